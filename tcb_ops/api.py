@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.runs.stored_calls import IfExists
     from tcb_ops.runs.stored_specs import UndoScope
+    from tcb_ops.runs.sync import SyncPlan
     from tcb_ops.wechat.tokens import TokenSource
 
 OnProgress: TypeAlias = Callable[[Progress], None]
@@ -567,6 +568,42 @@ def foreign(batch: Batch, *, settings: Settings | None = None, target: str | Non
     settings = _settings(settings, target)
     ledger = Ledger(settings.ledger)
     return foreign_text(ledger, list_spec(batch, Kind.DELETE), settings.run_target)
+
+
+def plan_sync(
+    folder: str | Path,
+    to: Sequence[str],
+    *,
+    merchants: Merchants | str | Path,
+    path: str = "{rel}",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    own: frozenset[str] = frozenset(),
+    settings: Settings | None = None,
+    target: str | None = None,
+) -> SyncPlan:
+    """Plan what makes environments the same as a folder: the batch to upload, and the files that are gone from the folder.
+
+    Lists of both are written below the folder of the reports. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`,
+    `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
+    """
+    from tcb_ops.lists.generate import PathTemplate, scan, select_targets
+    from tcb_ops.runs.sync import plan_sync as plan_lists
+
+    check_path("folder", folder)
+    known, settings = _merchants(merchants), _settings(settings, target)
+    source = Path(folder)
+    if source.exists() and not source.is_dir():
+        raise UsageError(_("{folder} is no folder.", folder=folder), _("`upload` sends single files."))
+    return plan_lists(
+        scan(source, include=include, exclude=exclude, own=own),
+        select_targets(known, to),
+        PathTemplate(path, ""),
+        known,
+        Path(settings.reports),
+        ledger=_ledger(settings),
+        target=settings.run_target,
+    )
 
 
 def upload_of(run: str | Run, settings: Settings) -> RunRecord:

@@ -42,6 +42,8 @@ class Console:
         self.lang, self.quiet, self.verbose = terminal_lang(lang), quiet, verbose
         self.fix_me: tuple[Text, Sequence[str]] | None = None
         """A message about the list's skipped rows, and the command to run when they are corrected."""
+        self.json_extra: dict[str, object] = {}
+        """Keys that `json` adds to its object."""
         self._held: list[Text] | None = None
         self._head: Text | None = None
         self.out = _Pipe(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
@@ -71,7 +73,9 @@ class Console:
         """Print one JSON object on stdout."""
         legible = (sys.stdout.encoding or "").lower() in {"utf-8", "utf8"}
         try:
-            sys.stdout.write(json.dumps(what, ensure_ascii=not legible, indent=2) + "\n")
+            sys.stdout.write(
+                json.dumps({**what, **self.json_extra}, ensure_ascii=not legible, indent=2) + "\n"
+            )
             sys.stdout.flush()
         except BrokenPipeError:
             self.out.on_broken_pipe()

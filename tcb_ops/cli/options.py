@@ -283,6 +283,16 @@ class RunOptions:
     """Only of commands that can run on one (`cluster_option`)."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """Options that make a list of a folder: which files, for whom, and where to."""
+
+    to: tuple[str, ...]
+    template: str = "{rel}"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
 def _names(kind: type[DataclassInstance]) -> list[str]:
     return [field.name for field in fields(kind)]
 
@@ -476,4 +486,32 @@ run_options = _group(
     click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing."),
     click.option("--limit", type=WholeNumber(min=1), metavar="N", help="Only the first N valid rows."),
     *_which_run,
+)
+scan_options = _group(
+    "scanning",
+    _names(ScanOptions),
+    ScanOptions,
+    click.option(
+        "--to",
+        multiple=True,
+        required=True,
+        metavar="WHOM",
+        help="An env, a merchant's name or appid; all: every merchant's default environment; all-envs: every "
+        "environment. --where narrows the last two. Repeatable.",
+    ),
+    click.option(
+        "--path",
+        "template",
+        default="{rel}",
+        show_default=True,
+        metavar="TEMPLATE",
+        help="The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
+        "{appid} {env}.",
+    ),
+    click.option(
+        "--include", multiple=True, metavar="GLOB", help="Only such files, e.g. '*.png'. Repeatable."
+    ),
+    click.option(
+        "--exclude", multiple=True, metavar="GLOB", help="Exclude such files, e.g. '旧/*'. Repeatable."
+    ),
 )

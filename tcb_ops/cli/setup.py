@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from tcb_ops.cli.options import CommonOptions, Group, common_options, lang_option
+from tcb_ops.cli.options import CommonOptions, Group, ScanOptions, common_options, lang_option, scan_options
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext
@@ -127,28 +127,10 @@ def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb
 
 @click.command("list")
 @click.argument("source")
-@click.option(
-    "--to",
-    multiple=True,
-    required=True,
-    metavar="WHOM",
-    help="An env, a merchant's name or appid; all: every merchant's default environment; all-envs: every "
-    "environment. --where narrows the last two. Repeatable.",
-)
-@click.option(
-    "--path",
-    "template",
-    default="{rel}",
-    show_default=True,
-    metavar="TEMPLATE",
-    help="The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
-    "{appid} {env}.",
-)
+@scan_options
 @click.option(
     "--out", default="list.csv", show_default=True, metavar="FILE", help="The list; never overwritten."
 )
-@click.option("--include", multiple=True, metavar="GLOB", help="Only such files, e.g. '*.png'. Repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Exclude such files, e.g. '旧/*'. Repeatable.")
 @click.option(
     "--root",
     metavar="DIR",
@@ -157,13 +139,10 @@ def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb
 @common_options
 def make_list(
     source: str,
-    to: tuple[str, ...],
-    template: str,
     out: str,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
     root: str | None,
     *,
+    scanning: ScanOptions,
     common: CommonOptions,
 ) -> int:
     """Make a path list of a file or a folder.
@@ -179,9 +158,11 @@ def make_list(
     settings, console = common.start()
     dest = Path(out)
     today = datetime.now(settings.zone).date().isoformat()
-    fields = PathTemplate(template, today)
-    targets = select_targets(common.read_merchants(settings), to)
-    scanned = scan(Path(source), include=include, exclude=exclude, own=_own(common, settings))
+    fields = PathTemplate(scanning.template, today)
+    targets = select_targets(common.read_merchants(settings), scanning.to)
+    scanned = scan(
+        Path(source), include=scanning.include, exclude=scanning.exclude, own=own_files(common, settings)
+    )
     base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
     try:
         made = write_list(scanned, targets, fields, dest, base)
@@ -214,7 +195,7 @@ def make_list(
     return 0
 
 
-def _own(common: CommonOptions, settings: Settings) -> frozenset[str]:
+def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
     """Return the real paths of tcb-ops's own files, which must never be uploaded."""
     from tcb_ops.settings import settings_file
 

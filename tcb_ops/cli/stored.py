@@ -1,11 +1,11 @@
-"""The commands about files that are stored: confirm, undo, delete."""
+"""The commands about files that are stored: sync, confirm, undo, delete."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +13,13 @@ from tcb_ops.cli.options import (
     CommonOptions,
     ListOptions,
     RunOptions,
+    ScanOptions,
     cluster_option,
     common_options,
     limit_options,
     list_options,
     resume_options,
+    scan_options,
 )
 from tcb_ops.cli.runs import (
     ANY_RUN,
@@ -29,15 +31,17 @@ from tcb_ops.cli.runs import (
     report_run,
     resume_run,
 )
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_sentences
-from tcb_ops.model import Kind
+from tcb_ops.model import SUCCESSES, Kind
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.lists.paths import Batch
     from tcb_ops.preflight import Scope
+    from tcb_ops.run import Run
     from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.runs.sync import SyncPlan
     from tcb_ops.settings import Settings
 
 _LISTS = {".csv", ".tsv", ".txt", ".xlsx"}
@@ -208,6 +212,121 @@ def undo(
             may_resume=ask_to_resume(console, settings),
         )
         return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+
+
+@click.command()
+@click.argument("folder", metavar="DIR")
+@scan_options
+@click.option("--delete", "deletes", is_flag=True, help="Delete files that are gone from DIR.")
+@click.option(
+    "--confirm", "confirms", is_flag=True, help="Ask the store first what it has; send what differs."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
+@click.option("--new-run", is_flag=True, help="Start a new run even if there is one to resume.")
+@out_option
+@pdf_option
+@yes_option
+@limit_options
+@common_options
+def sync(
+    folder: str,
+    out: str | None,
+    *,
+    deletes: bool,
+    confirms: bool,
+    dry_run: bool,
+    new_run: bool,
+    pdf: bool,
+    yes: bool,
+    scanning: ScanOptions,
+    common: CommonOptions,
+    limits: RunLimits,
+) -> int:
+    """Upload what is new or changed in a folder.
+
+    What has changed is known from the ledger, with --confirm from the store. Files that are gone from DIR are listed; --delete
+    deletes them, but only those that sync itself uploaded from DIR. On a terminal a live target always asks first.
+    """
+    from tcb_ops import api
+    from tcb_ops.cli import confirm as steps
+    from tcb_ops.preflight import facts_line, scope_of_list
+    from tcb_ops.reports.explanations import verdict
+
+    with _opened(common, out) as (console, settings):
+        plan = _planned(console, folder, scanning, common, settings)
+        listed = plan.gone_text
+        if listed is not None:
+            console.info(listed)
+        if dry_run:
+            return steps.dry_run(console, plan.batch, settings, limits, uploads=True, as_json=common.json)
+        facts = facts_line(plan.batch)
+        steps.confirm_live(console, Kind.UPLOAD, scope_of_list(plan.batch), facts, settings, yes=yes)
+        gone = plan.gone if deletes else None
+        if gone is not None:
+            doomed = _("To be deleted: {text}", text=scope_of_list(gone).text)
+            _ask(console, Kind.DELETE, scope_of_list(gone), doomed, settings, yes=yes)
+        elif listed is not None:
+            console.info(_("They stay. To delete them: --delete"))
+        shared: dict[str, Any] = {
+            "report": settings.reports,
+            "selection": common.selection(),
+            "settings": settings,
+            "limits": limits,
+            "note": common.note,
+            "new_run": new_run,
+            "may_resume": ask_to_resume(console, settings),
+        }
+        if confirms and api.overwritten(plan.batch, settings=settings):
+            compared = follow_run(console, api.start_confirm(plan.batch, content=True, **shared), common)
+            where = compared.export(report_folder(settings, None, compared.id), pdf=False)
+            console.info(_("Compared with the store: {folder}", folder=where))
+        report = out or settings.reports
+        handle = api.start_upload(plan.batch, skip_unchanged=True, **shared | {"report": report})
+        run = follow_run(console, handle, common)
+        deleted = None if gone is None else follow_run(console, api.start_delete(gone, **shared), common)
+        if deleted is not None:
+            where = deleted.export(report_folder(settings, None, deleted.id), pdf=False)
+            ended = verdict(Kind.DELETE, deleted.overview().counts, finished=True)
+            console.info(as_sentences((ended, _("The report of the deletion: {folder}", folder=where))))
+        console.json_extra = _gone_in_json(plan, deleted)
+        code = report_run(console, run, settings, common, out, pdf=pdf)
+        return code if deleted is None or SUCCESSES.issuperset(deleted.counts) else 1
+
+
+def _planned(
+    console: Console, folder: str, scanning: ScanOptions, common: CommonOptions, settings: Settings
+) -> SyncPlan:
+    """Plan a synchronization. If the folder holds files that cannot be listed, print the problems and exit 2."""
+    from tcb_ops import api
+    from tcb_ops.cli.confirm import show_problems
+    from tcb_ops.cli.setup import own_files
+
+    try:
+        return api.plan_sync(
+            folder,
+            scanning.to,
+            merchants=common.read_merchants(settings),
+            path=scanning.template,
+            include=scanning.include,
+            exclude=scanning.exclude,
+            own=own_files(common, settings),
+            settings=settings,
+        )
+    except InputError as error:
+        show_problems(console, error.source, error.problems)
+        console.warn(_("Nothing was sent."))
+        raise click.exceptions.Exit(error.exit_code) from None
+
+
+def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:
+    """Return the count of files that are gone from the folder, and the run that deleted them."""
+    return {
+        "gone": {
+            "rows": plan.gone.count if plan.gone is not None else 0,
+            "run": deleted.id if deleted is not None else None,
+            "counts": dict(deleted.counts) if deleted is not None else {},
+        }
+    }
 
 
 @contextmanager

@@ -258,7 +258,9 @@ class PathTemplate:
     def __init__(self, text: str, today: str) -> None:
         self._today = today
         self._nested, self._at_top = _parse(text), _parse(text.replace("{dir}/", ""))
-        self.by_target = any(field in {"merchant", "appid", "env"} for _, field in self._nested)
+        fields = {field for _, field in self._nested}
+        self.by_target = not fields.isdisjoint({"merchant", "appid", "env"})
+        self.dated = "date" in fields
 
     def paths(self, files: Sequence[str], target: Merchant) -> list[str]:
         """Return the cloud paths of files (relative to the source) in a merchant's environment."""

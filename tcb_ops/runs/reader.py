@@ -399,6 +399,22 @@ class LedgerReader:
         """
         return self._stored(target, leave_out, env, paths, _WRITES)
 
+    def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
+        """Return the paths at which uploads stored files of a merchant's environment, each with its local file, sorted."""
+        query = (
+            sa.select(rows.c.path, rows.c.file)
+            .distinct()
+            .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
+            .where(
+                envs.c.env == env,
+                envs.c.appid == appid,
+                rows.c.run.in_([run.number for run in some]),
+                rows.c.outcome.in_([Outcome.UPLOADED, Outcome.UNCHANGED]),
+            )
+            .order_by(rows.c.path)
+        )
+        return [(path, file) for path, file in self._read(query)]
+
     def _stored(
         self, target: str, leave_out: int, env: str, paths: Sequence[str], kinds: Sequence[Kind]
     ) -> dict[str, list[EarlierUpload]]:

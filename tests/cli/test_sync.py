@@ -1,0 +1,198 @@
+"""sync as an operator types it."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tcb_ops.model import Merchant
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from conftest import PanelContext
+
+    OpenDesk = Callable[..., PanelContext]
+
+PACE = ("--backoff", "0.01")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder with two files, one of them in a folder below."""
+    folder = tmp_path / "photos"
+    (folder / "menu").mkdir(parents=True)
+    (folder / "banner.svg").write_text("<svg/>", encoding="utf-8")
+    (folder / "menu" / "tea.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def stored(desk: PanelContext) -> dict[tuple[str, str], str]:
+    """The MD5s of all stored objects by environment and path."""
+    return {
+        (bucket.split("-", 1)[1].rsplit("-", 1)[0], key): one.md5
+        for (bucket, key), one in desk.shop.sim.objects.items()
+    }
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def paths(desk: PanelContext) -> set[str]:
+    return {path for _env, path in stored(desk)}
+
+
+def sync(desk: PanelContext, *words: str, to: Iterable[str] = ("all-envs",)) -> dict[str, object]:
+    """Synchronize the folder; give the JSON object of a command that succeeded."""
+    asked = [word for one in to for word in ("--to", one)]
+    said = desk("sync", "photos", *asked, *PACE, "--json", "--no-pdf", *words)
+    assert said.code == 0, said.err
+    return said.json
+
+
+def test_only_what_is_new_or_changed_is_sent(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    assert sync(desk)["counts"] == {"uploaded": 6}
+    assert sync(desk)["counts"] == {"unchanged": 6}
+    (photos / "banner.svg").write_text("<svg>2</svg>", encoding="utf-8")
+    (photos / "new.txt").write_text("new", encoding="utf-8")
+    assert sync(desk)["counts"] == {"uploaded": 6, "unchanged": 3}
+    assert {found for (_env, path), found in stored(desk).items() if path == "banner.svg"} == {
+        md5(b"<svg>2</svg>")
+    }
+    assert desk.shop.sim.stats["stored"] == 12
+
+
+def test_what_is_gone_is_listed_and_stays_until_it_is_to_be_deleted(
+    open_desk: OpenDesk, photos: Path
+) -> None:
+    desk = open_desk()
+    sync(desk, "--path", "2026/{rel}")
+    (photos / "menu" / "tea.json").unlink()
+    said = desk("sync", "photos", "--to", "all-envs", "--path", "2026/{rel}", *PACE)
+    assert said.code == 0
+    assert "3 uploaded files are gone from the folder:" in said.err
+    assert "tea-1a2b3c  2026/menu/tea.json" in said.err
+    assert "They stay. To delete them: --delete" in said.err
+    assert paths(desk) == {"2026/banner.svg", "2026/menu/tea.json"}
+    found = sync(desk, "--delete", "--path", "2026/{rel}")
+    assert found["kind"] == "upload"
+    assert isinstance(found["gone"], dict)
+    assert (found["gone"]["rows"], found["gone"]["counts"]) == (3, {"deleted": 3})
+    assert paths(desk) == {"2026/banner.svg"}
+    assert sync(desk, "--delete", "--path", "2026/{rel}")["gone"] == {"rows": 0, "run": None, "counts": {}}
+
+
+def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    sync(desk)
+    desk.upload()
+    other = desk.folder / "other.csv"
+    other.write_text("env,path,file\ntea-1a2b3c,menu/tea.json,0.bin\n", encoding="utf-8")
+    assert desk("upload", "other.csv", "--root", "files", *PACE).code == 0
+    (photos / "menu" / "tea.json").unlink()
+    found = sync(desk, "--delete")
+    assert isinstance(found["gone"], dict)
+    assert found["gone"]["counts"] == {"deleted": 2}
+    left = stored(desk)
+    assert left["tea-1a2b3c", "menu/tea.json"] == md5((desk.folder / "files" / "0.bin").read_bytes())
+    assert len(left) == 30 + 3 + 1
+
+
+def test_excluded_files_and_environments_are_not_gone(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    sync(desk)
+    found = sync(desk, "--delete", "--exclude", "*.json")
+    assert found["gone"] == {"rows": 0, "run": None, "counts": {}}
+    (photos / "menu" / "tea.json").unlink()
+    found = sync(desk, "--delete", to=("books-77aa01",))
+    assert isinstance(found["gone"], dict)
+    assert found["gone"]["counts"] == {"deleted": 1}
+    assert ("tea-1a2b3c", "menu/tea.json") in stored(desk)
+
+
+def test_what_the_store_has_lost_is_sent_again_with_confirm(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    assert sync(desk, "--confirm")["counts"] == {"uploaded": 6}
+    desk.shop.sim.remove("tea-1a2b3c", "banner.svg")
+    assert sync(desk)["counts"] == {"unchanged": 6}
+    assert sync(desk, "--confirm")["counts"] == {"uploaded": 1, "unchanged": 5}
+    assert len(stored(desk)) == 6
+    assert sync(desk, "--confirm")["counts"] == {"unchanged": 6}
+
+
+@pytest.mark.kill
+def test_an_interrupted_sync_is_resumed_by_the_same_command(
+    open_desk: OpenDesk, until: Callable[..., None], photos: Path
+) -> None:
+    desk = open_desk(faults=[Fault(delay=0.05)])
+    for n in range(40):
+        (photos / f"{n}.txt").write_text(str(n), encoding="utf-8")
+    words = ("sync", "photos", "--to", "all-envs", "--concurrency", "4", "--json", "--no-pdf", *PACE)
+    with desk.process(*words) as process:
+        until(lambda: desk.shop.sim.stats["stored"] >= 20)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    desk.shop.sim.play([])
+    found = desk(*words).json
+    assert found["counts"] == {"uploaded": 126}
+    assert desk.shop.sim.stats["stored"] <= 126 + 8
+    assert len(desk("runs", "--json").json["runs"]) == 1
+
+
+def test_a_rehearsal_sends_nothing_and_names_what_is_gone(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    sync(desk)
+    (photos / "banner.svg").unlink()
+    said = desk("sync", "photos", "--to", "all-envs", "--delete", "--dry-run")
+    assert said.code == 0
+    assert "3 uploaded files are gone from the folder:" in said.err
+    assert "Nothing was sent." in said.out
+    assert len(stored(desk)) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--path", "{date}/{rel}"), "every day all files would be new"),
+        (("--to", "nobody"), "--to nobody: no environment, merchant or appid has this name"),
+        (("--include", "*.psd"), "no file remains"),
+    ],
+)
+def test_a_sync_that_cannot_be_meant_sends_nothing(
+    open_desk: OpenDesk, photos: Path, words: tuple[str, ...], message: str
+) -> None:
+    desk = open_desk()
+    sync(desk)
+    (photos / "banner.svg").unlink()
+    said = desk("sync", "photos", "--to", "all-envs", "--delete", *words)
+    assert said.code == 2
+    assert message in said.err
+    assert len(stored(desk)) == 6
+
+
+def test_a_file_or_a_missing_folder_is_refused(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    said = desk("sync", str(photos / "banner.svg"), "--to", "all")
+    assert said.code == 2
+    assert "is no folder" in said.err
+    missing = desk("sync", "fotos", "--to", "all")
+    assert missing.code == 2
+    assert "there is no such file or folder" in missing.err
+
+
+def test_a_live_target_needs_yes_without_a_terminal(
+    open_desk: OpenDesk, photos: Path
+) -> None:  # more than confirm_over
+    desk = open_desk(merchants=[Merchant(f"wx{n}", f"店 {n}", f"env-{n}-1a2b3c") for n in range(6)])
+    sync(desk)
+    calls = sum(desk.shop.sim.stats.values())
+    said = desk("sync", "photos", "--to", "all-envs", "--target", "https://api.weixin.qq.com")
+    assert said.code == 2
+    assert sum(desk.shop.sim.stats.values()) == calls
