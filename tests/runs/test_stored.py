@@ -244,11 +244,17 @@ def test_an_environment_of_the_platform_is_listed(open_shop: OpenShop, whole: Wh
 
 @pytest.mark.kill
 @pytest.mark.slow
-def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(open_shop: OpenShop, tmp_path: Path) -> None:
-    envs = [Merchant(f"wx{n:02d}", f"商户 {n}", f"env-{n:02d}") for n in range(10)]
-    shop = open_shop(many(*envs, rows=40), merchants=envs, store=tmp_path / "store")
+@pytest.mark.parametrize(
+    ("count", "rows"),
+    [(10, 40), pytest.param(100, 20, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
+)
+def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(
+    open_shop: OpenShop, tmp_path: Path, count: int, rows: int
+) -> None:
+    envs = [Merchant(f"wx{n:02d}", f"商户 {n}", f"env-{n:02d}") for n in range(count)]
+    shop = open_shop(many(*envs, rows=rows), merchants=envs, store=tmp_path / "store")
     for merchant in envs:
-        for n in range(0, 40, 3):
+        for n in range(0, rows, 3):
             shop.sim.put(merchant.env, f"banner/{n}.png", f"before {merchant.env} {n}".encode())
         shop.sim.put(merchant.env, "banner/999.png", b"foreign", etag=f"{OTHER}-2")
     before = stored(shop)
@@ -268,7 +274,8 @@ def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(open_shop: OpenS
         assert code == 0, words
     assert stored(shop) == before
     last = confirm(shop, new_run=True)
-    assert last.counts == {"present": 140, "absent": 260}  # what was there before, and what was new
+    there = count * len(range(0, rows, 3))  # before; the others were new
+    assert last.counts == {"present": there, "absent": count * rows - there}
 
 
 def _run_and_kill(words: list[str], shop: Shop, kill: bool) -> int:
