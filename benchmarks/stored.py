@@ -91,7 +91,9 @@ def confirm(rows: int, environments: int, folder: Path) -> dict[str, float]:
 
 def run(folder: Path, *words: str) -> float:
     """Run a command; return its peak memory in MiB. A confirmation that finds something exits with 1."""
-    with subprocess.Popen([sys.executable, "-m", "tcb_ops", *words], cwd=folder, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tcb_ops", *words], cwd=folder, stdout=subprocess.DEVNULL
+    ) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in {0, 1}:
@@ -114,7 +116,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             found.append(confirm(rows, asked.environments, Path(folder)))
     lines = ["| | " + " | ".join(f"{int(one['rows']):,} rows" for one in found) + " |", "|---|" + "---:|" * 2]
-    lines += [f"| {name} | " + " | ".join(f"{one[name]:,.0f}" for one in found) + " |" for name in list(found[0])[1:]]
+    lines += [
+        f"| {name} | " + " | ".join(f"{one[name]:,.0f}" for one in found) + " |"
+        for name in list(found[0])[1:]
+    ]
     table = "\n".join(lines)
     print(table)
     results = Path(__file__).with_name("RESULTS.md")

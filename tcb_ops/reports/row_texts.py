@@ -27,7 +27,7 @@ from tcb_ops.secrets import masked, redact
 
 _GOOD = frozenset(map(str, SUCCESSES))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_SHARED = 10_000
+_SHARED = 1_000
 """Maximum number of cached texts that many rows share, such as the sentence for an errcode."""
 _BATCH = 1_000
 """Rows read at a time as objects."""
@@ -178,6 +178,8 @@ class _TextsOfRecords:
         """Return an environment's parts of the line and of the digest's input."""
         place = self._environments[number]
         in_csv = ",".join(map(_cell, (place.merchant, place.appid, place.env)))
+        if len(self._places) >= _SHARED:
+            self._places.clear()
         self._places[number] = in_csv, encode((place.env, place.appid, place.merchant))[1:-1]
         return self._places[number]
 

@@ -101,8 +101,9 @@ class Lane:
     env: EnvState
     app: AppState
     owner: str
-    fresh: deque[Row] = field(default_factory=deque)
-    back: deque[Task] = field(default_factory=deque)
+    fresh: list[Row] = field(default_factory=list)
+    """Lists, since there are many lanes: an empty deque takes 600 bytes."""
+    back: list[Task] = field(default_factory=list)
     known: dict[str, EarlierUpload] = field(default_factory=dict)
     """With `--skip-unchanged`: what earlier runs stored, by the paths of the next rows."""
     written: dict[str, list[EarlierUpload]] = field(default_factory=dict)
@@ -121,7 +122,7 @@ class Lane:
     """Rows taken in this turn."""
     timer: float = float("inf")
     """When a lane that waits for a pause or the rate is queued again."""
-    tasks: set[Task] = field(default_factory=set)
+    tasks: list[Task] = field(default_factory=list)
     """Rows begun and not ended, waiting ones included."""
     waits_in: str = ""
     """The phase (progress.PHASES) in which its next row waits; empty for none."""
@@ -205,7 +206,7 @@ class Scheduler:
     def release(self, task: Task) -> None:
         """Remove a row that has ended, and queue the lanes that may have waited for it."""
         lane = task.lane
-        lane.tasks.discard(task)
+        lane.tasks.remove(task)
         lane.env.in_flight -= 1
         lane.app.in_flight -= 1
         for other in lane.env.lanes:
@@ -247,7 +248,7 @@ class Scheduler:
         half = (len(task.rows) + 1) // 2
         other = Task(task.rows[half:], task.lane, counts=replace(task.counts), started_at=task.started_at)
         task.rows = task.rows[:half]
-        task.lane.tasks.add(other)
+        task.lane.tasks.append(other)
         task.lane.env.in_flight += 1
         task.lane.app.in_flight += 1
         self.again(task)
@@ -266,7 +267,7 @@ class Scheduler:
         self._hold(lane, "")
         self._want_rows(lane)
         if lane.end_as is not None:
-            return lane.back.popleft() if lane.back else None
+            return lane.back.pop(0) if lane.back else None
         if not lane.back and (not lane.fresh or (len(lane.fresh) < lane.batch and not lane.drained)):
             return None
         paused_until = max(env.slowdown.paused_until, app.slowdown.paused_until)
@@ -288,11 +289,12 @@ class Scheduler:
             self._hold(lane, "limit")
             return None
         if lane.back:
-            return lane.back.popleft()
+            return lane.back.pop(0)
         env.in_flight += 1
         app.in_flight += 1
-        task = Task([lane.fresh.popleft() for _ in range(min(lane.batch, len(lane.fresh)))], lane)
-        lane.tasks.add(task)
+        task = Task(lane.fresh[: lane.batch], lane)
+        del lane.fresh[: lane.batch]
+        lane.tasks.append(task)
         self._buffered -= len(task.rows)
         if self._starved:
             self._feed()

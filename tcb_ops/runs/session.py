@@ -95,7 +95,8 @@ class RunSession:
 
     def paused_until(self) -> dict[str, float]:
         """Return the paused appids with the seconds left of their pauses."""
-        return self._engine.paused_until() if self._engine is not None else {}
+        engine = self._engine
+        return engine.paused_until() if engine is not None else {}
 
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the session's end; return whether it has ended."""
@@ -175,6 +176,7 @@ class RunSession:
             await self._context.tokens.aclose()
             if self._links is not None:
                 self._links.close()
+            self._engine = None  # frees what it keeps of each environment before a report is written
             with self._news:
                 self._ended = True
                 self._news.notify_all()
