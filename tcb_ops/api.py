@@ -594,7 +594,10 @@ def plan_sync(
     known, settings = _merchants(merchants), _settings(settings, target)
     source = Path(folder)
     if source.exists() and not source.is_dir():
-        raise UsageError(_("{folder} is no folder.", folder=folder), _("`upload` sends single files."))
+        raise UsageError(
+            _("{folder} is not a folder.", folder=folder),
+            _("`tcb-ops list` makes a list of a single file; upload that list."),
+        )
     return plan_lists(
         scan(source, include=include, exclude=exclude, own=own),
         select_targets(known, to),
@@ -604,6 +607,12 @@ def plan_sync(
         ledger=_ledger(settings),
         target=settings.run_target,
     )
+
+
+def changed(plan: SyncPlan, *, settings: Settings | None = None, target: str | None = None) -> Batch | None:
+    """Return the rows of a synchronization that would be sent, by the ledger; None if all files are unchanged."""
+    settings = _settings(settings, target)
+    return plan.changed(_ledger(settings), settings.run_target)
 
 
 def upload_of(run: str | Run, settings: Settings) -> RunRecord:

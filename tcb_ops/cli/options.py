@@ -487,31 +487,34 @@ run_options = _group(
     click.option("--limit", type=WholeNumber(min=1), metavar="N", help="Only the first N valid rows."),
     *_which_run,
 )
-scan_options = _group(
-    "scanning",
-    _names(ScanOptions),
-    ScanOptions,
-    click.option(
-        "--to",
-        multiple=True,
-        required=True,
-        metavar="WHOM",
-        help="An env, a merchant's name or appid; all: every merchant's default environment; all-envs: every "
-        "environment. --where narrows the last two. Repeatable.",
-    ),
-    click.option(
-        "--path",
-        "template",
-        default="{rel}",
-        show_default=True,
-        metavar="TEMPLATE",
-        help="The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
-        "{appid} {env}.",
-    ),
-    click.option(
-        "--include", multiple=True, metavar="GLOB", help="Only such files, e.g. '*.png'. Repeatable."
-    ),
-    click.option(
-        "--exclude", multiple=True, metavar="GLOB", help="Exclude such files, e.g. '旧/*'. Repeatable."
-    ),
-)
+
+
+def scan_options(path_help: str) -> Callable[[Command], Command]:
+    """Return the options of a command that scans a folder; `path_help`: the help of --path."""
+    return _group(
+        "scanning",
+        _names(ScanOptions),
+        ScanOptions,
+        click.option(
+            "--to",
+            multiple=True,
+            required=True,
+            metavar="WHOM",
+            help="An env, a merchant's name or appid; all: every merchant's default environment; all-envs: every "
+            "environment. --where narrows the last two. Repeatable.",
+        ),
+        click.option(
+            "--path",
+            "template",
+            default="{rel}",
+            show_default=True,
+            metavar="TEMPLATE",
+            help=path_help,
+        ),
+        click.option(
+            "--include", multiple=True, metavar="GLOB", help="Only such files, e.g. '*.png'. Repeatable."
+        ),
+        click.option(
+            "--exclude", multiple=True, metavar="GLOB", help="Exclude such files, e.g. '旧/*'. Repeatable."
+        ),
+    )

@@ -127,7 +127,10 @@ def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb
 
 @click.command("list")
 @click.argument("source")
-@scan_options
+@scan_options(
+    "The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
+    "{appid} {env}."
+)
 @click.option(
     "--out", default="list.csv", show_default=True, metavar="FILE", help="The list; never overwritten."
 )
@@ -170,7 +173,7 @@ def make_list(
         show_problems(console, error.source, error.problems)
         console.warn(_("No list was written."))
         raise click.exceptions.Exit(error.exit_code) from None
-    _print_left_out(console, scanned)
+    print_left_out(console, scanned)
     if common.json:
         left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
         console.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
@@ -204,6 +207,7 @@ def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
     named: list[str | Path] = [
         settings_file(common.config),
         settings.merchants,
+        settings.reports,
         tokens.file,
         tokens.store,
         *links,
@@ -217,7 +221,8 @@ def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
     return frozenset(os.path.realpath(name) for name in named)
 
 
-def _print_left_out(console: Console, scanned: ScannedFiles) -> None:
+def print_left_out(console: Console, scanned: ScannedFiles) -> None:
+    """Print how many files a scan left out, and why."""
     for count, what in (
         (scanned.junk, _("hidden or temporary")),
         (scanned.own, _("tcb-ops's own")),

@@ -20,6 +20,7 @@ from tcb_ops.cli.options import (
     list_options,
     resume_options,
     scan_options,
+    target_line,
 )
 from tcb_ops.cli.runs import (
     ANY_RUN,
@@ -32,7 +33,7 @@ from tcb_ops.cli.runs import (
     resume_run,
 )
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.i18n import Text, _, as_lines, as_sentences
+from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.model import SUCCESSES, Kind
 
 if TYPE_CHECKING:
@@ -216,8 +217,10 @@ def undo(
 
 @click.command()
 @click.argument("folder", metavar="DIR")
-@scan_options
-@click.option("--delete", "deletes", is_flag=True, help="Delete files that are gone from DIR.")
+@scan_options(
+    "The cloud path, e.g. 'banner/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {merchant} {appid} {env}."
+)
+@click.option("--delete", "deletes", is_flag=True, help="Delete files that are no longer in DIR.")
 @click.option(
     "--confirm", "confirms", is_flag=True, help="Ask the store first what it has; send what differs."
 )
@@ -244,8 +247,9 @@ def sync(
 ) -> int:
     """Upload what is new or changed in a folder.
 
-    What has changed is known from the ledger, with --confirm from the store. Files that are gone from DIR are listed; --delete
-    deletes them, but only those that sync itself uploaded from DIR. On a terminal a live target always asks first.
+    Files are compared with what the ledger last uploaded, with --confirm also with the store. Files that are no longer in DIR are
+    listed. --delete deletes them, but only those that sync itself uploaded from DIR; a deletion cannot be undone. On a terminal a
+    live target always asks first.
     """
     from tcb_ops import api
     from tcb_ops.cli import confirm as steps
@@ -254,19 +258,13 @@ def sync(
 
     with _opened(common, out) as (console, settings):
         plan = _planned(console, folder, scanning, common, settings)
-        listed = plan.gone_text
-        if listed is not None:
-            console.info(listed)
         if dry_run:
-            return steps.dry_run(console, plan.batch, settings, limits, uploads=True, as_json=common.json)
+            return _rehearse(console, plan, settings, limits, common, deletes=deletes)
         facts = facts_line(plan.batch)
         steps.confirm_live(console, Kind.UPLOAD, scope_of_list(plan.batch), facts, settings, yes=yes)
-        gone = plan.gone if deletes else None
-        if gone is not None:
-            doomed = _("To be deleted: {text}", text=scope_of_list(gone).text)
-            _ask(console, Kind.DELETE, scope_of_list(gone), doomed, settings, yes=yes)
-        elif listed is not None:
-            console.info(_("They stay. To delete them: --delete"))
+        if deletes and plan.gone is not None:
+            doomed = _("To be deleted: {text}", text=scope_of_list(plan.gone).text)
+            _ask(console, Kind.DELETE, scope_of_list(plan.gone), doomed, settings, yes=yes)
         shared: dict[str, Any] = {
             "report": settings.reports,
             "selection": common.selection(),
@@ -283,14 +281,55 @@ def sync(
         report = out or settings.reports
         handle = api.start_upload(plan.batch, skip_unchanged=True, **shared | {"report": report})
         run = follow_run(console, handle, common)
-        deleted = None if gone is None else follow_run(console, api.start_delete(gone, **shared), common)
-        if deleted is not None:
-            where = deleted.export(report_folder(settings, None, deleted.id), pdf=False)
-            ended = verdict(Kind.DELETE, deleted.overview().counts, finished=True)
-            console.info(as_sentences((ended, _("The report of the deletion: {folder}", folder=where))))
+        deleted, code = None, 0
+        if deletes and plan.gone is not None:
+            # A file that was renamed is not deleted before it is there under its new name.
+            failed = {(one.env, one.appid) for one in run.tallies() if one.outcome not in SUCCESSES}
+            gone = plan.gone_from(failed)
+            code = int(gone is None)
+            if gone is not None:
+                deleted = follow_run(console, api.start_delete(gone, **shared), common)
+                deleted.export(report_folder(settings, None, deleted.id), pdf=False)
+                code = int(not SUCCESSES.issuperset(deleted.counts))
+                ended = verdict(Kind.DELETE, deleted.overview().counts, finished=True)
+                text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
+                (console.info if common.json else console.print)(text)
+            if failed:
+                console.warn(
+                    _(
+                        "Where an upload did not succeed, nothing was deleted. Correct it, then run the same command again."
+                    )
+                )
         console.json_extra = _gone_in_json(plan, deleted)
-        code = report_run(console, run, settings, common, out, pdf=pdf)
-        return code if deleted is None or SUCCESSES.issuperset(deleted.counts) else 1
+        return max(code, report_run(console, run, settings, common, out, pdf=pdf))
+
+
+def _rehearse(
+    console: Console,
+    plan: SyncPlan,
+    settings: Settings,
+    limits: RunLimits,
+    common: CommonOptions,
+    *,
+    deletes: bool,
+) -> int:
+    """Print what a synchronization would send and delete; return the exit code."""
+    from tcb_ops import api
+    from tcb_ops.cli.confirm import dry_run
+
+    if deletes and plan.gone is not None:
+        console.info(_("--delete would delete them."))
+    console.json_extra = _gone_in_json(plan, None)
+    changed = api.changed(plan, settings=settings)
+    if changed is not None:
+        return dry_run(console, changed, settings, limits, uploads=True, as_json=common.json)
+    if common.json:
+        console.json({"rows": 0, "calls": 0})
+    else:
+        rows = ngettext("{n:,} row", "{n:,} rows", plan.batch.valid)
+        console.print(_("Nothing would be sent: {rows}, all unchanged.", rows=rows))
+    console.info(target_line(settings))
+    return 0
 
 
 def _planned(
@@ -299,10 +338,10 @@ def _planned(
     """Plan a synchronization. If the folder holds files that cannot be listed, print the problems and exit 2."""
     from tcb_ops import api
     from tcb_ops.cli.confirm import show_problems
-    from tcb_ops.cli.setup import own_files
+    from tcb_ops.cli.setup import own_files, print_left_out
 
     try:
-        return api.plan_sync(
+        plan = api.plan_sync(
             folder,
             scanning.to,
             merchants=common.read_merchants(settings),
@@ -316,6 +355,10 @@ def _planned(
         show_problems(console, error.source, error.problems)
         console.warn(_("Nothing was sent."))
         raise click.exceptions.Exit(error.exit_code) from None
+    print_left_out(console, plan.scanned)
+    if plan.gone_text is not None:
+        console.info(plan.gone_text)
+    return plan
 
 
 def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:

@@ -30,6 +30,11 @@ from tcb_ops.xlsx.workbook import open_book
 _JUNK = ("thumbs.db", "desktop.ini", "ehthumbs.db", "~$*", ".*")
 """Files that Windows, Office and macOS leave in folders; `.*` is all hidden files, including .DS_Store."""
 
+_SECRET_COLUMNS = ({"appid", "access_token"}, {"url", "authorization"}, {"file_id", "download_url"})
+"""Columns of token files, of links.csv and of download links."""
+_HEADER = 4_096
+"""Characters of a header that are read."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScannedFiles:
@@ -57,7 +62,8 @@ def scan(
     """Scan a file, or a folder recursively.
 
     A pattern without a slash matches file names, one with a slash relative paths; both ignore case. `own` contains
-    real paths of files and folders to skip: a token file must not be uploaded.
+    real paths of files and folders to skip: a token file must not be uploaded. Fix-me files, and CSV files that hold tokens
+    or links by their header, are skipped as well.
 
     Raises UsageError if the source does not exist or cannot be read, or if no file remains.
     """
@@ -68,17 +74,20 @@ def scan(
         fix = _("Did you mean {near}?", near=near) if near else _("Check the path.")
         raise UsageError(_("{name}: there is no such file or folder.", name=name), fix)
     junk = ours = excluded = 0
-    files = []
+    files, folders = list[str](), tuple(f"{one}{os.sep}" for one in own)
     for file in _walk(folder, "") if source.is_dir() else [source.name]:
-        real = os.path.realpath(folder / file) if own else ""
+        real = os.path.realpath(folder / file)
         if file.endswith("/") or any(fnmatchcase(file.rpartition("/")[2].casefold(), p) for p in _JUNK):
             junk += 1
-        elif own and (real in own or os.path.dirname(real) in own):  # noqa: PTH120  strings, compared with strings
+        elif real in own or real.startswith(folders) or _is_ours(Path(real)):
             ours += 1
         elif not is_included(file, include, exclude):
             excluded += 1
         else:
             files.append(file)
+    if not files and not (junk or ours or excluded):
+        name = shown(str(source))
+        raise UsageError(_("{source} contains no files.", source=name), _("Check that its disk is mounted."))
     if not files:
         raise UsageError(
             _(
@@ -91,6 +100,20 @@ def scan(
             )
         )
     return ScannedFiles(folder, tuple(sorted(files)), junk, ours, excluded)
+
+
+def _is_ours(file: Path) -> bool:
+    """Return whether a CSV is a fix-me file, or holds access tokens or links: its name or header says so."""
+    if file.suffix.lower() != ".csv":
+        return False
+    if file.name.endswith(".fix-me.csv"):
+        return True
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace") as opened:
+            header = set(opened.readline(_HEADER).strip().replace('"', "").split(","))
+    except OSError:
+        return False  # reported when the file is inspected
+    return any(secret <= header for secret in _SECRET_COLUMNS)
 
 
 def is_included(file: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -257,7 +257,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     no          any                   unfinished: how many have ended, how many are pending
     yes         none                  no rows
     yes         all succeeded         all N rows succeeded; how many of them unchanged
-    yes         some did not          G of N succeeded, B did not: by outcome
+    yes         some did not          G of N succeeded, how many of them unchanged; B did not: by outcome
     yes         of an audit           G of N environments are healthy; the others by outcome
     ==========  ====================  ===========================================
     """
@@ -277,18 +277,29 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
         return _("The run has no rows.")
     if kind is Kind.AUDIT:
         return _audit_verdict(good, total, bad)
+    same = counts.get(Outcome.UNCHANGED, 0)
     if bad:
         listed = as_list(
             _("{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome]) for outcome, rows in bad.items()
         )
+        rows = ngettext("{n:,} row", "{n:,} rows", total)
+        if same:
+            return _(
+                "{good:,} of {rows} succeeded ({same:,} unchanged, not sent again), {total:,} did not: {listed}.",
+                good=good,
+                rows=rows,
+                same=same,
+                total=total - good,
+                listed=listed,
+            )
         return _(
             "{good:,} of {rows} succeeded, {total:,} did not: {listed}.",
             good=good,
-            rows=ngettext("{n:,} row", "{n:,} rows", total),
+            rows=rows,
             total=total - good,
             listed=listed,
         )
-    done, same = _DONE[kind], counts.get(Outcome.UNCHANGED, 0)
+    done = _DONE[kind]
     if same == total:
         done = _("unchanged, nothing sent again")
     elif same:

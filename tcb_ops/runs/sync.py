@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
+from tcb_ops.lists.local_files import content_type_of
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.model import Kind, Merchant, Row
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.stored_specs import known_files
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 _LISTED = 20
 """Files gone from the folder that a message lists."""
@@ -28,6 +32,7 @@ _LISTED = 20
 class SyncPlan:
     """The rows of a synchronization."""
 
+    scanned: ScannedFiles
     batch: Batch
     """A row per file and environment."""
     gone: Batch | None
@@ -38,15 +43,33 @@ class SyncPlan:
         """The first files that are gone from the folder, in words."""
         if self.gone is None:
             return None
-        count = self.gone.count
-        first = [row for row, _n in zip(self.gone.rows(), range(_LISTED), strict=False)]
+        count, envs = self.gone.count, self.gone.envs
+        first = list(islice(self.gone.rows(), _LISTED))
+        width = max(len(row.env) for row in first)
         head = ngettext(
-            "{n:,} uploaded file is gone from the folder:",
-            "{n:,} uploaded files are gone from the folder:",
+            "{n:,} uploaded file is no longer in the folder, but in {environments}:",
+            "{n:,} uploaded files are no longer in the folder, but in {environments}:",
             count,
+            environments=ngettext("{n:,} environment", "{n:,} environments", envs),
         )
-        more = [_("and {n:,} more", n=count - len(first))] if count > len(first) else []
-        return as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
+        rest, file = count - len(first), self.gone.source
+        more = [_("and {n:,} more: {file}", n=rest, file=file)] if rest else []
+        return as_lines([head, *(f"  {row.env:{width}}  {sanitize(row.path)}" for row in first), *more])
+
+    def gone_from(self, environments: Collection[tuple[str, str]]) -> Batch | None:
+        """Return the files of `gone` in other than these environments, given as (env, appid); None if there are none."""
+        if self.gone is None or not environments:
+            return self.gone
+        kept = (row for row in self.gone.rows() if (row.env, row.appid) not in environments)
+        return _written(self.gone.source, kept, self.gone.merchants)
+
+    def changed(self, ledger: Ledger | None, target: str) -> Batch | None:
+        """Return the rows that differ from what the ledger last knows at their paths; None if all are the same."""
+        if ledger is None or self.batch.root is None:
+            return self.batch
+        differ = _changed(ledger, self.batch.rows(), target, self.batch.root)
+        file = self.batch.source.with_suffix(".changed.csv")
+        return _written(file, differ, self.batch.merchants, self.batch.root)
 
 
 def plan_sync(
@@ -67,30 +90,42 @@ def plan_sync(
         raise UsageError(_("--path with {{date}}: every day all files would be new. Leave {{date}} out."))
     root = scanned.folder.resolve()
     name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
-    dest, gone = folder / f"{name}.csv", folder / f"{name}.gone.csv"
-    part = folder / f"{name}.{os.getpid()}.part"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
+    dest = folder / f"{name}.csv"
+    with _replacing(dest) as part:
         write_list(scanned, targets, template, part, root)
+    batch = read_paths(dest, merchants, root)
+    found = iter(()) if ledger is None else _gone(ledger, target, dest.name, scanned, targets, template)
+    return SyncPlan(scanned, batch, _written(folder / f"{name}.gone.csv", found, merchants))
+
+
+@contextmanager
+def _replacing(dest: Path) -> Iterator[Path]:
+    """Give a new file that replaces `dest` at the end. Raises UsageError if it cannot be written."""
+    part = dest.with_suffix(f".{os.getpid()}.part")
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        yield part
         part.replace(dest)
-        batch = read_paths(dest, merchants, root)
-        found = () if ledger is None else _gone(ledger, target, dest.name, scanned, targets, template)
-        rows = 0
-        with part.open("x", encoding="utf-8-sig", newline="") as file:
-            out = csv.writer(file)
-            out.writerow(["env", "appid", "path", "tcb_guarded"])
-            for row in found:
-                out.writerow(map(guard, (row.env, row.appid, row.path)))
-                rows += 1
-        part.replace(gone)
     except OSError as error:
-        raise UsageError(
-            _("{folder} cannot be written ({why})", folder=folder, why=system_reason(error))
-        ) from None
+        why = system_reason(error)
+        raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=why)) from None
     finally:
         part.unlink(missing_ok=True)
-    return SyncPlan(batch, read_paths(gone, merchants) if rows else None)
+
+
+def _written(
+    dest: Path, found: Iterable[Row], merchants: Merchants, root: Path | None = None
+) -> Batch | None:
+    """Write rows as a list and read it; None if there are none."""
+    rows = 0
+    with _replacing(dest) as part, part.open("x", encoding="utf-8-sig", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["env", "appid", "path", "file", "tcb_guarded"])
+        for row in found:
+            out.writerow(map(guard, (row.env, row.appid, row.path, row.file)))
+            rows += 1
+    return read_paths(dest, merchants, root) if rows else None
 
 
 def _gone(
@@ -118,3 +153,18 @@ def _gone(
         for row, written in known_files(ledger, missing, target):
             if written and written[-1].md5 and written[-1].run in ours:
                 yield row
+
+
+def _changed(ledger: Ledger, rows: Iterable[Row], target: str, root: Path) -> Iterator[Row]:
+    """Give the rows whose bytes or headers are not those that the ledger last knows at their paths."""
+    digests = dict[str, str]()
+    for row, written in known_files(ledger, rows, target):
+        last = written[-1] if written else None
+        if last is not None and last.md5 and last.bytes == row.size:
+            if row.file not in digests:
+                with suppress(FileChangedError, FileUnreadableError):
+                    digests[row.file] = hash_file(root / row.file, row.size or 0, row.mtime_ns or 0)
+            headers = row.content_type or content_type_of(row.path, row.file), row.cache_control
+            if digests.get(row.file) == last.md5 and headers == (last.content_type, last.cache_control):
+                continue
+        yield row

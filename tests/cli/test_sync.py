@@ -77,9 +77,8 @@ def test_what_is_gone_is_listed_and_stays_until_it_is_to_be_deleted(
     (photos / "menu" / "tea.json").unlink()
     said = desk("sync", "photos", "--to", "all-envs", "--path", "2026/{rel}", *PACE)
     assert said.code == 0
-    assert "3 uploaded files are gone from the folder:" in said.err
-    assert "tea-1a2b3c  2026/menu/tea.json" in said.err
-    assert "They stay. To delete them: --delete" in said.err
+    assert "3 uploaded files are no longer in the folder, but in 3 environments:" in said.err
+    assert "  tea-1a2b3c    2026/menu/tea.json" in said.err
     assert paths(desk) == {"2026/banner.svg", "2026/menu/tea.json"}
     found = sync(desk, "--delete", "--path", "2026/{rel}")
     assert found["kind"] == "upload"
@@ -146,15 +145,51 @@ def test_an_interrupted_sync_is_resumed_by_the_same_command(
     assert len(desk("runs", "--json").json["runs"]) == 1
 
 
-def test_a_rehearsal_sends_nothing_and_names_what_is_gone(open_desk: OpenDesk, photos: Path) -> None:
+def test_a_rehearsal_shows_what_would_be_sent_and_deleted(open_desk: OpenDesk, photos: Path) -> None:
     desk = open_desk()
     sync(desk)
+    assert (
+        "Nothing would be sent: 6 rows, all unchanged."
+        in desk("sync", "photos", "--to", "all-envs", "--dry-run").out
+    )
     (photos / "banner.svg").unlink()
+    (photos / "new.svg").write_text("<svg/>", encoding="utf-8")
     said = desk("sync", "photos", "--to", "all-envs", "--delete", "--dry-run")
     assert said.code == 0
-    assert "3 uploaded files are gone from the folder:" in said.err
-    assert "Nothing was sent." in said.out
+    assert "3 uploaded files are no longer in the folder, but in 3 environments:" in said.err
+    assert "--delete would delete them." in said.err
+    assert "The run would make 6 calls" in said.out
+    assert desk("sync", "photos", "--to", "all-envs", "--dry-run", "--json").json["gone"]["rows"] == 3
     assert len(stored(desk)) == 6
+
+
+def test_a_renamed_file_is_not_deleted_before_it_is_there_again(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    sync(desk)
+    (photos / "banner.svg").rename(photos / "flag.svg")
+    desk.shop.sim.play([Fault(env="tea-1a2b3c", errcode=40097)])
+    said = desk("sync", "photos", "--to", "all-envs", "--delete", "--quiet", "--no-pdf", *PACE)
+    assert said.code == 1
+    assert "Where an upload did not succeed, nothing was deleted." in said.err
+    assert "All 2 rows succeeded: deleted or already gone." in said.out
+    assert "5 of 6 rows succeeded (3 unchanged, not sent again), 1 did not: 1 refused." in said.out
+    assert ("tea-1a2b3c", "banner.svg") in stored(desk)
+    assert paths(desk) == {"banner.svg", "flag.svg", "menu/tea.json"}
+    desk.shop.sim.play([])
+    sync(desk, "--delete")
+    assert paths(desk) == {"flag.svg", "menu/tea.json"}
+
+
+def test_reports_tokens_and_links_are_never_sent(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    desk("upload", "list.csv", "--root", "files", "--no-pdf", *PACE)
+    (desk.folder / "old-tokens.csv").write_text('"appid","access_token"\nwxtea,secret\n', encoding="utf-8")
+    (desk.folder / "list.fix-me.csv").write_text("env,path\n", encoding="utf-8")
+    said = desk("sync", ".", "--to", "tea-1a2b3c", "--path", "all/{rel}", "--no-pdf", *PACE)
+    assert said.code == 0
+    assert "Skipped, tcb-ops's own: " in said.err
+    sent = {path for path in paths(desk) if path.startswith("all/")}
+    assert sent == {"all/list.csv", *(f"all/files/{n}.bin" for n in range(30))}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +216,13 @@ def test_a_file_or_a_missing_folder_is_refused(open_desk: OpenDesk, photos: Path
     desk = open_desk()
     said = desk("sync", str(photos / "banner.svg"), "--to", "all")
     assert said.code == 2
-    assert "is no folder" in said.err
+    assert "is not a folder" in said.err
+    (desk.folder / "empty").mkdir()
+    empty = desk("sync", "empty", "--to", "all")
+    assert (empty.code, empty.err.splitlines()[-1]) == (
+        2,
+        "tcb-ops: empty contains no files. Check that its disk is mounted.",
+    )
     missing = desk("sync", "fotos", "--to", "all")
     assert missing.code == 2
     assert "there is no such file or folder" in missing.err
