@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: CommonOptions) -> int:
     """Run a notebook from top to bottom, unattended.
 
-    NAME is one of the four, a part of its name (03), or a path. DIR gets the executed notebook, its page without code,
+    NAME is one of the five, a part of its name (03), or a path. DIR gets the executed notebook, its page without code,
     and the run's report in a folder named after the run. Exit codes are the run's.
     """
     _need("papermill", "nbconvert", "ipykernel")

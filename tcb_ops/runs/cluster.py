@@ -202,6 +202,7 @@ class Coordinator:
 
     def __init__(self, context: RunContext, client: Client, show: Callable[[Progress], None]) -> None:
         self._context, self._run, self._client = context, context.run, client
+        self._address = client.scheduler.address if client.scheduler else ""
         self._show_progress = show
         self._stop = threading.Event()
         self._ended_at = time.monotonic()
@@ -282,6 +283,7 @@ class Coordinator:
     def _watch(self, tasks: dict[Future, int], workers: int) -> None:
         """Wait for tasks to end, and submit those again that were lost. Raises what stops the run."""
         beaten, confirmed = 0.0, time.monotonic()
+        manned = confirmed
         while tasks:
             if self._stop.wait(LOOK_EVERY):
                 raise interrupted()
@@ -294,6 +296,14 @@ class Coordinator:
                 self._ledger.beat(self._run, self._session)
                 self._report_use(now)
                 self._show()
+                manned = now if self._known_workers() else manned
+                if now - manned > self._context.limits.patience:
+                    raise StoppedError(
+                        _(
+                            "The cluster {address} has no worker; unfinished rows stay pending.",
+                            address=self._address,
+                        )
+                    )
             for task in [task for task in tasks if task.status != "pending"]:
                 number = tasks.pop(task)
                 if self._has_to_be_repeated(task):
@@ -304,6 +314,8 @@ class Coordinator:
         self._ledger.beat(self._run, self._session, stopping=True)
         end = time.monotonic() + STOP_WITHIN
         while any(task.status == "pending" for task in tasks) and time.monotonic() < end:
+            if not self._known_workers():
+                return
             time.sleep(LOOK_EVERY)
         if all(task.status == "finished" for task in tasks):
             tasks.clear()
@@ -339,19 +351,17 @@ class Coordinator:
         fit = None
         if self._unfit:
             fit = [one for one in self._known_workers() if one not in self._unfit]
-        return self._client.submit(work_on, assignment, pure=False, retries=0, workers=fit)
+        task = self._client.submit(work_on, assignment, pure=False, retries=0, workers=fit)
+        if self._client.status != "running":  # the client drops what it is given while it reconnects
+            raise self._connection_lost()
+        return task
 
     def _has_to_be_repeated(self, task: Future) -> bool:
         """Return whether a task's partition has to be submitted again. Raises the error that stops the run."""
         from tcb_ops.runs.cluster_task import TaskEnd
 
         if task.status in {"cancelled", "lost"}:
-            raise StoppedError(
-                _(
-                    "The connection to the cluster's scheduler {address} was lost; unfinished rows stay pending.",
-                    address=self._client.scheduler.address if self._client.scheduler else "",
-                )
-            )
+            raise self._connection_lost()
         if task.status == "error":
             self._failures += 1
             if self._failures > TRIES:
@@ -369,6 +379,14 @@ class Coordinator:
         if result.end is TaskEnd.UNFIT:
             self._set_aside(result.worker, result.address, result.error)
         return result.end is not TaskEnd.DONE
+
+    def _connection_lost(self) -> StoppedError:
+        return StoppedError(
+            _(
+                "The connection to the cluster's scheduler {address} was lost; unfinished rows stay pending.",
+                address=self._address,
+            )
+        )
 
     def _set_aside(self, worker: str, address: str, error: TcbOpsError) -> None:
         """Give a worker no further partition. Raises StoppedError if there is no other one."""

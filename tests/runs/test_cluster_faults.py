@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -159,6 +160,16 @@ def test_a_frozen_worker_is_fenced_and_its_merchants_continue_within_30_seconds(
     run = running.wait()
     assert_each_once(shop, whole, run, 1)
     assert_rate_held(shop)
+
+
+def test_a_cluster_without_workers_stops_the_run_after_its_patience(shop: Shop, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        address = Cluster(tmp_path, stack).address
+        with pytest.raises(StoppedError, match="has no worker; unfinished rows stay pending"):
+            tcb.upload(
+                shop.read(), cluster=address, settings=shop.settings, limits=replace(LIMITS, patience=1)
+            )
+    assert shop.sim.stats["link_calls"] == 0
 
 
 class Faults:
