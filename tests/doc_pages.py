@@ -323,7 +323,7 @@ class Session:
         for there, shown in (
             (str(self.folder.resolve()), HOME),
             (str(self.folder), HOME),
-            (str(ROOT), "/home/li/tcb-ops"),
+            (str(ROOT), HOME),
             *((f"127.0.0.1:{free}", f"127.0.0.1:{port}") for port, free in self.ports.items()),
             *((own, page) for page, own in self.runs.items()),
             (f"{getpass.getuser()}@{socket.gethostname()}", ME),

@@ -507,8 +507,8 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     """Check that a report folder is what was exported.
 
     Every file against manifest.json, the manifest and every row of the CSVs against the ledger, the list against its
-    SHA-256. Names the file or the row that differs: exit code 1. Nothing differs: 0, and what that proves. No report in
-    DIR: 2. The ledger is damaged: 3.
+    SHA-256. Names the file or the row that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs:
+    0, and what that proves. No report in DIR: 2. The ledger is damaged: 3.
     """
     from tcb_ops import api
     from tcb_ops.reports.formats.terminal import render_verification, verification_verdict
@@ -525,7 +525,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
             beside := _settings_beside(Path(folder).absolute(), settings)
         ) is not None and not found.rows_agree:
             console.suggest(
-                _("To check it with the settings file beside it:"),
+                _("To check it with the settings and the ledger that it belongs to:"),
                 ["tcb-ops", "verify", str(Path(folder).absolute()), "--config", str(beside)],
             )
     return 3 if found.ledger_damaged else 0 if found.good else 1

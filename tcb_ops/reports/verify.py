@@ -67,6 +67,8 @@ class State(StrEnum):
     SAME = "same"
     DIFFERS = "differs"
     NOT_CHECKED = "not_checked"
+    UNKNOWN = "unknown"
+    """The ledger does not know the run: nothing is known to differ, but nothing proves the report either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +109,8 @@ class Verification:
 
     @property
     def good(self) -> bool:
-        """Whether nothing differs; checks that could not be made do not count."""
-        return all(check.state is not State.DIFFERS for check in self.checks)
+        """Whether nothing differs and the ledger knows the run; checks that could not be made do not count."""
+        return all(check.state in {State.SAME, State.NOT_CHECKED} for check in self.checks)
 
     @property
     def rows_agree(self) -> bool:
@@ -261,7 +263,7 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
 def _check_ledger(
     folder: Path, manifest: Manifest, ledger: LedgerReader | None, ledger_file: str
 ) -> Iterator[Check]:
-    """Compare a report with the ledger. A ledger that lacks the run or is damaged is a difference: it proves nothing."""
+    """Compare a report with the ledger. A damaged ledger is a difference: it proves nothing."""
     if ledger is None:
         text = _(
             "the ledger {ledger} does not exist: neither the rows nor the facts about the run in manifest.json "
@@ -280,12 +282,11 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
     run = _find(ledger, manifest.run)
     if run is None:
         text = _(
-            "{name} has no run {run}, so nothing proves this report. If the run is in another ledger, select it "
-            "with --ledger.",
+            "{name} does not know run {run}. If the run is in another ledger, select it with --ledger.",
             name=ledger.name,
             run=manifest.run,
         )
-        yield _differs(ROWS, text)
+        yield Check(ROWS, State.UNKNOWN, text)
         return
     reader: RunReader = merged_run(ledger, run) if manifest.retries else ledger
     if manifest.environments:

@@ -26,6 +26,8 @@ from tcb_ops.runs.records import SAME_RUN, EnvRecord, NewRun, RowRecord, RunReco
 from tcb_ops.settings import Settings
 
 _NAMED = 5
+_LOOKED_AT = 20
+"""How many of the newest runs are searched for rows to retry."""
 CHECK_NEW_SECONDS = 0.5
 """Seconds for which the ledger's file is checked before a new run is written to it."""
 
@@ -394,11 +396,12 @@ def _nothing_left(
     succeeded = ledger.succeeded_since(parent)
     if bad and len(succeeded) >= bad:
         since = ", ".join(retry.id for retry in ledger.retries(parent))
-        return _(
+        nothing = _(
             "nothing is left to retry: every row of run {id} has succeeded in {since}.",
             id=parent.id,
             since=since,
         )
+        return as_lines((nothing, *_others_to_retry(ledger, parent, settings)))
     there = Counter(
         str(record.end.errcode or record.end.store_code)
         for record in (ledger.rows(parent, outcomes=AGAIN) if codes else ())
@@ -421,11 +424,13 @@ def _nothing_left(
     elif SUCCESSES.issuperset(counts):
         reported = [
             ngettext(
-                "The one row of run {id} succeeded: there is nothing to retry.",
-                "All {n:,} rows of run {id} succeeded: there is nothing to retry.",
+                "The one row of run {id} ({kind}) succeeded: there is nothing to retry.",
+                "All {n:,} rows of run {id} ({kind}) succeeded: there is nothing to retry.",
                 sum(counts.values()),
                 id=parent.id,
-            )
+                kind=parent.kind,
+            ),
+            *_others_to_retry(ledger, parent, settings),
         ]
     else:
         none = (
@@ -441,6 +446,20 @@ def _nothing_left(
             quoted(command(settings, "retry", parent.parent, target=parent.target)),
         ]
     return as_lines(reported)
+
+
+def _others_to_retry(ledger: Ledger, run: RunRecord, settings: Settings) -> list[object]:
+    """Return the command for the newest other run of the same target with rows to retry: `latest` may mean an audit."""
+    for other in ledger.runs(run.target, limit=_LOOKED_AT):
+        if other.finished_at is None or other.id == run.id:
+            continue
+        bad = sum(rows for outcome, rows in ledger.counts(other).items() if outcome in AGAIN)
+        left = bad - len(ledger.succeeded_since(other))
+        if left > 0:
+            rows = ngettext("{n:,} row", "{n:,} rows", left)
+            has = _("Run {id} ({kind}) has {rows} to retry:", id=other.id, kind=other.kind, rows=rows)
+            return [has, quoted(retry_command(settings, other))]
+    return []
 
 
 def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:

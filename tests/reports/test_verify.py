@@ -14,6 +14,7 @@ from tcb_ops.details import Detail
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.reports.formats.terminal import verification_verdict
 from tcb_ops.reports.manifest import RowsDigest
 from tcb_ops.reports.verify import State, verify
 from tcb_ops.runs.records import Usage
@@ -32,6 +33,12 @@ REFUSED = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no, 
 
 def wrong(found: Verification) -> dict[str, str]:
     return {check.what: check.text.en for check in found.checks if check.state is State.DIFFERS}
+
+
+def unknown(found: Verification) -> str:
+    """What the check says that the ledger does not know the run."""
+    (text,) = (check.text.en for check in found.checks if check.state is State.UNKNOWN)
+    return text
 
 
 def change(file: Path, old: str, new: str) -> None:
@@ -231,7 +238,13 @@ def test_without_the_ledger_or_its_run_it_says_what_was_not_checked(
     assert "compared with manifest.json only" in found.proves.en
     sql(reported, "UPDATE runs SET id = id || '-and-more'")
     found = verify(out, reported.ledger)
-    assert "has no run 20251125-093000-k7q2, so nothing proves this report" in wrong(found)["rows"]
+    assert (found.good, wrong(found)) == (False, {})
+    assert "reports.db does not know run 20251125-093000-k7q2." in unknown(found)
+    assert verification_verdict(found).en.startswith(
+        "The files are as manifest.json has them, but the ledger does not"
+    )
+    (out / "errcodes.csv").write_text("", encoding="utf-8")
+    assert "differs from what was exported: 1 of" in verification_verdict(verify(out, reported.ledger)).en
 
 
 def test_a_report_from_before_exports_were_kept_says_what_that_leaves_open(
@@ -313,10 +326,6 @@ def _milder_errcodes(out: Path, told: dict[str, Any]) -> None:
     change(out / "errcodes.csv", ",1,1,0,0,0,0", ",0,0,0,0,0,0")
 
 
-def _another_run(out: Path, told: dict[str, Any]) -> None:
-    told["run"] = "20251125-093000-zzzz"
-
-
 @pytest.mark.parametrize(
     ("tamper", "what", "said"),
     [
@@ -331,7 +340,6 @@ def _another_run(out: Path, told: dict[str, Any]) -> None:
         (_a_good_row_failed, "rows", "Line 4 of failed.csv is a row that, according to the ledger, does not belong there"),
         (_fewer_errcodes, "rows", "errcodes.csv has more or fewer lines than the ledger has errcodes, from line 3"),
         (_milder_errcodes, "rows", "Line 2 of errcodes.csv"),
-        (_another_run, "rows", "has no run 20251125-093000-zzzz"),
     ],
 )  # fmt: skip
 def test_who_changes_the_manifest_along_with_a_file_is_found_out_by_the_ledger(
@@ -348,6 +356,15 @@ def test_who_changes_the_manifest_along_with_a_file_is_found_out_by_the_ledger(
     (out / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
     manifest_as_is(out)
     assert said in wrong(verify(out, reported.ledger))[what]
+
+
+def test_a_manifest_that_names_another_run_proves_nothing(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run([GOOD, REFUSED])
+    out = reported.export(tmp_path / "out")
+    change(out / "manifest.json", reported.run.id, "20251125-093000-zzzz")
+    found = verify(out, reported.ledger)
+    assert not found.good
+    assert "does not know run 20251125-093000-zzzz" in unknown(found)
 
 
 def test_the_list_is_compared_where_it_still_is(a_run: Callable[..., Any], tmp_path: Path) -> None:

@@ -64,9 +64,24 @@ def test_what_cannot_be_retried_is_said(open_shop: OpenShop):
     shop = open_shop()
     good = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
     with pytest.raises(
-        tcb.UsageError, match=f"All 30 rows of run {good.id} succeeded: there is nothing to retry"
+        tcb.UsageError,
+        match=rf"All 30 rows of run {good.id} \(upload\) succeeded: there is nothing to retry\.$",
     ):
         tcb.retry(good.id, shop.merchants, settings=shop.settings)
+
+
+def test_where_the_latest_run_has_nothing_to_retry_the_run_that_has_is_named(open_shop: OpenShop):
+    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
+    healthy = tcb.Merchants([m for m in shop.merchants if m.env != BOOKS.env])
+    audit = tcb.audit(healthy, settings=shop.settings, limits=QUICK)
+    with pytest.raises(tcb.UsageError) as caught:
+        tcb.retry("latest", shop.merchants, settings=shop.settings)
+    first, second, command = caught.value.text.en.splitlines()
+    assert first == f"All 2 rows of run {audit.id} (audit) succeeded: there is nothing to retry."
+    assert second == f"Run {run.id} (upload) has 10 rows to retry:"
+    assert command.startswith(f"tcb-ops retry {run.id} ")
+    assert len(caught.value.text.commands()) == 1
 
 
 def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_shop: OpenShop):

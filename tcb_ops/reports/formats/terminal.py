@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, set_cell_size
 
 from tcb_ops.formatting import sanitize, wrap
-from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext
+from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
 from tcb_ops.model import SIMULATOR, SUCCESSES, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
@@ -37,8 +37,8 @@ FEWEST_LINES = 3
 """Lines that each code may take at least."""
 DIFF_CODES, DIFF_MERCHANTS = 8, 10
 """Codes shown per change, and merchants per code; the others are counted."""
-NOTE_WIDTH, NOTE_INDENT = 20, 7
-"""Cells that a run's list and note need beside its figures; otherwise they are below, indented by so many."""
+NOTE_INDENT = 7
+"""Cells by which a run's list and note are indented below its figures."""
 MORE = 16
 """Cells that "… and 290 more" takes under the merchants."""
 _SHOWN = (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER)
@@ -372,9 +372,9 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
 def render_runs(
     found: Sequence[tuple[RunRecord, Mapping[Outcome, int]]], settings: Settings, lang: Lang, width: int
 ) -> Iterator[RenderableType]:
-    """Render a line per run: date, id, kind, target and rows; its list and note beside it, or below if space is short.
+    """Render a line per run: date, id, kind, target and rows; the lists and notes beside it if all fit, otherwise below.
 
-    To fit `width`, the time of day is left out first, then list and note are shortened.
+    To fit `width`, the time of day is left out first; a list and note too long for a line of their own are shortened.
     """
     from rich.text import Text as Styled
 
@@ -385,8 +385,8 @@ def render_runs(
         _("kind"),
         _("target"),
         _("rows"),
-        _("succeeded"),
-        _("not"),
+        _("ok"),
+        _("not ok"),
         *([_("pending")] if pending else []),
     )
     beside = [_list_and_note(run, settings, lang) for run, _ in found]
@@ -397,9 +397,10 @@ def render_runs(
         figures = sum(table.widths(width)) + gap * len(heads)
         if figures - gap <= width:
             break
-    inline = width - figures >= NOTE_WIDTH
-    left = width - (figures if inline else NOTE_INDENT)
-    notes = [_("list, note").of(lang), *(_fit(parts, left) for parts in beside)]
+    notes = [_("list, note").of(lang), *map(" · ".join, beside)]
+    inline = figures + max(map(cell_len, notes)) <= width
+    if not inline:
+        notes[1:] = [_fit(parts, width - NOTE_INDENT) for parts in beside]
     if inline:
         table = replace(table, lines=[[*line, note] for line, note in zip(lines, notes, strict=True)])
     for number, line in enumerate(table.drawn(width)):
@@ -446,7 +447,7 @@ def render_verification(found: Verification, lang: Lang) -> Table:
     from rich.table import Table
     from rich.text import Text as Styled
 
-    marks = {"same": _("same"), "differs": _("DIFFERS")}
+    marks = {"same": _("same"), "differs": _("DIFFERS"), "unknown": pgettext("check", "unknown")}
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
@@ -465,6 +466,7 @@ def render_verification(found: Verification, lang: Lang) -> Table:
 def verification_verdict(found: Verification) -> Text:
     """Sum up the checks of a report folder."""
     differs = [check for check in found.checks if check.state == "differs"]
+    unknown = any(check.state == "unknown" for check in found.checks)
     open_ = [check for check in found.checks if check.state == "not_checked"]
     if differs:
         sums = [
@@ -473,6 +475,14 @@ def verification_verdict(found: Verification) -> Text:
                 run=found.run,
                 count=len(differs),
                 checks=ngettext("{n:,} check", "{n:,} checks", len(found.checks)),
+            )
+        ]
+    elif unknown:
+        sums = [
+            _(
+                "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
+                "the report (exit code 1).",
+                run=found.run,
             )
         ]
     else:
