@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.resources import system_reason
 
 _LONGEST = 200
 """Maximum number of lines of a statement."""
+_MISTAKES = 20
+"""Maximum number of mistakes that are reported together."""
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -32,11 +34,13 @@ def read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:  # the parser's text is English only and may quote a value
-        line, why_not = _first_unreadable(text)
-    raise SettingsError(
-        _("{file}:{line}: {why_not}.", file=file, line=line, why_not=why_not),
-        _("Correct it, then run the same command again."),
-    )
+        found = _unreadable(text)
+    reported = [
+        _("{file}:{line}: {why_not}.", file=file, line=line, why_not=why_not) for line, why_not in found
+    ]
+    if len(reported) == 1:
+        raise SettingsError(reported[0], _("Correct it, then run the same command again."))
+    raise SettingsError(as_lines([*reported, _("Correct these, then run the same command again.")]))
 
 
 def line_of(file: Path, *names: str) -> int:
@@ -69,16 +73,50 @@ def _statements(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
         begin = end + 1
 
 
-def _first_unreadable(text: str) -> tuple[int, Text]:
+def _unreadable(text: str) -> list[tuple[int, Text]]:
+    """Return the lines that cannot be read, and why: the first, and further ones if its mistake is within a line.
+
+    After any other mistake, such as a bracket that is not closed, what follows may be read wrongly.
+    """
+    import tomllib
+
+    found: list[tuple[int, Text]] = []
+    while len(found) < _MISTAKES:
+        line, why_not, within = _first_unreadable(text)
+        if within or not found:
+            found.append((line, why_not))
+        if not within:
+            break
+        lines = text.split("\n")
+        lines[line - 1] = ""
+        text = "\n".join(lines)
+        try:
+            tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            continue
+        break
+    return found
+
+
+def _first_unreadable(text: str) -> tuple[int, Text, bool]:
+    """Return the first line that cannot be read, why, and whether the mistake is certain to be within that line."""
     *_earlier, (_begin, line, parsed) = [(0, 1, dict[str, Any]()), *_statements(text)]
     wrong = text.split("\n")[line - 1]
     name, _equals, value = (part.strip(" []\t\r") for part in wrong.partition("="))
     if name in parsed:
-        return line, _("{name} appears twice: remove one", name=name)
+        return line, _("{name} appears twice: remove one", name=name), True
     if "\\" in wrong:
-        return line, _("in double quotes a backslash must be doubled; or use single quotes, or / instead")
+        return (
+            line,
+            _("in double quotes a backslash must be doubled; or use single quotes, or / instead"),
+            False,
+        )
     if re.match("[“”„‘’＂]", value):
-        return line, _('{name} needs straight quotation marks: write {name} = "…"', name=name)
+        return line, _('{name} needs straight quotation marks: write {name} = "…"', name=name), True
     if re.match(r"[^\W\d]|[/.~]", value):
-        return line, _('{name} is text without quotes: write {name} = "…"', name=name)
-    return line, _('this is not TOML: a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"')
+        return line, _('{name} is text without quotes: write {name} = "…"', name=name), True
+    return (
+        line,
+        _('this is not TOML: a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"'),
+        False,
+    )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stderr, suppress
 from datetime import datetime
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from click.shell_completion import (
     shell_complete,
 )
 
+from tcb_ops.cli.options import lang_option
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _
 
@@ -42,7 +44,8 @@ Suggest = Callable[[click.Context, click.Parameter, str], Iterable["CompletionIt
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> int:
+@lang_option
+def completion(shell: str, lang: str | None) -> int:  # noqa: ARG001  main reads it
     """Print the script that completes commands in a shell.
 
     Commands, options, files, runs, merchants and errcodes. Set it up once, then open a new shell:
@@ -128,14 +131,49 @@ def _runs(ctx: click.Context, param: click.Parameter, incomplete: str) -> Iterat
             yield CompletionItem(run, help=" ".join(filter(None, (kind, date, list_name))))
 
 
-def _codes(ctx: click.Context, _param: click.Parameter, _incomplete: str) -> Iterator[CompletionItem[str]]:
+def _codes(ctx: click.Context, param: click.Parameter, _incomplete: str) -> Iterator[CompletionItem[str]]:
+    """Suggest the codes of the run that the line names, where it names one; otherwise all codes."""
     from tcb_ops.errcodes import Errcode, StoreCode, all_errcodes, all_store_codes
 
-    lang = _settings(ctx).lang
+    settings = _settings(ctx)
     entries: tuple[Errcode | StoreCode, ...] = (*all_errcodes(), *all_store_codes())
-    for entry in entries:
-        if entry.code != "":
-            yield CompletionItem(str(entry.code), help=entry.label.of(lang) or entry.meaning.of(lang))
+    known = {str(entry.code): entry for entry in entries if entry.code != ""}
+    there = _codes_of_run(ctx, settings) if isinstance(param, click.Option) else []
+    for code in there or known:
+        entry = known.get(code)
+        text = None if entry is None else entry.label.of(settings.lang) or entry.meaning.of(settings.lang)
+        yield CompletionItem(code, help=text)
+
+
+def _codes_of_run(ctx: click.Context, settings: Settings) -> list[str]:
+    """Return the codes of the line's run, most rows first; none if they cannot be read."""
+    from tcb_ops.runs.records import codes_of_run
+
+    with suppress(Exception):  # no such run, or a ledger that cannot be read
+        # click leaves the arguments of a line whose last option has no value yet unparsed.
+        run = next(iter(ctx.args), ctx.params.get("run")) or "latest"
+        return codes_of_run(settings.ledger, run, settings.run_target)
+    return []
+
+
+def _runs_or_files(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> Iterator[CompletionItem[str]]:
+    """Suggest runs, and files beside them; bash forgets what precedes an item that stands for files in general."""
+    runs = [run for run in _runs(ctx, param, incomplete) if run.value.startswith(incomplete)]
+    yield CompletionItem(incomplete, type="file")
+    yield from runs
+    if incomplete and runs:
+        for file in sorted(Path().glob(f"{escape(incomplete)}*")):
+            yield CompletionItem(str(file))
+
+
+def _lists(ctx: click.Context, param: click.Parameter, incomplete: str) -> Iterator[CompletionItem[str]]:
+    """Suggest files; for `links`, also the runs of --download."""
+    if ctx.info_name == "links":
+        yield from _runs_or_files(ctx, param, incomplete)
+    else:
+        yield CompletionItem(incomplete, type="file")
 
 
 def _merchant_lines(ctx: click.Context) -> Iterable[Merchant]:
@@ -177,17 +215,15 @@ def _notebooks(
 
 _SUGGESTIONS: dict[str | None, Suggest] = {
     **dict.fromkeys(
-        ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "paths", "source"),
+        ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "source"),
         lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type="file")],
     ),
     **dict.fromkeys(
         ("DIR", "folder"), lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type="dir")]
     ),
     **dict.fromkeys(("RUN", "run", "older", "newer"), _runs),
-    "what": lambda ctx, param, incomplete: [
-        *_runs(ctx, param, incomplete),
-        CompletionItem(incomplete, type="file"),
-    ],
+    "what": _runs_or_files,
+    "paths": _lists,
     **dict.fromkeys(("CODE", "code"), _codes),
     "name": _notebooks,
     **dict.fromkeys(("WHOM", "ENV", "APPID", "merchant"), _merchants),

@@ -45,6 +45,7 @@ class Console:
         self.json_extra: dict[str, object] = {}
         """Keys that `json` adds to its object."""
         self._held: list[Text] | None = None
+        self._announced: list[Text] = []
         self._head: Text | None = None
         self.out = _Pipe(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
         self.err = _Pipe(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
@@ -85,6 +86,13 @@ class Console:
         if not self.quiet:
             self._message(text)
 
+    def announce(self, text: Text) -> None:
+        """Print what is about to be done, except with --quiet; held back, it is dropped if an error prevents it."""
+        if not self.quiet:
+            if self._held is not None:
+                self._announced.append(text)
+            self._message(text)
+
     def warn(self, text: Text) -> None:
         """Print a warning on stderr, even with --quiet."""
         self._message(text)
@@ -100,13 +108,16 @@ class Console:
     def held(self, head: Text | None = None) -> Iterator[None]:
         """Hold back messages until `release` or the end of the block, because a run's first line depends on its start.
 
-        `head` begins the first line; after an error before the release it is omitted, because nothing was sent.
+        `head` begins the first line; after an error before the release it is omitted, as is what was announced, because
+        nothing was sent.
         """
-        self._held, self._head = [], head
+        self._held, self._head, self._announced = [], head, []
         try:
             yield
         except BaseException:
             self._head = None
+            if self._held is not None:
+                self._held = [text for text in self._held if text not in self._announced]
             raise
         finally:
             self.release()

@@ -15,8 +15,8 @@ import click
 from tcb_ops.cli.options import CommonOptions, Duration, WholeNumber, common_options
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import near_names
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext, pgettext, verbatim
+from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Owner, Reason
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
@@ -69,6 +69,10 @@ def runs(
         return _prune(console, settings, older_than, dry_run=dry_run, as_json=common.json)
     if stale is not None:
         return _watch_audits(console, settings, common, stale)
+    if common.ledger and "://" not in settings.ledger and not Path(settings.ledger).exists():
+        from tcb_ops import api
+
+        api.open_run(settings=settings)  # raises the error of a ledger that does not exist: it may be a typo
     return _list_runs(console, settings, common, operator, host)
 
 
@@ -139,7 +143,8 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
     if common.json:
         console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
     if latest is None or ended is None:
-        console.warn(_("No audit of {target} has finished yet.", target=settings.run_target))
+        of = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
+        console.warn(_("No audit of {target} has finished yet.", target=of))
         return 1
     when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
     if ended > time.time() + CLOCK_TOLERANCE:
@@ -515,6 +520,8 @@ def verify(folder: str, *, common: CommonOptions) -> int:
 
     common.refuse_where(_("`verify` checks a report as a whole: --where cannot narrow it."))
     settings, console = common.start(reads_ledger=True)
+    if not Path(folder).exists():
+        raise _no_such_folder(folder, settings)
     found = api.verify(folder, settings=settings)
     if common.json:
         console.json(found.to_json(settings.lang))
@@ -529,6 +536,26 @@ def verify(folder: str, *, common: CommonOptions) -> int:
                 ["tcb-ops", "verify", str(Path(folder).absolute()), "--config", str(beside)],
             )
     return 3 if found.ledger_damaged else 0 if found.good else 1
+
+
+def _no_such_folder(folder: str, settings: Settings) -> UsageError:
+    """Return the error for a folder that does not exist; for a run, it says how its report is verified."""
+    from tcb_ops import api
+    from tcb_ops.errors import TcbOpsError
+    from tcb_ops.runs.next_commands import command, of_run, quoted
+
+    none = _("There is no folder {folder}.", folder=folder)
+    try:
+        run = api.open_run(folder, settings=settings).record
+    except TcbOpsError:
+        return UsageError(none, _("Give the folder that `tcb-ops report` wrote."))
+    if run.report and Path(run.report).is_dir():
+        there = _("To verify the report of run {id}:", id=run.id)
+        words = command(settings, "verify", str(Path(run.report).absolute()), target=run.target)
+    else:
+        there = _("Run {id} has no report. To write one:", id=run.id)
+        words = of_run(settings, run, "report")
+    return UsageError(as_lines((as_sentences((none, there)), quoted(words))))
 
 
 def _settings_beside(folder: Path, settings: Settings) -> Path | None:
@@ -551,9 +578,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
-    from difflib import get_close_matches
-
-    from tcb_ops.errcodes import Errcode, all_errcodes, describe, errcode
+    from tcb_ops.errcodes import Errcode, describe, errcode, similar_codes
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
 
@@ -583,10 +608,13 @@ def explain(code: str, *, common: CommonOptions) -> int:
             }
         )
         return 0
-    if not found.known and (near := get_close_matches(code, [str(one.code) for one in all_errcodes()], n=1)):
-        console.info(_("Did you mean {near}?", near=near[0]))
-    name = f"{found.code} {found.name}" if isinstance(found, Errcode) else found.code
-    console.print(_("{name}: {meaning}", name=name, meaning=found.meaning))
+    if isinstance(found, Errcode) and not found.known:
+        if near := similar_codes(found.code):
+            console.info(_("Did you mean {near}?", near=as_list(near)))
+        console.print(found.meaning)
+    else:
+        name = f"{found.code} {found.name}" if isinstance(found, Errcode) else found.code
+        console.print(_("{name}: {meaning}", name=name, meaning=found.meaning))
     console.print(_("What to do: {action}", action=found.action))
     console.print(_("By itself, tcb-ops {itself}.", itself=itself))
     if isinstance(found, Errcode) and found.source:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from copy import copy
+from difflib import SequenceMatcher
 from typing import NoReturn
 
 import click
@@ -30,10 +31,22 @@ from tcb_ops.cli.simulate import demo, simulate
 from tcb_ops.cli.stored import confirm, delete, sync, undo
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.formatting import lines, wrap
-from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click
+from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
 
 _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 """Characters that word processors, chat programs and Chinese keyboards put in place of an option's hyphens."""
+
+
+_EXAMPLES = {
+    "tcb-ops check": "list.csv",
+    "tcb-ops diff": "RUN latest",
+    "tcb-ops explain": "85088",
+    "tcb-ops list": "files --to all",
+    "tcb-ops notebook": "03_errcode_audit --out nightly",
+    "tcb-ops sync": "files --to all",
+    "tcb-ops verify": "reports/RUN",
+}
+"""For commands with arguments or options that must be given: what they may be."""
 
 
 def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> Text:
@@ -50,6 +63,9 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
             if isinstance(error.param, click.Option)
             else error.param.make_metavar(context)
         )
+        if command in _EXAMPLES:
+            example = f"{command} {_EXAMPLES[command]}"
+            return _("{name} is missing. For example:\n{example}", name=name, example=example)
         pieces = " ".join(context.command.collect_usage_pieces(context))
         return _("{name} is missing. Usage:\n{usage}", name=name, usage=f"{command} {pieces}")
     hints = [
@@ -66,20 +82,37 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
         and type(error) is click.UsageError
         and not isinstance(context and context.command, click.Group)
     ):
-        hints = [_("A text with spaces needs quotes around it.")]
-        if command == "tcb-ops list":
-            hints = [
-                _(
-                    "list takes one file or one folder. Put the files into a folder, then: tcb-ops list FOLDER --to …"
-                ),
-                *hints,
-            ]
+        hints = _hints_about_extra(context, command, arguments)
     usage = _("`{command} --help` shows the usage.", command=command)
     message: str | Text = error.format_message()
     if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
-        near = _("Did you mean {near}?", near=error.possibilities[0])
-        message = as_sentences((error.message, near))
+        message = verbatim(error.message)
+        if not isinstance(error, click.NoSuchOption) or _is_near(error.option_name, error.possibilities[0]):
+            near = _("Did you mean {near}?", near=error.possibilities[0])
+            message = as_sentences((message, near))
     return as_lines((message, *hints, usage))
+
+
+def _is_near(typed: str, option: str) -> bool:
+    """Return whether an option is so similar to what was typed that it is probably meant; click's guesses are wilder."""
+    return SequenceMatcher(None, typed, option).ratio() >= 0.75
+
+
+def _hints_about_extra(context: click.Context | None, command: str, arguments: Sequence[str]) -> list[Text]:
+    """Return what one argument too many may mean: a second run or list, or a text with spaces but no quotes."""
+    quotes = _("A text with spaces needs quotes around it.")
+    if command == "tcb-ops list":
+        return [
+            _(
+                "list takes one file or one folder. Put the files into a folder, then: tcb-ops list FOLDER --to …"
+            ),
+            quotes,
+        ]
+    taken = context.command.params if context is not None else ()
+    if not any(param.name == "run" and isinstance(param, click.Argument) for param in taken):
+        return [quotes]
+    one = _("{command} takes one run.", command=command)
+    return [one, quotes] if any(word.startswith("--") for word in arguments) else [one]
 
 
 class _Sections(Group):
@@ -115,6 +148,9 @@ def cli() -> None:
 
     Exit codes: 0 every row succeeded · 1 finished, some rows did not · 2 usage, settings or input: nothing was sent ·
     3 stopped by a problem that affects every row · 130 interrupted · 143 terminated.
+
+    Shared options, before or after the command's name: --lang zh or en, the language; --config, the settings file; --target, where
+    calls go. `tcb-ops COMMAND --help` lists the others.
     """
 
 

@@ -42,13 +42,15 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
     NAME is one of the five, a part of its name (03), or a path. DIR gets the executed notebook, its page without code,
     and the run's report in a folder named after the run. Exit codes are the run's.
     """
+    from tcb_ops.notebooks.workspace import find_notebook
+
+    file = find_notebook(name)
     _need("papermill", "nbconvert", "ipykernel")
     from tcb_ops.notebooks.execute import execute
     from tcb_ops.notebooks.parameters import check_output, open_notebook, take_parameters
-    from tcb_ops.notebooks.workspace import find_notebook
 
     settings, console = common.start()
-    source = open_notebook(find_notebook(name))
+    source = open_notebook(file)
     known = {parameter.name for parameter in source.parameters}
     taken = take_parameters(source.parameters, [*parameters, *_from_options(common)], source.name)
     if "lang" in known:

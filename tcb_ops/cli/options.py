@@ -114,9 +114,19 @@ class CommonOptions:
         file = settings.merchants
         if not file.exists():
             problem = _("{file}: there is no such file.", file=file)
+            if (place := self._named_at(settings)) is not None:
+                problem = _("{place}: merchants: there is no file {file}.", place=place, file=file)
             if near := nearest_path(file, lambda path: path.suffix == file.suffix):
                 raise UsageError(problem, _("Did you mean {near}?", near=near))
             if settings.origin.file is None:
+                if (beside := _settings_beside_the_list()) is not None:
+                    raise UsageError(
+                        problem,
+                        _(
+                            "There is no tcb-ops.toml here, but there is one beside the list: add --config {file}",
+                            file=shlex.quote(str(beside)),
+                        ),
+                    )
                 raise UsageError(
                     problem,
                     _(
@@ -132,6 +142,15 @@ class CommonOptions:
                 ),
             )
         return read_merchants(file, self.where)
+
+    def _named_at(self, settings: Settings) -> str | None:
+        """Return file and line of the settings that name the merchants file; None if it is named elsewhere, or nowhere."""
+        from tcb_ops.toml_file import line_of, read_toml
+
+        file = settings.origin.file
+        if file is None or "merchants" in settings.origin.overridden or "merchants" not in read_toml(file):
+            return None
+        return f"{file}:{line_of(file, 'merchants')}"
 
     def matching(self, settings: Settings) -> Merchants | None:
         """Return the merchants that `--where` selects; None without it."""
@@ -185,15 +204,35 @@ class Group(click.Group):
 def command_first(arguments: list[str], options: Mapping[str, bool]) -> list[str]:
     """Move shared options that precede a command's name behind it.
 
-    `options` maps each to whether it takes a value. Before `--help` they are dropped; other arguments are left to click.
+    `options` maps each to whether it takes a value. Beside `--help` they are dropped; other arguments are left to click.
     """
-    place = 0
-    while place < len(arguments) and (name := arguments[place].partition("=")[0]) in options:
-        place += 2 if options[name] and "=" not in arguments[place] else 1
-    moved, rest = arguments[:place], arguments[place:]
+    moved, rest = _split(arguments, options)
+    if rest and rest[0] in {"--help", "-h", "--version"}:
+        return [rest[0], *_split(rest[1:], options)[1]]
     if not moved or not rest:
         return arguments
     return [rest[0], *moved, *rest[1:]] if not rest[0].startswith("-") else rest
+
+
+def _split(arguments: list[str], options: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    """Split arguments into the shared options with which they begin and the others."""
+    place = 0
+    while place < len(arguments) and (name := arguments[place].partition("=")[0]) in options:
+        place += 2 if options[name] and "=" not in arguments[place] else 1
+    return arguments[:place], arguments[place:]
+
+
+def _settings_beside_the_list() -> Path | None:
+    """Return the settings file in the folder of the list, or of the folder to send, that was given to the command."""
+    from tcb_ops.settings import SETTINGS_FILE
+
+    context = click.get_current_context(silent=True)
+    given = context.params if context is not None else {}
+    for name in ("paths", "folder", "source", "what"):
+        if isinstance(given.get(name), str) and given[name]:
+            file = Path(given[name]).absolute().parent / SETTINGS_FILE
+            return file if file.is_file() else None
+    return None
 
 
 def _name_ledger(console: Console, settings: Settings) -> None:
@@ -324,9 +363,9 @@ class WholeNumber(click.IntRange):
         """Return the value as an integer."""
         with suppress(click.BadParameter):
             return super().convert(value, param, ctx)
-        template = N_("'{value}' is not a whole number from {least} to {most}.")
+        template = N_("must be a whole number from {least} to {most}, not '{value}'.")
         if self.max is None:
-            template = N_("'{value}' is not a whole number from {least} on.")
+            template = N_("must be a whole number, {least} or more, not '{value}'.")
         message = gettext.gettext(template).format(value=value, least=self.min, most=self.max)
         raise click.BadParameter(message, ctx, param)
 
@@ -355,9 +394,9 @@ class _Number(click.FloatRange):
             number = super().convert(value, param, ctx)
             if math.isfinite(number):
                 return number
-        template = N_("'{value}' is not a number from {least:g} on.")
+        template = N_("must be a number, {least:g} or more, not '{value}'.")
         if self.min_open:
-            template = N_("'{value}' is not a number greater than {least:g}.")
+            template = N_("must be a number greater than {least:g}, not '{value}'.")
         message = gettext.gettext(template).format(value=value, least=self.min)
         raise click.BadParameter(message, ctx, param)
 
@@ -385,7 +424,7 @@ common_options = _group(
     click.option("--json", is_flag=True, help="Print one JSON object on stdout."),
     lang_option,
     click.option("--note", default="", metavar="TEXT", help="Kept with the run."),
-    click.option("--quiet", is_flag=True, help="Show errors and warnings only."),
+    click.option("--quiet", is_flag=True, help="Print only the result, errors and warnings."),
     click.option("--verbose", is_flag=True, help="Show the stack trace of an internal error."),
 )
 list_options = _group(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -272,11 +273,11 @@ def upload(
                     console.info(error.text)
                     again = None
                 if again is not None:
-                    console.info(
+                    console.announce(
                         _("{again} --skip-unchanged skips those that are already stored.", again=again)
                     )
             if (known := api.overwritten(batch, settings=settings)) and not skip_unchanged:
-                console.info(
+                console.announce(
                     ngettext(
                         "{n:,} path holds a file that an earlier run of this ledger uploaded; it is replaced.",
                         "{n:,} paths hold files that earlier runs of this ledger uploaded; they are replaced.",
@@ -621,7 +622,7 @@ def report_run(
 
     def show() -> None:
         nonlocal code
-        page = (folder / PAGE).absolute()
+        page = Path(os.path.abspath(folder / PAGE))  # noqa: PTH100  without the `..` of --config ../tcb-ops.toml
         code = end_run(console, run, settings, common, folder, page=page, pdf=pdf, fail_on=fail_on)
 
     try:

@@ -64,6 +64,12 @@ class LocalFiles:
         if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path is slower than the stat itself
             return None
         root = shown(self._name)
+        if os.path.exists(self._root):  # noqa: PTH110  as above
+            return file_problem(
+                _("{root} (--root) is a file, not a folder", root=root),
+                _("give the folder that contains the files with --root"),
+                option="--root",
+            )
         message = _("the root folder {root} does not exist", root=root)
         fix = _("give the folder that contains the files with --root")
         if near := nearest_path(Path(self._name), Path.is_dir):
@@ -83,6 +89,8 @@ class LocalFiles:
                 facts = os.stat(real)  # noqa: PTH116  as above
             readable = os.access(real, os.R_OK)
         except (FileNotFoundError, NotADirectoryError):
+            with suppress(OSError):
+                return _broken_link(file, os.readlink(real))  # noqa: PTH115  as above
             return _missing(file, self._similar(file))
         except (OSError, ValueError) as error:
             return _unreadable(file, error)
@@ -169,6 +177,14 @@ def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | U
             _("split or compress it, or upload it in the console"),
         )
     return LocalFile(facts.st_size, facts.st_mtime_ns)
+
+
+def _broken_link(file: str, target: str) -> UnusableFile:
+    return UnusableFile(
+        detail(DetailCode.NO_FILE, name=shown(file)),
+        _("it is a symbolic link to {target}, which does not exist", target=shown(target)),
+        missing=True,
+    )
 
 
 def _missing(file: str, similar: str) -> UnusableFile:

@@ -208,22 +208,31 @@ def _narrowed(
     wanted: dict[int, set[str]] = {}
     for item in where:
         column, equals, value = item.partition("=")
+        at = index.get(fold(column))
         if not equals:
+            example = f"name={item}"
+            if at is not None:  # a column without its value
+                example = next((f"{item}={m.columns[at][1]}" for m in whole if m.columns[at][1]), f"{item}=…")
             raise UsageError(
-                _("--where {item}: write it as column=value, e.g. name={item}", item=shown(item)),
+                _(
+                    "--where {item}: write it as column=value, e.g. {example}",
+                    item=shown(item),
+                    example=shown(example),
+                ),
                 options=["--where"],
             )
-        at = index.get(fold(column))
         if at is None:
+            near = near_names(column, map(trim, headers))[:1]
             there = ", ".join(trim(h) for h in headers)
             raise UsageError(
                 _(
-                    "--where {item}: {source} has no column '{column}'; it has {there}",
+                    "--where {item}: {source} has no column '{column}'; it has {there}.",
                     item=shown(item),
                     source=whole.source,
                     column=shown(column),
                     there=there,
                 ),
+                _("Did you mean {near}?", near=f"--where {near[0]}={shown(value)}") if near else None,
                 options=["--where"],
             )
         wanted.setdefault(at, set()).add(fold(value))

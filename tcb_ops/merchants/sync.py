@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.errcodes import errcode
 from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
 from tcb_ops.formatting import fold, guard, sanitize
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
@@ -388,6 +389,15 @@ async def _list(caller: Caller, client: PlatformClient, component: str) -> list[
 
 def _stop(component: str, issue: Issue) -> PlatformStopError:
     issue = of_the_component(issue)
+    if issue.errmsg and issue.errcode is not None and not errcode(issue.errcode).known:
+        return PlatformStopError(
+            _(
+                "The platform refused to list the merchants (component_appid {component}): errcode {code}, “{errmsg}”.",
+                component=component,
+                code=issue.code,
+                errmsg=issue.errmsg,
+            )
+        )
     code = f" (errcode {issue.code})" if issue.errcode is not None else ""
     return PlatformStopError(
         _(

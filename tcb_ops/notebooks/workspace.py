@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import _
+from tcb_ops.formatting import near_names
+from tcb_ops.i18n import _, as_sentences
 from tcb_ops.resources import system_reason
 from tcb_ops.sample import SAMPLE, bundled
 
@@ -29,13 +30,10 @@ def find_notebook(wanted: str) -> Path:
     if wanted.endswith(".ipynb") and Path(wanted).is_file():
         return Path(wanted)
     ours = ", ".join(names)
-    raise UsageError(
-        _(
-            "{wanted}: no such notebook. There are {ours}; for one of your own, give its path (….ipynb).",
-            wanted=wanted,
-            ours=ours,
-        )
-    )
+    hints = [_("There are {ours}; for one of your own, give its path (….ipynb).", ours=ours)]
+    if near := near_names(wanted, names):
+        hints.insert(0, _("Did you mean {near}?", near=near[0]))
+    raise UsageError(_("{wanted}: no such notebook.", wanted=wanted), as_sentences(hints))
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,14 +195,14 @@ def compare(
 
 
 _COUNTED = {
-    Change.NEWLY_BROKEN: _("newly broken {rows:,}"),
-    Change.STILL_BROKEN: _("still broken {rows:,}"),
-    Change.FIXED: _("fixed {rows:,}"),
-    Change.ONLY_IN_NEWER: _("only in the newer run {rows:,}"),
-    Change.ONLY_IN_OLDER: _("only in the older run {rows:,}"),
-    Change.UNFINISHED: _("not finished {rows:,}"),
-    Change.UNKNOWN: _("unknown {rows:,}"),
-    Change.STILL_GOOD: _("succeeded in both {rows:,}"),
+    Change.NEWLY_BROKEN: _("{rows:,} newly broken"),
+    Change.STILL_BROKEN: _("{rows:,} still broken"),
+    Change.FIXED: _("{rows:,} fixed"),
+    Change.ONLY_IN_NEWER: _("{rows:,} only in the newer run"),
+    Change.ONLY_IN_OLDER: _("{rows:,} only in the older run"),
+    Change.UNFINISHED: _("{rows:,} not finished"),
+    Change.UNKNOWN: _("{rows:,} unknown"),
+    Change.STILL_GOOD: _("{rows:,} succeeded in both"),
 }
 
 
@@ -213,7 +213,7 @@ def diff_verdict(diff: RunDiff) -> Text:
         return _("Neither run has a row.")
     listed = Joined(tuple(_COUNTED[change].format(rows=rows) for change, rows in there), verbatim(" · "))
     return _(
-        "From {older} to {newer}: {listed} (rows).", older=diff.older.id, newer=diff.newer.id, listed=listed
+        "Rows from {older} to {newer}: {listed}.", older=diff.older.id, newer=diff.newer.id, listed=listed
     )
 
 

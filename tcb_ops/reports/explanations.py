@@ -300,6 +300,8 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
             listed=listed,
         )
     done = _DONE[kind]
+    if kind is Kind.DELETE and len(counts) == 1:
+        done = OUTCOMES[next(iter(counts))]
     if same == total:
         done = _("unchanged, nothing sent again")
     elif same:
@@ -314,12 +316,20 @@ def _audit_verdict(good: int, total: int, bad: Mapping[Outcome, int]) -> Text:
     if not bad:
         return _("All is well: {environments}, all healthy.", environments=environments)
     listed = as_list(
-        _("{count:,} {outcome}", count=rows, outcome=OUTCOMES[outcome]) for outcome, rows in bad.items()
+        ngettext("{n:,} is {outcome}", "{n:,} are {outcome}", rows, outcome=OUTCOMES[outcome])
+        for outcome, rows in bad.items()
     )
+    if 1 in {good, total}:
+        return _(
+            "{good:,} of {environments} is healthy, {listed}.",
+            good=good,
+            environments=environments,
+            listed=listed,
+        )
     return _(
-        "Of {environments}, {good:,} are healthy: {listed}.",
-        environments=environments,
+        "{good:,} of {environments} are healthy, {listed}.",
         good=good,
+        environments=environments,
         listed=listed,
     )
 

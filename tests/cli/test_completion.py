@@ -12,10 +12,12 @@ from pathlib import Path
 
 import click
 import pytest
+from workspace import BOOKS, TEA
 
 from tcb_ops.cli import completion
 from tcb_ops.cli.main import cli
 from tcb_ops.notebooks.workspace import notebook_names
+from tcb_ops.simulator import Fault
 
 OLD_LEDGER = Path(__file__).parents[1] / "data" / "ledger-v1.db"
 COMMAND = str(Path(sys.executable).with_name("tcb-ops"))
@@ -44,6 +46,11 @@ def ask(open_desk):
     """Ask what completes a line: the words before the last are complete. Gives values, for zsh with their help."""
     desk = open_desk(rows=[("tea-1a2b3c", "a.png")])
     (desk.folder / "many.csv").write_text(MERCHANTS, encoding="utf-8")
+    return asking(desk)
+
+
+def asking(desk):
+    """Return the function that asks at a desk."""
 
     def asked(*words: str, by: str = "bash") -> list[str]:
         env = {
@@ -146,6 +153,31 @@ def test_codes(ask):
     assert ask("explain", "SlowD") == ["SlowDown"]
 
 
+def test_the_codes_of_the_run_that_the_line_names(open_desk):
+    rows = [(TEA.env, "a.png"), (TEA.env, "b.png"), (BOOKS.env, "c.png")]
+    desk = open_desk(rows, [Fault(path="[ab].png", errcode=40097), Fault(path="c.png", errcode=12345)])
+    ask = asking(desk)
+    run = desk.upload("--json").json["run"]
+    desk.upload("--json", "--limit", "2")
+    assert ask("retry", run, "--errcode", "") == ["40097", "12345"]
+    assert ask("retry", "latest", "--errcode", "") == ["40097"]
+    assert ask("retry", "--errcode", "") == ["40097"]
+    assert "85088" in ask("retry", "nope", "--errcode", "")
+    assert "85088" in ask("explain", "8")
+
+
+def test_runs_beside_files(ask):
+    run = ask.desk.upload("--json").json["run"]
+    (ask.desk.folder / f"{run[:4]}.csv").touch()
+    for command in ("confirm", "delete", "links"):
+        # The item for files comes first: bash forgets what is before it.
+        assert ask(command, run[:9]) == [f"file,{run[:9]}", run]
+        assert ask(command, "") == ["file,", "latest", run]
+        assert ask(command, "la") == ["file,la", "latest"]
+        assert ask(command, run[:4]) == [f"file,{run[:4]}", run, f"{run[:4]}.csv"]
+    assert ask("upload", run[:4]) == [f"file,{run[:4]}"]
+
+
 def test_a_line_that_cannot_be_read_gives_nothing(ask):
     assert ask("no-such-command", "x", "--nope", "--n") == ["--note"]
     with ask.desk.spawn([COMMAND], env={completion.VARIABLE: "bash_complete"}) as process:
@@ -166,6 +198,7 @@ def test_it_is_quick(ask):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 def test_a_bash_that_has_read_the_script(ask):
+    run = ask.desk.upload("--json").json["run"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
     path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
     pid, terminal = pty.fork()
@@ -189,6 +222,8 @@ def test_a_bash_that_has_read_the_script(ask):
         read_until("name=茶语小铺 ")
         os.write(terminal, b"--to Te\t")
         read_until(r"Tea\ \&\ \$\(touch\ x\) ")
+        os.write(terminal, f"\x15tcb-ops --ledger ledger.db delete {run[:-2]}\t".encode())
+        read_until(f"{run} ")
     finally:
         os.close(terminal)
         os.waitpid(pid, 0)

@@ -51,6 +51,9 @@ def test_a_shared_option_stands_between_a_group_and_its_command_too(open_desk):
         (["--config=a.toml", "show"], ["show", "--config=a.toml"]),
         (["--config", "show"], ["--config", "show"]),
         (["--config", "a.toml", "--help"], ["--help"]),
+        (["--help", "--config", "a.toml"], ["--help"]),
+        (["--help", "--config", "a.toml", "--nope"], ["--help", "--nope"]),
+        (["--version", "--json"], ["--version"]),
         (["--nope", "show"], ["--nope", "show"]),
         (["--json"], ["--json"]),
         ([], []),
@@ -68,3 +71,13 @@ def test_a_command_takes_them_on_either_side(open_desk):
     assert before.json == desk("show", "--json", "--config", "tcb-ops.toml").json
     assert desk("--merchants", "nowhere.csv", "merchants", "check").code == 2
     assert desk("--help").out == desk("--lang", "en", "--help").out
+
+
+@pytest.mark.parametrize("words", [(), ("completion",), ("merchants",), ("upload",)])
+def test_help_is_in_the_language_named_before_or_after_it(open_desk, words):
+    desk = open_desk(many(TEA, rows=1))
+    chinese = desk("--lang", "zh", *words, "--help")
+    assert (chinese.code, "用法" in chinese.out) == (0, True)
+    assert desk(*words, "--help", "--lang", "zh") == chinese
+    assert desk(*words, "--help", "--lang=zh") == chinese
+    assert "--lang" in chinese.out or words == ("merchants",)

@@ -130,12 +130,32 @@ def test_from_another_folder_it_says_where_it_looked_and_what_to_type(
     assert "Not checked: input." in desk(*words[1:]).out
 
 
-@pytest.mark.parametrize("folder", ["files", "nowhere", "list.csv"])
-def test_a_folder_without_a_report_is_a_usage_error(two_runs, folder):
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("files", "contains no tcb-ops report"),
+        ("list.csv", "contains no tcb-ops report"),
+        ("nowhere", "There is no folder nowhere. Give the folder that `tcb-ops report` wrote."),
+    ],
+)
+def test_a_folder_without_a_report_is_a_usage_error(two_runs, folder, why):
     desk, _, _ = two_runs
     said = desk("verify", folder)
     assert (said.code, said.out) == (2, "")
-    assert "contains no tcb-ops report" in said.err
+    assert why in said.err
+
+
+def test_a_run_in_place_of_its_report_is_answered_with_the_command_for_the_report(two_runs):
+    desk, _, newer = two_runs
+    for named in ("latest", newer):
+        said = desk("verify", named)
+        assert (said.code, said.out) == (2, "")
+        assert f"There is no folder {named}. To verify the report of run {newer}:" in said.err
+        words = shlex.split(said.err.splitlines()[-1])
+        assert words[1:3] == ["verify", str(desk.folder / "newer")]
+        assert desk(*words[1:]).code == 0
+    (desk.folder / "newer").rename(desk.folder / "moved")
+    assert shlex.split(desk("verify", "latest").err.splitlines()[-1])[1:3] == ["report", newer]
 
 
 def test_a_final_report_is_verified_with_its_retries(two_runs):
