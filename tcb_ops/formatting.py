@@ -102,7 +102,9 @@ def unguard(cell: str) -> str:
 
 _WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
 _OPENING, _CLOSING = "「『（《【“‘", "」』）》】”’，。；：、！？…"
-_PIECES = re.compile(rf"\s+|[{_OPENING}]*(?:[^\s{_WIDE}{_OPENING}{_CLOSING}]+|[{_WIDE}]?)[{_CLOSING}]*")
+_PIECES = re.compile(
+    rf"\s+|\[默认：[^\]\s]*\]?|[{_OPENING}]*(?:[^\s{_WIDE}{_OPENING}{_CLOSING}]+|[{_WIDE}]?)[{_CLOSING}]*"
+)
 
 
 def wrap(text: str, width: int) -> str:
@@ -114,6 +116,7 @@ def wrap(text: str, width: int) -> str:
     请重新授权并勾选权限集。        10     请重新授权 / 并勾选权限 / 集。
     请用 tcb/createclouduser 开通   22     请用 / tcb/createclouduser 开 / 通
     ask the owner                   8      ask the / owner
+    报告文件夹。 [默认：reports]    18     报告文件夹。 / [默认：reports]
     ==============================  =====  ==================================
     """
     from rich.cells import cell_len

@@ -224,7 +224,7 @@ def _prune(console: Console, settings: Settings, older_than: str, *, dry_run: bo
 
 @click.command()
 @click.argument("run", default="latest")
-@click.option("--line", type=WholeNumber(min=1), help="The row at this line of the list.")
+@click.option("--line", type=WholeNumber(min=1), metavar="N", help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
 @click.option("--path", default="", help="Rows whose cloud path contains this.")
 @common_options

@@ -204,6 +204,8 @@ def translated(command: click.Command) -> click.Command:
     made = copy(command)
     made._help_option = None  # noqa: SLF001  click caches it in the language in which it was created
     made.context_class = _Context
+    options = N_("[OPTIONS]")
+    made.options_metavar = gettext.gettext(options)
     texts = [gettext.gettext(paragraph) for paragraph in paragraphs(command.help or "")]
     made.help, made.short_help = "\n\n".join(texts), texts[0].rstrip("。.") if texts else None
     made.params = [copy(param) for param in command.params]
@@ -211,6 +213,8 @@ def translated(command: click.Command) -> click.Command:
         if isinstance(param, click.Option) and param.help:
             param.help = gettext.gettext(param.help)
     if isinstance(made, click.Group):
+        commands = N_("COMMAND [ARGS]...")
+        made.subcommand_metavar = gettext.gettext(commands)
         made.commands = {name: translated(each) for name, each in made.commands.items()}
     return made
 

@@ -150,7 +150,8 @@ class CommonOptions:
         file = settings.origin.file
         if file is None or "merchants" in settings.origin.overridden or "merchants" not in read_toml(file):
             return None
-        return f"{file}:{line_of(file, 'merchants')}"
+        shown = file.name if file.parent == Path.cwd() else file
+        return f"{shown}:{line_of(file, 'merchants')}"
 
     def matching(self, settings: Settings) -> Merchants | None:
         """Return the merchants that `--where` selects; None without it."""
@@ -230,7 +231,7 @@ def _settings_beside_the_list() -> Path | None:
     given = context.params if context is not None else {}
     for name in ("paths", "folder", "source", "what"):
         if isinstance(given.get(name), str) and given[name]:
-            file = Path(given[name]).absolute().parent / SETTINGS_FILE
+            file = Path(os.path.abspath(given[name])).parent / SETTINGS_FILE  # noqa: PTH100  without `..`
             return file if file.is_file() else None
     return None
 
@@ -423,7 +424,12 @@ common_options = _group(
     ),
     click.option("--json", is_flag=True, help="Print one JSON object on stdout."),
     lang_option,
-    click.option("--note", default="", metavar="TEXT", help="Kept with the run."),
+    click.option(
+        "--note",
+        default="",
+        metavar="TEXT",
+        help="Kept with the run; `runs` lists only runs whose note contains it.",
+    ),
     click.option("--quiet", is_flag=True, help="Print only the result, errors and warnings."),
     click.option("--verbose", is_flag=True, help="Show the stack trace of an internal error."),
 )
@@ -485,6 +491,9 @@ _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
 )
 
 
+_SECONDS = {"backoff", "slow_wait", "patience"}
+
+
 def _limits(**values: Any) -> RunLimits:
     from tcb_ops.runs.limits import RunLimits
 
@@ -509,7 +518,14 @@ limit_options = _group(
     [name for name, _kind, _text in _LIMITS],
     _limits,
     *(
-        click.option(f"--{name.replace('_', '-')}", cls=_LimitOption, type=kind, show_default=True, help=text)
+        click.option(
+            f"--{name.replace('_', '-')}",
+            cls=_LimitOption,
+            type=kind,
+            metavar="SECONDS" if name in _SECONDS else "N",
+            show_default=True,
+            help=text,
+        )
         for name, kind, text in _LIMITS
     ),
 )

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     help="Token file; read again when it changes. Not needed where the fault plan's [component] gives tokens.",
 )
 @click.option(
-    "--port", type=WholeNumber(0, 65535), default=8089, show_default=True, help="0 for any free one."
+    "--port",
+    type=WholeNumber(0, 65535),
+    metavar="N",
+    default=8089,
+    show_default=True,
+    help="0 for any free one.",
 )
 @click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")

@@ -82,7 +82,7 @@ class LocalFiles:
             return _absolute(file)
         folder, name = os.path.split(os.path.join(self._root, file))  # noqa: PTH118  as above
         try:
-            real = os.path.join(self._folder(folder), name)  # noqa: PTH118  as above
+            real = link = os.path.join(self._folder(folder), name)  # noqa: PTH118  as above
             facts = os.lstat(real)
             if stat.S_ISLNK(facts.st_mode) or name in {"", ".", ".."}:
                 real = os.path.realpath(real)
@@ -90,7 +90,7 @@ class LocalFiles:
             readable = os.access(real, os.R_OK)
         except (FileNotFoundError, NotADirectoryError):
             with suppress(OSError):
-                return _broken_link(file, os.readlink(real))  # noqa: PTH115  as above
+                return _broken_link(file, os.readlink(link))  # noqa: PTH115  as above
             return _missing(file, self._similar(file))
         except (OSError, ValueError) as error:
             return _unreadable(file, error)
