@@ -300,7 +300,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
             listed=listed,
         )
     done = _DONE[kind]
-    if kind is Kind.DELETE and len(counts) == 1:
+    if kind is Kind.DELETE and total == 1:
         done = OUTCOMES[next(iter(counts))]
     if same == total:
         done = _("unchanged, nothing sent again")

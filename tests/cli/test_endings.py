@@ -306,7 +306,7 @@ def test_runs_are_a_line_each_without_a_column_that_none_needs(open_desk):
     desk = open_desk(many(TEA, rows=2))
     first = desk.upload("--json", "--note", "十一月").json["run"]
     head, line = desk("runs").out.splitlines()
-    assert head.split() == ["date", "run", "kind", "target", "rows", "succeeded", "not", "list,", "note"]
+    assert head.split() == ["date", "run", "kind", "target", "rows", "ok", "not", "ok", "list,", "note"]
     date = [f"{first[4:6]}-{first[6:8]}", f"{first[9:11]}:{first[11:13]}"]
     assert line.split() == [*date, first, "upload", "SIMULATED", "2", "2", "–", "list.csv", "·", "十一月"]
     stopped = desk.upload("--json", *LIVE).json["run"]
