@@ -218,6 +218,23 @@ def test_a_wrong_setting_is_named_with_file_line_and_what_is_expected(text: str,
     assert not re.search(r"[a-z]+ [a-z]+ [a-z]+", problem.zh), problem.zh
 
 
+def test_every_line_of_text_without_quotes_is_reported() -> None:
+    write('reports = reports\ntimezone = Asia/Shanghai\nlang = "zh"\nledger = “team.db”\nlang = "en"')
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert [line.partition(": ")[0] for line in caught.value.text.en.splitlines()] == [
+        *(f"tcb-ops.toml:{line}" for line in (1, 2, 4, 5)),
+        "Correct these, then run the same command again.",
+    ]
+
+
+def test_after_a_mistake_that_may_reach_further_nothing_is_guessed() -> None:
+    write("reports = reports\nstore_hosts = [1,\ntimezone = Asia/Shanghai")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert caught.value.text.en.count("tcb-ops.toml:") == 1
+
+
 def test_all_mistakes_are_reported_in_one_pass_in_the_order_of_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

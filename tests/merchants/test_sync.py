@@ -54,6 +54,17 @@ def test_a_component_token_that_dies_on_the_way_stops_the_sync(open_office):
         begin_sync(office.settings, limits=QUICK).result()
 
 
+def test_a_code_that_nobody_knows_stops_the_sync_with_the_platform_s_own_words(open_office):
+    office = open_office(
+        [TEA], [Fault(step=FaultStep.AUTHORIZER_LIST, errcode=12345, errmsg="no such thing")]
+    )
+    with pytest.raises(PlatformStopError) as caught:
+        begin_sync(office.settings, limits=QUICK).result()
+    assert caught.value.text.en == (
+        f"The platform refused to list the merchants (component_appid {COMPONENT.appid}): errcode 12345, “no such thing”."
+    )
+
+
 def test_a_merchant_that_is_revoked_meanwhile_is_its_own_trouble(open_office):
     faults = [
         Fault(appid="wxtea", step=step, errcode=61003)

@@ -237,3 +237,31 @@ def test_the_verdict(counts: Mapping[Outcome, int], finished: bool, said: str) -
 def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
     all_good = "All is well: 7 environments" if kind is Kind.AUDIT else "All 7 rows succeeded: "
     assert all_good in verdict(kind, {Outcome.LINKED: 7}, finished=True).en
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({Outcome.HEALTHY: 3, Outcome.UNHEALTHY: 1}, "3 of 4 environments are healthy, 1 is unhealthy."),
+        ({Outcome.HEALTHY: 1, Outcome.UNHEALTHY: 2}, "1 of 3 environments is healthy, 2 are unhealthy."),
+        ({Outcome.UNHEALTHY: 1}, "0 of 1 environment is healthy, 1 is unhealthy."),
+        (
+            {Outcome.HEALTHY: 2, Outcome.UNHEALTHY: 2, Outcome.UNKNOWN: 1},
+            "2 of 5 environments are healthy, 2 are unhealthy, 1 is unknown.",
+        ),
+    ],
+)
+def test_the_verdict_of_an_audit_is_a_sentence(counts: Mapping[Outcome, int], said: str) -> None:
+    assert verdict(Kind.AUDIT, counts, finished=True).en == said
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({Outcome.DELETED: 1}, "The only row succeeded: deleted."),
+        ({Outcome.ALREADY_GONE: 1}, "The only row succeeded: already gone."),
+        ({Outcome.DELETED: 2}, "All 2 rows succeeded: deleted or already gone."),
+    ],
+)
+def test_of_one_deleted_file_it_is_said_which(counts: Mapping[Outcome, int], said: str) -> None:
+    assert verdict(Kind.DELETE, counts, finished=True).en == said
