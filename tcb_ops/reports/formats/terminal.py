@@ -146,8 +146,18 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
 
     table = Table.grid()
     listed = [line for change in _SHOWN for line in diff.of(change) if line.before or line.after]
+    cut = any(
+        len(lines) > DIFF_MERCHANTS
+        for change in _SHOWN
+        for _, lines in _lines_by_code(
+            [line for line in diff.of(change) if line.before or line.after], change
+        )
+    )
     widths = (
-        max(min(max((cell_len(sanitize(line.merchant)) for line in listed), default=0), 30), MORE),
+        max(
+            min(max((cell_len(sanitize(line.merchant)) for line in listed), default=0), 30),
+            MORE if cut else 0,
+        ),
         min(max((cell_len(sanitize(line.env)) for line in listed), default=0), 28),
         max((len(f"{line.rows:,}") for line in listed), default=0),
     )
