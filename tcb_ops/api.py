@@ -113,6 +113,8 @@ def read_paths(
     header_row: int = 0,
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
+    settings: Settings | None = None,
+    target: str | None = None,
 ) -> Batch:
     r"""Read a path list (CSV, TSV, XLSX or a DataFrame) and check every row.
 
@@ -127,12 +129,14 @@ def read_paths(
         header_row: the line of the header; 0: it is detected.
         rows: for a workbook with hidden rows, `all` or `visible`.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
+        settings, target: for files that are URLs: `source_hosts`, and whether this machine may be one.
 
     Raises InputError with every problem in the order of the file (problems of the file itself with any `on_bad`), and
     UsageError for an invalid argument, or if no row is left.
 
     """
     from tcb_ops.lists import paths as path_list
+    from tcb_ops.runs.sources import SourceInspector
 
     check_value(
         "columns",
@@ -166,6 +170,7 @@ def read_paths(
             header_row=header_row,
             rows=rows,
             file_map=file_map,
+            sources=SourceInspector(lambda: _settings(settings, target)),
         )
 
 
@@ -236,7 +241,7 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
-    from tcb_ops.runs.plan import list_spec
+    from tcb_ops.runs.plan import upload_spec
     from tcb_ops.runs.stored_calls import OVERWRITE, IfExists
 
     _check_batch(batch)
@@ -247,7 +252,7 @@ def start_upload(
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
     return _start(
-        lambda _: replace(list_spec(batch, Kind.UPLOAD, selection), options=options),
+        lambda _: upload_spec(batch, selection, options),
         _absolute(report, "report"),
         target=target,
         settings=settings,
@@ -706,10 +711,21 @@ def start_resume(
     `skip_unchanged`, `canary`: None: as when the run was started. Raises UsageError if the run is finished, or another
     process works on it.
     """
+    from tcb_ops.runs.next_commands import SIGNED, quoted
+    from tcb_ops.runs.next_commands import resume as resume_command
     from tcb_ops.runs.plan import resume_spec
 
     settings = _settings(settings, target, run)
     record = _record(run, settings)
+    if SIGNED in record.settings and record.finished_at is None:
+        raise UsageError(
+            _(
+                "run {id} has URLs with a query, which may be a signature and is not kept, so it is resumed with its "
+                "list:\n{again}",
+                id=record.id,
+                again=quoted(resume_command(settings, record)),
+            )
+        )
     if skip_unchanged is None:
         skip_unchanged = bool(record.settings.get("skip_unchanged", False))
     return _start(
@@ -1132,6 +1148,14 @@ def _start(
         from tcb_ops.runs.cluster import check_kind
 
         check_kind(work.kind)
+        if work.queries is not None:
+            raise UsageError(
+                _(
+                    "the list has URLs with a query, which may be a signature and never leaves this process: a cluster "
+                    "cannot work on it. Omit the cluster."
+                ),
+                options=["--cluster"],
+            )
     with _with_cluster(cluster, settings) as (stack, client), planning(ledger) as still_alone:
         planned = plan(
             ledger,
@@ -1166,6 +1190,7 @@ def _start(
                 skip_unchanged=skip_unchanged,
                 canary=canary,
                 cluster=client,
+                queries=work.queries,
                 confirm=confirm,
                 probe=stack.enter_context(probe_file()) if planned.run.settings.get("write_probe") else None,
                 ask_again=lambda: _new_failures(ledger, planned.run, settings),

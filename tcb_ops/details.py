@@ -165,6 +165,15 @@ class DetailCode(StrEnum):
     CELL_NOT_COMPUTED = "cell_not_computed"
     CELL_MERGED = "cell_merged"
     DUPLICATE = "duplicate"
+    # what is wrong with a URL that a file is sent from
+    SOURCE_ADDRESS = "source_address"
+    SOURCE_HOST = "source_host"
+    SOURCE_MASKED = "source_masked"
+    SOURCE_GONE = "source_gone"
+    SOURCE_REFUSED = "source_refused"
+    SOURCE_REDIRECT = "source_redirect"
+    SOURCE_BUSY = "source_busy"
+    SOURCE_ENCODED = "source_encoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -490,6 +499,20 @@ MESSAGES: Mapping[DetailCode, Text] = {
         "'{name}' is not a merchant of this row's environment; it belongs to {listed}"
     ),
     DetailCode.FILE_LARGE: _("{name} has {bytes:,} bytes; a form upload takes 5 GB ({most:,}) at most"),
+    DetailCode.SOURCE_ADDRESS: _(
+        "{url} is not an address that files are read from: it must be https, without a user name, spaces or #"
+    ),
+    DetailCode.SOURCE_HOST: _("{host} is not one of the source_hosts, so nothing was requested from it"),
+    DetailCode.SOURCE_MASKED: _("the query of {url} is masked, as in every report"),
+    DetailCode.SOURCE_GONE: _("there is no file at {url} (HTTP {status})"),
+    DetailCode.SOURCE_REFUSED: _("{url} cannot be read (HTTP {status})"),
+    DetailCode.SOURCE_REDIRECT: _(
+        "{url} redirects to another address (HTTP {status}), which is not followed"
+    ),
+    DetailCode.SOURCE_BUSY: _("{url} returned HTTP {status}; trying again later may help"),
+    DetailCode.SOURCE_ENCODED: _(
+        "{url} is sent with Content-Encoding, so these are not the file's own bytes"
+    ),
     DetailCode.LIST_SHORT: _("It listed {seen:,} of {total:,} merchants."),
     DetailCode.COMPONENT_REFUSED: _(
         "{interface} returned errcode {errcode} ({errmsg}), which affects every merchant."

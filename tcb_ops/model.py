@@ -6,6 +6,7 @@ All are frozen: a stage reads the values of the one before and creates its own. 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -136,6 +137,8 @@ class Reason(StrEnum):
     """The link is not https, not on the store's host, or not for this path."""
     FILE_CHANGED = "file_changed"
     FILE_UNREADABLE = "file_unreadable"
+    SOURCE_REDIRECT = "source_redirect"
+    """The URL of the file leads to another address, which is not followed."""
     NO_CONFIRMATION = "no_confirmation"
     """On every attempt, the store's response neither confirmed nor refused the object: no ETag, a redirect."""
     ETAG_MISMATCH = "etag_mismatch"
@@ -208,11 +211,11 @@ class Row:
     merchant: str
     """The merchant's name."""
     file: str
-    """The local file, relative to the root, with forward slashes."""
+    """The local file, relative to the root, with forward slashes; or a URL, its query masked."""
     cells: tuple[str, ...]
     """The input's cells, unchanged, in the order of its header."""
     size: int | None = None
-    """Bytes of the local file when planned; None if local files were not checked."""
+    """Bytes of the file when planned; None if files were not checked, or a URL does not tell."""
     mtime_ns: int | None = None
     invalid: Text | None = None
     """With `on_bad="skip"`: the problem, with which the row ends as invalid."""
@@ -220,6 +223,10 @@ class Row:
     """From the list, empty without one; in an upload run, the type that the object is stored with."""
     cache_control: str = ""
     """The object's Cache-Control; empty for none."""
+    etag: str = ""
+    """For a URL, its strong ETag when planned, with quotes; empty if it had none."""
+    query: Secret | None = field(default=None, repr=False)
+    """For a URL with a query, what follows the `?`. It may contain a signature: no ledger and no report has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +311,15 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+_SOURCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+"""The beginning of a URL. A drive letter (`C://a.png`) is none."""
+
+
+def is_source(file: str) -> bool:
+    """Return whether a row's file is a URL."""
+    return _SOURCE.match(file) is not None
 
 
 SIMULATOR: Final = "simulator"

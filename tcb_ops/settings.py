@@ -179,6 +179,8 @@ class Settings(_Checked):
     """Uploads to more live environments than this require confirmation."""
     store_hosts: tuple[str, ...] = ()
     """Hosts besides COS's own domains that a link may lead to; a leading dot allows its subdomains."""
+    source_hosts: tuple[str, ...] = ()
+    """Hosts that files may be read from by URL; `*.example.com` allows the subdomains of example.com."""
     etag: Literal["fail", "warn"] = "fail"
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
@@ -380,7 +382,7 @@ def _environment() -> dict[str, Any]:
     def of(model: type[_Checked]) -> dict[str, Any]:
         variables = {name: _variable(f"{model.SECTION}{name}") for name in setting_names(model)}
         found: dict[str, Any] = {name: given[one] for name, one in variables.items() if one in given}
-        for name in {"store_hosts", "command"} & found.keys():
+        for name in {"store_hosts", "source_hosts", "command"} & found.keys():
             found[name] = _words(found[name])
         return found
 
@@ -640,6 +642,16 @@ def _api_base(value: str) -> str:
     return value.rstrip("/")
 
 
+def _source_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(
+        re.fullmatch(r"(\*\.)?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]+", host) for host in value
+    ):
+        raise _InvalidError(
+            _("must be names of hosts without https:// and path, such as files.example.com or *.example.com")
+        )
+    return value
+
+
 def _url(value: str) -> SplitResult | None:
     """Return the parts of a URL of http or https; None for anything else."""
     parts = None
@@ -724,6 +736,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     ),
     **dict.fromkeys(("tokens.secret", "tokens.ticket"), _secret_source),
     "api_base": _api_base,
+    "source_hosts": _source_hosts,
     "timezone": _timezone,
     "tokens.url": _token_url,
     "tokens.auth_header": _auth_header,

@@ -22,6 +22,7 @@ from tcb_ops.model import Kind, Problem
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
+from tcb_ops.runs.sources import SourceInspector
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def read_list(
             header_row=listing.header_row or 0,
             rows=listing.rows,
             file_map=listing.maps,
+            sources=SourceInspector(lambda: settings),
         )
     except InputError as error:
         if error.source != source:

@@ -19,7 +19,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
-from tcb_ops.model import Problem, file_problem
+from tcb_ops.model import Problem, file_problem, is_source
 from tcb_ops.resources import nearest_path, system_reason
 
 MAX_FILE_BYTES = 5 * 1024**3
@@ -362,10 +362,12 @@ def content_type_of(path: str, file: str = "") -> str:
     a/b.PNG                any         image/png
     a/b.tar.gz             any         application/gzip
     a/b                    c.webp      image/webp
+    a/b                    URL?query   of the URL's path
     a/b.unknown            c.png       application/octet-stream
     a/.png, a/b            c           application/octet-stream
     =====================  ==========  ==========================
     """
+    file = file.partition("?")[0] if is_source(file) else file
     extension = posixpath.splitext(path)[1] or posixpath.splitext(file)[1]
     return _types().get(extension.lower(), UNKNOWN_TYPE)
 

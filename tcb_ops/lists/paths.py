@@ -19,11 +19,12 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.resolve import MerchantResolver
 from tcb_ops.lists.source import decode, digest, is_workbook, open_source
+from tcb_ops.lists.sources import SourceCheck, SourceFile, refuse_sources, whole_source
 from tcb_ops.lists.staging import Problems, Staging
 from tcb_ops.lists.table import LIST_COLUMNS, Columns, Table, read_table
 from tcb_ops.lists.validate import RowValidator
 from tcb_ops.lists.workbook import Rows, read_workbook
-from tcb_ops.model import Merchant, Problem, Row, file_problem
+from tcb_ops.model import Merchant, Problem, Row, file_problem, is_source
 
 OnBad: TypeAlias = Literal["refuse", "skip"]
 
@@ -56,6 +57,8 @@ class Batch:
     staging: Staging = field(repr=False)
     file_column: str = field(default="", repr=False)
     """The header named in problems of local files."""
+    sources: SourceCheck = field(default=refuse_sources, repr=False)
+    """Looks at files that are URLs."""
     until: int | None = field(default=None, repr=False)
     """The last line included, after `limited`."""
 
@@ -134,7 +137,7 @@ class Batch:
         return replace(self, until=self.staging.line_of_valid(n))
 
     def check_files(self, root: str | Path) -> Batch:
-        """Check the local file of every row below `root`: add its size and time, or its problem.
+        """Check the file of every row, below `root` or at its URL: add its size and version, or its problem.
 
         Raises InputError with all problems of the list if the root does not exist, or if any row has a problem and
         bad rows are not skipped.
@@ -147,10 +150,12 @@ class Batch:
             raise input_error(str(self.source), self.problems, self.decided)
         lost, sample = 0, list[str]()
         for page in self.staging.files():
-            facts: list[tuple[int, int, int]] = []
+            facts: list[tuple[int | None, int | None, str, int]] = []
             unusable: list[Problem] = []
-            for line, file in page:
-                found = files.inspect(file)
+            urls = {line: whole_source(file, query) for line, file, query in page if is_source(file)}
+            there = self.sources([*dict.fromkeys(urls.values())]) if urls else {}
+            for line, file, _query in page:
+                found = there[urls[line]] if line in urls else files.inspect(file)
                 if isinstance(found, UnusableFile):
                     lost += found.missing
                     sample += [file] if found.missing and lost <= _SAMPLE else []
@@ -159,8 +164,10 @@ class Batch:
                             line, self.file_column, found.message, found.fix, shown(file), option=found.option
                         )
                     )
+                elif isinstance(found, SourceFile):
+                    facts.append((found.size, None, found.etag, line))
                 else:
-                    facts.append((found.size, found.mtime_ns, line))
+                    facts.append((found.size, found.mtime_ns, "", line))
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
         if self.on_bad == "refuse" and self.problems:
@@ -219,6 +226,7 @@ def read_paths(
     header_row: int = 0,
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
+    sources: SourceCheck = refuse_sources,
 ) -> Batch:
     r"""Read a path list (CSV, TSV or XLSX) and check every row.
 
@@ -232,6 +240,7 @@ def read_paths(
         header_row: the header's row number; 0 to detect it.
         rows: whether to include hidden rows of a workbook.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
+        sources: looks at files that are URLs; without it they are refused.
 
     Raises:
         InputError: with all problems in the order of the file; with "skip", only for problems of the file itself.
@@ -290,6 +299,7 @@ def read_paths(
         root=None,
         staging=staging,
         file_column=validator.column("file"),
+        sources=sources,
     )
     return batch if root is None else batch.check_files(root)
 

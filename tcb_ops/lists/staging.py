@@ -16,7 +16,7 @@ from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import trim
 from tcb_ops.i18n import Bilingual, Text, _
-from tcb_ops.model import Problem, Row
+from tcb_ops.model import Problem, Row, Secret
 
 _T = TypeVar("_T")
 _PAGE = 2_000
@@ -29,7 +29,8 @@ PRAGMA synchronous = OFF;
 PRAGMA cache_size = -4000;
 CREATE TABLE rows (
     line INTEGER PRIMARY KEY, env TEXT, path TEXT, appid TEXT, merchant TEXT, file TEXT, cells TEXT,
-    size INTEGER, mtime_ns INTEGER, content_type TEXT, cache_control TEXT
+    size INTEGER, mtime_ns INTEGER, content_type TEXT, cache_control TEXT,
+    etag TEXT NOT NULL DEFAULT '', query TEXT
 );
 CREATE TABLE problems (
     id INTEGER PRIMARY KEY, line INTEGER, header TEXT, message TEXT, fix_en TEXT, fix_zh TEXT, value TEXT,
@@ -72,12 +73,13 @@ class Staging:
                 _SEPARATOR.join(r.cells),
                 r.content_type,
                 r.cache_control,
+                None if r.query is None else r.query.reveal(),
             )
             for r in rows
         )
         self._put(
-            "INSERT INTO rows (line, env, path, appid, merchant, file, cells, content_type, cache_control) "
-            "VALUES (?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO rows (line, env, path, appid, merchant, file, cells, content_type, cache_control, query) "
+            "VALUES (?,?,?,?,?,?,?,?,?,?)",
             values,
         )
 
@@ -131,25 +133,36 @@ class Staging:
             yield from page
             last = page[-1][0]
 
-    def files(self) -> Iterator[list[tuple[int, str]]]:
-        """Yield pages of (line, local file) of the rows that have a file, by line."""
+    def files(self) -> Iterator[list[tuple[int, str, Secret | None]]]:
+        """Yield pages of (line, file, its query) of the rows that have a file, by line."""
         last = 0
         while page := self.query(
-            "SELECT line, file FROM rows WHERE line > ? AND file <> '' ORDER BY line LIMIT ?", (last, _PAGE)
+            "SELECT line, file, query FROM rows WHERE line > ? AND file <> '' ORDER BY line LIMIT ?",
+            (last, _PAGE),
         ):
-            yield page
+            yield [(line, file, None if query is None else Secret(query)) for line, file, query in page]
             last = page[-1][0]
 
-    def set_files(self, facts: Iterable[tuple[int, int, int]]) -> None:
-        """Set (size, mtime_ns, line) of rows."""
-        self._put("UPDATE rows SET size = ?, mtime_ns = ? WHERE line = ?", facts)
+    def queries(self) -> Iterator[tuple[int, Secret]]:
+        """Yield (line, query) of the valid rows whose file is a URL with a query."""
+        last = 0
+        while page := self.query(
+            f"SELECT line, query FROM rows WHERE line > ? AND query IS NOT NULL AND {_VALID} ORDER BY line LIMIT ?",  # noqa: S608  own names
+            (last, _PAGE),
+        ):
+            yield from ((line, Secret(query)) for line, query in page)
+            last = page[-1][0]
+
+    def set_files(self, facts: Iterable[tuple[int | None, int | None, str, int]]) -> None:
+        """Set (size, mtime_ns, etag, line) of rows."""
+        self._put("UPDATE rows SET size = ?, mtime_ns = ?, etag = ? WHERE line = ?", facts)
 
     def rows(self, until: int | None = None) -> Iterator[Row]:
         """Yield all rows by line, those with a problem marked invalid; with `until`, only valid ones up to that line."""
         last, end = 0, EVERY_LINE if until is None else until
         only = f"AND {_VALID}" if until is not None else ""
         while page := self.query(
-            "SELECT line, env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control "  # noqa: S608  own names
+            "SELECT line, env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control, etag "  # noqa: S608  own names
             "FROM rows "
             f"WHERE line > ? AND line <= ? {only} ORDER BY line LIMIT ?",
             (last, end, _PAGE),

@@ -14,7 +14,8 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, _
 from tcb_ops.lists.resolve import MerchantResolver, Unresolved
-from tcb_ops.model import Problem, Row
+from tcb_ops.lists.sources import conceal, split_source
+from tcb_ops.model import Problem, Row, Secret, is_source
 from tcb_ops.xlsx.values import CellKind, NonTextCell, non_text_problem, not_computed
 
 MAX_PATH_BYTES = 850
@@ -192,7 +193,13 @@ class RowValidator:
             return None, problems
         merchant = self._value(line, cells, self._merchant, "merchant", bad)
         appid = self._value(line, cells, self._appid, "appid", bad)
-        file = self._value(line, cells, self._file, "file", bad).replace("\\", "/")
+        file = self._value(line, cells, self._file, "file", bad)
+        query = None
+        if is_source(file):
+            cells = conceal(cells, file)
+            file, query = split_source(file)
+        else:
+            file = file.replace("\\", "/")
         content_type, cache_control = self._object_headers(line, cells, bad)
         name = ""
         # Too many cells usually means that they are shifted: validating them would mislead.
@@ -212,7 +219,8 @@ class RowValidator:
                 else:
                     env, appid, name = found.env, found.appid, found.name
             if "path" not in bad and self._check_path(line, path, problems):
-                file = self._map_file(file) if file else path.replace("\\", "/")
+                if not is_source(file):
+                    file = self._map_file(file) if file else path.replace("\\", "/")
         if self._exported:
             cells = [cells[i] for i in self._keep]
         self.rows += 1
@@ -226,6 +234,7 @@ class RowValidator:
             tuple(cells),
             content_type=content_type,
             cache_control=cache_control,
+            query=None if query is None else Secret(query),
         ), problems
 
     def warnings(self) -> tuple[Text, ...]:

@@ -20,6 +20,7 @@ from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.panels.picker import Picker
 from tcb_ops.panels.worker import Worker, html_area, show
 from tcb_ops.preflight import done_before, facts_line
+from tcb_ops.runs.sources import SourceInspector
 from tcb_ops.sample import FILES, PATHS
 
 MERCHANTS_SHOWN = 300
@@ -152,7 +153,11 @@ class ListReader(widgets.VBox):
         self._read_from = _stamp(Path(source))
         try:
             batch = read_paths(
-                source, self._context.merchants, root, on_bad="skip" if self.skip.value else "refuse"
+                source,
+                self._context.merchants,
+                root,
+                on_bad="skip" if self.skip.value else "refuse",
+                sources=SourceInspector(lambda: self._context.settings),
             )
         except InputError as error:
             self._show(error.problems)

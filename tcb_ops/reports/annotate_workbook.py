@@ -18,6 +18,7 @@ from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, _, verbatim
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import digest, is_workbook, open_source
+from tcb_ops.lists.sources import concealed
 from tcb_ops.lists.validate import OURS
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import OUTCOMES
@@ -286,7 +287,7 @@ def _own(headers: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
 
 def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bool:
     # A cell covered by a merged one has no value in the run, whatever the file contains there.
-    own = _own(headers, cells)
+    own = concealed(_own(headers, cells))
     return len(own) == len(record.row.cells) and all(
         had in {"", has} for had, has in zip(record.row.cells, own, strict=True)
     )

@@ -131,7 +131,7 @@ class _TextsOfRecords:
         """Return a row's line without a line break, and its part of the digest's input; empty texts if irregular."""
         (
             _run, line, place, path, file, size, _mtime, cells, outcome, reason, detail, errcode, errmsg, rid, http_status,
-            store_code, attempts, sent, md5, file_id, started, ended, content_type, cache_control,
+            store_code, attempts, sent, md5, file_id, started, ended, content_type, cache_control, _etag,
         ) = record  # fmt: skip
         texts = cells[2:-2].split('","')
         own = ",".join(texts)

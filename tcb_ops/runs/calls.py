@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,18 +16,20 @@ from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Link, Outcome, Owner, Reason, RowEnd, Secret
+from tcb_ops.model import SUCCESSES, Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_detail, causes_of
 from tcb_ops.runs.audit_details import measured
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
+from tcb_ops.secrets import MASK
 from tcb_ops.wechat.call_policy import classify
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
+from tcb_ops.wechat.cos import Body, StoredObject, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file, open_file
 from tcb_ops.wechat.responses import NOT_THERE, ApiError, InvalidResponse, UnsafeLink, own_file_id
+from tcb_ops.wechat.sources import SourceClient, SourceRefusedError
 from tcb_ops.wechat.transport import Transport
 
 SMALL = 64 * 1024
@@ -98,6 +101,10 @@ class Calls:
     clock: Callable[[], float]
     """Monotonic seconds."""
     phases: PhaseTimer
+    sources: SourceClient
+    """For files that are sent from URLs."""
+    whole_url: Callable[[Row], Secret]
+    """Returns the URL of a row, with its query."""
     checks: AccountChecks | None = None
     """For an audit."""
     probe: Probe | None = None
@@ -244,34 +251,22 @@ class Calls:
 
     async def _store(self, task: Task, link: Link, probe: Probe | None = None) -> RowEnd | FailedAttempt:
         row = task.row
-        planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
-        if probe is not None:
-            planned = (probe.file, probe.size, probe.mtime_ns)
-        digest = self.digests.get(planned, "")
         try:
-            # Reading a small file is quicker than passing it to a thread.
-            small = planned[1] <= SMALL
-            body = (
-                open_file(*planned, digest, planned[0].parent if probe else self.root)
-                if small
-                else await asyncio.to_thread(open_file, *planned, digest, self.root)
-            )
-            with body:
+            async with self._opened(row, probe) as body:
                 self.upload_calls += 1
                 task.counts.calls += 1
                 answer = await post_object(
                     self.transport, link, row.path, body, row.content_type, row.cache_control
                 )
-        except FileChangedError as error:
-            return self._end(task, Outcome.FAILED, Reason.FILE_CHANGED, error.text)
-        except FileUnreadableError as error:
-            return self._end(task, Outcome.FAILED, Reason.FILE_UNREADABLE, error.text)
+        except (FileChangedError, FileUnreadableError) as error:
+            return self._unusable(task, error)
         except TransportError as error:
             return self._no_answer(task, error, "store")
         self.last_answer = self.clock()
         if isinstance(answer, StoredObject):
-            self._keep_digest(planned, answer.md5)
-            return self._stored(task, link, answer)
+            if probe is None and not is_source(row.file):
+                self._keep_digest(self._planned(row), answer.md5)
+            return self._stored(task, link, answer, body.size)
         if isinstance(answer, Unconfirmed):
             end = self._end(task, Outcome.FAILED, Reason.NO_CONFIRMATION, answer.why)
             decision, scope, code = Decision.RETRY, Scope.ROW, ""
@@ -282,31 +277,72 @@ class Calls:
         end = replace(end, http_status=answer.http_status, rid=answer.request_id, store_code=code)
         return FailedAttempt(end, decision, scope, "store")
 
+    @asynccontextmanager
+    async def _opened(self, row: Row, probe: Probe | None) -> AsyncIterator[Body]:
+        """Open the file of a row, or the probe file. Raises as `open_file` and SourceClient do."""
+        if probe is not None:
+            with open_file(probe.file, probe.size, probe.mtime_ns, "", probe.file.parent) as small:
+                yield small
+        elif is_source(row.file):
+            async with self.sources.opened(self.whole_url(row), row.file, row.size, row.etag) as body:
+                yield body
+        else:
+            planned = self._planned(row)
+            opened = partial(open_file, *planned, self.digests.get(planned, ""), self.root)
+            # Reading a small file is quicker than passing it to a thread.
+            with opened() if planned[1] <= SMALL else await asyncio.to_thread(opened) as file:
+                yield file
+
+    async def _hash(self, row: Row) -> str:
+        """Return the MD5 of a row's file. Raises as `_opened` does."""
+        if is_source(row.file):
+            async with self._opened(row, None) as body:
+                async for _chunk in body.chunks():
+                    pass
+                return body.md5
+        planned = self._planned(row)
+        digest = self.digests.get(planned, "") or await asyncio.to_thread(hash_file, *planned)
+        self._keep_digest(planned, digest)
+        return digest
+
+    def _planned(self, row: Row) -> tuple[Path, int, int]:
+        """Return what identifies the bytes of a row's local file."""
+        return self.root / row.file, row.size or 0, row.mtime_ns or 0
+
+    def _unusable(self, task: Task, error: FileChangedError | FileUnreadableError) -> RowEnd:
+        """Return the end of a row whose file cannot be sent."""
+        reason = Reason.FILE_CHANGED if isinstance(error, FileChangedError) else Reason.FILE_UNREADABLE
+        if isinstance(error, SourceRefusedError) and error.detail.code is DetailCode.SOURCE_REDIRECT:
+            reason = Reason.SOURCE_REDIRECT
+        return self._end(task, Outcome.FAILED, reason, error.text)
+
     async def _unchanged(self, task: Task, earlier: EarlierUpload) -> RowEnd | None:
         """Return the end of a row whose bytes and headers are stored already; None if they differ or are unreadable."""
         row = task.row
-        planned = (self.root / row.file, row.size or 0, row.mtime_ns or 0)
-        if earlier.bytes != row.size:
+        if row.size is not None and earlier.bytes != row.size:
             return None
         if (earlier.content_type, earlier.cache_control) != (row.content_type, row.cache_control):
             return None
         try:
-            digest = self.digests.get(planned, "") or await asyncio.to_thread(hash_file, *planned)
-        except (FileChangedError, FileUnreadableError):
+            # A strong ETag means the same bytes, unless the part of the URL that is not kept tells files apart.
+            same_etag = (
+                row.etag and (row.etag, row.file) == (earlier.etag, earlier.file) and MASK not in row.file
+            )
+            digest = earlier.md5 if same_etag else await self._hash(row)
+        except (FileChangedError, FileUnreadableError, TransportError):
             return None  # the upload reports the problem
-        self._keep_digest(planned, digest)
         if digest != earlier.md5:
             return None
         since = detail(DetailCode.UNCHANGED_SINCE, run=earlier.run)
         end = self._end(task, Outcome.UNCHANGED, None, since)
-        return replace(end, md5=digest, bytes=row.size, file_id=earlier.file_id)
+        return replace(end, md5=digest, bytes=earlier.bytes, file_id=earlier.file_id)
 
     def _keep_digest(self, planned: tuple[Path, int, int], digest: str) -> None:
         if len(self.digests) >= DIGESTS:
             self.digests.clear()
         self.digests[planned] = digest
 
-    def _stored(self, task: Task, link: Link, answer: StoredObject) -> RowEnd | FailedAttempt:
+    def _stored(self, task: Task, link: Link, answer: StoredObject, size: int) -> RowEnd | FailedAttempt:
         verdict = etag_verdict(answer.etag, answer.md5)
         end = replace(
             self._end(task, Outcome.UPLOADED, None if verdict == "same" else Reason.UNVERIFIED),
@@ -315,7 +351,7 @@ class Calls:
             http_status=answer.http_status,
             file_id=link.file_id,
             md5=answer.md5,
-            bytes=task.row.size if self.probe is None else self.probe.size,
+            bytes=size,
         )
         if verdict != "different" or self.etag == "warn":
             return end

@@ -18,7 +18,7 @@ from typing import Any
 
 from tcb_ops.errors import InterruptedRunError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _
-from tcb_ops.model import Row
+from tcb_ops.model import Row, is_source
 from tcb_ops.runs.calls import probe_file
 from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.limits import RunLimits
@@ -199,7 +199,7 @@ def _missing_files(ledger: PartitionLedger, run: RunRecord, root: Path) -> Text 
     found = ledger.pending(
         run, [(one, -1) for one in environments], max(1, SAMPLE // max(1, len(environments)))
     )
-    sample = [row for each in found for row in each if row.size is not None]
+    sample = [row for each in found for row in each if row.size is not None and not is_source(row.file)]
     wrong = [row for row in sample if not _as_planned(root, row)]
     if len(wrong) * 2 <= len(sample):
         return None

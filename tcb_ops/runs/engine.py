@@ -20,6 +20,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
+from tcb_ops.lists.sources import whole_source
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.audit import AccountChecks
 from tcb_ops.runs.backup import Backup
@@ -31,6 +32,7 @@ from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
 from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, Task, lanes_of, limits_state, restore_limits
+from tcb_ops.runs.sources import SourceQueries, source_client
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
     canary_stop,
@@ -94,6 +96,8 @@ class RunContext:
     """A client of Dask, whose workers work on the run; None: this process does."""
     lease: float | None = None
     """Seconds after a successful `confirm` in which calls may begin; None for no limit."""
+    queries: SourceQueries | None = None
+    """Of files that are sent from URLs."""
     limits_state: Mapping[str, Any] = field(default_factory=dict)
     """The breakers and pauses (`scheduler.limits_state`) with which the session starts."""
 
@@ -173,6 +177,10 @@ class Engine:
             settings.etag,
             self._clock,
             self._phases,
+            source_client(transport, settings),
+            context.queries.whole
+            if context.queries is not None
+            else lambda row: whole_source(row.file, None),
             AccountChecks(client, asks, component, cloud) if self._audits else None,
             context.probe,
         )

@@ -25,6 +25,8 @@ from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
 
+SIGNED = "signed"
+"""The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
 FIXED_LIST = "failed-fixed.csv"
 """Placeholder for the list that the user will correct."""
 _USUAL_TARGET = "https://api.weixin.qq.com"
@@ -50,6 +52,8 @@ def of_run(settings: Settings, run: RunRecord, *words: str) -> list[str]:
 def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[str]:
     """Compose the command that resumes an unfinished run without its list; `canary`: whether to repeat --canary."""
     words = ["retry", run.parent] if run.parent else [str(run.kind)]
+    if SIGNED in run.settings:
+        words += [*_list_of(run), "--on-bad", "skip"]
     words += ["--resume", run.id]
     if run.kind is Kind.UPLOAD and not run.parent:
         words += ["--root", run.root]
@@ -60,6 +64,18 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     if run.out and run.out != str(Path(settings.reports).absolute()):
         words += ["--out", run.out]
     return command(settings, *words, *_pace(run), target=run.target)
+
+
+def whole_list(settings: Settings, run: RunRecord, *words: str) -> list[str]:
+    """Compose the command that sends a run's list again, for one whose URLs are not kept."""
+    return command(settings, str(run.kind), *_list_of(run), "--root", run.root, *words, target=run.target)
+
+
+def _list_of(run: RunRecord) -> list[str]:
+    """Return the list of a run, and the options that it was read with."""
+    parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
+    options = [word for name, value in parts for word in (f"--{name}", value)]
+    return [str(run.settings.get(SIGNED) or run.list_name), *options]
 
 
 def retry(settings: Settings, run: RunRecord) -> list[str]:

@@ -19,10 +19,12 @@ from tcb_ops.model import SUCCESSES, Kind, Outcome, Row
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.locks import hold, host_name, operator_name
-from tcb_ops.runs.next_commands import command, of_run, quoted
+from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
+from tcb_ops.runs.next_commands import whole_list
 from tcb_ops.runs.records import SAME_RUN, EnvRecord, NewRun, RowRecord, RunRecord
+from tcb_ops.runs.sources import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
 _NAMED = 5
@@ -249,6 +251,8 @@ class RunSpec:
     """Rows that are left out although they were asked for."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What else the run needs to know: which run it is about, what it does with files that exist. Kept in its settings."""
+    queries: SourceQueries | None = None
+    """Of the URLs that have any; only this process has them."""
 
     @property
     def root_name(self) -> str:
@@ -273,6 +277,15 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
     )
 
 
+def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
+    """Return the spec of an upload of a checked list."""
+    spec, queries = list_spec(batch, Kind.UPLOAD, selection), SourceQueries(batch.staging.queries())
+    if not queries:
+        return replace(spec, options=options)
+    source = str(batch.source.absolute()) if batch.source.is_file() else ""
+    return replace(spec, options={**options, SIGNED: source}, queries=queries)
+
+
 def check_retry(parent: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
     if parent.target != settings.run_target:
@@ -283,6 +296,16 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
                 id=parent.id,
                 target=parent.target,
                 run_target=settings.run_target,
+                again=again,
+            )
+        )
+    if SIGNED in parent.settings:
+        again = quoted(whole_list(settings, parent, "--skip-unchanged", "--new-run"))
+        raise UsageError(
+            _(
+                "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed. To "
+                "send it again, without the rows whose bytes are stored already:\n{again}",
+                id=parent.id,
                 again=again,
             )
         )
@@ -322,10 +345,11 @@ def retry_spec(
             if of_code and record.row.line not in succeeded:
                 yield record
 
+    inspect = SourceInspector(lambda: settings)
+
     def rows() -> Iterator[Row]:
-        for record in left():
-            if (record.row.env, record.row.appid) in wanted:
-                yield record.row if root is None else _as_it_is(record.row, root)
+        found = (r.row for r in left() if (r.row.env, r.row.appid) in wanted)
+        return found if root is None else as_they_are(found, root, inspect)
 
     environments = _environments(rows(), merchants)
     missing = _missing_merchants(ledger, parent, left(), merchants)
@@ -498,15 +522,6 @@ def resume_spec(run: RunRecord) -> RunSpec:
         run.selection,
         run.parent,
     )
-
-
-def _as_it_is(row: Row, root: Path) -> Row:
-    """Return the row with its local file's current size and time. A missing file is reported when it is to be sent."""
-    try:
-        now = (root / row.file).stat()
-    except (OSError, ValueError):
-        return row
-    return replace(row, size=now.st_size, mtime_ns=now.st_mtime_ns)
 
 
 def _environments(rows: Iterable[Row], merchants: Merchants) -> list[EnvRecord]:

@@ -428,6 +428,8 @@ class LedgerReader:
                 rows.c.file_id,
                 sa.func.coalesce(rows.c.content_type, ""),
                 sa.func.coalesce(rows.c.cache_control, ""),
+                rows.c.file,
+                sa.func.coalesce(rows.c.etag, ""),
             )
             .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
             .join(runs, runs.c.number == rows.c.run)

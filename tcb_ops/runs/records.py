@@ -126,6 +126,9 @@ class EarlierUpload:
     file_id: str
     content_type: str
     cache_control: str
+    file: str = ""
+    etag: str = ""
+    """The strong ETag of the URL that it was sent from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in 
 """Columns written when a row ends, named like the fields of RowEnd."""
 PLAN_COLUMNS = (
     "run", "line", "place", "path", "file", "size", "mtime_ns", "cells", "outcome", "reason", "detail",
-    "content_type", "cache_control",
+    "content_type", "cache_control", "etag",
 )  # fmt: skip
 """Columns written when a run is planned."""
 _plain = attrgetter(*END_COLUMNS[3:])
@@ -198,6 +201,7 @@ def plan_values(
         *state,
         content_type,
         cache_control,
+        row.etag or None,
     )
 
 
@@ -238,7 +242,7 @@ class _Types:
 
 
 PENDING_COLUMNS = (
-    "run", "line", "path", "file", "size", "mtime_ns", "content_type", "cache_control",
+    "run", "line", "path", "file", "size", "mtime_ns", "content_type", "cache_control", "etag",
 )  # fmt: skip
 """Columns read of a row to work on."""
 _RUN_TYPES, _ENV_TYPES, _ROW_TYPES = _Types("runs"), _Types("envs"), _Types("rows")
@@ -304,16 +308,17 @@ def read_row(record: Any, environment: EnvRecord) -> Row:
         None,
         record[22] or "",
         record[23] or "",
+        record[24] or "",
     )
 
 
 def read_pending(record: Any, environment: EnvRecord) -> Row:
     """Return the row of a record of PENDING_COLUMNS, without cells. Raises TypeError for a damaged record."""
     _PENDING_TYPES.check(record)
-    _, line, path, file, size, mtime_ns, content_type, cache_control = record
+    _, line, path, file, size, mtime_ns, content_type, cache_control, etag = record
     return Row(
         line, environment.env, path, environment.appid, environment.merchant, file, (), size, mtime_ns, None,
-        content_type or "", cache_control or "",
+        content_type or "", cache_control or "", etag or "",
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 6
+VERSION = 7
 """The newest version in migrations/versions/. An older ledger is upgraded, a newer one refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -94,6 +94,7 @@ rows = sa.Table(
     sa.Column("ended_at", sa.Double),
     sa.Column("content_type", sa.Text),
     sa.Column("cache_control", sa.Text),
+    sa.Column("etag", sa.Text),
     sqlite_with_rowid=False,
 )
 

@@ -25,7 +25,7 @@ from tcb_ops.runs.backup import Backup, BackupError, Download, SavedFile
 from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Lane, Task
-from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
     NOT_THERE,
     ApiError,
@@ -423,11 +423,11 @@ class StoredCalls(Calls):
             absent = isinstance(etag, RowEnd) and etag.outcome is Outcome.ABSENT
             return self._file_refused(task, row, None) if absent else etag
         try:
-            md5 = await asyncio.to_thread(hash_file, self.root / row.file, row.size or 0, row.mtime_ns or 0)
-        except FileChangedError as error:
-            return self._end(task, Outcome.FAILED, Reason.FILE_CHANGED, error.text)
-        except FileUnreadableError as error:
-            return self._end(task, Outcome.FAILED, Reason.FILE_UNREADABLE, error.text)
+            md5 = await self._hash(row)
+        except (FileChangedError, FileUnreadableError) as error:
+            return self._unusable(task, error)
+        except TransportError as error:
+            return self._no_answer(task, error, "store")
         if etag == md5 or self.if_exists == "skip":
             end = self._end(task, Outcome.UNCHANGED, None, detail(DetailCode.KEPT))
             same = etag == md5

@@ -12,17 +12,16 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol, Self
 from xml.etree import ElementTree as ET
 
 import httpx
 
 from tcb_ops.details import Detail, DetailCode, detail
-from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
-from tcb_ops.wechat.local_files import FileBody
 from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
 from tcb_ops.wechat.transport import Transport
 
@@ -66,11 +65,25 @@ class Unconfirmed:
     request_id: str
 
 
+class Body(Protocol):
+    """The bytes of an upload: of a local file, or of a URL. See FileBody."""
+
+    size: int
+    md5: str
+    content: bytes | None
+    error: TcbOpsError | None
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+    def take(self) -> None: ...
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
 async def post_object(
     transport: Transport,
     link: Link,
     path: str,
-    body: FileBody,
+    body: Body,
     content_type: str = "",
     cache_control: str = "",
 ) -> StoredObject | StoreRefusal | Unconfirmed:
@@ -80,12 +93,13 @@ async def post_object(
         transport: sends the form.
         link: from `PlatformClient.upload_link`.
         path: the cloud path of the link; the form's key.
-        body: from `open_file`; a retry opens the file again.
+        body: from `open_file` or a source; a retry opens it again.
         content_type: of the object; if empty, the store's default (application/octet-stream).
         cache_control: the object's Cache-Control; empty for none.
 
     Raises TransportError if there is no usable response, or a success before the whole file was sent;
-    FileChangedError and FileUnreadableError if the upload was aborted, in which case no object was created.
+    FileChangedError and FileUnreadableError if the upload was aborted, in which case no object was created. A source may
+    raise TransportError, too.
 
     """
     with body:
@@ -135,7 +149,7 @@ def _origin(address: str) -> httpx.URL:
 class _Form(httpx.AsyncByteStream):
     """A form too large for one write. Its end is sent only after the file was checked to be unchanged."""
 
-    def __init__(self, head: bytes, body: FileBody, tail: bytes) -> None:
+    def __init__(self, head: bytes, body: Body, tail: bytes) -> None:
         self._head, self._body, self._tail = head, body, tail
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

@@ -50,12 +50,12 @@ class FileBody:
     streams: ClassVar[int] = 0
     """Bodies whose chunks are being sent in this process."""
 
-    def __init__(self, path: Path, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
+    def __init__(self, path: Path | str, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
         self.path = path
         self.size = size
         self.md5 = ""
         self.content: bytes | None = None
-        self.error: FileChangedError | FileUnreadableError | ResourceLimitError | None = None
+        self.error: TcbOpsError | None = None
         self._plan = (size, mtime_ns)
         self._file = os.fdopen(fd, "rb", buffering=0)
         self._left = size
@@ -147,7 +147,7 @@ class FileBody:
         return chunk
 
 
-def _check(path: Path, fd: int, plan: tuple[int, int]) -> FileChangedError | FileUnreadableError | None:
+def _check(path: Path | str, fd: int, plan: tuple[int, int]) -> FileChangedError | FileUnreadableError | None:
     """Return the error if an open file differs from its plan (size, mtime_ns)."""
     now = os.fstat(fd)
     if not stat.S_ISREG(now.st_mode):
@@ -155,11 +155,11 @@ def _check(path: Path, fd: int, plan: tuple[int, int]) -> FileChangedError | Fil
     return None if (now.st_size, now.st_mtime_ns) == plan else _changed(path)
 
 
-def _changed(path: Path) -> FileChangedError:
+def _changed(path: Path | str) -> FileChangedError:
     return FileChangedError(detail(DetailCode.FILE_CHANGED, file=str(path)))
 
 
-def _unreadable(path: Path, error: OSError | ValueError) -> FileUnreadableError | ResourceLimitError:
+def _unreadable(path: Path | str, error: OSError | ValueError) -> FileUnreadableError | ResourceLimitError:
     if (shortage := exhausted(error)) is not None:
         return shortage
     why = as_detail(system_reason(error))

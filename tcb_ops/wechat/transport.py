@@ -15,7 +15,7 @@ import re
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -27,7 +27,7 @@ import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.model import Secret, is_loopback
 from tcb_ops.resources import exhausted
 from tcb_ops.wechat.responses import HttpResponse
@@ -211,6 +211,61 @@ async def _pour(
             return
 
 
+class Incoming:
+    """A response whose body is still to be read."""
+
+    def __init__(self, response: aiohttp.ClientResponse, url: httpx.URL, timeouts: Timeouts) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._content = response.content
+        # Of a whole answer the connection has been returned already. No public attribute leads to its errors then.
+        self._protocol = getattr(response.content, "_protocol", None)
+        self._url, self._timeouts = url, timeouts
+
+    async def chunks(self, *, patient: bool = False) -> AsyncIterator[bytes]:
+        """Yield the body. Raises TransportError if it is broken off, or more follows than its Content-Length says.
+
+        `patient`: whoever takes the bytes decides how long that may last; otherwise they must come as fast as an upload must.
+        """
+        now = asyncio.get_running_loop().time
+        begun, received = now(), 0
+        while True:
+            end = None if patient else begun + self._timeouts.deadline(received)
+            try:
+                async with asyncio.timeout_at(end):
+                    chunk = await self._content.readany()
+                if not chunk and self._protocol is not None and self._protocol.exception() is not None:
+                    raise aiohttp.ClientPayloadError
+            except _LIBRARY_ERRORS as error:
+                failed = _error_of(error, self._url)
+            else:
+                if not chunk:
+                    return
+                received += len(chunk)
+                yield chunk
+                continue
+            raise failed
+
+
+_LIBRARY_ERRORS = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    aiohttp.ClientError,
+    HttpProcessingError,
+    OSError,
+    ValueError,
+)
+
+
+def _error_of(error: BaseException, url: httpx.URL) -> TcbOpsError:
+    """Return the error to raise for a library's, outside any `except`."""
+    return exhausted(error) or (transport_failure(error) or BROKEN).error(_host_of(url))
+
+
+def _host_of(url: httpx.URL) -> str:
+    return f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+
+
 _address = lru_cache(maxsize=2048)(yarl.URL)
 """The URL for aiohttp: one per merchant at work."""
 _HEADERS = {"User-Agent": f"tcb-ops/{version('tcb-ops')}", "Accept-Encoding": "identity"}
@@ -239,7 +294,8 @@ class Transport:
         """Of a request without a body to speak of."""
         self._connect_only = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
         self._proxies = urllib.request.getproxies_environment()
-        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
+        self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
+        self._incoming: aiohttp.TCPConnector | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -252,17 +308,22 @@ class Transport:
         for session in self._sessions.values():
             await session.close()
         await self._connector.close()
+        if self._incoming is not None:
+            await self._incoming.close()
 
-    def _session(self, url: httpx.URL) -> aiohttp.ClientSession:
-        """Return the session for a URL's proxy; all share the connections.
+    def _session(
+        self, url: httpx.URL, connector: aiohttp.TCPConnector | None = None
+    ) -> aiohttp.ClientSession:
+        """Return the session for a URL's proxy; all of a connector share its connections.
 
         aiohttp's trust_env would look up netrc and the environment in two threads for each request.
         """
         proxy = proxy_for(url, self._proxies) if self._proxies else None
-        session = self._sessions.get(proxy)
+        key = (proxy, connector is None)
+        session = self._sessions.get(key)
         if session is None:
-            session = self._sessions[proxy] = aiohttp.ClientSession(
-                connector=self._connector,
+            session = self._sessions[key] = aiohttp.ClientSession(
+                connector=connector or self._connector,
                 connector_owner=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=_HEADERS,
@@ -297,23 +358,45 @@ class Transport:
         try:
             address = _exactly(exact_url) if exact_url is not None else _address(str(url))
             status, headers, body = await self._exchange(self._session(url), address, request, sending, sink)
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            aiohttp.ClientError,
-            HttpProcessingError,
-            OSError,
-            ValueError,
-        ) as error:
-            failure = transport_failure(error) or BROKEN
-            shortage = exhausted(error)
+        except _LIBRARY_ERRORS as error:
+            failed = _error_of(error, url)
         else:
             if len(body) <= LARGEST_ANSWER:
                 return HttpResponse(status, headers, body)
-            failure, shortage = TOO_LARGE, None
-        if shortage is not None:
-            raise shortage
-        raise failure.error(f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}")
+            failed = TOO_LARGE.error(_host_of(url))
+        raise failed
+
+    @asynccontextmanager
+    async def open(self, request: httpx.Request, exact_url: str) -> AsyncIterator[Incoming]:
+        """Send a request without a body, and give its response before its body is read; raises as `send` does.
+
+        These responses have connections of their own, as many as requests: what is read from one is written to another.
+        """
+        url, timeouts = request.url, self._timeouts
+        if self._incoming is None:
+            self._incoming = aiohttp.TCPConnector(limit=self._connector.limit, ssl=self._tls)
+        try:
+            session = self._session(url, self._incoming)
+            timeout = aiohttp.ClientTimeout(
+                total=None, sock_connect=timeouts.connect, sock_read=timeouts.answer
+            )
+            async with asyncio.timeout(timeouts.deadline(0)):
+                response = await session.request(
+                    request.method,
+                    _exactly(exact_url),
+                    headers=_headers(request),
+                    allow_redirects=False,
+                    timeout=timeout,
+                )
+        except _LIBRARY_ERRORS as error:
+            failed = _error_of(error, url)
+        else:
+            try:
+                yield Incoming(response, url, timeouts)
+            finally:
+                response.close()  # one that was read to its end has returned its connection
+            return
+        raise failed
 
     async def post_json(self, url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         """Post a JSON body to an address that is a secret itself, as a robot's is. Raises TransportError."""

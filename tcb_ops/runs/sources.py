@@ -1,0 +1,145 @@
+"""Files from URLs in runs: looked at before the run is planned; their queries kept while this process works on it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcb_ops.details import Detail, DetailCode, as_detail, detail
+from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.i18n import _
+from tcb_ops.lists.local_files import MAX_FILE_BYTES, UnusableFile
+from tcb_ops.lists.sources import SOURCE_FIXES, SourceFile, split_source, whole_source
+from tcb_ops.model import Row, Secret, is_source
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.wechat.sources import SourceClient
+    from tcb_ops.wechat.transport import Transport
+
+AT_ONCE = 32
+"""URLs that are looked at at once."""
+TRY_AGAIN = (0.0, 0.5, 2.0)
+"""Seconds before each attempt to look at a URL."""
+_KNOWN = 16_384
+"""URLs whose facts are kept."""
+_PAGE = 2_000
+
+
+def source_client(transport: Transport, settings: Settings) -> SourceClient:
+    """Return the client for the URLs that the settings allow."""
+    from tcb_ops.wechat.sources import SourceClient
+
+    return SourceClient(transport, settings.source_hosts, loopback=settings.on_loopback, most=MAX_FILE_BYTES)
+
+
+class SourceInspector:
+    """Looks at URLs, each once, several at once. Blocks."""
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        """`settings` is called when there is a URL to look at."""
+        self._settings = settings
+        self._known: dict[Secret, SourceFile | UnusableFile] = {}
+        self._away: dict[str, Detail] = {}
+        """Hosts that cannot be reached, with the last error: their other URLs are not tried."""
+
+    def __call__(self, urls: Sequence[Secret]) -> dict[Secret, SourceFile | UnusableFile]:
+        """Return a file's size and ETag, or why it cannot be sent."""
+        from tcb_ops.runs.loop import hand_over
+
+        new = [url for url in urls if url not in self._known]
+        if len(self._known) + len(new) > _KNOWN:
+            self._known, new = {}, list(urls)
+        if new:
+            looking = hand_over(self._look(new))
+            try:
+                self._known.update(looking.result())
+            except BaseException:
+                looking.cancel()
+                raise
+        return {url: self._known[url] for url in urls}
+
+    async def _look(self, urls: Sequence[Secret]) -> dict[Secret, SourceFile | UnusableFile]:
+        from tcb_ops.wechat.transport import Transport
+
+        found: dict[Secret, SourceFile | UnusableFile] = {}
+        left = iter(urls)
+        async with Transport(connections=AT_ONCE) as transport:
+            client = source_client(transport, self._settings())
+
+            async def work() -> None:
+                for url in left:
+                    found[url] = await self._of(client, url)
+
+            async with asyncio.TaskGroup() as group:
+                for _each in range(min(AT_ONCE, len(urls))):
+                    group.create_task(work())
+        return found
+
+    async def _of(self, client: SourceClient, url: Secret) -> SourceFile | UnusableFile:
+        from tcb_ops.wechat.sources import SourceRefusedError
+
+        shown = split_source(url.reveal())[0]
+        host = shown.split("/", 3)[2]
+        why = self._away.get(host)
+        for wait in TRY_AGAIN if why is None else ():
+            await asyncio.sleep(wait)
+            try:
+                facts = await client.look(url, shown)
+            except SourceRefusedError as error:
+                return UnusableFile(error.detail, SOURCE_FIXES[error.detail.code])
+            except TransportError as error:
+                why = as_detail(error.text)
+                away = error.fault is TransportFault.UNREACHABLE
+            else:
+                return SourceFile(facts.size, facts.etag)
+        if host not in self._away and away:
+            self._away[host] = why or detail(DetailCode.BROKEN, host=host)
+        message = detail(DetailCode.NOT_INSPECTED, file=shown, why=why or host)
+        return UnusableFile(message, _("try again later, or check the URL"))
+
+
+class SourceQueries:
+    """The queries of a run's URLs by line, in an unnamed temporary file if they are many, until the process ends."""
+
+    def __init__(self, queries: Iterable[tuple[int, Secret]]) -> None:
+        self._found = sqlite3.connect("", check_same_thread=False)
+        self._found.execute("CREATE TABLE queries (line INTEGER PRIMARY KEY, query TEXT)")
+        self._found.executemany(
+            "INSERT INTO queries VALUES (?, ?)", ((line, query.reveal()) for line, query in queries)
+        )
+
+    def __bool__(self) -> bool:
+        return self._found.execute("SELECT 1 FROM queries LIMIT 1").fetchone() is not None
+
+    def whole(self, row: Row) -> Secret:
+        """Return a row's URL with its query."""
+        found = self._found.execute("SELECT query FROM queries WHERE line = ?", (row.line,)).fetchone()
+        return whole_source(row.file, Secret(found[0]) if found else None)
+
+
+def as_they_are(rows: Iterable[Row], root: Path, inspect: SourceInspector) -> Iterator[Row]:
+    """Yield rows with their files' current sizes and versions. A missing file is reported when it is to be sent."""
+    stream = iter(rows)
+    while page := list(islice(stream, _PAGE)):
+        there = inspect([*dict.fromkeys(Secret(row.file) for row in page if is_source(row.file))])
+        for row in page:
+            if not is_source(row.file):
+                yield _as_it_is(row, root)
+            elif isinstance(found := there[Secret(row.file)], SourceFile):
+                yield replace(row, size=found.size, etag=found.etag)
+            else:
+                yield row
+
+
+def _as_it_is(row: Row, root: Path) -> Row:
+    try:
+        now = (root / row.file).stat()
+    except (OSError, ValueError):
+        return row
+    return replace(row, size=now.st_size, mtime_ns=now.st_mtime_ns)
