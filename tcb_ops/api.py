@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from functools import wraps
 from inspect import signature
@@ -129,7 +129,8 @@ def read_paths(
         header_row: the line of the header; 0: it is detected.
         rows: for a workbook with hidden rows, `all` or `visible`.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
-        settings, target: for files that are URLs: `source_hosts`, and whether this machine may be one.
+        settings: for files that are URLs, with their `source_hosts`.
+        target: of the run; files may be read from this machine if it is a simulator.
 
     Raises InputError with every problem in the order of the file (problems of the file itself with any `on_bad`), and
     UsageError for an invalid argument, or if no row is left.
@@ -1147,15 +1148,7 @@ def _start(
     if cluster is not None:
         from tcb_ops.runs.cluster import check_kind
 
-        check_kind(work.kind)
-        if work.queries is not None:
-            raise UsageError(
-                _(
-                    "the list has URLs with a query, which may be a signature and never leaves this process: a cluster "
-                    "cannot work on it. Omit the cluster."
-                ),
-                options=["--cluster"],
-            )
+        check_kind(work.kind, work.queries)
     with _with_cluster(cluster, settings) as (stack, client), planning(ledger) as still_alone:
         planned = plan(
             ledger,

@@ -14,7 +14,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.formatting import EDGE, shown, trim, unguard
 from tcb_ops.i18n import Text, _
 from tcb_ops.lists.resolve import MerchantResolver, Unresolved
-from tcb_ops.lists.sources import conceal, split_source
+from tcb_ops.lists.sources import conceal, concealed, split_source
 from tcb_ops.model import Problem, Row, Secret, is_source
 from tcb_ops.xlsx.values import CellKind, NonTextCell, non_text_problem, not_computed
 
@@ -184,6 +184,7 @@ class RowValidator:
         problems: list[Problem] = []
         if len(cells) != self._width:
             cells = self._fitted(line, cells, problems)
+            cells = concealed(cells) if problems else cells  # a URL may be in another column
         if self._exported:
             cells = [unguard(cell) for cell in cells]
         bad: dict[str, Problem] = {}
@@ -193,13 +194,7 @@ class RowValidator:
             return None, problems
         merchant = self._value(line, cells, self._merchant, "merchant", bad)
         appid = self._value(line, cells, self._appid, "appid", bad)
-        file = self._value(line, cells, self._file, "file", bad)
-        query = None
-        if is_source(file):
-            cells = conceal(cells, file)
-            file, query = split_source(file)
-        else:
-            file = file.replace("\\", "/")
+        cells, file, query = self._file_of(cells, self._value(line, cells, self._file, "file", bad))
         content_type, cache_control = self._object_headers(line, cells, bad)
         name = ""
         # Too many cells usually means that they are shifted: validating them would mislead.
@@ -219,8 +214,7 @@ class RowValidator:
                 else:
                     env, appid, name = found.env, found.appid, found.name
             if "path" not in bad and self._check_path(line, path, problems):
-                if not is_source(file):
-                    file = self._map_file(file) if file else path.replace("\\", "/")
+                file = file or path.replace("\\", "/")
         if self._exported:
             cells = [cells[i] for i in self._keep]
         self.rows += 1
@@ -234,8 +228,15 @@ class RowValidator:
             tuple(cells),
             content_type=content_type,
             cache_control=cache_control,
-            query=None if query is None else Secret(query),
+            query=query,
         ), problems
+
+    def _file_of(self, cells: list[str], file: str) -> tuple[list[str], str, Secret | None]:
+        """Return the cells and the file without the query of a URL, and the query."""
+        if not is_source(file):
+            return cells, self._map_file(file.replace("\\", "/")) if file else "", None
+        name, query = split_source(file)
+        return conceal(cells, file), name, None if query is None else Secret(query)
 
     def warnings(self) -> tuple[Text, ...]:
         """Return one warning per kind, with the number of cases and the location of the first."""
@@ -286,7 +287,7 @@ class RowValidator:
 
     def _fitted(self, line: int, cells: list[str], problems: list[Problem]) -> list[str]:
         """Cut or extend the cells to the width of the header."""
-        if extra := [cell for cell in cells[self._width :] if trim(cell)]:
+        if extra := [cell for cell in concealed(cells[self._width :]) if trim(cell)]:
             if self._sheet:
                 self._warn("beyond", line, shown(extra[0], 40))
             else:

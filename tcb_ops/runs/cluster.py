@@ -33,6 +33,7 @@ from tcb_ops.runs.stop_errors import canary_stop, interrupted
 from tcb_ops.settings import Settings, holds_password, without_password
 
 if TYPE_CHECKING:
+    from tcb_ops.runs.sources import SourceQueries
     from distributed import Client, Future
 
 Cluster: TypeAlias = "str | Client"
@@ -442,8 +443,16 @@ def lost_workers(partitions: Sequence[Partition]) -> dict[str, list[str]]:
     return found
 
 
-def check_kind(kind: Kind) -> None:
-    """Raise UsageError for a run that writes secrets to a file: it stays on one machine."""
+def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
+    """Raise UsageError for a run whose secrets stay on one machine: links in a file, the queries of URLs."""
+    if queries is not None:
+        raise UsageError(
+            _(
+                "the list has URLs with a query, which may be a signature and never leaves this process, so a cluster "
+                "cannot work on it. Omit --cluster."
+            ),
+            options=["--cluster"],
+        )
     if kind is Kind.LINKS:
         raise UsageError(
             _("Links are written to one file of this machine: a cluster works on uploads and audits."),

@@ -19,10 +19,9 @@ from tcb_ops.model import SUCCESSES, Kind, Outcome, Row
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.locks import hold, host_name, operator_name
-from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
+from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted, whole_list
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
-from tcb_ops.runs.next_commands import whole_list
 from tcb_ops.runs.records import SAME_RUN, EnvRecord, NewRun, RowRecord, RunRecord
 from tcb_ops.runs.sources import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings

@@ -75,8 +75,11 @@ class Body(Protocol):
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
-    def take(self) -> None: ...
-    def chunks(self) -> AsyncIterator[bytes]: ...
+    def take(self) -> None:
+        """Mark it as in use."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the bytes; `md5` is complete after the last one."""
 
 
 async def post_object(

@@ -44,7 +44,7 @@ def contents(file: Path) -> dict[str, list[dict[str, Any]]]:
         connection.row_factory = sqlite3.Row
         return {
             table: [
-                {"content_type": None, "cache_control": None, **dict(record)}
+                {"content_type": None, "cache_control": None, "etag": None, **dict(record)}
                 for record in connection.execute(f"SELECT * FROM {table}")
             ]
             for table in TABLES
@@ -72,6 +72,7 @@ def old_ledger(source: str, place: str) -> None:
         connection.exec_driver_sql(f"SELECT setval('runs_number_seq', {len(kept['runs'])})")
         for table in ("tallies", "partitions", "cluster_sessions"):
             connection.exec_driver_sql(f"DROP TABLE {table}")
+        connection.exec_driver_sql("ALTER TABLE rows DROP COLUMN etag")
         connection.exec_driver_sql(f"UPDATE tcb_ops SET version = {VERSIONS[source]}")
         if VERSIONS[source] == 1:
             connection.exec_driver_sql("DROP TABLE alembic_version")

@@ -1,0 +1,588 @@
+"""Files that are sent from URLs, over real sockets: what every kind of server leads to, and that queries stay secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from source_server import Sources
+from workspace import QUICK, TEA, OpenShop, Shop, Until, Whole, write_csv
+
+import tcb_ops as tcb
+from tcb_ops.cli.main import main
+from tcb_ops.details import DetailCode
+from tcb_ops.errors import InputError, UsageError
+from tcb_ops.model import Reason
+from tcb_ops.settings import load_settings
+from tcb_ops.wechat.sources import Answer, next_hop, read_status, source_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tcb_ops.lists.paths import Batch
+    from tcb_ops.run import Run
+    from tcb_ops.settings import Settings
+
+BIG = bytes(range(256)) * 8000
+"""More than is read as a whole before it is sent."""
+SECRET = "q-signature=5f0e1cafe5f0e1cafe0123456789abcdef"
+
+
+@dataclass
+class Web:
+    """A workspace whose files are at URLs."""
+
+    shop: Shop
+    sources: Sources
+    settings: Settings
+
+    def list(self, *urls: str) -> Path:
+        lines = [(TEA.env, f"web/{n}.bin", url, f"第 {n} 行") for n, url in enumerate(urls)]
+        return write_csv(self.shop.list, ("env", "path", "file", "备注"), lines)
+
+    def read(self, *urls: str, **options: Any) -> Batch:
+        return tcb.read_paths(
+            self.list(*urls),
+            self.shop.merchants,
+            self.shop.folder / "files",
+            settings=self.settings,
+            **options,
+        )
+
+    def upload(self, batch: Batch, **options: Any) -> Run:
+        return tcb.upload(batch, settings=self.settings, limits=QUICK, **options)
+
+    def stored(self, n: int = 0) -> bytes | None:
+        return self.shop.sim.content(TEA.env, f"web/{n}.bin")
+
+
+@pytest.fixture
+def web(open_shop: OpenShop, tmp_path: Path) -> Iterator[Web]:
+    with Sources() as sources:
+        shop = open_shop([], store=tmp_path / "store")
+        settings = shop.with_options(source_hosts=["127.0.0.1"])
+        yield Web(shop, sources, settings)
+
+
+def ended(run: Run) -> list[tuple[str, str]]:
+    """The outcome and the reason of each row."""
+    return [(str(record.end.outcome), str(record.end.reason or "")) for record in run.rows()]
+
+
+def codes(batch: Batch) -> list[DetailCode]:
+    return [problem.message.code for problem in batch.problems]  # type: ignore[attr-defined]  # each is a Detail
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "loopback", "code"),
+    [
+        ("https://a.com/x.png", "a.com", False, None),
+        ("https://A.com/x.png", "a.com", False, None),
+        ("https://a.com:8443/x?sign=y", "a.com", False, None),
+        ("https://a.com", "a.com", False, None),
+        ("https://a.com/图/1.png", "a.com", False, None),
+        ("https://b.a.com/x.png", "*.a.com", False, None),
+        ("https://a.com/x.png", "*.a.com", False, DetailCode.SOURCE_HOST),
+        ("https://ba.com/x.png", "*.a.com", False, DetailCode.SOURCE_HOST),
+        ("https://a.com.evil.cn/x.png", "a.com", False, DetailCode.SOURCE_HOST),
+        ("https://a.com./x.png", "a.com", False, DetailCode.SOURCE_HOST),
+        ("https://a.com/x.png", "", False, DetailCode.SOURCE_HOST),
+        ("http://127.0.0.1:8000/x.png", "127.0.0.1", True, None),
+        ("http://localhost/x.png", "localhost", True, None),
+        ("http://[::1]/x.png", "::1", True, None),
+        ("http://127.0.0.1:8000/x.png", "127.0.0.1", False, DetailCode.SOURCE_HOST),
+        ("https://127.0.0.1/x.png", "127.0.0.1", False, DetailCode.SOURCE_HOST),
+        ("http://127.0.0.1/x.png", "a.com", True, DetailCode.SOURCE_HOST),
+        ("http://a.com/x.png", "a.com", True, DetailCode.SOURCE_ADDRESS),
+        ("ftp://a.com/x.png", "a.com", False, DetailCode.SOURCE_ADDRESS),
+        ("file:///etc/passwd", "a.com", False, DetailCode.SOURCE_ADDRESS),
+        ("https://me:pw@a.com/x.png", "a.com", False, DetailCode.SOURCE_ADDRESS),
+        ("https://a.com\\@b.com/x", "a.com b.com", False, DetailCode.SOURCE_ADDRESS),
+        ("https://a.com/x.png#top", "a.com", False, DetailCode.SOURCE_ADDRESS),
+        ("https://a.com/x y.png", "a.com", False, DetailCode.SOURCE_ADDRESS),
+        ("https://a.com/x\r\nHost: b.com", "a.com", False, DetailCode.SOURCE_ADDRESS),
+        ("https://a.com/x.png?•••", "a.com", False, DetailCode.SOURCE_MASKED),
+    ],
+)
+def test_which_urls_are_asked(url: str, hosts: str, loopback: bool, code: DetailCode | None) -> None:
+    found = source_problem(url, url.partition("?")[0], tuple(hosts.split()), loopback=loopback)
+    assert (found and found.code) == code
+
+
+@pytest.mark.parametrize(
+    ("location", "hops", "there"),
+    [
+        ("/b.png", 0, "https://a.com/b.png"),
+        ("https://a.com/b.png?x=1", 2, "https://a.com/b.png?x=1"),
+        ("/b.png", 3, None),
+        ("https://b.com/b.png", 0, None),
+        ("//b.com/b.png", 0, None),
+        ("http://a.com/b.png", 0, None),
+        ("https://a.com:444/b.png", 0, None),
+        ("https://me@a.com/b.png", 0, None),
+        ("http://127.0.0.1/", 0, None),
+        ("https://[", 0, None),
+        ("", 0, None),
+    ],
+)
+def test_which_redirects_are_followed(location: str, hops: int, there: str | None) -> None:
+    assert next_hop("https://a.com/a.png?sign=1", location, hops) == there
+
+
+def test_what_a_status_means() -> None:
+    meant = {
+        status: read_status(status) for status in (200, 206, 304, 302, 401, 404, 410, 412, 429, 500, 503)
+    }
+    assert meant == {
+        200: Answer.GOOD,
+        206: Answer.REFUSED,
+        304: Answer.REDIRECT,
+        302: Answer.REDIRECT,
+        401: Answer.REFUSED,
+        404: Answer.GONE,
+        410: Answer.GONE,
+        412: Answer.CHANGED,
+        429: Answer.BUSY,
+        500: Answer.BUSY,
+        503: Answer.BUSY,
+    }
+
+
+# --- before the run ----------------------------------------------------------------------------------------------------
+
+
+def test_each_url_is_asked_for_once_and_its_bytes_are_sent(web: Web, whole: Whole) -> None:
+    urls = [web.sources.serve("/a.webp", b"small"), web.sources.serve("/图%201.png", BIG)]
+    batch = web.read(*urls, urls[0])
+    assert sum(web.sources.asked.values()) == 2
+    assert batch.total_bytes == 2 * len(b"small") + len(BIG)
+    run = web.upload(batch)
+    assert whole(run, 3) == {"uploaded": 3}
+    assert [web.stored(n) for n in range(3)] == [b"small", BIG, b"small"]
+    md5 = [record.end.md5 for record in run.rows()]
+    assert md5 == [hashlib.md5(content).hexdigest() for content in (b"small", BIG, b"small")]
+    assert [record.row.file for record in run.rows()] == [*urls, urls[0]]
+
+
+def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web: Web) -> None:
+    url = web.sources.serve("/a.webp", b"x", headers={"Content-Type": "text/html"})
+    list_ = write_csv(web.shop.list, ("env", "path", "file"), [(TEA.env, "web/a", f"{url}?v=1.png")])
+    batch = tcb.read_paths(list_, web.shop.merchants, web.shop.folder, settings=web.settings)
+    (record,) = web.upload(batch).rows()
+    assert record.row.content_type == "image/webp"
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ({"status": {"HEAD": 404}}, DetailCode.SOURCE_GONE),
+        ({"status": {"HEAD": 410}}, DetailCode.SOURCE_GONE),
+        ({"status": {"HEAD": 403, "RANGE": 403}}, DetailCode.SOURCE_REFUSED),
+        ({"status": {"HEAD": 302}, "location": "https://example.com/a"}, DetailCode.SOURCE_REDIRECT),
+        ({"status": {"HEAD": 302}}, DetailCode.SOURCE_REDIRECT),
+        ({"headers": {"Content-Encoding": "gzip"}}, DetailCode.SOURCE_ENCODED),
+        ({"told": 6 * 1024**3}, DetailCode.FILE_LARGE),
+        ({"status": {"HEAD": 503}}, DetailCode.NOT_INSPECTED),
+    ],
+)
+def test_a_url_that_cannot_be_sent_is_a_problem_of_its_row(
+    web: Web, how: dict[str, Any], code: DetailCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcb_ops.runs.sources.TRY_AGAIN", (0, 0))
+    good, bad = web.sources.serve("/good", b"x"), web.sources.serve("/bad", b"x", **how)
+    with pytest.raises(InputError) as caught:
+        web.read(good, bad)
+    assert [problem.line for problem in caught.value.problems] == [3]
+    batch = web.read(good, bad, on_bad="skip")
+    assert codes(batch) == [code]
+    assert ended(web.upload(batch)) == [("uploaded", ""), ("invalid", "invalid")]
+    assert ("GET", "/bad") not in web.sources.asked or code is DetailCode.SOURCE_REFUSED
+
+
+def test_a_host_that_is_not_allowed_is_not_asked(web: Web) -> None:
+    with Sources() as other:
+        url = other.serve("/a", b"x").replace("127.0.0.1", "localhost")
+        redirected = web.sources.serve("/b", b"x", status={"HEAD": 302, "GET": 302}, location=url)
+        batch = web.read(url, redirected, on_bad="skip")
+        assert codes(batch) == [DetailCode.SOURCE_HOST, DetailCode.SOURCE_REDIRECT]
+        assert "source_hosts" in batch.problems[0].message.en
+        # The settings of the run decide again: those of the list may have been others.
+        listed = web.settings
+        web.settings = web.shop.with_options(source_hosts=["localhost"])
+        batch = web.read(url)
+        web.settings = listed
+        other.asked.clear()
+        assert ended(web.upload(batch)) == [("failed", "file_unreadable")]
+        assert not other.asked
+
+
+def test_without_the_setting_no_url_is_read(open_shop: OpenShop) -> None:
+    shop = open_shop([])
+    with Sources() as sources:
+        web = Web(shop, sources, shop.settings)
+        with pytest.raises(InputError, match="source_hosts"):
+            web.read(sources.serve("/a", b"x"))
+        with pytest.raises(InputError, match="source_hosts"):
+            shop.read()
+        assert not sources.asked
+
+
+def test_a_host_that_cannot_be_reached_is_tried_for_one_url(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcb_ops.runs.sources.TRY_AGAIN", (0, 0))
+    monkeypatch.setattr("tcb_ops.runs.sources.AT_ONCE", 1)
+    with Sources() as gone:
+        urls = [f"{gone.base}/{n}" for n in range(50)]
+    batch = web.read(*urls, on_bad="skip")
+    assert codes(batch) == [DetailCode.NOT_INSPECTED] * 50
+
+
+def test_a_server_without_head_is_asked_for_a_byte(web: Web) -> None:
+    urls = [
+        web.sources.serve("/signed", b"signed", status={"HEAD": 403}),
+        web.sources.serve("/no-head", BIG, status={"HEAD": 405}),
+        web.sources.serve("/no-range", b"no range", status={"HEAD": 501, "RANGE": 200}),
+        web.sources.serve("/empty", b"", status={"HEAD": 405, "RANGE": 416}),
+    ]
+    batch = web.read(*urls)
+    assert [row.size for row in batch.rows()] == [6, len(BIG), 8, None]
+    assert ended(web.upload(batch)) == [("uploaded", "")] * 4
+    assert [web.stored(n) for n in range(4)] == [b"signed", BIG, b"no range", b""]
+
+
+# --- when it is sent ---------------------------------------------------------------------------------------------------
+
+
+def test_a_body_of_unknown_length_is_sent_from_a_temporary_file(web: Web, tmp_path: Path) -> None:
+    urls = [web.sources.serve(f"/{n}", body, chunked=True) for n, body in enumerate([b"", b"x", BIG])]
+    batch = web.read(*urls)
+    assert [row.size for row in batch.rows()] == [None, None, None]
+    run = web.upload(batch)
+    assert ended(run) == [("uploaded", "")] * 3
+    assert [web.stored(n) for n in range(3)] == [b"", b"x", BIG]
+    assert [record.end.bytes for record in run.rows()] == [0, 1, len(BIG)]
+
+
+def changed(web: Web, path: str, content: bytes, **how: Any) -> Callable[[], None]:
+    return lambda: void(web.sources.serve(path, content, **how))
+
+
+def void(_: object) -> None:
+    pass
+
+
+@pytest.mark.parametrize("content", [b"small", BIG], ids=["small", "big"])
+@pytest.mark.parametrize(
+    ("after", "reason"),
+    [
+        ({"content": b"other"}, Reason.FILE_CHANGED),
+        ({"content": b"longer than before"}, Reason.FILE_CHANGED),
+        ({"content": b"other", "careless": True}, Reason.FILE_CHANGED),
+        ({"content": b"longer than before", "careless": True, "etag": ""}, Reason.FILE_CHANGED),
+        ({"content": b"longer", "careless": True, "etag": "", "chunked": True}, Reason.FILE_CHANGED),
+        ({"status": {"GET": 404}}, Reason.FILE_UNREADABLE),
+        ({"status": {"GET": 403}}, Reason.FILE_UNREADABLE),
+        ({"status": {"GET": 302}, "location": "https://example.com/a"}, Reason.SOURCE_REDIRECT),
+        ({"status": {"GET": 307}, "location": "http://127.0.0.1:1/a"}, Reason.SOURCE_REDIRECT),
+        ({"status": {"GET": 302}, "location": "/a"}, Reason.SOURCE_REDIRECT),
+        ({"declared_less": 1, "careless": True}, Reason.FILE_CHANGED),
+        ({"declared_more": 1, "careless": True}, Reason.FILE_CHANGED),
+        ({"headers": {"Content-Encoding": "gzip"}}, Reason.FILE_UNREADABLE),
+        ({"status": {"GET": 500}}, Reason.NO_ANSWER),
+    ],
+)
+def test_what_a_server_does_after_the_plan(
+    web: Web, content: bytes, after: dict[str, Any], reason: Reason
+) -> None:
+    url = web.sources.serve("/a", content)
+    batch = web.read(url)
+    more = dict(after)
+    now = more.pop("content", content)
+    for name, by in (("declared_less", -1), ("declared_more", 1)):
+        if more.pop(name, None):
+            more["declared"] = len(now) + by
+    web.sources.serve("/a", now, **more)
+    # More than was declared, in one packet with it, is not HTTP; without it, the length is another one.
+    one_of = {reason, Reason.NO_ANSWER} if "declared_less" in after else {reason}
+    ((outcome, why),) = ended(web.upload(batch))
+    assert outcome == "failed"
+    assert why in one_of
+    assert web.stored() is None
+
+
+@pytest.mark.parametrize("content", [b"small" * 10, BIG], ids=["small", "big"])
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_length_that_is_a_lie_from_the_beginning_is_no_success(web: Web, content: bytes, by: int) -> None:
+    length = len(content) + by
+    batch = web.read(web.sources.serve("/a", content, told=length, declared=length))
+    assert ended(web.upload(batch)) == [("failed", "no_answer")]
+    assert web.stored() is None
+
+
+def test_a_redirect_within_the_host_is_followed(web: Web) -> None:
+    web.sources.serve("/there", b"there")
+    moved = {"status": {"HEAD": 301, "GET": 301}, "location": "/there"}
+    assert ended(web.upload(web.read(web.sources.serve("/a", b"", **moved)))) == [("uploaded", "")]
+    assert web.stored() == b"there"
+
+
+def test_a_server_that_breaks_off_once_is_asked_again(web: Web) -> None:
+    batch = web.read(web.sources.serve("/a", BIG, etag='"1"'))
+    web.sources.serve("/a", BIG[:-5], declared=len(BIG), etag='"1"')
+
+    def whole_again(path: str) -> None:
+        if web.sources.asked["GET", path] == 2:
+            web.sources.serve("/a", BIG, etag='"1"')
+
+    web.sources.on_get = whole_again
+    assert ended(web.upload(batch)) == [("uploaded", "")]
+    assert web.stored() == BIG
+
+
+def test_a_retry_looks_at_the_url_again(web: Web) -> None:
+    batch = web.read(web.sources.serve("/a", b"before"))
+    web.sources.serve("/a", b"after that")
+    run = web.upload(batch)
+    assert ended(run) == [("failed", "file_changed")]
+    again = tcb.retry(run, web.shop.merchants, settings=web.settings, limits=QUICK)
+    assert ended(again) == [("uploaded", "")]
+    assert web.stored() == b"after that"
+
+
+def test_unchanged_rows_are_known_by_their_etag_else_by_their_bytes(web: Web) -> None:
+    urls = [
+        web.sources.serve("/tagged", b"tagged"),
+        web.sources.serve("/plain", b"plain", etag=""),
+        web.sources.serve("/weak", b"weak", etag='W/"1"'),
+        web.sources.serve("/chunked", b"chunked", etag="", chunked=True),
+        web.sources.serve("/new", b"old"),
+    ]
+    web.upload(web.read(*urls))
+    web.sources.asked.clear()
+    web.sources.serve("/new", b"new")
+    run = web.upload(web.read(*urls), skip_unchanged=True, new_run=True)
+    assert ended(run) == [*[("unchanged", "")] * 4, ("uploaded", "")]
+    assert web.sources.asked["GET", "/tagged"] == 0
+    assert web.sources.asked["GET", "/plain"] == 1
+    assert web.stored(4) == b"new"
+
+
+def test_if_exists_compares_with_the_bytes_of_the_url(web: Web) -> None:
+    url = web.sources.serve("/a", b"one")
+    web.upload(web.read(url))
+    kept = web.upload(web.read(url), if_exists="fail", new_run=True)
+    assert ended(kept) == [("unchanged", "")]
+    web.sources.serve("/a", b"two")
+    assert ended(web.upload(web.read(url), if_exists="fail", new_run=True)) == [("failed", "exists")]
+
+
+# --- queries are secrets ------------------------------------------------------------------------------------------------
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def test_a_query_is_sent_and_nowhere_kept(
+    web: Web, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    good, gone, busy = (web.sources.serve(f"/{n}", b"x") for n in "abc")
+    elsewhere = web.sources.serve("/d", b"x")
+    list_ = web.list(*(f"{url}?{SECRET}" for url in (good, gone, busy, elsewhere)))
+    batch = tcb.read_paths(list_, web.shop.merchants, web.shop.folder, settings=web.settings)
+    assert SECRET not in repr([*batch.rows()])
+    assert [row.file for row in batch.rows()] == [f"{url}?•••" for url in (good, gone, busy, elsewhere)]
+    web.sources.serve("/b", b"x", status={"GET": 404})
+    web.sources.serve("/c", b"x", status={"GET": 500})
+    web.sources.serve("/d", b"x", status={"GET": 302}, location=f"https://example.com/?{SECRET}")
+    run = web.upload(batch, report=web.shop.folder / "report")
+    assert ended(run) == [
+        ("uploaded", ""),
+        ("failed", "file_unreadable"),
+        ("failed", "no_answer"),
+        ("failed", "source_redirect"),
+    ]
+    assert web.sources.asked["GET", f"/a?{SECRET}"] == 1
+    run.export(web.shop.folder / "report")
+    assert tcb.verify(web.shop.folder / "report", settings=web.settings).good
+    list_.unlink()
+    assert b"cafe5f0e1cafe" not in everything_in(web.shop.folder)
+    assert b"cafe5f0e1cafe" not in json.dumps(run.summary(), default=str).encode()
+    assert "cafe5f0e1cafe" not in run._repr_html_() + str(run.results().to_csv()) + caplog.text
+    assert "cafe5f0e1cafe" not in "".join(capsys.readouterr())
+
+
+def test_a_problem_does_not_show_the_query_or_the_password(
+    web: Web, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list_ = web.list(f"{web.sources.base}/gone?{SECRET}", f"https://me:pass-word-12345@127.0.0.1/a?{SECRET}")
+    common = ["--config", str(settings_file(web)), "--target", web.shop.sim.base]
+    assert command(["check", str(list_), "--root", str(web.shop.folder), *common]) == 2
+    shown = "".join(capsys.readouterr())
+    list_.unlink()
+    everything = shown.encode() + everything_in(web.shop.folder)
+    assert "•••" in shown
+    assert b"cafe5f0e1cafe" not in everything
+    assert b"pass-word" not in everything
+
+
+def command(words: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return int(str(ended.value.code))
+
+
+def settings_file(web: Web) -> Path:
+    folder = web.shop.folder
+    (folder / "tcb-ops.toml").write_text(
+        'source_hosts = ["127.0.0.1"]\nlang = "en"\n[tokens]\nsource = "file"\nfile = "tokens.csv"\n',
+        encoding="utf-8",
+    )
+    return folder / "tcb-ops.toml"
+
+
+def test_a_failed_csv_with_masked_urls_is_refused(web: Web) -> None:
+    batch = web.read(f"{web.sources.serve('/a', b'x')}?{SECRET}")
+    web.sources.serve("/a", b"x", status={"GET": 404})
+    run = web.upload(batch)
+    run.export(web.shop.folder / "report")
+    failed = web.shop.folder / "report" / "failed.csv"
+    with pytest.raises(InputError) as caught:
+        tcb.read_paths(failed, web.shop.merchants, web.shop.folder, settings=web.settings)
+    assert [problem.message.code for problem in caught.value.problems] == [DetailCode.SOURCE_MASKED]
+
+
+def test_a_run_with_queries_needs_its_list_again(web: Web) -> None:
+    list_ = web.list(f"{web.sources.serve('/a', b'x')}?{SECRET}")
+    batch = tcb.read_paths(list_, web.shop.merchants, web.shop.folder, settings=web.settings)
+    web.sources.serve("/a", b"x", status={"GET": 404})
+    run = web.upload(batch)
+    with pytest.raises(UsageError, match="--skip-unchanged --new-run") as caught:
+        tcb.retry(run, web.shop.merchants, settings=web.settings)
+    assert str(list_) in str(caught.value)
+    with pytest.raises(UsageError, match="a cluster cannot work on it"):
+        web.upload(batch, new_run=True, cluster="local:2")
+
+
+def test_killed_and_resumed_with_the_list(web: Web, until: Until, whole: Whole) -> None:
+    rows = 60
+    urls = [f"{web.sources.serve(f'/{n}', b'%d' % n)}?{SECRET}&n={n}" for n in range(rows)]
+    list_ = web.list(*urls)
+    stuck = web.sources.base
+
+    def wait(path: str) -> None:
+        if int(path[1:]) >= rows // 2:
+            until(lambda: stuck == "")
+
+    web.sources.on_get = wait
+    common = ["--config", str(settings_file(web)), "--target", web.shop.sim.base]
+    root = ["--root", str(web.shop.folder)]
+    words = [sys.executable, "-m", "tcb_ops", "upload", str(list_), *root, "--no-pdf", *common]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=web.shop.folder) as run:
+        settings = load_settings(web.shop.folder / "tcb-ops.toml", {"target": web.shop.sim.base})
+        until(
+            lambda: any(one.counts.get("uploaded", 0) >= rows // 3 for one in tcb.all_runs(settings=settings))
+        )
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+    stuck = ""
+    (killed,) = tcb.all_runs(settings=settings)
+    with pytest.raises(UsageError) as caught:
+        tcb.resume(killed, settings=settings)
+    assert f"upload {list_} --on-bad skip --resume {killed.id}" in str(caught.value)
+    done = killed.counts["uploaded"]
+    web.sources.asked.clear()
+    assert command(["upload", str(list_), *root, "--no-pdf", "--resume", killed.id, *common]) == 0
+    assert whole(tcb.open_run(killed.id, settings=settings), rows) == {"uploaded": rows}
+    assert sum(n for (method, _), n in web.sources.asked.items() if method == "GET") == rows - done
+    assert [web.stored(n) for n in range(rows)] == [b"%d" % n for n in range(rows)]
+
+
+def test_a_dry_run_looks_at_urls_and_sends_nothing(web: Web, capsys: pytest.CaptureFixture[str]) -> None:
+    list_ = web.list(web.sources.serve("/a", b"x"))
+    common = ["--config", str(settings_file(web)), "--target", web.shop.sim.base, "--merchants"]
+    assert command(["upload", str(list_), "--dry-run", *common, str(web.shop.folder / "merchants.csv")]) == 0
+    assert web.sources.asked == {("HEAD", "/a"): 1}
+    capsys.readouterr()
+
+
+# --- many ---------------------------------------------------------------------------------------------------------------
+
+UPLOAD = """
+import json, resource, sys
+import tcb_ops as tcb
+folder, base = sys.argv[1:]
+settings = tcb.load_settings(f"{folder}/tcb-ops.toml", {"target": base})
+with tcb.read_paths(f"{folder}/list.csv", f"{folder}/merchants.csv", folder, settings=settings) as batch:
+    run = tcb.upload(batch, settings=settings, limits=tcb.RunLimits(backoff=0.01))
+lines = open("/proc/self/status").read().splitlines()
+(peak,) = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+print(json.dumps([peak, {record.row.path: [str(record.end.outcome), str(record.end.reason or "")] for record in run.rows()}]))
+"""
+BAD = {
+    "changed": ({"content": b"other bytes"}, {"file_changed"}),
+    "vanished": ({"status": {"GET": 404}}, {"file_unreadable"}),
+    "short": ({"declared": 10_000}, {"file_changed"}),
+    "broken off": ({"content": bytes(700), "careless": True, "etag": '"1"', "declared": 1000}, {"no_answer"}),
+    "longer": ({"content": bytes(1300), "careless": True, "etag": '"1"'}, {"file_changed"}),
+    "elsewhere": ({"status": {"GET": 302}}, {"source_redirect"}),
+    "loopback": ({"status": {"GET": 308}, "location": "http://127.0.0.1:9/x"}, {"source_redirect"}),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux tells it")
+@pytest.mark.parametrize(
+    "rows",
+    [500, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
+)
+def test_of_many_urls_each_ends_as_its_server_implies(open_shop: OpenShop, rows: int, tmp_path: Path) -> None:
+    chance = random.Random(17)
+    with Sources() as sources, Sources() as other:
+        shop = open_shop([])
+        web, later, expected = Web(shop, sources, shop.settings), dict[str, dict[str, Any]](), {}
+        urls = []
+        for n in range(rows):
+            path, content = f"/{n}.png", chance.randbytes(1000)
+            kind = chance.choice([*BAD]) if chance.random() < 0.05 else ""
+            how: dict[str, Any] = {"etag": '"1"'} if kind else {"chunked": n % 10 == 0}
+            content = content if kind or n % 50 else content * 2000
+            urls.append(sources.serve(path, content, **how))
+            expected[f"web/{n}.bin"] = ("failed", BAD[kind][1]) if kind else ("uploaded", {""})
+            if kind:
+                later[path] = {"content": content, "location": f"{other.base}{path}"} | BAD[kind][0]
+
+        def change(path: str) -> None:
+            if path in later:
+                sources.serve(path, **later[path])
+
+        sources.on_get = change
+        web.list(*urls)
+        settings_file(web)
+        words = [sys.executable, "-c", UPLOAD, str(shop.folder), shop.sim.base]
+        done = subprocess.run(words, capture_output=True, check=True)
+        peak, found = json.loads(done.stdout)
+        assert {
+            path: (outcome, reason) for path, (outcome, reason) in found.items()
+        }.keys() == expected.keys()
+        wrong = {
+            path: (outcome, reason, expected[path])
+            for path, (outcome, reason) in found.items()
+            if outcome != expected[path][0] or reason not in expected[path][1]
+        }
+        assert not wrong
+        assert len(later) > rows // 50
+        assert not other.asked
+        assert all(n == 1 for (method, _), n in sources.asked.items() if method == "HEAD")
+        assert peak <= 120 * 1024
