@@ -712,21 +712,11 @@ def start_resume(
     `skip_unchanged`, `canary`: None: as when the run was started. Raises UsageError if the run is finished, or another
     process works on it.
     """
-    from tcb_ops.runs.next_commands import SIGNED, quoted
-    from tcb_ops.runs.next_commands import resume as resume_command
-    from tcb_ops.runs.plan import resume_spec
+    from tcb_ops.runs.plan import check_kept, resume_spec
 
     settings = _settings(settings, target, run)
     record = _record(run, settings)
-    if SIGNED in record.settings and record.finished_at is None:
-        raise UsageError(
-            _(
-                "run {id} has URLs with a query, which may be a signature and is not kept, so it is resumed with its "
-                "list:\n{again}",
-                id=record.id,
-                again=quoted(resume_command(settings, record)),
-            )
-        )
+    check_kept(record, settings)
     if skip_unchanged is None:
         skip_unchanged = bool(record.settings.get("skip_unchanged", False))
     return _start(

@@ -511,7 +511,7 @@ def resume_run(
     from tcb_ops import api
     from tcb_ops.cli.confirm import confirm_live
     from tcb_ops.preflight import scope_of_rows
-    from tcb_ops.runs.plan import check_resume
+    from tcb_ops.runs.plan import check_kept, check_resume
 
     if not which.resume or which.dry_run:
         name = click.get_current_context().command.name
@@ -529,6 +529,7 @@ def resume_run(
     elif root and str(Path(root).resolve()) != record.root:
         wrong = _("its files are below {root}", root=record.root)
     check_resume(record, wrong, settings)
+    check_kept(record, settings)
     if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
         scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
         what = _("Remaining: {text}", text=scope.text)

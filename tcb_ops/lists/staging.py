@@ -144,10 +144,10 @@ class Staging:
             last = page[-1][0]
 
     def queries(self) -> Iterator[tuple[int, Secret]]:
-        """Yield (line, query) of the valid rows whose file is a URL with a query."""
+        """Yield (line, query) of the rows whose file is a URL with a query, valid or not: a resumed run may have them."""
         last = 0
         while page := self.query(
-            f"SELECT line, query FROM rows WHERE line > ? AND query IS NOT NULL AND {_VALID} ORDER BY line LIMIT ?",  # noqa: S608  own names
+            "SELECT line, query FROM rows WHERE line > ? AND query IS NOT NULL ORDER BY line LIMIT ?",
             (last, _PAGE),
         ):
             yield from ((line, Secret(query)) for line, query in page)

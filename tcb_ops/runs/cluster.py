@@ -33,8 +33,9 @@ from tcb_ops.runs.stop_errors import canary_stop, interrupted
 from tcb_ops.settings import Settings, holds_password, without_password
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.sources import SourceQueries
     from distributed import Client, Future
+
+    from tcb_ops.runs.sources import SourceQueries
 
 Cluster: TypeAlias = "str | Client"
 _LOCAL = r"local:([1-9][0-9]{0,2})"

@@ -27,6 +27,8 @@ from tcb_ops.settings import Settings
 
 SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
+_NO_FILE = "LIST"
+"""In place of a list that was no file."""
 FIXED_LIST = "failed-fixed.csv"
 """Placeholder for the list that the user will correct."""
 _USUAL_TARGET = "https://api.weixin.qq.com"
@@ -75,11 +77,16 @@ def _list_of(run: RunRecord) -> list[str]:
     """Return the list of a run, and the options that it was read with."""
     parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
     options = [word for name, value in parts for word in (f"--{name}", value)]
-    return [str(run.settings.get(SIGNED) or run.list_name), *options]
+    return [str(run.settings[SIGNED] or _NO_FILE), *options]
 
 
 def retry(settings: Settings, run: RunRecord) -> list[str]:
-    """Compose the command that retries a finished run's rows that did not succeed."""
+    """Compose the command that retries a finished run's rows that did not succeed.
+
+    A run whose URLs are not kept is sent again instead, without the rows that are stored.
+    """
+    if SIGNED in run.settings:
+        return whole_list(settings, run, "--skip-unchanged", "--new-run")
     return of_run(settings, run, "retry")
 
 

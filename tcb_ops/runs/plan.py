@@ -19,7 +19,7 @@ from tcb_ops.model import SUCCESSES, Kind, Outcome, Row
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.locks import hold, host_name, operator_name
-from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted, whole_list
+from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.records import SAME_RUN, EnvRecord, NewRun, RowRecord, RunRecord
@@ -206,6 +206,20 @@ def check_resume(run: RunRecord, wrong: Text | None, settings: Settings) -> None
         )
 
 
+def check_kept(run: RunRecord, settings: Settings) -> None:
+    """Raise UsageError for a run that cannot be resumed from the ledger alone."""
+    if SIGNED in run.settings and run.finished_at is None:
+        again = quoted(resume_command(settings, run))
+        raise UsageError(
+            _(
+                "run {id} has URLs with a query, which may be a signature and is not kept, so it is resumed with its "
+                "list:\n{again}",
+                id=run.id,
+                again=again,
+            )
+        )
+
+
 def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
     return UsageError(
         _(
@@ -298,16 +312,6 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
                 again=again,
             )
         )
-    if SIGNED in parent.settings:
-        again = quoted(whole_list(settings, parent, "--skip-unchanged", "--new-run"))
-        raise UsageError(
-            _(
-                "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed. To "
-                "send it again, without the rows whose bytes are stored already:\n{again}",
-                id=parent.id,
-                again=again,
-            )
-        )
     if parent.finished_at is None:
         rest = quoted(resume_command(settings, parent))
         raise UsageError(
@@ -315,6 +319,16 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
                 "run {id} is unfinished, and a retry is for a finished run. To resume it:\n{rest}",
                 id=parent.id,
                 rest=rest,
+            )
+        )
+    if SIGNED in parent.settings:
+        again = quoted(retry_command(settings, parent))
+        raise UsageError(
+            _(
+                "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed. To "
+                "send it again, without the rows whose bytes are stored already:\n{again}",
+                id=parent.id,
+                again=again,
             )
         )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
-from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.i18n import _
 from tcb_ops.lists.local_files import MAX_FILE_BYTES, UnusableFile
 from tcb_ops.lists.sources import SOURCE_FIXES, SourceFile, split_source, whole_source
@@ -76,9 +76,15 @@ class SourceInspector:
                 for url in left:
                     found[url] = await self._of(client, url)
 
-            async with asyncio.TaskGroup() as group:
-                for _each in range(min(AT_ONCE, len(urls))):
-                    group.create_task(work())
+            failed: Exception | None = None
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _each in range(min(AT_ONCE, len(urls))):
+                        group.create_task(work())
+            except* TcbOpsError as errors:  # such as too few file descriptors
+                failed = errors.exceptions[0]
+        if failed is not None:
+            raise failed
         return found
 
     async def _of(self, client: SourceClient, url: Secret) -> SourceFile | UnusableFile:

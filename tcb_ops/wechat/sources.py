@@ -29,7 +29,7 @@ from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadabl
 from tcb_ops.wechat.transport import Incoming, Transport
 
 _URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][^\s\\#\x00-\x1f\x7f]*)?"
+    r"(?P<scheme>(?i:https?))://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][^\s\\#\x00-\x1f\x7f]*)?"
 )
 _ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 _RANGE = re.compile(r"bytes 0-0/([0-9]{1,15})")
@@ -96,7 +96,7 @@ def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bo
     )
     if not allowed or (is_loopback(host) and not loopback):
         return detail(DetailCode.SOURCE_HOST, host=host)
-    if found["scheme"] == "http" and not is_loopback(host):
+    if found["scheme"].lower() == "http" and not is_loopback(host):
         return detail(DetailCode.SOURCE_ADDRESS, url=shown)
     return None
 

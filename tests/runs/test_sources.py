@@ -331,6 +331,31 @@ def test_a_length_that_is_a_lie_from_the_beginning_is_no_success(web: Web, conte
     assert web.stored() is None
 
 
+def test_one_row_at_a_time_does_not_wait_for_its_own_connection(web: Web) -> None:
+    limits = tcb.RunLimits(concurrency=1, patience=1)
+    run = tcb.upload(web.read(web.sources.serve("/a", BIG)), settings=web.settings, limits=limits)
+    assert ended(run) == [("uploaded", "")]
+
+
+def test_certificates_are_checked(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tcb_ops.runs.sources.TRY_AGAIN", (0,))
+    both = tmp_path / "both.pem"
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=a"
+    words += f" -addext subjectAltName=IP:127.0.0.1 -keyout {both} -out {tmp_path / 'cert.pem'}"
+    subprocess.run(words.split(), check=True)
+    both.write_bytes(both.read_bytes() + (tmp_path / "cert.pem").read_bytes())
+    with Sources(both) as sources:
+        url = sources.serve("/a", b"over TLS")
+        batch = web.read(url, on_bad="skip")
+        assert codes(batch) == [DetailCode.NOT_INSPECTED]
+        assert not sources.asked
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        assert ended(web.upload(web.read(url))) == [("uploaded", "")]
+        assert web.stored() == b"over TLS"
+
+
 def test_a_redirect_within_the_host_is_followed(web: Web) -> None:
     web.sources.serve("/there", b"there")
     moved = {"status": {"HEAD": 301, "GET": 301}, "location": "/there"}
@@ -502,6 +527,7 @@ def test_killed_and_resumed_with_the_list(web: Web, until: Until, whole: Whole) 
     with pytest.raises(UsageError) as caught:
         tcb.resume(killed, settings=settings)
     assert f"upload {list_} --on-bad skip --resume {killed.id}" in str(caught.value)
+    assert command(["upload", "--resume", killed.id, *common]) == 2
     done = killed.counts["uploaded"]
     web.sources.asked.clear()
     assert command(["upload", str(list_), *root, "--no-pdf", "--resume", killed.id, *common]) == 0
