@@ -29,6 +29,8 @@ class File:
     """The Content-Length of a GET."""
     told: int | None = None
     """The Content-Length of a HEAD."""
+    keep_open: bool = False
+    """Whether the rest of a longer declared body is waited for in vain."""
     chunked: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     careless: bool = False
@@ -42,6 +44,8 @@ class Sources:
         self.files: dict[str, File] = {}
         self.asked: Counter[tuple[str, str]] = Counter()
         """By (method, path with query)."""
+        self.matched: dict[str, str | None] = {}
+        """The If-Match of the last request by path."""
         self.on_get: Callable[[str], None] = lambda _path: None
         """Called at the beginning of each GET."""
         served = self
@@ -99,7 +103,7 @@ class Sources:
         file = self.files.get(path, File(b"", status={"HEAD": 404, "GET": 404, "RANGE": 404}))
         etag = f'"{hashlib.md5(file.content).hexdigest()}"' if file.etag is None else file.etag
         status = file.status.get("RANGE" if ranged else method, 206 if ranged else 200)
-        match = request.headers.get("If-Match")
+        match = self.matched[path] = request.headers.get("If-Match")
         if match is not None and match != etag and not file.careless and status == 200:
             status = 412
         body = file.content if status == 200 else file.content[:1] if status == 206 else b""
@@ -127,7 +131,7 @@ class Sources:
             request.send_header("Content-Length", str(length))
         if method == "HEAD":
             body = b""
-        elif length != len(body) and not file.chunked:
+        elif length != len(body) and not file.chunked and not file.keep_open:
             request.close_connection = True
         request.wfile.write(b"".join([*request._headers_buffer, b"\r\n", body]))
         request._headers_buffer = []

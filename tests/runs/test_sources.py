@@ -171,6 +171,7 @@ def test_each_url_is_asked_for_once_and_its_bytes_are_sent(web: Web, whole: Whol
     assert whole(run, 3) == {"uploaded": 3}
     assert [web.stored(n) for n in range(3)] == [b"small", BIG, b"small"]
     md5 = [record.end.md5 for record in run.rows()]
+    assert web.sources.matched["/a.webp"] == f'"{md5[0]}"'
     assert md5 == [hashlib.md5(content).hexdigest() for content in (b"small", BIG, b"small")]
     assert [record.row.file for record in run.rows()] == [*urls, urls[0]]
 
@@ -329,12 +330,6 @@ def test_a_length_that_is_a_lie_from_the_beginning_is_no_success(web: Web, conte
     batch = web.read(web.sources.serve("/a", content, told=length, declared=length))
     assert ended(web.upload(batch)) == [("failed", "no_answer")]
     assert web.stored() is None
-
-
-def test_one_row_at_a_time_does_not_wait_for_its_own_connection(web: Web) -> None:
-    limits = tcb.RunLimits(concurrency=1, patience=1)
-    run = tcb.upload(web.read(web.sources.serve("/a", BIG)), settings=web.settings, limits=limits)
-    assert ended(run) == [("uploaded", "")]
 
 
 def test_certificates_are_checked(
