@@ -174,6 +174,9 @@ class DetailCode(StrEnum):
     SOURCE_REDIRECT = "source_redirect"
     SOURCE_BUSY = "source_busy"
     SOURCE_ENCODED = "source_encoded"
+    SOURCE_PACKAGE = "source_package"
+    SOURCE_KEYS = "source_keys"
+    SOURCE_UNSIGNED = "source_unsigned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,8 +503,12 @@ MESSAGES: Mapping[DetailCode, Text] = {
     ),
     DetailCode.FILE_LARGE: _("{name} has {bytes:,} bytes; a form upload takes 5 GB ({most:,}) at most"),
     DetailCode.SOURCE_ADDRESS: _(
-        "{url} is not an address that files are read from: it must be https, without a user name, spaces or #"
+        "{url} is not an address that files are read from: https without a user name, spaces or #; or cos://, oss:// "
+        "or s3:// with a bucket and a key"
     ),
+    DetailCode.SOURCE_PACKAGE: _("{scheme}:// needs the package opendal"),
+    DetailCode.SOURCE_UNSIGNED: _("no signed URL can be made for {url}"),
+    DetailCode.SOURCE_KEYS: _("{scheme}:// needs environment variables that are not set: {names}"),
     DetailCode.SOURCE_HOST: _("{host} is not one of the source_hosts, so nothing was requested from it"),
     DetailCode.SOURCE_MASKED: _("the query of {url} is masked, as in every report"),
     DetailCode.SOURCE_GONE: _("there is no file at {url} (HTTP {status})"),

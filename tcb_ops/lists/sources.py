@@ -89,6 +89,9 @@ SOURCE_FIXES = {
     DetailCode.SOURCE_REFUSED: _("check who may read it; a signed URL may have expired"),
     DetailCode.SOURCE_REDIRECT: _("write the address that it leads to"),
     DetailCode.SOURCE_ENCODED: _("have it sent without Content-Encoding, or download it and give the file"),
+    DetailCode.SOURCE_PACKAGE: _('install it: pip install "tcb-ops[sources]"'),
+    DetailCode.SOURCE_KEYS: _("set them, in the way that the store's vendor documents"),
+    DetailCode.SOURCE_UNSIGNED: _("check the endpoint and the region in the environment variables"),
     DetailCode.FILE_LARGE: _("split or compress it, or upload it in the console"),
 }
 """What to do about a URL that cannot be used."""

@@ -26,6 +26,7 @@ from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.cos import Body
 from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError
+from tcb_ops.wechat.object_sources import is_object, object_problem, presigned
 from tcb_ops.wechat.transport import Incoming, Transport
 
 _URL = re.compile(
@@ -208,6 +209,13 @@ class SourceClient:
     ) -> AsyncIterator[Incoming]:
         """Send a request, and follow redirects within the host."""
         address, hops = url.reveal(), 0
+        if is_object(address):
+            if (problem := object_problem(address, shown)) is not None:
+                raise SourceRefusedError(problem)
+            signed = await presigned(address, method)
+            if signed is None:
+                raise SourceRefusedError(detail(DetailCode.SOURCE_UNSIGNED, url=shown))
+            address = signed.reveal()
         if (problem := source_problem(address, shown, self._hosts, loopback=self._loopback)) is not None:
             raise SourceRefusedError(problem)
         while True:
