@@ -151,6 +151,8 @@ def read_paths(
     check_value("rows", rows, rows in (None, "all", "visible"), _("all, visible or None"))
     check_count("header_row", header_row)
     check_texts("file_map", file_map)
+    if settings is not None or target is not None:
+        settings, target = _settings(settings, target), None
     if root is not None:
         check_path("root", root)
     if isinstance(source, str | PathLike):

@@ -80,6 +80,7 @@ EVERY_END = (
     RowEnd(0, Outcome.FAILED, Reason.BAD_LINK, detail(DetailCode.LINK_HOST, host="example.com")),
     RowEnd(0, Outcome.FAILED, Reason.FILE_CHANGED),
     RowEnd(0, Outcome.FAILED, Reason.FILE_UNREADABLE),
+    RowEnd(0, Outcome.FAILED, Reason.SOURCE_REDIRECT),
     RowEnd(
         0,
         Outcome.FAILED,
