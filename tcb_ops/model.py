@@ -313,6 +313,16 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """What the server of a URL says about a file that can be uploaded."""
+
+    size: int | None
+    """Bytes; None if it does not say."""
+    etag: str
+    """Its strong ETag with quotes; empty without one."""
+
+
 _SOURCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 """The beginning of a URL. A drive letter (`C://a.png`) is none."""
 

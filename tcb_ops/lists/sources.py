@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.i18n import _
 from tcb_ops.lists.local_files import UnusableFile
-from tcb_ops.model import Secret, is_source
+from tcb_ops.model import Secret, SourceFile, is_source
 from tcb_ops.secrets import MASK
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A URL whose file can be uploaded."""
-
-    size: int | None
-    """Bytes; None if its server does not say."""
-    etag: str
-    """Its strong ETag with quotes; empty without one."""
-
 
 SourceCheck: TypeAlias = Callable[[Sequence[Secret]], Mapping[Secret, SourceFile | UnusableFile]]
 """Looks at some URLs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -14,8 +15,8 @@ from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.i18n import _
 from tcb_ops.lists.local_files import MAX_FILE_BYTES, UnusableFile
-from tcb_ops.lists.sources import SOURCE_FIXES, SourceFile, split_source, whole_source
-from tcb_ops.model import Row, Secret, is_source
+from tcb_ops.lists.sources import SOURCE_FIXES, split_source, whole_source
+from tcb_ops.model import Row, Secret, SourceFile, is_source
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,20 +93,17 @@ class SourceInspector:
 
         shown = split_source(url.reveal())[0]
         host = shown.split("/", 3)[2]
-        why = self._away.get(host)
-        for wait in TRY_AGAIN if why is None else ():
-            await asyncio.sleep(wait)
-            try:
-                facts = await client.look(url, shown)
-            except SourceRefusedError as error:
-                return UnusableFile(error.detail, SOURCE_FIXES[error.detail.code])
-            except TransportError as error:
-                why = as_detail(error.text)
-                away = error.fault is TransportFault.UNREACHABLE
-            else:
-                return SourceFile(facts.size, facts.etag)
-        if host not in self._away and away:
-            self._away[host] = why or detail(DetailCode.BROKEN, host=host)
+        if (why := self._away.get(host)) is None:
+            for wait in TRY_AGAIN:
+                await asyncio.sleep(wait)
+                try:
+                    return await client.look(url, shown)
+                except SourceRefusedError as error:
+                    return UnusableFile(error.detail, SOURCE_FIXES[error.detail.code])
+                except TransportError as error:
+                    why, away = as_detail(error.text), error.fault is TransportFault.UNREACHABLE
+            if why is not None and away:
+                self._away[host] = why
         message = detail(DetailCode.NOT_INSPECTED, file=shown, why=why or host)
         return UnusableFile(message, _("try again later, or check the URL"))
 
@@ -115,6 +113,7 @@ class SourceQueries:
 
     def __init__(self, queries: Iterable[tuple[int, Secret]]) -> None:
         self._found = sqlite3.connect("", check_same_thread=False)
+        weakref.finalize(self, self._found.close)
         self._found.execute("CREATE TABLE queries (line INTEGER PRIMARY KEY, query TEXT)")
         self._found.executemany(
             "INSERT INTO queries VALUES (?, ?)", ((line, query.reveal()) for line, query in queries)

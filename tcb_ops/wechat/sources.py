@@ -12,7 +12,6 @@ import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Self
 from urllib.parse import urljoin
@@ -21,7 +20,7 @@ import httpx
 
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
-from tcb_ops.model import Secret, is_loopback
+from tcb_ops.model import Secret, SourceFile, is_loopback
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.cos import Body
@@ -57,16 +56,6 @@ class Answer(StrEnum):
     GONE = "gone"
     REFUSED = "refused"
     BUSY = "busy"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFacts:
-    """What the server of a URL says about the file."""
-
-    size: int | None
-    """Bytes; None if it does not say."""
-    etag: str
-    """Its strong ETag with quotes; empty without one."""
 
 
 def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bool) -> Detail | None:
@@ -165,7 +154,7 @@ class SourceClient:
     def __init__(self, transport: Transport, hosts: tuple[str, ...], *, loopback: bool, most: int) -> None:
         self._transport, self._hosts, self._loopback, self._most = transport, hosts, loopback, most
 
-    async def look(self, url: Secret, shown: str) -> SourceFacts:
+    async def look(self, url: Secret, shown: str) -> SourceFile:
         """Return a file's size and ETag, by a HEAD request; where that is not allowed, by a GET of its first byte.
 
         A signed URL is often good for GET only.
@@ -177,9 +166,9 @@ class SourceClient:
         async with self._asked("GET", url, shown, {"Range": "bytes=0-0"}) as answer:
             whole = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
             if answer.status == 206:
-                return self._checked(SourceFacts(int(whole[1]) if whole else None, _etag(answer)), shown)
+                return self._checked(SourceFile(int(whole[1]) if whole else None, _etag(answer)), shown)
             if answer.status == 416:  # an empty file has no first byte
-                return SourceFacts(None, "")
+                return SourceFile(None, "")
             _check_status(answer, shown)
             return self._facts(answer, shown)
 
@@ -229,14 +218,14 @@ class SourceClient:
                     return
             address, hops = there, hops + 1
 
-    def _facts(self, answer: Incoming, shown: str) -> SourceFacts:
+    def _facts(self, answer: Incoming, shown: str) -> SourceFile:
         if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise SourceRefusedError(detail(DetailCode.SOURCE_ENCODED, url=shown))
         length = answer.headers.get("Content-Length", "")
         size = int(length) if re.fullmatch("[0-9]{1,15}", length) else None
-        return self._checked(SourceFacts(size, _etag(answer)), shown)
+        return self._checked(SourceFile(size, _etag(answer)), shown)
 
-    def _checked(self, facts: SourceFacts, shown: str) -> SourceFacts:
+    def _checked(self, facts: SourceFile, shown: str) -> SourceFile:
         if facts.size is not None and facts.size > self._most:
             raise self._too_large(facts.size, shown)
         return facts

@@ -371,6 +371,20 @@ def test_a_server_that_breaks_off_once_is_asked_again(web: Web) -> None:
     assert web.stored() == BIG
 
 
+def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web: Web) -> None:
+    with Sources() as away:
+        urls = [away.serve("/a", b"a"), web.sources.serve("/b", b"b"), away.serve("/c", b"c")]
+        batch = web.read(*urls)
+    run = web.upload(batch)
+    assert ended(run) == [("failed", "no_answer"), ("uploaded", ""), ("failed", "no_answer")]
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_cluster_read_urls(web: Web) -> None:
+    batch = web.read(*(web.sources.serve(f"/{n}", b"%d" % n) for n in range(8)))
+    assert ended(web.upload(batch, cluster="local:2")) == [("uploaded", "")] * 8
+
+
 def test_a_retry_looks_at_the_url_again(web: Web) -> None:
     batch = web.read(web.sources.serve("/a", b"before"))
     web.sources.serve("/a", b"after that")
