@@ -32,6 +32,7 @@ STAYS = """() => {
   return !!header && Math.abs(header.getBoundingClientRect().top - page.getBoundingClientRect().top) < 3;
 }"""
 """Again and again, because JupyterLab may still be about to scroll to the last cell that was run."""
+EXPORTED = "() => document.querySelector('.op-panel .op-export-status')?.innerText.includes('was exported to')"
 HEAD = "words => document.querySelector('.op-panel .op-head')?.innerText.includes(words)"
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
 FOCUSED = "name => document.activeElement.closest('.' + name)"
@@ -147,8 +148,9 @@ def test_the_report_of_run_all_opens_from_its_link(lab, view, own_tab):
         notebook.run_all()
         notebook.at_rest()
         link = notebook.page.locator(".op-panel .op-files a:text('report.html')")
-        # Of an earlier test's run, the panel lists no files until it is exported; of its own, at once.
+        # Of an earlier test's run, the panel lists no files until it is exported; of its own, at once, and again at the end.
         notebook.click(".op-export")
+        notebook.until(EXPORTED)
         notebook.until(ATTACHED, ".op-panel .op-files a")
         if own_tab:
             with notebook.page.expect_popup() as opened:
@@ -219,6 +221,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert shop.run().counts == {"uploaded": 1}
 
         notebook.click(".op-export")
+        notebook.until(EXPORTED)
         notebook.page.wait_for_selector(".op-panel .op-files a")
         assert notebook.violations() == []
         assert (shop.folder / "reports" / shop.run().id / "manifest.json").is_file()
