@@ -509,7 +509,7 @@ def download_links(
     subject = upload_of(run, settings)
     ledger = _ledger_with_runs(settings)
     spec = confirm_spec(ledger, subject, only, "", content=False)
-    with opened_target(settings, _merchants_of(ledger, subject)) as opened:
+    with opened_target(settings, lambda: _merchants_of(ledger, subject)) as opened:
         rows = file_ids(ledger, spec, settings.run_target)
         owners = {(one.env, one.appid): Owner(one.owner) for one in spec.environments}
         work = _download_links(rows, subject, Path(out).absolute(), owners, max_age, opened, tokens)
@@ -840,7 +840,7 @@ def check_merchants(
         listed is not None and all(isinstance(line, Merchant) for line in lines),
         _("Merchants, a list of Merchant, or the path of their file"),
     )
-    with opened_target(settings, lines) as opened:
+    with opened_target(settings, lambda: lines) as opened:
         return list(begin_check(opened, lines, progress=progress or ignore).result().states)
 
 
@@ -993,7 +993,7 @@ def upload_link(
                 known=known,
             )
         )
-    with opened_target(settings, merchants) as opened:
+    with opened_target(settings, lambda: merchants) as opened:
         return hand_over(_one_link(env, path, chosen[0].appid, chosen[0].owner, opened)).result()
 
 
@@ -1160,7 +1160,7 @@ def _start(
         confirm = stack.enter_context(hold(ledger, planned.run.id))
         if planned.run.finished_at is not None:  # everything except the report, which the caller writes
             return RunHandle(ledger, planned.run, None, settings, stack.pop_all(), work.warning, resumed=True)
-        opened = stack.enter_context(opened_target(settings, _merchants_of(ledger, planned.run)))
+        opened = stack.enter_context(opened_target(settings, lambda: _merchants_of(ledger, planned.run)))
         try:
             still_alone()  # raises if another command may have planned a second run of the list
             context = RunContext(

@@ -96,9 +96,8 @@ class CommonOptions:
         """
         from tcb_ops.simulator import opened_target
 
-        merchants = self.read_merchants(settings).whole if settings.target else ()
         with (
-            opened_target(settings, merchants) as opened,
+            opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
             console.held(None if self.quiet and opened.on_loopback else target_line(opened)),
         ):
             _name_ledger(console, settings)

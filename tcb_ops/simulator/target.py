@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,11 @@ from tcb_ops.settings import NOT_STARTED, Settings
 
 
 @contextmanager
-def opened_target(settings: Settings, merchants: Iterable[Merchant]) -> Iterator[Settings]:
+def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) -> Iterator[Settings]:
     """Start the embedded simulator on a free port if it is the target; yield the settings for it.
 
-    Settings for any other target, or for a running simulator, are yielded unchanged.
+    Settings for any other target, or for a running simulator, are yielded unchanged. `merchants`: called for those that the
+    embedded simulator serves.
     """
     if not settings.target or settings.api_base != NOT_STARTED:
         yield settings
@@ -27,7 +28,7 @@ def opened_target(settings: Settings, merchants: Iterable[Merchant]) -> Iterator
     from tcb_ops.simulator.faults import Component
     from tcb_ops.simulator.server import COMPONENT_APPID, Simulator
 
-    served = list(merchants)
+    served = list(merchants())
     component = settings.tokens.component_appid or COMPONENT_APPID
     appids = dict.fromkeys([*(merchant.appid for merchant in served), component])
     tokens = {appid: secrets.token_hex(24) for appid in appids}
