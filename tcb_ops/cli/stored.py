@@ -274,8 +274,10 @@ def sync(
             "new_run": new_run,
             "may_resume": ask_to_resume(console, settings),
         }
+        # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
+        fresh = shared | {"new_run": True}
         if confirms and api.overwritten(plan.batch, settings=settings):
-            compared = follow_run(console, api.start_confirm(plan.batch, content=True, **shared), common)
+            compared = follow_run(console, api.start_confirm(plan.batch, content=True, **fresh), common)
             where = compared.export(report_folder(settings, None, compared.id), pdf=False)
             console.info(_("Compared with the store: {folder}", folder=where))
         report = out or settings.reports
@@ -288,7 +290,7 @@ def sync(
             gone = plan.gone_from(failed)
             code = int(gone is None)
             if gone is not None:
-                deleted = follow_run(console, api.start_delete(gone, **shared), common)
+                deleted = follow_run(console, api.start_delete(gone, **fresh), common)
                 deleted.export(report_folder(settings, None, deleted.id), pdf=False)
                 code = int(not SUCCESSES.issuperset(deleted.counts))
                 ended = verdict(Kind.DELETE, deleted.overview().counts, finished=True)

@@ -16,7 +16,7 @@ from string import Formatter
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import guard, near_names, shown, trim
 from tcb_ops.i18n import Lang, Text, _, as_list, pgettext
-from tcb_ops.lists.local_files import LocalFiles, UnusableFile
+from tcb_ops.lists.local_files import LocalFile, LocalFiles, UnusableFile
 from tcb_ops.lists.merchants import Merchants, list_lines
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.resolve import Unresolved, resolve
@@ -338,9 +338,17 @@ def default_root(folder: Path, dest: Path, root: Path | None) -> Path:
 
 
 def write_list(
-    scanned: ScannedFiles, targets: Sequence[Merchant], template: PathTemplate, dest: Path, root: Path
+    scanned: ScannedFiles,
+    targets: Sequence[Merchant],
+    template: PathTemplate,
+    dest: Path,
+    root: Path,
+    *,
+    versions: bool = False,
 ) -> GeneratedList:
     """Write the list: env, merchant, path, file (and appid if an environment is shared), one row per target and file.
+
+    `versions`: also size and modified (nanoseconds) of each file, so that the list differs if one of them has changed.
 
     Every row passes `check` with that root. Written for Excel: UTF-8 with BOM, CRLF. If a cell would run as a
     formula, it is guarded, and the list gets a column `tcb_guarded`, so that reading removes the guard.
@@ -349,12 +357,12 @@ def write_list(
     have the same cloud path, or `dest` exists or cannot be written.
     """
     files = _relative_to_root(scanned, root)
-    sizes, problems = _sizes(files, root)
+    found, problems = _inspected(files, root)
     paths = template.paths(scanned.files, targets[0])
     for target in targets if template.by_target else targets[:1]:
-        found = _bad_paths(scanned.files, template.paths(scanned.files, target))
-        problems += found
-        if found:
+        bad = _bad_paths(scanned.files, template.paths(scanned.files, target))
+        problems += bad
+        if bad:
             break
     if problems:
         raise input_error(str(scanned.folder), problems)
@@ -364,10 +372,12 @@ def write_list(
     def rows() -> Iterator[list[str]]:
         for target in targets:
             own = template.paths(scanned.files, target) if template.by_target else paths
-            for path, file in zip(own, files, strict=True):
-                yield [target.env, target.name, path, file, *([target.appid] if shared else [])]
+            for path, file, facts in zip(own, files, found, strict=True):
+                version = [str(facts.size), str(facts.mtime_ns)] if versions else []
+                yield [target.env, target.name, path, file, *([target.appid] if shared else []), *version]
 
     header = ["env", "merchant", "path", "file", *(["appid"] if shared else [])]
+    header += ["size", "modified"] if versions else []
     guarded = any(cell != guard(cell) for row in rows() for cell in row)
     _write(dest, [*header, *(["tcb_guarded"] if guarded else [])], rows())
     return GeneratedList(
@@ -375,7 +385,7 @@ def write_list(
         files=len(files),
         envs=len({target.env for target in targets}),
         merchants=len({target.appid for target in targets}),
-        bytes=sum(sizes) * len(targets),
+        bytes=sum(facts.size for facts in found) * len(targets),
     )
 
 
@@ -387,8 +397,8 @@ def _relative_to_root(scanned: ScannedFiles, root: Path) -> list[str]:
     return list(scanned.files) if below == "." else [f"{below}/{file}" for file in scanned.files]
 
 
-def _sizes(files: Sequence[str], root: Path) -> tuple[list[int], list[Problem]]:
-    local, sizes, problems = LocalFiles(root), [], []
+def _inspected(files: Sequence[str], root: Path) -> tuple[list[LocalFile], list[Problem]]:
+    local, usable, problems = LocalFiles(root), list[LocalFile](), list[Problem]()
     for file in files:
         found = local.inspect(file)
         if isinstance(found, UnusableFile):
@@ -398,8 +408,8 @@ def _sizes(files: Sequence[str], root: Path) -> tuple[list[int], list[Problem]]:
             fix = _("rename it without backslashes and without spaces at its ends, in readable characters")
             problems.append(file_problem(message, fix))
         else:
-            sizes.append(found.size)
-    return sizes, problems
+            usable.append(found)
+    return usable, problems
 
 
 def _is_text(name: str) -> bool:

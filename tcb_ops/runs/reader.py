@@ -384,10 +384,37 @@ class LedgerReader:
     def earlier(
         self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
     ) -> dict[str, EarlierUpload]:
-        """Return what earlier runs on this target stored at paths of an environment, if their last upload succeeded."""
+        """Return what earlier runs on this target stored at paths of an environment, if their last upload succeeded.
+
+        A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
+        """
         kinds = (*_WRITES, Kind.CONFIRM)
         found = self._stored(run.target, run.number, environment.env, paths, kinds)
-        return {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
+        known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
+        interrupted = self._read(
+            sa.select(runs.c.number).where(
+                runs.c.target == run.target,
+                runs.c.kind.in_(_WRITES),
+                runs.c.finished_at.is_(None),
+                runs.c.number != run.number,
+            )
+        )
+        if not interrupted or not known:
+            return known
+        pending = self._read(
+            sa.select(rows.c.path, rows.c.run)
+            .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
+            .where(
+                rows.c.run.in_([number for (number,) in interrupted]),
+                envs.c.env == environment.env,
+                rows.c.outcome == Outcome.PENDING,
+                rows.c.path.in_(list(known)),
+            )
+        )
+        for path, number in pending:
+            if path in known and number > known[path].number:
+                del known[path]
+        return known
 
     def written(
         self, target: str, leave_out: int, env: str, paths: Sequence[str]
@@ -400,7 +427,7 @@ class LedgerReader:
         return self._stored(target, leave_out, env, paths, _WRITES)
 
     def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
-        """Return the paths at which uploads stored files of a merchant's environment, each with its local file, sorted."""
+        """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
         query = (
             sa.select(rows.c.path, rows.c.file)
             .distinct()
@@ -409,7 +436,7 @@ class LedgerReader:
                 envs.c.env == env,
                 envs.c.appid == appid,
                 rows.c.run.in_([run.number for run in some]),
-                rows.c.outcome.in_([Outcome.UPLOADED, Outcome.UNCHANGED]),
+                rows.c.outcome == Outcome.UPLOADED,
             )
             .order_by(rows.c.path)
         )
@@ -430,6 +457,7 @@ class LedgerReader:
                 sa.func.coalesce(rows.c.cache_control, ""),
                 rows.c.file,
                 sa.func.coalesce(rows.c.etag, ""),
+                runs.c.number,
             )
             .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
             .join(runs, runs.c.number == rows.c.run)
@@ -446,7 +474,8 @@ class LedgerReader:
         found: dict[str, list[EarlierUpload]] = {}
         for path, outcome, run_id, md5, *more in self._read(query):
             certain = md5 if outcome in _CERTAIN else ""
-            found.setdefault(path, []).append(EarlierUpload(run_id, certain, *more))
+            sent = outcome != Outcome.UNCHANGED
+            found.setdefault(path, []).append(EarlierUpload(*(run_id, certain, *more[:-1], sent, more[-1])))
         return found
 
     def rows(

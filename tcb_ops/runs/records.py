@@ -129,6 +129,10 @@ class EarlierUpload:
     file: str = ""
     etag: str = ""
     """The strong ETag of the URL that it was sent from."""
+    sent: bool = True
+    """False where the run found it unchanged."""
+    number: int = 0
+    """The run's, which grows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -380,6 +380,10 @@ class StoredCalls(Calls):
             return ""
         if file is None or file.status:
             return self._file_refused(task, task.row, file)
+        return await self._etag_there(task, file)
+
+    async def _etag_there(self, task: Task, file: FileStatus) -> str | RowEnd | FailedAttempt:
+        """Return the ETag of a file that was located, empty where it is gone after all."""
         etag = await self._etag(task, self._end(task, Outcome.FAILED), file.url, past_caches=True)
         if isinstance(etag, RowEnd) and etag.outcome is Outcome.ABSENT:
             return ""
@@ -399,8 +403,7 @@ class StoredCalls(Calls):
 
     async def _before_store(self, task: Task, link: Link) -> RowEnd | FailedAttempt | None:
         """Look at what is at the path, and save it; None where the upload may go on."""
-        if await self._saved(task.row) is not None:
-            return None  # before an earlier session was killed: what is there now may be its upload
+        saved = await self._saved(task.row)
         ids = {task.row.line: f"{prefix_of(link.file_id, task.row.env)}/{task.row.path}"}
         located = await self._ask_files(task, ids, self.wechat.locate)
         if isinstance(located, FailedAttempt):
@@ -409,11 +412,36 @@ class StoredCalls(Calls):
         there = file is not None and not file.status
         if file is None or file.status not in {0, NOT_THERE}:
             return self._file_refused(task, task.row, file)
+        if saved is not None:
+            again = await self._since_saved(task, file if there else None, saved)
+            if not isinstance(again, bool):
+                return again
+            if not again:
+                return None
         if there and self.if_exists != "overwrite":
             return await self._exists(task, file)
         if self.backup is None:
             return None
         return await self._save(task, file.url if there else None)
+
+    async def _since_saved(
+        self, task: Task, file: FileStatus | None, saved: SavedFile
+    ) -> bool | RowEnd | FailedAttempt:
+        """Return whether a path that was saved before has to be looked at again: not if its file is the saved one, or ours.
+
+        It was saved in a session that was killed, or by a row that a retry repeats. Somebody else may have changed it since.
+        """
+        now = await self._etag_there(task, file) if file is not None else ""
+        if not isinstance(now, str):
+            return now
+        if now == saved.md5:
+            return bool(now) and self.if_exists != OVERWRITE
+        try:
+            return now != await self._hash(task.row)
+        except (FileChangedError, FileUnreadableError) as error:
+            return self._unusable(task, error)
+        except TransportError as error:
+            return self._no_answer(task, error, "store")
 
     async def _exists(self, task: Task, file: FileStatus) -> RowEnd | FailedAttempt:
         """End a row whose path is taken: as unchanged where the bytes are the same, or existing files are to be kept."""

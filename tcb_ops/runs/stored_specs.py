@@ -142,7 +142,7 @@ def foreign_rows(ledger: Ledger, spec: RunSpec, target: str) -> tuple[int, list[
     """Count the rows whose files no run of the ledger wrote; return the first of them."""
     count, first = 0, list[Row]()
     for row, written in known_files(ledger, spec.rows(), target):
-        if not row.invalid and not any(one.md5 for one in written):
+        if not row.invalid and not (written and written[-1].md5):
             count += 1
             first += [row] if len(first) < _LISTED else []
     return count, first

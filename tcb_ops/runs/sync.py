@@ -92,7 +92,7 @@ def plan_sync(
     name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
     dest = folder / f"{name}.csv"
     with _replacing(dest) as part:
-        write_list(scanned, targets, template, part, root)
+        write_list(scanned, targets, template, part, root, versions=True)
     batch = read_paths(dest, merchants, root)
     found = iter(()) if ledger is None else _gone(ledger, target, dest.name, scanned, targets, template)
     return SyncPlan(scanned, batch, _written(folder / f"{name}.gone.csv", found, merchants))
@@ -151,7 +151,8 @@ def _gone(
             if path not in paths and not os.path.lexists(scanned.folder / file)
         )
         for row, written in known_files(ledger, missing, target):
-            if written and written[-1].md5 and written[-1].run in ours:
+            sent = [one for one in written if one.sent]
+            if sent and sent[-1].md5 and sent[-1].run in ours:
                 yield row
 
 

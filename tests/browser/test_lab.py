@@ -32,7 +32,9 @@ STAYS = """() => {
   return !!header && Math.abs(header.getBoundingClientRect().top - page.getBoundingClientRect().top) < 3;
 }"""
 """Again and again, because JupyterLab may still be about to scroll to the last cell that was run."""
-EXPORTED = "() => document.querySelector('.op-panel .op-export-status')?.innerText.includes('was exported to')"
+EXPORTED = (
+    "() => document.querySelector('.op-panel .op-export-status')?.innerText.includes('was exported to')"
+)
 HEAD = "words => document.querySelector('.op-panel .op-head')?.innerText.includes(words)"
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
 FOCUSED = "name => document.activeElement.closest('.' + name)"

@@ -145,6 +145,70 @@ def test_an_interrupted_sync_is_resumed_by_the_same_command(
     assert len(desk("runs", "--json").json["runs"]) == 1
 
 
+@pytest.mark.kill
+def test_a_folder_that_changed_after_an_interruption_is_sent_as_it_is_now(
+    open_desk: OpenDesk, until: Callable[..., None], photos: Path
+) -> None:
+    desk = open_desk(faults=[Fault(delay=0.05)])
+    for n in range(20):
+        (photos / f"{n}.txt").write_text(str(n), encoding="utf-8")
+    words = ("sync", "photos", "--to", "all-envs", "--concurrency", "4", "--json", "--no-pdf", *PACE)
+    with desk.process(*words) as process:
+        until(lambda: desk.shop.sim.stats["stored"] >= 20)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    desk.shop.sim.play([])
+    for file in photos.glob("*.txt"):
+        file.write_text(f"changed {file.name}", encoding="utf-8")
+    assert desk(*words).code == 0
+    held = stored(desk)
+    for (_env, path), found in held.items():
+        assert found == md5((photos / path).read_bytes())
+    assert len(held) == 66
+
+
+def test_what_another_list_uploaded_is_not_deleted(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    (desk.folder / "other.csv").write_text(
+        "env,path,file\ntea-1a2b3c,banner.svg,banner.svg\n", encoding="utf-8"
+    )
+    assert desk("upload", "other.csv", "--root", "photos", "--no-pdf", *PACE).code == 0
+    assert sync(desk)["counts"] == {"uploaded": 5, "unchanged": 1}
+    (photos / "banner.svg").unlink()
+    found = sync(desk, "--delete")
+    assert isinstance(found["gone"], dict)
+    assert found["gone"]["counts"] == {"deleted": 2}
+    assert ("tea-1a2b3c", "banner.svg") in stored(desk)
+
+
+@pytest.mark.kill
+def test_a_killed_deletion_is_not_resumed_over_files_that_are_back(
+    open_desk: OpenDesk, until: Callable[..., None], photos: Path
+) -> None:
+    desk = open_desk()
+    for n in range(300):
+        (photos / f"{n}.txt").write_text(str(n), encoding="utf-8")
+    sync(desk)
+    texts = {file.name: file.read_bytes() for file in photos.glob("*.txt")}
+    for name in texts:
+        (photos / name).unlink()
+    desk.shop.sim.play([Fault(step="delete", delay=0.3)])
+    words = ("sync", "photos", "--to", "all-envs", "--delete", "--concurrency", "1", "--no-pdf", *PACE)
+    with desk.process(*words) as process:
+        until(lambda: len(desk.shop.sim.objects) < 906)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    desk.shop.sim.play([])
+    for name, data in texts.items():
+        (photos / name).write_bytes(data)
+    sync(desk)
+    assert len(stored(desk)) == 906
+    for name in texts:
+        (photos / name).unlink()
+    assert desk(*words).code == 0
+    assert len(stored(desk)) == 6
+
+
 def test_a_rehearsal_shows_what_would_be_sent_and_deleted(open_desk: OpenDesk, photos: Path) -> None:
     desk = open_desk()
     sync(desk)

@@ -348,6 +348,15 @@ def test_files_that_the_ledger_did_not_write_need_foreign(open_shop: OpenShop, w
     assert whole(delete(shop, batch, foreign=True), 2) == {"deleted": 2}
 
 
+def test_a_file_that_came_after_our_deletion_is_foreign(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=2))
+    delete(shop, upload(shop))
+    shop.sim.put(TEA.env, "banner/0.png", b"a colleague's")
+    with pytest.raises(UsageError, match="2 files were not uploaded by a run of this ledger"):
+        delete(shop, shop.read())
+    assert len(stored(shop)) == 1
+
+
 def test_files_of_another_environment_are_refused(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.DELETE, env=BOOKS.env, errcode=-601012)])
     upload(shop)
@@ -445,6 +454,26 @@ def test_a_backup_folder_that_is_gone_deletes_nothing(
     (tmp_path / "backup" / run.id / "0000003.json").write_text("damaged", encoding="utf-8")
     assert whole(undo(shop), 3) == {"not_undoable": 3}
     assert len(stored(shop)) == 3
+
+
+@pytest.mark.parametrize("if_exists", ["overwrite", "skip"])
+def test_a_retry_saves_what_somebody_else_put_there_meanwhile(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path, if_exists: Any
+) -> None:
+    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)])
+    if if_exists == "overwrite":
+        shop.sim.put(TEA.env, "banner/0.png", b"before")
+    run = upload(shop, backup=tmp_path / "backup", if_exists=if_exists)
+    assert whole(run, 2) == {"failed": 2}
+    shop.sim.play([])
+    shop.sim.put(TEA.env, "banner/0.png", b"a colleague's")
+    retried = tcb.retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
+    if if_exists == "skip":
+        assert whole(retried, 2) == {"unchanged": 1, "uploaded": 1}
+    else:
+        assert whole(retried, 2) == {"uploaded": 2}
+        assert undo(shop, run.id).counts == {"restored": 1, "deleted": 1}
+    assert stored(shop)[TEA.env, "banner/0.png"] == b"a colleague's"
 
 
 @pytest.mark.parametrize("full", [True, False], ids=["no folder", "a file"])
