@@ -19,6 +19,7 @@ An invalid value raises ArgumentError or SettingsError, both UsageErrors: nothin
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -606,13 +607,16 @@ def plan_sync(
             _("{folder} is not a folder.", folder=folder),
             _("`tcb-ops list` makes a list of a single file; upload that list."),
         )
+    ledger = _ledger(settings)
+    backups = () if ledger is None else (str(run.settings.get("backup", "")) for run in ledger.runs())
+    own |= {os.path.realpath(Path(one).parent) for one in backups if one}
     return plan_lists(
         scan(source, include=include, exclude=exclude, own=own),
         select_targets(known, to),
         PathTemplate(path, ""),
         known,
         Path(settings.reports),
-        ledger=_ledger(settings),
+        ledger=ledger,
         target=settings.run_target,
     )
 

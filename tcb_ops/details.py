@@ -47,6 +47,7 @@ class DetailCode(StrEnum):
     DOWNLOAD_STATUS = "download_status"
     FILE_LEFT_OUT = "file_left_out"
     NO_BACKUP = "no_backup"
+    WRITTEN_SINCE = "written_since"
     # why there is no token
     TOKEN_TOO_LONG = "token_too_long"  # noqa: S105
     NO_ACCESS_TOKEN = "no_access_token"  # noqa: S105
@@ -332,6 +333,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.BACKUP_DAMAGED: _("{file} is not a record of a backup."),
     DetailCode.DOWNLOAD_STATUS: _("The store returned HTTP {status} for the download link."),
     DetailCode.FILE_LEFT_OUT: _("The platform's response does not mention this file; trying again may help."),
+    DetailCode.WRITTEN_SINCE: _("Run {run} has uploaded to this path, or deleted its file, since."),
     DetailCode.NO_BACKUP: _("Run {run} had uploaded the earlier version, and there is no backup of it."),
     DetailCode.TOKEN_TOO_LONG: _("an access_token longer than {longest_token} characters"),
     DetailCode.NO_ACCESS_TOKEN: _("content without an access_token"),

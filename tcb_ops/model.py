@@ -323,8 +323,12 @@ class SourceFile:
     """Its strong ETag with quotes; empty without one."""
 
 
-_SOURCE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-"""The beginning of a URL. A drive letter (`C://a.png`) is none."""
+_SOURCE = re.compile(
+    r"\W*[A-Za-z][A-Za-z0-9+.-]+\s*[:：]\s*[/\\]{2}|(?i:\W*(?:https?|cos|oss|s3)\s*[:：]\s*[/\\])|.*\?(?:\S*=|•••$)",
+    re.DOTALL,
+)
+"""The beginning of a URL, also of a mistyped one, or anything with a query: it may hold a signature. A drive letter
+(`C://a.png`) is none."""
 
 
 def is_source(file: str) -> bool:

@@ -254,9 +254,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line and return the exit code. Exceptions are printed as messages."""
     if completion.VARIABLE in os.environ:
         return completion.answer(cli)
-    os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
-    translate_click(lang)
+    lang = Lang.EN
     try:
+        os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
+        translate_click(lang)
         result = translated(cli).main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
     except TcbOpsError as error:
         _print_error(error.text, lang)

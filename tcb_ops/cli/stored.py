@@ -262,6 +262,12 @@ def sync(
             return _rehearse(console, plan, settings, limits, common, deletes=deletes)
         facts = facts_line(plan.batch)
         steps.confirm_live(console, Kind.UPLOAD, scope_of_list(plan.batch), facts, settings, yes=yes)
+        if deletes and plan.loses_most and not yes:
+            raise UsageError(
+                _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
+                _("Nothing was sent. To delete them all the same: --yes"),
+                options=["--yes"],
+            )
         if deletes and plan.gone is not None:
             doomed = _("To be deleted: {text}", text=scope_of_list(plan.gone).text)
             _ask(console, Kind.DELETE, scope_of_list(plan.gone), doomed, settings, yes=yes)
@@ -288,11 +294,11 @@ def sync(
             # A file that was renamed is not deleted before it is there under its new name.
             failed = {(one.env, one.appid) for one in run.tallies() if one.outcome not in SUCCESSES}
             gone = plan.gone_from(failed)
-            code = int(gone is None)
+            code = int(bool(failed))
             if gone is not None:
                 deleted = follow_run(console, api.start_delete(gone, **fresh), common)
                 deleted.export(report_folder(settings, None, deleted.id), pdf=False)
-                code = int(not SUCCESSES.issuperset(deleted.counts))
+                code |= not SUCCESSES.issuperset(deleted.counts)
                 ended = verdict(Kind.DELETE, deleted.overview().counts, finished=True)
                 text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
                 (console.info if common.json else console.print)(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -13,27 +14,39 @@ from tcb_ops.secrets import MASK
 
 SourceCheck: TypeAlias = Callable[[Sequence[Secret]], Mapping[Secret, SourceFile | UnusableFile]]
 """Looks at some URLs."""
+_CUT = re.compile(r"[?#]")
+_HOST = re.compile(r"\[[^\]]*\](:[0-9]*)?|[^:]*(:[0-9]*)?")
 _RUN = 12
 """Characters of a query that are replaced wherever else a row has them; a shorter one may be part of any word."""
 
 
 def split_source(url: str) -> tuple[str, str | None]:
-    """Return a URL as it may be shown, and its query; None without one.
+    """Return a URL as it may be shown, and its query or fragment; None without one.
 
-    ==============================  =============================  ==========
-    URL                             shown                          query
-    ==============================  =============================  ==========
-    https://a.com/b.png             https://a.com/b.png            None
-    https://a.com/b.png?sign=x      https://a.com/b.png?•••        sign=x
-    https://me:secret@a.com/b.png   https://•••@a.com/b.png        None
-    ==============================  =============================  ==========
+    =================================  =============================  ==========
+    URL                                shown                          query
+    =================================  =============================  ==========
+    https://a.com/b.png                https://a.com/b.png            None
+    https://a.com/b.png?sign=x         https://a.com/b.png?•••        sign=x
+    https://a.com/b.png#sign=x         https://a.com/b.png#•••        sign=x
+    https://me:secret@a.com/b.png      https://•••@a.com/b.png        None
+    https://me:sec/ret@a.com/b.png     https://•••@a.com/b.png        None
+    https://me:sec?ret@a.com/b.png     https://•••?•••                ret@a.com…
+    =================================  =============================  ==========
     """
-    base, asked, query = url.partition("?")
-    scheme, _slashes, rest = base.partition("://")
+    cut = _CUT.search(url)
+    base, query = (url[: cut.start()], url[cut.end() :]) if cut is not None else (url, None)
+    scheme, slashes, rest = base.partition("://")
+    if not slashes:
+        scheme, rest = "", base
     host, slash, path = rest.partition("/")
-    _user, at, host = host.rpartition("@")
-    shown = f"{scheme}://{MASK if at else ''}{at}{host}{slash}{path}"
-    return (f"{shown}?{MASK}", query) if asked else (shown, None)
+    if "@" in host:
+        rest = f"{MASK}@{host.rpartition('@')[2]}{slash}{path}"
+    elif slashes and not _HOST.fullmatch(host):  # what looks like a port is a password
+        _user, at, after = rest.rpartition("@")
+        rest = f"{MASK}@{after}" if at else MASK
+    shown = f"{scheme}{slashes}{rest}"
+    return (shown, None) if cut is None else (f"{shown}{cut[0]}{MASK}", query)
 
 
 def whole_source(shown: str, query: Secret | None) -> Secret:

@@ -85,6 +85,12 @@ def plan(
     and neither `new_run` nor `resume` is given, raises UsageError.
     """
     if resume:
+        if resume in _taken_back(ledger, settings):
+            raise UsageError(
+                _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=resume),
+                _("Upload its list again with --new-run."),
+                options=["--new-run"],
+            )
         return _resumed(ledger, _wanted(ledger.run(resume, settings.run_target), work, settings))
     if not new_run:
         _refuse_another_root(ledger, work, settings)
@@ -145,11 +151,18 @@ def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
     """Return the newest run of the same work that may be resumed."""
+    taken_back = _taken_back(ledger, settings)
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
-        if same_part and run.may_be_resumed(now):
+        if same_part and run.may_be_resumed(now) and run.id not in taken_back:
             return run
     return None
+
+
+def _taken_back(ledger: Ledger, settings: Settings) -> set[str]:
+    """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
+    changed = (run for run in ledger.runs(settings.run_target) if run.kind in {Kind.UNDO, Kind.DELETE})
+    return {one for run in changed for one in run.settings.get("of", ())}
 
 
 def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> None:

@@ -474,8 +474,8 @@ class LedgerReader:
         found: dict[str, list[EarlierUpload]] = {}
         for path, outcome, run_id, md5, *more in self._read(query):
             certain = md5 if outcome in _CERTAIN else ""
-            sent = outcome != Outcome.UNCHANGED
-            found.setdefault(path, []).append(EarlierUpload(*(run_id, certain, *more[:-1], sent, more[-1])))
+            end = Outcome(outcome)
+            found.setdefault(path, []).append(EarlierUpload(*(run_id, certain, *more[:-1], end, more[-1])))
         return found
 
     def rows(

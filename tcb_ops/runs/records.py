@@ -129,8 +129,8 @@ class EarlierUpload:
     file: str = ""
     etag: str = ""
     """The strong ETag of the URL that it was sent from."""
-    sent: bool = True
-    """False where the run found it unchanged."""
+    outcome: Outcome = Outcome.UPLOADED
+    """How its row ended: the file may also have been deleted, restored, or found unchanged."""
     number: int = 0
     """The run's, which grows."""
 

@@ -334,7 +334,7 @@ class StoredCalls(Calls):
             saved = await self._saved(row)
         except BackupError as error:
             return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
-        if row.file and saved is None:
+        if row.file and (saved is None or (saved.env, saved.path) != (row.env, row.path)):
             lost = detail(DetailCode.BACKUP_DAMAGED, file=row.file)
             return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, lost)
         before = saved.md5 if saved is not None and row.file else None
@@ -352,7 +352,7 @@ class StoredCalls(Calls):
             case UndoStep.DELETE:
                 return await self._take_away(task)
             case UndoStep.RESTORE:
-                return await self._bring_back(task)
+                return await self._bring_back(task, before or "")
 
     async def _take_away(self, task: Task) -> RowEnd | FailedAttempt:
         """Delete what an upload added."""
@@ -363,8 +363,15 @@ class StoredCalls(Calls):
             return replace(end, outcome=Outcome.DELETED) if end.outcome in _GONE else end
         return result.rest or self._file_left_out(task, task.row)
 
-    async def _bring_back(self, task: Task) -> RowEnd | FailedAttempt:
-        """Store what an upload overwrote."""
+    async def _bring_back(self, task: Task, before: str) -> RowEnd | FailedAttempt:
+        """Store what an upload overwrote; `before`: its MD5."""
+        try:
+            intact = await self._hash(task.row) == before
+        except (FileChangedError, FileUnreadableError) as error:
+            return self._unusable(task, error)
+        if not intact:
+            damaged = detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, damaged)
         sent = await self._link_and_store(task)
         if isinstance(sent, RowEnd) and sent.outcome is Outcome.UPLOADED:
             return replace(sent, outcome=Outcome.RESTORED)

@@ -16,8 +16,9 @@ from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
 from tcb_ops.model import Kind, Outcome, Row
-from tcb_ops.runs.backup import Backup, BackupError
+from tcb_ops.runs.backup import Backup, BackupError, SavedFile
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.locks import hold
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord
 
@@ -53,8 +54,9 @@ class UndoScope:
             if self.deleted
             else None,
             ngettext(
-                "{n:,} file cannot be undone: it replaced an earlier upload without a backup.",
-                "{n:,} files cannot be undone: they replaced earlier uploads without a backup.",
+                "{n:,} file cannot be undone: its earlier version is not in a backup, or another run has changed it since.",
+                "{n:,} files cannot be undone: their earlier versions are not in a backup, or other runs have changed them "
+                "since.",
                 self.not_undoable,
             )
             if self.not_undoable
@@ -76,9 +78,31 @@ def confirm_spec(
 
 
 def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str) -> RunSpec:
-    """Return the rows that a run has uploaded, its retries included. Raises UsageError where there are none."""
+    """Return the rows that a run has uploaded, its retries included, without paths that another run has written since.
+
+    Raises UsageError where there are none, or if a process works on the run.
+    """
     uploaded = frozenset({Outcome.UPLOADED})
-    return _of_run(ledger, subject, Kind.DELETE, uploaded, only, selection, {})
+    spec = _of_run(ledger, subject, Kind.DELETE, uploaded, only, selection, {})
+    of = frozenset(spec.options["of"])
+
+    def rows() -> Iterator[Row]:
+        for row, written in known_files(ledger, spec.rows(), subject.target):
+            if not _written_since(written, of):
+                yield row
+
+    left_out = sum(1 for _row in spec.rows()) - sum(1 for _row in rows())
+    if not left_out:
+        return spec
+    environments = environments_of_rows(rows(), _merchants_of(spec.environments))
+    text = ngettext(
+        "{n:,} file is left out: another run has uploaded to its path, or deleted it, since.",
+        "{n:,} files are left out: other runs have uploaded to their paths, or deleted them, since.",
+        left_out,
+    )
+    if not environments:
+        raise UsageError(text)
+    return replace(spec, rows=rows, environments=environments, warning=text)
 
 
 def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str) -> RunSpec:
@@ -94,9 +118,12 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
         ledger, subject, Kind.UNDO, uploaded, only, selection, {"backup": kept, "undoes": subject.id}
     )
 
+    undos = ledger.runs(subject.target)
+    again = frozenset(run.id for run in undos if run.settings.get("undoes") == subject.id)
+
     def rows() -> Iterator[Row]:
         for some in _in_chunks(spec.rows()):
-            yield from _undone(ledger, subject, some, backup, frozenset(spec.options["of"]))
+            yield from _undone(ledger, subject, some, backup, frozenset(spec.options["of"]), again)
 
     return replace(spec, rows=rows, root=backup.folder if backup is not None else None)
 
@@ -206,6 +233,9 @@ def _of_run(
     selection: str,
     options: Mapping[str, Any],
 ) -> RunSpec:
+    if subject.finished_at is None and kind is not Kind.CONFIRM:
+        with hold(ledger, subject.id):  # raises if a process works on it
+            pass
     retries = ledger.retries(subject)
     since = ledger.succeeded_since(subject) if retries else set[int]()
     wanted = None if only is None else {(merchant.env, merchant.appid) for merchant in only}
@@ -237,11 +267,19 @@ def _of_run(
 
 
 def _undone(
-    ledger: Ledger, subject: RunRecord, rows: Sequence[Row], backup: Backup | None, of: frozenset[str]
+    ledger: Ledger,
+    subject: RunRecord,
+    rows: Sequence[Row],
+    backup: Backup | None,
+    of: frozenset[str],
+    again: frozenset[str],
 ) -> Iterator[Row]:
-    """Give rows with what undoes them; `of`: the upload and its retries."""
+    """Give rows with what undoes them; `of`: the upload and its retries, `again`: earlier runs that undid it."""
     for row, written in known_files(ledger, rows, subject.target):
         bare = replace(row, file="", size=None, mtime_ns=None)
+        if since := _written_since(written, of | again):
+            yield replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since))
+            continue
         saved = None
         if backup is not None:
             try:
@@ -249,25 +287,12 @@ def _undone(
             except BackupError as error:
                 yield replace(bare, invalid=error.text)
                 continue
-            if saved is None:  # what was there before is not known: nothing is deleted
+            if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
                 lost = detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line)))
                 yield replace(bare, invalid=lost)
                 continue
-        if saved is not None and saved.md5:
-            data = backup.data(row.line) if backup is not None else Path()
-            try:
-                stat = data.stat()
-            except OSError:
-                yield replace(bare, file=data.name)  # ends as failed: the backup is damaged
-                continue
-            yield replace(
-                bare,
-                file=data.name,
-                size=stat.st_size,
-                mtime_ns=stat.st_mtime_ns,
-                content_type=saved.content_type,
-                cache_control=saved.cache_control,
-            )
+        if backup is not None and saved is not None and saved.md5:
+            yield _from_backup(bare, saved, backup.data(row.line))
             continue
         before: list[EarlierUpload] = []
         for one in written:
@@ -277,6 +302,41 @@ def _undone(
         if saved is None and before and before[-1].md5:
             bare = replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before[-1].run))
         yield bare
+
+
+def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
+    """Return a row that is restored from a file of the backup; without the file it ends as failed."""
+    try:
+        stat = data.stat()
+    except OSError:
+        return replace(row, file=data.name)
+    return replace(
+        row,
+        file=data.name,
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        content_type=saved.content_type,
+        cache_control=saved.cache_control,
+    )
+
+
+def _written_since(written: Sequence[EarlierUpload], of: frozenset[str]) -> str:
+    """Return the run that changed a path after those in `of`, empty if there is none; `written`: the oldest first.
+
+    ========================================  =======
+    the last change of the path               result
+    ========================================  =======
+    is of a run in `of`                       none
+    restored the file of a run in `of`        none
+    is any other                              its run
+    ========================================  =======
+    """
+    changes = [one for one in written if one.outcome is not Outcome.UNCHANGED]
+    ours = [one.md5 for one in changes if one.run in of and one.outcome is Outcome.UPLOADED]
+    if not changes or changes[-1].run in of:
+        return ""
+    last = changes[-1]
+    return "" if last.outcome is Outcome.RESTORED and last.md5 in ours[-1:] else last.run
 
 
 def _merchants_of(environments: Iterable[EnvRecord]) -> Mapping[tuple[str, str], EnvRecord]:

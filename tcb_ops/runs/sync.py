@@ -18,7 +18,7 @@ from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
 from tcb_ops.lists.local_files import content_type_of
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.model import Kind, Merchant, Row
+from tcb_ops.model import Kind, Merchant, Outcome, Row
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.stored_specs import known_files
@@ -57,11 +57,21 @@ class SyncPlan:
         return as_lines([head, *(f"  {row.env:{width}}  {sanitize(row.path)}" for row in first), *more])
 
     def gone_from(self, environments: Collection[tuple[str, str]]) -> Batch | None:
-        """Return the files of `gone` in other than these environments, given as (env, appid); None if there are none."""
-        if self.gone is None or not environments:
-            return self.gone
-        kept = (row for row in self.gone.rows() if (row.env, row.appid) not in environments)
+        """Return the files of `gone` that are still gone, in other than these environments, given as (env, appid)."""
+        if self.gone is None:
+            return None
+        kept = (
+            row
+            for row in self.gone.rows()
+            if (row.env, row.appid) not in environments
+            and not os.path.lexists(self.scanned.folder / row.file)
+        )
         return _written(self.gone.source, kept, self.gone.merchants)
+
+    @property
+    def loses_most(self) -> bool:
+        """Whether more files are gone than are left, as if it were another folder."""
+        return self.gone is not None and self.gone.count > self.batch.count
 
     def changed(self, ledger: Ledger | None, target: str) -> Batch | None:
         """Return the rows that differ from what the ledger last knows at their paths; None if all are the same."""
@@ -151,7 +161,7 @@ def _gone(
             if path not in paths and not os.path.lexists(scanned.folder / file)
         )
         for row, written in known_files(ledger, missing, target):
-            sent = [one for one in written if one.sent]
+            sent = [one for one in written if one.outcome is not Outcome.UNCHANGED]
             if sent and sent[-1].md5 and sent[-1].run in ours:
                 yield row
 

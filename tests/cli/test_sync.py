@@ -193,7 +193,18 @@ def test_a_killed_deletion_is_not_resumed_over_files_that_are_back(
     for name in texts:
         (photos / name).unlink()
     desk.shop.sim.play([Fault(step="delete", delay=0.3)])
-    words = ("sync", "photos", "--to", "all-envs", "--delete", "--concurrency", "1", "--no-pdf", *PACE)
+    words = (
+        "sync",
+        "photos",
+        "--to",
+        "all-envs",
+        "--delete",
+        "--yes",
+        "--concurrency",
+        "1",
+        "--no-pdf",
+        *PACE,
+    )
     with desk.process(*words) as process:
         until(lambda: len(desk.shop.sim.objects) < 906)
         process.send_signal(signal.SIGKILL)
@@ -274,6 +285,30 @@ def test_a_sync_that_cannot_be_meant_sends_nothing(
     assert said.code == 2
     assert message in said.err
     assert len(stored(desk)) == 6
+
+
+def test_another_folder_at_the_same_place_deletes_nothing_without_yes(
+    open_desk: OpenDesk, photos: Path
+) -> None:
+    desk = open_desk()
+    sync(desk)
+    photos.rename(photos.with_name("old"))
+    photos.mkdir()
+    (photos / "stray.txt").write_text("stray", encoding="utf-8")
+    said = desk("sync", "photos", "--to", "all-envs", "--delete", *PACE)
+    assert said.code == 2
+    assert "More files are gone from photos than are left." in said.err
+    assert len(stored(desk)) == 6
+    found = sync(desk, "--delete", "--yes")
+    assert isinstance(found["gone"], dict)
+    assert found["gone"]["counts"] == {"deleted": 6}
+
+
+def test_a_backup_is_never_sent(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    desk.shop.sim.put("tea-1a2b3c", "banner/0.png", b"private")
+    desk.upload("--backup", "photos/backup")
+    assert sync(desk)["counts"] == {"uploaded": 6}
 
 
 def test_a_file_or_a_missing_folder_is_refused(open_desk: OpenDesk, photos: Path) -> None:

@@ -33,6 +33,15 @@ SIGNED = "https://a.com/b.png?sign=0123456789abcdef"
         ("D:/素材/a.png", False),
         ("a/b.png", False),
         ("//nas/a.png", False),
+        ("what?.png", False),
+        ("https:/a.com/b.png", True),
+        ("https：//a.com/b.png", True),
+        ("<https://a.com/b.png>", True),
+        ('=HYPERLINK("https://a.com/b?sign=x")', True),
+        ("https:\\\\a.com\\b.png", True),
+        ("//a.com/b.png?sign=x", True),
+        ("a.com/b.png?sign=x", True),
+        ("a.com/b.png?•••", True),
     ],
 )
 def test_what_is_a_url(file: str, is_url: bool) -> None:
@@ -56,6 +65,10 @@ def test_a_url_is_taken_apart_and_put_together(url: str, shown: str, query: str 
 
 def test_a_password_in_a_url_is_never_kept() -> None:
     assert split_source("https://me:pass@a.com/b@c.png?x=1") == ("https://•••@a.com/b@c.png?•••", "x=1")
+    assert split_source("https://me:pa/ss@a.com/c.png") == ("https://•••@a.com/c.png", None)
+    assert split_source("https://me:pa?ss@a.com/c.png") == ("https://•••?•••", "ss@a.com/c.png")
+    assert split_source("https://a.com:443/b@c.png#x=1") == ("https://a.com:443/b@c.png#•••", "x=1")
+    assert split_source("https://[::1]:80/b@c.png") == ("https://[::1]:80/b@c.png", None)
 
 
 def test_the_row_keeps_no_query_wherever_the_list_repeats_it() -> None:

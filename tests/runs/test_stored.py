@@ -14,7 +14,7 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole, many, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.stored_calls import UndoStep, confirm_outcome, undo_step
@@ -355,6 +355,47 @@ def test_a_file_that_came_after_our_deletion_is_foreign(open_shop: OpenShop) -> 
     with pytest.raises(UsageError, match="2 files were not uploaded by a run of this ledger"):
         delete(shop, shop.read())
     assert len(stored(shop)) == 1
+
+
+def test_what_a_later_run_uploaded_is_neither_deleted_nor_undone(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=2))
+    first = upload(shop)
+    write_csv(shop.folder / "other.csv", ("env", "path", "file"), [(TEA.env, "banner/0.png", "0.bin")])
+    later = tcb.read_paths(shop.folder / "other.csv", shop.merchants, shop.folder / "files")
+    tcb.upload(later, settings=shop.settings, limits=QUICK)
+    assert undo(shop, first.id).counts == {"not_undoable": 1, "deleted": 1}
+    assert list(stored(shop)) == [(TEA.env, "banner/0.png")]
+    with pytest.raises(UsageError, match="2 files are left out: other runs have uploaded to their paths"):
+        delete(shop, first.id)
+    assert len(stored(shop)) == 1
+
+
+def test_an_upload_that_was_undone_is_not_resumed(open_shop: OpenShop, whole: Whole) -> None:
+    shop = open_shop(many(TEA, rows=20), [Fault(delay=0.1)])
+    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=RunLimits(concurrency=1))
+    for progress in handle.watch():
+        if progress.done >= 3:
+            with pytest.raises(UsageError, match="is being worked on by"):
+                undo(shop, handle.id)
+            handle.cancel()
+    with pytest.raises(InterruptedRunError):
+        handle.wait()
+    shop.sim.play([])
+    assert undo(shop, handle.id).succeeded
+    assert stored(shop) == {}
+    with pytest.raises(UsageError, match="it was undone, or its files were deleted"):
+        upload(shop, resume=handle.id)
+    assert whole(upload(shop), 20) == {"uploaded": 20}
+
+
+def test_a_damaged_backup_is_not_restored(open_shop: OpenShop, tmp_path: Path) -> None:
+    shop = open_shop(many(TEA, rows=2))
+    shop.sim.put(TEA.env, "banner/0.png", b"before")
+    run = upload(shop, backup=tmp_path / "backup")
+    (data,) = (tmp_path / "backup" / run.id).glob("*.data")
+    data.write_bytes(b"broken")
+    assert undo(shop).counts == {"failed": 1, "deleted": 1}
+    assert b"broken" not in stored(shop).values()
 
 
 def test_files_of_another_environment_are_refused(open_shop: OpenShop, whole: Whole) -> None:
