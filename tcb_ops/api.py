@@ -608,7 +608,9 @@ def plan_sync(
             _("`tcb-ops list` makes a list of a single file; upload that list."),
         )
     ledger = _ledger(settings)
-    backups = () if ledger is None else (str(run.settings.get("backup", "")) for run in ledger.runs())
+    backups = (
+        () if ledger is None else (str(run.settings.get("backup", "")) for run in ledger.runs(damaged=[]))
+    )
     own |= {os.path.realpath(Path(one).parent) for one in backups if one}
     return plan_lists(
         scan(source, include=include, exclude=exclude, own=own),

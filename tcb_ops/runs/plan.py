@@ -161,7 +161,8 @@ def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) ->
 
 def _taken_back(ledger: Ledger, settings: Settings) -> set[str]:
     """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
-    changed = (run for run in ledger.runs(settings.run_target) if run.kind in {Kind.UNDO, Kind.DELETE})
+    runs = ledger.runs(settings.run_target, damaged=[])  # damage of another run keeps nobody from this one
+    changed = (run for run in runs if run.kind in {Kind.UNDO, Kind.DELETE})
     return {one for run in changed for one in run.settings.get("of", ())}
 
 
