@@ -2,15 +2,13 @@
 
 import os
 
-from tcb_ops.signals import end_at_once
-
-INTERRUPTED = "tcb-ops: Interrupted; nothing was started. 已中断；尚未开始。\n"
+from tcb_ops.signals import NOTHING_STARTED, end_at_once
 
 
 def main() -> None:
     """Run a command line and exit."""
     completes = "_TCB_OPS_COMPLETE" in os.environ  # a message would appear in the line being typed
-    end_at_once(message=b"" if completes else INTERRUPTED.encode())
+    end_at_once(message=b"" if completes else NOTHING_STARTED)
     from tcb_ops.cli.main import main as run
 
     run()

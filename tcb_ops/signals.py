@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+NOTHING_STARTED = "tcb-ops: Interrupted; nothing was started. 已中断；尚未开始。\n".encode()
+"""Written by a command that a signal ends while it starts."""
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 if hasattr(signal, "SIGHUP"):
     _CODES[signal.SIGHUP] = 143

@@ -239,12 +239,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="tcb_ops")
-    code = 130
+    code, started = 130, False
     try:
         signals.end_tidily()
+        started = True
         code = run(sys.argv[1:] if arguments is None else arguments)
-    except KeyboardInterrupt:  # while an error is printed, or on a second Ctrl-C
+    except KeyboardInterrupt:  # before it starts, while an error is printed, or on a second Ctrl-C
         code = signals.asked() or code
+        if not started:
+            os.write(2, signals.NOTHING_STARTED)
     finally:
         signals.end_at_once(code or 130)
     sys.exit(code)
