@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.formatting import trim
@@ -283,8 +283,8 @@ def read_files(
 ) -> dict[str, FileStatus] | InvalidResponse:
     """Return the results of the requested files, by file_id.
 
-    Files that the response omits or contradicts itself about are missing from the result; other files are ignored. A
-    response without any of the requested files is invalid.
+    Files that the response omits or contradicts itself about, or whose URL leads to another file, are missing from the
+    result; other files are ignored. A response without any of the requested files is invalid.
     """
     wanted, found, ambiguous = set(file_ids), dict[str, FileStatus](), set[str]()
     for entry in _objects(payload.get(field)) or ():
@@ -297,6 +297,8 @@ def read_files(
             redact(_text(entry.get("errmsg"))[:LONGEST_TEXT], (token,))[:_LONGEST_ERRMSG],
             Secret(_text(entry.get("download_url"))),
         )
+        if (url := one.url.reveal()) and not _leads_to(url, file_id):
+            ambiguous.add(file_id)
         if file_id in found and found[file_id] != one:
             ambiguous.add(file_id)
         found[file_id] = one
@@ -305,6 +307,14 @@ def read_files(
         why = detail(DetailCode.PLATFORM_FILES, field=field)
         return InvalidResponse(200, why, retryable=True)
     return clear
+
+
+def _leads_to(url: str, file_id: str) -> bool:
+    """Return whether a download URL is that of a file (`cloud://env.bucket/key`): its path is the key, or bucket and key."""
+    path = unquote_to_bytes(url.partition("://")[2].partition("/")[2].partition("?")[0])
+    place, _slash, key = file_id.partition("://")[2].partition("/")
+    bucket = place.partition(".")[2]
+    return path in {one.encode() for name in (key, unquote(key)) for one in (name, f"{bucket}/{name}")}
 
 
 def read_bucket(payload: dict[str, Any]) -> BucketPage | InvalidResponse:

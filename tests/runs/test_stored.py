@@ -186,6 +186,20 @@ def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(
     assert whole(again, 2) == {"present": 2}
 
 
+def test_a_link_to_another_file_is_not_followed(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
+    shop = open_shop([(TEA.env, "图 1+.png"), (TEA.env, "b.png")])
+    upload(shop)
+    assert whole(confirm(shop, content=True), 2) == {"present": 2}
+
+    def exchanged(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        urls = [file["download_url"] for file in files]
+        return [{**file, "download_url": url} for file, url in zip(files, reversed(urls), strict=True)]
+
+    shop.sim.answer_files(exchanged)
+    assert whole(confirm(shop, content=True, new_run=True), 2) == {"unknown": 2}
+    assert whole(upload(shop, new_run=True), 2) == {"uploaded": 2}
+
+
 def test_a_call_that_is_too_large_is_halved(open_shop: OpenShop, whole: Whole) -> None:
     shop = open_shop(many(TEA, rows=60))
     upload(shop)
