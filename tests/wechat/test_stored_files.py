@@ -112,12 +112,25 @@ def test_of_an_answer_only_what_is_clear_counts():
         "file_list": [
             {"fileid": "b", "status": -503003, "errmsg": "STORAGE\x1b[31m"},
             {"fileid": "stranger", "status": 0},
-            {"fileid": "a", "status": 0, "errmsg": "ok", "download_url": "https://x/y"},
+            {
+                "fileid": "cloud://e.bucket/y",
+                "status": 0,
+                "errmsg": "ok",
+                "download_url": "https://x/y?sign=1",
+            },
+            {
+                "fileid": "cloud://e.bucket/z",
+                "status": 0,
+                "errmsg": "ok",
+                "download_url": "https://x/y?sign=1",
+            },
             {"fileid": "c", "status": 0},
             {"fileid": "c", "status": -503003},
         ]
     }
-    assert read_files(result, "file_list", ["a", "b", "c", "d"], TOKEN) == {
-        "a": FileStatus("a", 0, "ok", Secret("https://x/y")),
+    assert read_files(
+        result, "file_list", ["cloud://e.bucket/y", "cloud://e.bucket/z", "b", "c", "d"], TOKEN
+    ) == {
+        "cloud://e.bucket/y": FileStatus("cloud://e.bucket/y", 0, "ok", Secret("https://x/y?sign=1")),
         "b": FileStatus("b", -503003, "STORAGE [31m", Secret("")),
     }
