@@ -15,7 +15,7 @@ from tcb_ops.i18n import Lang, _, as_facts, as_list, as_sentences, ngettext, pge
 NEEDED, KEPT = extracted(), translated()
 HAN = re.compile("[\u4e00-\u9fff]")
 WITH_CHINESE = {
-    "__main__.py",  # before anything is imported
+    "signals.py",  # before anything is imported
     "cli/console.py",  # a character to try
     "formatting.py",  # characters that take two columns, quotation marks
     "i18n.py",  # a character to try

@@ -284,10 +284,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _interrupted(code: int, lang: Lang) -> int:
-    from tcb_ops.runs.loop import wind_up
-
+    loop = sys.modules.get("tcb_ops.runs.loop")
+    wind_up = getattr(loop, "wind_up", None)  # None if the signal came before, or while, it was imported
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
-        wind_up()
+        if wind_up is not None:
+            wind_up()
     _print_error(_("Interrupted; nothing was left half done."), lang)
     return code
 
