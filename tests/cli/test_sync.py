@@ -56,6 +56,17 @@ def sync(desk: PanelContext, *words: str, to: Iterable[str] = ("all-envs",)) -> 
     return said.json
 
 
+def kill(
+    desk: PanelContext, words: Iterable[str], until: Callable[..., None], when: Callable[[], bool]
+) -> None:
+    """Kill a command as soon as `when` holds; the simulator works without faults from then on."""
+    with desk.process(*words) as process:
+        until(when)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    desk.shop.sim.play([])
+
+
 def test_only_what_is_new_or_changed_is_sent(open_desk: OpenDesk, photos: Path) -> None:
     desk = open_desk()
     assert sync(desk)["counts"] == {"uploaded": 6}
@@ -134,11 +145,7 @@ def test_an_interrupted_sync_is_resumed_by_the_same_command(
     for n in range(40):
         (photos / f"{n}.txt").write_text(str(n), encoding="utf-8")
     words = ("sync", "photos", "--to", "all-envs", "--concurrency", "4", "--json", "--no-pdf", *PACE)
-    with desk.process(*words) as process:
-        until(lambda: desk.shop.sim.stats["stored"] >= 20)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-    desk.shop.sim.play([])
+    kill(desk, words, until, lambda: desk.shop.sim.stats["stored"] >= 20)
     found = desk(*words).json
     assert found["counts"] == {"uploaded": 126}
     assert desk.shop.sim.stats["stored"] <= 126 + 8
@@ -153,11 +160,7 @@ def test_a_folder_that_changed_after_an_interruption_is_sent_as_it_is_now(
     for n in range(20):
         (photos / f"{n}.txt").write_text(str(n), encoding="utf-8")
     words = ("sync", "photos", "--to", "all-envs", "--concurrency", "4", "--json", "--no-pdf", *PACE)
-    with desk.process(*words) as process:
-        until(lambda: desk.shop.sim.stats["stored"] >= 20)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-    desk.shop.sim.play([])
+    kill(desk, words, until, lambda: desk.shop.sim.stats["stored"] >= 20)
     for file in photos.glob("*.txt"):
         file.write_text(f"changed {file.name}", encoding="utf-8")
     assert desk(*words).code == 0
@@ -205,11 +208,7 @@ def test_a_killed_deletion_is_not_resumed_over_files_that_are_back(
         "--no-pdf",
         *PACE,
     )
-    with desk.process(*words) as process:
-        until(lambda: len(desk.shop.sim.objects) < 906)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-    desk.shop.sim.play([])
+    kill(desk, words, until, lambda: len(desk.shop.sim.objects) < 906)
     for name, data in texts.items():
         (photos / name).write_bytes(data)
     sync(desk)
