@@ -423,6 +423,8 @@ def _is_text(name: str) -> bool:
 def _bad_paths(files: Sequence[str], paths: Sequence[str]) -> list[Problem]:
     problems = []
     for file, path in zip(files, paths, strict=True):
+        if not _is_text(path):  # reported with the file's name
+            continue
         if (wrong := path_problem(trim(path))) is None and trim(path) == path:
             continue
         message, fix = wrong or (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -308,6 +309,16 @@ def test_a_backup_is_never_sent(open_desk: OpenDesk, photos: Path) -> None:
     desk.shop.sim.put("tea-1a2b3c", "banner/0.png", b"private")
     desk.upload("--backup", "photos/backup")
     assert sync(desk)["counts"] == {"uploaded": 6}
+
+
+def test_a_name_that_is_no_text_is_a_problem_of_the_folder(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    (photos / os.fsdecode(b"bad\xff.txt")).write_text("x", encoding="utf-8")
+    said = desk.in_process("sync", "photos", "--to", "all-envs")
+    assert said.code == 2
+    assert "bad" in said.err
+    assert "cannot be written in a list" in said.err
+    assert stored(desk) == {}
 
 
 def test_a_file_or_a_missing_folder_is_refused(open_desk: OpenDesk, photos: Path) -> None:
