@@ -122,7 +122,7 @@ def _connected(address: str, stack: ExitStack) -> Client:
             )
         )
     try:
-        return stack.enter_context(Client(address, timeout=CONNECT_WITHIN, set_as_default=False))
+        client = Client(address, timeout=CONNECT_WITHIN, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
         raise UsageError(
             _(
@@ -133,6 +133,14 @@ def _connected(address: str, stack: ExitStack) -> Client:
                 why=type(error).__name__,
             )
         ) from None
+    stack.callback(_close, client)
+    return client
+
+
+def _close(client: Client) -> None:
+    """Close a client. One that is just connecting again raises an error of its own, which would hide why the run ended."""
+    with suppress(Exception):
+        client.close()
 
 
 def _refuse_unsuitable(client: Client, settings: Settings) -> None:
