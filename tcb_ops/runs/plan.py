@@ -151,10 +151,9 @@ def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
     """Return the newest run of the same work that may be resumed."""
-    taken_back = _taken_back(ledger, settings)
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
-        if same_part and run.may_be_resumed(now) and run.id not in taken_back:
+        if same_part and run.may_be_resumed(now) and run.id not in _taken_back(ledger, settings):
             return run
     return None
 

@@ -154,7 +154,7 @@ def test_a_frozen_worker_is_fenced_and_its_merchants_continue_within_30_seconds(
     os.kill(pid(frozen), signal.SIGSTOP)
     began = time.monotonic()
     until(lambda: any(one[:1] == (frozen,) and len(one) > 1 for one in claims(settings, running)), 60)
-    assert time.monotonic() - began < 45  # 30 s, and a busy machine's delay
+    assert time.monotonic() - began < 30
     time.sleep(3)
     os.kill(pid(frozen), signal.SIGCONT)
     run = running.wait()
