@@ -245,6 +245,7 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
+    from tcb_ops.runs.backup import check_folder
     from tcb_ops.runs.plan import upload_spec
     from tcb_ops.runs.stored_calls import OVERWRITE, IfExists
 
@@ -253,6 +254,7 @@ def start_upload(
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:
         options["backup"] = str(_absolute(backup, "backup"))
+        check_folder(Path(options["backup"]))
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
     return _start(
@@ -556,7 +558,8 @@ def undo_scope(
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, run)
     subject = upload_of(run, settings)
-    return scope_of_undo(undo_spec(_ledger_with_runs(settings), subject, only, ""))
+    ledger = _ledger_with_runs(settings)
+    return scope_of_undo(ledger, undo_spec(ledger, subject, only, ""))
 
 
 def overwritten(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> int:

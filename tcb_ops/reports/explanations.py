@@ -244,7 +244,7 @@ _DONE = {
     Kind.AUDIT: _("healthy"),
     Kind.CONFIRM: _("the file is there"),
     Kind.DELETE: _("deleted or already gone"),
-    Kind.UNDO: _("as it was before the upload"),
+    Kind.UNDO: _("restored or deleted"),
 }
 
 

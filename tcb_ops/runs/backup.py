@@ -12,10 +12,12 @@ import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import TcbOpsError
+from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.i18n import _
 from tcb_ops.resources import system_reason
 
 
@@ -35,6 +37,19 @@ class BackupError(TcbOpsError):
     """The folder cannot be written to, or a record in it is damaged."""
 
 
+def check_folder(folder: Path) -> None:
+    """Make a folder for backups. Raises UsageError if it cannot be written, before anything is sent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            _("backups cannot be written to {folder}: {why}.", folder=folder, why=system_reason(error)),
+            options=["--backup"],
+        ) from None
+
+
 class Backup:
     """The backup of one run."""
 
@@ -48,6 +63,10 @@ class Backup:
     def record(self, line: int) -> Path:
         """Return where a row's record is."""
         return self.folder / f"{line:07d}.json"
+
+    def has(self, line: int) -> bool:
+        """Return whether there is a record for a row."""
+        return self.record(line).exists()
 
     def read(self, line: int) -> SavedFile | None:
         """Return what was saved for a row; None where nothing was. Raises BackupError."""

@@ -23,9 +23,10 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.backup import Backup, BackupError, Download, SavedFile
 from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Lane, Task
-from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 from tcb_ops.wechat.responses import (
     NOT_THERE,
     ApiError,
@@ -91,26 +92,31 @@ def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
     return Outcome.STALE if etag in older else Outcome.DIFFERENT
 
 
-def undo_step(now: str | None, ours: str, before: str | None) -> UndoStep:
+def undo_step(
+    now: str | None, ours: str, before: str | None, *, certain: bool = True, same_headers: bool = True
+) -> UndoStep:
     """Decide how an upload of a file is undone.
 
-    ================  ======================  ========
-    now               before the upload       step
-    ================  ======================  ========
-    what was there    a file                  nothing
-    ours              a file                  restore
-    anything else     a file                  conflict
-    missing           missing                 nothing
-    ours              missing                 delete
-    anything else     missing                 conflict
-    ================  ======================  ========
+    ==============================  ======================  ========
+    now                             before the upload       step
+    ==============================  ======================  ========
+    what was there                  a file                  nothing
+    the same, with other headers    a file                  restore
+    ours                            a file                  restore
+    anything else                   a file                  conflict
+    missing                         missing                 nothing
+    ours                            missing                 delete
+    anything else                   missing                 conflict
+    anything else, not certain      missing                 nothing
+    ==============================  ======================  ========
 
-    Each is an MD5; None if the file is missing. `ours` is what the upload put there.
+    Each is an MD5; None if the file is missing. `ours` is what the upload put there. `certain`: it did, or a backup says
+    what was there. `same_headers`: those of the upload are those from before.
     """
-    if now == before:
+    if now == before and (same_headers or now != ours):
         return UndoStep.NOTHING
     if now != ours or not ours:
-        return UndoStep.CONFLICT
+        return UndoStep.NOTHING if before is None and not certain else UndoStep.CONFLICT
     return UndoStep.DELETE if before is None else UndoStep.RESTORE
 
 
@@ -124,6 +130,8 @@ class StoredCalls(Calls):
     """The runs whose files are meant; empty for the newest that the ledger knows."""
     if_exists: IfExists = "overwrite"
     backup: Backup | None = None
+    planned_md5: Callable[[int], str] = lambda _line: ""
+    """Returns the MD5 of the file that an upload to be undone planned for a line; empty if it has changed since."""
     per_call: int = 8
     """Files of one call that are looked at at once."""
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
@@ -344,7 +352,17 @@ class StoredCalls(Calls):
         done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
         file_id = known.file_id if known is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        match undo_step(now or None, known.md5 if known is not None else "", before):
+        ours = known.md5 if known is not None else await asyncio.to_thread(self.planned_md5, row.line)
+        step = undo_step(
+            now or None,
+            ours,
+            before,
+            certain=known is not None or saved is not None,
+            same_headers=known is None or saved is None or _headers(known) == _headers(saved),
+        )
+        match step:
+            case UndoStep.NOTHING if now and before is None:  # the upload did not store it
+                return replace(done, outcome=Outcome.RESTORED, md5=now)
             case UndoStep.NOTHING:
                 return done
             case UndoStep.CONFLICT:
@@ -641,6 +659,16 @@ class Listing:
         return found[0] if found else None
 
 
+def planned_md5(ledger: LedgerReader, of: Sequence[str], line: int) -> str:
+    """Hash the local file that an upload, or the last of its retries (`of`), planned for a line; empty if it has changed."""
+    for run in map(ledger.run, reversed(of)):
+        if (planned := ledger.planned_file(run, line)) is not None:
+            with suppress(FileChangedError, FileUnreadableError):
+                return hash_file(*planned)
+            return ""
+    return ""
+
+
 def prefix_of(file_id: str, env: str) -> str:
     """Return `cloud://<env>.<bucket>` of a file_id; of one that has another form, or is of another environment, nothing.
 
@@ -653,6 +681,10 @@ def prefix_of(file_id: str, env: str) -> str:
 def bare_etag(answer: HttpResponse) -> str:
     """Return an answer's ETag in lower case, without quotes and `W/`; empty where it has none."""
     return answer.headers.get("etag", "").strip().removeprefix("W/").strip('"').strip().lower()[:64]
+
+
+def _headers(file: EarlierUpload | SavedFile) -> tuple[str, str]:
+    return file.content_type, file.cache_control
 
 
 def _good(answer: HttpResponse) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,18 +15,20 @@ from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
-from tcb_ops.model import Kind, Outcome, Row
+from tcb_ops.model import Kind, Outcome, Reason, Row
 from tcb_ops.runs.backup import Backup, BackupError, SavedFile
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
-from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord
+from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord
 
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
 _LISTED = 20
 """Foreign files that an error lists."""
 _STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
+_NOT_KNOWN = frozenset({Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH})
+"""Reasons of failed rows whose files may be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class UndoScope:
     restored: int
     deleted: int
     not_undoable: int
+    uncertain: int
+    """Of the first two: rows of which it is not known whether the upload stored them."""
+    with_backup: bool
 
     @property
     def text(self) -> Text:
@@ -51,7 +56,21 @@ class UndoScope:
             ngettext(
                 "{n:,} file was new and is deleted.", "{n:,} files were new and are deleted.", self.deleted
             )
-            if self.deleted
+            if self.deleted and self.with_backup
+            else None,
+            ngettext(
+                "{n:,} file is deleted. Without a backup it is not known whether another tool had one at its path.",
+                "{n:,} files are deleted. Without a backup it is not known whether another tool had files at their paths.",
+                self.deleted,
+            )
+            if self.deleted and not self.with_backup
+            else None,
+            ngettext(
+                "Of {n:,} of them the upload got no answer: undone where the store has its bytes.",
+                "Of {n:,} of them the upload got no answer: undone where the store has their bytes.",
+                self.uncertain,
+            )
+            if self.uncertain
             else None,
             ngettext(
                 "{n:,} file cannot be undone: its earlier version is not in a backup, or another run has changed it since.",
@@ -74,7 +93,9 @@ def confirm_spec(
         "backup": subject.settings.get("backup", ""),
         "root": subject.root,
     }
-    return _of_run(ledger, subject, Kind.CONFIRM, _STORED, only, selection, options)
+    return _of_run(
+        ledger, subject, Kind.CONFIRM, lambda record: record.end.outcome in _STORED, only, selection, options
+    )
 
 
 def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str) -> RunSpec:
@@ -82,8 +103,15 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, sele
 
     Raises UsageError where there are none, or if a process works on the run.
     """
-    uploaded = frozenset({Outcome.UPLOADED})
-    spec = _of_run(ledger, subject, Kind.DELETE, uploaded, only, selection, {})
+    spec = _of_run(
+        ledger,
+        subject,
+        Kind.DELETE,
+        lambda record: record.end.outcome is Outcome.UPLOADED,
+        only,
+        selection,
+        {},
+    )
     of = frozenset(spec.options["of"])
 
     def rows() -> Iterator[Row]:
@@ -106,32 +134,52 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, sele
 
 
 def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str) -> RunSpec:
-    """Return the rows that a run has uploaded, each with what undoes it.
+    """Return the rows that a run has uploaded or may have uploaded, each with what undoes it.
 
     A row whose path had a file has that file in the backup as its local file; a row whose path was free has none; a row that
     replaced an earlier upload without a backup has its problem, and ends as not_undoable. Raises UsageError.
     """
     kept = str(subject.settings.get("backup", ""))
     backup = Backup(Path(kept)) if kept else None
-    uploaded = frozenset({Outcome.UPLOADED})
-    spec = _of_run(
-        ledger, subject, Kind.UNDO, uploaded, only, selection, {"backup": kept, "undoes": subject.id}
-    )
+    records = backup if backup is not None and backup.folder.is_dir() else None
+
+    def is_meant(record: RowRecord) -> bool:
+        saved = None if records is None else records.has(record.row.line)
+        return _may_be_stored(record.end.outcome, record.end.reason, saved)
+
+    options = {"backup": kept, "undoes": subject.id}
+    spec = _of_run(ledger, subject, Kind.UNDO, is_meant, only, selection, options)
 
     undos = ledger.runs(subject.target)
     again = frozenset(run.id for run in undos if run.settings.get("undoes") == subject.id)
 
     def rows() -> Iterator[Row]:
-        for some in _in_chunks(spec.rows()):
-            yield from _undone(ledger, subject, some, backup, frozenset(spec.options["of"]), again)
+        of = frozenset(spec.options["of"])
+        for row, written in known_files(ledger, spec.rows(), subject.target):
+            yield _undone(row, written, subject, backup, of, again)
 
-    return replace(spec, rows=rows, root=backup.folder if backup is not None else None)
+    pending = 0 if backup is not None else ledger.counts(subject).get(Outcome.PENDING, 0)
+    warning = ngettext(
+        "{n:,} row of the upload is pending; whether it was sent is not known, and it is not undone. To know, resume the "
+        "upload instead.",
+        "{n:,} rows of the upload are pending; whether they were sent is not known, and they are not undone. To know, resume "
+        "the upload instead.",
+        pending,
+    )
+    root = backup.folder if backup is not None else None
+    return replace(spec, rows=rows, root=root, warning=warning if pending else None)
 
 
-def scope_of_undo(spec: RunSpec) -> UndoScope:
+def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
     """Count what an undo would do."""
-    counts = Counter("no" if row.invalid else "restore" if row.file else "delete" for row in spec.rows())
-    return UndoScope(counts["restore"], counts["delete"], counts["no"])
+    counts, uncertain = Counter[str](), 0
+    of = set(spec.options["of"])
+    for row, written in known_files(ledger, spec.rows(), ledger.run(spec.options["undoes"]).target):
+        counts["no" if row.invalid else "restore" if row.file else "delete"] += 1
+        uncertain += not row.invalid and not any(one.md5 and one.run in of for one in written)
+    return UndoScope(
+        counts["restore"], counts["delete"], counts["no"], uncertain, bool(spec.options["backup"])
+    )
 
 
 def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
@@ -228,7 +276,7 @@ def _of_run(
     ledger: Ledger,
     subject: RunRecord,
     kind: Kind,
-    outcomes: frozenset[Outcome],
+    is_meant: Callable[[RowRecord], bool],
     only: Merchants | None,
     selection: str,
     options: Mapping[str, Any],
@@ -242,10 +290,10 @@ def _of_run(
 
     def rows() -> Iterator[Row]:
         for record in ledger.rows(subject):
-            row, end = record.row, record.end
+            row = record.row
             if wanted is not None and (row.env, row.appid) not in wanted:
                 continue
-            if end.outcome in outcomes or row.line in since:
+            if is_meant(record) or row.line in since:
                 yield replace(row, content_type="", cache_control="")
 
     environments = environments_of_rows(rows(), _merchants_of(ledger.envs(subject)))
@@ -267,41 +315,58 @@ def _of_run(
 
 
 def _undone(
-    ledger: Ledger,
+    row: Row,
+    written: Sequence[EarlierUpload],
     subject: RunRecord,
-    rows: Sequence[Row],
     backup: Backup | None,
     of: frozenset[str],
     again: frozenset[str],
-) -> Iterator[Row]:
-    """Give rows with what undoes them; `of`: the upload and its retries, `again`: earlier runs that undid it."""
-    for row, written in known_files(ledger, rows, subject.target):
-        bare = replace(row, file="", size=None, mtime_ns=None)
-        if since := _written_since(written, of | again):
-            yield replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since))
-            continue
-        saved = None
-        if backup is not None:
-            try:
-                saved = backup.read(row.line)
-            except BackupError as error:
-                yield replace(bare, invalid=error.text)
-                continue
-            if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
-                lost = detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line)))
-                yield replace(bare, invalid=lost)
-                continue
-        if backup is not None and saved is not None and saved.md5:
-            yield _from_backup(bare, saved, backup.data(row.line))
-            continue
-        before: list[EarlierUpload] = []
-        for one in written:
-            if one.run in of:
-                break
-            before.append(one)
-        if saved is None and before and before[-1].md5:
-            bare = replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before[-1].run))
-        yield bare
+) -> Row:
+    """Return a row with what undoes it.
+
+    `written`: what runs put at its path, the oldest first; `of`: the upload and its retries, `again`: earlier runs that undid
+    it.
+    """
+    bare = replace(row, file="", size=None, mtime_ns=None)
+    own = [n for n, one in enumerate(written) if one.run in of]
+    # A pending row is in none of the upload's records: what is newer than the run was written since.
+    known = written if own else [one for one in written if one.number > subject.number]
+    if since := _written_since(known, of | again):
+        return replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since))
+    if backup is None:
+        before = written[own[0] - 1] if own and own[0] else None
+        if before is None or not before.md5:
+            return bare
+        return replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before.run))
+    try:
+        saved = backup.read(row.line)
+    except BackupError as error:
+        return replace(bare, invalid=error.text)
+    if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
+        return replace(bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
+    return _from_backup(bare, saved, backup.data(row.line)) if saved.md5 else bare
+
+
+def _may_be_stored(outcome: Outcome, reason: Reason | None, saved: bool | None) -> bool:
+    """Decide whether a row of an upload is part of its undo.
+
+    =========  ===============================================  ======  ======
+    outcome    reason                                           saved   part
+    =========  ===============================================  ======  ======
+    uploaded   any                                              any     yes
+    failed     no_answer, no_confirmation, etag_mismatch        yes     yes
+    failed     no_answer, no_confirmation, etag_mismatch        –       yes
+    pending    none                                             yes     yes
+    any other                                                           no
+    =========  ===============================================  ======  ======
+
+    `saved`: whether the backup has a record for the row, which is written before the file is sent; None without a backup.
+    """
+    if outcome is Outcome.UPLOADED:
+        return True
+    if outcome is Outcome.FAILED and reason in _NOT_KNOWN:
+        return saved is not False
+    return outcome is Outcome.PENDING and bool(saved)
 
 
 def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:

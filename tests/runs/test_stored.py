@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole, many, write_csv
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError, UsageError
@@ -92,6 +92,15 @@ def test_how_an_upload_is_undone(now: str | None, before: str | None, step: Undo
     assert undo_step(now, OURS, before) is step
     if now == OURS:
         assert undo_step(now, "", before) is UndoStep.CONFLICT
+
+
+def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left() -> None:
+    assert undo_step(OURS, OURS, OURS) is UndoStep.NOTHING
+    assert undo_step(OURS, OURS, OURS, same_headers=False) is UndoStep.RESTORE
+    assert undo_step(OLD, OURS, OLD, same_headers=False) is UndoStep.NOTHING
+    assert undo_step(OTHER, OURS, None, certain=False) is UndoStep.NOTHING
+    assert undo_step(OURS, OURS, None, certain=False) is UndoStep.DELETE
+    assert undo_step(OTHER, OURS, OLD, certain=False) is UndoStep.CONFLICT
 
 
 def test_files_are_confirmed_in_calls_of_fifty(open_shop: OpenShop, whole: Whole) -> None:
@@ -531,19 +540,115 @@ def test_a_retry_saves_what_somebody_else_put_there_meanwhile(
     assert stored(shop)[TEA.env, "banner/0.png"] == b"a colleague's"
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["no folder", "a file"])
-def test_what_cannot_be_saved_is_not_overwritten(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path, full: bool
+@pytest.mark.parametrize("backup", [True, False])
+def test_what_was_stored_without_an_answer_is_undone_too(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path, backup: bool
 ) -> None:
-    shop = open_shop(many(TEA, rows=2), store=tmp_path / "store")
+    lost = Fault(step=FaultStep.STORE, path="banner/[12].png", reset=Reset.MIDDLE)
+    shop = open_shop(many(TEA, rows=4), [lost], store=tmp_path / "store")
+    if backup:
+        shop.sim.put(TEA.env, "banner/1.png", b"before 1")
+    before = stored(shop)
+    run = upload(shop, **({"backup": tmp_path / "backup"} if backup else {}))
+    assert whole(run, 4) == {"uploaded": 2, "failed": 2}
+    assert len(stored(shop)) == 4
+    scope = tcb.api.undo_scope(settings=shop.settings)
+    assert (scope.restored, scope.deleted, scope.uncertain) == ((1, 3, 2) if backup else (0, 4, 2))
+    assert undo(shop).succeeded
+    assert stored(shop) == before
+
+
+def test_a_failed_row_that_stored_nothing_leaves_what_is_there(open_shop: OpenShop, whole: Whole) -> None:
+    refused = Fault(step=FaultStep.STORE, path="banner/[12].png", reset=Reset.BEFORE)
+    shop = open_shop(many(TEA, rows=3), [refused])
+    shop.sim.put(TEA.env, "banner/1.png", b"theirs")
+    assert whole(upload(shop), 3) == {"uploaded": 1, "failed": 2}
+    assert undo(shop).counts == {"restored": 1, "deleted": 2}
+    assert stored(shop) == {(TEA.env, "banner/1.png"): b"theirs"}
+
+
+def test_what_was_stored_without_an_answer_and_changed_locally_is_a_conflict(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)])
+    assert whole(upload(shop, backup=tmp_path / "backup"), 2) == {"failed": 2}
+    (shop.folder / "files" / "0.bin").write_bytes(b"changed since")
+    assert undo(shop).counts == {"deleted": 1, "conflict": 1}
+
+
+def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(
+    open_shop: OpenShop, until: Until, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=6), store=tmp_path / "store")
+    write_csv(shop.folder / "earlier.csv", ("env", "path", "file"), [(TEA.env, "banner/3.png", "0.bin")])
+    earlier = tcb.read_paths(shop.folder / "earlier.csv", shop.merchants, shop.folder / "files")
+    tcb.upload(earlier, settings=shop.settings, limits=QUICK)
+    shop.sim.put(TEA.env, "banner/4.png", b"before 4")
+    shop.sim.play([Fault(step=FaultStep.STORE, path="banner/[345].png", reset=Reset.MIDDLE)])
+    before = stored(shop)
+    patient = RunLimits(concurrency=6, backoff=30.0, attempts=9, patience=60)
+    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=patient, backup=tmp_path / "backup")
+    until(lambda: shop.sim.stats["stored"] >= 6 + 2)
+    handle.cancel()
+    with pytest.raises(InterruptedRunError):
+        handle.wait()
+    assert undo(shop, handle.id).counts == {"deleted": 4, "restored": 2}
+    assert stored(shop) == before
+
+
+def test_an_unfinished_upload_without_a_backup_says_what_is_not_undone(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=20), [Fault(delay=0.1)])
+    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=RunLimits(concurrency=1))
+    for progress in handle.watch():
+        if progress.done >= 3:
+            handle.cancel()
+    with pytest.raises(InterruptedRunError):
+        handle.wait()
+    undoing = tcb.start_undo(handle.id, settings=shop.settings, limits=QUICK)
+    assert undoing.warning is not None
+    pending = 20 - undoing.wait().record.rows
+    assert f"{pending} rows of the upload are pending" in undoing.warning.en
+
+
+def test_an_undo_restores_headers_of_the_same_bytes(open_shop: OpenShop, tmp_path: Path) -> None:
+    shop = open_shop(many(TEA, rows=1), store=tmp_path / "store")
+
+    def send(content_type: str, cache_control: str) -> None:
+        headers = ("env", "path", "file", "content_type", "cache_control")
+        write_csv(shop.list, headers, [(TEA.env, "a.txt", "0.bin", content_type, cache_control)])
+        upload(shop, backup=tmp_path / "backup")
+
+    def sent() -> tuple[str, str]:
+        (found,) = shop.sim.objects.values()
+        return found.content_type, found.cache_control
+
+    send("text/html", "max-age=1")
+    send("text/plain", "max-age=999")
+    assert sent() == ("text/plain", "max-age=999")
+    assert undo(shop).counts == {"restored": 1}
+    assert sent() == ("text/html", "max-age=1")
+
+
+def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(
+    open_shop: OpenShop, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=2))
+    file = tmp_path / "backup"
+    file.write_text("a file where the folder should be", encoding="utf-8")
+    for folder in (file, "/dev/full/x"):
+        with pytest.raises(UsageError, match="backups cannot be written to"):
+            upload(shop, backup=folder)
+    assert shop.sim.stats["link_calls"] == 0
+
+
+def test_what_cannot_be_saved_is_not_overwritten(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
+    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.DOWNLOAD, delay=0.2)], store=tmp_path / "store")
     shop.sim.put(TEA.env, "banner/0.png", b"before")
     shop.sim.put(TEA.env, "banner/1.png", b"before")
-    if full:
-        folder = "/dev/full/x"
-    else:
-        (tmp_path / "backup").write_text("a file where the folder should be", encoding="utf-8")
-        folder = str(tmp_path / "backup")
-    run = upload(shop, backup=folder)
+    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=QUICK, backup=tmp_path / "backup")
+    (tmp_path / "backup").rmdir()
+    (tmp_path / "backup").write_text("a file where the folder should be", encoding="utf-8")
+    run = handle.wait()
     assert whole(run, 2) == {"failed": 2}
     assert {record.end.reason for record in run.rows()} == {Reason.BACKUP_FAILED}
     assert set(stored(shop).values()) == {b"before"}
