@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 Cluster: TypeAlias = "str | Client"
 _LOCAL = r"local:([1-9][0-9]{0,2})"
 
-WORKER_TTL = 8.0
-"""Seconds without a heartbeat after which Dask gives a worker up; Dask itself waits five minutes."""
+WORKER_TTL = 6.0
+"""Seconds without a heartbeat, of which there are two in a second, after which Dask gives a worker up; by default five minutes."""
 CONNECT_WITHIN = 10.0
 """Seconds that a scheduler has to answer."""
 BEAT_EVERY = 1.0
@@ -202,7 +202,7 @@ def _give_up_silent_workers(ttl: float, dask_scheduler: Any = None) -> None:
     dask_scheduler.worker_ttl = ttl
     if (before := dask_scheduler.periodic_callbacks.pop("worker-ttl", None)) is not None:
         before.stop()
-    looking = PeriodicCallback(dask_scheduler.check_worker_ttl, ttl * 250)
+    looking = PeriodicCallback(dask_scheduler.check_worker_ttl, 1_000)
     dask_scheduler.periodic_callbacks["worker-ttl"] = looking
     looking.start()
 
@@ -361,7 +361,8 @@ class Coordinator:
         fit = None
         if self._unfit:
             fit = [one for one in self._known_workers() if one not in self._unfit]
-        task = self._client.submit(work_on, assignment, pure=False, retries=0, workers=fit)
+        # By priority, what a lost worker had begun is the next to be continued; without, it would be the last.
+        task = self._client.submit(work_on, assignment, pure=False, retries=0, workers=fit, priority=-number)
         if self._client.status != "running":  # the client drops what it is given while it reconnects
             raise self._connection_lost()
         return task
