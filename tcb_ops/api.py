@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.download_links import DownloadLinks
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.ledger_copy import Copied, OnCopied
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
@@ -824,6 +825,60 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
                 ledger.forget(run)
             ledger.compact()
     return found
+
+
+def copy_runs(
+    source: str | Path,
+    dest: str | Path,
+    runs: Sequence[str] = (),
+    *,
+    settings: Settings | None = None,
+    target: str | None = None,
+    progress: OnCopied | None = None,
+) -> Copied:
+    """Copy runs from one ledger, a file or a URL, to another, which is created if it is missing.
+
+    `runs`: ids, prefixes or `latest`, which are copied with what belongs to them; none: all. Runs that are there already are
+    skipped. `progress` is called with the runs done, their number, and the rows written. Raises UsageError for a run that
+    another process works on, or that is there and differs; those before it are copied.
+    """
+    from tcb_ops.runs.ledger_copy import copy_runs as copy
+
+    for parameter, value in (("source", source), ("dest", dest)):
+        check_path(parameter, value)
+    check_texts("runs", runs)
+    check_function("progress", progress)
+    at = _settings(settings, target).run_target
+    return copy(str(source), str(dest), runs, at, progress or _no_report)
+
+
+def join_shares(
+    dest: str | Path,
+    sources: Sequence[str | Path],
+    *,
+    runs: Sequence[str] = (),
+    progress: OnCopied | None = None,
+) -> tuple[str, Copied]:
+    """Make one run of the runs of a list's shares (`share=`); return its id, and what was written to the ledger `dest`.
+
+    Of each ledger of `sources`, its newest run of a share is taken, or the one whose id is in `runs`. Its retries become
+    retries of the joined run. Joined again, only what is missing is written. Raises UsageError if these are not all shares
+    of one list, each once, or one of them is unfinished.
+    """
+    from tcb_ops.runs.ledger_copy import join_shares as join
+
+    check_path("dest", dest)
+    usable = isinstance(sources, list | tuple) and len(sources) > 0
+    check_value("sources", sources, usable, _("a list of ledgers"))
+    for source in sources:
+        check_path("sources", source)
+    check_texts("runs", runs)
+    check_function("progress", progress)
+    return join(str(dest), [str(source) for source in sources], runs, progress or _no_report)
+
+
+def _no_report(_done: int, _runs: int, _rows: int) -> None:
+    """Show no progress."""
 
 
 def check_merchants(

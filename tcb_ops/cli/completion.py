@@ -215,7 +215,7 @@ def _notebooks(
 
 _SUGGESTIONS: dict[str | None, Suggest] = {
     **dict.fromkeys(
-        ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "source"),
+        ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "source", "sources", "dest"),
         lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type="file")],
     ),
     **dict.fromkeys(
