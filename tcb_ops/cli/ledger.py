@@ -79,7 +79,7 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     joined run has each row of the list with its outcome; retries go along.
     """
     from tcb_ops import api
-    from tcb_ops.run import Run
+    from tcb_ops.reports.explanations import verdict
     from tcb_ops.runs.next_commands import of_run
     from tcb_ops.settings import holds_password, shown_url, without_password
 
@@ -89,7 +89,7 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     with _progress(console) as progress:
         run_id, copied = api.join_shares(dest, sources, runs=wanted, progress=progress)
     settings = replace(common, ledger=dest).settings()
-    run: Run = api.open_run(run_id, settings=settings)
+    run = api.open_run(run_id, settings=settings)
     if common.json:
         console.json(run.summary() | {"copied": copied.runs, "there": copied.there})
         return 0
@@ -102,6 +102,7 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
             rows=ngettext("{n:,} row", "{n:,} rows", run.record.rows),
         )
     )
+    console.print(verdict(run.record.kind, run.outcomes, finished=True))
     if copied.there:
         console.print(_already_there(len(copied.there)))
     if holds_password(dest):

@@ -279,9 +279,10 @@ def join_shares(
     with ExitStack() as stack:
         opened = [stack.enter_context(closing(_opened(source))) for source in sources]
         shares = _chosen(opened, wanted)
-        held = [stack.enter_context(hold(one.ledger, one.run.id)) for one in shares]
         _check_alike(shares)
-        _check_complete(shares)
+        _check_numbers(shares)
+        held = [stack.enter_context(hold(one.ledger, one.run.id)) for one in shares]
+        _check_rows(shares)
         theirs = stack.enter_context(closing(_CopyLedger(dest)))
         seen = [replace(one, ledger=stack.enter_context(one.ledger.snapshot())) for one in shares]
 
@@ -348,8 +349,8 @@ def _check_alike(shares: Sequence[_ShareRun]) -> None:
                 )
 
 
-def _check_complete(shares: Sequence[_ShareRun]) -> None:
-    """Raise UsageError unless these are all shares of a list, each once, and finished, with all rows of the list."""
+def _check_numbers(shares: Sequence[_ShareRun]) -> None:
+    """Raise UsageError unless these are all shares of a list, each once."""
     of, by_number = shares[0].share.of, defaultdict(list)
     for one in shares:
         by_number[one.share.number].append(one)
@@ -366,6 +367,10 @@ def _check_complete(shares: Sequence[_ShareRun]) -> None:
             )
     if missing := [Share(number, of) for number in range(1, of + 1) if number not in by_number]:
         raise UsageError(_("these shares are missing: {missing}.", missing=as_list(missing, _LISTED)))
+
+
+def _check_rows(shares: Sequence[_ShareRun]) -> None:
+    """Raise UsageError unless all shares are finished, and have all rows of the list."""
     for one in shares:
         for run in (one.run, *one.retries):
             if run.finished_at is None:
