@@ -225,7 +225,7 @@ class Run:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
         if record.settings.get("joined"):
             raise UsageError(
-                _("run {id} was joined of shares: each of them has the links.csv of its own.", id=record.id)
+                _("run {id} was joined from shares: each share has its own links.csv.", id=record.id)
             )
         return links_frame(self._ledger, record, self._settings)
 

@@ -319,7 +319,7 @@ def _chosen(ledgers: Sequence[_CopyLedger], wanted: Collection[str]) -> list[_Sh
                 if later.kind in {Kind.UNDO, Kind.DELETE} and run.id in later.settings.get("of", ()):
                     raise UsageError(
                         _(
-                            "{run} was undone, or its files were deleted, by run {by}: its rows no longer are what it says.",
+                            "{run} cannot be joined: run {by} undid it, or deleted its files.",
                             run=found[-1].named,
                             by=later.id,
                         )

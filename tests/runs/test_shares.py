@@ -369,7 +369,7 @@ def test_a_share_that_is_unfinished_is_refused(shop: Shop) -> None:
 def test_a_share_that_was_undone_is_refused(shop: Shop) -> None:
     shares = in_shares(shop)
     undo = tcb.undo(shares[1], settings=shares[1].settings, limits=QUICK)
-    with pytest.raises(tcb.UsageError, match=f"was undone, or its files were deleted, by run {undo.id}"):
+    with pytest.raises(tcb.UsageError, match=rf"cannot be joined: run {undo.id} undid it"):
         joined(shop)
 
 
