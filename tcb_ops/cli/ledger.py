@@ -142,9 +142,9 @@ def _progress(console: Console) -> Iterator[Callable[[int, int, int], None]]:
         def show(done: int, runs: int, rows: int) -> None:
             nonlocal last
             text = _(
-                "{done:,}/{runs:,} runs · {rows} written",
+                "{done:,} of {runs} copied · {rows}",
                 done=done,
-                runs=runs,
+                runs=ngettext("{n:,} run", "{n:,} runs", runs),
                 rows=ngettext("{n:,} row", "{n:,} rows", rows),
             )
             if isinstance(status, Status):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
 from contextlib import closing
 from dataclasses import replace
@@ -88,6 +89,10 @@ def results(run: tcb.Run, folder: Path) -> tuple[list[dict[str, str]], bytes, by
         ]
     failed = (report / "failed.csv").read_bytes()
     return rows, bytes(failed.count(b"\n")), (report / "errcodes.csv").read_bytes()
+
+
+def stored(shop: Shop) -> dict[tuple[str, str], str]:
+    return {at: one.etag for at, one in shop.sim.objects.items()}
 
 
 # --- which merchants -------------------------------------------------------------------------------------------------
@@ -246,6 +251,23 @@ def test_joined_again_only_what_is_missing_is_written(shop: Shop) -> None:
     refused = next(run for run in shares if "refused" in run.counts)
     retry = tcb.retry(refused, shop.merchants, settings=refused.settings, limits=QUICK)
     assert join_shares(shop.folder / "all.db", ledgers(shop))[1].runs == (retry.id,)
+
+
+def test_a_joined_run_is_undone_with_the_backups_of_its_shares(shop: Shop) -> None:
+    in_shares(shop)
+    before = stored(shop)
+    for file in (shop.folder / "files").iterdir():
+        file.write_text(f"new {file.name}", encoding="utf-8")
+    shares = in_shares(shop, backup=shop.folder / "kept", new_run=True)
+    assert stored(shop) != before
+    run = joined(shop)
+    conflict = tcb.undo(run, settings=run.settings, limits=QUICK)
+    assert set(conflict.counts) == {"not_undoable"}, "nothing is deleted on a guess"
+    for share in shares:
+        shutil.copytree(shop.folder / "kept" / share.id, shop.folder / "kept" / run.id, dirs_exist_ok=True)
+    undone = tcb.undo(run, settings=run.settings, limits=QUICK, new_run=True)
+    assert undone.counts == {"restored": run.counts["uploaded"]}
+    assert stored(shop) == before
 
 
 def test_audits_in_shares_are_joined_as_one_audit(shop: Shop) -> None:
