@@ -177,9 +177,8 @@ class Batch:
                     facts.append((found.size, found.mtime_ns, "", line))
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
-        problems = Problems(
-            self.staging.whole, self.headers
-        )  # those of other shares' rows refuse the list, too
+        # Problems of other shares' rows refuse the list, too.
+        problems = Problems(self.staging.whole, self.headers)
         if self.on_bad == "refuse" and problems:
             all_missing = lost == len(problems) == self.count
             raise input_error(str(self.source), problems, self.decided, sample if all_missing else ())

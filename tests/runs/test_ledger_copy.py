@@ -91,6 +91,7 @@ def everything(where: str) -> list[Any]:
                     list(ledger.rows(run)),
                     ledger.envs(run),
                     ledger.tallies(run),
+                    sorted(map(repr, ledger._kept(run))),
                     ledger.phase_seconds(run),
                     ledger.exports(run),
                     [retry.id for retry in ledger.retries(run)],
@@ -198,6 +199,16 @@ def test_a_run_that_differs_is_refused_unchanged(worked: Shop, tmp_path: Path) -
     with pytest.raises(tcb.UsageError, match=r"is in .*b\.db already, but not as it is to be copied"):
         copy_runs(source, dest, settings=worked.settings)
     assert everything(dest) == before
+
+
+def test_a_run_with_one_other_row_differs(tmp_path: Path) -> None:
+    with closing(Ledger(str(tmp_path / "a.db"))) as ledger:
+        plan(ledger, a_run(), rows=30)
+    copy_runs(tmp_path / "a.db", tmp_path / "b.db")
+    with closing(sqlite3.connect(tmp_path / "b.db")) as connection, connection:
+        connection.execute("UPDATE rows SET md5 = 'x' WHERE line = 30")
+    with pytest.raises(tcb.UsageError, match="not as it is to be copied"):
+        copy_runs(tmp_path / "a.db", tmp_path / "b.db")
 
 
 def test_a_later_report_makes_no_difference(worked: Shop, tmp_path: Path) -> None:
