@@ -12,6 +12,7 @@ The command line, the panels and the notebooks call these. Parameters that sever
 * `report`: the folder that the caller will export to; until it has, the run counts as unfinished.
 * `progress`: called with a Progress after commits, in another thread.
 * `tokens`: a TokenSource, instead of the settings' own.
+* `share`: a share of the merchants, such as "2/5" or (2, 5); other rows are not planned. None: all.
 * `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a `distributed.Client`.
 
 An invalid value raises ArgumentError or SettingsError, both UsageErrors: nothing was sent.
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.known import KnownFailure
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import Batch, OnBad, TextRows
+    from tcb_ops.lists.share import Share, ShareLike
     from tcb_ops.lists.workbook import Rows
     from tcb_ops.merchants.status import MerchantState
     from tcb_ops.model import Row
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.download_links import DownloadLinks
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.ledger_copy import Copied, OnCopied
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
@@ -114,6 +117,7 @@ def read_paths(
     header_row: int = 0,
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
+    share: ShareLike | None = None,
     settings: Settings | None = None,
     target: str | None = None,
 ) -> Batch:
@@ -130,6 +134,7 @@ def read_paths(
         header_row: the line of the header; 0: it is detected.
         rows: for a workbook with hidden rows, `all` or `visible`.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
+        share: the batch has only its rows; the whole list is checked, and local files of these rows.
         settings: for files that are URLs, with their `source_hosts`.
         target: of the run; files may be read from this machine if it is a simulator.
 
@@ -175,6 +180,7 @@ def read_paths(
             rows=rows,
             file_map=file_map,
             sources=SourceInspector(lambda: _settings(settings, target)),
+            share=_share(share),
         )
 
 
@@ -182,6 +188,7 @@ def start_links(
     batch: Batch,
     *,
     out: str | Path = "links.csv",
+    share: ShareLike | None = None,
     target: str | None = None,
     settings: Settings | None = None,
     limits: RunLimits | None = None,
@@ -199,7 +206,7 @@ def start_links(
     """
     from tcb_ops.runs.plan import list_spec
 
-    _check_batch(batch)
+    batch = _batch(batch, share)
     check_path("out", out)
     return _start(
         lambda _: list_spec(batch, Kind.LINKS, selection),
@@ -219,6 +226,7 @@ def start_links(
 def start_upload(
     batch: Batch,
     *,
+    share: ShareLike | None = None,
     target: str | None = None,
     settings: Settings | None = None,
     limits: RunLimits | None = None,
@@ -249,7 +257,7 @@ def start_upload(
     from tcb_ops.runs.plan import upload_spec
     from tcb_ops.runs.stored_calls import OVERWRITE, IfExists
 
-    _check_batch(batch)
+    batch = _batch(batch, share)
     check_value("if_exists", if_exists, if_exists in get_args(IfExists), _("overwrite, skip or fail"))
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:
@@ -278,6 +286,7 @@ def start_upload(
 def start_audit(
     merchants: Merchants | str | Path,
     *,
+    share: ShareLike | None = None,
     target: str | None = None,
     settings: Settings | None = None,
     limits: RunLimits | None = None,
@@ -311,10 +320,10 @@ def start_audit(
     check_value(
         "confirm_after", confirm_after, seconds and 0 <= confirm_after <= A_DAY, _("seconds, a day at most")
     )
-    listed, settings = _merchants(merchants), _settings(settings, target)
+    listed, settings, only = _merchants(merchants), _settings(settings, target), _share(share)
     kept = [line.to_json() for line in _known_failures(known, settings)]
     return _start(
-        lambda _: audit_spec(listed, selection),
+        lambda _: audit_spec(listed, selection, only),
         _absolute(report, "report"),
         settings=settings,
         limits=limits,
@@ -819,6 +828,60 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
                 ledger.forget(run)
             ledger.compact()
     return found
+
+
+def copy_runs(
+    source: str | Path,
+    dest: str | Path,
+    runs: Sequence[str] = (),
+    *,
+    settings: Settings | None = None,
+    target: str | None = None,
+    progress: OnCopied | None = None,
+) -> Copied:
+    """Copy runs from one ledger, a file or a URL, to another, which is created if it is missing.
+
+    `runs`: ids, prefixes or `latest`, which are copied with what belongs to them; none: all. Runs that are there already are
+    skipped. `progress` is called with the runs done, their number, and the rows written. Raises UsageError for a run that
+    another process works on, or that is there and differs; those before it are copied.
+    """
+    from tcb_ops.runs.ledger_copy import copy_runs as copy
+
+    for parameter, value in (("source", source), ("dest", dest)):
+        check_path(parameter, value)
+    check_texts("runs", runs)
+    check_function("progress", progress)
+    at = _settings(settings, target).run_target
+    return copy(str(source), str(dest), runs, at, progress or _no_report)
+
+
+def join_shares(
+    dest: str | Path,
+    sources: Sequence[str | Path],
+    *,
+    runs: Sequence[str] = (),
+    progress: OnCopied | None = None,
+) -> tuple[str, Copied]:
+    """Make one run of the runs of a list's shares (`share=`); return its id, and what was written to the ledger `dest`.
+
+    Of each ledger of `sources`, its newest run of a share is taken, or the one whose id is in `runs`. Its retries become
+    retries of the joined run. Joined again, only what is missing is written. Raises UsageError if these are not all shares
+    of one list, each once, or one of them is unfinished.
+    """
+    from tcb_ops.runs.ledger_copy import join_shares as join
+
+    check_path("dest", dest)
+    usable = isinstance(sources, list | tuple) and len(sources) > 0
+    check_value("sources", sources, usable, _("a list of ledgers"))
+    for source in sources:
+        check_path("sources", source)
+    check_texts("runs", runs)
+    check_function("progress", progress)
+    return join(str(dest), [str(source) for source in sources], runs, progress or _no_report)
+
+
+def _no_report(_done: int, _runs: int, _rows: int) -> None:
+    """Show no progress."""
 
 
 def check_merchants(
@@ -1329,10 +1392,22 @@ def _check_stored(what: object, selection: object, parameter: str = "what") -> N
     check_text("selection", selection)
 
 
-def _check_batch(batch: object) -> None:
+def _batch(batch: Batch, share: ShareLike | None) -> Batch:
+    """Return the part of a batch that a call is about."""
     from tcb_ops.lists.paths import Batch
 
     check_value("batch", batch, isinstance(batch, Batch), _("a Batch, from read_paths"))
+    wanted = _share(share)
+    if wanted is None:
+        return batch
+    check_value("share", share, batch.share in {None, wanted}, _("that of the batch"))
+    return batch.of_share(wanted)
+
+
+def _share(share: ShareLike | None) -> Share | None:
+    from tcb_ops.lists.share import read_share
+
+    return None if share is None else read_share(share)
 
 
 def _absolute(path: str | Path | None, parameter: str = "out") -> Path | None:

@@ -68,7 +68,8 @@ def done_before(
 
     None if an unfinished run would be resumed. `runs`: newest first.
     """
-    wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, selection, "")
+    part = selection if batch.share is None else batch.share.added_to(selection)
+    wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, part, "")
     same = [
         run for run in runs if (run.kind, run.target, run.list_sha256, run.selection, run.parent) == wanted
     ]
@@ -83,8 +84,10 @@ def done_before(
 
 def facts(batch: Batch) -> dict[str, Any]:
     """Return the facts about a checked list, for `--json`."""
+    share = {} if batch.share is None else {"share": str(batch.share)}
     return {
         "list": str(batch.source),
+        **share,
         "sha256": batch.sha256,
         "encoding": batch.encoding,
         "rows": batch.count,

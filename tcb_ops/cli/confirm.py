@@ -18,6 +18,7 @@ from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext, pgettext, verbatim
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, check_fixme, fixme_beside, format_problem, write_fixme
+from tcb_ops.lists.share import Share
 from tcb_ops.model import Kind, Problem
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits
@@ -59,6 +60,7 @@ def read_list(
     kind: str,
     root: str | None,
     limit: int | None = None,
+    share: Share | None = None,
 ) -> Batch:
     """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
 
@@ -78,6 +80,7 @@ def read_list(
             rows=listing.rows,
             file_map=listing.maps,
             sources=SourceInspector(lambda: settings),
+            share=share,
         )
     except InputError as error:
         if error.source != source:
@@ -86,7 +89,8 @@ def read_list(
         if error.columns:
             fitting = tuple(f"{ours}={header}" for ours, header in error.columns.items())
             listing = replace(listing, column=fitting)
-        _suggest(console, error, settings, [kind], listing.words(common), root)
+        options = listing.words(common) + (["--share", str(share)] if share is not None else [])
+        _suggest(console, error, settings, [kind], options, root)
         raise click.exceptions.Exit(error.exit_code) from None
     console.info(batch.decided)
     for warning in batch.warnings:
@@ -110,7 +114,21 @@ def read_list(
         console.info(
             _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
         )
+    if share is not None:
+        console.info(_share_of(batch, share))
     return batch.limited(limit) if limit else batch
+
+
+def _share_of(batch: Batch, share: Share) -> Text:
+    """Return how many rows a share has, and of how many."""
+    whole = ngettext("{n:,} row", "{n:,} rows", batch.staging.whole.count())
+    if not batch.count:
+        return _(
+            "Share {share}: none of {whole}, as no merchant of the list belongs to it.",
+            share=share,
+            whole=whole,
+        )
+    return _("Share {share}: {rows:,} of {whole}", share=share, rows=batch.count, whole=whole)
 
 
 def _write_fixme(

@@ -23,6 +23,7 @@ from tcb_ops import signals
 from tcb_ops.cli import completion
 from tcb_ops.cli.doctor import doctor
 from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
+from tcb_ops.cli.ledger import ledger
 from tcb_ops.cli.notebooks import lab, notebook
 from tcb_ops.cli.options import Group
 from tcb_ops.cli.runs import audit, check, links, notify, retry, upload
@@ -41,6 +42,8 @@ _EXAMPLES = {
     "tcb-ops check": "list.csv",
     "tcb-ops diff": "RUN latest",
     "tcb-ops explain": "85088",
+    "tcb-ops ledger copy": "tcb-ops.db archive.db",
+    "tcb-ops ledger join": "all.db machine-1.db machine-2.db",
     "tcb-ops list": "files --to all",
     "tcb-ops notebook": "03_errcode_audit --out nightly",
     "tcb-ops sync": "files --to all",
@@ -122,7 +125,7 @@ class _Sections(Group):
         (N_("Run a list"), (check, links, upload, retry, audit)),
         (N_("Stored files"), (sync, confirm, undo, delete)),
         (N_("Inspect"), (runs, show, errcodes, report, diff, verify, explain, notify)),
-        (N_("Set up"), (init, doctor, merchants, make_list, completion.completion)),
+        (N_("Set up"), (init, doctor, merchants, make_list, ledger, completion.completion)),
         (N_("Notebooks"), (notebook, lab)),
         (N_("Practise"), (simulate, demo)),
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.cli.console import Console
     from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.lists.share import Share
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.settings import Settings
 
@@ -401,6 +402,20 @@ class _Number(click.FloatRange):
         raise click.BadParameter(message, ctx, param)
 
 
+class _ShareType(click.ParamType["Share"]):
+    """A share of a list, such as 2/5."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
+        from tcb_ops.lists.share import read_share
+
+        with suppress(UsageError):
+            return read_share(value)
+        template = N_("must be K/N, such as 2/5, with K from 1 to N, not '{value}'.")
+        raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
+
+
 lang_option = click.option(
     "--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports."
 )
@@ -511,6 +526,12 @@ cluster_option = click.option(
     "--cluster",
     metavar="local:N|URL",
     help="Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
+)
+share_option = click.option(
+    "--share",
+    type=_ShareType(),
+    metavar="K/N",
+    help="Only the merchants of share K of N. Each share has a ledger of its own; `ledger join` joins them.",
 )
 limit_options = _group(
     "limits",

@@ -23,6 +23,7 @@ from tcb_ops.cli.options import (
     list_options,
     resume_options,
     run_options,
+    share_option,
     target_line,
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
@@ -32,6 +33,7 @@ from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
+    from tcb_ops.lists.share import Share
     from tcb_ops.notifications.send import Notification
     from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run, RunHandle
@@ -51,8 +53,9 @@ ANY_RUN = "a-run"
 @click.command()
 @click.argument("paths", metavar="LIST")
 @list_options
+@share_option
 @common_options
-def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
+def check(paths: str, *, share: Share | None, common: CommonOptions, listing: ListOptions) -> int:
     """Check a path list; report all problems in one pass.
 
     Each with line, column and fix. Nothing is sent.
@@ -63,7 +66,9 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
     from tcb_ops.preflight import facts, facts_line
 
     settings, console = common.start()
-    with read_list(console, paths, common, settings, listing, kind="check", root=listing.root) as batch:
+    with read_list(
+        console, paths, common, settings, listing, kind="check", root=listing.root, share=share
+    ) as batch:
         if common.json:
             console.json(facts(batch))
         else:
@@ -93,6 +98,7 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions) -> int:
 )
 @list_options
 @limit_options
+@share_option
 @run_options
 @common_options
 def links(
@@ -101,6 +107,7 @@ def links(
     max_age: int,
     *,
     download: bool,
+    share: Share | None,
     common: CommonOptions,
     listing: ListOptions,
     limits: RunLimits,
@@ -117,13 +124,25 @@ def links(
     settings, console = common.start()
     with common.open_target(console, settings) as settings:
         if download:
+            if share is not None:
+                raise UsageError(_("--share is for a list; --download has links of one run."))
             return _download(console, paths or "latest", out or "downloads.csv", max_age, settings, common)
         if paths is None:
-            handle = resume_run(console, Kind.LINKS, settings, common, limits, which, listing.root)
+            handle = resume_run(
+                console, Kind.LINKS, settings, common, limits, which, listing.root, share=share
+            )
             run = follow_run(console, handle, common)
         else:
             with read_list(
-                console, paths, common, settings, listing, kind="links", root=None, limit=which.limit
+                console,
+                paths,
+                common,
+                settings,
+                listing,
+                kind="links",
+                root=None,
+                limit=which.limit,
+                share=share,
             ) as batch:
                 if which.dry_run:
                     return dry_run(console, batch, settings, limits, uploads=False, as_json=common.json)
@@ -209,6 +228,7 @@ def _download(
 @list_options
 @limit_options
 @cluster_option
+@share_option
 @run_options
 @common_options
 def upload(
@@ -222,6 +242,7 @@ def upload(
     backup: str | None,
     confirms: bool,
     yes: bool,
+    share: Share | None,
     common: CommonOptions,
     listing: ListOptions,
     limits: RunLimits,
@@ -252,6 +273,7 @@ def upload(
                 yes=yes,
                 skip_unchanged=skip_unchanged,
                 canary=canary or 0,
+                share=share,
             )
             run = follow_run(console, handle, common)
             if confirms:
@@ -259,7 +281,15 @@ def upload(
             return report_run(console, run, settings, common, out, pdf=pdf)
         root = listing.root or str(Path(paths).parent)
         with read_list(
-            console, paths, common, settings, listing, kind="upload", root=root, limit=which.limit
+            console,
+            paths,
+            common,
+            settings,
+            listing,
+            kind="upload",
+            root=root,
+            limit=which.limit,
+            share=share,
         ) as batch:
             if which.dry_run:
                 return dry_run(console, batch, settings, limits, uploads=True, as_json=common.json)
@@ -444,6 +474,7 @@ def retry(
 @click.option("--metrics", metavar="FILE", help="Write the result as a Prometheus textfile.")
 @limit_options
 @cluster_option
+@share_option
 @resume_options
 @common_options
 def audit(
@@ -455,6 +486,7 @@ def audit(
     *,
     pdf: bool,
     write_probe: bool,
+    share: Share | None,
     common: CommonOptions,
     limits: RunLimits,
     which: RunOptions,
@@ -480,6 +512,7 @@ def audit(
             known=known,
             report=out or settings.reports,
             selection=common.selection(),
+            share=share,
             settings=settings,
             limits=limits,
             note=common.note,
@@ -506,12 +539,13 @@ def resume_run(
     yes: bool = False,
     skip_unchanged: bool = False,
     canary: int = 0,
+    share: Share | None = None,
 ) -> RunHandle:
     """Resume the run that --resume names, without its list. Raises UsageError if this command cannot resume it."""
     from tcb_ops import api
     from tcb_ops.cli.confirm import confirm_live
     from tcb_ops.preflight import scope_of_rows
-    from tcb_ops.runs.plan import check_kept, check_resume
+    from tcb_ops.runs.plan import check_kept, check_resume, other_share
 
     if not which.resume or which.dry_run:
         name = click.get_current_context().command.name
@@ -528,6 +562,8 @@ def resume_run(
         wrong = _("its target is {target}", target=record.target)
     elif root and str(Path(root).resolve()) != record.root:
         wrong = _("its files are below {root}", root=record.root)
+    elif share is not None and str(share) != record.share:
+        wrong = other_share(record)
     check_resume(record, wrong, settings)
     check_kept(record, settings)
     if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:

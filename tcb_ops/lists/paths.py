@@ -18,6 +18,7 @@ from tcb_ops.lists.local_files import LocalFiles, PathMap, UnusableFile
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.resolve import MerchantResolver
+from tcb_ops.lists.share import Share
 from tcb_ops.lists.source import decode, digest, is_workbook, open_source
 from tcb_ops.lists.sources import SourceCheck, refuse_sources, whole_source
 from tcb_ops.lists.staging import Problems, Staging
@@ -33,7 +34,7 @@ OnBad: TypeAlias = Literal["refuse", "skip"]
 class Batch:
     """The checked rows of a list, stored on disk until the batch is closed or garbage-collected.
 
-    Immutable: `check_files` and `limited` return another view of the same rows.
+    Immutable: `check_files`, `limited` and `of_share` return another view of the same rows.
     """
 
     source: Path
@@ -61,6 +62,8 @@ class Batch:
     """Looks at files that are URLs."""
     until: int | None = field(default=None, repr=False)
     """The last line included, after `limited`."""
+    share: Share | None = None
+    """The share that this batch is, after `of_share`; None: the whole list."""
 
     def __repr__(self) -> str:
         files = f", files below {self.root}" if self.root is not None else ""
@@ -72,7 +75,7 @@ class Batch:
         """Number of rows, including invalid ones."""
         if self.until is not None:
             return self.valid
-        return int(self.staging.query("SELECT COUNT(*) FROM rows")[0][0])
+        return self.staging.count()
 
     @property
     def valid(self) -> int:
@@ -136,6 +139,10 @@ class Batch:
         check_count("n", n, least=1)
         return replace(self, until=self.staging.line_of_valid(n))
 
+    def of_share(self, share: Share) -> Batch:
+        """Return a batch of the rows of a share (`--share`). A share of a share is of the whole list, too."""
+        return replace(self, staging=self.staging.of_share(share), share=share)
+
     def check_files(self, root: str | Path) -> Batch:
         """Check the file of every row, below `root` or at its URL: add its size and version, or its problem.
 
@@ -170,9 +177,11 @@ class Batch:
                     facts.append((found.size, found.mtime_ns, "", line))
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
-        if self.on_bad == "refuse" and self.problems:
-            all_missing = lost == len(self.problems) == self.count
-            raise input_error(str(self.source), self.problems, self.decided, sample if all_missing else ())
+        # Problems of other shares' rows refuse the list, too.
+        problems = Problems(self.staging.whole, self.headers)
+        if self.on_bad == "refuse" and problems:
+            all_missing = lost == len(problems) == self.count
+            raise input_error(str(self.source), problems, self.decided, sample if all_missing else ())
         return replace(self, root=Path(root))
 
     def close(self) -> None:
@@ -227,6 +236,7 @@ def read_paths(
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
     sources: SourceCheck = refuse_sources,
+    share: Share | None = None,
 ) -> Batch:
     r"""Read a path list (CSV, TSV or XLSX) and check every row.
 
@@ -241,6 +251,7 @@ def read_paths(
         rows: whether to include hidden rows of a workbook.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
         sources: looks at files that are URLs; without it they are refused.
+        share: the batch has only its rows, after the whole list has been checked; None for all.
 
     Raises:
         InputError: with all problems in the order of the file; with "skip", only for problems of the file itself.
@@ -301,6 +312,7 @@ def read_paths(
         file_column=validator.column("file"),
         sources=sources,
     )
+    batch = batch if share is None else batch.of_share(share)
     return batch if root is None else batch.check_files(root)
 
 

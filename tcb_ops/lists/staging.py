@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import groupby
 from typing import Any, TypeVar, overload
 
@@ -16,6 +17,7 @@ from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, 
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import trim
 from tcb_ops.i18n import Bilingual, Text, _
+from tcb_ops.lists.share import Share
 from tcb_ops.model import Problem, Row, Secret
 
 _T = TypeVar("_T")
@@ -51,10 +53,29 @@ class Staging:
     def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._finalizer = weakref.finalize(self, self._db.close)
+        self._whole: Staging | None = None
+        self.its_rows, self.its_problems = "rows", "problems"
+        """What a query selects from: the tables, or a share's part of them under the same names."""
         for statement in _SCHEMA.split(";"):
             self.query(statement)
         # Never committed: the data is temporary and has no other readers.
         self.query("BEGIN")
+
+    @property
+    def whole(self) -> Staging:
+        """The rows of all shares."""
+        return self._whole or self
+
+    def of_share(self, share: Share) -> Staging:
+        """Return a view of the rows of a share, and of their problems, until this staging is closed."""
+        view, name = copy(self.whole), f"in_share_{share.number}_{share.of}"
+        view._whole = self.whole  # also keeps the database open  # noqa: SLF001  its own copy
+        self._db.create_function(name, 1, share.has, deterministic=True)
+        view.its_rows = f"(SELECT * FROM rows WHERE {name}(appid)) rows"  # noqa: S608  own names
+        view.its_problems = (
+            f"(SELECT * FROM problems WHERE line IN (SELECT line FROM {view.its_rows})) problems"  # noqa: S608  own names
+        )
+        return view
 
     def close(self) -> None:
         """Free the disk space. The data can no longer be read."""
@@ -137,7 +158,7 @@ class Staging:
         """Yield pages of (line, file, its query) of the rows that have a file, by line."""
         last = 0
         while page := self.query(
-            "SELECT line, file, query FROM rows WHERE line > ? AND file <> '' ORDER BY line LIMIT ?",
+            f"SELECT line, file, query FROM {self.its_rows} WHERE line > ? AND file <> '' ORDER BY line LIMIT ?",  # noqa: S608  own names
             (last, _PAGE),
         ):
             yield [(line, file, None if query is None else Secret(query)) for line, file, query in page]
@@ -147,7 +168,7 @@ class Staging:
         """Yield (line, query) of the rows whose file is a URL with a query, valid or not: a resumed run may have them."""
         last = 0
         while page := self.query(
-            "SELECT line, query FROM rows WHERE line > ? AND query IS NOT NULL ORDER BY line LIMIT ?",
+            f"SELECT line, query FROM {self.its_rows} WHERE line > ? AND query IS NOT NULL ORDER BY line LIMIT ?",  # noqa: S608  own names
             (last, _PAGE),
         ):
             yield from ((line, Secret(query)) for line, query in page)
@@ -163,7 +184,7 @@ class Staging:
         only = f"AND {_VALID}" if until is not None else ""
         while page := self.query(
             "SELECT line, env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control, etag "  # noqa: S608  own names
-            "FROM rows "
+            f"FROM {self.its_rows} "
             f"WHERE line > ? AND line <= ? {only} ORDER BY line LIMIT ?",
             (last, end, _PAGE),
         ):
@@ -187,7 +208,7 @@ class Staging:
     def of_valid(self, columns: str, until: int | None, rest: str = "") -> list[Any]:
         """Select columns or aggregates from the valid rows up to a line; `rest` groups, sorts or limits them."""
         return self.query(
-            f"SELECT {columns} FROM rows WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
+            f"SELECT {columns} FROM {self.its_rows} WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
             (EVERY_LINE if until is None else until,),
         )
 
@@ -196,10 +217,14 @@ class Staging:
         if n < 1:
             return 0
         found = self.query(
-            f"SELECT line FROM rows WHERE {_VALID} ORDER BY line LIMIT 1 OFFSET ?",  # noqa: S608  own names
+            f"SELECT line FROM {self.its_rows} WHERE {_VALID} ORDER BY line LIMIT 1 OFFSET ?",  # noqa: S608  own names
             (n - 1,),
         )
         return int(found[0][0]) if found else EVERY_LINE
+
+    def count(self) -> int:
+        """Count the rows, those with a problem included."""
+        return int(self.query(f"SELECT COUNT(*) FROM {self.its_rows}")[0][0])  # noqa: S608  own names
 
     def query(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
         """Run a statement and return all its rows, at most one page."""
@@ -228,7 +253,7 @@ class Problems(Sequence[Problem]):
         self.headers = headers
 
     def __len__(self) -> int:
-        return int(self._staging.query("SELECT COUNT(*) FROM problems")[0][0])
+        return int(self._staging.query(f"SELECT COUNT(*) FROM {self._staging.its_problems}")[0][0])  # noqa: S608  own names
 
     @overload
     def __getitem__(self, index: int) -> Problem: ...
@@ -260,7 +285,7 @@ class Problems(Sequence[Problem]):
 
     def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
         found = self._staging.query(
-            f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}",  # noqa: S608  own names
+            f"SELECT id, {_PROBLEM} FROM {self._staging.its_problems} {where} ORDER BY line, id {limit}",  # noqa: S608  own names
             values,
         )
         return [

@@ -147,11 +147,7 @@ class Ledger(LedgerReader):
                 pending = (rows.c.run == run.number) & (rows.c.outcome == Outcome.PENDING)
                 connection.execute(rows.update().where(pending).values(values))
             self._forget_sums(connection, run)
-            by = summed_up(run).subquery()
-            keys = (by.c.place, by.c.outcome, by.c.reason, by.c.errcode, by.c.store_code)
-            number = sa.func.row_number().over(order_by=keys)
-            sums = sa.select(sa.literal(run.number), number, *keys, by.c.rows, by.c.message)
-            connection.execute(tallies.insert().from_select([*tallies.c.keys()], sums))
+            self._keep_sums(connection, run.number)
             connection.execute(
                 runs.update().where(runs.c.number == run.number).values(finished_at=at, stopped=stopped)
             )
@@ -197,6 +193,15 @@ class Ledger(LedgerReader):
     def _forget_sums(self, connection: sa.Connection, run: RunRecord) -> None:
         """Remove a run's stored sums before one of its rows changes."""
         self.driver(connection, "DELETE FROM tallies WHERE run = ?", (run.number,))
+
+    @staticmethod
+    def _keep_sums(connection: sa.Connection, number: int) -> None:
+        """Store a finished run's sums."""
+        by = summed_up(number).subquery()
+        keys = (by.c.place, by.c.outcome, by.c.reason, by.c.errcode, by.c.store_code)
+        no = sa.func.row_number().over(order_by=keys)
+        sums = sa.select(sa.literal(number), no, *keys, by.c.rows, by.c.message)
+        connection.execute(tallies.insert().from_select([*tallies.c.keys()], sums))
 
     @staticmethod
     def _spend(connection: sa.Connection, run: RunRecord, usage: Usage) -> None:

@@ -56,6 +56,8 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     words = ["retry", run.parent] if run.parent else [str(run.kind)]
     if SIGNED in run.settings:
         words += [*_list_of(run), "--on-bad", "skip"]
+    elif run.share:
+        words += ["--share", run.share]
     words += ["--resume", run.id]
     if run.kind is Kind.UPLOAD and not run.parent:
         words += ["--root", run.root]

@@ -15,6 +15,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
+from tcb_ops.lists.share import Share
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Row
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_columns
@@ -198,10 +199,19 @@ def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
         wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)
     elif run.root != work.root_name:
         wrong = _("its files are below {root}", root=run.root)
+    elif run.share != work.options.get("share", ""):
+        wrong = other_share(run)
     check_resume(run, wrong, settings)
     if run.list_sha256 != work.list_sha256:
         raise _not_resumable(run, _("the list has changed since"))
     return run
+
+
+def other_share(run: RunRecord) -> Text:
+    """Return why a command with another `--share`, or with none, cannot resume a run."""
+    if not run.share:
+        return _("it is a run of the whole list")
+    return _("it is share {share} of its list", share=run.share)
 
 
 def check_resume(run: RunRecord, wrong: Text | None, settings: Settings) -> None:
@@ -290,7 +300,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
     """Return the spec of a run over a checked list."""
     if kind is Kind.LINKS:
         check_columns(batch.headers)
-    return RunSpec(
+    spec = RunSpec(
         kind,
         batch.source.name,
         batch.sha256,
@@ -301,11 +311,23 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         _environments(batch.rows(), batch.merchants),
         selection,
     )
+    if batch.share is None:
+        return spec
+    return _of_share(spec, batch.share, batch.staging.whole.count() if batch.until is None else None)
+
+
+def _of_share(spec: RunSpec, share: Share, listed: int | None) -> RunSpec:
+    """Return a spec whose run knows its share, and how many rows all shares have together (None: unknown)."""
+    options: dict[str, Any] = {"share": str(share)}
+    if listed is not None:
+        options["listed"] = listed
+    return replace(spec, selection=share.added_to(spec.selection), options={**spec.options, **options})
 
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
     """Return the spec of an upload of a checked list."""
     spec, queries = list_spec(batch, Kind.UPLOAD, selection), SourceQueries(batch.staging.queries())
+    options = {**spec.options, **options}
     if not queries:
         return replace(spec, options=options)
     source = str(batch.source.absolute()) if batch.source.is_file() else ""
@@ -512,16 +534,21 @@ def _others_to_retry(ledger: Ledger, run: RunRecord, settings: Settings) -> list
     return []
 
 
-def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:
-    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path."""
+def audit_spec(merchants: Merchants, selection: str = "", share: Share | None = None) -> RunSpec:
+    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path.
+
+    With a share only its rows, numbered as in the audit of all.
+    """
     lines = [merchant for merchant in merchants if not merchant.left]
 
     def rows() -> Iterator[Row]:
         for number, merchant in enumerate(lines, start=1):
+            if share is not None and not share.has(merchant.appid):
+                continue
             cells = (merchant.appid, merchant.name, merchant.env)
             yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
 
-    return RunSpec(
+    spec = RunSpec(
         Kind.AUDIT,
         Path(merchants.source).name,
         merchants.sha256,
@@ -532,6 +559,7 @@ def audit_spec(merchants: Merchants, selection: str = "") -> RunSpec:
         _environments(rows(), merchants),
         selection,
     )
+    return spec if share is None else _of_share(spec, share, len(lines))
 
 
 def resume_spec(run: RunRecord) -> RunSpec:
@@ -547,6 +575,7 @@ def resume_spec(run: RunRecord) -> RunSpec:
         [],
         run.selection,
         run.parent,
+        options={"share": run.share},
     )
 
 

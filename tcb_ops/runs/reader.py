@@ -610,7 +610,7 @@ class LedgerReader:
         return self._tallied[run.number]
 
     def _tally(self, run: RunRecord) -> list[Tally]:
-        counted = self._kept(run) or self._read(summed_up(run))
+        counted = self._kept(run) or self._read(summed_up(run.number))
         by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
         with self._reading(run):
@@ -876,8 +876,8 @@ class LedgerReader:
 # --- longer queries ---
 
 
-def summed_up(run: RunRecord) -> sa.Select[Any]:
-    """Select (environment, outcome, reason, errcode, store_code, rows, message, then RUNS) of a run's rows."""
+def summed_up(run: int) -> sa.Select[Any]:
+    """Select (environment, outcome, reason, errcode, store_code, rows, message, then RUNS) of the rows of a run, by its number."""
     keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
     message = sa.func.max(
         sa.case(
@@ -887,7 +887,7 @@ def summed_up(run: RunRecord) -> sa.Select[Any]:
         )
     ).label("message")
     count = sa.func.count().label("rows")
-    return sa.select(*keys, count, message, *RUNS).where(rows.c.run == run.number).group_by(*keys)
+    return sa.select(*keys, count, message, *RUNS).where(rows.c.run == run).group_by(*keys)
 
 
 def _rows_by_path(run: RunRecord, dialect: str) -> sa.Select[Any]:

@@ -184,7 +184,8 @@ def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
 
 def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
     """Return the rows of a list, to be compared with what the ledger last stored at their paths."""
-    return replace(list_spec(batch, Kind.CONFIRM, selection), options={"content": content})
+    spec = list_spec(batch, Kind.CONFIRM, selection)
+    return replace(spec, options={**spec.options, "content": content})
 
 
 def delete_list_spec(ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool) -> RunSpec:

@@ -119,6 +119,8 @@ def test_runs_of_the_ledger_at_hand(ask):
     assert old
     assert not set(old) & set(runs)
     assert ask("--ledger", "old.db", "show", old[0]) == old[:1]
+    assert ask("ledger", "copy", "old.db", "new.db", old[0]) == old[:1]
+    assert ask("ledger", "copy", "old") == ["file,old"]
     (ask.desk.folder / "old.db").write_bytes(b"no ledger")
     assert ask("show", "--ledger", "old.db", "") == ["latest"]
 
