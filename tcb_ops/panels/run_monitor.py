@@ -95,9 +95,7 @@ class RunMonitor(widgets.VBox):
         retry = _("Retry the rows that did not succeed")
         self.retry = ActionButton(worker, context, retry, "op-retry", self._retry, changed=self._changed)
         self.export = ExportButton(worker, report)
-        self.stop = worker.button(
-            _("Cancel"), "op-cancel", self.cancel, background=False, layout={}, disabled=True
-        )
+        self.stop = worker.button(_("Cancel"), "op-cancel", self.cancel, background=False, disabled=True)
         self.actions = widgets.HBox([self.stop, self.resume, self.retry, self.export]).add_class("op-actions")
         self.header = widgets.VBox([self.head, worker.line, self.bar, self.actions]).add_class("op-header")
         super().__init__([self.export.line, self.export.files, self.grid])

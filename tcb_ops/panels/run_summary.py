@@ -155,7 +155,9 @@ def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
         f"{int(100 * share)}%",
     ]
     if running:
-        parts.append(_("{rate:,.0f} rows/s", rate=now.rate).of(lang))
+        # Below 10 with a decimal: "0 rows/s" beside a time left reads like a mistake.
+        rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
+        parts.append(_("{rate} rows/s", rate=rate).of(lang))
         if now.seconds_left is not None:
             left = format_duration(now.seconds_left)
             parts.append(_("{left} left", left=left).of(lang))
