@@ -60,7 +60,7 @@ ANSWERS = """async ([button, shown]) => {
 REACHED = """() => document.activeElement.dataset.number"""
 SHADES = """() => {
   const shade = selector => getComputedStyle(document.querySelector(selector)).backgroundColor;
-  return [shade('.jp-Notebook'), ...['.op-header', '.op-by-merchant th', '.op-chip[aria-pressed=false]'].map(one => shade(`.op-panel ${one}`))];
+  return [shade('.jp-Notebook'), ...['.op-header', '.op-by-merchant thead', '.op-chip[aria-pressed=false]'].map(one => shade(`.op-panel ${one}`))];
 }"""
 ENTRIES = "() => [...document.querySelectorAll('.op-list-entries option')].map(one => one.innerText)"
 HEAP = "() => { gc(); gc(); return performance.memory.usedJSHeapSize; }"
@@ -268,6 +268,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         assert shop.links < 300
         at = notebook.page.evaluate("() => document.querySelector('.op-panel progress').value")
         notebook.until(FURTHER, at)
+        assert "working or paused" in notebook.text(".op-chips")
         notebook.shot("running")
         assert notebook.violations() == []
 
@@ -276,6 +277,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         run = shop.run()
         assert 0 < run.counts["pending"] < 300
         notebook.until(STATUS, "Cancelled.")
+        notebook.until("() => document.querySelector('.op-panel .op-chips').innerText.includes('not done')")
         notebook.shot("cancelled")
         shop.sim.play([])
 
