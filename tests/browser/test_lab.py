@@ -74,6 +74,13 @@ def begin(notebook):
     notebook.until(MOVING)
 
 
+def assert_accessible(notebook):
+    """Axe finds nothing in the panel, in the dark either."""
+    for dark in (True, False):
+        notebook.theme(dark=dark)
+        assert notebook.violations() == [], "dark" if dark else "light"
+
+
 def assert_reached_by_keyboard(notebook):
     """Tab leads to every control of the panel that is shown and enabled."""
     notebook.page.locator(".op-panel button:not([disabled]):visible").first.focus()
@@ -177,13 +184,10 @@ def test_a_list_is_picked_by_enter_and_by_double_click_and_its_errors_are_access
         entries.wait_for(state="hidden")
         assert path.input_value() == "lists/bad.csv"
         notebook.page.wait_for_selector(".op-panel .op-problems table")
-        for dark in (False, True):
-            notebook.theme(dark=dark)
-            assert notebook.violations() == [], "dark" if dark else "light"
+        assert_accessible(notebook)
         notebook.click(".op-list-browse")  # begins where the picked list is
         notebook.until("() => document.querySelector('.op-list-entries option')?.innerText === 'bad.csv'")
-        assert notebook.violations() == []
-        notebook.theme(dark=False)
+        assert_accessible(notebook)
         notebook.click(".op-list-up")
         notebook.until("() => document.querySelectorAll('.op-list-entries option').length === 3")
         entries.locator("option", has_text="list.csv").dblclick()
@@ -270,7 +274,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         notebook.until(FURTHER, at)
         assert "working or paused" in notebook.text(".op-chips")
         notebook.shot("running")
-        assert notebook.violations() == []
+        assert_accessible(notebook)
 
         notebook.click(".op-cancel")
         notebook.until(HEAD, "unfinished")
@@ -279,6 +283,7 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
         notebook.until(STATUS, "Cancelled.")
         notebook.until("() => document.querySelector('.op-panel .op-chips').innerText.includes('not done')")
         notebook.shot("cancelled")
+        assert_accessible(notebook)
         shop.sim.play([])
 
         notebook.click(".op-resume")
@@ -316,7 +321,7 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.page.wait_for_selector(".op-undo-confirm-count input", state="visible")
         notebook.page.locator(fold).scroll_into_view_if_needed()
         notebook.shot("asked")
-        assert notebook.violations() == []
+        assert_accessible(notebook)
         assert notebook.page.locator("button.op-undo").is_disabled()
         notebook.page.locator(".op-undo-confirm-count input").fill(str(len(shop.run().by_merchant())))
         notebook.page.wait_for_selector("button.op-undo:not([disabled])")
