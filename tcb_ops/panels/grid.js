@@ -240,7 +240,7 @@ function render({ model, el }) {
   function detailsOf(row) {
     const list = make("dl", { class: "op-facts" });
     for (const [name, value] of [[words.path, row.path], [words.env, row.env], ["appid", row.appid], ...row.facts]) {
-      const button = make("button", { type: "button", class: "op-copy", "aria-label": `${words.copy}: ${name}`, title: words.copy, text: "⧉" });
+      const button = make("button", { type: "button", class: "op-copy", "aria-label": `${words.copy}: ${name}`, text: words.copy });
       button.addEventListener("click", async () => { await copy(value); button.textContent = "✓"; });
       list.append(make("dt", { text: name }), make("dd", {}, make("span", { text: value }), " ", button));
     }

@@ -22,7 +22,6 @@ from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.grid import RunGrid
 from tcb_ops.panels.html import esc
 from tcb_ops.panels.run_summary import (
-    KINDS,
     STATES,
     RunState,
     Step,
@@ -33,6 +32,7 @@ from tcb_ops.panels.run_summary import (
     run_state,
 )
 from tcb_ops.panels.worker import Worker, emphasize, html_area, show
+from tcb_ops.reports.explanations import KINDS
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
 

@@ -260,6 +260,9 @@ def test_a_code_leads_to_its_rows_and_a_row_to_its_details(lab):
         assert "青禾超市" in notebook.text(".op-rows tbody")
         notebook.page.locator(".op-panel .op-rows tbody button").press("Enter")
         assert "invalid" in notebook.text(".op-details")
+        names = notebook.page.locator(".op-panel .op-details dt").all()
+        assert len(names) > 5
+        assert max(name.bounding_box()["height"] for name in names) < 30  # one line each
         notebook.page.locator(".op-panel .op-merchant-tools .op-search").fill("云上")
         notebook.until("() => document.querySelectorAll('.op-by-merchant tbody tr').length === 1")
         assert notebook.violations() == []
