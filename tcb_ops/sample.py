@@ -107,8 +107,8 @@ def practice(lang: str | None = None) -> Settings:
 
 
 def in_jupyter_session() -> bool:
-    """Return whether a Jupyter server, not a program, started this kernel: a user sees the notebook."""
-    return bool(os.environ.get("JPY_SESSION_NAME"))
+    """Return whether a Jupyter server or Voila, not a program, started this kernel: a user sees the notebook."""
+    return any(os.environ.get(name) for name in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"))
 
 
 def _start(stack: ExitStack, folder: Path, lang: str | None) -> Settings:

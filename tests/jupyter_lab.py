@@ -23,7 +23,6 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-dev-shm-usage --disable-background-networking "
     "--disable-component-update --disable-sync --js-flags=--expose-gc --enable-precise-memory-info"
 )
-NEWS = "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
 JUPYTERLAB = (
     ("aria-allowed-attr", "jp-ToolbarButtonComponent"),  # aria-pressed on its toolbar buttons
     ("aria-input-field-name", "cm-content"),  # the editor of a cell has no name
@@ -69,9 +68,6 @@ def launch(playwright: Playwright, chromium: str) -> Browser:
 @contextmanager
 def lab_server(home: Path) -> Iterator[str]:
     """Run `tcb-ops lab work` in a folder, isolated from this machine's Jupyter; yield its address."""
-    settings = home / "settings" / f"{NEWS}"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

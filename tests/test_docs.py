@@ -36,7 +36,16 @@ GENERATED = {"reference/commands.md", "reference/errcodes.md"}
 """Pages whose headings come from the code."""
 ENGLISH_ONLY = {"contributing/decisions.md", "contributing/benchmarks.md", "contributing/testing.md"}
 """Pages that show a part of an English file."""
-OTHER_PROGRAMS = {"--appid", "--check", "--no-nanny", "--nthreads", "--nworkers", "--protocol", "--quick"}
+OTHER_PROGRAMS = {
+    "--appid",
+    "--check",
+    "--no-nanny",
+    "--nthreads",
+    "--nworkers",
+    "--protocol",
+    "--quick",
+    "--states",
+}
 """Options of programs that the pages show beside ours."""
 BOUNDS = {
     "howto/tokens-service.md": (
@@ -224,6 +233,26 @@ def test_every_link_and_picture_leads_somewhere(page: Path):
         if fragment:
             assert fragment in read(there).anchors, link
     assert "![](" not in read(page).text, "a picture needs a text that says what it shows"
+
+
+def test_every_picture_is_small_and_shown_in_both_languages():
+    from screens import LARGEST, SHOTS  # loads a browser's library
+
+    pictures = {file.relative_to(DOCS).as_posix(): file for file in (DOCS / "screens").rglob("*.png")}
+    assert [name for name, file in pictures.items() if file.stat().st_size > LARGEST] == []
+    assert {f"screens/panels/{shot.name}.png" for shot in SHOTS} <= set(pictures)
+    shown = {
+        lang: {
+            (page.parent / link).resolve().relative_to(DOCS).as_posix()
+            for page in (DOCS / lang).rglob("*.md")
+            for link in read(page).links
+            if link.endswith(".png")
+        }
+        for lang in ("en", "zh")
+    }
+    panels = {name for name in pictures if "/panels/" in name}
+    assert panels <= shown["en"] & shown["zh"]
+    assert set(pictures) == shown["en"] | shown["zh"]
 
 
 @pages

@@ -37,6 +37,7 @@ function render({ model, el }) {
   const words = model.get("words");
   const merchants = new Map();
   let run = "";
+  let running = false;
   let codes = [];
   let sort = { by: BAD, down: true };
   let chip = "all";
@@ -121,7 +122,8 @@ function render({ model, el }) {
     const text = search.value.trim().toLowerCase();
     const every = [...merchants.values()];
     for (const [name, button] of chipButtons) {
-      button.textContent = `${words[name]} ${number(every.filter(FITS[name]).length)}`;
+      const label = words[name === "open" && !running ? "left" : name]; // nobody works on a run that was cut off
+      button.textContent = `${label} ${number(every.filter(FITS[name]).length)}`;
       button.setAttribute("aria-pressed", String(name === chip));
     }
     for (const [cell, column] of heads) {
@@ -238,7 +240,7 @@ function render({ model, el }) {
   function detailsOf(row) {
     const list = make("dl", { class: "op-facts" });
     for (const [name, value] of [[words.path, row.path], [words.env, row.env], ["appid", row.appid], ...row.facts]) {
-      const button = make("button", { type: "button", class: "op-copy", "aria-label": `${words.copy}: ${name}`, title: words.copy, text: "⧉" });
+      const button = make("button", { type: "button", class: "op-copy", "aria-label": `${words.copy}: ${name}`, text: words.copy });
       button.addEventListener("click", async () => { await copy(value); button.textContent = "✓"; });
       list.append(make("dt", { text: name }), make("dd", {}, make("span", { text: value }), " ", button));
     }
@@ -360,6 +362,7 @@ function render({ model, el }) {
       }
       for (const line of message.lines) merchants.set(line[APPID], line);
       run = message.run;
+      running = message.running;
       ahead = null; // the rows may have changed
       if (aheadId === asked) asked += 1;
       codes = message.codes ?? codes;

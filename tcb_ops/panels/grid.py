@@ -45,6 +45,7 @@ _WORDS: dict[str, Text] = {
     "all": pgettext("merchants", "all"),
     "failed": pgettext("merchants", "failed"),
     "open": pgettext("merchants", "working or paused"),
+    "left": pgettext("merchants", "not done"),
     "done": pgettext("merchants", "done"),
     "none": _("No merchant matches."),
     "more": _("Show more merchants"),
@@ -175,7 +176,8 @@ class RunGrid(anywidget.AnyWidget):
         run, drawn = self._run, {"causes": self.causes, "charts": self._charts, "codes": self._codes}
         changed = {name: value for name, value in drawn.items() if full or self._sent.get(name) != value}
         self._sent = drawn
-        self.send({"run": run.id if run is not None else "", "full": full, "lines": list(lines)} | changed)
+        about = {"run": run.id if run is not None else "", "running": self._running}
+        self.send(about | {"full": full, "lines": list(lines)} | changed)
 
     def forget(self) -> None:
         """Show no run, and hold none."""

@@ -221,6 +221,7 @@ class RunPanel(Panel):
     """Shows any run: running here or elsewhere, interrupted, or finished."""
 
     title = _("Run report")
+    none_yet = _("No run is shown. Start one with another notebook, then run the panel's cell again.")
     out_control: Text | None = None
 
     def __init__(self, target: str, run: str, lang: str, *, report: str = "") -> None:

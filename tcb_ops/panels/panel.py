@@ -66,6 +66,8 @@ class Panel:
     """The title of the panel and of its headless page."""
     kind: Kind | None = None
     """The kind of the runs that it lists; None for all."""
+    none_yet = _("No run yet: press the panel's button.")
+    """What stands in place of a table while no run is shown."""
     out_control: Text | None = REPORT
     """The panel's control for the command line's `--out`."""
 
@@ -199,8 +201,7 @@ class Panel:
     def _of_run(self, table: Callable[[Run], Any]) -> Any:
         if self.run is not None:
             return table(self.run)
-        none = _("No run yet: press the panel's button.")
-        return Placeholder(none, self.lang)
+        return Placeholder(self.none_yet, self.lang)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.run!r}>"

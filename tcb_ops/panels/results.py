@@ -33,9 +33,11 @@ _HEADS: dict[object, Text] = {
 _STYLE = (
     "<style>.op-result table{border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums}"
     ".op-result :is(th,td){padding:3px 14px 3px 0;text-align:left!important;vertical-align:top!important;border-bottom:1px solid #8884}"
-    ".op-result th{white-space:nowrap;font-weight:600}.op-result td.n{text-align:right!important}.op-result td{max-width:34rem}"
+    ".op-result th{white-space:nowrap;font-weight:600}.op-result td.n{text-align:right!important}.op-result td.s{white-space:nowrap}.op-result td{max-width:34rem}"
     ".op-result h2{font-size:15px;margin:8px 0 2px}</style>"
 )
+SHORT = 24
+"""Most characters of a text that is not broken."""
 LINES = 500
 """Most lines of a table in a notebook; the rest is counted."""
 
@@ -75,7 +77,7 @@ def frame_html(frame: Any, lang: Lang) -> str:
         labels = label if isinstance(label, tuple) else (label,) if index else ()
         lines.append(
             "".join(
-                f'<td class="n">{cell:,}</td>' if number else f"<td>{esc(cell)}</td>"
+                f'<td class="n">{cell:,}</td>' if number else _text(cell)
                 for number, cell in zip(numbers, (*labels, *cells), strict=True)
             )
         )
@@ -83,6 +85,12 @@ def frame_html(frame: Any, lang: Lang) -> str:
     more = len(frame) - LINES
     rest = f"<p>{esc(_('… and {more:,} more', more=more).of(lang))}</p>" if more > 0 else ""
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{rest}"
+
+
+def _text(cell: Any) -> str:
+    """Draw a cell; a name or an id stays on one line, beside the long texts of other columns."""
+    kind = ' class="s"' if len(str(cell)) <= SHORT else ""
+    return f"<td{kind}>{esc(cell)}</td>"
 
 
 def _unlabelled(frame: Any) -> Any:

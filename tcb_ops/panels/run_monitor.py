@@ -22,7 +22,6 @@ from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.grid import RunGrid
 from tcb_ops.panels.html import esc
 from tcb_ops.panels.run_summary import (
-    KINDS,
     STATES,
     RunState,
     Step,
@@ -33,6 +32,7 @@ from tcb_ops.panels.run_summary import (
     run_state,
 )
 from tcb_ops.panels.worker import Worker, emphasize, html_area, show
+from tcb_ops.reports.explanations import KINDS
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
 
@@ -40,6 +40,8 @@ WATCH_EVERY = 0.2
 """Seconds between two updates from a run of this process."""
 POLL_EVERY = 1.0
 """Seconds between two updates from a run of another process."""
+READ_AGAIN = 2.0
+"""Seconds until a ledger that could not be read is read again."""
 LISTED = 50
 """Runs that can be chosen from, the newest first."""
 PENDING = frozenset({Outcome.PENDING})
@@ -95,18 +97,11 @@ class RunMonitor(widgets.VBox):
         retry = _("Retry the rows that did not succeed")
         self.retry = ActionButton(worker, context, retry, "op-retry", self._retry, changed=self._changed)
         self.export = ExportButton(worker, report)
-        self.stop = worker.button(
-            _("Cancel"), "op-cancel", self.cancel, background=False, layout={}, disabled=True
-        )
+        self.stop = worker.button(_("Cancel"), "op-cancel", self.cancel, background=False, disabled=True)
         self.actions = widgets.HBox([self.stop, self.resume, self.retry, self.export]).add_class("op-actions")
         self.header = widgets.VBox([self.head, worker.line, self.bar, self.actions]).add_class("op-header")
         super().__init__([self.export.line, self.export.files, self.grid])
-        self.head.value = (
-            f'<div class="op-title">{render_mark(self._lang, live=context.live)}'
-            f'<span class="op-quiet">{esc(context.describe_target().of(self._lang))}</span></div>'
-        )
-        show(self.stop, shown=False)
-        show(self, shown=False)
+        self._show_none()
 
     @property
     def running(self) -> bool:
@@ -171,7 +166,7 @@ class RunMonitor(widgets.VBox):
                 watching(number)
             except Exception as error:  # noqa: BLE001  an exception of a thread is lost
                 if number == self._watch:
-                    self.state, self._handle = None, None
+                    self._show_none()
                 self._worker.report(error)
             self._worker.guarded(self._changed)
 
@@ -190,7 +185,7 @@ class RunMonitor(widgets.VBox):
             if number == self._watch:
                 self.bar.value = render_progress(now, self._lang, running=True)
                 if time.monotonic() >= due:
-                    due = time.monotonic() + self._draw_grid(running=True)
+                    due = time.monotonic() + self._try_grid()
             handle.ended_within(WATCH_EVERY)
         error: TcbOpsError | None = None
         try:
@@ -245,6 +240,18 @@ class RunMonitor(widgets.VBox):
         self._ended(run)
         self._offer()
 
+    def _show_none(self) -> None:
+        """Show the target, and no run: there is none, or it cannot be read."""
+        self.state, self._handle = None, None
+        self.head.value = (
+            f'<div class="op-title">{render_mark(self._lang, live=self._context.live)}'
+            f'<span class="op-quiet">{esc(self._context.describe_target().of(self._lang))}</span></div>'
+        )
+        self.bar.value = ""
+        show(self, shown=False)
+        for action in (self.stop, self.resume, self.retry, self.export):
+            show(action, shown=False)
+
     def _draw_header(self) -> None:
         show(self, shown=True)
         if self.run is not None and self.state is not None:
@@ -259,6 +266,14 @@ class RunMonitor(widgets.VBox):
         paused = self._handle.paused_until() if self._handle is not None else {}
         merchants = self.grid.show(run, running=running, paused=paused)
         return redraw_after(time.monotonic() - began, merchants)
+
+    def _try_grid(self) -> float:
+        """Draw the grid of a run that is running here; one that cannot be read now is still watched, to its end."""
+        try:
+            return self._draw_grid(running=True)
+        except TcbOpsError as error:
+            self._worker.report(error)
+            return READ_AGAIN
 
     # --- what can be done ---------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome
 from tcb_ops.panels.html import esc, table
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import OUTCOMES, counts_line, verdict, why
+from tcb_ops.reports.explanations import KINDS, OUTCOMES, counts_line, verdict, why
 from tcb_ops.reports.formats.charts import outcome_class
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
@@ -22,14 +22,6 @@ from tcb_ops.runs.stop_errors import stop_text
 
 MERCHANTS_SHOWN = 400
 """Merchants in the table of a headless page; the rest is counted."""
-KINDS = {
-    Kind.LINKS: _("links"),
-    Kind.UPLOAD: _("upload"),
-    Kind.AUDIT: _("audit"),
-    Kind.CONFIRM: _("confirm"),
-    Kind.DELETE: _("delete"),
-    Kind.UNDO: _("undo"),
-}
 
 
 class RunState(StrEnum):
@@ -155,7 +147,9 @@ def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
         f"{int(100 * share)}%",
     ]
     if running:
-        parts.append(_("{rate:,.0f} rows/s", rate=now.rate).of(lang))
+        # Below 10 with a decimal: "0 rows/s" beside a time left reads like a mistake.
+        rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
+        parts.append(_("{rate} rows/s", rate=rate).of(lang))
         if now.seconds_left is not None:
             left = format_duration(now.seconds_left)
             parts.append(_("{left} left", left=left).of(lang))

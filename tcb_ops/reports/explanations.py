@@ -20,6 +20,15 @@ from tcb_ops.secrets import redact
 if TYPE_CHECKING:
     from tcb_ops.runs.records import Tally
 
+KINDS: dict[Kind, Text] = {
+    Kind.LINKS: _("links"),
+    Kind.UPLOAD: _("upload"),
+    Kind.AUDIT: _("audit"),
+    Kind.CONFIRM: _("confirm"),
+    Kind.DELETE: _("delete"),
+    Kind.UNDO: _("undo"),
+}
+"""What runs of a kind do, in panels and cards of notebooks."""
 OUTCOMES: dict[Outcome, Text] = {
     Outcome.LINKED: _("linked"),
     Outcome.UPLOADED: _("uploaded"),

@@ -159,6 +159,8 @@ class Engine:
         self._confirmed = self._clock()
         """When the last successful check of the run's lock began."""
         self._shown = 0.0
+        self._show_later: asyncio.TimerHandle | None = None
+        """Reports what was committed too soon after the last report: the next commit may be far off."""
         self._rate = RateEstimator(self._run.rows, 0)
 
     def _make_calls(self, transport: Transport) -> Calls:
@@ -308,8 +310,9 @@ class Engine:
         self._phases_recorded = float("-inf")  # the remainder is written with the last commit
 
     async def _shut_down(self, writing: asyncio.Task[None] | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._show_later):
+            if timer is not None:
+                timer.cancel()
         left = [*self._tasks, *self._background]
         for one in left:
             one.cancel()
@@ -615,9 +618,15 @@ class Engine:
         now = self._clock()
         if now - self._shown >= SHOW_EVERY or sum(self._writer.counts.values()) == self._run.rows:
             self._show(now)
+        elif self._show_later is None:
+            due = self._shown + SHOW_EVERY
+            self._show_later = self._loop.call_at(due, lambda: self._show(self._clock()))
 
     def _show(self, now: float) -> None:
         self._shown = now
+        if self._show_later is not None:
+            self._show_later.cancel()
+            self._show_later = None
         done = sum(self._writer.counts.values())
         rate, left = self._rate.update(now, done)
         counts = {outcome: rows for outcome, rows in self._writer.counts.items() if rows}

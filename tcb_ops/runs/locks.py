@@ -190,7 +190,7 @@ def _confirmed() -> None:
 
 def me() -> str:
     """Return the user, host and process id of this process, as messages name a holder."""
-    return f"{operator_name()}@{host_name()}, process {os.getpid()}"
+    return f"{operator_name()}@{host_name()}, PID {os.getpid()}"
 
 
 def _remove(holder: Path) -> None:

@@ -16,9 +16,11 @@ from ipywidgets.widgets.widget import _instances  # ipywidgets offers no public 
 from workspace import BOOKS
 
 import tcb_ops as tcb
+from tcb_ops import api
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.panels.grid import PAGE
 from tcb_ops.panels.run_summary import RunState
+from tcb_ops.run import find_handle
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 from tcb_ops.simulator import Fault
@@ -104,11 +106,37 @@ def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, rea
     assert_usable(lab, panel, read)
 
 
+@pytest.mark.parametrize("content", [None, b"no database at all" * 100], ids=["deleted", "replaced"])
+def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
+    open_lab: Any, read: Any, until: Any, content: bytes | None
+):
+    lab = open_lab(faults=[Fault(delay=0.2)])
+    panel = lab.uploads()
+    panel.start.click()
+    until(lambda: "30 rows" in read(panel.monitor.bar))
+    remove_ledger(lab)
+    if content is not None:
+        (lab.shop.folder / "ledger.db").write_bytes(content)
+    panel.settle()
+    assert "ledger.db" in read(panel.worker.line)
+    assert "running" not in read(panel.monitor.head)
+    assert panel.monitor.stop.layout.display == "none"
+    assert find_handle(panel.run.id) is None  # and its lock is free
+    if content is not None:
+        assert panel.monitor.bar.value == ""
+        remove_ledger(lab)
+    panel.setup.unfolded = True
+    panel.start.click()
+    panel.settle()
+    assert panel.monitor.state is RunState.FINISHED
+    assert "30 of 30 rows" in read(panel.monitor.bar)
+
+
 def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, read: Any):
     with closing(sqlite3.connect(lab.shop.folder / "ledger.db")) as connection:
-        for table in ("rows", "envs", "tallies", "runs"):
-            connection.execute(f"DELETE FROM {table}")
+        connection.execute("UPDATE runs SET finished_at = 1")
         connection.commit()
+    assert [run.id for run in api.prune(30, settings=panel.context.settings)] == [panel.run.id]
     assert_usable(lab, panel, read, panel.run.id)
 
 

@@ -94,6 +94,12 @@ def test_every_word_beside_the_cells_is_there_in_chinese_too(notebook: Any):
             assert [bool(re.match(r"[\u4e00-\u9fff]", line)) for line in lines] == [False, True]
 
 
+def test_two_sentences_in_each_language_introduce_it(notebook: Any):
+    _, english, chinese = filter(None, notebook.cells[0].source.splitlines())
+    assert len(re.findall(r"\.(?= |$)", english)) == 2
+    assert chinese.count("。") == 2
+
+
 def test_no_path_of_anybody_s_machine_is_in_a_notebook(name: str):
     text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
     assert "/tmp/" not in text  # noqa: S108

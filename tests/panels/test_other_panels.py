@@ -125,6 +125,7 @@ def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab
     lab = open_lab()
     panel = lab.reports()
     assert "ledger.db does not exist: no run has used this ledger" in read(panel.worker.line)
+    assert "with another notebook" in repr(panel.by_merchant())  # this panel has no button to press
     assert panel.run is None
     assert lab.audits().history().lines == ()
     assert not (lab.shop.folder / "ledger.db").exists()

@@ -13,7 +13,7 @@ from workspace import QUICK
 
 import tcb_ops as tcb
 from tcb_ops.model import SUCCESSES
-from tcb_ops.sample import FILES, MERCHANTS, PATHS, sample_simulator
+from tcb_ops.sample import FILES, MERCHANTS, PATHS, in_jupyter_session, sample_simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +37,15 @@ def test_a_process_has_one_and_takes_it_along(tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["JPY_SESSION_NAME", "VOILA_REQUEST_URL"])
+def test_what_a_user_looks_at_is_told_from_what_a_program_runs(monkeypatch: pytest.MonkeyPatch, name: str):
+    for one in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"):
+        monkeypatch.delenv(one, raising=False)
+    assert not in_jupyter_session()
+    monkeypatch.setenv(name, "/voila/render/02_run_uploads.ipynb")
+    assert in_jupyter_session()
+
+
 def test_in_jupyterlab_it_outlives_the_kernel_and_goes_with_the_server(tmp_path: Path):
     lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
     first, again = looked(tmp_path, **lab), looked(tmp_path, **lab)

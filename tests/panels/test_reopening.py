@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 from workspace import BOOKS
 
@@ -168,7 +170,7 @@ def test_result_cells_follow_the_run_of_the_panel(open_lab: Any, monkeypatch: An
         "IPython.display.update_display", lambda bundle, **_: shown.append((True, bundle["text/html"]))
     )
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, calls=((1, 1),))])
-    panel = lab.uploads(lang="zh")
+    panel, options = lab.uploads(lang="zh"), deepcopy(pd.options.d)
     panel.show(panel.by_merchant)
     assert not shown[-1][0]
     assert "尚无任务" in shown[-1][1]
@@ -176,8 +178,11 @@ def test_result_cells_follow_the_run_of_the_panel(open_lab: Any, monkeypatch: An
     panel.settle()
     again, table = shown[-1]
     assert again
-    assert "城南书店</td><td>wxbooks</td>" in table
+    assert '城南书店</td><td class="s">wxbooks</td>' in table
     assert ">商户</th>" in table
+    assert "<h2>各商户的数据行</h2>" in table
+    assert "text-align:left" in table
+    assert pd.options.d == options  # those of the operator's own tables
     panel.monitor.retry.button.click()
     panel.settle()
     assert "茶语小铺" not in shown[-1][1]

@@ -127,3 +127,5 @@ def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read: Any):
     assert '<span class="good" style="flex:1203"></span><span class="todo" style="flex:3797"></span>' in drawn
     assert read(drawn) == "1,203 of 5,000 rows · 24% · 310 rows/s · 12s left 1,203 uploaded"
     assert "行/秒 · 剩余 12s" in read(render_progress(look, Lang.ZH, running=True))
+    slow = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.31, 12000.0)
+    assert "· 0.3 rows/s ·" in read(render_progress(slow, Lang.EN, running=True))

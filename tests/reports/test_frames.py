@@ -12,6 +12,7 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.reports.explanations import KINDS
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.formats.notebook import (
     causes_frame,
@@ -178,6 +179,7 @@ def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(
     for said in (reported.run.id, "SIMULATED 演练", "85088", "晨光文具", "http://127.0.0.1:1"):
         assert said in html
     assert "http" not in html.replace("http://127.0.0.1:1", "")
+    assert f"</b> · {KINDS[reported.run.kind].of(lang)} → " in html
     live = a_run([], id="live")
     assert "SIMULATED" not in run_html(RunSummary(live.ledger, live.run), lang)
 

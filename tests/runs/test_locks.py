@@ -54,7 +54,7 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run(
     assert caught.value.exit_code == 2
     for said in (caught.value.text.en, caught.value.text.zh):
         assert "run-1" in said
-        assert f"{operator_name()}@{host_name()}, process {holder.pid}" in said
+        assert f"{operator_name()}@{host_name()}, PID {holder.pid}" in said
 
 
 def test_a_run_can_be_held_again_and_again_and_is_exclusive_within_a_process(ledger: Ledger) -> None:
@@ -105,7 +105,7 @@ def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worke
 def test_who_else_works_on_a_run_can_be_asked_another_run_is_free_and_a_kill_frees_its_own(
     ledger: Ledger, holder: subprocess.Popen[str], until: Until
 ) -> None:
-    assert working(ledger, "run-1") == f"{operator_name()}@{host_name()}, process {holder.pid}"
+    assert working(ledger, "run-1") == f"{operator_name()}@{host_name()}, PID {holder.pid}"
     assert working(ledger, "run-2") == ""
     assert holder.poll() is None
     with hold(ledger, "run-2"):

@@ -205,7 +205,7 @@ def test_a_role_that_may_only_use_the_tables_holds_and_is_told(
     postgres.run(grant, database)
     try:
         with closing(Ledger(url)) as ours, closing(Ledger(postgres.url(database, role))) as theirs:
-            me = f"{operator_name()}@{host_name()}, process {os.getpid()}"
+            me = f"{operator_name()}@{host_name()}, PID {os.getpid()}"
             for first, second in ((ours, theirs), (theirs, ours)):
                 with hold(first, "run-1"), pytest.raises(UsageError, match=me), hold(second, "run-1"):
                     pass
@@ -222,7 +222,7 @@ def test_what_a_killed_holder_left_names_nobody_and_is_cleared(
         postgres.run("INSERT INTO holders VALUES (999999999, 'a dead one')", database)
         with hold(ledger, "run-1"):
             [(who,)] = postgres.run("SELECT who FROM holders", database)
-            assert who == f"{operator_name()}@{host_name()}, process {os.getpid()}"
+            assert who == f"{operator_name()}@{host_name()}, PID {os.getpid()}"
         assert postgres.run("SELECT who FROM holders", database) == []
 
 
@@ -366,7 +366,7 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
     found = json.loads(ended[winner][0])
     assert found["counts"] == {"uploaded": 3 * rows}
     said = ended[loser][1]
-    assert f"{names[winner]}@{host_name()}, process {both[winner].pid}" in said
+    assert f"{names[winner]}@{host_name()}, PID {both[winner].pid}" in said
     assert found["run"] in said
     sent = [(call.env, call.path) for call in shop.sim.calls if call.step == "store"]
     assert len(sent) == len(set(sent)) == shop.sim.stats["stored"] == 3 * rows

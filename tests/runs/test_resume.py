@@ -270,6 +270,21 @@ def test_watching_ends_with_the_run_and_its_counts_only_grow(open_shop: OpenShop
     assert list(working.watch()) in ([], looks[-1:])
 
 
+def test_what_was_committed_shortly_after_a_report_is_reported_though_nothing_follows(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcb_ops.runs.engine.SHOW_EVERY", 0.5)
+    shop = open_shop(many(TEA, BOOKS, rows=20), [Fault(env=BOOKS.env, path="banner/1.png", delay=60)])
+    working = start(shop, "links")
+    for look in working.watch():
+        if look.done >= 39:  # the other row takes a minute
+            break
+    assert look.done == 39
+    working.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        working.wait()
+
+
 def test_what_is_shown_is_already_in_the_ledger(open_shop: OpenShop) -> None:
     shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=60), HELD)
     compared: list[tuple[int, int]] = []

@@ -362,7 +362,7 @@ def test_while_a_process_works_on_a_run_the_upgrade_is_refused_and_says_who(plac
         process.communicate("")
     assert caught.value.exit_code == 2
     for text in (caught.value.text.en, caught.value.text.zh):
-        assert f"{operator_name()}@{host_name()}, process {process.pid}" in text
+        assert f"{operator_name()}@{host_name()}, PID {process.pid}" in text
         assert run in text
     assert read_version(place) == 1
     with closing(Ledger(place)) as ledger:

@@ -18,7 +18,7 @@ from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
-from tcb_ops.reports.explanations import ERRCODE, row_count, verdict
+from tcb_ops.reports.explanations import ERRCODE, KINDS, row_count, verdict
 from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import Localizer, environment
@@ -296,7 +296,8 @@ def run_html(summary: RunSummary, lang: Lang) -> str:
     run, counts = summary.run, summary.counts
     sentence = verdict(run.kind, counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
-    return str(_macros(lang).run_card(run, sentence, counts, groups, is_simulated(run.target)))
+    simulated = is_simulated(run.target)
+    return str(_macros(lang).run_card(run, KINDS[run.kind], sentence, counts, groups, simulated))
 
 
 def diff_html(diff: RunDiff) -> str:
