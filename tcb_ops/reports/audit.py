@@ -182,8 +182,10 @@ def audit_result(
     ]
     bad = [one for one in findings if one.known is None]
     unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
-    here = {(place.appid, place.env) for place in reader.envs(run)}
-    there = {(place.appid, place.env) for place in reader.envs(previous)} if previous is not None else here
+    here, there = set[tuple[str, str]](), set[tuple[str, str]]()
+    if previous is not None:
+        here = {(place.appid, place.env) for place in reader.envs(run)}
+        there = {(place.appid, place.env) for place in reader.envs(previous)}
     not_checked, measured = _healthy(reader, run)
     return AuditResult(
         run,

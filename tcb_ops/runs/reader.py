@@ -149,6 +149,8 @@ class LedgerReader:
         self._held: sa.Connection | None = None
         self._tallied: dict[int, list[Tally]] | None = None
         """Tallies by run number, cached by a snapshot; None outside one."""
+        self._listed: dict[int, list[EnvRecord]] | None = None
+        """Environments by run number, likewise: a report needs them several times, and they share their texts."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -293,9 +295,16 @@ class LedgerReader:
 
     def envs(self, run: RunRecord) -> list[EnvRecord]:
         """List a run's environments without counting its rows: `rows` and `pending` are 0."""
+        if self._listed is None:
+            return self._list(run)
+        if run.number not in self._listed:
+            self._listed[run.number] = self._list(run)
+        return self._listed[run.number]
+
+    def _list(self, run: RunRecord) -> list[EnvRecord]:
         query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
         with self._reading(run):
-            return [read_env(record) for record in self._read(query)]
+            return [read_env(record) for record in self._stream(query)]
 
     def pending(self, run: RunRecord, wanted: Iterable[tuple[EnvRecord, int]], limit: int) -> list[list[Row]]:
         """Return the next pending rows of some environments, each after a line, in the order of the list.
@@ -689,7 +698,7 @@ class LedgerReader:
                     connection.exec_driver_sql("BEGIN")  # the driver begins a transaction only at a write
                 else:
                     connection.execution_options(isolation_level="REPEATABLE READ")
-                seen._held, seen._tallied = connection, {}  # noqa: SLF001  its own copy
+                seen._held, seen._tallied, seen._listed = connection, {}, {}  # noqa: SLF001  its own copy
                 yield seen
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
