@@ -287,22 +287,24 @@ class LedgerReader:
         )
         with self._reading(run):
             found = [
-                read_env(record, int(count), int(waiting)) for *record, count, waiting in self._read(query)
+                read_env(record, int(count), int(waiting)) for *record, count, waiting in self._stream(query)
             ]
         if only is None:
             self.check_rows(run, sum(environment.rows for environment in found))
         return found
 
-    def envs(self, run: RunRecord) -> list[EnvRecord]:
-        """List a run's environments without counting its rows: `rows` and `pending` are 0."""
-        if self._listed is None:
-            return self._list(run)
+    def envs(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
+        """List a run's environments, or `only` these by number, without counting rows: `rows` and `pending` are 0."""
+        if self._listed is None or only is not None:
+            return self._list(run, only)
         if run.number not in self._listed:
             self._listed[run.number] = self._list(run)
         return self._listed[run.number]
 
-    def _list(self, run: RunRecord) -> list[EnvRecord]:
+    def _list(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
+        if only is not None:
+            query = query.where(envs.c.no.in_(only))
         with self._reading(run):
             return [read_env(record) for record in self._stream(query)]
 

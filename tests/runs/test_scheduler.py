@@ -10,7 +10,7 @@ import pytest
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.scheduler import BUFFERED, REFILL, TURN, AppState, EnvState, Lane, Scheduler, Task, lanes_of
+from tcb_ops.runs.scheduler import BUFFERED, REFILL, TURN, AppState, EnvState, Lane, Roster, Scheduler, Task
 from tcb_ops.wechat.tokens import Token
 
 PACE = RunLimits(slow_wait=60.0)
@@ -336,12 +336,13 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
     environments = [
         EnvRecord(no, env, appid, "", owner, left=False) for no, (env, appid, owner) in enumerate(listed)
     ]
-    merchant, own, other, its_own = (lane.app for lane in lanes_of(environments, RunLimits(per_env=2), "wxp"))
+    roster = Roster(environments, RunLimits(per_env=2), "wxp")
+    merchant, own, other, its_own = (roster.make(one).app for one in environments)
     assert own is other
     assert len({id(merchant), id(own), id(its_own)}) == 3
     assert [app.appid for app in (merchant, own, its_own)] == ["wx1", "wxp", "wxp"]
     assert [app.slowdown.limit for app in (merchant, own, its_own)] == [2, 4, 2]
-    assert lanes_of(environments, RunLimits())[1].app.appid == "", "no component: no token"
+    assert Roster(environments, RunLimits()).make(environments[1]).app.appid == "", "no component: no token"
 
 
 @pytest.mark.parametrize("closed", [0, 300], ids=["all open", "some closed"])
