@@ -298,7 +298,9 @@ class LedgerReader:
         if self._listed is None or only is not None:
             return self._list(run, only)
         if run.number not in self._listed:
-            self._listed[run.number] = self._list(run)
+            # Two runs that are compared mostly have the same environments.
+            same = {one: one for listed in self._listed.values() for one in listed}
+            self._listed[run.number] = [same.get(one, one) for one in self._list(run)]
         return self._listed[run.number]
 
     def _list(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
@@ -744,11 +746,11 @@ class LedgerReader:
         """
         if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
             return None
-        environments = (
-            [(environment.number, environment.env, environment.appid) for environment in self.envs(run)]
-            for run in (older, newer)
-        )
-        if next(environments) != next(environments):
+        both = self.envs(older), self.envs(newer)
+        if len(both[0]) != len(both[1]) or any(
+            (one.number, one.env, one.appid) != (other.number, other.env, other.appid)
+            for one, other in zip(*both, strict=True)
+        ):
             return None
         for run in (older, newer):
             count = sa.select(sa.func.count()).where(rows.c.run == run.number)
