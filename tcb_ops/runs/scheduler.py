@@ -6,7 +6,7 @@ environment at a time. A lane that has to wait leaves the queue until its reason
 merchant, a timer, a missing token, a refill.
 
 Lanes are made as their turn comes, and forgotten when their rows have ended: of a large fleet with few rows each, only
-the environments at work are in memory. Until all have come, those that have had a turn are behind those that have not.
+the environments at work are in memory. Those that have had a turn are behind those that have not.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class Scheduler:
         self._phases = phases
         self._queue: deque[Lane] = deque()
         self._later: deque[Lane] = deque()
-        """Lanes that have had a turn, while others have not."""
+        """The queue of the lanes that have had a turn."""
         self._timers: list[tuple[float, int, Lane, Task | None]] = []
         self._ticket = 0
         self._bounded = batch > 1
@@ -289,10 +289,10 @@ class Scheduler:
             self.enqueue(lane)
 
     def enqueue(self, lane: Lane) -> None:
-        """Put a lane at the end of the queue, unless it is queued already."""
+        """Put a lane at the end of the queue, unless it is queued already; those without a turn yet go first."""
         if not lane.queued:
             lane.queued = True
-            (self._later if lane.begun and self.more_come else self._queue).append(lane)
+            (self._later if lane.begun else self._queue).append(lane)
 
     @property
     def more_come(self) -> bool:
@@ -305,9 +305,9 @@ class Scheduler:
         return not self.more_come and all(lane.is_done for lane in self.lanes)
 
     def add(self, lane: Lane) -> None:
-        """Add a lane that was made."""
+        """Add a lane that was made, and have its first rows read before it is in the queue."""
         self.lanes[lane] = None
-        self.enqueue(lane)
+        self._want_rows(lane)
 
     def added(self) -> None:
         """Note that all of `needs_lanes` were added."""
@@ -454,12 +454,9 @@ class Scheduler:
 
     def _want_lanes(self) -> None:
         """Have the next lanes made while few others have rows to begin, so that work never waits for them."""
-        if self._making:
+        if self._making or not self._coming:
             return
-        if not self._coming:
-            self._queue.extend(self._later)
-            self._later.clear()
-        elif len(self._queue) + self._refilling + len(self._starved) < COMING // 2:
+        if len(self._queue) + self._refilling + len(self._starved) < COMING // 2:
             self._making = min(COMING, len(self._coming))
             self.needs_lanes = [self._coming.popleft() for _ in range(self._making)]
 
