@@ -3,7 +3,8 @@
 It answers each link call with a valid link of the documented size (domain.md §1.1) and each form post with 204 and
 the object's name up to its first dot as ETag: the benchmarks name objects by MD5, and the server need not hash. It
 checks nothing. `GET /first-calls` returns a JSON object of environment → number of its first link call, and resets the
-count. Prints its address; ends when its stdin is closed.
+count. For audits of the fleets of run.py, it answers getenvinfo and quota/get, too: one environment in twenty is HALTED.
+`GET /calls` returns the number of calls by token, and resets it. Prints its address; ends when its stdin is closed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from typing import cast
 
 import uvloop
@@ -22,6 +24,7 @@ DELAY = float(sys.argv[1]) / 1000 if len(sys.argv) > 1 else 0.0
 """Seconds before an answer: `server.py 30` is a network of 30 ms."""
 TOKEN = "t" * 420
 COS_FILE_ID = "c" * 160 + "+/=="
+QUOTA = b'{"errcode":0,"errmsg":"ok","quota":{"daily_limit":100000,"used":1000,"remain":99000}}'
 SIGNED = "q-sign-algorithm=sha1&q-ak={ak}&q-sign-time={time}&q-key-time={time}&q-header-list=&q-url-param-list=&q-signature={hex}"
 
 
@@ -32,6 +35,24 @@ class Book:
         self.base = b""
         self.calls = 0
         self.first: dict[str, int] = {}
+        self.by_token: Counter[str] = Counter()
+
+    def count(self, target: bytes) -> str:
+        """Count a call; return its token."""
+        token = target.rpartition(b"access_token=")[2].decode()
+        self.by_token[token] += 1
+        return token
+
+    def environments(self, token: str) -> bytes:
+        number = token[:5]
+        status = "HALTED" if int(number) % 20 == 0 else "NORMAL"
+        one = {"env": f"fleet-{number}", "status": status, "package_id": "baas_personal"}
+        return json.dumps({"errcode": 0, "errmsg": "ok", "info_list": [one]}).encode()
+
+    def calls_by_token(self) -> bytes:
+        answer = json.dumps(self.by_token).encode()
+        self.by_token.clear()
+        return answer
 
     def link(self, body: bytes) -> bytes:
         asked = json.loads(body)
@@ -116,7 +137,15 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, target: bytes, body: bytes) -> bytes:
         if target.startswith(b"/tcb/uploadfile?"):
+            self._book.count(target)
             payload = self._book.link(body)
+        elif target.startswith(b"/tcb/getenvinfo?"):
+            payload = self._book.environments(self._book.count(target))
+        elif target.startswith(b"/cgi-bin/openapi/quota/get?"):
+            self._book.count(target)
+            payload = QUOTA
+        elif target == b"/calls":
+            payload = self._book.calls_by_token()
         elif target == b"/first-calls":
             payload = self._book.first_calls()
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -53,13 +54,27 @@ class Merchants(Sequence[Merchant]):
         self.sha256: str = sha256 or (whole.sha256 if whole is not None else "")
         self.whole = whole if whole is not None else self
         self._lines = tuple(lines)
-        self._keys = frozenset((m.appid, m.env) for m in self._lines)
-        self._by_env: dict[str, list[Merchant]] = {}
-        self._by_name: dict[str, list[Merchant]] = {}
+
+    # Made when they are needed: an audit of 10,000 environments looks none of them up.
+
+    @cached_property
+    def _keys(self) -> frozenset[tuple[str, str]]:
+        return frozenset((m.appid, m.env) for m in self._lines)
+
+    @cached_property
+    def _by_env(self) -> dict[str, list[Merchant]]:
+        found: dict[str, list[Merchant]] = {}
         for merchant in self._lines:
-            self._by_env.setdefault(merchant.env, []).append(merchant)
+            found.setdefault(merchant.env, []).append(merchant)
+        return found
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Merchant]]:
+        found: dict[str, list[Merchant]] = {}
+        for merchant in self._lines:
             for name in {fold(merchant.name), fold(merchant.appid)}:
-                self._by_name.setdefault(name, []).append(merchant)
+                found.setdefault(name, []).append(merchant)
+        return found
 
     def for_env(self, env: str) -> tuple[Merchant, ...]:
         """Return the lines of an environment: several if merchants share it, none if it is unknown."""

@@ -14,11 +14,11 @@ from typing import Any
 from tcb_ops.details import DetailCode
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
-from tcb_ops.model import FailOn, Outcome, QuotaUsage
+from tcb_ops.model import FailOn, Outcome
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.runs.audit_details import STORAGE, WRITES, other_causes, usage_of
+from tcb_ops.runs.audit_details import STORAGE, WRITES, other_causes
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
@@ -182,9 +182,10 @@ def audit_result(
     ]
     bad = [one for one in findings if one.known is None]
     unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
-    here = {(place.appid, place.env) for place in reader.envs(run)}
-    there = {(place.appid, place.env) for place in reader.envs(previous)} if previous is not None else here
-    not_checked, measured = _healthy(reader, run)
+    here, there = set[tuple[str, str]](), set[tuple[str, str]]()
+    if previous is not None:
+        here = {(place.appid, place.env) for place in reader.envs(run)}
+        there = {(place.appid, place.env) for place in reader.envs(previous)}
     return AuditResult(
         run,
         previous,
@@ -196,8 +197,8 @@ def audit_result(
         tuple(one for one in bad if Outcome.UNKNOWN in one.cause.outcomes),
         tuple(one for one in findings if one.known is not None),
         tuple(line for line in known if line.until < day),
-        not_checked,
-        tuple(forecasts(reader, run, measured)) if isinstance(reader, LedgerReader) else (),
+        _not_checked(reader, run),
+        tuple(forecasts(reader, run)) if isinstance(reader, LedgerReader) else (),
         len(here - there),
         len(there - here),
     )
@@ -241,21 +242,14 @@ def new_failures(summary: RunSummary, changes: RunDiff | None, settings: Setting
     }
 
 
-def _healthy(
-    reader: RunReader, run: RunRecord
-) -> tuple[dict[str, int], dict[tuple[str, str, str], dict[str, QuotaUsage]]]:
-    """Return in how many healthy environments each check could not be made, and what they have used of their quotas."""
+def _not_checked(reader: RunReader, run: RunRecord) -> dict[str, int]:
+    """Return in how many healthy environments each check could not be made."""
     counted: Counter[str] = Counter()
-    measured = {}
     for record in reader.rows(run, outcomes=frozenset({Outcome.HEALTHY})):
         kept = record.end.detail
-        if kept is None:
-            continue
-        if kept.code is DetailCode.NOT_CHECKED:
+        if kept is not None and kept.code is DetailCode.NOT_CHECKED:
             counted.update(str(kept.params["checks"]).split(", "))
-        if used := usage_of(kept):
-            measured[record.row.appid, record.row.merchant, record.row.env] = used
-    return dict(counted), measured
+    return dict(counted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,14 +174,19 @@ def compare(
         counts[what] += rows
         if what is not Change.STILL_GOOD:  # often a million rows
             counted[what, place, before, after] += rows
-    names = {(place.env, place.appid): place.merchant for run in (older, newer) for place in ledger.envs(run)}
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
     meanings: dict[str, Text] = {}
     for (what, (env, appid), before, after), rows in counted.items():
         lines[what, env, appid, _code(before), _code(after)] += rows
         found = [_why(state) for state in (before, after) if state is not None]
         meanings |= {str(cause.code): cause.meaning for cause in found if cause is not None}
-    order = list(Change)
+    order, wanted = list(Change), {(env, appid) for _what, env, appid, _before, _after in lines}
+    names = {
+        (place.env, place.appid): place.merchant
+        for run in (older, newer)
+        for place in ledger.envs(run)
+        if (place.env, place.appid) in wanted
+    }
     listed = [
         DiffLine(what, appid, names[env, appid], env, before, after, rows)
         for (what, env, appid, before, after), rows in lines.items()

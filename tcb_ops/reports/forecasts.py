@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -147,28 +147,26 @@ def _due(quota: str, used: QuotaUsage, earlier: Sequence[Reading], now: float) -
     return found
 
 
-def forecasts(
-    reader: LedgerReader, run: RunRecord, measured: Mapping[tuple[str, str, str], Mapping[str, QuotaUsage]]
-) -> list[Forecast]:
-    """Return what runs out soon, the most urgent first.
-
-    `measured`: what this audit read, by (appid, merchant, environment).
-    """
+def forecasts(reader: LedgerReader, run: RunRecord) -> list[Forecast]:
+    """Return what runs out soon by what an audit read, the most urgent first."""
     found: list[Forecast] = []
-    if not measured:
-        return found
-    past = _readings(reader, run)
-    pace = _link_pace(reader, run) if any(LINKS in used for used in measured.values()) else {}
+    past: dict[tuple[str, str, str], list[tuple[float, QuotaUsage]]] | None = None
+    pace: dict[str, float] | None = None
     asked: set[str] = set()
-    for (appid, merchant, env), used in measured.items():
+    for appid, merchant, env, used in _measured(reader, run):
         for quota, now in used.items():
+            if past is None:
+                past = _readings(reader, run)
+            if pace is None and quota == LINKS:
+                pace = _link_pace(reader, run)
             kept = past.get((appid, env, quota), [])
             earlier = [(at, one.used) for at, one in kept]
             at, before = kept[0] if kept else (0.0, QuotaUsage(0, 0))
             if quota == LINKS:
-                if appid not in asked and short_of_calls(now.used, now.limit, pace.get(appid, 0.0)):
-                    is_new = not short_of_calls(before.used, before.limit, pace[appid])
-                    made = (now.used, now.limit, None, pace[appid], is_new)
+                a_day = (pace or {}).get(appid, 0.0)
+                if appid not in asked and short_of_calls(now.used, now.limit, a_day):
+                    is_new = not short_of_calls(before.used, before.limit, a_day)
+                    made = (now.used, now.limit, None, a_day, is_new)
                     found.append(Forecast(appid, merchant, env, quota, *made))
                 asked.add(appid)
             elif (due := _due(quota, now, earlier, run.created_at)) is not None:
@@ -177,16 +175,25 @@ def forecasts(
     return sorted(found, key=lambda one: (one.days or 0.0, one.merchant, one.env))
 
 
+def _measured(
+    reader: LedgerReader, run: RunRecord
+) -> Iterator[tuple[str, str, str, Mapping[str, QuotaUsage]]]:
+    """Stream (appid, merchant, environment, usage by quota) of an audit's healthy environments."""
+    for record in reader.rows(run, outcomes=frozenset({Outcome.HEALTHY})):
+        yield record.row.appid, record.row.merchant, record.row.env, usage_of(record.end.detail)
+
+
 def _readings(
     reader: LedgerReader, run: RunRecord
 ) -> dict[tuple[str, str, str], list[tuple[float, QuotaUsage]]]:
-    """Return the earlier readings by (appid, environment, quota), latest first."""
+    """Return the earlier readings by (appid, environment, quota), latest first; of link calls only the latest."""
     found: dict[tuple[str, str, str], list[tuple[float, QuotaUsage]]] = {}
     for audit in reader.earlier_audits(run, run.created_at - PAST * DAY):
-        for record in reader.rows(audit, outcomes=frozenset({Outcome.HEALTHY})):
-            for quota, used in usage_of(record.end.detail).items():
-                place = (record.row.appid, record.row.env, quota)
-                found.setdefault(place, []).append((audit.created_at, used))
+        for appid, _merchant, env, usage in _measured(reader, audit):
+            for quota, used in usage.items():
+                kept = found.setdefault((appid, env, quota), [])
+                if quota != LINKS or not kept:
+                    kept.append((audit.created_at, used))
     return found
 
 

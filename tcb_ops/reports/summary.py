@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import merged
@@ -195,16 +196,40 @@ class RunSummary:
         return _by_merchant(self.tallies, self.causes)
 
     @cached_property
+    def merchants_bad(self) -> dict[tuple[str, str], int]:
+        """The number of rows that ended without success, by (merchant, appid); of every merchant."""
+        counted: dict[tuple[str, str], int] = {}
+        for one in self.tallies:
+            key = (one.merchant, one.appid)
+            counted[key] = counted.get(key, 0) + _bad({one.outcome: one.rows})
+        return counted
+
+    def first_merchants(self, limit: int) -> list[MerchantSummary]:
+        """Return the first of `merchants`, without making the others."""
+        bad = self.merchants_bad
+        wanted = set(nsmallest(limit, bad, key=lambda one: (-bad[one], *one)))
+        return _by_merchant(
+            [one for one in self.tallies if (one.merchant, one.appid) in wanted],
+            [one for one in self.causes if (one.merchant, one.appid) in wanted],
+        )
+
+    @cached_property
     def namesakes(self) -> set[str]:
         """Names that several merchants share, so that the appid is shown beside them."""
-        names = Counter(one.merchant for one in self.merchants)
+        names = Counter(name for name, _appid in self.merchants_bad)
         return {name for name, merchants in names.items() if name and merchants > 1}
 
     def with_first_rows(
         self, merchants: Iterable[MerchantSummary], reader: RunReader
     ) -> Iterator[MerchantSummary]:
         """Add to each merchant its first rows that did not succeed, read from the ledger on demand."""
-        place_of = {(place.appid, place.merchant, place.env): place for place in reader.envs(self.run)}
+        merchants = list(merchants)
+        wanted = {(one.appid, one.merchant) for one in merchants}
+        place_of = {
+            (place.appid, place.merchant, place.env): place
+            for place in reader.envs(self.run)
+            if (place.appid, place.merchant) in wanted
+        }
         for one in merchants:
             first: list[RowRecord] = []
             for env, outcomes in one.envs:

@@ -116,6 +116,11 @@ class Calls:
     last_answer: float = field(default=float("-inf"))
     """When any server last responded, by `clock`."""
 
+    def forget(self, appid: str, owner: str) -> None:
+        """Forget what was found about an account of which no row is left."""
+        if self.checks is not None:
+            self.checks.accounts.pop((appid, Owner(owner)), None)
+
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of a row until it ends or one fails."""
         if task.started_at is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
-from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, Task, lanes_of, limits_state, restore_limits
+from tcb_ops.runs.scheduler import AppState, Lane, Roster, Scheduler, Task
 from tcb_ops.runs.sources import SourceQueries, source_client
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
@@ -99,7 +99,7 @@ class RunContext:
     queries: SourceQueries | None = None
     """Of files that are sent from URLs."""
     limits_state: Mapping[str, Any] = field(default_factory=dict)
-    """The breakers and pauses (`scheduler.limits_state`) with which the session starts."""
+    """The breakers and pauses (`Roster.state`) with which the session starts."""
 
 
 class Engine:
@@ -132,10 +132,10 @@ class Engine:
             self._committed,
             context.confirm,
         )
-        self._environments: dict[int, EnvRecord] = {}
-        self._after_canary_envs: list[EnvRecord] = []
+        self._after_canary_envs: set[str] = set()
         """The environments that wait for the canary."""
-        self._schedule([])
+        self._after_canary_roster: Roster | None = None
+        self._schedule(self._roster(()))
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         """Refills and token requests in progress."""
@@ -206,7 +206,7 @@ class Engine:
     def paused_until(self) -> dict[str, float]:
         """Return the paused appids with the seconds left of their pauses. May be called from any thread."""
         now, found = self._clock(), dict[str, float]()
-        for lane in self._scheduler.lanes:
+        for lane in self._scheduler.lanes.copy():
             left = max(lane.env.slowdown.paused_until, lane.app.slowdown.paused_until) - now
             if left > 0 and not lane.is_done:
                 found[lane.app.appid] = max(left, found.get(lane.app.appid, 0.0))
@@ -214,7 +214,7 @@ class Engine:
 
     def limits_state(self) -> dict[str, Any]:
         """Return the state of breakers and pauses, for a worker that continues. May be called from any thread."""
-        return limits_state(self._scheduler.lanes, self._clock())
+        return self._at_work.state(self._clock())
 
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
@@ -226,7 +226,7 @@ class Engine:
             writing = self._loop.create_task(self._writer.write())
             writing.add_done_callback(self._task_done)
             await self._dispatch()
-            if self._after_canary_envs and self._error is None:
+            if self._after_canary_roster is not None and self._error is None:
                 await self._after_canary()
                 await self._dispatch()
             await self._drain()
@@ -250,58 +250,63 @@ class Engine:
     # --- setting up and shutting down -------------------------------------------------------------------------
 
     async def _set_up(self) -> None:
-        environments = await self._loop.run_in_executor(
-            self._reader_thread, self._context.ledger.environments, self._run
-        )
+        first, rest = await self._loop.run_in_executor(self._reader_thread, self._read_roster)
         counts = await self._loop.run_in_executor(self._reader_thread, self._context.ledger.counts, self._run)
         for outcome, rows in counts.items():
             if outcome is not Outcome.PENDING:
                 self._writer.counts[outcome] = rows
         self._rate = RateEstimator(self._run.rows, sum(self._writer.counts.values()))
-        self._environments = {one.number: one for one in environments}
-        rest = after_canary(environments, self._context.canary)
-        self._after_canary_envs = [one for one in environments if one.env in rest]
-        self._schedule([one for one in environments if one.env not in rest])
+        self._after_canary_roster = rest
+        self._schedule(first)
+
+    def _read_roster(self) -> tuple[Roster, Roster | None]:
+        """Read which environments have pending rows: of the canary, and those after it."""
+        environments = self._context.ledger.environments(self._run)
+        rest = self._after_canary_envs = after_canary(environments, self._context.canary)
+        pending = [one for one in environments if one.pending]
+        first = self._roster(one for one in pending if one.env not in rest)
+        return first, self._roster(one for one in pending if one.env in rest) if rest else None
+
+    def _roster(self, environments: Iterable[EnvRecord]) -> Roster:
+        return Roster(
+            environments,
+            self._limits,
+            self._context.settings.tokens.component_appid,
+            BATCHES.get(self._run.kind, 1),
+            self._context.limits_state,
+            self._clock(),
+            self._calls.forget,
+        )
 
     async def _after_canary(self) -> None:
         """Schedule the other environments, or stop the run if a row of the canary did not succeed."""
         tallies = await self._loop.run_in_executor(
             self._reader_thread, self._context.ledger.tallies, self._run
         )
-        others = {one.env for one in self._after_canary_envs}
         succeeded = SUCCESSES | {Outcome.INVALID}  # skipped on purpose, with --on-bad skip
-        rows = sum(t.rows for t in tallies if t.env not in others and t.outcome not in succeeded)
+        rows = sum(
+            t.rows for t in tallies if t.env not in self._after_canary_envs and t.outcome not in succeeded
+        )
         if rows:
             self._stop(canary_stop(rows))
-        else:
-            self._schedule(self._after_canary_envs)
+        elif self._after_canary_roster is not None:
+            self._schedule(self._after_canary_roster)
 
-    def _schedule(self, environments: list[EnvRecord]) -> None:
+    def _schedule(self, roster: Roster) -> None:
         """Schedule the pending rows of some environments."""
-        self._scheduler = Scheduler(
-            lanes_of(
-                [one for one in environments if one.pending],
-                self._limits,
-                self._context.settings.tokens.component_appid,
-                BATCHES.get(self._run.kind, 1),
-            ),
-            self._phases,
-        )
+        self._at_work = roster
+        self._scheduler = Scheduler((), self._phases, roster)
         self._outcomes = OutcomeHandler(
             self._limits,
             self._scheduler,
             self._writer,
-            self._environments,
+            roster.records,
             self._clock,
             self._context.chance,
             self._stop,
             audits=self._audits,
             closed_as=Outcome.UNKNOWN if self._run.kind is Kind.CONFIRM else Outcome.NOT_ATTEMPTED,
         )
-        restore_limits(self._scheduler.lanes, self._context.limits_state, self._clock())
-        for lane in self._scheduler.lanes:
-            if self._environments[lane.number].left:
-                self._outcomes.close([lane], Reason.MERCHANT_LEFT)
 
     async def _drain(self) -> None:
         """Give calls in flight GRACE seconds to end after an error; rows that do not end stay pending."""
@@ -356,7 +361,7 @@ class Engine:
                 else:
                     self._probe(now)
                 self._start_background()
-            if self._idle() and all(lane.is_done for lane in self._scheduler.lanes):
+            if self._idle() and self._scheduler.is_done:
                 return
             self._set_timer(now)
             await self._wake.wait()
@@ -424,6 +429,9 @@ class Engine:
         needs_refill, self._scheduler.needs_refill = self._scheduler.needs_refill, []
         if needs_refill:
             self._start(self._refill(needs_refill), self._background)
+        needs_lanes, self._scheduler.needs_lanes = self._scheduler.needs_lanes, []
+        if needs_lanes:
+            self._start(self._make_lanes(needs_lanes), self._background)
         for app in list(self._scheduler.tokenless):
             self._scheduler.tokenless.discard(app)
             if not app.asking:
@@ -485,7 +493,7 @@ class Engine:
                 await asyncio.sleep(self._limits.slow_wait)
                 self._scheduler.tokenless.add(app)
             else:
-                self._outcomes.close(app.lanes, Reason.NO_TOKEN, error.text, errcode=error.errcode or None)
+                self._outcomes.close(app, Reason.NO_TOKEN, error.text, errcode=error.errcode or None)
         except TransportError as error:
             app.refused, self._source_unreachable = refused, True
             self._note_unreachable(error.text)
@@ -538,13 +546,23 @@ class Engine:
                 self._stop(token_outage(error.text, limits.patience))
             case _:
                 outcome = Outcome.UNKNOWN if self._audits else Outcome.NOT_ATTEMPTED
-                self._outcomes.close(app.lanes, Reason.NO_TOKEN, error.text, outcome=outcome)
+                self._outcomes.close(app, Reason.NO_TOKEN, error.text, outcome=outcome)
 
     # --- the ledger and the target ------------------------------------------------------------------------------
 
+    async def _make_lanes(self, numbers: list[int]) -> None:
+        """Make the lanes of the next environments."""
+        envs = self._context.ledger.envs
+        scheduler = self._scheduler
+        for record in await self._loop.run_in_executor(self._reader_thread, envs, self._run, numbers):
+            lane = self._at_work.make(record)
+            scheduler.add(lane)
+            self._outcomes.added(lane)
+        scheduler.added()
+
     async def _refill(self, lanes: list[Lane]) -> None:
         """Read the next pending rows of some environments."""
-        wanted = [(self._environments[lane.number], lane.last_line) for lane in lanes]
+        wanted = [(self._at_work.records[lane.number], lane.last_line) for lane in lanes]
         limit = self._scheduler.refill
         about_stored = self._run.kind in BATCHES
 
@@ -645,11 +663,7 @@ class Engine:
                 source_error=self._source_error,
                 seconds=seconds,
             )
-        paused = sum(
-            1
-            for lane in self._scheduler.lanes
-            if max(lane.env.slowdown.paused_until, lane.app.slowdown.paused_until) > now
-        )
+        paused = self._at_work.paused(now)
         return (
             _(
                 "{environments} paused: the platform asked to slow down",

@@ -31,13 +31,14 @@ from tcb_ops.runs.records import (
 )
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent, tallies
 
-BATCH = 5_000
+BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
 
 _SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ? AND line = ?"  # noqa: S608  own names
 _RECORD = f"{_SET} AND outcome = 'pending'"
 _REOPEN = f"{_SET} AND outcome <> 'pending'"
 _PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"  # noqa: S608  own names
+_PLACE = 'INSERT INTO envs (run, no, env, appid, merchant, owner, "left") VALUES (?, ?, ?, ?, ?, ?, ?)'
 
 
 class Ledger(LedgerReader):
@@ -59,22 +60,11 @@ class Ledger(LedgerReader):
         with self._writing() as connection:
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
-            if environments:
-                connection.execute(
-                    envs.insert(),
-                    [
-                        {
-                            "run": number,
-                            "no": p.number,
-                            "env": p.env,
-                            "appid": p.appid,
-                            "merchant": p.merchant,
-                            "owner": p.owner,
-                            "left": p.left,
-                        }
-                        for p in environments
-                    ],
-                )
+            listed = iter(environments)
+            while places := [
+                (number, p.number, p.env, p.appid, p.merchant, p.owner, p.left) for p in islice(listed, BATCH)
+            ]:
+                self.driver(connection, _PLACE, places)
             count = 0
             stream = iter(planned)
             while batch := [plan_values(number, row, number_of, new.kind) for row in islice(stream, BATCH)]:

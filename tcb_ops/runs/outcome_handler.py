@@ -17,7 +17,7 @@ from tcb_ops.runs.audit import REFUSED_TOKENS, judged
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, Task
+from tcb_ops.runs.scheduler import AppState, EnvState, Lane, Scheduler, Task
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.runs.writer import Closing, LedgerWriter
 from tcb_ops.wechat.call_policy import NextStep, backoff_wait, next_step
@@ -37,6 +37,7 @@ class OutcomeHandler:
     scheduler: Scheduler
     writer: LedgerWriter
     environments: Mapping[int, EnvRecord]
+    """Those of the scheduler's lanes, by number."""
     clock: Callable[[], float]
     """Monotonic seconds."""
     chance: Callable[[], float]
@@ -115,18 +116,15 @@ class OutcomeHandler:
             attempt.decision in {Decision.STOP, Decision.SLOW, Decision.NEW_LINK_ONCE}
             or attempt.scope is Scope.ENV
         )
-        for scope, breaker, lanes in (
-            (Scope.APPID, lane.app.breaker, lane.app.lanes),
-            (Scope.ENV, lane.env.breaker, lane.env.lanes),
-        ):
+        for scope, state in ((Scope.APPID, lane.app), (Scope.ENV, lane.env)):
             mine = attempt.code if attempt is not None and stops and attempt.scope is scope else ""
             out_of_patience = bool(mine) and attempt is not None and attempt.decision is Decision.SLOW
-            if breaker.row_ended(mine) or out_of_patience:
-                self.close(lanes, Reason.BREAKER, errcode=end.errcode, store_code=end.store_code)
+            if state.breaker.row_ended(mine) or out_of_patience:
+                self.close(state, Reason.BREAKER, errcode=end.errcode, store_code=end.store_code)
 
     def close(
         self,
-        lanes: list[Lane],
+        what: AppState | EnvState | Lane,
         reason: Reason,
         why: Text | None = None,
         *,
@@ -134,7 +132,7 @@ class OutcomeHandler:
         store_code: str = "",
         outcome: Outcome | None = None,
     ) -> None:
-        """Begin no more rows of these environments; their pending rows end as not_attempted."""
+        """Begin no more rows of an appid, an environment, or a lane; their pending rows end as not_attempted."""
         end = RowEnd(
             0,
             outcome or self.closed_as,
@@ -144,13 +142,31 @@ class OutcomeHandler:
             store_code=store_code,
             ended_at=time.time(),
         )
-        for lane in lanes:
-            if lane.end_as is None:
-                its = replace(end, reason=Reason.COMPONENT) if _by_component(lane, end) else end
-                its = judged(its) if self.audits else its
-                self.scheduler.close(lane, its)
-                in_flight = tuple(row.line for task in lane.tasks for row in task.rows)
-                self.writer.add(Closing(self.environments[lane.number], its, in_flight))
+        if isinstance(what, Lane):
+            self._close(what, end)
+            return
+        what.closed = what.closed or end
+        for lane in list(what.lanes):  # those that are done with this leave the list
+            self._close(lane, end)
+
+    def added(self, lane: Lane) -> None:
+        """Close a lane that was made after its appid or its environment was closed, or whose merchant has left."""
+        if self.environments[lane.number].left:
+            self.close(lane, Reason.MERCHANT_LEFT)
+        elif (end := lane.app.closed or lane.env.closed) is not None:
+            self._close(lane, end)
+
+    def _close(self, lane: Lane, end: RowEnd) -> None:
+        if lane.end_as is None:
+            its = replace(end, reason=Reason.COMPONENT) if _by_component(lane, end) else end
+            its = judged(its) if self.audits else its
+            closing = Closing(
+                self.environments[lane.number],
+                its,
+                tuple(row.line for task in lane.tasks for row in task.rows),
+            )
+            self.scheduler.close(lane, its)
+            self.writer.add(closing)
 
     def token_refused(self, task: Task, end: RowEnd) -> None:
         """Handle 40001 and similar codes: use a token newer than the refused one, or have the source asked for one."""

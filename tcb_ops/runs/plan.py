@@ -16,7 +16,7 @@ from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
 from tcb_ops.lists.share import Share
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Row
+from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.locks import hold, host_name, operator_name
@@ -28,6 +28,8 @@ from tcb_ops.runs.sources import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
 _NAMED = 5
+_OWNERS = {owner: str(owner) for owner in Owner}
+"""As records have them; the same text for all."""
 _LOOKED_AT = 20
 """How many of the newest runs are searched for rows to retry."""
 CHECK_NEW_SECONDS = 0.5
@@ -581,22 +583,21 @@ def resume_spec(run: RunRecord) -> RunSpec:
 
 def _environments(rows: Iterable[Row], merchants: Merchants) -> list[EnvRecord]:
     """Number the environments of some rows, in order of appearance."""
-    known = {(m.env, m.appid): EnvRecord(0, m.env, m.appid, m.name, str(m.owner), m.left) for m in merchants}
-    return environments_of_rows(rows, known)
+    return environments_of_rows(rows, {(m.env, m.appid): m for m in merchants})
 
 
-def environments_of_rows(rows: Iterable[Row], known: Mapping[tuple[str, str], EnvRecord]) -> list[EnvRecord]:
+def environments_of_rows(
+    rows: Iterable[Row], known: Mapping[tuple[str, str], EnvRecord | Merchant]
+) -> list[EnvRecord]:
     """Number the environments of some rows, in order of appearance; `known` by (env, appid)."""
     environments: dict[tuple[str, str], EnvRecord] = {}
     for row in rows:
         key = (row.env, row.appid)
         if key not in environments:
-            environment = EnvRecord(
-                len(environments), row.env, row.appid, row.merchant, "merchant", left=False
+            owner, left = (known[key].owner, known[key].left) if key in known else (Owner.MERCHANT, False)
+            environments[key] = EnvRecord(
+                len(environments), row.env, row.appid, row.merchant, _OWNERS[Owner(owner)], left
             )
-            if key in known:
-                environment = replace(environment, owner=known[key].owner, left=known[key].left)
-            environments[key] = environment
     return list(environments.values())
 
 

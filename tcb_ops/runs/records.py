@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
+from sys import intern
 from typing import Any
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
@@ -359,7 +360,7 @@ def read_env(record: Any, counted: int = 0, pending: int = 0) -> EnvRecord:
     """Return the environment of a record. Raises TypeError for a damaged record."""
     _ENV_TYPES.check(record)
     _, number, env, appid, merchant, owner, left = record
-    return EnvRecord(number, env, appid, merchant, owner, left, counted, pending)
+    return EnvRecord(number, env, appid, merchant, intern(owner), left, counted, pending)
 
 
 def _texts(value: str) -> tuple[str, ...]:

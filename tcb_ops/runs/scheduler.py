@@ -4,13 +4,16 @@ A lane is one merchant's environment: its fresh rows (a short buffer, refilled f
 return from a wait. Lanes with work are in one queue and served in turn, so that a list sorted by env does not run one
 environment at a time. A lane that has to wait leaves the queue until its reason ends: a row of its environment or
 merchant, a timer, a missing token, a refill.
+
+Lanes are made as their turn comes, and forgotten when their rows have ended: of a large fleet with few rows each, only
+the environments at work are in memory. Those that have had a turn are behind those that have not.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +28,8 @@ REFILL = 50
 """Most rows read from the ledger at a time for one lane."""
 BUFFERED = 10_000
 """Rows that all lanes together may buffer: with many lanes, each buffers fewer, so that memory stays constant."""
+COMING = 256
+"""Environments whose lanes are made at a time, when fewer than half as many have rows to begin."""
 TURN = 4
 """Rows taken from a lane in one turn: they are adjacent in the ledger, and a commit writes whole pages."""
 
@@ -61,6 +66,11 @@ class EnvState:
     breaker: Breaker = field(default_factory=Breaker)
     in_flight: int = 0
     lanes: list[Lane] = field(default_factory=list)
+    """Those that are made and not done."""
+    left: int = 1
+    """Lanes that are not done, those to be made included."""
+    closed: RowEnd | None = None
+    """How the rows of its lanes end if none may begin any more, also of lanes made later."""
 
 
 @dataclass(eq=False, slots=True)
@@ -73,6 +83,11 @@ class AppState:
     breaker: Breaker = field(default_factory=Breaker)
     in_flight: int = 0
     lanes: list[Lane] = field(default_factory=list)
+    """Those that are made and not done."""
+    left: int = 1
+    """Lanes that are not done, those to be made included."""
+    closed: RowEnd | None = None
+    """How the rows of its lanes end if none may begin any more, also of lanes made later."""
     token: Token | None = None
     renew_at: float = float("inf")
     """When the token is renewed, ahead of its expiry."""
@@ -118,6 +133,8 @@ class Lane:
     end_as: RowEnd | None = None
     """How the remaining rows of a closed lane end (`line` is unused); None while fresh rows may begin."""
     queued: bool = False
+    begun: bool = False
+    """Whether it has had a turn."""
     taken: int = 0
     """Rows taken in this turn."""
     timer: float = float("inf")
@@ -133,18 +150,125 @@ class Lane:
         return not self.tasks and (self.end_as is not None or (self.drained and not self.fresh))
 
 
+class Roster:
+    """The environments of a run that have pending rows: makes their lanes, and the states that these share.
+
+    Keeps the number of an environment until its lane is made, and its record until the lane is done.
+    """
+
+    def __init__(
+        self,
+        environments: Iterable[EnvRecord],
+        limits: RunLimits,
+        component_appid: str = "",
+        batch: int = 1,
+        state: Mapping[str, Any] | None = None,
+        now: float = 0.0,
+        forget: Callable[[str, str], None] = lambda _appid, _owner: None,
+    ) -> None:
+        """`batch`: rows per call. `state`: what `state` returned to a session before. `forget`: told of each account (appid, owner) that is done."""
+        self.batch, self._limits, self._component, self._forget = batch, limits, component_appid, forget
+        self.coming: deque[int] = deque()
+        """Numbers of the environments whose lanes are to be made, in the order of the list."""
+        self.records: dict[int, EnvRecord] = {}
+        """Those of the lanes that are made and not done, by number."""
+        self.apps: dict[tuple[str, str], AppState] = {}
+        self._envs: dict[str, EnvState] = {}
+        apps, envs = Counter[tuple[str, str]](), Counter[str]()
+        for one in environments:
+            self.coming.append(one.number)
+            apps[self._account(one)] += 1
+            envs[one.env] += 1
+        self._of_app = {key: lanes for key, lanes in apps.items() if lanes > 1}
+        self._of_env = {env: lanes for env, lanes in envs.items() if lanes > 1}
+        for key in apps:
+            if kept := (state or {}).get(_name(*key)):
+                _restore(self._app(key), kept, now)
+        for env in envs:
+            if kept := (state or {}).get(_name("env", env)):
+                _restore(self._env(env), kept, now)
+
+    def make(self, record: EnvRecord) -> Lane:
+        """Return the lane of an environment; lanes that share an env or an appid share its limits."""
+        app, env = self._app(self._account(record)), self._env(record.env)
+        lane = Lane(record.number, env, app, record.owner, batch=self.batch)
+        app.lanes.append(lane)
+        env.lanes.append(lane)
+        self.records[record.number] = record
+        return lane
+
+    def forget(self, lane: Lane) -> None:
+        """Forget a lane that is done, and the states that no other lane shares."""
+        self.records.pop(lane.number, None)
+        app, env = lane.app, lane.env
+        for scope in (app, env):
+            scope.lanes.remove(lane)
+            scope.left -= 1
+        if app.left <= 0:
+            self.apps.pop((lane.owner, app.appid), None)
+            self._forget(app.appid, lane.owner)
+        if env.left <= 0:
+            self._envs.pop(env.name, None)
+
+    def state(self, now: float) -> dict[str, Any]:
+        """Return the breakers and pauses that differ from those of a new run, as values of JSON.
+
+        Times are seconds until or since `now`. May be called from any thread.
+        """
+        named: list[tuple[str, EnvState | AppState]] = [
+            *((_name(*key), app) for key, app in self.apps.copy().items()),
+            *((_name("env", env), state) for env, state in self._envs.copy().items()),
+        ]
+        return {name: kept for name, scope in named if (kept := _kept(scope, now))}
+
+    def paused(self, now: float) -> int:
+        """Return how many environments are paused, those whose lanes are still to be made included."""
+        apps = sum(app.left for app in self.apps.values() if app.slowdown.paused_until > now)
+        return apps + sum(
+            sum(lane.app.slowdown.paused_until <= now for lane in env.lanes)
+            for env in self._envs.values()
+            if env.slowdown.paused_until > now
+        )
+
+    def _app(self, key: tuple[str, str]) -> AppState:
+        """Return the state of an appid. The platform's own environments share the component's."""
+        if key not in self.apps:
+            lanes = self._of_app.get(key, 1)
+            most = min(self._limits.concurrency, self._limits.per_env * lanes)
+            self.apps[key] = AppState(key[1], Slowdown(most), left=lanes)
+        return self.apps[key]
+
+    def _env(self, name: str) -> EnvState:
+        if name not in self._envs:
+            self._envs[name] = EnvState(name, Slowdown(self._limits.per_env), left=self._of_env.get(name, 1))
+        return self._envs[name]
+
+    def _account(self, record: EnvRecord) -> tuple[str, str]:
+        # Separate from a merchant's own calls with the same appid: another interface and quota.
+        return record.owner, self._component if record.owner == Owner.PLATFORM else record.appid
+
+
 class Scheduler:
     """The lanes of a run, the queue of those with work, and the timers of those that wait."""
 
-    def __init__(self, lanes: Iterable[Lane], phases: PhaseTimer | None = None) -> None:
-        self.lanes = list(lanes)
-        batch = max((lane.batch for lane in self.lanes), default=1)
-        self.refill = max(TURN, batch, min(REFILL, BUFFERED // max(1, len(self.lanes))))
+    def __init__(
+        self, lanes: Iterable[Lane], phases: PhaseTimer | None = None, roster: Roster | None = None
+    ) -> None:
+        """`roster`: of the environments whose lanes come later."""
+        self.lanes = dict.fromkeys(lanes)
+        """Those that are made and not done, in the order of the list."""
+        self._roster = roster or Roster((), RunLimits())
+        self._coming = self._roster.coming
+        batch = max((lane.batch for lane in self.lanes), default=self._roster.batch)
+        many = max(1, len(self.lanes) + len(self._coming))
+        self.refill = max(TURN, batch, min(REFILL, BUFFERED // many))
         """Rows read from the ledger at a time for one lane; at least those of one call."""
         self._low = self.refill // 3
         """Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
         self._phases = phases
         self._queue: deque[Lane] = deque()
+        self._later: deque[Lane] = deque()
+        """The queue of the lanes that have had a turn."""
         self._timers: list[tuple[float, int, Lane, Task | None]] = []
         self._ticket = 0
         self._bounded = batch > 1
@@ -156,34 +280,59 @@ class Scheduler:
         """Lanes that wait until others have used up some of their rows."""
         self.needs_refill: list[Lane] = []
         """Lanes to be refilled from the ledger."""
+        self.needs_lanes: list[int] = []
+        """Environments, by number, whose lanes are to be made and added."""
+        self._making = 0
         self.tokenless: set[AppState] = set()
         """Apps whose lanes wait for a token."""
         for lane in self.lanes:
             self.enqueue(lane)
 
     def enqueue(self, lane: Lane) -> None:
-        """Put a lane at the end of the queue, unless it is queued already."""
+        """Put a lane at the end of the queue, unless it is queued already; those without a turn yet go first."""
         if not lane.queued:
             lane.queued = True
-            self._queue.append(lane)
+            (self._later if lane.begun else self._queue).append(lane)
+
+    @property
+    def more_come(self) -> bool:
+        """Whether lanes are still to be made."""
+        return bool(self._coming or self._making)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to begin or to end."""
+        return not self.more_come and all(lane.is_done for lane in self.lanes)
+
+    def add(self, lane: Lane) -> None:
+        """Add a lane that was made, and have its first rows read before it is in the queue."""
+        self.lanes[lane] = None
+        self._want_rows(lane)
+
+    def added(self) -> None:
+        """Note that all of `needs_lanes` were added."""
+        self._making = 0
 
     def take(self, now: float) -> Task | None:
         """Return the next row to work on, or None. The caller hands it back with `release`, `wait` or `again`."""
         self._fire_timers(now)
-        for _ in range(len(self._queue)):
-            lane = self._queue.popleft()
-            lane.queued = False
-            task = self._from(lane, now)
-            if task is not None:
-                lane.taken += 1
-                if lane.taken < TURN:
-                    lane.queued = True
-                    self._queue.appendleft(lane)
-                else:
-                    lane.taken = 0
-                    self.enqueue(lane)
-                return task
-            lane.taken = 0
+        self._want_lanes()
+        for queue in (self._queue, self._later):
+            for _ in range(len(queue)):
+                lane = queue.popleft()
+                lane.queued = False
+                task = self._from(lane, now)
+                if task is not None:
+                    lane.begun = True
+                    lane.taken += 1
+                    if lane.taken < TURN:
+                        lane.queued = True
+                        queue.appendleft(lane)
+                    else:
+                        lane.taken = 0
+                        self.enqueue(lane)
+                    return task
+                lane.taken = 0
         if self._starved and not self._refilling:  # all lanes that have rows are paused, or at their limit
             self._request_rows(self._starved.popleft())
         return None
@@ -214,6 +363,7 @@ class Scheduler:
         if len(lane.app.lanes) > 1:
             for other in lane.app.lanes:
                 self.enqueue(other)
+        self._forget_done(lane)
 
     def refilled(self, lane: Lane, rows: list[Row]) -> None:
         """Add rows from the ledger; fewer than `refill` mean that there are no more."""
@@ -230,6 +380,7 @@ class Scheduler:
             _forget_written(lane, rows)
         self._feed()
         self.enqueue(lane)
+        self._forget_done(lane)
 
     def close(self, lane: Lane, end_as: RowEnd) -> None:
         """Begin no more fresh rows of a lane; `take` returns its waiting rows to be ended.
@@ -242,6 +393,7 @@ class Scheduler:
         lane.fresh.clear()
         self._feed()
         self.enqueue(lane)
+        self._forget_done(lane)
 
     def split(self, task: Task) -> None:
         """Halve a task whose call was refused as a whole; both halves continue as soon as their lane may."""
@@ -299,6 +451,21 @@ class Scheduler:
         if self._starved:
             self._feed()
         return task
+
+    def _want_lanes(self) -> None:
+        """Have the next lanes made while few others have rows to begin, so that work never waits for them."""
+        if self._making or not self._coming:
+            return
+        if len(self._queue) + self._refilling + len(self._starved) < COMING // 2:
+            self._making = min(COMING, len(self._coming))
+            self.needs_lanes = [self._coming.popleft() for _ in range(self._making)]
+
+    def _forget_done(self, lane: Lane) -> None:
+        """Forget a lane that is done."""
+        if lane.is_done and not lane.refilling and lane in self.lanes:
+            del self.lanes[lane]
+            self._hold(lane, "")
+            self._roster.forget(lane)
 
     def _want_rows(self, lane: Lane) -> None:
         """Have a lane with few rows refilled, now or once the others have used up some of theirs."""
@@ -366,70 +533,28 @@ def _no_more_go_on(scope: EnvState | AppState) -> bool:
     return scope.in_flight - sum(len(lane.back) for lane in scope.lanes) >= scope.slowdown.limit
 
 
-def lanes_of(
-    environments: list[EnvRecord], limits: RunLimits, component_appid: str = "", batch: int = 1
-) -> list[Lane]:
-    """Return a lane for each environment of a run; lanes that share an env or an appid share its limits.
-
-    The platform's own environments share the component's state, whatever merchants they are listed for. `batch`: rows per
-    call.
-    """
-    apps: dict[tuple[str, str], AppState] = {}
-    envs: dict[str, EnvState] = {}
-    lanes = []
-
-    def app_of(record: EnvRecord) -> tuple[str, str]:
-        # Separate from a merchant's own calls with the same appid: another interface and quota.
-        return (record.owner, component_appid if record.owner == Owner.PLATFORM else record.appid)
-
-    envs_of = Counter(map(app_of, environments))
-    for record in environments:
-        key = app_of(record)
-        most = min(limits.concurrency, limits.per_env * envs_of[key])
-        app = apps.setdefault(key, AppState(key[1], Slowdown(most)))
-        env = envs.setdefault(record.env, EnvState(record.env, Slowdown(limits.per_env)))
-        lane = Lane(record.number, env, app, record.owner, batch=batch)
-        app.lanes.append(lane)
-        env.lanes.append(lane)
-        lanes.append(lane)
-    return lanes
+def _name(owner: str, of: str) -> str:
+    """Return the name of an appid's or an environment's state among those kept."""
+    return f"{owner} {of}"
 
 
-def limits_state(lanes: Iterable[Lane], now: float) -> dict[str, Any]:
-    """Return the state of the breakers and pauses that differ from those of a new run, as values of JSON.
-
-    Times are seconds until or since `now`.
-    """
-    found: dict[str, Any] = {}
-    for lane in lanes:
-        for key, scope in _scopes(lane):
-            slowed, breaker = scope.slowdown, scope.breaker
-            kept = {
-                "limit": slowed.limit if slowed.limit < slowed.full else None,
-                "good": slowed.good or None,
-                "paused": round(slowed.paused_until - now, 1) if slowed.paused_until > now else None,
-                "slow_for": round(now - slowed.since, 1) if slowed.since is not None else None,
-                "code": breaker.code or None,
-                "rows": breaker.rows or None,
-            }
-            if kept := {name: value for name, value in kept.items() if value is not None}:
-                found[key] = kept
-    return found
+def _kept(scope: EnvState | AppState, now: float) -> dict[str, Any]:
+    slowed, breaker = scope.slowdown, scope.breaker
+    kept = {
+        "limit": slowed.limit if slowed.limit < slowed.full else None,
+        "good": slowed.good or None,
+        "paused": round(slowed.paused_until - now, 1) if slowed.paused_until > now else None,
+        "slow_for": round(now - slowed.since, 1) if slowed.since is not None else None,
+        "code": breaker.code or None,
+        "rows": breaker.rows or None,
+    }
+    return {name: value for name, value in kept.items() if value is not None}
 
 
-def restore_limits(lanes: Iterable[Lane], state: Mapping[str, Any], now: float) -> None:
-    """Set the breakers and pauses that `limits_state` has recorded."""
-    for lane in lanes:
-        for key, scope in _scopes(lane):
-            if (kept := state.get(key)) is None:
-                continue
-            slowed = scope.slowdown
-            slowed.limit = min(slowed.full, kept.get("limit", slowed.full))
-            slowed.good = kept.get("good", 0)
-            slowed.paused_until = now + kept.get("paused", 0.0)
-            slowed.since = now - kept["slow_for"] if "slow_for" in kept else None
-            scope.breaker.code, scope.breaker.rows = kept.get("code", ""), kept.get("rows", 0)
-
-
-def _scopes(lane: Lane) -> tuple[tuple[str, EnvState | AppState], ...]:
-    return (f"{lane.owner} {lane.app.appid}", lane.app), (f"env {lane.env.name}", lane.env)
+def _restore(scope: EnvState | AppState, kept: Mapping[str, Any], now: float) -> None:
+    slowed = scope.slowdown
+    slowed.limit = min(slowed.full, kept.get("limit", slowed.full))
+    slowed.good = kept.get("good", 0)
+    slowed.paused_until = now + kept.get("paused", 0.0)
+    slowed.since = now - kept["slow_for"] if "slow_for" in kept else None
+    scope.breaker.code, scope.breaker.rows = kept.get("code", ""), kept.get("rows", 0)

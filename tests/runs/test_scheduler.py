@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
+from tcb_ops.runs.outcome_handler import OutcomeHandler
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.scheduler import BUFFERED, REFILL, TURN, AppState, EnvState, Lane, Scheduler, Task, lanes_of
+from tcb_ops.runs.scheduler import (
+    BUFFERED,
+    COMING,
+    REFILL,
+    TURN,
+    AppState,
+    EnvState,
+    Lane,
+    Roster,
+    Scheduler,
+    Task,
+)
+from tcb_ops.runs.writer import Closing
 from tcb_ops.wechat.tokens import Token
 
 PACE = RunLimits(slow_wait=60.0)
@@ -336,12 +351,13 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
     environments = [
         EnvRecord(no, env, appid, "", owner, left=False) for no, (env, appid, owner) in enumerate(listed)
     ]
-    merchant, own, other, its_own = (lane.app for lane in lanes_of(environments, RunLimits(per_env=2), "wxp"))
+    roster = Roster(environments, RunLimits(per_env=2), "wxp")
+    merchant, own, other, its_own = (roster.make(one).app for one in environments)
     assert own is other
     assert len({id(merchant), id(own), id(its_own)}) == 3
     assert [app.appid for app in (merchant, own, its_own)] == ["wx1", "wxp", "wxp"]
     assert [app.slowdown.limit for app in (merchant, own, its_own)] == [2, 4, 2]
-    assert lanes_of(environments, RunLimits())[1].app.appid == "", "no component: no token"
+    assert Roster(environments, RunLimits()).make(environments[1]).app.appid == "", "no component: no token"
 
 
 @pytest.mark.parametrize("closed", [0, 300], ids=["all open", "some closed"])
@@ -367,3 +383,111 @@ def test_lanes_that_are_paused_do_not_keep_the_others_from_their_rows() -> None:
         taken[task.lane.number] += len(task.rows)
         floor.scheduler.release(task)
     assert taken == dict.fromkeys(range(200, 400), 100)
+
+
+class Fleet:
+    """A run over many environments with so many rows each, worked on as the engine does."""
+
+    def __init__(self, environments: int, rows: int, appid: str = "") -> None:
+        self.environments = [
+            EnvRecord(no, f"env{no}", appid or f"wx{no}", "", "merchant", left=False)
+            for no in range(environments)
+        ]
+        self.rows = rows
+        self.roster = Roster(self.environments, RunLimits())
+        self.scheduler = Scheduler((), None, self.roster)
+        self.most = 0
+        """The most lanes at a time."""
+
+    def take(self) -> Task | None:
+        """The next row; makes lanes and reads rows where they are wanted."""
+        scheduler = self.scheduler
+        while True:
+            task = scheduler.take(0.0)
+            self.most = max(self.most, len(scheduler.lanes))
+            if not (scheduler.needs_lanes or scheduler.needs_refill):
+                return task
+            self.serve()
+            if task is not None:
+                return task
+
+    def serve(self) -> None:
+        """Make the lanes and read the rows that are wanted."""
+        scheduler = self.scheduler
+        needs_lanes, scheduler.needs_lanes = scheduler.needs_lanes, []
+        for number in needs_lanes:
+            lane = self.roster.make(self.environments[number])
+            lane.app.token = TOKEN
+            scheduler.add(lane)
+        if needs_lanes:
+            scheduler.added()
+        needs_refill, scheduler.needs_refill = scheduler.needs_refill, []
+        for lane in needs_refill:
+            first = lane.number * self.rows + 1
+            rest = range(max(first, lane.last_line + 1), first + self.rows)[: scheduler.refill]
+            scheduler.refilled(
+                lane, [Row(line, lane.env.name, "x", lane.app.appid, "", "", ()) for line in rest]
+            )
+
+
+def test_lanes_are_made_as_their_turn_comes_and_forgotten_when_they_are_done() -> None:
+    fleet = Fleet(5_000, 1)
+    lines = []
+    while (task := fleet.take()) is not None:
+        lines.append(task.row.line)
+        fleet.scheduler.release(task)
+    assert lines == list(range(1, 5_001))
+    assert fleet.most < 2 * COMING
+    assert fleet.scheduler.is_done
+    assert len(fleet.scheduler.lanes) == len(fleet.roster.records) == len(fleet.roster.apps) == 0
+
+
+def test_every_environment_has_its_turn_before_any_has_a_second() -> None:
+    fleet = Fleet(1_000, 20)
+    begun: list[str] = []
+    while len(begun) < 1_000 * TURN and (task := fleet.take()) is not None:
+        begun.append(task.row.env)
+        fleet.scheduler.release(task)
+    assert Counter(begun) == {f"env{no}": TURN for no in range(1_000)}
+
+
+def test_the_state_of_an_appid_lasts_until_the_last_of_its_lanes() -> None:
+    fleet = Fleet(3, 1, "wx")
+    first, second, third = (fleet.roster.make(one) for one in fleet.environments)
+    assert first.app is second.app is third.app
+    fleet.roster.forget(first)
+    fleet.roster.forget(second)
+    assert list(fleet.roster.apps.values()) == [third.app]
+    fleet.roster.forget(third)
+    assert not fleet.roster.apps
+
+
+def test_lanes_made_after_their_appid_was_closed_begin_nothing() -> None:
+    fleet, written = Fleet(2, 1, "wx"), list[object]()
+    writer: Any = SimpleNamespace(add=written.append)
+    handler = OutcomeHandler(
+        RunLimits(), fleet.scheduler, writer, fleet.roster.records, lambda: 0.0, lambda: 0.5, written.append
+    )
+    for record in fleet.environments:
+        lane = fleet.roster.make(record)
+        fleet.scheduler.add(lane)
+        handler.added(lane)
+        if record.number == 0:
+            assert lane.end_as is None
+            handler.close(lane.app, Reason.NO_TOKEN)
+        assert lane.end_as is not None
+    assert [one.environment.number for one in written if isinstance(one, Closing)] == [0, 1]
+
+
+def test_breakers_and_pauses_are_handed_on_also_of_lanes_that_were_not_made() -> None:
+    fleet = Fleet(2, 1)
+    slowed, _other = (fleet.roster.make(one) for one in fleet.environments)
+    slowed.app.slowdown.slow_down(10.0, PACE)
+    slowed.env.breaker.row_ended("AccessDenied")
+    state = fleet.roster.state(10.0)
+    assert set(state) == {"merchant wx0", "env env0"}
+    later = Roster(fleet.environments, RunLimits(), state=state, now=100.0)
+    assert later.state(100.0) == state
+    lane = later.make(fleet.environments[0])
+    assert (lane.app.slowdown.limit, lane.app.slowdown.paused_until) == (slowed.app.slowdown.limit, 160.0)
+    assert lane.env.breaker.rows == 1

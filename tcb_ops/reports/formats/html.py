@@ -104,8 +104,7 @@ def page(
     """
     run, counts = summary.run, summary.counts
     local = Localizer(settings.lang, settings.timezone)
-    merchants = summary.merchants
-    bad = sum(one.bad > 0 for one in merchants)
+    bad = sum(rows > 0 for rows in summary.merchants_bad.values())
     actions = next_actions(summary.codes)
     matrix = summary.matrix
     drawing = draw(reader.timeline(run))
@@ -143,7 +142,7 @@ def page(
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "bottleneck": bottleneck(reader.phase_seconds(run), run.seconds),
-        "merchants": len(merchants),
+        "merchants": len(summary.merchants_bad),
         "no_chromium": no_chromium,
         "files": [*FILES, "manifest.json"],
         "pdf_mark": PDF_MARK,
@@ -155,6 +154,7 @@ def page(
     whole = templates.get_template("report.html.j2").render
     of = templates.get_template("merchant.html.j2").make_module({"namesakes": summary.namesakes})
     room = MOST_BYTES - len(whole(values, blocks=[], lines=[]).encode())
+    merchants = summary.first_merchants(DETAILED + LISTED)
     detailed = summary.with_first_rows(merchants[:DETAILED], reader)
     blocks = _fitting((of.block(one, bad <= OPEN, ENVS) for one in detailed), int(room * DETAILS_SHARE))
     room -= sum(len(block.encode()) for block in blocks)
