@@ -160,8 +160,8 @@ def _refuse_unsuitable(client: Client, settings: Settings) -> None:
         if settings.tokens.source == "component":
             raise UsageError(
                 _(
-                    "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or a token "
-                    'service that all workers reach (source = "service").'
+                    "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or serve them "
+                    'from it with `tcb-ops tokens serve`, and give this run and its workers source = "service".'
                 )
             )
         if settings.on_loopback:
