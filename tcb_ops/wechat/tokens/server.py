@@ -64,9 +64,7 @@ async def serve_key(settings: TokenSettings) -> Secret:
     if len(key) < SHORTEST_KEY:
         raise SettingsError(
             _(
-                "tokens.serve_key: the key has fewer than {shortest} characters. Make a longer one, e.g. with: openssl "
-                "rand -hex 32",
-                shortest=SHORTEST_KEY,
+                "tokens.serve_key: the key is too short. Make a long random one, e.g. with: openssl rand -hex 32"
             )
         )
     return Secret(key)
@@ -195,7 +193,7 @@ class TokenServer:
     =======================================  ======
     without the key, or with another one     401
     not GET                                  405
-    for a path that is no appid              404
+    for another path than /APPID             404
     for an appid without a token             404
     the source cannot give one at present    503
     any other                                200
