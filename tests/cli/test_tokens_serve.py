@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,14 @@ def configure(desk: PanelContext, *more: str) -> None:
         *more,
     )
     (desk.folder / "serve.toml").write_text("\n".join(lines), encoding="utf-8")
+
+
+def serve_by_program(desk: PanelContext, program: str) -> None:
+    """Let a Python program be the source of the machine that serves."""
+    command = f"command = [{json.dumps(sys.executable)}, '-c', {json.dumps(program)}]"
+    (desk.folder / "serve.toml").write_text(
+        f"[tokens]\nsource = 'command'\n{command}\nserve_key = 'file:serve.key'", encoding="utf-8"
+    )
 
 
 def ask(desk: PanelContext, url: str) -> None:
@@ -176,10 +186,7 @@ def test_requests_at_the_same_time_share_one_look_at_any_source(
 ) -> None:
     desk = open_platform()
     program = "import time; open('runs', 'a').write('x'); time.sleep(0.5); print('{\"access_token\": \"t\"}')"
-    command = f"command = [{json.dumps(sys.executable)}, '-c', {json.dumps(program)}]"
-    (desk.folder / "serve.toml").write_text(
-        f"[tokens]\nsource = 'command'\n{command}\nserve_key = 'file:serve.key'", encoding="utf-8"
-    )
+    serve_by_program(desk, program)
 
     async def together(url: str) -> set[str]:
         machines = [ServiceTokens(url, {"Authorization": Secret(f"Bearer {KEY}")}) for _ in range(10)]
@@ -254,6 +261,34 @@ def test_a_signal_lets_running_refreshes_end(
     assert "Traceback" not in err
     assert desk.latest().counts == {"uploaded": 10}
     assert {file.name for file in (desk.folder / "tcb-ops.tokens").glob("wxt*")} == {"wxtea.json"}
+
+
+@pytest.mark.kill
+def test_a_program_that_hangs_does_not_outlive_the_command(
+    open_platform: Callable[..., PanelContext], until: Until
+) -> None:
+    desk = open_platform()
+    program = "import os, time; print(os.getpid(), file=open('pid', 'w'), flush=True); time.sleep(60)"
+    serve_by_program(desk, program)
+    with serving(desk) as (url, process):
+        ask(desk, url)
+        with desk.process("upload", "list.csv", "--root", "files") as client:
+            until(lambda: (desk.folder / "pid").exists() and (desk.folder / "pid").read_text().endswith("\n"))
+            client.kill()
+        pid = int((desk.folder / "pid").read_text())
+        started = time.monotonic()
+        interrupt(process, signal.SIGTERM)
+        assert time.monotonic() - started < 20
+    assert process.returncode == 143
+    until(lambda: not _lives(pid), 5)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.mark.kill

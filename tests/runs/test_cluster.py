@@ -335,7 +335,7 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
         ({}, "An SQLite ledger cannot be shared"),
         (
             {"ledger": "postgresql+psycopg://x@db/t", "tokens": {"source": "component"}},
-            "stay on one machine",
+            "stay on one machine.+`tcb-ops tokens serve`",
         ),
         ({"ledger": "postgresql+psycopg://x@db/t"}, "cannot reach a target on this machine"),
     ],
