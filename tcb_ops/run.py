@@ -26,6 +26,7 @@ from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.reports.workers import WorkerShare, worker_shares
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -87,6 +88,11 @@ class Run:
     def confirmed(self) -> tuple[str, dict[Outcome, int]] | None:
         """The newest finished run that confirmed this upload: its id, and how its rows ended. None without one."""
         return self._reader.confirmation(self.record)
+
+    @property
+    def workers(self) -> list[WorkerShare]:
+        """The workers of a run on a cluster, most rows first; empty for any other run."""
+        return worker_shares(self._reader.partitions(self.record))
 
     def refresh(self) -> None:
         """Read the run's record again, which says where its report is."""

@@ -94,6 +94,8 @@ class TokenSettings(_Checked):
     """Where the component_verify_ticket is, likewise."""
     store: Path = Path("tcb-ops.tokens")
     """The folder of the refresh tokens."""
+    serve_key: str = field(default="", repr=False)
+    """Where the key is that clients of `tokens serve` must send, like `secret`."""
 
 
 @dataclass(frozen=True, init=False)
@@ -734,7 +736,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(
         ("merchants", "ledger", "reports", "tokens.file", "tokens.store", "audit.known"), _writable
     ),
-    **dict.fromkeys(("tokens.secret", "tokens.ticket"), _secret_source),
+    **dict.fromkeys(("tokens.secret", "tokens.ticket", "tokens.serve_key"), _secret_source),
     "api_base": _api_base,
     "source_hosts": _source_hosts,
     "timezone": _timezone,
@@ -852,7 +854,7 @@ def _beside(folder: Path, tokens: dict[str, Any]) -> None:
     for name in ("file", "store"):
         if isinstance(tokens.get(name), str):
             tokens[name] = folder / tokens[name]
-    for name in ("secret", "ticket"):
+    for name in ("secret", "ticket", "serve_key"):
         value = tokens.get(name)
         if isinstance(value, str) and value.startswith("file:"):
             tokens[name] = f"file:{folder / value.removeprefix('file:').strip()}"

@@ -38,6 +38,13 @@ class Postgres:
     def url(self, database: str, user: str = "postgres") -> str:
         return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
 
+    def tool(self, name: str, *words: str, text: str = "") -> None:
+        """Run one of PostgreSQL's client programs with this server, and a text on its stdin."""
+        folder = programs()
+        assert folder is not None
+        argv = [folder / name, "--host", "127.0.0.1", "--port", str(self.port), *words]
+        subprocess.run(argv, check=True, capture_output=True, input=text, text=True)
+
     def run(self, statement: str, database: str = "postgres") -> list[Any]:
         """Execute one statement and return its rows."""
         import psycopg

@@ -30,6 +30,7 @@ from tcb_ops.cli.runs import audit, check, links, notify, retry, upload
 from tcb_ops.cli.setup import init, make_list, merchants
 from tcb_ops.cli.simulate import demo, simulate
 from tcb_ops.cli.stored import confirm, delete, sync, undo
+from tcb_ops.cli.tokens import tokens
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.formatting import lines, wrap
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
@@ -125,7 +126,7 @@ class _Sections(Group):
         (N_("Run a list"), (check, links, upload, retry, audit)),
         (N_("Stored files"), (sync, confirm, undo, delete)),
         (N_("Inspect"), (runs, show, errcodes, report, diff, verify, explain, notify)),
-        (N_("Set up"), (init, doctor, merchants, make_list, ledger, completion.completion)),
+        (N_("Set up"), (init, doctor, merchants, tokens, make_list, ledger, completion.completion)),
         (N_("Notebooks"), (notebook, lab)),
         (N_("Practise"), (simulate, demo)),
     )

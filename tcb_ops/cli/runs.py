@@ -750,6 +750,7 @@ def show_run(
     """Print how a run ended, which `found` sums up; return the exit code."""
     from tcb_ops.reports.explanations import confirmation_text, verdict
     from tcb_ops.reports.formats.terminal import render_audit
+    from tcb_ops.reports.workers import worker_lines
 
     finished = run.record.finished_at is not None
     audited = run.record.kind is Kind.AUDIT and finished
@@ -772,6 +773,8 @@ def show_run(
         console.print(verdict(run.record.kind, found.counts, finished=finished))
         if found.confirmed is not None:
             console.print(confirmation_text(*found.confirmed))
+        for line in worker_lines(found.workers):
+            console.print(line)
     if result is not None:
         return result.exit_code(fail_on)
     if audited and run.stopped is not None:

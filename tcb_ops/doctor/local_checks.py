@@ -318,16 +318,11 @@ def check_secrets(settings: Settings) -> list[CheckResult]:
 
 def secret_places(tokens: TokenSettings) -> list[Path]:
     """Return the files and folders of the token source in use that hold tokens, secrets or tickets."""
-    if tokens.source == "file":
-        return [tokens.file]
-    if tokens.source != "component":
-        return []
-    named = (
-        value.partition(":")[2].strip()
-        for value in (tokens.secret, tokens.ticket)
-        if value.startswith("file:")
-    )
-    return [*map(Path, named), tokens.store]
+    own = tokens.source == "component"
+    settings = (tokens.serve_key, *((tokens.secret, tokens.ticket) if own else ()))
+    named = (value.partition(":")[2].strip() for value in settings if value.startswith("file:"))
+    whole = {"file": [tokens.file], "component": [tokens.store]}
+    return [*map(Path, named), *whole.get(tokens.source, [])]
 
 
 def _within(places: Iterable[Path]) -> Iterable[Path]:

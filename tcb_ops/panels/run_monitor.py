@@ -29,6 +29,7 @@ from tcb_ops.panels.run_summary import (
     render_header,
     render_mark,
     render_progress,
+    render_workers,
     run_state,
 )
 from tcb_ops.panels.worker import Worker, emphasize, html_area, show
@@ -90,6 +91,7 @@ class RunMonitor(widgets.VBox):
         self._watch = 0
         """The number of the newest watching thread: older ones stop."""
         self.head, self.bar = html_area("op-head"), html_area("op-progress")
+        self.workers = html_area("op-workers")
         self.grid = RunGrid(worker)
         self.resume = ActionButton(
             worker, context, _("Resume"), "op-resume", self._resume, changed=self._changed
@@ -100,7 +102,7 @@ class RunMonitor(widgets.VBox):
         self.stop = worker.button(_("Cancel"), "op-cancel", self.cancel, background=False, disabled=True)
         self.actions = widgets.HBox([self.stop, self.resume, self.retry, self.export]).add_class("op-actions")
         self.header = widgets.VBox([self.head, worker.line, self.bar, self.actions]).add_class("op-header")
-        super().__init__([self.export.line, self.export.files, self.grid])
+        super().__init__([self.export.line, self.export.files, self.workers, self.grid])
         self._show_none()
 
     @property
@@ -265,6 +267,8 @@ class RunMonitor(widgets.VBox):
             return 0.0
         paused = self._handle.paused_until() if self._handle is not None else {}
         merchants = self.grid.show(run, running=running, paused=paused)
+        self.workers.value = render_workers(run, self._lang)
+        show(self.workers, shown=bool(self.workers.value))
         return redraw_after(time.monotonic() - began, merchants)
 
     def _try_grid(self) -> float:

@@ -15,6 +15,7 @@ from tcb_ops.panels.html import esc, table
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import KINDS, OUTCOMES, counts_line, verdict, why
 from tcb_ops.reports.formats.charts import outcome_class
+from tcb_ops.reports.workers import worker_lines
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
@@ -176,6 +177,11 @@ def _shares(now: Progress) -> str:
     return "".join(
         f'<span class="{name}" style="flex:{count}"></span>' for name, count in rows.items() if count > 0
     )
+
+
+def render_workers(run: Run, lang: Lang) -> str:
+    """Draw how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
+    return "".join(f"<p>{esc(line.of(lang))}</p>" for line in worker_lines(run.workers))
 
 
 def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) -> tuple[Text, str]:

@@ -15,7 +15,7 @@ from tcb_ops.errors import RunNotFoundError
 from tcb_ops.model import SUCCESSES, Outcome, Reason
 from tcb_ops.reports.run_views import RunView
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, Tally, TimelineBucket
+from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
 
 
 def merged_run(ledger: LedgerReader, run: RunRecord) -> MergedRun:
@@ -141,6 +141,10 @@ class MergedRun(RunView):
     def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload, as the ledger does."""
         return self._ledger.confirmation(run)
+
+    def partitions(self, run: RunRecord) -> list[Partition]:
+        """Return nothing if there are retries: their workers are not those of the run."""
+        return [] if self._retries else self._ledger.partitions(run)
 
     @contextmanager
     def snapshot(self) -> Iterator[MergedRun]:

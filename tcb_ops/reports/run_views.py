@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tcb_ops.model import Outcome
 from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, Tally, TimelineBucket
+from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
 
 
 class RunView:
@@ -100,6 +100,10 @@ class SelectedRows(RunView):
     def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:  # noqa: ARG002
         """Return None: a confirmation counts the rows of the whole run."""
         return None
+
+    def partitions(self, run: RunRecord) -> list[Partition]:  # noqa: ARG002
+        """Return nothing: workers are those of the whole run."""
+        return []
 
     @contextmanager
     def snapshot(self) -> Iterator[SelectedRows]:

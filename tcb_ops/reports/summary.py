@@ -14,6 +14,7 @@ from tcb_ops.details import merged
 from tcb_ops.i18n import Joined, Text, verbatim
 from tcb_ops.model import SUCCESSES, Outcome, Reason
 from tcb_ops.reports.explanations import own_words, why
+from tcb_ops.reports.workers import worker_shares
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ class RunSummary:
         self.confirmed = reader.confirmation(run)
         """The run that confirmed this upload, and its rows by outcome; None without one."""
         self.tallies: Sequence[Tally] = reader.tallies(run)
+        self.workers = worker_shares(reader.partitions(run))
+        """The workers of a run on a cluster, most rows first; empty for any other run."""
 
     @cached_property
     def counts(self) -> dict[Outcome, int]:
@@ -243,7 +246,7 @@ class RunSummary:
 
         `counts` is by outcome, without zeros. `errcodes` and `store_codes` count the rows with a code by merchant and
         environment, most rows first, including those that it kept from being attempted. `calls` and `seconds` are over
-        all sessions; `report` is a path or None.
+        all sessions; `report` is a path or None. `workers` is there for a run on a cluster.
         """
         run = self.run
         errcodes: Counter[tuple[str, str, str, int]] = Counter()
@@ -253,24 +256,34 @@ class RunSummary:
                 errcodes[one.appid, one.merchant, one.env, one.errcode] += one.rows
             if one.store_code:
                 store_codes[one.appid, one.merchant, one.env, redact(one.store_code)] += one.rows
-        return {
-            "run": run.id,
-            "kind": str(run.kind),
-            "target": run.target,
-            "rows": self.total,
-            "counts": {str(outcome): rows for outcome, rows in self.counts.items()},
-            "errcodes": _most_first(errcodes, "errcode"),
-            "store_codes": _most_first(store_codes, "code"),
-            "calls": {"link": run.link_calls, "upload": run.upload_calls},
-            "seconds": round(run.seconds, 3),
-            "report": run.report or None,
-        } | self._confirmation()
+        return (
+            {
+                "run": run.id,
+                "kind": str(run.kind),
+                "target": run.target,
+                "rows": self.total,
+                "counts": {str(outcome): rows for outcome, rows in self.counts.items()},
+                "errcodes": _most_first(errcodes, "errcode"),
+                "store_codes": _most_first(store_codes, "code"),
+                "calls": {"link": run.link_calls, "upload": run.upload_calls},
+                "seconds": round(run.seconds, 3),
+                "report": run.report or None,
+            }
+            | self._confirmation()
+            | self._by_worker()
+        )
 
     def _confirmation(self) -> dict[str, Any]:
         if self.confirmed is None:
             return {}
         run, counts = self.confirmed
         return {"confirmed": {"run": run, "counts": {str(outcome): rows for outcome, rows in counts.items()}}}
+
+    def _by_worker(self) -> dict[str, Any]:
+        shares = [
+            {"worker": one.worker, "rows": one.rows, "lost": bool(one.continued_by)} for one in self.workers
+        ]
+        return {"workers": shares} if shares else {}
 
 
 def causes_of(tallies: Iterable[Tally]) -> list[Cause]:

@@ -26,9 +26,9 @@ from tcb_ops.model import SUCCESSES, Kind, Outcome, is_loopback
 from tcb_ops.runs.engine import CONFIRM_EVERY, GRACE, RunContext
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.partitions import HAND_OVER, PER_WORKER, CoordinatorLedger, Partition, divide
+from tcb_ops.runs.partitions import HAND_OVER, PER_WORKER, CoordinatorLedger, divide
 from tcb_ops.runs.progress import Progress, RateEstimator
-from tcb_ops.runs.records import EnvRecord, Usage
+from tcb_ops.runs.records import EnvRecord, Partition, Usage, lost_workers
 from tcb_ops.runs.stop_errors import canary_stop, interrupted
 from tcb_ops.settings import Settings, holds_password, without_password
 
@@ -160,8 +160,8 @@ def _refuse_unsuitable(client: Client, settings: Settings) -> None:
         if settings.tokens.source == "component":
             raise UsageError(
                 _(
-                    "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or a token "
-                    'service that all workers reach (source = "service").'
+                    "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or serve them "
+                    'from it with `tcb-ops tokens serve`, and give this run and its workers source = "service".'
                 )
             )
         if settings.on_loopback:
@@ -441,16 +441,6 @@ class Coordinator:
                     lost=lost,
                     others=as_list(others, 3),
                 )
-
-
-def lost_workers(partitions: Sequence[Partition]) -> dict[str, list[str]]:
-    """Return the workers that lost a partition, and those that continued it."""
-    found: dict[str, list[str]] = {}
-    for one in partitions:
-        for lost, after in zip(one.workers, one.workers[1:], strict=False):
-            if after not in found.setdefault(lost, []):
-                found[lost].append(after)
-    return found
 
 
 def check_kind(kind: Kind, queries: SourceQueries | None) -> None:

@@ -13,7 +13,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +23,7 @@ from tcb_ops.i18n import _
 from tcb_ops.model import Outcome, Owner, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.progress import PHASES
-from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
+from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, read_done
 from tcb_ops.runs.schema import cluster_sessions, partitions, rows, spent
 
 PER_WORKER = 8
@@ -42,17 +42,6 @@ IDLE_SECONDS = 5
 
 class FencedError(LedgerError):
     """Another worker has claimed the partition: nothing was written, and nothing more may be sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """A partition's record."""
-
-    number: int
-    workers: tuple[str, ...]
-    """Who has claimed it, in order; all but the last were lost."""
-    done: Mapping[str, Mapping[Outcome, int]]
-    """Rows by worker and outcome."""
 
 
 def divide(environments: Sequence[EnvRecord], most: int, component_appid: str = "") -> list[list[EnvRecord]]:
@@ -150,18 +139,6 @@ class CoordinatorLedger(Ledger):
                 .values(beat=cluster_sessions.c.beat + 1, stopping=stopping or ended, ended=ended)
             )
 
-    def partitions(self, run: RunRecord, session: int | None = None) -> list[Partition]:
-        """List the partitions of a session, or of all."""
-        query = sa.select(partitions.c.number, partitions.c.workers, partitions.c.done).where(
-            partitions.c.run == run.number
-        )
-        if session is not None:
-            query = query.where(partitions.c.session == session)
-        return [
-            Partition(number, tuple(_loaded(workers, [])), _counts(done))
-            for number, workers, done in self._read(query.order_by(partitions.c.session, partitions.c.number))
-        ]
-
 
 class PartitionLedger(Ledger):
     """The ledger for a worker that has claimed a partition. It reads and writes only the partition's rows."""
@@ -230,7 +207,7 @@ class PartitionLedger(Ledger):
                     # Read again: the previous worker may have committed since.
                     found = connection.execute(sa.select(partitions).where(self._mine)).one()
                     self._fence, self._state = found.fence, found.state
-                    for worker, counts in _counts(found.done).items():
+                    for worker, counts in read_done(found.done).items():
                         self._done[worker].update(counts)
                     return moved, _loaded(found.state, {})
                 allowed = connection.execute(sa.select(current)).scalar()
@@ -324,10 +301,3 @@ def _fenced(run: RunRecord) -> FencedError:
 
 def _loaded(text: str, empty: Any) -> Any:
     return json.loads(text) if text else empty
-
-
-def _counts(text: str) -> dict[str, dict[Outcome, int]]:
-    return {
-        worker: {Outcome(outcome): rows for outcome, rows in counts.items()}
-        for worker, counts in _loaded(text, {}).items()
-    }

@@ -6,6 +6,7 @@ not such as tcb-ops writes, they raise LedgerDamagedError: nothing is concluded 
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import weakref
 from collections import defaultdict
@@ -38,6 +39,7 @@ from tcb_ops.runs.records import (
     PENDING_COLUMNS,
     EarlierUpload,
     EnvRecord,
+    Partition,
     RowRecord,
     RunRecord,
     Tally,
@@ -46,6 +48,7 @@ from tcb_ops.runs.records import (
     check_records,
     check_runs,
     check_state,
+    read_done,
     read_end,
     read_env,
     read_listed,
@@ -54,7 +57,7 @@ from tcb_ops.runs.records import (
     read_run,
     valid_time,
 )
-from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, rows, runs, spent, tallies
+from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, partitions, rows, runs, spent, tallies
 
 BATCH = 500
 """Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
@@ -125,6 +128,9 @@ class RunReader(Protocol):
 
     def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload; return its id and its rows by outcome."""
+
+    def partitions(self, run: RunRecord) -> list[Partition]:
+        """List the partitions of all sessions of a run on a cluster; empty for any other run."""
 
     def previous(self, run: RunRecord) -> RunRecord | None:
         """Find the last finished run before this one that it can be compared with."""
@@ -799,6 +805,20 @@ class LedgerReader:
             if whole and found.settings.get("of", [""])[0] == run.id:
                 return found.id, self.counts(found)
         return None
+
+    def partitions(self, run: RunRecord, session: int | None = None) -> list[Partition]:
+        """List the partitions of a session of a run on a cluster, or of all its sessions."""
+        query = sa.select(partitions.c.number, partitions.c.workers, partitions.c.done).where(
+            partitions.c.run == run.number
+        )
+        if session is not None:
+            query = query.where(partitions.c.session == session)
+        found = self._read(query.order_by(partitions.c.session, partitions.c.number))
+        with self._reading(run):
+            return [
+                Partition(number, tuple(map(str, json.loads(workers or "[]"))), read_done(done))
+                for number, workers, done in found
+            ]
 
     def earlier_audits(self, run: RunRecord, since: float) -> Iterator[RunRecord]:
         """Yield the finished audits before one with the same selection, latest first, that began at `since` or later."""

@@ -123,6 +123,35 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition of a run on a cluster: whole merchants, on which one worker at a time works."""
+
+    number: int
+    workers: tuple[str, ...]
+    """Who has claimed it, in order; all but the last were lost."""
+    done: Mapping[str, Mapping[Outcome, int]]
+    """Rows by worker and outcome."""
+
+
+def read_done(text: str) -> dict[str, dict[Outcome, int]]:
+    """Return the rows of a partition by worker and outcome. Raises ValueError, TypeError … for a damaged record."""
+    return {
+        worker: {Outcome(outcome): int(rows) for outcome, rows in counts.items()}
+        for worker, counts in json.loads(text or "{}").items()
+    }
+
+
+def lost_workers(partitions: Sequence[Partition]) -> dict[str, list[str]]:
+    """Return the workers that lost a partition, and those that continued it."""
+    found: dict[str, list[str]] = {}
+    for one in partitions:
+        for lost, after in zip(one.workers, one.workers[1:], strict=False):
+            if after not in found.setdefault(lost, []):
+                found[lost].append(after)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
 class EarlierUpload:
     """The object that an earlier run stored at a path of the same environment and target."""
 

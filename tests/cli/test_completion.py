@@ -29,6 +29,7 @@ FREE = {  # texts that nothing can suggest
         "NAME",
         "NAME=VALUE",
         "local:N|URL",
+        "HOST",
         "TEXT",
         "URL",
         "COLUMN",

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from workspace import BOOKS
 
 from tcb_ops.panels.action_button import ExportButton
 from tcb_ops.panels.run_summary import RunState
+from tcb_ops.runs.partitions import CoordinatorLedger, PartitionLedger
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -196,3 +198,22 @@ def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab: Any
     panel = lab.uploads()
     assert read(panel.monitor.head).startswith("LIVE")
     assert panel.start.button_style == "primary"
+
+
+def test_a_panel_names_the_workers_of_a_run_on_a_cluster(open_lab: Any, read: Any):
+    lab = open_lab()
+    panel = lab.uploads()
+    panel.start.click()
+    panel.settle()
+    assert panel.monitor.workers.layout.display == "none"
+    place, run = str(lab.shop.folder / "ledger.db"), panel.run.record
+    with closing(CoordinatorLedger(place)) as coordinator:
+        session, _ = coordinator.begin(run)
+        coordinator.add_partitions(run, session, [coordinator.environments(run)], 0)
+    for name in ("ops-1/11", "ops-2/22"):
+        with closing(PartitionLedger(place, run.id, session, 0, name)) as worker:
+            worker.claim()
+    again = lab.attach()
+    assert again.monitor.workers.layout.display == ""
+    lines = "Rows by worker: ops-1/11 (0), ops-2/22 (0). Worker ops-1/11 lost; its merchants continued on ops-2/22."
+    assert read(again.monitor.workers) == lines

@@ -19,10 +19,13 @@ from workspace import OpenShop, Until, Whole, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
+from tcb_ops.i18n import Lang
 from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
+from tcb_ops.panels.run_summary import render_workers
 from tcb_ops.runs.cluster import _refuse_unsuitable
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.partitions import CoordinatorLedger, FencedError, PartitionLedger, divide
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.settings import without_password
@@ -207,9 +210,13 @@ def test_two_workers_do_every_row_once(open_shop: OpenShop, whole: Whole, place:
     assert whole(run, 120) == {"uploaded": 120}
     assert shop.sim.stats["stored"] == 120
     assert run.record.link_calls == run.record.upload_calls == 120
+    workers = run.summary()["workers"]
+    assert sum(one["rows"] for one in workers) == 120
+    assert {one["worker"] for one in workers} == {f"{host_name()}/{pid}" for pid in workers_of(run)}
+    assert not any(one["lost"] for one in workers)
 
 
-def workers_of(run: tcb.RunHandle) -> list[int]:
+def workers_of(run: tcb.RunHandle | tcb.Run) -> list[int]:
     """The processes that have claimed a partition."""
     with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
         claimed = {name for one in ledger.partitions(run.record) for name in one.workers}
@@ -230,8 +237,16 @@ def test_a_killed_worker_is_reported_and_its_merchants_continue(
     messages: tuple[Any, ...] = ()
     for progress in running.watch():
         messages = progress.messages
-    assert whole(running.wait(), 240) == {"uploaded": 240}
+    run = running.wait()
+    assert whole(run, 240) == {"uploaded": 240}
     assert [f"/{killed} lost; its merchants continue on " in one.en for one in messages] == [True]
+    workers = run.summary()["workers"]
+    assert sum(one["rows"] for one in workers) == 240
+    assert [one["worker"] for one in workers if one["lost"]] == [f"{host_name()}/{killed}"]
+    lines = render_workers(run, Lang.EN)
+    assert f"/{killed} lost; its merchants continued on " in lines
+    page = (run.export(shop.folder / "report", pdf=False) / "report.html").read_text(encoding="utf-8")
+    assert lines.replace("</p><p>", "</p>\n<p>") in page
     assert shop.sim.stats["stored"] <= 240 + 2 * LIMITS.concurrency
 
 
@@ -257,6 +272,20 @@ def test_a_cancelled_run_stops_its_workers_and_is_resumed(
     assert (again.id, again.resumed) == (running.id, True)
     assert whole(again.wait(), 240) == {"uploaded": 240}
     assert shop.sim.stats["stored"] == 240
+
+
+@pytest.mark.slow
+def test_the_command_and_show_name_the_workers(open_shop: OpenShop) -> None:
+    shop = open_shop(many(*MERCHANTS, rows=5), merchants=MERCHANTS)
+    where = ["--target", shop.sim.base, "--ledger", str(shop.folder / "ledger.db"), "--lang", "en"]
+    where += ["--merchants", str(shop.folder / "merchants.csv"), "--tokens", str(shop.folder / "tokens.csv")]
+    upload = ["upload", str(shop.list), "--root", str(shop.folder / "files"), "--cluster", "local:2"]
+    for words in ([*upload, "--no-pdf"], ["show"]):
+        argv = [sys.executable, "-m", "tcb_ops", *words, *where]
+        said = subprocess.run(argv, cwd=shop.folder, capture_output=True, text=True, check=True, timeout=60)
+        (line,) = re.findall(r"^Rows by worker: (.+)\.$", said.stdout, re.MULTILINE)
+        assert sum(int(rows) for rows in re.findall(r"\((\d+)\)", line)) == 30
+        assert "lost" not in said.stdout
 
 
 WITHOUT = """
@@ -306,7 +335,7 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
         ({}, "An SQLite ledger cannot be shared"),
         (
             {"ledger": "postgresql+psycopg://x@db/t", "tokens": {"source": "component"}},
-            "stay on one machine",
+            "stay on one machine.+`tcb-ops tokens serve`",
         ),
         ({"ledger": "postgresql+psycopg://x@db/t"}, "cannot reach a target on this machine"),
     ],

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
 import threading
 from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,7 +20,8 @@ from postgres import PASSWORD
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many
 
 import tcb_ops as tcb
-from tcb_ops.errors import LedgerError, UsageError
+from tcb_ops.api import prune
+from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
 from tcb_ops.runs import engine
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold, host_name, operator_name, planning, working
@@ -26,7 +29,6 @@ from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from postgres import Postgres
 
@@ -213,6 +215,103 @@ def test_a_role_that_may_only_use_the_tables_holds_and_is_told(
     finally:
         postgres.run(f"DROP OWNED BY {role}", database)
         postgres.run(f"DROP ROLE {role}")
+
+
+PRIVILEGES = {
+    "CONNECT": "GRANT CONNECT .*?;",
+    "USAGE of the schema": "GRANT USAGE ON SCHEMA .*?;",
+    "SELECT": "SELECT, ",
+    "INSERT": "INSERT, ",
+    "UPDATE": "UPDATE, ",
+    "DELETE": ", DELETE(?= ON TABLES)",
+    "USAGE of sequences": "ALTER DEFAULT PRIVILEGES [^;]*ON SEQUENCES .*?;",
+}
+"""Where the page grants each privilege of operators."""
+
+
+@contextmanager
+def as_documented(postgres: Postgres, name: str, lang: str, without: str = "") -> Iterator[dict[str, str]]:
+    """The ledger's URL for each role of the page about two operators, whose SQL has been run without one privilege."""
+    page = Path(__file__).parents[2] / "docs" / lang / "howto" / "postgres.md"
+    block = re.search(r"```sql\n(.+?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert block is not None
+    roles = ("wang", "li", "tcb_operators", "tcb_owner")
+    sql = re.sub(rf"\b(tcb_ledger|{'|'.join(roles)})\b", rf"{name}_\1", block[1])
+    if without:
+        sql, found = re.subn(without, "", sql)
+        assert found == 1
+    try:
+        postgres.tool("psql", "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "postgres", text=sql)
+        yield {role: postgres.url(f"{name}_tcb_ledger", f"{name}_{role}") for role in roles}
+    finally:
+        postgres.run(f"DROP DATABASE IF EXISTS {name}_tcb_ledger WITH (FORCE)")
+        for role in roles:
+            postgres.run(f"DROP ROLE IF EXISTS {name}_{role}")
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
+    open_shop: OpenShop, whole: Whole, postgres: Postgres, database: str, lang: str
+) -> None:
+    import psycopg
+
+    shop = open_shop(many(TEA, BOOKS, rows=3), [Fault(path="banner/1.png", errcode=85088, calls=((1, 1),))])
+    with as_documented(postgres, database, lang) as urls:
+        with pytest.raises(UsageError, match="permission denied"):
+            Ledger(urls["wang"])  # nobody but the owner makes the tables
+        Ledger(urls["tcb_owner"]).close()
+        with pytest.raises(UsageError, match="permission denied"):
+            Ledger(
+                postgres.url(f"{database}_tcb_ledger", "guarded").replace("guarded", f"guarded:{PASSWORD}")
+            )
+        first = tcb.upload(shop.read(), settings=with_ledger(shop, urls["wang"]), limits=QUICK)
+        theirs = with_ledger(shop, urls["li"])
+        seen = tcb.open_run(first.id, settings=theirs)
+        assert seen.counts == first.counts
+        again = tcb.retry(first.id, shop.merchants, settings=theirs, limits=QUICK)
+        assert whole(again, again.record.rows) == {"uploaded": again.record.rows}
+        postgres.run("UPDATE runs SET finished_at = 1", f"{database}_tcb_ledger")
+        assert {run.id for run in prune(1, settings=theirs)} == {first.id, again.id}
+        with psycopg.connect(urls["li"].replace("+psycopg", ""), autocommit=True) as connection:
+            for statement in (
+                "CREATE TABLE mine (x int)",
+                "CREATE TEMP TABLE mine (x int)",
+                "CREATE SCHEMA mine",
+                "ALTER TABLE rows ADD COLUMN x int",
+                "DROP TABLE rows",
+                "TRUNCATE rows CASCADE",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize("without", PRIVILEGES.values(), ids=PRIVILEGES)
+def test_an_operator_without_one_of_the_privileges_cannot_work(
+    open_shop: OpenShop, postgres: Postgres, database: str, without: str
+) -> None:
+    shop = open_shop(many(TEA, rows=1))
+    with as_documented(postgres, database, "en", without) as urls:
+        Ledger(urls["tcb_owner"]).close()
+        with pytest.raises(TcbOpsError, match=r"permission denied|no schema has been selected"):
+            tcb.upload(shop.read(), settings=with_ledger(shop, urls["wang"]), limits=QUICK)
+
+
+def test_a_dump_of_the_page_brings_the_ledger_back(
+    open_shop: OpenShop, postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=3))
+    dump = str(tmp_path / "tcb_ledger.dump")
+    with as_documented(postgres, database, "en") as urls:
+        owner, ledger = f"{database}_tcb_owner", f"{database}_tcb_ledger"
+        Ledger(urls["tcb_owner"]).close()
+        run = tcb.upload(shop.read(), settings=with_ledger(shop, urls["wang"]), limits=QUICK)
+        postgres.tool("pg_dump", "--format=custom", "--file", dump, "--username", owner, ledger)
+        postgres.tool("pg_restore", "--username", "postgres", "--dbname", database, dump)
+        restored = tcb.open_run(run.id, settings=with_ledger(shop, postgres.url(database)))
+        assert restored.counts == {"uploaded": 3}
+        restored.close()
+        for role in (owner, f"{database}_tcb_operators"):
+            postgres.run(f"DROP OWNED BY {role}", database)
 
 
 def test_what_a_killed_holder_left_names_nobody_and_is_cleared(

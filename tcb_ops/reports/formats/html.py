@@ -33,6 +33,7 @@ from tcb_ops.reports.explanations import (
 from tcb_ops.reports.formats.charts import axis_format, code_colour, draw, format_rate, outcome_class
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
 from tcb_ops.reports.summary import RunSummary, shade
+from tcb_ops.reports.workers import worker_lines
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.reader import RunReader
@@ -141,6 +142,7 @@ def page(
         "audit": _audit(reader, summary, changes, settings),
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
+        "workers": worker_lines(summary.workers),
         "bottleneck": bottleneck(reader.phase_seconds(run), run.seconds),
         "merchants": len(summary.merchants_bad),
         "no_chromium": no_chromium,

@@ -23,6 +23,7 @@ from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import Localizer, environment
 from tcb_ops.reports.summary import RunSummary
+from tcb_ops.reports.workers import worker_lines
 from tcb_ops.runs.links_file import LINK_COLUMNS
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
@@ -297,7 +298,8 @@ def run_html(summary: RunSummary, lang: Lang) -> str:
     sentence = verdict(run.kind, counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
     simulated = is_simulated(run.target)
-    return str(_macros(lang).run_card(run, KINDS[run.kind], sentence, counts, groups, simulated))
+    workers = worker_lines(summary.workers)
+    return str(_macros(lang).run_card(run, KINDS[run.kind], sentence, counts, groups, simulated, workers))
 
 
 def diff_html(diff: RunDiff) -> str:

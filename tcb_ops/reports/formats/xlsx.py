@@ -21,6 +21,7 @@ from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, 
 from tcb_ops.reports.manifest import MARK
 from tcb_ops.reports.next_actions import next_actions
 from tcb_ops.reports.summary import RunSummary
+from tcb_ops.reports.workers import worker_lines
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
@@ -188,6 +189,9 @@ class _Report:
             line += 1
             self._put(sheet, line, 0, name.of(lang), self._head)
             self._put(sheet, line, 1, redact(value), self._wrapped)
+        for text in worker_lines(self._summary.workers):
+            line += 1
+            self._put(sheet, line, 1, text.of(lang), self._wrapped)
 
     def _particulars(self) -> Iterator[tuple[Text, str]]:
         run = self._run

@@ -1,0 +1,269 @@
+"""`tokens serve`: the token server of `source = "service"`, which serves the tokens of this machine's source.
+
+Responses and log lines contain no token but the one that was asked for. Whoever has the key gets every merchant's token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import re
+import shlex
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from aiohttp import web
+
+from tcb_ops.errors import SettingsError, TcbOpsError, TokenError, UsageError
+from tcb_ops.i18n import NOTHING, Text, _, verbatim
+from tcb_ops.model import Secret, is_loopback
+from tcb_ops.resources import system_reason
+from tcb_ops.settings import TokenSettings
+from tcb_ops.signals import exit_code, handled
+from tcb_ops.wechat.tokens import Token, TokenSource, token_fingerprint
+from tcb_ops.wechat.tokens.command import Credential
+from tcb_ops.wechat.tokens.component import LET_FINISH
+from tcb_ops.wechat.tokens.service import REFUSED_HEADER
+
+SHORTEST_KEY = 16
+"""Characters of the key."""
+OLD_WORKS = 300.0
+"""Seconds for which a token still works after a newer one was issued (domain.md §4)."""
+_BEARER = "Bearer "
+_APPID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_LOG = logging.getLogger("tcb_ops.tokens")
+# aiohttp logs requests that are not HTTP, with their target, and the traces of handlers.
+_LOG.addFilter(lambda _record: False)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One request, for the log."""
+
+    at: float
+    """Unix seconds."""
+    appid: str
+    """`-` if the request has not the key or asks for no appid."""
+    status: int
+    why: Text = NOTHING
+
+
+async def serve_key(settings: TokenSettings) -> Secret:
+    """Read the key that clients must send, with or without `Bearer `. Raises SettingsError that names its location."""
+    credential = Credential.named("tokens.serve_key", settings.serve_key)
+    if credential.kind == "file":
+        check_private(Path(credential.where))
+    key = (await credential.read()).reveal().removeprefix(_BEARER).strip()
+    if len(key) < SHORTEST_KEY:
+        raise SettingsError(
+            _(
+                "tokens.serve_key: the key is too short. Make a long random one, e.g. with: openssl rand -hex 32"
+            )
+        )
+    return Secret(key)
+
+
+def check_private(file: Path) -> None:
+    """Raise SettingsError if others may read a file with a secret. One that is missing is reported when it is read."""
+    try:
+        mode = file.stat().st_mode
+    except OSError:
+        return
+    if os.name == "posix" and mode & 0o077:
+        raise SettingsError(
+            _(
+                "{file} can be read by other users of this machine. Restrict it to yourself:\nchmod 600 {shlex}",
+                file=file,
+                shlex=shlex.quote(str(file)),
+            )
+        )
+
+
+def tls_context(host: str, certificate: str | None, key: str | None) -> ssl.SSLContext | None:
+    """Return the TLS context of a server on `host`; None for plain HTTP, on loopback only. Raises UsageError."""
+    if certificate is None and key is None:
+        if is_loopback(host):
+            return None
+        raise UsageError(
+            _(
+                "On {host} other machines reach it, and its responses contain tokens: give --cert and --key, so that it "
+                "uses TLS.",
+                host=host,
+            ),
+            options=["--host", "--cert", "--key"],
+        )
+    if certificate is None or key is None:
+        raise UsageError(_("TLS needs both --cert and --key."), options=["--cert", "--key"])
+    check_private(Path(key))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    why = NOTHING
+    try:
+        context.load_cert_chain(
+            certificate, key, password=lambda: ""
+        )  # without it, OpenSSL asks on the terminal
+    except ssl.SSLError as error:
+        why = verbatim(error.reason or type(error).__name__)
+    except (OSError, ValueError) as error:
+        why = system_reason(error)
+    else:
+        return context
+    raise UsageError(
+        _(
+            "{certificate} and {key} cannot be used for TLS ({why}): --cert takes the certificate with its chain, --key its "
+            "private key without a passphrase, both PEM.",
+            certificate=certificate,
+            key=key,
+            why=why,
+        ),
+        options=["--cert", "--key"],
+    )
+
+
+def serve(
+    source: TokenSource,
+    key: Secret,
+    *,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None,
+    ready: Callable[[str], None],
+    log: Callable[[Access], None] | None = None,
+) -> int:
+    """Serve a source's tokens until SIGINT, SIGTERM or SIGHUP; return that signal's exit code.
+
+    Must be called in the main thread. `ready` gets the setting `tokens.url` for clients. Raises UsageError if the port is
+    not available.
+    """
+    return asyncio.run(
+        _serve(TokenServer(source, key, log or (lambda _access: None)), host, port, tls, ready)
+    )
+
+
+async def _serve(
+    server: TokenServer, host: str, port: int, tls: ssl.SSLContext | None, ready: Callable[[str], None]
+) -> int:
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    code = 0
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal code
+        code = exit_code(number)
+        loop.call_soon_threadsafe(stopped.set)
+
+    runner = web.ServerRunner(
+        web.Server(server.answer, access_log=None, logger=_LOG), shutdown_timeout=LET_FINISH
+    )
+    with handled(stop):
+        try:
+            await runner.setup()
+            await web.TCPSite(runner, host, port, ssl_context=tls).start()
+            name = f"[{host}]" if ":" in host else host
+            ready(f"{'http' if tls is None else 'https'}://{name}:{runner.addresses[0][1]}/{{appid}}")
+            await stopped.wait()
+        except OSError as error:
+            why = system_reason(error)
+        else:
+            return code
+        finally:
+            await runner.cleanup()
+            await server.aclose()
+    raise UsageError(
+        _(
+            "{host}:{port} cannot be opened ({why}): choose another with --host or --port.",
+            host=host,
+            port=port,
+            why=why,
+        ),
+        options=["--host", "--port"],
+    )
+
+
+class TokenServer:
+    """The responses to requests for tokens.
+
+    =======================================  ======
+    request                                  status
+    =======================================  ======
+    without the key, or with another one     401
+    not GET                                  405
+    for another path than /APPID             404
+    for an appid without a token             404
+    the source cannot give one at present    503
+    any other                                200
+    =======================================  ======
+    """
+
+    def __init__(self, source: TokenSource, key: Secret, log: Callable[[Access], None]) -> None:
+        self._source, self._log = source, log
+        self._expected = (_BEARER + key.reveal()).encode()
+        self._lookups: dict[tuple[str, str], asyncio.Task[Token]] = {}
+        """By appid and fingerprint of a refused token: those who ask at the same time share one."""
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request for an appid's token."""
+        allowed, appid = self._has_key(request), request.path.removeprefix("/")
+        named = allowed and _APPID.fullmatch(appid) is not None
+        payload: dict[str, Any] = {}
+        status, why = 404, NOTHING
+        if not allowed:
+            status = 401
+        elif request.method != "GET":
+            status = 405
+        elif named:
+            status, payload, why = await self._token(appid, request)
+        self._log(Access(time.time(), appid if named else "-", status, why))
+        headers = {"Cache-Control": "no-store"} | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
+        return web.json_response(payload, status=status, headers=headers)
+
+    async def aclose(self) -> None:
+        """Let running refreshes end, and close the source."""
+        await self._source.aclose()
+
+    def _has_key(self, request: web.BaseRequest) -> bool:
+        given = request.headers.get("Authorization", "")
+        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._expected)
+
+    async def _token(self, appid: str, request: web.BaseRequest) -> tuple[int, dict[str, Any], Text]:
+        try:
+            token = await self._shared(appid, request.headers.get(REFUSED_HEADER, ""))
+        except TcbOpsError as error:
+            status = 404 if isinstance(error, TokenError) and not error.transient else 503
+            return status, {}, error.text
+        payload: dict[str, Any] = {"access_token": token.value.reveal()}
+        if (end := _end(token)) is not None:
+            payload["expires_in"] = round(end - time.time())  # not the moment: clocks differ
+        return 200, payload, NOTHING
+
+    async def _shared(self, appid: str, refused: str) -> Token:
+        key = (appid, refused)
+        lookup = self._lookups.get(key)
+        if lookup is None:
+            lookup = self._lookups[key] = asyncio.create_task(self._look_up(appid, refused))
+            lookup.add_done_callback(lambda done: self._looked_up(key, done))
+        return await asyncio.shield(lookup)
+
+    def _looked_up(self, key: tuple[str, str], done: asyncio.Task[Token]) -> None:
+        del self._lookups[key]
+        if not done.cancelled():
+            done.exception()  # retrieve the exception even if no client is waiting any more
+
+    async def _look_up(self, appid: str, refused: str) -> Token:
+        """Return an appid's token; if it is the refused one, which the client names by its fingerprint, a newer one."""
+        token = await self._source.token(appid)
+        if refused and refused == token_fingerprint(token.value):
+            token = await self._source.token(appid, token.value)
+        return token
+
+
+def _end(token: Token) -> float | None:
+    """Return until when a client may use a token: a newer one that the source gets meanwhile ends it earlier."""
+    if token.expires_at is None or token.renew_at is None:
+        return token.expires_at
+    return min(token.expires_at, token.renew_at + OLD_WORKS)
