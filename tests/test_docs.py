@@ -39,12 +39,15 @@ ENGLISH_ONLY = {"contributing/decisions.md", "contributing/benchmarks.md", "cont
 OTHER_PROGRAMS = {
     "--appid",
     "--check",
+    "--file",
+    "--format",
     "--no-nanny",
     "--nthreads",
     "--nworkers",
     "--protocol",
     "--quick",
     "--states",
+    "--username",
 }
 """Options of programs that the pages show beside ours."""
 BOUNDS = {
