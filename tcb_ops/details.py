@@ -47,6 +47,7 @@ class DetailCode(StrEnum):
     DOWNLOAD_STATUS = "download_status"
     FILE_LEFT_OUT = "file_left_out"
     NO_BACKUP = "no_backup"
+    NOT_KNOWN_WHOSE = "not_known_whose"
     WRITTEN_SINCE = "written_since"
     # why there is no token
     TOKEN_TOO_LONG = "token_too_long"  # noqa: S105
@@ -330,7 +331,11 @@ MESSAGES: Mapping[DetailCode, Text] = {
     ),
     DetailCode.KEPT: _("A file is there already; it was kept (--if-exists skip)."),
     DetailCode.BACKUP_ACCESS: _("{file} cannot be written or read ({why})."),
-    DetailCode.BACKUP_DAMAGED: _("{file} is not a record of a backup."),
+    DetailCode.BACKUP_DAMAGED: _("{file} in the backup is missing or damaged."),
+    DetailCode.NOT_KNOWN_WHOSE: _(
+        "The upload got no answer for this file, and there is no backup: whether the file that is there is the upload's or "
+        "somebody else's is not known."
+    ),
     DetailCode.DOWNLOAD_STATUS: _("The store returned HTTP {status} for the download link."),
     DetailCode.FILE_LEFT_OUT: _("The platform's response does not mention this file; trying again may help."),
     DetailCode.WRITTEN_SINCE: _("Run {run} has uploaded to this path, or deleted its file, since."),

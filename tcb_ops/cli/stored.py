@@ -164,6 +164,8 @@ def delete(
                 new_run=which.new_run,
                 may_resume=ask_to_resume(console, settings),
             )
+            if handle.warning is not None:
+                console.warn(handle.warning)
             return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
 
 
@@ -212,6 +214,8 @@ def undo(
             new_run=which.new_run,
             may_resume=ask_to_resume(console, settings),
         )
+        if handle.warning is not None:
+            console.warn(handle.warning)
         return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
 
 

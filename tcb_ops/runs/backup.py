@@ -1,7 +1,7 @@
 """What an upload overwrote: saved in a folder before the upload, read again by an undo.
 
-`<folder>/<run>/<line>.json` says what was at a row's path, `<line>.data` has its bytes. The first record of a row stays: a
-resumed run would find its own upload there.
+`<folder>/<run>/<line>.json` says what was at a row's path, and what is about to be sent there; `<line>.data` has the bytes
+that were there. A resumed run, or a retry, saves again only what is neither.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ class SavedFile:
     """Hex; empty where nothing was there."""
     content_type: str = ""
     cache_control: str = ""
+    etag: str = ""
+    """The store's, where it is not the MD5, as of a file that was written in parts."""
+    sent: tuple[str, ...] = ()
+    """The MD5s of what the upload and its retries may have put there: recorded before each is sent."""
+
+    def has(self, etag: str) -> bool:
+        """Return whether an object with this ETag is the saved file; an empty one means that nothing is there."""
+        return etag == self.md5 or bool(etag and etag == self.etag)
 
 
 class BackupError(TcbOpsError):
@@ -43,6 +51,8 @@ def check_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             pass
+    except FileExistsError:
+        raise UsageError(_("{folder} is not a folder.", folder=folder), options=["--backup"]) from None
     except OSError as error:
         raise UsageError(
             _("backups cannot be written to {folder}: {why}.", folder=folder, why=system_reason(error)),
@@ -73,7 +83,12 @@ class Backup:
         file = self.record(line)
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-            return SavedFile(**{name: str(found[name]) for name in SavedFile.__dataclass_fields__})
+            texts = {
+                name: str(found[name]) for name in ("env", "path", "md5", "content_type", "cache_control")
+            }
+            return SavedFile(
+                **texts, etag=str(found.get("etag", "")), sent=tuple(map(str, found.get("sent", ())))
+            )
         except FileNotFoundError:
             return None
         except OSError as error:

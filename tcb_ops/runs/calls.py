@@ -260,6 +260,7 @@ class Calls:
             async with self._opened(row, probe) as body:
                 self.upload_calls += 1
                 task.counts.calls += 1
+                task.sent = True
                 answer = await post_object(
                     self.transport, link, row.path, body, row.content_type, row.cache_control
                 )

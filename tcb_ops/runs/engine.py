@@ -42,7 +42,7 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
     unreachable,
 )
-from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls, planned_md5
+from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls, UndoneUpload
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait
@@ -198,7 +198,7 @@ class Engine:
             subject=tuple(how.get("of", ())),
             if_exists=how.get("if_exists", OVERWRITE),
             backup=Backup(Path(how["backup"])) if how.get("backup") else None,
-            planned_md5=lambda line: planned_md5(context.ledger, how["of"], line),
+            undone=UndoneUpload(context.ledger, self._run) if self._run.kind is Kind.UNDO else None,
             per_call=self._limits.per_env,
             gate=asyncio.Semaphore(self._limits.concurrency),
         )

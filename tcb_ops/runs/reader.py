@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, Row, is_source
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
     CHECK_SECONDS,
@@ -541,13 +541,10 @@ class LedgerReader:
         if not selected:
             self.check_rows(run, found)
 
-    def planned_file(self, run: RunRecord, line: int) -> tuple[Path, int, int] | None:
-        """Return the local file, size and mtime that a run planned for a line; None for a URL, or without a file."""
+    def planned_files(self, run: RunRecord, line: int) -> list[tuple[str, int | None, int | None]]:
+        """Return the local file, size and mtime that a run planned for a line; nothing if the run does not have it."""
         query = sa.select(rows.c.file, rows.c.size, rows.c.mtime_ns)
-        for file, size, mtime_ns in self._read(query.where(rows.c.run == run.number, rows.c.line == line)):
-            if file and not is_source(file) and mtime_ns is not None:
-                return Path(run.root, file), size, mtime_ns
-        return None
+        return [tuple(one) for one in self._read(query.where(rows.c.run == run.number, rows.c.line == line))]
 
     def listed(self, run: RunRecord) -> Iterator[tuple[int, tuple[str, ...], str, int | None, str]]:
         """Stream (line, cells, outcome, errcode, errmsg) of a run's rows in the order of the list, for links.csv."""

@@ -50,6 +50,8 @@ class Task:
     refusal: RowEnd | None = None
     """How the row ends if the token source has no other token."""
     started_at: float | None = None
+    sent: bool = False
+    """Whether its file was sent before, and may be stored."""
 
     @property
     def row(self) -> Row:

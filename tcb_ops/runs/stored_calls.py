@@ -14,17 +14,18 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
 from tcb_ops.i18n import Text
-from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret
+from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.backup import Backup, BackupError, Download, SavedFile
 from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EarlierUpload
+from tcb_ops.runs.records import EarlierUpload, RunRecord
 from tcb_ops.runs.scheduler import Lane, Task
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 from tcb_ops.wechat.responses import (
@@ -69,6 +70,8 @@ class UndoStep(StrEnum):
     """It is as it was before the upload."""
     DELETE = "delete"
     RESTORE = "restore"
+    NOT_KNOWN = "not_known"
+    """It may be the upload's, or somebody else's: it stays."""
 
 
 def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
@@ -97,9 +100,9 @@ def undo_step(
 ) -> UndoStep:
     """Decide how an upload of a file is undone.
 
-    ==============================  ======================  ========
+    ==============================  ======================  ============
     now                             before the upload       step
-    ==============================  ======================  ========
+    ==============================  ======================  ============
     what was there                  a file                  nothing
     the same, with other headers    a file                  restore
     ours                            a file                  restore
@@ -108,16 +111,75 @@ def undo_step(
     ours                            missing                 delete
     anything else                   missing                 conflict
     anything else, not certain      missing                 nothing
-    ==============================  ======================  ========
+    ours or unknown, not certain    missing                 not known
+    ==============================  ======================  ============
 
-    Each is an MD5; None if the file is missing. `ours` is what the upload put there. `certain`: it did, or a backup says
-    what was there. `same_headers`: those of the upload are those from before.
+    Each is an MD5; None if the file is missing. `ours` is what the upload put there, empty if that is unknown. `certain`: it
+    was stored, or a backup says what was there. `same_headers`: those of the upload are those from before.
     """
     if now == before and (same_headers or now != ours):
         return UndoStep.NOTHING
+    if not certain and before is None:
+        return UndoStep.NOTHING if ours and now != ours else UndoStep.NOT_KNOWN
     if now != ours or not ours:
-        return UndoStep.NOTHING if before is None and not certain else UndoStep.CONFLICT
+        return UndoStep.CONFLICT
     return UndoStep.DELETE if before is None else UndoStep.RESTORE
+
+
+def written_since(written: Sequence[EarlierUpload], of: Collection[str], number: int) -> str:
+    """Return the run that changed a path after an upload, empty if there is none.
+
+    ==============================================  =======
+    the last change of the path                     result
+    ==============================================  =======
+    is of a run in `of`                             none
+    restored the file of a run in `of`              none
+    is older than the upload, which has no record   none
+    is any other                                    its run
+    ==============================================  =======
+
+    `written`: what runs put at the path, the oldest first; `of`: the upload, its retries, and the runs that undid it;
+    `number`: the upload's, which grows from run to run.
+    """
+    changes = [one for one in written if one.outcome is not Outcome.UNCHANGED]
+    if not any(one.run in of for one in changes):  # a pending row has no record
+        changes = [one for one in changes if one.number > number]
+    if not changes or changes[-1].run in of:
+        return ""
+    ours = [one.md5 for one in changes if one.run in of and one.outcome is Outcome.UPLOADED]
+    last = changes[-1]
+    return "" if last.outcome is Outcome.RESTORED and last.md5 in ours[-1:] else last.run
+
+
+class UndoneUpload:
+    """What the ledger knows of the upload that a run undoes."""
+
+    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
+        self._ledger = ledger
+        self._of = [ledger.run(one) for one in run.settings["of"]]
+        subject = self._of[0]
+        self._number = subject.number
+        self._ids = {one.id for one in self._of} | undos_of(ledger, subject)
+
+    def written_since(self, written: Sequence[EarlierUpload]) -> str:
+        """Return the run that changed a path after the upload; empty if there is none."""
+        return written_since(written, self._ids, self._number)
+
+    def planned_md5s(self, line: int) -> tuple[set[str], bool]:
+        """Hash the local files that the upload and its retries planned for a line; return whether these are all."""
+        found, complete = set[str](), True
+        for run in self._of:
+            for file, size, mtime_ns in self._ledger.planned_files(run, line):
+                try:
+                    found.add(hash_file(Path(run.root, file), size or 0, mtime_ns or 0))
+                except (FileChangedError, FileUnreadableError):
+                    complete = False  # it has changed since, or is a URL
+        return found, complete
+
+
+def undos_of(ledger: LedgerReader, subject: RunRecord) -> set[str]:
+    """Return the runs that undid an upload."""
+    return {run.id for run in ledger.runs(subject.target) if run.settings.get("undoes") == subject.id}
 
 
 @dataclass
@@ -130,8 +192,8 @@ class StoredCalls(Calls):
     """The runs whose files are meant; empty for the newest that the ledger knows."""
     if_exists: IfExists = "overwrite"
     backup: Backup | None = None
-    planned_md5: Callable[[int], str] = lambda _line: ""
-    """Returns the MD5 of the file that an upload to be undone planned for a line; empty if it has changed since."""
+    undone: UndoneUpload | None = None
+    """For an undo."""
     per_call: int = 8
     """Files of one call that are looked at at once."""
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
@@ -338,6 +400,41 @@ class StoredCalls(Calls):
 
     async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
         row, known = task.row, self._known(task.lane, task.row)
+        written = task.lane.written.get(row.path, [])
+        if self.undone is not None and (
+            since := self.undone.written_since(written)
+        ):  # after this run was planned
+            return self._not_undoable(task, detail(DetailCode.WRITTEN_SINCE, run=since))
+        saved = await self._record_of(task)
+        if isinstance(saved, RowEnd):
+            return saved
+        before = saved.md5 if saved is not None and row.file else None
+        now = await self._now(task)
+        if isinstance(now, RowEnd | FailedAttempt):
+            return now
+        if saved is not None and before and saved.has(now):
+            now = before
+        done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
+        file_id = known.file_id if known is not None else ""
+        done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
+        ours = await self._ours(row, known, saved, now)
+        certain = known is not None or saved is not None
+        same = known is not None and saved is not None and _headers(known) == _headers(saved)
+        match undo_step(now or None, ours, before, certain=certain, same_headers=same):
+            case UndoStep.NOTHING:  # a file at a path that was free: the upload did not store its own
+                return replace(done, outcome=Outcome.RESTORED if now else done.outcome)
+            case UndoStep.NOT_KNOWN:
+                return self._not_undoable(task, detail(DetailCode.NOT_KNOWN_WHOSE))
+            case UndoStep.CONFLICT:
+                return replace(done, outcome=Outcome.CONFLICT, reason=Reason.CONFLICT, md5=now)
+            case UndoStep.DELETE:
+                return await self._take_away(task)
+            case UndoStep.RESTORE:
+                return await self._bring_back(task, before or "")
+
+    async def _record_of(self, task: Task) -> SavedFile | RowEnd | None:
+        """Return what was saved for a row of an undo; its end if the record cannot be used."""
+        row = task.row
         try:
             saved = await self._saved(row)
         except BackupError as error:
@@ -345,32 +442,21 @@ class StoredCalls(Calls):
         if row.file and (saved is None or (saved.env, saved.path) != (row.env, row.path)):
             lost = detail(DetailCode.BACKUP_DAMAGED, file=row.file)
             return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, lost)
-        before = saved.md5 if saved is not None and row.file else None
-        now = await self._now(task)
-        if isinstance(now, RowEnd | FailedAttempt):
+        return saved
+
+    async def _ours(self, row: Row, known: EarlierUpload | None, saved: SavedFile | None, now: str) -> str:
+        """Return the MD5 of what the upload put at a path: `now` if that is one of several; empty if it is unknown."""
+        if known is not None:
+            return known.md5
+        found, complete = set(saved.sent) if saved is not None else set[str](), False
+        if not found and self.undone is not None:
+            found, complete = await asyncio.to_thread(self.undone.planned_md5s, row.line)
+        if now in found:
             return now
-        done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
-        file_id = known.file_id if known is not None else ""
-        done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        ours = known.md5 if known is not None else await asyncio.to_thread(self.planned_md5, row.line)
-        step = undo_step(
-            now or None,
-            ours,
-            before,
-            certain=known is not None or saved is not None,
-            same_headers=known is None or saved is None or _headers(known) == _headers(saved),
-        )
-        match step:
-            case UndoStep.NOTHING if now and before is None:  # the upload did not store it
-                return replace(done, outcome=Outcome.RESTORED, md5=now)
-            case UndoStep.NOTHING:
-                return done
-            case UndoStep.CONFLICT:
-                return replace(done, outcome=Outcome.CONFLICT, reason=Reason.CONFLICT, md5=now)
-            case UndoStep.DELETE:
-                return await self._take_away(task)
-            case UndoStep.RESTORE:
-                return await self._bring_back(task, before or "")
+        return min(found) if found and (complete or saved is not None) else ""
+
+    def _not_undoable(self, task: Task, why: Text) -> RowEnd:
+        return self._end(task, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE, why)
 
     async def _take_away(self, task: Task) -> RowEnd | FailedAttempt:
         """Delete what an upload added."""
@@ -428,45 +514,60 @@ class StoredCalls(Calls):
 
     async def _before_store(self, task: Task, link: Link) -> RowEnd | FailedAttempt | None:
         """Look at what is at the path, and save it; None where the upload may go on."""
-        saved = await self._saved(task.row)
-        ids = {task.row.line: f"{prefix_of(link.file_id, task.row.env)}/{task.row.path}"}
+        row, saved, md5 = task.row, await self._saved(task.row), ""
+        ids = {row.line: f"{prefix_of(link.file_id, row.env)}/{row.path}"}
         located = await self._ask_files(task, ids, self.wechat.locate)
         if isinstance(located, FailedAttempt):
             return located
-        file = located.get(task.row.line)
+        file = located.get(row.line)
         there = file is not None and not file.status
         if file is None or file.status not in {0, NOT_THERE}:
-            return self._file_refused(task, task.row, file)
+            return self._file_refused(task, row, file)
+        if self.backup is not None and not is_source(row.file):
+            try:
+                md5 = await self._hash(row)
+            except (FileChangedError, FileUnreadableError) as error:
+                return self._unusable(task, error)
         if saved is not None:
-            again = await self._since_saved(task, file if there else None, saved)
+            again = await self._since_saved(task, file if there else None, saved, md5)
             if not isinstance(again, bool):
                 return again
             if not again:
+                await self._note_sent(row, saved, md5)
                 return None
         if there and self.if_exists != "overwrite":
             return await self._exists(task, file)
         if self.backup is None:
             return None
-        return await self._save(task, file.url if there else None)
+        return await self._save(task, file.url if there else None, md5)
 
     async def _since_saved(
-        self, task: Task, file: FileStatus | None, saved: SavedFile
+        self, task: Task, file: FileStatus | None, saved: SavedFile, md5: str
     ) -> bool | RowEnd | FailedAttempt:
         """Return whether a path that was saved before has to be looked at again: not if its file is the saved one, or ours.
 
         It was saved in a session that was killed, or by a row that a retry repeats. Somebody else may have changed it since.
+        `md5`: of the local file, which may have changed since, too; empty for a URL.
         """
         now = await self._etag_there(task, file) if file is not None else ""
         if not isinstance(now, str):
             return now
-        if now == saved.md5:
+        if saved.has(now):
             return bool(now) and self.if_exists != OVERWRITE
+        if now in saved.sent:
+            return False
         try:
-            return now != await self._hash(task.row)
+            return now != (md5 or await self._hash(task.row))
         except (FileChangedError, FileUnreadableError) as error:
             return self._unusable(task, error)
         except TransportError as error:
             return self._no_answer(task, error, "store")
+
+    async def _note_sent(self, row: Row, saved: SavedFile, md5: str) -> None:
+        """Record what is about to be sent to a path that was saved before. Raises BackupError."""
+        if self.backup is not None and md5 and md5 not in saved.sent:
+            noted = replace(saved, sent=(*saved.sent, md5))
+            await asyncio.to_thread(self.backup.save, row.line, noted)
 
     async def _exists(self, task: Task, file: FileStatus) -> RowEnd | FailedAttempt:
         """End a row whose path is taken: as unchanged where the bytes are the same, or existing files are to be kept."""
@@ -481,6 +582,9 @@ class StoredCalls(Calls):
             return self._unusable(task, error)
         except TransportError as error:
             return self._no_answer(task, error, "store")
+        if etag == md5 and task.sent:  # an earlier attempt, whose answer was lost
+            end = self._end(task, Outcome.UPLOADED, errcode=0, errmsg="ok")
+            return replace(end, file_id=file.file_id, md5=md5, bytes=row.size)
         if etag == md5 or self.if_exists == "skip":
             end = self._end(task, Outcome.UNCHANGED, None, detail(DetailCode.KEPT))
             same = etag == md5
@@ -489,13 +593,14 @@ class StoredCalls(Calls):
             )
         return replace(self._end(task, Outcome.FAILED, Reason.EXISTS), file_id=file.file_id)
 
-    async def _save(self, task: Task, url: Secret | None) -> RowEnd | FailedAttempt | None:
-        """Save what is at a row's path. Raises BackupError."""
+    async def _save(self, task: Task, url: Secret | None, md5: str) -> RowEnd | FailedAttempt | None:
+        """Save what is at a row's path, and note the MD5 of what is about to be sent there. Raises BackupError."""
         row, backup = task.row, self.backup
         if backup is None:
             return None
+        sent = (md5,) if md5 else ()
         if url is None:
-            await asyncio.to_thread(backup.save, row.line, SavedFile(row.env, row.path, ""))
+            await asyncio.to_thread(backup.save, row.line, SavedFile(row.env, row.path, "", sent=sent))
             return None
         whole = await asyncio.to_thread(Download, backup.data(row.line).with_suffix(".part"))
         try:
@@ -522,6 +627,8 @@ class StoredCalls(Calls):
                 whole.md5,
                 answer.headers.get("content-type", ""),
                 answer.headers.get("cache-control", ""),
+                "" if etag == whole.md5 else etag,
+                sent,
             )
             await asyncio.to_thread(backup.save, row.line, saved, whole.file)
         finally:
@@ -657,16 +764,6 @@ class Listing:
         """Return a key's ETag; None if it is missing."""
         found = self._found.execute("SELECT etag FROM objects WHERE key = ?", (key,)).fetchone()
         return found[0] if found else None
-
-
-def planned_md5(ledger: LedgerReader, of: Sequence[str], line: int) -> str:
-    """Hash the local file that an upload, or the last of its retries (`of`), planned for a line; empty if it has changed."""
-    for run in map(ledger.run, reversed(of)):
-        if (planned := ledger.planned_file(run, line)) is not None:
-            with suppress(FileChangedError, FileUnreadableError):
-                return hash_file(*planned)
-            return ""
-    return ""
 
 
 def prefix_of(file_id: str, env: str) -> str:

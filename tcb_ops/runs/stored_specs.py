@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord
+from tcb_ops.runs.stored_calls import undos_of, written_since
 
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
@@ -29,6 +30,7 @@ _LISTED = 20
 _STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
 _NOT_KNOWN = frozenset({Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH})
 """Reasons of failed rows whose files may be stored."""
+_GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +49,29 @@ class UndoScope:
         """The figures in words."""
         parts = [
             ngettext(
-                "{n:,} file is restored from the backup.",
-                "{n:,} files are restored from the backup.",
+                "{n:,} file will be restored from the backup.",
+                "{n:,} files will be restored from the backup.",
                 self.restored,
             )
             if self.restored
             else None,
             ngettext(
-                "{n:,} file was new and is deleted.", "{n:,} files were new and are deleted.", self.deleted
+                "{n:,} file was new and will be deleted.",
+                "{n:,} files were new and will be deleted.",
+                self.deleted,
             )
             if self.deleted and self.with_backup
             else None,
             ngettext(
-                "{n:,} file is deleted. Without a backup it is not known whether another tool had one at its path.",
-                "{n:,} files are deleted. Without a backup it is not known whether another tool had files at their paths.",
+                "{n:,} file will be deleted. Without a backup it is not known whether another tool had one at its path.",
+                "{n:,} files will be deleted. Without a backup it is not known whether another tool had files at their paths.",
                 self.deleted,
             )
             if self.deleted and not self.with_backup
             else None,
             ngettext(
-                "Of {n:,} of them the upload got no answer: undone where the store has its bytes.",
-                "Of {n:,} of them the upload got no answer: undone where the store has their bytes.",
+                "The upload got no answer for {n:,} of these files, so the store is asked whether it has it.",
+                "The upload got no answer for {n:,} of these files, so the store is asked whether it has them.",
                 self.uncertain,
             )
             if self.uncertain
@@ -116,7 +120,7 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, sele
 
     def rows() -> Iterator[Row]:
         for row, written in known_files(ledger, spec.rows(), subject.target):
-            if not _written_since(written, of):
+            if not written_since(written, of, subject.number):
                 yield row
 
     left_out = sum(1 for _row in spec.rows()) - sum(1 for _row in rows())
@@ -144,30 +148,46 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
     records = backup if backup is not None and backup.folder.is_dir() else None
 
     def is_meant(record: RowRecord) -> bool:
-        saved = None if records is None else records.has(record.row.line)
-        return _may_be_stored(record.end.outcome, record.end.reason, saved)
+        row, end = record.row, record.end
+        saved = None if records is None else records.has(row.line)
+        return _may_be_stored(end.outcome, end.reason, end.attempts, saved)
 
-    options = {"backup": kept, "undoes": subject.id}
-    spec = _of_run(ledger, subject, Kind.UNDO, is_meant, only, selection, options)
-
-    undos = ledger.runs(subject.target)
-    again = frozenset(run.id for run in undos if run.settings.get("undoes") == subject.id)
+    runs = [subject, *ledger.retries(subject)]
+    lines = set() if records is not None else _lines(ledger, runs[1:], is_meant)
+    pending = 0 if backup is not None else sum(ledger.counts(run).get(Outcome.PENDING, 0) for run in runs)
+    warning = ngettext(
+        "{n:,} row of the upload is pending. Whether it was sent is not known, and it is not undone. To know, resume the "
+        "upload instead.",
+        "{n:,} rows of the upload are pending. Whether they were sent is not known, and they are not undone. To know, resume "
+        "the upload instead.",
+        pending,
+    )
+    spec = _of_run(
+        ledger,
+        subject,
+        Kind.UNDO,
+        lambda record: is_meant(record) or record.row.line in lines,
+        only,
+        selection,
+        {"backup": kept, "undoes": subject.id},
+        warning if pending else None,
+    )
+    again = undos_of(ledger, subject)
 
     def rows() -> Iterator[Row]:
         of = frozenset(spec.options["of"])
         for row, written in known_files(ledger, spec.rows(), subject.target):
             yield _undone(row, written, subject, backup, of, again)
 
-    pending = 0 if backup is not None else ledger.counts(subject).get(Outcome.PENDING, 0)
-    warning = ngettext(
-        "{n:,} row of the upload is pending; whether it was sent is not known, and it is not undone. To know, resume the "
-        "upload instead.",
-        "{n:,} rows of the upload are pending; whether they were sent is not known, and they are not undone. To know, resume "
-        "the upload instead.",
-        pending,
-    )
     root = backup.folder if backup is not None else None
     return replace(spec, rows=rows, root=root, warning=warning if pending else None)
+
+
+def _lines(ledger: Ledger, runs: Iterable[RunRecord], is_meant: Callable[[RowRecord], bool]) -> set[int]:
+    failed = frozenset({Outcome.FAILED})
+    return {
+        record.row.line for run in runs for record in ledger.rows(run, outcomes=failed) if is_meant(record)
+    }
 
 
 def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
@@ -193,7 +213,7 @@ def delete_list_spec(ledger: Ledger, batch: Batch, target: str, selection: str, 
     spec = list_spec(batch, Kind.DELETE, selection)
     if not foreign and (listed := foreign_text(ledger, spec, target)) is not None:
         raise UsageError(
-            as_sentences((listed, _("Nothing was deleted."))),
+            as_lines((listed, _("Nothing was deleted."))),
             _("To delete them as well: --foreign"),
             options=["--foreign"],
         )
@@ -218,7 +238,7 @@ def foreign_rows(ledger: Ledger, spec: RunSpec, target: str) -> tuple[int, list[
     """Count the rows whose files no run of the ledger wrote; return the first of them."""
     count, first = 0, list[Row]()
     for row, written in known_files(ledger, spec.rows(), target):
-        if not row.invalid and not (written and written[-1].md5):
+        if not row.invalid and not _is_ours(written):
             count += 1
             first += [row] if len(first) < _LISTED else []
     return count, first
@@ -226,7 +246,15 @@ def foreign_rows(ledger: Ledger, spec: RunSpec, target: str) -> tuple[int, list[
 
 def overwritten_rows(ledger: Ledger, rows: Iterable[Row], target: str) -> int:
     """Count the rows whose path an earlier run wrote, so that an upload replaces its file."""
-    return sum(bool(written and written[-1].md5) for _row, written in known_files(ledger, rows, target))
+    return sum(_is_ours(written) for _row, written in known_files(ledger, rows, target))
+
+
+def _is_ours(written: Sequence[EarlierUpload]) -> bool:
+    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's."""
+    if not written or not written[-1].md5:
+        return False
+    last, uploaded = written[-1], {one.md5 for one in written if one.outcome is Outcome.UPLOADED}
+    return last.outcome is not Outcome.RESTORED or last.md5 in uploaded
 
 
 def known_files(
@@ -281,11 +309,14 @@ def _of_run(
     only: Merchants | None,
     selection: str,
     options: Mapping[str, Any],
+    besides: Text | None = None,
 ) -> RunSpec:
-    if subject.finished_at is None and kind is not Kind.CONFIRM:
-        with hold(ledger, subject.id):  # raises if a process works on it
-            pass
+    """Return the spec of some rows of an upload. `besides`: what an error about no rows says, too."""
     retries = ledger.retries(subject)
+    for run in (subject, *retries):
+        if run.finished_at is None and kind is not Kind.CONFIRM:
+            with hold(ledger, run.id):  # raises if a process works on it
+                pass
     since = ledger.succeeded_since(subject) if retries else set[int]()
     wanted = None if only is None else {(merchant.env, merchant.appid) for merchant in only}
 
@@ -299,7 +330,8 @@ def _of_run(
 
     environments = environments_of_rows(rows(), _merchants_of(ledger.envs(subject)))
     if not environments:
-        raise UsageError(_("run {id} has uploaded nothing that is meant here.", id=subject.id))
+        nothing = _("run {id} has uploaded nothing that is meant here.", id=subject.id)
+        raise UsageError(nothing if besides is None else as_sentences((nothing, besides)))
     parts = [f"run {subject.id}", "content" if options.get("content") else "", selection]
     return RunSpec(
         kind,
@@ -321,7 +353,7 @@ def _undone(
     subject: RunRecord,
     backup: Backup | None,
     of: frozenset[str],
-    again: frozenset[str],
+    again: Collection[str],
 ) -> Row:
     """Return a row with what undoes it.
 
@@ -329,16 +361,12 @@ def _undone(
     it.
     """
     bare = replace(row, file="", size=None, mtime_ns=None)
-    own = [n for n, one in enumerate(written) if one.run in of]
-    # A pending row is in none of the upload's records: what is newer than the run was written since.
-    known = written if own else [one for one in written if one.number > subject.number]
-    if since := _written_since(known, of | again):
+    if since := written_since(written, {*of, *again}, subject.number):
         return replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since))
     if backup is None:
-        before = written[own[0] - 1] if own and own[0] else None
-        if before is None or not before.md5:
-            return bare
-        return replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before.run))
+        own = [n for n, one in enumerate(written) if one.run in of]
+        before = _stored_before(written[: own[0]] if own else [])
+        return bare if before is None else replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before.run))
     try:
         saved = backup.read(row.line)
     except BackupError as error:
@@ -348,26 +376,35 @@ def _undone(
     return _from_backup(bare, saved, backup.data(row.line)) if saved.md5 else bare
 
 
-def _may_be_stored(outcome: Outcome, reason: Reason | None, saved: bool | None) -> bool:
+def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
+    """Return the file that runs left at a path, None if there is none that is certain; `written`: the oldest first."""
+    for one in reversed(written):
+        if one.outcome in _GONE:
+            return None
+        if one.md5:  # of a failed upload it is not known
+            return one
+    return None
+
+
+def _may_be_stored(outcome: Outcome, reason: Reason | None, attempts: int, saved: bool | None) -> bool:
     """Decide whether a row of an upload is part of its undo.
 
-    =========  ===============================================  ======  ======
-    outcome    reason                                           saved   part
-    =========  ===============================================  ======  ======
-    uploaded   any                                              any     yes
-    failed     no_answer, no_confirmation, etag_mismatch        yes     yes
-    failed     no_answer, no_confirmation, etag_mismatch        –       yes
-    pending    none                                             yes     yes
-    any other                                                           no
-    =========  ===============================================  ======  ======
+    =========  ===============================================  ========  ======  ======
+    outcome    reason                                           attempts  saved   part
+    =========  ===============================================  ========  ======  ======
+    uploaded   any                                              any       any     yes
+    any        any                                              any       yes     yes
+    failed     no_answer, no_confirmation, etag_mismatch        any       –       yes
+    failed     any                                              over 2    –       yes
+    any other                                                                     no
+    =========  ===============================================  ========  ======  ======
 
-    `saved`: whether the backup has a record for the row, which is written before the file is sent; None without a backup.
+    `attempts`: calls; a link and one upload are two. `saved`: whether the backup has a record for the row, which is written
+    before the file is sent; None without a backup.
     """
-    if outcome is Outcome.UPLOADED:
-        return True
-    if outcome is Outcome.FAILED and reason in _NOT_KNOWN:
-        return saved is not False
-    return outcome is Outcome.PENDING and bool(saved)
+    if outcome is Outcome.UPLOADED or saved is not None:
+        return outcome is Outcome.UPLOADED or bool(saved)
+    return outcome is Outcome.FAILED and (reason in _NOT_KNOWN or attempts > 2)
 
 
 def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
@@ -384,25 +421,6 @@ def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
         content_type=saved.content_type,
         cache_control=saved.cache_control,
     )
-
-
-def _written_since(written: Sequence[EarlierUpload], of: frozenset[str]) -> str:
-    """Return the run that changed a path after those in `of`, empty if there is none; `written`: the oldest first.
-
-    ========================================  =======
-    the last change of the path               result
-    ========================================  =======
-    is of a run in `of`                       none
-    restored the file of a run in `of`        none
-    is any other                              its run
-    ========================================  =======
-    """
-    changes = [one for one in written if one.outcome is not Outcome.UNCHANGED]
-    ours = [one.md5 for one in changes if one.run in of and one.outcome is Outcome.UPLOADED]
-    if not changes or changes[-1].run in of:
-        return ""
-    last = changes[-1]
-    return "" if last.outcome is Outcome.RESTORED and last.md5 in ours[-1:] else last.run
 
 
 def _merchants_of(environments: Iterable[EnvRecord]) -> Mapping[tuple[str, str], EnvRecord]:

@@ -59,10 +59,10 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_desk: OpenDesk) -> None:
     desk.upload("--new-run", "--backup", "backup")
     said = desk("undo")
     assert said.code == 0
-    assert "30 files are restored from the backup." in said.err
+    assert "30 files will be restored from the backup." in said.err
     assert "All 30 rows succeeded: restored or deleted." in said.out
     first = desk("undo", desk("runs", "--json").json["runs"][-1]["run"])
-    assert "30 files were new and are deleted." in first.err
+    assert "30 files were new and will be deleted." in first.err
     assert first.code == 0
     assert desk.shop.sim.objects == {}
 

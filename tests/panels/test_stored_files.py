@@ -56,7 +56,7 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, 
     facts = read(confirmation.facts)
     assert facts.startswith(f"SIMULATED 演练: {lab.shop.sim.base}")
     assert "30 rows: 2 merchants, 3 environments" in facts
-    assert ("30 files are deleted. Without a backup" in facts) is (action == "undo")
+    assert ("30 files will be deleted. Without a backup" in facts) is (action == "undo")
     assert button.disabled
     confirmation.count.value = "3"
     assert button.disabled

@@ -91,7 +91,7 @@ def everything(where: str) -> list[Any]:
                     list(ledger.rows(run)),
                     ledger.envs(run),
                     ledger.tallies(run),
-                    sorted(map(repr, ledger._kept(run))),
+                    ledger._has_sums(run),
                     ledger.phase_seconds(run),
                     ledger.exports(run),
                     [retry.id for retry in ledger.retries(run)],

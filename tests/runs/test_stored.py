@@ -99,7 +99,9 @@ def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left() -> N
     assert undo_step(OURS, OURS, OURS, same_headers=False) is UndoStep.RESTORE
     assert undo_step(OLD, OURS, OLD, same_headers=False) is UndoStep.NOTHING
     assert undo_step(OTHER, OURS, None, certain=False) is UndoStep.NOTHING
-    assert undo_step(OURS, OURS, None, certain=False) is UndoStep.DELETE
+    assert undo_step(None, "", None, certain=False) is UndoStep.NOTHING
+    assert undo_step(OURS, OURS, None, certain=False) is UndoStep.NOT_KNOWN
+    assert undo_step(OTHER, "", None, certain=False) is UndoStep.NOT_KNOWN
     assert undo_step(OTHER, OURS, OLD, certain=False) is UndoStep.CONFLICT
 
 
@@ -540,22 +542,161 @@ def test_a_retry_saves_what_somebody_else_put_there_meanwhile(
     assert stored(shop)[TEA.env, "banner/0.png"] == b"a colleague's"
 
 
-@pytest.mark.parametrize("backup", [True, False])
 def test_what_was_stored_without_an_answer_is_undone_too(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path, backup: bool
+    open_shop: OpenShop, whole: Whole, tmp_path: Path
 ) -> None:
     lost = Fault(step=FaultStep.STORE, path="banner/[12].png", reset=Reset.MIDDLE)
     shop = open_shop(many(TEA, rows=4), [lost], store=tmp_path / "store")
-    if backup:
-        shop.sim.put(TEA.env, "banner/1.png", b"before 1")
+    shop.sim.put(TEA.env, "banner/1.png", b"before 1")
     before = stored(shop)
-    run = upload(shop, **({"backup": tmp_path / "backup"} if backup else {}))
+    run = upload(shop, backup=tmp_path / "backup")
     assert whole(run, 4) == {"uploaded": 2, "failed": 2}
     assert len(stored(shop)) == 4
+    (shop.folder / "files" / "2.bin").write_bytes(b"changed since")
     scope = tcb.api.undo_scope(settings=shop.settings)
-    assert (scope.restored, scope.deleted, scope.uncertain) == ((1, 3, 2) if backup else (0, 4, 2))
+    assert (scope.restored, scope.deleted, scope.uncertain) == (1, 3, 2)
     assert undo(shop).succeeded
     assert stored(shop) == before
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_without_a_backup_what_may_be_somebody_elses_stays(
+    open_shop: OpenShop, whole: Whole, changed: bool
+) -> None:
+    lost = Fault(step=FaultStep.STORE, path="banner/1.png", reset=Reset.MIDDLE)
+    shop = open_shop(many(TEA, rows=2), [lost])
+    assert whole(upload(shop), 2) == {"uploaded": 1, "failed": 1}
+    if changed:
+        (shop.folder / "files" / "1.bin").write_bytes(b"changed since")
+    run = undo(shop)
+    assert ends(run) == {(TEA.env, "banner/0.png"): "deleted", (TEA.env, "banner/1.png"): "not_undoable"}
+    assert list(stored(shop)) == [(TEA.env, "banner/1.png")]
+
+
+@pytest.mark.parametrize("stores", [True, False], ids=["the retry stores", "the retry stores nothing"])
+def test_a_retry_keeps_what_was_saved_before_the_first_attempt(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path, stores: bool
+) -> None:
+    shop = open_shop(
+        many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)], store=tmp_path / "store"
+    )
+    shop.sim.put(TEA.env, "banner/0.png", b"the merchant's")
+    run = upload(shop, backup=tmp_path / "backup")
+    assert whole(run, 2) == {"failed": 2}
+    for file in (shop.folder / "files").iterdir():
+        file.write_bytes(b"second " + file.name.encode())
+    shop.sim.play([] if stores else [Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
+    tcb.retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
+    shop.sim.play([])
+    assert undo(shop, run.id).counts == {"restored": 1, "deleted": 1}
+    assert stored(shop) == {(TEA.env, "banner/0.png"): b"the merchant's"}
+
+
+def test_rows_that_ended_otherwise_after_a_lost_answer_are_undone(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path
+) -> None:
+    shop = open_shop(
+        many(TEA, rows=2),
+        [
+            Fault(step=FaultStep.STORE, reset=Reset.MIDDLE, calls=((1, 1),)),
+            Fault(step=FaultStep.STORE, code="AccessDenied", status=403, calls=((2, None),)),
+        ],
+        store=tmp_path / "store",
+    )
+    run = upload(shop, backup=tmp_path / "backup")
+    assert whole(run, 2) == {"failed": 2}
+    assert {record.end.reason for record in run.rows()} == {Reason.STORE_REFUSED}
+    assert undo(shop).counts == {"deleted": 2}
+    assert stored(shop) == {}
+
+
+def test_what_a_retry_stored_without_an_answer_is_undone(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.LINK, path="banner/1.png", errcode=-501007)])
+    run = upload(shop, backup=tmp_path / "backup")
+    assert whole(run, 2) == {"uploaded": 1, "refused": 1}
+    shop.sim.play([Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)])
+    tcb.retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
+    assert undo(shop, run.id).counts == {"deleted": 2}
+    assert stored(shop) == {}
+
+
+@pytest.mark.parametrize("if_exists", ["skip", "fail"])
+def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(
+    open_shop: OpenShop, whole: Whole, if_exists: Any
+) -> None:
+    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE, calls=((1, 1),))])
+    assert whole(upload(shop, if_exists=if_exists), 2) == {"uploaded": 2}
+    assert undo(shop).counts == {"deleted": 2}
+
+
+def test_what_another_run_uploaded_while_an_undo_was_interrupted_stays(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, rows=20))
+    first = upload(shop)
+    shop.sim.play([Fault(step=FaultStep.DELETE, delay=0.1)])
+    undoing = tcb.start_undo(first.id, settings=shop.settings, limits=RunLimits(concurrency=1))
+    for progress in undoing.watch():
+        if progress.done >= 3:
+            undoing.cancel()
+    with pytest.raises(InterruptedRunError):
+        undoing.wait()
+    shop.sim.play([])
+    upload(shop, new_run=True)
+    run = undo(shop, first.id)
+    assert run.id == undoing.id
+    assert whole(run, 20)["not_undoable"] >= 10
+    done = sum(record.end.outcome == "deleted" for record in run.rows())
+    assert len(stored(shop)) == 20, f"{done} were deleted before the other run"
+
+
+def test_an_upload_whose_retry_is_at_work_is_not_undone(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)])
+    run = upload(shop)
+    shop.sim.play([Fault(step=FaultStep.STORE, delay=30)])
+    retrying = tcb.start_retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
+    with pytest.raises(UsageError, match="is being worked on by"):
+        undo(shop, run.id)
+    retrying.cancel()
+    with pytest.raises(InterruptedRunError):
+        retrying.wait()
+
+
+def test_an_earlier_upload_behind_a_failed_one_is_not_taken_for_a_free_path(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, rows=1))
+    upload(shop)
+    shop.sim.play([Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
+    assert whole(upload(shop, new_run=True), 1) == {"failed": 1}
+    shop.sim.play([])
+    upload(shop, new_run=True)
+    assert undo(shop).counts == {"not_undoable": 1}
+    assert len(stored(shop)) == 1
+
+
+def test_what_an_undo_restored_is_somebody_elses(open_shop: OpenShop, tmp_path: Path) -> None:
+    shop = open_shop(many(TEA, rows=1), store=tmp_path / "store")
+    shop.sim.put(TEA.env, "banner/0.png", b"theirs")
+    upload(shop, backup=tmp_path / "backup")
+    assert undo(shop).succeeded
+    with pytest.raises(
+        UsageError, match=r"(?s)1 file was not uploaded by a run of this ledger.*\nNothing was"
+    ):
+        delete(shop, shop.read())
+    assert set(stored(shop).values()) == {b"theirs"}
+
+
+def test_a_file_in_parts_that_was_not_overwritten_is_no_conflict(
+    open_shop: OpenShop, whole: Whole, tmp_path: Path
+) -> None:
+    lost = Fault(step=FaultStep.STORE, reset=Reset.BEFORE)
+    shop = open_shop(many(TEA, rows=1), [lost])
+    shop.sim.put(TEA.env, "banner/0.png", b"in parts", etag=f"{OTHER}-2")
+    assert whole(upload(shop, backup=tmp_path / "backup"), 1) == {"failed": 1}
+    assert undo(shop).counts == {"restored": 1}
 
 
 def test_a_failed_row_that_stored_nothing_leaves_what_is_there(open_shop: OpenShop, whole: Whole) -> None:
@@ -565,15 +706,6 @@ def test_a_failed_row_that_stored_nothing_leaves_what_is_there(open_shop: OpenSh
     assert whole(upload(shop), 3) == {"uploaded": 1, "failed": 2}
     assert undo(shop).counts == {"restored": 1, "deleted": 2}
     assert stored(shop) == {(TEA.env, "banner/1.png"): b"theirs"}
-
-
-def test_what_was_stored_without_an_answer_and_changed_locally_is_a_conflict(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path
-) -> None:
-    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)])
-    assert whole(upload(shop, backup=tmp_path / "backup"), 2) == {"failed": 2}
-    (shop.folder / "files" / "0.bin").write_bytes(b"changed since")
-    assert undo(shop).counts == {"deleted": 1, "conflict": 1}
 
 
 def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(
@@ -635,8 +767,8 @@ def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(
     shop = open_shop(many(TEA, rows=2))
     file = tmp_path / "backup"
     file.write_text("a file where the folder should be", encoding="utf-8")
-    for folder in (file, "/dev/full/x"):
-        with pytest.raises(UsageError, match="backups cannot be written to"):
+    for folder, problem in ((file, "is not a folder"), ("/dev/full/x", "backups cannot be written to")):
+        with pytest.raises(UsageError, match=problem):
             upload(shop, backup=folder)
     assert shop.sim.stats["link_calls"] == 0
 
