@@ -233,7 +233,7 @@ PRIVILEGES = {
 def as_documented(postgres: Postgres, name: str, lang: str, without: str = "") -> Iterator[dict[str, str]]:
     """The ledger's URL for each role of the page about two operators, whose SQL has been run without one privilege."""
     page = Path(__file__).parents[2] / "docs" / lang / "howto" / "postgres.md"
-    block = re.search(r"```sql\n(.+?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    block = re.search(r"```text\n(.+?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
     roles = ("wang", "li", "tcb_operators", "tcb_owner")
     sql = re.sub(rf"\b(tcb_ledger|{'|'.join(roles)})\b", rf"{name}_\1", block[1])
