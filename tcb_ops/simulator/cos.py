@@ -188,6 +188,8 @@ class CosStore:
         if cached is not None and "no-cache" not in request.headers.get("Cache-Control", ""):
             stored = cached
         found = None if refused or stored is None else self._blobs.get(bucket, path)
+        if stored is not None and not stored.size and not refused:
+            found = b""  # an empty object is known without its bytes, of which only the latest are kept
         first = request.headers.get("Range") == "bytes=0-0"
         if stored is None or refused or (found is None and not first):
             missing = CosRefusal(404, "NoSuchKey", "The specified key does not exist.")

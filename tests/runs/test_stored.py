@@ -116,6 +116,15 @@ def test_files_are_confirmed_in_calls_of_fifty(open_shop: OpenShop, whole: Whole
     assert list(run.results()["备注"])[:2] == ["第 0 行", "第 1 行"]
 
 
+def test_an_empty_file_is_present_when_the_simulator_keeps_its_bytes_no_longer(
+    open_shop: OpenShop, whole: Whole
+) -> None:
+    shop = open_shop(many(TEA, rows=70))
+    (shop.folder / "files" / "0.bin").write_bytes(b"")
+    tcb.upload(shop.read(), settings=shop.settings, limits=RunLimits(concurrency=1))
+    assert whole(confirm(shop, content=True), 70) == {"present": 70}
+
+
 def test_every_way_that_a_file_can_be_is_told(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
     names = ["good", "gone", "other", "parts", "stale", "no-etag", "no-etag-other", "cached-parts"]
     shop = open_shop([(TEA.env, name) for name in names], store=tmp_path / "store")
