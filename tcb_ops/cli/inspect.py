@@ -135,11 +135,11 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
         if run.record.kind is Kind.AUDIT
         and (run.record.target, run.record.selection) == (settings.run_target, common.selection())
         and run.record.finished_at is not None
-        and run.record.stopped is None
     ]
     latest = max(finished, key=lambda record: record.number, default=None)
     ended = latest.finished_at if latest is not None else None
-    fresh = is_fresh(ended, time.time(), seconds)
+    stopped = latest is not None and latest.stopped is not None
+    fresh = is_fresh(ended, time.time(), seconds) and not stopped
     if common.json:
         console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
     if latest is None or ended is None:
@@ -151,6 +151,14 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
         console.warn(
             _(
                 "Audit {id} finished at {when}, which is in the future: check this machine's clock.",
+                id=latest.id,
+                when=when,
+            )
+        )
+    elif stopped:
+        console.warn(
+            _(
+                "The latest audit, {id}, was stopped at {when} before it was complete.",
                 id=latest.id,
                 when=when,
             )

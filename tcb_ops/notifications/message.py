@@ -14,6 +14,8 @@ from tcb_ops.reports.manifest import MARK
 
 LONGEST_NAME = 40
 """Characters of a name, an environment or a note."""
+LONGEST_REMARK = 120
+"""Characters of a remark, such as a forecast."""
 LONGEST_LINE = 400
 """Bytes of a line above or below the environments: the report's path may be long."""
 _MARKDOWN = str.maketrans("<>[]*`@#|", "＜＞［］＊｀＠＃｜")
@@ -117,9 +119,16 @@ def _rows(group: AuditGroup, strong: str, lang: Lang) -> list[tuple[str, bool]]:
 def _entry(line: AuditLine, lang: Lang, *, markdown: bool) -> str:
     label = code_label(line.code).of(lang) if line.code else ""
     remark = line.remark.of(lang) if line.remark is not None else ""
-    parts = (line.name, line.env, f"{line.code} {label}".strip(), remark, line.note)
-    shown = (_plain(part[:LONGEST_NAME], markdown=markdown) for part in parts if part)
+    cause = label if label == line.code else f"{line.code} {label}".strip()
+    parts = [_cut(part, LONGEST_NAME) for part in (line.name, line.env, cause)]
+    parts += [_cut(remark, LONGEST_REMARK), _cut(line.note, LONGEST_NAME)]
+    shown = (_plain(part, markdown=markdown) for part in parts if part)
     return f"{'- ' if markdown else '  '}{' · '.join(shown)}"
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text of at most `most` characters, which shows that it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _plain(text: str, *, markdown: bool) -> str:

@@ -31,7 +31,7 @@ from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
-from tcb_ops.runs.scheduler import AppState, Lane, Roster, Scheduler, Task
+from tcb_ops.runs.scheduler import COMING, AppState, Lane, Roster, Scheduler, Task
 from tcb_ops.runs.sources import SourceQueries, source_client
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
@@ -554,11 +554,13 @@ class Engine:
         """Make the lanes of the next environments."""
         envs = self._context.ledger.envs
         scheduler = self._scheduler
-        for record in await self._loop.run_in_executor(self._reader_thread, envs, self._run, numbers):
-            lane = self._at_work.make(record)
-            scheduler.add(lane)
-            self._outcomes.added(lane)
-        scheduler.added()
+        while numbers:
+            some, numbers = numbers[:COMING], numbers[COMING:]
+            for record in await self._loop.run_in_executor(self._reader_thread, envs, self._run, some):
+                lane = self._at_work.make(record)
+                scheduler.add(lane)
+                self._outcomes.added(lane)
+            scheduler.added(len(some))
 
     async def _refill(self, lanes: list[Lane]) -> None:
         """Read the next pending rows of some environments."""

@@ -146,6 +146,7 @@ class OutcomeHandler:
             self._close(what, end)
             return
         what.closed = what.closed or end
+        self.scheduler.make_now(what)
         for lane in list(what.lanes):  # those that are done with this leave the list
             self._close(lane, end)
 

@@ -12,8 +12,8 @@ the environments at work are in memory. Those that have had a turn are behind th
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,6 +71,8 @@ class EnvState:
     """Those that are made and not done."""
     left: int = 1
     """Lanes that are not done, those to be made included."""
+    numbers: Sequence[int] = ()
+    """Its environments, by number, if there are several."""
     closed: RowEnd | None = None
     """How the rows of its lanes end if none may begin any more, also of lanes made later."""
 
@@ -88,6 +90,8 @@ class AppState:
     """Those that are made and not done."""
     left: int = 1
     """Lanes that are not done, those to be made included."""
+    numbers: Sequence[int] = ()
+    """Its environments, by number, if there are several."""
     closed: RowEnd | None = None
     """How the rows of its lanes end if none may begin any more, also of lanes made later."""
     token: Token | None = None
@@ -176,13 +180,13 @@ class Roster:
         """Those of the lanes that are made and not done, by number."""
         self.apps: dict[tuple[str, str], AppState] = {}
         self._envs: dict[str, EnvState] = {}
-        apps, envs = Counter[tuple[str, str]](), Counter[str]()
+        apps, envs = defaultdict[tuple[str, str], list[int]](list), defaultdict[str, list[int]](list)
         for one in environments:
             self.coming.append(one.number)
-            apps[self._account(one)] += 1
-            envs[one.env] += 1
-        self._of_app = {key: lanes for key, lanes in apps.items() if lanes > 1}
-        self._of_env = {env: lanes for env, lanes in envs.items() if lanes > 1}
+            apps[self._account(one)].append(one.number)
+            envs[one.env].append(one.number)
+        self._of_app = {key: numbers for key, numbers in apps.items() if len(numbers) > 1}
+        self._of_env = {env: numbers for env, numbers in envs.items() if len(numbers) > 1}
         for key in apps:
             if kept := (state or {}).get(_name(*key)):
                 _restore(self._app(key), kept, now)
@@ -198,6 +202,15 @@ class Roster:
         env.lanes.append(lane)
         self.records[record.number] = record
         return lane
+
+    def rest_of(self, scope: AppState | EnvState) -> list[int]:
+        """Take the environments of an appid or of an env from those that are to be made; return their numbers."""
+        wanted = set(scope.numbers).intersection(self.coming)
+        if wanted:
+            others = [number for number in self.coming if number not in wanted]
+            self.coming.clear()
+            self.coming.extend(others)
+        return sorted(wanted)
 
     def forget(self, lane: Lane) -> None:
         """Forget a lane that is done, and the states that no other lane shares."""
@@ -235,14 +248,17 @@ class Roster:
     def _app(self, key: tuple[str, str]) -> AppState:
         """Return the state of an appid. The platform's own environments share the component's."""
         if key not in self.apps:
-            lanes = self._of_app.get(key, 1)
-            most = min(self._limits.concurrency, self._limits.per_env * lanes)
-            self.apps[key] = AppState(key[1], Slowdown(most), left=lanes)
+            numbers = self._of_app.get(key, ())
+            left = max(1, len(numbers))
+            most = min(self._limits.concurrency, self._limits.per_env * left)
+            self.apps[key] = AppState(key[1], Slowdown(most), left=left, numbers=numbers)
         return self.apps[key]
 
     def _env(self, name: str) -> EnvState:
         if name not in self._envs:
-            self._envs[name] = EnvState(name, Slowdown(self._limits.per_env), left=self._of_env.get(name, 1))
+            numbers = self._of_env.get(name, ())
+            slowdown = Slowdown(self._limits.per_env)
+            self._envs[name] = EnvState(name, slowdown, left=max(1, len(numbers)), numbers=numbers)
         return self._envs[name]
 
     def _account(self, record: EnvRecord) -> tuple[str, str]:
@@ -311,9 +327,15 @@ class Scheduler:
         self.lanes[lane] = None
         self._want_rows(lane)
 
-    def added(self) -> None:
-        """Note that all of `needs_lanes` were added."""
-        self._making = 0
+    def added(self, lanes: int) -> None:
+        """Note how many of `needs_lanes` were added."""
+        self._making -= lanes
+
+    def make_now(self, scope: AppState | EnvState) -> None:
+        """Have the other lanes of an appid or of an env made before their turn: it was closed, and they end with it."""
+        numbers = self._roster.rest_of(scope)
+        self._making += len(numbers)
+        self.needs_lanes += numbers
 
     def take(self, now: float) -> Task | None:
         """Return the next row to work on, or None. The caller hands it back with `release`, `wait` or `again`."""

@@ -104,6 +104,16 @@ def test_runs_stale_watches_the_audits_of_the_target(open_desk: Callable[..., An
     assert desk("runs", "--stale", "26h", "--target", "simulator").code == 1
 
 
+def test_runs_stale_is_not_content_with_the_audit_before_one_that_was_stopped(open_desk: Callable[..., Any]):
+    desk = open_desk([])
+    assert desk("audit", *QUICK).code == 0
+    desk.shop.sim.play([Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
+    assert desk("audit", *QUICK).code == 3
+    said = desk("runs", "--stale", "26h")
+    assert said.code == 1
+    assert "was stopped at" in said.err
+
+
 def test_a_second_audit_says_who_runs_the_first(open_desk: Callable[..., Any]):
     desk = open_desk([], BROKEN)
     handle = tcb.start_audit("merchants.csv", settings=desk.shop.settings, limits=LIMITS, confirm_after=3600)

@@ -14,10 +14,10 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many
 
 import tcb_ops as tcb
-from tcb_ops.errors import OutageError, PlatformStopError
-from tcb_ops.model import Outcome
+from tcb_ops.errors import InterruptedRunError, OutageError, PlatformStopError
+from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Fault, Faults, Simulator, expected_outcomes
+from tcb_ops.simulator import Fault, Faults, FaultStep, Simulator, expected_outcomes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -454,3 +454,25 @@ def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_shop
     assert sorted(process.returncode for process in both) == [0, 2]
     assert any("is being worked on by" in text for text in said)
     assert shop.sim.stats["stored"] == 40
+
+
+def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_not_come(
+    open_shop: OpenShop, whole: Whole, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcb_ops.runs.scheduler.COMING", 4)
+    stopped = [Merchant("wxbad", "停用", f"bad-{n}-1a2b3c") for n in range(30)]
+    others = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(30)]
+    shop = open_shop(
+        many(*stopped[:3], *others, *stopped[3:], rows=1),
+        [Fault(appid="wxbad", step=FaultStep.LINK, errcode=61003), Fault(env="env-*", delay=0.1)],
+        merchants=[*stopped, *others],
+    )
+    limits = RunLimits(concurrency=1, backoff=0.01)
+    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=limits)
+    until(lambda: handle.so_far().counts.get("not_attempted") == 27)
+    handle.cancel()
+    with pytest.raises(InterruptedRunError):
+        handle.wait()
+    run = tcb.upload(shop.read(), settings=shop.settings, limits=limits)
+    assert run.id == handle.id
+    assert whole(run, 60) == {"uploaded": 30, "refused": 3, "not_attempted": 27}

@@ -420,7 +420,7 @@ class Fleet:
             lane.app.token = TOKEN
             scheduler.add(lane)
         if needs_lanes:
-            scheduler.added()
+            scheduler.added(len(needs_lanes))
         needs_refill, scheduler.needs_refill = scheduler.needs_refill, []
         for lane in needs_refill:
             first = lane.number * self.rows + 1
