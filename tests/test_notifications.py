@@ -11,10 +11,11 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, OpenShop, Shop
 
 import tcb_ops as tcb
-from tcb_ops.i18n import Lang
+from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.notifications import send
-from tcb_ops.notifications.message import Message
+from tcb_ops.notifications.message import Message, entry_line
 from tcb_ops.notifications.robots import LIMITS, refusal, robot_body
+from tcb_ops.reports.audit import AuditLine
 from tcb_ops.simulator import Fault, FaultStep
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.transport import Timeouts
@@ -197,3 +198,11 @@ def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(
     live = shop.with_options(notify=entries, api_base="https://api.weixin.qq.com")
     assert [one.sent for one in tcb.notify(None, settings=live)] == [False, False]
     assert len(shop.sim.robots.messages) == 1
+
+
+def test_a_forecast_is_shown_whole_and_a_cut_text_says_so() -> None:
+    forecast = verbatim("storage is full within a day (4,900 of 5,120 MB)")
+    line = AuditLine("云上茶铺", "tea-1a2b3c", "forecast", forecast, note="n" * 50)
+    shown = entry_line(line, Lang.EN, markdown=False)
+    assert "(4,900 of 5,120 MB)" in shown
+    assert shown.endswith(f"{'n' * 39}…")

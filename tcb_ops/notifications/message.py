@@ -112,11 +112,12 @@ def _rows(group: AuditGroup, strong: str, lang: Lang) -> list[tuple[str, bool]]:
     title = f"{group.title.of(lang)} · {len(group.lines):,}"
     return [
         (strong.format(title), False),
-        *((_entry(line, lang, markdown=markdown), True) for line in group.lines),
+        *((entry_line(line, lang, markdown=markdown), True) for line in group.lines),
     ]
 
 
-def _entry(line: AuditLine, lang: Lang, *, markdown: bool) -> str:
+def entry_line(line: AuditLine, lang: Lang, *, markdown: bool) -> str:
+    """Return an environment's line of the message; long texts are cut."""
     label = code_label(line.code).of(lang) if line.code else ""
     remark = line.remark.of(lang) if line.remark is not None else ""
     cause = label if label == line.code else f"{line.code} {label}".strip()

@@ -401,9 +401,8 @@ class StoredCalls(Calls):
     async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
         row, known = task.row, self._known(task.lane, task.row)
         written = task.lane.written.get(row.path, [])
-        if self.undone is not None and (
-            since := self.undone.written_since(written)
-        ):  # after this run was planned
+        since = self.undone.written_since(written) if self.undone is not None else ""
+        if since:  # after this run was planned
             return self._not_undoable(task, detail(DetailCode.WRITTEN_SINCE, run=since))
         saved = await self._record_of(task)
         if isinstance(saved, RowEnd):

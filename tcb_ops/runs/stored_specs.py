@@ -41,7 +41,7 @@ class UndoScope:
     deleted: int
     not_undoable: int
     uncertain: int
-    """Of the first two: rows of which it is not known whether the upload stored them."""
+    """Rows of which it is not known whether the upload stored them; with a backup, they are among the first two."""
     with_backup: bool
 
     @property
@@ -74,7 +74,14 @@ class UndoScope:
                 "The upload got no answer for {n:,} of these files, so the store is asked whether it has them.",
                 self.uncertain,
             )
-            if self.uncertain
+            if self.uncertain and self.with_backup
+            else None,
+            ngettext(
+                "The upload got no answer for {n:,} file. Without a backup it stays where it is there.",
+                "The upload got no answer for {n:,} files. Without a backup they stay where they are there.",
+                self.uncertain,
+            )
+            if self.uncertain and not self.with_backup
             else None,
             ngettext(
                 "{n:,} file cannot be undone: its earlier version is not in a backup, or another run has changed it since.",
@@ -150,7 +157,7 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
     def is_meant(record: RowRecord) -> bool:
         row, end = record.row, record.end
         saved = None if records is None else records.has(row.line)
-        return _may_be_stored(end.outcome, end.reason, end.attempts, saved)
+        return may_be_stored(end.outcome, end.reason, end.attempts, saved)
 
     runs = [subject, *ledger.retries(subject)]
     lines = set() if records is not None else _lines(ledger, runs[1:], is_meant)
@@ -192,14 +199,14 @@ def _lines(ledger: Ledger, runs: Iterable[RunRecord], is_meant: Callable[[RowRec
 
 def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
     """Count what an undo would do."""
-    counts, uncertain = Counter[str](), 0
+    counts, uncertain, with_backup = Counter[str](), 0, bool(spec.options["backup"])
     of = set(spec.options["of"])
     for row, written in known_files(ledger, spec.rows(), ledger.run(spec.options["undoes"]).target):
-        counts["no" if row.invalid else "restore" if row.file else "delete"] += 1
-        uncertain += not row.invalid and not any(one.md5 and one.run in of for one in written)
-    return UndoScope(
-        counts["restore"], counts["delete"], counts["no"], uncertain, bool(spec.options["backup"])
-    )
+        unknown = not row.invalid and not any(one.md5 and one.run in of for one in written)
+        uncertain += unknown
+        if with_backup or not unknown:
+            counts["no" if row.invalid else "restore" if row.file else "delete"] += 1
+    return UndoScope(counts["restore"], counts["delete"], counts["no"], uncertain, with_backup)
 
 
 def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
@@ -386,7 +393,7 @@ def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
     return None
 
 
-def _may_be_stored(outcome: Outcome, reason: Reason | None, attempts: int, saved: bool | None) -> bool:
+def may_be_stored(outcome: Outcome, reason: Reason | None, attempts: int, saved: bool | None) -> bool:
     """Decide whether a row of an upload is part of its undo.
 
     =========  ===============================================  ========  ======  ======

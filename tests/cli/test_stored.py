@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+import tcb_ops as tcb
+from tcb_ops.simulator import Fault, FaultStep
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -65,6 +68,21 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_desk: OpenDesk) -> None:
     assert "30 files were new and will be deleted." in first.err
     assert first.code == 0
     assert desk.shop.sim.objects == {}
+
+
+def test_an_undo_says_that_pending_rows_stay(open_desk: OpenDesk, until: Callable[..., None]) -> None:
+    desk = open_desk()
+    desk.shop.sim.play([Fault(step=FaultStep.STORE, path="banner/[5-9].png", delay=60)])
+    handle = tcb.start_upload(desk.shop.read(), settings=desk.shop.settings, limits=tcb.RunLimits(per_env=1))
+    until(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    desk.shop.sim.play([])
+    pending = handle.so_far().counts["pending"]
+    said = desk("undo", handle.id)
+    assert said.code == 0
+    assert f"{pending} rows of the upload are pending." in said.err
 
 
 def test_delete_needs_to_be_told_what(open_desk: OpenDesk) -> None:

@@ -155,6 +155,7 @@ def test_a_frozen_worker_is_fenced_and_its_merchants_continue_within_30_seconds(
     began = time.monotonic()
     until(lambda: any(one[:1] == (frozen,) and len(one) > 1 for one in claims(settings, running)), 60)
     assert time.monotonic() - began < 30
+    assert not all(claims(settings, running)), "before partitions that nobody has begun"
     time.sleep(3)
     os.kill(pid(frozen), signal.SIGCONT)
     run = running.wait()

@@ -462,9 +462,10 @@ def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_n
     monkeypatch.setattr("tcb_ops.runs.scheduler.COMING", 4)
     stopped = [Merchant("wxbad", "停用", f"bad-{n}-1a2b3c") for n in range(30)]
     others = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(30)]
+    refusing = Fault(appid="wxbad", step=FaultStep.LINK, errcode=61003)
     shop = open_shop(
         many(*stopped[:3], *others, *stopped[3:], rows=1),
-        [Fault(appid="wxbad", step=FaultStep.LINK, errcode=61003), Fault(env="env-*", delay=0.1)],
+        [refusing, Fault(env="env-*", delay=30)],
         merchants=[*stopped, *others],
     )
     limits = RunLimits(concurrency=1, backoff=0.01)
@@ -473,6 +474,7 @@ def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_n
     handle.cancel()
     with pytest.raises(InterruptedRunError):
         handle.wait()
+    shop.sim.play([refusing])
     run = tcb.upload(shop.read(), settings=shop.settings, limits=limits)
     assert run.id == handle.id
     assert whole(run, 60) == {"uploaded": 30, "refused": 3, "not_attempted": 27}

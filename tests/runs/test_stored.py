@@ -18,6 +18,7 @@ from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.stored_calls import UndoStep, confirm_outcome, undo_step
+from tcb_ops.runs.stored_specs import may_be_stored
 from tcb_ops.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
@@ -103,6 +104,27 @@ def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left() -> N
     assert undo_step(OURS, OURS, None, certain=False) is UndoStep.NOT_KNOWN
     assert undo_step(OTHER, "", None, certain=False) is UndoStep.NOT_KNOWN
     assert undo_step(OTHER, OURS, OLD, certain=False) is UndoStep.CONFLICT
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "attempts", "saved", "part"),
+    [
+        (Outcome.UPLOADED, None, 2, None, True),
+        (Outcome.UPLOADED, None, 2, False, True),
+        (Outcome.PENDING, None, 0, True, True),
+        (Outcome.PENDING, None, 0, False, False),
+        (Outcome.PENDING, None, 0, None, False),
+        (Outcome.REFUSED, Reason.REFUSED, 3, True, True),
+        (Outcome.FAILED, Reason.NO_ANSWER, 4, False, False),
+        (Outcome.FAILED, Reason.NO_ANSWER, 2, None, True),
+        (Outcome.FAILED, Reason.STORE_REFUSED, 3, None, True),
+        (Outcome.FAILED, Reason.STORE_REFUSED, 2, None, False),
+    ],
+)
+def test_which_rows_are_part_of_an_undo(
+    outcome: Outcome, reason: Reason | None, attempts: int, saved: bool | None, part: bool
+) -> None:
+    assert may_be_stored(outcome, reason, attempts, saved) is part
 
 
 def test_files_are_confirmed_in_calls_of_fifty(open_shop: OpenShop, whole: Whole) -> None:
@@ -577,6 +599,8 @@ def test_without_a_backup_what_may_be_somebody_elses_stays(
     assert whole(upload(shop), 2) == {"uploaded": 1, "failed": 1}
     if changed:
         (shop.folder / "files" / "1.bin").write_bytes(b"changed since")
+    scope = tcb.api.undo_scope(settings=shop.settings)
+    assert (scope.deleted, scope.uncertain) == (1, 1)
     run = undo(shop)
     assert ends(run) == {(TEA.env, "banner/0.png"): "deleted", (TEA.env, "banner/1.png"): "not_undoable"}
     assert list(stored(shop)) == [(TEA.env, "banner/1.png")]
@@ -684,6 +708,13 @@ def test_an_earlier_upload_behind_a_failed_one_is_not_taken_for_a_free_path(
     upload(shop, new_run=True)
     assert undo(shop).counts == {"not_undoable": 1}
     assert len(stored(shop)) == 1
+
+
+def test_a_path_that_was_free_again_is_deleted(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=1))
+    delete(shop, upload(shop))
+    upload(shop, new_run=True)
+    assert undo(shop).counts == {"deleted": 1}
 
 
 def test_what_an_undo_restored_is_somebody_elses(open_shop: OpenShop, tmp_path: Path) -> None:

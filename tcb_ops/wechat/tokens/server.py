@@ -105,9 +105,8 @@ def tls_context(host: str, certificate: str | None, key: str | None) -> ssl.SSLC
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     why = NOTHING
     try:
-        context.load_cert_chain(
-            certificate, key, password=lambda: ""
-        )  # without it, OpenSSL asks on the terminal
+        # Without a password, OpenSSL asks for one on the terminal.
+        context.load_cert_chain(certificate, key, password=lambda: "")
     except ssl.SSLError as error:
         why = verbatim(error.reason or type(error).__name__)
     except (OSError, ValueError) as error:
