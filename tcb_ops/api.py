@@ -643,6 +643,7 @@ def changed(plan: SyncPlan, *, settings: Settings | None = None, target: str | N
 
 def upload_of(run: str | Run, settings: Settings) -> RunRecord:
     """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
+    from tcb_ops.runs.plan import newest_of
     from tcb_ops.runs.stored_specs import check_subject
 
     if run != "latest":
@@ -650,13 +651,24 @@ def upload_of(run: str | Run, settings: Settings) -> RunRecord:
         check_subject(subject, settings.run_target)
         return subject
     ledger = _ledger_with_runs(settings)
-    found = (one for one in ledger.runs(settings.run_target) if one.kind is Kind.UPLOAD and not one.parent)
-    newest = next(found, None)
+    newest = newest_of(ledger, Kind.UPLOAD, settings.run_target)
     if newest is None:
         raise RunNotFoundError(
             _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)
         )
     return newest
+
+
+def run_to_resume(wanted: str, kind: Kind, settings: Settings) -> Run:
+    """Open the run that is to be resumed; `latest` is the newest one of this kind. Raises RunNotFoundError."""
+    from tcb_ops.runs.plan import newest_of
+
+    if wanted == "latest":
+        ledger = _ledger_with_runs(settings)
+        newest = newest_of(ledger, kind, settings.run_target)
+        if newest is not None:
+            return Run(ledger, newest, settings)
+    return open_run(wanted, settings=settings)
 
 
 def start_retry(

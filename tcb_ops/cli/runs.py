@@ -74,7 +74,9 @@ def check(paths: str, *, share: Share | None, common: CommonOptions, listing: Li
         else:
             console.print(facts_line(batch))
             if batch.root is None:
-                console.info(_("Local files were not checked; --root DIR checks them as upload does."))
+                console.info(
+                    _("Local files and URLs were not checked; --root DIR checks them as upload does.")
+                )
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
         return 1 if batch.valid < batch.count else 0
@@ -257,6 +259,7 @@ def upload(
     from tcb_ops.cli.confirm import confirm_live, dry_run, read_list
     from tcb_ops.preflight import done_before, facts_line, scope_of_list
     from tcb_ops.reports.export import check_destination
+    from tcb_ops.runs.backup import check_folder
 
     settings, console = common.start()
     with common.open_target(console, settings) as settings:
@@ -292,6 +295,8 @@ def upload(
             share=share,
         ) as batch:
             if which.dry_run:
+                if backup is not None:
+                    check_folder(Path(backup), make=False)
                 return dry_run(console, batch, settings, limits, uploads=True, as_json=common.json)
             check_destination(report_folder(settings, out, ANY_RUN))
             selection = listing.selection(common, which.limit)
@@ -552,7 +557,7 @@ def resume_run(
         needs = _("`{name}` needs a list, or --resume with a run. For example:", name=name)
         raise UsageError(as_lines((needs, f"tcb-ops {name} list.csv")))
     common.refuse_where(_("A run is resumed with the merchants that it was started with: omit --where."))
-    run = api.open_run(which.resume, settings=settings)
+    run = api.run_to_resume(which.resume, kind, settings)
     record = run.record
     wrong: Text | None = None
     if record.kind is not kind or record.parent:

@@ -34,7 +34,7 @@ from tcb_ops.cli.runs import (
 )
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
-from tcb_ops.model import SUCCESSES, Kind
+from tcb_ops.model import SIMULATOR, SUCCESSES, Kind
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
@@ -150,7 +150,7 @@ def delete(
                 if listed is not None:
                     named = [listed]
             preview = as_lines((*named, _("To be deleted: {text}", text=scope.text)))
-            if not refused:  # start_delete refuses without a question
+            if scope.rows and not refused:  # start_delete refuses without a question
                 _ask(console, Kind.DELETE, scope, preview, settings, yes=yes)
             handle = api.start_delete(
                 subject,
@@ -392,6 +392,13 @@ def _opened(common: CommonOptions, out: str | None) -> Iterator[tuple[Console, S
     settings, console = common.start()
     check_destination(report_folder(settings, out, ANY_RUN))
     with common.open_target(console, settings) as opened:
+        if opened.run_target == SIMULATOR:
+            console.info(
+                _(
+                    "The embedded simulator starts without files each time. To find those of an earlier command, upload to a "
+                    "running `tcb-ops simulate`: give its address with --target."
+                )
+            )
         yield console, opened
 
 

@@ -21,10 +21,19 @@ PROBLEMS_SHOWN = 50
 """Maximum problems on stderr; the fix-me CSV has all."""
 
 
+_FIXME = ".fix-me"
+"""Between a list's name and the suffix of its fix-me file, or before the number of a further one."""
+
+
+def is_fixme_of(source: str, name: str) -> bool:
+    """Return whether a file's name is that of a list's fix-me file."""
+    return name.startswith(f"{Path(source).stem}{_FIXME}") and name.endswith(".csv")
+
+
 def fixme_beside(source: Path) -> Path:
     """Return the fix-me file's name beside the list; a name whose fix-me file was edited is skipped."""
     names = (
-        f"{source.with_suffix('')}.fix-me{number}.csv"
+        f"{source.with_suffix('')}{_FIXME}{number}.csv"
         for number in ("", *(f"-{n}" for n in range(2, 10_000)))
     )
     return next(Path(name) for name in names if _is_free(Path(name)))

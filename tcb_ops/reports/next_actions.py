@@ -13,7 +13,7 @@ from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Kind, Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued
-from tcb_ops.runs.next_commands import command, fixed_list, retry
+from tcb_ops.runs.next_commands import SIGNED_LIST, command, fixed_list, retry
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
@@ -156,8 +156,25 @@ def _about_stored(
     root = str(run.settings.get("root", ""))
     if run.kind is not Kind.CONFIRM or not missing or not root or not run.report:
         return None
-    failed = str(Path(run.report) / "failed.csv")
     said = ngettext("{n:,} row", "{n:,} rows", missing)
+    if SIGNED_LIST in run.settings:
+        return (
+            _(
+                "failed.csv has {rows} without the queries of their URLs. To upload the whole list again, if your versions "
+                "are the right ones:",
+                rows=said,
+            ),
+            command(
+                settings,
+                "upload",
+                *run.settings[SIGNED_LIST],
+                "--root",
+                root,
+                "--new-run",
+                target=run.target,
+            ),
+        )
+    failed = str(Path(run.report) / "failed.csv")
     return (
         _("To upload {rows} again, if your version is the right one:", rows=said),
         command(settings, "upload", failed, "--root", root, target=run.target),

@@ -21,6 +21,7 @@ from typing import Any
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.formatting import guard
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.lists.problems import is_fixme_of
 from tcb_ops.model import SUCCESSES, Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
@@ -221,9 +222,8 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     except OSError:
         there = set()
     demo = {DEMO_LEDGER} if manifest.simulated else set()
-    for name in sorted(
-        there - set(manifest.files) - always - {MANIFEST, CHECKPOINTS} - demo - LEFT_BY_DESKTOPS
-    ):
+    extra = there - set(manifest.files) - always - {MANIFEST, CHECKPOINTS} - demo - LEFT_BY_DESKTOPS
+    for name in sorted(name for name in extra if not is_fixme_of(FAILED, name)):
         yield _differs(name, _("does not belong to the report: it was added later."))
 
 

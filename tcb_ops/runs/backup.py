@@ -45,11 +45,18 @@ class BackupError(TcbOpsError):
     """The folder cannot be written to, or a record in it is damaged."""
 
 
-def check_folder(folder: Path) -> None:
-    """Make a folder for backups. Raises UsageError if it cannot be written, before anything is sent."""
+def check_folder(folder: Path, *, make: bool = True) -> None:
+    """Make a folder for backups. Raises UsageError if it cannot be written, before anything is sent.
+
+    Without `make` the folder, or the nearest one above it, is only tried.
+    """
+    there = folder.absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
+        if make:
+            there.mkdir(parents=True, exist_ok=True)
+        else:
+            there = next(one for one in (there, *there.parents) if one.exists())
+        with TemporaryFile(dir=there):
             pass
     except FileExistsError:
         raise UsageError(_("{folder} is not a folder.", folder=folder), options=["--backup"]) from None

@@ -27,6 +27,8 @@ from tcb_ops.settings import Settings
 
 SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
+SIGNED_LIST = "signed_list"
+"""The setting of a confirmation of such a run: the words with which `upload` reads its list."""
 _NO_FILE = "LIST"
 """In place of a list that was no file."""
 FIXED_LIST = "failed-fixed.csv"
@@ -55,7 +57,7 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     """Compose the command that resumes an unfinished run without its list; `canary`: whether to repeat --canary."""
     words = ["retry", run.parent] if run.parent else [str(run.kind)]
     if SIGNED in run.settings:
-        words += [*_list_of(run), "--on-bad", "skip"]
+        words += [*list_of(run), "--on-bad", "skip"]
     elif run.share:
         words += ["--share", run.share]
     words += ["--resume", run.id]
@@ -72,11 +74,11 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
 
 def whole_list(settings: Settings, run: RunRecord, *words: str) -> list[str]:
     """Compose the command that sends a run's list again, for one whose URLs are not kept."""
-    return command(settings, str(run.kind), *_list_of(run), "--root", run.root, *words, target=run.target)
+    return command(settings, str(run.kind), *list_of(run), "--root", run.root, *words, target=run.target)
 
 
-def _list_of(run: RunRecord) -> list[str]:
-    """Return the list of a run, and the options that it was read with."""
+def list_of(run: RunRecord) -> list[str]:
+    """Return the list of a run whose URLs are not kept, and the options that it was read with."""
     parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
     options = [word for name, value in parts for word in (f"--{name}", value)]
     return [str(run.settings[SIGNED] or _NO_FILE), *options]

@@ -88,13 +88,17 @@ def plan(
     and neither `new_run` nor `resume` is given, raises UsageError.
     """
     if resume:
-        if resume in _taken_back(ledger, settings):
+        newest = (
+            newest_of(ledger, work.kind, settings.run_target, work.parent) if resume == "latest" else None
+        )
+        run = newest or ledger.run(resume, settings.run_target)
+        if run.id in _taken_back(ledger, settings):
             raise UsageError(
-                _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=resume),
+                _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
                 options=["--new-run"],
             )
-        return _resumed(ledger, _wanted(ledger.run(resume, settings.run_target), work, settings))
+        return _resumed(ledger, _wanted(run, work, settings))
     if not new_run:
         _refuse_another_root(ledger, work, settings)
     found = _same_work(ledger, work, settings, now)
@@ -192,6 +196,12 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
 def _new_id(now: float, settings: Settings) -> str:
     """Create a run's id: the time in the settings' time zone, and four random hex digits that keep ids apart."""
     return f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def newest_of(ledger: Ledger, kind: Kind, target: str, parent: str = "") -> RunRecord | None:
+    """Return the newest run of a kind to a target; of the retries of `parent`, if that is given."""
+    same = (run for run in ledger.runs(target) if run.kind is kind and run.parent == parent)
+    return next(same, None)
 
 
 def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:

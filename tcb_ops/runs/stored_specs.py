@@ -19,6 +19,7 @@ from tcb_ops.model import Kind, Outcome, Reason, Row
 from tcb_ops.runs.backup import Backup, BackupError, SavedFile
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold
+from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord
 from tcb_ops.runs.stored_calls import undos_of, written_since
@@ -103,6 +104,7 @@ def confirm_spec(
         "content": content,
         "backup": subject.settings.get("backup", ""),
         "root": subject.root,
+        **({SIGNED_LIST: list_of(subject)} if SIGNED in subject.settings else {}),
     }
     return _of_run(
         ledger, subject, Kind.CONFIRM, lambda record: record.end.outcome in _STORED, only, selection, options
@@ -140,7 +142,7 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, sele
         left_out,
     )
     if not environments:
-        raise UsageError(text)
+        raise UsageError(as_sentences((text, _("Nothing is left to delete."))))
     return replace(spec, rows=rows, environments=environments, warning=text)
 
 
@@ -337,7 +339,7 @@ def _of_run(
 
     environments = environments_of_rows(rows(), _merchants_of(ledger.envs(subject)))
     if not environments:
-        nothing = _("run {id} has uploaded nothing that is meant here.", id=subject.id)
+        nothing = _("run {id} has no uploaded files that this command is for.", id=subject.id)
         raise UsageError(nothing if besides is None else as_sentences((nothing, besides)))
     parts = [f"run {subject.id}", "content" if options.get("content") else "", selection]
     return RunSpec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import sqlite3
 import stat
 from contextlib import closing
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from source_server import Sources
+from workspace import write_csv
 
 import tcb_ops as tcb
 from tcb_ops.simulator import Fault, FaultStep
@@ -83,6 +86,79 @@ def test_an_undo_says_that_pending_rows_stay(open_desk: OpenDesk, until: Callabl
     said = desk("undo", handle.id)
     assert said.code == 0
     assert f"{pending} rows of the upload are pending." in said.err
+
+
+def test_what_is_missing_is_uploaded_again_from_its_list_if_the_urls_have_queries(
+    open_desk: OpenDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = open_desk()
+    monkeypatch.setenv("TCB_OPS_SOURCE_HOSTS", '["127.0.0.1"]')
+    with Sources() as web:
+        env, url = desk.shop.merchants[0].env, web.serve("/1", b"one") + "?sign=0123456789abcdef"
+        write_csv(desk.folder / "web.csv", ("环境", "path", "file"), [(env, "web/1", url)])
+        assert desk("upload", "web.csv", "--root", "files", "--column", "env=环境").code == 0
+        desk.shop.sim.remove(env, "web/1")
+        said = desk("confirm")
+        assert said.code == 1
+        command = next(line for line in said.err.splitlines() if line.startswith("tcb-ops upload"))
+        assert "--column 'env=环境'" in command
+        assert desk(*shlex.split(command)[1:]).code == 0
+        assert desk("confirm", "--content").code == 0
+    assert "0123456789ab" not in said.out + said.err
+
+
+def test_latest_is_the_newest_run_that_the_command_can_resume(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    away = desk.upload("--api-base", "http://127.0.0.1:9", "--patience", "0.2", "--json")
+    assert away.code == 3
+    with sqlite3.connect(desk.folder / "ledger.db") as db:
+        db.execute("UPDATE runs SET target = ?", (desk.shop.sim.base,))
+    assert desk("audit").code == 0
+    assert desk("upload", "--resume", "latest", "--json").json["run"] == away.json["run"]
+    with sqlite3.connect(desk.folder / "ledger.db") as db:
+        db.execute("UPDATE runs SET finished_at = NULL WHERE id = ?", (away.json["run"],))
+    assert desk("audit").code == 0
+    assert desk.upload("--resume", "latest", "--json").json["run"] == away.json["run"]
+
+
+def test_a_prefix_resumes_no_upload_that_was_undone(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    assert desk.upload().code == 0
+    run = desk.latest().id
+    assert desk("undo").code == 0
+    with sqlite3.connect(desk.folder / "ledger.db") as db:
+        db.execute("UPDATE runs SET finished_at = NULL WHERE id = ?", (run,))
+    said = desk.upload("--resume", run[:-1])
+    assert said.code == 2
+    assert "it was undone" in said.err
+
+
+def test_a_dry_run_looks_at_the_backup_folder_and_makes_none(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    said = desk.upload("--dry-run", "--backup", "/dev/full/backup")
+    assert said.code == 2
+    assert "backups cannot be written to /dev/full/backup" in said.err
+    assert desk.upload("--dry-run", "--backup", "new/backup").code == 0
+    assert not (desk.folder / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["confirm", "undo", "delete"])
+def test_the_embedded_simulator_is_said_to_start_without_files(open_desk: OpenDesk, command: str) -> None:
+    desk = open_desk()
+    desk.upload("--target", "simulator")
+    hint = "The embedded simulator starts without files each time."
+    assert hint in desk(command, "latest", "--target", "simulator").err
+    desk.upload()
+    assert hint not in desk(command, "latest").err
+
+
+def test_nothing_left_to_delete_is_said_alone(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    desk.upload()
+    assert desk("undo").code == 0
+    said = desk("delete", desk("runs", "--json").json["runs"][-1]["run"])
+    assert said.code == 2
+    assert "Nothing is left to delete." in said.err
 
 
 def test_delete_needs_to_be_told_what(open_desk: OpenDesk) -> None:

@@ -94,8 +94,17 @@ def test_a_changed_file_a_missing_one_and_an_added_one_are_named(
     (out / "failed.csv").unlink()
     (out / "notes.txt").write_text("mine", encoding="utf-8")
     (out / ".DS_Store").touch()
+    (out / "failed.fix-me.csv").touch()  # left by `tcb-ops check failed.csv`
+    (out / "results.fix-me.csv.txt").touch()
     found = wrong(verify(out, reported.ledger))
-    assert set(found) == {"errcodes.csv", "report.html", "failed.csv", "notes.txt", "rows"}
+    assert set(found) == {
+        "errcodes.csv",
+        "report.html",
+        "failed.csv",
+        "notes.txt",
+        "results.fix-me.csv.txt",
+        "rows",
+    }
     assert "same size" in found["errcodes.csv"]
     assert "5 now" in found["report.html"]
     assert found["failed.csv"] == "is missing."
