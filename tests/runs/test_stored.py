@@ -362,7 +362,7 @@ def test_a_run_that_uploaded_nothing_has_nothing_to_confirm(open_shop: OpenShop)
     shop = open_shop(many(TEA, rows=2), [Fault(errcode=85088)])
     upload(shop)
     for what in (confirm, undo, lambda shop: delete(shop, "latest")):
-        with pytest.raises(UsageError, match="has uploaded nothing"):
+        with pytest.raises(UsageError, match="has no uploaded files"):
             what(shop)
 
 
