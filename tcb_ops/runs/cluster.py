@@ -26,7 +26,7 @@ from tcb_ops.model import SUCCESSES, Kind, Outcome, is_loopback
 from tcb_ops.runs.engine import CONFIRM_EVERY, GRACE, RunContext
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.partitions import HAND_OVER, PER_WORKER, CoordinatorLedger, divide
+from tcb_ops.runs.partitions import HAND_OVER, CoordinatorLedger, divide, partition_count
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, Partition, Usage, lost_workers
 from tcb_ops.runs.stop_errors import canary_stop, interrupted
@@ -275,7 +275,14 @@ class Coordinator:
     def _work_through(self, environments: Sequence[EnvRecord]) -> None:
         """Have workers work on the pending rows of these environments. Raises what stopped them."""
         workers = max(1, len(self._known_workers()))
-        groups = divide(environments, workers * PER_WORKER, self._context.settings.tokens.component_appid)
+        limits = self._context.limits
+        most = partition_count(
+            sum(one.pending > 0 for one in environments),
+            workers,
+            per_env=limits.per_env,
+            concurrency=limits.concurrency,
+        )
+        groups = divide(environments, most, self._context.settings.tokens.component_appid)
         first = len(self._ledger.partitions(self._run, self._session))
         self._ledger.add_partitions(self._run, self._session, groups, first)
         tasks = {self._submit(number, workers): number for number in range(first, first + len(groups))}

@@ -27,7 +27,8 @@ from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, read_done
 from tcb_ops.runs.schema import cluster_sessions, partitions, rows, spent
 
 PER_WORKER = 8
-"""Partitions per worker, so that a worker that comes, goes or is slow leaves little undivided."""
+"""Partitions per worker at most, so that a worker that comes, goes or is slow leaves little undivided."""
+FEWEST_PER_WORKER = 2
 LEASE = 4.0
 """Seconds after a look at the fence in which a worker may begin calls; it looks every second."""
 HAND_OVER = LEASE + 1.0
@@ -42,6 +43,25 @@ IDLE_SECONDS = 5
 
 class FencedError(LedgerError):
     """Another worker has claimed the partition: nothing was written, and nothing more may be sent."""
+
+
+def partition_count(environments: int, workers: int, *, per_env: int, concurrency: int) -> int:
+    """Return into how many partitions environments are divided: the same number for each worker.
+
+    A worker has one partition at a time. With few environments in it, `per_env` would leave most of its `concurrency` unused.
+
+    ============  =======  =======  ===========  ======
+    environments  workers  per_env  concurrency  result
+    ============  =======  =======  ===========  ======
+    400           2        8        64           16
+    80            2        8        64           10
+    40            2        8        64           4
+    40            2        64       64           16
+    10            2        8        64           4
+    ============  =======  =======  ===========  ======
+    """
+    full = environments * per_env // concurrency
+    return workers * min(PER_WORKER, max(FEWEST_PER_WORKER, full // workers))
 
 
 def divide(environments: Sequence[EnvRecord], most: int, component_appid: str = "") -> list[list[EnvRecord]]:

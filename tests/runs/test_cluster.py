@@ -26,7 +26,13 @@ from tcb_ops.runs.cluster import _refuse_unsuitable
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.partitions import CoordinatorLedger, FencedError, PartitionLedger, divide
+from tcb_ops.runs.partitions import (
+    CoordinatorLedger,
+    FencedError,
+    PartitionLedger,
+    divide,
+    partition_count,
+)
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.settings import without_password
 from tcb_ops.simulator import Fault
@@ -99,6 +105,23 @@ def worker(place: str, name: str = "ops-1/1", session: int = 1) -> PartitionLedg
 
 def end(line: int) -> RowEnd:
     return RowEnd(line, Outcome.UPLOADED, attempts=2, bytes=1, ended_at=2.0)
+
+
+@pytest.mark.parametrize(
+    ("environments", "workers", "per_env", "concurrency", "result"),
+    [
+        (400, 2, 8, 64, 16),
+        (80, 2, 8, 64, 10),
+        (40, 2, 8, 64, 4),
+        (40, 2, 64, 64, 16),
+        (10, 2, 8, 64, 4),
+        (0, 1, 1, 4, 2),
+    ],
+)
+def test_how_many_partitions_use_the_concurrency_of_each_worker(
+    environments: int, workers: int, per_env: int, concurrency: int, result: int
+) -> None:
+    assert partition_count(environments, workers, per_env=per_env, concurrency=concurrency) == result
 
 
 def test_a_commit_of_a_fenced_worker_is_refused(
