@@ -571,13 +571,29 @@ def undo_scope(
     return scope_of_undo(ledger, undo_spec(ledger, subject, only, ""))
 
 
+def delete_scope(
+    run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings | None = None
+) -> tuple[int, int, int]:
+    """Count the files of an upload that a delete would remove, and their merchants and environments. Nothing is sent.
+
+    Raises UsageError if there are none.
+    """
+    from tcb_ops.runs.stored_specs import delete_spec
+
+    settings = _settings(settings, None, run)
+    ledger = _ledger_with_runs(settings)
+    spec = delete_spec(ledger, upload_of(run, settings), merchants, "")
+    appids = {one.appid for one in spec.environments}
+    return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
+
+
 def overwritten(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> int:
     """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
     from tcb_ops.runs.stored_specs import overwritten_rows
 
     settings = _settings(settings, target)
     ledger = _ledger(settings)
-    return 0 if ledger is None else overwritten_rows(ledger, batch.rows(), settings.run_target)
+    return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
 
 
 def foreign(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> Text | None:

@@ -66,7 +66,21 @@ def runs(
     """
     settings, console = common.start(reads_ledger=True)
     if action is not None:
+        for option, given in (
+            ("--where", common.where),
+            ("--target", common.target or common.api_base),
+            ("--note", common.note),
+            ("--operator", operator),
+            ("--host", host),
+        ):
+            if given:
+                refused = _(
+                    "`runs prune` is about the whole ledger: {option} cannot narrow it.", option=option
+                )
+                raise UsageError(refused, options=[option])
         return _prune(console, settings, older_than, dry_run=dry_run, as_json=common.json)
+    if older_than or dry_run:
+        raise UsageError(_("--older-than and --dry-run are for `tcb-ops runs prune`. Nothing was removed."))
     if stale is not None:
         return _watch_audits(console, settings, common, stale)
     if common.ledger and "://" not in settings.ledger and not Path(settings.ledger).exists():
@@ -347,7 +361,9 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     wanted = _open(run, settings, common)
     if common.json:
         summary = wanted.summary()
-        console.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
+        console.json(
+            {key: summary[key] for key in ("run", "errcodes", "store_codes", "reasons") if key in summary}
+        )
         return 0
     found, record = wanted.overview(), wanted.record
     counts = found.counts

@@ -302,7 +302,7 @@ def upload(
             selection = listing.selection(common, which.limit)
             if not skip_unchanged and which.resume is None:
                 try:
-                    runs = (run.record for run in api.all_runs(settings=settings))
+                    runs = api.all_runs(settings=settings)
                     again = done_before(batch, settings, selection, runs, new_run=which.new_run)
                 except LedgerDamagedError as error:  # of an earlier run, on which this one does not depend
                     console.info(error.text)
@@ -629,6 +629,9 @@ def confirm_afterwards(
 ) -> None:
     """Confirm a finished upload, and write the report of the confirmation."""
     from tcb_ops import api
+    from tcb_ops.reports.explanations import verdict
+    from tcb_ops.reports.next_actions import next_command
+    from tcb_ops.reports.summary import by_code
 
     if not any(run.counts.get(outcome) for outcome in (Outcome.UPLOADED, Outcome.UNCHANGED)):
         return
@@ -637,8 +640,14 @@ def confirm_afterwards(
     )
     confirmed = follow_run(console, handle, common)
     folder = confirmed.export(report_folder(settings, None, confirmed.id), pdf=pdf)
-    if not common.json:
-        show_causes(console, confirmed, confirmed.overview())
+    found = confirmed.overview()
+    if not common.json and found.causes:
+        show_causes(console, confirmed, found)
+        ended = verdict(Kind.CONFIRM, found.counts, finished=True)
+        console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
+    left = next_command(settings, confirmed.record, by_code(found.causes))
+    if left is not None:
+        console.suggest(*left)
     console.info(_("The confirmation: {folder}", folder=folder))
 
 

@@ -97,6 +97,8 @@ def confirm(
                 cluster=which.cluster,
                 may_resume=ask_to_resume(console, settings),
             )
+            if handle.warning is not None:
+                console.warn(handle.warning)
             return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
 
 
@@ -128,7 +130,7 @@ def delete(
     deleted only with --foreign. On a terminal a live target always asks first.
     """
     from tcb_ops import api
-    from tcb_ops.preflight import scope_of_list, scope_of_stored
+    from tcb_ops.preflight import Scope, scope_of_list
 
     with _opened(common, out) as (console, settings):
         if which.resume is not None:
@@ -141,8 +143,9 @@ def delete(
             named: list[Text] = []
             refused = False
             if isinstance(subject, str):
-                run = api.open_run(api.upload_of(subject, settings).id, settings=settings)
-                scope = scope_of_stored(run, common.matching(settings))
+                scope = Scope(
+                    *api.delete_scope(subject, merchants=common.matching(settings), settings=settings)
+                )
             else:
                 scope = scope_of_list(subject)
                 listed = api.foreign(subject, settings=settings)
@@ -150,7 +153,7 @@ def delete(
                 if listed is not None:
                     named = [listed]
             preview = as_lines((*named, _("To be deleted: {text}", text=scope.text)))
-            if scope.rows and not refused:  # start_delete refuses without a question
+            if not refused:  # start_delete refuses without a question
                 _ask(console, Kind.DELETE, scope, preview, settings, yes=yes)
             handle = api.start_delete(
                 subject,
@@ -262,19 +265,6 @@ def sync(
 
     with _opened(common, out) as (console, settings):
         plan = _planned(console, folder, scanning, common, settings)
-        if dry_run:
-            return _rehearse(console, plan, settings, limits, common, deletes=deletes)
-        facts = facts_line(plan.batch)
-        steps.confirm_live(console, Kind.UPLOAD, scope_of_list(plan.batch), facts, settings, yes=yes)
-        if deletes and plan.loses_most and not yes:
-            raise UsageError(
-                _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
-                _("Nothing was sent. To delete them all the same: --yes"),
-                options=["--yes"],
-            )
-        if deletes and plan.gone is not None:
-            doomed = _("To be deleted: {text}", text=scope_of_list(plan.gone).text)
-            _ask(console, Kind.DELETE, scope_of_list(plan.gone), doomed, settings, yes=yes)
         shared: dict[str, Any] = {
             "report": settings.reports,
             "selection": common.selection(),
@@ -290,6 +280,19 @@ def sync(
             compared = follow_run(console, api.start_confirm(plan.batch, content=True, **fresh), common)
             where = compared.export(report_folder(settings, None, compared.id), pdf=False)
             console.info(_("Compared with the store: {folder}", folder=where))
+        if dry_run:
+            return _rehearse(console, plan, settings, limits, common, deletes=deletes)
+        facts = facts_line(plan.batch)
+        steps.confirm_live(console, Kind.UPLOAD, scope_of_list(plan.batch), facts, settings, yes=yes)
+        if deletes and plan.loses_most and not yes:
+            raise UsageError(
+                _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
+                _("Nothing was sent. To delete them all the same: --yes"),
+                options=["--yes"],
+            )
+        if deletes and plan.gone is not None:
+            doomed = _("To be deleted: {text}", text=scope_of_list(plan.gone).text)
+            _ask(console, Kind.DELETE, scope_of_list(plan.gone), doomed, settings, yes=yes)
         report = out or settings.reports
         handle = api.start_upload(plan.batch, skip_unchanged=True, **shared | {"report": report})
         run = follow_run(console, handle, common)

@@ -109,7 +109,7 @@ def _action(group: CodeGroup) -> NextAction:
 def _in_list(code: str) -> bool:
     """Return whether rows with a code fail again until the list itself is corrected."""
     if code in set(Reason) | {Outcome.PENDING} or code.endswith(COMPONENT_MARK):
-        return code == Reason.INVALID
+        return code in {Reason.INVALID, Reason.SOURCE_REDIRECT}
     known = catalogued(code)
     return known.known and (known.decision, known.scope) == (Decision.FIX, Scope.ROW)
 
@@ -147,6 +147,8 @@ def _about_stored(
     """Compose what follows a confirm, a delete or an undo: its open rows again, or files that are missing uploaded again."""
     outcomes: Counter[Outcome] = Counter()
     for group in groups:
+        if group.code == Reason.NO_CHECKSUM:  # asked again, the answer would be the same
+            continue
         outcomes.update(group.outcomes)
     again = sum(outcomes[outcome] for outcome in AGAIN)
     if again:
@@ -170,6 +172,8 @@ def _about_stored(
                 *run.settings[SIGNED_LIST],
                 "--root",
                 root,
+                "--on-bad",
+                "skip",
                 "--new-run",
                 target=run.target,
             ),

@@ -90,7 +90,7 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
     A run whose URLs are not kept is sent again instead, without the rows that are stored.
     """
     if SIGNED in run.settings:
-        return whole_list(settings, run, "--skip-unchanged", "--new-run")
+        return whole_list(settings, run, "--on-bad", "skip", "--skip-unchanged", "--new-run")
     return of_run(settings, run, "retry")
 
 

@@ -48,6 +48,7 @@ from tcb_ops.runs.records import (
     check_records,
     check_runs,
     check_state,
+    may_have_stored,
     read_done,
     read_end,
     read_env,
@@ -477,6 +478,9 @@ class LedgerReader:
                 rows.c.file,
                 sa.func.coalesce(rows.c.etag, ""),
                 runs.c.number,
+                rows.c.reason,
+                rows.c.attempts,
+                sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
             )
             .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
             .join(runs, runs.c.number == rows.c.run)
@@ -491,7 +495,11 @@ class LedgerReader:
             .order_by(rows.c.ended_at)
         )
         found: dict[str, list[EarlierUpload]] = {}
-        for path, outcome, run_id, md5, *more in self._read(query):
+        for path, outcome, run_id, md5, *more, why, attempts, of_run in self._read(query):
+            if outcome == Outcome.FAILED and not may_have_stored(
+                Reason(why) if why else None, attempts, json.loads(of_run)
+            ):
+                continue
             certain = md5 if outcome in _CERTAIN else ""
             end = Outcome(outcome)
             found.setdefault(path, []).append(EarlierUpload(*(run_id, certain, *more[:-1], end, more[-1])))

@@ -292,7 +292,7 @@ class StoredCalls(Calls):
         """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
         known = self._known(task.lane, row)
         if known is None:
-            return replace(end, reason=Reason.UNVERIFIED)
+            return replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM)
         first = await self._etag(task, end, url)
         if not isinstance(first, str) or first == known.md5:
             return replace(end, md5=known.md5) if isinstance(first, str) else first
@@ -356,6 +356,8 @@ class StoredCalls(Calls):
             end = self._row_end(task, row, Outcome.PRESENT, md5=known.md5 if known else "")
             if etag is None:
                 end = replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
+            elif known is None and self.content:
+                end = replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM)
             elif known is not None:
                 outcome = confirm_outcome(etag, known.md5, ())
                 if outcome is not Outcome.PRESENT:
@@ -437,10 +439,10 @@ class StoredCalls(Calls):
         try:
             saved = await self._saved(row)
         except BackupError as error:
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, error.text)
         if row.file and (saved is None or (saved.env, saved.path) != (row.env, row.path)):
             lost = detail(DetailCode.BACKUP_DAMAGED, file=row.file)
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, lost)
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, lost)
         return saved
 
     async def _ours(self, row: Row, known: EarlierUpload | None, saved: SavedFile | None, now: str) -> str:
@@ -474,7 +476,7 @@ class StoredCalls(Calls):
             return self._unusable(task, error)
         if not intact:
             damaged = detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, damaged)
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, damaged)
         sent = await self._link_and_store(task)
         if isinstance(sent, RowEnd) and sent.outcome is Outcome.UPLOADED:
             return replace(sent, outcome=Outcome.RESTORED)

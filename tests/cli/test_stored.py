@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from source_server import Sources
-from workspace import write_csv
+from workspace import TEA, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.simulator import Fault, FaultStep
@@ -159,6 +159,93 @@ def test_nothing_left_to_delete_is_said_alone(open_desk: OpenDesk) -> None:
     said = desk("delete", desk("runs", "--json").json["runs"][-1]["run"])
     assert said.code == 2
     assert "Nothing is left to delete." in said.err
+
+
+def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_desk: OpenDesk) -> None:
+    desk = open_desk(many(TEA, rows=3))
+    desk.upload("--backup", "backup")
+    first = desk.latest().id
+    kept = desk.upload("--new-run", "--if-exists", "fail", "--json")  # same bytes: unchanged
+    assert kept.json["counts"] == {"unchanged": 3}
+    for n in range(3):
+        (desk.folder / "files" / f"{n}.bin").write_bytes(b"other")
+    assert desk.upload("--if-exists", "fail", "--json", "--new-run").json["counts"] == {"failed": 3}
+    assert "3 paths hold files that earlier runs" in desk.upload("--dry-run", "--new-run").err or (
+        tcb.open_run(first, settings=desk.shop.settings).counts == {"uploaded": 3}
+    )
+    desk.shop.sim.put(TEA.env, "banner/0.png", b"somebody else's")
+    assert desk("confirm", "list.csv", "--content", "--json").json["counts"] == {"present": 2, "different": 1}
+    assert "not uploaded by a run" not in desk("delete", "list.csv", "--limit", "1").err
+    found = desk("undo", first, "--json").json["counts"]
+    assert found == {"conflict": 1, "deleted": 2} or found == {"deleted": 2, "conflict": 1}
+
+
+def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_desk: OpenDesk) -> None:
+    desk = open_desk(many(TEA, rows=1))
+    desk.shop.sim.put(TEA.env, "banner/0.png", b"somebody else's")
+    assert desk("confirm", "list.csv", "--json").json["counts"] == {"present": 1}
+    said = desk("confirm", "list.csv", "--content")
+    assert said.code == 1
+    assert "no_checksum" in said.out
+    assert "tcb-ops retry" not in said.err
+    assert desk("errcodes", "--json").json["reasons"][0]["reason"] == "no_checksum"
+
+
+@pytest.mark.parametrize("option", ["--where", "--target", "--note", "--operator", "--host"])
+def test_runs_are_pruned_of_the_whole_ledger_or_not_at_all(open_desk: OpenDesk, option: str) -> None:
+    desk = open_desk()
+    desk.upload()
+    given = {"--where": "owner=merchant", "--target": desk.shop.sim.base}.get(option, "x")
+    said = desk("runs", "prune", "--older-than", "1d", option, given)
+    assert said.code == 2
+    assert option in said.err
+    assert desk("runs", "--older-than", "1d").code == 2
+    assert desk("runs", "--dry-run").code == 2
+    assert len(desk("runs", "--json").json["runs"]) == 1
+
+
+def test_a_damaged_backup_is_named_as_the_cause(open_desk: OpenDesk) -> None:
+    desk = open_desk(many(TEA, rows=1))
+    desk.shop.sim.put(TEA.env, "banner/0.png", b"before")
+    desk.upload("--backup", "backup")
+    (saved,) = desk.folder.glob("backup/*/*.data")
+    intact = saved.read_bytes()
+    saved.write_bytes(b"damage")
+    said = desk("undo")
+    assert said.code == 1
+    assert "backup_damaged" in said.out
+    saved.write_bytes(intact)
+    assert desk("retry").code == 0  # what it suggests
+    assert desk.shop.sim.content(TEA.env, "banner/0.png") == b"before"
+
+
+def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
+    open_desk: OpenDesk, until: Callable[..., None]
+) -> None:
+    desk = open_desk()
+    desk.shop.sim.play([Fault(step=FaultStep.STORE, path="banner/[5-9].png", delay=60)])
+    handle = tcb.start_upload(desk.shop.read(), settings=desk.shop.settings, limits=tcb.RunLimits(per_env=1))
+    until(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    desk.shop.sim.play([])
+    pending = handle.so_far().counts["pending"]
+    assert f"{pending} rows of upload {handle.id} are pending, and are not confirmed." in desk("confirm").err
+    assert "hold files that earlier runs" not in desk.upload().err  # resumed: they are its own
+    assert desk("undo").code == 0
+    again = desk("undo")
+    assert "30 of these files were undone before; they are only looked at." in again.err
+    assert f"Upload {handle.id} was undone by run " in desk("confirm").err
+
+
+def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_desk: OpenDesk) -> None:
+    desk = open_desk(many(TEA, rows=2))
+    desk.shop.sim.play([Fault(step=FaultStep.DOWNLOAD, errcode=45009)])
+    said = desk.upload("--confirm", "--attempts", "1")
+    assert said.code == 1
+    assert f"Confirmation {desk.latest().id}: " in said.out
+    assert any(line.startswith(f"tcb-ops retry {desk.latest().id}") for line in said.err.splitlines())
 
 
 def test_delete_needs_to_be_told_what(open_desk: OpenDesk) -> None:

@@ -346,3 +346,15 @@ def test_a_live_target_needs_yes_without_a_terminal(
     said = desk("sync", "photos", "--to", "all-envs", "--target", "https://api.weixin.qq.com")
     assert said.code == 2
     assert sum(desk.shop.sim.stats.values()) == calls
+
+
+def test_a_dry_run_with_confirm_asks_the_store_and_sends_nothing(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    sync(desk)
+    desk.shop.sim.remove(desk.shop.merchants[0].env, "banner.svg")
+    before = desk.shop.sim.stats["stored"]
+    assert sync(desk, "--dry-run")["rows"] == 0
+    found = sync(desk, "--dry-run", "--confirm")
+    assert found["rows"] == 1
+    assert desk.shop.sim.stats["stored"] == before
+    assert sync(desk, "--confirm")["counts"]["uploaded"] == 1

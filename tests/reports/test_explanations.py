@@ -53,6 +53,8 @@ STORED_ENDS = (
     RowEnd(0, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE),
     RowEnd(0, Outcome.FAILED, Reason.EXISTS),
     RowEnd(0, Outcome.FAILED, Reason.BACKUP_FAILED),
+    RowEnd(0, Outcome.FAILED, Reason.BACKUP_DAMAGED),
+    RowEnd(0, Outcome.UNKNOWN, Reason.NO_CHECKSUM),
 )
 
 

@@ -17,6 +17,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.records import may_have_stored
 from tcb_ops.runs.stored_calls import UndoStep, confirm_outcome, undo_step
 from tcb_ops.runs.stored_specs import may_be_stored
 from tcb_ops.simulator import Fault, FaultStep, Reset
@@ -107,24 +108,46 @@ def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left() -> N
 
 
 @pytest.mark.parametrize(
-    ("outcome", "reason", "attempts", "saved", "part"),
+    ("outcome", "saved", "doubtful", "part"),
     [
-        (Outcome.UPLOADED, None, 2, None, True),
-        (Outcome.UPLOADED, None, 2, False, True),
-        (Outcome.PENDING, None, 0, True, True),
-        (Outcome.PENDING, None, 0, False, False),
-        (Outcome.PENDING, None, 0, None, False),
-        (Outcome.REFUSED, Reason.REFUSED, 3, True, True),
-        (Outcome.FAILED, Reason.NO_ANSWER, 4, False, False),
-        (Outcome.FAILED, Reason.NO_ANSWER, 2, None, True),
-        (Outcome.FAILED, Reason.STORE_REFUSED, 3, None, True),
-        (Outcome.FAILED, Reason.STORE_REFUSED, 2, None, False),
+        (Outcome.UPLOADED, None, False, True),
+        (Outcome.UPLOADED, False, False, True),
+        (Outcome.PENDING, True, False, True),
+        (Outcome.PENDING, False, True, False),
+        (Outcome.PENDING, None, False, False),
+        (Outcome.REFUSED, True, False, True),
+        (Outcome.REFUSED, None, True, False),
+        (Outcome.FAILED, False, True, False),
+        (Outcome.FAILED, None, True, True),
+        (Outcome.FAILED, None, False, False),
     ],
 )
 def test_which_rows_are_part_of_an_undo(
-    outcome: Outcome, reason: Reason | None, attempts: int, saved: bool | None, part: bool
+    outcome: Outcome, saved: bool | None, doubtful: bool, part: bool
 ) -> None:
-    assert may_be_stored(outcome, reason, attempts, saved) is part
+    assert may_be_stored(outcome, saved, doubtful=doubtful) is part
+
+
+@pytest.mark.parametrize(
+    ("reason", "attempts", "settings", "doubtful"),
+    [
+        (Reason.EXISTS, 9, {"if_exists": "fail"}, False),
+        (Reason.NO_ANSWER, 1, {}, True),
+        (Reason.NO_CONFIRMATION, 2, {}, True),
+        (Reason.ETAG_MISMATCH, 2, {"backup": "b"}, True),
+        (Reason.STORE_REFUSED, 2, {}, False),
+        (Reason.STORE_REFUSED, 3, {"if_exists": "overwrite", "backup": ""}, True),
+        (Reason.STORE_REFUSED, 4, {"backup": "b"}, False),
+        (Reason.STORE_REFUSED, 5, {"if_exists": "skip"}, True),
+        (Reason.BACKUP_FAILED, 3, {"backup": "b"}, False),
+        (Reason.BACKUP_DAMAGED, 2, {"undoes": "20261127-1"}, False),
+        (None, 0, {}, False),
+    ],
+)
+def test_which_failed_rows_may_have_stored_their_files(
+    reason: Reason | None, attempts: int, settings: dict[str, str], doubtful: bool
+) -> None:
+    assert may_have_stored(reason, attempts, settings) is doubtful
 
 
 def test_files_are_confirmed_in_calls_of_fifty(open_shop: OpenShop, whole: Whole) -> None:
