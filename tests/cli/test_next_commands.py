@@ -211,7 +211,7 @@ def test_a_diff_of_one_run_suggests_the_run_before_it(open_desk, execute):
     assert (alone.code, suggested(alone.err)) == (2, [])
     assert first in alone.err
     second = desk.upload("--json", "--new-run").json["run"]
-    for words in (("diff", "latest"), ("diff",), ("diff", second[:15])):
+    for words in (("diff", "latest"), ("diff",), ("diff", second)):
         said = desk(*words)
         assert said.code == 2
         (line,) = suggested(said.err)
