@@ -64,6 +64,17 @@ def test_a_known_merchant_that_is_gone_is_a_warning(open_desk: Callable[..., Any
         assert "known.csv:3" not in said.err
 
 
+def test_a_long_note_is_printed_whole_in_a_pipe(open_desk: Callable[..., Any]):
+    desk = open_desk([], BROKEN)
+    note = "asked the owner on Monday who wants to pay the bill of November on Thursday; ask again on Friday"
+    (desk.folder / "known.csv").write_text(
+        f"env,cause,until,note\n{BOOKS.env},85088,2999-12-31,{note}\n", encoding="utf-8"
+    )
+    (line,) = [line for line in desk("audit", *QUICK).out.splitlines() if BOOKS.env in line]
+    assert line.startswith(f"  {BOOKS.name} ")
+    assert line.endswith(note)
+
+
 def test_a_stop_of_everybody_is_one_message_and_exit_code_3(open_desk: Callable[..., Any]):
     desk = open_desk([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
     said = desk("audit", *QUICK)

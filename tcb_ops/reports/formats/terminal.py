@@ -268,7 +268,8 @@ def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") ->
         if its:
             yield Padding(render_errcodes(its, lang, rest, widths), (0, 0, 0, 2), expand=False)
         else:
-            yield Padding(_audit_lines(group.lines, lang, rest), (0, 0, 1, 2), expand=False)
+            yield _audit_lines(group.lines, lang, rest)
+            yield ""
     for note in audit_notes(result):
         yield Wrapped(note.of(lang))
 
@@ -282,7 +283,7 @@ def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> Columns:
         cells.append([_("… and {count:,} more", count=more).of(lang), rest, "", "", ""])
     filled = [column for column in range(5) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]
-    return Columns(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False)
+    return Columns(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False, indent=2)
 
 
 def shorten(text: str, width: int) -> str:
@@ -320,6 +321,8 @@ class Columns:
     gap: int = 2
     head: bool = True
     """Whether the first line is the head, in bold."""
+    indent: int = 0
+    """Cells before each line. Not rich's Padding: that cuts a line of a pipe, which may be of any length."""
 
     def widths(self, most: int) -> list[int]:
         """Return the columns' widths, with the gaps at most `most` cells if the elastic ones allow it.
@@ -350,9 +353,12 @@ class Columns:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text as Styled
 
-        for number, line in enumerate(self.drawn(room(console))):
+        for number, line in enumerate(self.drawn(room(console) - self.indent)):
             yield Styled(
-                line, style="" if number or not self.head else "bold", no_wrap=True, overflow="ignore"
+                f"{' ' * self.indent}{line}",
+                style="" if number or not self.head else "bold",
+                no_wrap=True,
+                overflow="ignore",
             )
 
 
