@@ -204,8 +204,8 @@ class RunSession:
         """Wait before new failures are checked again. Raises InterruptedRunError if the run is cancelled meanwhile."""
         at = datetime.fromtimestamp(time.time() + seconds, self._context.settings.zone)
         note = ngettext(
-            "{n:,} environment fails that did not before: asking again at {at:%H:%M:%S}",
-            "{n:,} environments fail that did not before: asking again at {at:%H:%M:%S}",
+            "{n:,} new failure is asked again at {at:%H:%M:%S}",
+            "{n:,} new failures are asked again at {at:%H:%M:%S}",
             lines,
             at=at,
         )

@@ -305,7 +305,7 @@ def test_an_audit_that_was_cut_off_while_it_waited_is_resumed(open_shop: OpenSho
     for progress in resumed.watch():
         if progress.note is not None:
             break
-    assert "1 environment fails that did not before: asking again at" in progress.note.en
+    assert "1 new failure is asked again at" in progress.note.en
     assert (progress.done, progress.total, resumed.id) == (3, 3, handle.id)
     resumed.cancel()
     with pytest.raises(tcb.InterruptedRunError):
