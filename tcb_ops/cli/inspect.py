@@ -495,7 +495,7 @@ def diff(older: str | None, newer: str | None, *, common: CommonOptions) -> int:
 
     settings, console = common.start(reads_ledger=True)
     if older is None or newer is None:
-        raise _needs_two_runs(older or "latest", settings, common)
+        raise _needs_two_runs(older, settings, common)
     found = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
     if common.json:
         console.json(found.to_json())
@@ -511,23 +511,25 @@ def diff(older: str | None, newer: str | None, *, common: CommonOptions) -> int:
     return 1 if found.broken else 0
 
 
-def _needs_two_runs(run: str, settings: Settings, common: CommonOptions) -> UsageError:
-    """Return the error for a diff of one run, with the command that compares it with the run before it."""
+def _needs_two_runs(run: str | None, settings: Settings, common: CommonOptions) -> UsageError:
+    """Return the error for a diff of one run or none, with the command that compares it with the run before it."""
     from tcb_ops import api
     from tcb_ops.runs.next_commands import command, quoted
 
-    newer = api.open_run(run, settings=settings)
+    name, newer = "OLDER" if run is None else "NEWER", api.open_run(run or "latest", settings=settings)
     changes = newer.changes()
     if changes is None:
         return UsageError(
             _(
-                "diff compares two runs, and there is none before {id} that it can be compared with. `runs` lists all.",
+                "{name} is missing: diff compares two runs, and there is none before {id} that it can be compared with. "
+                "`runs` lists all.",
+                name=name,
                 id=newer.id,
             )
         )
     words = [word for item in common.where for word in ("--where", item)]
     line = command(settings, "diff", changes.older.id, newer.id, *words, target=newer.record.target)
-    needs = _("diff compares two runs. To compare {id} with the run before it:", id=newer.id)
+    needs = _("{name} is missing. To compare {id} with the run before it:", name=name, id=newer.id)
     return UsageError(as_lines((needs, quoted(line))))
 
 
