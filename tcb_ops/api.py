@@ -321,7 +321,8 @@ def start_audit(
         "confirm_after", confirm_after, seconds and 0 <= confirm_after <= A_DAY, _("seconds, a day at most")
     )
     listed, settings, only = _merchants(merchants), _settings(settings, target), _share(share)
-    kept = [line.to_json() for line in _known_failures(known, settings)]
+    kept = [line.to_json() for line in known_failures(known, settings)]
+    known_file = {} if known is None else {"known_file": str(Path(known).absolute())}
     return _start(
         lambda _: audit_spec(listed, selection, only),
         _absolute(report, "report"),
@@ -331,7 +332,7 @@ def start_audit(
         new_run=new_run,
         resume=resume,
         may_resume=may_resume,
-        options={"write_probe": write_probe, "confirm_after": confirm_after, "known": kept},
+        options={"write_probe": write_probe, "confirm_after": confirm_after, "known": kept} | known_file,
         cluster=cluster,
         progress=progress,
         tokens=tokens,
@@ -1304,8 +1305,8 @@ def _with_cluster(cluster: Cluster | None, settings: Settings) -> Iterator[tuple
         yield stack, stack.enter_context(opened_cluster(cluster, settings))
 
 
-def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> list[int]:
-    """Return the lines of an audit whose failures are neither known nor in the previous audit."""
+def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
+    """Return the lines of an audit whose failures are neither known nor in the previous audit, and when the last ended."""
     from tcb_ops.reports.audit import new_failures
     from tcb_ops.reports.comparisons import compare
     from tcb_ops.reports.summary import RunSummary
@@ -1314,10 +1315,16 @@ def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> list[in
     changes = compare(ledger, before, run, settings) if before is not None else None
     wanted = new_failures(RunSummary(ledger, run), changes, settings)
     failed = ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN}))
-    return [record.row.line for record in failed if (record.row.appid, record.row.env) in wanted]
+    lines, ended = [], 0.0
+    for record in failed:
+        if (record.row.appid, record.row.env) in wanted:
+            lines.append(record.row.line)
+            ended = max(ended, record.end.ended_at or 0.0)
+    return lines, ended
 
 
-def _known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
+def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
+    """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
     from tcb_ops.lists.known import read_known
 
     if file is not None:

@@ -29,6 +29,9 @@ class DetailCode(StrEnum):
     PLATFORM = "platform"
     TOKEN_SOURCE = "token_source"  # noqa: S105  a code, not a secret
     CANARY = "canary"
+    AUDIT_INTERRUPTED = "audit_interrupted"
+    AUDIT_OUTAGE = "audit_outage"
+    AUDIT_TOKEN_SOURCE = "audit_token_source"  # noqa: S105  a code, not a secret
     # how a row ended
     UNCHANGED_SINCE = "unchanged_since"
     ETAG_DIFFERS = "etag_differs"
@@ -306,6 +309,17 @@ MESSAGES: Mapping[DetailCode, Text] = {
     ),
     DetailCode.CANARY: _(
         "Rows of the first environments that did not succeed: {rows:,}. The run stops here."
+    ),
+    DetailCode.AUDIT_INTERRUPTED: _(
+        "interrupted; what has not been checked yet is checked when the audit is resumed."
+    ),
+    DetailCode.AUDIT_OUTAGE: _(
+        "{last} The audit was stopped, because no host could be reached for {seconds:g} s; the environments that it had "
+        "not checked are unknown."
+    ),
+    DetailCode.AUDIT_TOKEN_SOURCE: _(
+        "{last} The audit was stopped, because the token source has not responded for any merchant for {seconds:g} s; "
+        "the environments that it had not checked are unknown."
     ),
     DetailCode.UNCHANGED_SINCE: _("Unchanged since run {run}, not re-checked."),
     DetailCode.ETAG_DIFFERS: _("The store has {etag}; {md5} was sent."),

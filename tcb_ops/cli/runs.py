@@ -27,7 +27,7 @@ from tcb_ops.cli.options import (
     target_line,
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
-from tcb_ops.formatting import format_duration
+from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
 
@@ -510,8 +510,10 @@ def audit(
     if metrics is not None:
         check_metrics(Path(metrics))
     with common.open_target(console, settings) as settings:
+        merchants = common.read_merchants(settings)
+        warn_of_unmatched(console, known, settings)
         handle = api.start_audit(
-            common.read_merchants(settings),
+            merchants,
             write_probe=write_probe,
             confirm_after=confirm_after,
             known=known,
@@ -530,6 +532,33 @@ def audit(
         if metrics is not None and (failed := write_metrics(run.audit(), Path(metrics))) is not None:
             console.warn(failed)
         return report_run(console, run, settings, common, out, pdf=pdf, fail_on=FailOn(fail_on))
+
+
+def warn_of_unmatched(console: Console, file: str | None, settings: Settings) -> None:
+    """Warn of lines of known.csv that silence nothing, as their merchant is not in the merchants file (any more)."""
+    from tcb_ops import api
+    from tcb_ops.lists.known import unmatched
+    from tcb_ops.lists.merchants import read_merchants
+    from tcb_ops.lists.problems import PROBLEMS_SHOWN
+
+    lines = api.known_failures(file, settings)
+    found = unmatched(lines, read_merchants(settings.merchants)) if lines else []
+    for one in found[:PROBLEMS_SHOWN]:
+        console.warn(
+            _(
+                "{file}:{line}: {who} is not in {merchants}: the line silences nothing.",
+                file=file or settings.audit.known,
+                line=one.line,
+                who=" · ".join(filter(None, (shown(one.appid), shown(one.env)))),
+                merchants=settings.merchants.name,
+            )
+        )
+    if (rest := len(found) - PROBLEMS_SHOWN) > 0:
+        console.warn(
+            ngettext(
+                "and {n:,} more line that silences nothing", "and {n:,} more lines that silence nothing", rest
+            )
+        )
 
 
 def resume_run(
@@ -737,7 +766,7 @@ def notify_due(console: Console, run: Run) -> list[Notification] | None:
 def show_notifications(console: Console, found: Iterable[Notification]) -> None:
     """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
     for one in found:
-        what = _("{kind}: {detail}", kind=one.kind, detail=one.detail)
+        what = _("{receiver}: {detail}", receiver=one.receiver, detail=one.detail)
         if one.sent or not one.due:
             console.info(what)
         else:
@@ -763,7 +792,7 @@ def show_run(
 ) -> int:
     """Print how a run ended, which `found` sums up; return the exit code."""
     from tcb_ops.reports.explanations import confirmation_text, verdict
-    from tcb_ops.reports.formats.terminal import render_audit
+    from tcb_ops.reports.formats.terminal import Wrapped, render_audit
     from tcb_ops.reports.workers import worker_lines
 
     finished = run.record.finished_at is not None
@@ -780,7 +809,7 @@ def show_run(
         if result is None:
             show_causes(console, run, found)
         elif result.stopped is not None:
-            console.print(result.stopped)
+            console.print(Wrapped(result.stopped.of(console.lang)))
         else:
             for part in render_audit(result, console.lang):
                 console.print(part)

@@ -225,7 +225,7 @@ def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
     if error is not None:
         return _("{text}\n", text=error.text)
     stopped = run.record.stopped
-    if stopped is not None and stopped.code is DetailCode.INTERRUPTED:
+    if stopped is not None and stopped.code in {DetailCode.INTERRUPTED, DetailCode.AUDIT_INTERRUPTED}:
         return _("It was cancelled or interrupted.")
     if stopped is not None:
         return _("It was stopped: {text}\n", text=stop_text(stopped))

@@ -13,7 +13,7 @@ from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Kind, Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued
-from tcb_ops.runs.next_commands import SIGNED_LIST, command, fixed_list, retry
+from tcb_ops.runs.next_commands import SIGNED_LIST, audit_again, command, fixed_list, retry
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
@@ -127,7 +127,9 @@ def next_command(
     if run.kind in {Kind.CONFIRM, Kind.DELETE, Kind.UNDO}:
         return _about_stored(settings, run, [action.group for action in left])
     rows = sum(action.group.rows for action in left)
-    if all(action.in_list for action in left) and run.kind is not Kind.AUDIT:
+    if run.kind is Kind.AUDIT:
+        return _about_audit(settings, run, rows)
+    if all(action.in_list for action in left):
         return (
             _(
                 "Correct {rows} in a copy of the list, failed-fixed.csv, then run:",
@@ -137,6 +139,20 @@ def next_command(
         )
     return (
         _("When the causes are fixed, run {rows} again:", rows=ngettext("{n:,} row", "{n:,} rows", rows)),
+        retry(settings, run),
+    )
+
+
+def _about_audit(settings: Settings, run: RunRecord, environments: int) -> tuple[Text, list[str]]:
+    """Compose what follows an audit: its environments again, or another audit where this one was stopped.
+
+    A retry is no audit of its own, with which the next one could be compared.
+    """
+    if run.stopped is not None and not run.parent:
+        return _("When that is fixed, audit again:"), audit_again(settings, run)
+    which = ngettext("{n:,} environment", "{n:,} environments", environments)
+    return (
+        _("When the causes are fixed, check {environments} again:", environments=which),
         retry(settings, run),
     )
 

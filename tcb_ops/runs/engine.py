@@ -87,8 +87,8 @@ class RunContext:
     """Raises LedgerError if the run's lock is lost."""
     may_discard: Callable[[str], bool] = lambda _run: False
     """Called with the id of another run whose part file is in the way: whether it may be discarded."""
-    ask_again: Callable[[], list[int]] = list
-    """For an audit with `--confirm-after`: returns the lines whose failures are new."""
+    ask_again: Callable[[], tuple[list[int], float]] = lambda: ([], 0.0)
+    """For an audit with `--confirm-after`: returns the lines whose failures are new, and when the last of them ended."""
     probe: Probe | None = None
     """For an audit with `--write-probe`."""
     chance: Callable[[], float] = random.random

@@ -77,11 +77,26 @@ def whole_list(settings: Settings, run: RunRecord, *words: str) -> list[str]:
     return command(settings, str(run.kind), *list_of(run), "--root", run.root, *words, target=run.target)
 
 
+def audit_again(settings: Settings, run: RunRecord) -> list[str]:
+    """Compose the command for another audit of the same environments, after one that was stopped."""
+    how = run.settings
+    words = ["audit", *_selected(run)]
+    words += ["--share", run.share] if run.share else []
+    words += ["--write-probe"] if how.get("write_probe") else []
+    words += ["--confirm-after", f"{how['confirm_after']:g}s"] if how.get("confirm_after") else []
+    words += ["--known", str(how["known_file"])] if how.get("known_file") else []
+    return command(settings, *words, *_pace(run), target=run.target)
+
+
 def list_of(run: RunRecord) -> list[str]:
     """Return the list of a run whose URLs are not kept, and the options that it was read with."""
+    return [str(run.settings[SIGNED] or _NO_FILE), *_selected(run)]
+
+
+def _selected(run: RunRecord) -> list[str]:
+    """Return the options that selected a run's rows."""
     parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
-    options = [word for name, value in parts for word in (f"--{name}", value)]
-    return [str(run.settings[SIGNED] or _NO_FILE), *options]
+    return [word for name, value in parts for word in (f"--{name}", value)]
 
 
 def retry(settings: Settings, run: RunRecord) -> list[str]:
