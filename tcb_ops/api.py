@@ -511,6 +511,8 @@ def download_links(
 
     They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
     """
+    from tcb_ops.runs.download_links import COLUMNS
+    from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.loop import hand_over
     from tcb_ops.runs.stored_specs import confirm_spec, file_ids
     from tcb_ops.simulator import opened_target
@@ -518,6 +520,7 @@ def download_links(
     check_path("out", out)
     check_count("max_age", max_age, least=1)
     only = None if merchants is None else _merchants(merchants)
+    check_destination(Path(out), COLUMNS)
     settings = _settings(settings, target, run)
     subject = upload_of(run, settings)
     ledger = _ledger_with_runs(settings)
@@ -640,7 +643,7 @@ def plan_sync(
     backups = (
         () if ledger is None else (str(run.settings.get("backup", "")) for run in ledger.runs(damaged=[]))
     )
-    own |= {os.path.realpath(Path(one).parent) for one in backups if one}
+    own |= {os.path.realpath(one) for one in backups if one}
     return plan_lists(
         scan(source, include=include, exclude=exclude, own=own),
         select_targets(known, to),

@@ -33,6 +33,7 @@ from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
+    from tcb_ops.lists.paths import Batch
     from tcb_ops.lists.share import Share
     from tcb_ops.notifications.send import Notification
     from tcb_ops.reports.summary import RunSummary
@@ -189,6 +190,8 @@ def _download(
                 duration=format_duration(max_age),
             )
         )
+        if written.links < written.rows:
+            console.info(_("The column errcode says why the others have none."))
     console.info(target_line(settings))
     return 0 if written.links == written.rows else 1
 
@@ -264,6 +267,7 @@ def upload(
     settings, console = common.start()
     with common.open_target(console, settings) as settings:
         if paths is None:
+            _refuse_at_resume(backup, if_exists)
             check_destination(report_folder(settings, out, ANY_RUN))
             handle = resume_run(
                 console,
@@ -283,6 +287,9 @@ def upload(
                 confirm_afterwards(console, run, settings, common, limits, pdf=pdf)
             return report_run(console, run, settings, common, out, pdf=pdf)
         root = listing.root or str(Path(paths).parent)
+        others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
+        others += ["--if-exists", if_exists] if if_exists != "overwrite" else []
+        others += ["--confirm"] if confirms else []
         with read_list(
             console,
             paths,
@@ -293,6 +300,7 @@ def upload(
             root=root,
             limit=which.limit,
             share=share,
+            others=others,
         ) as batch:
             if which.dry_run:
                 if backup is not None:
@@ -311,20 +319,8 @@ def upload(
                     console.announce(
                         _("{again} --skip-unchanged skips those that are already stored.", again=again)
                     )
-            if (known := api.overwritten(batch, settings=settings)) and not skip_unchanged:
-                console.announce(
-                    ngettext(
-                        "{n:,} path holds a file that an earlier run of this ledger uploaded; it is replaced.",
-                        "{n:,} paths hold files that earlier runs of this ledger uploaded; they are replaced.",
-                        known,
-                    )
-                    if if_exists == "overwrite"
-                    else ngettext(
-                        "{n:,} path holds a file that an earlier run of this ledger uploaded.",
-                        "{n:,} paths hold files that earlier runs of this ledger uploaded.",
-                        known,
-                    )
-                )
+            if not skip_unchanged:
+                _announce_overwritten(console, batch, settings, if_exists)
             confirm_live(console, Kind.UPLOAD, scope_of_list(batch), facts_line(batch), settings, yes=yes)
             handle = api.start_upload(
                 batch,
@@ -346,6 +342,37 @@ def upload(
         if confirms:
             confirm_afterwards(console, run, settings, common, limits, pdf=pdf)
         return report_run(console, run, settings, common, out, pdf=pdf)
+
+
+def _refuse_at_resume(backup: str | None, if_exists: IfExists) -> None:
+    if backup is not None or if_exists != "overwrite":
+        raise UsageError(
+            _(
+                "--resume without a list resumes an upload as it was started: leave out --backup and --if-exists."
+            ),
+            options=["--backup", "--if-exists"],
+        )
+
+
+def _announce_overwritten(console: Console, batch: Batch, settings: Settings, if_exists: IfExists) -> None:
+    """Print how many paths an earlier run of the ledger wrote."""
+    from tcb_ops import api
+
+    if not (known := api.overwritten(batch, settings=settings)):
+        return
+    console.announce(
+        ngettext(
+            "{n:,} path holds a file that an earlier run of this ledger uploaded; it is replaced.",
+            "{n:,} paths hold files that earlier runs of this ledger uploaded; they are replaced.",
+            known,
+        )
+        if if_exists == "overwrite"
+        else ngettext(
+            "{n:,} path holds a file that an earlier run of this ledger uploaded.",
+            "{n:,} paths hold files that earlier runs of this ledger uploaded.",
+            known,
+        )
+    )
 
 
 @click.command()

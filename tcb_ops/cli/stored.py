@@ -34,7 +34,7 @@ from tcb_ops.cli.runs import (
 )
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
-from tcb_ops.model import SIMULATOR, SUCCESSES, Kind
+from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
@@ -103,7 +103,7 @@ def confirm(
 
 
 @click.command()
-@click.argument("what", metavar="[RUN|LIST]", required=False)
+@click.argument("what", metavar="RUN|LIST", required=False)
 @click.option("--foreign", is_flag=True, help="Delete also files that no run of this ledger uploaded.")
 @out_option
 @pdf_option
@@ -274,12 +274,22 @@ def sync(
             "new_run": new_run,
             "may_resume": ask_to_resume(console, settings),
         }
+        code = 0
         # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
         fresh = shared | {"new_run": True}
         if confirms and api.overwritten(plan.batch, settings=settings):
             compared = follow_run(console, api.start_confirm(plan.batch, content=True, **fresh), common)
             where = compared.export(report_folder(settings, None, compared.id), pdf=False)
             console.info(_("Compared with the store: {folder}", folder=where))
+            if unseen := compared.counts.get(Outcome.UNKNOWN, 0):
+                code = 1
+                console.warn(
+                    ngettext(
+                        "{n:,} file could not be compared with the store. It is judged by the ledger.",
+                        "{n:,} files could not be compared with the store. They are judged by the ledger.",
+                        unseen,
+                    )
+                )
         if dry_run:
             return _rehearse(console, plan, settings, limits, common, deletes=deletes)
         facts = facts_line(plan.batch)
@@ -296,12 +306,12 @@ def sync(
         report = out or settings.reports
         handle = api.start_upload(plan.batch, skip_unchanged=True, **shared | {"report": report})
         run = follow_run(console, handle, common)
-        deleted, code = None, 0
+        deleted = None
         if deletes and plan.gone is not None:
             # A file that was renamed is not deleted before it is there under its new name.
             failed = {(one.env, one.appid) for one in run.tallies() if one.outcome not in SUCCESSES}
             gone = plan.gone_from(failed)
-            code = int(bool(failed))
+            code |= bool(failed)
             if gone is not None:
                 deleted = follow_run(console, api.start_delete(gone, **fresh), common)
                 deleted.export(report_folder(settings, None, deleted.id), pdf=False)

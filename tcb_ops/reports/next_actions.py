@@ -13,7 +13,14 @@ from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Kind, Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued
-from tcb_ops.runs.next_commands import SIGNED_LIST, audit_again, command, fixed_list, retry
+from tcb_ops.runs.next_commands import (
+    SIGNED_LIST,
+    audit_again,
+    command,
+    fixed_list,
+    retry,
+    upload_options,
+)
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
@@ -188,6 +195,7 @@ def _about_stored(
                 *run.settings[SIGNED_LIST],
                 "--root",
                 root,
+                *upload_options(run),
                 "--on-bad",
                 "skip",
                 "--new-run",
@@ -197,5 +205,5 @@ def _about_stored(
     failed = str(Path(run.report) / "failed.csv")
     return (
         _("To upload {rows} again, if your version is the right one:", rows=said),
-        command(settings, "upload", failed, "--root", root, target=run.target),
+        command(settings, "upload", failed, "--root", root, *upload_options(run), target=run.target),
     )

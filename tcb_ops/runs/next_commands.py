@@ -77,6 +77,13 @@ def whole_list(settings: Settings, run: RunRecord, *words: str) -> list[str]:
     return command(settings, str(run.kind), *list_of(run), "--root", run.root, *words, target=run.target)
 
 
+def upload_options(run: RunRecord) -> list[str]:
+    """Return the options that protect what an upload, or that of a confirmation, overwrites."""
+    kept, if_exists = str(run.settings.get("backup", "")), run.settings.get("if_exists")
+    words = ["--backup", str(Path(kept).parent)] if kept else []
+    return words + (["--if-exists", str(if_exists)] if if_exists else [])
+
+
 def audit_again(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command for another audit of the same environments, after one that was stopped."""
     how = run.settings
@@ -105,7 +112,9 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
     A run whose URLs are not kept is sent again instead, without the rows that are stored.
     """
     if SIGNED in run.settings:
-        return whole_list(settings, run, "--on-bad", "skip", "--skip-unchanged", "--new-run")
+        return whole_list(
+            settings, run, *upload_options(run), "--on-bad", "skip", "--skip-unchanged", "--new-run"
+        )
     return of_run(settings, run, "retry")
 
 
@@ -116,7 +125,8 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
         part.split(" ", 1) for part in run.selection.split("; ") if part.startswith(("column ", "map "))
     ]
     options = [word for name, value in columns for word in (f"--{name}", value)]
-    return command(settings, str(run.kind), FIXED_LIST, *root, *options, target=run.target)
+    words = [*root, *options, *(upload_options(run) if run.kind is Kind.UPLOAD else [])]
+    return command(settings, str(run.kind), FIXED_LIST, *words, target=run.target)
 
 
 def install(extra: str = "") -> str:

@@ -437,14 +437,15 @@ class LedgerReader:
         return known
 
     def written(
-        self, target: str, leave_out: int, env: str, paths: Sequence[str]
+        self, target: str, leave_out: int, env: str, paths: Sequence[str], *, confirmed: bool = False
     ) -> dict[str, list[EarlierUpload]]:
         """Return what runs to a target put at some paths of an environment, the oldest first.
 
         The MD5 is empty where a file was deleted, or it is not certain what is there. The run numbered `leave_out` does not
-        count.
+        count. `confirmed`: with what confirmations found to differ.
         """
-        return self._stored(target, leave_out, env, paths, _WRITES)
+        kinds = (*_WRITES, Kind.CONFIRM) if confirmed else _WRITES
+        return self._stored(target, leave_out, env, paths, kinds)
 
     def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
         """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
@@ -481,6 +482,7 @@ class LedgerReader:
                 rows.c.reason,
                 rows.c.attempts,
                 sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
+                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
             )
             .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
             .join(runs, runs.c.number == rows.c.run)
@@ -495,9 +497,9 @@ class LedgerReader:
             .order_by(rows.c.ended_at)
         )
         found: dict[str, list[EarlierUpload]] = {}
-        for path, outcome, run_id, md5, *more, why, attempts, of_run in self._read(query):
-            if outcome == Outcome.FAILED and not may_have_stored(
-                Reason(why) if why else None, attempts, json.loads(of_run)
+        for path, outcome, run_id, md5, *more, why, attempts, of_run, sent in self._read(query):
+            if outcome == Outcome.FAILED and not (
+                sent and may_have_stored(Reason(why) if why else None, attempts, json.loads(of_run))
             ):
                 continue
             certain = md5 if outcome in _CERTAIN else ""

@@ -22,7 +22,7 @@ from tcb_ops.runs.locks import hold
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord, may_have_stored
-from tcb_ops.runs.stored_calls import undos_of, written_since
+from tcb_ops.runs.stored_calls import deletes_of, undos_of, written_since
 
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
@@ -146,11 +146,13 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, sele
         selection,
         {},
     )
-    of = frozenset(spec.options["of"])
+    # What an unfinished delete of the same files has deleted is left to it, when it is resumed.
+    unfinished = {one.id for one in ledger.runs(subject.target) if one.finished_at is None}
+    own = frozenset(spec.options["of"]) | (deletes_of(ledger, subject) & unfinished)
 
     def rows() -> Iterator[Row]:
         for row, written in known_files(ledger, spec.rows(), subject.target):
-            if not written_since(written, of, subject.number):
+            if not written_since(written, own, subject.number, doubtful=True):
                 yield row
 
     left_out = sum(1 for _row in spec.rows()) - sum(1 for _row in rows())
@@ -270,8 +272,14 @@ def foreign_text(ledger: Ledger, spec: RunSpec, target: str) -> Text | None:
 def foreign_rows(ledger: Ledger, spec: RunSpec, target: str) -> tuple[int, list[Row]]:
     """Count the rows whose files no run of the ledger wrote; return the first of them."""
     count, first = 0, list[Row]()
+    # What an unfinished delete of the same list has deleted is no reason not to resume it.
+    own = {
+        run.id
+        for run in ledger.runs(target)
+        if (run.kind, run.list_sha256, run.finished_at) == (Kind.DELETE, spec.list_sha256, None)
+    }
     for row, written in known_files(ledger, spec.rows(), target):
-        if not row.invalid and not _is_ours(written):
+        if not row.invalid and not _is_ours(written, own):
             count += 1
             first += [row] if len(first) < _LISTED else []
     return count, first
@@ -288,8 +296,12 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     return sum(_is_ours(written) for _row, written in known_files(ledger, batch.rows(), target, own))
 
 
-def _is_ours(written: Sequence[EarlierUpload]) -> bool:
-    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's."""
+def _is_ours(written: Sequence[EarlierUpload], own: Collection[str] = ()) -> bool:
+    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's.
+
+    What failed left a file of ours there, if one was there. What the runs in `own` did does not count.
+    """
+    written = [one for one in written if one.outcome is not Outcome.FAILED and one.run not in own]
     if not written or not written[-1].md5:
         return False
     last, uploaded = written[-1], {one.md5 for one in written if one.outcome is Outcome.UPLOADED}
@@ -297,14 +309,20 @@ def _is_ours(written: Sequence[EarlierUpload]) -> bool:
 
 
 def known_files(
-    ledger: Ledger, rows: Iterable[Row], target: str, leave_out: int = -1
+    ledger: Ledger, rows: Iterable[Row], target: str, leave_out: int = -1, *, confirmed: bool = False
 ) -> Iterator[tuple[Row, list[EarlierUpload]]]:
-    """Give each row with what runs to a target put at its path, the oldest first; not the run numbered `leave_out`."""
+    """Give each row with what runs to a target put at its path, the oldest first; not the run numbered `leave_out`.
+
+    `confirmed`: with what confirmations found to differ.
+    """
     for some in _in_chunks(rows):
         by_env: defaultdict[str, list[str]] = defaultdict(list)
         for row in some:
             by_env[row.env].append(row.path)
-        found = {env: ledger.written(target, leave_out, env, paths) for env, paths in by_env.items()}
+        found = {
+            env: ledger.written(target, leave_out, env, paths, confirmed=confirmed)
+            for env, paths in by_env.items()
+        }
         for row in some:
             yield row, found[row.env].get(row.path, [])
 
