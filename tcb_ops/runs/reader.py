@@ -409,7 +409,7 @@ class LedgerReader:
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
         kinds = (*_WRITES, Kind.CONFIRM)
-        found = self._stored(run.target, run.number, environment.env, paths, kinds)
+        found = self._stored(run.target, run.number, environment.env, paths, kinds, strict=True)
         known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
         interrupted = self._read(
             sa.select(runs.c.number).where(
@@ -464,8 +464,16 @@ class LedgerReader:
         return [(path, file) for path, file in self._read(query)]
 
     def _stored(
-        self, target: str, leave_out: int, env: str, paths: Sequence[str], kinds: Sequence[Kind]
+        self,
+        target: str,
+        leave_out: int,
+        env: str,
+        paths: Sequence[str],
+        kinds: Sequence[Kind],
+        *,
+        strict: bool = False,
     ) -> dict[str, list[EarlierUpload]]:
+        """Return what runs put at paths, the oldest first; `strict`: every failed row puts in doubt what is there."""
         query = (
             sa.select(
                 rows.c.path,
@@ -498,9 +506,7 @@ class LedgerReader:
         )
         found: dict[str, list[EarlierUpload]] = {}
         for path, outcome, run_id, md5, *more, why, attempts, of_run, sent in self._read(query):
-            if outcome == Outcome.FAILED and not (
-                sent and may_have_stored(Reason(why) if why else None, attempts, json.loads(of_run))
-            ):
+            if outcome == Outcome.FAILED and not (strict or (sent and _in_doubt(why, attempts, of_run))):
                 continue
             certain = md5 if outcome in _CERTAIN else ""
             end = Outcome(outcome)
@@ -920,6 +926,14 @@ class LedgerReader:
                 why=why,
             )
         )
+
+
+def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
+    """Return whether a failed row may have stored its file, also if the record of its run is damaged."""
+    try:
+        return may_have_stored(Reason(reason) if reason else None, attempts, json.loads(settings))
+    except (AttributeError, TypeError, ValueError):
+        return True
 
 
 # --- longer queries ---

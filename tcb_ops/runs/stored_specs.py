@@ -147,7 +147,7 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, sele
         {},
     )
     # What an unfinished delete of the same files has deleted is left to it, when it is resumed.
-    unfinished = {one.id for one in ledger.runs(subject.target) if one.finished_at is None}
+    unfinished = {one.id for one in ledger.runs(subject.target, damaged=[]) if one.finished_at is None}
     own = frozenset(spec.options["of"]) | (deletes_of(ledger, subject) & unfinished)
 
     def rows() -> Iterator[Row]:
@@ -275,7 +275,7 @@ def foreign_rows(ledger: Ledger, spec: RunSpec, target: str) -> tuple[int, list[
     # What an unfinished delete of the same list has deleted is no reason not to resume it.
     own = {
         run.id
-        for run in ledger.runs(target)
+        for run in ledger.runs(target, damaged=[])
         if (run.kind, run.list_sha256, run.finished_at) == (Kind.DELETE, spec.list_sha256, None)
     }
     for row, written in known_files(ledger, spec.rows(), target):
@@ -290,7 +290,8 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
 
     The newest upload of the list does not count if it is unfinished: it may be resumed.
     """
-    same = (run for run in ledger.runs(target) if run.kind is Kind.UPLOAD and run.list_sha256 == batch.sha256)
+    runs = ledger.runs(target, damaged=[])
+    same = (run for run in runs if run.kind is Kind.UPLOAD and run.list_sha256 == batch.sha256)
     newest = next(same, None)
     own = newest.number if newest is not None and newest.finished_at is None else -1
     return sum(_is_ours(written) for _row, written in known_files(ledger, batch.rows(), target, own))
