@@ -76,6 +76,7 @@ def lab_server(home: Path) -> Iterator[str]:
             "lab",
             "work",
             "--no-browser",
+            "--lang=en",
             "--",
             "--allow-root",
             "--ServerApp.ip=127.0.0.1",

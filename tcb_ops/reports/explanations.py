@@ -237,6 +237,13 @@ def row_count(count: int) -> Text:
     return ngettext("{n:,} row", "{n:,} rows", count)
 
 
+def unit_count(kind: Kind, count: int) -> Text:
+    """Return `1,204 rows`; of an audit, whose rows are environments, `28 environments`."""
+    if kind is Kind.AUDIT:
+        return ngettext("{n:,} environment", "{n:,} environments", count)
+    return row_count(count)
+
+
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
     """Return the counts on one line, without zeros: `412 uploaded · 12 refused`."""
     parts = [
@@ -278,7 +285,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
         return _(
             "Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.",
             total=total - pending,
-            rows=ngettext("{n:,} row", "{n:,} rows", total),
+            rows=unit_count(kind, total),
             good=good,
             pending=pending,
         )

@@ -92,6 +92,20 @@ def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(
     assert_usable(lab, panel, read)
 
 
+def test_what_is_shown_without_its_ledger_is_not_contradicted(lab: Any, panel: Any, read: Any, lang: str):
+    gone = {
+        "en": "The ledger ledger.db was moved or deleted while this panel was open",
+        "zh": "面板打开期间，台账 ledger.db 被移走或删除",
+    }[lang]
+    panel = lab.uploads(lang=lang)
+    remove_ledger(lab)
+    for button in (panel.monitor.retry.button, panel.runs.button):
+        button.click()
+        panel.settle()
+        assert read(panel.worker.line).startswith(gone)
+    assert panel.monitor.state is RunState.FINISHED
+
+
 def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, read: Any):
     other = lab.shop.folder / "other"
     other.mkdir()
@@ -119,6 +133,10 @@ def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
         (lab.shop.folder / "ledger.db").write_bytes(content)
     panel.settle()
     assert "ledger.db" in read(panel.worker.line)
+    if content is None:
+        assert "was moved or deleted while this panel was open" in read(panel.worker.line)
+        assert "Resume completes the rest" in read(panel.worker.line)
+        assert "To resume run" not in read(panel.worker.line)  # a command would not find the ledger either
     assert "running" not in read(panel.monitor.head)
     assert panel.monitor.stop.layout.display == "none"
     assert find_handle(panel.run.id) is None  # and its lock is free
