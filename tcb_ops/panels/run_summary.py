@@ -308,7 +308,7 @@ def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> 
     )
     rows = [
         (
-            f'<span class="op-name">{esc(line.merchant)}</span>',
+            f'<span class="op-name" title="{esc(line.merchant)}">{esc(line.merchant)}</span>',
             merchant_state(line, running=running).of(lang),
             line.rows,
             _bar(line),
