@@ -164,7 +164,7 @@ function render({ model, el }) {
   codeChoice.addEventListener("change", () => first());
   merchantChoice.addEventListener("change", () => first());
   let typing = 0;
-  pathSearch.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(first, 250); });
+  pathSearch.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => first(), 250); });
 
   function option(value, label) {
     const made = make("option", { value });
@@ -200,9 +200,9 @@ function render({ model, el }) {
     }
   }
 
-  function first() {
+  function first(auto = false) {
     pages = [-1];
-    ask();
+    ask(auto);
   }
 
   function request(after) {
@@ -210,7 +210,7 @@ function render({ model, el }) {
     return { ask: "rows", code: code === "all" ? null : code === "bad" ? "" : code.slice(1), appid: merchantChoice.value, path: pathSearch.value.trim(), after };
   }
 
-  function ask() {
+  function ask(auto = false) {
     const wanted = request(pages.at(-1));
     asked += 1;
     const mine = asked;
@@ -220,7 +220,7 @@ function render({ model, el }) {
     }
     answered = false;
     status.textContent = words.loading;
-    model.send({ ...wanted, id: mine });
+    model.send({ ...wanted, id: mine, auto });
     setTimeout(() => { if (mine === asked && !answered) status.textContent = words.lost; }, 20000);
   }
 
@@ -234,7 +234,7 @@ function render({ model, el }) {
     ahead = [JSON.stringify(wanted), null];
     asked += 1;
     aheadId = asked;
-    model.send({ ...wanted, id: aheadId });
+    model.send({ ...wanted, id: aheadId, auto: true });
   }
 
   function detailsOf(row) {
@@ -355,7 +355,7 @@ function render({ model, el }) {
       if (message.id === aheadId) ahead[1] = message.rows;
       else show(message.rows);
     } else if (message.failed) {
-      if (message.id === asked && message.id !== aheadId) { answered = true; status.textContent = ""; }
+      if (message.id === asked && message.id !== aheadId) { answered = true; status.textContent = words.unread; }
     } else if (message.lines) {
       const other = message.run !== run;
       if (message.full) {
@@ -374,7 +374,7 @@ function render({ model, el }) {
       if (!rowSection.contains(document.activeElement) || document.activeElement === rowTitle) drawChoices();
       if (other || message.full) {
         if (other) { pathSearch.value = ""; merchantChoice.value = ""; codeChoice.value = codes.length ? "bad" : "all"; }
-        first();
+        first(true);
       }
     }
   }

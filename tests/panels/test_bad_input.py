@@ -52,12 +52,12 @@ def test_a_panel_that_is_closed_leaves_no_widget_and_is_freed(lab: Any, panel: A
     assert freed() is None
 
 
-def page_of(panel: Any) -> dict[str, Any]:
+def page_of(panel: Any, **more: Any) -> dict[str, Any]:
     """What the browser gets when it asks for the first page."""
     grid, sent = panel.monitor.grid, []
     grid.send = lambda message, buffers=None: sent.append(message)
     grid._ahead = (None, [], 0, False)
-    grid._answer(grid, {"ask": "rows", "id": 7, "code": None}, [])
+    grid._answer(grid, {"ask": "rows", "id": 7, "code": None} | more, [])
     (answer,) = sent
     return dict(answer)
 
@@ -70,7 +70,9 @@ def remove_ledger(lab: Any) -> None:
 
 def assert_usable(lab: Any, panel: Any, read: Any, ledger: str = "ledger.db") -> None:
     """Every button reports what is wrong, none sends anything, and a new run can still be started."""
-    sent, shown = lab.sent, panel.run.id
+    sent, shown, ended = lab.sent, panel.run.id, panel.worker.line.value
+    assert page_of(panel, auto=True) == {"failed": True, "id": 7}
+    assert panel.worker.line.value == ended  # the browser asked by itself
     assert page_of(panel) == {"failed": True, "id": 7}
     assert ledger in read(panel.worker.line)
     panel.monitor.retry.button.click()
