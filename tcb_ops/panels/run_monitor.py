@@ -46,6 +46,8 @@ READ_AGAIN = 2.0
 """Seconds until a ledger that could not be read is read again."""
 LISTED = 50
 """Runs that can be chosen from, the newest first."""
+STARTING = _("Starting …")
+"""Shown until the run is planned: a ledger that another process has locked is waited for."""
 PENDING = frozenset({Outcome.PENDING})
 RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNKNOWN})
 
@@ -337,6 +339,7 @@ class RunMonitor(widgets.VBox):
         self._check_ledger()
         self.check_idle()
         self.resume.confirmation.check()
+        self._worker.say(STARTING)
         context = self._context
         if self.run is not None:
             self.follow(api.start_resume(self.run.id, settings=context.settings, limits=context.limits()))
@@ -345,6 +348,7 @@ class RunMonitor(widgets.VBox):
         self._check_ledger()
         self.check_idle()
         self.retry.confirmation.check()
+        self._worker.say(STARTING)
         context = self._context
         if self.run is not None:
             self.follow(

@@ -152,7 +152,7 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
         rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
         pace = _("{rate} environments/s", rate=rate) if kind is Kind.AUDIT else _("{rate} rows/s", rate=rate)
         parts.append(pace.of(lang))
-        if now.seconds_left is not None:
+        if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
             left = format_duration(now.seconds_left)
             parts.append(_("{left} left", left=left).of(lang))
     label = _("Rows that have ended").of(lang)

@@ -160,12 +160,15 @@ def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, r
     assert_usable(lab, panel, read, panel.run.id)
 
 
-def test_a_locked_ledger_is_still_read_and_what_has_to_be_written_waits_for_the_lock(lab: Any, panel: Any):
+def test_a_locked_ledger_is_still_read_and_what_has_to_be_written_waits_for_the_lock(
+    lab: Any, panel: Any, read: Any, until: Any
+):
     with closing(sqlite3.connect(lab.shop.folder / "ledger.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         panel.monitor.retry.button.click()
         assert len(page_of(panel)["rows"]["rows"]) == 30
         assert panel.worker.busy
+        until(lambda: read(panel.worker.line) == "Starting …")
     panel.settle()
     assert panel.run.record.parent
     assert panel.monitor.state is RunState.FINISHED

@@ -130,5 +130,7 @@ def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read: Any):
     assert "行/秒 · 剩余 12s" in read(render_progress(look, Kind.UPLOAD, Lang.ZH, running=True))
     slow = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.31, 12000.0)
     assert "· 0.3 rows/s ·" in read(render_progress(slow, Kind.UPLOAD, Lang.EN, running=True))
+    soon = Progress("r", 240, {Outcome.UPLOADED: 111}, 439.0, 0.3)
+    assert "left" not in read(render_progress(soon, Kind.UPLOAD, Lang.EN, running=True))
     audit = render_progress(look, Kind.AUDIT, Lang.EN, running=True)
     assert "1,203 of 5,000 environments · 24% · 310 environments/s" in read(audit)
