@@ -271,6 +271,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     finished    rows                  sentence
     ==========  ====================  ===========================================
     no          any                   unfinished: how many have ended, how many are pending
+    no          of an audit           unfinished: how many environments were checked, how many are pending
     yes         none                  no rows
     yes         all succeeded         all N rows succeeded; how many of them unchanged
     yes         some did not          G of N succeeded, how many of them unchanged; B did not: by outcome
@@ -281,11 +282,19 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     good = sum(rows for outcome, rows in counts.items() if outcome in SUCCESSES)
     pending = counts.get(Outcome.PENDING, 0)
     bad = {outcome: rows for outcome, rows in counts.items() if outcome not in SUCCESSES | {Outcome.PENDING}}
+    if not finished and kind is Kind.AUDIT:
+        return _(
+            "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
+            total=total - pending,
+            environments=unit_count(kind, total),
+            good=good,
+            pending=pending,
+        )
     if not finished:
         return _(
             "Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.",
             total=total - pending,
-            rows=unit_count(kind, total),
+            rows=row_count(total),
             good=good,
             pending=pending,
         )
