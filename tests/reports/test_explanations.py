@@ -257,6 +257,14 @@ def test_the_verdict_of_an_audit_is_a_sentence(counts: Mapping[Outcome, int], sa
     assert verdict(Kind.AUDIT, counts, finished=True).en == said
 
 
+def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
+    found = verdict(
+        Kind.AUDIT, {Outcome.HEALTHY: 8, Outcome.UNHEALTHY: 2, Outcome.PENDING: 2}, finished=False
+    )
+    assert found.en == "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending."
+    assert "行" not in found.zh
+
+
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
