@@ -321,7 +321,8 @@ def start_audit(
         "confirm_after", confirm_after, seconds and 0 <= confirm_after <= A_DAY, _("seconds, a day at most")
     )
     listed, settings, only = _merchants(merchants), _settings(settings, target), _share(share)
-    kept = [line.to_json() for line in _known_failures(known, settings)]
+    kept = [line.to_json() for line in known_failures(known, settings)]
+    known_file = {} if known is None else {"known_file": str(Path(known).absolute())}
     return _start(
         lambda _: audit_spec(listed, selection, only),
         _absolute(report, "report"),
@@ -331,7 +332,7 @@ def start_audit(
         new_run=new_run,
         resume=resume,
         may_resume=may_resume,
-        options={"write_probe": write_probe, "confirm_after": confirm_after, "known": kept},
+        options={"write_probe": write_probe, "confirm_after": confirm_after, "known": kept} | known_file,
         cluster=cluster,
         progress=progress,
         tokens=tokens,
@@ -510,6 +511,8 @@ def download_links(
 
     They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
     """
+    from tcb_ops.runs.download_links import COLUMNS
+    from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.loop import hand_over
     from tcb_ops.runs.stored_specs import confirm_spec, file_ids
     from tcb_ops.simulator import opened_target
@@ -517,6 +520,7 @@ def download_links(
     check_path("out", out)
     check_count("max_age", max_age, least=1)
     only = None if merchants is None else _merchants(merchants)
+    check_destination(Path(out), COLUMNS)
     settings = _settings(settings, target, run)
     subject = upload_of(run, settings)
     ledger = _ledger_with_runs(settings)
@@ -571,13 +575,29 @@ def undo_scope(
     return scope_of_undo(ledger, undo_spec(ledger, subject, only, ""))
 
 
+def delete_scope(
+    run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings | None = None
+) -> tuple[int, int, int]:
+    """Count the files of an upload that a delete would remove, and their merchants and environments. Nothing is sent.
+
+    Raises UsageError if there are none.
+    """
+    from tcb_ops.runs.stored_specs import delete_spec
+
+    settings = _settings(settings, None, run)
+    ledger = _ledger_with_runs(settings)
+    spec = delete_spec(ledger, upload_of(run, settings), merchants, "")
+    appids = {one.appid for one in spec.environments}
+    return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
+
+
 def overwritten(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> int:
     """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
     from tcb_ops.runs.stored_specs import overwritten_rows
 
     settings = _settings(settings, target)
     ledger = _ledger(settings)
-    return 0 if ledger is None else overwritten_rows(ledger, batch.rows(), settings.run_target)
+    return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
 
 
 def foreign(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> Text | None:
@@ -623,7 +643,7 @@ def plan_sync(
     backups = (
         () if ledger is None else (str(run.settings.get("backup", "")) for run in ledger.runs(damaged=[]))
     )
-    own |= {os.path.realpath(Path(one).parent) for one in backups if one}
+    own |= {os.path.realpath(one) for one in backups if one}
     return plan_lists(
         scan(source, include=include, exclude=exclude, own=own),
         select_targets(known, to),
@@ -1288,8 +1308,8 @@ def _with_cluster(cluster: Cluster | None, settings: Settings) -> Iterator[tuple
         yield stack, stack.enter_context(opened_cluster(cluster, settings))
 
 
-def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> list[int]:
-    """Return the lines of an audit whose failures are neither known nor in the previous audit."""
+def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
+    """Return the lines of an audit whose failures are neither known nor in the previous audit, and when the last ended."""
     from tcb_ops.reports.audit import new_failures
     from tcb_ops.reports.comparisons import compare
     from tcb_ops.reports.summary import RunSummary
@@ -1298,10 +1318,16 @@ def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> list[in
     changes = compare(ledger, before, run, settings) if before is not None else None
     wanted = new_failures(RunSummary(ledger, run), changes, settings)
     failed = ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN}))
-    return [record.row.line for record in failed if (record.row.appid, record.row.env) in wanted]
+    lines, ended = [], 0.0
+    for record in failed:
+        if (record.row.appid, record.row.env) in wanted:
+            lines.append(record.row.line)
+            ended = max(ended, record.end.ended_at or 0.0)
+    return lines, ended
 
 
-def _known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
+def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
+    """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
     from tcb_ops.lists.known import read_known
 
     if file is not None:

@@ -29,6 +29,9 @@ class DetailCode(StrEnum):
     PLATFORM = "platform"
     TOKEN_SOURCE = "token_source"  # noqa: S105  a code, not a secret
     CANARY = "canary"
+    AUDIT_INTERRUPTED = "audit_interrupted"
+    AUDIT_OUTAGE = "audit_outage"
+    AUDIT_TOKEN_SOURCE = "audit_token_source"  # noqa: S105  a code, not a secret
     # how a row ended
     UNCHANGED_SINCE = "unchanged_since"
     ETAG_DIFFERS = "etag_differs"
@@ -49,6 +52,7 @@ class DetailCode(StrEnum):
     NO_BACKUP = "no_backup"
     NOT_KNOWN_WHOSE = "not_known_whose"
     WRITTEN_SINCE = "written_since"
+    LISTING_REPEATS = "listing_repeats"
     # why there is no token
     TOKEN_TOO_LONG = "token_too_long"  # noqa: S105
     NO_ACCESS_TOKEN = "no_access_token"  # noqa: S105
@@ -307,6 +311,17 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.CANARY: _(
         "Rows of the first environments that did not succeed: {rows:,}. The run stops here."
     ),
+    DetailCode.AUDIT_INTERRUPTED: _(
+        "interrupted; what has not been checked yet is checked when the audit is resumed."
+    ),
+    DetailCode.AUDIT_OUTAGE: _(
+        "{last} The audit was stopped, because no host could be reached for {seconds:g} s; the environments that it had "
+        "not checked are unknown."
+    ),
+    DetailCode.AUDIT_TOKEN_SOURCE: _(
+        "{last} The audit was stopped, because the token source has not responded for any merchant for {seconds:g} s; "
+        "the environments that it had not checked are unknown."
+    ),
     DetailCode.UNCHANGED_SINCE: _("Unchanged since run {run}, not re-checked."),
     DetailCode.ETAG_DIFFERS: _("The store has {etag}; {md5} was sent."),
     DetailCode.FILE_CHANGED: _(
@@ -339,6 +354,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.DOWNLOAD_STATUS: _("The store returned HTTP {status} for the download link."),
     DetailCode.FILE_LEFT_OUT: _("The platform's response does not mention this file; trying again may help."),
     DetailCode.WRITTEN_SINCE: _("Run {run} has uploaded to this path, or deleted its file, since."),
+    DetailCode.LISTING_REPEATS: _("the listing of the environment repeats itself"),
     DetailCode.NO_BACKUP: _("Run {run} had uploaded the earlier version, and there is no backup of it."),
     DetailCode.TOKEN_TOO_LONG: _("an access_token longer than {longest_token} characters"),
     DetailCode.NO_ACCESS_TOKEN: _("content without an access_token"),

@@ -164,6 +164,10 @@ class Reason(StrEnum):
     """`--if-exists fail`: a file is already there."""
     BACKUP_FAILED = "backup_failed"
     """The stored file could not be saved, so it was not overwritten."""
+    BACKUP_DAMAGED = "backup_damaged"
+    """What an undo needs from the backup is missing or damaged; nothing was changed."""
+    NO_CHECKSUM = "no_checksum"
+    """No run of this ledger uploaded the file, so there is nothing to compare it with."""
 
 
 class Owner(StrEnum):

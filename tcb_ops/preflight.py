@@ -17,10 +17,10 @@ from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext, verbatim
 from tcb_ops.lists.paths import Batch
 from tcb_ops.merchants.quota import Allowances, QuotaAccount, fits, seconds_left_of_the_day
-from tcb_ops.model import Kind, Merchant, Outcome, Owner
+from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome, Owner
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.records import RunRecord, Tally
+from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import Quota
 
@@ -62,18 +62,21 @@ def ran_out(links: int, out: Path | str) -> Text | None:
 
 
 def done_before(
-    batch: Batch, settings: Settings, selection: str, runs: Iterable[RunRecord], *, new_run: bool = False
+    batch: Batch, settings: Settings, selection: str, runs: Iterable[Run], *, new_run: bool = False
 ) -> Text | None:
     """Return a warning if the newest run of this list, part and target is finished: its files would be sent again.
 
-    None if an unfinished run would be resumed. `runs`: newest first.
+    None if an unfinished run would be resumed, or the newest has stored nothing. `runs`: newest first.
     """
     part = selection if batch.share is None else batch.share.added_to(selection)
     wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, part, "")
-    same = [
-        run for run in runs if (run.kind, run.target, run.list_sha256, run.selection, run.parent) == wanted
+    found = [
+        run
+        for run, one in ((run, run.record) for run in runs)
+        if (one.kind, one.target, one.list_sha256, one.selection, one.parent) == wanted
     ]
-    if not same or same[0].finished_at is None:
+    same = [run.record for run in found]
+    if not same or same[0].finished_at is None or SUCCESSES.isdisjoint(found[0].counts):
         return None
     root, now = str((batch.root or batch.source.parent).resolve()), time.time()
     if not new_run and any(run.root == root and run.may_be_resumed(now) for run in same):

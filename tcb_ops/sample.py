@@ -158,7 +158,7 @@ def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:
 
     The copy lasts as long as this process.
     """
-    options: dict[str, object] = {"lang": lang}
+    options: dict[str, object] = {"lang": lang or None}
     if ledger:
         return load_settings(options=options | {"ledger": ledger})
     folder = tempfile.TemporaryDirectory(prefix="tcb-ops-analysis-")

@@ -142,7 +142,7 @@ def _runs(text: str, haystack: str, run: int) -> Iterator[int]:
                     yield start
 
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 OVERLAP = 512
 """Bytes searched again with the next chunk: more than any pattern needs of a secret's beginning."""
 

@@ -143,7 +143,8 @@ class NotifySettings(_Checked):
     to: tuple[str, ...] = ()
 
 
-def _system_lang() -> Lang:
+def system_lang() -> Lang:
+    """Return the language of this process's locale."""
     spoken = os.environ.get("LC_ALL") or os.environ.get("LC_MESSAGES") or os.environ.get("LANG") or ""
     return Lang.ZH if spoken.lower().startswith("zh") else Lang.EN
 
@@ -175,7 +176,7 @@ class Settings(_Checked):
     """A file, or a database URL, which may contain a password and is never shown."""
     reports: Path = Path("reports")
     """The folder of the report folders."""
-    lang: Lang = field(default_factory=_system_lang)
+    lang: Lang = field(default_factory=system_lang)
     timezone: str = "Asia/Shanghai"
     confirm_over: int = 5
     """Uploads to more live environments than this require confirmation."""

@@ -1,4 +1,4 @@
-"""JupyterLab as started by `tcb-ops lab`, and its notebooks in a browser, for browser tests and screenshots."""
+"""JupyterLab as started by `tcb-ops lab`, Voila, and their notebooks in a browser, for browser tests and screenshots."""
 
 from __future__ import annotations
 
@@ -68,14 +68,13 @@ def launch(playwright: Playwright, chromium: str) -> Browser:
 @contextmanager
 def lab_server(home: Path) -> Iterator[str]:
     """Run `tcb-ops lab work` in a folder, isolated from this machine's Jupyter; yield its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     words = (
         *(
             "lab",
             "work",
             "--no-browser",
+            "--lang=en",
             "--",
             "--allow-root",
             "--ServerApp.ip=127.0.0.1",
@@ -85,6 +84,31 @@ def lab_server(home: Path) -> Iterator[str]:
         "--LanguageServerManager.autodetect=False",
         "--JupyterNotebookApp.expose_app_in_browser=True",
     )
+    base = f"http://127.0.0.1:{port}"
+    with _served(("tcb_ops", *words), home, home, f"{base}/api?token=e2e"):
+        yield base
+
+
+@contextmanager
+def voila_server(notebook: Path, home: Path) -> Iterator[str]:
+    """Show a notebook with Voila as the documentation says, isolated from this machine's Jupyter; yield its address."""
+    port = _free_port()
+    words = ("voila", notebook.name, "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1")
+    base = f"http://127.0.0.1:{port}"
+    allowed = "--VoilaConfiguration.file_allowlist=['reports/.*']"
+    with _served((*words, allowed), notebook.parent, home, f"{base}/voila/static/voila.js"):
+        yield base
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _served(words: tuple[str, ...], folder: Path, home: Path, ready: str) -> Iterator[None]:
+    """Run a module of Python that serves, with its files in `home`, until its address `ready` answers."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")} | {
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
@@ -92,15 +116,14 @@ def lab_server(home: Path) -> Iterator[str]:
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
     }
-    log = home / "lab.log"
+    log = home / "server.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tcb_ops", *words], cwd=home, env=env, stdout=output, stderr=output
+            [sys.executable, "-m", *words], cwd=folder, env=env, stdout=output, stderr=output
         )
         try:
-            base = f"http://127.0.0.1:{port}"
-            _wait_for(f"{base}/api?token=e2e", server, log)
-            yield base
+            _wait_for(ready, server, log)
+            yield
         finally:
             server.terminate()
             server.wait(60)
@@ -207,5 +230,5 @@ def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
     raise AssertionError(
-        f"JupyterLab did not start:\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
+        f"The server did not start:\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
     )

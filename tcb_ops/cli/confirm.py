@@ -61,10 +61,11 @@ def read_list(
     root: str | None,
     limit: int | None = None,
     share: Share | None = None,
+    others: Sequence[str] = (),
 ) -> Batch:
     """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
 
-    `kind`: the command's name, for suggestions.
+    `kind`: the command's name, for suggestions, and `others`: its options that are not about the list.
     """
     if listing.fix_me is not None:
         check_fixme(Path(listing.fix_me))
@@ -89,7 +90,7 @@ def read_list(
         if error.columns:
             fitting = tuple(f"{ours}={header}" for ours, header in error.columns.items())
             listing = replace(listing, column=fitting)
-        options = listing.words(common) + (["--share", str(share)] if share is not None else [])
+        options = [*others, *listing.words(common), *(["--share", str(share)] if share is not None else [])]
         _suggest(console, error, settings, [kind], options, root)
         raise click.exceptions.Exit(error.exit_code) from None
     console.info(batch.decided)
@@ -108,7 +109,7 @@ def read_list(
                     rows,
                     fix_me=fix_me,
                 ),
-                command(settings, kind, str(fix_me.absolute()), *root_option, *as_csv.words(common)),
+                command(settings, kind, str(fix_me.absolute()), *root_option, *others, *as_csv.words(common)),
             )
     if batch.left_out:
         console.info(

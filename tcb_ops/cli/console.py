@@ -143,7 +143,7 @@ class Console:
         return self.err.status(f"{text.of(self.lang)}…") if self.is_watched else nullcontext()
 
     def follow(self, progress: Iterator[Progress], total: int) -> None:
-        """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds.
+        """Show a run's progress until it ends: a bar on a terminal, otherwise a line every few seconds if it has changed.
 
         With --quiet, only warn once that the target is away. The session's messages are printed once, in any case.
         """
@@ -185,11 +185,13 @@ class Console:
                 bar.update(task, completed=now.done, description=text)
 
     def _lines(self, progress: Iterator[Progress]) -> None:
-        last, noted = time.monotonic(), False
+        last, printed, away = time.monotonic(), (0, ""), False
         for now in progress:
-            # A new note is printed immediately: it names what slows the run down.
-            if time.monotonic() - last >= LINE_EVERY or (now.note is not None and not noted):
-                last, noted = time.monotonic(), now.note is not None
+            state = (now.done, now.note.of(self.lang) if now.note is not None else "")
+            # A new note is printed immediately: it names what slows the run down. So is the end of an outage.
+            at_once = (state[1] and not printed[1]) or (away and not now.away)
+            if at_once or (state != printed and time.monotonic() - last >= LINE_EVERY):
+                last, printed, away = time.monotonic(), state, now.away
                 self.err.print(progress_line(now, self.lang))
 
 

@@ -14,7 +14,7 @@ import click
 
 from tcb_ops.cli.options import CommonOptions, Duration, WholeNumber, common_options
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.formatting import near_names
+from tcb_ops.formatting import format_duration, near_names, shown
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext, pgettext, verbatim
 from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Owner, Reason
 
@@ -66,7 +66,21 @@ def runs(
     """
     settings, console = common.start(reads_ledger=True)
     if action is not None:
+        for option, given in (
+            ("--where", common.where),
+            ("--target", common.target or common.api_base),
+            ("--note", common.note),
+            ("--operator", operator),
+            ("--host", host),
+        ):
+            if given:
+                refused = _(
+                    "`runs prune` is about the whole ledger: {option} cannot narrow it.", option=option
+                )
+                raise UsageError(refused, options=[option])
         return _prune(console, settings, older_than, dry_run=dry_run, as_json=common.json)
+    if older_than or dry_run:
+        raise UsageError(_("--older-than and --dry-run are for `tcb-ops runs prune`. Nothing was removed."))
     if stale is not None:
         return _watch_audits(console, settings, common, stale)
     if common.ledger and "://" not in settings.ledger and not Path(settings.ledger).exists():
@@ -129,13 +143,14 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
     """Print whether a complete audit of the target and --where finished recently; return the exit code."""
     from tcb_ops import api
 
-    finished = [
+    audits = [
         run.record
         for run in api.all_runs(settings=settings, damaged=[])
         if run.record.kind is Kind.AUDIT
-        and (run.record.target, run.record.selection) == (settings.run_target, common.selection())
+        and run.record.target == settings.run_target
         and run.record.finished_at is not None
     ]
+    finished = [record for record in audits if record.selection == common.selection()]
     latest = max(finished, key=lambda record: record.number, default=None)
     ended = latest.finished_at if latest is not None else None
     stopped = latest is not None and latest.stopped is not None
@@ -144,7 +159,10 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
         console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
     if latest is None or ended is None:
         of = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
-        console.warn(_("No audit of {target} has finished yet.", target=of))
+        which = _which_merchants(common)
+        none = _("No audit of {target} ({which}) has finished yet.", target=of, which=which)
+        others = _("Audits of other merchants ({n:,}) do not count.", n=len(audits)) if audits else NOTHING
+        console.warn(as_sentences(filter(None, (none, others))))
         return 1
     when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
     if ended > time.time() + CLOCK_TOLERANCE:
@@ -164,16 +182,26 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
             )
         )
     elif fresh:
-        console.info(_("Audit {id} finished at {when}.", id=latest.id, when=when))
+        which = _which_merchants(common)
+        console.info(_("Audit {id} ({which}) finished at {when}.", id=latest.id, which=which, when=when))
     else:
         console.warn(
             _(
-                "No audit has finished within that time: the latest, {id}, finished at {when}.",
+                "No audit ({which}) has finished within {duration}: the latest, {id}, finished at {when}.",
+                which=_which_merchants(common),
+                duration=format_duration(seconds),
                 id=latest.id,
                 when=when,
             )
         )
     return 0 if fresh else 1
+
+
+def _which_merchants(common: CommonOptions) -> Text:
+    """Return which audits are looked at: those that were narrowed by the same --where."""
+    if not common.where:
+        return _("of all merchants")
+    return _("with {options}", options=" ".join(f"--where {shown(item)}" for item in sorted(common.where)))
 
 
 CLOCK_TOLERANCE = 300.0
@@ -347,7 +375,9 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     wanted = _open(run, settings, common)
     if common.json:
         summary = wanted.summary()
-        console.json({key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary})
+        console.json(
+            {key: summary[key] for key in ("run", "errcodes", "store_codes", "reasons") if key in summary}
+        )
         return 0
     found, record = wanted.overview(), wanted.record
     counts = found.counts
@@ -467,10 +497,10 @@ def _joined(asked: str, run: Run) -> Text:
 
 
 @click.command()
-@click.argument("older", metavar="OLDER")
-@click.argument("newer", metavar="NEWER")
+@click.argument("older", metavar="OLDER", required=False)
+@click.argument("newer", metavar="NEWER", required=False)
 @common_options
-def diff(older: str, newer: str, *, common: CommonOptions) -> int:
+def diff(older: str | None, newer: str | None, *, common: CommonOptions) -> int:
     """Compare two runs: newly broken, fixed, still broken.
 
     The older run first. Rows are matched by environment, appid and cloud path. Exit code 1 when rows
@@ -480,6 +510,8 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     from tcb_ops.reports.formats.terminal import render_diff
 
     settings, console = common.start(reads_ledger=True)
+    if older is None or newer is None:
+        raise _needs_two_runs(older, settings, common)
     found = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
     if common.json:
         console.json(found.to_json())
@@ -493,6 +525,28 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
         if left is not None:
             console.suggest(*left)
     return 1 if found.broken else 0
+
+
+def _needs_two_runs(run: str | None, settings: Settings, common: CommonOptions) -> UsageError:
+    """Return the error for a diff of one run or none, with the command that compares it with the run before it."""
+    from tcb_ops import api
+    from tcb_ops.runs.next_commands import command, quoted
+
+    name, newer = "OLDER" if run is None else "NEWER", api.open_run(run or "latest", settings=settings)
+    changes = newer.changes()
+    if changes is None:
+        return UsageError(
+            _(
+                "{name} is missing: diff compares two runs, and there is none before {id} that it can be compared with. "
+                "`runs` lists all.",
+                name=name,
+                id=newer.id,
+            )
+        )
+    words = [word for item in common.where for word in ("--where", item)]
+    line = command(settings, "diff", changes.older.id, newer.id, *words, target=newer.record.target)
+    needs = _("{name} is missing. To compare {id} with the run before it:", name=name, id=newer.id)
+    return UsageError(as_lines((needs, quoted(line))))
 
 
 def _next_command(run_id: str, settings: Settings, common: CommonOptions) -> tuple[Text, list[str]] | None:
@@ -673,7 +727,8 @@ def _head(run: Run, settings: Settings) -> Text:
     why, of = NOTHING, NOTHING
     if record.parent:
         of = _(", a retry of {parent}", parent=record.parent)
-    if record.stopped is not None:
+    reported_below = record.kind is Kind.AUDIT and record.finished_at is not None and not record.parent
+    if record.stopped is not None and not reported_below:
         stopped = stop_text(record.stopped)
         why = _(" ({stopped})", stopped=stopped)
     return _(

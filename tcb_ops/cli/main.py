@@ -31,7 +31,7 @@ from tcb_ops.cli.setup import init, make_list, merchants
 from tcb_ops.cli.simulate import demo, simulate
 from tcb_ops.cli.stored import confirm, delete, sync, undo
 from tcb_ops.cli.tokens import tokens
-from tcb_ops.errors import TcbOpsError
+from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.formatting import lines, wrap
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
 
@@ -41,7 +41,6 @@ _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 
 _EXAMPLES = {
     "tcb-ops check": "list.csv",
-    "tcb-ops diff": "RUN latest",
     "tcb-ops explain": "85088",
     "tcb-ops ledger copy": "tcb-ops.db archive.db",
     "tcb-ops ledger join": "all.db machine-1.db machine-2.db",
@@ -266,6 +265,9 @@ def run(arguments: Sequence[str]) -> int:
         os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
         translate_click(lang)
         result = translated(cli).main(list(arguments), prog_name="tcb-ops", standalone_mode=False)
+    except InputError as error:
+        _print_problems(error, lang)
+        return error.exit_code
     except TcbOpsError as error:
         _print_error(error.text, lang)
         return error.exit_code
@@ -344,6 +346,18 @@ def _defect(error: Exception, lang: Lang, *, verbose: bool) -> int:
         lang,
     )
     return 3
+
+
+def _print_problems(error: InputError, lang: Lang) -> None:
+    """Print all problems of a file that is refused, such as known.csv or the merchants file; at most 50."""
+    from tcb_ops.cli.confirm import show_problems
+    from tcb_ops.cli.console import Console
+
+    if (many := len(error.problems)) < 2:
+        _print_error(error.text, lang)
+        return
+    show_problems(Console(lang), error.source, error.problems)
+    _print_error(_("{source} has {many:,} problems. Nothing was sent.", source=error.source, many=many), lang)
 
 
 def _print_error(text: Text, lang: Lang) -> None:

@@ -27,12 +27,13 @@ from tcb_ops.cli.options import (
     target_line,
 )
 from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
-from tcb_ops.formatting import format_duration
+from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
+    from tcb_ops.lists.paths import Batch
     from tcb_ops.lists.share import Share
     from tcb_ops.notifications.send import Notification
     from tcb_ops.reports.summary import RunSummary
@@ -189,6 +190,8 @@ def _download(
                 duration=format_duration(max_age),
             )
         )
+        if written.links < written.rows:
+            console.info(_("The column errcode says why the others have none."))
     console.info(target_line(settings))
     return 0 if written.links == written.rows else 1
 
@@ -264,6 +267,7 @@ def upload(
     settings, console = common.start()
     with common.open_target(console, settings) as settings:
         if paths is None:
+            _refuse_at_resume(backup, if_exists)
             check_destination(report_folder(settings, out, ANY_RUN))
             handle = resume_run(
                 console,
@@ -283,6 +287,9 @@ def upload(
                 confirm_afterwards(console, run, settings, common, limits, pdf=pdf)
             return report_run(console, run, settings, common, out, pdf=pdf)
         root = listing.root or str(Path(paths).parent)
+        others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
+        others += ["--if-exists", if_exists] if if_exists != "overwrite" else []
+        others += ["--confirm"] if confirms else []
         with read_list(
             console,
             paths,
@@ -293,6 +300,7 @@ def upload(
             root=root,
             limit=which.limit,
             share=share,
+            others=others,
         ) as batch:
             if which.dry_run:
                 if backup is not None:
@@ -302,7 +310,7 @@ def upload(
             selection = listing.selection(common, which.limit)
             if not skip_unchanged and which.resume is None:
                 try:
-                    runs = (run.record for run in api.all_runs(settings=settings))
+                    runs = api.all_runs(settings=settings)
                     again = done_before(batch, settings, selection, runs, new_run=which.new_run)
                 except LedgerDamagedError as error:  # of an earlier run, on which this one does not depend
                     console.info(error.text)
@@ -311,20 +319,8 @@ def upload(
                     console.announce(
                         _("{again} --skip-unchanged skips those that are already stored.", again=again)
                     )
-            if (known := api.overwritten(batch, settings=settings)) and not skip_unchanged:
-                console.announce(
-                    ngettext(
-                        "{n:,} path holds a file that an earlier run of this ledger uploaded; it is replaced.",
-                        "{n:,} paths hold files that earlier runs of this ledger uploaded; they are replaced.",
-                        known,
-                    )
-                    if if_exists == "overwrite"
-                    else ngettext(
-                        "{n:,} path holds a file that an earlier run of this ledger uploaded.",
-                        "{n:,} paths hold files that earlier runs of this ledger uploaded.",
-                        known,
-                    )
-                )
+            if not skip_unchanged:
+                _announce_overwritten(console, batch, settings, if_exists)
             confirm_live(console, Kind.UPLOAD, scope_of_list(batch), facts_line(batch), settings, yes=yes)
             handle = api.start_upload(
                 batch,
@@ -346,6 +342,37 @@ def upload(
         if confirms:
             confirm_afterwards(console, run, settings, common, limits, pdf=pdf)
         return report_run(console, run, settings, common, out, pdf=pdf)
+
+
+def _refuse_at_resume(backup: str | None, if_exists: IfExists) -> None:
+    if backup is not None or if_exists != "overwrite":
+        raise UsageError(
+            _(
+                "--resume without a list resumes an upload as it was started: leave out --backup and --if-exists."
+            ),
+            options=["--backup", "--if-exists"],
+        )
+
+
+def _announce_overwritten(console: Console, batch: Batch, settings: Settings, if_exists: IfExists) -> None:
+    """Print how many paths an earlier run of the ledger wrote."""
+    from tcb_ops import api
+
+    if not (known := api.overwritten(batch, settings=settings)):
+        return
+    console.announce(
+        ngettext(
+            "{n:,} path holds a file that an earlier run of this ledger uploaded; it is replaced.",
+            "{n:,} paths hold files that earlier runs of this ledger uploaded; they are replaced.",
+            known,
+        )
+        if if_exists == "overwrite"
+        else ngettext(
+            "{n:,} path holds a file that an earlier run of this ledger uploaded.",
+            "{n:,} paths hold files that earlier runs of this ledger uploaded.",
+            known,
+        )
+    )
 
 
 @click.command()
@@ -510,8 +537,10 @@ def audit(
     if metrics is not None:
         check_metrics(Path(metrics))
     with common.open_target(console, settings) as settings:
+        merchants = common.read_merchants(settings)
+        warn_of_unmatched(console, known, settings)
         handle = api.start_audit(
-            common.read_merchants(settings),
+            merchants,
             write_probe=write_probe,
             confirm_after=confirm_after,
             known=known,
@@ -530,6 +559,33 @@ def audit(
         if metrics is not None and (failed := write_metrics(run.audit(), Path(metrics))) is not None:
             console.warn(failed)
         return report_run(console, run, settings, common, out, pdf=pdf, fail_on=FailOn(fail_on))
+
+
+def warn_of_unmatched(console: Console, file: str | None, settings: Settings) -> None:
+    """Warn of lines of known.csv that silence nothing, as their merchant is not in the merchants file (any more)."""
+    from tcb_ops import api
+    from tcb_ops.lists.known import unmatched
+    from tcb_ops.lists.merchants import read_merchants
+    from tcb_ops.lists.problems import PROBLEMS_SHOWN
+
+    lines = api.known_failures(file, settings)
+    found = unmatched(lines, read_merchants(settings.merchants)) if lines else []
+    for one in found[:PROBLEMS_SHOWN]:
+        console.warn(
+            _(
+                "{file}:{line}: {who} is not in {merchants}: the line silences nothing.",
+                file=file or settings.audit.known,
+                line=one.line,
+                who=" · ".join(filter(None, (shown(one.appid), shown(one.env)))),
+                merchants=settings.merchants.name,
+            )
+        )
+    if (rest := len(found) - PROBLEMS_SHOWN) > 0:
+        console.warn(
+            ngettext(
+                "and {n:,} more line that silences nothing", "and {n:,} more lines that silence nothing", rest
+            )
+        )
 
 
 def resume_run(
@@ -629,6 +685,9 @@ def confirm_afterwards(
 ) -> None:
     """Confirm a finished upload, and write the report of the confirmation."""
     from tcb_ops import api
+    from tcb_ops.reports.explanations import verdict
+    from tcb_ops.reports.next_actions import next_command
+    from tcb_ops.reports.summary import by_code
 
     if not any(run.counts.get(outcome) for outcome in (Outcome.UPLOADED, Outcome.UNCHANGED)):
         return
@@ -637,8 +696,14 @@ def confirm_afterwards(
     )
     confirmed = follow_run(console, handle, common)
     folder = confirmed.export(report_folder(settings, None, confirmed.id), pdf=pdf)
-    if not common.json:
-        show_causes(console, confirmed, confirmed.overview())
+    found = confirmed.overview()
+    if not common.json and found.causes:
+        show_causes(console, confirmed, found)
+        ended = verdict(Kind.CONFIRM, found.counts, finished=True)
+        console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
+    left = next_command(settings, confirmed.record, by_code(found.causes))
+    if left is not None:
+        console.suggest(*left)
     console.info(_("The confirmation: {folder}", folder=folder))
 
 
@@ -728,7 +793,7 @@ def notify_due(console: Console, run: Run) -> list[Notification] | None:
 def show_notifications(console: Console, found: Iterable[Notification]) -> None:
     """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
     for one in found:
-        what = _("{kind}: {detail}", kind=one.kind, detail=one.detail)
+        what = _("{receiver}: {detail}", receiver=one.receiver, detail=one.detail)
         if one.sent or not one.due:
             console.info(what)
         else:
@@ -754,7 +819,7 @@ def show_run(
 ) -> int:
     """Print how a run ended, which `found` sums up; return the exit code."""
     from tcb_ops.reports.explanations import confirmation_text, verdict
-    from tcb_ops.reports.formats.terminal import render_audit
+    from tcb_ops.reports.formats.terminal import Wrapped, render_audit
     from tcb_ops.reports.workers import worker_lines
 
     finished = run.record.finished_at is not None
@@ -771,7 +836,7 @@ def show_run(
         if result is None:
             show_causes(console, run, found)
         elif result.stopped is not None:
-            console.print(result.stopped)
+            console.print(Wrapped(result.stopped.of(console.lang)))
         else:
             for part in render_audit(result, console.lang):
                 console.print(part)

@@ -34,7 +34,7 @@ from tcb_ops.cli.runs import (
 )
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
-from tcb_ops.model import SIMULATOR, SUCCESSES, Kind
+from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
@@ -97,11 +97,13 @@ def confirm(
                 cluster=which.cluster,
                 may_resume=ask_to_resume(console, settings),
             )
+            if handle.warning is not None:
+                console.warn(handle.warning)
             return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
 
 
 @click.command()
-@click.argument("what", metavar="[RUN|LIST]", required=False)
+@click.argument("what", metavar="RUN|LIST", required=False)
 @click.option("--foreign", is_flag=True, help="Delete also files that no run of this ledger uploaded.")
 @out_option
 @pdf_option
@@ -128,7 +130,7 @@ def delete(
     deleted only with --foreign. On a terminal a live target always asks first.
     """
     from tcb_ops import api
-    from tcb_ops.preflight import scope_of_list, scope_of_stored
+    from tcb_ops.preflight import Scope, scope_of_list
 
     with _opened(common, out) as (console, settings):
         if which.resume is not None:
@@ -141,8 +143,9 @@ def delete(
             named: list[Text] = []
             refused = False
             if isinstance(subject, str):
-                run = api.open_run(api.upload_of(subject, settings).id, settings=settings)
-                scope = scope_of_stored(run, common.matching(settings))
+                scope = Scope(
+                    *api.delete_scope(subject, merchants=common.matching(settings), settings=settings)
+                )
             else:
                 scope = scope_of_list(subject)
                 listed = api.foreign(subject, settings=settings)
@@ -150,7 +153,7 @@ def delete(
                 if listed is not None:
                     named = [listed]
             preview = as_lines((*named, _("To be deleted: {text}", text=scope.text)))
-            if scope.rows and not refused:  # start_delete refuses without a question
+            if not refused:  # start_delete refuses without a question
                 _ask(console, Kind.DELETE, scope, preview, settings, yes=yes)
             handle = api.start_delete(
                 subject,
@@ -262,6 +265,31 @@ def sync(
 
     with _opened(common, out) as (console, settings):
         plan = _planned(console, folder, scanning, common, settings)
+        shared: dict[str, Any] = {
+            "report": settings.reports,
+            "selection": common.selection(),
+            "settings": settings,
+            "limits": limits,
+            "note": common.note,
+            "new_run": new_run,
+            "may_resume": ask_to_resume(console, settings),
+        }
+        code = 0
+        # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
+        fresh = shared | {"new_run": True}
+        if confirms and api.overwritten(plan.batch, settings=settings):
+            compared = follow_run(console, api.start_confirm(plan.batch, content=True, **fresh), common)
+            where = compared.export(report_folder(settings, None, compared.id), pdf=False)
+            console.info(_("Compared with the store: {folder}", folder=where))
+            if unseen := compared.counts.get(Outcome.UNKNOWN, 0):
+                code = 1
+                console.warn(
+                    ngettext(
+                        "{n:,} file could not be compared with the store. It is judged by the ledger.",
+                        "{n:,} files could not be compared with the store. They are judged by the ledger.",
+                        unseen,
+                    )
+                )
         if dry_run:
             return _rehearse(console, plan, settings, limits, common, deletes=deletes)
         facts = facts_line(plan.batch)
@@ -275,30 +303,15 @@ def sync(
         if deletes and plan.gone is not None:
             doomed = _("To be deleted: {text}", text=scope_of_list(plan.gone).text)
             _ask(console, Kind.DELETE, scope_of_list(plan.gone), doomed, settings, yes=yes)
-        shared: dict[str, Any] = {
-            "report": settings.reports,
-            "selection": common.selection(),
-            "settings": settings,
-            "limits": limits,
-            "note": common.note,
-            "new_run": new_run,
-            "may_resume": ask_to_resume(console, settings),
-        }
-        # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
-        fresh = shared | {"new_run": True}
-        if confirms and api.overwritten(plan.batch, settings=settings):
-            compared = follow_run(console, api.start_confirm(plan.batch, content=True, **fresh), common)
-            where = compared.export(report_folder(settings, None, compared.id), pdf=False)
-            console.info(_("Compared with the store: {folder}", folder=where))
         report = out or settings.reports
         handle = api.start_upload(plan.batch, skip_unchanged=True, **shared | {"report": report})
         run = follow_run(console, handle, common)
-        deleted, code = None, 0
+        deleted = None
         if deletes and plan.gone is not None:
             # A file that was renamed is not deleted before it is there under its new name.
             failed = {(one.env, one.appid) for one in run.tallies() if one.outcome not in SUCCESSES}
             gone = plan.gone_from(failed)
-            code = int(bool(failed))
+            code |= bool(failed)
             if gone is not None:
                 deleted = follow_run(console, api.start_delete(gone, **fresh), common)
                 deleted.export(report_folder(settings, None, deleted.id), pdf=False)

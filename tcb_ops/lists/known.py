@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tcb_ops.i18n import _
 from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import open_text
 from tcb_ops.lists.table import KNOWN_COLUMNS, Table, read_table
-from tcb_ops.model import Problem, file_problem
+from tcb_ops.model import Merchant, Problem, file_problem
 
 _DATE = re.compile(r"(\d{4})\D(\d{1,2})\D(\d{1,2})\D?")
 
@@ -32,6 +32,8 @@ class KnownFailure:
     until: date
     """The last day on which it is silenced."""
     note: str = ""
+    line: int = field(default=0, compare=False)
+    """Its line of the file; 0 as a run keeps it."""
 
     def matches(self, appid: str, env: str, cause: str) -> bool:
         """Return whether a failure is the one that this line is about, whatever the day."""
@@ -39,7 +41,7 @@ class KnownFailure:
 
     def to_json(self) -> dict[str, str]:
         """Return the line as a run keeps it."""
-        return {name: str(getattr(self, name)) for name in KnownFailure.__dataclass_fields__}
+        return {name: str(getattr(self, name)) for name in ("appid", "env", "cause", "until", "note")}
 
 
 def kept_with_run(settings: dict[str, Any]) -> tuple[KnownFailure, ...]:
@@ -64,6 +66,13 @@ def silencing(
     ==================  ===================  ========
     """
     return next((one for one in known if one.until >= day and one.matches(appid, env, cause)), None)
+
+
+def unmatched(known: Iterable[KnownFailure], merchants: Iterable[Merchant]) -> list[KnownFailure]:
+    """Return the lines whose appid or environment (or both together) no merchant has: they silence nothing."""
+    places = {(merchant.appid, merchant.env) for merchant in merchants}
+    there = places | {(appid, "") for appid, _env in places} | {("", env) for _appid, env in places}
+    return [one for one in known if (one.appid, one.env) not in there]
 
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:
@@ -117,7 +126,7 @@ def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) ->
                 faults.append(file_problem(message, fix, line=line, **wrong))
         problems += faults
         if cause is not None and until is not None and not faults:
-            lines.append(KnownFailure(appid, env, cause, until, value.get("note", "")))
+            lines.append(KnownFailure(appid, env, cause, until, value.get("note", ""), line))
     return lines
 
 

@@ -26,7 +26,7 @@ Value = str | bool | int | float
 """The types of a parameter."""
 _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
 _TRUTHS = {"true": True, "false": False}
-_CHOICES = {"target": ("simulator", "live"), "lang": ("en", "zh")}
+_CHOICES = {"target": ("simulator", "live"), "lang": ("", "en", "zh")}
 """Valid values of these parameters; in other notebooks than ours, only if the default is one of them."""
 _KINDS: dict[type, Text] = {bool: _("true or false"), int: _("a whole number"), float: _("a number")}
 
@@ -145,7 +145,7 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
         case str():
             choices = _CHOICES.get(parameter.name, ())
             if default in choices and text not in choices:
-                either = " / ".join(choices)
+                either = " / ".join(filter(None, choices))
                 raise UsageError(
                     _(
                         "-p {name}={text}: must be one of {either}.",

@@ -8,9 +8,10 @@ import smtplib
 import ssl
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,22 @@ class Notification:
     """Why it was not sent, or not accepted. Holds no address and no key."""
     due: bool = True
     """Whether the receiver wanted to hear of it."""
+    entry: int = 0
+    """Where several receivers are of this kind: which `[[notify]]` section of the settings this is, counted from 1."""
+    name: str = ""
+    """Likewise: the file or variable that has its address, or the program, or the first recipient."""
+
+    @property
+    def receiver(self) -> Text:
+        """The kind, and which one of several it is."""
+        if not self.entry:
+            return verbatim(self.kind)
+        return _("{kind} ({name}, entry {entry})", kind=self.kind, name=self.name, entry=self.entry)
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return it for `--json`."""
-        return {"kind": self.kind, "sent": self.sent, "detail": self.detail.of(lang)}
+        found = {"kind": self.kind, "sent": self.sent, "detail": self.detail.of(lang)}
+        return found | ({"entry": self.entry, "name": self.name} if self.entry else {})
 
 
 class _NotSent(Exception):  # noqa: N818  ends one delivery, nothing else
@@ -112,13 +125,13 @@ def notify_audit(result: AuditResult, settings: Settings, *, always: bool = Fals
             continue
         message = audit_message(result, report, manifest_sha256, lang, markdown=_markdown(one))
         found.append(_deliver(one, message, payload, settings, page))
-    return found
+    return _told_apart(found, settings)
 
 
 def notify_test(settings: Settings) -> list[Notification]:
     """Send a test message to every receiver. Blocks; raises nothing for what fails."""
     simulated = is_simulated(settings.run_target)
-    return [
+    found = [
         _deliver(
             one,
             trial_message(settings.lang, markdown=_markdown(one), simulated=simulated),
@@ -128,6 +141,25 @@ def notify_test(settings: Settings) -> list[Notification]:
         )
         for one in settings.notify
     ]
+    return _told_apart(found, settings)
+
+
+def _told_apart(found: Sequence[Notification], settings: Settings) -> list[Notification]:
+    """Name each receiver that is not the only one of its kind."""
+    kinds = Counter(one.kind for one in found)
+    return [
+        replace(one, entry=entry, name=_name(to)) if kinds[one.kind] > 1 else one
+        for entry, (one, to) in enumerate(zip(found, settings.notify, strict=True), 1)
+    ]
+
+
+def _name(to: NotifySettings) -> str:
+    """Return what tells a receiver from others of its kind, and is no secret; of a command not the arguments."""
+    if to.kind == "command":
+        return Path(to.command[0]).name
+    if to.kind == "email":
+        return to.to[0]
+    return to.url_env or Path(to.url_file or "").name
 
 
 def _markdown(to: NotifySettings) -> bool:

@@ -8,8 +8,8 @@
     panels.attach("latest")                                              # a run that is running, or was cut off
 
 `target`: "simulator" (the embedded one, sample data, no credentials) or "live" (what tcb-ops.toml says). Calls such as
-`tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh. `where`:
-`column=value` items of the merchants file, semicolons between them.
+`tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh; "" is that of the
+settings. `where`: `column=value` items of the merchants file, semicolons between them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def generate_links(
     where: str = "",
     out: str = "",
     note: str = "",
-    lang: str = "en",
+    lang: str = "",
 ) -> Panel:
     """Return a panel that checks a list and issues its links into `out` (0600; "" is links.csv)."""
     from tcb_ops.panels.notebook_panels import LinksPanel
@@ -88,7 +88,7 @@ def run_uploads(
     where: str = "",
     note: str = "",
     report: str = "",
-    lang: str = "en",
+    lang: str = "",
 ) -> Panel:
     """Return a panel that checks a list and its files, uploads, cancels, resumes, retries and exports."""
     from tcb_ops.panels.notebook_panels import UploadPanel
@@ -98,7 +98,7 @@ def run_uploads(
 
 @_of_texts
 def audit_errcodes(
-    target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = "en"
+    target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = ""
 ) -> Panel:
     """Return a panel that checks each environment, and shows which fail, why, and what to do."""
     from tcb_ops.panels.notebook_panels import AuditPanel
@@ -107,9 +107,7 @@ def audit_errcodes(
 
 
 @_of_texts
-def export_report(
-    target: str = "simulator", run: str = "latest", report: str = "", lang: str = "en"
-) -> Panel:
+def export_report(target: str = "simulator", run: str = "latest", report: str = "", lang: str = "") -> Panel:
     """Return a panel that shows a chosen run and exports it."""
     from tcb_ops.panels.notebook_panels import ReportPanel
 
@@ -117,7 +115,7 @@ def export_report(
 
 
 @_of_texts
-def attach(run: str = "latest", target: str = "", lang: str = "en") -> Panel:
+def attach(run: str = "latest", target: str = "", lang: str = "") -> Panel:
     """Return a panel that shows any run: running in this process or another, interrupted, or finished.
 
     `target` "" is that of the panel that was opened last, "live" where none was.

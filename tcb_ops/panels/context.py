@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.next_commands import quoted
 from tcb_ops.sample import practice
-from tcb_ops.settings import Settings, is_practising, load_settings, practise_with
+from tcb_ops.settings import SETTINGS_FILE, Settings, is_practising, load_settings, practise_with, system_lang
 
 TARGETS = ("simulator", "live")
 GENTLE_RATE = 5.0
@@ -61,6 +62,14 @@ class PanelContext:
         )
 
 
+def settings_lang() -> Lang:
+    """Return the language of the settings; where they cannot be read, that of the system."""
+    try:
+        return load_settings().lang
+    except TcbOpsError:
+        return system_lang()
+
+
 def open_context(target: str, where: str, lang: Lang) -> PanelContext:
     """Read the settings and the merchants. Raises TcbOpsError.
 
@@ -84,6 +93,17 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
     simulated = target == "simulator"
     settings = practice(lang) if simulated else load_settings(options={"lang": lang})
     practise_with(settings if simulated else None)
+    if not simulated and settings.origin.file is None and not settings.merchants.exists():
+        folder = Path.cwd()
+        raise UsageError(
+            _(
+                'target = "live": there is no {file}, which says where the merchants, the tokens and the ledger are. '
+                "Put yours into the notebook's folder, or create one in a terminal, fill it in, and run the panel's cell "
+                "again:\n{command}",
+                file=folder / SETTINGS_FILE,
+                command=quoted(("tcb-ops", "init", "--dir", str(folder))),
+            )
+        )
     items = [item.strip() for item in where.split(";") if item.strip()]
     selection = "; ".join(f"where {item}" for item in sorted(items))
     return PanelContext(settings, read_merchants(settings.merchants, items), simulated, selection)

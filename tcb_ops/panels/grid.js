@@ -96,7 +96,7 @@ function render({ model, el }) {
       share.style.width = `${line[ROWS] ? (100 * part) / line[ROWS] : 0}%`;
       bar.append(share);
     }
-    const why = make("td", { class: "op-short" });
+    const why = make("td", { class: "op-causes" });
     for (const [code, rows, colour] of line[CODES]) {
       const swatch = make("i", { class: "op-swatch", "aria-hidden": "true" });
       swatch.style.background = colour;
@@ -105,7 +105,7 @@ function render({ model, el }) {
       why.append(button, " ");
     }
     const row = make("tr", {},
-      make("td", {}, filterButton(line[NAME] || line[APPID], line[APPID], line[BAD] ? "" : null, { class: "op-link op-name", title: line[APPID] })),
+      make("td", {}, filterButton(line[NAME] || line[APPID], line[APPID], line[BAD] ? "" : null, { class: "op-link op-name", title: `${line[NAME]} (${line[APPID]})` })),
       make("td", { class: "op-short", text: line[STATE] }), make("td", { class: "op-num", text: number(line[ROWS]) }), make("td", {}, bar),
       make("td", { class: "op-num", text: number(line[GOOD]) }), make("td", { class: line[BAD] ? "op-num op-badtext" : "op-num", text: number(line[BAD]) }),
       make("td", { class: "op-num", text: number(line[TODO]) }), why);
@@ -164,7 +164,7 @@ function render({ model, el }) {
   codeChoice.addEventListener("change", () => first());
   merchantChoice.addEventListener("change", () => first());
   let typing = 0;
-  pathSearch.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(first, 250); });
+  pathSearch.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => first(), 250); });
 
   function option(value, label) {
     const made = make("option", { value });
@@ -200,9 +200,9 @@ function render({ model, el }) {
     }
   }
 
-  function first() {
+  function first(auto = false) {
     pages = [-1];
-    ask();
+    ask(auto);
   }
 
   function request(after) {
@@ -210,7 +210,7 @@ function render({ model, el }) {
     return { ask: "rows", code: code === "all" ? null : code === "bad" ? "" : code.slice(1), appid: merchantChoice.value, path: pathSearch.value.trim(), after };
   }
 
-  function ask() {
+  function ask(auto = false) {
     const wanted = request(pages.at(-1));
     asked += 1;
     const mine = asked;
@@ -220,7 +220,7 @@ function render({ model, el }) {
     }
     answered = false;
     status.textContent = words.loading;
-    model.send({ ...wanted, id: mine });
+    model.send({ ...wanted, id: mine, auto });
     setTimeout(() => { if (mine === asked && !answered) status.textContent = words.lost; }, 20000);
   }
 
@@ -234,7 +234,7 @@ function render({ model, el }) {
     ahead = [JSON.stringify(wanted), null];
     asked += 1;
     aheadId = asked;
-    model.send({ ...wanted, id: aheadId });
+    model.send({ ...wanted, id: aheadId, auto: true });
   }
 
   function detailsOf(row) {
@@ -247,11 +247,13 @@ function render({ model, el }) {
     return make("tr", { class: "op-details" }, make("td", { colspan: "7" }, list));
   }
 
+  // Two lines at most; the whole is in the tooltip, and in the details.
+  const two = (name, text) => make("td", { class: name, title: text }, make("span", { class: "op-two", text }));
+
   function rowOf(row) {
     const opener = make("button", { type: "button", class: "op-link", "aria-expanded": "false", "aria-label": `${words.details}: ${row.line}`, text: "▸" });
-    const made = make("tr", {}, make("td", {}, opener), make("td", { class: "op-num", text: number(row.line) }), make("td", { class: "op-one", text: row.merchant }), make("td", { class: "op-one", text: row.env }),
-      make("td", { class: "op-one op-path", text: row.path, title: row.path }), make("td", { class: "op-short" }, make("i", { class: `op-swatch ${row.css}`, "aria-hidden": "true" }), row.outcome),
-      make("td", { class: "op-one op-why", text: row.why, title: row.why }));
+    const made = make("tr", {}, make("td", {}, opener), make("td", { class: "op-num", text: number(row.line) }), two("op-merchant", row.merchant), two("op-env", row.env), two("op-path", row.path), make("td", { class: "op-short" }, make("i", { class: `op-swatch ${row.css}`, "aria-hidden": "true" }), row.outcome),
+      two("op-why", row.why));
     let details = null;
     opener.addEventListener("click", () => {
       if (details) { details.remove(); details = null; } else { details = detailsOf(row); made.after(details); }
@@ -275,7 +277,7 @@ function render({ model, el }) {
   // --- the whole -------------------------------------------------------------------------------------------------
   const causeArea = make("div", { class: "op-codes" });
   const chartArea = make("div", { class: "op-charts" });
-  const rowSection = make("section", { class: "op-row-section" }, rowTitle, make("div", { class: "op-tools" }, codeChoice, merchantChoice, pathSearch, clear), rowTable,
+  const rowSection = make("section", { class: "op-row-section" }, rowTitle, make("div", { class: "op-tools op-row-tools" }, codeChoice, merchantChoice, pathSearch, clear), rowTable,
     make("div", { class: "op-tools" }, previous, next, status));
   rowTitle.textContent = words.row_title;
   const chartTitle = make("h2", { text: words.charts });
@@ -353,7 +355,7 @@ function render({ model, el }) {
       if (message.id === aheadId) ahead[1] = message.rows;
       else show(message.rows);
     } else if (message.failed) {
-      if (message.id === asked && message.id !== aheadId) { answered = true; status.textContent = ""; }
+      if (message.id === asked && message.id !== aheadId) { answered = true; status.textContent = words.unread; }
     } else if (message.lines) {
       const other = message.run !== run;
       if (message.full) {
@@ -372,7 +374,7 @@ function render({ model, el }) {
       if (!rowSection.contains(document.activeElement) || document.activeElement === rowTitle) drawChoices();
       if (other || message.full) {
         if (other) { pathSearch.value = ""; merchantChoice.value = ""; codeChoice.value = codes.length ? "bad" : "all"; }
-        first();
+        first(true);
       }
     }
   }

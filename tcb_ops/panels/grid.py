@@ -64,6 +64,7 @@ _WORDS: dict[str, Text] = {
     "previous": _("Previous page"),
     "no_rows": _("No row matches."),
     "loading": _("Loading …"),
+    "unread": _("The rows could not be read."),
     "copy": _("Copy"),
     "details": _("Details"),
     "charts": _("Errcodes by merchant"),
@@ -169,7 +170,8 @@ class RunGrid(anywidget.AnyWidget):
             elif message.get("ask") == "rows":
                 self.send({"rows": self.read(message), "id": message.get("id")})
         except Exception as error:  # noqa: BLE001  an exception in a callback is lost
-            self._worker.report(error)
+            if not message.get("auto"):  # what nobody asked for does not cover how the run ended
+                self._worker.report(error)
             self.send({"failed": True, "id": message.get("id")})
 
     def _publish(self, lines: Sequence[Any], *, full: bool) -> None:

@@ -173,7 +173,7 @@ class ListReader(widgets.VBox):
         facts = facts_line(batch)
         ready = _("Ready. {facts}.", facts=facts)
         settings = self._context.settings
-        runs = (run.record for run in api.all_runs(settings=settings)) if self._uploads else ()
+        runs = api.all_runs(settings=settings) if self._uploads else ()
         before = done_before(batch, settings, self._context.selection, runs)
         if before is not None:
             ready = _("{ready} {before}", ready=ready, before=before)

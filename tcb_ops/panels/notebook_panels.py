@@ -171,6 +171,8 @@ class AuditPanel(RunForm):
 
     def history(self) -> Any:
         """Return the errcodes by day and merchant over all runs of this target: a plot and a table."""
+        if self.error is not None:
+            return self.card()
         return api.history(settings=self.context.settings)
 
     def _parts(self) -> list[Any]:

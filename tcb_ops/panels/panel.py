@@ -17,7 +17,7 @@ from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.context import PanelContext, open_context
+from tcb_ops.panels.context import PanelContext, open_context, settings_lang
 from tcb_ops.panels.errcodes import render_codes
 from tcb_ops.panels.html import STYLE, heading, message
 from tcb_ops.panels.list_reader import render_problems
@@ -73,7 +73,7 @@ class Panel:
 
     def __init__(self, target: str, where: str, lang: str, *, note: str = "", report: str = "") -> None:
         known = {str(one) for one in Lang}
-        self.lang = Lang(lang) if lang in known else Lang.EN
+        self.lang = Lang(lang) if lang in known else settings_lang()
         self.note, self.report = note, report
         self.worker = Worker(self.lang, self.out_control)
         self.error: TcbOpsError | None = None
@@ -85,7 +85,7 @@ class Panel:
         self._monitor: RunMonitor | None = None
         self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
         try:
-            if lang not in known:
+            if lang not in {"", *known}:
                 raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=lang))
             self._context = open_context(target, where, self.lang)
             self._monitor = RunMonitor(
@@ -199,6 +199,8 @@ class Panel:
             self._monitor.settle(seconds)
 
     def _of_run(self, table: Callable[[Run], Any]) -> Any:
+        if self.error is not None:
+            return Placeholder(_("The panel could not be opened: see its message."), self.lang)
         if self.run is not None:
             return table(self.run)
         return Placeholder(self.none_yet, self.lang)

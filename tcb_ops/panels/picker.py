@@ -83,6 +83,7 @@ class Picker(widgets.VBox):
         self.entries = worker.field(widgets.Select, listed, f"{name}-entries", rows=10).add_class(
             "op-entries"
         )
+        close = button(_("Close"), f"{name}-close", self._toggle)
         last: Any
         if endings:
             upload = _("Upload a small list").of(lang)
@@ -95,7 +96,9 @@ class Picker(widgets.VBox):
             last = self.upload
         else:
             last = self.use = button(_("Use this folder"), f"{name}-use", self._use)
-        self._browser = widgets.VBox([self.where, self.entries, widgets.HBox([self.up, self.enter, last])])
+        self._browser = widgets.VBox(
+            [self.where, self.entries, widgets.HBox([self.up, self.enter, last, close])]
+        )
         show(self._browser, shown=False)
         super().__init__([widgets.HBox([self.text, self.browse]), self._browser])
 
@@ -117,12 +120,21 @@ class Picker(widgets.VBox):
         found, more = entries(folder, self._endings, self._hidden)
         self._folder = folder
         self.entries.options = found
-        self.entries.index = 0 if found else None
+        self.entries.index = self._marked(found)
         left = _(" … and {more:,} more", more=more).of(self._worker.lang) if more else ""
         nothing = _("nothing to pick here").of(self._worker.lang) if not found else ""
         self.where.value = (
             f'<p><b>{esc(folder.resolve())}</b> <span class="op-quiet">{esc(left or nothing)}</span></p>'
         )
+
+    def _marked(self, found: list[Entry]) -> int | None:
+        """Return the entry to mark: what is chosen, else the first file, else the first folder."""
+        chosen = Path(self.path).resolve()
+        for wanted in (lambda path: path.resolve() == chosen, lambda path: not path.is_dir()):
+            for number, (_label, path) in enumerate(found):
+                if wanted(Path(path)):
+                    return number
+        return 0 if found else None
 
     def _go_up(self) -> None:
         self._list(self._folder.resolve().parent)

@@ -18,6 +18,7 @@ from tcb_ops.panels.action_button import Confirmation
 from tcb_ops.panels.context import GENTLE_RATE, PanelContext
 from tcb_ops.panels.html import message, table
 from tcb_ops.panels.panel import Panel
+from tcb_ops.panels.run_monitor import STARTING
 from tcb_ops.panels.run_summary import Step
 from tcb_ops.panels.worker import Fold, Worker, emphasize, html_area, show
 from tcb_ops.run import Run, RunHandle
@@ -128,6 +129,7 @@ class RunForm(Panel):
             return False
 
         limits = self.context.limits(gentle=self.pace.value)
+        self.worker.say(STARTING)
         try:
             handle = self._start_run(
                 **self._options(), limits=limits, new_run=self.new.value, may_resume=asked

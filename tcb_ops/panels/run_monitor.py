@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import ipywidgets as widgets
 
 from tcb_ops import api
-from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _, as_lines, ngettext
+from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
+from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import ActionButton, ExportButton
 from tcb_ops.panels.context import PanelContext
@@ -33,7 +34,7 @@ from tcb_ops.panels.run_summary import (
     run_state,
 )
 from tcb_ops.panels.worker import Worker, emphasize, html_area, show
-from tcb_ops.reports.explanations import KINDS
+from tcb_ops.reports.explanations import KINDS, unit_count
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
 
@@ -45,6 +46,8 @@ READ_AGAIN = 2.0
 """Seconds until a ledger that could not be read is read again."""
 LISTED = 50
 """Runs that can be chosen from, the newest first."""
+STARTING = _("Starting …")
+"""Shown until the run is planned: a ledger that another process has locked is waited for."""
 PENDING = frozenset({Outcome.PENDING})
 RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNKNOWN})
 
@@ -130,6 +133,7 @@ class RunMonitor(widgets.VBox):
     def attach(self, wanted: str) -> None:
         """Show a run: running here or elsewhere, interrupted, or finished. Raises RunNotFoundError."""
         settings = self._context.settings
+        self._check_ledger()
         run = api.open_run(wanted, settings=settings)
         here = find_handle(run.id)
         if here is not None:
@@ -185,7 +189,7 @@ class RunMonitor(widgets.VBox):
         due = 0.0
         for now in handle.watch():
             if number == self._watch:
-                self.bar.value = render_progress(now, self._lang, running=True)
+                self.bar.value = render_progress(now, handle.record.kind, self._lang, running=True)
                 if time.monotonic() >= due:
                     due = time.monotonic() + self._try_grid()
             handle.ended_within(WATCH_EVERY)
@@ -193,7 +197,7 @@ class RunMonitor(widgets.VBox):
         try:
             run = handle.wait()
         except TcbOpsError as early:
-            run, error = handle.so_far(), early
+            run, error = handle.so_far(), self._gone() or early
         if number == self._watch:
             self.run, self._handle = run, None
             self._show_end(error, handle.links_run_out, handle.warning)
@@ -209,7 +213,7 @@ class RunMonitor(widgets.VBox):
         while number == self._watch:
             counts, done = _counted(run)
             now = Progress(run.id, run.record.rows, counts, *pulse.update(time.monotonic(), done))
-            self.bar.value = render_progress(now, self._lang, running=True)
+            self.bar.value = render_progress(now, run.record.kind, self._lang, running=True)
             if time.monotonic() >= due:
                 due = time.monotonic() + self._draw_grid(running=True)
             pause.wait(POLL_EVERY)
@@ -230,7 +234,7 @@ class RunMonitor(widgets.VBox):
         self.state = run_state(here=False, held=False, finished=run.record.finished_at is not None)
         self.links_run_out = links_run_out
         now = Progress(run.id, run.record.rows, _counted(run)[0], 0.0, None)
-        self.bar.value = render_progress(now, self._lang, running=False)
+        self.bar.value = render_progress(now, run.record.kind, self._lang, running=False)
         self._draw_grid(running=False)
         self._draw_header()
         text, tone = describe_end(run, error, links_run_out)
@@ -314,16 +318,37 @@ class RunMonitor(widgets.VBox):
                 _("Run {id} is still running here: cancel it, or wait for its end.", id=self.run.id)
             )
 
+    def _gone(self) -> LedgerError | None:
+        """Return the error to show while the ledger of the run that is shown is missing."""
+        ledger = self._context.settings.ledger
+        if self.run is None or "://" in ledger or Path(ledger).exists():
+            return None
+        return LedgerError(
+            _(
+                "The ledger {ledger} was moved or deleted while this panel was open; what is shown here was read before. "
+                "Put it back to go on. A new run begins a new ledger.",
+                ledger=ledger,
+            )
+        )
+
+    def _check_ledger(self) -> None:
+        if (gone := self._gone()) is not None:
+            raise gone
+
     def _resume(self) -> None:
+        self._check_ledger()
         self.check_idle()
         self.resume.confirmation.check()
+        self._worker.say(STARTING)
         context = self._context
         if self.run is not None:
             self.follow(api.start_resume(self.run.id, settings=context.settings, limits=context.limits()))
 
     def _retry(self) -> None:
+        self._check_ledger()
         self.check_idle()
         self.retry.confirmation.check()
+        self._worker.say(STARTING)
         context = self._context
         if self.run is not None:
             self.follow(
@@ -395,7 +420,7 @@ class RunBrowser(widgets.HBox):
             started=started,
             kind=kind,
             state=state,
-            rows=ngettext("{n:,} row", "{n:,} rows", record.rows),
+            rows=unit_count(record.kind, record.rows),
             list_name=record.list_name,
             id=record.id,
         ).of(self._lang)

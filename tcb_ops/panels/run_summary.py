@@ -13,7 +13,7 @@ from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome
 from tcb_ops.panels.html import esc, table
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import KINDS, OUTCOMES, counts_line, verdict, why
+from tcb_ops.reports.explanations import KINDS, OUTCOMES, counts_line, unit_count, verdict, why
 from tcb_ops.reports.formats.charts import outcome_class
 from tcb_ops.reports.workers import worker_lines
 from tcb_ops.run import Run
@@ -121,7 +121,7 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
         "{kind} · {list_name} · {rows} · {target} · {operator}@{host}",
         kind=kind,
         list_name=record.list_name,
-        rows=ngettext("{n:,} row", "{n:,} rows", record.rows),
+        rows=unit_count(record.kind, record.rows),
         target=record.target,
         operator=record.operator,
         host=record.host,
@@ -140,18 +140,19 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
     return f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}</div>{retried}'
 
 
-def render_progress(now: Progress, lang: Lang, *, running: bool) -> str:
+def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> str:
     """Draw a run's progress as a bar of its outcomes, with rate and time left while it is running."""
     share = now.done / now.total if now.total else 1.0
     parts = [
-        _("{done:,} of {rows}", done=now.done, rows=ngettext("{n:,} row", "{n:,} rows", now.total)).of(lang),
+        _("{done:,} of {rows}", done=now.done, rows=unit_count(kind, now.total)).of(lang),
         f"{int(100 * share)}%",
     ]
     if running:
         # Below 10 with a decimal: "0 rows/s" beside a time left reads like a mistake.
         rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
-        parts.append(_("{rate} rows/s", rate=rate).of(lang))
-        if now.seconds_left is not None:
+        pace = _("{rate} environments/s", rate=rate) if kind is Kind.AUDIT else _("{rate} rows/s", rate=rate)
+        parts.append(pace.of(lang))
+        if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
             left = format_duration(now.seconds_left)
             parts.append(_("{left} left", left=left).of(lang))
     label = _("Rows that have ended").of(lang)
@@ -225,7 +226,7 @@ def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
     if error is not None:
         return _("{text}\n", text=error.text)
     stopped = run.record.stopped
-    if stopped is not None and stopped.code is DetailCode.INTERRUPTED:
+    if stopped is not None and stopped.code in {DetailCode.INTERRUPTED, DetailCode.AUDIT_INTERRUPTED}:
         return _("It was cancelled or interrupted.")
     if stopped is not None:
         return _("It was stopped: {text}\n", text=stop_text(stopped))
@@ -279,12 +280,15 @@ def merchant_state(line: MerchantLine, *, running: bool) -> Text:
     =========================  =============  =============================
     none to do, none bad       any            done
     none to do, some bad       any            done, some failed
+    none to do, all bad        any            none succeeded
     some to do, none started   running / not  waiting / not started
     some to do, some ended     running / not  running / stopped
     =========================  =============  =============================
     """
     if not line.todo:
-        return _("done, some failed") if line.bad else _("done")
+        if not line.bad:
+            return _("done")
+        return _("done, some failed") if line.good else _("none succeeded")
     if line.todo == line.rows:
         return _("waiting") if running else _("not started")
     return pgettext("state", "running") if running else _("stopped")
@@ -304,7 +308,7 @@ def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> 
     )
     rows = [
         (
-            f'<span class="op-name">{esc(line.merchant)}</span>',
+            f'<span class="op-name" title="{esc(line.merchant)}">{esc(line.merchant)}</span>',
             merchant_state(line, running=running).of(lang),
             line.rows,
             _bar(line),

@@ -85,6 +85,8 @@ class Worker:
         self._newest: threading.Thread | None = None
         """The same thread, kept until `on_change` was called for its end."""
         self._next: Callable[[], object] | None = None
+        self._covered: dict[widgets.HTML, tuple[str, str]] = {}
+        """What stood in a line before a click was declined, and what stands there since."""
 
     @property
     def busy(self) -> bool:
@@ -147,7 +149,7 @@ class Worker:
                 if waits:
                     self._next = job
                 else:
-                    self.say(_("Still busy with the last step; wait a moment."))
+                    self._decline(line or self.line)
                 return
             self._thread = threading.Thread(target=partial(self._do, job), name="tcb-ops-panel", daemon=True)
             thread = self._newest = self._thread
@@ -183,6 +185,19 @@ class Worker:
         style, layout = {"description_width": "7rem"}, {"width": width}
         return kind(description=label.of(self.lang), layout=layout, style=style, **options).add_class(name)
 
+    def _decline(self, line: widgets.HTML) -> None:
+        """Say in a line, until the step ends, that another one is in progress."""
+        before, _shown = self._covered.get(line, (line.value, ""))
+        self.say(_("Still busy with the last step; wait a moment."), line=line)
+        self._covered[line] = before, line.value
+
+    def _uncover(self) -> None:
+        """Show again what stood in the lines, where the step that ended has shown nothing else."""
+        for line, (before, shown) in self._covered.items():
+            if line.value == shown:
+                line.value = before
+        self._covered.clear()
+
     def _do(self, action: Callable[[], object]) -> None:
         doing: Callable[[], object] | None = action
         while doing is not None:
@@ -191,6 +206,7 @@ class Worker:
                 doing, self._next = self._next, None
                 if doing is None:
                     self._thread = None
+                    self._uncover()
         self.guarded(self.on_change)
 
 

@@ -237,6 +237,13 @@ def row_count(count: int) -> Text:
     return ngettext("{n:,} row", "{n:,} rows", count)
 
 
+def unit_count(kind: Kind, count: int) -> Text:
+    """Return `1,204 rows`; of an audit, whose rows are environments, `28 environments`."""
+    if kind is Kind.AUDIT:
+        return ngettext("{n:,} environment", "{n:,} environments", count)
+    return row_count(count)
+
+
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
     """Return the counts on one line, without zeros: `412 uploaded · 12 refused`."""
     parts = [
@@ -264,6 +271,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     finished    rows                  sentence
     ==========  ====================  ===========================================
     no          any                   unfinished: how many have ended, how many are pending
+    no          of an audit           unfinished: how many environments were checked, how many are pending
     yes         none                  no rows
     yes         all succeeded         all N rows succeeded; how many of them unchanged
     yes         some did not          G of N succeeded, how many of them unchanged; B did not: by outcome
@@ -274,11 +282,19 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     good = sum(rows for outcome, rows in counts.items() if outcome in SUCCESSES)
     pending = counts.get(Outcome.PENDING, 0)
     bad = {outcome: rows for outcome, rows in counts.items() if outcome not in SUCCESSES | {Outcome.PENDING}}
+    if not finished and kind is Kind.AUDIT:
+        return _(
+            "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
+            total=total - pending,
+            environments=unit_count(kind, total),
+            good=good,
+            pending=pending,
+        )
     if not finished:
         return _(
             "Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.",
             total=total - pending,
-            rows=ngettext("{n:,} row", "{n:,} rows", total),
+            rows=row_count(total),
             good=good,
             pending=pending,
         )

@@ -13,7 +13,14 @@ from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import Kind, Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued
-from tcb_ops.runs.next_commands import SIGNED_LIST, command, fixed_list, retry
+from tcb_ops.runs.next_commands import (
+    SIGNED_LIST,
+    audit_again,
+    command,
+    fixed_list,
+    retry,
+    upload_options,
+)
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
@@ -109,7 +116,7 @@ def _action(group: CodeGroup) -> NextAction:
 def _in_list(code: str) -> bool:
     """Return whether rows with a code fail again until the list itself is corrected."""
     if code in set(Reason) | {Outcome.PENDING} or code.endswith(COMPONENT_MARK):
-        return code == Reason.INVALID
+        return code in {Reason.INVALID, Reason.SOURCE_REDIRECT}
     known = catalogued(code)
     return known.known and (known.decision, known.scope) == (Decision.FIX, Scope.ROW)
 
@@ -127,7 +134,9 @@ def next_command(
     if run.kind in {Kind.CONFIRM, Kind.DELETE, Kind.UNDO}:
         return _about_stored(settings, run, [action.group for action in left])
     rows = sum(action.group.rows for action in left)
-    if all(action.in_list for action in left) and run.kind is not Kind.AUDIT:
+    if run.kind is Kind.AUDIT:
+        return _about_audit(settings, run, rows)
+    if all(action.in_list for action in left):
         return (
             _(
                 "Correct {rows} in a copy of the list, failed-fixed.csv, then run:",
@@ -141,12 +150,28 @@ def next_command(
     )
 
 
+def _about_audit(settings: Settings, run: RunRecord, environments: int) -> tuple[Text, list[str]]:
+    """Compose what follows an audit: its environments again, or another audit where this one was stopped.
+
+    A retry is no audit of its own, with which the next one could be compared.
+    """
+    if run.stopped is not None and not run.parent:
+        return _("When that is fixed, audit again:"), audit_again(settings, run)
+    which = ngettext("{n:,} environment", "{n:,} environments", environments)
+    return (
+        _("When the causes are fixed, check {environments} again:", environments=which),
+        retry(settings, run),
+    )
+
+
 def _about_stored(
     settings: Settings, run: RunRecord, groups: Iterable[CodeGroup]
 ) -> tuple[Text, list[str]] | None:
     """Compose what follows a confirm, a delete or an undo: its open rows again, or files that are missing uploaded again."""
     outcomes: Counter[Outcome] = Counter()
     for group in groups:
+        if group.code == Reason.NO_CHECKSUM:  # asked again, the answer would be the same
+            continue
         outcomes.update(group.outcomes)
     again = sum(outcomes[outcome] for outcome in AGAIN)
     if again:
@@ -170,6 +195,9 @@ def _about_stored(
                 *run.settings[SIGNED_LIST],
                 "--root",
                 root,
+                *upload_options(run),
+                "--on-bad",
+                "skip",
                 "--new-run",
                 target=run.target,
             ),
@@ -177,5 +205,5 @@ def _about_stored(
     failed = str(Path(run.report) / "failed.csv")
     return (
         _("To upload {rows} again, if your version is the right one:", rows=said),
-        command(settings, "upload", failed, "--root", root, target=run.target),
+        command(settings, "upload", failed, "--root", root, *upload_options(run), target=run.target),
     )

@@ -100,7 +100,7 @@ class Backup:
             return None
         except OSError as error:
             raise _backup_error(file, error) from None
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file))) from None
 
     def save(self, line: int, saved: SavedFile, written: Path | None = None) -> None:

@@ -19,14 +19,14 @@ from itertools import islice
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from tcb_ops.errors import TokenError, UsageError
-from tcb_ops.i18n import _
+from tcb_ops.errors import StoppedError, TokenError, TransportError, UsageError
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Owner, Row, Secret
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, FILES_PER_CALL
-from tcb_ops.wechat.call_policy import Caller, CallFailure
+from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, FileStatus
+from tcb_ops.wechat.responses import ApiError, FileStatus, InvalidResponse
 
 COLUMNS = ("errcode", "errmsg", "file_id", "download_url", "expires_at")
 LONGEST_AGE = 86_400
@@ -58,6 +58,8 @@ class LinkRequests:
     max_age: int
     """Seconds that the links are valid."""
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CALLS))
+    no_answer: Text | None = None
+    """Why the last call without a usable answer had none."""
 
     async def found(self, rows: Sequence[tuple[Row, str]]) -> dict[str, FileStatus]:
         """Return the results by file_id; `rows` have theirs."""
@@ -89,8 +91,11 @@ class LinkRequests:
         if not isinstance(answer, CallFailure):
             return answer
         refusal = answer.answer
+        if answer.step is NextStep.STOP_RUN or answer.unreachable:
+            raise _stopped(_sentence(refusal))
         if not isinstance(refusal, ApiError):
-            return {}
+            self.no_answer = _sentence(refusal)
+            return _all(ids, -1, self.no_answer.en)
         if str(refusal.errcode) in ARGUMENT_ERRORS and len(ids) > 1:
             half = len(ids) // 2
             return await self._some(env, appid, ids[:half]) | await self._some(env, appid, ids[half:])
@@ -106,9 +111,9 @@ async def write_download_links(
 ) -> DownloadLinks:
     """Write the links of rows (with their file_ids) to `dest`, 0600, which appears when it is complete.
 
-    Raises UsageError where it cannot be written.
+    Raises UsageError where it cannot be written, and StoppedError, with nothing written, for a problem that affects every row.
     """
-    part = dest.with_name(f"{dest.name}.part")
+    part = dest.with_name(f"{dest.name}.{os.getpid()}.part")
     count = links = 0
     stream = iter(rows)
     try:
@@ -130,6 +135,8 @@ async def write_download_links(
                     count, links = count + 1, links + bool(url)
             out.flush()
             os.fsync(out.fileno())
+        if not links and requests.no_answer is not None:
+            raise _stopped(requests.no_answer)
         part.replace(dest)
     except OSError as error:
         raise_if_exhausted(error)
@@ -138,6 +145,20 @@ async def write_download_links(
         with suppress(OSError):
             part.unlink(missing_ok=True)
     return DownloadLinks(dest, count, links)
+
+
+def _stopped(why: Text) -> StoppedError:
+    return StoppedError(_("{what} No download links were written.", what=why))
+
+
+def _sentence(refusal: ApiError | InvalidResponse | TransportError) -> Text:
+    if isinstance(refusal, TransportError):
+        return refusal.text
+    if isinstance(refusal, InvalidResponse):
+        return refusal.why
+    return _(
+        "The platform returned errcode {errcode}: {errmsg}.", errcode=refusal.errcode, errmsg=refusal.errmsg
+    )
 
 
 def _all(ids: Sequence[str], errcode: int, errmsg: str) -> dict[str, FileStatus]:

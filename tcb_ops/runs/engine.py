@@ -42,7 +42,7 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
     unreachable,
 )
-from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls, UndoneUpload
+from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls, SubjectUpload
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait
@@ -87,8 +87,8 @@ class RunContext:
     """Raises LedgerError if the run's lock is lost."""
     may_discard: Callable[[str], bool] = lambda _run: False
     """Called with the id of another run whose part file is in the way: whether it may be discarded."""
-    ask_again: Callable[[], list[int]] = list
-    """For an audit with `--confirm-after`: returns the lines whose failures are new."""
+    ask_again: Callable[[], tuple[list[int], float]] = lambda: ([], 0.0)
+    """For an audit with `--confirm-after`: returns the lines whose failures are new, and when the last of them ended."""
     probe: Probe | None = None
     """For an audit with `--write-probe`."""
     chance: Callable[[], float] = random.random
@@ -192,13 +192,14 @@ class Engine:
             and how.get("if_exists", OVERWRITE) == OVERWRITE
         ):
             return Calls(*common)
+        takes_back = self._run.kind in {Kind.UNDO, Kind.DELETE} and how.get("of")
         return StoredCalls(
             *common,
             content=bool(how.get("content")),
             subject=tuple(how.get("of", ())),
             if_exists=how.get("if_exists", OVERWRITE),
             backup=Backup(Path(how["backup"])) if how.get("backup") else None,
-            undone=UndoneUpload(context.ledger, self._run) if self._run.kind is Kind.UNDO else None,
+            upload=SubjectUpload(context.ledger, self._run) if takes_back else None,
             per_call=self._limits.per_env,
             gate=asyncio.Semaphore(self._limits.concurrency),
         )

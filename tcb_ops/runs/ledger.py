@@ -226,8 +226,7 @@ class Ledger(LedgerReader):
         if self._identify() != self._identity:
             raise LedgerError(
                 _(
-                    "the ledger {name} was removed or replaced while it was in use. Put it back, then run "
-                    "the same command again.",
+                    "the ledger {name} was removed or replaced while it was in use. Put it back, then try again.",
                     name=self.name,
                 )
             )

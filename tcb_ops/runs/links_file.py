@@ -14,7 +14,7 @@ import re
 import stat
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -59,8 +59,11 @@ def check_columns(headers: Iterable[str]) -> None:
         )
 
 
-def check_destination(dest: Path) -> None:
-    """Raise UsageError unless `dest` is a new file or an earlier links.csv: a wrong --out must not overwrite a list."""
+def check_destination(dest: Path, columns: Sequence[str] = LINK_COLUMNS) -> None:
+    """Raise UsageError unless `dest` is a new file, or an earlier one with these last columns.
+
+    A wrong --out must not overwrite a list.
+    """
     try:
         there = dest.lstat()
         with dest.open("rb") as file:
@@ -71,10 +74,10 @@ def check_destination(dest: Path) -> None:
         head = b""
     except OSError:
         head = b""
-    if not head.rstrip(b"\r\n").endswith(",".join(LINK_COLUMNS).encode()):
+    if not head.rstrip(b"\r\n").endswith(",".join(columns).encode()):
         raise UsageError(
             _(
-                "--out {dest}: this must be a new file in an existing folder, or an earlier links.csv, which is "
+                "--out {dest}: this must be a new file in an existing folder, or an earlier file of links, which is "
                 "replaced. Choose another file.",
                 dest=dest,
             ),

@@ -77,11 +77,33 @@ def whole_list(settings: Settings, run: RunRecord, *words: str) -> list[str]:
     return command(settings, str(run.kind), *list_of(run), "--root", run.root, *words, target=run.target)
 
 
+def upload_options(run: RunRecord) -> list[str]:
+    """Return the options that protect what an upload, or that of a confirmation, overwrites."""
+    kept, if_exists = str(run.settings.get("backup", "")), run.settings.get("if_exists")
+    words = ["--backup", str(Path(kept).parent)] if kept else []
+    return words + (["--if-exists", str(if_exists)] if if_exists else [])
+
+
+def audit_again(settings: Settings, run: RunRecord) -> list[str]:
+    """Compose the command for another audit of the same environments, after one that was stopped."""
+    how = run.settings
+    words = ["audit", *_selected(run)]
+    words += ["--share", run.share] if run.share else []
+    words += ["--write-probe"] if how.get("write_probe") else []
+    words += ["--confirm-after", f"{how['confirm_after']:g}s"] if how.get("confirm_after") else []
+    words += ["--known", str(how["known_file"])] if how.get("known_file") else []
+    return command(settings, *words, *_pace(run), target=run.target)
+
+
 def list_of(run: RunRecord) -> list[str]:
     """Return the list of a run whose URLs are not kept, and the options that it was read with."""
+    return [str(run.settings[SIGNED] or _NO_FILE), *_selected(run)]
+
+
+def _selected(run: RunRecord) -> list[str]:
+    """Return the options that selected a run's rows."""
     parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
-    options = [word for name, value in parts for word in (f"--{name}", value)]
-    return [str(run.settings[SIGNED] or _NO_FILE), *options]
+    return [word for name, value in parts for word in (f"--{name}", value)]
 
 
 def retry(settings: Settings, run: RunRecord) -> list[str]:
@@ -90,7 +112,9 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
     A run whose URLs are not kept is sent again instead, without the rows that are stored.
     """
     if SIGNED in run.settings:
-        return whole_list(settings, run, "--skip-unchanged", "--new-run")
+        return whole_list(
+            settings, run, *upload_options(run), "--on-bad", "skip", "--skip-unchanged", "--new-run"
+        )
     return of_run(settings, run, "retry")
 
 
@@ -101,7 +125,8 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
         part.split(" ", 1) for part in run.selection.split("; ") if part.startswith(("column ", "map "))
     ]
     options = [word for name, value in columns for word in (f"--{name}", value)]
-    return command(settings, str(run.kind), FIXED_LIST, *root, *options, target=run.target)
+    words = [*root, *options, *(upload_options(run) if run.kind is Kind.UPLOAD else [])]
+    return command(settings, str(run.kind), FIXED_LIST, *words, target=run.target)
 
 
 def install(extra: str = "") -> str:

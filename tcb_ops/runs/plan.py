@@ -98,6 +98,7 @@ def plan(
                 _("Upload its list again with --new-run."),
                 options=["--new-run"],
             )
+        _refuse_other_options(run, work)
         return _resumed(ledger, _wanted(run, work, settings))
     if not new_run:
         _refuse_another_root(ledger, work, settings)
@@ -119,6 +120,7 @@ def plan(
             )
         )
     if found is not None and choice is not Choice.NEW:
+        _refuse_other_options(found, work)
         return _resumed(ledger, found)
     ledger.check_file(CHECK_NEW_SECONDS)
     new_id, own = _new_id(now, settings), dict(work.options)
@@ -196,6 +198,26 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
 def _new_id(now: float, settings: Settings) -> str:
     """Create a run's id: the time in the settings' time zone, and four random hex digits that keep ids apart."""
     return f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
+    """Raise UsageError if an upload is to be resumed with a --backup or --if-exists that it was not started with."""
+    had, wanted = str(run.settings.get("backup", "")), str(work.options.get("backup", ""))
+    if_exists = work.options.get("if_exists")
+    for option, fits in (
+        ("--backup", not wanted or wanted in {had, str(Path(had).parent) if had else ""}),
+        ("--if-exists", if_exists in {None, "overwrite", run.settings.get("if_exists")}),
+    ):
+        if not fits:
+            raise UsageError(
+                _(
+                    "run {id} is unfinished, and was not started with this {option}. To resume it as it was started, leave "
+                    "{option} out; --new-run starts another run.",
+                    id=run.id,
+                    option=option,
+                ),
+                options=[option],
+            )
 
 
 def newest_of(ledger: Ledger, kind: Kind, target: str, parent: str = "") -> RunRecord | None:

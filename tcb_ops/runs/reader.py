@@ -48,6 +48,7 @@ from tcb_ops.runs.records import (
     check_records,
     check_runs,
     check_state,
+    may_have_stored,
     read_done,
     read_end,
     read_env,
@@ -408,7 +409,7 @@ class LedgerReader:
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
         kinds = (*_WRITES, Kind.CONFIRM)
-        found = self._stored(run.target, run.number, environment.env, paths, kinds)
+        found = self._stored(run.target, run.number, environment.env, paths, kinds, strict=True)
         known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
         interrupted = self._read(
             sa.select(runs.c.number).where(
@@ -436,14 +437,15 @@ class LedgerReader:
         return known
 
     def written(
-        self, target: str, leave_out: int, env: str, paths: Sequence[str]
+        self, target: str, leave_out: int, env: str, paths: Sequence[str], *, confirmed: bool = False
     ) -> dict[str, list[EarlierUpload]]:
         """Return what runs to a target put at some paths of an environment, the oldest first.
 
         The MD5 is empty where a file was deleted, or it is not certain what is there. The run numbered `leave_out` does not
-        count.
+        count. `confirmed`: with what confirmations found to differ.
         """
-        return self._stored(target, leave_out, env, paths, _WRITES)
+        kinds = (*_WRITES, Kind.CONFIRM) if confirmed else _WRITES
+        return self._stored(target, leave_out, env, paths, kinds)
 
     def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
         """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
@@ -462,8 +464,16 @@ class LedgerReader:
         return [(path, file) for path, file in self._read(query)]
 
     def _stored(
-        self, target: str, leave_out: int, env: str, paths: Sequence[str], kinds: Sequence[Kind]
+        self,
+        target: str,
+        leave_out: int,
+        env: str,
+        paths: Sequence[str],
+        kinds: Sequence[Kind],
+        *,
+        strict: bool = False,
     ) -> dict[str, list[EarlierUpload]]:
+        """Return what runs put at paths, the oldest first; `strict`: every failed row puts in doubt what is there."""
         query = (
             sa.select(
                 rows.c.path,
@@ -477,6 +487,10 @@ class LedgerReader:
                 rows.c.file,
                 sa.func.coalesce(rows.c.etag, ""),
                 runs.c.number,
+                rows.c.reason,
+                rows.c.attempts,
+                sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
+                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
             )
             .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
             .join(runs, runs.c.number == rows.c.run)
@@ -491,7 +505,9 @@ class LedgerReader:
             .order_by(rows.c.ended_at)
         )
         found: dict[str, list[EarlierUpload]] = {}
-        for path, outcome, run_id, md5, *more in self._read(query):
+        for path, outcome, run_id, md5, *more, why, attempts, of_run, sent in self._read(query):
+            if outcome == Outcome.FAILED and not (strict or (sent and _in_doubt(why, attempts, of_run))):
+                continue
             certain = md5 if outcome in _CERTAIN else ""
             end = Outcome(outcome)
             found.setdefault(path, []).append(EarlierUpload(*(run_id, certain, *more[:-1], end, more[-1])))
@@ -910,6 +926,14 @@ class LedgerReader:
                 why=why,
             )
         )
+
+
+def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
+    """Return whether a failed row may have stored its file, also if the record of its run is damaged."""
+    try:
+        return may_have_stored(Reason(reason) if reason else None, attempts, json.loads(settings))
+    except (AttributeError, TypeError, ValueError):
+        return True
 
 
 # --- longer queries ---

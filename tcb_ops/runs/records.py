@@ -170,6 +170,34 @@ class EarlierUpload:
     """The run's, which grows."""
 
 
+_NOT_KNOWN = frozenset({Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH})
+
+
+def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str, Any]) -> bool:
+    """Decide whether a failed row of an upload or undo may have stored its file.
+
+    ===========================================  ==========================  ========  ======
+    reason                                       the run asked the store     attempts  result
+    ===========================================  ==========================  ========  ======
+    exists                                       yes                         any       no
+    no_answer, no_confirmation, etag_mismatch    any                         any       yes
+    any other                                    no                          1–2       no
+    any other                                    no                          3 or more yes
+    any other                                    yes                         1–4       no
+    any other                                    yes                         5 or more yes
+    ===========================================  ==========================  ========  ======
+
+    `attempts`: calls; a link and one upload are two, and to ask what is there takes two more. `settings`: the run's.
+    """
+    if reason is Reason.EXISTS or reason in _NOT_KNOWN:
+        return reason is not Reason.EXISTS
+    asks = any(settings.get(name) for name in ("backup", "undoes")) or settings.get("if_exists") in (
+        "skip",
+        "fail",
+    )
+    return attempts > (4 if asks else 2)
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Time and calls that a session has used since its last commit."""

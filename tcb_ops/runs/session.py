@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.stop_errors import interrupted, stop_reason
+from tcb_ops.runs.stop_errors import audit_reason, interrupted, stop_reason
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.transport import Transport
 
@@ -129,7 +128,7 @@ class RunSession:
             except TcbOpsError as error:
                 if self._run.kind is not Kind.AUDIT or not isinstance(error, _OF_EVERYBODY):
                     raise self._early_end(error) from None
-                rest = not_asked(stop_reason(error))
+                rest = not_asked(audit_reason(stop_reason(error)))
                 break
             except OSError as error:
                 shortage = exhausted(error)
@@ -153,6 +152,7 @@ class RunSession:
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
         """Record why the session ended, if the ledger is writable; return the error with the next commands."""
         if isinstance(error, InterruptedRunError):
+            error = interrupted(audits=self._run.kind is Kind.AUDIT)
             error.exit_code = self._exit_code
         with suppress(LedgerError):
             self._ledger.stop(self._run, stop_reason(error))
@@ -167,8 +167,10 @@ class RunSession:
         try:
             async with Transport(connections=self._context.limits.concurrency) as transport:
                 await self._do_pending(transport)
-                if lines := await self._lines_to_confirm():
-                    await self._wait(float(self._run.settings["confirm_after"]), len(lines))
+                lines, ended = await self._lines_to_confirm()
+                if lines:
+                    seconds = float(self._run.settings["confirm_after"])
+                    await self._wait(wait_left(ended, seconds, time.time()), len(lines))
                     self._context.confirm()
                     await asyncio.to_thread(self._ledger.reopen, self._run, lines)
                     await self._do_pending(transport)
@@ -192,23 +194,23 @@ class RunSession:
             self._engine.interrupt()
         await self._engine.work()
 
-    async def _lines_to_confirm(self) -> list[int]:
-        """Return the lines of an audit that are checked again after a wait, before their failures count."""
+    async def _lines_to_confirm(self) -> tuple[list[int], float]:
+        """Return the lines of an audit that are checked again after a wait, and when the last of them ended."""
         if not self._run.settings.get("confirm_after"):
-            return []
+            return [], 0.0
         return await asyncio.to_thread(self._context.ask_again)
 
     async def _wait(self, seconds: float, lines: int) -> None:
         """Wait before new failures are checked again. Raises InterruptedRunError if the run is cancelled meanwhile."""
         at = datetime.fromtimestamp(time.time() + seconds, self._context.settings.zone)
         note = ngettext(
-            "{n:,} environment fails that did not before: asking again at {at:%H:%M:%S}",
-            "{n:,} environments fail that did not before: asking again at {at:%H:%M:%S}",
+            "{n:,} new failure is asked again at {at:%H:%M:%S}",
+            "{n:,} new failures are asked again at {at:%H:%M:%S}",
             lines,
             at=at,
         )
-        if self._newest is not None:
-            self._show(replace(self._newest, note=note))
+        counts = await asyncio.to_thread(self._ledger.counts, self._run)
+        self._show(Progress(self._run.id, self._run.rows, counts, 0.0, None, note))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
             raise interrupted()
@@ -224,6 +226,22 @@ class RunSession:
         """Set linked rows whose link is missing from the part file or has expired back to pending."""
         linked = (r.row.line for r in self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED})))
         self._ledger.reopen(self._run, links.lost(linked, time.time()))
+
+
+def wait_left(ended: float, seconds: float, now: float) -> float:
+    """Return the seconds until failures are checked again, of which the last `ended` then; all times in Unix seconds.
+
+    ====================  =======  ====
+    ended                 seconds  left
+    ====================  =======  ====
+    now                   600      600
+    200 s ago             600      400
+    700 s ago             600      0
+    in 100 s: a clock
+    was set back          600      600
+    ====================  =======  ====
+    """
+    return min(seconds, max(0.0, ended + seconds - now))
 
 
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:

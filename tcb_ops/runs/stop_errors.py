@@ -39,9 +39,22 @@ def stop_reason(error: TcbOpsError) -> Detail:
     return error.reason or as_detail(error.text)
 
 
-def interrupted() -> InterruptedRunError:
+_OF_AUDITS = {
+    DetailCode.INTERRUPTED: DetailCode.AUDIT_INTERRUPTED,
+    DetailCode.OUTAGE: DetailCode.AUDIT_OUTAGE,
+    DetailCode.TOKEN_SOURCE: DetailCode.AUDIT_TOKEN_SOURCE,
+}
+
+
+def audit_reason(reason: Detail) -> Detail:
+    """Return the reason why a session ended as an audit reports it: in terms of environments, not of rows."""
+    return detail(_OF_AUDITS.get(reason.code, reason.code), **reason.params)
+
+
+def interrupted(*, audits: bool = False) -> InterruptedRunError:
     """Return the error for a session that was cancelled or got a signal."""
-    return _error(InterruptedRunError, detail(DetailCode.INTERRUPTED))
+    reason = detail(DetailCode.INTERRUPTED)
+    return _error(InterruptedRunError, audit_reason(reason) if audits else reason)
 
 
 def lock_lost() -> LedgerError:

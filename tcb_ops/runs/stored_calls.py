@@ -126,11 +126,13 @@ def undo_step(
     return UndoStep.DELETE if before is None else UndoStep.RESTORE
 
 
-def written_since(written: Sequence[EarlierUpload], of: Collection[str], number: int) -> str:
+def written_since(
+    written: Sequence[EarlierUpload], of: Collection[str], number: int, *, doubtful: bool = False
+) -> str:
     """Return the run that changed a path after an upload, empty if there is none.
 
     ==============================================  =======
-    the last change of the path                     result
+    the last change of the path that is certain     result
     ==============================================  =======
     is of a run in `of`                             none
     restored the file of a run in `of`              none
@@ -138,10 +140,11 @@ def written_since(written: Sequence[EarlierUpload], of: Collection[str], number:
     is any other                                    its run
     ==============================================  =======
 
-    `written`: what runs put at the path, the oldest first; `of`: the upload, its retries, and the runs that undid it;
-    `number`: the upload's, which grows from run to run.
+    `written`: what runs put at the path, the oldest first; `of`: the upload, its retries, and the runs that took it back;
+    `number`: the upload's, which grows from run to run. `doubtful`: a failed row that may have changed the path counts, too.
     """
-    changes = [one for one in written if one.outcome is not Outcome.UNCHANGED]
+    without = {Outcome.UNCHANGED} if doubtful else {Outcome.UNCHANGED, Outcome.FAILED}
+    changes = [one for one in written if one.outcome not in without]
     if not any(one.run in of for one in changes):  # a pending row has no record
         changes = [one for one in changes if one.number > number]
     if not changes or changes[-1].run in of:
@@ -151,19 +154,28 @@ def written_since(written: Sequence[EarlierUpload], of: Collection[str], number:
     return "" if last.outcome is Outcome.RESTORED and last.md5 in ours[-1:] else last.run
 
 
-class UndoneUpload:
-    """What the ledger knows of the upload that a run undoes."""
+class SubjectUpload:
+    """What the ledger knows of the upload whose files a run undoes or deletes."""
 
     def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
-        self._ledger = ledger
+        self._ledger, self._deletes = ledger, run.kind is Kind.DELETE
         self._of = [ledger.run(one) for one in run.settings["of"]]
         subject = self._of[0]
         self._number = subject.number
-        self._ids = {one.id for one in self._of} | undos_of(ledger, subject)
+        self._takers = undos_of(ledger, subject) if run.kind is Kind.UNDO else deletes_of(ledger, subject)
+        self._ids = {one.id for one in self._of} | self._takers
 
     def written_since(self, written: Sequence[EarlierUpload]) -> str:
-        """Return the run that changed a path after the upload; empty if there is none."""
-        return written_since(written, self._ids, self._number)
+        """Return the run that changed a path after the upload; empty if there is none.
+
+        An undo compares what is there, a delete does not: for it, a change that is not certain counts.
+        """
+        return written_since(written, self._ids, self._number, doubtful=self._deletes)
+
+    def taken_back(self, written: Sequence[EarlierUpload]) -> bool:
+        """Return whether an earlier run has taken the file back: what is there now is not the upload's."""
+        certain = [one for one in written if one.outcome not in {Outcome.UNCHANGED, Outcome.FAILED}]
+        return bool(certain) and certain[-1].run in self._takers
 
     def planned_md5s(self, line: int) -> tuple[set[str], bool]:
         """Hash the local files that the upload and its retries planned for a line; return whether these are all."""
@@ -182,6 +194,12 @@ def undos_of(ledger: LedgerReader, subject: RunRecord) -> set[str]:
     return {run.id for run in ledger.runs(subject.target) if run.settings.get("undoes") == subject.id}
 
 
+def deletes_of(ledger: LedgerReader, subject: RunRecord) -> set[str]:
+    """Return the runs that deleted the files of an upload."""
+    deletes = (run for run in ledger.runs(subject.target) if run.kind is Kind.DELETE)
+    return {run.id for run in deletes if subject.id in run.settings.get("of", ())[:1]}
+
+
 @dataclass
 class StoredCalls(Calls):
     """Makes the calls of rows about stored files. What uploads and restores send goes through `Calls`."""
@@ -192,8 +210,8 @@ class StoredCalls(Calls):
     """The runs whose files are meant; empty for the newest that the ledger knows."""
     if_exists: IfExists = "overwrite"
     backup: Backup | None = None
-    undone: UndoneUpload | None = None
-    """For an undo."""
+    upload: SubjectUpload | None = None
+    """For an undo, or a delete of a run."""
     per_call: int = 8
     """Files of one call that are looked at at once."""
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
@@ -292,7 +310,7 @@ class StoredCalls(Calls):
         """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
         known = self._known(task.lane, row)
         if known is None:
-            return replace(end, reason=Reason.UNVERIFIED)
+            return replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM)
         first = await self._etag(task, end, url)
         if not isinstance(first, str) or first == known.md5:
             return replace(end, md5=known.md5) if isinstance(first, str) else first
@@ -349,24 +367,56 @@ class StoredCalls(Calls):
                 page = await self._answer(task, self.wechat.bucket(env, token, marker=marker))
                 if isinstance(page, FailedAttempt):
                     return page
+                if page.next_marker and page.next_marker <= marker:  # the same keys again
+                    why = detail(DetailCode.LISTING_REPEATS)
+                    end = self._end(task, Outcome.FAILED, Reason.NO_ANSWER, why)
+                    return FailedAttempt(end, Decision.RETRY, Scope.ROW, "link")
                 listing.add(page)
-        ends = []
-        for row in task.rows:
-            known, etag = self._known(task.lane, row), listing.etag(row.path)
-            end = self._row_end(task, row, Outcome.PRESENT, md5=known.md5 if known else "")
-            if etag is None:
-                end = replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
-            elif known is not None:
-                outcome = confirm_outcome(etag, known.md5, ())
-                if outcome is not Outcome.PRESENT:
-                    differs = detail(DetailCode.ETAG_DIFFERS, etag=etag, md5=known.md5)
-                    end = replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs)
-            ends.append(end)
-        return SomeEnds(ends, None)
+        return SomeEnds([self._as_listed(task, row, listing.etag(row.path)) for row in task.rows], None)
+
+    def _as_listed(self, task: Task, row: Row, etag: str | None) -> RowEnd:
+        """Return the end of a row whose file is listed with an ETag; None if it is not listed."""
+        known = self._known(task.lane, row)
+        end = self._row_end(task, row, Outcome.PRESENT, md5=known.md5 if known else "")
+        if etag is None:
+            return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
+        if known is None:
+            return replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM) if self.content else end
+        if not etag:  # the listing does not say what is there
+            unseen = Outcome.UNKNOWN if self.content else Outcome.PRESENT
+            return replace(end, outcome=unseen, reason=Reason.UNVERIFIED)
+        outcome = confirm_outcome(etag, known.md5, ())
+        if outcome is Outcome.PRESENT:
+            return end
+        differs = detail(DetailCode.ETAG_DIFFERS, etag=etag, md5=known.md5)
+        return replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs)
 
     # --- delete -------------------------------------------------------------------------------------------------
 
     async def _delete(self, task: Task) -> FailedAttempt | SomeEnds:
+        kept = self._written_since(task) if self.kind is Kind.DELETE and self.upload is not None else []
+        if not kept:
+            return await self._delete_files(task)
+        lines = {end.line for end in kept}
+        rest = [row for row in task.rows if row.line not in lines]
+        if not rest:
+            return SomeEnds(kept, None)
+        found = await self._delete_files(replace(task, rows=rest))
+        if isinstance(found, FailedAttempt):
+            return SomeEnds(kept, found)
+        return SomeEnds([*kept, *found.ends], found.rest)
+
+    def _written_since(self, task: Task) -> list[RowEnd]:
+        """End the rows to whose paths another run has written since."""
+        ends = []
+        for row in task.rows:
+            since = self.upload.written_since(task.lane.written.get(row.path, [])) if self.upload else ""
+            if since:
+                why = detail(DetailCode.WRITTEN_SINCE, run=since)
+                ends.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
+        return ends
+
+    async def _delete_files(self, task: Task) -> FailedAttempt | SomeEnds:
         ids = await self._file_ids(task)
         if isinstance(ids, FailedAttempt):
             return ids
@@ -401,7 +451,7 @@ class StoredCalls(Calls):
     async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
         row, known = task.row, self._known(task.lane, task.row)
         written = task.lane.written.get(row.path, [])
-        since = self.undone.written_since(written) if self.undone is not None else ""
+        since = self.upload.written_since(written) if self.upload is not None else ""
         if since:  # after this run was planned
             return self._not_undoable(task, detail(DetailCode.WRITTEN_SINCE, run=since))
         saved = await self._record_of(task)
@@ -416,7 +466,8 @@ class StoredCalls(Calls):
         done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
         file_id = known.file_id if known is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        ours = await self._ours(row, known, saved, now)
+        taken_back = self.upload is not None and self.upload.taken_back(written)
+        ours = "" if taken_back else await self._ours(row, known, saved, now)
         certain = known is not None or saved is not None
         same = known is not None and saved is not None and _headers(known) == _headers(saved)
         match undo_step(now or None, ours, before, certain=certain, same_headers=same):
@@ -437,10 +488,10 @@ class StoredCalls(Calls):
         try:
             saved = await self._saved(row)
         except BackupError as error:
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, error.text)
         if row.file and (saved is None or (saved.env, saved.path) != (row.env, row.path)):
             lost = detail(DetailCode.BACKUP_DAMAGED, file=row.file)
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, lost)
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, lost)
         return saved
 
     async def _ours(self, row: Row, known: EarlierUpload | None, saved: SavedFile | None, now: str) -> str:
@@ -448,8 +499,8 @@ class StoredCalls(Calls):
         if known is not None:
             return known.md5
         found, complete = set(saved.sent) if saved is not None else set[str](), False
-        if not found and self.undone is not None:
-            found, complete = await asyncio.to_thread(self.undone.planned_md5s, row.line)
+        if not found and self.upload is not None:
+            found, complete = await asyncio.to_thread(self.upload.planned_md5s, row.line)
         if now in found:
             return now
         return min(found) if found and (complete or saved is not None) else ""
@@ -474,7 +525,7 @@ class StoredCalls(Calls):
             return self._unusable(task, error)
         if not intact:
             damaged = detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, damaged)
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, damaged)
         sent = await self._link_and_store(task)
         if isinstance(sent, RowEnd) and sent.outcome is Outcome.UPLOADED:
             return replace(sent, outcome=Outcome.RESTORED)
@@ -618,7 +669,7 @@ class StoredCalls(Calls):
             if isinstance(answer, UnsafeLink):
                 return self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why)
             etag = bare_etag(answer)
-            if not _good(answer) or (_MD5.fullmatch(etag) and etag != whole.md5):
+            if answer.status != 200 or (_MD5.fullmatch(etag) and etag != whole.md5):
                 return _bad_status(self._end(task, Outcome.FAILED), answer)
             saved = SavedFile(
                 row.env,
@@ -755,8 +806,7 @@ class Listing:
     def add(self, page: BucketPage) -> None:
         """Take a page."""
         self._found.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?)", page.objects)
-        # A marker that does not advance would never end.
-        self.complete = page.next_marker <= self.marker
+        self.complete = not page.next_marker
         self.marker = page.next_marker
 
     def etag(self, key: str) -> str | None:

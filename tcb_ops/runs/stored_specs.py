@@ -15,22 +15,20 @@ from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
-from tcb_ops.model import Kind, Outcome, Reason, Row
+from tcb_ops.model import Kind, Outcome, Row
 from tcb_ops.runs.backup import Backup, BackupError, SavedFile
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
-from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord
-from tcb_ops.runs.stored_calls import undos_of, written_since
+from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord, may_have_stored
+from tcb_ops.runs.stored_calls import deletes_of, undos_of, written_since
 
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
 _LISTED = 20
 """Foreign files that an error lists."""
 _STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
-_NOT_KNOWN = frozenset({Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH})
-"""Reasons of failed rows whose files may be stored."""
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
 
 
@@ -44,6 +42,8 @@ class UndoScope:
     uncertain: int
     """Rows of which it is not known whether the upload stored them; with a backup, they are among the first two."""
     with_backup: bool
+    undone: int = 0
+    """Rows that an earlier undo has dealt with; they are among the first two."""
 
     @property
     def text(self) -> Text:
@@ -85,6 +85,13 @@ class UndoScope:
             if self.uncertain and not self.with_backup
             else None,
             ngettext(
+                "{n:,} of these files was undone before; it is only looked at.",
+                "{n:,} of these files were undone before; they are only looked at.",
+                self.undone,
+            )
+            if self.undone
+            else None,
+            ngettext(
                 "{n:,} file cannot be undone: its earlier version is not in a backup, or another run has changed it since.",
                 "{n:,} files cannot be undone: their earlier versions are not in a backup, or other runs have changed them "
                 "since.",
@@ -106,9 +113,23 @@ def confirm_spec(
         "root": subject.root,
         **({SIGNED_LIST: list_of(subject)} if SIGNED in subject.settings else {}),
     }
-    return _of_run(
+    spec = _of_run(
         ledger, subject, Kind.CONFIRM, lambda record: record.end.outcome in _STORED, only, selection, options
     )
+    pending = ledger.counts(subject).get(Outcome.PENDING, 0)
+    warnings: list[Text] = []
+    if pending:
+        warnings.append(
+            ngettext(
+                "{n:,} row of upload {id} is pending, and is not confirmed.",
+                "{n:,} rows of upload {id} are pending, and are not confirmed.",
+                pending,
+                id=subject.id,
+            )
+        )
+    if undos := undos_of(ledger, subject):
+        warnings.append(_("Upload {id} was undone by run {run}.", id=subject.id, run=max(undos)))
+    return replace(spec, warning=as_sentences(warnings) if warnings else None)
 
 
 def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str) -> RunSpec:
@@ -125,11 +146,13 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, sele
         selection,
         {},
     )
-    of = frozenset(spec.options["of"])
+    # What an unfinished delete of the same files has deleted is left to it, when it is resumed.
+    unfinished = {one.id for one in ledger.runs(subject.target, damaged=[]) if one.finished_at is None}
+    own = frozenset(spec.options["of"]) | (deletes_of(ledger, subject) & unfinished)
 
     def rows() -> Iterator[Row]:
         for row, written in known_files(ledger, spec.rows(), subject.target):
-            if not written_since(written, of, subject.number):
+            if not written_since(written, own, subject.number, doubtful=True):
                 yield row
 
     left_out = sum(1 for _row in spec.rows()) - sum(1 for _row in rows())
@@ -159,7 +182,8 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
     def is_meant(record: RowRecord) -> bool:
         row, end = record.row, record.end
         saved = None if records is None else records.has(row.line)
-        return may_be_stored(end.outcome, end.reason, end.attempts, saved)
+        doubtful = may_have_stored(end.reason, end.attempts, subject.settings)
+        return may_be_stored(end.outcome, saved, doubtful=doubtful)
 
     runs = [subject, *ledger.retries(subject)]
     lines = set() if records is not None else _lines(ledger, runs[1:], is_meant)
@@ -201,14 +225,16 @@ def _lines(ledger: Ledger, runs: Iterable[RunRecord], is_meant: Callable[[RowRec
 
 def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
     """Count what an undo would do."""
-    counts, uncertain, with_backup = Counter[str](), 0, bool(spec.options["backup"])
-    of = set(spec.options["of"])
-    for row, written in known_files(ledger, spec.rows(), ledger.run(spec.options["undoes"]).target):
+    counts, uncertain, undone, with_backup = Counter[str](), 0, 0, bool(spec.options["backup"])
+    subject, of = ledger.run(spec.options["undoes"]), set(spec.options["of"])
+    earlier = undos_of(ledger, subject)
+    for row, written in known_files(ledger, spec.rows(), subject.target):
         unknown = not row.invalid and not any(one.md5 and one.run in of for one in written)
         uncertain += unknown
+        undone += not row.invalid and bool(written) and written[-1].run in earlier
         if with_backup or not unknown:
             counts["no" if row.invalid else "restore" if row.file else "delete"] += 1
-    return UndoScope(counts["restore"], counts["delete"], counts["no"], uncertain, with_backup)
+    return UndoScope(counts["restore"], counts["delete"], counts["no"], uncertain, with_backup, undone)
 
 
 def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
@@ -246,20 +272,37 @@ def foreign_text(ledger: Ledger, spec: RunSpec, target: str) -> Text | None:
 def foreign_rows(ledger: Ledger, spec: RunSpec, target: str) -> tuple[int, list[Row]]:
     """Count the rows whose files no run of the ledger wrote; return the first of them."""
     count, first = 0, list[Row]()
+    # What an unfinished delete of the same list has deleted is no reason not to resume it.
+    own = {
+        run.id
+        for run in ledger.runs(target, damaged=[])
+        if (run.kind, run.list_sha256, run.finished_at) == (Kind.DELETE, spec.list_sha256, None)
+    }
     for row, written in known_files(ledger, spec.rows(), target):
-        if not row.invalid and not _is_ours(written):
+        if not row.invalid and not _is_ours(written, own):
             count += 1
             first += [row] if len(first) < _LISTED else []
     return count, first
 
 
-def overwritten_rows(ledger: Ledger, rows: Iterable[Row], target: str) -> int:
-    """Count the rows whose path an earlier run wrote, so that an upload replaces its file."""
-    return sum(_is_ours(written) for _row, written in known_files(ledger, rows, target))
+def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
+    """Count the rows whose path an earlier run wrote, so that an upload replaces its file.
+
+    The newest upload of the list does not count if it is unfinished: it may be resumed.
+    """
+    runs = ledger.runs(target, damaged=[])
+    same = (run for run in runs if run.kind is Kind.UPLOAD and run.list_sha256 == batch.sha256)
+    newest = next(same, None)
+    own = newest.number if newest is not None and newest.finished_at is None else -1
+    return sum(_is_ours(written) for _row, written in known_files(ledger, batch.rows(), target, own))
 
 
-def _is_ours(written: Sequence[EarlierUpload]) -> bool:
-    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's."""
+def _is_ours(written: Sequence[EarlierUpload], own: Collection[str] = ()) -> bool:
+    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's.
+
+    What failed left a file of ours there, if one was there. What the runs in `own` did does not count.
+    """
+    written = [one for one in written if one.outcome is not Outcome.FAILED and one.run not in own]
     if not written or not written[-1].md5:
         return False
     last, uploaded = written[-1], {one.md5 for one in written if one.outcome is Outcome.UPLOADED}
@@ -267,14 +310,20 @@ def _is_ours(written: Sequence[EarlierUpload]) -> bool:
 
 
 def known_files(
-    ledger: Ledger, rows: Iterable[Row], target: str, leave_out: int = -1
+    ledger: Ledger, rows: Iterable[Row], target: str, leave_out: int = -1, *, confirmed: bool = False
 ) -> Iterator[tuple[Row, list[EarlierUpload]]]:
-    """Give each row with what runs to a target put at its path, the oldest first; not the run numbered `leave_out`."""
+    """Give each row with what runs to a target put at its path, the oldest first; not the run numbered `leave_out`.
+
+    `confirmed`: with what confirmations found to differ.
+    """
     for some in _in_chunks(rows):
         by_env: defaultdict[str, list[str]] = defaultdict(list)
         for row in some:
             by_env[row.env].append(row.path)
-        found = {env: ledger.written(target, leave_out, env, paths) for env, paths in by_env.items()}
+        found = {
+            env: ledger.written(target, leave_out, env, paths, confirmed=confirmed)
+            for env, paths in by_env.items()
+        }
         for row in some:
             yield row, found[row.env].get(row.path, [])
 
@@ -395,25 +444,24 @@ def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
     return None
 
 
-def may_be_stored(outcome: Outcome, reason: Reason | None, attempts: int, saved: bool | None) -> bool:
+def may_be_stored(outcome: Outcome, saved: bool | None, *, doubtful: bool) -> bool:
     """Decide whether a row of an upload is part of its undo.
 
-    =========  ===============================================  ========  ======  ======
-    outcome    reason                                           attempts  saved   part
-    =========  ===============================================  ========  ======  ======
-    uploaded   any                                              any       any     yes
-    any        any                                              any       yes     yes
-    failed     no_answer, no_confirmation, etag_mismatch        any       –       yes
-    failed     any                                              over 2    –       yes
-    any other                                                                     no
-    =========  ===============================================  ========  ======  ======
+    =========  ======  ========  ======
+    outcome    saved   doubtful  part
+    =========  ======  ========  ======
+    uploaded   any     any       yes
+    any        yes     any       yes
+    failed     –       yes       yes
+    any other                    no
+    =========  ======  ========  ======
 
-    `attempts`: calls; a link and one upload are two. `saved`: whether the backup has a record for the row, which is written
-    before the file is sent; None without a backup.
+    `saved`: whether the backup has a record for the row, which is written before the file is sent; None without a backup.
+    `doubtful`: a failed row that may have stored its file all the same.
     """
-    if outcome is Outcome.UPLOADED or saved is not None:
-        return outcome is Outcome.UPLOADED or bool(saved)
-    return outcome is Outcome.FAILED and (reason in _NOT_KNOWN or attempts > 2)
+    if saved is None and outcome is Outcome.FAILED:
+        return doubtful
+    return outcome is Outcome.UPLOADED or bool(saved)
 
 
 def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:

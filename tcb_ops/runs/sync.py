@@ -161,7 +161,8 @@ def _gone(
             if path not in paths and not os.path.lexists(scanned.folder / file)
         )
         for row, written in known_files(ledger, missing, target):
-            sent = [one for one in written if one.outcome is not Outcome.UNCHANGED]
+            # A deletion or an upload that failed leaves one of its own files there.
+            sent = [one for one in written if one.outcome not in {Outcome.UNCHANGED, Outcome.FAILED}]
             if sent and sent[-1].md5 and sent[-1].run in ours:
                 yield row
 
@@ -169,7 +170,7 @@ def _gone(
 def _changed(ledger: Ledger, rows: Iterable[Row], target: str, root: Path) -> Iterator[Row]:
     """Give the rows whose bytes or headers are not those that the ledger last knows at their paths."""
     digests = dict[str, str]()
-    for row, written in known_files(ledger, rows, target):
+    for row, written in known_files(ledger, rows, target, confirmed=True):
         last = written[-1] if written else None
         if last is not None and last.md5 and last.bytes == row.size:
             if row.file not in digests:

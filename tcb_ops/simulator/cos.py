@@ -209,7 +209,7 @@ class CosStore:
             headers["Content-Range"] = f"bytes 0-0/{stored.size}"
             return web.Response(status=206, body=_first_byte(found), headers=headers)
         if isinstance(found, Path):
-            return web.FileResponse(found, headers=headers)
+            return web.Response(body=found.open("rb"), headers=headers)  # FileResponse has an ETag of its own
         return web.Response(body=found, headers=headers)
 
     def _refuse(self, request: web.BaseRequest, place: int, refusal: CosRefusal) -> web.Response:

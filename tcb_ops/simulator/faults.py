@@ -40,9 +40,24 @@ def _garbage(value: object) -> bool:
     return True
 
 
+LAST_NIGHT = 99_999_999
+"""The end of a range of nights without one."""
+
+
 def _calls(value: object) -> tuple[tuple[int, int], ...]:
     """Return the ranges of 2, [1, 3] or "1-3"."""
     return tuple(map(_call_range, value)) if isinstance(value, list) and value else (_call_range(value),)
+
+
+def _nights(value: object) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of 2, [1, 3], "1-3" or "4-", which means from night 4 on."""
+    if isinstance(value, list):
+        return _calls(value and [_to_the_end(one) for one in value])
+    return _calls(_to_the_end(value))
+
+
+def _to_the_end(value: object) -> object:
+    return f"{value}{LAST_NIGHT}" if isinstance(value, str) and value.rstrip().endswith("-") else value
 
 
 def _call_range(value: object) -> tuple[int, int]:
@@ -173,8 +188,8 @@ class Fault:
     ] = 0.0
     nights: Annotated[
         tuple[tuple[int, int], ...],
-        BeforeValidator(_calls),
-        _('counts from 1: write 2, [1, 3] or "1-3"'),
+        BeforeValidator(_nights),
+        _('counts from 1: write 2, [1, 3], "1-3" or "4-"'),
     ] = ()
     """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
 
@@ -236,8 +251,8 @@ class SimulatedAccount:
     refresh_token: Words = field(default="", repr=False)
     nights: Annotated[
         tuple[tuple[int, int], ...],
-        BeforeValidator(_calls),
-        _('counts from 1: write 2, [1, 3] or "1-3"'),
+        BeforeValidator(_nights),
+        _('counts from 1: write 2, [1, 3], "1-3" or "4-"'),
     ] = ()
     """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
 
@@ -268,8 +283,8 @@ class SimulatedEnvironment:
     """Write requests allowed in a month; 0 if the platform states no limit."""
     nights: Annotated[
         tuple[tuple[int, int], ...],
-        BeforeValidator(_calls),
-        _('counts from 1: write 2, [1, 3] or "1-3"'),
+        BeforeValidator(_nights),
+        _('counts from 1: write 2, [1, 3], "1-3" or "4-"'),
     ] = ()
     """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
 
@@ -472,7 +487,7 @@ def _overlap(nights: Any, others: Any) -> bool:
     if nights is None or others is None:
         return True
     return any(
-        first <= end and begin <= last for first, last in _calls(nights) for begin, end in _calls(others)
+        first <= end and begin <= last for first, last in _nights(nights) for begin, end in _nights(others)
     )
 
 

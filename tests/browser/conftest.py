@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from workspace import write_csv
 from tcb_ops.model import Merchant
 from tcb_ops.notebooks.workspace import NOTEBOOKS
 from tcb_ops.reports.formats.pdf import find_chromium
-from tcb_ops.simulator import Faults, Simulator
+from tcb_ops.simulator import Fault, Faults, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from tcb_ops.run import Run
-    from tcb_ops.simulator import Fault
 
 NEEDED = os.environ.get("TCB_OPS_NEED_BROWSER") == "1"
 CHROMIUM = find_chromium()
@@ -158,3 +158,13 @@ def open_lab_shop(lab: Lab) -> Callable[..., Shop]:
         return lab.shop(rows, merchants, faults)
 
     return opened
+
+
+@pytest.fixture
+def voila_shop(browser: Browser, tmp_path: Path) -> Iterator[Shop]:
+    """A shop of thirty rows beside no JupyterLab; one row is refused."""
+    if find_spec("voila") is None:
+        (pytest.fail if NEEDED else pytest.skip)("voila is not installed")
+    with ExitStack() as stack:
+        refused = Fault(path="banner/7.png", errcode=40097)
+        yield Lab(tmp_path, "", browser, stack).shop(30, 3, [refused])

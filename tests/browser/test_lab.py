@@ -57,6 +57,10 @@ ANSWERS = """async ([button, shown]) => {
   while (visible() === before && performance.now() - began < 20000) await new Promise(requestAnimationFrame);
   return performance.now() - began;
 }"""
+FITS = """() => ['.op-merchants-scroll', '.op-rows-scroll', '.op-codes'].every(part => {
+  const box = document.querySelector(`.op-panel ${part}`);
+  return box.scrollWidth <= box.clientWidth;
+}) && ['.op-path', '.op-why'].every(part => document.querySelector(`.op-panel td${part}`).clientWidth >= 100)"""
 REACHED = """() => document.activeElement.dataset.number"""
 SHADES = """() => {
   const shade = selector => getComputedStyle(document.querySelector(selector)).backgroundColor;
@@ -133,6 +137,48 @@ def test_the_whole_page_of_a_notebook_is_accessible_in_light_and_dark(lab, name)
                 found = [one for one in found if not one.startswith("empty-table-header: <th")]
             assert found == [], "dark" if dark else "light"
         notebook.theme(dark=False)
+
+
+@pytest.mark.parametrize("name", [name for name in notebook_names() if name != "05_analysis"])
+def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_shop, name):
+    shop = open_lab_shop(30, [Fault(path="banner/7.png", errcode=40097)])
+    with lab.opened(shop.notebook(name, lang="zh"), shots=f"zh-{name}") as notebook:
+        notebook.run_all()
+        notebook.at_rest()
+        notebook.page.wait_for_selector(".op-panel .op-simulated")
+        assert_accessible(notebook)  # idle
+        if name == "04_export_report":
+            return
+        notebook.click(".op-run")
+        notebook.until(HEAD, "已完成")
+        notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
+        assert_accessible(notebook)
+
+
+def test_with_long_names_paths_and_reasons_are_in_view_at_each_width(lab, open_lab_shop):
+    shop = open_lab_shop(30, [Fault(errcode=61007)])
+    merchants = shop.folder / "merchants.csv"
+    names = (
+        "北京市朝阳区望京街道阜通东大街社区团购旗舰店第二分店",
+        "AVeryLongMerchantNameWithoutAnySpacesInIt2026",
+    )
+    text = merchants.read_text(encoding="utf-8")
+    for number, long_name in enumerate(names):
+        text = text.replace(f"第{number:03}号店 & <b>Co</b>", long_name)
+    merchants.write_text(text, encoding="utf-8")
+    with lab.opened(shop.notebook("02_run_uploads"), shots="long-names") as notebook:
+        notebook.run_all()
+        notebook.at_rest()
+        notebook.click(".op-run")
+        notebook.until(STATUS, "0 of 30 rows succeeded")
+        notebook.page.wait_for_selector(".op-panel .op-rows tbody tr")
+        for width in (1280, 900, 700):
+            notebook.page.set_viewport_size({"width": width, "height": 950})
+            notebook.until(FITS)
+            assert notebook.cut(width) == []
+            notebook.shot(f"{width}")
+        assert names[0] in notebook.page.get_attribute(".op-panel .op-rows tbody td:nth-child(3)", "title")
+        assert notebook.page.locator(".op-panel .op-by-merchant .op-name").first.bounding_box()["height"] < 50
 
 
 def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_shop):

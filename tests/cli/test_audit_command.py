@@ -39,15 +39,40 @@ def test_fail_on_and_known_decide_the_exit_code(open_desk: Callable[..., Any]):
 
 def test_a_bad_known_file_and_bad_values_send_nothing(open_desk: Callable[..., Any]):
     desk = open_desk([])
-    (desk.folder / "known.csv").write_text("env,cause,until\nx,nope,soon\n", encoding="utf-8")
+    lines = ("env,cause,until", "x,nope,soon", f"{BOOKS.env},85088,2026-02-30", ",85088,2026-01-01", "")
+    (desk.folder / "known.csv").write_text("\n".join(lines), encoding="utf-8")
     said = desk("audit")
     assert said.code == 2
-    assert "known.csv:2" in said.err
+    found = [line.partition(": ")[0].rpartition("/")[2] for line in said.err.splitlines()]
+    assert found == ["known.csv:2", "known.csv:2", "known.csv:3", "known.csv:4", "tcb-ops"]
+    assert "4 problems" in said.err
     for words in (("--confirm-after", "soon"), ("--fail-on", "some"), ("--known", "missing.csv")):
         assert desk("audit", *words).code == 2
     assert desk("runs", "--stale", "yesterday").code == 2
     assert desk("notify", "--test").code == 2
     assert not desk.shop.sim.stats["env_info"]
+
+
+def test_a_known_merchant_that_is_gone_is_a_warning(open_desk: Callable[..., Any]):
+    desk = open_desk([], BROKEN)
+    lines = ("appid,env,cause,until", ",gone-1a2b3c,85088,2999-12-31", f",{BOOKS.env},85088,2999-12-31", "")
+    (desk.folder / "known.csv").write_text("\n".join(lines), encoding="utf-8")
+    for more in ((), ("--where", f"name={TEA.name}")):
+        said = desk("audit", *QUICK, "--quiet", *more)
+        assert said.code == 0
+        assert "known.csv:2: gone-1a2b3c is not in merchants.csv" in said.err
+        assert "known.csv:3" not in said.err
+
+
+def test_a_long_note_is_printed_whole_in_a_pipe(open_desk: Callable[..., Any]):
+    desk = open_desk([], BROKEN)
+    note = "asked the owner on Monday who wants to pay the bill of November on Thursday; ask again on Friday"
+    (desk.folder / "known.csv").write_text(
+        f"env,cause,until,note\n{BOOKS.env},85088,2999-12-31,{note}\n", encoding="utf-8"
+    )
+    (line,) = [line for line in desk("audit", *QUICK).out.splitlines() if BOOKS.env in line]
+    assert line.startswith(f"  {BOOKS.name} ")
+    assert line.endswith(note)
 
 
 def test_a_stop_of_everybody_is_one_message_and_exit_code_3(open_desk: Callable[..., Any]):
@@ -72,7 +97,9 @@ def test_a_robot_that_refuses_is_reported_and_fails_no_audit(
     said = desk("audit", *QUICK, "--fail-on", "none", "--json", "--quiet")
     assert said.code == 0
     assert [one["sent"] for one in said.json["notifications"]] == [True, False]
-    assert "93000" in said.err
+    which = [(one["entry"], one["name"]) for one in said.json["notifications"]]
+    assert which == [(1, "accept.url"), (2, "refuse.url")]
+    assert "wecom (refuse.url, entry 2): errcode 93000" in said.err
     assert "5b2f6f0e-1d3c" not in said.err + said.out
     assert desk("notify", "--test").code == 1
     (first, _test) = desk.shop.sim.robots.messages
@@ -102,6 +129,16 @@ def test_runs_stale_watches_the_audits_of_the_target(open_desk: Callable[..., An
     assert desk("audit", *QUICK).code == 0
     assert desk("runs", "--stale", "26h", "--json").json["stale"] is False
     assert desk("runs", "--stale", "26h", "--target", "simulator").code == 1
+    assert "(of all merchants) finished at" in desk("runs", "--stale", "26h").err
+    where = ("--where", f"name={TEA.name}")
+    said = desk("runs", "--stale", "26h", *where)
+    assert said.code == 1
+    assert f"(with --where name={TEA.name}) has finished yet. Audits of other merchants (1)" in said.err
+    assert desk("audit", *QUICK, *where).code == 0
+    assert desk("runs", "--stale", "26h", *where).code == 0
+    late = desk("runs", "--stale", "0s", *where)
+    assert late.code == 1
+    assert f"No audit (with --where name={TEA.name}) has finished within" in late.err
 
 
 def test_runs_stale_is_not_content_with_the_audit_before_one_that_was_stopped(open_desk: Callable[..., Any]):

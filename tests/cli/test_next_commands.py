@@ -16,7 +16,7 @@ from workspace import BOOKS, TEA, TEA_TEST, many
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import load_settings
-from tcb_ops.simulator import Fault
+from tcb_ops.simulator import Fault, FaultStep
 
 
 def suggested(text):
@@ -202,6 +202,35 @@ def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_lef
     assert execute(*suggested(compared.err), "--json").json["counts"] == {"uploaded": 2}
     assert suggested(desk("diff", older, newer).err) == []
     assert suggested(desk("diff", newer, older).err) == []
+
+
+def test_a_diff_of_one_run_suggests_the_run_before_it(open_desk, execute):
+    desk = open_desk(many(TEA, rows=1))
+    first = desk.upload("--json", "--new-run").json["run"]
+    alone = desk("diff", "latest")
+    assert (alone.code, suggested(alone.err)) == (2, [])
+    assert first in alone.err
+    second = desk.upload("--json", "--new-run").json["run"]
+    for words in (("diff", "latest"), ("diff",), ("diff", second)):
+        said = desk(*words)
+        assert said.code == 2
+        (line,) = suggested(said.err)
+        assert shlex.split(line)[:4] == ["tcb-ops", "diff", first, second]
+        assert execute(line).code == 0
+
+
+def test_a_stopped_audit_suggests_another_with_its_options(open_desk, execute):
+    desk = open_desk([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004, calls=((1, 1),))])
+    (desk.folder / "mine.csv").write_text("env,cause,until\n", encoding="utf-8")
+    words = ("--where", f"env={BOOKS.env}", "--confirm-after", "90s", "--known", "mine.csv", "--no-pdf")
+    said = desk("audit", *words)
+    assert said.code == 3
+    (line,) = suggested(said.err)
+    mine = str(desk.folder / "mine.csv")
+    expected = ["audit", "--where", f"env={BOOKS.env}", "--confirm-after", "90s", "--known", mine]
+    assert shlex.split(line)[1 : len(expected) + 1] == expected
+    again = execute(line, "--json")
+    assert (again.code, again.json["kind"], again.json["counts"]) == (0, "audit", {"healthy": 1})
 
 
 @pytest.mark.kill

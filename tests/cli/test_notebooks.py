@@ -376,6 +376,29 @@ def test_lab_into_a_folder_that_cannot_be_is_said(open_desk):
     assert "Choose a writable folder" in said.err
 
 
+@pytest.mark.parametrize(("words", "spoken"), [((), None), (("--lang", "zh"), "zh")])
+def test_lab_passes_the_chosen_language_to_the_panels(open_desk, monkeypatch, words, spoken):
+    started = []
+
+    class Server:
+        def __init__(self, _words, env):
+            started.append(env.get("TCB_OPS_LANG"))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self):
+            return 0
+
+    desk = open_desk()
+    monkeypatch.setattr(subprocess, "Popen", Server)
+    assert desk("lab", "work", *words).code == 0
+    assert started == [spoken]
+
+
 @pytest.mark.notebook
 @pytest.mark.kill
 def test_lab_serves_its_workspace_and_ends_with_a_signal(open_desk):

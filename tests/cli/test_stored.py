@@ -7,15 +7,15 @@ import shlex
 import sqlite3
 import stat
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from source_server import Sources
-from workspace import write_csv
+from workspace import TEA, many, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Fault, FaultStep
+from tcb_ops.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,6 +161,89 @@ def test_nothing_left_to_delete_is_said_alone(open_desk: OpenDesk) -> None:
     assert "Nothing is left to delete." in said.err
 
 
+def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_desk: OpenDesk) -> None:
+    desk = open_desk(many(TEA, rows=3))
+    desk.upload("--backup", "backup")
+    first = desk.latest().id
+    kept = desk.upload("--new-run", "--if-exists", "fail", "--json")  # same bytes: unchanged
+    assert kept.json["counts"] == {"unchanged": 3}
+    for n in range(3):
+        (desk.folder / "files" / f"{n}.bin").write_bytes(b"other")
+    assert desk.upload("--if-exists", "fail", "--json", "--new-run").json["counts"] == {"failed": 3}
+    desk.shop.sim.put(TEA.env, "banner/0.png", b"somebody else's")
+    assert desk("confirm", "list.csv", "--content", "--json").json["counts"] == {"present": 2, "different": 1}
+    assert "not uploaded by a run" not in desk("delete", "list.csv", "--limit", "1").err
+    assert desk("undo", first, "--json").json["counts"] == {"conflict": 1, "deleted": 2}
+
+
+def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_desk: OpenDesk) -> None:
+    desk = open_desk(many(TEA, rows=1))
+    desk.shop.sim.put(TEA.env, "banner/0.png", b"somebody else's")
+    assert desk("confirm", "list.csv", "--json").json["counts"] == {"present": 1}
+    said = desk("confirm", "list.csv", "--content")
+    assert said.code == 1
+    assert "no_checksum" in said.out
+    assert "tcb-ops retry" not in said.err
+    assert desk("errcodes", "--json").json["reasons"][0]["reason"] == "no_checksum"
+
+
+@pytest.mark.parametrize("option", ["--where", "--target", "--note", "--operator", "--host"])
+def test_runs_are_pruned_of_the_whole_ledger_or_not_at_all(open_desk: OpenDesk, option: str) -> None:
+    desk = open_desk()
+    desk.upload()
+    given = {"--where": "owner=merchant", "--target": desk.shop.sim.base}.get(option, "x")
+    said = desk("runs", "prune", "--older-than", "1d", option, given)
+    assert said.code == 2
+    assert option in said.err
+    assert desk("runs", "--older-than", "1d").code == 2
+    assert desk("runs", "--dry-run").code == 2
+    assert len(desk("runs", "--json").json["runs"]) == 1
+
+
+def test_a_damaged_backup_is_named_as_the_cause(open_desk: OpenDesk) -> None:
+    desk = open_desk(many(TEA, rows=1))
+    desk.shop.sim.put(TEA.env, "banner/0.png", b"before")
+    desk.upload("--backup", "backup")
+    (saved,) = desk.folder.glob("backup/*/*.data")
+    intact = saved.read_bytes()
+    saved.write_bytes(b"damage")
+    said = desk("undo")
+    assert said.code == 1
+    assert "backup_damaged" in said.out
+    saved.write_bytes(intact)
+    assert desk("retry").code == 0  # what it suggests
+    assert desk.shop.sim.content(TEA.env, "banner/0.png") == b"before"
+
+
+def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
+    open_desk: OpenDesk, until: Callable[..., None]
+) -> None:
+    desk = open_desk()
+    desk.shop.sim.play([Fault(step=FaultStep.STORE, path="banner/[5-9].png", delay=60)])
+    handle = tcb.start_upload(desk.shop.read(), settings=desk.shop.settings, limits=tcb.RunLimits(per_env=1))
+    until(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    desk.shop.sim.play([])
+    pending = handle.so_far().counts["pending"]
+    assert f"{pending} rows of upload {handle.id} are pending, and are not confirmed." in desk("confirm").err
+    assert "hold files that earlier runs" not in desk.upload().err  # resumed: they are its own
+    assert desk("undo").code == 0
+    again = desk("undo")
+    assert "30 of these files were undone before; they are only looked at." in again.err
+    assert f"Upload {handle.id} was undone by run " in desk("confirm").err
+
+
+def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_desk: OpenDesk) -> None:
+    desk = open_desk(many(TEA, rows=2))
+    desk.shop.sim.play([Fault(step=FaultStep.DOWNLOAD, errcode=45009)])
+    said = desk.upload("--confirm", "--attempts", "1")
+    assert said.code == 1
+    assert f"Confirmation {desk.latest().id}: " in said.out
+    assert any(line.startswith(f"tcb-ops retry {desk.latest().id}") for line in said.err.splitlines())
+
+
 def test_delete_needs_to_be_told_what(open_desk: OpenDesk) -> None:
     desk = open_desk()
     said = desk("delete")
@@ -214,6 +297,53 @@ def test_download_links_go_into_a_file_of_their_own(open_desk: OpenDesk) -> None
     assert b"sign=" not in ledger
     assert "sign=" not in said.out + said.err
     assert not list(desk.folder.glob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["ledger.db", "list.csv", "merchants.csv", "tokens.csv"])
+def test_download_links_replace_no_other_file(open_desk: OpenDesk, name: str) -> None:
+    desk = open_desk()
+    desk.upload()
+    before = (desk.folder / name).read_bytes()
+    said = desk("links", "latest", "--download", "--out", name)
+    assert said.code == 2
+    assert "an earlier file of links" in said.err
+    assert (desk.folder / name).read_bytes() == before
+    assert desk("links", "latest", "--download").code == 0
+    assert desk("links", "latest", "--download").code == 0  # its own file is replaced
+
+
+@pytest.mark.parametrize("fault", [{"errcode": 61004}, {"reset": Reset.BEFORE}], ids=["61004", "reset"])
+def test_an_outage_replaces_no_download_links(open_desk: OpenDesk, fault: dict[str, Any]) -> None:
+    desk = open_desk()
+    desk.upload()
+    assert desk("links", "latest", "--download").code == 0
+    before = (desk.folder / "downloads.csv").read_bytes()
+    desk.shop.sim.play([Fault(step=FaultStep.DOWNLOAD, **fault)])
+    said = desk("links", "latest", "--download")
+    assert said.code == 3
+    assert "No download links were written." in said.err
+    assert (desk.folder / "downloads.csv").read_bytes() == before
+
+
+def test_a_resumed_upload_takes_no_backup_without_its_list(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    for option in (("--backup", "b"), ("--if-exists", "skip")):
+        said = desk("upload", "--resume", "latest", *option)
+        assert said.code == 2
+        assert "as it was started" in said.err
+
+
+def test_suggested_uploads_keep_the_backup(open_desk: OpenDesk) -> None:
+    desk = open_desk()
+    desk.upload("--backup", "backup")
+    desk.shop.sim.remove(desk.shop.merchants[0].env, "banner/1.png")
+    said = desk("confirm")
+    (command,) = [line for line in said.err.splitlines() if line.startswith("tcb-ops upload")]
+    assert f"--backup {desk.folder / 'backup'}" in command
+    (desk.folder / "files" / "3.bin").unlink()
+    said = desk.upload("--backup", "backup", "--confirm", "--on-bad", "skip", "--new-run")
+    (command,) = [line for line in said.err.splitlines() if line.startswith("tcb-ops upload")]
+    assert f"--backup {desk.folder / 'backup'} --confirm" in command
 
 
 def test_download_links_of_odd_answers_are_those_that_came(open_desk: OpenDesk) -> None:

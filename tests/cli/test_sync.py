@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Fault
+from tcb_ops.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -346,3 +346,42 @@ def test_a_live_target_needs_yes_without_a_terminal(
     said = desk("sync", "photos", "--to", "all-envs", "--target", "https://api.weixin.qq.com")
     assert said.code == 2
     assert sum(desk.shop.sim.stats.values()) == calls
+
+
+def test_a_dry_run_with_confirm_asks_the_store_and_sends_nothing(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    sync(desk)
+    desk.shop.sim.remove(desk.shop.merchants[0].env, "banner.svg")
+    before = desk.shop.sim.stats["stored"]
+    assert sync(desk, "--dry-run")["rows"] == 0
+    found = sync(desk, "--dry-run", "--confirm")
+    assert found["rows"] == 1
+    assert desk.shop.sim.stats["stored"] == before
+    assert sync(desk, "--confirm")["counts"]["uploaded"] == 1
+
+
+def test_a_deletion_that_failed_is_tried_again(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    sync(desk)
+    (photos / "menu" / "tea.json").unlink()
+    desk.shop.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.BEFORE)])
+    words = ("sync", "photos", "--to", "all-envs", *PACE, "--delete", "--no-pdf")
+    assert desk(*words).code == 1
+    desk.shop.sim.play([])
+    assert desk(*words).code == 0
+    assert paths(desk) == {"banner.svg"}
+
+
+def test_a_comparison_without_an_answer_is_no_success(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    sync(desk)
+    desk.shop.sim.play([Fault(step=FaultStep.DOWNLOAD, errcode=48001)])
+    said = desk("sync", "photos", "--to", "all-envs", *PACE, "--confirm", "--no-pdf")
+    assert said.code == 1
+    assert "6 files could not be compared with the store." in said.err
+
+
+def test_a_backup_in_the_folder_above_hides_no_files(open_desk: OpenDesk, photos: Path) -> None:
+    desk = open_desk()
+    desk.upload("--backup", ".")
+    assert sync(desk)["counts"] == {"uploaded": 6}

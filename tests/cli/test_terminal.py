@@ -300,3 +300,17 @@ def test_with_quiet_a_target_that_is_away_is_said_once_at_once(open_desk):
     away = f"{target} cannot be reached (is `tcb-ops simulate` running?); trying again for 60 s\n"
     assert line == away
     assert away not in rest
+
+
+def test_without_a_terminal_an_outage_is_reported_once_and_when_it_ends(capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_EVERY", 0.0)
+    away = Bilingual("the target is away", "目标不可达")
+
+    def progress(done, note=None):
+        return Progress("r", 9, {Outcome.HEALTHY: done}, 1.0, None, note, away=note is not None)
+
+    seen = [progress(1), *[progress(1, away)] * 40, progress(1), *[progress(2, away)] * 40, progress(9)]
+    console.Console(Lang.EN).follow(iter(seen), 9)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" · ")[0] for line in lines] == ["1/9", "1/9", "1/9", "2/9", "9/9"]
+    assert ["away" in line for line in lines] == [False, True, False, True, False]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError
-from tcb_ops.lists.known import KnownFailure, read_known, silencing
+from tcb_ops.lists.known import KnownFailure, read_known, silencing, unmatched
+from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +44,23 @@ def test_a_file_without_its_columns_is_refused(tmp_path: Path):
     file.write_text("env,note\ntea,x\n", encoding="utf-8")
     with pytest.raises(InputError, match="cause"):
         read_known(file)
+
+
+@pytest.mark.parametrize(
+    ("appid", "env", "is_there"),
+    [
+        ("wxtea", "", True),
+        ("", "env-a", True),
+        ("wxtea", "env-a", True),
+        ("wxtea", "env-b", False),
+        ("wxgone", "", False),
+        ("", "env-gone", False),
+    ],
+)
+def test_which_line_is_about_nobody(appid: str, env: str, is_there: bool):
+    merchants = [Merchant("wxtea", "茶", "env-a"), Merchant("wxbooks", "书", "env-b")]
+    line = KnownFailure(appid, env, "85088", DAY)
+    assert unmatched([line], merchants) == ([] if is_there else [line])
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,13 @@ def test_an_unknown_name_lists_names_and_defaults():
     assert "  many   = …" in list_parameters(KNOWN)
 
 
+def test_no_language_is_that_of_the_settings_and_others_are_refused():
+    known = parameters_of('lang = ""')
+    assert take_parameters(known, ["lang=zh"], "nb") == {"lang": "zh"}
+    with pytest.raises(UsageError, match="must be one of en / zh"):
+        take_parameters(known, ["lang=de"], "nb")
+
+
 def test_a_notebook_of_ones_own_may_mean_something_else_by_the_same_name():
     known = parameters_of('target = "warehouse"\nlang = "fr"')
     assert take_parameters(known, ["target=shop", "lang=de"], "nb") == {"target": "shop", "lang": "de"}

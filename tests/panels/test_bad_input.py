@@ -52,12 +52,12 @@ def test_a_panel_that_is_closed_leaves_no_widget_and_is_freed(lab: Any, panel: A
     assert freed() is None
 
 
-def page_of(panel: Any) -> dict[str, Any]:
+def page_of(panel: Any, **more: Any) -> dict[str, Any]:
     """What the browser gets when it asks for the first page."""
     grid, sent = panel.monitor.grid, []
     grid.send = lambda message, buffers=None: sent.append(message)
     grid._ahead = (None, [], 0, False)
-    grid._answer(grid, {"ask": "rows", "id": 7, "code": None}, [])
+    grid._answer(grid, {"ask": "rows", "id": 7, "code": None} | more, [])
     (answer,) = sent
     return dict(answer)
 
@@ -70,7 +70,9 @@ def remove_ledger(lab: Any) -> None:
 
 def assert_usable(lab: Any, panel: Any, read: Any, ledger: str = "ledger.db") -> None:
     """Every button reports what is wrong, none sends anything, and a new run can still be started."""
-    sent, shown = lab.sent, panel.run.id
+    sent, shown, ended = lab.sent, panel.run.id, panel.worker.line.value
+    assert page_of(panel, auto=True) == {"failed": True, "id": 7}
+    assert panel.worker.line.value == ended  # the browser asked by itself
     assert page_of(panel) == {"failed": True, "id": 7}
     assert ledger in read(panel.worker.line)
     panel.monitor.retry.button.click()
@@ -90,6 +92,20 @@ def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(
 ):
     remove_ledger(lab)
     assert_usable(lab, panel, read)
+
+
+def test_what_is_shown_without_its_ledger_is_not_contradicted(lab: Any, panel: Any, read: Any, lang: str):
+    gone = {
+        "en": "The ledger ledger.db was moved or deleted while this panel was open",
+        "zh": "面板打开期间，台账 ledger.db 被移走或删除",
+    }[lang]
+    panel = lab.uploads(lang=lang)
+    remove_ledger(lab)
+    for button in (panel.monitor.retry.button, panel.runs.button):
+        button.click()
+        panel.settle()
+        assert read(panel.worker.line).startswith(gone)
+    assert panel.monitor.state is RunState.FINISHED
 
 
 def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, read: Any):
@@ -119,6 +135,10 @@ def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
         (lab.shop.folder / "ledger.db").write_bytes(content)
     panel.settle()
     assert "ledger.db" in read(panel.worker.line)
+    if content is None:
+        assert "was moved or deleted while this panel was open" in read(panel.worker.line)
+        assert "Resume completes the rest" in read(panel.worker.line)
+        assert "To resume run" not in read(panel.worker.line)  # a command would not find the ledger either
     assert "running" not in read(panel.monitor.head)
     assert panel.monitor.stop.layout.display == "none"
     assert find_handle(panel.run.id) is None  # and its lock is free
@@ -140,12 +160,15 @@ def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, r
     assert_usable(lab, panel, read, panel.run.id)
 
 
-def test_a_locked_ledger_is_still_read_and_what_has_to_be_written_waits_for_the_lock(lab: Any, panel: Any):
+def test_a_locked_ledger_is_still_read_and_what_has_to_be_written_waits_for_the_lock(
+    lab: Any, panel: Any, read: Any, until: Any
+):
     with closing(sqlite3.connect(lab.shop.folder / "ledger.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         panel.monitor.retry.button.click()
         assert len(page_of(panel)["rows"]["rows"]) == 30
         assert panel.worker.busy
+        until(lambda: read(panel.worker.line) == "Starting …")
     panel.settle()
     assert panel.run.record.parent
     assert panel.monitor.state is RunState.FINISHED

@@ -54,7 +54,7 @@ def test_a_notebook_holds_no_logic(cells: list[Any]):
     assert len(cells) <= 8
     for cell in cells:
         assert len(cell.source.splitlines()) <= 12
-        assert cell.source.startswith("# "), cell.source
+        assert re.match(r"# [A-Z][^\u4e00-\u9fff]* [\u4e00-\u9fff]", cell.source), cell.source
         kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
         assert not kinds & {ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.Try, ast.While}
 
@@ -62,7 +62,7 @@ def test_a_notebook_holds_no_logic(cells: list[Any]):
 def test_the_order_is_title_parameters_panel_headless_results(notebook: Any, cells: list[Any], name: str):
     assert notebook.cells[0].source.startswith(f"# {name[:2]} · ")
     assert cells[0].metadata.tags == ["parameters"]
-    assert cells[1].source.startswith("# Panel\n")
+    assert cells[1].source.startswith("# Panel 面板\n")
     assert cells[1].source.endswith("\npanel")
     assert cells[2].source.endswith("panel.show(panel.card)")
     assert cells[-1].source.startswith("# Headless")

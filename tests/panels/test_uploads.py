@@ -241,7 +241,7 @@ def test_a_merchant_without_a_token_does_not_stop_the_others(open_lab: Any, read
     panel.settle()
     assert panel.run.counts == {"uploaded": 20, "not_attempted": 10}
     books = panel.monitor.grid.lines[BOOKS.appid]
-    assert books[2:7] == ["done, some failed", 10, 0, 10, 0]
+    assert books[2:7] == ["none succeeded", 10, 0, 10, 0]
     assert [code[:2] for code in books[7]] == [("no_token", 10)]
 
 
@@ -254,6 +254,23 @@ def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab: Any, read:
         panel.run_now(wanted=True)
 
 
+@pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
+def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(
+    open_lab: Any, read: Any, capsys: pytest.CaptureFixture[str], kind: str
+):
+    lab = open_lab()
+    for name in ("tcb-ops.toml", "merchants.csv"):
+        (lab.shop.folder / name).unlink()
+    panel = getattr(lab, kind)()
+    shown = read(panel.worker.line)
+    assert f"there is no {lab.shop.folder / 'tcb-ops.toml'}" in shown
+    assert shown.endswith(f"tcb-ops init --dir {lab.shop.folder}")
+    for view in (panel.card, panel.causes, *([panel.changes, panel.history] if kind == "audits" else [])):
+        panel.show(view)
+    assert "could not be opened: see its message" in read(panel.card()._repr_html_())
+    assert "press the panel's button" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
@@ -264,6 +281,19 @@ def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab: Any, read:
 )
 def test_a_wrong_parameter_is_reported_in_the_panel(open_lab: Any, read: Any, options: Any, shown: str):
     assert shown in read(open_lab().uploads(**options).worker.line)
+
+
+@pytest.mark.parametrize("spoken", ["en", "zh"])
+def test_a_panel_that_names_no_language_has_that_of_the_settings(
+    open_lab: Any, monkeypatch: pytest.MonkeyPatch, spoken: str
+):
+    lab = open_lab()
+    monkeypatch.setenv("TCB_OPS_LANG", spoken)
+    panel = lab.uploads()
+    assert panel.start.description == {"en": "Upload", "zh": "上传"}[spoken]
+    assert lab.uploads(lang="en").start.description == "Upload"
+    (lab.shop.folder / "tcb-ops.toml").write_text("not toml", encoding="utf-8")
+    assert "tcb-ops.toml" in lab.uploads().worker.line.value
 
 
 @pytest.mark.kill

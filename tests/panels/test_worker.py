@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.panels.worker import Worker
+from tcb_ops.panels.worker import Worker, html_area
 from tcb_ops.runs.next_commands import install
 
 if TYPE_CHECKING:
@@ -51,8 +51,28 @@ def test_one_thing_is_done_at_a_time_and_buttons_are_enabled_again_after_it(read
     assert read(worker.line).startswith("Still busy")
     go.set()
     worker.settle()
+    assert read(worker.line) == ""  # it goes with the step
     assert calls == [True, False]
     assert not worker.busy
+
+
+def test_a_click_that_is_declined_covers_a_message_only_until_the_step_ends(read: Any):
+    worker, go = Worker(Lang.EN), threading.Event()
+    mine, other, said = html_area("mine"), html_area("other"), Bilingual("Done.", "完成。")
+    for line in (worker.line, other):
+        worker.say(Bilingual("The verdict.", "结论。"), line=line)
+
+    def step() -> None:
+        go.wait(10)
+        worker.say(said, line=mine)
+
+    worker.start(step, line=mine)
+    for line in (mine, other, other, None):
+        worker.start(broken, line=line)
+        assert read(line or worker.line).startswith("Still busy")
+    go.set()
+    worker.settle()
+    assert [read(line) for line in (mine, other, worker.line)] == ["Done.", "The verdict.", "The verdict."]
 
 
 def test_it_is_at_rest_only_when_its_end_was_reported():

@@ -53,6 +53,8 @@ STORED_ENDS = (
     RowEnd(0, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE),
     RowEnd(0, Outcome.FAILED, Reason.EXISTS),
     RowEnd(0, Outcome.FAILED, Reason.BACKUP_FAILED),
+    RowEnd(0, Outcome.FAILED, Reason.BACKUP_DAMAGED),
+    RowEnd(0, Outcome.UNKNOWN, Reason.NO_CHECKSUM),
 )
 
 
@@ -253,6 +255,14 @@ def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
 )
 def test_the_verdict_of_an_audit_is_a_sentence(counts: Mapping[Outcome, int], said: str) -> None:
     assert verdict(Kind.AUDIT, counts, finished=True).en == said
+
+
+def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
+    found = verdict(
+        Kind.AUDIT, {Outcome.HEALTHY: 8, Outcome.UNHEALTHY: 2, Outcome.PENDING: 2}, finished=False
+    )
+    assert found.en == "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending."
+    assert "行" not in found.zh
 
 
 @pytest.mark.parametrize(

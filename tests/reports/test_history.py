@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -170,6 +172,15 @@ def test_fewer_than_one_day_is_today(a_run: Callable[..., Any]) -> None:
     found = look_back(reported.ledger, TARGET, in_zone("UTC"), days=0, now=NOW)
     assert found.days == (date(2025, 11, 25),)
     assert [line.rows for line in found.lines] == [1]
+
+
+def test_the_ledger_of_30_days_has_the_newest_schema() -> None:
+    from tcb_ops.runs.schema import VERSION
+    from tcb_ops.sample import ANALYSIS
+
+    with closing(sqlite3.connect(f"file:{ANALYSIS}?mode=ro&immutable=1", uri=True)) as ledger:
+        # After a migration, open a copy once and put it there: notebook 05 would begin with the message of the upgrade.
+        assert ledger.execute("SELECT version FROM tcb_ops").fetchone() == (VERSION,)
 
 
 def test_it_looks_back_from_any_day() -> None:

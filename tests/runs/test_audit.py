@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.audit import audit_groups
 from tcb_ops.runs.audit import AccountFacts, cause_detail, causes_of, judged
 from tcb_ops.runs.audit_details import other_causes
+from tcb_ops.runs.session import wait_left
 from tcb_ops.simulator import (
     Component,
     EnvStatus,
@@ -252,6 +255,7 @@ def test_an_outage_ends_the_audit_with_the_rest_unknown(open_shop: OpenShop):
     run = tcb.audit(shop.merchants, settings=away, limits=tcb.RunLimits(backoff=0.01, patience=0.1))
     assert run.counts == {"unknown": 3}
     assert {cause.code for cause in run.cause_list()} == {"not_asked"}
+    assert run.stopped.en.endswith("the environments that it had not checked are unknown.")
 
 
 def test_merchants_that_have_left_are_not_audited(open_shop: OpenShop):
@@ -294,6 +298,37 @@ def test_an_audit_that_was_cut_off_while_it_waited_is_resumed(open_shop: OpenSho
     for progress in handle.watch():
         if progress.note is not None:
             handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
+    with pytest.raises(tcb.InterruptedRunError, match="when the audit is resumed"):
         handle.wait()
     assert tcb.open_run(handle.id, settings=shop.settings).record.finished_at is None
+    resumed = tcb.start_audit(shop.merchants, settings=shop.settings, limits=QUICK)
+    for progress in resumed.watch():
+        if progress.note is not None:
+            break
+    assert "1 new failure is asked again at" in progress.note.en
+    assert (progress.done, progress.total, resumed.id) == (3, 3, handle.id)
+    resumed.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        resumed.wait()
+
+
+def test_a_resumed_audit_waits_only_for_what_is_left(open_shop: OpenShop):
+    shop = open_shop([], [Fault(env=BOOKS.env, errcode=85088)])
+    handle = tcb.start_audit(shop.merchants, settings=shop.settings, limits=QUICK, confirm_after=3600)
+    for progress in handle.watch():
+        if progress.note is not None:
+            handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    with closing(sqlite3.connect(shop.settings.ledger)) as opened, opened as ledger:  # an hour later
+        ledger.execute("UPDATE rows SET ended_at = ended_at - 3600")
+    run = tcb.audit(shop.merchants, settings=shop.settings, limits=QUICK)
+    assert (run.id, run.counts) == (handle.id, {"healthy": 2, "unhealthy": 1})
+    assert [call.env for call in shop.sim.calls].count(BOOKS.env) == 2
+
+
+@pytest.mark.parametrize(
+    ("ended", "left"), [(1000.0, 600.0), (800.0, 400.0), (400.0, 0.0), (300.0, 0.0), (1100.0, 600.0)]
+)
+def test_how_long_new_failures_still_wait(ended: float, left: float):
+    assert wait_left(ended, 600.0, 1000.0) == left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.records import may_have_stored
 from tcb_ops.runs.stored_calls import UndoStep, confirm_outcome, undo_step
 from tcb_ops.runs.stored_specs import may_be_stored
 from tcb_ops.simulator import Fault, FaultStep, Reset
@@ -107,24 +109,46 @@ def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left() -> N
 
 
 @pytest.mark.parametrize(
-    ("outcome", "reason", "attempts", "saved", "part"),
+    ("outcome", "saved", "doubtful", "part"),
     [
-        (Outcome.UPLOADED, None, 2, None, True),
-        (Outcome.UPLOADED, None, 2, False, True),
-        (Outcome.PENDING, None, 0, True, True),
-        (Outcome.PENDING, None, 0, False, False),
-        (Outcome.PENDING, None, 0, None, False),
-        (Outcome.REFUSED, Reason.REFUSED, 3, True, True),
-        (Outcome.FAILED, Reason.NO_ANSWER, 4, False, False),
-        (Outcome.FAILED, Reason.NO_ANSWER, 2, None, True),
-        (Outcome.FAILED, Reason.STORE_REFUSED, 3, None, True),
-        (Outcome.FAILED, Reason.STORE_REFUSED, 2, None, False),
+        (Outcome.UPLOADED, None, False, True),
+        (Outcome.UPLOADED, False, False, True),
+        (Outcome.PENDING, True, False, True),
+        (Outcome.PENDING, False, True, False),
+        (Outcome.PENDING, None, False, False),
+        (Outcome.REFUSED, True, False, True),
+        (Outcome.REFUSED, None, True, False),
+        (Outcome.FAILED, False, True, False),
+        (Outcome.FAILED, None, True, True),
+        (Outcome.FAILED, None, False, False),
     ],
 )
 def test_which_rows_are_part_of_an_undo(
-    outcome: Outcome, reason: Reason | None, attempts: int, saved: bool | None, part: bool
+    outcome: Outcome, saved: bool | None, doubtful: bool, part: bool
 ) -> None:
-    assert may_be_stored(outcome, reason, attempts, saved) is part
+    assert may_be_stored(outcome, saved, doubtful=doubtful) is part
+
+
+@pytest.mark.parametrize(
+    ("reason", "attempts", "settings", "doubtful"),
+    [
+        (Reason.EXISTS, 9, {"if_exists": "fail"}, False),
+        (Reason.NO_ANSWER, 1, {}, True),
+        (Reason.NO_CONFIRMATION, 2, {}, True),
+        (Reason.ETAG_MISMATCH, 2, {"backup": "b"}, True),
+        (Reason.STORE_REFUSED, 2, {}, False),
+        (Reason.STORE_REFUSED, 3, {"if_exists": "overwrite", "backup": ""}, True),
+        (Reason.STORE_REFUSED, 4, {"backup": "b"}, False),
+        (Reason.STORE_REFUSED, 5, {"if_exists": "skip"}, True),
+        (Reason.BACKUP_FAILED, 3, {"backup": "b"}, False),
+        (Reason.BACKUP_DAMAGED, 2, {"undoes": "20261127-1"}, False),
+        (None, 0, {}, False),
+    ],
+)
+def test_which_failed_rows_may_have_stored_their_files(
+    reason: Reason | None, attempts: int, settings: dict[str, str], doubtful: bool
+) -> None:
+    assert may_have_stored(reason, attempts, settings) is doubtful
 
 
 def test_files_are_confirmed_in_calls_of_fifty(open_shop: OpenShop, whole: Whole) -> None:
@@ -890,3 +914,147 @@ def test_an_interrupted_run_is_resumed(open_shop: OpenShop, whole: Whole, tmp_pa
         assert shop.sim.objects == {}
     else:
         assert counts == {"present": 180}
+
+
+# --- what others do in between ------------------------------------------------------------------------------------------
+
+
+def interrupted_delete(shop: Shop, until: Until, what: Any = "latest") -> tcb.RunHandle:
+    """Delete the files of one environment; cancel while the call for the other one is under way."""
+    shop.sim.play([Fault(step=FaultStep.DELETE, env=BOOKS.env, delay=60)])
+    handle = tcb.start_delete(what, settings=shop.settings, limits=QUICK)
+    until(lambda: handle.so_far().counts.get("deleted", 0) > 0)
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    shop.sim.play([])
+    return handle
+
+
+def test_a_resumed_delete_leaves_what_was_uploaded_since(open_shop: OpenShop, until: Until) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=2))
+    upload(shop)
+    handle = interrupted_delete(shop, until)
+    write_csv(shop.folder / "new.csv", ("env", "path", "file"), [(BOOKS.env, "banner/0.png", "0.bin")])
+    batch = tcb.read_paths(shop.folder / "new.csv", shop.merchants, shop.folder / "files")
+    tcb.upload(batch, settings=shop.settings, limits=QUICK)
+    run = delete(shop, handle.record.settings["of"][0])
+    assert (run.id, run.counts) == (handle.id, {"deleted": 3, "failed": 1})
+    assert [record.end.reason for record in run.rows() if record.end.outcome is Outcome.FAILED] == [
+        Reason.CONFLICT
+    ]
+    assert list(stored(shop)) == [(BOOKS.env, "banner/0.png")]
+
+
+def test_a_retried_delete_leaves_what_was_uploaded_since(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.DELETE, env=BOOKS.env, errcode=48001)])
+    upload(shop)
+    first = delete(shop, "latest")
+    assert first.counts == {"deleted": 2, "refused": 2}
+    shop.sim.play([])
+    write_csv(shop.folder / "new.csv", ("env", "path", "file"), [(BOOKS.env, "banner/0.png", "0.bin")])
+    batch = tcb.read_paths(shop.folder / "new.csv", shop.merchants, shop.folder / "files")
+    tcb.upload(batch, settings=shop.settings, limits=QUICK)
+    again = tcb.retry(first.id, shop.merchants, settings=shop.settings, limits=QUICK)
+    assert again.counts == {"deleted": 1, "failed": 1}
+    assert list(stored(shop)) == [(BOOKS.env, "banner/0.png")]
+
+
+def test_an_interrupted_delete_is_resumed_by_the_same_call(open_shop: OpenShop, until: Until) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=2))
+    upload(shop)
+    batch = shop.read()
+    handle = interrupted_delete(shop, until, batch)
+    run = delete(shop, batch)  # what it has deleted itself is not foreign
+    assert (run.id, run.counts) == (handle.id, {"deleted": 4})
+
+
+def test_a_delete_of_a_run_that_has_only_to_be_finished_can_be(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=2))
+    first = upload(shop)
+    run = delete(shop, first.id)
+    with sqlite3.connect(shop.folder / "ledger.db") as db:
+        db.execute("UPDATE runs SET finished_at = NULL WHERE id = ?", (run.id,))
+    again = delete(shop, first.id)
+    assert (again.id, again.record.finished_at is not None) == (run.id, True)
+
+
+def test_a_second_undo_leaves_what_came_after_the_first(open_shop: OpenShop, tmp_path: Path) -> None:
+    shop = open_shop(many(TEA, rows=2), store=tmp_path / "store")
+    shop.sim.put(TEA.env, "banner/1.png", b"before")
+    upload(shop, backup=tmp_path / "backup")
+    assert undo(shop).counts == {"deleted": 1, "restored": 1}
+    ours = {n: (shop.folder / "files" / f"{n}.bin").read_bytes() for n in range(2)}
+    for n, content in ours.items():  # a colleague uploads the same files from another ledger
+        shop.sim.put(TEA.env, f"banner/{n}.png", content)
+    assert undo(shop, new_run=True).counts == {"conflict": 2}
+    assert set(stored(shop).values()) == set(ours.values())
+
+
+def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(
+    open_shop: OpenShop, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=2), store=tmp_path / "store")
+    shop.sim.put(TEA.env, "banner/0.png", b"before")
+    first = upload(shop, backup=tmp_path / "backup")
+    shop.sim.play([Fault(reset=Reset.BEFORE)])
+    assert upload(shop, new_run=True).counts == {"failed": 2}
+    shop.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.BEFORE)])
+    assert delete(shop, first.id).counts == {"failed": 2}
+    shop.sim.play([Fault(step=FaultStep.STORE, code="AccessDenied", status=403)])
+    assert upload(shop, new_run=True).counts == {"failed": 2}
+    shop.sim.play([])
+    assert undo(shop, first.id).counts == {"restored": 1, "deleted": 1}
+    assert [*stored(shop).values()] == [b"before"]
+
+
+@pytest.mark.parametrize("option", ["backup", "if_exists"])
+def test_an_upload_is_resumed_as_it_was_started(
+    open_shop: OpenShop, until: Until, tmp_path: Path, option: str
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)])
+    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=QUICK)
+    until(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    shop.sim.play([])
+    sent = shop.sim.stats["link_calls"]
+    given: dict[str, Any] = {"backup": {"backup": tmp_path / "b"}, "if_exists": {"if_exists": "skip"}}[option]
+    for resume in (None, handle.id):
+        with pytest.raises(UsageError, match="as it was started"):
+            upload(shop, resume=resume, **given)
+    assert shop.sim.stats["link_calls"] == sent
+    assert upload(shop, new_run=True, **given).counts.keys() <= {"uploaded", "unchanged"}
+
+
+def test_a_backup_is_continued_with_or_without_its_option(
+    open_shop: OpenShop, until: Until, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)])
+    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=QUICK, backup=tmp_path / "b")
+    until(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    shop.sim.play([])
+    with pytest.raises(UsageError, match="as it was started"):
+        upload(shop, backup=tmp_path / "elsewhere")
+    assert upload(shop, backup=tmp_path / "b").id == handle.id
+    assert undo(shop).counts == {"deleted": 4}
+
+
+def test_a_listing_that_repeats_itself_proves_nothing(
+    open_shop: OpenShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = open_shop(many(OWN, rows=2), merchants=[OWN], component_appid=PLATFORM)
+    for n in range(1_100):
+        shop.sim.put(OWN.env, f"another/{n:04d}", b"theirs")
+    tokens = {"source": "file", "file": tmp_path / "tokens.csv", "component_appid": PLATFORM}
+    settings = shop.with_options(tokens=tokens)
+    tcb.upload(shop.read(), settings=settings, limits=QUICK)
+    listed = shop.sim._store.listed
+    monkeypatch.setattr(
+        shop.sim._store, "listed", lambda bucket, prefix, marker: listed(bucket, prefix, marker and "")
+    )
+    assert tcb.confirm("latest", settings=settings, limits=QUICK).counts == {"unknown": 2}

@@ -13,6 +13,7 @@ from tcb_ops.simulator import (
     SimulatedEnvironment,
     load_faults,
 )
+from tcb_ops.simulator.faults import LAST_NIGHT
 
 
 def plan(tmp_path, text):
@@ -49,6 +50,11 @@ def plan(tmp_path, text):
         ('env = "a"\ncall = 2\nerrcode = -1', Fault("a", calls=((2, 2),), errcode=-1)),
         ('env = "a"\ncall = "1-3"\nerrcode = -1', Fault("a", calls=((1, 3),), errcode=-1)),
         ('env = "a"\ncall = [1, "4-5"]\nerrcode = -1', Fault("a", calls=((1, 1), (4, 5)), errcode=-1)),
+        ('env = "a"\nnights = "4-"\nerrcode = -1', Fault("a", nights=((4, LAST_NIGHT),), errcode=-1)),
+        (
+            'env = "a"\nnights = [1, "4 -"]\nerrcode = -1',
+            Fault("a", nights=((1, 1), (4, LAST_NIGHT)), errcode=-1),
+        ),
     ],
 )
 def test_an_entry_is_read(tmp_path, text, wanted):
@@ -83,6 +89,10 @@ def test_an_empty_file_is_an_empty_plan(tmp_path):
         ('env = "a"\ncall = "3-1"\nerrcode = 1', "counts from 1"),
         ('env = "a"\ncall = "1-"\nerrcode = 1', "counts from 1"),
         ('env = "a"\ncall = []\nerrcode = 1', "counts from 1"),
+        ('env = "a"\nnights = "-4"\nerrcode = 1', "nights counts from 1"),
+        ('env = "a"\nnights = "-"\nerrcode = 1', "nights counts from 1"),
+        ('env = "a"\nnights = "0-"\nerrcode = 1', "nights counts from 1"),
+        ('env = "a"\nnights = []\nerrcode = 1', "nights counts from 1"),
         ('env = "a"\ncall = true\nerrcode = 1', "counts from 1"),
         ('env = "a"\ncall = 1.0\nerrcode = 1', "counts from 1"),
         ('env = "a"\ncode = "SlowDown"', 'step = "store"'),

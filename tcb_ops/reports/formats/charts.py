@@ -74,7 +74,7 @@ def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
             )
     title = _("Rows that did not succeed, by merchant and code. The darker, the more.").of(lang)
     return (
-        f'<div class="op-heat" tabindex="0" role="region" aria-label="{escape(title)}"><svg width="{wide}" height="{high}" '
+        f'<div class="op-heat" tabindex="0" role="region" aria-label="{escape(title)}"><svg style="min-width:{wide * 4 // 5}px;max-width:{wide}px" '
         f'viewBox="0 0 {wide} {high}" font-size="12" fill="currentColor">{"".join(parts)}</svg></div>'
     )
 

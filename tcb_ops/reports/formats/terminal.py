@@ -44,10 +44,18 @@ MORE = 16
 _SHOWN = (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER)
 
 
-def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcodes.csv") -> Table:
+Widths = tuple[int, int, int]
+"""Of a merchant's line below a code: its name, its environments, its rows; in terminal cells."""
+NARROWEST: Widths = (0, 0, 0)
+
+
+def render_errcodes(
+    groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcodes.csv", least: Widths = NARROWEST
+) -> Table:
     """Render a run's codes: each with its texts, and its merchants and their rows below, aligned.
 
-    Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
+    Limited to a screen or two; what is left out is counted, and `rest` names where it can be found. `least`: the
+    widths of the columns, if they are to be aligned with another table.
     """
     from rich.padding import Padding
     from rich.table import Table
@@ -55,16 +63,8 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
 
     table = Table.grid()
     shown = groups[:MOST_CODES]
-    parts = [
-        _code_lines(group, count, lang, rest)
-        for group, count in zip(shown, _share([len(group.merchants) for group in shown]), strict=True)
-    ]
-    every = [line for lines in parts for line in lines]
-    widths = [max((cell_len(line[column]) for line in every), default=0) for column in range(3)]
-    # Users copy this command: never shorten it.
-    widths[1] = max(
-        (min(cell_len(place), 28) if place != rest else cell_len(rest) for _, place, _ in every), default=0
-    )
+    parts = _parts(groups, lang, rest)
+    widths = _widest(least, code_widths(groups, lang, rest))
     for group, lines in zip(shown, parts, strict=True):
         code = sanitize(group.code)
         head = f"{code} · {row_count(group.rows).of(lang)} · {sanitize(group.meaning.of(lang))}"
@@ -73,7 +73,7 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
         if group.detail:
             table.add_row(Padding(Wrapped(sanitize(group.detail.of(lang)), style="italic"), (0, 0, 0, 2)))
         inner = Table.grid(padding=(0, 3, 0, 0))
-        inner.add_column(no_wrap=True, width=min(widths[0], 30))
+        inner.add_column(no_wrap=True, width=widths[0])
         inner.add_column(no_wrap=True, width=widths[1])
         inner.add_column(no_wrap=True, width=widths[2], justify="right")
         for line in lines:
@@ -92,6 +92,31 @@ def render_errcodes(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcod
             ).of(lang)
         )
     return table
+
+
+def code_widths(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcodes.csv") -> Widths:
+    """Return the widths that the lines of some codes need."""
+    every = [line for lines in _parts(groups, lang, rest) for line in lines]
+    return (
+        min(max((cell_len(name) for name, _, _ in every), default=0), 30),
+        # Users copy the command in `rest`: never shorten it.
+        max(
+            (min(cell_len(place), 28) if place != rest else cell_len(rest) for _, place, _ in every),
+            default=0,
+        ),
+        max((cell_len(rows) for _, _, rows in every), default=0),
+    )
+
+
+def _widest(one: Widths, other: Widths) -> Widths:
+    return max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2])
+
+
+def _parts(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[list[tuple[str, str, str]]]:
+    """Return the lines below each code that is shown."""
+    shown = groups[:MOST_CODES]
+    counts = _share([len(group.merchants) for group in shown])
+    return [_code_lines(group, count, lang, rest) for group, count in zip(shown, counts, strict=True)]
 
 
 def _code_lines(group: CodeGroup, count: int, lang: Lang, rest: str) -> list[tuple[str, str, str]]:
@@ -233,15 +258,18 @@ def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") ->
 
     from tcb_ops.reports.audit import audit_groups, audit_notes
 
-    for group in audit_groups(result):
-        if not group.lines:
-            continue
+    groups = [group for group in audit_groups(result) if group.lines]
+    codes = [by_code(finding.cause for finding in group.findings) for group in groups]
+    widths = NARROWEST
+    for its in codes:
+        widths = _widest(widths, code_widths(its, lang, rest))
+    for group, its in zip(groups, codes, strict=True):
         yield Styled(f"{group.title.of(lang)} · {len(group.lines):,}", style="bold")
-        if group.findings:
-            causes = render_errcodes(by_code(finding.cause for finding in group.findings), lang, rest)
-            yield Padding(causes, (0, 0, 0, 2), expand=False)
+        if its:
+            yield Padding(render_errcodes(its, lang, rest, widths), (0, 0, 0, 2), expand=False)
         else:
-            yield Padding(_audit_lines(group.lines, lang, rest), (0, 0, 1, 2), expand=False)
+            yield _audit_lines(group.lines, lang, rest)
+            yield ""
     for note in audit_notes(result):
         yield Wrapped(note.of(lang))
 
@@ -255,7 +283,7 @@ def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> Columns:
         cells.append([_("… and {count:,} more", count=more).of(lang), rest, "", "", ""])
     filled = [column for column in range(5) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]
-    return Columns(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False)
+    return Columns(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False, indent=2)
 
 
 def shorten(text: str, width: int) -> str:
@@ -293,6 +321,8 @@ class Columns:
     gap: int = 2
     head: bool = True
     """Whether the first line is the head, in bold."""
+    indent: int = 0
+    """Cells before each line. Not rich's Padding: that cuts a line of a pipe, which may be of any length."""
 
     def widths(self, most: int) -> list[int]:
         """Return the columns' widths, with the gaps at most `most` cells if the elastic ones allow it.
@@ -323,9 +353,12 @@ class Columns:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text as Styled
 
-        for number, line in enumerate(self.drawn(room(console))):
+        for number, line in enumerate(self.drawn(room(console) - self.indent)):
             yield Styled(
-                line, style="" if number or not self.head else "bold", no_wrap=True, overflow="ignore"
+                f"{' ' * self.indent}{line}",
+                style="" if number or not self.head else "bold",
+                no_wrap=True,
+                overflow="ignore",
             )
 
 
