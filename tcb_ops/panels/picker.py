@@ -119,8 +119,9 @@ class Picker(widgets.VBox):
     def _list(self, folder: Path) -> None:
         found, more = entries(folder, self._endings, self._hidden)
         self._folder = folder
-        self.entries.options = found
-        self.entries.index = self._marked(found)
+        with self.entries.hold_sync():  # the mark must not arrive after a quick choice
+            self.entries.options = found
+            self.entries.index = self._marked(found)
         left = _(" … and {more:,} more", more=more).of(self._worker.lang) if more else ""
         nothing = _("nothing to pick here").of(self._worker.lang) if not found else ""
         self.where.value = (
