@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -123,7 +124,8 @@ def main() -> int:
     table = "\n".join(lines)
     print(table)
     results = Path(__file__).with_name("RESULTS.md")
-    kept = results.read_text(encoding="utf-8").partition(f"\n{HEADING}")[0].rstrip()
+    kept = results.read_text(encoding="utf-8")
+    kept = re.sub(rf"\n{HEADING}\n.*?(?=\n## |\Z)", "", kept, flags=re.DOTALL).rstrip()
     results.write_text(f"{kept}\n\n{HEADING}\n\n{table}\n", encoding="utf-8")
     small, large = found
     broken = [

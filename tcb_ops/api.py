@@ -435,12 +435,12 @@ def start_delete(
         listed = what
 
         def work_of(ledger: Ledger) -> RunSpec:
-            return delete_list_spec(ledger, listed, at, selection, foreign=foreign)
+            return delete_list_spec(ledger, listed, at, selection, foreign=foreign, new_run=new_run)
     else:
         subject = upload_of(what, settings)
 
         def work_of(ledger: Ledger) -> RunSpec:
-            return delete_spec(ledger, subject, only, selection)
+            return delete_spec(ledger, subject, only, selection, new_run=new_run)
 
     return _start(
         work_of,
@@ -576,7 +576,12 @@ def undo_scope(
 
 
 def delete_scope(
-    run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings | None = None
+    run: str | Run = "latest",
+    *,
+    merchants: Merchants | None = None,
+    selection: str = "",
+    new_run: bool = False,
+    settings: Settings | None = None,
 ) -> tuple[int, int, int]:
     """Count the files of an upload that a delete would remove, and their merchants and environments. Nothing is sent.
 
@@ -586,7 +591,7 @@ def delete_scope(
 
     settings = _settings(settings, None, run)
     ledger = _ledger_with_runs(settings)
-    spec = delete_spec(ledger, upload_of(run, settings), merchants, "")
+    spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
     appids = {one.appid for one in spec.environments}
     return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
 
@@ -600,15 +605,27 @@ def overwritten(batch: Batch, *, settings: Settings | None = None, target: str |
     return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
 
 
-def foreign(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> Text | None:
-    """List the files of a list that no run of the ledger uploaded; None where there are none."""
+def foreign(
+    batch: Batch,
+    *,
+    selection: str = "",
+    new_run: bool = False,
+    settings: Settings | None = None,
+    target: str | None = None,
+) -> Text | None:
+    """List the files of a list that no run of the ledger uploaded; None where there are none.
+
+    `selection` and `new_run` are those of the delete, which may resume an unfinished one.
+    """
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.plan import list_spec
     from tcb_ops.runs.stored_specs import foreign_text
 
     settings = _settings(settings, target)
     ledger = Ledger(settings.ledger)
-    return foreign_text(ledger, list_spec(batch, Kind.DELETE), settings.run_target)
+    return foreign_text(
+        ledger, list_spec(batch, Kind.DELETE, selection), settings.run_target, new_run=new_run
+    )
 
 
 def plan_sync(

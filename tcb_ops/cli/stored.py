@@ -34,7 +34,7 @@ from tcb_ops.cli.runs import (
 )
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
-from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome
+from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
@@ -143,12 +143,22 @@ def delete(
             named: list[Text] = []
             refused = False
             if isinstance(subject, str):
-                scope = Scope(
-                    *api.delete_scope(subject, merchants=common.matching(settings), settings=settings)
+                found = api.delete_scope(
+                    subject,
+                    merchants=common.matching(settings),
+                    selection=_selection(subject, common, listing),
+                    new_run=which.new_run,
+                    settings=settings,
                 )
+                scope = Scope(*found)
             else:
                 scope = scope_of_list(subject)
-                listed = api.foreign(subject, settings=settings)
+                listed = api.foreign(
+                    subject,
+                    selection=_selection(subject, common, listing),
+                    new_run=which.new_run,
+                    settings=settings,
+                )
                 refused = listed is not None and not foreign
                 if listed is not None:
                     named = [listed]
@@ -281,7 +291,12 @@ def sync(
             compared = follow_run(console, api.start_confirm(plan.batch, content=True, **fresh), common)
             where = compared.export(report_folder(settings, None, compared.id), pdf=False)
             console.info(_("Compared with the store: {folder}", folder=where))
-            if unseen := compared.counts.get(Outcome.UNKNOWN, 0):
+            unseen = sum(
+                one.rows
+                for one in compared.tallies()
+                if one.outcome is Outcome.UNKNOWN and one.reason is not Reason.NO_CHECKSUM
+            )
+            if unseen:
                 code = 1
                 console.warn(
                     ngettext(
@@ -291,7 +306,7 @@ def sync(
                     )
                 )
         if dry_run:
-            return _rehearse(console, plan, settings, limits, common, deletes=deletes)
+            return max(code, _rehearse(console, plan, settings, limits, common, deletes=deletes))
         facts = facts_line(plan.batch)
         steps.confirm_live(console, Kind.UPLOAD, scope_of_list(plan.batch), facts, settings, yes=yes)
         if deletes and plan.loses_most and not yes:

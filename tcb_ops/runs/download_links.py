@@ -113,7 +113,7 @@ async def write_download_links(
 
     Raises UsageError where it cannot be written, and StoppedError, with nothing written, for a problem that affects every row.
     """
-    part = dest.with_name(f"{dest.name}.{os.getpid()}.part")
+    part = dest.with_name(f"{dest.name}.part")
     count = links = 0
     stream = iter(rows)
     try:

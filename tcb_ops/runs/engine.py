@@ -42,7 +42,7 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
     unreachable,
 )
-from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls, SubjectUpload
+from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls, WrittenFiles
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait
@@ -192,14 +192,14 @@ class Engine:
             and how.get("if_exists", OVERWRITE) == OVERWRITE
         ):
             return Calls(*common)
-        takes_back = self._run.kind in {Kind.UNDO, Kind.DELETE} and how.get("of")
+        takes_away = self._run.kind in {Kind.UNDO, Kind.DELETE}
         return StoredCalls(
             *common,
             content=bool(how.get("content")),
             subject=tuple(how.get("of", ())),
             if_exists=how.get("if_exists", OVERWRITE),
             backup=Backup(Path(how["backup"])) if how.get("backup") else None,
-            upload=SubjectUpload(context.ledger, self._run) if takes_back else None,
+            files=WrittenFiles(context.ledger, self._run) if takes_away else None,
             per_call=self._limits.per_env,
             gate=asyncio.Semaphore(self._limits.concurrency),
         )

@@ -66,8 +66,10 @@ def check_destination(dest: Path, columns: Sequence[str] = LINK_COLUMNS) -> None
     """
     try:
         there = dest.lstat()
-        with dest.open("rb") as file:
-            head = file.readline(1_000_000) if stat.S_ISREG(there.st_mode) else b""
+        head = b""
+        if stat.S_ISREG(there.st_mode):  # to open a pipe would wait for its writer
+            with dest.open("rb") as file:
+                head = file.readline(1_000_000)
     except FileNotFoundError:
         if dest.parent.is_dir():
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -98,8 +99,9 @@ def plan(
                 _("Upload its list again with --new-run."),
                 options=["--new-run"],
             )
+        run = _wanted(run, work, settings)
         _refuse_other_options(run, work)
-        return _resumed(ledger, _wanted(run, work, settings))
+        return _resumed(ledger, run)
     if not new_run:
         _refuse_another_root(ledger, work, settings)
     found = _same_work(ledger, work, settings, now)
@@ -203,9 +205,9 @@ def _new_id(now: float, settings: Settings) -> str:
 def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
     """Raise UsageError if an upload is to be resumed with a --backup or --if-exists that it was not started with."""
     had, wanted = str(run.settings.get("backup", "")), str(work.options.get("backup", ""))
-    if_exists = work.options.get("if_exists")
+    if_exists, beside = work.options.get("if_exists"), os.path.realpath(Path(had).parent)
     for option, fits in (
-        ("--backup", not wanted or wanted in {had, str(Path(had).parent) if had else ""}),
+        ("--backup", not wanted or (had and os.path.realpath(wanted) in {os.path.realpath(had), beside})),
         ("--if-exists", if_exists in {None, "overwrite", run.settings.get("if_exists")}),
     ):
         if not fits:
@@ -297,7 +299,7 @@ AGAIN = frozenset(
 """The outcomes that a retry runs again."""
 
 
-_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes")
+_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign")
 """What a retry takes over of its parent's settings."""
 
 

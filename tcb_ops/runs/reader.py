@@ -411,41 +411,59 @@ class LedgerReader:
         kinds = (*_WRITES, Kind.CONFIRM)
         found = self._stored(run.target, run.number, environment.env, paths, kinds, strict=True)
         known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
+        for path, others in self._pending(run.target, run.number, environment.env, list(known)).items():
+            if others[-1].number > known[path].number:
+                del known[path]
+        return known
+
+    def _pending(
+        self, target: str, leave_out: int, env: str, paths: Sequence[str]
+    ) -> dict[str, list[EarlierUpload]]:
+        """Return the pending rows of unfinished runs that write, by path, the oldest run first: one may have been sent."""
         interrupted = self._read(
-            sa.select(runs.c.number).where(
-                runs.c.target == run.target,
+            sa.select(runs.c.number, runs.c.id)
+            .where(
+                runs.c.target == target,
                 runs.c.kind.in_(_WRITES),
                 runs.c.finished_at.is_(None),
-                runs.c.number != run.number,
+                runs.c.number != leave_out,
             )
+            .order_by(runs.c.number)
         )
-        if not interrupted or not known:
-            return known
+        if not interrupted or not paths:
+            return {}
+        ids = dict(map(tuple, interrupted))
         pending = self._read(
             sa.select(rows.c.path, rows.c.run)
             .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
             .where(
-                rows.c.run.in_([number for (number,) in interrupted]),
-                envs.c.env == environment.env,
+                rows.c.run.in_(list(ids)),
+                envs.c.env == env,
                 rows.c.outcome == Outcome.PENDING,
-                rows.c.path.in_(list(known)),
+                rows.c.path.in_(paths),
             )
+            .order_by(rows.c.run)
         )
+        found: dict[str, list[EarlierUpload]] = {}
         for path, number in pending:
-            if path in known and number > known[path].number:
-                del known[path]
-        return known
+            one = EarlierUpload(ids[number], "", 0, "", "", "", outcome=Outcome.PENDING, number=number)
+            found.setdefault(path, []).append(one)
+        return found
 
     def written(
         self, target: str, leave_out: int, env: str, paths: Sequence[str], *, confirmed: bool = False
     ) -> dict[str, list[EarlierUpload]]:
         """Return what runs to a target put at some paths of an environment, the oldest first.
 
-        The MD5 is empty where a file was deleted, or it is not certain what is there. The run numbered `leave_out` does not
-        count. `confirmed`: with what confirmations found to differ.
+        The MD5 is empty where a file was deleted, or it is not certain what is there. Last come the pending rows of
+        unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations found to differ.
         """
         kinds = (*_WRITES, Kind.CONFIRM) if confirmed else _WRITES
-        return self._stored(target, leave_out, env, paths, kinds)
+        found = self._stored(target, leave_out, env, paths, kinds)
+        for path, pending in self._pending(target, leave_out, env, paths).items():
+            newest = max((one.number for one in found.get(path, ())), default=0)
+            found.setdefault(path, []).extend(one for one in pending if one.number > newest)
+        return found
 
     def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
         """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""

@@ -174,20 +174,21 @@ _NOT_KNOWN = frozenset({Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MI
 
 
 def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str, Any]) -> bool:
-    """Decide whether a failed row of an upload or undo may have stored its file.
+    """Decide whether a row of an upload or undo that did not succeed may have stored its file.
 
     ===========================================  ==========================  ========  ======
     reason                                       the run asked the store     attempts  result
     ===========================================  ==========================  ========  ======
     exists                                       yes                         any       no
     no_answer, no_confirmation, etag_mismatch    any                         any       yes
-    any other                                    no                          1–2       no
-    any other                                    no                          3 or more yes
-    any other                                    yes                         1–4       no
-    any other                                    yes                         5 or more yes
+    store_refused, refused                       no                          over 2    yes
+    store_refused, refused                       yes                         over 3    yes
+    any other: it ended before its file is sent  no                          over 1    yes
+    any other: it ended before its file is sent  yes                         over 2    yes
+    any                                                                                no
     ===========================================  ==========================  ========  ======
 
-    `attempts`: calls; a link and one upload are two, and to ask what is there takes two more. `settings`: the run's.
+    `attempts`: calls; a link and one upload are two, and to ask what is there takes one more. `settings`: the run's.
     """
     if reason is Reason.EXISTS or reason in _NOT_KNOWN:
         return reason is not Reason.EXISTS
@@ -195,7 +196,8 @@ def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str,
         "skip",
         "fail",
     )
-    return attempts > (4 if asks else 2)
+    refused = reason in {Reason.STORE_REFUSED, Reason.REFUSED}
+    return attempts > 1 + asks + refused
 
 
 @dataclass(frozen=True, slots=True)

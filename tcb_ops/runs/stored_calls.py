@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
@@ -55,6 +56,10 @@ _IN_PARTS = re.compile(r"[0-9a-f]{32}-[0-9]+")
 _ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 _REFUSED = {Kind.CONFIRM: Outcome.UNKNOWN, Kind.UNDO: Outcome.FAILED}
 _FAILED = {Kind.CONFIRM: Outcome.UNKNOWN}
+
+Undone: TypeAlias = Mapping[str, frozenset[str]]
+"""Undos, each with the runs that it undoes."""
+_NOT_CERTAIN = frozenset({Outcome.FAILED, Outcome.PENDING})
 
 Found = TypeVar("Found")
 AskFiles: TypeAlias = Callable[
@@ -127,7 +132,12 @@ def undo_step(
 
 
 def written_since(
-    written: Sequence[EarlierUpload], of: Collection[str], number: int, *, doubtful: bool = False
+    written: Sequence[EarlierUpload],
+    of: Collection[str],
+    number: int,
+    undone: Undone = MappingProxyType({}),
+    *,
+    doubtful: bool = False,
 ) -> str:
     """Return the run that changed a path after an upload, empty if there is none.
 
@@ -136,14 +146,15 @@ def written_since(
     ==============================================  =======
     is of a run in `of`                             none
     restored the file of a run in `of`              none
+    restored what was there before a run in `of`    its run
     is older than the upload, which has no record   none
     is any other                                    its run
     ==============================================  =======
 
     `written`: what runs put at the path, the oldest first; `of`: the upload, its retries, and the runs that took it back;
-    `number`: the upload's, which grows from run to run. `doubtful`: a failed row that may have changed the path counts, too.
+    `number`: the upload's, which grows from run to run. `doubtful`: a row that may have changed the path counts, too.
     """
-    without = {Outcome.UNCHANGED} if doubtful else {Outcome.UNCHANGED, Outcome.FAILED}
+    without = {Outcome.UNCHANGED} if doubtful else {Outcome.UNCHANGED, *_NOT_CERTAIN}
     changes = [one for one in written if one.outcome not in without]
     if not any(one.run in of for one in changes):  # a pending row has no record
         changes = [one for one in changes if one.number > number]
@@ -151,30 +162,74 @@ def written_since(
         return ""
     ours = [one.md5 for one in changes if one.run in of and one.outcome is Outcome.UPLOADED]
     last = changes[-1]
-    return "" if last.outcome is Outcome.RESTORED and last.md5 in ours[-1:] else last.run
+    restored = last.outcome is Outcome.RESTORED and undone.get(last.run, frozenset()).isdisjoint(of)
+    return "" if restored and last.md5 in ours[-1:] else last.run
 
 
-class SubjectUpload:
-    """What the ledger knows of the upload whose files a run undoes or deletes."""
+def is_ours(written: Sequence[EarlierUpload], undone: Undone, own: Collection[str] = ()) -> bool:
+    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's.
+
+    ==============================================================  ======
+    the last entry that counts                                      result
+    ==============================================================  ======
+    none, or one after which the file is gone or not known          no
+    uploaded, unchanged                                             yes
+    restored, what an upload put there that the undo does not undo  yes
+    restored, any other                                             no
+    pending in an undo: it may be restored                          no
+    ==============================================================  ======
+
+    What failed, or is pending in an upload, left a file of ours there, if one was there. What the runs in `own` did does not
+    count.
+    """
+    known = [
+        one
+        for one in written
+        if one.run not in own
+        and one.outcome is not Outcome.FAILED
+        and (one.outcome is not Outcome.PENDING or one.run in undone)
+    ]
+    if not known or not known[-1].md5:
+        return False
+    last = known[-1]
+    uploaded = {
+        one.md5
+        for one in known
+        if one.outcome is Outcome.UPLOADED and one.run not in undone.get(last.run, frozenset())
+    }
+    return last.outcome is not Outcome.RESTORED or last.md5 in uploaded
+
+
+class WrittenFiles:
+    """What the ledger knows of the files that an undo or a delete is about, looked at again before each call."""
 
     def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
-        self._ledger, self._deletes = ledger, run.kind is Kind.DELETE
-        self._of = [ledger.run(one) for one in run.settings["of"]]
-        subject = self._of[0]
-        self._number = subject.number
-        self._takers = undos_of(ledger, subject) if run.kind is Kind.UNDO else deletes_of(ledger, subject)
+        self._ledger, self._run = ledger, run
+        self._of = [ledger.run(one) for one in run.settings.get("of", ())]
+        self._undone = undone_uploads(ledger, run.target)
+        self._takers = set[str]()
+        if self._of:
+            takers = undos_of if run.kind is Kind.UNDO else deletes_of
+            self._takers = takers(ledger, self._of[0])
         self._ids = {one.id for one in self._of} | self._takers
 
-    def written_since(self, written: Sequence[EarlierUpload]) -> str:
-        """Return the run that changed a path after the upload; empty if there is none.
+    def not_ours(self, written: Sequence[EarlierUpload]) -> str:
+        """Return the run that changed a path so that its file is not to be touched; empty if there is none.
 
-        An undo compares what is there, a delete does not: for it, a change that is not certain counts.
+        An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
+        those that runs of this ledger uploaded, unless it was started with `foreign`.
         """
-        return written_since(written, self._ids, self._number, doubtful=self._deletes)
+        if self._of:
+            deletes = self._run.kind is Kind.DELETE
+            return written_since(written, self._ids, self._of[0].number, self._undone, doubtful=deletes)
+        if self._run.settings.get("foreign") or is_ours(written, self._undone):
+            return ""
+        changes = [one.run for one in written if one.outcome is not Outcome.FAILED]
+        return changes[-1] if changes else "–"
 
     def taken_back(self, written: Sequence[EarlierUpload]) -> bool:
         """Return whether an earlier run has taken the file back: what is there now is not the upload's."""
-        certain = [one for one in written if one.outcome not in {Outcome.UNCHANGED, Outcome.FAILED}]
+        certain = [one for one in written if one.outcome not in {Outcome.UNCHANGED, *_NOT_CERTAIN}]
         return bool(certain) and certain[-1].run in self._takers
 
     def planned_md5s(self, line: int) -> tuple[set[str], bool]:
@@ -189,14 +244,22 @@ class SubjectUpload:
         return found, complete
 
 
+def undone_uploads(ledger: LedgerReader, target: str) -> dict[str, frozenset[str]]:
+    """Return the undos of a target, each with the runs that it undoes."""
+    undos = (run for run in ledger.runs(target, damaged=[]) if run.kind is Kind.UNDO)
+    return {run.id: frozenset(run.settings.get("of", ())) for run in undos}
+
+
 def undos_of(ledger: LedgerReader, subject: RunRecord) -> set[str]:
     """Return the runs that undid an upload."""
-    return {run.id for run in ledger.runs(subject.target) if run.settings.get("undoes") == subject.id}
+    return {
+        run.id for run in ledger.runs(subject.target, damaged=[]) if run.settings.get("undoes") == subject.id
+    }
 
 
 def deletes_of(ledger: LedgerReader, subject: RunRecord) -> set[str]:
     """Return the runs that deleted the files of an upload."""
-    deletes = (run for run in ledger.runs(subject.target) if run.kind is Kind.DELETE)
+    deletes = (run for run in ledger.runs(subject.target, damaged=[]) if run.kind is Kind.DELETE)
     return {run.id for run in deletes if subject.id in run.settings.get("of", ())[:1]}
 
 
@@ -210,8 +273,8 @@ class StoredCalls(Calls):
     """The runs whose files are meant; empty for the newest that the ledger knows."""
     if_exists: IfExists = "overwrite"
     backup: Backup | None = None
-    upload: SubjectUpload | None = None
-    """For an undo, or a delete of a run."""
+    files: WrittenFiles | None = None
+    """For an undo or a delete."""
     per_call: int = 8
     """Files of one call that are looked at at once."""
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
@@ -394,7 +457,7 @@ class StoredCalls(Calls):
     # --- delete -------------------------------------------------------------------------------------------------
 
     async def _delete(self, task: Task) -> FailedAttempt | SomeEnds:
-        kept = self._written_since(task) if self.kind is Kind.DELETE and self.upload is not None else []
+        kept = self._written_since(task) if self.kind is Kind.DELETE else []
         if not kept:
             return await self._delete_files(task)
         lines = {end.line for end in kept}
@@ -410,7 +473,7 @@ class StoredCalls(Calls):
         """End the rows to whose paths another run has written since."""
         ends = []
         for row in task.rows:
-            since = self.upload.written_since(task.lane.written.get(row.path, [])) if self.upload else ""
+            since = self.files.not_ours(task.lane.written.get(row.path, [])) if self.files else ""
             if since:
                 why = detail(DetailCode.WRITTEN_SINCE, run=since)
                 ends.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
@@ -451,7 +514,7 @@ class StoredCalls(Calls):
     async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
         row, known = task.row, self._known(task.lane, task.row)
         written = task.lane.written.get(row.path, [])
-        since = self.upload.written_since(written) if self.upload is not None else ""
+        since = self.files.not_ours(written) if self.files is not None else ""
         if since:  # after this run was planned
             return self._not_undoable(task, detail(DetailCode.WRITTEN_SINCE, run=since))
         saved = await self._record_of(task)
@@ -466,7 +529,7 @@ class StoredCalls(Calls):
         done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
         file_id = known.file_id if known is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        taken_back = self.upload is not None and self.upload.taken_back(written)
+        taken_back = self.files is not None and self.files.taken_back(written)
         ours = "" if taken_back else await self._ours(row, known, saved, now)
         certain = known is not None or saved is not None
         same = known is not None and saved is not None and _headers(known) == _headers(saved)
@@ -499,8 +562,8 @@ class StoredCalls(Calls):
         if known is not None:
             return known.md5
         found, complete = set(saved.sent) if saved is not None else set[str](), False
-        if not found and self.upload is not None:
-            found, complete = await asyncio.to_thread(self.upload.planned_md5s, row.line)
+        if not found and self.files is not None:
+            found, complete = await asyncio.to_thread(self.files.planned_md5s, row.line)
         if now in found:
             return now
         return min(found) if found and (complete or saved is not None) else ""

@@ -22,7 +22,7 @@ from tcb_ops.runs.locks import hold
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord, may_have_stored
-from tcb_ops.runs.stored_calls import deletes_of, undos_of, written_since
+from tcb_ops.runs.stored_calls import deletes_of, is_ours, undone_uploads, undos_of, written_since
 
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
@@ -132,10 +132,13 @@ def confirm_spec(
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
 
 
-def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str) -> RunSpec:
+def delete_spec(
+    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, *, new_run: bool
+) -> RunSpec:
     """Return the rows that a run has uploaded, its retries included, without paths that another run has written since.
 
-    Raises UsageError where there are none, or if a process works on the run.
+    What an unfinished delete of the same files has deleted is left to it, when it is resumed: not with `new_run`. Raises
+    UsageError where there are none, or if a process works on the run.
     """
     spec = _of_run(
         ledger,
@@ -146,13 +149,16 @@ def delete_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, sele
         selection,
         {},
     )
-    # What an unfinished delete of the same files has deleted is left to it, when it is resumed.
-    unfinished = {one.id for one in ledger.runs(subject.target, damaged=[]) if one.finished_at is None}
-    own = frozenset(spec.options["of"]) | (deletes_of(ledger, subject) & unfinished)
+    deletes, undone = deletes_of(ledger, subject), undone_uploads(ledger, subject.target)
+    resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
+    own = frozenset(spec.options["of"]) | (deletes & resumed)
+    open_ends = {Outcome.FAILED, Outcome.PENDING}
 
     def rows() -> Iterator[Row]:
         for row, written in known_files(ledger, spec.rows(), subject.target):
-            if not written_since(written, own, subject.number, doubtful=True):
+            # A delete of these files that failed, or was interrupted, has left them there.
+            seen = [one for one in written if one.outcome not in open_ends or one.run not in deletes]
+            if not written_since(seen, own, subject.number, undone, doubtful=True):
                 yield row
 
     left_out = sum(1 for _row in spec.rows()) - sum(1 for _row in rows())
@@ -217,7 +223,7 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
 
 
 def _lines(ledger: Ledger, runs: Iterable[RunRecord], is_meant: Callable[[RowRecord], bool]) -> set[int]:
-    failed = frozenset({Outcome.FAILED})
+    failed = frozenset({Outcome.FAILED, Outcome.REFUSED})
     return {
         record.row.line for run in runs for record in ledger.rows(run, outcomes=failed) if is_meant(record)
     }
@@ -243,10 +249,13 @@ def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec
     return replace(spec, options={**spec.options, "content": content})
 
 
-def delete_list_spec(ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool) -> RunSpec:
+def delete_list_spec(
+    ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool, new_run: bool
+) -> RunSpec:
     """Return the rows of a list. Raises UsageError where runs of this ledger wrote not all of them, and `foreign` is not given."""
     spec = list_spec(batch, Kind.DELETE, selection)
-    if not foreign and (listed := foreign_text(ledger, spec, target)) is not None:
+    spec = replace(spec, options={**spec.options, "foreign": foreign})
+    if not foreign and (listed := foreign_text(ledger, spec, target, new_run=new_run)) is not None:
         raise UsageError(
             as_lines((listed, _("Nothing was deleted."))),
             _("To delete them as well: --foreign"),
@@ -255,9 +264,9 @@ def delete_list_spec(ledger: Ledger, batch: Batch, target: str, selection: str, 
     return spec
 
 
-def foreign_text(ledger: Ledger, spec: RunSpec, target: str) -> Text | None:
+def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -> Text | None:
     """List the files of a delete that no run of the ledger uploaded; None where there are none."""
-    count, first = foreign_rows(ledger, spec, target)
+    count, first = foreign_rows(ledger, spec, target, new_run=new_run)
     if not count:
         return None
     head = ngettext(
@@ -269,20 +278,29 @@ def foreign_text(ledger: Ledger, spec: RunSpec, target: str) -> Text | None:
     return as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
 
 
-def foreign_rows(ledger: Ledger, spec: RunSpec, target: str) -> tuple[int, list[Row]]:
-    """Count the rows whose files no run of the ledger wrote; return the first of them."""
+def foreign_rows(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -> tuple[int, list[Row]]:
+    """Count the rows whose files no run of the ledger wrote; return the first of them.
+
+    What an unfinished delete of the same list has deleted is no reason not to resume it: only with `new_run`.
+    """
     count, first = 0, list[Row]()
-    # What an unfinished delete of the same list has deleted is no reason not to resume it.
-    own = {
-        run.id
-        for run in ledger.runs(target, damaged=[])
-        if (run.kind, run.list_sha256, run.finished_at) == (Kind.DELETE, spec.list_sha256, None)
-    }
+    own = set[str]() if new_run else _unfinished(ledger, spec, target)
+    undone = undone_uploads(ledger, target)
     for row, written in known_files(ledger, spec.rows(), target):
-        if not row.invalid and not _is_ours(written, own):
+        if not row.invalid and not is_ours(written, undone, own):
             count += 1
             first += [row] if len(first) < _LISTED else []
     return count, first
+
+
+def _unfinished(ledger: Ledger, spec: RunSpec, target: str) -> set[str]:
+    """Return the unfinished runs that the same command resumes."""
+    same = (spec.kind, spec.list_sha256, spec.selection, spec.parent)
+    return {
+        run.id
+        for run in ledger.runs(target, damaged=[])
+        if run.finished_at is None and (run.kind, run.list_sha256, run.selection, run.parent) == same
+    }
 
 
 def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
@@ -294,19 +312,8 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     same = (run for run in runs if run.kind is Kind.UPLOAD and run.list_sha256 == batch.sha256)
     newest = next(same, None)
     own = newest.number if newest is not None and newest.finished_at is None else -1
-    return sum(_is_ours(written) for _row, written in known_files(ledger, batch.rows(), target, own))
-
-
-def _is_ours(written: Sequence[EarlierUpload], own: Collection[str] = ()) -> bool:
-    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's.
-
-    What failed left a file of ours there, if one was there. What the runs in `own` did does not count.
-    """
-    written = [one for one in written if one.outcome is not Outcome.FAILED and one.run not in own]
-    if not written or not written[-1].md5:
-        return False
-    last, uploaded = written[-1], {one.md5 for one in written if one.outcome is Outcome.UPLOADED}
-    return last.outcome is not Outcome.RESTORED or last.md5 in uploaded
+    undone = undone_uploads(ledger, target)
+    return sum(is_ours(written, undone) for _row, written in known_files(ledger, batch.rows(), target, own))
 
 
 def known_files(
@@ -371,10 +378,13 @@ def _of_run(
 ) -> RunSpec:
     """Return the spec of some rows of an upload. `besides`: what an error about no rows says, too."""
     retries = ledger.retries(subject)
-    for run in (subject, *retries):
-        if run.finished_at is None and kind is not Kind.CONFIRM:
-            with hold(ledger, run.id):  # raises if a process works on it
-                pass
+    if kind is not Kind.CONFIRM:
+        takers = undos_of(ledger, subject) | deletes_of(ledger, subject)
+        others = (run for run in ledger.runs(subject.target, damaged=[]) if run.id in takers)
+        for run in (subject, *retries, *others):
+            if run.finished_at is None:
+                with hold(ledger, run.id):  # raises if a process works on it
+                    pass
     since = ledger.succeeded_since(subject) if retries else set[int]()
     wanted = None if only is None else {(merchant.env, merchant.appid) for merchant in only}
 
@@ -422,7 +432,7 @@ def _undone(
     if since := written_since(written, {*of, *again}, subject.number):
         return replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since))
     if backup is None:
-        own = [n for n, one in enumerate(written) if one.run in of]
+        own = [n for n, one in enumerate(written) if one.run in of and one.md5]
         before = _stored_before(written[: own[0]] if own else [])
         return bare if before is None else replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before.run))
     try:
@@ -453,13 +463,14 @@ def may_be_stored(outcome: Outcome, saved: bool | None, *, doubtful: bool) -> bo
     uploaded   any     any       yes
     any        yes     any       yes
     failed     –       yes       yes
+    refused    –       yes       yes
     any other                    no
     =========  ======  ========  ======
 
     `saved`: whether the backup has a record for the row, which is written before the file is sent; None without a backup.
-    `doubtful`: a failed row that may have stored its file all the same.
+    `doubtful`: the file may be stored all the same.
     """
-    if saved is None and outcome is Outcome.FAILED:
+    if saved is None and outcome in {Outcome.FAILED, Outcome.REFUSED}:
         return doubtful
     return outcome is Outcome.UPLOADED or bool(saved)
 

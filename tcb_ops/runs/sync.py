@@ -161,8 +161,9 @@ def _gone(
             if path not in paths and not os.path.lexists(scanned.folder / file)
         )
         for row, written in known_files(ledger, missing, target):
-            # A deletion or an upload that failed leaves one of its own files there.
-            sent = [one for one in written if one.outcome not in {Outcome.UNCHANGED, Outcome.FAILED}]
+            # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
+            without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
+            sent = [one for one in written if one.outcome not in without]
             if sent and sent[-1].md5 and sent[-1].run in ours:
                 yield row
 

@@ -117,7 +117,8 @@ def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left() -> N
         (Outcome.PENDING, False, True, False),
         (Outcome.PENDING, None, False, False),
         (Outcome.REFUSED, True, False, True),
-        (Outcome.REFUSED, None, True, False),
+        (Outcome.REFUSED, None, True, True),
+        (Outcome.REFUSED, None, False, False),
         (Outcome.FAILED, False, True, False),
         (Outcome.FAILED, None, True, True),
         (Outcome.FAILED, None, False, False),
@@ -138,10 +139,16 @@ def test_which_rows_are_part_of_an_undo(
         (Reason.ETAG_MISMATCH, 2, {"backup": "b"}, True),
         (Reason.STORE_REFUSED, 2, {}, False),
         (Reason.STORE_REFUSED, 3, {"if_exists": "overwrite", "backup": ""}, True),
-        (Reason.STORE_REFUSED, 4, {"backup": "b"}, False),
-        (Reason.STORE_REFUSED, 5, {"if_exists": "skip"}, True),
-        (Reason.BACKUP_FAILED, 3, {"backup": "b"}, False),
-        (Reason.BACKUP_DAMAGED, 2, {"undoes": "20261127-1"}, False),
+        (Reason.STORE_REFUSED, 3, {"backup": "b"}, False),
+        (Reason.STORE_REFUSED, 4, {"if_exists": "skip"}, True),
+        (Reason.REFUSED, 1, {}, False),
+        (Reason.REFUSED, 3, {}, True),
+        (Reason.FILE_CHANGED, 1, {}, False),
+        (Reason.FILE_CHANGED, 2, {}, True),
+        (Reason.FILE_CHANGED, 2, {"if_exists": "fail"}, False),
+        (Reason.BACKUP_FAILED, 2, {"backup": "b"}, False),
+        (Reason.BACKUP_FAILED, 3, {"backup": "b"}, True),
+        (Reason.BACKUP_DAMAGED, 1, {"undoes": "20261127-1"}, False),
         (None, 0, {}, False),
     ],
 )
@@ -1058,3 +1065,111 @@ def test_a_listing_that_repeats_itself_proves_nothing(
         shop.sim._store, "listed", lambda bucket, prefix, marker: listed(bucket, prefix, marker and "")
     )
     assert tcb.confirm("latest", settings=settings, limits=QUICK).counts == {"unknown": 2}
+
+
+def test_a_new_delete_takes_nothing_that_came_after_an_unfinished_one(
+    open_shop: OpenShop, until: Until
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=2))
+    first = upload(shop)
+    interrupted_delete(shop, until, first.id)
+    shop.sim.put(TEA.env, "banner/0.png", b"theirs")
+    run = delete(shop, first.id, new_run=True)
+    assert {record.row.env for record in run.rows()} == {BOOKS.env}
+    with pytest.raises(UsageError, match="4 files were not uploaded"):
+        delete(shop, shop.read(), new_run=True)
+    assert stored(shop) == {(TEA.env, "banner/0.png"): b"theirs"}
+
+
+def test_a_delete_of_a_list_leaves_what_an_undo_has_restored_since(
+    open_shop: OpenShop, until: Until, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=2), store=tmp_path / "store")
+    shop.sim.put(BOOKS.env, "banner/0.png", b"before")
+    first = upload(shop, backup=tmp_path / "backup")
+    handle = interrupted_delete(shop, until, shop.read())
+    assert undo(shop, first.id, merchants=shop.merchants).counts["restored"] == 1
+    run = tcb.api.start_resume(handle.id, settings=shop.settings, limits=QUICK).wait()
+    assert run.counts == {"deleted": 2, "failed": 2}
+    assert stored(shop) == {(BOOKS.env, "banner/0.png"): b"before"}
+
+
+def test_a_retried_delete_of_a_list_leaves_what_an_undo_has_restored_since(
+    open_shop: OpenShop, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=1), store=tmp_path / "store")
+    shop.sim.put(TEA.env, "banner/0.png", b"before")
+    upload(shop, backup=tmp_path / "backup")
+    shop.sim.play([Fault(step=FaultStep.DELETE, errcode=48001)])
+    refused = delete(shop, shop.read())
+    shop.sim.play([])
+    assert undo(shop).counts == {"restored": 1}
+    assert tcb.retry(refused.id, shop.merchants, settings=shop.settings, limits=QUICK).counts == {"failed": 1}
+    assert stored(shop) == {(TEA.env, "banner/0.png"): b"before"}
+
+
+def test_what_was_there_before_stays_although_it_has_the_same_bytes(
+    open_shop: OpenShop, tmp_path: Path
+) -> None:
+    shop = open_shop(many(TEA, rows=1), store=tmp_path / "store")
+    before = (shop.folder / "files" / "0.bin").read_bytes()
+    shop.sim.put(TEA.env, "banner/0.png", before)
+    run = upload(shop, backup=tmp_path / "backup")
+    assert undo(shop).counts == {"restored": 1}
+    for what in (run.id, shop.read()):
+        with pytest.raises(UsageError):
+            delete(shop, what)
+    assert stored(shop) == {(TEA.env, "banner/0.png"): before}
+
+
+def test_a_delete_leaves_paths_that_an_unfinished_upload_may_have_written(
+    open_shop: OpenShop, until: Until
+) -> None:
+    shop = open_shop(many(TEA, BOOKS, rows=1))
+    first = upload(shop)
+    shop.sim.play([Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)])
+    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=QUICK, new_run=True)
+    until(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    shop.sim.play([])
+    with pytest.raises(UsageError, match="2 files are left out"):
+        delete(shop, first.id)
+
+
+def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(
+    open_shop: OpenShop, until: Until
+) -> None:
+    shop = open_shop(many(TEA, rows=2))
+    run = upload(shop)
+    shop.sim.play([Fault(step=FaultStep.DELETE, delay=60)])
+    handle = tcb.start_undo(run.id, settings=shop.settings, limits=QUICK)
+    until(lambda: shop.sim.stats["delete"] > 0)
+    with pytest.raises(UsageError, match=handle.id):
+        delete(shop, run.id)
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+
+
+def test_a_file_that_another_run_stored_in_between_cannot_be_undone(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=1), [Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
+    first = upload(shop)
+    assert first.counts == {"failed": 1}
+    shop.sim.play([])
+    (shop.folder / "files" / "other.bin").write_bytes(b"another list's")
+    write_csv(shop.folder / "new.csv", ("env", "path", "file"), [(TEA.env, "banner/0.png", "other.bin")])
+    batch = tcb.read_paths(shop.folder / "new.csv", shop.merchants, shop.folder / "files")
+    tcb.upload(batch, settings=shop.settings, limits=QUICK)
+    tcb.retry(first.id, shop.merchants, settings=shop.settings, limits=QUICK)
+    assert undo(shop, first.id).counts == {"not_undoable": 1}
+
+
+def test_a_delete_without_an_answer_can_be_given_again(open_shop: OpenShop) -> None:
+    shop = open_shop(many(TEA, rows=2))
+    run = upload(shop)
+    shop.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.BEFORE)])
+    assert delete(shop, run.id).counts == {"failed": 2}
+    shop.sim.play([])
+    assert delete(shop, run.id).counts == {"deleted": 2}
