@@ -375,9 +375,8 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     wanted = _open(run, settings, common)
     if common.json:
         summary = wanted.summary()
-        console.json(
-            {key: summary[key] for key in ("run", "errcodes", "store_codes", "reasons") if key in summary}
-        )
+        of_codes = {key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary}
+        console.json(of_codes | {"reasons": wanted.overview().reasons()})
         return 0
     found, record = wanted.overview(), wanted.record
     counts = found.counts

@@ -245,17 +245,13 @@ class RunSummary:
         """Return the object that `--json` prints.
 
         `counts` is by outcome, without zeros. `errcodes` and `store_codes` count the rows with a code by merchant and
-        environment, most rows first, including those that it kept from being attempted; `reasons` the others that did not
-        succeed. `calls` and `seconds` are over
+        environment, most rows first, including those that it kept from being attempted. `calls` and `seconds` are over
         all sessions; `report` is a path or None. `workers` is there for a run on a cluster.
         """
         run = self.run
         errcodes: Counter[tuple[str, str, str, int]] = Counter()
         store_codes: Counter[tuple[str, str, str, str]] = Counter()
-        reasons: Counter[tuple[str, str, str, str]] = Counter()
         for one in self.tallies:
-            if one.reason and one.outcome not in SUCCESSES and not (one.errcode or one.store_code):
-                reasons[one.appid, one.merchant, one.env, str(one.reason)] += one.rows
             if one.errcode:
                 errcodes[one.appid, one.merchant, one.env, one.errcode] += one.rows
             if one.store_code:
@@ -269,7 +265,6 @@ class RunSummary:
                 "counts": {str(outcome): rows for outcome, rows in self.counts.items()},
                 "errcodes": _most_first(errcodes, "errcode"),
                 "store_codes": _most_first(store_codes, "code"),
-                "reasons": _most_first(reasons, "reason"),
                 "calls": {"link": run.link_calls, "upload": run.upload_calls},
                 "seconds": round(run.seconds, 3),
                 "report": run.report or None,
@@ -277,6 +272,14 @@ class RunSummary:
             | self._confirmation()
             | self._by_worker()
         )
+
+    def reasons(self) -> list[dict[str, Any]]:
+        """Count the rows that did not succeed and have no code by merchant, environment and reason, most rows first."""
+        found: Counter[tuple[str, str, str, str]] = Counter()
+        for one in self.tallies:
+            if one.reason and one.outcome not in SUCCESSES and not (one.errcode or one.store_code):
+                found[one.appid, one.merchant, one.env, str(one.reason)] += one.rows
+        return _most_first(found, "reason")
 
     def _confirmation(self) -> dict[str, Any]:
         if self.confirmed is None:
