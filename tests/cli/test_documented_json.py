@@ -83,6 +83,7 @@ def test_every_key_of_json_is_documented(desk: Any):
         desk.shop.sim.set_night(night)
         found.append(desk("audit", *QUICK).json)
     found.append(desk("show", found[0]["run"], "--json").json)
+    found.append(desk("errcodes", "--json").json)
     printed = {key for one in found for key in keys(one)}
     assert {"store_codes", "forecasts", "added", "gone", "confirmed", "until", "entry"} <= printed
     for lang in ("en", "zh"):
