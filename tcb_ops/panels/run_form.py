@@ -83,7 +83,7 @@ class RunForm(Panel):
         self.starter = widgets.VBox([self.confirmation, self.start])
         self.monitor.actions.children = (self.starter, *self.monitor.actions.children)
         self.merchant_check = MerchantCheck(worker, self.context)
-        self.workers = self._cluster_field()
+        self.workers = self._cluster_field() if self.kind in CLUSTERED else None
         self.setup = Fold(
             worker,
             self.settings_title,
@@ -92,7 +92,7 @@ class RunForm(Panel):
                 *inputs,
                 widgets.HBox([self.pace, self.new]),
                 *self._pace_notes(),
-                *([self.workers] if self.kind in CLUSTERED else []),
+                *([self.workers] if self.workers is not None else []),
                 self.merchant_check,
                 self.runs,
             ],
@@ -117,7 +117,7 @@ class RunForm(Panel):
         """Return the cluster that the next run works on; None for this process. Raises UsageError if it is mistyped."""
         if not isinstance(self._cluster, str):
             return self._cluster
-        typed = str(self.workers.value).strip()
+        typed = str(self.workers.value).strip() if self.workers is not None else ""
         if not typed:
             return None
         from tcb_ops.runs.cluster import check_cluster

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -194,13 +195,11 @@ class RunMonitor(widgets.VBox):
         if handle is None:
             return
         due = 0.0
-        if (
-            number == self._watch
-        ):  # at once: a cluster takes a while, and the rows of another run may be shown
-            record = handle.record
-            begun = Progress(record.id, record.rows, _counted(handle.so_far())[0], 0.0, None)
-            self.bar.value = render_progress(begun, record.kind, self._lang, running=True)
+        if number == self._watch:  # at once: a cluster takes a while to start
             due = time.monotonic() + self._try_grid()
+            with suppress(TcbOpsError):  # which the grid has reported
+                begun = Progress(handle.id, handle.record.rows, _counted(handle.so_far())[0], 0.0, None)
+                self.bar.value = render_progress(begun, handle.record.kind, self._lang, running=True)
         for now in handle.watch():
             if number == self._watch:
                 self.bar.value = render_progress(now, handle.record.kind, self._lang, running=True)
