@@ -1262,7 +1262,7 @@ def _start(
         from tcb_ops.runs.cluster import check_kind
 
         check_kind(work.kind, work.queries)
-    with _with_cluster(cluster, settings) as (stack, client), planning(ledger) as still_alone:
+    with _with_cluster(cluster, settings) as (stack, client, dashboard), planning(ledger) as still_alone:
         planned = plan(
             ledger,
             work,
@@ -1308,21 +1308,31 @@ def _start(
                 ledger.forget(planned.run)
             raise
         return RunHandle(
-            ledger, planned.run, session, settings, stack.pop_all(), work.warning, resumed=planned.resumed
+            ledger,
+            planned.run,
+            session,
+            settings,
+            stack.pop_all(),
+            work.warning,
+            resumed=planned.resumed,
+            dashboard=dashboard,
         )
     raise AssertionError  # the block above returns or raises
 
 
 @contextmanager
-def _with_cluster(cluster: Cluster | None, settings: Settings) -> Iterator[tuple[ExitStack, Client | None]]:
-    """Open a cluster before anything is planned; the stack closes it."""
+def _with_cluster(
+    cluster: Cluster | None, settings: Settings
+) -> Iterator[tuple[ExitStack, Client | None, str]]:
+    """Open a cluster before anything is planned; the stack closes it. Yield its client and its dashboard, too."""
     with ExitStack() as stack:
         if cluster is None:
-            yield stack, None
+            yield stack, None, ""
             return
-        from tcb_ops.runs.cluster import opened_cluster
+        from tcb_ops.runs.cluster import dashboard_of, opened_cluster
 
-        yield stack, stack.enter_context(opened_cluster(cluster, settings))
+        client = stack.enter_context(opened_cluster(cluster, settings))
+        yield stack, client, dashboard_of(client)
 
 
 def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:

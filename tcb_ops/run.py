@@ -410,6 +410,7 @@ class RunHandle:
         warning: Text | None = None,
         *,
         resumed: bool,
+        dashboard: str = "",
     ) -> None:
         """`session` None: nothing is left to do. `held` is closed at the end: the run's lock, the simulator."""
         self._ledger, self._session, self._settings, self._held = ledger, session, settings, held
@@ -420,6 +421,8 @@ class RunHandle:
         """Number of rows that were done before."""
         self.warning = warning
         """Of a retry: which rows it leaves out because the merchants file lacks their merchants; None if none."""
+        self.dashboard = dashboard
+        """The address of the dashboard of the cluster that works on the run; "" if there is none."""
         self._waiting = threading.Lock()
         self._ended: RunRecord | TcbOpsError | None = None
         _handles[record.id] = self

@@ -9,7 +9,8 @@
 
 `target`: "simulator" (the embedded one, sample data, no credentials) or "live" (what tcb-ops.toml says). Calls such as
 `tcb.open_run()` that name no settings use those of the panel that was opened last. `lang`: en or zh; "" is that of the
-settings. `where`: `column=value` items of the merchants file, semicolons between them.
+settings. `where`: `column=value` items of the merchants file, semicolons between them. `cluster`: workers of Dask that
+share the work (local:2, a scheduler's URL, or a Client); "": this process does it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ except ModuleNotFoundError:
 
 if TYPE_CHECKING:
     from tcb_ops.panels.panel import Panel  # loads httpx, which loads click and rich
+    from tcb_ops.runs.cluster import Cluster
 
 _Given = ParamSpec("_Given")
 
@@ -53,6 +55,8 @@ def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
         for name, value in list(bound.arguments.items()):
             if value is None:
                 del bound.arguments[name]
+                continue
+            if name == "cluster" and hasattr(value, "run_on_scheduler"):  # a client of Dask
                 continue
             text = os.fspath(value) if isinstance(value, os.PathLike) else value
             if not isinstance(text, str):
@@ -89,21 +93,27 @@ def run_uploads(
     note: str = "",
     report: str = "",
     lang: str = "",
+    cluster: Cluster = "",
 ) -> Panel:
     """Return a panel that checks a list and its files, uploads, cancels, resumes, retries and exports."""
     from tcb_ops.panels.notebook_panels import UploadPanel
 
-    return UploadPanel(target, paths, root, where, lang, note=note, report=report)
+    return UploadPanel(target, paths, root, where, lang, note=note, report=report, cluster=cluster)
 
 
 @_of_texts
 def audit_errcodes(
-    target: str = "simulator", where: str = "", note: str = "", report: str = "", lang: str = ""
+    target: str = "simulator",
+    where: str = "",
+    note: str = "",
+    report: str = "",
+    lang: str = "",
+    cluster: Cluster = "",
 ) -> Panel:
     """Return a panel that checks each environment, and shows which fail, why, and what to do."""
     from tcb_ops.panels.notebook_panels import AuditPanel
 
-    return AuditPanel(target, where, lang, note=note, report=report)
+    return AuditPanel(target, where, lang, note=note, report=report, cluster=cluster)
 
 
 @_of_texts
@@ -115,14 +125,14 @@ def export_report(target: str = "simulator", run: str = "latest", report: str = 
 
 
 @_of_texts
-def attach(run: str = "latest", target: str = "", lang: str = "") -> Panel:
+def attach(run: str = "latest", target: str = "", lang: str = "", cluster: Cluster = "") -> Panel:
     """Return a panel that shows any run: running in this process or another, interrupted, or finished.
 
     `target` "" is that of the panel that was opened last, "live" where none was.
     """
     from tcb_ops.panels.notebook_panels import RunPanel
 
-    return RunPanel(target, run, lang)
+    return RunPanel(target, run, lang, cluster=cluster)
 
 
 def __getattr__(name: str) -> object:

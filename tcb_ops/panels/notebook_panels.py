@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
@@ -25,6 +25,9 @@ from tcb_ops.reports.formats.notebook import audit_html
 from tcb_ops.run import Diff, Run, RunHandle
 from tcb_ops.sample import FILES, PATHS
 
+if TYPE_CHECKING:
+    from tcb_ops.runs.cluster import Cluster
+
 
 class ListPanel(RunForm):
     """A panel whose run works on a list."""
@@ -32,10 +35,19 @@ class ListPanel(RunForm):
     settings_title = _("List and settings")
 
     def __init__(
-        self, target: str, paths: str, root: str | None, where: str, lang: str, *, note: str, report: str = ""
+        self,
+        target: str,
+        paths: str,
+        root: str | None,
+        where: str,
+        lang: str,
+        *,
+        note: str,
+        report: str = "",
+        cluster: Cluster = "",
     ) -> None:
         self._paths, self._root = paths, root
-        super().__init__(target, where, lang, note=note, report=report)
+        super().__init__(target, where, lang, note=note, report=report, cluster=cluster)
 
     def _input_parts(self) -> list[Any]:
         self.list_reader = ListReader(
@@ -130,7 +142,7 @@ class UploadPanel(ListPanel):
         self.stored.enable()
 
     def _start_run(self, **options: Any) -> RunHandle:
-        return api.start_upload(self._batch(), **options)
+        return api.start_upload(self._batch(), cluster=self.cluster(), **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +228,7 @@ class AuditPanel(RunForm):
         return facts, merchants
 
     def _start_run(self, **options: Any) -> RunHandle:
-        return api.start_audit(self.context.merchants, **options)
+        return api.start_audit(self.context.merchants, cluster=self.cluster(), **options)
 
 
 class RunPanel(Panel):
@@ -226,9 +238,9 @@ class RunPanel(Panel):
     none_yet = _("No run is shown. Start one with another notebook, then run the panel's cell again.")
     out_control: Text | None = None
 
-    def __init__(self, target: str, run: str, lang: str, *, report: str = "") -> None:
+    def __init__(self, target: str, run: str, lang: str, *, report: str = "", cluster: Cluster = "") -> None:
         self._wanted = run
-        super().__init__(target, "", lang, report=report)
+        super().__init__(target, "", lang, report=report, cluster=cluster)
 
     def _parts(self) -> list[Any]:
         return [self.runs, self.monitor]

@@ -32,6 +32,8 @@ from tcb_ops.sample import in_jupyter_session
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from tcb_ops.runs.cluster import Cluster
+
 RUN_NOW = "TCB_OPS_RUN_NOW"
 HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"
 """The folder of the reports of headless runs; each is under its run's id."""
@@ -71,10 +73,19 @@ class Panel:
     out_control: Text | None = REPORT
     """The panel's control for the command line's `--out`."""
 
-    def __init__(self, target: str, where: str, lang: str, *, note: str = "", report: str = "") -> None:
+    def __init__(
+        self,
+        target: str,
+        where: str,
+        lang: str,
+        *,
+        note: str = "",
+        report: str = "",
+        cluster: Cluster = "",
+    ) -> None:
         known = {str(one) for one in Lang}
         self.lang = Lang(lang) if lang in known else settings_lang()
-        self.note, self.report = note, report
+        self.note, self.report, self._cluster = note, report, cluster
         self.worker = Worker(self.lang, self.out_control)
         self.error: TcbOpsError | None = None
         """The error that kept the panel from opening."""
@@ -92,6 +103,7 @@ class Panel:
                 self.worker,
                 self._context,
                 report=report,
+                cluster=self.cluster,
                 changed=self._run_changed,
                 ended=self._ended,
                 ended_unseen=self._list_runs,
@@ -162,6 +174,10 @@ class Panel:
         if part is None:
             raise self.error or UsageError(_("The panel is not open."))
         return part
+
+    def cluster(self) -> Cluster | None:
+        """Return the cluster that the next run works on; None for this process."""
+        return None if self._cluster == "" else self._cluster
 
     # --- what a notebook asks -----------------------------------------------------------------------------------
 

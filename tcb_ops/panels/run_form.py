@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
 from tcb_ops import api
-from tcb_ops.errors import UsageError
+from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.merchants.status import MerchantState, verdict
 from tcb_ops.model import Kind
@@ -18,11 +18,14 @@ from tcb_ops.panels.action_button import Confirmation
 from tcb_ops.panels.context import GENTLE_RATE, PanelContext
 from tcb_ops.panels.html import message, table
 from tcb_ops.panels.panel import Panel
-from tcb_ops.panels.run_monitor import STARTING
+from tcb_ops.panels.run_monitor import CLUSTERED, STARTING
 from tcb_ops.panels.run_summary import Step
 from tcb_ops.panels.worker import Fold, Worker, emphasize, html_area, show
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
+
+if TYPE_CHECKING:
+    from tcb_ops.runs.cluster import Cluster
 
 LINES_SHOWN = 300
 """Most lines of the table of merchants."""
@@ -80,6 +83,7 @@ class RunForm(Panel):
         self.starter = widgets.VBox([self.confirmation, self.start])
         self.monitor.actions.children = (self.starter, *self.monitor.actions.children)
         self.merchant_check = MerchantCheck(worker, self.context)
+        self.workers = self._cluster_field() if self.kind in CLUSTERED else None
         self.setup = Fold(
             worker,
             self.settings_title,
@@ -88,12 +92,47 @@ class RunForm(Panel):
                 *inputs,
                 widgets.HBox([self.pace, self.new]),
                 *self._pace_notes(),
+                *([self.workers] if self.workers is not None else []),
                 self.merchant_check,
                 self.runs,
             ],
             self._enable,
         )
         return [self.setup, self.monitor]
+
+    def _cluster_field(self) -> Any:
+        """Build the field for the cluster. A client of Dask that was given is shown by its address."""
+        given = self._cluster
+        typed = isinstance(given, str)
+        return self.worker.field(
+            widgets.Text,
+            _("Cluster"),
+            "op-cluster",
+            value=given if isinstance(given, str) else str(getattr(given.scheduler, "address", "")),
+            placeholder=_("none: this process does the work; local:2 starts two workers").of(self.lang),
+            disabled=not typed,
+        )
+
+    def cluster(self) -> Cluster | None:
+        """Return the cluster that the next run works on; None for this process. Raises UsageError if it is mistyped."""
+        if not isinstance(self._cluster, str):
+            return self._cluster
+        typed = str(self.workers.value).strip() if self.workers is not None else ""
+        if not typed:
+            return None
+        from tcb_ops.runs.cluster import check_cluster
+
+        try:
+            check_cluster(typed)
+        except ArgumentError:
+            raise UsageError(
+                _(
+                    "Cluster {typed}: write local:2 for two processes on this machine, or the URL of a Dask scheduler, "
+                    "tls://HOST:PORT.",
+                    typed=typed,
+                )
+            ) from None
+        return typed
 
     def _open(self) -> None:
         """Check the list, and show the newest run, finished or not."""

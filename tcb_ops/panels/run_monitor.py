@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
@@ -38,6 +40,9 @@ from tcb_ops.reports.explanations import KINDS, unit_count
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
 
+if TYPE_CHECKING:
+    from tcb_ops.runs.cluster import Cluster
+
 WATCH_EVERY = 0.2
 """Seconds between two updates from a run of this process."""
 POLL_EVERY = 1.0
@@ -49,6 +54,7 @@ LISTED = 50
 STARTING = _("Starting …")
 """Shown until the run is planned: a ledger that another process has locked is waited for."""
 PENDING = frozenset({Outcome.PENDING})
+CLUSTERED = frozenset({Kind.UPLOAD, Kind.AUDIT, Kind.CONFIRM})
 RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNKNOWN})
 
 
@@ -74,16 +80,18 @@ class RunMonitor(widgets.VBox):
         context: PanelContext,
         *,
         report: str = "",
+        cluster: Callable[[], Cluster | None],
         changed: Callable[[], None],
         ended: Callable[[Run], None],
         ended_unseen: Callable[[], None],
     ) -> None:
         """Show no run yet.
 
-        `changed` is called when a run begins or ends, `ended` with one that no process works on, `ended_unseen` when one
+        `cluster` returns what the panel's next run works on. `changed` is called when a run begins or ends, `ended` with one that no process works on, `ended_unseen` when one
         ends while another is shown; from any thread.
         """
         self._worker, self._context, self._lang = worker, context, worker.lang
+        self.cluster = cluster
         self._changed, self._ended, self._ended_unseen = changed, ended, ended_unseen
         self.run: Run | None = None
         self.state: RunState | None = None
@@ -187,6 +195,11 @@ class RunMonitor(widgets.VBox):
         if handle is None:
             return
         due = 0.0
+        if number == self._watch:  # at once: a cluster takes a while to start
+            due = time.monotonic() + self._try_grid()
+            with suppress(TcbOpsError):  # which the grid has reported
+                begun = Progress(handle.id, handle.record.rows, _counted(handle.so_far())[0], 0.0, None)
+                self.bar.value = render_progress(begun, handle.record.kind, self._lang, running=True)
         for now in handle.watch():
             if number == self._watch:
                 self.bar.value = render_progress(now, handle.record.kind, self._lang, running=True)
@@ -262,7 +275,8 @@ class RunMonitor(widgets.VBox):
         show(self, shown=True)
         if self.run is not None and self.state is not None:
             live = self._context.live
-            self.head.value = render_header(self.run, self.state, self._lang, live=live)
+            dashboard = self._handle.dashboard if self._handle is not None else ""
+            self.head.value = render_header(self.run, self.state, self._lang, live=live, dashboard=dashboard)
 
     def _draw_grid(self, *, running: bool) -> float:
         """Draw the grid, and return the seconds until it may be drawn again."""
@@ -342,7 +356,14 @@ class RunMonitor(widgets.VBox):
         self._worker.say(STARTING)
         context = self._context
         if self.run is not None:
-            self.follow(api.start_resume(self.run.id, settings=context.settings, limits=context.limits()))
+            self.follow(
+                api.start_resume(
+                    self.run.id,
+                    settings=context.settings,
+                    limits=context.limits(),
+                    cluster=self._cluster_for(self.run),
+                )
+            )
 
     def _retry(self) -> None:
         self._check_ledger()
@@ -358,8 +379,13 @@ class RunMonitor(widgets.VBox):
                     settings=context.settings,
                     limits=context.limits(),
                     selection=context.selection,
+                    cluster=self._cluster_for(self.run),
                 )
             )
+
+    def _cluster_for(self, run: Run) -> Cluster | None:
+        """Return the cluster for a run's rest; this process does that of links, and of what deletes."""
+        return self.cluster() if run.record.kind in CLUSTERED else None
 
 
 def _counted(run: Run) -> tuple[dict[Outcome, int], int]:

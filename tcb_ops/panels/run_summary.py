@@ -113,8 +113,8 @@ def render_mark(lang: Lang, *, live: bool) -> str:
     return f'<span class="op-mark {"op-live" if live else "op-simulated"}">{esc(words)}</span>'
 
 
-def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
-    """Draw the line that names a run, its state, and the run that it retries."""
+def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboard: str = "") -> str:
+    """Draw the line that names a run, its state, and the run that it retries; link the dashboard of its cluster."""
     record, kind = run.record, KINDS[Kind(run.record.kind)]
     title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
     about = _(
@@ -137,7 +137,11 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool) -> str:
         )
         retried = f'<p class="op-retried">{esc(text.of(lang))}</p>'
     mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
-    return f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}</div>{retried}'
+    link = ""
+    if dashboard:
+        label = esc(_("Dashboard of the cluster").of(lang))
+        link = f'<a class="op-dashboard" href="{esc(dashboard)}" target="_blank" rel="noopener">{label}</a>'
+    return f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link}</div>{retried}'
 
 
 def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> str:

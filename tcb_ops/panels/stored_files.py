@@ -12,7 +12,7 @@ from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import Confirmation
 from tcb_ops.panels.context import PanelContext
-from tcb_ops.panels.run_monitor import RunMonitor
+from tcb_ops.panels.run_monitor import STARTING, RunMonitor
 from tcb_ops.panels.run_summary import RunState
 from tcb_ops.panels.worker import Fold, Worker, html_area, show
 from tcb_ops.preflight import scope_of_stored
@@ -113,7 +113,12 @@ class StoredFiles(Fold):
 
     def _confirm(self) -> None:
         self._monitor.check_idle()
-        self._monitor.follow(api.start_confirm(self._opened(), content=True, **self._options()))
+        self._worker.say(STARTING)
+        self._monitor.follow(
+            api.start_confirm(
+                self._opened(), content=True, cluster=self._monitor.cluster(), **self._options()
+            )
+        )
 
     def _undo(self) -> None:
         self._monitor.check_idle()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import sys
 import threading
 import time
 from collections import Counter
@@ -70,6 +71,8 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
         if isinstance(cluster, distributed.Client):
             if cluster.asynchronous:
                 raise ArgumentError("cluster", cluster, _("a client that is not asynchronous"))
+            if cluster.status != "running":
+                raise ArgumentError("cluster", cluster, _("a client that is connected to its scheduler"))
             client = cluster
         elif (local := re.fullmatch(_LOCAL, str(cluster))) is not None:
             client = _local(int(local[1]), settings, stack)
@@ -107,6 +110,25 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
         )
     stack.callback(local.close, timeout=5)
     return stack.enter_context(Client(local, set_as_default=False))
+
+
+def dashboard_of(client: Client) -> str:
+    """Return the address of the cluster's dashboard; "" if it has none, as without bokeh."""
+    if not client.run_on_scheduler(_has_dashboard):
+        return ""
+    try:
+        link = str(client.dashboard_link or "")
+    except KeyError:  # the setting distributed.dashboard.link names a variable that is not set
+        return ""
+    return link if urlsplit(link).scheme in {"", "http", "https"} else ""
+
+
+def _has_dashboard() -> bool:
+    """Return whether the scheduler serves a dashboard. Runs in the scheduler.
+
+    Without bokeh, Dask has the address nevertheless: it serves the advice to install it.
+    """
+    return "distributed.dashboard.scheduler" in sys.modules
 
 
 def _connected(address: str, stack: ExitStack) -> Client:
@@ -155,14 +177,15 @@ def _refuse_unsuitable(client: Client, settings: Settings) -> None:
                     "(--ledger postgresql+psycopg://…), or --cluster local:N on this machine.",
                     **where,
                 ),
-                options=["--ledger"],
+                options=["--ledger", "--cluster"],
             )
         if settings.tokens.source == "component":
             raise UsageError(
                 _(
                     "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or serve them "
                     'from it with `tcb-ops tokens serve`, and give this run and its workers source = "service".'
-                )
+                ),
+                options=["--cluster"],
             )
         if settings.on_loopback:
             raise UsageError(

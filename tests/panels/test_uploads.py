@@ -16,6 +16,7 @@ import tcb_ops as tcb
 from tcb_ops.api import run_holder
 from tcb_ops.model import Merchant
 from tcb_ops.panels.run_summary import RunState
+from tcb_ops.run import RunHandle
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -124,6 +125,31 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
         assert ("Resuming run" in read(panel.worker.line)) is (before is not None and not new)
         panel.monitor.stop.click()
         panel.settle()
+
+
+def test_a_new_run_does_not_show_the_rows_of_the_one_before(
+    open_lab: Any, read: Any, until: Until, monkeypatch: pytest.MonkeyPatch
+):
+    lab = open_lab()
+    panel = lab.uploads()
+    panel.start.click()
+    panel.settle()
+    assert "30 of 30 rows · 100%" in read(panel.monitor.bar)
+    lab.shop.sim.play([Fault(delay=1.0)])
+    news, watch = threading.Event(), RunHandle.watch
+
+    def late(handle: RunHandle) -> Any:
+        assert news.wait(20)
+        yield from watch(handle)
+
+    monkeypatch.setattr(RunHandle, "watch", late)
+    panel.new.value = True
+    panel.start.click()
+    until(lambda: "0 of 30 rows · 0%" in read(panel.monitor.bar))
+    until(lambda: panel.monitor.grid.lines[TEA.appid][3:6] == [20, 0, 0])
+    panel.monitor.stop.click()
+    news.set()
+    panel.settle()
 
 
 def test_after_a_restart_a_new_panel_shows_the_run_that_was_cut_off(open_lab: Any, read: Any, until: Until):

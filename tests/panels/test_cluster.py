@@ -1,0 +1,150 @@
+"""Runs of panels on a cluster: what works on them, its dashboard, and what is shown where there is no cluster."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import BOOKS, TEA, many
+
+import tcb_ops as tcb
+from tcb_ops import panels
+from tcb_ops.panels.run_summary import RunState
+from tcb_ops.runs import cluster
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from workspace import Until, Whole
+
+
+@pytest.mark.slow
+def test_a_run_on_a_cluster_links_its_dashboard_is_cancelled_and_resumed_here(
+    open_lab: Any, read: Any, until: Until, whole: Whole, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster, "_has_dashboard", lambda: True)  # without bokeh there is none
+    lab = open_lab(many(TEA, BOOKS, rows=40), [Fault(delay=0.1)])
+    panel = lab.uploads(cluster="local:2")
+    assert panel.workers.value == "local:2"
+    panel.start.click()
+    until(lambda: lab.shop.sim.stats["stored"] >= 5)
+    head = panel.monitor.head.value
+    assert '<a class="op-dashboard" href="http://127.0.0.1:' in head
+    assert '/status" target="_blank" rel="noopener">Dashboard of the cluster</a>' in head
+    panel.monitor.stop.click()
+    panel.settle(20)
+    assert panel.monitor.state is RunState.UNFINISHED
+    assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
+    assert "op-dashboard" not in panel.monitor.head.value
+    assert "Rows by worker:" in read(panel.monitor.workers)
+    assert whole(panel.run, 80)["pending"] > 0
+    lab.shop.sim.play([])
+    panel.workers.value = " "
+    panel.monitor.resume.button.click()
+    panel.settle()
+    assert "op-dashboard" not in panel.monitor.head.value
+    assert whole(panel.run, 80) == {"uploaded": 80}
+    assert lab.shop.sim.stats["stored"] == 80
+
+
+@pytest.mark.slow
+def test_a_client_does_what_the_panels_start_until_it_is_closed(
+    open_lab: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+):
+    from distributed import Client, LocalCluster
+
+    lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
+    local = LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        memory_limit=0,
+        preload=["tcb_ops.runs.cluster_task"],
+    )
+    with local, Client(local, set_as_default=False) as client:
+        panel = lab.uploads(cluster=client)
+        assert panel.workers.disabled
+        assert panel.workers.value == client.scheduler.address
+        done = []
+
+        def by_workers() -> tuple[str, int]:
+            panel.settle()
+            done.append(panel.run.id)
+            return str(panel.run.record.kind), sum(one["rows"] for one in panel.run.summary()["workers"])
+
+        panel.run_now(wanted=True)
+        assert by_workers() == ("upload", 30)
+        lab.shop.sim.play([])
+        uploads, panel = panel, lab.attach(done[0], cluster=client)
+        panel.monitor.retry.button.click()
+        assert by_workers() == ("upload", 1)
+        panel = uploads
+        panel.stored.confirm.click()
+        assert by_workers() == ("confirm", 30)
+        panel = lab.audits(cluster=client)
+        panel.start.click()
+        assert by_workers() == ("audit", 3)
+        assert len(set(done)) == 4
+    panel = lab.audits(cluster=client)
+    panel.start.click()
+    panel.settle()
+    assert "a client that is connected to its scheduler" in read(panel.worker.line)
+    assert not panel.start.disabled
+
+
+def no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+
+
+def not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_WITHIN", 0.5)
+
+
+def remote(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = SimpleNamespace(scheduler=SimpleNamespace(address="tls://ops-1:8786"))
+    monkeypatch.setattr(cluster, "_connected", lambda *_: client)
+
+
+@pytest.mark.parametrize(
+    ("typed", "given", "shown"),
+    [
+        ("local:0", None, "Cluster local:0: write local:2 for two processes on this machine"),
+        ("tcp://127.0.0.1:9", not_there, "The scheduler tcp://127.0.0.1:9 cannot be reached within 0.5 s"),
+        ("tcp://192.0.2.1:8786", None, "must be reached through TLS"),
+        ("local:2", no_extra, "A cluster needs Dask. Install it:"),
+        ("tls://ops-1:8786", remote, "--cluster is “Cluster”, or the parameter cluster"),
+    ],
+    ids=["no cluster", "not there", "not encrypted", "no extra", "SQLite"],
+)
+def test_a_cluster_that_cannot_be_used_is_a_message_and_nothing_is_sent(
+    open_lab: Any, read: Any, monkeypatch: pytest.MonkeyPatch, typed: str, given: Any, shown: str
+):
+    lab = open_lab()
+    panel = lab.uploads()
+    if given is not None:
+        given(monkeypatch)
+    panel.workers.value = typed
+    panel.start.click()
+    panel.settle(30)
+    assert shown in read(panel.worker.line)
+    assert not panel.start.disabled
+    assert tcb.all_runs(settings=panel.context.settings) == []
+    assert lab.sent == 0
+    panel.workers.value = ""
+    panel.start.click()
+    panel.settle()
+    assert panel.run.counts == {"uploaded": 30}
+
+
+def test_a_cluster_of_another_type_is_refused_at_once(open_lab: Any):
+    open_lab()
+    with pytest.raises(tcb.UsageError, match="cluster = 2: write it as one text"):
+        panels.audit_errcodes("live", cluster=2)
+
+
+def test_the_links_panel_has_no_cluster(open_lab: Any):
+    panel = open_lab().links()
+    assert panel.workers is None
+    assert panel.cluster() is None
