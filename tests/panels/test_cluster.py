@@ -16,19 +16,23 @@ from tcb_ops.runs import cluster
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
-    from workspace import Until, Whole
+    from workspace import AssertComplete, WaitFor
 
 
 @pytest.mark.slow
 def test_a_run_on_a_cluster_links_its_dashboard_is_cancelled_and_resumed_here(
-    open_lab: Any, read: Any, until: Until, whole: Whole, monkeypatch: pytest.MonkeyPatch
+    open_lab: Any,
+    read: Any,
+    wait_for: WaitFor,
+    assert_complete: AssertComplete,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(cluster, "_has_dashboard", lambda: True)  # without bokeh there is none
     lab = open_lab(many(TEA, BOOKS, rows=40), [Fault(delay=0.1)])
     panel = lab.uploads(cluster="local:2")
     assert panel.workers.value == "local:2"
     panel.start.click()
-    until(lambda: lab.shop.sim.stats["stored"] >= 5)
+    wait_for(lambda: lab.workspace.sim.stats["stored"] >= 5)
     head = panel.monitor.head.value
     assert '<a class="op-dashboard" href="http://127.0.0.1:' in head
     assert '/status" target="_blank" rel="noopener">Dashboard of the cluster</a>' in head
@@ -38,14 +42,14 @@ def test_a_run_on_a_cluster_links_its_dashboard_is_cancelled_and_resumed_here(
     assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
     assert "op-dashboard" not in panel.monitor.head.value
     assert "Rows by worker:" in read(panel.monitor.workers)
-    assert whole(panel.run, 80)["pending"] > 0
-    lab.shop.sim.play([])
+    assert assert_complete(panel.run, 80)["pending"] > 0
+    lab.workspace.sim.play([])
     panel.workers.value = " "
     panel.monitor.resume.button.click()
     panel.settle()
     assert "op-dashboard" not in panel.monitor.head.value
-    assert whole(panel.run, 80) == {"uploaded": 80}
-    assert lab.shop.sim.stats["stored"] == 80
+    assert assert_complete(panel.run, 80) == {"uploaded": 80}
+    assert lab.workspace.sim.stats["stored"] == 80
 
 
 @pytest.mark.slow
@@ -76,7 +80,7 @@ def test_a_client_does_what_the_panels_start_until_it_is_closed(
 
         panel.run_now(wanted=True)
         assert by_workers() == ("upload", 30)
-        lab.shop.sim.play([])
+        lab.workspace.sim.play([])
         uploads, panel = panel, lab.attach(done[0], cluster=client)
         panel.monitor.retry.button.click()
         assert by_workers() == ("upload", 1)
