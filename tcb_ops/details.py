@@ -52,6 +52,7 @@ class DetailCode(StrEnum):
     NO_BACKUP = "no_backup"
     NOT_KNOWN_WHOSE = "not_known_whose"
     WRITTEN_SINCE = "written_since"
+    NOT_UPLOADED_HERE = "not_uploaded_here"
     LISTING_REPEATS = "listing_repeats"
     # why there is no token
     TOKEN_TOO_LONG = "token_too_long"  # noqa: S105
@@ -354,6 +355,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
     DetailCode.DOWNLOAD_STATUS: _("The store returned HTTP {status} for the download link."),
     DetailCode.FILE_LEFT_OUT: _("The platform's response does not mention this file; trying again may help."),
     DetailCode.WRITTEN_SINCE: _("Run {run} has uploaded to this path, or deleted its file, since."),
+    DetailCode.NOT_UPLOADED_HERE: _("No run of this ledger uploaded the file that is there."),
     DetailCode.LISTING_REPEATS: _("the listing of the environment repeats itself"),
     DetailCode.NO_BACKUP: _("Run {run} had uploaded the earlier version, and there is no backup of it."),
     DetailCode.TOKEN_TOO_LONG: _("an access_token longer than {longest_token} characters"),

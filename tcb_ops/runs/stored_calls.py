@@ -213,19 +213,23 @@ class WrittenFiles:
             self._takers = takers(ledger, self._of[0])
         self._ids = {one.id for one in self._of} | self._takers
 
-    def not_ours(self, written: Sequence[EarlierUpload]) -> str:
-        """Return the run that changed a path so that its file is not to be touched; empty if there is none.
+    def not_ours(self, written: Sequence[EarlierUpload]) -> Text | None:
+        """Return why the file at a path is not to be touched; None if it may be.
 
         An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
         those that runs of this ledger uploaded, unless it was started with `foreign`.
         """
         if self._of:
             deletes = self._run.kind is Kind.DELETE
-            return written_since(written, self._ids, self._of[0].number, self._undone, doubtful=deletes)
-        if self._run.settings.get("foreign") or is_ours(written, self._undone):
-            return ""
-        changes = [one.run for one in written if one.outcome is not Outcome.FAILED]
-        return changes[-1] if changes else "–"
+            since = written_since(written, self._ids, self._of[0].number, self._undone, doubtful=deletes)
+        elif self._run.settings.get("foreign") or is_ours(written, self._undone):
+            return None
+        else:
+            changes = [one.run for one in written if one.outcome is not Outcome.FAILED]
+            if not changes:
+                return detail(DetailCode.NOT_UPLOADED_HERE)
+            since = changes[-1]
+        return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
 
     def taken_back(self, written: Sequence[EarlierUpload]) -> bool:
         """Return whether an earlier run has taken the file back: what is there now is not the upload's."""
@@ -473,9 +477,8 @@ class StoredCalls(Calls):
         """End the rows to whose paths another run has written since."""
         ends = []
         for row in task.rows:
-            since = self.files.not_ours(task.lane.written.get(row.path, [])) if self.files else ""
-            if since:
-                why = detail(DetailCode.WRITTEN_SINCE, run=since)
+            why = self.files.not_ours(task.lane.written.get(row.path, [])) if self.files else None
+            if why is not None:
                 ends.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
         return ends
 
@@ -514,9 +517,9 @@ class StoredCalls(Calls):
     async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
         row, known = task.row, self._known(task.lane, task.row)
         written = task.lane.written.get(row.path, [])
-        since = self.files.not_ours(written) if self.files is not None else ""
-        if since:  # after this run was planned
-            return self._not_undoable(task, detail(DetailCode.WRITTEN_SINCE, run=since))
+        why = self.files.not_ours(written) if self.files is not None else None
+        if why is not None:  # written after this run was planned
+            return self._not_undoable(task, why)
         saved = await self._record_of(task)
         if isinstance(saved, RowEnd):
             return saved
