@@ -59,7 +59,7 @@ CLICK = """async ([selector, at, changes]) => {
   while ((panel.querySelector('.op-row-status').textContent.startsWith('Loading') || (changes && state() === before)) && !late()) await frame();
   return performance.now() - began;
 }"""
-FOLDED = "!!panel.querySelector('.op-folded')"
+FOLDED = "panel.querySelectorAll('.op-folded').length"
 CLICKS = (
     (".op-sort", ""),
     (".op-chips .op-chip", ""),
