@@ -1316,7 +1316,7 @@ def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[l
 
     before = ledger.previous(run)
     changes = compare(ledger, before, run, settings) if before is not None else None
-    wanted = new_failures(RunSummary(ledger, run), changes, settings)
+    wanted = new_failures(ledger, RunSummary(ledger, run), changes, settings)
     failed = ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN}))
     lines, ended = [], 0.0
     for record in failed:
