@@ -1012,7 +1012,7 @@ def notify(
 ) -> list[Notification]:
     """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
 
-    `run`: a Run, an id, a prefix or `latest`; None sends a test message. `on_demand` False: only to receivers whose
+    `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand` False: only to receivers whose
     `on` applies. A failed delivery raises no error.
     """
     from tcb_ops.notifications.send import notify_audit, notify_test
@@ -1029,8 +1029,25 @@ def notify(
     if run is None:
         return notify_test(settings)
     ledger = _ledger_with_runs(settings)
-    audited = Run(ledger, _record(run, settings), settings)
-    return notify_audit(audited.audit(), settings, always=on_demand)
+    record = _newest_audit(ledger, settings) if run == "latest" else _record(run, settings)
+    if record.kind is Kind.AUDIT and record.finished_at is None:
+        raise UsageError(
+            _("audit {id} is not finished: there is no result to send yet.", id=record.id),
+            _("Run the same audit again to finish it."),
+        )
+    return notify_audit(Run(ledger, record, settings).audit(), settings, always=on_demand)
+
+
+def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
+    """Return the newest finished audit of the target that is no retry. Raises UsageError if there is none."""
+    found = [
+        run
+        for run in ledger.runs(settings.run_target, damaged=[])
+        if run.kind is Kind.AUDIT and run.finished_at is not None and not run.parent
+    ]
+    if not found:
+        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
+    return max(found, key=lambda run: run.number)
 
 
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:

@@ -735,7 +735,7 @@ def report_run(
     try:
         run.export(folder, pdf=pdf, when_written=show)
     except StoppedError:
-        if run.record.kind is Kind.AUDIT:  # notify even without a report
+        if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
             notify_due(console, run)
         if common.json:
             console.json(run.summary())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -149,6 +151,36 @@ def test_runs_stale_is_not_content_with_the_audit_before_one_that_was_stopped(op
     said = desk("runs", "--stale", "26h")
     assert said.code == 1
     assert "was stopped at" in said.err
+
+
+def test_a_retry_is_no_audit_to_runs_stale_and_notify(open_desk: Callable[..., Any]):
+    desk = open_desk([], BROKEN)
+    (desk.folder / "robot.url").write_text(f"{desk.shop.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
+    with (desk.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        settings.write('\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n')
+    assert desk("notify").code == 2
+    first = desk("audit", *QUICK, "--json").json["run"]
+    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET created_at = created_at - 864000, finished_at = finished_at - 864000")
+    assert desk("retry", first, *QUICK).code == 1
+    assert desk("runs", "--stale", "26h").code == 1
+    assert desk("notify").code == 0
+    assert f"Audit {first}" in desk.shop.sim.robots.messages[-1].text
+
+
+def test_an_unfinished_audit_has_no_message(open_desk: Callable[..., Any]):
+    desk = open_desk([], BROKEN)
+    settings = desk.shop.with_options(notify=[{"kind": "command", "command": ["true"]}])
+    handle = tcb.start_audit("merchants.csv", settings=settings, limits=LIMITS, confirm_after=3600)
+    try:
+        with pytest.raises(tcb.UsageError, match="is not finished"):
+            tcb.notify(handle.id, settings=settings)
+        with pytest.raises(tcb.UsageError, match="has finished yet"):
+            tcb.notify(settings=settings)
+    finally:
+        handle.cancel()
+        with pytest.raises(tcb.TcbOpsError):
+            handle.wait()
 
 
 def test_a_second_audit_says_who_runs_the_first(open_desk: Callable[..., Any]):
