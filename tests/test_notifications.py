@@ -206,3 +206,11 @@ def test_a_forecast_is_shown_whole_and_a_cut_text_says_so() -> None:
     shown = entry_line(line, Lang.EN, markdown=False)
     assert "(4,900 of 5,120 MB)" in shown
     assert shown.endswith(f"{'n' * 39}…")
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+def test_a_merchants_name_mentions_nobody(*, markdown: bool) -> None:
+    line = AuditLine('<at user_id="all">所有人</at>@all', "tea-1a2b3c", "", None, note="<b>@a</b>")
+    shown = entry_line(line, Lang.EN, markdown=markdown)
+    assert not set("<>@") & set(shown)
+    assert "所有人" in shown

@@ -20,6 +20,8 @@ LONGEST_LINE = 400
 """Bytes of a line above or below the environments: the report's path may be long."""
 _MARKDOWN = str.maketrans("<>[]*`@#|", "＜＞［］＊｀＠＃｜")
 """Signs that mean something to a robot's markdown, and their full-width forms, which do not."""
+_TEXT = str.maketrans("<>@", "＜＞＠")
+"""Likewise in text: Feishu reads `<at user_id="all">` there, others `@all`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +137,4 @@ def _cut(text: str, most: int) -> str:
 def _plain(text: str, *, markdown: bool) -> str:
     """Return a text from outside on one line, without signs that a robot would act on."""
     line = re.sub(r"\s+", " ", sanitize(text)).strip()
-    return line.translate(_MARKDOWN) if markdown else line.replace("@", "＠")
+    return line.translate(_MARKDOWN if markdown else _TEXT)

@@ -184,6 +184,9 @@ def _deliver(
             if wait is None or not error.again:
                 break
             time.sleep(BUSY_WAIT if error.busy else wait)
+        except Exception as error:  # noqa: BLE001  no receiver keeps the others, or the verdict, from being told
+            why = _("unexpected error ({error})", error=type(error).__name__)  # its text may hold an address
+            break
         else:
             return Notification(to.kind, sent=True, detail=_("accepted"))
     return Notification(to.kind, sent=False, detail=why)
