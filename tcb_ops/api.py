@@ -24,7 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import wraps
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.workbook import Rows
     from tcb_ops.merchants.status import MerchantState
     from tcb_ops.model import Row
-    from tcb_ops.notifications.send import Notification
+    from tcb_ops.notifications.send import Notification, Undelivered
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.download_links import DownloadLinks
@@ -1035,7 +1035,41 @@ def notify(
             _("audit {id} is not finished: there is no result to send yet.", id=record.id),
             _("Run the same audit again to finish it."),
         )
-    return notify_audit(Run(ledger, record, settings).audit(), settings, always=on_demand)
+
+    def keep(left: Undelivered) -> None:
+        with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
+            ledger.note_undelivered(
+                record, {name: [asdict(one) for one in missed] for name, missed in left.items()}
+            )
+
+    return notify_audit(
+        Run(ledger, record, settings).audit(),
+        settings,
+        always=on_demand,
+        before=_undelivered(ledger, record),
+        keep=keep,
+    )
+
+
+def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
+    """Return what the receivers had not been told up to an audit: as it kept it, or the newest before it that did."""
+    from tcb_ops.notifications.send import Missed
+    from tcb_ops.runs.records import UNDELIVERED
+
+    kept = [
+        run
+        for run in ledger.runs(record.target, damaged=[])
+        if run.kind is Kind.AUDIT
+        and run.selection == record.selection
+        and run.number <= record.number
+        and UNDELIVERED in run.settings
+    ]
+    if not kept:
+        return {}
+    news = max(kept, key=lambda run: run.number).settings[UNDELIVERED]
+    with suppress(AttributeError, TypeError):  # what tcb-ops does not write
+        return {name: tuple(Missed(**one) for one in missed) for name, missed in news.items()}
+    return {}
 
 
 def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:

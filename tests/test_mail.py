@@ -109,7 +109,7 @@ def test_a_mail_server_that_is_away_fails_no_audit(open_shop: OpenShop, port: in
 
 
 @pytest.mark.parametrize("to", ["", "x@y\\nBcc: y@z", "ops", "@", "a@b\u2028"])
-def test_an_address_that_is_none_is_refused_with_file_line_and_fix(tmp_path: Path, to: str):
+def test_an_invalid_address_is_refused_with_file_line_and_fix(tmp_path: Path, to: str):
     file = tmp_path / "tcb-ops.toml"
     entry = '[[notify]]\nkind = "email"\nsmtp = "127.0.0.1:1"\nsender = "商户 <a@b>"\nto = '
     file.write_text(f'{entry}["a@b, c@d"]\n{entry}["c@d", "{to}"]\n', encoding="utf-8")

@@ -214,3 +214,51 @@ def test_a_merchants_name_mentions_nobody(*, markdown: bool) -> None:
     shown = entry_line(line, Lang.EN, markdown=markdown)
     assert not set("<>@") & set(shown)
     assert "所有人" in shown
+
+
+@pytest.mark.parametrize(
+    ("before", "due", "arrived", "left"),
+    [
+        ((), False, False, ()),
+        ((), True, False, ("this",)),
+        (("a",), False, False, ("a",)),
+        (("a",), True, False, ("a", "this")),
+        (("a", "this"), True, False, ("a", "this")),
+        (("a",), True, True, ()),
+        (("a",), False, True, ()),
+    ],
+)
+def test_what_a_receiver_has_still_not_been_told(
+    before: tuple[str, ...], *, due: bool, arrived: bool, left: tuple[str, ...]
+):
+    missed = {run: send.Missed(run, 1, 0, 0, stopped=False, report="") for run in ("a", "this")}
+    found = send.owed([missed[one] for one in before], missed["this"] if due else None, arrived=arrived)
+    assert tuple(one.run for one in found) == left
+
+
+def test_news_whose_message_did_not_arrive_is_in_the_next_one(
+    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+):
+    shop = open_shop([], BROKEN)
+
+    def night(how: str) -> tuple[str, send.Notification, send.Notification]:
+        monkeypatch.setenv("ROBOT", f"{shop.sim.base}/robot/wecom/{how}?key={KEY}")
+        monkeypatch.setenv("OTHER", f"{shop.sim.base}/robot/feishu/accept")
+        to = [{"kind": "wecom", "url_env": "ROBOT"}, {"kind": "feishu", "url_env": "OTHER"}]
+        settings = shop.with_options(notify=to)
+        run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+        first, second = tcb.notify(run, on_demand=False, settings=settings)
+        return run.id, first, second
+
+    missed, first, second = night("refuse")
+    assert (first.sent, second.sent) == (False, True)
+    _again, first, second = night("error")
+    assert (first.due, first.sent, second.due) == (True, False, False)
+    _third, first, second = night("accept")
+    assert (first.sent, second.due) == (True, False)
+    message = shop.sim.robots.messages[-1].text
+    assert f"The message of audit {missed} did not arrive: newly broken 1 · recovered 0" in message
+    assert message.count("did not arrive") == 1
+    assert night("accept")[1].due is False
+    kept = (shop.folder / "ledger.db").read_bytes()
+    assert KEY.encode() not in kept

@@ -735,10 +735,10 @@ def report_run(
     try:
         run.export(folder, pdf=pdf, when_written=show)
     except StoppedError:
-        if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
-            notify_due(console, run)
         if common.json:
             console.json(run.summary())
+        if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
+            notify_due(console, run)
         raise
     return code
 
@@ -759,9 +759,13 @@ def end_run(
     from tcb_ops.reports.summary import by_code
 
     run.refresh()
-    sent = notify_due(console, run) if run.record.kind is Kind.AUDIT and not run.record.parent else None
-    found = run.overview()
-    code = show_run(console, run, found, as_json=common.json, fail_on=fail_on, notifications=sent)
+    found, notifies = run.overview(), run.record.kind is Kind.AUDIT and not run.record.parent
+    sent = None
+    try:
+        if notifies and common.json:  # the object contains what became of the messages
+            sent = notify_due(console, run)
+    finally:
+        code = show_run(console, run, found, as_json=common.json, fail_on=fail_on, notifications=sent)
     groups = by_code(found.causes)
     if console.fix_me is not None:
         console.suggest(*console.fix_me)
@@ -775,6 +779,8 @@ def end_run(
         announce_pdf(console)
     at = target_line(settings)
     console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
+    if notifies and not common.json:  # last: an interrupt here loses a message, nothing else
+        notify_due(console, run)
     return code
 
 

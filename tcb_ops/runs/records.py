@@ -17,6 +17,8 @@ from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.lists.local_files import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 
+UNDELIVERED = "undelivered"
+"""Among an audit's settings: what each receiver has not been told. Not part of its report, which is older."""
 SAME_RUN = timedelta(hours=24)
 SAME_AUDIT = timedelta(hours=12)
 """The age below which an unfinished run is resumed."""

@@ -214,3 +214,25 @@ def test_an_audit_that_was_killed_is_resumed(open_desk: Callable[..., Any], unti
     asked = [call.env for call in desk.shop.sim.calls]
     assert [asked.count(env) for env in (TEA.env, TEA_TEST.env, BOOKS.env)] == [1, 1, 2]
     assert json.loads(said.out)["audit"]["previous"] is None
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(
+    open_desk: Callable[..., Any], until: Callable[..., None], form: tuple[str, ...]
+):
+    desk = open_desk([], BROKEN)
+    url, settings = desk.folder / "robot.url", desk.folder / "tcb-ops.toml"
+    with settings.open("a", encoding="utf-8") as file:
+        file.write('\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n')
+    url.write_text(f"{desk.shop.sim.base}/robot/wecom/hang?key=k", encoding="utf-8")
+    with desk.process("audit", *QUICK, "--no-pdf", *form) as process:
+        until(lambda: desk.shop.sim.robots.requests)
+        process.send_signal(signal.SIGTERM)
+        out, _err = process.communicate(timeout=60)
+    (run,) = tcb.all_runs(settings=desk.shop.settings)
+    assert process.returncode == 143
+    assert run.id in out if form else "1 is unhealthy" in out
+    assert (desk.folder / "reports" / run.id / "report.html").exists()
+    url.write_text(f"{desk.shop.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
+    assert desk("audit", *QUICK, "--fail-on", "new").code == 0
+    assert f"The message of audit {run.id} did not arrive" in desk.shop.sim.robots.messages[-1].text
