@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
+import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +117,24 @@ def test_metrics_are_written_for_prometheus(open_desk: Callable[..., Any]):
     assert f'state="new",target="{desk.shop.sim.base}"}} 1.0' in text
     assert BOOKS.env in text
     assert desk("audit", "--metrics", "no/such/folder/tcb.prom").code == 2
+
+
+def test_metrics_follow_a_link_and_replace_regular_files_only(open_desk: Callable[..., Any]):
+    desk = open_desk([], BROKEN)
+    link, away, pipe = desk.folder / "link.prom", desk.folder / "away", desk.folder / "pipe.prom"
+    away.mkdir()
+    link.symlink_to(away / "real.prom")
+    for _again in range(2):
+        assert desk("audit", *QUICK, "--metrics", "link.prom").code == 1
+        assert link.is_symlink()
+        assert BOOKS.env in (away / "real.prom").read_text(encoding="utf-8")
+    os.mkfifo(pipe)
+    (desk.folder / "loop.prom").symlink_to("loop.prom")
+    asked = len(desk.shop.sim.calls)
+    for bad in ("pipe.prom", "away", "loop.prom"):
+        assert desk("audit", *QUICK, "--metrics", bad).code == 2
+    assert len(desk.shop.sim.calls) == asked
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
 @pytest.mark.parametrize(
