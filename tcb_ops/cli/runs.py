@@ -538,7 +538,7 @@ def audit(
         check_metrics(Path(metrics))
     with common.open_target(console, settings) as settings:
         merchants = common.read_merchants(settings)
-        warn_of_unmatched(console, known, settings)
+        warn_of_known(console, known, settings)
         handle = api.start_audit(
             merchants,
             write_probe=write_probe,
@@ -561,14 +561,23 @@ def audit(
         return report_run(console, run, settings, common, out, pdf=pdf, fail_on=FailOn(fail_on))
 
 
-def warn_of_unmatched(console: Console, file: str | None, settings: Settings) -> None:
-    """Warn of lines of known.csv that silence nothing, as their merchant is not in the merchants file (any more)."""
+def warn_of_known(console: Console, file: str | None, settings: Settings) -> None:
+    """Warn of lines of known.csv whose merchant is not in the merchants file (any more), or whose cause is not catalogued."""
     from tcb_ops import api
-    from tcb_ops.lists.known import unmatched
+    from tcb_ops.lists.known import uncatalogued, unmatched
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.lists.problems import PROBLEMS_SHOWN
 
     lines = api.known_failures(file, settings)
+    for one in uncatalogued(lines)[:PROBLEMS_SHOWN]:
+        console.warn(
+            _(
+                "{file}:{line}: {cause} is not in the catalogue of the store's codes: check its spelling.",
+                file=file or settings.audit.known,
+                line=one.line,
+                cause=shown(one.cause),
+            )
+        )
     found = unmatched(lines, read_merchants(settings.merchants)) if lines else []
     for one in found[:PROBLEMS_SHOWN]:
         console.warn(

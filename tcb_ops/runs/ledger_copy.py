@@ -80,7 +80,7 @@ class _Content:
 
 
 def _as_begun(settings: str) -> Any:
-    """Return a run's settings without what an audit noted in them later; as they stand if they are damaged."""
+    """Return a run's settings without what an audit noted in them later; damaged ones unchanged."""
     try:
         found = json.loads(settings)
     except ValueError:

@@ -68,6 +68,20 @@ def test_a_known_merchant_that_is_gone_is_a_warning(open_desk: Callable[..., Any
         assert "known.csv:3" not in said.err
 
 
+def test_a_known_cause_that_is_not_catalogued_is_a_warning(open_desk: Callable[..., Any]):
+    fault = Fault(env=BOOKS.env, step=FaultStep.STORE, status=403, code="NoSuchThing")
+    desk = open_desk([], [fault])
+    known = desk.folder / "known.csv"
+    known.write_text(
+        f"env,cause,until\n{BOOKS.env},NoSuchThing,2999-12-31\n{TEA.env},accessdenied,2999-12-31\n",
+        encoding="utf-8",
+    )
+    said = desk("audit", *QUICK, "--quiet", "--write-probe")
+    assert said.code == 0
+    assert "known.csv:2: NoSuchThing is not in the catalogue" in said.err
+    assert "known.csv:3" not in said.err
+
+
 def test_a_long_note_is_printed_whole_in_a_pipe(open_desk: Callable[..., Any]):
     desk = open_desk([], BROKEN)
     note = "asked the owner on Monday who wants to pay the bill of November on Thursday; ask again on Friday"
@@ -256,3 +270,17 @@ def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(
     url.write_text(f"{desk.shop.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
     assert desk("audit", *QUICK, "--fail-on", "new").code == 0
     assert f"The message of audit {run.id} did not arrive" in desk.shop.sim.robots.messages[-1].text
+
+
+@pytest.mark.parametrize("write_probe", [False, True])
+def test_an_interrupted_audit_says_that_probe_files_may_be_left(
+    open_desk: Callable[..., Any], *, write_probe: bool
+):
+    settings = open_desk([], BROKEN).shop.settings
+    handle = tcb.start_audit(
+        "merchants.csv", settings=settings, limits=LIMITS, write_probe=write_probe, confirm_after=3600
+    )
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError) as ended:
+        handle.wait()
+    assert ("tcb-ops/probe.txt" in str(ended.value)) is write_probe
