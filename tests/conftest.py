@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from postgres import Postgres, cluster
-from workspace import BOOKS, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, options_for, write_csv
+from workspace import (
+    BOOKS,
+    TEA,
+    TEA_TEST,
+    AssertComplete,
+    OpenWorkspace,
+    WaitFor,
+    Workspace,
+    many,
+    options_for,
+    write_csv,
+)
 
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.settings import load_settings, practise_with
@@ -95,8 +106,8 @@ def database(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest.fixture
-def open_shop(tmp_path: Path) -> Iterator[OpenShop]:
-    """A function that opens a workspace: `open_shop(rows, faults, merchants=…)`; other options go to the simulator.
+def open_workspace(tmp_path: Path) -> Iterator[OpenWorkspace]:
+    """A function that opens a workspace: `open_workspace(rows, faults, merchants=…)`; other options go to the simulator.
 
     Each file contains its environment and path. `tokens` are those of the token file, if they differ from the
     platform's.
@@ -110,7 +121,7 @@ def open_shop(tmp_path: Path) -> Iterator[OpenShop]:
             merchants: Iterable[Merchant] = (TEA, TEA_TEST, BOOKS),
             tokens: Mapping[str, str] | None = None,
             **options: Any,
-        ) -> Shop:
+        ) -> Workspace:
             known = Merchants(tuple(merchants))
             rows = list(rows if rows is not None else many(*known, rows=10))
             valid = {merchant.appid: f"token-of-{merchant.appid}" for merchant in known}
@@ -129,15 +140,15 @@ def open_shop(tmp_path: Path) -> Iterator[OpenShop]:
             for env, path, file, _ in listed:
                 (tmp_path / "files" / file).write_text(f"{env}/{path}", encoding="utf-8")
             settings = load_settings(options=options_for(tmp_path, sim))
-            shop = Shop(tmp_path, sim, settings, known, tmp_path / "list.csv")
-            shop.keep_tokens(valid if tokens is None else tokens)
-            return shop
+            workspace = Workspace(tmp_path, sim, settings, known, tmp_path / "list.csv")
+            workspace.keep_tokens(valid if tokens is None else tokens)
+            return workspace
 
         yield opened
 
 
 @pytest.fixture
-def whole() -> Whole:
+def assert_complete() -> AssertComplete:
     """A function that asserts that the outcomes add up to the rows in every output, and returns the counts."""
 
     def checked(run: Run, rows: int) -> dict[str, int]:
@@ -152,7 +163,7 @@ def whole() -> Whole:
 
 
 @pytest.fixture
-def until() -> Until:
+def wait_for() -> WaitFor:
     """A function that waits until a condition holds, and fails after a timeout."""
 
     def waited(true: Callable[[], bool], seconds: float = 60) -> None:

@@ -121,7 +121,7 @@ NAMES = (
 )
 
 
-def open_shop(folder: Path, shot: Shot, stack: ExitStack) -> Simulator:
+def open_workspace(folder: Path, shot: Shot, stack: ExitStack) -> Simulator:
     """Write the merchants, tokens, list and settings of a shot, and start its simulator."""
     known = [
         Merchant(
@@ -173,7 +173,7 @@ def take_state(browser: Browser, base: str, work: Path, shot: Shot, convert: str
     """Bring a notebook into a state, and take a screenshot of what is in view."""
     with ExitStack() as stack:
         folder = work / shot.name
-        open_shop(folder, shot, stack)
+        open_workspace(folder, shot, stack)
         given = {"target": "live", "paths": "list.csv", "root": "files"}
         first = (
             "02_run_uploads"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from smtp import MailServer
-from workspace import BOOKS, QUICK, OpenShop, Shop
+from workspace import BOOKS, QUICK, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
 from tcb_ops.i18n import Lang
@@ -33,27 +33,27 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAIL_PASSWORD", PASSWORD)
 
 
-def mailed(shop: Shop, server: str, *, export: bool = False, **more: Any) -> Notification:
+def mailed(workspace: Workspace, server: str, *, export: bool = False, **more: Any) -> Notification:
     entry = {
         "kind": "email",
         "smtp": server,
         "sender": "audit@example.com",
         "to": ["a@example.com", "b@example.com"],
     }
-    settings = shop.with_options(notify=[entry | more])
-    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    settings = workspace.with_options(notify=[entry | more])
+    run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     if export:
-        run.export(shop.folder / "report")
+        run.export(workspace.folder / "report")
     (found,) = tcb.notify(run, settings=settings)
     shown = json.dumps(found.to_json(Lang.EN)) + repr(found)
     assert PASSWORD[:12] not in shown
     return found
 
 
-def test_an_email_has_the_message_as_text_and_the_page_attached(open_shop: OpenShop):
-    shop = open_shop([], BROKEN)
+def test_an_email_has_the_message_as_text_and_the_page_attached(open_workspace: OpenWorkspace):
+    workspace = open_workspace([], BROKEN)
     with MailServer() as server:
-        found = mailed(shop, server.address, export=True, user="audit", secret_env="MAIL_PASSWORD")
+        found = mailed(workspace, server.address, export=True, user="audit", secret_env="MAIL_PASSWORD")
     assert found.sent
     (raw,) = server.mails
     mail = email.message_from_bytes(raw, policy=email.policy.default)
@@ -66,7 +66,7 @@ def test_an_email_has_the_message_as_text_and_the_page_attached(open_shop: OpenS
     assert "manifest sha256: " in text
     (page,) = mail.iter_attachments()
     assert page.get_filename() == "report.html"
-    assert page.get_content() == (shop.folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert page.get_content() == (workspace.folder / "report" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -83,27 +83,27 @@ def test_an_email_has_the_message_as_text_and_the_page_attached(open_shop: OpenS
     ],
 )
 def test_what_a_mail_server_refuses_is_never_reported_as_sent(
-    open_shop: OpenShop, options: dict[str, Any], connections: int, why: str
+    open_workspace: OpenWorkspace, options: dict[str, Any], connections: int, why: str
 ):
-    shop = open_shop([], BROKEN)
+    workspace = open_workspace([], BROKEN)
     with MailServer(**options) as server:
-        found = mailed(shop, server.address)
+        found = mailed(workspace, server.address)
     assert not found.sent
     assert why in found.detail.en
     assert server.connections == connections
 
 
-def test_a_refused_password_is_reported_without_it(open_shop: OpenShop):
-    shop = open_shop([], BROKEN)
+def test_a_refused_password_is_reported_without_it(open_workspace: OpenWorkspace):
+    workspace = open_workspace([], BROKEN)
     with MailServer({"AUTH": f"535 wrong: {PASSWORD}"}) as server:
-        found = mailed(shop, server.address, user="audit", secret_env="MAIL_PASSWORD")
+        found = mailed(workspace, server.address, user="audit", secret_env="MAIL_PASSWORD")
     assert (found.sent, server.mails) == (False, [])
     assert "535" in found.detail.en
 
 
 @pytest.mark.parametrize("port", [1, 465])
-def test_a_mail_server_that_is_away_fails_no_audit(open_shop: OpenShop, port: int):
-    found = mailed(open_shop([], BROKEN), f"127.0.0.1:{port}")
+def test_a_mail_server_that_is_away_fails_no_audit(open_workspace: OpenWorkspace, port: int):
+    found = mailed(open_workspace([], BROKEN), f"127.0.0.1:{port}")
     assert not found.sent
     assert "cannot be reached" in found.detail.en
 
@@ -120,16 +120,16 @@ def test_an_invalid_address_is_refused_with_file_line_and_fix(tmp_path: Path, to
 
 
 def test_an_unexpected_error_of_one_receiver_leaves_the_others(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
     def broken(*_: Any) -> None:
         raise ValueError(PASSWORD)
 
-    shop = open_shop([], BROKEN)
+    workspace = open_workspace([], BROKEN)
     monkeypatch.setattr(send, "_send_mail", broken)
     mail = {"kind": "email", "smtp": "127.0.0.1:1", "sender": "a@b", "to": ["c@d"]}
-    settings = shop.with_options(notify=[mail, {"kind": "command", "command": ["true"]}])
-    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    settings = workspace.with_options(notify=[mail, {"kind": "command", "command": ["true"]}])
+    run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     found = tcb.notify(run, settings=settings)
     assert [one.sent for one in found] == [False, True]
     assert "ValueError" in found[0].detail.en

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, OpenShop, Shop
+from workspace import BOOKS, QUICK, TEA, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
 from tcb_ops.i18n import Lang, verbatim
@@ -35,11 +35,15 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def content_of(kind: str, form: str, body: bytes) -> str:
-    whole = json.loads(body)
+    assert_complete = json.loads(body)
     if kind == "feishu":
-        text = whole["content"]["text"] if form == "text" else whole["card"]["elements"][0]["content"]
+        text = (
+            assert_complete["content"]["text"]
+            if form == "text"
+            else assert_complete["card"]["elements"][0]["content"]
+        )
     else:
-        text = whole[form]["text" if (kind, form) == ("dingtalk", "markdown") else "content"]
+        text = assert_complete[form]["text" if (kind, form) == ("dingtalk", "markdown") else "content"]
     assert isinstance(text, str)
     return text
 
@@ -95,83 +99,83 @@ def test_what_counts_as_accepted(kind: str, status: int, body: bytes, accepted: 
 
 
 def told(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, entries: Iterable[dict[str, Any]], **options: Any
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, entries: Iterable[dict[str, Any]], **options: Any
 ) -> list[send.Notification]:
     """Audit, and notify these."""
     listed = []
     for number, entry in enumerate(entries):
         robot = entry.pop("robot", None)
         if robot is not None:
-            monkeypatch.setenv(f"ROBOT_{number}", f"{shop.sim.base}/robot/{robot}?key={KEY}")
+            monkeypatch.setenv(f"ROBOT_{number}", f"{workspace.sim.base}/robot/{robot}?key={KEY}")
             entry |= {"kind": robot.partition("/")[0], "url_env": f"ROBOT_{number}"}
         listed.append(entry)
-    settings = shop.with_options(notify=listed)
-    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    settings = workspace.with_options(notify=listed)
+    run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     return tcb.notify(run, settings=settings, **options)
 
 
 def test_robots_that_refuse_hang_or_answer_with_a_page_are_never_reported_as_sent(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
-    shop = open_shop([], BROKEN, robot_secret="practice-secret")
+    workspace = open_workspace([], BROKEN, robot_secret="practice-secret")
     monkeypatch.setenv("SIGNED_WITH", "practice-secret")
     kinds = ("wecom", "feishu", "dingtalk", "webhook")
     signed = {"secret_env": "SIGNED_WITH"}
     good = [{"robot": f"{kind}/accept"} | (signed if kind != "wecom" else {}) for kind in kinds]
     bad = [{"robot": f"{kind}/{how}"} for kind in kinds for how in ("refuse", "html", "error")]
-    found = told(shop, monkeypatch, [*good, *bad, {"robot": "wecom/hang"}, {"robot": "dingtalk/accept"}])
+    found = told(workspace, monkeypatch, [*good, *bad, {"robot": "wecom/hang"}, {"robot": "dingtalk/accept"}])
     assert [one.sent for one in found] == [True] * 4 + [False] * 14
-    assert len(shop.sim.robots.messages) == 4
+    assert len(workspace.sim.robots.messages) == 4
     assert "93000" in found[4].detail.en
     shown = json.dumps([one.to_json(Lang.EN) for one in found]) + repr(found)
     assert KEY[:12] not in shown
     assert "practice-secret" not in shown
 
 
-def test_a_busy_robot_is_asked_again(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch):
-    shop = open_shop([], BROKEN)
-    (found,) = told(shop, monkeypatch, [{"robot": "wecom/busy"}])
-    assert (found.sent, shop.sim.robots.requests) == (True, 2)
+def test_a_busy_robot_is_asked_again(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch):
+    workspace = open_workspace([], BROKEN)
+    (found,) = told(workspace, monkeypatch, [{"robot": "wecom/busy"}])
+    assert (found.sent, workspace.sim.robots.requests) == (True, 2)
 
 
 def test_the_message_says_what_is_new_and_where_the_report_is(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
-    shop = open_shop([], BROKEN)
-    told(shop, monkeypatch, [{"robot": "wecom/accept"}])
-    (message,) = shop.sim.robots.messages
+    workspace = open_workspace([], BROKEN)
+    told(workspace, monkeypatch, [{"robot": "wecom/accept"}])
+    (message,) = workspace.sim.robots.messages
     assert f"- {BOOKS.name} · {BOOKS.env} · 85088" in message.text
     assert "newly broken 1" in message.text
     assert "SIMULATED" in message.text
 
 
-def test_nothing_new_sends_nothing(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch):
-    shop = open_shop([], BROKEN)
+def test_nothing_new_sends_nothing(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch):
+    workspace = open_workspace([], BROKEN)
     on = ("change", "failure", "always")
     entries = [{"robot": "wecom/accept", "on": one} for one in on]
-    assert [one.sent for one in told(shop, monkeypatch, entries, on_demand=False)] == [True, True, True]
+    assert [one.sent for one in told(workspace, monkeypatch, entries, on_demand=False)] == [True, True, True]
     entries = [{"robot": "wecom/accept", "on": one} for one in on]
-    again = told(shop, monkeypatch, entries, on_demand=False)
+    again = told(workspace, monkeypatch, entries, on_demand=False)
     assert [(one.sent, one.due) for one in again] == [(False, False), (True, True), (True, True)]
 
 
-def test_a_stop_of_everybody_is_one_message(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch):
-    shop = open_shop([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
-    told(shop, monkeypatch, [{"robot": "wecom/accept"}], on_demand=False)
-    (message,) = shop.sim.robots.messages
+def test_a_stop_of_everybody_is_one_message(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch):
+    workspace = open_workspace([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
+    told(workspace, monkeypatch, [{"robot": "wecom/accept"}], on_demand=False)
+    (message,) = workspace.sim.robots.messages
     assert "61004" in message.text
     assert TEA.env not in message.text
 
 
 def test_a_command_gets_json_and_an_address_comes_from_a_file(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
-    shop = open_shop([], BROKEN)
-    out, url = shop.folder / "got.json", shop.folder / "url"
-    url.write_text(f"{shop.sim.base}/robot/webhook/accept\n", encoding="utf-8")
+    workspace = open_workspace([], BROKEN)
+    out, url = workspace.folder / "got.json", workspace.folder / "url"
+    url.write_text(f"{workspace.sim.base}/robot/webhook/accept\n", encoding="utf-8")
     keep = f"import sys, pathlib; pathlib.Path({str(out)!r}).write_bytes(sys.stdin.buffer.read())"
     found = told(
-        shop,
+        workspace,
         monkeypatch,
         [
             {"kind": "command", "command": [sys.executable, "-c", keep]},
@@ -183,21 +187,21 @@ def test_a_command_gets_json_and_an_address_comes_from_a_file(
     assert [one.sent for one in found] == [True, False, True, False]
     payload = json.loads(out.read_text(encoding="utf-8"))
     assert payload["new"][0]["env"] == BOOKS.env
-    assert json.loads(shop.sim.robots.messages[0].text)["counts"] == payload["counts"]
+    assert json.loads(workspace.sim.robots.messages[0].text)["counts"] == payload["counts"]
 
 
 def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
-    shop = open_shop([], BROKEN)
+    workspace = open_workspace([], BROKEN)
     monkeypatch.setenv("AWAY", "http://robots.example.com/send?key=x")
-    monkeypatch.setenv("HERE", f"{shop.sim.base}/robot/wecom/accept")
+    monkeypatch.setenv("HERE", f"{workspace.sim.base}/robot/wecom/accept")
     entries = [{"kind": "wecom", "url_env": "AWAY"}, {"kind": "wecom", "url_env": "HERE"}]
-    settings = shop.with_options(notify=entries)
+    settings = workspace.with_options(notify=entries)
     assert [one.sent for one in tcb.notify(None, settings=settings)] == [False, True]
-    live = shop.with_options(notify=entries, api_base="https://api.weixin.qq.com")
+    live = workspace.with_options(notify=entries, api_base="https://api.weixin.qq.com")
     assert [one.sent for one in tcb.notify(None, settings=live)] == [False, False]
-    assert len(shop.sim.robots.messages) == 1
+    assert len(workspace.sim.robots.messages) == 1
 
 
 def test_a_forecast_is_shown_whole_and_a_cut_text_says_so() -> None:
@@ -237,16 +241,16 @@ def test_what_a_receiver_has_still_not_been_told(
 
 
 def test_news_whose_message_did_not_arrive_is_in_the_next_one(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
-    shop = open_shop([], BROKEN)
+    workspace = open_workspace([], BROKEN)
 
     def night(how: str) -> tuple[str, send.Notification, send.Notification]:
-        monkeypatch.setenv("ROBOT", f"{shop.sim.base}/robot/wecom/{how}?key={KEY}")
-        monkeypatch.setenv("OTHER", f"{shop.sim.base}/robot/feishu/accept")
+        monkeypatch.setenv("ROBOT", f"{workspace.sim.base}/robot/wecom/{how}?key={KEY}")
+        monkeypatch.setenv("OTHER", f"{workspace.sim.base}/robot/feishu/accept")
         to = [{"kind": "wecom", "url_env": "ROBOT"}, {"kind": "feishu", "url_env": "OTHER"}]
-        settings = shop.with_options(notify=to)
-        run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+        settings = workspace.with_options(notify=to)
+        run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
         first, second = tcb.notify(run, on_demand=False, settings=settings)
         return run.id, first, second
 
@@ -256,9 +260,9 @@ def test_news_whose_message_did_not_arrive_is_in_the_next_one(
     assert (first.due, first.sent, second.due) == (True, False, False)
     _third, first, second = night("accept")
     assert (first.sent, second.due) == (True, False)
-    message = shop.sim.robots.messages[-1].text
+    message = workspace.sim.robots.messages[-1].text
     assert f"The message of audit {missed} did not arrive: newly broken 1 · recovered 0" in message
     assert message.count("did not arrive") == 1
     assert night("accept")[1].due is False
-    kept = (shop.folder / "ledger.db").read_bytes()
+    kept = (workspace.folder / "ledger.db").read_bytes()
     assert KEY.encode() not in kept

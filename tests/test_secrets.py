@@ -160,9 +160,9 @@ def test_a_short_secret_goes_as_a_whole() -> None:
 
 @pytest.mark.parametrize("path", [PATH, quote(PATH), FILE_ID])
 def test_the_path_within_a_link_is_no_secret(path: str) -> None:
-    said = f"no such key {path}."
-    assert redact(said, (LINK,), (PATH, FILE_ID)) == said
-    assert "myqcloud" not in redact(f"{said} {LINK.reveal()}", (LINK,), (PATH, FILE_ID))
+    result = f"no such key {path}."
+    assert redact(result, (LINK,), (PATH, FILE_ID)) == result
+    assert "myqcloud" not in redact(f"{result} {LINK.reveal()}", (LINK,), (PATH, FILE_ID))
 
 
 def test_escapes_of_json_are_seen_through() -> None:

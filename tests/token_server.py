@@ -24,7 +24,7 @@ SECRETS = ("practice-secret", "practice-ticket", "practice-refresh-token", "toke
 
 
 @dataclass(frozen=True)
-class Office:
+class TokenServer:
     """A workspace for the merchants commands, on disk and on loopback."""
 
     folder: Path
@@ -54,13 +54,13 @@ class Office:
             return list(csv.DictReader(file))
 
 
-OpenOffice = Callable[..., Office]
+OpenTokenServer = Callable[..., TokenServer]
 
 
-def office_opener(stack: ExitStack, folder: Path) -> OpenOffice:
+def token_server_opener(stack: ExitStack, folder: Path) -> OpenTokenServer:
     """Return the function `open_office(merchants, faults, …)`; other options go to the simulator."""
 
-    def opened(merchants: Iterable[Merchant], faults: Iterable[Fault] = (), **options: Any) -> Office:
+    def opened(merchants: Iterable[Merchant], faults: Iterable[Fault] = (), **options: Any) -> TokenServer:
         known = list(merchants)
         appids = dict.fromkeys([*(one.appid for one in known), COMPONENT.appid])
         tokens = {appid: f"token-of-{appid}" for appid in appids}
@@ -77,8 +77,8 @@ def office_opener(stack: ExitStack, folder: Path) -> OpenOffice:
                 "component_appid": COMPONENT.appid,
             },
         }
-        office = Office(folder, sim, load_settings(options=settings))
-        office.keep_tokens(*appids)
+        token_server = TokenServer(folder, sim, load_settings(options=settings))
+        token_server.keep_tokens(*appids)
         config = (
             f'api_base = "{sim.base}"',
             'merchants = "merchants.csv"',
@@ -90,6 +90,6 @@ def office_opener(stack: ExitStack, folder: Path) -> OpenOffice:
             f'component_appid = "{COMPONENT.appid}"',
         )
         (folder / "tcb-ops.toml").write_text("\n".join(config), encoding="utf-8")
-        return office
+        return token_server
 
     return opened

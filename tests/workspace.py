@@ -29,7 +29,7 @@ TEA, TEA_TEST, BOOKS = (
 
 
 @dataclass(frozen=True)
-class Shop:
+class Workspace:
     """A workspace with everything that a run needs, on disk and on loopback."""
 
     folder: Path
@@ -57,9 +57,9 @@ class Shop:
         return token
 
 
-OpenShop = Callable[..., Shop]
-Whole = Callable[["Run", int], dict[str, int]]
-Until = Callable[..., None]
+OpenWorkspace = Callable[..., Workspace]
+AssertComplete = Callable[["Run", int], dict[str, int]]
+WaitFor = Callable[..., None]
 
 
 def write_csv(file: Path, header: tuple[str, ...], lines: Iterable[Iterable[Any]]) -> Path:

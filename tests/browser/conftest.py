@@ -68,8 +68,8 @@ class Lab:
     browser: Browser
     stack: ExitStack
 
-    def shop(self, rows: int, merchants: int, faults: Iterable[Fault]) -> Shop:
-        """Open a shop within the workspace: notebooks whose target is a simulator of this test."""
+    def workspace(self, rows: int, merchants: int, faults: Iterable[Fault]) -> Workspace:
+        """Open a workspace within that of the lab: notebooks whose target is a simulator of this test."""
         name = f"shop-{len(list(self.folder.glob('shop-*'))) + 1}"
         folder = self.folder / name
         (folder / "files").mkdir(parents=True)
@@ -93,7 +93,7 @@ class Lab:
             'file = "tokens.csv"',
         )
         (folder / "tcb-ops.toml").write_text("\n".join(lines), encoding="utf-8")
-        return Shop(folder, sim, self)
+        return Workspace(folder, sim, self)
 
     @contextmanager
     def opened(self, path: str, *, shots: str, view: str = "doc/tree") -> Iterator[Opened]:
@@ -112,7 +112,7 @@ class Lab:
 
 
 @dataclass
-class Shop:
+class Workspace:
     folder: Path
     sim: Simulator
     lab: Lab
@@ -151,20 +151,20 @@ def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def open_lab_shop(lab: Lab) -> Callable[..., Shop]:
-    """Open a shop of so many rows and merchants in the lab's workspace."""
+def open_lab_workspace(lab: Lab) -> Callable[..., Workspace]:
+    """Open a workspace of so many rows and merchants in that of the lab."""
 
-    def opened(rows: int, faults: Iterable[Fault] = (), *, merchants: int = 3) -> Shop:
-        return lab.shop(rows, merchants, faults)
+    def opened(rows: int, faults: Iterable[Fault] = (), *, merchants: int = 3) -> Workspace:
+        return lab.workspace(rows, merchants, faults)
 
     return opened
 
 
 @pytest.fixture
-def voila_shop(browser: Browser, tmp_path: Path) -> Iterator[Shop]:
-    """A shop of thirty rows beside no JupyterLab; one row is refused."""
+def voila_shop(browser: Browser, tmp_path: Path) -> Iterator[Workspace]:
+    """A workspace of thirty rows without a JupyterLab; one row is refused."""
     if find_spec("voila") is None:
         (pytest.fail if NEEDED else pytest.skip)("voila is not installed")
     with ExitStack() as stack:
         refused = Fault(path="banner/7.png", errcode=40097)
-        yield Lab(tmp_path, "", browser, stack).shop(30, 3, [refused])
+        yield Lab(tmp_path, "", browser, stack).workspace(30, 3, [refused])

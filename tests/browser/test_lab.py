@@ -96,12 +96,12 @@ def assert_reached_by_keyboard(notebook):
     assert set(map(str, range(wanted))) <= reached
 
 
-def assert_whole(shop, rows, again=0):
+def assert_whole(workspace, rows, again=0):
     """Every row is good, and was asked for once, but for what was in flight at a cut."""
-    run = shop.run()
+    run = workspace.run()
     assert run.record.finished_at is not None
     assert run.counts == {"uploaded": rows}
-    assert rows <= shop.links <= rows + again
+    assert rows <= workspace.links <= rows + again
     assert Counter(record.end.outcome.value for record in run.rows()) == {"uploaded": rows}
 
 
@@ -140,9 +140,9 @@ def test_the_whole_page_of_a_notebook_is_accessible_in_light_and_dark(lab, name)
 
 
 @pytest.mark.parametrize("name", [name for name in notebook_names() if name != "05_analysis"])
-def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_shop, name):
-    shop = open_lab_shop(30, [Fault(path="banner/7.png", errcode=40097)])
-    with lab.opened(shop.notebook(name, lang="zh"), shots=f"zh-{name}") as notebook:
+def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_workspace, name):
+    workspace = open_lab_workspace(30, [Fault(path="banner/7.png", errcode=40097)])
+    with lab.opened(workspace.notebook(name, lang="zh"), shots=f"zh-{name}") as notebook:
         notebook.run_all()
         notebook.at_rest()
         notebook.page.wait_for_selector(".op-panel .op-simulated")
@@ -155,9 +155,9 @@ def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_shop, nam
         assert_accessible(notebook)
 
 
-def test_with_long_names_paths_and_reasons_are_in_view_at_each_width(lab, open_lab_shop):
-    shop = open_lab_shop(30, [Fault(errcode=61007)])
-    merchants = shop.folder / "merchants.csv"
+def test_with_long_names_paths_and_reasons_are_in_view_at_each_width(lab, open_lab_workspace):
+    workspace = open_lab_workspace(30, [Fault(errcode=61007)])
+    merchants = workspace.folder / "merchants.csv"
     names = (
         "北京市朝阳区望京街道阜通东大街社区团购旗舰店第二分店",
         "AVeryLongMerchantNameWithoutAnySpacesInIt2026",
@@ -166,7 +166,7 @@ def test_with_long_names_paths_and_reasons_are_in_view_at_each_width(lab, open_l
     for number, long_name in enumerate(names):
         text = text.replace(f"第{number:03}号店 & <b>Co</b>", long_name)
     merchants.write_text(text, encoding="utf-8")
-    with lab.opened(shop.notebook("02_run_uploads"), shots="long-names") as notebook:
+    with lab.opened(workspace.notebook("02_run_uploads"), shots="long-names") as notebook:
         notebook.run_all()
         notebook.at_rest()
         notebook.click(".op-run")
@@ -181,9 +181,9 @@ def test_with_long_names_paths_and_reasons_are_in_view_at_each_width(lab, open_l
         assert notebook.page.locator(".op-panel .op-by-merchant .op-name").first.bounding_box()["height"] < 50
 
 
-def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_shop):
-    shop = open_lab_shop(120, [Fault(path="banner/7.png", errcode=40097), Fault(delay=0.3)])
-    with lab.opened(shop.notebook("02_run_uploads"), shots="keyboard") as notebook:
+def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_workspace):
+    workspace = open_lab_workspace(120, [Fault(path="banner/7.png", errcode=40097), Fault(delay=0.3)])
+    with lab.opened(workspace.notebook("02_run_uploads"), shots="keyboard") as notebook:
         press = notebook.page.keyboard.press
         notebook.run_all()
         notebook.at_rest()
@@ -207,11 +207,13 @@ def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_sh
         assert_reached_by_keyboard(notebook)
 
 
-def test_a_list_is_picked_by_enter_and_by_double_click_and_its_errors_are_accessible(lab, open_lab_shop):
-    shop = open_lab_shop(3)
-    (shop.folder / "lists").mkdir()
-    (shop.folder / "lists" / "bad.csv").write_text("env,path,file\n,a,a.txt\n,b,a.txt\n", encoding="utf-8")
-    with lab.opened(shop.notebook("02_run_uploads"), shots="picker") as notebook:
+def test_a_list_is_picked_by_enter_and_by_double_click_and_its_errors_are_accessible(lab, open_lab_workspace):
+    workspace = open_lab_workspace(3)
+    (workspace.folder / "lists").mkdir()
+    (workspace.folder / "lists" / "bad.csv").write_text(
+        "env,path,file\n,a,a.txt\n,b,a.txt\n", encoding="utf-8"
+    )
+    with lab.opened(workspace.notebook("02_run_uploads"), shots="picker") as notebook:
         notebook.run_all()
         notebook.at_rest()
         entries = notebook.page.locator(".op-panel .op-list-entries select")
@@ -314,11 +316,11 @@ def test_a_code_leads_to_its_rows_and_a_row_to_its_details(lab):
         assert notebook.violations() == []
 
 
-def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_lab_shop):
-    shop = open_lab_shop(300, [ONCE, SLOW])
-    with lab.opened(shop.notebook("02_run_uploads"), shots="live-02") as notebook:
+def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_lab_workspace):
+    workspace = open_lab_workspace(300, [ONCE, SLOW])
+    with lab.opened(workspace.notebook("02_run_uploads"), shots="live-02") as notebook:
         begin(notebook)
-        assert shop.links < 300
+        assert workspace.links < 300
         at = notebook.page.evaluate("() => document.querySelector('.op-panel progress').value")
         notebook.until(FURTHER, at)
         assert "working or paused" in notebook.text(".op-chips")
@@ -327,38 +329,38 @@ def test_a_run_is_watched_cancelled_gone_on_with_retried_and_exported(lab, open_
 
         notebook.click(".op-cancel")
         notebook.until(HEAD, "unfinished")
-        run = shop.run()
+        run = workspace.run()
         assert 0 < run.counts["pending"] < 300
         notebook.until(STATUS, "Cancelled.")
         notebook.until("() => document.querySelector('.op-panel .op-chips').innerText.includes('not done')")
         notebook.shot("cancelled")
         assert_accessible(notebook)
-        shop.sim.play([])
+        workspace.sim.play([])
 
         notebook.click(".op-resume")
         notebook.until(HEAD, "finished")
         notebook.until(STATUS, "299 of 300 rows succeeded")
-        assert shop.run().id == run.id
-        assert shop.run().counts == {"uploaded": 299, "refused": 1}
+        assert workspace.run().id == run.id
+        assert workspace.run().counts == {"uploaded": 299, "refused": 1}
 
         notebook.click(".op-retry")
         notebook.until(STATUS, "The only row succeeded")
-        assert shop.run().record.parent == run.id
-        assert shop.run().counts == {"uploaded": 1}
+        assert workspace.run().record.parent == run.id
+        assert workspace.run().counts == {"uploaded": 1}
 
         notebook.click(".op-export")
         notebook.until(EXPORTED)
         notebook.page.wait_for_selector(".op-panel .op-files a")
         assert notebook.violations() == []
-        assert (shop.folder / "reports" / shop.run().id / "manifest.json").is_file()
+        assert (workspace.folder / "reports" / workspace.run().id / "manifest.json").is_file()
         notebook.page.click(".op-panel .op-files a:text('report.html')")
         report = notebook.page.frame_locator("iframe").locator("body")
         report.get_by_text("The only row succeeded").first.wait_for()
 
 
-def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed(lab, open_lab_shop):
-    shop = open_lab_shop(300, [])
-    with lab.opened(shop.notebook("02_run_uploads"), shots="live-undo") as notebook:
+def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed(lab, open_lab_workspace):
+    workspace = open_lab_workspace(300, [])
+    with lab.opened(workspace.notebook("02_run_uploads"), shots="live-undo") as notebook:
         notebook.run_all()
         notebook.at_rest()
         notebook.click(".op-run")
@@ -372,69 +374,69 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.shot("asked")
         assert_accessible(notebook)
         assert notebook.page.locator("button.op-undo").is_disabled()
-        notebook.page.locator(".op-undo-confirm-count input").fill(str(len(shop.run().by_merchant())))
+        notebook.page.locator(".op-undo-confirm-count input").fill(str(len(workspace.run().by_merchant())))
         notebook.page.wait_for_selector("button.op-undo:not([disabled])")
         notebook.click("button.op-undo")
         notebook.until(STATUS, "All 300 rows succeeded: restored or deleted.")
         notebook.shot("undone")
-        assert shop.run().counts == {"deleted": 300}
+        assert workspace.run().counts == {"deleted": 300}
 
 
-def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is_so(lab, open_lab_shop):
-    shop = open_lab_shop(300, [SLOW])
-    with lab.opened(shop.notebook("02_run_uploads"), shots="live-restart") as notebook:
+def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is_so(lab, open_lab_workspace):
+    workspace = open_lab_workspace(300, [SLOW])
+    with lab.opened(workspace.notebook("02_run_uploads"), shots="live-restart") as notebook:
         begin(notebook)
-        run = shop.run()
+        run = workspace.run()
         notebook.restart_and_run_all()
         notebook.until(STATUS, "It ended unexpectedly.")
         assert run.id in notebook.text(".op-head")
         assert "unfinished" in notebook.text(".op-head")
         notebook.at_rest()
         notebook.shot("cut-off")
-        assert 0 < shop.run().counts["pending"] < 300
-        shop.sim.play([])
+        assert 0 < workspace.run().counts["pending"] < 300
+        workspace.sim.play([])
         notebook.click(".op-resume")
         notebook.until(STATUS, "All 300 rows succeeded")
-    assert shop.run().id == run.id
-    assert_whole(shop, 300, again=128)
+    assert workspace.run().id == run.id
+    assert_whole(workspace, 300, again=128)
 
 
-def test_a_closed_tab_does_not_touch_the_run_and_a_new_one_shows_it(lab, open_lab_shop, until):
-    shop = open_lab_shop(300, [SLOW])
-    path = shop.notebook("02_run_uploads")
+def test_a_closed_tab_does_not_touch_the_run_and_a_new_one_shows_it(lab, open_lab_workspace, wait_for):
+    workspace = open_lab_workspace(300, [SLOW])
+    path = workspace.notebook("02_run_uploads")
     with lab.opened(path, shots="live-tab-1") as notebook:
         begin(notebook)
-        run = shop.run()
-    at = shop.links
+        run = workspace.run()
+    at = workspace.links
     with lab.opened(path, shots="live-tab-2") as notebook:
-        until(lambda: shop.links > at)
+        wait_for(lambda: workspace.links > at)
         notebook.run_all()
         notebook.until(HEAD, run.id)
-        shop.sim.play([])
+        workspace.sim.play([])
         notebook.until(STATUS, "All 300 rows succeeded")
-    assert_whole(shop, 300)
+    assert_whole(workspace, 300)
 
 
 def test_a_run_continues_and_is_shown_while_a_cell_blocks_the_kernel_and_no_click_is_lost(
-    lab, open_lab_shop, until
+    lab, open_lab_workspace, wait_for
 ):
-    shop = open_lab_shop(60, [Fault(delay=0.1)])
-    with lab.opened(shop.notebook("02_run_uploads", BLOCK), shots="live-blocked") as notebook:
+    workspace = open_lab_workspace(60, [Fault(delay=0.1)])
+    with lab.opened(workspace.notebook("02_run_uploads", BLOCK), shots="live-blocked") as notebook:
         notebook.run_all()
-        until((shop.folder / "blocked").exists)
+        wait_for((workspace.folder / "blocked").exists)
         notebook.until(STATUS, "All 60 rows succeeded")
         notebook.click(".op-fold")
-        assert not (shop.folder / "free").exists()
-        (shop.folder / "go").touch()
+        assert not (workspace.folder / "free").exists()
+        (workspace.folder / "go").touch()
         notebook.page.wait_for_selector(".op-panel .op-list-browse")
-    assert_whole(shop, 60)
+    assert_whole(workspace, 60)
 
 
 def test_with_300_merchants_buttons_answer_while_a_run_works_and_the_pages_memory_stays_flat(
-    lab, open_lab_shop
+    lab, open_lab_workspace
 ):
-    shop = open_lab_shop(ROWS, [SLOW], merchants=300)
-    with lab.opened(shop.notebook("02_run_uploads"), shots="live-300") as notebook:
+    workspace = open_lab_workspace(ROWS, [SLOW], merchants=300)
+    with lab.opened(workspace.notebook("02_run_uploads"), shots="live-300") as notebook:
         begin(notebook)
         answers, heap = [], []
         notebook.click(".op-fold")
@@ -446,11 +448,11 @@ def test_with_300_merchants_buttons_answer_while_a_run_works_and_the_pages_memor
                 notebook.shot("running")
             notebook.page.wait_for_timeout(500)
         assert "running" in notebook.text(".op-head")
-        shop.sim.play([])
+        workspace.sim.play([])
         # In milliseconds, with room for a busy machine: a kernel that the run blocks answers only when it ends.
         assert sorted(answers)[len(answers) // 2] < 3000
         assert heap[-1] < heap[0] + 8
         notebook.until(STATUS, f"All {ROWS:,} rows succeeded")
         assert "& <b>Co</b>" in notebook.text(".op-by-merchant tbody")  # markup in a name is text
         assert notebook.violations() == []
-    assert_whole(shop, ROWS)
+    assert_whole(workspace, ROWS)

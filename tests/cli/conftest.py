@@ -1,4 +1,4 @@
-"""A desk: a shop's folder with its settings file, and the command as a user types it there."""
+"""The command line as a user types it, in the folder of a workspace with a settings file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from workspace import OpenShop, Shop
+    from workspace import OpenWorkspace, Workspace
 
 QUICK = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10")
 ENGLISH = re.compile(r"\b[A-Za-z][a-z]+(?: [a-z]+){2,}")
@@ -38,7 +38,7 @@ SUMMARY = {
 
 
 @dataclass(frozen=True)
-class Said:
+class Result:
     """How a command ended, and what it said."""
 
     code: int
@@ -54,36 +54,36 @@ class Said:
 
 
 @dataclass(frozen=True)
-class PanelContext:
-    shop: Shop
+class CommandLine:
+    workspace: Workspace
     capsys: pytest.CaptureFixture[str]
 
     @property
     def folder(self) -> Path:
-        return self.shop.folder
+        return self.workspace.folder
 
     @property
     def calls(self) -> int:
         """Calls that the simulator got, of whatever kind."""
-        return self.shop.sim.stats["link_calls"] + self.shop.sim.stats["store_calls"]
+        return self.workspace.sim.stats["link_calls"] + self.workspace.sim.stats["store_calls"]
 
-    def __call__(self, *words: str) -> Said:
+    def __call__(self, *words: str) -> Result:
         """Run a command in this process."""
         self.capsys.readouterr()
         code = run_command(words)
-        said = Said(code, *self.capsys.readouterr())
-        assert "Traceback" not in said.err, said.err
-        assert "defect" not in said.err, said.err
-        return said
+        result = Result(code, *self.capsys.readouterr())
+        assert "Traceback" not in result.err, result.err
+        assert "defect" not in result.err, result.err
+        return result
 
-    def upload(self, *words: str) -> Said:
+    def upload(self, *words: str) -> Result:
         return self("upload", "list.csv", "--root", "files", *QUICK, *words)
 
-    def links(self, *words: str) -> Said:
+    def links(self, *words: str) -> Result:
         return self("links", "list.csv", *QUICK, *words)
 
     @staticmethod
-    def whole(found: dict[str, Any], rows: int) -> dict[str, int]:
+    def assert_complete(found: dict[str, Any], rows: int) -> dict[str, int]:
         """Assert that a run's JSON object has the contract's keys, types and sums; give its counts."""
         assert {name: type(found[name]) for name in SUMMARY} == SUMMARY
         assert found["report"] is None or isinstance(found["report"], str)
@@ -102,7 +102,7 @@ class PanelContext:
         return ENGLISH.findall("\n".join(lines))
 
     def latest(self) -> tcb.Run:
-        return tcb.open_run(settings=self.shop.settings)
+        return tcb.open_run(settings=self.workspace.settings)
 
     @contextmanager
     def process(self, *words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
@@ -117,7 +117,7 @@ class PanelContext:
         with spawned(argv, self.folder, **options) as process:
             yield process
 
-    def in_process(self, *words: str, **options: Any) -> Said:
+    def in_process(self, *words: str, **options: Any) -> Result:
         with self.process(*words, **options) as process:
             return ended(process)
 
@@ -135,23 +135,23 @@ def spawned(argv: list[str], folder: Path, **options: Any) -> Iterator[subproces
                 process.kill()
 
 
-def ended(process: subprocess.Popen[str]) -> Said:
+def ended(process: subprocess.Popen[str]) -> Result:
     out, err = process.communicate(timeout=60)
-    said = Said(process.returncode, out or "", err or "")
-    assert "Traceback" not in said.err, said.err
-    return said
+    result = Result(process.returncode, out or "", err or "")
+    assert "Traceback" not in result.err, result.err
+    return result
 
 
 @pytest.fixture
-def open_desk(
-    open_shop: OpenShop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., PanelContext]:
-    """Open a shop and sit down in its folder; takes what `open_shop` takes."""
+def open_cli(
+    open_workspace: OpenWorkspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., CommandLine]:
+    """Open a workspace and change to its folder; takes what `open_workspace` takes."""
 
-    def opened(*rows: Any, lang: str = "en", **options: Any) -> PanelContext:
-        shop = open_shop(*rows, **options)
+    def opened(*rows: Any, lang: str = "en", **options: Any) -> CommandLine:
+        workspace = open_workspace(*rows, **options)
         settings = (
-            f'api_base = "{shop.sim.base}"',
+            f'api_base = "{workspace.sim.base}"',
             'merchants = "merchants.csv"',
             'ledger = "ledger.db"',
             f'lang = "{lang}"',
@@ -159,9 +159,9 @@ def open_desk(
             'source = "file"',
             'file = "tokens.csv"',
         )
-        (shop.folder / "tcb-ops.toml").write_text("\n".join(settings), encoding="utf-8")
-        monkeypatch.chdir(shop.folder)
-        return PanelContext(shop, capsys)
+        (workspace.folder / "tcb-ops.toml").write_text("\n".join(settings), encoding="utf-8")
+        monkeypatch.chdir(workspace.folder)
+        return CommandLine(workspace, capsys)
 
     return opened
 
@@ -169,4 +169,4 @@ def open_desk(
 @pytest.fixture
 def find_english() -> Callable[[str], list[str]]:
     """Find English sentences in a text."""
-    return PanelContext.in_english
+    return CommandLine.in_english

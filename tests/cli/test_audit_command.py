@@ -25,129 +25,129 @@ BROKEN = [Fault(env=BOOKS.env, errcode=85088)]
 QUICK = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10")
 
 
-def test_fail_on_and_known_decide_the_exit_code(open_desk: Callable[..., Any]):
-    desk = open_desk([], BROKEN)
-    first = desk("audit", *QUICK, "--fail-on", "new")
+def test_fail_on_and_known_decide_the_exit_code(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
+    first = cli("audit", *QUICK, "--fail-on", "new")
     assert first.code == 1
     assert "no earlier audit" in first.out
-    assert desk("audit", *QUICK, "--fail-on", "new").code == 0
-    assert desk("audit", *QUICK).code == 1
-    assert desk("audit", *QUICK, "--fail-on", "none").code == 0
-    (desk.folder / "known.csv").write_text(
+    assert cli("audit", *QUICK, "--fail-on", "new").code == 0
+    assert cli("audit", *QUICK).code == 1
+    assert cli("audit", *QUICK, "--fail-on", "none").code == 0
+    (cli.folder / "known.csv").write_text(
         f"env,cause,until\n{BOOKS.env},85088,2999-12-31\n", encoding="utf-8"
     )
-    silenced = desk("audit", *QUICK, "--json")
+    silenced = cli("audit", *QUICK, "--json")
     assert (silenced.code, silenced.json["counts"]) == (0, {"healthy": 2, "unhealthy": 1})
     assert [one["env"] for one in silenced.json["audit"]["silenced"]] == [BOOKS.env]
 
 
-def test_a_bad_known_file_and_bad_values_send_nothing(open_desk: Callable[..., Any]):
-    desk = open_desk([])
+def test_a_bad_known_file_and_bad_values_send_nothing(open_cli: Callable[..., Any]):
+    cli = open_cli([])
     lines = ("env,cause,until", "x,nope,soon", f"{BOOKS.env},85088,2026-02-30", ",85088,2026-01-01", "")
-    (desk.folder / "known.csv").write_text("\n".join(lines), encoding="utf-8")
-    said = desk("audit")
-    assert said.code == 2
-    found = [line.partition(": ")[0].rpartition("/")[2] for line in said.err.splitlines()]
+    (cli.folder / "known.csv").write_text("\n".join(lines), encoding="utf-8")
+    result = cli("audit")
+    assert result.code == 2
+    found = [line.partition(": ")[0].rpartition("/")[2] for line in result.err.splitlines()]
     assert found == ["known.csv:2", "known.csv:2", "known.csv:3", "known.csv:4", "tcb-ops"]
-    assert "4 problems" in said.err
+    assert "4 problems" in result.err
     for words in (("--confirm-after", "soon"), ("--fail-on", "some"), ("--known", "missing.csv")):
-        assert desk("audit", *words).code == 2
-    assert desk("runs", "--stale", "yesterday").code == 2
-    assert desk("notify", "--test").code == 2
-    assert not desk.shop.sim.stats["env_info"]
+        assert cli("audit", *words).code == 2
+    assert cli("runs", "--stale", "yesterday").code == 2
+    assert cli("notify", "--test").code == 2
+    assert not cli.workspace.sim.stats["env_info"]
 
 
-def test_a_known_merchant_that_is_gone_is_a_warning(open_desk: Callable[..., Any]):
-    desk = open_desk([], BROKEN)
+def test_a_known_merchant_that_is_gone_is_a_warning(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
     lines = ("appid,env,cause,until", ",gone-1a2b3c,85088,2999-12-31", f",{BOOKS.env},85088,2999-12-31", "")
-    (desk.folder / "known.csv").write_text("\n".join(lines), encoding="utf-8")
+    (cli.folder / "known.csv").write_text("\n".join(lines), encoding="utf-8")
     for more in ((), ("--where", f"name={TEA.name}")):
-        said = desk("audit", *QUICK, "--quiet", *more)
-        assert said.code == 0
-        assert "known.csv:2: gone-1a2b3c is not in merchants.csv" in said.err
-        assert "known.csv:3" not in said.err
+        result = cli("audit", *QUICK, "--quiet", *more)
+        assert result.code == 0
+        assert "known.csv:2: gone-1a2b3c is not in merchants.csv" in result.err
+        assert "known.csv:3" not in result.err
 
 
-def test_a_known_cause_that_is_not_catalogued_is_a_warning(open_desk: Callable[..., Any]):
+def test_a_known_cause_that_is_not_catalogued_is_a_warning(open_cli: Callable[..., Any]):
     fault = Fault(env=BOOKS.env, step=FaultStep.STORE, status=403, code="NoSuchThing")
-    desk = open_desk([], [fault])
-    known = desk.folder / "known.csv"
+    cli = open_cli([], [fault])
+    known = cli.folder / "known.csv"
     known.write_text(
         f"env,cause,until\n{BOOKS.env},NoSuchThing,2999-12-31\n{TEA.env},accessdenied,2999-12-31\n",
         encoding="utf-8",
     )
-    said = desk("audit", *QUICK, "--quiet", "--write-probe")
-    assert said.code == 0
-    assert "known.csv:2: NoSuchThing is not in the catalogue" in said.err
-    assert "known.csv:3" not in said.err
+    result = cli("audit", *QUICK, "--quiet", "--write-probe")
+    assert result.code == 0
+    assert "known.csv:2: NoSuchThing is not in the catalogue" in result.err
+    assert "known.csv:3" not in result.err
 
 
-def test_a_long_note_is_printed_whole_in_a_pipe(open_desk: Callable[..., Any]):
-    desk = open_desk([], BROKEN)
+def test_a_long_note_is_printed_whole_in_a_pipe(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
     note = "asked the owner on Monday who wants to pay the bill of November on Thursday; ask again on Friday"
-    (desk.folder / "known.csv").write_text(
+    (cli.folder / "known.csv").write_text(
         f"env,cause,until,note\n{BOOKS.env},85088,2999-12-31,{note}\n", encoding="utf-8"
     )
-    (line,) = [line for line in desk("audit", *QUICK).out.splitlines() if BOOKS.env in line]
+    (line,) = [line for line in cli("audit", *QUICK).out.splitlines() if BOOKS.env in line]
     assert line.startswith(f"  {BOOKS.name} ")
     assert line.endswith(note)
 
 
-def test_a_stop_of_everybody_is_one_message_and_exit_code_3(open_desk: Callable[..., Any]):
-    desk = open_desk([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
-    said = desk("audit", *QUICK)
-    assert said.code == 3
-    assert said.out.count("61004") == 1
-    assert desk("runs", "--stale", "26h").code == 1
+def test_a_stop_of_everybody_is_one_message_and_exit_code_3(open_cli: Callable[..., Any]):
+    cli = open_cli([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
+    result = cli("audit", *QUICK)
+    assert result.code == 3
+    assert result.out.count("61004") == 1
+    assert cli("runs", "--stale", "26h").code == 1
 
 
 def test_a_robot_that_refuses_is_reported_and_fails_no_audit(
-    open_desk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    open_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
-    desk = open_desk([], BROKEN)
+    cli = open_cli([], BROKEN)
     monkeypatch.setattr("tcb_ops.notifications.send.RETRY_WAITS", ())
     for name in ("accept", "refuse"):
-        address = f"{desk.shop.sim.base}/robot/wecom/{name}?key=5b2f6f0e-1d3c-4c56-9d0e-0f4d8f6a7c11"
-        (desk.folder / f"{name}.url").write_text(address, encoding="utf-8")
-    with (desk.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        address = f"{cli.workspace.sim.base}/robot/wecom/{name}?key=5b2f6f0e-1d3c-4c56-9d0e-0f4d8f6a7c11"
+        (cli.folder / f"{name}.url").write_text(address, encoding="utf-8")
+    with (cli.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
         for name in ("accept", "refuse"):
             settings.write(f'\n[[notify]]\nkind = "wecom"\nurl_file = "{name}.url"\n')
-    said = desk("audit", *QUICK, "--fail-on", "none", "--json", "--quiet")
-    assert said.code == 0
-    assert [one["sent"] for one in said.json["notifications"]] == [True, False]
-    which = [(one["entry"], one["name"]) for one in said.json["notifications"]]
+    result = cli("audit", *QUICK, "--fail-on", "none", "--json", "--quiet")
+    assert result.code == 0
+    assert [one["sent"] for one in result.json["notifications"]] == [True, False]
+    which = [(one["entry"], one["name"]) for one in result.json["notifications"]]
     assert which == [(1, "accept.url"), (2, "refuse.url")]
-    assert "wecom (refuse.url, entry 2): errcode 93000" in said.err
-    assert "5b2f6f0e-1d3c" not in said.err + said.out
-    assert desk("notify", "--test").code == 1
-    (first, _test) = desk.shop.sim.robots.messages
-    assert said.json["report"] in first.text
+    assert "wecom (refuse.url, entry 2): errcode 93000" in result.err
+    assert "5b2f6f0e-1d3c" not in result.err + result.out
+    assert cli("notify", "--test").code == 1
+    (first, _test) = cli.workspace.sim.robots.messages
+    assert result.json["report"] in first.text
 
 
-def test_metrics_are_written_for_prometheus(open_desk: Callable[..., Any]):
-    desk = open_desk([], BROKEN)
-    assert desk("audit", *QUICK, "--metrics", "tcb.prom").code == 1
-    text = (desk.folder / "tcb.prom").read_text(encoding="utf-8")
-    assert f'state="new",target="{desk.shop.sim.base}"}} 1.0' in text
+def test_metrics_are_written_for_prometheus(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
+    assert cli("audit", *QUICK, "--metrics", "tcb.prom").code == 1
+    text = (cli.folder / "tcb.prom").read_text(encoding="utf-8")
+    assert f'state="new",target="{cli.workspace.sim.base}"}} 1.0' in text
     assert BOOKS.env in text
-    assert desk("audit", "--metrics", "no/such/folder/tcb.prom").code == 2
+    assert cli("audit", "--metrics", "no/such/folder/tcb.prom").code == 2
 
 
-def test_metrics_follow_a_link_and_replace_regular_files_only(open_desk: Callable[..., Any]):
-    desk = open_desk([], BROKEN)
-    link, away, pipe = desk.folder / "link.prom", desk.folder / "away", desk.folder / "pipe.prom"
+def test_metrics_follow_a_link_and_replace_regular_files_only(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
+    link, away, pipe = cli.folder / "link.prom", cli.folder / "away", cli.folder / "pipe.prom"
     away.mkdir()
     link.symlink_to(away / "real.prom")
     for _again in range(2):
-        assert desk("audit", *QUICK, "--metrics", "link.prom").code == 1
+        assert cli("audit", *QUICK, "--metrics", "link.prom").code == 1
         assert link.is_symlink()
         assert BOOKS.env in (away / "real.prom").read_text(encoding="utf-8")
     os.mkfifo(pipe)
-    (desk.folder / "loop.prom").symlink_to("loop.prom")
-    asked = len(desk.shop.sim.calls)
+    (cli.folder / "loop.prom").symlink_to("loop.prom")
+    asked = len(cli.workspace.sim.calls)
     for bad in ("pipe.prom", "away", "loop.prom"):
-        assert desk("audit", *QUICK, "--metrics", bad).code == 2
-    assert len(desk.shop.sim.calls) == asked
+        assert cli("audit", *QUICK, "--metrics", bad).code == 2
+    assert len(cli.workspace.sim.calls) == asked
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
@@ -159,52 +159,54 @@ def test_when_the_latest_audit_is_recent_enough(ended: float | None, fresh: bool
     assert is_fresh(ended, 1000.0, 100.0) is fresh
 
 
-def test_runs_stale_watches_the_audits_of_the_target(open_desk: Callable[..., Any]):
-    desk = open_desk([])
-    assert desk("runs", "--stale", "26h").code == 1
-    assert desk("audit", *QUICK).code == 0
-    assert desk("runs", "--stale", "26h", "--json").json["stale"] is False
-    assert desk("runs", "--stale", "26h", "--target", "simulator").code == 1
-    assert "(of all merchants) finished at" in desk("runs", "--stale", "26h").err
+def test_runs_stale_watches_the_audits_of_the_target(open_cli: Callable[..., Any]):
+    cli = open_cli([])
+    assert cli("runs", "--stale", "26h").code == 1
+    assert cli("audit", *QUICK).code == 0
+    assert cli("runs", "--stale", "26h", "--json").json["stale"] is False
+    assert cli("runs", "--stale", "26h", "--target", "simulator").code == 1
+    assert "(of all merchants) finished at" in cli("runs", "--stale", "26h").err
     where = ("--where", f"name={TEA.name}")
-    said = desk("runs", "--stale", "26h", *where)
-    assert said.code == 1
-    assert f"(with --where name={TEA.name}) has finished yet. Audits of other merchants (1)" in said.err
-    assert desk("audit", *QUICK, *where).code == 0
-    assert desk("runs", "--stale", "26h", *where).code == 0
-    late = desk("runs", "--stale", "0s", *where)
+    result = cli("runs", "--stale", "26h", *where)
+    assert result.code == 1
+    assert f"(with --where name={TEA.name}) has finished yet. Audits of other merchants (1)" in result.err
+    assert cli("audit", *QUICK, *where).code == 0
+    assert cli("runs", "--stale", "26h", *where).code == 0
+    late = cli("runs", "--stale", "0s", *where)
     assert late.code == 1
     assert f"No audit (with --where name={TEA.name}) has finished within" in late.err
 
 
-def test_runs_stale_is_not_content_with_the_audit_before_one_that_was_stopped(open_desk: Callable[..., Any]):
-    desk = open_desk([])
-    assert desk("audit", *QUICK).code == 0
-    desk.shop.sim.play([Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
-    assert desk("audit", *QUICK).code == 3
-    said = desk("runs", "--stale", "26h")
-    assert said.code == 1
-    assert "was stopped at" in said.err
+def test_runs_stale_is_not_content_with_the_audit_before_one_that_was_stopped(open_cli: Callable[..., Any]):
+    cli = open_cli([])
+    assert cli("audit", *QUICK).code == 0
+    cli.workspace.sim.play([Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
+    assert cli("audit", *QUICK).code == 3
+    result = cli("runs", "--stale", "26h")
+    assert result.code == 1
+    assert "was stopped at" in result.err
 
 
-def test_a_retry_is_no_audit_to_runs_stale_and_notify(open_desk: Callable[..., Any]):
-    desk = open_desk([], BROKEN)
-    (desk.folder / "robot.url").write_text(f"{desk.shop.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
-    with (desk.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+def test_a_retry_is_no_audit_to_runs_stale_and_notify(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
+    (cli.folder / "robot.url").write_text(
+        f"{cli.workspace.sim.base}/robot/wecom/accept?key=k", encoding="utf-8"
+    )
+    with (cli.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
         settings.write('\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n')
-    assert desk("notify").code == 2
-    first = desk("audit", *QUICK, "--json").json["run"]
-    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+    assert cli("notify").code == 2
+    first = cli("audit", *QUICK, "--json").json["run"]
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
         ledger.execute("UPDATE runs SET created_at = created_at - 864000, finished_at = finished_at - 864000")
-    assert desk("retry", first, *QUICK).code == 1
-    assert desk("runs", "--stale", "26h").code == 1
-    assert desk("notify").code == 0
-    assert f"Audit {first}" in desk.shop.sim.robots.messages[-1].text
+    assert cli("retry", first, *QUICK).code == 1
+    assert cli("runs", "--stale", "26h").code == 1
+    assert cli("notify").code == 0
+    assert f"Audit {first}" in cli.workspace.sim.robots.messages[-1].text
 
 
-def test_an_unfinished_audit_has_no_message(open_desk: Callable[..., Any]):
-    desk = open_desk([], BROKEN)
-    settings = desk.shop.with_options(notify=[{"kind": "command", "command": ["true"]}])
+def test_an_unfinished_audit_has_no_message(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
+    settings = cli.workspace.with_options(notify=[{"kind": "command", "command": ["true"]}])
     handle = tcb.start_audit("merchants.csv", settings=settings, limits=LIMITS, confirm_after=3600)
     try:
         with pytest.raises(tcb.UsageError, match="is not finished"):
@@ -217,66 +219,68 @@ def test_an_unfinished_audit_has_no_message(open_desk: Callable[..., Any]):
             handle.wait()
 
 
-def test_a_second_audit_says_who_runs_the_first(open_desk: Callable[..., Any]):
-    desk = open_desk([], BROKEN)
-    handle = tcb.start_audit("merchants.csv", settings=desk.shop.settings, limits=LIMITS, confirm_after=3600)
+def test_a_second_audit_says_who_runs_the_first(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
+    handle = tcb.start_audit(
+        "merchants.csv", settings=cli.workspace.settings, limits=LIMITS, confirm_after=3600
+    )
     try:
-        said = desk("audit", *QUICK)
+        result = cli("audit", *QUICK)
     finally:
         handle.cancel()
         with pytest.raises(tcb.InterruptedRunError):
             handle.wait()
-    assert said.code == 2
-    assert handle.id in said.err
+    assert result.code == 2
+    assert handle.id in result.err
 
 
 @pytest.mark.kill
-def test_an_audit_that_was_killed_is_resumed(open_desk: Callable[..., Any], until: Callable[..., None]):
-    desk = open_desk([], [Fault(env=BOOKS.env, delay=60, calls=((1, 1),))])
+def test_an_audit_that_was_killed_is_resumed(open_cli: Callable[..., Any], wait_for: Callable[..., None]):
+    cli = open_cli([], [Fault(env=BOOKS.env, delay=60, calls=((1, 1),))])
 
     def others_are_done() -> bool:
-        runs = tcb.all_runs(settings=desk.shop.settings)
+        runs = tcb.all_runs(settings=cli.workspace.settings)
         return bool(runs) and runs[0].counts.get("healthy") == 2
 
-    with desk.process("audit", *QUICK) as process:
-        until(others_are_done)
+    with cli.process("audit", *QUICK) as process:
+        wait_for(others_are_done)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    (cut_off,) = tcb.all_runs(settings=desk.shop.settings)
-    said = desk("audit", *QUICK, "--json")
-    assert (said.code, said.json["run"], said.json["counts"]) == (0, cut_off.id, {"healthy": 3})
-    asked = [call.env for call in desk.shop.sim.calls]
+    (cut_off,) = tcb.all_runs(settings=cli.workspace.settings)
+    result = cli("audit", *QUICK, "--json")
+    assert (result.code, result.json["run"], result.json["counts"]) == (0, cut_off.id, {"healthy": 3})
+    asked = [call.env for call in cli.workspace.sim.calls]
     assert [asked.count(env) for env in (TEA.env, TEA_TEST.env, BOOKS.env)] == [1, 1, 2]
-    assert json.loads(said.out)["audit"]["previous"] is None
+    assert json.loads(result.out)["audit"]["previous"] is None
 
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(
-    open_desk: Callable[..., Any], until: Callable[..., None], form: tuple[str, ...]
+    open_cli: Callable[..., Any], wait_for: Callable[..., None], form: tuple[str, ...]
 ):
-    desk = open_desk([], BROKEN)
-    url, settings = desk.folder / "robot.url", desk.folder / "tcb-ops.toml"
+    cli = open_cli([], BROKEN)
+    url, settings = cli.folder / "robot.url", cli.folder / "tcb-ops.toml"
     with settings.open("a", encoding="utf-8") as file:
         file.write('\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n')
-    url.write_text(f"{desk.shop.sim.base}/robot/wecom/hang?key=k", encoding="utf-8")
-    with desk.process("audit", *QUICK, "--no-pdf", *form) as process:
-        until(lambda: desk.shop.sim.robots.requests)
+    url.write_text(f"{cli.workspace.sim.base}/robot/wecom/hang?key=k", encoding="utf-8")
+    with cli.process("audit", *QUICK, "--no-pdf", *form) as process:
+        wait_for(lambda: cli.workspace.sim.robots.requests)
         process.send_signal(signal.SIGTERM)
         out, _err = process.communicate(timeout=60)
-    (run,) = tcb.all_runs(settings=desk.shop.settings)
+    (run,) = tcb.all_runs(settings=cli.workspace.settings)
     assert process.returncode == 143
     assert run.id in out if form else "1 is unhealthy" in out
-    assert (desk.folder / "reports" / run.id / "report.html").exists()
-    url.write_text(f"{desk.shop.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
-    assert desk("audit", *QUICK, "--fail-on", "new").code == 0
-    assert f"The message of audit {run.id} did not arrive" in desk.shop.sim.robots.messages[-1].text
+    assert (cli.folder / "reports" / run.id / "report.html").exists()
+    url.write_text(f"{cli.workspace.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
+    assert cli("audit", *QUICK, "--fail-on", "new").code == 0
+    assert f"The message of audit {run.id} did not arrive" in cli.workspace.sim.robots.messages[-1].text
 
 
 @pytest.mark.parametrize("write_probe", [False, True])
 def test_an_interrupted_audit_says_that_probe_files_may_be_left(
-    open_desk: Callable[..., Any], *, write_probe: bool
+    open_cli: Callable[..., Any], *, write_probe: bool
 ):
-    settings = open_desk([], BROKEN).shop.settings
+    settings = open_cli([], BROKEN).workspace.settings
     handle = tcb.start_audit(
         "merchants.csv", settings=settings, limits=LIMITS, write_probe=write_probe, confirm_after=3600
     )

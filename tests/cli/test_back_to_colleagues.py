@@ -44,26 +44,26 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 # --- with its retries -----------------------------------------------------------------------------------------------
 
 
-def test_final_joins_a_run_with_its_retries(open_desk: Callable[..., Any]) -> None:
-    desk = open_desk(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
-    first = desk.upload("--json")
+def test_final_joins_a_run_with_its_retries(open_cli: Callable[..., Any]) -> None:
+    cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
+    first = cli.upload("--json")
     assert (first.code, first.json["counts"]) == (1, {"uploaded": 7, "refused": 1})
-    again = desk("retry", "latest", "--json")
+    again = cli("retry", "latest", "--json")
     assert again.json["counts"] == {"uploaded": 1}
-    said = desk("report", "latest", "--final", "--json")
-    assert said.code == 0
-    assert said.json["run"] == first.json["run"]
-    assert said.json["counts"] == {"uploaded": 8}
-    assert sum(said.json["counts"].values()) == said.json["rows"] == 8
-    assert again.json["run"] in said.err
-    folder = desk.folder / "reports" / f"{first.json['run']}-final"
+    result = cli("report", "latest", "--final", "--json")
+    assert result.code == 0
+    assert result.json["run"] == first.json["run"]
+    assert result.json["counts"] == {"uploaded": 8}
+    assert sum(result.json["counts"].values()) == result.json["rows"] == 8
+    assert again.json["run"] in result.err
+    folder = cli.folder / "reports" / f"{first.json['run']}-final"
     assert [row["tcb_outcome"] for row in rows_of(folder / "results.csv")] == ["uploaded"] * 8
     assert rows_of(folder / "failed.csv") == []
-    assert desk("verify", str(folder)).code == 0
-    assert desk("report", first.json["run"], "--json").json["counts"] == {"uploaded": 7, "refused": 1}
-    zh = desk("report", first.json["run"], "--final", "--lang", "zh")
+    assert cli("verify", str(folder)).code == 0
+    assert cli("report", first.json["run"], "--json").json["counts"] == {"uploaded": 7, "refused": 1}
+    zh = cli("report", first.json["run"], "--final", "--lang", "zh")
     assert "及其重试" in zh.err
-    assert desk.in_english(zh.err) == []
+    assert cli.in_english(zh.err) == []
 
 
 # --- failed.csv -----------------------------------------------------------------------------------------------------
@@ -107,20 +107,20 @@ def _with(text: str, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> str:
     ids=lambda saved: saved.__name__.strip("_"),
 )
 def test_failed_csv_is_mended_and_fed_back_and_only_its_rows_run(
-    open_desk: Callable[..., Any], saved: Callable[[str], bytes]
+    open_cli: Callable[..., Any], saved: Callable[[str], bytes]
 ) -> None:
     """As a spreadsheet program may have saved it again: other encoding, other delimiter, other quotes."""
-    desk = open_desk(ROWS, [ILL, Fault(env=TEA.env, path="banner/1.png", errcode=40097)])
-    assert desk.upload("--out", "out").code == 1
-    failed = desk.folder / "out" / "failed.csv"
+    cli = open_cli(ROWS, [ILL, Fault(env=TEA.env, path="banner/1.png", errcode=40097)])
+    assert cli.upload("--out", "out").code == 1
+    failed = cli.folder / "out" / "failed.csv"
     text = failed.read_bytes().decode("utf-8-sig")
     mended = text.replace("banner/2.png", "banner/两.png").replace("banner/1.png", "banner/一.png")
-    (desk.folder / "mended.csv").write_bytes(saved(mended))
-    before = desk.calls
-    said = desk("upload", "mended.csv", "--root", "files", "--json")
-    assert (said.code, said.json["counts"]) == (0, {"uploaded": 2})
-    assert desk.calls - before == 4
-    run = desk.latest()
+    (cli.folder / "mended.csv").write_bytes(saved(mended))
+    before = cli.calls
+    result = cli("upload", "mended.csv", "--root", "files", "--json")
+    assert (result.code, result.json["counts"]) == (0, {"uploaded": 2})
+    assert cli.calls - before == 4
+    run = cli.latest()
     assert [(record.row.path, record.row.cells) for record in run.rows()] == [
         ("banner/一.png", (TEA.env, "banner/一.png", "1.bin", "第 1 行")),
         ("banner/两.png", (BOOKS.env, "banner/两.png", "6.bin", "第 6 行")),
@@ -131,50 +131,48 @@ def test_failed_csv_is_mended_and_fed_back_and_only_its_rows_run(
 # --- back to colleagues ---------------------------------------------------------------------------------------------
 
 
-def test_into_writes_how_rows_ended_beside_them(open_desk: Callable[..., Any], workbook: Path) -> None:
-    desk = open_desk(ROWS, [ILL], lang="zh")
-    assert desk("upload", workbook.name, "--root", "files").code == 1
+def test_into_writes_how_rows_ended_beside_them(open_cli: Callable[..., Any], workbook: Path) -> None:
+    cli = open_cli(ROWS, [ILL], lang="zh")
+    assert cli("upload", workbook.name, "--root", "files").code == 1
     before = workbook.read_bytes()
-    said = desk("report", "--into", workbook.name)
-    assert (said.code, said.out.strip()) == (0, "清单 结果.xlsx")
+    result = cli("report", "--into", workbook.name)
+    assert (result.code, result.out.strip()) == (0, "清单 结果.xlsx")
     assert workbook.read_bytes() == before
-    assert column(desk.folder / "清单 结果.xlsx", "E") == [
+    assert column(cli.folder / "清单 结果.xlsx", "E") == [
         "结果 SIMULATED 演练",
         *["已上传"] * 6,
         "被拒绝",
         "已上传",
     ]
-    assert str(column(desk.folder / "清单 结果.xlsx", "F")[7]).startswith("40097")
-    assert str(column(desk.folder / "清单 结果.xlsx", "H")[1]).startswith("cloud://")
-    assert not (desk.folder / "reports" / "latest").exists()
-    twice = desk("report", "--into", workbook.name)
+    assert str(column(cli.folder / "清单 结果.xlsx", "F")[7]).startswith("40097")
+    assert str(column(cli.folder / "清单 结果.xlsx", "H")[1]).startswith("cloud://")
+    assert not (cli.folder / "reports" / "latest").exists()
+    twice = cli("report", "--into", workbook.name)
     assert (twice.code, twice.out) == (2, "")
-    assert desk.in_english(twice.err) == []
-    named = desk("report", "--into", workbook.name, "--out", "给王芳.xlsx", "--lang", "en", "--json")
+    assert cli.in_english(twice.err) == []
+    named = cli("report", "--into", workbook.name, "--out", "给王芳.xlsx", "--lang", "en", "--json")
     assert named.json["into"] == "给王芳.xlsx"
-    assert column(desk.folder / "给王芳.xlsx", "E")[0] == "result SIMULATED 演练"
+    assert column(cli.folder / "给王芳.xlsx", "E")[0] == "result SIMULATED 演练"
 
 
-def test_into_with_final_shows_what_retries_have_mended(
-    open_desk: Callable[..., Any], workbook: Path
-) -> None:
-    desk = open_desk(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
-    assert desk("upload", workbook.name, "--root", "files").code == 1
-    assert desk("retry").code == 0
-    assert desk("report", "--final", "--into", workbook.name, "--out", "a.xlsx").code == 0
-    assert column(desk.folder / "a.xlsx", "E")[1:] == ["uploaded"] * 8
-    assert desk("report", "--into", workbook.name, "--out", "b.xlsx").code == 0
-    assert column(desk.folder / "b.xlsx", "E")[1:] == [None] * 6 + ["uploaded", None], "the retry's own rows"
+def test_into_with_final_shows_what_retries_have_mended(open_cli: Callable[..., Any], workbook: Path) -> None:
+    cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
+    assert cli("upload", workbook.name, "--root", "files").code == 1
+    assert cli("retry").code == 0
+    assert cli("report", "--final", "--into", workbook.name, "--out", "a.xlsx").code == 0
+    assert column(cli.folder / "a.xlsx", "E")[1:] == ["uploaded"] * 8
+    assert cli("report", "--into", workbook.name, "--out", "b.xlsx").code == 0
+    assert column(cli.folder / "b.xlsx", "E")[1:] == [None] * 6 + ["uploaded", None], "the retry's own rows"
 
 
-def test_split_by_gives_each_their_rows(open_desk: Callable[..., Any], workbook: Path) -> None:
-    desk = open_desk(ROWS, [ILL])
-    assert desk("upload", workbook.name, "--root", "files").code == 1
-    said = desk("report", "--into", workbook.name, "--split-by", "负责人", "--out", "给同事")
-    assert (said.code, said.out.strip()) == (0, "给同事")
-    found = {file.name: column(file, "D")[1:] for file in (desk.folder / "给同事").iterdir()}
+def test_split_by_gives_each_their_rows(open_cli: Callable[..., Any], workbook: Path) -> None:
+    cli = open_cli(ROWS, [ILL])
+    assert cli("upload", workbook.name, "--root", "files").code == 1
+    result = cli("report", "--into", workbook.name, "--split-by", "负责人", "--out", "给同事")
+    assert (result.code, result.out.strip()) == (0, "给同事")
+    found = {file.name: column(file, "D")[1:] for file in (cli.folder / "给同事").iterdir()}
     assert found == {"清单 王芳.xlsx": ["王芳"] * 6, "清单 李娜.xlsx": ["李娜"] * 2}
-    assert column(desk.folder / "给同事" / "清单 李娜.xlsx", "E") == [
+    assert column(cli.folder / "给同事" / "清单 李娜.xlsx", "E") == [
         "result SIMULATED 演练",
         "refused",
         "uploaded",
@@ -182,7 +180,7 @@ def test_split_by_gives_each_their_rows(open_desk: Callable[..., Any], workbook:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "result"),
     [
         (("--split-by", "负责人"), "give both"),
         (("--into", "清单.xlsx", "--split-by", "谁"), "'负责人'"),
@@ -206,18 +204,18 @@ def test_split_by_gives_each_their_rows(open_desk: Callable[..., Any], workbook:
 )
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_what_cannot_be_done_is_said_and_nothing_is_written(
-    open_desk: Callable[..., Any], workbook: Path, words: tuple[str, ...], said: str, lang: str
+    open_cli: Callable[..., Any], workbook: Path, words: tuple[str, ...], result: str, lang: str
 ) -> None:
-    desk = open_desk(ROWS)
-    assert desk("upload", workbook.name, "--root", "files").code == 0
-    with xlsxwriter.Workbook(str(desk.folder / "other.xlsx")) as other:
+    cli = open_cli(ROWS)
+    assert cli("upload", workbook.name, "--root", "files").code == 0
+    with xlsxwriter.Workbook(str(cli.folder / "other.xlsx")) as other:
         other.add_worksheet().write_row(0, 0, ("env", "path"))
-    before = {file: file.read_bytes() for file in desk.folder.iterdir() if file.suffix in {".xlsx", ".csv"}}
-    refused = desk("report", *words, "--lang", lang)
+    before = {file: file.read_bytes() for file in cli.folder.iterdir() if file.suffix in {".xlsx", ".csv"}}
+    refused = cli("report", *words, "--lang", lang)
     assert (refused.code, refused.out) == (2, "")
     if lang == "en":
-        assert said in refused.err
+        assert result in refused.err
     else:
-        assert desk.in_english(refused.err) == []
-    after = {file: file.read_bytes() for file in desk.folder.iterdir() if file.suffix in {".xlsx", ".csv"}}
+        assert cli.in_english(refused.err) == []
+    after = {file: file.read_bytes() for file in cli.folder.iterdir() if file.suffix in {".xlsx", ".csv"}}
     assert after == before

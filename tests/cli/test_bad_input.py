@@ -45,26 +45,26 @@ def lists():
 
 @pytest.mark.parametrize("name", lists())
 @pytest.mark.parametrize("command", ["check", "links", "upload"])
-def test_a_bad_list_is_refused_whole_with_line_and_mend(open_desk, name, command):
-    desk = open_desk(many(TEA, rows=1))
+def test_a_bad_list_is_refused_whole_with_line_and_mend(open_cli, name, command):
+    cli = open_cli(many(TEA, rows=1))
     data, told = lists()[name]
-    (desk.folder / "list.csv").write_bytes(data)
-    (desk.folder / "a.png").write_bytes(b"x")
-    said = desk(command, "list.csv", "--json")
-    assert (said.code, said.out) == (2, "")
-    assert [word for word in told if word not in said.err] == [], said.err
-    assert "Nothing was sent." in said.err
-    assert said.err.count("\n") <= 6, said.err
-    assert desk.calls == 0
-    assert not (desk.folder / "ledger.db").exists()
+    (cli.folder / "list.csv").write_bytes(data)
+    (cli.folder / "a.png").write_bytes(b"x")
+    result = cli(command, "list.csv", "--json")
+    assert (result.code, result.out) == (2, "")
+    assert [word for word in told if word not in result.err] == [], result.err
+    assert "Nothing was sent." in result.err
+    assert result.err.count("\n") <= 6, result.err
+    assert cli.calls == 0
+    assert not (cli.folder / "ledger.db").exists()
 
 
-def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    (desk.folder / "周五").mkdir()
+def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    (cli.folder / "周五").mkdir()
     for name in ("a.csv", "b.xlsx", "tokens.csv", "~$b.xlsx"):
-        (desk.folder / "周五" / name).write_bytes(b"x")
-    (desk.folder / "gone.csv").symlink_to("nowhere")
+        (cli.folder / "周五" / name).write_bytes(b"x")
+    (cli.folder / "gone.csv").symlink_to("nowhere")
     told = {
         "没有.csv": "没有.csv: there is no such file — check the name and the folder",
         "lst.csv": "lst.csv: there is no such file — did you mean list.csv?",
@@ -81,11 +81,11 @@ def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_desk):
     }
     for command in ("check", "links", "upload"):
         for name, message in told.items():
-            said = desk(command, name)
-            assert said.code == 2
-            assert message in said.err
-            assert "s3cr3t" not in said.err
-    assert desk.calls == 0
+            result = cli(command, name)
+            assert result.code == 2
+            assert message in result.err
+            assert "s3cr3t" not in result.err
+    assert cli.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -100,113 +100,111 @@ def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_desk):
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "save it as .xlsx"),
     ],
 )
-def test_a_file_of_another_kind_is_named_as_what_it_is(open_desk, find_english, head, kind):
-    desk = open_desk(many(TEA, rows=1))
-    (desk.folder / "list.csv").write_bytes(head)
-    said = desk("upload", "list.csv", "--root", "files")
-    assert (said.code, said.err.count("list.csv: this is a")) == (2, 1), said.err
-    assert kind in said.err
-    assert find_english(desk("upload", "list.csv", "--lang", "zh").err) == []
+def test_a_file_of_another_kind_is_named_as_what_it_is(open_cli, find_english, head, kind):
+    cli = open_cli(many(TEA, rows=1))
+    (cli.folder / "list.csv").write_bytes(head)
+    result = cli("upload", "list.csv", "--root", "files")
+    assert (result.code, result.err.count("list.csv: this is a")) == (2, 1), result.err
+    assert kind in result.err
+    assert find_english(cli("upload", "list.csv", "--lang", "zh").err) == []
 
 
-def test_a_column_that_is_not_there_is_suggested_as_it_is_spelled(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    write_csv(desk.folder / "list.csv", ("env", "云端目标"), [(TEA.env, "a.png")])
+def test_a_column_that_is_not_there_is_suggested_as_it_is_spelled(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    write_csv(cli.folder / "list.csv", ("env", "云端目标"), [(TEA.env, "a.png")])
     for wrong in ("path=云端路标", "云端目标=path", "paht=云端目标"):
-        said = desk("check", "list.csv", "--column", wrong)
-        assert said.code == 2
-        assert "id you mean --column path=云端目标?" in said.err
-    said = desk("links", "list.csv", "--column", "path=云目标", "--column", "env=ENV", "--sheet", "")
-    suggested = shlex.split(said.err.splitlines()[-1])
-    assert suggested[:3] == ["tcb-ops", "links", str(desk.folder / "list.csv")]
-    assert desk(*suggested[1:]).code == 0
-    write_csv(desk.folder / "list.csv", ("env", "path"), [(TEA.env, "a.png")])
-    assert "did you mean --column path=path?" in desk("check", "list.csv", "--column", "path=上传").err
+        result = cli("check", "list.csv", "--column", wrong)
+        assert result.code == 2
+        assert "id you mean --column path=云端目标?" in result.err
+    result = cli("links", "list.csv", "--column", "path=云目标", "--column", "env=ENV", "--sheet", "")
+    suggested = shlex.split(result.err.splitlines()[-1])
+    assert suggested[:3] == ["tcb-ops", "links", str(cli.folder / "list.csv")]
+    assert cli(*suggested[1:]).code == 0
+    write_csv(cli.folder / "list.csv", ("env", "path"), [(TEA.env, "a.png")])
+    assert "did you mean --column path=path?" in cli("check", "list.csv", "--column", "path=上传").err
 
 
-def test_a_column_that_is_wrong_in_every_row_is_suggested_as_the_one_with_the_known_name(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    write_csv(
-        desk.folder / "list.csv", ("env", "path", "备注"), [(TEA.env, f"{n}.png", "") for n in range(9)]
-    )
+def test_a_column_that_is_wrong_in_every_row_is_suggested_as_the_one_with_the_known_name(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    write_csv(cli.folder / "list.csv", ("env", "path", "备注"), [(TEA.env, f"{n}.png", "") for n in range(9)])
     for command, root in (("check", ()), ("links", ()), ("upload", ("--root", "files"))):
-        said = desk(command, "list.csv", "--column", "path=备注", *root)
-        assert said.code == 2
-        assert "--column 'path=备注'" not in said.err
-        suggested = shlex.split(said.err.splitlines()[-1])
-        assert suggested[:3] == ["tcb-ops", command, str(desk.folder / "list.csv")]
+        result = cli(command, "list.csv", "--column", "path=备注", *root)
+        assert result.code == 2
+        assert "--column 'path=备注'" not in result.err
+        suggested = shlex.split(result.err.splitlines()[-1])
+        assert suggested[:3] == ["tcb-ops", command, str(cli.folder / "list.csv")]
         assert suggested[suggested.index("--column") :][:2] == ["--column", "path=path"]
-    assert desk("check", "list.csv", "--column", "path=path").code == 0
-    write_csv(desk.folder / "list.csv", ("env", "path", "备注"), [(TEA.env, "a", "b"), (TEA.env, "c", "")])
+    assert cli("check", "list.csv", "--column", "path=path").code == 0
+    write_csv(cli.folder / "list.csv", ("env", "path", "备注"), [(TEA.env, "a", "b"), (TEA.env, "c", "")])
     assert (
-        f"{desk.folder / 'list.csv'} --column 'path=备注'"
-        in desk("check", "list.csv", "--column", "path=备注").err
+        f"{cli.folder / 'list.csv'} --column 'path=备注'"
+        in cli("check", "list.csv", "--column", "path=备注").err
     )
 
 
-def test_a_mistake_in_the_settings_is_told_in_their_language(open_desk, find_english, monkeypatch):
-    desk = open_desk(many(TEA, rows=1), lang="zh")
+def test_a_mistake_in_the_settings_is_told_in_their_language(open_cli, find_english, monkeypatch):
+    cli = open_cli(many(TEA, rows=1), lang="zh")
     monkeypatch.setenv("TCB_OPS_LEGDER", "x")
-    said = desk("runs")
-    assert (said.code, find_english(said.err)) == (2, [])
-    assert find_english(desk("runs", "--lang", "en").err)
+    result = cli("runs")
+    assert (result.code, find_english(result.err)) == (2, [])
+    assert find_english(cli("runs", "--lang", "en").err)
 
 
-def test_a_fix_me_file_is_written_again_until_somebody_has_changed_it(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    fix_me = desk.folder / "list.fix-me.csv"
+def test_a_fix_me_file_is_written_again_until_somebody_has_changed_it(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    fix_me = cli.folder / "list.fix-me.csv"
 
     def check(*paths):
-        write_csv(desk.folder / "list.csv", ("env", "path"), [(TEA.env, path) for path in paths])
-        assert desk("check", "list.csv").code == 2
-        return sorted(file.name for file in desk.folder.glob("*.fix-me*"))
+        write_csv(cli.folder / "list.csv", ("env", "path"), [(TEA.env, path) for path in paths])
+        assert cli("check", "list.csv").code == 2
+        return sorted(file.name for file in cli.folder.glob("*.fix-me*"))
 
     assert check("/a", "/b", "=c") == check("/a", "/b", "=c") == check("/=d") == [fix_me.name]
     assert "/=d" in fix_me.read_text(encoding="utf-8-sig")
     fix_me.write_text(fix_me.read_text(encoding="utf-8-sig").replace("/=d", "d"), encoding="utf-8")
     assert check("/e") == check("/f") == ["list.fix-me-2.csv", fix_me.name]
     assert ",d," in fix_me.read_text(encoding="utf-8")
-    assert desk("links", fix_me.name).code == 0
+    assert cli("links", fix_me.name).code == 0
 
 
-def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_desk):
-    desk = open_desk(many(TEA, rows=1))
+def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_cli):
+    cli = open_cli(many(TEA, rows=1))
     wrong = [(TEA.env, f"/{n}.png", "x") for n in range(120)]
-    write_csv(desk.folder / "list.csv", ("env", "path", "备注"), wrong)
-    said = desk("upload", "list.csv", "--root", "files")
-    assert said.code == 2
-    shown = [line for line in said.err.splitlines() if line.startswith("list.csv:")]
+    write_csv(cli.folder / "list.csv", ("env", "path", "备注"), wrong)
+    result = cli("upload", "list.csv", "--root", "files")
+    assert result.code == 2
+    shown = [line for line in result.err.splitlines() if line.startswith("list.csv:")]
     assert len(shown) == 50
-    assert "Read as list.csv: UTF-8, comma; columns env, path; 120 rows" in said.err
-    assert "\nand 70 more problems\n" in said.err
-    fix_me = (desk.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
+    assert "Read as list.csv: UTF-8, comma; columns env, path; 120 rows" in result.err
+    assert "\nand 70 more problems\n" in result.err
+    fix_me = (cli.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(fix_me) == 121
     assert fix_me[0].startswith("env,path,备注,tcb_line,tcb_column,tcb_problem,tcb_fix")
     mended = "\r\n".join(line.replace(",/", ",") for line in fix_me)
-    (desk.folder / "list.fix-me.csv").write_text(mended, encoding="utf-8")
-    assert desk("links", "list.fix-me.csv").code == 0
+    (cli.folder / "list.fix-me.csv").write_text(mended, encoding="utf-8")
+    assert cli("links", "list.fix-me.csv").code == 0
 
 
-def test_fix_me_goes_where_it_is_told(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    write_csv(desk.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
-    assert desk("check", "list.csv", "--fix-me", "mend.csv").code == 2
-    assert (desk.folder / "mend.csv").exists()
-    assert not (desk.folder / "list.fix-me.csv").exists()
-    said = desk("check", "list.csv", "--fix-me", "nowhere/mend.csv")
-    assert said.code == 2
-    assert "nowhere/mend.csv cannot be written" in said.err
+def test_fix_me_goes_where_it_is_told(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    write_csv(cli.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
+    assert cli("check", "list.csv", "--fix-me", "mend.csv").code == 2
+    assert (cli.folder / "mend.csv").exists()
+    assert not (cli.folder / "list.fix-me.csv").exists()
+    result = cli("check", "list.csv", "--fix-me", "nowhere/mend.csv")
+    assert result.code == 2
+    assert "nowhere/mend.csv cannot be written" in result.err
 
 
-def test_fix_me_replaces_nothing_but_a_fix_me_file_that_nobody_has_changed(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    assert desk("links", "list.csv").code == 0
-    write_csv(desk.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
-    assert desk("check", "list.csv", "--fix-me", "mend.csv").code == 2
-    ours = (desk.folder / "mend.csv").read_bytes()
-    (desk.folder / "changed.csv").write_bytes(ours.replace(b"/a", b"a"))
-    (desk.folder / "there.csv").symlink_to("mend.csv")
-    (desk.folder / "nowhere.csv").symlink_to("not-there.csv")
+def test_fix_me_replaces_nothing_but_a_fix_me_file_that_nobody_has_changed(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    assert cli("links", "list.csv").code == 0
+    write_csv(cli.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
+    assert cli("check", "list.csv", "--fix-me", "mend.csv").code == 2
+    ours = (cli.folder / "mend.csv").read_bytes()
+    (cli.folder / "changed.csv").write_bytes(ours.replace(b"/a", b"a"))
+    (cli.folder / "there.csv").symlink_to("mend.csv")
+    (cli.folder / "nowhere.csv").symlink_to("not-there.csv")
     kept = (
         "list.csv",
         "tokens.csv",
@@ -215,35 +213,35 @@ def test_fix_me_replaces_nothing_but_a_fix_me_file_that_nobody_has_changed(open_
         "links.csv",
         "changed.csv",
     )
-    before = [(desk.folder / name).read_bytes() for name in kept]
+    before = [(cli.folder / name).read_bytes() for name in kept]
     for name in (*kept, "ledger.db", "there.csv", "nowhere.csv", "files", ""):
-        said = desk("check", "list.csv", "--fix-me", name)
-        assert said.code == 2
-        assert "--fix-me" in said.err
-        assert "Choose another file" in said.err
-        assert "list.csv:2" not in said.err  # refused before the list is read
-    assert [(desk.folder / name).read_bytes() for name in kept] == before
+        result = cli("check", "list.csv", "--fix-me", name)
+        assert result.code == 2
+        assert "--fix-me" in result.err
+        assert "Choose another file" in result.err
+        assert "list.csv:2" not in result.err  # refused before the list is read
+    assert [(cli.folder / name).read_bytes() for name in kept] == before
     # SQLite writes its file when it likes: that it is the ledger still is what counts
-    assert (desk.folder / "ledger.db").read_bytes().startswith(b"SQLite format 3")
-    assert (desk.folder / "mend.csv").read_bytes() == ours
-    assert not (desk.folder / "not-there.csv").exists()
-    assert "mend.csv has the rows" in desk("check", "list.csv", "--fix-me", "mend.csv").err
+    assert (cli.folder / "ledger.db").read_bytes().startswith(b"SQLite format 3")
+    assert (cli.folder / "mend.csv").read_bytes() == ours
+    assert not (cli.folder / "not-there.csv").exists()
+    assert "mend.csv has the rows" in cli("check", "list.csv", "--fix-me", "mend.csv").err
 
 
-def test_local_files_that_are_missing_or_special_or_outside_are_named_before_anything_is_sent(open_desk):
-    desk = open_desk(many(TEA, rows=4))
-    files = desk.folder / "files"
+def test_local_files_that_are_missing_or_special_or_outside_are_named_before_anything_is_sent(open_cli):
+    cli = open_cli(many(TEA, rows=4))
+    files = cli.folder / "files"
     (files / "0.bin").unlink()
     (files / "1.bin").unlink()
     (files / "1.bin").mkdir()
     (files / "2.bin").unlink()
-    (files / "2.bin").symlink_to(desk.folder / "tokens.csv")
-    said = desk.upload("--json")
-    assert (said.code, said.out) == (2, "")
-    assert [line for line in (2, 3, 4) if f"list.csv:{line}: column 'file'" not in said.err] == []
-    assert "list.csv:5" not in said.err
-    assert desk.calls == 0
-    assert desk.links("--json").code == 0, "links never looks at local files"
+    (files / "2.bin").symlink_to(cli.folder / "tokens.csv")
+    result = cli.upload("--json")
+    assert (result.code, result.out) == (2, "")
+    assert [line for line in (2, 3, 4) if f"list.csv:{line}: column 'file'" not in result.err] == []
+    assert "list.csv:5" not in result.err
+    assert cli.calls == 0
+    assert cli.links("--json").code == 0, "links never looks at local files"
 
 
 SETTINGS = {
@@ -279,21 +277,21 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_bad_settings_are_named_and_nothing_is_sent(open_desk, name):
-    desk = open_desk(many(TEA, rows=2))
-    (desk.folder / "bad.toml").write_text('colour = "red"\n', encoding="utf-8")
-    with closing(sqlite3.connect(desk.folder / "other.db")) as other, other:
+def test_bad_settings_are_named_and_nothing_is_sent(open_cli, name):
+    cli = open_cli(many(TEA, rows=2))
+    (cli.folder / "bad.toml").write_text('colour = "red"\n', encoding="utf-8")
+    with closing(sqlite3.connect(cli.folder / "other.db")) as other, other:
         other.execute("CREATE TABLE plants (name)")
-    before = (desk.folder / "other.db").read_bytes()
+    before = (cli.folder / "other.db").read_bytes()
     options, told = SETTINGS[name]
     command = "upload" if "--root" in options else "links"
-    said = desk(command, "list.csv", "--json", *options)
-    assert (said.code, said.out) == (2, "")
-    assert [word for word in told if word not in said.err] == [], said.err
-    assert f"token-of-{TEA.appid}" not in said.err
-    assert "hush" not in said.err
-    assert desk.calls == 0
-    assert (desk.folder / "other.db").read_bytes() == before
+    result = cli(command, "list.csv", "--json", *options)
+    assert (result.code, result.out) == (2, "")
+    assert [word for word in told if word not in result.err] == [], result.err
+    assert f"token-of-{TEA.appid}" not in result.err
+    assert "hush" not in result.err
+    assert cli.calls == 0
+    assert (cli.folder / "other.db").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -312,88 +310,88 @@ def test_bad_settings_are_named_and_nothing_is_sent(open_desk, name):
     ],
     ids=["empty", "bad time", "no token", "appid twice"],
 )
-def test_a_bad_token_file_is_named_by_line_and_shows_no_token(open_desk, file, told):
-    desk = open_desk(many(TEA, rows=2))
-    (desk.folder / "tokens.csv").write_text(file, encoding="utf-8")
-    said = desk.links("--json")
-    assert "s3cr3t" not in said.out + said.err
-    assert desk.calls == 0
-    assert said.code == 2, said.err
-    assert [word for word in told if word not in said.err] == [], said.err
+def test_a_bad_token_file_is_named_by_line_and_shows_no_token(open_cli, file, told):
+    cli = open_cli(many(TEA, rows=2))
+    (cli.folder / "tokens.csv").write_text(file, encoding="utf-8")
+    result = cli.links("--json")
+    assert "s3cr3t" not in result.out + result.err
+    assert cli.calls == 0
+    assert result.code == 2, result.err
+    assert [word for word in told if word not in result.err] == [], result.err
 
 
-def test_a_bad_variable_is_named_and_its_value_is_not(open_desk, monkeypatch):
-    desk = open_desk(many(TEA, rows=2))
+def test_a_bad_variable_is_named_and_its_value_is_not(open_cli, monkeypatch):
+    cli = open_cli(many(TEA, rows=2))
     monkeypatch.setenv("TCB_OPS_CONFIRM_OVER", "hush")
-    said = desk.links()
-    assert said.code == 2
-    assert "TCB_OPS_CONFIRM_OVER" in said.err
-    assert "hush" not in said.err
-    assert desk.calls == 0
+    result = cli.links()
+    assert result.code == 2
+    assert "TCB_OPS_CONFIRM_OVER" in result.err
+    assert "hush" not in result.err
+    assert cli.calls == 0
 
 
 @pytest.mark.parametrize("kind", ["links", "upload"])
-def test_a_target_that_does_not_answer_is_exit_3_and_names_it(open_desk, kind):
-    desk = open_desk(many(TEA, rows=2))
+def test_a_target_that_does_not_answer_is_exit_3_and_names_it(open_cli, kind):
+    cli = open_cli(many(TEA, rows=2))
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         base = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-    said = getattr(desk, kind)("--json", "--api-base", base, "--patience", "0.2")
-    assert said.code == 3
-    assert desk.whole(said.json, 2) == {"pending": 2}
-    assert base.removeprefix("http://") in said.err
-    assert "no host could be reached" in said.err
+    result = getattr(cli, kind)("--json", "--api-base", base, "--patience", "0.2")
+    assert result.code == 3
+    assert cli.assert_complete(result.json, 2) == {"pending": 2}
+    assert base.removeprefix("http://") in result.err
+    assert "no host could be reached" in result.err
 
 
 @pytest.mark.slow
-def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on(open_desk):
+def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on(open_cli):
     """The limit on a file's size stands in for a full disk: the ledger's writes fail the same way."""
-    desk = open_desk(many(TEA, BOOKS, rows=300))
+    cli = open_cli(many(TEA, BOOKS, rows=300))
     words = ("upload", "list.csv", "--root", "files", "--json", "--concurrency", "8")
-    planned = desk(
+    planned = cli(
         "upload", "list.csv", "--root", "files", "--api-base", "http://127.0.0.1:9", "--patience", "0.1"
     )
     assert planned.code == 3
-    size = (desk.folder / "ledger.db").stat().st_size
+    size = (cli.folder / "ledger.db").stat().st_size
     limited = (
         f"import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 100_000},) * 2);"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from tcb_ops.cli.main import main; main()"
     )
-    with desk.spawn([sys.executable, "-c", limited, *words]) as process:
+    with cli.spawn([sys.executable, "-c", limited, *words]) as process:
         out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     assert "defect" not in err, err
     assert process.returncode == 3, err
     assert "ledger.db" in err
-    said = desk(*words)
-    assert said.code == 0
-    assert desk.whole(said.json, 600) == {"uploaded": 600}
-    assert out == "" or desk.whole(json.loads(out), 600)["pending"] > 0
+    result = cli(*words)
+    assert result.code == 0
+    assert cli.assert_complete(result.json, 600) == {"uploaded": 600}
+    assert out == "" or cli.assert_complete(json.loads(out), 600)["pending"] > 0
 
 
 @pytest.mark.slow
-def test_a_full_disk_before_the_run_exists_sends_nothing(open_desk):
-    desk = open_desk(many(TEA, BOOKS, rows=2000))
+def test_a_full_disk_before_the_run_exists_sends_nothing(open_cli):
+    cli = open_cli(many(TEA, BOOKS, rows=2000))
     limited = (
         "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000,) * 2);"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from tcb_ops.cli.main import main; main()"
     )
-    with desk.spawn([sys.executable, "-c", limited, "links", "list.csv", "--json"]) as process:
+    with cli.spawn([sys.executable, "-c", limited, "links", "list.csv", "--json"]) as process:
         out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     assert "defect" not in err, err
     assert process.returncode in {2, 3}
     assert out == ""
-    assert desk.calls == 0
-    assert desk("runs", "--json").json == {"runs": []}
+    assert cli.calls == 0
+    assert cli("runs", "--json").json == {"runs": []}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on a process's files")
-def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_desk):
+def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_cli):
     """Wherever the limit is met: libraries, ledger, list, event loop, connections, files to upload."""
-    desk = open_desk(many(TEA, TEA_TEST, BOOKS, rows=60))
-    for file in (desk.folder / "files").rglob("*.png"):
+    cli = open_cli(many(TEA, TEA_TEST, BOOKS, rows=60))
+    for file in (cli.folder / "files").rglob("*.png"):
         file.write_bytes(b"x" * 70_000)
     words = ("upload", "list.csv", "--root", "files", "--json", "--concurrency", "64", "--per-env", "64")
     in_mid_run = 0
@@ -402,7 +400,7 @@ def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_desk):
             f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}));"
             "from tcb_ops.cli.main import main; main()"
         )
-        with desk.spawn([sys.executable, "-c", limited, *words]) as process:
+        with cli.spawn([sys.executable, "-c", limited, *words]) as process:
             out, err = process.communicate(timeout=120)
         assert process.returncode == 3, (limit, err)
         assert "Traceback" not in err
@@ -410,34 +408,34 @@ def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_desk):
         assert "Raise ulimit -n" in err
         if out:
             in_mid_run += 1
-            assert set(desk.whole(json.loads(out), 180)) <= {"pending", "uploaded"}, limit
+            assert set(cli.assert_complete(json.loads(out), 180)) <= {"pending", "uploaded"}, limit
     assert in_mid_run
-    said = desk(*words)
-    assert said.code == 0, said.err
-    assert desk.whole(said.json, 180) == {"uploaded": 180}
+    result = cli(*words)
+    assert result.code == 0, result.err
+    assert cli.assert_complete(result.json, 180) == {"uploaded": 180}
 
 
-def test_a_list_made_on_windows_is_read_and_its_backslashes_in_file_are_slashes(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    (desk.folder / "files" / "图片").mkdir()
-    (desk.folder / "files" / "图片" / "a.png").write_bytes(b"x")
+def test_a_list_made_on_windows_is_read_and_its_backslashes_in_file_are_slashes(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    (cli.folder / "files" / "图片").mkdir()
+    (cli.folder / "files" / "图片" / "a.png").write_bytes(b"x")
     text = f"环境ID\t上传路径\t本地文件\r\n{TEA.env}\t图/a.png\t图片\\a.png\r\n"
-    (desk.folder / "list.csv").write_bytes(text.encode("gb18030"))
-    said = desk.upload("--json")
-    assert (said.code, said.json["counts"]) == (0, {"uploaded": 1})
-    assert "GB18030" in said.err
+    (cli.folder / "list.csv").write_bytes(text.encode("gb18030"))
+    result = cli.upload("--json")
+    assert (result.code, result.json["counts"]) == (0, {"uploaded": 1})
+    assert "GB18030" in result.err
 
 
-def test_seeing_what_is_not_there_is_exit_2(open_desk):
-    desk = open_desk(many(TEA, rows=1))
+def test_seeing_what_is_not_there_is_exit_2(open_cli):
+    cli = open_cli(many(TEA, rows=1))
     for words in (("show",), ("errcodes", "nope"), ("report", "2026"), ("explain", "nonsense")):
-        said = desk(*words)
-        assert (said.code, said.out) == (2, "")
-        assert said.err.startswith("tcb-ops: ")
+        result = cli(*words)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith("tcb-ops: ")
 
 
 @pytest.mark.parametrize("words", [("uplaod",), ("upload", "list.csv", "--rot", "files"), ("check",)])
-def test_a_mistyped_command_line_ends_each_sentence_once(open_desk, words):
-    said = open_desk(many(TEA, rows=1))(*words)
-    assert said.code == 2
-    assert [end for end in ("?.", "..", ".?") if end in said.err] == [], said.err
+def test_a_mistyped_command_line_ends_each_sentence_once(open_cli, words):
+    result = open_cli(many(TEA, rows=1))(*words)
+    assert result.code == 2
+    assert [end for end in ("?.", "..", ".?") if end in result.err] == [], result.err

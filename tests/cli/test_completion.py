@@ -43,14 +43,14 @@ FREE = {  # texts that nothing can suggest
 
 
 @pytest.fixture
-def ask(open_desk):
+def ask(open_cli):
     """Ask what completes a line: the words before the last are complete. Gives values, for zsh with their help."""
-    desk = open_desk(rows=[("tea-1a2b3c", "a.png")])
-    (desk.folder / "many.csv").write_text(MERCHANTS, encoding="utf-8")
-    return asking(desk)
+    cli = open_cli(rows=[("tea-1a2b3c", "a.png")])
+    (cli.folder / "many.csv").write_text(MERCHANTS, encoding="utf-8")
+    return asking(cli)
 
 
-def asking(desk):
+def asking(cli):
     """Return the function that asks at a desk."""
 
     def asked(*words: str, by: str = "bash") -> list[str]:
@@ -59,15 +59,15 @@ def asking(desk):
             "COMP_WORDS": "\n".join(["tcb-ops", *words]),
             "COMP_CWORD": str(len(words)),
         }
-        before = snapshot(desk.folder)
-        with desk.spawn([COMMAND], env=env) as process:
+        before = snapshot(cli.folder)
+        with cli.spawn([COMMAND], env=env) as process:
             out, err = process.communicate(timeout=60)
         assert (process.returncode, err) == (0, "")
-        assert snapshot(desk.folder) == before
+        assert snapshot(cli.folder) == before
         lines = list(filter(None, out.splitlines()))
         return lines if by == "zsh" else [line.removeprefix("plain,") for line in lines]
 
-    asked.desk = desk
+    asked.cli = cli
     return asked
 
 
@@ -106,7 +106,7 @@ def test_commands_options_choices_and_files(ask):
 
 def test_runs_of_the_ledger_at_hand(ask):
     assert ask("show", "") == ["latest"]
-    runs = [ask.desk.upload("--json", "--new-run").json["run"] for _ in range(2)]
+    runs = [ask.cli.upload("--json", "--new-run").json["run"] for _ in range(2)]
     assert ask("show", "") == ["latest", *reversed(runs)]
     assert ask("retry", "--resume", "") == []
     found = ask("diff", runs[0][:6], by="zsh")
@@ -114,7 +114,7 @@ def test_runs_of_the_ledger_at_hand(ask):
     assert found[2].startswith("upload 20")
     assert found[2].endswith(" list.csv")
     assert ask("--ledger", "other.db", "show", "") == ["latest"]
-    shutil.copy(OLD_LEDGER, ask.desk.folder / "old.db")
+    shutil.copy(OLD_LEDGER, ask.cli.folder / "old.db")
     latest, *old = ask("show", "--ledger", "old.db", "")
     assert latest == "latest"
     assert old
@@ -122,12 +122,12 @@ def test_runs_of_the_ledger_at_hand(ask):
     assert ask("--ledger", "old.db", "show", old[0]) == old[:1]
     assert ask("ledger", "copy", "old.db", "new.db", old[0]) == old[:1]
     assert ask("ledger", "copy", "old") == ["file,old"]
-    (ask.desk.folder / "old.db").write_bytes(b"no ledger")
+    (ask.cli.folder / "old.db").write_bytes(b"no ledger")
     assert ask("show", "--ledger", "old.db", "") == ["latest"]
 
 
 def test_a_pipe_is_not_waited_for(ask):
-    os.mkfifo(ask.desk.folder / "pipe")
+    os.mkfifo(ask.cli.folder / "pipe")
     assert ask("--ledger", "pipe", "show", "") == ["latest"]
     assert ask("--ledger", "pipe", "retry", "--resume", "") == []
     assert ask("--merchants", "pipe", "list", "--to", "") == ["all", "all-envs"]
@@ -144,9 +144,9 @@ def test_merchants_of_the_file_at_hand(ask):
     assert ask(*many, "--where", "name", "=", "茶") == ["茶语小铺"]
     assert ask(*many, "--where", "name=茶", by="zsh") == ["plain", "name=茶语小铺", "_"]
     assert ask("--merchants", "nowhere.csv", "show", "--merchant", "") == []
-    (ask.desk.folder / "many.csv").write_text("no,merchants\n", encoding="utf-8")
+    (ask.cli.folder / "many.csv").write_text("no,merchants\n", encoding="utf-8")
     assert ask(*many, "--to", "wx") == []
-    (ask.desk.folder / "tcb-ops.toml").write_text("broken", encoding="utf-8")
+    (ask.cli.folder / "tcb-ops.toml").write_text("broken", encoding="utf-8")
     assert ask("list", "--to", "wx") == []
 
 
@@ -156,12 +156,12 @@ def test_codes(ask):
     assert ask("explain", "SlowD") == ["SlowDown"]
 
 
-def test_the_codes_of_the_run_that_the_line_names(open_desk):
+def test_the_codes_of_the_run_that_the_line_names(open_cli):
     rows = [(TEA.env, "a.png"), (TEA.env, "b.png"), (BOOKS.env, "c.png")]
-    desk = open_desk(rows, [Fault(path="[ab].png", errcode=40097), Fault(path="c.png", errcode=12345)])
-    ask = asking(desk)
-    run = desk.upload("--json").json["run"]
-    desk.upload("--json", "--limit", "2")
+    cli = open_cli(rows, [Fault(path="[ab].png", errcode=40097), Fault(path="c.png", errcode=12345)])
+    ask = asking(cli)
+    run = cli.upload("--json").json["run"]
+    cli.upload("--json", "--limit", "2")
     assert ask("retry", run, "--errcode", "") == ["40097", "12345"]
     assert ask("retry", "latest", "--errcode", "") == ["40097"]
     assert ask("retry", "--errcode", "") == ["40097"]
@@ -170,8 +170,8 @@ def test_the_codes_of_the_run_that_the_line_names(open_desk):
 
 
 def test_runs_beside_files(ask):
-    run = ask.desk.upload("--json").json["run"]
-    (ask.desk.folder / f"{run[:4]}.csv").touch()
+    run = ask.cli.upload("--json").json["run"]
+    (ask.cli.folder / f"{run[:4]}.csv").touch()
     for command in ("confirm", "delete", "links"):
         # The item for files comes first: bash forgets what is before it.
         assert ask(command, run[:9]) == [f"file,{run[:9]}", run]
@@ -183,7 +183,7 @@ def test_runs_beside_files(ask):
 
 def test_a_line_that_cannot_be_read_gives_nothing(ask):
     assert ask("no-such-command", "x", "--nope", "--n") == ["--note"]
-    with ask.desk.spawn([COMMAND], env={completion.VARIABLE: "bash_complete"}) as process:
+    with ask.cli.spawn([COMMAND], env={completion.VARIABLE: "bash_complete"}) as process:
         assert process.communicate(timeout=60) == ("", "")
 
 
@@ -193,7 +193,7 @@ def test_it_is_quick(ask):
         "print(*({'pandas', 'sqlalchemy', 'httpx', 'aiohttp'} & set(sys.modules)))\n"
     )
     env = {completion.VARIABLE: "bash_complete", "COMP_WORDS": "tcb-ops list --to tea", "COMP_CWORD": "3"}
-    with ask.desk.spawn([sys.executable, "-c", code], env=env) as process:
+    with ask.cli.spawn([sys.executable, "-c", code], env=env) as process:
         out, err = process.communicate(timeout=60)
     assert err == ""
     assert out.splitlines() == [*(f"plain,{env}" for env in ("tea-1a2b3c", "tea-test-9f")), ""]
@@ -201,12 +201,12 @@ def test_it_is_quick(ask):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 def test_a_bash_that_has_read_the_script(ask):
-    run = ask.desk.upload("--json").json["run"]
+    run = ask.cli.upload("--json").json["run"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
     path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
     pid, terminal = pty.fork()
     if pid == 0:
-        os.chdir(ask.desk.folder)
+        os.chdir(ask.cli.folder)
         env |= {"PATH": path, "TERM": "dumb", "LC_ALL": "C.UTF-8"}
         os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], env)  # noqa: S606  a terminal of its own
 

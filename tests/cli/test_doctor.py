@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from token_server import SECRETS, office_opener
+from token_server import SECRETS, token_server_opener
 
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.doctor import live
@@ -28,18 +28,18 @@ OF_THE_PLATFORM = "appid,name,env,owner\nwxtea,茶语小铺,own-1,platform\n"
 
 
 @pytest.fixture
-def open_office(tmp_path, monkeypatch):
+def open_token_server(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with ExitStack() as stack:
-        opened = office_opener(stack, tmp_path)
+        opened = token_server_opener(stack, tmp_path)
 
-        def office(merchants=(TEA, BOOKS), faults=(), **options):
+        def token_server(merchants=(TEA, BOOKS), faults=(), **options):
             found = opened(merchants, faults, **options)
             lines = [f"{m.appid},{m.name},{m.env},{m.owner}" for m in merchants]
             found.file.write_text("\n".join(["appid,name,env,owner", *lines, ""]), encoding="utf-8")
             return found
 
-        yield office
+        yield token_server
 
 
 @pytest.fixture
@@ -51,12 +51,12 @@ def doctor(capsys, tmp_path, monkeypatch):
     def typed(*words):
         capsys.readouterr()
         code = run_command(["doctor", *words])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.out + said.err
-        assert "defect" not in said.out + said.err, said.err
-        assert not [secret for secret in SECRETS if secret in said.out + said.err]
+        result = capsys.readouterr()
+        assert "Traceback" not in result.out + result.err
+        assert "defect" not in result.out + result.err, result.err
+        assert not [secret for secret in SECRETS if secret in result.out + result.err]
         assert list(tmp_path.glob("doctor-live-*")) == []
-        return code, said.out, said.err
+        return code, result.out, result.err
 
     return typed
 
@@ -82,37 +82,37 @@ ORDER = (
 )
 
 
-def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_office, checks, doctor, tmp_path):
-    office = open_office()
+def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_token_server, checks, doctor, tmp_path):
+    token_server = open_token_server()
     before = sorted(file.name for file in tmp_path.iterdir())
     code, found = checks()
     assert code == 0
     assert tuple(found) == ORDER
     assert {found[name]["grade"] for name in ORDER if name not in {"browser", "fonts"}} == {"ok"}
     assert sorted(file.name for file in tmp_path.iterdir()) == before
-    assert office.sim.stats["link_calls"] == office.sim.stats["store_calls"] == 0
-    assert office.sim.stats["quota"] == 1
+    assert token_server.sim.stats["link_calls"] == token_server.sim.stats["store_calls"] == 0
+    assert token_server.sim.stats["quota"] == 1
     code, out, err = doctor()
-    assert (code, err) == (0, f"SIMULATED {office.sim.base}\n")
+    assert (code, err) == (0, f"SIMULATED {token_server.sim.base}\n")
     assert "All checks passed" in out
     assert "茶语小铺" in out
 
 
-def test_in_chinese_it_is_all_chinese(open_office, doctor, find_english):
-    open_office().sim.refuse_ip()
+def test_in_chinese_it_is_all_chinese(open_token_server, doctor, find_english):
+    open_token_server().sim.refuse_ip()
     code, out, _ = doctor("--lang", "zh")
     assert code == 1
     assert "未通过检查" in out
     assert "✗ 有误" in out
-    said = " ".join(
+    result = " ".join(
         line.split("  ")[-1] for line in out.splitlines() if "JupyterLab" not in line and "字体" not in line
     )
-    said = said.replace("access clientip is not registered", "")  # the platform's own words
-    assert find_english(said) == []
+    result = result.replace("access clientip is not registered", "")  # the platform's own words
+    assert find_english(result) == []
 
 
-def test_an_address_that_is_not_on_the_list_is_told_from_a_real_call(open_office, checks):
-    open_office().sim.refuse_ip()
+def test_an_address_that_is_not_on_the_list_is_told_from_a_real_call(open_token_server, checks):
+    open_token_server().sim.refuse_ip()
     code, found = checks()
     assert (code, found["address"]["grade"], found["target"]["grade"]) == (1, "bad", "ok")
     assert "61004" in found["address"]["seen"]
@@ -124,8 +124,8 @@ def test_an_address_that_is_not_on_the_list_is_told_from_a_real_call(open_office
     [(30, 0, "ok"), (-120, 0, "warning"), (1000, 1, "bad")],
     ids=["30 s", "2 min", "17 min"],
 )
-def test_a_clock_is_held_against_the_targets(open_office, checks, ahead, code, grade):
-    open_office(clock=lambda: time.time() + ahead)
+def test_a_clock_is_held_against_the_targets(open_token_server, checks, ahead, code, grade):
+    open_token_server(clock=lambda: time.time() + ahead)
     ended, found = checks()
     assert (ended, found["clock"]["grade"]) == (code, grade)
     if grade != "ok":
@@ -133,8 +133,8 @@ def test_a_clock_is_held_against_the_targets(open_office, checks, ahead, code, g
         assert "time server" in found["clock"]["fix"]
 
 
-def test_a_dead_target_is_bad_and_what_needs_it_is_not_looked_at(open_office, checks):
-    open_office()
+def test_a_dead_target_is_bad_and_what_needs_it_is_not_looked_at(open_token_server, checks):
+    open_token_server()
     began = time.monotonic()
     code, found = checks("--api-base", "http://127.0.0.1:1")
     assert time.monotonic() - began < 20
@@ -147,8 +147,8 @@ def test_a_dead_target_is_bad_and_what_needs_it_is_not_looked_at(open_office, ch
     ]
 
 
-def test_a_name_that_nobody_knows_is_said(open_office, checks):
-    open_office()
+def test_a_name_that_nobody_knows_is_said(open_token_server, checks):
+    open_token_server()
     code, found = checks("--api-base", "https://no-such-host.invalid")
     assert (code, found["target"]["grade"]) == (1, "bad")
     assert "no-such-host.invalid is not known" in found["target"]["seen"]
@@ -166,8 +166,8 @@ class Wifi(BaseHTTPRequestHandler):
         pass
 
 
-def test_something_else_at_the_target_is_not_the_platform(open_office, checks):
-    open_office()
+def test_something_else_at_the_target_is_not_the_platform(open_token_server, checks):
+    open_token_server()
     with HTTPServer(("127.0.0.1", 0), Wifi) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -185,16 +185,16 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), BROKEN.values(), ids=BROKEN.keys())
-def test_with_broken_settings_the_other_checks_still_run(open_office, checks, tmp_path, text, said):
-    office = open_office()
+@pytest.mark.parametrize(("text", "result"), BROKEN.values(), ids=BROKEN.keys())
+def test_with_broken_settings_the_other_checks_still_run(open_token_server, checks, tmp_path, text, result):
+    token_server = open_token_server()
     (tmp_path / "tcb-ops.toml").write_text(text, encoding="utf-8")
     code, found = checks()
-    assert (code, found["settings"]["grade"], said in found["settings"]["seen"]) == (1, "bad", True)
+    assert (code, found["settings"]["grade"], result in found["settings"]["seen"]) == (1, "bad", True)
     assert found["python"]["grade"] == "ok"
     assert {found[n]["grade"] for n in ("merchants", "ledger", "target", "tokens")} == {"skipped"}
     code, found = checks(
-        "--api-base", office.sim.base, "--ledger", "other.db", "--merchants", "merchants.csv"
+        "--api-base", token_server.sim.base, "--ledger", "other.db", "--merchants", "merchants.csv"
     )
     assert [found[n]["grade"] for n in ("settings", "merchants", "ledger", "target", "clock")] == [
         "bad",
@@ -202,8 +202,8 @@ def test_with_broken_settings_the_other_checks_still_run(open_office, checks, tm
     ]
 
 
-def test_with_a_broken_variable_too(open_office, checks, monkeypatch):
-    open_office()
+def test_with_a_broken_variable_too(open_token_server, checks, monkeypatch):
+    open_token_server()
     monkeypatch.setenv("TCB_OPS_LANG", "klingon")
     code, found = checks()
     assert (code, found["settings"]["grade"]) == (1, "bad")
@@ -212,16 +212,31 @@ def test_with_a_broken_variable_too(open_office, checks, monkeypatch):
 @pytest.mark.parametrize(
     ("ail", "check", "grade", "seen"),
     [
-        (lambda office: (office.folder / "tokens.csv").chmod(0o644), "secrets", "warning", "tokens.csv"),
-        (lambda office: (office.folder / "tokens.csv").unlink(), "tokens", "bad", "tokens.csv"),
-        (lambda office: (office.folder / "tokens.csv").write_text("x"), "tokens", "bad", "access_token"),
-        (lambda office: office.keep_tokens("wxbooks"), "tokens", "warning", "wxtea"),
-        (lambda office: office.keep_tokens("wxother"), "tokens", "bad", "wxtea"),
-        (lambda office: office.file.unlink(), "merchants", "bad", "does not exist"),
-        (lambda office: office.file.write_text("appid,name\n"), "merchants", "bad", "1 problem"),
-        (lambda office: (office.folder / "ledger.db").write_text("text " * 99), "ledger", "bad", "SQLite"),
-        (lambda office: office.sim.revoke("wxtea"), "address", "warning", "61003"),
-        (lambda office: office.sim.expire("wxtea"), "address", "bad", "refused"),
+        (
+            lambda token_server: (token_server.folder / "tokens.csv").chmod(0o644),
+            "secrets",
+            "warning",
+            "tokens.csv",
+        ),
+        (lambda token_server: (token_server.folder / "tokens.csv").unlink(), "tokens", "bad", "tokens.csv"),
+        (
+            lambda token_server: (token_server.folder / "tokens.csv").write_text("x"),
+            "tokens",
+            "bad",
+            "access_token",
+        ),
+        (lambda token_server: token_server.keep_tokens("wxbooks"), "tokens", "warning", "wxtea"),
+        (lambda token_server: token_server.keep_tokens("wxother"), "tokens", "bad", "wxtea"),
+        (lambda token_server: token_server.file.unlink(), "merchants", "bad", "does not exist"),
+        (lambda token_server: token_server.file.write_text("appid,name\n"), "merchants", "bad", "1 problem"),
+        (
+            lambda token_server: (token_server.folder / "ledger.db").write_text("text " * 99),
+            "ledger",
+            "bad",
+            "SQLite",
+        ),
+        (lambda token_server: token_server.sim.revoke("wxtea"), "address", "warning", "61003"),
+        (lambda token_server: token_server.sim.expire("wxtea"), "address", "bad", "refused"),
     ],
     ids=[
         "modes",
@@ -236,8 +251,8 @@ def test_with_a_broken_variable_too(open_office, checks, monkeypatch):
         "expired",
     ],
 )
-def test_each_failed_check_has_its_fix(open_office, checks, ail, check, grade, seen):
-    ail(open_office())
+def test_each_failed_check_has_its_fix(open_token_server, checks, ail, check, grade, seen):
+    ail(open_token_server())
     code, found = checks()
     assert (code, found[check]["grade"]) == (int(grade == "bad"), grade), found[check]
     assert seen in found[check]["seen"]
@@ -245,12 +260,12 @@ def test_each_failed_check_has_its_fix(open_office, checks, ail, check, grade, s
     assert others == set()
 
 
-def test_an_unfinished_run_is_pointed_at(open_office, checks, capsys):
-    office = open_office()
-    (office.folder / "list.csv").write_text("env,path\ntea-1,a\nbooks-1,a\n", encoding="utf-8")
-    office.sim.refuse_ip()
+def test_an_unfinished_run_is_pointed_at(open_token_server, checks, capsys):
+    token_server = open_token_server()
+    (token_server.folder / "list.csv").write_text("env,path\ntea-1,a\nbooks-1,a\n", encoding="utf-8")
+    token_server.sim.refuse_ip()
     assert run_command(["links", "list.csv", "--patience", "1"]) == 3
-    office.sim.refuse_ip(refused=False)
+    token_server.sim.refuse_ip(refused=False)
     code, found = checks()
     assert (code, found["ledger"]["grade"]) == (0, "warning")
     assert "1 unfinished" in found["ledger"]["seen"]
@@ -275,15 +290,15 @@ def seen(out, name):
 ALL_GOOD = {"link": True, "upload": True, "confirm": True, "content_type": True, "delete": True}
 
 
-def test_live_puts_a_file_up_fetches_it_back_and_deletes_it(open_office, doctor, tmp_path):
-    office = open_office()
+def test_live_puts_a_file_up_fetches_it_back_and_deletes_it(open_token_server, doctor, tmp_path):
+    token_server = open_token_server()
     before = sorted(file.name for file in tmp_path.iterdir())
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert (code, steps(out)) == (0, ALL_GOOD)
-    said = json.loads(out)
-    assert (said["ok"], said["left_behind"], said["env"]) == (True, None, "tea-1")
-    assert office.sim.objects == {}
-    assert (office.sim.stats["link_calls"], office.sim.stats["store_calls"]) == (1, 2)
+    result = json.loads(out)
+    assert (result["ok"], result["left_behind"], result["env"]) == (True, None, "tea-1")
+    assert token_server.sim.objects == {}
+    assert (token_server.sim.stats["link_calls"], token_server.sim.stats["store_calls"]) == (1, 2)
     assert sorted(file.name for file in tmp_path.iterdir()) == before
     assert seen(out, "link") == "valid for 900 s"
     assert seen(out, "upload") == "HTTP 204, its ETag is the file's MD5"
@@ -293,25 +308,25 @@ def test_live_puts_a_file_up_fetches_it_back_and_deletes_it(open_office, doctor,
     )
 
 
-def test_live_shows_its_steps(open_office, doctor):
-    open_office()
+def test_live_shows_its_steps(open_token_server, doctor):
+    open_token_server()
     code, out, _ = doctor("--live", "tea-1", "--lang", "zh")
     assert code == 0
-    for said in ("取链接", "没有遗留", "检查全部通过", "SIMULATED 演练"):
-        assert said in out
+    for result in ("取链接", "没有遗留", "检查全部通过", "SIMULATED 演练"):
+        assert result in out
 
 
-def test_live_says_how_many_calls_are_left_where_there_is_a_limit(open_office, doctor):
-    open_office(accounts=[SimulatedAccount("wxtea", daily_limit=10, used=3)])
+def test_live_says_how_many_calls_are_left_where_there_is_a_limit(open_token_server, doctor):
+    open_token_server(accounts=[SimulatedAccount("wxtea", daily_limit=10, used=3)])
     _, out, _ = doctor("--live", "tea-1", "--json")
     assert seen(out, "quota") == "6 of 10 link calls left today"
 
 
-def test_live_in_an_environment_of_the_platforms_own_goes_through_componenttcb(open_office, doctor):
-    office = open_office([TEA, OWN])
+def test_live_in_an_environment_of_the_platforms_own_goes_through_componenttcb(open_token_server, doctor):
+    token_server = open_token_server([TEA, OWN])
     code, out, _ = doctor("--live", "own-1", "--json")
-    assert (code, steps(out), office.sim.objects) == (0, ALL_GOOD, {})
-    stats = office.sim.stats
+    assert (code, steps(out), token_server.sim.objects) == (0, ALL_GOOD, {})
+    stats = token_server.sim.stats
     assert (stats["component_links"], stats["download:wxcomponent"], stats["delete:wxcomponent"]) == (1, 2, 1)
 
 
@@ -329,75 +344,75 @@ FAILS = {
 
 
 @pytest.mark.parametrize(("fault", "bad"), FAILS.values(), ids=FAILS.keys())
-def test_live_leaves_nothing_behind_even_when_a_step_fails(open_office, doctor, tmp_path, fault, bad):
-    office = open_office(faults=[fault])
+def test_live_leaves_nothing_behind_even_when_a_step_fails(open_token_server, doctor, tmp_path, fault, bad):
+    token_server = open_token_server(faults=[fault])
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert {name for name, good in steps(out).items() if not good} == bad
     assert code == int(bool(bad))
     assert steps(out)["delete"]
-    assert office.sim.objects == {}
+    assert token_server.sim.objects == {}
     assert json.loads(out)["left_behind"] is None
 
 
-def test_live_takes_an_etag_that_is_no_md5_for_what_it_is(open_office, doctor, tmp_path):
-    open_office(faults=[Fault(step=FaultStep.STORE, etag=Etag.OPAQUE)])
+def test_live_takes_an_etag_that_is_no_md5_for_what_it_is(open_token_server, doctor, tmp_path):
+    open_token_server(faults=[Fault(step=FaultStep.STORE, etag=Etag.OPAQUE)])
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert (code, steps(out)) == (0, ALL_GOOD)
     assert "not an MD5" in seen(out, "upload")
 
 
-def test_live_says_what_it_could_not_delete_and_where(open_office, doctor):
-    office = open_office(faults=[Fault(step=FaultStep.DELETE, errcode=-503002)])
+def test_live_says_what_it_could_not_delete_and_where(open_token_server, doctor):
+    token_server = open_token_server(faults=[Fault(step=FaultStep.DELETE, errcode=-503002)])
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert code == 1
-    (stored,) = office.sim.objects
-    said = json.loads(out)
-    assert said["left_behind"] == f"cloud://tea-1.{stored[0]}/{stored[1]}"
-    assert not said["ok"]
-    last = next(step for step in said["checks"] if step["check"] == "delete")
+    (stored,) = token_server.sim.objects
+    result = json.loads(out)
+    assert result["left_behind"] == f"cloud://tea-1.{stored[0]}/{stored[1]}"
+    assert not result["ok"]
+    last = next(step for step in result["checks"] if step["check"] == "delete")
     assert "Could not be deleted" in last["seen"]
-    assert last["fix"] == f"Delete it in the console of environment tea-1: {said['path']}"
+    assert last["fix"] == f"Delete it in the console of environment tea-1: {result['path']}"
 
 
-def test_live_deletes_what_a_gateway_may_have_let_through(open_office, doctor):
-    office = open_office(faults=[Fault(step=FaultStep.STORE, status=504)])
+def test_live_deletes_what_a_gateway_may_have_let_through(open_token_server, doctor):
+    token_server = open_token_server(faults=[Fault(step=FaultStep.STORE, status=504)])
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert (code, steps(out)) == (1, {"link": True, "upload": False, "delete": True})
-    assert office.sim.stats["delete:wxtea"] == 1
+    assert token_server.sim.stats["delete:wxtea"] == 1
 
 
-def test_live_has_nothing_to_delete_where_the_store_refused_the_file(open_office, doctor):
+def test_live_has_nothing_to_delete_where_the_store_refused_the_file(open_token_server, doctor):
     faults = [Fault(step=FaultStep.STORE, code="NoSuchBucket"), Fault(step=FaultStep.DELETE, errcode=-503002)]
-    open_office(faults=faults)
+    open_token_server(faults=faults)
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert (code, steps(out)) == (1, {"link": True, "upload": False})
     assert "NoSuchBucket" in seen(out, "upload")
 
 
-def test_live_ends_early_where_there_is_no_link(open_office, doctor, tmp_path):
-    office = open_office(environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)])
+def test_live_ends_early_where_there_is_no_link(open_token_server, doctor, tmp_path):
+    token_server = open_token_server(environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)])
     code, out, _ = doctor("--live", "tea-1")
-    assert (code, office.sim.stats["store_calls"], office.sim.objects) == (1, 0, {})
+    assert (code, token_server.sim.stats["store_calls"], token_server.sim.objects) == (1, 0, {})
     assert "-501005" in out
 
 
-def test_live_says_the_platforms_own_quota_is_the_platforms(open_office, doctor):
-    open_office([TEA, OWN], faults=[Fault(env=OWN.env, errcode=45009)])
+def test_live_says_the_platforms_own_quota_is_the_platforms(open_token_server, doctor):
+    open_token_server([TEA, OWN], faults=[Fault(env=OWN.env, errcode=45009)])
     code, out, _ = doctor("--live", "own-1", "--lang", "en")
     assert (code, "The platform's own calls for today" in " ".join(out.split())) == (1, True)
     assert "/componenttcb/uploadfile" in out
 
 
-def test_live_is_stopped_by_what_stops_everybody(open_office, doctor, tmp_path):
-    office = open_office()
-    office.sim.refuse_ip()
+def test_live_is_stopped_by_what_stops_everybody(open_token_server, doctor, tmp_path):
+    token_server = open_token_server()
+    token_server.sim.refuse_ip()
     code, out, err = doctor("--live", "tea-1")
     assert (code, out, "61004" in err) == (3, "", True)
 
 
-def test_live_renews_a_refused_token_as_a_run_does(open_office, doctor, tmp_path):
-    office = open_office()
-    fresh = office.sim.rotate("wxtea")
+def test_live_renews_a_refused_token_as_a_run_does(open_token_server, doctor, tmp_path):
+    token_server = open_token_server()
+    fresh = token_server.sim.rotate("wxtea")
     tokens = tmp_path / "tokens.csv"
     tokens.write_text(tokens.read_text().replace("token-of-wxtea", fresh))
     code, out, _ = doctor("--live", "tea-1", "--json")
@@ -406,7 +421,7 @@ def test_live_renews_a_refused_token_as_a_run_does(open_office, doctor, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "result"),
     [
         (("--live", "nowhere"), "nowhere"),
         (("--live", "tea-1", "--appid", "wxbooks"), "wxbooks"),
@@ -428,23 +443,23 @@ def test_live_renews_a_refused_token_as_a_run_does(open_office, doctor, tmp_path
         "not asked",
     ],
 )
-def test_live_refuses_before_anything_is_sent(open_office, doctor, monkeypatch, words, said):
-    office = open_office([TEA, BOOKS])
-    with office.file.open("a", encoding="utf-8") as file:
+def test_live_refuses_before_anything_is_sent(open_token_server, doctor, monkeypatch, words, result):
+    token_server = open_token_server([TEA, BOOKS])
+    with token_server.file.open("a", encoding="utf-8") as file:
         file.write("wxtea,茶语小铺,own-1,platform\n")
-    text = office.file.read_text("utf-8").splitlines()
+    text = token_server.file.read_text("utf-8").splitlines()
     lines = [text[0] + ",status", *(f"{line}," for line in text[1:]), "wxgone,旧店,gone-1,,left", ""]
-    office.file.write_text("\n".join(lines), encoding="utf-8")
+    token_server.file.write_text("\n".join(lines), encoding="utf-8")
     monkeypatch.setenv("TCB_OPS_TOKENS__COMPONENT_APPID", "")
     code, out, err = doctor(*words)
     assert (code, out) == (2, "")
-    assert said in err
-    assert office.sim.stats["link_calls"] == 0
+    assert result in err
+    assert token_server.sim.stats["link_calls"] == 0
 
 
 @pytest.mark.slow
-def test_live_without_a_terminal_needs_yes_and_with_one_the_word(open_office, tmp_path):
-    open_office()
+def test_live_without_a_terminal_needs_yes_and_with_one_the_word(open_token_server, tmp_path):
+    open_token_server()
     words = [
         sys.executable,
         "-m",
@@ -459,22 +474,22 @@ def test_live_without_a_terminal_needs_yes_and_with_one_the_word(open_office, tm
     try:
         with subprocess.Popen(words, cwd=tmp_path, stdin=theirs, stderr=subprocess.PIPE, text=True) as asked:
             os.write(ours, b"n\n")
-            _, said = asked.communicate(timeout=60)
+            _, result = asked.communicate(timeout=60)
     finally:
         os.close(ours)
         os.close(theirs)
-    assert (asked.returncode, "Nothing was sent" in said, "茶语小铺" in said) == (2, True, True)
+    assert (asked.returncode, "Nothing was sent" in result, "茶语小铺" in result) == (2, True, True)
 
 
 @pytest.mark.kill
-def test_live_deletes_before_it_ends_at_ctrl_c(open_office, tmp_path, until):
-    office = open_office(faults=[Fault(step=FaultStep.DOWNLOAD, delay=1.5)])
+def test_live_deletes_before_it_ends_at_ctrl_c(open_token_server, tmp_path, wait_for):
+    token_server = open_token_server(faults=[Fault(step=FaultStep.DOWNLOAD, delay=1.5)])
     words = [sys.executable, "-m", "tcb_ops", "doctor", "--live", "tea-1"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        until(lambda: office.sim.stats["download"] or office.sim.stats["store_calls"] >= 2)
+        wait_for(lambda: token_server.sim.stats["download"] or token_server.sim.stats["store_calls"] >= 2)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, result = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "deleted first" in said
-    assert "Traceback" not in said
-    assert office.sim.objects == {}
+    assert "deleted first" in result
+    assert "Traceback" not in result
+    assert token_server.sim.objects == {}

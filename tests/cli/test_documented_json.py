@@ -35,9 +35,9 @@ COUNTED = {"counts", "not_checked"}
 
 
 @pytest.fixture
-def desk(open_desk: Callable[..., Any]) -> Any:
+def cli(open_cli: Callable[..., Any]) -> Any:
     """A desk at which an audit on the second night finds something of every kind."""
-    opened = open_desk(
+    opened = open_cli(
         [*many(TEA, rows=40), *many(STILL, rows=1)],
         FAULTS,
         merchants=[TEA, NEW, STILL, RECOVERED, UNKNOWN, SILENCED],
@@ -47,7 +47,9 @@ def desk(open_desk: Callable[..., Any]) -> Any:
         f"env,cause,until,note\n{SILENCED.env},85088,2999-12-31,x\n{TEA.env},85088,2020-01-01,x\n",
         encoding="utf-8",
     )
-    (opened.folder / "hook.url").write_text(f"{opened.shop.sim.base}/robot/webhook/accept", encoding="utf-8")
+    (opened.folder / "hook.url").write_text(
+        f"{opened.workspace.sim.base}/robot/webhook/accept", encoding="utf-8"
+    )
     with (opened.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
         settings.write('\n[[notify]]\nkind = "webhook"\nurl_file = "hook.url"\n' * 2)
     return opened
@@ -76,13 +78,13 @@ def paths(value: Any, above: str = "") -> Iterator[str]:
             yield from paths(one, above)
 
 
-def test_every_key_of_json_is_documented(desk: Any):
-    found = [desk("upload", "list.csv", "--root", "files", "--confirm", *QUICK).json]
-    found.append(desk("confirm", "--json").json)
+def test_every_key_of_json_is_documented(cli: Any):
+    found = [cli("upload", "list.csv", "--root", "files", "--confirm", *QUICK).json]
+    found.append(cli("confirm", "--json").json)
     for night in (1, 2):
-        desk.shop.sim.set_night(night)
-        found.append(desk("audit", *QUICK).json)
-    found.append(desk("show", found[0]["run"], "--json").json)
+        cli.workspace.sim.set_night(night)
+        found.append(cli("audit", *QUICK).json)
+    found.append(cli("show", found[0]["run"], "--json").json)
     printed = {key for one in found for key in keys(one)}
     assert {"store_codes", "forecasts", "added", "gone", "confirmed", "until", "entry"} <= printed
     for lang in ("en", "zh"):
@@ -93,16 +95,16 @@ def test_every_key_of_json_is_documented(desk: Any):
         assert set(re.findall(r"`([^`]+)`", first)) - printed == {"workers"}
 
 
-def test_a_webhook_gets_the_object_that_is_documented(desk: Any):
-    desk("upload", "list.csv", "--root", "files", *QUICK)
+def test_a_webhook_gets_the_object_that_is_documented(cli: Any):
+    cli("upload", "list.csv", "--root", "files", *QUICK)
     for night in (1, 2):
-        desk.shop.sim.set_night(night)
-        assert [one["sent"] for one in desk("audit", *QUICK).json["notifications"]] == [True, True]
-    sent = json.loads(desk.shop.sim.robots.messages[-1].text)
+        cli.workspace.sim.set_night(night)
+        assert [one["sent"] for one in cli("audit", *QUICK).json["notifications"]] == [True, True]
+    sent = json.loads(cli.workspace.sim.robots.messages[-1].text)
     for name in ("new", "still", "unknown", "silenced", "recovered", "expired", "forecasts", "not_checked"):
         assert sent[name], name
-    assert desk("notify", "--test").code == 0
-    trial = json.loads(desk.shop.sim.robots.messages[-1].text)
+    assert cli("notify", "--test").code == 0
+    trial = json.loads(cli.workspace.sim.robots.messages[-1].text)
     for lang in ("en", "zh"):
         text = (DOCS / lang / "howto" / "nightly.md").read_text(encoding="utf-8")
         (example,) = re.findall(r"^```json\n(.*?)^```\n(.*?)^#", text, re.MULTILINE | re.DOTALL)

@@ -25,26 +25,26 @@ def counter(kind):
     return "stored" if kind == "upload" else "link:0"
 
 
-def stop_in_mid_run(desk, kind, number, until):
+def stop_in_mid_run(cli, kind, number, wait_for):
     """Start a run as a process, signal it when some rows are done, and give what it said."""
-    with desk.process(*words(kind, *FEW)) as process:
-        until(lambda: desk.shop.sim.stats[counter(kind)] >= 40)
+    with cli.process(*words(kind, *FEW)) as process:
+        wait_for(lambda: cli.workspace.sim.stats[counter(kind)] >= 40)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     return process.returncode, out, err
 
 
-def assert_all_done(desk, kind, said):
-    assert said.code == 0
-    assert desk.whole(said.json, 180) == {"uploaded" if kind == "upload" else "linked": 180}
-    listed = read_csv(desk.folder / "list.csv")
+def assert_all_done(cli, kind, result):
+    assert result.code == 0
+    assert cli.assert_complete(result.json, 180) == {"uploaded" if kind == "upload" else "linked": 180}
+    listed = read_csv(cli.folder / "list.csv")
     if kind == "links":
-        written = read_csv(desk.folder / "links.csv")
+        written = read_csv(cli.folder / "links.csv")
         assert [(row["env"], row["path"]) for row in written] == [(row["env"], row["path"]) for row in listed]
         assert all(row["errcode"] == "0" and row["url"] for row in written)
     else:
-        held = Counter((b.split("-", 1)[1].rsplit("-", 1)[0], key) for b, key in desk.shop.sim.objects)
+        held = Counter((b.split("-", 1)[1].rsplit("-", 1)[0], key) for b, key in cli.workspace.sim.objects)
         assert held == Counter((row["env"], row["path"]) for row in listed)
 
 
@@ -58,79 +58,79 @@ def read_csv(file):
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
 )
 @pytest.mark.parametrize("kind", ["links", "upload"])
-def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_desk, until, kind, number, code):
-    desk = open_desk(ROWS, HELD)
-    ended, out, err = stop_in_mid_run(desk, kind, number, until)
+def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_cli, wait_for, kind, number, code):
+    cli = open_cli(ROWS, HELD)
+    ended, out, err = stop_in_mid_run(cli, kind, number, wait_for)
     assert ended == code
     found = json.loads(out)
-    assert 0 < desk.whole(found, 180)["pending"] < 180
-    assert f"To resume run {found['run']} (SIMULATED {desk.shop.sim.base}):" in err
+    assert 0 < cli.assert_complete(found, 180)["pending"] < 180
+    assert f"To resume run {found['run']} (SIMULATED {cli.workspace.sim.base}):" in err
     done = 180 - found["counts"]["pending"]
-    said = desk(*words(kind, *FEW))
-    first = said.err.splitlines()[0]
+    result = cli(*words(kind, *FEW))
+    first = result.err.splitlines()[0]
     assert first.startswith(
-        f"SIMULATED {desk.shop.sim.base} · Resuming run {found['run']}: {done} of 180 rows"
+        f"SIMULATED {cli.workspace.sim.base} · Resuming run {found['run']}: {done} of 180 rows"
     )
-    assert said.json["run"] == found["run"]
-    assert_all_done(desk, kind, said)
-    assert desk.shop.sim.stats[counter(kind)] <= 180 + 2 * 8
+    assert result.json["run"] == found["run"]
+    assert_all_done(cli, kind, result)
+    assert cli.workspace.sim.stats[counter(kind)] <= 180 + 2 * 8
 
 
 @pytest.mark.kill
 @pytest.mark.parametrize("kind", ["links", "upload"])
-def test_a_killed_run_goes_on_and_sends_little_twice(open_desk, until, kind):
-    desk = open_desk(ROWS, HELD)
-    ended, out, _ = stop_in_mid_run(desk, kind, signal.SIGKILL, until)
+def test_a_killed_run_goes_on_and_sends_little_twice(open_cli, wait_for, kind):
+    cli = open_cli(ROWS, HELD)
+    ended, out, _ = stop_in_mid_run(cli, kind, signal.SIGKILL, wait_for)
     assert (ended, out) == (-signal.SIGKILL, "")
-    said = desk(*words(kind, *FEW))
-    assert said.json["run"] in said.err
-    assert_all_done(desk, kind, said)
-    assert desk.shop.sim.stats[counter(kind)] <= 180 + 2 * 8
+    result = cli(*words(kind, *FEW))
+    assert result.json["run"] in result.err
+    assert_all_done(cli, kind, result)
+    assert cli.workspace.sim.stats[counter(kind)] <= 180 + 2 * 8
 
 
 @pytest.mark.kill
-def test_a_run_that_was_stopped_says_so_where_runs_are_shown(open_desk, until):
-    desk = open_desk(ROWS, HELD)
-    _, out, _ = stop_in_mid_run(desk, "upload", signal.SIGINT, until)
+def test_a_run_that_was_stopped_says_so_where_runs_are_shown(open_cli, wait_for):
+    cli = open_cli(ROWS, HELD)
+    _, out, _ = stop_in_mid_run(cli, "upload", signal.SIGINT, wait_for)
     run = json.loads(out)["run"]
-    assert "unfinished" in desk("show").out
-    assert "Unfinished:" in desk("show").out
-    listed = desk("runs", "--json").json["runs"]
+    assert "unfinished" in cli("show").out
+    assert "Unfinished:" in cli("show").out
+    listed = cli("runs", "--json").json["runs"]
     assert [(one["run"], one["finished"]) for one in listed] == [(run, False)]
-    report = desk("report")
+    report = cli("report")
     assert report.code == 0, "what there is can be looked at"
 
 
 @pytest.mark.slow
-def test_two_at_once_do_not_work_on_one_run(open_desk, until):
-    desk = open_desk(ROWS, [Fault(delay=0.05)])
-    with desk.process(*words("upload", *FEW)) as process:
-        until(lambda: desk.shop.sim.stats["stored"] >= 5)
-        said = desk(*words("upload", *FEW))
-        assert (said.code, said.out) == (2, "")
-        assert "is being worked on by" in said.err
+def test_two_at_once_do_not_work_on_one_run(open_cli, wait_for):
+    cli = open_cli(ROWS, [Fault(delay=0.05)])
+    with cli.process(*words("upload", *FEW)) as process:
+        wait_for(lambda: cli.workspace.sim.stats["stored"] >= 5)
+        result = cli(*words("upload", *FEW))
+        assert (result.code, result.out) == (2, "")
+        assert "is being worked on by" in result.err
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 130
 
 
 @pytest.fixture
-def stopped(open_desk):
+def stopped(open_cli):
     """A desk with an unfinished run: the target was away. Its id comes along."""
-    desk = open_desk(many(TEA, BOOKS, rows=5))
-    said = desk.upload("--json", "--api-base", desk.shop.sim.base, "--patience", "10", "--limit", "5")
-    assert said.code == 0
-    port = desk.shop.sim.port
-    desk.shop.sim.__exit__(None, None, None)
-    away = desk.upload("--json", "--patience", "0.1")
+    cli = open_cli(many(TEA, BOOKS, rows=5))
+    result = cli.upload("--json", "--api-base", cli.workspace.sim.base, "--patience", "10", "--limit", "5")
+    assert result.code == 0
+    port = cli.workspace.sim.port
+    cli.workspace.sim.__exit__(None, None, None)
+    away = cli.upload("--json", "--patience", "0.1")
     assert away.code == 3
-    desk.shop.sim.port = port
-    desk.shop.sim.__enter__()
-    return desk, away.json["run"]
+    cli.workspace.sim.port = port
+    cli.workspace.sim.__enter__()
+    return cli, away.json["run"]
 
 
-def age(desk, run, hours):
-    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+def age(cli, run, hours):
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
         changed = ledger.execute(
             "UPDATE runs SET created_at = created_at - ? WHERE id = ?", (hours * 3600, run)
         )
@@ -138,93 +138,93 @@ def age(desk, run, hours):
 
 
 def test_an_unfinished_run_is_gone_on_with_and_a_finished_one_never(stopped):
-    desk, run = stopped
-    assert desk.upload("--json").json["run"] == run
-    fresh = desk.upload("--json")
+    cli, run = stopped
+    assert cli.upload("--json").json["run"] == run
+    fresh = cli.upload("--json")
     assert fresh.json["run"] != run
     assert "Resuming" not in fresh.err
 
 
 def test_new_run_starts_another_run(stopped):
-    desk, run = stopped
-    said = desk.upload("--json", "--new-run")
-    assert said.code == 0
-    assert said.json["run"] != run
+    cli, run = stopped
+    result = cli.upload("--json", "--new-run")
+    assert result.code == 0
+    assert result.json["run"] != run
 
 
-def test_a_stopped_new_run_is_given_a_command_that_resumes_that_run(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    said = desk.upload("--new-run", "--api-base", "http://127.0.0.1:9", "--patience", "0.2")
-    assert said.code == 3
-    (again,) = [line for line in said.err.splitlines() if line.startswith("tcb-ops upload --resume ")]
+def test_a_stopped_new_run_is_given_a_command_that_resumes_that_run(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    result = cli.upload("--new-run", "--api-base", "http://127.0.0.1:9", "--patience", "0.2")
+    assert result.code == 3
+    (again,) = [line for line in result.err.splitlines() if line.startswith("tcb-ops upload --resume ")]
     assert "--new-run" not in again
     assert "--target http://127.0.0.1:9" in again
 
 
 def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
-    desk, run = stopped
-    finished = next(one["run"] for one in desk("runs", "--json").json["runs"] if one["finished"])
-    before = desk.calls
-    for wanted, said in ((finished, "it is finished"), ("2", "give more of the id"), ("nope", "nope")):
-        refused = desk.upload("--resume", wanted)
+    cli, run = stopped
+    finished = next(one["run"] for one in cli("runs", "--json").json["runs"] if one["finished"])
+    before = cli.calls
+    for wanted, result in ((finished, "it is finished"), ("2", "give more of the id"), ("nope", "nope")):
+        refused = cli.upload("--resume", wanted)
         assert refused.code == 2
-        assert said in refused.err.lower(), refused.err
-    assert desk.links("--resume", run).code == 2
-    assert desk.calls == before
-    assert desk.upload("--json", "--resume", run[:-1]).json["run"] == run
+        assert result in refused.err.lower(), refused.err
+    assert cli.links("--resume", run).code == 2
+    assert cli.calls == before
+    assert cli.upload("--json", "--resume", run[:-1]).json["run"] == run
 
 
 def test_a_run_over_a_day_old_is_named_with_both_ways_on(stopped):
-    desk, run = stopped
-    age(desk, run, 23)
-    age(desk, run, 2)
-    before = desk.calls
-    said = desk.upload("--json")
-    assert (said.code, said.out) == (2, "")
-    assert f"--resume {run}" in said.err
-    assert "--new-run" in said.err
-    assert desk.calls == before
-    assert desk.upload("--json", "--resume", run).json["run"] == run
+    cli, run = stopped
+    age(cli, run, 23)
+    age(cli, run, 2)
+    before = cli.calls
+    result = cli.upload("--json")
+    assert (result.code, result.out) == (2, "")
+    assert f"--resume {run}" in result.err
+    assert "--new-run" in result.err
+    assert cli.calls == before
+    assert cli.upload("--json", "--resume", run).json["run"] == run
 
 
 def test_a_run_just_under_a_day_old_is_gone_on_with(stopped):
-    desk, run = stopped
-    age(desk, run, 23)
-    assert desk.upload("--json").json["run"] == run
+    cli, run = stopped
+    age(cli, run, 23)
+    assert cli.upload("--json").json["run"] == run
 
 
 def test_another_list_another_root_or_another_target_is_another_run(stopped):
-    desk, run = stopped
-    (desk.folder / "elsewhere").mkdir()
-    for file in (desk.folder / "files").iterdir():
-        (desk.folder / "elsewhere" / file.name).write_bytes(file.read_bytes())
-    assert desk("upload", "list.csv", "--root", "elsewhere", "--json").json["run"] != run
-    listed = (desk.folder / "list.csv").read_bytes()
-    (desk.folder / "list.csv").write_bytes(listed + b"\r\n")
-    assert desk.upload("--json").json["run"] != run
-    (desk.folder / "list.csv").write_bytes(listed)
-    assert desk.upload("--json").json["run"] == run
+    cli, run = stopped
+    (cli.folder / "elsewhere").mkdir()
+    for file in (cli.folder / "files").iterdir():
+        (cli.folder / "elsewhere" / file.name).write_bytes(file.read_bytes())
+    assert cli("upload", "list.csv", "--root", "elsewhere", "--json").json["run"] != run
+    listed = (cli.folder / "list.csv").read_bytes()
+    (cli.folder / "list.csv").write_bytes(listed + b"\r\n")
+    assert cli.upload("--json").json["run"] != run
+    (cli.folder / "list.csv").write_bytes(listed)
+    assert cli.upload("--json").json["run"] == run
 
 
-def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_desk):
-    desk = open_desk()
-    first = desk.upload("--json")
+def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_cli):
+    cli = open_cli()
+    first = cli.upload("--json")
     assert "sent again" not in first.err
-    again = desk.upload("--json")
+    again = cli.upload("--json")
     assert f"Run {first.json['run']} finished this list" in again.err
     assert "sent again" in again.err
-    assert "sent again" not in desk.upload("--skip-unchanged").err
+    assert "sent again" not in cli.upload("--skip-unchanged").err
 
 
-def test_a_run_that_lacks_only_its_report_is_resumed_and_not_said_to_be_sent_again(open_desk):
-    desk = open_desk()
-    first = desk.upload("--json").json["run"]
-    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+def test_a_run_that_lacks_only_its_report_is_resumed_and_not_said_to_be_sent_again(open_cli):
+    cli = open_cli()
+    first = cli.upload("--json").json["run"]
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
         ledger.execute("UPDATE runs SET report = ''")  # killed before it was written
-    stored = desk.shop.sim.stats["stored"]
-    again = desk.upload("--json")
-    assert (again.json["run"], desk.shop.sim.stats["stored"]) == (first, stored)
+    stored = cli.workspace.sim.stats["stored"]
+    again = cli.upload("--json")
+    assert (again.json["run"], cli.workspace.sim.stats["stored"]) == (first, stored)
     assert "sent again" not in again.err
-    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
         ledger.execute("UPDATE runs SET report = ''")
-    assert f"Run {first} finished this list" in desk.upload("--new-run").err
+    assert f"Run {first} finished this list" in cli.upload("--new-run").err

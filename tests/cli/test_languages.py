@@ -61,8 +61,8 @@ COMMANDS = {
 
 
 @pytest.fixture
-def worked(open_desk):
-    desk = open_desk(many(TEA, TEA_TEST, BOOKS, rows=6), TROUBLE, lang="zh")
+def worked(open_cli):
+    cli = open_cli(many(TEA, TEA_TEST, BOOKS, rows=6), TROUBLE, lang="zh")
     wrong = [
         ("nope", "/a//b/../c\x1b.png"),
         (TEA.env, ""),
@@ -71,51 +71,51 @@ def worked(open_desk):
         (TEA.env, "y"),
         (TEA.env, "y"),
     ]
-    write_csv(desk.folder / "bad.csv", ("env", "path"), wrong)
-    assert desk.upload().code == 1
-    return desk
+    write_csv(cli.folder / "bad.csv", ("env", "path"), wrong)
+    assert cli.upload().code == 1
+    return cli
 
 
 def test_asked_for_chinese_no_english_sentence_is_left(worked):
-    english = {name: worked.in_english(said) for name, said in all_said(worked, "zh").items()}
+    english = {name: worked.in_english(result) for name, result in all_said(worked, "zh").items()}
     assert {name: found for name, found in english.items() if found} == {}
 
 
 def test_asked_for_english_no_chinese_sentence_is_left(worked):
     own = "茶语小铺城南书店备注第行字"  # the operator's own words
     chinese = {}
-    for name, said in all_said(worked, "en").items():
+    for name, result in all_said(worked, "en").items():
         text = re.sub(
-            "「.*?」|小程序云开发管理|云开发|path=云端路径", "", said
+            "「.*?」|小程序云开发管理|云开发|path=云端路径", "", result
         )  # names on consoles, an example
         if any("\u4e00" <= character <= "\u9fff" and character not in own for character in text):
             chinese[name] = text
     assert chinese == {}
 
 
-def all_said(desk, lang):
-    said = {}
+def all_said(cli, lang):
+    result = {}
     for name, (command, *more) in COMMANDS.items():
-        found = desk(command, "--lang", lang, *more)
-        said[name] = found.out + found.err
-        assert said[name], name
-    return said
+        found = cli(command, "--lang", lang, *more)
+        result[name] = found.out + found.err
+        assert result[name], name
+    return result
 
 
 @pytest.mark.parametrize("words", [("--lang", "zh"), ("--lang=zh",)])
-def test_the_language_asked_for_holds_for_errors_before_the_settings_are_read(open_desk, words):
-    desk = open_desk(many(TEA, rows=1))
-    assert "没有这个设置文件" in desk("runs", "--config", "nope.toml", *words).err
-    assert "没有选项 '--colour'" in desk("runs", "--colour", *words).err
+def test_the_language_asked_for_holds_for_errors_before_the_settings_are_read(open_cli, words):
+    cli = open_cli(many(TEA, rows=1))
+    assert "没有这个设置文件" in cli("runs", "--config", "nope.toml", *words).err
+    assert "没有选项 '--colour'" in cli("runs", "--colour", *words).err
 
 
-def test_the_language_of_the_environment_holds_where_none_is_asked_for(open_desk, monkeypatch):
-    desk = open_desk(many(TEA, rows=1))
-    (desk.folder / "tcb-ops.toml").unlink()
+def test_the_language_of_the_environment_holds_where_none_is_asked_for(open_cli, monkeypatch):
+    cli = open_cli(many(TEA, rows=1))
+    (cli.folder / "tcb-ops.toml").unlink()
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    assert "没有这个设置文件" in desk("runs", "--config", "nope.toml").err
+    assert "没有这个设置文件" in cli("runs", "--config", "nope.toml").err
     monkeypatch.setenv("TCB_OPS_LANG", "en")
-    assert "no such settings file" in desk("runs", "--config", "nope.toml").err
+    assert "no such settings file" in cli("runs", "--config", "nope.toml").err
 
 
 def names(command, *before):
@@ -153,10 +153,10 @@ def test_help_is_in_the_language_of_an_option_before_it(capsys, monkeypatch, tmp
     assert capsys.readouterr().out.startswith("用法：tcb-ops")
 
 
-def test_an_unknown_language_is_named_with_those_there_are(open_desk):
-    said = open_desk(many(TEA, rows=1))("runs", "--lang", "fr")
-    assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("tcb-ops: Invalid value for '--lang': 'fr' is not one of 'zh', 'en'.")
+def test_an_unknown_language_is_named_with_those_there_are(open_cli):
+    result = open_cli(many(TEA, rows=1))("runs", "--lang", "fr")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("tcb-ops: Invalid value for '--lang': 'fr' is not one of 'zh', 'en'.")
 
 
 @pytest.mark.parametrize(
@@ -169,33 +169,33 @@ def test_an_unknown_language_is_named_with_those_there_are(open_desk):
         (["explain", "85088"], 0, "85088 no_cloudbase: This mini program has not opened CloudBase."),
     ],
 )
-def test_a_terminal_without_chinese_gets_english_in_ascii(open_desk, words, code, says):
-    desk = open_desk(many(TEA, rows=1), lang="zh")
-    said = desk.in_process(*words, env={"PYTHONIOENCODING": "ascii"})
-    assert said.code == code
-    assert says in said.out + said.err
-    assert (said.out + said.err).isascii()
+def test_a_terminal_without_chinese_gets_english_in_ascii(open_cli, words, code, says):
+    cli = open_cli(many(TEA, rows=1), lang="zh")
+    result = cli.in_process(*words, env={"PYTHONIOENCODING": "ascii"})
+    assert result.code == code
+    assert says in result.out + result.err
+    assert (result.out + result.err).isascii()
 
 
 @pytest.mark.slow
-def test_a_shell_whose_locale_has_no_chinese_names_one_that_has(open_desk):
-    desk = open_desk(many(TEA, rows=1), lang="zh")
+def test_a_shell_whose_locale_has_no_chinese_names_one_that_has(open_cli):
+    cli = open_cli(many(TEA, rows=1), lang="zh")
     env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    said = desk.in_process(
+    result = cli.in_process(
         "upload", "list.csv", "--root", "files", env=env
     )  # 演练 is in the report's file names
-    assert (said.code, said.err.isascii()) == (3, True)
-    assert "`export LC_ALL=C.UTF-8`, then the same command again" in said.err
-    table = desk.in_process("runs", env=env)
+    assert (result.code, result.err.isascii()) == (3, True)
+    assert "`export LC_ALL=C.UTF-8`, then the same command again" in result.err
+    table = cli.in_process("runs", env=env)
     assert table.out.startswith("date ")
     assert table.out.isascii()
-    assert desk.upload().code == 0, "resumed"
-    assert desk.calls == 2
+    assert cli.upload().code == 0, "resumed"
+    assert cli.calls == 2
 
 
 @pytest.mark.parametrize("left", [None, 0, 100, 100_000, "not one"])
-def test_without_the_catalogue_everything_is_in_english(open_desk, monkeypatch, tmp_path, left):
-    desk = open_desk(many(TEA, rows=1), lang="zh")
+def test_without_the_catalogue_everything_is_in_english(open_cli, monkeypatch, tmp_path, left):
+    cli = open_cli(many(TEA, rows=1), lang="zh")
     if left is not None:  # damaged
         found = (i18n.LOCALE / "zh/LC_MESSAGES/tcb_ops.mo").read_bytes()
         damaged = tmp_path / "zh/LC_MESSAGES/tcb_ops.mo"
@@ -204,8 +204,8 @@ def test_without_the_catalogue_everything_is_in_english(open_desk, monkeypatch, 
     monkeypatch.setattr("tcb_ops.i18n.LOCALE", tmp_path)
     i18n._catalogue.cache_clear()
     try:
-        assert "no such file" in desk("check", "nope.csv").err
-        assert "No such option '--colour'" in desk("runs", "--colour").err
-        assert "Upload the list's files" in desk("--help").out
+        assert "no such file" in cli("check", "nope.csv").err
+        assert "No such option '--colour'" in cli("runs", "--colour").err
+        assert "Upload the list's files" in cli("--help").out
     finally:
         i18n._catalogue.cache_clear()

@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack
 
 import pytest
-from token_server import COMPONENT, SECRETS, office_opener
+from token_server import COMPONENT, SECRETS, token_server_opener
 
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.lists.merchants import read_merchants
@@ -23,10 +23,10 @@ OWN = Merchant(COMPONENT.appid, "平台", "own-1", owner=Owner.PLATFORM)
 
 
 @pytest.fixture
-def open_office(tmp_path, monkeypatch):
+def open_token_server(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with ExitStack() as stack:
-        yield office_opener(stack, tmp_path)
+        yield token_server_opener(stack, tmp_path)
 
 
 @pytest.fixture
@@ -34,34 +34,34 @@ def tcb_ops(capsys):
     def typed(*words):
         capsys.readouterr()
         code = run_command(words)
-        said = capsys.readouterr()
-        assert "defect" not in said.err, said.err
-        assert not [secret for secret in SECRETS if secret in said.out + said.err]
-        return code, said.out, said.err
+        result = capsys.readouterr()
+        assert "defect" not in result.err, result.err
+        assert not [secret for secret in SECRETS if secret in result.out + result.err]
+        return code, result.out, result.err
 
     return typed
 
 
-def test_a_first_sync_makes_the_file_and_a_second_changes_nothing(open_office, tcb_ops):
-    office = open_office([TEA, TEA_TEST, BOOKS])
+def test_a_first_sync_makes_the_file_and_a_second_changes_nothing(open_token_server, tcb_ops):
+    token_server = open_token_server([TEA, TEA_TEST, BOOKS])
     code, out, _ = tcb_ops("merchants", "sync")
     assert code == 0
-    assert [(m.appid, m.name, m.env, m.default) for m in read_merchants(office.file)] == [
+    assert [(m.appid, m.name, m.env, m.default) for m in read_merchants(token_server.file)] == [
         (m.appid, m.name, m.env, False) for m in (BOOKS, TEA, TEA_TEST)
     ]
     assert "added · 3" in out
     assert "merchants.csv: 3 lines, 3 added." in out
     assert "names that match several environments · 1" in out
-    made = office.file.read_bytes()
+    made = token_server.file.read_bytes()
     assert tcb_ops("merchants", "sync")[:2] == (0, "merchants.csv: 3 lines, nothing to change.\n")
-    assert office.file.read_bytes() == made
+    assert token_server.file.read_bytes() == made
 
 
-def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_office, tcb_ops):
+def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_token_server, tcb_ops):
     gone = Merchant("wxgone", "旧店", "gone-1")
     back = Merchant("wxback", "回来的店", "back-1")
     new = Merchant("wxnew", "新店", "new-1")
-    office = open_office(
+    token_server = open_token_server(
         [TEA, TEA_TEST, BOOKS, back, new, Merchant("wxnocloud", "无云", "x")],
         accounts=[
             SimulatedAccount("wxbooks", name="城南书店旗舰店"),
@@ -69,7 +69,7 @@ def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_of
         ],
         environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)],
     )
-    office.keep_tokens("wxtea", "wxbooks", "wxback", "wxnew", "wxnocloud", COMPONENT.appid)
+    token_server.keep_tokens("wxtea", "wxbooks", "wxback", "wxnew", "wxnocloud", COMPONENT.appid)
     head = "小程序ID,名称,环境ID,区域,默认,状态,备注"
     own = [
         'wxbooks,城南书店,books-1,华北,,,"第一行\r\n第二行"',
@@ -79,13 +79,13 @@ def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_of
         "wxtea,我的茶铺,tea-old,华东,,,",
         f"{COMPONENT.appid},平台,own-1,,,,",
     ]
-    office.file.write_bytes("\r\n".join([head, *own, ""]).encode("gb18030"))
+    token_server.file.write_bytes("\r\n".join([head, *own, ""]).encode("gb18030"))
     code, out, _ = tcb_ops("merchants", "sync")
     assert code == 0
     own[1], own[3] = "wxgone,旧店,gone-1,华东,,left,007", "wxback,回来的店,back-1,华南,,,"
     new_lines = ["wxnew,新店,new-1,,,,", "wxtea,我的茶铺,tea-2,,,,"]
-    assert office.file.read_bytes().decode("gb18030") == "\r\n".join([head, *own, *new_lines, ""])
-    for said in (
+    assert token_server.file.read_bytes().decode("gb18030") == "\r\n".join([head, *own, *new_lines, ""])
+    for result in (
         "added · 2",
         "authorized again, status cleared · 1",
         "no longer authorized, status=left · 1",
@@ -95,35 +95,37 @@ def test_what_is_the_operators_own_stays_and_what_is_the_platforms_comes(open_of
         "environments that the platform does not list any more · 1",
         "85088",
     ):
-        assert said in out
-    assert office.sim.stats["link_calls"] == 0
-    assert gone.env in office.file.read_text("gb18030")
+        assert result in out
+    assert token_server.sim.stats["link_calls"] == 0
+    assert gone.env in token_server.file.read_text("gb18030")
 
 
-def test_a_merchant_leaves_and_returns(open_office, tcb_ops):
-    office = open_office([TEA, BOOKS])
+def test_a_merchant_leaves_and_returns(open_token_server, tcb_ops):
+    token_server = open_token_server([TEA, BOOKS])
     assert tcb_ops("merchants", "sync")[0] == 0
-    office.sim.revoke("wxtea")
+    token_server.sim.revoke("wxtea")
     assert json.loads(tcb_ops("merchants", "sync", "--json")[1])["left"] == [
         {"appid": "wxtea", "merchant": "茶语小铺", "env": "tea-1"}
     ]
-    assert {m.appid: m.left for m in read_merchants(office.file)} == {"wxtea": True, "wxbooks": False}
-    office.sim.authorize("wxtea")
+    assert {m.appid: m.left for m in read_merchants(token_server.file)} == {"wxtea": True, "wxbooks": False}
+    token_server.sim.authorize("wxtea")
     found = json.loads(tcb_ops("merchants", "sync", "--json")[1])
     assert ([one["appid"] for one in found["returned"]], found["left"]) == (["wxtea"], [])
-    assert [m.left for m in read_merchants(office.file)] == [False, False]
+    assert [m.left for m in read_merchants(token_server.file)] == [False, False]
 
 
 @pytest.mark.slow
-def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_office, tcb_ops):
+def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_token_server, tcb_ops):
     many = [Merchant(f"wx{n:03}", f"商户{n:03}号", f"env-{n:03}") for n in range(300)]
     ill = [SimulatedAccount(f"wx{n:03}", permissions=(18,)) for n in range(50)]
-    office = open_office(many, accounts=[*ill, SimulatedAccount("wx299", daily_limit=100, used=93)])
+    token_server = open_token_server(
+        many, accounts=[*ill, SimulatedAccount("wx299", daily_limit=100, used=93)]
+    )
     code, out, _ = tcb_ops("merchants", "sync")
-    assert (code, len(office.lines())) == (0, 250)
+    assert (code, len(token_server.lines())) == (0, 250)
     assert out.count("\n") < 40
     assert "… and 240 more: --json lists all" in out
-    with office.file.open("a", encoding="utf-8") as file:
+    with token_server.file.open("a", encoding="utf-8") as file:
         file.writelines(f"wx{n:03},商户{n:03}号,env-{n:03},,,\r\n" for n in range(50))
     code, out, err = tcb_ops("merchants", "check", "--out", "all.csv")
     assert code == 1
@@ -132,47 +134,47 @@ def test_300_merchants_are_synced_and_checked_in_seconds_and_summed_up(open_offi
     assert "61007 · 50 lines" in out
     assert "250 of 300 lines ready, 50 not ready. Fewest calls left today: 7 (商户299号)." in out
     assert "All lines: all.csv" in err
-    with (office.folder / "all.csv").open(encoding="utf-8-sig", newline="") as file:
+    with (token_server.folder / "all.csv").open(encoding="utf-8-sig", newline="") as file:
         listed = list(csv.DictReader(file))
     assert (len(listed), sum(line["works"] == "yes" for line in listed)) == (300, 250)
     assert {line["code"] for line in listed} == {"", "61007"}
-    assert office.sim.stats["env_info"] == 600
+    assert token_server.sim.stats["env_info"] == 600
 
 
-def test_a_dry_run_and_another_file_leave_the_merchants_file(open_office, tcb_ops):
-    office = open_office([TEA])
-    office.file.write_bytes(b"appid,name,env\nwxgone,x,e-1\n")
+def test_a_dry_run_and_another_file_leave_the_merchants_file(open_token_server, tcb_ops):
+    token_server = open_token_server([TEA])
+    token_server.file.write_bytes(b"appid,name,env\nwxgone,x,e-1\n")
     code, out, _ = tcb_ops("merchants", "sync", "--dry-run")
     assert (code, "would have 2 lines: 1 added, 1 left. Nothing was written." in out) == (0, True)
     assert tcb_ops("merchants", "sync", "--out", "new.csv")[0] == 0
-    assert (office.folder / "new.csv").read_text("utf-8") == (
+    assert (token_server.folder / "new.csv").read_text("utf-8") == (
         "appid,name,env,status\nwxgone,x,e-1,left\nwxtea,茶语小铺,tea-1,\n"
     )
-    assert office.file.read_bytes() == b"appid,name,env\nwxgone,x,e-1\n"
+    assert token_server.file.read_bytes() == b"appid,name,env\nwxgone,x,e-1\n"
     code, _, err = tcb_ops("merchants", "sync", "--out", "new.csv")
     assert (code, "new.csv already exists" in err) == (2, True)
 
 
-def test_narrowed_by_where_only_those_merchants_change(open_office, tcb_ops):
-    office = open_office([TEA, TEA_TEST, BOOKS])
-    office.file.write_text(
+def test_narrowed_by_where_only_those_merchants_change(open_token_server, tcb_ops):
+    token_server = open_token_server([TEA, TEA_TEST, BOOKS])
+    token_server.file.write_text(
         "appid,name,env,region\nwxtea,茶语小铺,tea-1,华东\nwxgone,旧店,gone-1,华北\n", encoding="utf-8"
     )
     assert tcb_ops("merchants", "sync", "--where", "region=华东")[0] == 0
-    assert [(m.appid, m.env, m.left) for m in read_merchants(office.file)] == [
+    assert [(m.appid, m.env, m.left) for m in read_merchants(token_server.file)] == [
         ("wxtea", "tea-1", False),
         ("wxgone", "gone-1", False),
         ("wxtea", "tea-2", False),
     ]
 
 
-def test_one_merchants_trouble_does_not_stop_the_others(open_office, tcb_ops):
-    office = open_office(
+def test_one_merchants_trouble_does_not_stop_the_others(open_token_server, tcb_ops):
+    token_server = open_token_server(
         [TEA, BOOKS, Merchant("wxset", "无权限", "set-1"), Merchant("wxno", "无令牌", "no-1")],
         [Fault(appid="wxtea", step=FaultStep.AUTHORIZER_INFO, errcode=61003)],
         accounts=[SimulatedAccount("wxset", permissions=(18,))],
     )
-    office.keep_tokens("wxtea", "wxbooks", "wxset", COMPONENT.appid)
+    token_server.keep_tokens("wxtea", "wxbooks", "wxset", COMPONENT.appid)
     code, out, _ = tcb_ops("merchants", "sync", "--json")
     found = json.loads(out)
     assert (code, found["authorized"]) == (1, 4)
@@ -181,19 +183,19 @@ def test_one_merchants_trouble_does_not_stop_the_others(open_office, tcb_ops):
         ("wxtea", "tea-1"),
     ]
     assert {one["appid"]: one["code"] for one in found["not_read"]} == {"wxset": "61007", "wxno": "no_token"}
-    office.keep_tokens("wxtea", "wxbooks", "wxset", "wxno", COMPONENT.appid)
+    token_server.keep_tokens("wxtea", "wxbooks", "wxset", "wxno", COMPONENT.appid)
     assert tcb_ops("merchants", "sync")[0] == 0
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_what_is_missing_or_stops_everybody_is_one_message(open_office, tcb_ops, monkeypatch, lang):
-    office = open_office([TEA])
-    office.file.write_bytes(b"appid,name,env\nwxtea,x,tea-1\n")
-    office.keep_tokens("wxtea")
+def test_what_is_missing_or_stops_everybody_is_one_message(open_token_server, tcb_ops, monkeypatch, lang):
+    token_server = open_token_server([TEA])
+    token_server.file.write_bytes(b"appid,name,env\nwxtea,x,tea-1\n")
+    token_server.keep_tokens("wxtea")
     code, _, err = tcb_ops("merchants", "sync", "--lang", lang)
     assert (code, "component_appid wxcomponent" in err) == (3, True)
-    office.keep_tokens("wxtea", COMPONENT.appid)
-    office.sim.refuse_ip()
+    token_server.keep_tokens("wxtea", COMPONENT.appid)
+    token_server.sim.refuse_ip()
     for command in ("sync", "check"):
         code, out, err = tcb_ops("merchants", command, "--lang", lang)
         target, message = err.splitlines()
@@ -201,32 +203,36 @@ def test_what_is_missing_or_stops_everybody_is_one_message(open_office, tcb_ops,
     monkeypatch.setenv("TCB_OPS_TOKENS__COMPONENT_APPID", "")
     code, _, err = tcb_ops("merchants", "sync", "--lang", lang)
     assert (code, "component_appid" in err) == (2, True)
-    assert office.file.read_bytes() == b"appid,name,env\nwxtea,x,tea-1\n"
+    assert token_server.file.read_bytes() == b"appid,name,env\nwxtea,x,tea-1\n"
 
 
-def test_a_list_that_is_not_whole_changes_nothing(open_office, tcb_ops):
-    office = open_office([], accounts=[])
-    office.file.write_bytes(b"appid,name,env\nwxtea,x,tea-1\n")
+def test_a_list_that_is_not_whole_changes_nothing(open_token_server, tcb_ops):
+    token_server = open_token_server([], accounts=[])
+    token_server.file.write_bytes(b"appid,name,env\nwxtea,x,tea-1\n")
     code, _, err = tcb_ops("merchants", "sync")
     assert (code, "no merchant has authorized it" in err) == (3, True)
-    assert office.file.read_bytes() == b"appid,name,env\nwxtea,x,tea-1\n"
+    assert token_server.file.read_bytes() == b"appid,name,env\nwxtea,x,tea-1\n"
 
 
-def test_1200_authorizers_come_in_pages_of_500(open_office, tcb_ops):
-    office = open_office([TEA], accounts=[SimulatedAccount(f"wx{n:04}", cloud=False) for n in range(1199)])
+def test_1200_authorizers_come_in_pages_of_500(open_token_server, tcb_ops):
+    token_server = open_token_server(
+        [TEA], accounts=[SimulatedAccount(f"wx{n:04}", cloud=False) for n in range(1199)]
+    )
     found = json.loads(tcb_ops("merchants", "sync", "--json")[1])
-    assert (found["authorized"], office.sim.stats["authorizer_list"]) == (1200, 3)
+    assert (found["authorized"], token_server.sim.stats["authorizer_list"]) == (1200, 3)
     assert [one["env"] for one in found["added"]] == ["tea-1"]
 
 
-def test_check_shows_every_line_and_sums_up_in_json(open_office, tcb_ops):
-    office = open_office([TEA, BOOKS, OWN], accounts=[SimulatedAccount("wxtea", daily_limit=10, used=4)])
-    office.file.write_text(
+def test_check_shows_every_line_and_sums_up_in_json(open_token_server, tcb_ops):
+    token_server = open_token_server(
+        [TEA, BOOKS, OWN], accounts=[SimulatedAccount("wxtea", daily_limit=10, used=4)]
+    )
+    token_server.file.write_text(
         f"appid,name,env,owner,status\nwxtea,茶语小铺,tea-1,,\nwxbooks,城南书店,books-1,,left\n{COMPONENT.appid},平台,own-1,platform,\n",
         encoding="utf-8",
     )
     code, out, err = tcb_ops("merchants", "check")
-    assert (code, err) == (0, f"SIMULATED {office.sim.base}\n")
+    assert (code, err) == (0, f"SIMULATED {token_server.sim.base}\n")
     assert "茶语小铺" in out
     assert (
         "2 of 3 lines ready, 0 not ready, 1 is of merchants that have left (status=left). Fewest calls left today: 6 (茶语小铺)."
@@ -240,24 +246,24 @@ def test_check_shows_every_line_and_sums_up_in_json(open_office, tcb_ops):
     assert (own["owner"], own["works"], own["permission"]) == ("platform", True, None)
 
 
-def test_check_narrowed_to_one_and_in_chinese(open_office, tcb_ops, find_english):
-    office = open_office([TEA, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)])
-    office.file.write_text(
+def test_check_narrowed_to_one_and_in_chinese(open_token_server, tcb_ops, find_english):
+    token_server = open_token_server([TEA, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)])
+    token_server.file.write_text(
         "appid,name,env\nwxtea,茶语小铺,tea-1\nwxbooks,城南书店,books-1\n", encoding="utf-8"
     )
     code, out, _ = tcb_ops("merchants", "check", "--lang", "zh", "--where", "appid=wxtea")
     assert (code, "1 行中 0 行可以工作，1 行不能。" in out) == (1, True)
     assert "85088" in out
     assert find_english(out) == []
-    assert office.sim.stats["env_info:wxbooks"] == 0
+    assert token_server.sim.stats["env_info:wxbooks"] == 0
 
 
-def test_troubles_that_differ_but_in_the_merchant_stand_once(open_office, tcb_ops):
-    office = open_office([TEA, BOOKS])
-    office.file.write_text(
+def test_troubles_that_differ_but_in_the_merchant_stand_once(open_token_server, tcb_ops):
+    token_server = open_token_server([TEA, BOOKS])
+    token_server.file.write_text(
         "appid,name,env\nwxtea,茶语小铺,tea-1\nwxbooks,城南书店,books-1\n", encoding="utf-8"
     )
-    office.keep_tokens(COMPONENT.appid)
+    token_server.keep_tokens(COMPONENT.appid)
     _, out, _ = tcb_ops("merchants", "check")
     assert "no_token · 2 lines" in out
     assert "has no token for wxbooks, wxtea: it needs a line per appid." in out
@@ -265,16 +271,22 @@ def test_troubles_that_differ_but_in_the_merchant_stand_once(open_office, tcb_op
 
 @pytest.mark.kill
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_ctrl_c_leaves_the_file_as_it_was(open_office):
-    office = open_office([TEA], [Fault(appid="wxtea", step=FaultStep.ENV_INFO, delay=30)])
-    office.file.write_bytes(b"appid,name,env\n")
+def test_ctrl_c_leaves_the_file_as_it_was(open_token_server):
+    token_server = open_token_server([TEA], [Fault(appid="wxtea", step=FaultStep.ENV_INFO, delay=30)])
+    token_server.file.write_bytes(b"appid,name,env\n")
     argv = [sys.executable, "-m", "tcb_ops", "merchants", "sync"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("TCB_OPS_")} | {"PYTHONUTF8": "1"}
-    with subprocess.Popen(argv, cwd=office.folder, env=env, stderr=subprocess.PIPE, text=True) as process:
-        while office.sim.stats["env_info"] == 0:
+    with subprocess.Popen(
+        argv, cwd=token_server.folder, env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while token_server.sim.stats["env_info"] == 0:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, "Traceback" in err, "Interrupted" in err) == (130, False, True)
-    assert office.file.read_bytes() == b"appid,name,env\n"
-    assert sorted(p.name for p in office.folder.iterdir()) == ["merchants.csv", "tcb-ops.toml", "tokens.csv"]
+    assert token_server.file.read_bytes() == b"appid,name,env\n"
+    assert sorted(p.name for p in token_server.folder.iterdir()) == [
+        "merchants.csv",
+        "tcb-ops.toml",
+        "tokens.csv",
+    ]

@@ -23,7 +23,7 @@ from tcb_ops.simulator import Fault
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .conftest import PanelContext as Desk
+    from .conftest import CommandLine as Desk
 
 ANSWERS = Path(__file__).with_name("mistakes.toml")
 UPDATE = bool(os.environ.get("UPDATE_MISTAKES"))
@@ -44,22 +44,22 @@ CHANGING = {
 def says(text: str | bytes, name: str = "list.csv") -> Callable[[Desk], Any]:
     """A file with other content than it has."""
     data = text if isinstance(text, bytes) else text.encode()
-    return lambda desk: (desk.folder / name).write_bytes(data)
+    return lambda cli: (cli.folder / name).write_bytes(data)
 
 
 def setting(line: str) -> Callable[[Desk], Any]:
     """A line more at the head of the settings file."""
 
-    def prepare(desk: Desk) -> None:
-        file = desk.folder / "tcb-ops.toml"
+    def prepare(cli: Desk) -> None:
+        file = cli.folder / "tcb-ops.toml"
         file.write_text(f"{line}\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
 
     return prepare
 
 
 def instead(name: str, old: str, new: str) -> Callable[[Desk], Any]:
-    def prepare(desk: Desk) -> None:
-        file = desk.folder / name
+    def prepare(cli: Desk) -> None:
+        file = cli.folder / name
         text = file.read_text(encoding="utf-8")
         assert old in text
         file.write_text(text.replace(old, new), encoding="utf-8")
@@ -68,69 +68,69 @@ def instead(name: str, old: str, new: str) -> Callable[[Desk], Any]:
 
 
 def without(*names: str) -> Callable[[Desk], Any]:
-    return lambda desk: [(desk.folder / name).unlink() for name in names]
+    return lambda cli: [(cli.folder / name).unlink() for name in names]
 
 
-def folder_of_lists(desk: Desk) -> None:
-    (desk.folder / "周五").mkdir(exist_ok=True)
+def folder_of_lists(cli: Desk) -> None:
+    (cli.folder / "周五").mkdir(exist_ok=True)
     for name in ("门店.csv", "总部.xlsx", "tokens.csv"):
-        (desk.folder / "周五" / name).write_bytes(b"x")
+        (cli.folder / "周五" / name).write_bytes(b"x")
 
 
-def uploaded(desk: Desk) -> None:
-    desk.upload()
+def uploaded(cli: Desk) -> None:
+    cli.upload()
 
 
-def refused(desk: Desk) -> None:
+def refused(cli: Desk) -> None:
     rows = [(TEA.env, "a.png", "0.bin"), (BOOKS.env, "closed.png", "0.bin")]
-    write_csv(desk.folder / "list.csv", ("env", "path", "file"), rows)
-    desk.upload()
+    write_csv(cli.folder / "list.csv", ("env", "path", "file"), rows)
+    cli.upload()
 
 
-def cut_off(desk: Desk) -> None:
+def cut_off(cli: Desk) -> None:
     """Leave an unfinished run of the list; another folder has the same files."""
-    desk.upload("--patience", "0", "--target", NOBODY)
-    shutil.copytree(desk.folder / "files", desk.folder / "friday")
+    cli.upload("--patience", "0", "--target", NOBODY)
+    shutil.copytree(cli.folder / "files", cli.folder / "friday")
 
 
-def mixed_reports(desk: Desk) -> None:
-    desk.upload("--out", "monday")
-    desk.upload("--out", "friday", "--new-run")
-    shutil.copy(desk.folder / "monday" / "results.csv", desk.folder / "friday" / "results.csv")
+def mixed_reports(cli: Desk) -> None:
+    cli.upload("--out", "monday")
+    cli.upload("--out", "friday", "--new-run")
+    shutil.copy(cli.folder / "monday" / "results.csv", cli.folder / "friday" / "results.csv")
 
 
-def broken_link(desk: Desk) -> None:
-    (desk.folder / "files" / "1.bin").unlink()
-    (desk.folder / "files" / "1.bin").symlink_to("gone.bin")
+def broken_link(cli: Desk) -> None:
+    (cli.folder / "files" / "1.bin").unlink()
+    (cli.folder / "files" / "1.bin").symlink_to("gone.bin")
 
 
-def in_another_ledger(desk: Desk) -> None:
-    desk.upload("--out", "monday")
-    (desk.folder / "ledger.db").rename(desk.folder / "monday.db")
-    desk.upload()
+def in_another_ledger(cli: Desk) -> None:
+    cli.upload("--out", "monday")
+    (cli.folder / "ledger.db").rename(cli.folder / "monday.db")
+    cli.upload()
 
 
-def audited(desk: Desk) -> None:
+def audited(cli: Desk) -> None:
     """Leave an upload with a row to retry, and after it an audit in which everything is well."""
-    write_csv(desk.folder / "list.csv", ("env", "path", "file"), [(BOOKS.env, "closed.png", "0.bin")])
-    desk.upload()
-    desk("audit")
+    write_csv(cli.folder / "list.csv", ("env", "path", "file"), [(BOOKS.env, "closed.png", "0.bin")])
+    cli.upload()
+    cli("audit")
 
 
-def moved_away(desk: Desk) -> None:
+def moved_away(cli: Desk) -> None:
     """Type the command in another folder than that of the list and the settings."""
-    (desk.folder / "elsewhere").mkdir(exist_ok=True)
-    os.chdir(desk.folder / "elsewhere")
+    (cli.folder / "elsewhere").mkdir(exist_ok=True)
+    os.chdir(cli.folder / "elsewhere")
 
 
-def busy(desk: Desk) -> dict[str, str]:
+def busy(cli: Desk) -> dict[str, str]:
     """Name the port of the simulator that runs."""
-    return {"port": desk.shop.sim.base.rpartition(":")[2]}
+    return {"port": cli.workspace.sim.base.rpartition(":")[2]}
 
 
 def workbook(sheet: str = "清单", **cells: Any) -> Callable[[Desk], Any]:
-    def prepare(desk: Desk) -> None:
-        with xlsxwriter.Workbook(str(desk.folder / "清单.xlsx")) as book:
+    def prepare(cli: Desk) -> None:
+        with xlsxwriter.Workbook(str(cli.folder / "清单.xlsx")) as book:
             page = book.add_worksheet(sheet)
             page.write_row(0, 0, ("环境ID", "上传路径", "本地文件"))
             for n, (env, path) in enumerate(ROWS):
@@ -221,10 +221,13 @@ MISTAKES: dict[str, tuple[str, Callable[[Desk], Any] | None]] = {
     "where of a column only": ("links list.csv --where name", None),
     "where without a value": ("links list.csv --where 茶语小铺", None),
     # tokens
-    "expired tokens": (UPLOAD, lambda desk: [desk.shop.sim.expire(m.appid) for m in (TEA, BOOKS)]),
+    "expired tokens": (UPLOAD, lambda cli: [cli.workspace.sim.expire(m.appid) for m in (TEA, BOOKS)]),
     "no token file": (UPLOAD, without("tokens.csv")),
     "token file without its columns": (UPLOAD, says("wxtea,s3cr3t\n", "tokens.csv")),
-    "merchant without a token": (UPLOAD, lambda desk: desk.shop.keep_tokens({TEA.appid: "token-of-wxtea"})),
+    "merchant without a token": (
+        UPLOAD,
+        lambda cli: cli.workspace.keep_tokens({TEA.appid: "token-of-wxtea"}),
+    ),
     # runs
     "nothing listens at the target": (f"{UPLOAD} --patience 0.1 --target {NOBODY}", None),
     "run that is not there": ("show 2025", uploaded),
@@ -235,7 +238,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Desk], Any] | None]] = {
     "retry of the latest run, an audit": ("retry latest", audited),
     "no token file, with an earlier run": (
         UPLOAD,
-        lambda desk: [desk.upload(), without("tokens.csv")(desk)],
+        lambda cli: [cli.upload(), without("tokens.csv")(cli)],
     ),
     "retry of a code that is not there": ("retry --errcode 85089", refused),
     "unfinished run resumed with another root": (
@@ -251,7 +254,7 @@ MISTAKES: dict[str, tuple[str, Callable[[Desk], Any] | None]] = {
     "report of another ledger": ("verify monday", in_another_ledger),
     "folder without a report": ("verify files", uploaded),
     "report of another run": ("verify friday", mixed_reports),
-    "workbook of another run": ("report --into 清单.xlsx", lambda desk: [uploaded(desk), workbook()(desk)]),
+    "workbook of another run": ("report --into 清单.xlsx", lambda cli: [uploaded(cli), workbook()(cli)]),
     "one run to compare": ("diff latest", uploaded),
     "report over other files": (f"{UPLOAD} --out files", None),
     # the simulator, notebooks
@@ -270,20 +273,20 @@ MISTAKES: dict[str, tuple[str, Callable[[Desk], Any] | None]] = {
 @pytest.mark.parametrize("lang", ["en", "zh"])
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_answered_word_for_word(
-    open_desk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str, lang: str
+    open_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str, lang: str
 ) -> None:
     command, prepare = MISTAKES[name]
-    desk = open_desk(ROWS, [Fault(path="closed.png", errcode=85088)])
+    cli = open_cli(ROWS, [Fault(path="closed.png", errcode=85088)])
     monkeypatch.setenv("TCB_OPS_LANG", lang)
-    made = prepare(desk) if prepare is not None else None
-    calls = desk.calls
-    said = desk(*shlex.split(command.format_map(made) if isinstance(made, dict) else command))
-    assert said.code in {1, 2, 3} or name in {"unknown errcode", "errcode like no other"}
-    assert said.code != 2 or desk.calls == calls, "nothing was sent"
-    assert lang == "en" or desk.in_english(said.out + said.err) == []
-    answer = {"command": f"tcb-ops {command}", "exit": said.code, lang: steady(said.err, desk.folder)}
-    if said.out:
-        answer[f"{lang}_stdout"] = steady(said.out, desk.folder)
+    made = prepare(cli) if prepare is not None else None
+    calls = cli.calls
+    result = cli(*shlex.split(command.format_map(made) if isinstance(made, dict) else command))
+    assert result.code in {1, 2, 3} or name in {"unknown errcode", "errcode like no other"}
+    assert result.code != 2 or cli.calls == calls, "nothing was sent"
+    assert lang == "en" or cli.in_english(result.out + result.err) == []
+    answer = {"command": f"tcb-ops {command}", "exit": result.code, lang: steady(result.err, cli.folder)}
+    if result.out:
+        answer[f"{lang}_stdout"] = steady(result.out, cli.folder)
     if UPDATE:
         keep(name, answer)
     known = answers().get(name, {})

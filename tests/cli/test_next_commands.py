@@ -70,70 +70,72 @@ def execute(elsewhere, capsys):
 
 
 @pytest.mark.kill
-def test_an_interrupted_upload_is_resumed(open_desk, until, execute, elsewhere):
-    desk = open_desk(many(TEA, BOOKS, rows=40), [Fault(delay=0.02)])
+def test_an_interrupted_upload_is_resumed(open_cli, wait_for, execute, elsewhere):
+    cli = open_cli(many(TEA, BOOKS, rows=40), [Fault(delay=0.02)])
     words = ("upload", "list.csv", "--root", "files", "--concurrency", "4", "--rate", "900", "--json")
-    with desk.process(*words) as process:
-        until(lambda: desk.shop.sim.stats["stored"] >= 5)
-        said = stopped(process, signal.SIGINT)
-    assert said.code == 130
-    (line,) = suggested(said.err)
-    assert f"--root {desk.folder / 'files'}" in line
+    with cli.process(*words) as process:
+        wait_for(lambda: cli.workspace.sim.stats["stored"] >= 5)
+        result = stopped(process, signal.SIGINT)
+    assert result.code == 130
+    (line,) = suggested(result.err)
+    assert f"--root {cli.folder / 'files'}" in line
     assert "--concurrency 4 --rate 900" in line
-    (desk.folder / "list.csv").unlink()
+    (cli.folder / "list.csv").unlink()
     again = execute(line, "--json")
-    assert (again.code, again.json["run"]) == (0, said.json["run"])
-    assert desk.whole(again.json, 80) == {"uploaded": 80}
-    assert again.json["report"] == str(desk.folder / "reports" / said.json["run"])
+    assert (again.code, again.json["run"]) == (0, result.json["run"])
+    assert cli.assert_complete(again.json, 80) == {"uploaded": 80}
+    assert again.json["report"] == str(cli.folder / "reports" / result.json["run"])
     assert list(elsewhere.iterdir()) == []
 
 
 @pytest.mark.kill
-def test_interrupted_links_are_resumed_into_their_own_file(open_desk, until, execute):
-    desk = open_desk(many(TEA, rows=40), [Fault(delay=0.02)])
-    with desk.process("links", "list.csv", "--concurrency", "4", "--json") as process:
-        until(lambda: desk.shop.sim.stats["link:0"] >= 5)
-        said = stopped(process, signal.SIGTERM)
-    (line,) = suggested(said.err)
+def test_interrupted_links_are_resumed_into_their_own_file(open_cli, wait_for, execute):
+    cli = open_cli(many(TEA, rows=40), [Fault(delay=0.02)])
+    with cli.process("links", "list.csv", "--concurrency", "4", "--json") as process:
+        wait_for(lambda: cli.workspace.sim.stats["link:0"] >= 5)
+        result = stopped(process, signal.SIGTERM)
+    (line,) = suggested(result.err)
     again = execute(line, "--json")
-    assert (again.code, again.json["report"]) == (0, str(desk.folder / "links.csv"))
+    assert (again.code, again.json["report"]) == (0, str(cli.folder / "links.csv"))
 
 
 @pytest.mark.parametrize("options", [False, True])
-def test_failed_rows_are_retried_as_the_page_says(open_desk, execute, options):
-    desk = open_desk(many(TEA, BOOKS, rows=3), [Fault(env=TEA.env, errcode=85088, calls=((1, 1),))])
+def test_failed_rows_are_retried_as_the_page_says(open_cli, execute, options):
+    cli = open_cli(many(TEA, BOOKS, rows=3), [Fault(env=TEA.env, errcode=85088, calls=((1, 1),))])
     words = ()
     if options:  # no settings file: every path is an option, and one of them has a space in it
-        (desk.folder / "tcb-ops.toml").unlink()
-        (desk.folder / "my tokens.csv").write_bytes((desk.folder / "tokens.csv").read_bytes())
+        (cli.folder / "tcb-ops.toml").unlink()
+        (cli.folder / "my tokens.csv").write_bytes((cli.folder / "tokens.csv").read_bytes())
         words = (
             "--ledger",
             "mine.db",
             "--tokens",
             "my tokens.csv",
             "--target",
-            desk.shop.sim.base,
+            cli.workspace.sim.base,
             "--lang",
             "en",
         )
-    said = desk.upload("--json", *words)
-    assert said.code == 1
-    retry, *_ = on_page(Path(said.json["report"]))
-    assert retry.startswith(f"tcb-ops retry {said.json['run']} ")
+    result = cli.upload("--json", *words)
+    assert result.code == 1
+    retry, *_ = on_page(Path(result.json["report"]))
+    assert retry.startswith(f"tcb-ops retry {result.json['run']} ")
     again = execute(retry, "--json")
     assert (again.code, again.json["counts"]) == (0, {"uploaded": 3})
     for name in ("show", "errcodes"):
         settings = (
-            load_settings(options={"ledger": "mine.db", "api_base": desk.shop.sim.base}) if options else None
+            load_settings(options={"ledger": "mine.db", "api_base": cli.workspace.sim.base})
+            if options
+            else None
         )
-        line = quoted(command(settings or load_settings(), name, said.json["run"]))
+        line = quoted(command(settings or load_settings(), name, result.json["run"]))
         assert execute(line).code in {0, 1}
 
 
-def test_a_corrected_list_goes_to_the_same_root_and_target(open_desk, execute, elsewhere):
-    desk = open_desk(many(TEA, BOOKS, rows=2), [Fault(path="banner/1.png", errcode=40097)])
-    said = desk.upload("--json")
-    report = Path(said.json["report"])
+def test_a_corrected_list_goes_to_the_same_root_and_target(open_cli, execute, elsewhere):
+    cli = open_cli(many(TEA, BOOKS, rows=2), [Fault(path="banner/1.png", errcode=40097)])
+    result = cli.upload("--json")
+    report = Path(result.json["report"])
     (line,) = [one for one in on_page(report) if "failed-fixed.csv" in one]
     text = (report / "failed.csv").read_text("utf-8-sig").replace("banner/1.png", "banner/one.png")
     (elsewhere / "failed-fixed.csv").write_text(text, "utf-8")
@@ -141,92 +143,92 @@ def test_a_corrected_list_goes_to_the_same_root_and_target(open_desk, execute, e
     assert (again.code, again.json["counts"]) == (0, {"uploaded": 2})
 
 
-def test_an_audit_with_failures_is_retried_as_its_page_says(open_desk, execute):
-    desk = open_desk(many(TEA, rows=1), [Fault(env=BOOKS.env, errcode=85088, calls=((1, 1),))])
-    said = desk("audit", "--json")
-    assert said.code == 1
-    (line,) = on_page(Path(said.json["report"]))
+def test_an_audit_with_failures_is_retried_as_its_page_says(open_cli, execute):
+    cli = open_cli(many(TEA, rows=1), [Fault(env=BOOKS.env, errcode=85088, calls=((1, 1),))])
+    result = cli("audit", "--json")
+    assert result.code == 1
+    (line,) = on_page(Path(result.json["report"]))
     assert execute(line, "--json").json["counts"] == {"healthy": 1}
 
 
-def test_a_canary_stop_says_how_to_see_why_and_how_to_go_on(open_desk, execute):
-    desk = open_desk(
+def test_a_canary_stop_says_how_to_see_why_and_how_to_go_on(open_cli, execute):
+    cli = open_cli(
         many(TEA, TEA_TEST, BOOKS, rows=2), [Fault(env=TEA.env, path="banner/1.png", errcode=40097)]
     )
-    said = desk.upload("--canary", "1", "--json")
-    assert said.code == 3
-    why, rest = suggested(said.err)
+    result = cli.upload("--canary", "1", "--json")
+    assert result.code == 3
+    why, rest = suggested(result.err)
     assert "40097" in execute(why).out
     done = execute(rest, "--json")
-    assert (done.code, done.json["run"]) == (1, said.json["run"])
+    assert (done.code, done.json["run"]) == (1, result.json["run"])
     assert done.json["counts"] == {"uploaded": 5, "refused": 1}
 
 
-def test_a_retry_of_another_target_or_of_an_unfinished_run_says_what_works(open_desk, execute):
-    desk = open_desk(many(TEA, rows=2), [Fault(errcode=85088, calls=((1, 1),))])
-    run = desk.upload("--json").json["run"]
-    (line,) = suggested(desk("retry", run, "--target", "simulator").err)
+def test_a_retry_of_another_target_or_of_an_unfinished_run_says_what_works(open_cli, execute):
+    cli = open_cli(many(TEA, rows=2), [Fault(errcode=85088, calls=((1, 1),))])
+    run = cli.upload("--json").json["run"]
+    (line,) = suggested(cli("retry", run, "--target", "simulator").err)
     assert execute(line).code == 0
-    away = desk.upload("--json", "--new-run", "--target", "http://127.0.0.1:9", "--patience", "0.1")
-    (line,) = suggested(desk("retry", away.json["run"], "--target", "http://127.0.0.1:9").err)
+    away = cli.upload("--json", "--new-run", "--target", "http://127.0.0.1:9", "--patience", "0.1")
+    (line,) = suggested(cli("retry", away.json["run"], "--target", "http://127.0.0.1:9").err)
     assert f"--resume {away.json['run']}" in line
     assert execute(line).code == 3
 
 
 @pytest.mark.parametrize("words", [("upload",), ("upload", "list.csv", "--root", "files"), ("audit",)])
-def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_desk, execute, words):
-    desk = open_desk(many(TEA, rows=2))
+def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_cli, execute, words):
+    cli = open_cli(many(TEA, rows=2))
     target = ("--target", "http://127.0.0.1:9")
-    run = desk.links("--json", *target, "--patience", "0.1").json["run"]
-    refused = desk(*words, "--resume", run, *target)
+    run = cli.links("--json", *target, "--patience", "0.1").json["run"]
+    refused = cli(*words, "--resume", run, *target)
     assert refused.code == 2
     (line,) = suggested(refused.err)
     assert line.startswith(f"tcb-ops links --resume {run} ")
     assert execute(line, "--json").json["run"] == run
 
 
-def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_left(open_desk, execute):
+def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_left(open_cli, execute):
     faults = [
         Fault(env=TEA.env, path="banner/0.png", errcode=85088, calls=((2, 2),)),
         Fault(env=BOOKS.env, path="banner/0.png", errcode=85088, calls=((2, 3),)),
     ]
-    desk = open_desk(many(TEA, BOOKS, rows=2), faults)
-    older, newer = (desk.upload("--json", "--new-run").json["run"] for _ in range(2))
-    compared = desk("diff", older, newer)
+    cli = open_cli(many(TEA, BOOKS, rows=2), faults)
+    older, newer = (cli.upload("--json", "--new-run").json["run"] for _ in range(2))
+    compared = cli("diff", older, newer)
     assert compared.code == 1
     assert "run 2 rows again" in compared.err
-    (line,) = suggested(desk("diff", older, newer, "--where", f"env={BOOKS.env}").err)
+    (line,) = suggested(cli("diff", older, newer, "--where", f"env={BOOKS.env}").err)
     assert shlex.split(line)[:3] == ["tcb-ops", "retry", newer]
     assert execute(line, "--json").json["counts"] == {"refused": 1}
     assert suggested(compared.err) == [line.partition(" --where")[0]]
     assert execute(*suggested(compared.err), "--json").json["counts"] == {"uploaded": 2}
-    assert suggested(desk("diff", older, newer).err) == []
-    assert suggested(desk("diff", newer, older).err) == []
+    assert suggested(cli("diff", older, newer).err) == []
+    assert suggested(cli("diff", newer, older).err) == []
 
 
-def test_a_diff_of_one_run_suggests_the_run_before_it(open_desk, execute):
-    desk = open_desk(many(TEA, rows=1))
-    first = desk.upload("--json", "--new-run").json["run"]
-    alone = desk("diff", "latest")
+def test_a_diff_of_one_run_suggests_the_run_before_it(open_cli, execute):
+    cli = open_cli(many(TEA, rows=1))
+    first = cli.upload("--json", "--new-run").json["run"]
+    alone = cli("diff", "latest")
     assert (alone.code, suggested(alone.err)) == (2, [])
     assert first in alone.err
-    second = desk.upload("--json", "--new-run").json["run"]
+    second = cli.upload("--json", "--new-run").json["run"]
     for words in (("diff", "latest"), ("diff",), ("diff", second)):
-        said = desk(*words)
-        assert said.code == 2
-        (line,) = suggested(said.err)
+        result = cli(*words)
+        assert result.code == 2
+        (line,) = suggested(result.err)
         assert shlex.split(line)[:4] == ["tcb-ops", "diff", first, second]
         assert execute(line).code == 0
 
 
-def test_a_stopped_audit_suggests_another_with_its_options(open_desk, execute):
-    desk = open_desk([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004, calls=((1, 1),))])
-    (desk.folder / "mine.csv").write_text("env,cause,until\n", encoding="utf-8")
+def test_a_stopped_audit_suggests_another_with_its_options(open_cli, execute):
+    cli = open_cli([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004, calls=((1, 1),))])
+    (cli.folder / "mine.csv").write_text("env,cause,until\n", encoding="utf-8")
     words = ("--where", f"env={BOOKS.env}", "--confirm-after", "90s", "--known", "mine.csv", "--no-pdf")
-    said = desk("audit", *words)
-    assert said.code == 3
-    (line,) = suggested(said.err)
-    mine = str(desk.folder / "mine.csv")
+    result = cli("audit", *words)
+    assert result.code == 3
+    (line,) = suggested(result.err)
+    mine = str(cli.folder / "mine.csv")
     expected = ["audit", "--where", f"env={BOOKS.env}", "--confirm-after", "90s", "--known", mine]
     assert shlex.split(line)[1 : len(expected) + 1] == expected
     again = execute(line, "--json")
@@ -234,9 +236,9 @@ def test_a_stopped_audit_suggests_another_with_its_options(open_desk, execute):
 
 
 @pytest.mark.kill
-def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_desk, execute, until):
-    desk = open_desk(many(TEA, rows=100))
-    (desk.folder / "tcb-ops.toml").unlink()
+def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_cli, execute, wait_for):
+    cli = open_cli(many(TEA, rows=100))
+    (cli.folder / "tcb-ops.toml").unlink()
     words = (
         "upload",
         "list.csv",
@@ -249,11 +251,11 @@ def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_desk, exe
         "--rate",
         "60",
     )
-    with desk.process(*words) as process:
-        until(lambda: '"uploaded"' in desk("show", "--target", "simulator", "--json").out)
-        said = stopped(process, signal.SIGINT)
-    assert said.code == 130
-    (line,) = suggested(said.err)
+    with cli.process(*words) as process:
+        wait_for(lambda: '"uploaded"' in cli("show", "--target", "simulator", "--json").out)
+        result = stopped(process, signal.SIGINT)
+    assert result.code == 130
+    (line,) = suggested(result.err)
     assert "--target simulator" in line
     again = execute(line.replace("--rate 60", "--rate 100000"), "--json")
     assert (again.code, again.json["counts"], again.json["target"]) == (0, {"uploaded": 100}, "simulator")
@@ -263,8 +265,8 @@ def test_a_simulated_run_is_found_and_resumed_by_what_it_suggests(open_desk, exe
 def test_the_demos_suggestions_work(tmp_path, monkeypatch, capsys, execute):
     monkeypatch.chdir(tmp_path)
     assert run_command(["demo", "--lang", "en"]) == 0
-    said = capsys.readouterr()
-    (line,) = suggested(said.out)
+    result = capsys.readouterr()
+    (line,) = suggested(result.out)
     again = execute(line, "--json")
     assert again.code in {0, 1}
     assert again.json["counts"].get("uploaded", 0) > 0
@@ -276,34 +278,34 @@ def test_the_demos_suggestions_work(tmp_path, monkeypatch, capsys, execute):
     assert verified.code == 0, verified.out
 
 
-def test_a_list_that_was_made_is_uploaded_as_it_says(open_desk, execute):
-    desk = open_desk(many(TEA, rows=1))
-    said = desk("list", "files", "--to", TEA.env, "--out", "made.csv")
-    (line,) = suggested(said.err)
+def test_a_list_that_was_made_is_uploaded_as_it_says(open_cli, execute):
+    cli = open_cli(many(TEA, rows=1))
+    result = cli("list", "files", "--to", TEA.env, "--out", "made.csv")
+    (line,) = suggested(result.err)
     assert execute(line, "--json").json["counts"] == {"uploaded": 1}
 
 
-def test_a_variable_is_repeated_as_an_option(open_desk, monkeypatch):
-    desk = open_desk(many(TEA, rows=1))
+def test_a_variable_is_repeated_as_an_option(open_cli, monkeypatch):
+    cli = open_cli(many(TEA, rows=1))
     monkeypatch.setenv("TCB_OPS_LEDGER", "other.db")
     line = quoted(command(load_settings(), "runs"))
-    assert f"--ledger {desk.folder / 'other.db'}" in line
+    assert f"--ledger {cli.folder / 'other.db'}" in line
     assert f"--config {os.path.realpath('tcb-ops.toml')}" in line
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_the_language_is_repeated_where_it_was_an_option(open_desk, monkeypatch, execute, lang):
-    desk = open_desk(many(TEA, rows=1))
-    assert desk.upload().code == 0
-    (line,) = suggested(desk("show", "nope", "--lang", lang).err)
+def test_the_language_is_repeated_where_it_was_an_option(open_cli, monkeypatch, execute, lang):
+    cli = open_cli(many(TEA, rows=1))
+    assert cli.upload().code == 0
+    (line,) = suggested(cli("show", "nope", "--lang", lang).err)
     assert line.endswith(f" --lang {lang}")
     assert ("日期" in execute(line).out) is (lang == "zh")
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    assert "--lang" not in desk("show", "nope").err
+    assert "--lang" not in cli("show", "nope").err
 
 
-def test_a_run_that_is_not_there_says_how_to_list_the_runs(open_desk, execute):
-    desk = open_desk(many(TEA, rows=1))
-    run = desk.upload("--json").json["run"]
-    (line,) = suggested(desk("show", "nope").err)
+def test_a_run_that_is_not_there_says_how_to_list_the_runs(open_cli, execute):
+    cli = open_cli(many(TEA, rows=1))
+    run = cli.upload("--json").json["run"]
+    (line,) = suggested(cli("show", "nope").err)
     assert [one["run"] for one in execute(line, "--json").json["runs"]] == [run]

@@ -46,11 +46,11 @@ def outputs(file):
 
 
 @pytest.mark.notebook
-def test_a_notebook_is_run_with_parameters_and_leaves_itself_and_a_page_without_code_or_addresses(open_desk):
-    desk = open_desk()
-    said = desk(
+def test_a_notebook_is_run_with_parameters_and_leaves_itself_and_a_page_without_code_or_addresses(open_cli):
+    cli = open_cli()
+    result = cli(
         "notebook",
-        keep(desk.folder, WORK, "# Told\ntext, rows"),
+        keep(cli.folder, WORK, "# Told\ntext, rows"),
         "-p",
         "text=007",
         "--out",
@@ -58,108 +58,108 @@ def test_a_notebook_is_run_with_parameters_and_leaves_itself_and_a_page_without_
         "-p",
         "rows=12",
     )
-    assert (said.code, said.out) == (0, "out/own.ipynb\nout/own.html\n"), said.err
-    assert [line.split(" · ")[1] for line in said.err.splitlines()] == ["Parameters", "Work", "Told"]
-    assert desk.calls == 30
-    assert [output.data["text/plain"] for output in outputs(desk.folder / "out" / "own.ipynb")] == [
+    assert (result.code, result.out) == (0, "out/own.ipynb\nout/own.html\n"), result.err
+    assert [line.split(" · ")[1] for line in result.err.splitlines()] == ["Parameters", "Work", "Told"]
+    assert cli.calls == 30
+    assert [output.data["text/plain"] for output in outputs(cli.folder / "out" / "own.ipynb")] == [
         "{'linked': 30}",
         "('007', 12)",
     ]
-    page = (desk.folder / "out" / "own.html").read_text(encoding="utf-8")
+    page = (cli.folder / "out" / "own.html").read_text(encoding="utf-8")
     assert "<title>自己的 notebook</title>" in page
     assert "('007', 12)" in page.replace("&#39;", "'")
     assert "read_merchants" not in page
     assert re.findall(r"https?:|//[\w.]+/|<script|@import|url\(", page) == []
-    assert sorted(path.name for path in (desk.folder / "out").iterdir()) == ["own.html", "own.ipynb"]
+    assert sorted(path.name for path in (cli.folder / "out").iterdir()) == ["own.html", "own.ipynb"]
     for secret in (f"token-of-{TEA.appid}", "q-signature", "security-token"):
-        assert not any(secret in file.read_text(encoding="utf-8") for file in (desk.folder / "out").iterdir())
+        assert not any(secret in file.read_text(encoding="utf-8") for file in (cli.folder / "out").iterdir())
 
 
-def test_a_folder_that_cannot_be_made_is_said_before_anything_runs(open_desk):
-    desk = open_desk()
-    said = desk("notebook", keep(desk.folder, WORK), "--out", "list.csv")
-    assert said.code == 2
-    assert "Choose another folder" in said.err
-    assert desk.calls == 0
+def test_a_folder_that_cannot_be_made_is_said_before_anything_runs(open_cli):
+    cli = open_cli()
+    result = cli("notebook", keep(cli.folder, WORK), "--out", "list.csv")
+    assert result.code == 2
+    assert "Choose another folder" in result.err
+    assert cli.calls == 0
 
 
 @pytest.mark.notebook
-def test_what_the_headless_cell_says_is_how_the_command_ends(open_desk):
-    desk = open_desk([("tea-1a2b3c", "a.png")])
+def test_what_the_headless_cell_says_is_how_the_command_ends(open_cli):
+    cli = open_cli([("tea-1a2b3c", "a.png")])
     text = {"en": "One row is not good.", "zh": "有一行未成功。"}
-    result = json.dumps({"run": "r1", "report": "out/r1", "exit_code": 1, "text": text})
+    written = json.dumps({"run": "r1", "report": "out/r1", "exit_code": 1, "text": text})
     name = keep(
-        desk.folder,
-        f"# End\nimport os\nwith open(os.environ['TCB_OPS_HEADLESS_RESULT'], 'w') as file: file.write({result!r})\nNone",
+        cli.folder,
+        f"# End\nimport os\nwith open(os.environ['TCB_OPS_HEADLESS_RESULT'], 'w') as file: file.write({written!r})\nNone",
         '# Now\nos.environ["TCB_OPS_RUN_NOW"], os.path.basename(os.environ["TCB_OPS_HEADLESS_OUT"])',
     )
-    said = desk("notebook", name, "--out", "out", "--json", "--lang", "zh")
-    assert said.code == 1
-    assert said.json == {
+    result = cli("notebook", name, "--out", "out", "--json", "--lang", "zh")
+    assert result.code == 1
+    assert result.json == {
         "notebook": "out/own.ipynb",
         "page": "out/own.html",
         "run": "r1",
         "report": "out/r1",
         "exit_code": 1,
     }
-    assert "有一行未成功。" in said.err
-    assert outputs(desk.folder / "out" / "own.ipynb")[-1].data["text/plain"] == "('1', 'out')"
+    assert "有一行未成功。" in result.err
+    assert outputs(cli.folder / "out" / "own.ipynb")[-1].data["text/plain"] == "('1', 'out')"
 
 
 @pytest.mark.notebook
 @pytest.mark.parametrize(
     ("lang", "says"), [("en", "list.csv has 2 problems"), ("zh", "list.csv 有 2 处问题")]
 )
-def test_our_errors_in_a_cell_are_their_sentence_and_their_exit_code(open_desk, lang, says):
-    desk = open_desk([(TEA.env, "/wrong.png"), ("nowhere", "b.png")])
-    said = desk("notebook", keep(desk.folder, WORK), "--out", "out", "--lang", lang)
-    assert said.code == 2
-    assert says in said.err
-    assert desk.calls == 0
-    shown = (desk.folder / "out" / "own.html").read_text(encoding="utf-8")
+def test_our_errors_in_a_cell_are_their_sentence_and_their_exit_code(open_cli, lang, says):
+    cli = open_cli([(TEA.env, "/wrong.png"), ("nowhere", "b.png")])
+    result = cli("notebook", keep(cli.folder, WORK), "--out", "out", "--lang", lang)
+    assert result.code == 2
+    assert says in result.err
+    assert cli.calls == 0
+    shown = (cli.folder / "out" / "own.html").read_text(encoding="utf-8")
     assert says in shown
     assert "Traceback" not in shown
-    (error,) = outputs(desk.folder / "out" / "own.ipynb")
+    (error,) = outputs(cli.folder / "out" / "own.ipynb")
     assert error.output_type == "error"
     assert not any("Traceback" in line for line in error.traceback)
 
 
 @pytest.mark.notebook
-def test_a_cell_without_a_name_has_its_number_among_the_notebooks_own(open_desk):
-    desk = open_desk()
-    said = desk("notebook", keep(desk.folder, "# One\n1", "1 / 0"), "--out", "out")
-    assert "own 3/3 · [3]" in said.err
-    assert "the cell “[3]” failed with ZeroDivisionError" in said.err
+def test_a_cell_without_a_name_has_its_number_among_the_notebooks_own(open_cli):
+    cli = open_cli()
+    result = cli("notebook", keep(cli.folder, "# One\n1", "1 / 0"), "--out", "out")
+    assert "own 3/3 · [3]" in result.err
+    assert "the cell “[3]” failed with ZeroDivisionError" in result.err
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(open_desk):
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(open_cli):
     if not Path("/proc/self").is_dir():
         pytest.skip("needs a folder that nobody can write")
-    said = open_desk()("notebook", "03", "--out", "/proc")
-    assert said.code == 2
-    assert "--out /proc" in said.err
-    assert "Panel" not in said.err
+    result = open_cli()("notebook", "03", "--out", "/proc")
+    assert result.code == 2
+    assert "--out /proc" in result.err
+    assert "Panel" not in result.err
 
 
 @pytest.mark.notebook
-def test_any_other_error_names_its_cell_and_is_exit_3(open_desk):
-    desk = open_desk()
-    said = desk("notebook", keep(desk.folder, "# Divide\n1 / 0", "# Never\n1"), "--out", "out")
-    assert said.code == 3
-    assert "the cell “Divide” failed with ZeroDivisionError: division by zero" in said.err
-    assert "Never" not in said.err
-    assert "own.ipynb" in said.err
-    page = (desk.folder / "out" / "own.html").read_text(encoding="utf-8")
+def test_any_other_error_names_its_cell_and_is_exit_3(open_cli):
+    cli = open_cli()
+    result = cli("notebook", keep(cli.folder, "# Divide\n1 / 0", "# Never\n1"), "--out", "out")
+    assert result.code == 3
+    assert "the cell “Divide” failed with ZeroDivisionError: division by zero" in result.err
+    assert "Never" not in result.err
+    assert "own.ipynb" in result.err
+    page = (cli.folder / "out" / "own.html").read_text(encoding="utf-8")
     assert "This cell failed: ZeroDivisionError: division by zero" in page
 
 
 @pytest.mark.notebook
-def test_a_kernel_that_dies_is_said_in_words(open_desk):
-    desk = open_desk()
-    said = desk("notebook", keep(desk.folder, "# Die\nimport os\nos._exit(9)"), "--out", "out")
-    assert said.code == 3
-    assert "kernel" in said.err
-    nbformat.read(desk.folder / "out" / "own.ipynb", 4)
+def test_a_kernel_that_dies_is_said_in_words(open_cli):
+    cli = open_cli()
+    result = cli("notebook", keep(cli.folder, "# Die\nimport os\nos._exit(9)"), "--out", "out")
+    assert result.code == 3
+    assert "kernel" in result.err
+    nbformat.read(cli.folder / "out" / "own.ipynb", 4)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_a_kernel_that_dies_is_said_in_words(open_desk):
     ],
     ids=["unknown", "type", "secret", "option without its parameter"],
 )
-def test_parameters_are_checked_before_anything_runs(open_desk, words, says):
-    desk = open_desk()
-    said = desk("notebook", keep(desk.folder, WORK), "--out", "out", *words)
-    assert (said.code, said.out) == (2, "")
-    assert says in said.err
-    assert not (desk.folder / "out").exists()
-    assert desk.calls == 0
+def test_parameters_are_checked_before_anything_runs(open_cli, words, says):
+    cli = open_cli()
+    result = cli("notebook", keep(cli.folder, WORK), "--out", "out", *words)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.err
+    assert not (cli.folder / "out").exists()
+    assert cli.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -191,78 +191,78 @@ def test_parameters_are_checked_before_anything_runs(open_desk, words, says):
     ],
     ids=["does not exist", "empty", "no notebook", "broken"],
 )
-def test_what_is_no_notebook_is_said(open_desk, content, says):
-    desk = open_desk()
+def test_what_is_no_notebook_is_said(open_cli, content, says):
+    cli = open_cli()
     if content is not None:
-        (desk.folder / "own.ipynb").write_text(content, encoding="utf-8")
-    said = desk("notebook", "own.ipynb", "--out", "out")
-    assert said.code == 2
-    assert says in said.err
-    assert not (desk.folder / "out").exists()
+        (cli.folder / "own.ipynb").write_text(content, encoding="utf-8")
+    result = cli("notebook", "own.ipynb", "--out", "out")
+    assert result.code == 2
+    assert says in result.err
+    assert not (cli.folder / "out").exists()
 
 
 @pytest.mark.notebook
-def test_a_notebook_that_was_not_executed_here_is_never_overwritten_an_executed_one_is(open_desk):
-    desk = open_desk()
-    name = keep(desk.folder, "# One\n1")
-    before = (desk.folder / name).read_bytes()
+def test_a_notebook_that_was_not_executed_here_is_never_overwritten_an_executed_one_is(open_cli):
+    cli = open_cli()
+    name = keep(cli.folder, "# One\n1")
+    before = (cli.folder / name).read_bytes()
     for out in (".", "other"):
-        (desk.folder / "other").mkdir(exist_ok=True)
-        (desk.folder / "other" / name).write_bytes(before)
-        said = desk("notebook", name, "--out", out)
-        assert said.code == 2
-        assert "Choose another --out" in said.err
-        assert (desk.folder / out / name).read_bytes() == before
-    assert desk("notebook", name, "--out", "out").code == 0
-    assert desk("notebook", name, "--out", "out", "--quiet").code == 0
+        (cli.folder / "other").mkdir(exist_ok=True)
+        (cli.folder / "other" / name).write_bytes(before)
+        result = cli("notebook", name, "--out", out)
+        assert result.code == 2
+        assert "Choose another --out" in result.err
+        assert (cli.folder / out / name).read_bytes() == before
+    assert cli("notebook", name, "--out", "out").code == 0
+    assert cli("notebook", name, "--out", "out", "--quiet").code == 0
 
 
 @pytest.mark.notebook
-def test_options_that_name_a_target_reach_the_notebooks_own_settings(open_desk):
-    desk = open_desk()
-    (desk.folder / "tcb-ops.toml").rename(desk.folder / "other.toml")
+def test_options_that_name_a_target_reach_the_notebooks_own_settings(open_cli):
+    cli = open_cli()
+    (cli.folder / "tcb-ops.toml").rename(cli.folder / "other.toml")
     name = keep(
-        desk.folder,
+        cli.folder,
         WORK,
         "# Ledger\nimport os\nsorted(file for file in os.listdir() if file.endswith('.db'))",
     )
-    said = desk("notebook", name, "--out", "out", "--config", "other.toml", "--ledger", "mine.db")
-    assert said.code == 0
-    assert desk.calls == 30
-    assert outputs(desk.folder / "out" / "own.ipynb")[-1].data["text/plain"] == "['mine.db']"
+    result = cli("notebook", name, "--out", "out", "--config", "other.toml", "--ledger", "mine.db")
+    assert result.code == 0
+    assert cli.calls == 30
+    assert outputs(cli.folder / "out" / "own.ipynb")[-1].data["text/plain"] == "['mine.db']"
 
 
 @pytest.mark.notebook
-def test_with_another_settings_file_nothing_of_the_one_in_the_working_folder_holds(open_desk):
-    desk = open_desk()
-    toml = desk.folder / "tcb-ops.toml"
-    (desk.folder / "other.toml").write_text(toml.read_text("utf-8").replace("ledger", "# ledger"), "utf-8")
+def test_with_another_settings_file_nothing_of_the_one_in_the_working_folder_holds(open_cli):
+    cli = open_cli()
+    toml = cli.folder / "tcb-ops.toml"
+    (cli.folder / "other.toml").write_text(toml.read_text("utf-8").replace("ledger", "# ledger"), "utf-8")
     toml.write_text('merchants = "nowhere.csv"\nledger = "here.db"\n', encoding="utf-8")
-    said = desk("notebook", keep(desk.folder, WORK), "--out", "out", "--config", "other.toml")
-    assert said.code == 0, said.err
-    assert [file.name for file in desk.folder.glob("*.db")] == ["tcb-ops.db"]
+    result = cli("notebook", keep(cli.folder, WORK), "--out", "out", "--config", "other.toml")
+    assert result.code == 0, result.err
+    assert [file.name for file in cli.folder.glob("*.db")] == ["tcb-ops.db"]
 
 
 @pytest.mark.parametrize("option", ["--target", "--api-base", "--merchants", "--tokens", "--ledger"])
-def test_an_option_of_a_live_run_is_refused_where_the_notebook_practises(open_desk, option):
-    desk = open_desk()
-    value = desk.shop.sim.base if option in {"--target", "--api-base"} else "merchants.csv"
-    said = desk("notebook", "03", option, value, "--out", "out")
-    assert (said.code, said.out) == (2, "")
-    assert f"{option} is for a live run" in said.err
-    assert "-p target=live" in said.err
-    assert not (desk.folder / "out").exists()
+def test_an_option_of_a_live_run_is_refused_where_the_notebook_practises(open_cli, option):
+    cli = open_cli()
+    value = cli.workspace.sim.base if option in {"--target", "--api-base"} else "merchants.csv"
+    result = cli("notebook", "03", option, value, "--out", "out")
+    assert (result.code, result.out) == (2, "")
+    assert f"{option} is for a live run" in result.err
+    assert "-p target=live" in result.err
+    assert not (cli.folder / "out").exists()
 
 
 @pytest.mark.notebook
-def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_desk):
-    desk = open_desk()
-    said = desk("notebook", "03", "-p", "target=live", "-p", "RUN_NOW=false", "--out", "out")
-    assert said.code == 0
-    assert said.out.splitlines()[0] == "Nothing was run: the target is live, and RUN_NOW is false."
-    target = f"SIMULATED {desk.shop.sim.base}"
-    assert [said.err.splitlines()[at] for at in (0, -1)] == [target, target]
-    assert desk.calls == 0
+def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_cli):
+    cli = open_cli()
+    result = cli("notebook", "03", "-p", "target=live", "-p", "RUN_NOW=false", "--out", "out")
+    assert result.code == 0
+    assert result.out.splitlines()[0] == "Nothing was run: the target is live, and RUN_NOW is false."
+    target = f"SIMULATED {cli.workspace.sim.base}"
+    assert [result.err.splitlines()[at] for at in (0, -1)] == [target, target]
+    assert cli.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -270,13 +270,13 @@ def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_desk)
     [("-p", "text=\udcff", "--out", "out"), ("--out", "out\udcff"), ("-p", "te\udcffxt=a", "--out", "out")],
     ids=["a value", "a folder", "a name"],
 )
-def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_desk, words):
-    desk = open_desk()
-    said = desk("notebook", keep(desk.folder, WORK), *words)
-    assert said.code == 2
-    assert "not UTF-8 text" in said.err
-    assert desk.calls == 0
-    assert not (desk.folder / "out").exists()
+def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_cli, words):
+    cli = open_cli()
+    result = cli("notebook", keep(cli.folder, WORK), *words)
+    assert result.code == 2
+    assert "not UTF-8 text" in result.err
+    assert cli.calls == 0
+    assert not (cli.folder / "out").exists()
 
 
 @pytest.mark.notebook
@@ -286,63 +286,63 @@ def test_bytes_that_are_no_text_are_refused_before_anything_runs(open_desk, word
     [(signal.SIGINT, 130), (signal.SIGHUP, 143), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)],
 )
 def test_an_interrupt_ends_the_notebooks_run_tidily_and_the_same_command_goes_on(
-    open_desk, until, number, code
+    open_cli, wait_for, number, code
 ):
-    desk = open_desk(many(TEA, BOOKS, rows=20), [Fault(delay=0.1)])
-    name = keep(desk.folder, WORK.replace("merchants))", "merchants), limits=tcb.RunLimits(concurrency=2))"))
+    cli = open_cli(many(TEA, BOOKS, rows=20), [Fault(delay=0.1)])
+    name = keep(cli.folder, WORK.replace("merchants))", "merchants), limits=tcb.RunLimits(concurrency=2))"))
     words = ("notebook", name, "--out", "out")
-    with desk.process(*words) as process:
-        until(lambda: desk.calls > 3)
+    with cli.process(*words) as process:
+        wait_for(lambda: cli.calls > 3)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert "Traceback" not in err
-    assert f"resume run {desk.latest().id}" in err
-    assert desk.calls < 40
+    assert f"resume run {cli.latest().id}" in err
+    assert cli.calls < 40
     assert "out/own.ipynb" in out
-    (error,) = outputs(desk.folder / "out" / "own.ipynb")
+    (error,) = outputs(cli.folder / "out" / "own.ipynb")
     assert error.ename == "InterruptedRunError"
-    run = desk.latest()
+    run = cli.latest()
     assert (run.record.finished_at, run.record.stopped is not None) == (None, True)
-    again = desk(*words)
+    again = cli(*words)
     assert again.code == 0, again.err
-    assert desk.latest().id == run.id
-    assert desk.whole(desk("show", "--json").json, 40) == {"linked": 40}
+    assert cli.latest().id == run.id
+    assert cli.assert_complete(cli("show", "--json").json, 40) == {"linked": 40}
 
 
 @pytest.mark.notebook
 @pytest.mark.kill
-def test_an_interrupt_between_cells_ends_before_the_next(open_desk):
-    desk = open_desk()
+def test_an_interrupt_between_cells_ends_before_the_next(open_cli):
+    cli = open_cli()
     name = keep(
-        desk.folder,
+        cli.folder,
         "# Sleep\nopen('begun', 'w').close()\nimport time\ntime.sleep(60)",
         "# Next\nopen('next', 'w')",
     )
-    with desk.process("notebook", name, "--out", "out", stderr=subprocess.PIPE) as process:
+    with cli.process("notebook", name, "--out", "out", stderr=subprocess.PIPE) as process:
         for line in process.stderr:
             if "Parameters" in line:
                 process.send_signal(signal.SIGTERM)
                 break
         process.communicate(timeout=60)
     assert process.returncode == 143
-    assert not (desk.folder / "next").exists()
-    nbformat.read(desk.folder / "out" / "own.ipynb", 4)
+    assert not (cli.folder / "next").exists()
+    nbformat.read(cli.folder / "out" / "own.ipynb", 4)
 
 
 @pytest.mark.notebook
 @pytest.mark.kill
-def test_a_killed_command_leaves_no_broken_notebook_and_its_kernel_ends(open_desk, until):
-    desk = open_desk(many(TEA, rows=60), [Fault(delay=0.1)])
-    name = keep(desk.folder, "# Pid\nimport os\nopen('pid', 'w').write(str(os.getpid()))", WORK)
-    with desk.process("notebook", name, "--out", "out") as process:
-        until(lambda: desk.calls > 4)
+def test_a_killed_command_leaves_no_broken_notebook_and_its_kernel_ends(open_cli, wait_for):
+    cli = open_cli(many(TEA, rows=60), [Fault(delay=0.1)])
+    name = keep(cli.folder, "# Pid\nimport os\nopen('pid', 'w').write(str(os.getpid()))", WORK)
+    with cli.process("notebook", name, "--out", "out") as process:
+        wait_for(lambda: cli.calls > 4)
         process.kill()
-    assert sorted((desk.folder / "out").iterdir()) == []
-    pid = int((desk.folder / "pid").read_text(encoding="utf-8"))
-    until(lambda: not _is_there(pid))
-    assert desk("notebook", name, "--out", "out").code == 0
-    assert desk.whole(desk("show", "--json").json, 60) == {"linked": 60}
+    assert sorted((cli.folder / "out").iterdir()) == []
+    pid = int((cli.folder / "pid").read_text(encoding="utf-8"))
+    wait_for(lambda: not _is_there(pid))
+    assert cli("notebook", name, "--out", "out").code == 0
+    assert cli.assert_complete(cli("show", "--json").json, 60) == {"linked": 60}
 
 
 def _is_there(pid):
@@ -355,29 +355,29 @@ def _is_there(pid):
     return not (stat.exists() and stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z")
 
 
-def test_lab_copies_and_says_what_it_kept(open_desk):
-    desk = open_desk()
-    said = desk("lab", "work", "--no-open")
-    assert said.code == 0
-    assert said.out.split() == [f"work/{name}.ipynb" for name in notebook_names()]
-    own = desk.folder / "work" / f"{notebook_names()[0]}.ipynb"
+def test_lab_copies_and_says_what_it_kept(open_cli):
+    cli = open_cli()
+    result = cli("lab", "work", "--no-open")
+    assert result.code == 0
+    assert result.out.split() == [f"work/{name}.ipynb" for name in notebook_names()]
+    own = cli.folder / "work" / f"{notebook_names()[0]}.ipynb"
     own.write_text("mine", encoding="utf-8")
-    again = desk("lab", "work", "--no-open")
+    again = cli("lab", "work", "--no-open")
     assert (again.code, again.out) == (0, "")
     assert f"{own.name}: not overwritten; it differs" in again.err
     assert own.read_text(encoding="utf-8") == "mine"
 
 
-def test_lab_into_a_folder_that_cannot_be_is_said(open_desk):
-    desk = open_desk()
-    (desk.folder / "file").write_text("", encoding="utf-8")
-    said = desk("lab", "file", "--no-open")
-    assert said.code == 2
-    assert "Choose a writable folder" in said.err
+def test_lab_into_a_folder_that_cannot_be_is_said(open_cli):
+    cli = open_cli()
+    (cli.folder / "file").write_text("", encoding="utf-8")
+    result = cli("lab", "file", "--no-open")
+    assert result.code == 2
+    assert "Choose a writable folder" in result.err
 
 
 @pytest.mark.parametrize(("words", "spoken"), [((), None), (("--lang", "zh"), "zh")])
-def test_lab_passes_the_chosen_language_to_the_panels(open_desk, monkeypatch, words, spoken):
+def test_lab_passes_the_chosen_language_to_the_panels(open_cli, monkeypatch, words, spoken):
     started = []
 
     class Server:
@@ -393,39 +393,39 @@ def test_lab_passes_the_chosen_language_to_the_panels(open_desk, monkeypatch, wo
         def wait(self):
             return 0
 
-    desk = open_desk()
+    cli = open_cli()
     monkeypatch.setattr(subprocess, "Popen", Server)
-    assert desk("lab", "work", *words).code == 0
+    assert cli("lab", "work", *words).code == 0
     assert started == [spoken]
 
 
 @pytest.mark.notebook
 @pytest.mark.kill
-def test_lab_serves_its_workspace_and_ends_with_a_signal(open_desk):
-    desk = open_desk()
+def test_lab_serves_its_workspace_and_ends_with_a_signal(open_cli):
+    cli = open_cli()
     words = ("lab", "--no-browser", "--", "--ServerApp.port=0", "--allow-root")
-    with desk.process(*words, stderr=subprocess.PIPE) as process:
+    with cli.process(*words, stderr=subprocess.PIPE) as process:
         for line in process.stderr:
             if "/lab?token=" in line:
                 break
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
     assert process.returncode == 143
-    assert (desk.folder / "data" / "paths.csv").is_file()
-    assert not (desk.folder / "--ServerApp.port=0").exists()
+    assert (cli.folder / "data" / "paths.csv").is_file()
+    assert not (cli.folder / "--ServerApp.port=0").exists()
 
 
-def test_what_is_meant_for_jupyterlab_stands_behind_two_dashes(open_desk):
-    said = open_desk()("lab", "work", "other", "--no-open")
-    assert said.code == 2
-    assert "other: put options for JupyterLab after --" in said.err
+def test_what_is_meant_for_jupyterlab_stands_behind_two_dashes(open_cli):
+    result = open_cli()("lab", "work", "other", "--no-open")
+    assert result.code == 2
+    assert "other: put options for JupyterLab after --" in result.err
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [("notebook", "own.ipynb", "--out", "out"), ("lab", "work")])
-def test_a_missing_extra_is_said_with_what_to_install(open_desk, words):
-    desk = open_desk()
-    keep(desk.folder, WORK)
+def test_a_missing_extra_is_said_with_what_to_install(open_cli, words):
+    cli = open_cli()
+    keep(cli.folder, WORK)
     hide = (
         "import sys\n"
         "sys.modules |= dict.fromkeys(('papermill', 'jupyterlab'))\n"
@@ -434,7 +434,7 @@ def test_a_missing_extra_is_said_with_what_to_install(open_desk, words):
     )
 
     def suggested(before=""):
-        with desk.spawn([sys.executable, "-c", f"import sys; {before}\n{hide}"]) as process:
+        with cli.spawn([sys.executable, "-c", f"import sys; {before}\n{hide}"]) as process:
             _, err = process.communicate(timeout=60)
         assert process.returncode == 2, err
         return shlex.split(err.splitlines()[-1])
@@ -445,8 +445,8 @@ def test_a_missing_extra_is_said_with_what_to_install(open_desk, words):
     assert suggested() == [*pip, *editable]
     without_pip = suggested("sys.modules['pip'] = None")  # as in an environment that uv made
     assert without_pip == ["uv", "pip", "install", "--python", sys.executable, *editable]
-    metadata = desk.folder / "site" / "tcb_ops-0.1.0.dist-info" / "METADATA"  # as from a package index
+    metadata = cli.folder / "site" / "tcb_ops-0.1.0.dist-info" / "METADATA"  # as from a package index
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.1\nName: tcb-ops\nVersion: 0.1.0\n", encoding="utf-8")
     assert suggested("sys.path.insert(0, 'site')") == [*pip, "tcb-ops[lab]"]
-    assert not (desk.folder / "out").exists()
+    assert not (cli.folder / "out").exists()

@@ -25,21 +25,21 @@ OPTIONS = {"--json": False, "--config": True}
         (("--config", "tcb-ops.toml"), "Missing command.", "缺少命令。"),
     ],
 )
-def test_an_option_without_its_value_is_named(open_desk, monkeypatch, words, en, zh):
-    desk = open_desk(many(TEA, rows=1))
+def test_an_option_without_its_value_is_named(open_cli, monkeypatch, words, en, zh):
+    cli = open_cli(many(TEA, rows=1))
     for lang, expected in (("en_GB.UTF-8", en), ("zh_CN.UTF-8", zh)):
-        (desk.folder / "tcb-ops.toml").unlink(missing_ok=True)
+        (cli.folder / "tcb-ops.toml").unlink(missing_ok=True)
         monkeypatch.setenv("LC_ALL", lang)
-        said = desk(*words)
-        assert (said.code, said.out) == (2, "")
-        assert expected in said.err
+        result = cli(*words)
+        assert (result.code, result.out) == (2, "")
+        assert expected in result.err
 
 
-def test_a_shared_option_stands_between_a_group_and_its_command_too(open_desk):
-    desk = open_desk(many(TEA, rows=1))
+def test_a_shared_option_stands_between_a_group_and_its_command_too(open_cli):
+    cli = open_cli(many(TEA, rows=1))
     for words in (("--lang", "zh", "merchants", "check"), ("merchants", "--lang", "zh", "check")):
-        said = desk(*words)
-        assert (said.code, "可以工作" in said.out) == (0, True)
+        result = cli(*words)
+        assert (result.code, "可以工作" in result.out) == (0, True)
 
 
 @pytest.mark.parametrize(
@@ -63,21 +63,21 @@ def test_shared_options_go_behind_the_command(typed, read):
     assert command_first(typed, OPTIONS) == read
 
 
-def test_a_command_takes_them_on_either_side(open_desk):
-    desk = open_desk(rows=[("tea-1a2b3c", "a.png")])
-    assert desk.upload().code == 0
-    before = desk("--json", "--config", "tcb-ops.toml", "show")
+def test_a_command_takes_them_on_either_side(open_cli):
+    cli = open_cli(rows=[("tea-1a2b3c", "a.png")])
+    assert cli.upload().code == 0
+    before = cli("--json", "--config", "tcb-ops.toml", "show")
     assert before.code == 0, before.err
-    assert before.json == desk("show", "--json", "--config", "tcb-ops.toml").json
-    assert desk("--merchants", "nowhere.csv", "merchants", "check").code == 2
-    assert desk("--help").out == desk("--lang", "en", "--help").out
+    assert before.json == cli("show", "--json", "--config", "tcb-ops.toml").json
+    assert cli("--merchants", "nowhere.csv", "merchants", "check").code == 2
+    assert cli("--help").out == cli("--lang", "en", "--help").out
 
 
 @pytest.mark.parametrize("words", [(), ("completion",), ("merchants",), ("upload",)])
-def test_help_is_in_the_language_named_before_or_after_it(open_desk, words):
-    desk = open_desk(many(TEA, rows=1))
-    chinese = desk("--lang", "zh", *words, "--help")
+def test_help_is_in_the_language_named_before_or_after_it(open_cli, words):
+    cli = open_cli(many(TEA, rows=1))
+    chinese = cli("--lang", "zh", *words, "--help")
     assert (chinese.code, "用法" in chinese.out) == (0, True)
-    assert desk(*words, "--help", "--lang", "zh") == chinese
-    assert desk(*words, "--help", "--lang=zh") == chinese
+    assert cli(*words, "--help", "--lang", "zh") == chinese
+    assert cli(*words, "--help", "--lang=zh") == chinese
     assert "--lang" in chinese.out or words == ("merchants",)

@@ -12,25 +12,25 @@ from tcb_ops.simulator import Fault
 
 
 @pytest.fixture
-def two_runs(open_desk):
+def two_runs(open_cli):
     """A desk with two runs: BOOKS was refused in the first, a row of TEA is in the second."""
     faults = [
         Fault(env=BOOKS.env, errcode=-501007, calls=((1, 1),)),
         Fault(env=TEA.env, path="banner/2.png", errcode=40097, calls=((2, 2),)),
     ]
-    desk = open_desk(many(TEA, BOOKS, rows=5), faults)
-    older = desk.upload("--json", "--out", "older").json["run"]
-    newer = desk.upload("--json", "--out", "newer", "--new-run").json["run"]
-    return desk, older, newer
+    cli = open_cli(many(TEA, BOOKS, rows=5), faults)
+    older = cli.upload("--json", "--out", "older").json["run"]
+    newer = cli.upload("--json", "--out", "newer", "--new-run").json["run"]
+    return cli, older, newer
 
 
 def test_diff_tells_what_broke_and_what_was_mended(two_runs):
-    desk, older, newer = two_runs
-    said = desk("diff", older, newer)
-    assert said.code == 1
+    cli, older, newer = two_runs
+    result = cli("diff", older, newer)
+    assert result.code == 1
     for words in ("Newly broken · 1 row", "40097", TEA.name, "Fixed · 5 rows", "-501007", BOOKS.name):
-        assert words in said.out
-    found = desk("diff", older[:-1], "latest", "--json").json
+        assert words in result.out
+    found = cli("diff", older[:-1], "latest", "--json").json
     assert (found["older"]["run"], found["newer"]["run"]) == (older, newer)
     assert found["counts"] == {
         "newly_broken": 1, "still_broken": 0, "fixed": 5, "only_in_newer": 0, "only_in_older": 0,
@@ -41,93 +41,95 @@ def test_diff_tells_what_broke_and_what_was_mended(two_runs):
         "change": "newly_broken", "appid": TEA.appid, "merchant": TEA.name, "env": TEA.env, "before": "",
         "after": "40097", "rows": 1,
     }  # fmt: skip
-    zh = desk("diff", older, newer, "--lang", "zh")
-    assert desk.in_english(zh.out) == []
-    assert desk("diff", newer, newer).code == 0
+    zh = cli("diff", older, newer, "--lang", "zh")
+    assert cli.in_english(zh.out) == []
+    assert cli("diff", newer, newer).code == 0
 
 
 def test_diff_is_what_the_library_gives_and_the_page_shows(two_runs):
-    desk, older, newer = two_runs
-    settings = desk.shop.settings
+    cli, older, newer = two_runs
+    settings = cli.workspace.settings
     found = tcb.diff(older, settings=settings)
-    assert found.to_json() == desk("diff", older, newer, "--json").json
+    assert found.to_json() == cli("diff", older, newer, "--json").json
     run = tcb.open_run(newer, settings=settings)
     assert run.changes() == found
     assert tcb.open_run(older, settings=settings).changes() is None
-    assert older in (desk.folder / "newer" / "report.html").read_text(encoding="utf-8")
+    assert older in (cli.folder / "newer" / "report.html").read_text(encoding="utf-8")
     assert {str(name): str(kind) for name, kind in found.frame().dtypes.items()} == {
         **dict.fromkeys(("change", "merchant", "appid", "env", "before", "after"), "string"), "rows": "Int64",
     }  # fmt: skip
     assert {line.errcode for line in tcb.history(2, settings=settings).lines} == {-501007, 40097}
 
 
-@pytest.mark.parametrize(("words", "said"), [(("none", "latest"), "no run 'none'"), (("latest",), "NEWER")])
-def test_diff_of_a_run_that_is_not_there_is_a_usage_error(two_runs, words, said):
-    desk, _, _ = two_runs
-    found = desk("diff", *words)
+@pytest.mark.parametrize(("words", "result"), [(("none", "latest"), "no run 'none'"), (("latest",), "NEWER")])
+def test_diff_of_a_run_that_is_not_there_is_a_usage_error(two_runs, words, result):
+    cli, _, _ = two_runs
+    found = cli("diff", *words)
     assert (found.code, found.out) == (2, "")
-    assert said in found.err
+    assert result in found.err
 
 
 def test_runs_of_different_targets_are_not_compared(two_runs):
-    desk, older, _ = two_runs
+    cli, older, _ = two_runs
     away = ("--api-base", "http://127.0.0.1:9", "--patience", "0.1")
-    other = desk.upload("--json", *away).json["run"]
-    said = desk("diff", older, other)
-    assert (said.code, said.out) == (2, "")
-    assert "different targets" in said.err
-    same = desk("diff", other, other)
+    other = cli.upload("--json", *away).json["run"]
+    result = cli("diff", older, other)
+    assert (result.code, result.out) == (2, "")
+    assert "different targets" in result.err
+    same = cli("diff", other, other)
     assert same.code == 0
     assert "unfinished" in same.err
 
 
 def test_a_report_is_verified_then_tampered_with_then_not(two_runs):
-    desk, _, newer = two_runs
-    good = desk("verify", "newer")
+    cli, _, newer = two_runs
+    good = cli("verify", "newer")
     assert good.code == 0
     assert f"Nothing differs in the report of run {newer}." in good.out
     assert "list.csv is the list that was read" in good.out
-    found = desk("verify", "newer", "--json").json
+    found = cli("verify", "newer", "--json").json
     assert found["good"] is True
     assert {check["state"] for check in found["checks"]} == {"same"}
-    results = desk.folder / "newer" / "results.csv"
+    results = cli.folder / "newer" / "results.csv"
     results.write_bytes(results.read_bytes().replace(b"refused", b"uploaded", 1))
-    bad = desk("verify", "newer")
+    bad = cli("verify", "newer")
     assert bad.code == 1
     assert re.search(r"DIFFERS +results\.csv +was changed after the export", bad.out)
     assert "Line 4 of results.csv, the row of line 4 of the list (banner/2.png)" in " ".join(bad.out.split())
-    zh = desk("verify", "newer", "--lang", "zh")
+    zh = cli("verify", "newer", "--lang", "zh")
     assert zh.code == 1
-    assert desk.in_english(zh.out) == []
+    assert cli.in_english(zh.out) == []
 
 
 def test_without_its_ledger_a_report_is_verified_as_far_as_it_goes_and_none_is_made(two_runs):
-    desk, _, _ = two_runs
-    said = desk("verify", "newer", "--ledger", "gone.db")
-    assert said.code == 0
-    assert "Not checked: rows." in said.out
-    assert not (desk.folder / "gone.db").exists()
+    cli, _, _ = two_runs
+    result = cli("verify", "newer", "--ledger", "gone.db")
+    assert result.code == 0
+    assert "Not checked: rows." in result.out
+    assert not (cli.folder / "gone.db").exists()
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_from_another_folder_it_says_where_it_looked_and_what_to_type(
-    open_desk, find_english, monkeypatch, tmp_path_factory, lang
+    open_cli, find_english, monkeypatch, tmp_path_factory, lang
 ):
-    desk = open_desk(many(TEA, rows=2))
-    run = desk.upload("--json").json["run"]
-    report, elsewhere = desk.folder / "reports" / run, tmp_path_factory.mktemp("elsewhere")
-    (desk.folder / "list.csv").rename(desk.folder / "files" / "old.csv")
+    cli = open_cli(many(TEA, rows=2))
+    run = cli.upload("--json").json["run"]
+    report, elsewhere = cli.folder / "reports" / run, tmp_path_factory.mktemp("elsewhere")
+    (cli.folder / "list.csv").rename(cli.folder / "files" / "old.csv")
     monkeypatch.chdir(elsewhere)
-    said = desk("verify", str(report), "--lang", lang, "--json")
-    texts = {check["what"]: check["text"] for check in said.json["checks"] if check["state"] == "not_checked"}
+    result = cli("verify", str(report), "--lang", lang, "--json")
+    texts = {
+        check["what"]: check["text"] for check in result.json["checks"] if check["state"] == "not_checked"
+    }
     assert str(elsewhere / "tcb-ops.db") in texts["rows"]
     assert "--ledger" in texts["rows"]
-    assert all(str(place) in texts["input"] for place in (elsewhere, desk.folder / "files"))
+    assert all(str(place) in texts["input"] for place in (elsewhere, cli.folder / "files"))
     assert lang == "en" or not find_english("".join(texts.values()).replace("manifest.json", ""))
-    (line,) = (line for line in desk("verify", str(report)).err.splitlines() if line.startswith("tcb-ops "))
+    (line,) = (line for line in cli("verify", str(report)).err.splitlines() if line.startswith("tcb-ops "))
     words = shlex.split(line)
-    assert words[1:] == ["verify", str(report), "--config", str(desk.folder / "tcb-ops.toml")]
-    assert "Not checked: input." in desk(*words[1:]).out
+    assert words[1:] == ["verify", str(report), "--config", str(cli.folder / "tcb-ops.toml")]
+    assert "Not checked: input." in cli(*words[1:]).out
 
 
 @pytest.mark.parametrize(
@@ -139,51 +141,51 @@ def test_from_another_folder_it_says_where_it_looked_and_what_to_type(
     ],
 )
 def test_a_folder_without_a_report_is_a_usage_error(two_runs, folder, why):
-    desk, _, _ = two_runs
-    said = desk("verify", folder)
-    assert (said.code, said.out) == (2, "")
-    assert why in said.err
+    cli, _, _ = two_runs
+    result = cli("verify", folder)
+    assert (result.code, result.out) == (2, "")
+    assert why in result.err
 
 
 def test_a_run_in_place_of_its_report_is_answered_with_the_command_for_the_report(two_runs):
-    desk, _, newer = two_runs
+    cli, _, newer = two_runs
     for named in ("latest", newer):
-        said = desk("verify", named)
-        assert (said.code, said.out) == (2, "")
-        assert f"There is no folder {named}. To verify the report of run {newer}:" in said.err
-        words = shlex.split(said.err.splitlines()[-1])
-        assert words[1:3] == ["verify", str(desk.folder / "newer")]
-        assert desk(*words[1:]).code == 0
-    (desk.folder / "newer").rename(desk.folder / "moved")
-    assert shlex.split(desk("verify", "latest").err.splitlines()[-1])[1:3] == ["report", newer]
+        result = cli("verify", named)
+        assert (result.code, result.out) == (2, "")
+        assert f"There is no folder {named}. To verify the report of run {newer}:" in result.err
+        words = shlex.split(result.err.splitlines()[-1])
+        assert words[1:3] == ["verify", str(cli.folder / "newer")]
+        assert cli(*words[1:]).code == 0
+    (cli.folder / "newer").rename(cli.folder / "moved")
+    assert shlex.split(cli("verify", "latest").err.splitlines()[-1])[1:3] == ["report", newer]
 
 
 def test_a_final_report_is_verified_with_its_retries(two_runs):
-    desk, _, newer = two_runs
-    assert desk("retry", newer, "--out", "again").code == 0
-    assert desk("report", newer, "--final", "--out", "final").code == 0
-    told = json.loads((desk.folder / "final" / "manifest.json").read_text(encoding="utf-8"))
+    cli, _, newer = two_runs
+    assert cli("retry", newer, "--out", "again").code == 0
+    assert cli("report", newer, "--final", "--out", "final").code == 0
+    told = json.loads((cli.folder / "final" / "manifest.json").read_text(encoding="utf-8"))
     assert len(told["retries"]) == 1
-    assert desk("verify", "final").code == 0
-    assert desk("verify", "newer").code == 0
+    assert cli("verify", "final").code == 0
+    assert cli("verify", "newer").code == 0
 
 
-def test_only_the_environments_of_the_list_are_compared(open_desk):
-    desk = open_desk(many(TEA, TEA_TEST, rows=3))
-    older = desk.upload("--json").json["run"]
-    newer = desk.upload("--json", "--limit", "2").json["run"]
-    found = desk("diff", older, newer, "--json")
+def test_only_the_environments_of_the_list_are_compared(open_cli):
+    cli = open_cli(many(TEA, TEA_TEST, rows=3))
+    older = cli.upload("--json").json["run"]
+    newer = cli.upload("--json", "--limit", "2").json["run"]
+    found = cli("diff", older, newer, "--json")
     assert found.code == 0
     assert found.json["counts"]["only_in_older"] == 4
 
 
-def test_a_report_of_a_run_that_goes_on_says_as_of_when(open_desk):
-    desk = open_desk(many(TEA, rows=3))
+def test_a_report_of_a_run_that_goes_on_says_as_of_when(open_cli):
+    cli = open_cli(many(TEA, rows=3))
     away = ("--api-base", "http://127.0.0.1:9")
-    assert desk.upload("--patience", "0.1", *away).code == 3
-    said = desk("report", "--out", "so-far", *away)
-    assert said.code == 0
-    assert re.search(r"is unfinished: this shows it as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said.err)
-    told = json.loads((desk.folder / "so-far" / "manifest.json").read_text(encoding="utf-8"))
+    assert cli.upload("--patience", "0.1", *away).code == 3
+    result = cli("report", "--out", "so-far", *away)
+    assert result.code == 0
+    assert re.search(r"is unfinished: this shows it as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", result.err)
+    told = json.loads((cli.folder / "so-far" / "manifest.json").read_text(encoding="utf-8"))
     assert (told["finished_at"], told["counts"]) == (None, {"pending": 3})
-    assert desk("verify", "so-far").code == 0
+    assert cli("verify", "so-far").code == 0

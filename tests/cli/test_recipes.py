@@ -89,15 +89,15 @@ def test_a_schedule_names_program_and_settings_by_absolute_path(name: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_schedule_works_in_an_empty_environment(name: str, open_desk: Callable, tmp_path_factory):
-    desk = open_desk([], [Fault(env=BOOKS.env, errcode=85088)])
-    url = desk.folder / "wecom.url"
-    url.write_text(f"{desk.shop.sim.base}/robot/wecom/accept?key=practice-key", encoding="utf-8")
-    with (desk.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+def test_a_schedule_works_in_an_empty_environment(name: str, open_cli: Callable, tmp_path_factory):
+    cli = open_cli([], [Fault(env=BOOKS.env, errcode=85088)])
+    url = cli.folder / "wecom.url"
+    url.write_text(f"{cli.workspace.sim.base}/robot/wecom/accept?key=practice-key", encoding="utf-8")
+    with (cli.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
         settings.write('\n[[notify]]\nkind = "wecom"\nurl_file = "wecom.url"\n')
     line = RECIPES[name]().replace("--confirm-after 10m", "--confirm-after 1s")
     program = f"{sys.executable} -m tcb_ops"
-    line = line.replace(PROGRAM, program).replace("/srv/tcb", str(desk.folder))
+    line = line.replace(PROGRAM, program).replace("/srv/tcb", str(cli.folder))
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     for code in (1, 0):  # new the first time only
         ended = subprocess.run(
@@ -111,7 +111,7 @@ def test_a_schedule_works_in_an_empty_environment(name: str, open_desk: Callable
         )
         assert ended.returncode == code, ended.stderr
         assert "Traceback" not in ended.stderr
-    assert len(list((desk.folder / "reports").glob("*/manifest.json"))) == 2
+    assert len(list((cli.folder / "reports").glob("*/manifest.json"))) == 2
     assert len(shutil.os.listdir(elsewhere)) == (1 if name == "CI" else 0)
-    (message,) = desk.shop.sim.robots.messages
+    (message,) = cli.workspace.sim.robots.messages
     assert BOOKS.env in message.text

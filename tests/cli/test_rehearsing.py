@@ -34,9 +34,9 @@ def ask(base, token, env):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_simulate_says_its_base_first_and_ends_with_0(open_desk, number):
-    desk = open_desk(many(TEA, rows=1))
-    with desk.process(*SIMULATE) as process:
+def test_simulate_says_its_base_first_and_ends_with_0(open_cli, number):
+    cli = open_cli(many(TEA, rows=1))
+    with cli.process(*SIMULATE) as process:
         base = process.stdout.readline().strip()
         assert base.startswith("http://127.0.0.1:")
         assert ask(base, f"token-of-{TEA.appid}", TEA.env) == 0
@@ -47,37 +47,37 @@ def test_simulate_says_its_base_first_and_ends_with_0(open_desk, number):
 
 
 @pytest.mark.slow
-def test_simulate_serves_exactly_those_merchants_tokens_and_faults(open_desk):
-    desk = open_desk(many(TEA, rows=1), merchants=[TEA])
-    (desk.folder / "faults.toml").write_text(
+def test_simulate_serves_exactly_those_merchants_tokens_and_faults(open_cli):
+    cli = open_cli(many(TEA, rows=1), merchants=[TEA])
+    (cli.folder / "faults.toml").write_text(
         f'[[fault]]\nenv = "{TEA.env}"\npath = "bad*"\nerrcode = 85088\n', "utf-8"
     )
-    (desk.folder / "list.csv").write_text(
+    (cli.folder / "list.csv").write_text(
         f"env,path,file\n{TEA.env},a.png,0.bin\n{TEA.env},bad.png,0.bin\n", "utf-8"
     )
-    with desk.process(*SIMULATE, "--faults", "faults.toml", "--store", "kept") as process:
+    with cli.process(*SIMULATE, "--faults", "faults.toml", "--store", "kept") as process:
         base = process.stdout.readline().strip()
         assert ask(base, f"token-of-{TEA.appid}", BOOKS.env) != 0
         assert ask(base, "another", TEA.env) == 40001
-        said = desk("upload", "list.csv", "--root", "files", "--api-base", base, "--json")
-        assert said.json["counts"] == {"uploaded": 1, "refused": 1}
-        assert said.json["target"] == base
+        result = cli("upload", "list.csv", "--root", "files", "--api-base", base, "--json")
+        assert result.json["counts"] == {"uploaded": 1, "refused": 1}
+        assert result.json["target"] == base
         process.terminate()
         process.communicate(timeout=60)
-    kept = [file for file in (desk.folder / "kept").rglob("*") if file.is_file()]
-    assert [file.read_bytes() for file in kept] == [(desk.folder / "files" / "0.bin").read_bytes()]
+    kept = [file for file in (cli.folder / "kept").rglob("*") if file.is_file()]
+    assert [file.read_bytes() for file in kept] == [(cli.folder / "files" / "0.bin").read_bytes()]
 
 
 @pytest.mark.slow
-def test_simulate_needs_no_tokens_where_its_plan_plays_the_platform(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    said = desk("simulate", "--merchants", "merchants.csv")
-    assert (said.code, said.out) == (2, "")
-    assert "--tokens FILE, or a fault plan whose [component]" in said.err
+def test_simulate_needs_no_tokens_where_its_plan_plays_the_platform(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    result = cli("simulate", "--merchants", "merchants.csv")
+    assert (result.code, result.out) == (2, "")
+    assert "--tokens FILE, or a fault plan whose [component]" in result.err
     platform = '[component]\nappid = "wxc"\nsecret = "practice-secret"\nticket = "practice-ticket"\n'
-    (desk.folder / "faults.toml").write_text(platform, "utf-8")
+    (cli.folder / "faults.toml").write_text(platform, "utf-8")
     words = ("simulate", "--merchants", "merchants.csv", "--port", "0", "--faults", "faults.toml")
-    with desk.process(*words) as process:
+    with cli.process(*words) as process:
         base = process.stdout.readline().strip()
         answer = httpx.post(
             f"{base}/cgi-bin/component/api_component_token",
@@ -93,10 +93,10 @@ def test_simulate_needs_no_tokens_where_its_plan_plays_the_platform(open_desk):
         process.communicate(timeout=60)
 
 
-def test_simulate_refuses_what_it_cannot_serve(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    (desk.folder / "bad.toml").write_text("[[fault]]\nerrcod = 1\n", "utf-8")
-    taken = str(desk.shop.sim.port)
+def test_simulate_refuses_what_it_cannot_serve(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    (cli.folder / "bad.toml").write_text("[[fault]]\nerrcod = 1\n", "utf-8")
+    taken = str(cli.workspace.sim.port)
     for words, told in (
         ((*SIMULATE[:-1], taken), f"Port {taken} is in use"),
         ((*SIMULATE, "--faults", "bad.toml"), "errcod"),
@@ -105,9 +105,9 @@ def test_simulate_refuses_what_it_cannot_serve(open_desk):
         (("simulate", "--merchants", "merchants.csv", "--tokens", "nope.csv"), "nope.csv"),
         (("simulate", "--merchants", "merchants.csv", "--tokens", "tokens.csv", "--port", "70000"), "--port"),
     ):
-        said = desk(*words)
-        assert (said.code, said.out) == (2, ""), words
-        assert told in said.err
+        result = cli(*words)
+        assert (result.code, result.out) == (2, ""), words
+        assert told in result.err
 
 
 @pytest.mark.slow
@@ -116,8 +116,8 @@ def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for _ in range(2 if lang == "en" else 1):
         assert run(["demo", "--lang", lang]) == 0
-        said = capsys.readouterr()
-    assert (find_english(said.out + said.err) == []) == (lang == "zh")
+        result = capsys.readouterr()
+    assert (find_english(result.out + result.err) == []) == (lang == "zh")
     assert [file.name for file in tmp_path.iterdir()] == ["demo-report"]
     report = tmp_path / "demo-report"
     manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))
@@ -128,10 +128,10 @@ def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch
         outcomes = [row["tcb_outcome"] for row in csv.DictReader(lines)]
     assert {o: outcomes.count(o) for o in set(outcomes)} == manifest["counts"]
     assert "SIMULATED" in (report / "report.html").read_text(encoding="utf-8")
-    assert [word for word in ("85088", "61007", "星河影院", str(report)) if word not in said.out] == []
-    first, second, *_ = said.err.splitlines()
+    assert [word for word in ("85088", "61007", "星河影院", str(report)) if word not in result.out] == []
+    first, second, *_ = result.err.splitlines()
     assert (first.split()[0], second.split()[0]) == ("SIMULATED", "1/4")
-    assert "4/4" in said.err
+    assert "4/4" in result.err
 
 
 def test_demo_leaves_a_folder_of_somebody_elses_alone(tmp_path, monkeypatch, capsys):

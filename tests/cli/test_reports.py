@@ -25,36 +25,36 @@ REPORT = {
 LIVE = ("--api-base", "https://api.example.invalid", "--patience", "0.1")
 
 
-def test_a_report_goes_to_reports_and_the_runs_id(open_desk):
-    desk = open_desk(many(TEA, rows=2))
-    said = desk.upload("--json")
-    folder = desk.folder / "reports" / said.json["run"]
-    assert said.json["report"] == str(folder)
+def test_a_report_goes_to_reports_and_the_runs_id(open_cli):
+    cli = open_cli(many(TEA, rows=2))
+    result = cli.upload("--json")
+    folder = cli.folder / "reports" / result.json["run"]
+    assert result.json["report"] == str(folder)
     assert {file.name for file in folder.iterdir()} == REPORT
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["simulated"] is True
-    assert manifest["counts"] == said.json["counts"]
+    assert manifest["counts"] == result.json["counts"]
     for name, known in manifest["files"].items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == known["sha256"]
-    assert manifest["input"]["sha256"] == hashlib.sha256((desk.folder / "list.csv").read_bytes()).hexdigest()
+    assert manifest["input"]["sha256"] == hashlib.sha256((cli.folder / "list.csv").read_bytes()).hexdigest()
     assert "SIMULATED" in (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_results_have_every_row_and_failed_is_read_back_in(open_desk):
-    desk = open_desk(many(TEA, BOOKS, rows=5), [Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)])
-    assert desk.upload("--out", "out").code == 1
-    with (desk.folder / "out" / "results.csv").open(encoding="utf-8-sig", newline="") as lines:
+def test_results_have_every_row_and_failed_is_read_back_in(open_cli):
+    cli = open_cli(many(TEA, BOOKS, rows=5), [Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)])
+    assert cli.upload("--out", "out").code == 1
+    with (cli.folder / "out" / "results.csv").open(encoding="utf-8-sig", newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert [row["备注"] for row in rows] == [f"第 {n} 行" for n in range(10)]
     assert [row["tcb_outcome"] for row in rows].count("refused") == 1
-    said = desk("upload", "out/failed.csv", "--root", "files", "--json", "--dry-run")
-    assert said.json["rows"] == 1
+    result = cli("upload", "out/failed.csv", "--root", "files", "--json", "--dry-run")
+    assert result.json["rows"] == 1
 
 
 @pytest.mark.parametrize(("option", "made"), [((), True), (("--no-pdf",), False)], ids=["pdf", "no-pdf"])
-def test_the_pdf_follows_the_result_and_can_be_left_out(open_desk, monkeypatch, option, made):
-    desk = open_desk(many(TEA, rows=2))
-    browser = desk.folder / "chromium"
+def test_the_pdf_follows_the_result_and_can_be_left_out(open_cli, monkeypatch, option, made):
+    cli = open_cli(many(TEA, rows=2))
+    browser = cli.folder / "chromium"
     browser.write_text(
         '#!/bin/sh\nfor word; do target=${word#--print-to-pdf=}; [ "$target" = "$word" ] || printf %%PDF- > "$target"; done\n',
         encoding="utf-8",
@@ -62,107 +62,107 @@ def test_the_pdf_follows_the_result_and_can_be_left_out(open_desk, monkeypatch, 
     browser.chmod(0o755)
     monkeypatch.setenv("TCB_OPS_CHROMIUM", str(browser))
     for command in (("upload", "list.csv", "--root", "files", "--out", "up"), ("report", "--out", "again")):
-        done = desk(*command, *option)
+        done = cli(*command, *option)
         assert (done.code, "report.pdf follows" in done.err) == (0, made)
-        assert (desk.folder / command[-1] / "report.pdf").exists() is made
-        assert desk("verify", command[-1]).code == 0
+        assert (cli.folder / command[-1] / "report.pdf").exists() is made
+        assert cli("verify", command[-1]).code == 0
 
 
 @pytest.mark.parametrize("there", ["a folder with files", "a file", "another run's report"])
-def test_a_foreign_out_is_refused_before_anything_is_sent(open_desk, there):
-    desk = open_desk(many(TEA, rows=2))
+def test_a_foreign_out_is_refused_before_anything_is_sent(open_cli, there):
+    cli = open_cli(many(TEA, rows=2))
     if there == "a folder with files":
-        (desk.folder / "out").mkdir()
-        (desk.folder / "out" / "mine.txt").write_text("mine", encoding="utf-8")
+        (cli.folder / "out").mkdir()
+        (cli.folder / "out" / "mine.txt").write_text("mine", encoding="utf-8")
     elif there == "a file":
-        (desk.folder / "out").write_text("mine", encoding="utf-8")
+        (cli.folder / "out").write_text("mine", encoding="utf-8")
     else:
-        assert desk.upload("--out", "out").code == 0
-    before = desk.calls
-    said = desk.upload("--out", "out", "--json")
-    assert (said.code, said.out) == (2, "")
-    assert "out cannot be the report folder" in said.err
-    assert desk.calls == before
+        assert cli.upload("--out", "out").code == 0
+    before = cli.calls
+    result = cli.upload("--out", "out", "--json")
+    assert (result.code, result.out) == (2, "")
+    assert "out cannot be the report folder" in result.err
+    assert cli.calls == before
 
 
-def test_where_reports_cannot_be_put_nothing_is_sent(open_desk):
-    desk = open_desk(many(TEA, rows=2))
-    (desk.folder / "reports").write_text("a file in the way", encoding="utf-8")
-    said = desk.upload("--json")
-    assert (said.code, said.out) == (2, "")
-    assert "--out" in said.err
-    assert desk.calls == 0
+def test_where_reports_cannot_be_put_nothing_is_sent(open_cli):
+    cli = open_cli(many(TEA, rows=2))
+    (cli.folder / "reports").write_text("a file in the way", encoding="utf-8")
+    result = cli.upload("--json")
+    assert (result.code, result.out) == (2, "")
+    assert "--out" in result.err
+    assert cli.calls == 0
 
 
-def test_a_report_written_again_replaces_its_own_and_nobody_elses(open_desk):
-    desk = open_desk(many(TEA, rows=2))
-    first = desk.upload("--json", "--out", "out").json["run"]
-    again = desk("report", first, "--out", "out", "--json")
+def test_a_report_written_again_replaces_its_own_and_nobody_elses(open_cli):
+    cli = open_cli(many(TEA, rows=2))
+    first = cli.upload("--json", "--out", "out").json["run"]
+    again = cli("report", first, "--out", "out", "--json")
     assert (again.code, again.json["run"]) == (0, first)
-    assert {file.name for file in (desk.folder / "out").iterdir()} == REPORT
-    assert [file.name for file in desk.folder.glob("out*")] == ["out"]
-    second = desk.upload("--json").json["run"]
-    refused = desk("report", second, "--out", "out")
+    assert {file.name for file in (cli.folder / "out").iterdir()} == REPORT
+    assert [file.name for file in cli.folder.glob("out*")] == ["out"]
+    second = cli.upload("--json").json["run"]
+    refused = cli("report", second, "--out", "out")
     assert refused.code == 2
     assert first in refused.err
-    assert desk("report").out.strip() == os.path.join("reports", second)  # noqa: PTH118  as it is printed
+    assert cli("report").out.strip() == os.path.join("reports", second)  # noqa: PTH118  as it is printed
 
 
-def test_a_run_that_goes_on_puts_its_report_where_this_command_says(open_desk):
-    desk = open_desk(many(TEA, rows=2))
-    away = ("--api-base", desk.shop.sim.base, "--out", "out", "--json")
-    port = desk.shop.sim.port
-    desk.shop.sim.__exit__(None, None, None)
-    assert desk("upload", "list.csv", "--root", "files", "--patience", "0.1", *away).code == 3
-    assert not (desk.folder / "out").exists()
-    desk.shop.sim.port = port
-    desk.shop.sim.__enter__()
-    assert desk("upload", "list.csv", "--root", "files", *away).code == 0
-    assert (desk.folder / "out" / "manifest.json").exists()
+def test_a_run_that_goes_on_puts_its_report_where_this_command_says(open_cli):
+    cli = open_cli(many(TEA, rows=2))
+    away = ("--api-base", cli.workspace.sim.base, "--out", "out", "--json")
+    port = cli.workspace.sim.port
+    cli.workspace.sim.__exit__(None, None, None)
+    assert cli("upload", "list.csv", "--root", "files", "--patience", "0.1", *away).code == 3
+    assert not (cli.folder / "out").exists()
+    cli.workspace.sim.port = port
+    cli.workspace.sim.__enter__()
+    assert cli("upload", "list.csv", "--root", "files", *away).code == 0
+    assert (cli.folder / "out" / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("out", ["files", "nowhere/links.csv"])
-def test_links_out_is_a_file_in_a_folder_that_is_there(open_desk, out):
-    desk = open_desk(many(TEA, rows=2))
-    said = desk.links("--out", out)
-    assert said.code == 2
-    assert "--out" in said.err
-    assert out in said.err
-    assert desk.calls == 0
+def test_links_out_is_a_file_in_a_folder_that_is_there(open_cli, out):
+    cli = open_cli(many(TEA, rows=2))
+    result = cli.links("--out", out)
+    assert result.code == 2
+    assert "--out" in result.err
+    assert out in result.err
+    assert cli.calls == 0
 
 
-def test_links_go_where_they_are_told_whole_and_for_the_operator_alone(open_desk):
-    desk = open_desk(many(TEA, BOOKS, rows=5))
-    said = desk.links("--out", "取得.csv", "--json")
-    assert said.json["report"] == str(desk.folder / "取得.csv")
-    assert stat.S_IMODE((desk.folder / "取得.csv").stat().st_mode) == 0o600
-    assert stat.S_IMODE((desk.folder / "ledger.db").stat().st_mode) == 0o600
-    data = (desk.folder / "取得.csv").read_bytes()
+def test_links_go_where_they_are_told_whole_and_for_the_operator_alone(open_cli):
+    cli = open_cli(many(TEA, BOOKS, rows=5))
+    result = cli.links("--out", "取得.csv", "--json")
+    assert result.json["report"] == str(cli.folder / "取得.csv")
+    assert stat.S_IMODE((cli.folder / "取得.csv").stat().st_mode) == 0o600
+    assert stat.S_IMODE((cli.folder / "ledger.db").stat().st_mode) == 0o600
+    data = (cli.folder / "取得.csv").read_bytes()
     assert not data.startswith(b"\xef\xbb\xbf")
     rows = list(csv.DictReader(data.decode().splitlines()))
     header = "env path file 备注 errcode errmsg url token authorization file_id cos_file_id expires_at"
     assert list(rows[0]) == header.split()
     assert [row["备注"] for row in rows] == [f"第 {n} 行" for n in range(10)]
-    assert not (desk.folder / "取得.csv.part").exists()
+    assert not (cli.folder / "取得.csv.part").exists()
 
 
-def test_a_list_with_a_column_of_links_csv_is_refused(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    write_csv(desk.folder / "list.csv", ("env", "path", "url"), [(TEA.env, "a.png", "x")])
-    said = desk.links()
-    assert said.code == 2
-    assert "url" in said.err
-    assert desk.calls == 0
+def test_a_list_with_a_column_of_links_csv_is_refused(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    write_csv(cli.folder / "list.csv", ("env", "path", "url"), [(TEA.env, "a.png", "x")])
+    result = cli.links()
+    assert result.code == 2
+    assert "url" in result.err
+    assert cli.calls == 0
 
 
-def test_many_live_environments_need_yes_without_a_terminal(open_desk):
-    desk = open_desk(many(*SIX, rows=2), merchants=SIX)
-    said = desk.upload(*LIVE, "--json")
-    assert (said.code, said.out) == (2, "")
-    assert "12 of 12 rows valid: 6 merchants, 6 environments" in said.err
-    assert "https://api.example.invalid" in said.err
-    assert "--yes" in said.err
-    assert desk("runs", "--json").json == {"runs": []}, "no run was begun"
+def test_many_live_environments_need_yes_without_a_terminal(open_cli):
+    cli = open_cli(many(*SIX, rows=2), merchants=SIX)
+    result = cli.upload(*LIVE, "--json")
+    assert (result.code, result.out) == (2, "")
+    assert "12 of 12 rows valid: 6 merchants, 6 environments" in result.err
+    assert "https://api.example.invalid" in result.err
+    assert "--yes" in result.err
+    assert cli("runs", "--json").json == {"runs": []}, "no run was begun"
 
 
 @pytest.mark.parametrize(
@@ -175,43 +175,43 @@ def test_many_live_environments_need_yes_without_a_terminal(open_desk):
     ],
     ids=["told", "one merchant", "one environment", "neither"],
 )
-def test_the_brake_is_for_more_than_five_environments(open_desk, words, asked):
+def test_the_brake_is_for_more_than_five_environments(open_cli, words, asked):
     """api.example.invalid never resolves: who gets past the brake ends with exit 3."""
-    desk = open_desk(many(*SIX, rows=2), merchants=SIX)
-    assert desk.upload(*LIVE, *words).code == (2 if asked else 3)
+    cli = open_cli(many(*SIX, rows=2), merchants=SIX)
+    assert cli.upload(*LIVE, *words).code == (2 if asked else 3)
 
 
-def test_confirm_over_is_a_setting_and_loopback_is_never_asked_about(open_desk, monkeypatch):
-    desk = open_desk(many(TEA, TEA_TEST, BOOKS, rows=1))
+def test_confirm_over_is_a_setting_and_loopback_is_never_asked_about(open_cli, monkeypatch):
+    cli = open_cli(many(TEA, TEA_TEST, BOOKS, rows=1))
     monkeypatch.setenv("TCB_OPS_CONFIRM_OVER", "2")
-    assert desk.upload(*LIVE).code == 2
-    assert desk.upload().code == 0
+    assert cli.upload(*LIVE).code == 2
+    assert cli.upload().code == 0
 
 
-def test_a_dry_run_shows_and_does_not_ask(open_desk):
-    desk = open_desk(many(*SIX, rows=2), merchants=SIX)
-    said = desk.upload(*LIVE, "--dry-run")
-    assert said.code == 0
-    assert "24 calls to https://api.example.invalid and its store.\nNothing was sent." in said.out
+def test_a_dry_run_shows_and_does_not_ask(open_cli):
+    cli = open_cli(many(*SIX, rows=2), merchants=SIX)
+    result = cli.upload(*LIVE, "--dry-run")
+    assert result.code == 0
+    assert "24 calls to https://api.example.invalid and its store.\nNothing was sent." in result.out
 
 
-def test_runs_show_a_run_and_its_rows(open_desk):
-    desk = open_desk(many(TEA, BOOKS, rows=5), [Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)])
-    run = desk.upload("--json", "--note", "十一月").json["run"]
-    line = desk("runs").out.splitlines()[1].split()
+def test_runs_show_a_run_and_its_rows(open_cli):
+    cli = open_cli(many(TEA, BOOKS, rows=5), [Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)])
+    run = cli.upload("--json", "--note", "十一月").json["run"]
+    line = cli("runs").out.splitlines()[1].split()
     assert line[2:] == f"{run} upload SIMULATED 10 9 1 list.csv · 十一月".split()
-    head = desk("show", run[:-2]).out
-    assert f"Run {run} · upload to {desk.shop.sim.base} · list.csv, 10 rows" in head
+    head = cli("show", run[:-2]).out
+    assert f"Run {run} · upload to {cli.workspace.sim.base} · list.csv, 10 rows" in head
     assert "finished" in head
-    line = desk("show", "--line", "9", "--json").json["rows"]
+    line = cli("show", "--line", "9", "--json").json["rows"]
     assert [(row["path"], row["tcb_line"], row["tcb_outcome"]) for row in line] == [
         ("banner/2.png", 9, "refused")
     ]
-    assert "40097" in desk("show", "--line", "9").out
-    by_merchant = desk("show", "--merchant", BOOKS.name, "--json").json["rows"]
+    assert "40097" in cli("show", "--line", "9").out
+    by_merchant = cli("show", "--merchant", BOOKS.name, "--json").json["rows"]
     assert {row["tcb_env"] for row in by_merchant} == {BOOKS.env}
     assert len(by_merchant) == 5
-    shown = desk("show", "--merchant", BOOKS.name).out
+    shown = cli("show", "--merchant", BOOKS.name).out
     assert shown.splitlines()[3].split() == [
         "9",
         BOOKS.name,
@@ -221,48 +221,48 @@ def test_runs_show_a_run_and_its_rows(open_desk):
         "40097",
     ]
     assert shown.count("→ ") == 1, "what to do stands once"
-    assert len(desk("show", "--path", "banner/2", "--json").json["rows"]) == 2
-    none = desk("show", "--line", "99")
+    assert len(cli("show", "--path", "banner/2", "--json").json["rows"]) == 2
+    none = cli("show", "--line", "99")
     assert (none.code, none.out) == (2, "")
 
 
-def test_latest_is_the_latest_of_this_target(open_desk):
-    desk = open_desk(many(TEA, rows=2))
-    run = desk.upload("--json").json["run"]
+def test_latest_is_the_latest_of_this_target(open_cli):
+    cli = open_cli(many(TEA, rows=2))
+    run = cli.upload("--json").json["run"]
     elsewhere = ("--api-base", "http://127.0.0.1:9")
-    other = desk.upload("--json", "--patience", "0.1", *elsewhere).json["run"]
-    assert [one["run"] for one in desk("runs", "--json").json["runs"]] == [other, run]
+    other = cli.upload("--json", "--patience", "0.1", *elsewhere).json["run"]
+    assert [one["run"] for one in cli("runs", "--json").json["runs"]] == [other, run]
     for words in (("show", "--json"), ("show", "latest", "--json"), ("errcodes", "--json")):
-        assert desk(*words).json["run"] == run
-        assert desk(*words, *elsewhere).json["run"] == other
+        assert cli(*words).json["run"] == run
+        assert cli(*words, *elsewhere).json["run"] == other
 
 
-def test_errcodes_are_shown_by_merchant_with_what_to_do(open_desk):
-    desk = open_desk(faults=[Fault(appid=BOOKS.appid, errcode=85088)])
-    desk.upload()
-    said = desk("errcodes")
-    assert said.code == 0
+def test_errcodes_are_shown_by_merchant_with_what_to_do(open_cli):
+    cli = open_cli(faults=[Fault(appid=BOOKS.appid, errcode=85088)])
+    cli.upload()
+    result = cli("errcodes")
+    assert result.code == 0
     for word in ("85088", BOOKS.name, BOOKS.env, "createclouduser"):
-        assert word in said.out
-    assert desk.upload("--where", "appid=wxtea").code == 0
-    assert "nothing is wrong" in desk("errcodes").out
+        assert word in result.out
+    assert cli.upload("--where", "appid=wxtea").code == 0
+    assert "nothing is wrong" in cli("errcodes").out
 
 
 @pytest.mark.parametrize("code", ["85088", "-501001", "40001", "SlowDown", "0", "-1"])
-def test_a_code_is_explained_in_both_languages(open_desk, code):
-    desk = open_desk(many(TEA, rows=1))
-    said = desk("explain", code)
-    assert said.code == 0
-    assert said.out.startswith(code)
-    assert "What to do: " in said.out
-    found = desk("explain", code, "--json").json
+def test_a_code_is_explained_in_both_languages(open_cli, code):
+    cli = open_cli(many(TEA, rows=1))
+    result = cli("explain", code)
+    assert result.code == 0
+    assert result.out.startswith(code)
+    assert "What to do: " in result.out
+    found = cli("explain", code, "--json").json
     assert set(found) == {"code", "known", "meaning", "action", "decision", "scope"}
     assert found["known"] is True
-    zh = desk("explain", code, "--lang", "zh").out
+    zh = cli("explain", code, "--lang", "zh").out
     assert "怎么办：" in zh
-    assert desk.in_english(zh.partition("来源")[0]) == []
+    assert cli.in_english(zh.partition("来源")[0]) == []
 
 
-def test_a_code_nobody_knows_is_shown_as_it_is(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    assert desk("explain", "123456", "--json").json["known"] is False
+def test_a_code_nobody_knows_is_shown_as_it_is(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    assert cli("explain", "123456", "--json").json["known"] is False

@@ -32,10 +32,10 @@ PATTERNS = ("q-signature=", "q-sign-algorithm", "access_token=", "x-cos-security
 """What a secret looks like, for links that never reached a file."""
 
 
-def secrets(desk):
+def secrets(cli):
     """The tokens, and every secret part of the links in links.csv."""
     found = set(TOKENS.values())
-    for file in desk.folder.glob("links.csv*"):
+    for file in cli.folder.glob("links.csv*"):
         with file.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
                 found |= {
@@ -44,29 +44,29 @@ def secrets(desk):
     return found
 
 
-def assert_kept(desk, *texts):
+def assert_kept(cli, *texts):
     """Nothing secret in what was said, nor in any file but the token file, links.csv and the uploads themselves."""
     mine = {"tokens.csv", "fresh.csv", "links.csv", "links.csv.part"}
     files = [
         file
-        for file in desk.folder.rglob("*")
-        if file.is_file() and file.name not in mine and "files" not in file.relative_to(desk.folder).parts
+        for file in cli.folder.rglob("*")
+        if file.is_file() and file.name not in mine and "files" not in file.relative_to(cli.folder).parts
     ]
     assert any(file.name.startswith("ledger.db") for file in files)
-    for secret in (*secrets(desk), *PATTERNS):
+    for secret in (*secrets(cli), *PATTERNS):
         assert [text for text in texts if secret in text] == [], secret
         assert [file.name for file in files if secret.encode() in file.read_bytes()] == [], secret
 
 
-def loud(desk, *words, act=None):
+def loud(cli, *words, act=None):
     """Run a command with every logger at its loudest; `act` may do something to the process."""
-    with desk.spawn([sys.executable, "-X", "dev", "-W", "ignore", "-c", LOUD, *words]) as process:
+    with cli.spawn([sys.executable, "-X", "dev", "-W", "ignore", "-c", LOUD, *words]) as process:
         arguments = Path(f"/proc/{process.pid}/cmdline")
         seen = arguments.read_text(encoding="utf-8") if arguments.exists() else ""
         if act is not None:
             act(process)
         out, err = process.communicate(timeout=60)
-    assert [secret for secret in secrets(desk) if secret in seen] == []
+    assert [secret for secret in secrets(cli) if secret in seen] == []
     return process.returncode, out, err
 
 
@@ -90,17 +90,17 @@ def links(*more):
 
 
 @pytest.fixture
-def desk(open_desk):
-    return open_desk(many(TEA, TEA_TEST, BOOKS, rows=6), TROUBLE)
+def cli(open_cli):
+    return open_cli(many(TEA, TEA_TEST, BOOKS, rows=6), TROUBLE)
 
 
 @pytest.mark.slow
-def test_in_success_refusal_and_failure(desk):
-    _, links_out, links_err = loud(desk, *links())
+def test_in_success_refusal_and_failure(cli):
+    _, links_out, links_err = loud(cli, *links())
     assert "DEBUG" in links_err, "the loggers are loud"
-    code, out, err = loud(desk, *upload("--json"))
+    code, out, err = loud(cli, *upload("--json"))
     assert code == 1
-    assert_kept(desk, links_out, links_err, out, err)
+    assert_kept(cli, links_out, links_err, out, err)
     for words in (
         ("show",),
         ("show", "--path", "banner"),
@@ -108,50 +108,50 @@ def test_in_success_refusal_and_failure(desk):
         ("report", "--json"),
         ("runs", "--json"),
     ):
-        said = desk(*words)
-        assert_kept(desk, said.out, said.err)
-    assert len(secrets(desk)) > 10
+        result = cli(*words)
+        assert_kept(cli, result.out, result.err)
+    assert len(secrets(cli)) > 10
 
 
 @pytest.mark.kill
-def test_when_a_run_is_interrupted_or_killed(desk, until):
+def test_when_a_run_is_interrupted_or_killed(cli, wait_for):
     for number in (signal.SIGINT, signal.SIGKILL):
-        before = desk.calls
+        before = cli.calls
 
         def end(process, number=number, before=before):
-            until(lambda: desk.calls >= before + 6)
+            wait_for(lambda: cli.calls >= before + 6)
             process.send_signal(number)
 
-        _, out, err = loud(desk, *links("--new-run", "--concurrency", "2"), act=end)
-        assert_kept(desk, out, err)
-        for part in desk.folder.glob("links.csv.part"):
+        _, out, err = loud(cli, *links("--new-run", "--concurrency", "2"), act=end)
+        assert_kept(cli, out, err)
+        for part in cli.folder.glob("links.csv.part"):
             assert part.stat().st_mode & 0o077 == 0
             part.unlink()
 
 
 @pytest.mark.slow
-def test_when_the_token_is_refused_or_the_platform_is_away(desk):
-    desk.shop.keep_tokens({appid: f"{token}-gone" for appid, token in TOKENS.items()})
-    code, out, err = loud(desk, *links("--json"))
+def test_when_the_token_is_refused_or_the_platform_is_away(cli):
+    cli.workspace.keep_tokens({appid: f"{token}-gone" for appid, token in TOKENS.items()})
+    code, out, err = loud(cli, *links("--json"))
     assert code == 1
-    assert_kept(desk, out, err)
-    code, out, err = loud(desk, *links("--json", "--api-base", "http://127.0.0.1:9", "--patience", "0.1"))
+    assert_kept(cli, out, err)
+    code, out, err = loud(cli, *links("--json", "--api-base", "http://127.0.0.1:9", "--patience", "0.1"))
     assert code == 3
-    assert_kept(desk, out, err)
+    assert_kept(cli, out, err)
 
 
 @pytest.mark.slow
-def test_when_the_program_itself_breaks(desk):
+def test_when_the_program_itself_breaks(cli):
     """A defect made on purpose, deep in a call: --verbose shows its trace, and that holds no secret."""
     broken = LOUD.replace(
         "from tcb_ops.cli",
         "import tcb_ops.wechat.responses as w; w.read_object = None; from tcb_ops.cli",
     )
-    with desk.spawn([sys.executable, "-c", broken, *links()]) as process:
+    with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert "TypeError" in err
-    assert_kept(desk, out, err)
+    assert_kept(cli, out, err)
 
 
 # --- secrets of the token sources -----------------------------------------------------------------------------------------
@@ -163,125 +163,127 @@ REFRESH = f"practice-refresh-token-of-{BOOKS.appid}"
 
 
 @pytest.fixture
-def platforms_desk(open_desk, monkeypatch):
+def platforms_desk(open_cli, monkeypatch):
     """A platform that refreshes by itself: its secret in the environment, its ticket in a file."""
     faults = [
         *TROUBLE,
         Fault(appid=BOOKS.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=61003, errmsg=f"no {REFRESH}"),
     ]
-    desk = open_desk(
+    cli = open_cli(
         many(TEA, TEA_TEST, BOOKS, rows=6),
         faults,
         merchants=(TEA, TEA_TEST, BOOKS, OWN),
         component=PLATFORM,
         tokens={},
     )
-    (desk.folder / "ticket.txt").write_text(PLATFORM.ticket)
+    (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
     monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
     settings(
-        desk,
+        cli,
         'source = "component"',
         "sole_owner = true",
         f'component_appid = "{PLATFORM.appid}"',
         'secret = "env:PRACTICE_SECRET"',
         'ticket = "file:ticket.txt"',
     )
-    return desk
+    return cli
 
 
-def settings(desk, *tokens):
-    file = desk.folder / "tcb-ops.toml"
+def settings(cli, *tokens):
+    file = cli.folder / "tcb-ops.toml"
     head = file.read_text(encoding="utf-8").split("[tokens]")[0]
     file.write_text("\n".join([head, "[tokens]", *tokens]), encoding="utf-8")
 
 
-def of_the_store(desk):
+def of_the_store(cli):
     """Every token that stands in the store by now."""
-    found = [json.loads(file.read_text()) for file in (desk.folder / "tcb-ops.tokens").glob("*.json")]
+    found = [json.loads(file.read_text()) for file in (cli.folder / "tcb-ops.tokens").glob("*.json")]
     return {
         record[name] for record in found for name in ("access_token", "refresh_token") if record.get(name)
     }
 
 
-def assert_planted_kept(desk, planted, *texts):
-    assert_kept(desk, *texts)
+def assert_planted_kept(cli, planted, *texts):
+    assert_kept(cli, *texts)
     mine = {"ticket.txt", "links.csv", "links.csv.part"}
     for secret in planted:
         assert [text[:200] for text in texts if secret in text] == [], secret
-        for file in desk.folder.rglob("*"):
+        for file in cli.folder.rglob("*"):
             if file.is_file() and file.name not in mine and "tcb-ops.tokens" not in file.parts:
                 assert secret.encode() not in file.read_bytes(), (secret, file.name)
 
 
 @pytest.mark.slow
 def test_the_platforms_own_secrets_in_runs_that_succeed_and_fail(platforms_desk):
-    desk = platforms_desk
+    cli = platforms_desk
     planted = {PLATFORM.secret, PLATFORM.ticket, REFRESH}
-    _, links_out, links_err = loud(desk, *links())
+    _, links_out, links_err = loud(cli, *links())
     assert "DEBUG" in links_err, "the loggers are loud"
-    planted |= of_the_store(desk)
+    planted |= of_the_store(cli)
     assert len(planted) > 4
-    assert_planted_kept(desk, planted, links_out, links_err)
-    desk.shop.sim.expire(TEA.appid)
-    _, out, err = loud(desk, *upload("--json", "--new-run"))
-    planted |= of_the_store(desk)
-    assert_planted_kept(desk, planted, out, err)
-    desk.shop.sim.refuse_ip()
-    desk.shop.sim.expire(TEA.appid)
-    code, out, err = loud(desk, *links("--new-run"))
+    assert_planted_kept(cli, planted, links_out, links_err)
+    cli.workspace.sim.expire(TEA.appid)
+    _, out, err = loud(cli, *upload("--json", "--new-run"))
+    planted |= of_the_store(cli)
+    assert_planted_kept(cli, planted, out, err)
+    cli.workspace.sim.refuse_ip()
+    cli.workspace.sim.expire(TEA.appid)
+    code, out, err = loud(cli, *links("--new-run"))
     assert code == 3
     assert "61004" in err
-    assert_planted_kept(desk, planted, out, err)
+    assert_planted_kept(cli, planted, out, err)
 
 
 @pytest.mark.kill
-def test_the_platforms_own_secrets_when_refused_or_killed(platforms_desk, until):
-    desk = platforms_desk
-    (desk.folder / "ticket.txt").write_text("PrAcTiCe-other-ticket")
-    code, out, err = loud(desk, *links())
+def test_the_platforms_own_secrets_when_refused_or_killed(platforms_desk, wait_for):
+    cli = platforms_desk
+    (cli.folder / "ticket.txt").write_text("PrAcTiCe-other-ticket")
+    code, out, err = loud(cli, *links())
     assert code == 3
     assert "61006" in err
-    assert_planted_kept(desk, {PLATFORM.secret, "PrAcTiCe-other-ticket"}, out, err)
-    (desk.folder / "ticket.txt").write_text(PLATFORM.ticket)
-    before = desk.shop.sim.stats["authorizer_token"]
+    assert_planted_kept(cli, {PLATFORM.secret, "PrAcTiCe-other-ticket"}, out, err)
+    (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
+    before = cli.workspace.sim.stats["authorizer_token"]
 
     def kill(process):
-        until(lambda: desk.shop.sim.stats["authorizer_token"] > before)
+        wait_for(lambda: cli.workspace.sim.stats["authorizer_token"] > before)
         process.send_signal(signal.SIGKILL)
 
-    _, out, err = loud(desk, *links(), act=kill)
-    assert_planted_kept(desk, {PLATFORM.secret, PLATFORM.ticket} | of_the_store(desk), out, err)
+    _, out, err = loud(cli, *links(), act=kill)
+    assert_planted_kept(cli, {PLATFORM.secret, PLATFORM.ticket} | of_the_store(cli), out, err)
 
 
 @pytest.mark.slow
 def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platforms_desk):
     """A defect made on purpose beneath the refresh: --verbose shows its trace, and that holds no secret."""
-    desk = platforms_desk
+    cli = platforms_desk
     broken = LOUD.replace(
         "from tcb_ops.cli",
         "import tcb_ops.wechat.tokens.component as i; i.is_token = None; from tcb_ops.cli",
     )
-    with desk.spawn([sys.executable, "-c", broken, *links()]) as process:
+    with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert "TypeError" in err
-    assert_planted_kept(desk, {PLATFORM.secret, PLATFORM.ticket}, out, err)
+    assert_planted_kept(cli, {PLATFORM.secret, PLATFORM.ticket}, out, err)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("port", ["closed", "open"])
-def test_the_token_servers_key(open_desk, monkeypatch, port):
-    desk = open_desk(many(TEA, rows=2))
+def test_the_token_servers_key(open_cli, monkeypatch, port):
+    cli = open_cli(many(TEA, rows=2))
     monkeypatch.setenv("PRACTICE_KEY", KEY)
-    base = "http://127.0.0.1:9" if port == "closed" else desk.shop.sim.base  # no token server: it answers 403
+    base = (
+        "http://127.0.0.1:9" if port == "closed" else cli.workspace.sim.base
+    )  # no token server: it answers 403
     settings(
-        desk,
+        cli,
         'source = "service"',
         f'url = "{base}/{{appid}}?key=PrAcTiCe-query"',
         'auth_env = "PRACTICE_KEY"',
     )
-    code, out, err = loud(desk, *links("--patience", "1"))
+    code, out, err = loud(cli, *links("--patience", "1"))
     assert code == 3
     assert ("cannot be reached" if port == "closed" else "HTTP 403") in err
-    assert_planted_kept(desk, {KEY, "PrAcTiCe-auth-key"}, out, err)
+    assert_planted_kept(cli, {KEY, "PrAcTiCe-auth-key"}, out, err)
     assert "PrAcTiCe-query" not in out + err

@@ -54,14 +54,14 @@ def computed(proc):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 @pytest.mark.parametrize(("number", "moment"), STARTS)
-def test_a_signal_while_the_command_starts_leaves_no_trace(open_desk, number, moment):
-    desk = open_desk(many(TEA, rows=5), [Fault(delay=0.5)])
-    with desk.process("upload", "list.csv", "--root", "files") as process:
+def test_a_signal_while_the_command_starts_leaves_no_trace(open_cli, number, moment):
+    cli = open_cli(many(TEA, rows=5), [Fault(delay=0.5)])
+    with cli.process("upload", "list.csv", "--root", "files") as process:
         assert wait_for(process, is_ready)
         begun = computed(Path(f"/proc/{process.pid}"))
         assert wait_for(
             process,
-            lambda proc: computed(proc) >= begun + moment or desk.shop.sim.stats["link_calls"] > 0,
+            lambda proc: computed(proc) >= begun + moment or cli.workspace.sim.stats["link_calls"] > 0,
         )
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
@@ -72,15 +72,15 @@ def test_a_signal_while_the_command_starts_leaves_no_trace(open_desk, number, mo
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_that_who_began_the_command_has_ignored_stays_so(open_desk, number):
-    desk = open_desk(many(TEA, rows=5), [Fault(delay=0.3)])
+def test_a_signal_that_who_began_the_command_has_ignored_stays_so(open_cli, number):
+    cli = open_cli(many(TEA, rows=5), [Fault(delay=0.3)])
     ignoring = (
         f"import os, signal, sys; signal.signal({int(number)}, signal.SIG_IGN); "
         "os.execv(sys.executable, [sys.executable, '-m', 'tcb_ops', *sys.argv[1:]])"
     )
     words = ("upload", "list.csv", "--root", "files", "--json")
-    with desk.spawn([sys.executable, "-c", ignoring, *words]) as process:
-        while not desk.shop.sim.stats["link_calls"]:
+    with cli.spawn([sys.executable, "-c", ignoring, *words]) as process:
+        while not cli.workspace.sim.stats["link_calls"]:
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(number)
@@ -88,20 +88,20 @@ def test_a_signal_that_who_began_the_command_has_ignored_stays_so(open_desk, num
     assert process.returncode == 0
 
 
-def test_a_terminal_that_is_closed_ends_the_run_tidily(open_desk, until):
-    desk = open_desk(many(TEA, BOOKS, rows=60), [Fault(delay=0.05)])
+def test_a_terminal_that_is_closed_ends_the_run_tidily(open_cli, wait_for):
+    cli = open_cli(many(TEA, BOOKS, rows=60), [Fault(delay=0.05)])
     ours, theirs = pty.openpty()
     begun = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from tcb_ops.__main__ import main; main()"
     words = ("upload", "list.csv", "--root", "files", "--concurrency", "4", "--new-run")
     options = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
-    with desk.spawn([sys.executable, "-c", begun, *words], **options) as process:
+    with cli.spawn([sys.executable, "-c", begun, *words], **options) as process:
         os.close(theirs)
-        until(lambda: desk.shop.sim.stats["stored"] >= 10)
+        wait_for(lambda: cli.workspace.sim.stats["stored"] >= 10)
         os.close(ours)
         assert process.wait(timeout=60) == 143
-    run = desk.latest()
+    run = cli.latest()
     assert 0 < run.counts["pending"] < 120
-    stored = desk.shop.sim.stats["stored"]
+    stored = cli.workspace.sim.stats["stored"]
     assert run.counts["uploaded"] == stored, "what was stored is known"
-    said = desk("upload", "list.csv", "--root", "files", "--json")
-    assert (said.code, said.json["run"], said.json["counts"]) == (0, run.id, {"uploaded": 120})
+    result = cli("upload", "list.csv", "--root", "files", "--json")
+    assert (result.code, result.json["run"], result.json["counts"]) == (0, run.id, {"uploaded": 120})

@@ -19,91 +19,95 @@ from tcb_ops.simulator import Fault
         ("audit",),
     ],
 )
-def test_a_command_that_sends_names_its_target_first_and_last(open_desk, words):
-    desk = open_desk(many(TEA, rows=2))
-    said = desk(*words).err.splitlines()
-    assert said[0] == f"SIMULATED {desk.shop.sim.base}"
-    assert said[-1].startswith(f"SIMULATED {desk.shop.sim.base} · run ")
+def test_a_command_that_sends_names_its_target_first_and_last(open_cli, words):
+    cli = open_cli(many(TEA, rows=2))
+    result = cli(*words).err.splitlines()
+    assert result[0] == f"SIMULATED {cli.workspace.sim.base}"
+    assert result[-1].startswith(f"SIMULATED {cli.workspace.sim.base} · run ")
 
 
 @pytest.mark.parametrize("words", [("links", "list.csv"), ("upload", "list.csv", "--root", "files")])
-def test_a_dry_run_names_its_target_before_anything_else_and_last(open_desk, words):
-    desk = open_desk(many(TEA, rows=2))
-    said = desk.in_process(*words, "--dry-run", stderr=subprocess.STDOUT).out.splitlines()
-    assert said[0] == said[-1] == f"SIMULATED {desk.shop.sim.base}"
-    assert any("Nothing was sent." in line for line in said[1:-1])
+def test_a_dry_run_names_its_target_before_anything_else_and_last(open_cli, words):
+    cli = open_cli(many(TEA, rows=2))
+    result = cli.in_process(*words, "--dry-run", stderr=subprocess.STDOUT).out.splitlines()
+    assert result[0] == result[-1] == f"SIMULATED {cli.workspace.sim.base}"
+    assert any("Nothing was sent." in line for line in result[1:-1])
 
 
 @pytest.mark.parametrize("words", [("merchants", "check"), ("doctor",)])
-def test_a_command_that_only_asks_the_platform_names_it_as_well(open_desk, words):
-    desk = open_desk(many(TEA, rows=1))
-    assert desk(*words).err.startswith(f"SIMULATED {desk.shop.sim.base}\n")
+def test_a_command_that_only_asks_the_platform_names_it_as_well(open_cli, words):
+    cli = open_cli(many(TEA, rows=1))
+    assert cli(*words).err.startswith(f"SIMULATED {cli.workspace.sim.base}\n")
 
 
-def test_a_live_target_is_named_even_when_told_to_be_quiet(open_desk):
-    desk = open_desk(many(TEA, rows=1))
+def test_a_live_target_is_named_even_when_told_to_be_quiet(open_cli):
+    cli = open_cli(many(TEA, rows=1))
     words = ("--target", "https://api.example.invalid", "--patience", "0.1", "--quiet")
-    said = desk("links", "list.csv", *words)
-    assert said.code == 3
-    assert said.err.startswith("LIVE https://api.example.invalid\n")
-    assert "(LIVE https://api.example.invalid)" in said.err
+    result = cli("links", "list.csv", *words)
+    assert result.code == 3
+    assert result.err.startswith("LIVE https://api.example.invalid\n")
+    assert "(LIVE https://api.example.invalid)" in result.err
 
 
-def test_the_embedded_simulator_is_a_target_from_one_command_to_the_next(open_desk):
-    desk = open_desk(many(TEA, BOOKS, rows=3))
-    (desk.folder / "tokens.csv").unlink()  # its tokens are its own
+def test_the_embedded_simulator_is_a_target_from_one_command_to_the_next(open_cli):
+    cli = open_cli(many(TEA, BOOKS, rows=3))
+    (cli.folder / "tokens.csv").unlink()  # its tokens are its own
     target = ("--target", "simulator")
-    (desk.folder / "files" / "0.bin").unlink()
-    assert desk.upload(*target).code == 2
-    (desk.folder / "files" / "0.bin").write_text("here again")
-    said = desk.upload("--json", *target)
-    assert said.code == 0
-    assert said.json["target"] == "simulator"
-    assert said.json["counts"] == {"uploaded": 6}
-    assert said.err.splitlines()[0].endswith(" (embedded simulator)")
-    assert json.loads((desk.folder / "reports" / said.json["run"] / "manifest.json").read_text("utf-8"))[
+    (cli.folder / "files" / "0.bin").unlink()
+    assert cli.upload(*target).code == 2
+    (cli.folder / "files" / "0.bin").write_text("here again")
+    result = cli.upload("--json", *target)
+    assert result.code == 0
+    assert result.json["target"] == "simulator"
+    assert result.json["counts"] == {"uploaded": 6}
+    assert result.err.splitlines()[0].endswith(" (embedded simulator)")
+    assert json.loads((cli.folder / "reports" / result.json["run"] / "manifest.json").read_text("utf-8"))[
         "simulated"
     ]
-    assert desk("show", "--json", *target).json["run"] == said.json["run"]
-    assert desk("links", "list.csv", *target).code == 0
-    assert desk("audit", *target).code == 0
-    assert desk("merchants", "check", *target).code == 0
-    assert desk("doctor", *target).code == 0
-    assert desk("report", *target).code == 0
-    assert desk("show").code == 2, "the other target has no run"
-    assert desk.calls == 0
+    assert cli("show", "--json", *target).json["run"] == result.json["run"]
+    assert cli("links", "list.csv", *target).code == 0
+    assert cli("audit", *target).code == 0
+    assert cli("merchants", "check", *target).code == 0
+    assert cli("doctor", *target).code == 0
+    assert cli("report", *target).code == 0
+    assert cli("show").code == 2, "the other target has no run"
+    assert cli.calls == 0
 
 
-def test_a_simulated_run_is_resumed_and_retried_though_the_port_is_another(open_desk):
-    desk = open_desk(many(TEA, rows=4))
-    (desk.folder / "files" / "2.bin").unlink()
+def test_a_simulated_run_is_resumed_and_retried_though_the_port_is_another(open_cli):
+    cli = open_cli(many(TEA, rows=4))
+    (cli.folder / "files" / "2.bin").unlink()
     target = ("--target", "simulator", "--json")
-    going = tcb.start_upload(desk.shop.read(on_bad="skip"), settings=desk.shop.settings, target="simulator")
+    going = tcb.start_upload(
+        cli.workspace.read(on_bad="skip"), settings=cli.workspace.settings, target="simulator"
+    )
     assert going.wait().counts == {"uploaded": 3, "invalid": 1}
-    listed = desk("runs", "--json", "--target", "simulator").json["runs"]
+    listed = cli("runs", "--json", "--target", "simulator").json["runs"]
     assert [(one["run"], one["target"]) for one in listed] == [(going.id, "simulator")]
-    (desk.folder / "files" / "2.bin").write_text("x")
-    canary = desk.upload("--patience", "0", *target)
+    (cli.folder / "files" / "2.bin").write_text("x")
+    canary = cli.upload("--patience", "0", *target)
     assert canary.json["counts"] == {"uploaded": 4}
 
 
-def test_python_takes_a_target_too(open_shop):
-    shop = open_shop(many(TEA, rows=2), [Fault(errcode=85088)])
-    run = tcb.upload(shop.read(), settings=shop.settings, target="simulator")
+def test_python_takes_a_target_too(open_workspace):
+    workspace = open_workspace(many(TEA, rows=2), [Fault(errcode=85088)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings, target="simulator")
     assert (run.counts, run.record.target) == ({"uploaded": 2}, "simulator")
-    assert tcb.open_run(settings=shop.settings, target="simulator").id == run.id
-    links = tcb.links(shop.read(), settings=shop.settings, target="simulator", out=shop.folder / "l.csv")
+    assert tcb.open_run(settings=workspace.settings, target="simulator").id == run.id
+    links = tcb.links(
+        workspace.read(), settings=workspace.settings, target="simulator", out=workspace.folder / "l.csv"
+    )
     assert links.counts == {"linked": 2}
-    assert tcb.audit(shop.merchants, settings=shop.settings, target="simulator").succeeded
-    states = tcb.check_merchants(shop.merchants, settings=shop.settings, target="simulator")
+    assert tcb.audit(workspace.merchants, settings=workspace.settings, target="simulator").succeeded
+    states = tcb.check_merchants(workspace.merchants, settings=workspace.settings, target="simulator")
     assert all(state.works for state in states)
-    link = tcb.upload_link(TEA.env, "a.png", settings=shop.settings, target="simulator")
+    link = tcb.upload_link(TEA.env, "a.png", settings=workspace.settings, target="simulator")
     assert link.url.reveal().startswith("http://127.0.0.1:")
-    live = tcb.upload(shop.read(), settings=shop.settings, target=shop.sim.base)
+    live = tcb.upload(workspace.read(), settings=workspace.settings, target=workspace.sim.base)
     assert live.counts == {"refused": 2}
     with pytest.raises(tcb.SettingsError, match="target"):
-        tcb.upload(shop.read(), settings=shop.settings, target="simulater")
-    assert shop.sim.stats["store_calls"] == 0
+        tcb.upload(workspace.read(), settings=workspace.settings, target="simulater")
+    assert workspace.sim.stats["store_calls"] == 0
 
 
 @pytest.mark.parametrize(
@@ -128,10 +132,10 @@ def test_options_beat_variables_and_they_beat_the_file(
     assert tcb.load_settings(options=option).run_target == expected
 
 
-def test_two_names_for_two_targets_are_refused(open_desk):
-    desk = open_desk(many(TEA, rows=1))
-    said = desk("audit", "--target", "simulator", "--api-base", desk.shop.sim.base)
-    assert said.code == 2
-    assert "--target and --api-base specify different targets" in said.err
-    wrong = desk("audit", "--target", "weixin")
+def test_two_names_for_two_targets_are_refused(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    result = cli("audit", "--target", "simulator", "--api-base", cli.workspace.sim.base)
+    assert result.code == 2
+    assert "--target and --api-base specify different targets" in result.err
+    wrong = cli("audit", "--target", "weixin")
     assert (wrong.code, "target" in wrong.err, "https://api.weixin.qq.com" in wrong.err) == (2, True, True)

@@ -65,12 +65,12 @@ class Typed:
 @pytest.fixture
 def on_terminal():
     @contextmanager
-    def opened(desk, *words, columns=120):
+    def opened(cli, *words, columns=120):
         ours, theirs = pty.openpty()
         options = {"stdin": theirs, "stderr": theirs, "env": {"TERM": "xterm", "COLUMNS": str(columns)}}
         try:
             argv = [sys.executable, "-c", CONTROLLED, *words]
-            with desk.spawn(argv, start_new_session=True, **options) as process:
+            with cli.spawn(argv, start_new_session=True, **options) as process:
                 os.close(theirs)
                 theirs = -1
                 yield Typed(process, ours)
@@ -92,9 +92,9 @@ main()
 
 
 @pytest.mark.slow
-def test_a_bar_shows_rows_rate_and_outcomes(open_desk, on_terminal):
-    desk = open_desk(many(TEA, BOOKS, rows=60), HELD)
-    with on_terminal(desk, "upload", "list.csv", "--root", "files", "--concurrency", "8", "--json") as typed:
+def test_a_bar_shows_rows_rate_and_outcomes(open_cli, on_terminal):
+    cli = open_cli(many(TEA, BOOKS, rows=60), HELD)
+    with on_terminal(cli, "upload", "list.csv", "--root", "files", "--concurrency", "8", "--json") as typed:
         typed.wait_for("/120")
         typed.wait_for(" uploaded")
         code, out = typed.end()
@@ -130,10 +130,10 @@ def test_a_narrow_line_of_progress_leaves_out_what_matters_least(most, total, no
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 100])
-def test_progress_cuts_no_word_and_ends_with_the_result(open_desk, on_terminal, columns):
-    desk = open_desk(many(TEA, BOOKS, rows=60), [Fault(path="banner/7.png", errcode=40097), *HELD])
+def test_progress_cuts_no_word_and_ends_with_the_result(open_cli, on_terminal, columns):
+    cli = open_cli(many(TEA, BOOKS, rows=60), [Fault(path="banner/7.png", errcode=40097), *HELD])
     words = ("upload", "list.csv", "--root", "files", "--concurrency", "8", "--json")
-    with on_terminal(desk, *words, columns=columns) as typed:
+    with on_terminal(cli, *words, columns=columns) as typed:
         assert typed.end()[0] == 1
     frames = [frame for frame in re.split(r"[\r\n]|\x1b\[2K", typed.seen) if "/120" in frame]
     assert not any("…" in frame for frame in frames)
@@ -142,61 +142,61 @@ def test_progress_cuts_no_word_and_ends_with_the_result(open_desk, on_terminal, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_sentences_break_between_words_at_the_terminals_width(open_desk, on_terminal, lang):
-    desk = open_desk(many(TEA, rows=2))
-    with on_terminal(desk, "verify", "reports", "--where", "env=x", "--lang", lang, columns=40) as typed:
+def test_sentences_break_between_words_at_the_terminals_width(open_cli, on_terminal, lang):
+    cli = open_cli(many(TEA, rows=2))
+    with on_terminal(cli, "verify", "reports", "--where", "env=x", "--lang", lang, columns=40) as typed:
         assert typed.end()[0] == 2
     lines = typed.seen.replace("\r\n", "\n").strip().split("\n")
     assert len(lines) > 1
     assert max(map(cell_len, lines)) <= 40
-    told = desk("verify", "reports", "--where", "env=x", "--lang", lang).err
+    told = cli("verify", "reports", "--where", "env=x", "--lang", lang).err
     assert "".join(lines).replace(" ", "") == "".join(told.split())
     assert lang == "zh" or {word for line in lines for word in line.split()} == set(told.split())
 
 
 @pytest.mark.slow
-def test_a_suggested_command_is_one_line_on_a_narrow_terminal(open_desk, on_terminal):
+def test_a_suggested_command_is_one_line_on_a_narrow_terminal(open_cli, on_terminal):
     """The terminal wraps it, so that it is copied as one line: tcb-ops prints no line end in it."""
-    desk = open_desk(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
-    with on_terminal(desk, "upload", "list.csv", "--root", "files", columns=80) as typed:
+    cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
+    with on_terminal(cli, "upload", "list.csv", "--root", "files", columns=80) as typed:
         assert typed.end()[0] == 1
     (line,) = re.findall(r"^tcb-ops .*$", typed.seen.replace("\r\n", "\n"), re.MULTILINE)
     assert cell_len(line) > 80
-    root, config = str(desk.folder / "files"), str(desk.folder / "tcb-ops.toml")
+    root, config = str(cli.folder / "files"), str(cli.folder / "tcb-ops.toml")
     assert shlex.split(line) == [
         *("tcb-ops", "upload", "failed-fixed.csv", "--root", root), *("--config", config)
     ]  # fmt: skip
 
 
 @pytest.mark.kill
-def test_ctrl_c_typed_ends_the_run_with_130_and_gives_the_terminal_back(open_desk, on_terminal):
-    desk = open_desk(many(TEA, BOOKS, rows=150), HELD)
-    with on_terminal(desk, "upload", "list.csv", "--root", "files", "--concurrency", "8", "--json") as typed:
+def test_ctrl_c_typed_ends_the_run_with_130_and_gives_the_terminal_back(open_cli, on_terminal):
+    cli = open_cli(many(TEA, BOOKS, rows=150), HELD)
+    with on_terminal(cli, "upload", "list.csv", "--root", "files", "--concurrency", "8", "--json") as typed:
         typed.wait_for(" uploaded")
         typed.type("\x03")
         code, out = typed.end()
     assert code == 130
-    assert desk.whole(json.loads(out), 300)["pending"] > 0
+    assert cli.assert_complete(json.loads(out), 300)["pending"] > 0
     assert "To resume run " in typed.seen
     assert "Traceback" not in typed.seen
     assert typed.seen.count("\x1b[?25l") == typed.seen.count("\x1b[?25h"), "the cursor is back"
 
 
 @pytest.mark.slow
-def test_quiet_shows_no_bar(open_desk, on_terminal):
-    desk = open_desk(many(TEA, rows=20), HELD)
-    with on_terminal(desk, "upload", "list.csv", "--root", "files", "--quiet") as typed:
+def test_quiet_shows_no_bar(open_cli, on_terminal):
+    cli = open_cli(many(TEA, rows=20), HELD)
+    with on_terminal(cli, "upload", "list.csv", "--root", "files", "--quiet") as typed:
         code, _ = typed.end()
     assert (code, typed.seen) == (0, "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 3)])
-def test_many_live_environments_are_asked_about(open_desk, on_terminal, answer, code):
+def test_many_live_environments_are_asked_about(open_cli, on_terminal, answer, code):
     """api.example.invalid never resolves: a yes ends with exit 3."""
-    desk = open_desk(many(*SIX, rows=2), merchants=SIX)
+    cli = open_cli(many(*SIX, rows=2), merchants=SIX)
     words = ("--api-base", "https://api.example.invalid", "--patience", "0.1")
-    with on_terminal(desk, "upload", "list.csv", "--root", "files", *words) as typed:
+    with on_terminal(cli, "upload", "list.csv", "--root", "files", *words) as typed:
         typed.wait_for("Upload to 6 live environments of https://api.example.invalid?")
         typed.type(f"{answer}\n")
         assert typed.end()[0] == code
@@ -205,10 +205,10 @@ def test_many_live_environments_are_asked_about(open_desk, on_terminal, answer, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "code"), [((), 2), (("--yes",), 3)])
-def test_one_live_environment_is_asked_about_on_a_terminal(open_desk, on_terminal, words, code):
-    desk = open_desk(many(TEA, rows=2))
+def test_one_live_environment_is_asked_about_on_a_terminal(open_cli, on_terminal, words, code):
+    cli = open_cli(many(TEA, rows=2))
     live = ("--target", "https://api.example.invalid", "--patience", "0.1")
-    with on_terminal(desk, "upload", "list.csv", "--root", "files", *live, *words) as typed:
+    with on_terminal(cli, "upload", "list.csv", "--root", "files", *live, *words) as typed:
         if not words:
             typed.wait_for("Upload to 1 live environment of https://api.example.invalid? [y/N]")
             typed.type("n\n")
@@ -217,10 +217,10 @@ def test_one_live_environment_is_asked_about_on_a_terminal(open_desk, on_termina
 
 
 @pytest.mark.kill
-def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_desk, on_terminal):
-    desk = open_desk(many(*SIX, rows=2), merchants=SIX)
+def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_cli, on_terminal):
+    cli = open_cli(many(*SIX, rows=2), merchants=SIX)
     with on_terminal(
-        desk, "upload", "list.csv", "--root", "files", "--api-base", "https://api.example.invalid"
+        cli, "upload", "list.csv", "--root", "files", "--api-base", "https://api.example.invalid"
     ) as typed:
         typed.wait_for("[y/N]: ")
         # Python may be just about to read: a signal that comes in that instant is seen at the next key.
@@ -231,37 +231,37 @@ def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_desk, on_terminal
                 pressed = time.monotonic()
                 typed.type("\x03")
         assert typed.end()[0] == 130
-    assert desk("runs", "--json").json == {"runs": []}
+    assert cli("runs", "--json").json == {"runs": []}
 
 
-def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_desk, monkeypatch):
+def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_cli, monkeypatch):
     monkeypatch.setattr(console, "LINE_EVERY", 0.0)
-    desk = open_desk(many(TEA, rows=8), [Fault(delay=0.1)])
-    said = desk.links("--concurrency", "4", "--per-env", "4")
-    target, listed, *lines = said.err.splitlines()
-    assert target == f"SIMULATED {desk.shop.sim.base}"
+    cli = open_cli(many(TEA, rows=8), [Fault(delay=0.1)])
+    result = cli.links("--concurrency", "4", "--per-env", "4")
+    target, listed, *lines = result.err.splitlines()
+    assert target == f"SIMULATED {cli.workspace.sim.base}"
     assert "list.csv" in listed
     assert any("/8 · " in line and " linked" in line for line in lines)
-    assert "\x1b" not in said.err
+    assert "\x1b" not in result.err
 
 
-def test_a_short_run_without_a_terminal_says_no_progress(open_desk):
-    desk = open_desk(many(TEA, rows=5))
-    said = desk.upload()
-    assert "rows/s" not in said.err
-    assert "\x1b" not in said.err + said.out
+def test_a_short_run_without_a_terminal_says_no_progress(open_cli):
+    cli = open_cli(many(TEA, rows=5))
+    result = cli.upload()
+    assert "rows/s" not in result.err
+    assert "\x1b" not in result.err + result.out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", ["y", "n"])
-def test_a_run_over_a_day_old_is_asked_about(open_desk, on_terminal, answer):
-    desk = open_desk(many(TEA, rows=3))
-    run = desk.upload("--json", "--limit", "2").json["run"]
-    with closing(sqlite3.connect(desk.folder / "ledger.db")) as ledger, ledger:
+def test_a_run_over_a_day_old_is_asked_about(open_cli, on_terminal, answer):
+    cli = open_cli(many(TEA, rows=3))
+    run = cli.upload("--json", "--limit", "2").json["run"]
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
         ledger.execute("UPDATE runs SET created_at = created_at - 90000, finished_at = NULL")
-    before = desk.calls
+    before = cli.calls
     words = ("upload", "list.csv", "--root", "files", "--limit", "2", "--json")
-    with on_terminal(desk, *words) as typed:
+    with on_terminal(cli, *words) as typed:
         typed.wait_for(f"Run {run} of this list, started ")
         typed.wait_for("[y/N]: ")
         typed.type(f"{answer}\n")
@@ -269,17 +269,17 @@ def test_a_run_over_a_day_old_is_asked_about(open_desk, on_terminal, answer):
     if answer == "y":
         assert (code, json.loads(out)["run"]) == (0, run)
     else:
-        assert (code, out, desk.calls) == (2, "", before)
+        assert (code, out, cli.calls) == (2, "", before)
         assert f"--resume {run}" in typed.seen
 
 
 @pytest.mark.slow
-def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_desk):
-    desk = open_desk(many(TEA, rows=5))
+def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_cli):
+    cli = open_cli(many(TEA, rows=5))
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
         target = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        with desk.process("links", "list.csv", "--api-base", target, "--patience", "60") as process:
+        with cli.process("links", "list.csv", "--api-base", target, "--patience", "60") as process:
             lines = [process.stderr.readline() for _ in range(3)]
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=60)
@@ -287,13 +287,13 @@ def test_without_a_terminal_a_target_that_is_away_is_said_at_once(open_desk):
 
 
 @pytest.mark.slow
-def test_with_quiet_a_target_that_is_away_is_said_once_at_once(open_desk):
-    desk = open_desk(many(TEA, rows=5))
+def test_with_quiet_a_target_that_is_away_is_said_once_at_once(open_cli):
+    cli = open_cli(many(TEA, rows=5))
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # bound, but nobody listens: connections are refused
         target = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         words = ("links", "list.csv", "--api-base", target, "--patience", "60", "--quiet")
-        with desk.process(*words) as process:
+        with cli.process(*words) as process:
             line = process.stderr.readline()
             process.send_signal(signal.SIGINT)
             rest = process.communicate(timeout=60)[1]

@@ -33,21 +33,21 @@ def lang(request, monkeypatch):
 
 
 @pytest.fixture
-def open_platform(open_desk, monkeypatch):
+def open_platform(open_cli, monkeypatch):
     """A platform whose tokens are refreshed here, with these lines under `[tokens]`."""
 
     def opened(*tokens, faults=(), lang="en", component=PLATFORM):
-        desk = open_desk(many(TEA, BOOKS, rows=2), faults, lang=lang, component=component, tokens={})
-        (desk.folder / "ticket.txt").write_text(PLATFORM.ticket)
+        cli = open_cli(many(TEA, BOOKS, rows=2), faults, lang=lang, component=component, tokens={})
+        (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
         monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
-        configure(desk, *(tokens or WHOLE))
-        return desk
+        configure(cli, *(tokens or WHOLE))
+        return cli
 
     return opened
 
 
-def configure(desk, *tokens):
-    file = desk.folder / "tcb-ops.toml"
+def configure(cli, *tokens):
+    file = cli.folder / "tcb-ops.toml"
     head = file.read_text(encoding="utf-8").split("[tokens]")[0]
     file.write_text("\n".join([head, "[tokens]", *tokens]), encoding="utf-8")
 
@@ -58,12 +58,12 @@ def sentences(err):
 
 
 def test_a_platform_that_refreshes_by_itself_from_the_settings_file(open_platform):
-    desk = open_platform()
-    assert desk.links().code == 0
-    assert (desk.folder / "tcb-ops.tokens" / "wxtea.json").exists(), "beside the settings file"
-    before = desk.shop.sim.stats
-    assert desk.links("--new-run").code == 0
-    assert (desk.shop.sim.stats - before)["component_token"] == 0
+    cli = open_platform()
+    assert cli.links().code == 0
+    assert (cli.folder / "tcb-ops.tokens" / "wxtea.json").exists(), "beside the settings file"
+    before = cli.workspace.sim.stats
+    assert cli.links("--new-run").code == 0
+    assert (cli.workspace.sim.stats - before)["component_token"] == 0
 
 
 @pytest.mark.parametrize(
@@ -100,24 +100,24 @@ def test_a_platform_that_refreshes_by_itself_from_the_settings_file(open_platfor
     ],
 )
 def test_a_source_that_cannot_work_is_exit_2_before_anything_is_sent(open_platform, lang, tokens, en, zh):
-    desk = open_platform(*tokens, lang=lang)
-    said = desk.links()
-    assert said.code == 2
-    (sentence,) = sentences(said.err)
+    cli = open_platform(*tokens, lang=lang)
+    result = cli.links()
+    assert result.code == 2
+    (sentence,) = sentences(result.err)
     assert (zh if lang == "zh" else en) in sentence
-    assert PLATFORM.secret not in said.err
-    assert not desk.calls
-    assert desk.shop.sim.stats["component_token"] == 0
+    assert PLATFORM.secret not in result.err
+    assert not cli.calls
+    assert cli.workspace.sim.stats["component_token"] == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
 def test_a_store_that_others_may_read_is_exit_2_with_the_mend(open_platform, lang):
-    desk = open_platform(lang=lang)
-    assert desk.links().code == 0
-    (desk.folder / "tcb-ops.tokens" / "wxtea.json").chmod(0o644)
-    said = desk.links("--new-run")
-    assert said.code == 2
-    assert "chmod -R go-rwx" in sentences(said.err)[0]
+    cli = open_platform(lang=lang)
+    assert cli.links().code == 0
+    (cli.folder / "tcb-ops.tokens" / "wxtea.json").chmod(0o644)
+    result = cli.links("--new-run")
+    assert result.code == 2
+    assert "chmod -R go-rwx" in sentences(result.err)[0]
 
 
 @pytest.mark.parametrize(
@@ -127,33 +127,33 @@ def test_a_store_that_others_may_read_is_exit_2_with_the_mend(open_platform, lan
 def test_what_stops_everybody_is_exit_3_with_one_message_and_the_rows_pending(
     open_platform, lang, code, en, zh
 ):
-    desk = open_platform(faults=[Fault(step=FaultStep.COMPONENT_TOKEN, errcode=code)], lang=lang)
-    said = desk.links("--json")
-    assert said.code == 3
-    (sentence,) = sentences(said.err)
+    cli = open_platform(faults=[Fault(step=FaultStep.COMPONENT_TOKEN, errcode=code)], lang=lang)
+    result = cli.links("--json")
+    assert result.code == 3
+    (sentence,) = sentences(result.err)
     assert str(code) in sentence
     assert (zh if lang == "zh" else en) in sentence
-    assert desk.latest().counts == {"pending": 4}
+    assert cli.latest().counts == {"pending": 4}
 
 
-def test_a_token_server_that_is_down_is_exit_3_and_named(open_desk, lang):
-    desk = open_desk(many(TEA, BOOKS, rows=2), lang=lang)
-    configure(desk, 'source = "service"', 'url = "http://127.0.0.1:9/{appid}"')
-    said = desk.links("--patience", "0.3")
-    assert said.code == 3
-    (sentence,) = sentences(said.err)
+def test_a_token_server_that_is_down_is_exit_3_and_named(open_cli, lang):
+    cli = open_cli(many(TEA, BOOKS, rows=2), lang=lang)
+    configure(cli, 'source = "service"', 'url = "http://127.0.0.1:9/{appid}"')
+    result = cli.links("--patience", "0.3")
+    assert result.code == 3
+    (sentence,) = sentences(result.err)
     assert "127.0.0.1:9" in sentence
     assert re.search("token server|令牌服务", sentence)
-    assert desk.latest().counts == {"pending": 4}
+    assert cli.latest().counts == {"pending": 4}
 
 
 def test_the_ticket_the_store_and_the_settings_are_never_listed_for_upload(open_platform):
-    desk = open_platform()
-    assert desk.links().code == 0
-    (desk.folder / "mine.png").touch()
-    said = desk("list", ".", "--to", TEA.env, "--out", "all.csv", "--include", "*")
-    assert said.code == 0, said.err
-    listed = (desk.folder / "all.csv").read_text(encoding="utf-8-sig")
+    cli = open_platform()
+    assert cli.links().code == 0
+    (cli.folder / "mine.png").touch()
+    result = cli("list", ".", "--to", TEA.env, "--out", "all.csv", "--include", "*")
+    assert result.code == 0, result.err
+    listed = (cli.folder / "all.csv").read_text(encoding="utf-8-sig")
     assert "mine.png" in listed
     assert not re.search(r"ticket\.txt|tcb-ops\.tokens|tcb-ops\.toml", listed)
 
@@ -170,16 +170,16 @@ def test_the_ticket_the_store_and_the_settings_are_never_listed_for_upload(open_
     ],
     ids="-".join,
 )
-def test_a_command_that_is_interrupted_keeps_the_refresh_that_is_on_its_way(open_platform, until, words):
+def test_a_command_that_is_interrupted_keeps_the_refresh_that_is_on_its_way(open_platform, wait_for, words):
     rotating = replace(PLATFORM, rotate=True)
     slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, delay=1)
-    desk = open_platform(faults=[slow], component=rotating)
-    sim = desk.shop.sim
-    with desk.process(*words) as process:
-        until(lambda: sim.stats[f"authorizer_token:{TEA.appid}"])
+    cli = open_platform(faults=[slow], component=rotating)
+    sim = cli.workspace.sim
+    with cli.process(*words) as process:
+        wait_for(lambda: sim.stats[f"authorizer_token:{TEA.appid}"])
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    kept = json.loads((desk.folder / "tcb-ops.tokens" / f"{TEA.appid}.json").read_text())
+    kept = json.loads((cli.folder / "tcb-ops.tokens" / f"{TEA.appid}.json").read_text())
     assert kept["refresh_token"] == sim.refresh_token(TEA.appid)

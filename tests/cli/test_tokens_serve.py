@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from workspace import BOOKS, TEA, Until, many
+from workspace import BOOKS, TEA, WaitFor, many
 
 from tcb_ops.model import Secret
 from tcb_ops.simulator import Component, Fault, FaultStep
@@ -27,7 +27,7 @@ from tcb_ops.wechat.tokens.service import ServiceTokens
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cli.conftest import PanelContext
+    from cli.conftest import CommandLine
 
 PLATFORM = Component("wxplatform", "PrAcTiCe-app-secret", "PrAcTiCe-ticket")
 KEY = "PrAcTiCe-serve-key-0123456789"
@@ -35,25 +35,25 @@ SLOW = Fault(step=FaultStep.AUTHORIZER_TOKEN, delay=1.0)
 
 
 @pytest.fixture
-def open_platform(open_desk: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PanelContext]:
+def open_platform(open_cli: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CommandLine]:
     """A machine that may refresh (serve.toml), and one that asks it (tcb-ops.toml, by `ask`)."""
 
-    def opened(*faults: Fault) -> PanelContext:
-        desk: PanelContext = open_desk(many(TEA, BOOKS, rows=5), faults, component=PLATFORM, tokens={})
-        (desk.folder / "ticket.txt").write_text(PLATFORM.ticket)
-        (desk.folder / "serve.key").write_text(f"{KEY}\n")
-        (desk.folder / "serve.key").chmod(0o600)
+    def opened(*faults: Fault) -> CommandLine:
+        cli: CommandLine = open_cli(many(TEA, BOOKS, rows=5), faults, component=PLATFORM, tokens={})
+        (cli.folder / "ticket.txt").write_text(PLATFORM.ticket)
+        (cli.folder / "serve.key").write_text(f"{KEY}\n")
+        (cli.folder / "serve.key").chmod(0o600)
         monkeypatch.setenv("PRACTICE_SECRET", PLATFORM.secret)
         monkeypatch.setenv("TOKEN_SERVER_KEY", f"Bearer {KEY}")
-        configure(desk, 'serve_key = "file:serve.key"')
-        return desk
+        configure(cli, 'serve_key = "file:serve.key"')
+        return cli
 
     return opened
 
 
-def configure(desk: PanelContext, *more: str) -> None:
+def configure(cli: CommandLine, *more: str) -> None:
     lines = (
-        f'target = "{desk.shop.sim.base}"',
+        f'target = "{cli.workspace.sim.base}"',
         'lang = "en"',
         "[tokens]",
         'source = "component"',
@@ -63,30 +63,30 @@ def configure(desk: PanelContext, *more: str) -> None:
         'ticket = "file:ticket.txt"',
         *more,
     )
-    (desk.folder / "serve.toml").write_text("\n".join(lines), encoding="utf-8")
+    (cli.folder / "serve.toml").write_text("\n".join(lines), encoding="utf-8")
 
 
-def serve_by_program(desk: PanelContext, program: str) -> None:
+def serve_by_program(cli: CommandLine, program: str) -> None:
     """Let a Python program be the source of the machine that serves."""
     command = f"command = [{json.dumps(sys.executable)}, '-c', {json.dumps(program)}]"
-    (desk.folder / "serve.toml").write_text(
+    (cli.folder / "serve.toml").write_text(
         f"[tokens]\nsource = 'command'\n{command}\nserve_key = 'file:serve.key'", encoding="utf-8"
     )
 
 
-def ask(desk: PanelContext, url: str) -> None:
+def ask(cli: CommandLine, url: str) -> None:
     """Let the other machine's settings name the token server."""
-    file = desk.folder / "tcb-ops.toml"
+    file = cli.folder / "tcb-ops.toml"
     head = file.read_text(encoding="utf-8").split("[tokens]")[0]
     service = ("[tokens]", 'source = "service"', f'url = "{url}"', 'auth_env = "TOKEN_SERVER_KEY"')
     file.write_text("\n".join([head, *service]), encoding="utf-8")
 
 
 @contextmanager
-def serving(desk: PanelContext, *words: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(cli: CommandLine, *words: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run the command until it listens; the block gets the URL that it prints, and its process."""
     argv = ("tokens", "serve", "--config", "serve.toml", "--port", "0", *words)
-    with desk.process(*argv) as process:
+    with cli.process(*argv) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert url.endswith("/{appid}"), process.communicate()
@@ -101,9 +101,9 @@ def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> str:
     return err
 
 
-def kept_secrets(desk: PanelContext) -> list[str]:
+def kept_secrets(cli: CommandLine) -> list[str]:
     """Every secret of the platform and of the server, tokens included."""
-    stored = (file.read_text() for file in (desk.folder / "tcb-ops.tokens").glob("wx*.json"))
+    stored = (file.read_text() for file in (cli.folder / "tcb-ops.tokens").glob("wx*.json"))
     tokens = [token for text in stored for token in re.findall(r'_token": "(.+?)"', text)]
     assert tokens
     return [*tokens, KEY, PLATFORM.secret, PLATFORM.ticket]
@@ -128,41 +128,41 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str
 @pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True], ids=["loopback", "TLS"])
 def test_another_machine_uploads_with_the_served_tokens(
-    open_platform: Callable[..., PanelContext],
+    open_platform: Callable[..., CommandLine],
     certificate: tuple[str, str, str],
     monkeypatch: pytest.MonkeyPatch,
     *,
     tls: bool,
 ) -> None:
-    desk = open_platform()
+    cli = open_platform()
     ca, cert, key = certificate
     words = ("--cert", cert, "--key", key) if tls else ()
-    with serving(desk, "--verbose", *words) as (url, process):
+    with serving(cli, "--verbose", *words) as (url, process):
         assert url.startswith("https://127.0.0.1:" if tls else "http://127.0.0.1:")
-        ask(desk, url)
+        ask(cli, url)
         if tls:
-            untrusted = desk.upload("--patience", "0")
+            untrusted = cli.upload("--patience", "0")
             assert untrusted.code == 3, "the certificate is checked"
             monkeypatch.setenv("SSL_CERT_FILE", ca)
-        said = desk.upload("--verbose", "--json")
+        result = cli.upload("--verbose", "--json")
         err = interrupt(process, signal.SIGTERM)
-    assert said.json["counts"] == {"uploaded": 10}
-    assert desk.shop.sim.stats["authorizer_token"] == 2, "one for each merchant"
+    assert result.json["counts"] == {"uploaded": 10}
+    assert cli.workspace.sim.stats["authorizer_token"] == 2, "one for each merchant"
     lines = [line for line in err.splitlines() if re.match(r"\d{4}-", line)]
     assert sorted(line.split()[2:] for line in lines) == [["wxbooks", "200"], ["wxtea", "200"]]
-    secrets = kept_secrets(desk)
-    assert [one for one in secrets for text in (err, said.out, said.err) if one in text] == []
+    secrets = kept_secrets(cli)
+    assert [one for one in secrets for text in (err, result.out, result.err) if one in text] == []
 
 
 @pytest.mark.slow
-def test_a_refused_token_is_refreshed_once_whoever_asks(open_platform: Callable[..., PanelContext]) -> None:
-    desk = open_platform(Fault(step=FaultStep.AUTHORIZER_TOKEN, delay=0.3))
-    sim = desk.shop.sim
-    with serving(desk) as (url, _process):
-        ask(desk, url)
-        assert desk.upload().code == 0
+def test_a_refused_token_is_refreshed_once_whoever_asks(open_platform: Callable[..., CommandLine]) -> None:
+    cli = open_platform(Fault(step=FaultStep.AUTHORIZER_TOKEN, delay=0.3))
+    sim = cli.workspace.sim
+    with serving(cli) as (url, _process):
+        ask(cli, url)
+        assert cli.upload().code == 0
         sim.expire("wxtea")
-        assert desk.upload("--new-run").code == 0
+        assert cli.upload("--new-run").code == 0
         assert sim.stats["authorizer_token:wxtea"] == 2
 
         async def together() -> tuple[Token, list[Token]]:
@@ -182,11 +182,11 @@ def test_a_refused_token_is_refreshed_once_whoever_asks(open_platform: Callable[
 
 @pytest.mark.slow
 def test_requests_at_the_same_time_share_one_look_at_any_source(
-    open_platform: Callable[..., PanelContext],
+    open_platform: Callable[..., CommandLine],
 ) -> None:
-    desk = open_platform()
+    cli = open_platform()
     program = "import time; open('runs', 'a').write('x'); time.sleep(0.5); print('{\"access_token\": \"t\"}')"
-    serve_by_program(desk, program)
+    serve_by_program(cli, program)
 
     async def together(url: str) -> set[str]:
         machines = [ServiceTokens(url, {"Authorization": Secret(f"Bearer {KEY}")}) for _ in range(10)]
@@ -195,23 +195,23 @@ def test_requests_at_the_same_time_share_one_look_at_any_source(
             await one.aclose()
         return {token.value.reveal() for token in found}
 
-    with serving(desk) as (url, _process):
+    with serving(cli) as (url, _process):
         assert asyncio.run(together(url)) == {"t"}
-    assert (desk.folder / "runs").read_text() == "xx", "asked once, and once more for a newer one"
+    assert (cli.folder / "runs").read_text() == "xx", "asked once, and once more for a newer one"
 
 
 @pytest.mark.slow
 def test_without_the_key_nothing_is_served(
-    open_platform: Callable[..., PanelContext], monkeypatch: pytest.MonkeyPatch
+    open_platform: Callable[..., CommandLine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk = open_platform()
-    with serving(desk, "--verbose") as (url, process):
-        ask(desk, url)
+    cli = open_platform()
+    with serving(cli, "--verbose") as (url, process):
+        ask(cli, url)
         monkeypatch.setenv("TOKEN_SERVER_KEY", f"Bearer {KEY[:-1]}x")
-        said = desk.upload()
-        assert said.code == 3
-        assert "401" in said.err
-        assert desk.latest().counts == {"pending": 10}
+        result = cli.upload()
+        assert result.code == 3
+        assert "401" in result.err
+        assert cli.latest().counts == {"pending": 10}
         got = url.format(appid="wxtea")
         headers: tuple[dict[str, str], ...] = ({}, {"Authorization": KEY}, {"Authorization": "Bearer x"})
         for wrong in headers:
@@ -221,7 +221,7 @@ def test_without_the_key_nothing_is_served(
         assert httpx.post(got, headers=right).status_code == 405
         for path in ("", "wxnobody", "a/b", "%0A2026-11-27%20wxtea%20200", "x" * 65):
             assert httpx.get(url.format(appid=path), headers=right).status_code == 404
-        assert desk.shop.sim.stats["authorizer_token"] == 0
+        assert cli.workspace.sim.stats["authorizer_token"] == 0
         err = interrupt(process, signal.SIGINT)
     lines = [line.split()[2:4] for line in err.splitlines() if re.match(r"\d{4}-", line)]
     assert [status for _, status in lines[-6:]] == ["405", *["404"] * 5]
@@ -231,56 +231,58 @@ def test_without_the_key_nothing_is_served(
 
 @pytest.mark.slow
 def test_a_source_that_serves_nobody_is_503_and_leaves_the_rows_pending(
-    open_platform: Callable[..., PanelContext],
+    open_platform: Callable[..., CommandLine],
 ) -> None:
-    desk = open_platform(Fault(step=FaultStep.COMPONENT_TOKEN, errcode=61004))
-    with serving(desk, "--verbose") as (url, process):
-        ask(desk, url)
-        said = desk.upload("--patience", "0.2")
+    cli = open_platform(Fault(step=FaultStep.COMPONENT_TOKEN, errcode=61004))
+    with serving(cli, "--verbose") as (url, process):
+        ask(cli, url)
+        result = cli.upload("--patience", "0.2")
         err = interrupt(process, signal.SIGTERM)
-    assert said.code == 3
-    assert "503" in said.err
-    assert desk.latest().counts == {"pending": 10}
+    assert result.code == 3
+    assert "503" in result.err
+    assert cli.latest().counts == {"pending": 10}
     assert "61004" in err, "the machine that refreshes says why"
 
 
 @pytest.mark.kill
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_lets_running_refreshes_end(
-    open_platform: Callable[..., PanelContext], until: Until, number: signal.Signals, code: int
+    open_platform: Callable[..., CommandLine], wait_for: WaitFor, number: signal.Signals, code: int
 ) -> None:
-    desk = open_platform(SLOW)
-    with serving(desk) as (url, process):
-        ask(desk, url)
-        with desk.process("upload", "list.csv", "--root", "files") as client:
-            until(lambda: desk.shop.sim.stats["authorizer_token"] == 2)
+    cli = open_platform(SLOW)
+    with serving(cli) as (url, process):
+        ask(cli, url)
+        with cli.process("upload", "list.csv", "--root", "files") as client:
+            wait_for(lambda: cli.workspace.sim.stats["authorizer_token"] == 2)
             err = interrupt(process, number)
             assert client.wait(60) == 0
     assert process.returncode == code
     assert err.count("nterrupted") == 1
     assert "Traceback" not in err
-    assert desk.latest().counts == {"uploaded": 10}
-    assert {file.name for file in (desk.folder / "tcb-ops.tokens").glob("wxt*")} == {"wxtea.json"}
+    assert cli.latest().counts == {"uploaded": 10}
+    assert {file.name for file in (cli.folder / "tcb-ops.tokens").glob("wxt*")} == {"wxtea.json"}
 
 
 @pytest.mark.kill
 def test_a_program_that_hangs_does_not_outlive_the_command(
-    open_platform: Callable[..., PanelContext], until: Until
+    open_platform: Callable[..., CommandLine], wait_for: WaitFor
 ) -> None:
-    desk = open_platform()
+    cli = open_platform()
     program = "import os, time; print(os.getpid(), file=open('pid', 'w'), flush=True); time.sleep(60)"
-    serve_by_program(desk, program)
-    with serving(desk) as (url, process):
-        ask(desk, url)
-        with desk.process("upload", "list.csv", "--root", "files") as client:
-            until(lambda: (desk.folder / "pid").exists() and (desk.folder / "pid").read_text().endswith("\n"))
+    serve_by_program(cli, program)
+    with serving(cli) as (url, process):
+        ask(cli, url)
+        with cli.process("upload", "list.csv", "--root", "files") as client:
+            wait_for(
+                lambda: (cli.folder / "pid").exists() and (cli.folder / "pid").read_text().endswith("\n")
+            )
             client.kill()
-        pid = int((desk.folder / "pid").read_text())
+        pid = int((cli.folder / "pid").read_text())
         started = time.monotonic()
         interrupt(process, signal.SIGTERM)
         assert time.monotonic() - started < 20
     assert process.returncode == 143
-    until(lambda: not _lives(pid), 5)
+    wait_for(lambda: not _lives(pid), 5)
 
 
 def _lives(pid: int) -> bool:
@@ -293,20 +295,20 @@ def _lives(pid: int) -> bool:
 
 @pytest.mark.kill
 def test_after_a_kill_the_same_commands_continue(
-    open_platform: Callable[..., PanelContext], until: Until
+    open_platform: Callable[..., CommandLine], wait_for: WaitFor
 ) -> None:
-    desk = open_platform(SLOW)
-    with serving(desk) as (url, process):
-        ask(desk, url)
-        with desk.process("upload", "list.csv", "--root", "files", "--patience", "0.2") as client:
-            until(lambda: desk.shop.sim.stats["authorizer_token"] == 2)
+    cli = open_platform(SLOW)
+    with serving(cli) as (url, process):
+        ask(cli, url)
+        with cli.process("upload", "list.csv", "--root", "files", "--patience", "0.2") as client:
+            wait_for(lambda: cli.workspace.sim.stats["authorizer_token"] == 2)
             process.kill()
             assert client.wait(60) == 3
-    assert desk.latest().counts == {"pending": 10}
-    with serving(desk) as (url, process):
-        ask(desk, url)
-        assert desk.upload().code == 0
-    assert desk.latest().counts == {"uploaded": 10}
+    assert cli.latest().counts == {"pending": 10}
+    with serving(cli) as (url, process):
+        ask(cli, url)
+        assert cli.upload().code == 0
+    assert cli.latest().counts == {"uploaded": 10}
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -327,17 +329,17 @@ def test_after_a_kill_the_same_commands_continue(
     ],
 )
 def test_what_cannot_be_served_safely_is_refused(
-    open_platform: Callable[..., PanelContext], words: tuple[str, ...], why: str
+    open_platform: Callable[..., CommandLine], words: tuple[str, ...], why: str
 ) -> None:
-    desk = open_platform()
-    (desk.folder / "wide.key").write_text("x")
-    (desk.folder / "wide.key").chmod(0o644)
+    cli = open_platform()
+    (cli.folder / "wide.key").write_text("x")
+    (cli.folder / "wide.key").chmod(0o644)
     with socket.create_server(("127.0.0.1", 0)) as used:
         given = [word.format(used=used.getsockname()[1]) for word in words]
-        said = desk("tokens", "serve", "--config", "serve.toml", *given)
-    assert (said.code, said.out) == (2, "")
-    assert why in said.err
-    assert KEY not in said.err
+        result = cli("tokens", "serve", "--config", "serve.toml", *given)
+    assert (result.code, result.out) == (2, "")
+    assert why in result.err
+    assert KEY not in result.err
 
 
 @pytest.mark.parametrize(
@@ -356,20 +358,20 @@ def test_what_cannot_be_served_safely_is_refused(
     ],
 )
 def test_a_key_that_protects_nothing_is_refused(
-    open_platform: Callable[..., PanelContext],
+    open_platform: Callable[..., CommandLine],
     monkeypatch: pytest.MonkeyPatch,
     setting: str,
     mode: int,
     why: str,
 ) -> None:
-    desk = open_platform()
+    cli = open_platform()
     monkeypatch.setenv("SHORT_KEY", "Bearer 123456789012345")
-    (desk.folder / "serve.key").chmod(mode)
-    configure(desk, setting)
-    said = desk("tokens", "serve", "--config", "serve.toml", "--port", "0")
-    assert (said.code, said.out) == (2, "")
-    assert why in said.err
-    assert KEY not in said.err
+    (cli.folder / "serve.key").chmod(mode)
+    configure(cli, setting)
+    result = cli("tokens", "serve", "--config", "serve.toml", "--port", "0")
+    assert (result.code, result.out) == (2, "")
+    assert why in result.err
+    assert KEY not in result.err
 
 
 @pytest.mark.parametrize(

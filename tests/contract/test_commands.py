@@ -95,7 +95,7 @@ def test_a_signal_ends_a_run_tidily_and_the_same_command_resumes_it(
     operator.list(SLOW)
     words = ("upload", "list.csv", "--root", "files", "--per-env", "2", "--json")
     with operator.process(*words) as process:
-        until(lambda: _counts(operator).get("uploaded", 0) > 0)
+        wait_for(lambda: _counts(operator).get("uploaded", 0) > 0)
         process.send_signal(number)
         stopped = ended(process)
     assert stopped.code == code
@@ -140,7 +140,7 @@ def test_a_run_that_a_process_works_on_is_refused_to_another(operator: Operator)
     operator.list(SLOW)
     words = ("upload", "list.csv", "--root", "files", "--per-env", "1", "--json")
     with operator.process(*words) as process:
-        until(lambda: "pending" in _counts(operator))
+        wait_for(lambda: "pending" in _counts(operator))
         refused = operator(*words)
         process.kill()
     assert (refused.code, refused.out) == (2, "")
@@ -181,7 +181,7 @@ def _counts(operator: Operator) -> dict[str, int]:
     return counts
 
 
-def until(holds: object, seconds: float = 60) -> None:
+def wait_for(holds: object, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < end

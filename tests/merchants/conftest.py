@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from token_server import OpenOffice, office_opener
+from token_server import OpenTokenServer, token_server_opener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def open_office(tmp_path: Path) -> Iterator[OpenOffice]:
+def open_token_server(tmp_path: Path) -> Iterator[OpenTokenServer]:
     """Open an office: `open_office(merchants, faults, accounts=…)`; it closes with the test."""
     with ExitStack() as stack:
-        yield office_opener(stack, tmp_path)
+        yield token_server_opener(stack, tmp_path)

@@ -29,11 +29,11 @@ def codes(states):
     return {state.merchant.env: [t.code for t in state.issues] for state in states}
 
 
-def test_all_is_well_and_each_account_is_asked_once(open_office):
-    office = open_office(
+def test_all_is_well_and_each_account_is_asked_once(open_token_server):
+    token_server = open_token_server(
         [TEA, TEA_TEST, BOOKS, OWN], accounts=[SimulatedAccount("wxtea", daily_limit=10, used=4)]
     )
-    states = tcb.check_merchants([TEA, TEA_TEST, BOOKS, OWN], settings=office.settings)
+    states = tcb.check_merchants([TEA, TEA_TEST, BOOKS, OWN], settings=token_server.settings)
     assert [state.merchant for state in states] == [TEA, TEA_TEST, BOOKS, OWN]
     assert all(state.works for state in states)
     assert [(s.token, s.permission, s.cloud, s.env_status) for s in states] == [
@@ -44,13 +44,14 @@ def test_all_is_well_and_each_account_is_asked_once(open_office):
     ]
     assert [state.quota.left for state in states] == [6, 6, None, None]
     asked = {
-        step: office.sim.stats[step] for step in ("env_info", "authorizer_info", "describe_envs", "quota")
+        step: token_server.sim.stats[step]
+        for step in ("env_info", "authorizer_info", "describe_envs", "quota")
     }
     assert asked == {"env_info": 2, "authorizer_info": 2, "describe_envs": 1, "quota": 3}
-    assert office.sim.stats["link_calls"] == 0
+    assert token_server.sim.stats["link_calls"] == 0
 
 
-def test_each_trouble_is_its_merchants_alone(open_office):
+def test_each_trouble_is_its_merchants_alone(open_token_server):
     ill = {
         "revoked": (SimulatedAccount("wx1", revoked=True), "61003"),
         "no set": (SimulatedAccount("wx2", permissions=(18,)), "61007"),
@@ -63,7 +64,7 @@ def test_each_trouble_is_its_merchants_alone(open_office):
     }
     lines = [Merchant(account.appid, name, f"{account.appid}-env") for name, (account, _) in ill.items()]
     stranger = Merchant("wx8", "well", "not-its-own")
-    office = open_office(
+    token_server = open_token_server(
         lines,
         accounts=[account for account, _ in ill.values()],
         environments=[
@@ -71,101 +72,103 @@ def test_each_trouble_is_its_merchants_alone(open_office):
             SimulatedEnvironment("wx7-env", EnvStatus.UNAVAILABLE),
         ],
     )
-    office.keep_tokens(*(f"wx{n}" for n in (1, 2, 3, 4, 6, 7, 8)), COMPONENT.appid)
-    found = codes(merchant_states(office.settings, [*lines, stranger], limits=QUICK))
+    token_server.keep_tokens(*(f"wx{n}" for n in (1, 2, 3, 4, 6, 7, 8)), COMPONENT.appid)
+    found = codes(merchant_states(token_server.settings, [*lines, stranger], limits=QUICK))
     expected = {f"{account.appid}-env": [code] if code else [] for account, code in ill.values()}
     assert found == expected | {"not-its-own": ["not_listed"]}
 
 
 @pytest.mark.parametrize("met", ["refused", "nothing left"])
-def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_office, met):
+def test_a_quota_of_the_platforms_own_is_said_to_be_the_platforms(open_token_server, met):
     used_up = [SimulatedAccount(COMPONENT.appid, daily_limit=5, used=5)] if met == "nothing left" else []
     faults = [Fault(step=FaultStep.DESCRIBE_ENVS, errcode=45009)] if met == "refused" else []
-    office = open_office([TEA, OWN], accounts=used_up, faults=faults)
-    (state,) = merchant_states(office.settings, [OWN], limits=QUICK)
+    token_server = open_token_server([TEA, OWN], accounts=used_up, faults=faults)
+    (state,) = merchant_states(token_server.settings, [OWN], limits=QUICK)
     (issue,) = state.issues
     assert issue.meaning.en == "The platform's own calls for today are used up."
     assert "/componenttcb/uploadfile" in issue.action.en
 
 
-def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_office):
-    office = open_office([TEA, OWN], accounts=[SimulatedAccount("wxtea", permissions=(18,))])
-    checked = begin_check(office.with_options(component_appid=""), [TEA, OWN], limits=QUICK).result()
+def test_without_a_component_token_all_but_the_permission_sets_is_seen(open_token_server):
+    token_server = open_token_server([TEA, OWN], accounts=[SimulatedAccount("wxtea", permissions=(18,))])
+    checked = begin_check(token_server.with_options(component_appid=""), [TEA, OWN], limits=QUICK).result()
     tea, own = checked.states
     assert (tea.permission, [t.code for t in tea.issues]) == (False, ["61007"])
     assert [t.code for t in own.issues] == ["no_token"]
     assert "component_appid" in own.issues[0].action.en
     assert "Set component_appid" in checked.note.en
-    assert office.sim.stats["authorizer_info"] == 0
+    assert token_server.sim.stats["authorizer_info"] == 0
 
 
 @pytest.mark.parametrize("ill", ["not given", "refused"])
-def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_office, ill):
-    office = open_office([TEA, BOOKS])
+def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_token_server, ill):
+    token_server = open_token_server([TEA, BOOKS])
     if ill == "not given":
-        office.keep_tokens("wxtea", "wxbooks")
+        token_server.keep_tokens("wxtea", "wxbooks")
     else:
-        office.sim.rotate(COMPONENT.appid)
-    checked = begin_check(office.settings, [TEA, BOOKS], limits=QUICK).result()
+        token_server.sim.rotate(COMPONENT.appid)
+    checked = begin_check(token_server.settings, [TEA, BOOKS], limits=QUICK).result()
     assert [(state.works, state.permission) for state in checked.states] == [(True, None), (True, None)]
     assert "component token does not work" in checked.note.en
 
 
-def test_a_token_that_ran_out_is_looked_up_anew_once(open_office):
-    office = open_office([TEA])
-    office.sim.expire("wxtea")
-    (state,) = merchant_states(office.settings, [TEA], limits=QUICK)
+def test_a_token_that_ran_out_is_looked_up_anew_once(open_token_server):
+    token_server = open_token_server([TEA])
+    token_server.sim.expire("wxtea")
+    (state,) = merchant_states(token_server.settings, [TEA], limits=QUICK)
     assert (state.token, [t.code for t in state.issues]) == (False, ["dead_token"])
-    assert office.sim.stats["env_info"] == 1
+    assert token_server.sim.stats["env_info"] == 1
 
 
-def test_a_shared_environment_is_what_its_owner_is_told(open_office):
+def test_a_shared_environment_is_what_its_owner_is_told(open_token_server):
     guest = Merchant("wxbooks", "城南书店", "tea-1")
-    office = open_office([TEA, BOOKS, guest], environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)])
-    assert codes(merchant_states(office.settings, [TEA, BOOKS, guest], limits=QUICK)) == {
+    token_server = open_token_server(
+        [TEA, BOOKS, guest], environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)]
+    )
+    assert codes(merchant_states(token_server.settings, [TEA, BOOKS, guest], limits=QUICK)) == {
         "tea-1": ["halted"],
         "books-1": [],
     }
 
 
-def test_who_has_left_is_not_asked(open_office):
-    office = open_office([TEA, BOOKS])
+def test_who_has_left_is_not_asked(open_token_server):
+    token_server = open_token_server([TEA, BOOKS])
     gone = Merchant("wxbooks", "城南书店", "books-1", left=True)
-    states = merchant_states(office.settings, [TEA, gone])
+    states = merchant_states(token_server.settings, [TEA, gone])
     assert [(s.works, s.issues) for s in states] == [(True, ()), (False, ())]
-    assert office.sim.stats["env_info:wxbooks"] == 0
+    assert token_server.sim.stats["env_info:wxbooks"] == 0
 
 
-def test_passing_trouble_passes_and_one_that_stays_is_one_merchants(open_office):
+def test_passing_trouble_passes_and_one_that_stays_is_one_merchants(open_token_server):
     faults = [
         Fault(appid="wxtea", step=FaultStep.ENV_INFO, calls=((1, 1),), errcode=-1),
         Fault(appid="wxbooks", step=FaultStep.ENV_INFO, status=502),
     ]
-    office = open_office([TEA, BOOKS], faults)
-    assert codes(merchant_states(office.settings, [TEA, BOOKS], limits=QUICK)) == {
+    token_server = open_token_server([TEA, BOOKS], faults)
+    assert codes(merchant_states(token_server.settings, [TEA, BOOKS], limits=QUICK)) == {
         "tea-1": [],
         "books-1": ["no_answer"],
     }
 
 
-def test_what_stops_everybody_stops_the_look(open_office):
-    office = open_office([TEA, BOOKS])
-    office.sim.refuse_ip()
+def test_what_stops_everybody_stops_the_look(open_token_server):
+    token_server = open_token_server([TEA, BOOKS])
+    token_server.sim.refuse_ip()
     with pytest.raises(PlatformStopError, match="61004"):
-        merchant_states(office.settings, [TEA, BOOKS], limits=QUICK)
+        merchant_states(token_server.settings, [TEA, BOOKS], limits=QUICK)
 
 
-def test_nobody_there_stops_the_look(open_office):
-    office = open_office([TEA])
-    nowhere = replace(office.settings, api_base="http://127.0.0.1:1")
+def test_nobody_there_stops_the_look(open_token_server):
+    token_server = open_token_server([TEA])
+    nowhere = replace(token_server.settings, api_base="http://127.0.0.1:1")
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:1"):
         merchant_states(nowhere, [TEA], limits=QUICK)
 
 
-def test_progress_counts_the_mini_programs(open_office):
-    office = open_office([TEA, TEA_TEST, BOOKS])
+def test_progress_counts_the_mini_programs(open_token_server):
+    token_server = open_token_server([TEA, TEA_TEST, BOOKS])
     seen = []
-    merchant_states(office.settings, [TEA, TEA_TEST, BOOKS], progress=lambda *at: seen.append(at))
+    merchant_states(token_server.settings, [TEA, TEA_TEST, BOOKS], progress=lambda *at: seen.append(at))
     assert seen == [(1, 2), (2, 2)]
 
 

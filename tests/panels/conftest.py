@@ -16,7 +16,7 @@ from tcb_ops.i18n import Lang
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from workspace import OpenShop, Shop
+    from workspace import OpenWorkspace, Workspace
 
     from tcb_ops.panels.panel import Panel
 
@@ -31,7 +31,7 @@ def text_of(html: Any) -> str:
 class Lab:
     """The folder in which notebooks are opened."""
 
-    shop: Shop
+    workspace: Workspace
     opened: list[Panel] = field(default_factory=list)
 
     def uploads(self, paths: str = "list.csv", root: str = "files", **more: Any) -> Panel:
@@ -61,33 +61,33 @@ class Lab:
     @property
     def sent(self) -> int:
         """Calls that the simulator got."""
-        return self.shop.sim.stats["link_calls"] + self.shop.sim.stats["store_calls"]
+        return self.workspace.sim.stats["link_calls"] + self.workspace.sim.stats["store_calls"]
 
     def live(self) -> None:
         """Point the settings at the real platform; whoever sends something now fails."""
-        toml = self.shop.folder / "tcb-ops.toml"
+        toml = self.workspace.folder / "tcb-ops.toml"
         text = toml.read_text(encoding="utf-8")
-        toml.write_text(text.replace(self.shop.sim.base, "https://api.weixin.qq.com"), encoding="utf-8")
+        toml.write_text(text.replace(self.workspace.sim.base, "https://api.weixin.qq.com"), encoding="utf-8")
 
 
 @pytest.fixture
-def open_lab(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lab]]:
-    """Open a shop and a lab in its folder; takes what `open_shop` takes."""
+def open_lab(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lab]]:
+    """Open a shop and a lab in its folder; takes what `open_workspace` takes."""
     labs: list[Lab] = []
 
     def opened(*rows: Any, **options: Any) -> Lab:
-        shop = open_shop(*rows, **options)
+        workspace = open_workspace(*rows, **options)
         settings = (
-            f'api_base = "{shop.sim.base}"',
+            f'api_base = "{workspace.sim.base}"',
             'merchants = "merchants.csv"',
             'ledger = "ledger.db"',
             "[tokens]",
             'source = "file"',
             'file = "tokens.csv"',
         )
-        (shop.folder / "tcb-ops.toml").write_text("\n".join(settings), encoding="utf-8")
-        monkeypatch.chdir(shop.folder)
-        labs.append(Lab(shop))
+        (workspace.folder / "tcb-ops.toml").write_text("\n".join(settings), encoding="utf-8")
+        monkeypatch.chdir(workspace.folder)
+        labs.append(Lab(workspace))
         return labs[-1]
 
     yield opened

@@ -63,7 +63,7 @@ def page_of(panel: Any, **more: Any) -> dict[str, Any]:
 
 
 def remove_ledger(lab: Any) -> None:
-    for file in lab.shop.folder.glob("ledger.db*"):
+    for file in lab.workspace.folder.glob("ledger.db*"):
         if file.is_file():
             file.unlink()
 
@@ -109,30 +109,30 @@ def test_what_is_shown_without_its_ledger_is_not_contradicted(lab: Any, panel: A
 
 
 def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, read: Any):
-    other = lab.shop.folder / "other"
+    other = lab.workspace.folder / "other"
     other.mkdir()
-    header, row = (lab.shop.folder / "list.csv").read_text(encoding="utf-8").splitlines()[:2]
+    header, row = (lab.workspace.folder / "list.csv").read_text(encoding="utf-8").splitlines()[:2]
     (other / "list.csv").write_text(f"{header}\n{row}\n", encoding="utf-8")
     settings = replace(panel.context.settings, ledger=str(other / "ledger.db"))
-    with tcb.read_paths(other / "list.csv", panel.context.merchants, lab.shop.folder / "files") as batch:
+    with tcb.read_paths(other / "list.csv", panel.context.merchants, lab.workspace.folder / "files") as batch:
         tcb.upload(batch, settings=settings)
     remove_ledger(lab)
     for file in other.glob("ledger.db*"):
-        shutil.move(file, lab.shop.folder / file.name)
+        shutil.move(file, lab.workspace.folder / file.name)
     assert_usable(lab, panel, read)
 
 
 @pytest.mark.parametrize("content", [None, b"no database at all" * 100], ids=["deleted", "replaced"])
 def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
-    open_lab: Any, read: Any, until: Any, content: bytes | None
+    open_lab: Any, read: Any, wait_for: Any, content: bytes | None
 ):
     lab = open_lab(faults=[Fault(delay=0.2)])
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: "30 rows" in read(panel.monitor.bar))
+    wait_for(lambda: "30 rows" in read(panel.monitor.bar))
     remove_ledger(lab)
     if content is not None:
-        (lab.shop.folder / "ledger.db").write_bytes(content)
+        (lab.workspace.folder / "ledger.db").write_bytes(content)
     panel.settle()
     assert "ledger.db" in read(panel.worker.line)
     if content is None:
@@ -153,7 +153,7 @@ def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
 
 
 def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, read: Any):
-    with closing(sqlite3.connect(lab.shop.folder / "ledger.db")) as connection:
+    with closing(sqlite3.connect(lab.workspace.folder / "ledger.db")) as connection:
         connection.execute("UPDATE runs SET finished_at = 1")
         connection.commit()
     assert [run.id for run in api.prune(30, settings=panel.context.settings)] == [panel.run.id]
@@ -161,24 +161,24 @@ def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, r
 
 
 def test_a_locked_ledger_is_still_read_and_what_has_to_be_written_waits_for_the_lock(
-    lab: Any, panel: Any, read: Any, until: Any
+    lab: Any, panel: Any, read: Any, wait_for: Any
 ):
-    with closing(sqlite3.connect(lab.shop.folder / "ledger.db", isolation_level=None)) as other:
+    with closing(sqlite3.connect(lab.workspace.folder / "ledger.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         panel.monitor.retry.button.click()
         assert len(page_of(panel)["rows"]["rows"]) == 30
         assert panel.worker.busy
-        until(lambda: read(panel.worker.line) == "Starting …")
+        wait_for(lambda: read(panel.worker.line) == "Starting …")
     panel.settle()
     assert panel.run.record.parent
     assert panel.monitor.state is RunState.FINISHED
 
 
-def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab: Any, until: Any):
+def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab: Any, wait_for: Any):
     lab = open_lab(faults=[Fault(delay=0.3)])
     first = lab.uploads()
     first.start.click()
-    until(lambda: first.monitor.running)
+    wait_for(lambda: first.monitor.running)
     second = lab.attach()
     assert second.run.id == first.run.id
     assert second.monitor.running
@@ -194,7 +194,7 @@ def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab: Any, u
 def test_a_list_that_was_edited_while_it_is_shown_is_checked_again_and_not_sent(
     lab: Any, panel: Any, read: Any
 ):
-    sent, shown, file = lab.sent, panel.run.id, lab.shop.folder / "list.csv"
+    sent, shown, file = lab.sent, panel.run.id, lab.workspace.folder / "list.csv"
     kept = file.read_text(encoding="utf-8").splitlines()[:-3]
     file.write_text("\n".join(kept), encoding="utf-8")
     panel.start.click()

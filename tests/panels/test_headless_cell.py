@@ -58,11 +58,11 @@ def test_the_report_goes_where_it_belongs(open_lab: Any, result: Any, monkeypatc
     assert "城南书店   books-" in written["screen"]
     assert "op-by-code" in written["page"]
     assert "op-by-merchant" in written["page"]
-    assert (lab.shop.folder / "here" / "report.html").exists()
-    monkeypatch.setenv("TCB_OPS_HEADLESS_OUT", str(lab.shop.folder / "out"))
+    assert (lab.workspace.folder / "here" / "report.html").exists()
+    monkeypatch.setenv("TCB_OPS_HEADLESS_OUT", str(lab.workspace.folder / "out"))
     other = lab.audits()
     other.run_now(wanted=True)
-    assert (lab.shop.folder / "out" / other.run.id / "manifest.json").exists()
+    assert (lab.workspace.folder / "out" / other.run.id / "manifest.json").exists()
     assert result()["exit_code"] == 0
     lab.audits().run_now(wanted=True)
     assert result()["title"] == "Errcode audit"
@@ -102,7 +102,7 @@ def test_a_list_with_problems_raises_and_says_each_of_them(
     assert lab.sent == 0
 
 
-def test_ctrl_c_ends_the_run_tidily(open_lab: Any, result: Any, until: Any):
+def test_ctrl_c_ends_the_run_tidily(open_lab: Any, result: Any, wait_for: Any):
     import os
     import signal
     import threading
@@ -113,7 +113,7 @@ def test_ctrl_c_ends_the_run_tidily(open_lab: Any, result: Any, until: Any):
     panel = lab.uploads()
 
     def interrupt() -> None:
-        until(lambda: panel.monitor.running)
+        wait_for(lambda: panel.monitor.running)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()

@@ -85,7 +85,9 @@ def test_in_chinese_too():
 def test_the_problems_of_a_list_name_the_panel_s_controls(open_lab: Any, read: Any):
     lab = open_lab()
     write_csv(
-        lab.shop.list, ("env", "path", "file"), [(TEA.env, f"{n}.png", f"gone-{n}.png") for n in range(2)]
+        lab.workspace.list,
+        ("env", "path", "file"),
+        [(TEA.env, f"{n}.png", f"gone-{n}.png") for n in range(2)],
     )
     panel = lab.uploads()
     shown = read(panel.list_reader.problems)

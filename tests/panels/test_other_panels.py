@@ -22,7 +22,7 @@ def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab: Any, r
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"linked": 30}
-    links = lab.shop.folder / "links.csv"
+    links = lab.workspace.folder / "links.csv"
     assert stat.S_IMODE(links.stat().st_mode) == 0o600
     assert f"The links are in {links}, which only you can read" in read(panel.worker.line)
 
@@ -50,7 +50,7 @@ def test_links_that_have_run_out_by_the_end_are_counted(open_lab: Any, read: Any
 
 def test_links_never_look_at_local_files(open_lab: Any):
     lab = open_lab()
-    for file in (lab.shop.folder / "files").iterdir():
+    for file in (lab.workspace.folder / "files").iterdir():
         file.unlink()
     panel = lab.links()
     assert not panel.start.disabled
@@ -64,7 +64,7 @@ def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_
     panel.monitor.stop.click()
     panel.settle()
     cut_off = panel.run.id
-    (lab.shop.folder / "other.csv").write_text(f"env,path\n{BOOKS.env},a.png\n", encoding="utf-8")
+    (lab.workspace.folder / "other.csv").write_text(f"env,path\n{BOOKS.env},a.png\n", encoding="utf-8")
     panel.list_reader.paths.text.value = "other.csv"
     panel.settle()
     panel.start.click()
@@ -118,7 +118,7 @@ def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
     assert panel.run.id == uploads.run.id
     assert panel.monitor.state is RunState.FINISHED
     panel.run_now(wanted=True)
-    assert (lab.shop.folder / "reports" / uploads.run.id / "manifest.json").exists()
+    assert (lab.workspace.folder / "reports" / uploads.run.id / "manifest.json").exists()
 
 
 def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab: Any, read: Any):
@@ -128,7 +128,7 @@ def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab
     assert "with another notebook" in repr(panel.by_merchant())  # this panel has no button to press
     assert panel.run is None
     assert lab.audits().history().lines == ()
-    assert not (lab.shop.folder / "ledger.db").exists()
+    assert not (lab.workspace.folder / "ledger.db").exists()
 
 
 def test_an_unknown_run_is_reported(open_lab: Any, read: Any):

@@ -86,7 +86,7 @@ def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab: Any,
     first = lab.uploads()
     first.start.click()
     first.settle()
-    (lab.shop.folder / "list.csv").unlink()
+    (lab.workspace.folder / "list.csv").unlink()
     again = lab.uploads()
     assert "list.csv" in read(again.list_reader.line)
     assert read(again.worker.line).startswith("All 30 rows succeeded")
@@ -206,7 +206,7 @@ def test_a_panel_names_the_workers_of_a_run_on_a_cluster(open_lab: Any, read: An
     panel.start.click()
     panel.settle()
     assert panel.monitor.workers.layout.display == "none"
-    place, run = str(lab.shop.folder / "ledger.db"), panel.run.record
+    place, run = str(lab.workspace.folder / "ledger.db"), panel.run.record
     with closing(CoordinatorLedger(place)) as coordinator:
         session, _ = coordinator.begin(run)
         coordinator.add_partitions(run, session, [coordinator.environments(run)], 0)

@@ -10,7 +10,7 @@ from tcb_ops.model import Kind
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
-    from workspace import Whole
+    from workspace import AssertComplete
 
 
 def hidden(widget: Any) -> bool:
@@ -29,18 +29,18 @@ def unfold(panel: Any) -> None:
     panel.settle()
 
 
-def test_an_upload_is_confirmed_by_a_click(open_lab: Any, read: Any, whole: Whole):
+def test_an_upload_is_confirmed_by_a_click(open_lab: Any, read: Any, assert_complete: AssertComplete):
     lab = open_lab()
     panel = lab.uploads()
     assert hidden(panel.stored.confirm)
     panel.start.click()
     panel.settle()
     assert not hidden(panel.stored.confirm)
-    lab.shop.sim.remove(lab.shop.merchants[0].env, "banner/1.png")
+    lab.workspace.sim.remove(lab.workspace.merchants[0].env, "banner/1.png")
     panel.stored.confirm.click()
     panel.settle()
     assert panel.run.record.kind is Kind.CONFIRM
-    assert whole(panel.run, 30) == {"present": 29, "absent": 1}
+    assert assert_complete(panel.run, 30) == {"present": 29, "absent": 1}
     assert "29 of 30 rows succeeded, 1 did not: 1 absent." in read(panel.worker.line)
     assert not hidden(panel.stored.confirm)  # again, once the cause is fixed
 
@@ -54,7 +54,7 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, 
     confirmation = {"undo": panel.stored.undoing, "delete": panel.stored.deleting}[action]
     button = getattr(panel.stored, action)
     facts = read(confirmation.facts)
-    assert facts.startswith(f"SIMULATED 演练: {lab.shop.sim.base}")
+    assert facts.startswith(f"SIMULATED 演练: {lab.workspace.sim.base}")
     assert "30 rows: 2 merchants, 3 environments" in facts
     assert ("30 files will be deleted. Without a backup" in facts) is (action == "undo")
     assert button.disabled
@@ -63,14 +63,14 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, 
     button.click()  # one that was on its way when the number was reset
     panel.settle()
     assert "Type the number of merchants (2) first" in read(panel.worker.line)
-    assert len(lab.shop.sim.objects) == 30
+    assert len(lab.workspace.sim.objects) == 30
     confirmation.count.value = "2"
     assert not button.disabled
     button.click()
     panel.settle()
     assert panel.run.record.kind == action
     assert panel.run.counts == {"deleted": 30}
-    assert lab.shop.sim.objects == {}
+    assert lab.workspace.sim.objects == {}
     assert hidden(panel.stored)
 
 
@@ -100,7 +100,7 @@ def test_where_narrows_what_is_deleted(open_lab: Any, read: Any):
     panel.stored.delete.click()
     panel.settle()
     assert panel.run.counts == {"deleted": 10}
-    assert len(lab.shop.sim.objects) == 20
+    assert len(lab.workspace.sim.objects) == 20
 
 
 def test_nothing_is_offered_for_an_upload_that_stored_nothing(open_lab: Any):
@@ -112,11 +112,11 @@ def test_nothing_is_offered_for_an_upload_that_stored_nothing(open_lab: Any):
 def test_files_whose_state_is_unknown_are_asked_for_again(open_lab: Any):
     lab = open_lab()
     panel = uploaded(lab)
-    lab.shop.sim.answer_files(lambda files: files[:-1], most=1)
+    lab.workspace.sim.answer_files(lambda files: files[:-1], most=1)
     panel.stored.confirm.click()
     panel.settle()
     assert panel.run.counts == {"unknown": 30}
-    lab.shop.sim.answer_files()
+    lab.workspace.sim.answer_files()
     panel.monitor.retry.button.click()
     panel.settle()
     assert panel.run.counts == {"present": 30}

@@ -19,7 +19,7 @@ from tcb_ops.panels.run_summary import RunState
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
-    from workspace import Until, Whole
+    from workspace import AssertComplete, WaitFor
 
 SLOW = [Fault(delay=0.1)]
 
@@ -64,13 +64,13 @@ def test_a_list_that_is_done_is_reported_to_be_sent_again(open_lab: Any, read: A
 
 
 def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do(
-    open_lab: Any, read: Any, whole: Whole
+    open_lab: Any, read: Any, assert_complete: AssertComplete
 ):
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
     panel = lab.uploads()
     panel.start.click()
     panel.settle()
-    assert whole(panel.run, 30) == {"uploaded": 29, "refused": 1}
+    assert assert_complete(panel.run, 30) == {"uploaded": 29, "refused": 1}
     assert "30 of 30 rows · 100%" in read(panel.monitor.bar)
     books, tea = panel.monitor.grid.lines[BOOKS.appid], panel.monitor.grid.lines[TEA.appid]
     assert books[1:7] == ["城南书店", "done, some failed", 10, 9, 1, 0]
@@ -85,32 +85,32 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
 
 
 def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
-    open_lab: Any, read: Any, until: Until, whole: Whole
+    open_lab: Any, read: Any, wait_for: WaitFor, assert_complete: AssertComplete
 ):
     lab = open_lab(many(TEA, rows=60), SLOW)
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: "of 60 rows" in panel.monitor.bar.value and panel.monitor.running)
+    wait_for(lambda: "of 60 rows" in panel.monitor.bar.value and panel.monitor.running)
     assert panel.start.disabled
-    until(lambda: "· running ·" in (panel.runs.choice.label or ""))
+    wait_for(lambda: "· running ·" in (panel.runs.choice.label or ""))
     panel.monitor.stop.click()
     panel.settle()
     assert panel.monitor.state is RunState.UNFINISHED
     assert "· unfinished ·" in panel.runs.choice.label
     assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
-    assert whole(panel.run, 60)["pending"] > 0
-    (lab.shop.folder / "list.csv").unlink()
+    assert assert_complete(panel.run, 60)["pending"] > 0
+    (lab.workspace.folder / "list.csv").unlink()
     first = panel.run.id
     panel.monitor.resume.button.click()
     panel.settle()
     assert panel.run.id == first
-    assert whole(panel.run, 60) == {"uploaded": 60}
-    assert lab.shop.sim.stats["stored"] == 60  # none twice
+    assert assert_complete(panel.run, 60) == {"uploaded": 60}
+    assert lab.workspace.sim.stats["stored"] == 60  # none twice
     assert hidden(panel.monitor.resume)
 
 
 def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for(
-    open_lab: Any, read: Any, until: Until
+    open_lab: Any, read: Any, wait_for: WaitFor
 ):
     lab = open_lab(many(TEA, rows=40), SLOW)
     panel = lab.uploads()
@@ -126,11 +126,13 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
         panel.settle()
 
 
-def test_after_a_restart_a_new_panel_shows_the_run_that_was_cut_off(open_lab: Any, read: Any, until: Until):
+def test_after_a_restart_a_new_panel_shows_the_run_that_was_cut_off(
+    open_lab: Any, read: Any, wait_for: WaitFor
+):
     lab = open_lab(many(TEA, rows=40), SLOW)
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: panel.monitor.running)
+    wait_for(lambda: panel.monitor.running)
     panel.monitor.stop.click()
     panel.settle()
     again = lab.uploads()
@@ -141,7 +143,7 @@ def test_after_a_restart_a_new_panel_shows_the_run_that_was_cut_off(open_lab: An
     assert not again.start.disabled
 
 
-def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, whole: Whole):
+def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, assert_complete: AssertComplete):
     lab = open_lab(faults=[Fault(env=TEA.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = lab.uploads()
     panel.start.click()
@@ -151,7 +153,7 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, whole: Wh
     panel.monitor.retry.button.click()
     panel.settle()
     assert panel.run.record.parent == parent.id
-    assert whole(panel.run, 1) == {"uploaded": 1}
+    assert assert_complete(panel.run, 1) == {"uploaded": 1}
     assert hidden(panel.monitor.retry)  # nothing is left
 
 
@@ -160,7 +162,7 @@ def test_a_retry_reports_rows_whose_merchants_are_missing(open_lab: Any, read: A
     first = lab.uploads()
     first.start.click()
     first.settle()
-    merchants = lab.shop.folder / "merchants.csv"
+    merchants = lab.workspace.folder / "merchants.csv"
     lines = merchants.read_text("utf-8").splitlines(keepends=True)
     merchants.write_text("".join(line for line in lines if BOOKS.env not in line), "utf-8")
     panel = lab.uploads()
@@ -180,7 +182,7 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, rea
     panel.settle()
     panel.monitor.export.button.click()
     panel.settle()
-    folder = lab.shop.folder / "reports" / panel.run.id
+    folder = lab.workspace.folder / "reports" / panel.run.id
     assert {"results.csv", "report.html", "manifest.json"} <= {file.name for file in folder.iterdir()}
     html = panel.monitor.export.files.outputs[0]["data"]["text/html"]
     for file in folder.iterdir():
@@ -208,7 +210,7 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: 
     assert panel.start.disabled
     panel.list_reader.fixme.click()
     panel.settle()
-    fixme = (lab.shop.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
+    fixme = (lab.workspace.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(fixme) == 3
     panel.list_reader.skip.value = True
     panel.settle()
@@ -247,7 +249,7 @@ def test_a_merchant_without_a_token_does_not_stop_the_others(open_lab: Any, read
 
 def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab: Any, read: Any):
     lab = open_lab()
-    (lab.shop.folder / "tcb-ops.toml").write_text("api_base = 7\n", encoding="utf-8")
+    (lab.workspace.folder / "tcb-ops.toml").write_text("api_base = 7\n", encoding="utf-8")
     panel = lab.uploads()
     assert "tcb-ops.toml:1: api_base" in read(panel.worker.line)
     with pytest.raises(tcb.SettingsError):
@@ -260,11 +262,11 @@ def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(
 ):
     lab = open_lab()
     for name in ("tcb-ops.toml", "merchants.csv"):
-        (lab.shop.folder / name).unlink()
+        (lab.workspace.folder / name).unlink()
     panel = getattr(lab, kind)()
     shown = read(panel.worker.line)
-    assert f"there is no {lab.shop.folder / 'tcb-ops.toml'}" in shown
-    assert shown.endswith(f"tcb-ops init --dir {lab.shop.folder}")
+    assert f"there is no {lab.workspace.folder / 'tcb-ops.toml'}" in shown
+    assert shown.endswith(f"tcb-ops init --dir {lab.workspace.folder}")
     for view in (panel.card, panel.causes, *([panel.changes, panel.history] if kind == "audits" else [])):
         panel.show(view)
     assert "could not be opened: see its message" in read(panel.card()._repr_html_())
@@ -292,19 +294,19 @@ def test_a_panel_that_names_no_language_has_that_of_the_settings(
     panel = lab.uploads()
     assert panel.start.description == {"en": "Upload", "zh": "上传"}[spoken]
     assert lab.uploads(lang="en").start.description == "Upload"
-    (lab.shop.folder / "tcb-ops.toml").write_text("not toml", encoding="utf-8")
+    (lab.workspace.folder / "tcb-ops.toml").write_text("not toml", encoding="utf-8")
     assert "tcb-ops.toml" in lab.uploads().worker.line.value
 
 
 @pytest.mark.kill
 def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
-    open_lab: Any, read: Any, until: Until
+    open_lab: Any, read: Any, wait_for: WaitFor
 ):
     lab = open_lab(many(TEA, rows=60), SLOW)
     words = [sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--concurrency", "4"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
         try:
-            until(lambda: lab.shop.sim.stats["stored"] > 2)
+            wait_for(lambda: lab.workspace.sim.stats["stored"] > 2)
             panel = lab.attach()
             assert f"run {panel.run.id} is being worked on by" in read(panel.worker.line)
             assert panel.monitor.state is RunState.ELSEWHERE
@@ -323,12 +325,12 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
 
 
 def test_a_panel_is_attached_to_a_run_that_is_running_here_and_both_see_its_end(
-    open_lab: Any, read: Any, until: Until
+    open_lab: Any, read: Any, wait_for: WaitFor
 ):
     lab = open_lab(many(TEA, rows=60), SLOW)
     panel = lab.uploads()
     panel.start.click()
-    until(lambda: panel.monitor.running)
+    wait_for(lambda: panel.monitor.running)
     second = lab.attach()
     assert second.monitor.running
     second.monitor.stop.click()
@@ -341,7 +343,7 @@ def test_a_panel_is_attached_to_a_run_that_is_running_here_and_both_see_its_end(
 
 def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it(open_lab: Any):
     lab = open_lab(many(TEA, rows=20), SLOW)
-    handle = tcb.start_upload(tcb.read_paths("list.csv", lab.shop.merchants, "files"))
+    handle = tcb.start_upload(tcb.read_paths("list.csv", lab.workspace.merchants, "files"))
     panel = lab.attach(handle.id)
     panel.settle()
     assert tcb.open_run(handle.id).record.finished_at is not None
@@ -371,7 +373,7 @@ def test_a_check_of_merchants_that_cannot_be_done_is_reported_where_it_was_asked
     lab = open_lab()
     panel = lab.uploads()
     ready = panel.list_reader.line.value
-    (lab.shop.folder / "tokens.csv").unlink()
+    (lab.workspace.folder / "tokens.csv").unlink()
     panel.merchant_check.button.click()
     panel.settle()
     assert "tokens.csv" in read(panel.merchant_check.line)

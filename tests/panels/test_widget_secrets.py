@@ -37,7 +37,7 @@ def test_no_widget_holds_a_secret(open_lab: Any):
         grid = panel.monitor.grid
         shown.append(json.dumps([grid.lines, grid.causes, grid.read({"code": None})], ensure_ascii=False))
     shown.append(states())
-    links = (lab.shop.folder / "links.csv").read_text(encoding="utf-8")
+    links = (lab.workspace.folder / "links.csv").read_text(encoding="utf-8")
     assert "q-signature" in links
     for text in shown:
         for secret in (
@@ -45,7 +45,7 @@ def test_no_widget_holds_a_secret(open_lab: Any):
             "q-signature=",
             "PLANTED",
             "x-cos-security-token=",
-            lab.shop.sim.base + "/7",
+            lab.workspace.sim.base + "/7",
         ):
             assert secret not in text
     assert "wxbooks" in shown[3]  # the grid was there to look at

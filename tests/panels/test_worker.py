@@ -58,13 +58,13 @@ def test_one_thing_is_done_at_a_time_and_buttons_are_enabled_again_after_it(read
 
 def test_a_click_that_is_declined_covers_a_message_only_until_the_step_ends(read: Any):
     worker, go = Worker(Lang.EN), threading.Event()
-    mine, other, said = html_area("mine"), html_area("other"), Bilingual("Done.", "完成。")
+    mine, other, result = html_area("mine"), html_area("other"), Bilingual("Done.", "完成。")
     for line in (worker.line, other):
         worker.say(Bilingual("The verdict.", "结论。"), line=line)
 
     def step() -> None:
         go.wait(10)
-        worker.say(said, line=mine)
+        worker.say(result, line=mine)
 
     worker.start(step, line=mine)
     for line in (mine, other, other, None):

@@ -444,7 +444,7 @@ def test_a_csv_is_sent_to_results_csv(tmp_path: Path, sent: Callable[..., Sent])
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "result"),
     [
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 600, "old workbook"),
         (
@@ -456,11 +456,11 @@ def test_a_csv_is_sent_to_results_csv(tmp_path: Path, sent: Callable[..., Sent])
     ids=["xls", "password", "cut"],
 )
 def test_a_workbook_that_cannot_be_read_is_said_as_such(
-    tmp_path: Path, sent: Callable[..., Sent], body: bytes, said: str
+    tmp_path: Path, sent: Callable[..., Sent], body: bytes, result: str
 ) -> None:
     run = sent(full_workbook(tmp_path / "清单.xlsx"))
     (tmp_path / "other.xlsx").write_bytes(body)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=result):
         into_copy(run, tmp_path / "other.xlsx")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
 from tcb_ops.i18n import Lang
@@ -21,45 +21,45 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def audited(shop: Shop, faults: Iterable[Fault] = (), **options: Any) -> AuditResult:
-    shop.sim.play(faults)
-    options = {"settings": shop.settings, "limits": QUICK} | options
-    return tcb.audit(options.pop("merchants", shop.merchants), **options).audit()
+def audited(workspace: Workspace, faults: Iterable[Fault] = (), **options: Any) -> AuditResult:
+    workspace.sim.play(faults)
+    options = {"settings": workspace.settings, "limits": QUICK} | options
+    return tcb.audit(options.pop("merchants", workspace.merchants), **options).audit()
 
 
 def envs(findings: Iterable[Any]) -> list[tuple[str, str]]:
     return [(one.cause.env, one.cause.code) for one in findings]
 
 
-def test_everything_is_new_in_the_first_audit(open_shop: OpenShop):
-    found = audited(open_shop([]), [Fault(env=BOOKS.env, errcode=85088)])
+def test_everything_is_new_in_the_first_audit(open_workspace: OpenWorkspace):
+    found = audited(open_workspace([]), [Fault(env=BOOKS.env, errcode=85088)])
     assert found.previous is None
     assert envs(found.new) == [(BOOKS.env, "85088")]
     assert [found.exit_code(on) for on in ("any", "new", "none")] == [1, 1, 0]
 
 
-def test_what_newly_broke_recovered_and_is_still_broken(open_shop: OpenShop):
-    shop = open_shop([])
-    audited(shop, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, errcode=85088)])
-    found = audited(shop, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA_TEST.env, errcode=48001)])
+def test_what_newly_broke_recovered_and_is_still_broken(open_workspace: OpenWorkspace):
+    workspace = open_workspace([])
+    audited(workspace, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, errcode=85088)])
+    found = audited(workspace, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA_TEST.env, errcode=48001)])
     assert envs(found.new) == [(TEA_TEST.env, "48001")]
     assert envs(found.still) == [(BOOKS.env, "85088")]
     assert [(line.env, line.before) for line in found.recovered] == [(TEA.env, "85088")]
-    quiet = audited(shop, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA_TEST.env, errcode=48001)])
+    quiet = audited(workspace, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA_TEST.env, errcode=48001)])
     assert (quiet.new, quiet.recovered, quiet.changed) == ((), (), False)
     assert [quiet.exit_code(on) for on in ("any", "new", "none")] == [1, 0, 0]
 
 
 @pytest.mark.parametrize("lang", list(Lang))
-def test_the_counts_of_all_groups_are_in_one_column(open_shop: OpenShop, lang: Lang):
+def test_the_counts_of_all_groups_are_in_one_column(open_workspace: OpenWorkspace, lang: Lang):
     names = ("云", "老城面馆（人民广场店）很长很长的名字", "Bo")
     fleet = [Merchant(f"wx{n}", name, f"env-{n}{'-x' * n}") for n, name in enumerate(names)]
-    shop = open_shop([], merchants=fleet)
+    workspace = open_workspace([], merchants=fleet)
     first, second, third = (
         Fault(env=one.env, errcode=code) for one, code in zip(fleet, (85088, 61003, -1), strict=True)
     )
-    audited(shop, [first])
-    found = audited(shop, [first, second, third])
+    audited(workspace, [first])
+    found = audited(workspace, [first, second, third])
     out = StringIO()
     for part in render_audit(found, lang):
         Console(file=out, width=80, color_system=None).print(part)
@@ -70,49 +70,53 @@ def test_the_counts_of_all_groups_are_in_one_column(open_shop: OpenShop, lang: L
     assert max(map(cell_len, lines)) <= 80
 
 
-def test_another_cause_is_new(open_shop: OpenShop):
-    shop = open_shop([])
-    audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
-    (one,) = audited(shop, [Fault(env=BOOKS.env, errcode=48001)]).new
+def test_another_cause_is_new(open_workspace: OpenWorkspace):
+    workspace = open_workspace([])
+    audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
+    (one,) = audited(workspace, [Fault(env=BOOKS.env, errcode=48001)]).new
     assert (one.cause.code, one.before) == ("48001", "85088")
 
 
-def test_what_is_unknown_is_neither_broken_nor_recovered(open_shop: OpenShop):
-    shop = open_shop([])
-    audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
-    found = audited(shop, [Fault(env=BOOKS.env, reset=Reset.BEFORE), Fault(env=TEA.env, reset=Reset.BEFORE)])
+def test_what_is_unknown_is_neither_broken_nor_recovered(open_workspace: OpenWorkspace):
+    workspace = open_workspace([])
+    audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
+    found = audited(
+        workspace, [Fault(env=BOOKS.env, reset=Reset.BEFORE), Fault(env=TEA.env, reset=Reset.BEFORE)]
+    )
     assert sorted(envs(found.unknown)) == sorted([(BOOKS.env, "no_answer"), (TEA.env, "no_answer")])
     assert (found.new, found.recovered) == ((), ())
     assert found.exit_code("new") == 1
-    again = audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
+    again = audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
     assert envs(again.still) == [(BOOKS.env, "85088")]
     assert (again.new, again.recovered) == ((), ())
 
 
 @pytest.mark.parametrize("unknown_nights", [1, 3])
-def test_what_was_unknown_is_compared_with_its_last_known_state(open_shop: OpenShop, unknown_nights: int):
-    shop, outage = open_shop([]), [Fault(reset=Reset.BEFORE)]
+def test_what_was_unknown_is_compared_with_its_last_known_state(
+    open_workspace: OpenWorkspace, unknown_nights: int
+):
+    workspace, outage = open_workspace([]), [Fault(reset=Reset.BEFORE)]
     failing = [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, errcode=85088)]
-    audited(shop, [*failing, Fault(env=TEA_TEST.env, errcode=-1)])
+    audited(workspace, [*failing, Fault(env=TEA_TEST.env, errcode=-1)])
     for _night in range(unknown_nights):
-        assert not audited(shop, outage).recovered
-    back = audited(shop, [failing[0], Fault(env=TEA_TEST.env, errcode=48001)])
+        assert not audited(workspace, outage).recovered
+    back = audited(workspace, [failing[0], Fault(env=TEA_TEST.env, errcode=48001)])
     assert envs(back.still) == [(BOOKS.env, "85088")]
     assert envs(back.new) == [(TEA_TEST.env, "48001")]  # never known before
     assert [(line.env, line.before) for line in back.recovered] == [(TEA.env, "85088")]
     assert back.previous is not None
-    audited(shop, outage)
-    assert envs(audited(shop, [Fault(env=TEA.env, errcode=85088)]).new) == [(TEA.env, "85088")]
+    audited(workspace, outage)
+    assert envs(audited(workspace, [Fault(env=TEA.env, errcode=85088)]).new) == [(TEA.env, "85088")]
 
 
-def test_a_failure_that_was_silenced_when_last_known_is_new_after_its_date(open_shop: OpenShop):
-    shop, broken = open_shop([]), [Fault(env=BOOKS.env, errcode=85088)]
-    known = shop.folder / "known.csv"
+def test_a_failure_that_was_silenced_when_last_known_is_new_after_its_date(open_workspace: OpenWorkspace):
+    workspace, broken = open_workspace([]), [Fault(env=BOOKS.env, errcode=85088)]
+    known = workspace.folder / "known.csv"
     known.write_text(f"env,cause,until\n{BOOKS.env},85088,2999-12-31\n", encoding="utf-8")
-    assert audited(shop, broken, known=known).silenced
+    assert audited(workspace, broken, known=known).silenced
     known.write_text(f"env,cause,until\n{BOOKS.env},85088,2001-12-31\n", encoding="utf-8")
-    audited(shop, [Fault(env=BOOKS.env, errcode=-1)], known=known)
-    assert envs(audited(shop, broken, known=known).new) == [(BOOKS.env, "85088")]
+    audited(workspace, [Fault(env=BOOKS.env, errcode=-1)], known=known)
+    assert envs(audited(workspace, broken, known=known).new) == [(BOOKS.env, "85088")]
 
 
 @pytest.mark.parametrize(
@@ -133,17 +137,17 @@ def test_a_failure_is_new_if_it_has_a_cause_that_it_did_not_have(
     assert is_new(causes, before, was_silenced=was_silenced) is expected
 
 
-def test_all_causes_count_for_what_is_new_and_what_is_silenced(open_shop: OpenShop):
+def test_all_causes_count_for_what_is_new_and_what_is_silenced(open_workspace: OpenWorkspace):
     halted = SimulatedEnvironment(BOOKS.env, EnvStatus.HALTED, nights=((1, 2), (4, 8)))
     spent = SimulatedAccount(BOOKS.appid, daily_limit=5, used=5, nights=((2, 5), (7, 8)))
-    shop = open_shop([], merchants=[TEA, BOOKS], accounts=[spent], environments=[halted])
-    both, first = shop.folder / "both.csv", shop.folder / "first.csv"
+    workspace = open_workspace([], merchants=[TEA, BOOKS], accounts=[spent], environments=[halted])
+    both, first = workspace.folder / "both.csv", workspace.folder / "first.csv"
     first.write_text(f"env,cause,until\n{BOOKS.env},halted,2999-12-31\n", encoding="utf-8")
     both.write_text(first.read_text("utf-8") + f"{BOOKS.env},45009,2998-12-31\n", encoding="utf-8")
 
     def night(number: int, **options: Any) -> AuditResult:
-        shop.sim.set_night(number)
-        return tcb.audit(shop.merchants, settings=shop.settings, limits=QUICK, **options).audit()
+        workspace.sim.set_night(number)
+        return tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK, **options).audit()
 
     assert envs(night(1).new) == [(BOOKS.env, "halted")]
     assert envs(night(2).new) == [(BOOKS.env, "halted")]
@@ -158,38 +162,38 @@ def test_all_causes_count_for_what_is_new_and_what_is_silenced(open_shop: OpenSh
     assert envs(night(8, known=first).still) == [(BOOKS.env, "halted")]
 
 
-def test_a_known_failure_is_silenced_until_its_date_and_new_again_after_it(open_shop: OpenShop):
-    shop, broken = open_shop([]), [Fault(env=BOOKS.env, errcode=85088)]
-    known = shop.folder / "known.csv"
+def test_a_known_failure_is_silenced_until_its_date_and_new_again_after_it(open_workspace: OpenWorkspace):
+    workspace, broken = open_workspace([]), [Fault(env=BOOKS.env, errcode=85088)]
+    known = workspace.folder / "known.csv"
     known.write_text(f"env,cause,until,note\n{BOOKS.env},85088,2999-12-31,asked\n", encoding="utf-8")
-    found = audited(shop, broken, known=known)
+    found = audited(workspace, broken, known=known)
     assert envs(found.silenced) == [(BOOKS.env, "85088")]
     assert [found.exit_code(on) for on in ("any", "new")] == [0, 0]
     assert (found.new, found.still, found.unknown) == ((), (), ())
     known.write_text(f"env,cause,until,note\n{BOOKS.env},85088,2001-12-31,asked\n", encoding="utf-8")
-    after = audited(shop, broken, known=known)
+    after = audited(workspace, broken, known=known)
     assert envs(after.new) == [(BOOKS.env, "85088")]
     assert [line.env for line in after.expired] == [BOOKS.env]
 
 
-def test_a_merchants_file_that_changed_is_said(open_shop: OpenShop):
+def test_a_merchants_file_that_changed_is_said(open_workspace: OpenWorkspace):
     new = Merchant("wxbooks", "城南书店", "books-new-2b3c")
-    shop = open_shop([], merchants=[TEA, TEA_TEST, BOOKS, new])
-    part = tcb.read_merchants(shop.folder / "merchants.csv")
+    workspace = open_workspace([], merchants=[TEA, TEA_TEST, BOOKS, new])
+    part = tcb.read_merchants(workspace.folder / "merchants.csv")
     first = type(part)([TEA, TEA_TEST, BOOKS])
-    audited(shop, merchants=first)
-    found = audited(shop, merchants=type(part)([TEA, BOOKS, new]))
+    audited(workspace, merchants=first)
+    found = audited(workspace, merchants=type(part)([TEA, BOOKS, new]))
     assert (found.added, found.gone) == (1, 1)
     assert found.exit_code() == 0
 
 
 def test_a_clock_set_back_leaves_the_order_of_the_audits(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
-    shop = open_shop([])
-    first = audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
+    workspace = open_workspace([])
+    first = audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
     monkeypatch.setattr("tcb_ops.api.time.time", lambda: first.run.created_at - 86_400)
-    found = audited(shop, [Fault(env=BOOKS.env, errcode=85088)])
+    found = audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
     assert found.previous is not None
     assert found.previous.id == first.run.id
     assert found.clock_set_back

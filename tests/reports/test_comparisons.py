@@ -131,14 +131,14 @@ def test_a_row_that_is_there_twice_counts_once_and_not_as_its_bad_copy(
 
 
 @pytest.mark.parametrize(
-    ("about", "said"),
+    ("about", "result"),
     [({"target": "https://other.example"}, "different targets"), ({"kind": Kind.AUDIT}, "same kind")],
 )
 def test_what_cannot_be_compared_is_refused(
-    a_run: Callable[..., Any], in_english: Settings, about: dict[str, Any], said: str
+    a_run: Callable[..., Any], in_english: Settings, about: dict[str, Any], result: str
 ) -> None:
     old, new = a_run([GOOD], id="old"), a_run([GOOD], id="new", **about)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=result):
         Diff.between(new.ledger, old.run, new.run, in_english)
 
 
@@ -192,9 +192,9 @@ def test_the_screen_names_codes_merchants_and_sums(
     new = a_run([REFUSED] * 3 + [OTHER] * 30 + [GOOD] * 30, id="new")
     found = Diff.between(new.ledger, old.run, new.run, in_english)
     console = Console(width=100, record=True, file=None, force_terminal=False, quiet=False)
-    with console.capture() as said:
+    with console.capture() as result:
         console.print(render_diff(found, lang))
-    text = said.get()
+    text = result.get()
     assert "晨光文具" in text
     assert "85088" in text
     assert diff_verdict(found).of(lang).split("：")[0].split(":")[0] in text.replace("\n", "")
@@ -208,10 +208,10 @@ def test_at_300_merchants_the_screen_stays_short(a_run: Callable[..., Any], in_e
     new = a_run([REFUSED] * 300, id="new", places=places)
     found = Diff.between(new.ledger, old.run, new.run, in_english)
     console = Console(width=100)
-    with console.capture() as said:
+    with console.capture() as result:
         console.print(render_diff(found, Lang.EN))
-    assert len(said.get().splitlines()) < 20
-    assert "… and 290 more" in said.get()
+    assert len(result.get().splitlines()) < 20
+    assert "… and 290 more" in result.get()
     assert len(found.to_json()["changes"]) == 300
     html = found._repr_html_()
     assert "… and 288 more lines<" in html

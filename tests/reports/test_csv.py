@@ -144,7 +144,7 @@ def test_errcodes_csv_counts_an_audits_outcomes_beside_those_of_uploads(
 
 
 @pytest.mark.parametrize(
-    ("at", "zone", "said"),
+    ("at", "zone", "result"),
     [
         (None, "Asia/Shanghai", ""),
         (0.0, "UTC", "1970-01-01T00:00:00.000+00:00"),
@@ -155,8 +155,8 @@ def test_errcodes_csv_counts_an_audits_outcomes_beside_those_of_uploads(
         (1761440400.5, "Europe/Berlin", "2025-10-26T02:00:00.500+01:00"),
     ],
 )
-def test_times_are_iso_with_offset_in_the_settings_zone(at: float | None, zone: str, said: str) -> None:
-    assert Clock(ZoneInfo(zone)).iso(at) == said
+def test_times_are_iso_with_offset_in_the_settings_zone(at: float | None, zone: str, result: str) -> None:
+    assert Clock(ZoneInfo(zone)).iso(at) == result
 
 
 def peak_of(rows: int, folder: Path, settings: Settings) -> int:

@@ -57,9 +57,9 @@ def test_every_row_that_is_not_good_is_in_exactly_one_entry(
 
 @pytest.mark.parametrize("lang", list(Lang))
 def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..., Any], lang: Lang) -> None:
-    said = "The token server answered HTTP 302: set tokens.url to the final address. access_token=PLANTED9"
+    result = "The token server answered HTTP 302: set tokens.url to the final address. access_token=PLANTED9"
     ends = [
-        RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, as_detail(same(said))),
+        RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, as_detail(same(result))),
         RowEnd(0, Outcome.REFUSED, Reason.DEAD_TOKEN, errcode=40001),
         RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=40001),
     ]
@@ -80,7 +80,7 @@ def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run: Callable[..
         groups = {group.meaning: group for group in summary.codes}
         assert groups[meaning].code == "40001"
         assert [group.detail.en for group in groups.values() if group.detail is not None] == [
-            said.replace("PLANTED9", "•••")
+            result.replace("PLANTED9", "•••")
         ]
 
 
@@ -119,7 +119,7 @@ def same(text: str) -> Text:
 
 
 @pytest.mark.parametrize(
-    ("said", "short"),
+    ("result", "short"),
     [
         ([], None),
         ([("wx1", None), ("wx2", missing("wx2"))], "/t has no token for wx2: it needs a line per appid."),
@@ -144,9 +144,9 @@ def same(text: str) -> Text:
     ],
 )
 def test_what_merchants_lack_is_said_once_of_them_all(
-    said: list[tuple[str, Text | None]], short: str | None
+    result: list[tuple[str, Text | None]], short: str | None
 ) -> None:
-    causes = [replace(cause("", "", "no_token", 1), appid=appid, detail=text) for appid, text in said]
+    causes = [replace(cause("", "", "no_token", 1), appid=appid, detail=text) for appid, text in result]
     found = shorten_details(causes)
     assert (None if found is None else found.en) == short
 

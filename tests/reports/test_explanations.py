@@ -23,11 +23,11 @@ CJK = re.compile(r"[一-鿿]")
 
 def test_every_end_that_is_not_plainly_good_says_why_and_what_to_do(every_end: tuple[RowEnd, ...]) -> None:
     for end in every_end + AUDIT_ENDS + STORED_ENDS:
-        said = (reason_text(end), action_text(end))
+        result = (reason_text(end), action_text(end))
         if end.outcome in SUCCESSES and end.reason is None:
-            assert not said[1].en
+            assert not result[1].en
             continue
-        for text in said:
+        for text in result:
             assert text.en.strip(), end
             assert CJK.search(text.zh), end
             assert not CJK.search(text.en.replace("云开发", "")), end
@@ -199,7 +199,7 @@ def test_counts_stand_on_one_line_without_zeros() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "finished", "said"),
+    ("counts", "finished", "result"),
     [
         pytest.param({}, True, "The run has no rows.", id="none"),
         pytest.param({Outcome.UPLOADED: 1200}, True, "All 1,200 rows succeeded: uploaded.", id="all-good"),
@@ -229,9 +229,9 @@ def test_counts_stand_on_one_line_without_zeros() -> None:
         ),
     ],
 )
-def test_the_verdict(counts: Mapping[Outcome, int], finished: bool, said: str) -> None:
+def test_the_verdict(counts: Mapping[Outcome, int], finished: bool, result: str) -> None:
     text = verdict(Kind.UPLOAD, counts, finished=finished)
-    assert text.en == said
+    assert text.en == result
     assert CJK.search(text.zh)
 
 
@@ -242,7 +242,7 @@ def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("counts", "result"),
     [
         ({Outcome.HEALTHY: 3, Outcome.UNHEALTHY: 1}, "3 of 4 environments are healthy, 1 is unhealthy."),
         ({Outcome.HEALTHY: 1, Outcome.UNHEALTHY: 2}, "1 of 3 environments is healthy, 2 are unhealthy."),
@@ -253,8 +253,8 @@ def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
         ),
     ],
 )
-def test_the_verdict_of_an_audit_is_a_sentence(counts: Mapping[Outcome, int], said: str) -> None:
-    assert verdict(Kind.AUDIT, counts, finished=True).en == said
+def test_the_verdict_of_an_audit_is_a_sentence(counts: Mapping[Outcome, int], result: str) -> None:
+    assert verdict(Kind.AUDIT, counts, finished=True).en == result
 
 
 def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
@@ -266,12 +266,12 @@ def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("counts", "result"),
     [
         ({Outcome.DELETED: 1}, "The only row succeeded: deleted."),
         ({Outcome.ALREADY_GONE: 1}, "The only row succeeded: already gone."),
         ({Outcome.DELETED: 2}, "All 2 rows succeeded: deleted or already gone."),
     ],
 )
-def test_of_one_deleted_file_it_is_said_which(counts: Mapping[Outcome, int], said: str) -> None:
-    assert verdict(Kind.DELETE, counts, finished=True).en == said
+def test_of_one_deleted_file_it_is_said_which(counts: Mapping[Outcome, int], result: str) -> None:
+    assert verdict(Kind.DELETE, counts, finished=True).en == result

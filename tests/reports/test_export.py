@@ -427,9 +427,9 @@ def test_a_report_that_would_hold_a_secret_is_not_finished(a_run: Callable[..., 
     reported = a_run([clean], settings={"access_token": "80_AbCdEfGhIjKl"})
     with pytest.raises(StoppedError) as refused:
         reported.export(tmp_path / "out")
-    said = refused.value.text
-    assert "of manifest.json" in said.en
-    assert "80_AbC" not in said.en + said.zh
+    result = refused.value.text
+    assert "of manifest.json" in result.en
+    assert "80_AbC" not in result.en + result.zh
     assert [name for name in names(tmp_path) if name.startswith("out")] == []
     assert reported.ledger.run(reported.run.id).report == ""
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, OpenShop, Shop, many
+from workspace import BOOKS, QUICK, TEA, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.model import Merchant, Owner
@@ -71,9 +71,9 @@ def test_monthly_quotas_are_reset_on_the_first_in_beijing(at: datetime, days: fl
     assert days_of_month_left(at.timestamp()) == days
 
 
-def audited(shop: Shop, at: float, monkeypatch: pytest.MonkeyPatch, **options: Any) -> AuditResult:
+def audited(workspace: Workspace, at: float, monkeypatch: pytest.MonkeyPatch, **options: Any) -> AuditResult:
     monkeypatch.setattr("tcb_ops.api.time.time", lambda: at)
-    return tcb.audit(shop.merchants, settings=shop.with_options(**options), limits=QUICK).audit()
+    return tcb.audit(workspace.merchants, settings=workspace.with_options(**options), limits=QUICK).audit()
 
 
 def clock() -> float:
@@ -89,14 +89,14 @@ ON = {"audit": {"quotas": True}}
 
 
 def test_storage_that_is_full_in_three_days_is_predicted_once_as_new(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
     plan = [usage(TEA.env, night, 4300 + 100 * night, storage_gb=5) for night in (1, 2, 3, 4, 5, 6)]
-    shop = open_shop([], merchants=[TEA, BOOKS], environments=plan, clock=clock)
+    workspace = open_workspace([], merchants=[TEA, BOOKS], environments=plan, clock=clock)
     found = []
     for night in range(1, 7):
-        shop.sim.set_night(night)
-        found.append(audited(shop, NOW + night * DAY, monkeypatch, **ON))
+        workspace.sim.set_night(night)
+        found.append(audited(workspace, NOW + night * DAY, monkeypatch, **ON))
     assert [[one.is_new for one in result.forecasts] for result in found] == [[], [True], *[[False]] * 4]
     (last,) = found[-1].forecasts
     assert last.text.en == "storage is full in 2 days (4,900 of 5,120 MB)"
@@ -106,70 +106,72 @@ def test_storage_that_is_full_in_three_days_is_predicted_once_as_new(
     assert not found[-1].not_checked.keys() & {"storage", "writes"}
 
 
-def test_writes_are_predicted_within_their_month_alone(open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch):
+def test_writes_are_predicted_within_their_month_alone(
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
+):
     plan = [
         SimulatedEnvironment(TEA.env, writes=writes, writes_limit=1000, nights=((night, night),))
         for night, writes in ((1, 700), (2, 800))
     ]
-    shop = open_shop([], merchants=[TEA], environments=plan, clock=clock)
+    workspace = open_workspace([], merchants=[TEA], environments=plan, clock=clock)
     for first, due in (
         (datetime(2026, 11, 10, 18, tzinfo=UTC).timestamp(), ["writes"]),
         (datetime(2026, 12, 28, 18, tzinfo=UTC).timestamp(), []),
     ):
-        shop.sim.set_night(1)
-        audited(shop, first, monkeypatch, **ON)
-        shop.sim.set_night(2)
-        result = audited(shop, first + DAY, monkeypatch, **ON)
+        workspace.sim.set_night(1)
+        audited(workspace, first, monkeypatch, **ON)
+        workspace.sim.set_night(2)
+        result = audited(workspace, first + DAY, monkeypatch, **ON)
         assert [one.quota for one in result.forecasts] == due
 
 
-def test_link_calls_left_are_compared_with_the_daily_pace_of_the_ledger(open_shop: OpenShop):
+def test_link_calls_left_are_compared_with_the_daily_pace_of_the_ledger(open_workspace: OpenWorkspace):
     limits = [
         SimulatedAccount(TEA.appid, daily_limit=limit, nights=((n, n),)) for n, limit in ((1, 100), (2, 30))
     ]
-    shop = open_shop(many(TEA, rows=40), merchants=[TEA, BOOKS], accounts=limits)
-    tcb.links(shop.read(), out=shop.folder / "links.csv", settings=shop.settings, limits=QUICK)
-    shop.sim.set_night(1)
-    assert not tcb.audit(shop.merchants, settings=shop.settings, limits=QUICK).audit().forecasts
-    shop.sim.set_night(2)
-    (one,) = tcb.audit(shop.merchants, settings=shop.settings, limits=QUICK).audit().forecasts
+    workspace = open_workspace(many(TEA, rows=40), merchants=[TEA, BOOKS], accounts=limits)
+    tcb.links(workspace.read(), out=workspace.folder / "links.csv", settings=workspace.settings, limits=QUICK)
+    workspace.sim.set_night(1)
+    assert not tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK).audit().forecasts
+    workspace.sim.set_night(2)
+    (one,) = tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK).audit().forecasts
     assert (one.appid, one.quota, one.limit, one.pace, one.is_new) == (TEA.appid, "links", 30, 40, True)
     assert one.text.en == "link calls: 30 left today, about 40 a day are made"
 
 
-def test_nothing_is_requested_while_quotas_are_off(open_shop: OpenShop):
-    shop = open_shop([])
-    tcb.audit(shop.merchants, settings=shop.settings, limits=QUICK)
-    assert not shop.sim.stats["cloud_keys"]
-    assert not shop.sim.stats["cloud_quota"]
+def test_nothing_is_requested_while_quotas_are_off(open_workspace: OpenWorkspace):
+    workspace = open_workspace([])
+    tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK)
+    assert not workspace.sim.stats["cloud_keys"]
+    assert not workspace.sim.stats["cloud_quota"]
 
 
-def test_keys_are_requested_once_per_appid_and_a_packages_storage_once(open_shop: OpenShop):
+def test_keys_are_requested_once_per_appid_and_a_packages_storage_once(open_workspace: OpenWorkspace):
     several = [Merchant("wxtea", "茶语小铺", f"tea-{n}-1a2b3c") for n in range(6)]
     own = Merchant("wxtea", "平台素材", "assets-1a2b", owner=Owner.PLATFORM)
-    shop = open_shop([], merchants=[*several, BOOKS, own], component_appid="wxplatform")
-    shop.keep_tokens(
+    workspace = open_workspace([], merchants=[*several, BOOKS, own], component_appid="wxplatform")
+    workspace.keep_tokens(
         {
             "wxtea": "token-of-wxtea",
             BOOKS.appid: f"token-of-{BOOKS.appid}",
-            "wxplatform": shop.sim.rotate("wxplatform"),
+            "wxplatform": workspace.sim.rotate("wxplatform"),
         }
     )
-    tokens = {"source": "file", "file": shop.folder / "tokens.csv", "component_appid": "wxplatform"}
-    settings = shop.with_options(tokens=tokens, **ON)
-    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
-    stats = shop.sim.stats
+    tokens = {"source": "file", "file": workspace.folder / "tokens.csv", "component_appid": "wxplatform"}
+    settings = workspace.with_options(tokens=tokens, **ON)
+    run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
+    stats = workspace.sim.stats
     assert run.counts == {"healthy": 8}
     assert (stats["cloud_keys:wxtea"], stats[f"cloud_keys:{BOOKS.appid}"]) == (1, 1)
     assert stats["cloud_quota"] == 7 * 2 + 1
     assert run.audit().not_checked == {"permissions": 7, "storage": 1, "writes": 1}  # the platform's own
 
 
-def test_environments_with_a_problem_are_not_measured(open_shop: OpenShop):
-    shop = open_shop([], [Fault(env=BOOKS.env, errcode=85088)], merchants=[BOOKS])
-    run = tcb.audit(shop.merchants, settings=shop.with_options(**ON), limits=QUICK)
+def test_environments_with_a_problem_are_not_measured(open_workspace: OpenWorkspace):
+    workspace = open_workspace([], [Fault(env=BOOKS.env, errcode=85088)], merchants=[BOOKS])
+    run = tcb.audit(workspace.merchants, settings=workspace.with_options(**ON), limits=QUICK)
     assert run.counts == {"unhealthy": 1}
-    assert not shop.sim.stats["cloud_keys"]
+    assert not workspace.sim.stats["cloud_keys"]
 
 
 @pytest.mark.parametrize(
@@ -180,24 +182,26 @@ def test_environments_with_a_problem_are_not_measured(open_shop: OpenShop):
         Fault(step=FaultStep.CLOUD_QUOTA, env="*", garbage=True),
     ],
 )
-def test_what_cannot_be_read_leaves_the_environment_healthy_and_is_listed(open_shop: OpenShop, fault: Fault):
-    shop = open_shop([], [fault], merchants=[TEA])
-    run = tcb.audit(shop.merchants, settings=shop.with_options(**ON), limits=QUICK)
+def test_what_cannot_be_read_leaves_the_environment_healthy_and_is_listed(
+    open_workspace: OpenWorkspace, fault: Fault
+):
+    workspace = open_workspace([], [fault], merchants=[TEA])
+    run = tcb.audit(workspace.merchants, settings=workspace.with_options(**ON), limits=QUICK)
     assert run.counts == {"healthy": 1}
     assert run.audit().not_checked == {"permissions": 1, "storage": 1, "writes": 1}
 
 
-def test_cloud_keys_are_stored_and_shown_nowhere(open_shop: OpenShop):
-    shop = open_shop([], merchants=[TEA], component=Component("wxplatform"))
-    run = tcb.audit(shop.merchants, settings=shop.with_options(**ON), limits=QUICK)
-    run.export(shop.folder / "report")
+def test_cloud_keys_are_stored_and_shown_nowhere(open_workspace: OpenWorkspace):
+    workspace = open_workspace([], merchants=[TEA], component=Component("wxplatform"))
+    run = tcb.audit(workspace.merchants, settings=workspace.with_options(**ON), limits=QUICK)
+    run.export(workspace.folder / "report")
     keys = [
         secret
-        for known in shop.sim._cloud._keys.items()
+        for known in workspace.sim._cloud._keys.items()
         for secret in (known[0], known[1].secret_key, known[1].token)
     ]
     assert len(keys) == 3
-    files = [file for file in shop.folder.rglob("*") if file.is_file()]
+    files = [file for file in workspace.folder.rglob("*") if file.is_file()]
     assert len(files) > 5
     for file in files:
         content = file.read_bytes()

@@ -176,8 +176,8 @@ def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(
 ) -> None:
     reported = a_run(every_end, finished=False, target="http://127.0.0.1:1")
     html = run_html(RunSummary(reported.ledger, reported.run), lang)
-    for said in (reported.run.id, "SIMULATED 演练", "85088", "晨光文具", "http://127.0.0.1:1"):
-        assert said in html
+    for result in (reported.run.id, "SIMULATED 演练", "85088", "晨光文具", "http://127.0.0.1:1"):
+        assert result in html
     assert "http" not in html.replace("http://127.0.0.1:1", "")
     assert f"</b> · {KINDS[reported.run.kind].of(lang)} → " in html
     live = a_run([], id="live")

@@ -149,8 +149,8 @@ def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
     assert "20251125-100000-abcd" in html
     assert "2 of 3 rows succeeded" in html
     book = openpyxl.load_workbook(out / "report.xlsx")
-    said = {row[0]: row[1] for row in book["summary"].iter_rows(values_only=True)}
-    assert said["merged with its retries"] == "20251125-100000-abcd"
+    result = {row[0]: row[1] for row in book["summary"].iter_rows(values_only=True)}
+    assert result["merged with its retries"] == "20251125-100000-abcd"
     assert [row[2] for row in book["did not succeed"].iter_rows(min_row=2, values_only=True)] == [4]
 
 

@@ -69,10 +69,10 @@ def test_the_browser_gets_no_network_no_secret_and_no_home(
     made = tmp_path / "report.pdf"
     assert write_pdf(page, made, program(tmp_path, 'printf "%%PDF-1.4" > "$target"')) is None
     assert made.read_bytes() == b"%PDF-1.4"
-    said = (tmp_path / "said").read_text(encoding="utf-8")
-    assert "--host-resolver-rules=MAP * ~NOTFOUND" in said
-    assert page.as_uri() in said
-    assert ("--no-sandbox" in said) is (os.geteuid() == 0)
+    result = (tmp_path / "said").read_text(encoding="utf-8")
+    assert "--host-resolver-rules=MAP * ~NOTFOUND" in result
+    assert page.as_uri() in result
+    assert ("--no-sandbox" in result) is (os.geteuid() == 0)
     environment = (tmp_path / "environment").read_text(encoding="utf-8")
     assert "a-secret-place" not in environment
     assert f"HOME={Path.home()}\n" not in environment

@@ -117,7 +117,7 @@ def test_a_changed_file_a_missing_one_and_an_added_one_are_named(
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["", "with the manifest changed to match"])
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "result"),
     [
         (",refused,", ",uploaded,", "Line 3 of results.csv, the row of line 3 of the list"),
         ("007,活动/3.png", "008,活动/3.png", "货号 is “008”, the ledger has “007”"),
@@ -128,7 +128,7 @@ def test_a_changed_file_a_missing_one_and_an_added_one_are_named(
     ids=["outcome", "cell", "time", "cells", "head"],
 )
 def test_the_row_of_results_that_differs_from_the_ledger_is_named(
-    a_run: Callable[..., Any], tmp_path: Path, old: str, new: str, said: str, hidden: bool
+    a_run: Callable[..., Any], tmp_path: Path, old: str, new: str, result: str, hidden: bool
 ) -> None:
     reported = a_run([GOOD, REFUSED, GOOD])
     out = reported.export(tmp_path / "out")
@@ -137,7 +137,7 @@ def test_the_row_of_results_that_differs_from_the_ledger_is_named(
         manifest_as_is(out)
     found = wrong(verify(out, reported.ledger))
     assert set(found) == {"rows", "manifest.json" if hidden else "results.csv"}
-    assert said in found["rows"]
+    assert result in found["rows"]
     assert "The ledger has not changed since the export" in found["rows"]
 
 
@@ -157,7 +157,7 @@ def test_rows_left_out_or_added_are_named(a_run: Callable[..., Any], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "result"),
     [
         ("UPDATE rows SET outcome = 'uploaded' WHERE line = 3", "Line 3 of results.csv"),
         (
@@ -167,19 +167,19 @@ def test_rows_left_out_or_added_are_named(a_run: Callable[..., Any], tmp_path: P
     ],
 )
 def test_a_ledger_that_was_changed_is_told_by_its_row(
-    a_run: Callable[..., Any], tmp_path: Path, statement: str, said: str
+    a_run: Callable[..., Any], tmp_path: Path, statement: str, result: str
 ) -> None:
     reported = a_run([GOOD, REFUSED, GOOD])
     out = reported.export(tmp_path / "out")
     sql(reported, statement)
     found = wrong(verify(out, reported.ledger))
     assert set(found) == {"rows"}
-    assert said in found["rows"]
+    assert result in found["rows"]
     assert "changed after the export" in found["rows"]
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "result"),
     [
         ("DELETE FROM rows WHERE line = 4", "was planned with 3 rows, but 2 can be read"),
         ("UPDATE runs SET rows = 2", "was planned with 2 rows, but 3 can be read"),
@@ -189,7 +189,7 @@ def test_a_ledger_that_was_changed_is_told_by_its_row(
     ],
 )
 def test_a_ledger_that_lost_rows_is_a_difference_of_its_own(
-    a_run: Callable[..., Any], tmp_path: Path, statement: str, said: str
+    a_run: Callable[..., Any], tmp_path: Path, statement: str, result: str
 ) -> None:
     reported = a_run([GOOD, REFUSED, GOOD])
     out = reported.export(tmp_path / "out")
@@ -197,7 +197,7 @@ def test_a_ledger_that_lost_rows_is_a_difference_of_its_own(
         sql(reported, one.replace("*", ", ".join(COPIED)))
     found = wrong(verify(out, reported.ledger))
     assert set(found) == {"ledger"}
-    assert said in found["ledger"]
+    assert result in found["ledger"]
     assert str(tmp_path / "reports.db") in found["ledger"]
 
 
@@ -222,8 +222,8 @@ def test_a_manifest_that_tells_another_story_than_the_ledger_is_named(
     others |= {"created_at": "2025-11-25T00:00:00.000+08:00", "root": "/", "kind": "audit"}
     others |= {"finished_at": "2025-11-25T00:00:00.000+08:00"}
     (out / "manifest.json").write_text(json.dumps(told | others), encoding="utf-8")
-    [(what, said)] = wrong(verify(out, reported.ledger)).items()
-    named = set(said.partition(". It was")[0].partition(": ")[2].split(", "))
+    [(what, result)] = wrong(verify(out, reported.ledger)).items()
+    named = set(result.partition(". It was")[0].partition(": ")[2].split(", "))
     assert (what, named) == ("manifest.json", set(others) - {"operator"})
 
 
@@ -336,7 +336,7 @@ def _milder_errcodes(out: Path, told: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tamper", "what", "said"),
+    ("tamper", "what", "result"),
     [
         (_a_page_that_says_otherwise, "manifest.json", "was not exported with this ledger"),
         (_unmarked, "manifest.json", "simulated"),
@@ -356,7 +356,7 @@ def test_who_changes_the_manifest_along_with_a_file_is_found_out_by_the_ledger(
     tmp_path: Path,
     tamper: Callable[[Path, dict[str, Any]], None],
     what: str,
-    said: str,
+    result: str,
 ) -> None:
     reported = a_run([GOOD, REFUSED, REFUSED], target="http://127.0.0.1:1")
     out = reported.export(tmp_path / "out")
@@ -364,7 +364,7 @@ def test_who_changes_the_manifest_along_with_a_file_is_found_out_by_the_ledger(
     tamper(out, told)
     (out / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
     manifest_as_is(out)
-    assert said in wrong(verify(out, reported.ledger))[what]
+    assert result in wrong(verify(out, reported.ledger))[what]
 
 
 def test_a_manifest_that_names_another_run_proves_nothing(a_run: Callable[..., Any], tmp_path: Path) -> None:
@@ -424,7 +424,7 @@ def test_a_folder_that_holds_no_report_is_refused(
         verify(out, None)
 
 
-def said(why: Detail | None) -> str:
+def result(why: Detail | None) -> str:
     """A row's detail by the definition."""
     if why is None:
         return ""
@@ -447,7 +447,7 @@ def test_the_digest_is_what_the_module_says_it_is(
         times = [None if at is None else round(at * 1000) for at in (end.started_at, end.ended_at)]
         rows.append([
             row.line, row.env, row.appid, row.merchant, row.path, row.file, row.size, list(row.cells),
-            str(end.outcome), str(end.reason or ""), said(end.detail), end.errcode, end.errmsg, end.rid,
+            str(end.outcome), str(end.reason or ""), result(end.detail), end.errcode, end.errmsg, end.rid,
             end.http_status, end.store_code, end.attempts, end.bytes, end.md5, end.file_id, *times, row.content_type, row.cache_control,
         ])  # fmt: skip
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))

@@ -137,13 +137,13 @@ def test_the_summary_adds_up_and_names_the_run(
     a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], in_english: Any, tmp_path: Path
 ) -> None:
     book = write(a_run(), tmp_path / "report.xlsx", in_english)
-    said = {row[0]: row[1] for row in lines(book["summary"]) if row[0]}
-    assert said["all rows"] == len(every_end)
-    assert said["refused"] == sum(end.outcome is Outcome.REFUSED for end in every_end)
-    assert said["run"] == "20251125-093000-k7q2"
-    assert said["target"] == "https://api.weixin.qq.com"
-    assert said["SHA-256 of the list"] == "ab" * 32
-    assert said["as of"] == "2025-11-25 10:00:00+08:00 Asia/Shanghai"
+    result = {row[0]: row[1] for row in lines(book["summary"]) if row[0]}
+    assert result["all rows"] == len(every_end)
+    assert result["refused"] == sum(end.outcome is Outcome.REFUSED for end in every_end)
+    assert result["run"] == "20251125-093000-k7q2"
+    assert result["target"] == "https://api.weixin.qq.com"
+    assert result["SHA-256 of the list"] == "ab" * 32
+    assert result["as of"] == "2025-11-25 10:00:00+08:00 Asia/Shanghai"
     assert book.properties.title == "Upload report 20251125-093000-k7q2"
     assert book.properties.created == datetime(2025, 11, 25, 10, tzinfo=None)  # noqa: DTZ001  a workbook has no zone
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
@@ -80,14 +80,14 @@ def test_what_an_accounts_answers_say_before_a_link_is_asked_for(
         assert other_causes(cause_detail(found)) == tuple(causes[1:])
 
 
-def test_an_environment_with_several_causes_has_them_all(open_shop: OpenShop):
-    shop = open_shop(
+def test_an_environment_with_several_causes_has_them_all(open_workspace: OpenWorkspace):
+    workspace = open_workspace(
         [],
         merchants=[TEA, BOOKS],
         accounts=[SimulatedAccount(TEA.appid, daily_limit=5, used=5)],
         environments=[SimulatedEnvironment(TEA.env, EnvStatus.HALTED)],
     )
-    result = audit(shop).audit()
+    result = audit(workspace).audit()
     (one,) = result.new
     assert one.to_json(tcb.Lang.EN)["causes"] == ["halted", "45009"]
     (group,) = [group for group in audit_groups(result) if group.lines]
@@ -96,14 +96,14 @@ def test_an_environment_with_several_causes_has_them_all(open_shop: OpenShop):
     assert line.remark.en == "also 45009"
 
 
-def audit(shop: Shop, **options: Any) -> tcb.Run:
-    return tcb.audit(shop.merchants, settings=shop.settings, limits=QUICK, **options)
+def audit(workspace: Workspace, **options: Any) -> tcb.Run:
+    return tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK, **options)
 
 
-def with_component(shop: Shop, tokens: Mapping[str, str]) -> tcb.Settings:
-    shop.keep_tokens(tokens)
-    file = {"source": "file", "file": shop.folder / "tokens.csv", "component_appid": PLATFORM.appid}
-    return shop.with_options(tokens=file)
+def with_component(workspace: Workspace, tokens: Mapping[str, str]) -> tcb.Settings:
+    workspace.keep_tokens(tokens)
+    file = {"source": "file", "file": workspace.folder / "tokens.csv", "component_appid": PLATFORM.appid}
+    return workspace.with_options(tokens=file)
 
 
 def ends(run: tcb.Run) -> dict[str, tuple[str, str]]:
@@ -112,9 +112,9 @@ def ends(run: tcb.Run) -> dict[str, tuple[str, str]]:
     return {one.row.env: (str(one.end.outcome), codes.get(one.row.env, "")) for one in run.rows()}
 
 
-def open_fleet(open_shop: OpenShop, **options: Any) -> Shop:
+def open_fleet(open_workspace: OpenWorkspace, **options: Any) -> Workspace:
     tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in FLEET[:-1]}
-    return open_shop(
+    return open_workspace(
         [],
         [
             Fault(appid="wx07", errcode=-1),
@@ -160,148 +160,156 @@ EXPECTED = dict(
 )
 
 
-def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(open_shop: OpenShop, whole: Whole):
-    shop = open_fleet(open_shop)
-    run = audit(shop)
-    assert whole(run, 12) == {"healthy": 3, "unhealthy": 7, "unknown": 2}
+def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_fleet(open_workspace)
+    run = audit(workspace)
+    assert assert_complete(run, 12) == {"healthy": 3, "unhealthy": 7, "unknown": 2}
     assert ends(run) == EXPECTED
-    assert not shop.sim.stats["store_calls"]
+    assert not workspace.sim.stats["store_calls"]
     assert run.audit().not_checked == {"permissions": 3}
 
 
-def test_a_probe_that_is_written_meets_the_stores_refusal_and_leaves_nothing_behind(open_shop: OpenShop):
-    shop = open_fleet(open_shop)
-    run = audit(shop, write_probe=True)
+def test_a_probe_that_is_written_meets_the_stores_refusal_and_leaves_nothing_behind(
+    open_workspace: OpenWorkspace,
+):
+    workspace = open_fleet(open_workspace)
+    run = audit(workspace, write_probe=True)
     assert ends(run) == EXPECTED | {FLEET[9].env: ("unhealthy", "PaymentRequired")}
-    assert shop.sim.stats["stored"] == 2
-    assert shop.sim.stats["delete:0"] == 2
+    assert workspace.sim.stats["stored"] == 2
+    assert workspace.sim.stats["delete:0"] == 2
     assert run.record.upload_calls == 3
 
 
 def test_a_probe_that_cannot_be_deleted_is_a_cause_of_its_own(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("tcb_ops.runs.calls.DELETE_WAITS", (0.0, 0.0))
-    shop = open_shop([], [Fault(env=BOOKS.env, step=FaultStep.DELETE, errcode=-501001)])
-    run = audit(shop, write_probe=True)
+    workspace = open_workspace([], [Fault(env=BOOKS.env, step=FaultStep.DELETE, errcode=-501001)])
+    run = audit(workspace, write_probe=True)
     assert ends(run)[BOOKS.env] == ("unhealthy", "probe_left")
     (cause,) = run.cause_list()
     assert "tcb-ops/probe.txt" in cause.detail.en
 
 
-def test_no_appid_is_asked_more_than_needed(open_shop: OpenShop):
+def test_no_appid_is_asked_more_than_needed(open_workspace: OpenWorkspace):
     many = [Merchant("wxtea", "茶语小铺", f"tea-{n}-1a2b3c") for n in range(6)]
-    shop = open_shop([], merchants=[*many, BOOKS])
-    assert audit(shop).succeeded
-    stats = shop.sim.stats
+    workspace = open_workspace([], merchants=[*many, BOOKS])
+    assert audit(workspace).succeeded
+    stats = workspace.sim.stats
     for step in ("env_info", "quota"):
         assert stats[f"{step}:wxtea"] == stats[f"{step}:wxbooks"] == 1
     assert stats["link_calls"] == 7
 
 
-def test_an_appid_that_is_refused_is_asked_once_for_all_its_environments(open_shop: OpenShop):
+def test_an_appid_that_is_refused_is_asked_once_for_all_its_environments(open_workspace: OpenWorkspace):
     many = [Merchant("wxtea", "茶语小铺", f"tea-{n}-1a2b3c") for n in range(6)]
-    shop = open_shop([], merchants=[*many, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)])
-    run = audit(shop)
+    workspace = open_workspace(
+        [], merchants=[*many, BOOKS], accounts=[SimulatedAccount("wxtea", cloud=False)]
+    )
+    run = audit(workspace)
     assert run.counts == {"healthy": 1, "unhealthy": 6}
-    assert shop.sim.stats["env_info:wxtea"] == 1
-    assert shop.sim.stats["link_calls"] == 1
+    assert workspace.sim.stats["env_info:wxtea"] == 1
+    assert workspace.sim.stats["link_calls"] == 1
 
 
 @pytest.mark.parametrize("code", [61004, 61005, 61006])
 def test_a_refusal_of_the_platform_makes_the_rest_unknown_and_the_next_audit_reports_no_recovery(
-    open_shop: OpenShop, whole: Whole, code: int
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, code: int
 ):
-    shop = open_shop([], [Fault(env=BOOKS.env, errcode=85088)])
-    first = audit(shop)
+    workspace = open_workspace([], [Fault(env=BOOKS.env, errcode=85088)])
+    first = audit(workspace)
     assert first.counts == {"healthy": 2, "unhealthy": 1}
-    shop.sim.play([Fault(step=FaultStep.ENV_INFO, env="*", errcode=code)])
-    stopped = audit(shop)
-    assert whole(stopped, 3) == {"unknown": 3}
+    workspace.sim.play([Fault(step=FaultStep.ENV_INFO, env="*", errcode=code)])
+    stopped = audit(workspace)
+    assert assert_complete(stopped, 3) == {"unknown": 3}
     assert str(code) in stopped.stopped.en
     assert stopped.record.finished_at is not None
     assert {cause.code for cause in stopped.cause_list()} == {str(code)}
     result = stopped.audit()
     assert (result.new, result.recovered, result.still) == ((), (), ())
     assert result.exit_code("none") == 3
-    shop.sim.play([Fault(env=BOOKS.env, errcode=85088)])
-    third = audit(shop).audit()
+    workspace.sim.play([Fault(env=BOOKS.env, errcode=85088)])
+    third = audit(workspace).audit()
     assert third.previous.id == first.id
     assert third.counts() | {"still": 1, "healthy": 2} == third.counts()
     assert not third.recovered
 
 
-def test_a_refused_component_token_concerns_everybody(open_shop: OpenShop):
-    shop = open_shop([], component=PLATFORM)
+def test_a_refused_component_token_concerns_everybody(open_workspace: OpenWorkspace):
+    workspace = open_workspace([], component=PLATFORM)
     settings = with_component(
-        shop, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks", PLATFORM.appid: "stale"}
+        workspace, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks", PLATFORM.appid: "stale"}
     )
-    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     assert "unknown" in run.counts
     assert "component token" in run.stopped.en
 
 
-def test_without_a_component_token_everything_else_is_checked(open_shop: OpenShop):
-    shop = open_shop([], component_appid=PLATFORM.appid)
-    settings = with_component(shop, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks"})
-    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+def test_without_a_component_token_everything_else_is_checked(open_workspace: OpenWorkspace):
+    workspace = open_workspace([], component_appid=PLATFORM.appid)
+    settings = with_component(workspace, {TEA.appid: "token-of-wxtea", BOOKS.appid: "token-of-wxbooks"})
+    run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     assert run.counts == {"healthy": 3}
     assert run.audit().not_checked == {"permissions": 3}
 
 
-def test_an_outage_ends_the_audit_with_the_rest_unknown(open_shop: OpenShop):
-    shop = open_shop([])
-    away = shop.with_options(api_base="http://127.0.0.1:9")
-    run = tcb.audit(shop.merchants, settings=away, limits=tcb.RunLimits(backoff=0.01, patience=0.1))
+def test_an_outage_ends_the_audit_with_the_rest_unknown(open_workspace: OpenWorkspace):
+    workspace = open_workspace([])
+    away = workspace.with_options(api_base="http://127.0.0.1:9")
+    run = tcb.audit(workspace.merchants, settings=away, limits=tcb.RunLimits(backoff=0.01, patience=0.1))
     assert run.counts == {"unknown": 3}
     assert {cause.code for cause in run.cause_list()} == {"not_asked"}
     assert run.stopped.en.endswith("the environments that it had not checked are unknown.")
 
 
-def test_merchants_that_have_left_are_not_audited(open_shop: OpenShop):
+def test_merchants_that_have_left_are_not_audited(open_workspace: OpenWorkspace):
     gone = Merchant("wxgone", "已离开", "gone-1a2b", left=True)
-    shop = open_shop([], merchants=[TEA, gone])
-    assert audit(shop).counts == {"healthy": 1}
-    assert not shop.sim.stats["env_info:wxgone"]
+    workspace = open_workspace([], merchants=[TEA, gone])
+    assert audit(workspace).counts == {"healthy": 1}
+    assert not workspace.sim.stats["env_info:wxgone"]
 
 
-def test_an_environment_of_the_platforms_own_is_asked_with_the_component_token(open_shop: OpenShop):
+def test_an_environment_of_the_platforms_own_is_asked_with_the_component_token(open_workspace: OpenWorkspace):
     own = Merchant("wxtea", "平台素材", "assets-1a2b", owner=Owner.PLATFORM)
-    shop = open_shop([], merchants=[TEA, own], component_appid=PLATFORM.appid)
+    workspace = open_workspace([], merchants=[TEA, own], component_appid=PLATFORM.appid)
     settings = with_component(
-        shop, {TEA.appid: "token-of-wxtea", PLATFORM.appid: shop.sim.rotate(PLATFORM.appid)}
+        workspace, {TEA.appid: "token-of-wxtea", PLATFORM.appid: workspace.sim.rotate(PLATFORM.appid)}
     )
-    run = tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+    run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     assert run.counts == {"healthy": 2}
-    assert shop.sim.stats["describe_envs"] == 1
+    assert workspace.sim.stats["describe_envs"] == 1
 
 
-def test_new_failures_are_asked_again_before_they_count(open_shop: OpenShop):
-    shop = open_shop(
+def test_new_failures_are_asked_again_before_they_count(open_workspace: OpenWorkspace):
+    workspace = open_workspace(
         [], [Fault(env=TEA_TEST.env, errcode=85088, calls=((1, 1),)), Fault(env=BOOKS.env, errcode=85088)]
     )
-    run = audit(shop, confirm_after=0.05)
+    run = audit(workspace, confirm_after=0.05)
     assert ends(run) == {
         TEA.env: ("healthy", ""),
         TEA_TEST.env: ("healthy", ""),
         BOOKS.env: ("unhealthy", "85088"),
     }
-    assert [call.env for call in shop.sim.calls].count(BOOKS.env) == 2
-    again = audit(shop, confirm_after=0.05)  # nothing new: nothing is asked twice
-    assert [call.env for call in shop.sim.calls].count(BOOKS.env) == 3
+    assert [call.env for call in workspace.sim.calls].count(BOOKS.env) == 2
+    again = audit(workspace, confirm_after=0.05)  # nothing new: nothing is asked twice
+    assert [call.env for call in workspace.sim.calls].count(BOOKS.env) == 3
     assert not again.audit().new
 
 
-def test_an_audit_that_was_cut_off_while_it_waited_is_resumed(open_shop: OpenShop):
-    shop = open_shop([], [Fault(env=BOOKS.env, errcode=85088)])
-    handle = tcb.start_audit(shop.merchants, settings=shop.settings, limits=QUICK, confirm_after=3600)
+def test_an_audit_that_was_cut_off_while_it_waited_is_resumed(open_workspace: OpenWorkspace):
+    workspace = open_workspace([], [Fault(env=BOOKS.env, errcode=85088)])
+    handle = tcb.start_audit(
+        workspace.merchants, settings=workspace.settings, limits=QUICK, confirm_after=3600
+    )
     for progress in handle.watch():
         if progress.note is not None:
             handle.cancel()
     with pytest.raises(tcb.InterruptedRunError, match="when the audit is resumed"):
         handle.wait()
-    assert tcb.open_run(handle.id, settings=shop.settings).record.finished_at is None
-    resumed = tcb.start_audit(shop.merchants, settings=shop.settings, limits=QUICK)
+    assert tcb.open_run(handle.id, settings=workspace.settings).record.finished_at is None
+    resumed = tcb.start_audit(workspace.merchants, settings=workspace.settings, limits=QUICK)
     for progress in resumed.watch():
         if progress.note is not None:
             break
@@ -312,19 +320,21 @@ def test_an_audit_that_was_cut_off_while_it_waited_is_resumed(open_shop: OpenSho
         resumed.wait()
 
 
-def test_a_resumed_audit_waits_only_for_what_is_left(open_shop: OpenShop):
-    shop = open_shop([], [Fault(env=BOOKS.env, errcode=85088)])
-    handle = tcb.start_audit(shop.merchants, settings=shop.settings, limits=QUICK, confirm_after=3600)
+def test_a_resumed_audit_waits_only_for_what_is_left(open_workspace: OpenWorkspace):
+    workspace = open_workspace([], [Fault(env=BOOKS.env, errcode=85088)])
+    handle = tcb.start_audit(
+        workspace.merchants, settings=workspace.settings, limits=QUICK, confirm_after=3600
+    )
     for progress in handle.watch():
         if progress.note is not None:
             handle.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         handle.wait()
-    with closing(sqlite3.connect(shop.settings.ledger)) as opened, opened as ledger:  # an hour later
+    with closing(sqlite3.connect(workspace.settings.ledger)) as opened, opened as ledger:  # an hour later
         ledger.execute("UPDATE rows SET ended_at = ended_at - 3600")
-    run = tcb.audit(shop.merchants, settings=shop.settings, limits=QUICK)
+    run = tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK)
     assert (run.id, run.counts) == (handle.id, {"healthy": 2, "unhealthy": 1})
-    assert [call.env for call in shop.sim.calls].count(BOOKS.env) == 2
+    assert [call.env for call in workspace.sim.calls].count(BOOKS.env) == 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from workspace import OpenShop, Until, Whole, many
+from workspace import AssertComplete, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
@@ -226,12 +226,14 @@ def test_workers_stop_without_their_starting_process(
 
 
 @pytest.mark.slow
-def test_two_workers_do_every_row_once(open_shop: OpenShop, whole: Whole, place: str) -> None:
-    shop = open_shop(many(*MERCHANTS, rows=20), merchants=MERCHANTS)
-    settings = shop.with_options(ledger=place)
-    run = tcb.upload(shop.read(), cluster="local:2", settings=settings, limits=LIMITS)
-    assert whole(run, 120) == {"uploaded": 120}
-    assert shop.sim.stats["stored"] == 120
+def test_two_workers_do_every_row_once(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, place: str
+) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=20), merchants=MERCHANTS)
+    settings = workspace.with_options(ledger=place)
+    run = tcb.upload(workspace.read(), cluster="local:2", settings=settings, limits=LIMITS)
+    assert assert_complete(run, 120) == {"uploaded": 120}
+    assert workspace.sim.stats["stored"] == 120
     assert run.record.link_calls == run.record.upload_calls == 120
     workers = run.summary()["workers"]
     assert sum(one["rows"] for one in workers) == 120
@@ -248,67 +250,81 @@ def workers_of(run: tcb.RunHandle | tcb.Run) -> list[int]:
 
 @pytest.mark.kill
 def test_a_killed_worker_is_reported_and_its_merchants_continue(
-    open_shop: OpenShop, whole: Whole, until: Until, place: str
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, place: str
 ) -> None:
-    shop = open_shop(many(*MERCHANTS, rows=40), [Fault(delay=1.0)], merchants=MERCHANTS)
-    settings = shop.with_options(ledger=place)
-    running = tcb.start_upload(shop.read(), cluster="local:2", settings=settings, limits=LIMITS)
-    until(lambda: shop.sim.stats["stored"] >= 20 and len(workers_of(running)) == 2)
+    workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=1.0)], merchants=MERCHANTS)
+    settings = workspace.with_options(ledger=place)
+    running = tcb.start_upload(workspace.read(), cluster="local:2", settings=settings, limits=LIMITS)
+    wait_for(lambda: workspace.sim.stats["stored"] >= 20 and len(workers_of(running)) == 2)
     killed = workers_of(running)[0]
     os.kill(killed, signal.SIGKILL)
-    shop.sim.play([])  # slow until then: one worker must not be done before the other has started
+    workspace.sim.play([])  # slow until then: one worker must not be done before the other has started
     messages: tuple[Any, ...] = ()
     for progress in running.watch():
         messages = progress.messages
     run = running.wait()
-    assert whole(run, 240) == {"uploaded": 240}
+    assert assert_complete(run, 240) == {"uploaded": 240}
     assert [f"/{killed} lost; its merchants continue on " in one.en for one in messages] == [True]
     workers = run.summary()["workers"]
     assert sum(one["rows"] for one in workers) == 240
     assert [one["worker"] for one in workers if one["lost"]] == [f"{host_name()}/{killed}"]
     lines = render_workers(run, Lang.EN)
     assert f"/{killed} lost; its merchants continued on " in lines
-    page = (run.export(shop.folder / "report", pdf=False) / "report.html").read_text(encoding="utf-8")
+    page = (run.export(workspace.folder / "report", pdf=False) / "report.html").read_text(encoding="utf-8")
     assert lines.replace("</p><p>", "</p>\n<p>") in page
-    assert shop.sim.stats["stored"] <= 240 + 2 * LIMITS.concurrency
+    assert workspace.sim.stats["stored"] <= 240 + 2 * LIMITS.concurrency
 
 
 @pytest.mark.kill
 def test_a_cancelled_run_stops_its_workers_and_is_resumed(
-    open_shop: OpenShop, whole: Whole, until: Until, place: str
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, place: str
 ) -> None:
-    shop = open_shop(many(*MERCHANTS, rows=40), [Fault(delay=0.05)], merchants=MERCHANTS)
-    settings = shop.with_options(ledger=place)
-    running = tcb.start_upload(shop.read(), cluster="local:2", settings=settings, limits=LIMITS)
-    until(lambda: shop.sim.stats["stored"] >= 20)
+    workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=0.05)], merchants=MERCHANTS)
+    settings = workspace.with_options(ledger=place)
+    running = tcb.start_upload(workspace.read(), cluster="local:2", settings=settings, limits=LIMITS)
+    wait_for(lambda: workspace.sim.stats["stored"] >= 20)
     running.cancel()
     time.sleep(2.0)
-    sent = shop.sim.stats["link_calls"]
+    sent = workspace.sim.stats["link_calls"]
     with pytest.raises(tcb.InterruptedRunError) as caught:
         running.wait()
     assert "--cluster local:2" in str(caught.value)
-    assert shop.sim.stats["link_calls"] == sent, "no call began later than two seconds after the cancel"
-    counts = whole(tcb.open_run(running.id, settings=settings), 240)
+    assert workspace.sim.stats["link_calls"] == sent, "no call began later than two seconds after the cancel"
+    counts = assert_complete(tcb.open_run(running.id, settings=settings), 240)
     assert 0 < counts["pending"] < 240
-    assert shop.sim.stats["stored"] == counts["uploaded"], "what was in flight was recorded"
-    again = tcb.start_upload(shop.read(), settings=settings, limits=LIMITS)
+    assert workspace.sim.stats["stored"] == counts["uploaded"], "what was in flight was recorded"
+    again = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
     assert (again.id, again.resumed) == (running.id, True)
-    assert whole(again.wait(), 240) == {"uploaded": 240}
-    assert shop.sim.stats["stored"] == 240
+    assert assert_complete(again.wait(), 240) == {"uploaded": 240}
+    assert workspace.sim.stats["stored"] == 240
 
 
 @pytest.mark.slow
-def test_the_command_and_show_name_the_workers(open_shop: OpenShop) -> None:
-    shop = open_shop(many(*MERCHANTS, rows=5), merchants=MERCHANTS)
-    where = ["--target", shop.sim.base, "--ledger", str(shop.folder / "ledger.db"), "--lang", "en"]
-    where += ["--merchants", str(shop.folder / "merchants.csv"), "--tokens", str(shop.folder / "tokens.csv")]
-    upload = ["upload", str(shop.list), "--root", str(shop.folder / "files"), "--cluster", "local:2"]
+def test_the_command_and_show_name_the_workers(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=5), merchants=MERCHANTS)
+    where = ["--target", workspace.sim.base, "--ledger", str(workspace.folder / "ledger.db"), "--lang", "en"]
+    where += [
+        "--merchants",
+        str(workspace.folder / "merchants.csv"),
+        "--tokens",
+        str(workspace.folder / "tokens.csv"),
+    ]
+    upload = [
+        "upload",
+        str(workspace.list),
+        "--root",
+        str(workspace.folder / "files"),
+        "--cluster",
+        "local:2",
+    ]
     for words in ([*upload, "--no-pdf"], ["show"]):
         argv = [sys.executable, "-m", "tcb_ops", *words, *where]
-        said = subprocess.run(argv, cwd=shop.folder, capture_output=True, text=True, check=True, timeout=60)
-        (line,) = re.findall(r"^Rows by worker: (.+)\.$", said.stdout, re.MULTILINE)
+        result = subprocess.run(
+            argv, cwd=workspace.folder, capture_output=True, text=True, check=True, timeout=60
+        )
+        (line,) = re.findall(r"^Rows by worker: (.+)\.$", result.stdout, re.MULTILINE)
         assert sum(int(rows) for rows in re.findall(r"\((\d+)\)", line)) == 30
-        assert "lost" not in said.stdout
+        assert "lost" not in result.stdout
 
 
 WITHOUT = """
@@ -321,11 +337,11 @@ assert not {"dask", "distributed", "tcb_ops.runs.cluster", "tcb_ops.runs.partiti
 
 
 @pytest.mark.slow
-def test_a_run_without_a_cluster_loads_nothing_of_it(open_shop: OpenShop) -> None:
-    shop = open_shop(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
-    settings = shop.folder / "tcb-ops.toml"
-    settings.write_text(f'target = "{shop.sim.base}"\n[tokens]\nsource = "file"\n', encoding="utf-8")
-    ended = subprocess.run([sys.executable, "-c", WITHOUT, settings], cwd=shop.folder, check=False)
+def test_a_run_without_a_cluster_loads_nothing_of_it(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
+    settings = workspace.folder / "tcb-ops.toml"
+    settings.write_text(f'target = "{workspace.sim.base}"\n[tokens]\nsource = "file"\n', encoding="utf-8")
+    ended = subprocess.run([sys.executable, "-c", WITHOUT, settings], cwd=workspace.folder, check=False)
     assert ended.returncode == 0
 
 
@@ -333,23 +349,23 @@ def test_a_run_without_a_cluster_loads_nothing_of_it(open_shop: OpenShop) -> Non
 
 
 @pytest.mark.parametrize("cluster", ["local:0", "local:", "http://127.0.0.1:8786", "tls://scheduler", 3])
-def test_what_is_no_cluster_is_refused(open_shop: OpenShop, cluster: Any) -> None:
-    shop = open_shop(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
+def test_what_is_no_cluster_is_refused(open_workspace: OpenWorkspace, cluster: Any) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
     with pytest.raises(ArgumentError):
-        tcb.upload(shop.read(), cluster=cluster, settings=shop.settings)
-    assert not shop.sim.stats.get("link_calls")
+        tcb.upload(workspace.read(), cluster=cluster, settings=workspace.settings)
+    assert not workspace.sim.stats.get("link_calls")
 
 
 def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tcb_ops.runs.cluster.CONNECT_WITHIN", 0.5)
-    shop = open_shop(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
+    workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
     for cluster, why in (("tcp://127.0.0.1:9", "cannot be reached"), ("tcp://192.0.2.1:8786", "TLS")):
         with pytest.raises(UsageError, match=why) as caught:
-            tcb.upload(shop.read(), cluster=cluster, settings=shop.settings)
+            tcb.upload(workspace.read(), cluster=cluster, settings=workspace.settings)
         assert caught.value.exit_code == 2
-    assert tcb.all_runs(settings=shop.settings) == []
+    assert tcb.all_runs(settings=workspace.settings) == []
 
 
 @pytest.mark.parametrize(
@@ -364,11 +380,13 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
     ],
     ids=["SQLite", "component", "simulator"],
 )
-def test_what_remote_workers_cannot_use_is_refused(open_shop: OpenShop, options: Any, why: str) -> None:
-    shop = open_shop(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
+def test_what_remote_workers_cannot_use_is_refused(
+    open_workspace: OpenWorkspace, options: Any, why: str
+) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
     client = SimpleNamespace(scheduler=SimpleNamespace(address="tls://ops-1:8786"))
     with pytest.raises(UsageError, match=why):
-        _refuse_unsuitable(client, shop.with_options(**options))
+        _refuse_unsuitable(client, workspace.with_options(**options))
 
 
 def test_the_password_of_a_ledger_stays_out_of_tasks() -> None:

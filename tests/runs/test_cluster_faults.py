@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import OpenShop, Shop, Until, Whole, many
+from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
@@ -101,8 +101,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def shop(open_shop: OpenShop) -> Shop:
-    opened = open_shop(many(*MERCHANTS, rows=ROWS), [Fault(delay=0.02)], merchants=MERCHANTS)
+def workspace(open_workspace: OpenWorkspace) -> Workspace:
+    opened = open_workspace(many(*MERCHANTS, rows=ROWS), [Fault(delay=0.02)], merchants=MERCHANTS)
     opened.sim._state.calls = TimedCalls()
     return opened
 
@@ -117,9 +117,9 @@ def pid(worker: str) -> int:
     return int(worker.rpartition("/")[2])
 
 
-def assert_rate_held(shop: Shop) -> None:
+def assert_rate_held(workspace: Workspace) -> None:
     """Calls arrive later than they are sent, and bunched on a busy machine: judged over windows of three seconds."""
-    calls = shop.sim._state.calls
+    calls = workspace.sim._state.calls
     by_env = defaultdict(list)
     for call, at in zip(calls, calls.at, strict=True):
         if call.step is FaultStep.LINK:
@@ -130,12 +130,14 @@ def assert_rate_held(shop: Shop) -> None:
             assert sum(1 for other in times[n:] if other < at + 3) <= 3 * rate + 2
 
 
-def assert_each_once(shop: Shop, whole: Whole, run: tcb.Run, faults: int) -> None:
+def assert_each_once(
+    workspace: Workspace, assert_complete: AssertComplete, run: tcb.Run, faults: int
+) -> None:
     rows = len(MERCHANTS) * ROWS
-    assert whole(run, rows) == {"uploaded": rows}
-    stored = Counter(bucket for bucket, _key in shop.sim.objects)
+    assert assert_complete(run, rows) == {"uploaded": rows}
+    stored = Counter(bucket for bucket, _key in workspace.sim.objects)
     assert set(stored.values()) == {ROWS}
-    assert rows <= shop.sim.stats["stored"] <= rows + faults * 2 * LIMITS.concurrency
+    assert rows <= workspace.sim.stats["stored"] <= rows + faults * 2 * LIMITS.concurrency
     with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
         done = sum(
             n for one in ledger.partitions(run.record) for by in one.done.values() for n in by.values()
@@ -145,32 +147,42 @@ def assert_each_once(shop: Shop, whole: Whole, run: tcb.Run, faults: int) -> Non
 
 @pytest.mark.kill
 def test_a_frozen_worker_is_fenced_and_its_merchants_continue_within_30_seconds(
-    shop: Shop, whole: Whole, until: Until, cluster: Cluster, postgres: Postgres, database: str
+    workspace: Workspace,
+    assert_complete: AssertComplete,
+    wait_for: WaitFor,
+    cluster: Cluster,
+    postgres: Postgres,
+    database: str,
 ) -> None:
-    settings = shop.with_options(ledger=postgres.url(database))
-    running = tcb.start_upload(shop.read(), cluster=cluster.address, settings=settings, limits=LIMITS)
-    until(lambda: sum(map(bool, claims(settings, running))) >= 3)
+    settings = workspace.with_options(ledger=postgres.url(database))
+    running = tcb.start_upload(workspace.read(), cluster=cluster.address, settings=settings, limits=LIMITS)
+    wait_for(lambda: sum(map(bool, claims(settings, running))) >= 3)
     frozen = next(one[-1] for one in claims(settings, running) if one)
     os.kill(pid(frozen), signal.SIGSTOP)
     began = time.monotonic()
-    until(lambda: any(one[:1] == (frozen,) and len(one) > 1 for one in claims(settings, running)), 60)
+    wait_for(lambda: any(one[:1] == (frozen,) and len(one) > 1 for one in claims(settings, running)), 60)
     assert time.monotonic() - began < 30
     assert not all(claims(settings, running)), "before partitions that nobody has begun"
     time.sleep(3)
     os.kill(pid(frozen), signal.SIGCONT)
     run = running.wait()
-    assert_each_once(shop, whole, run, 1)
-    assert_rate_held(shop)
+    assert_each_once(workspace, assert_complete, run, 1)
+    assert_rate_held(workspace)
 
 
-def test_a_cluster_without_workers_stops_the_run_after_its_patience(shop: Shop, tmp_path: Path) -> None:
+def test_a_cluster_without_workers_stops_the_run_after_its_patience(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     with ExitStack() as stack:
         address = Cluster(tmp_path, stack).address
         with pytest.raises(StoppedError, match="has no worker; unfinished rows stay pending"):
             tcb.upload(
-                shop.read(), cluster=address, settings=shop.settings, limits=replace(LIMITS, patience=1)
+                workspace.read(),
+                cluster=address,
+                settings=workspace.settings,
+                limits=replace(LIMITS, patience=1),
             )
-    assert shop.sim.stats["link_calls"] == 0
+    assert workspace.sim.stats["link_calls"] == 0
 
 
 class Faults:
@@ -211,11 +223,13 @@ class Faults:
         self.frozen.clear()
 
 
-def play(shop: Shop, cluster: Cluster, settings: Settings, faults: Faults) -> tuple[tcb.Run, int]:
+def play(workspace: Workspace, cluster: Cluster, settings: Settings, faults: Faults) -> tuple[tcb.Run, int]:
     """Upload until every row is done, by the same call again and again; return the run and the number of sessions."""
     for session in range(1, 9):
         try:
-            running = tcb.start_upload(shop.read(), cluster=cluster.address, settings=settings, limits=LIMITS)
+            running = tcb.start_upload(
+                workspace.read(), cluster=cluster.address, settings=settings, limits=LIMITS
+            )
         except (UsageError, LedgerError):  # the scheduler or the lock is not back yet
             time.sleep(1)
             continue
@@ -234,27 +248,42 @@ def play(shop: Shop, cluster: Cluster, settings: Settings, faults: Faults) -> tu
 
 
 def round_of(
-    seed: int, shop: Shop, whole: Whole, cluster: Cluster, postgres: Postgres, database: str
+    seed: int,
+    workspace: Workspace,
+    assert_complete: AssertComplete,
+    cluster: Cluster,
+    postgres: Postgres,
+    database: str,
 ) -> None:
-    settings = shop.with_options(ledger=postgres.url(database))
-    run, sessions = play(shop, cluster, settings, Faults(seed, cluster, postgres, database))
-    assert_each_once(shop, whole, run, 3 * sessions + 2)
-    assert_rate_held(shop)
+    settings = workspace.with_options(ledger=postgres.url(database))
+    run, sessions = play(workspace, cluster, settings, Faults(seed, cluster, postgres, database))
+    assert_each_once(workspace, assert_complete, run, 3 * sessions + 2)
+    assert_rate_held(workspace)
 
 
 @pytest.mark.kill
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(5))
 def test_no_row_is_lost_or_counted_twice_whatever_fails(
-    seed: int, shop: Shop, whole: Whole, cluster: Cluster, postgres: Postgres, database: str
+    seed: int,
+    workspace: Workspace,
+    assert_complete: AssertComplete,
+    cluster: Cluster,
+    postgres: Postgres,
+    database: str,
 ) -> None:
-    round_of(seed, shop, whole, cluster, postgres, database)
+    round_of(seed, workspace, assert_complete, cluster, postgres, database)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(5, 100))
 def test_many_rounds(
-    seed: int, shop: Shop, whole: Whole, cluster: Cluster, postgres: Postgres, database: str
+    seed: int,
+    workspace: Workspace,
+    assert_complete: AssertComplete,
+    cluster: Cluster,
+    postgres: Postgres,
+    database: str,
 ) -> None:
-    round_of(seed, shop, whole, cluster, postgres, database)
+    round_of(seed, workspace, assert_complete, cluster, postgres, database)

@@ -111,8 +111,8 @@ def test_every_row_ends_as_the_second_server_implies(tmp_path: Path, rows: int, 
     assert json.loads(done.stdout)["counts"] == dict(counts)
     assert set(counts) == {"uploaded", "failed", "refused"}
     kept = [one for one in (*tmp_path.glob("report/*"), *tmp_path.glob("tcb-ops.db*")) if one.is_file()]
-    said = [done.stdout, done.stderr, *(one.read_bytes() for one in kept)]
-    assert not any(PLANTED.encode() in one for one in said)
+    result = [done.stdout, done.stderr, *(one.read_bytes() for one in kept)]
+    assert not any(PLANTED.encode() in one for one in result)
     print(f"{rows} rows, {sum(server.calls.values())} calls, {dict(counts)}")  # noqa: T201  the figures of a long round
 
 

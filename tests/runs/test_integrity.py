@@ -14,7 +14,7 @@ from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
@@ -75,22 +75,26 @@ def reopen(file: Path) -> None:
     )
 
 
-def command(shop: Shop, ledger: Path, *words: str) -> tuple[int, str, str]:
+def command(workspace: Workspace, ledger: Path, *words: str) -> tuple[int, str, str]:
     """Run a command on a ledger, with the shop's target, merchants and tokens; never a trace or a defect."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = run_command([*words, "--config", str(shop.folder / "tcb-ops.toml"), "--ledger", str(ledger)])
+        code = run_command(
+            [*words, "--config", str(workspace.folder / "tcb-ops.toml"), "--ledger", str(ledger)]
+        )
     told = err.getvalue()
     assert "Traceback" not in told, (words, told)
     assert "defect" not in told, (words, told)
     return code, out.getvalue(), told
 
 
-def write_run(shop: Shop, number: int) -> None:
+def write_run(workspace: Workspace, number: int) -> None:
     """Write a finished run of the shop's list, one row in seven refused."""
-    with closing(Ledger(shop.settings.ledger)) as ledger:
-        work = list_spec(shop.read(), tcb.Kind.UPLOAD)
-        run = plan(ledger, work, shop.settings, out=None, options={}, new_run=True, now=1.7e9 + number).run
+    with closing(Ledger(workspace.settings.ledger)) as ledger:
+        work = list_spec(workspace.read(), tcb.Kind.UPLOAD)
+        run = plan(
+            ledger, work, workspace.settings, out=None, options={}, new_run=True, now=1.7e9 + number
+        ).run
         refused = {"outcome": tcb.Outcome.REFUSED, "reason": Reason.REFUSED, "errcode": 40097, "errmsg": "no"}
         good = {
             "outcome": tcb.Outcome.UPLOADED,
@@ -111,27 +115,27 @@ def write_run(shop: Shop, number: int) -> None:
 
 
 @pytest.fixture
-def used(open_shop: OpenShop) -> Callable[..., Shop]:
+def used(open_workspace: OpenWorkspace) -> Callable[..., Workspace]:
     """A shop whose ledger holds two finished runs of one list, some rows refused in each, and a report of the second.
 
     The rows are sent, or only `written` to the ledger: for many.
     """
 
-    def opened(rows: int, *, written: bool = False) -> Shop:
-        shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=rows), FAULTS)
-        (shop.folder / "tcb-ops.toml").write_text(
-            f'api_base = "{shop.sim.base}"\nmerchants = "merchants.csv"\nlang = "en"\n'
+    def opened(rows: int, *, written: bool = False) -> Workspace:
+        workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=rows), FAULTS)
+        (workspace.folder / "tcb-ops.toml").write_text(
+            f'api_base = "{workspace.sim.base}"\nmerchants = "merchants.csv"\nlang = "en"\n'
             '[tokens]\nsource = "file"\nfile = "tokens.csv"\n',
             encoding="utf-8",
         )
         for number in range(2):
             if written:
-                write_run(shop, number)
+                write_run(workspace, number)
             else:
-                tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, new_run=True)
-        tcb.open_run(settings=shop.settings).export(shop.folder / "report")
-        settle(shop.folder / "ledger.db")
-        return shop
+                tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, new_run=True)
+        tcb.open_run(settings=workspace.settings).export(workspace.folder / "report")
+        settle(workspace.folder / "ledger.db")
+        return workspace
 
     return opened
 
@@ -157,7 +161,7 @@ READERS: dict[str, Callable[[tcb.Run], Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "result"),
     [
         ("DELETE FROM rows WHERE run = 2 AND line % 10 = 0", "was planned with 30 rows, but 27 can be read"),
         ("UPDATE runs SET rows = 29 WHERE number = 2", "was planned with 29 rows, but 30 can be read"),
@@ -169,52 +173,54 @@ READERS: dict[str, Callable[[tcb.Run], Any]] = {
     ],
 )
 def test_every_reader_compares_the_rows_with_those_that_were_planned(
-    used: Callable[..., Shop], statement: str, said: str
+    used: Callable[..., Workspace], statement: str, result: str
 ) -> None:
-    shop = used(10)
-    run = tcb.open_run(settings=shop.settings)
-    first = tcb.all_runs(settings=shop.settings)[1]
-    sql(shop.folder / "ledger.db", *statement.split("; "))
+    workspace = used(10)
+    run = tcb.open_run(settings=workspace.settings)
+    first = tcb.all_runs(settings=workspace.settings)[1]
+    sql(workspace.folder / "ledger.db", *statement.split("; "))
     for name, read in READERS.items():
-        with pytest.raises(LedgerDamagedError, match=said) as caught:
-            read(tcb.open_run(run.id, settings=shop.settings))
+        with pytest.raises(LedgerDamagedError, match=result) as caught:
+            read(tcb.open_run(run.id, settings=workspace.settings))
         assert caught.value.exit_code == 3, name
     for read_two in (
-        lambda: tcb.diff(first, run.id, settings=shop.settings),
-        lambda: tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK),
-        lambda: run.export(shop.folder / "again"),
+        lambda: tcb.diff(first, run.id, settings=workspace.settings),
+        lambda: tcb.retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK),
+        lambda: run.export(workspace.folder / "again"),
     ):
-        with pytest.raises(LedgerDamagedError, match=said):
+        with pytest.raises(LedgerDamagedError, match=result):
             read_two()
-    assert not (shop.folder / "again").exists()
-    found = tcb.verify(shop.folder / "report", settings=shop.settings)
+    assert not (workspace.folder / "again").exists()
+    found = tcb.verify(workspace.folder / "report", settings=workspace.settings)
     assert [check.what for check in found.checks if check.state == "differs"] == ["ledger"]
-    code, out, _ = command(shop, shop.folder / "ledger.db", "verify", str(shop.folder / "report"), "--json")
+    code, out, _ = command(
+        workspace, workspace.folder / "ledger.db", "verify", str(workspace.folder / "report"), "--json"
+    )
     assert (code, json.loads(out)["good"]) == (3, False)
 
 
-def test_an_environment_that_is_missing_is_found_by_all_that_name_it(used: Callable[..., Shop]) -> None:
-    shop = used(10)
-    run = tcb.open_run(settings=shop.settings)
-    sql(shop.folder / "ledger.db", "DELETE FROM envs WHERE run = 2 AND no = 1")
+def test_an_environment_that_is_missing_is_found_by_all_that_name_it(used: Callable[..., Workspace]) -> None:
+    workspace = used(10)
+    run = tcb.open_run(settings=workspace.settings)
+    sql(workspace.folder / "ledger.db", "DELETE FROM envs WHERE run = 2 AND no = 1")
     for name in set(READERS) - {"counts", "succeeded", "repr", "failed"}:  # which read nothing of it
         with pytest.raises(LedgerDamagedError):
             READERS[name](run)
     assert sum(run.counts.values()) == 30  # no row is missing
 
 
-def test_a_run_without_its_record_does_not_let_another_be_the_latest(used: Callable[..., Shop]) -> None:
-    shop = used(3)
-    sql(shop.folder / "ledger.db", "DELETE FROM runs WHERE number = 2")
-    sent = shop.sim.stats["link_calls"]
+def test_a_run_without_its_record_does_not_let_another_be_the_latest(used: Callable[..., Workspace]) -> None:
+    workspace = used(3)
+    sql(workspace.folder / "ledger.db", "DELETE FROM runs WHERE number = 2")
+    sent = workspace.sim.stats["link_calls"]
     for ask in (
-        lambda: tcb.open_run(settings=shop.settings),
-        lambda: tcb.all_runs(settings=shop.settings),
-        lambda: tcb.upload(shop.read(), settings=shop.settings, limits=QUICK),
+        lambda: tcb.open_run(settings=workspace.settings),
+        lambda: tcb.all_runs(settings=workspace.settings),
+        lambda: tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK),
     ):
         with pytest.raises(LedgerDamagedError, match="own record is missing"):
             ask()
-    assert shop.sim.stats["link_calls"] == sent
+    assert workspace.sim.stats["link_calls"] == sent
 
 
 @pytest.mark.parametrize(
@@ -230,76 +236,80 @@ def test_a_run_without_its_record_does_not_let_another_be_the_latest(used: Calla
     ids=["row", "environment", "index of another run", "index"],
 )
 def test_a_damaged_run_is_not_resumed_and_nothing_is_sent(
-    used: Callable[..., Shop], damage: Callable[[Path], None]
+    used: Callable[..., Workspace], damage: Callable[[Path], None]
 ) -> None:
-    shop = used(10)
-    reopen(shop.folder / "ledger.db")
-    damage(shop.folder / "ledger.db")
-    sent = shop.sim.stats["link_calls"]
+    workspace = used(10)
+    reopen(workspace.folder / "ledger.db")
+    damage(workspace.folder / "ledger.db")
+    sent = workspace.sim.stats["link_calls"]
     for work in (
-        lambda: tcb.upload(shop.read(), settings=shop.settings, limits=QUICK),
-        lambda: tcb.resume(settings=shop.settings, limits=QUICK),
+        lambda: tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK),
+        lambda: tcb.resume(settings=workspace.settings, limits=QUICK),
     ):
         with pytest.raises(LedgerDamagedError, match="damaged"):
             work()
-    assert shop.sim.stats["link_calls"] == sent
+    assert workspace.sim.stats["link_calls"] == sent
 
 
-def test_rows_that_vanish_while_the_run_works_are_no_success(open_shop: OpenShop) -> None:
+def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace: OpenWorkspace) -> None:
     """The index by environment has lost rows: they are pending, and never taken up."""
-    shop = open_shop(many(TEA, rows=40), [Fault(delay=0.02)])
+    workspace = open_workspace(many(TEA, rows=40), [Fault(delay=0.02)])
     lost = False
 
     def lose(_progress: Any) -> None:
         nonlocal lost
         if not lost:
             lost = True
-            sql(shop.folder / "ledger.db", "DELETE FROM rows WHERE line = 41")
+            sql(workspace.folder / "ledger.db", "DELETE FROM rows WHERE line = 41")
 
     pace = tcb.RunLimits(concurrency=2, per_env=2, backoff=0.01)
     with pytest.raises(LedgerDamagedError, match="40 rows, but 39"):
-        tcb.upload(shop.read(), settings=shop.settings, limits=pace, progress=lose).counts  # noqa: B018
+        tcb.upload(workspace.read(), settings=workspace.settings, limits=pace, progress=lose).counts  # noqa: B018
 
 
-def test_what_to_do_is_said_in_both_languages_and_the_command_recovers(used: Callable[..., Shop]) -> None:
-    shop = used(3)
-    ledger = shop.folder / "ledger.db"
+def test_what_to_do_is_said_in_both_languages_and_the_command_recovers(
+    used: Callable[..., Workspace],
+) -> None:
+    workspace = used(3)
+    ledger = workspace.folder / "ledger.db"
     sql(ledger, "DELETE FROM rows WHERE run = 1 AND line = 5")
-    code, out, told = command(shop, ledger, "show", tcb.all_runs(settings=shop.settings)[1].id, "--json")
+    code, out, told = command(
+        workspace, ledger, "show", tcb.all_runs(settings=workspace.settings)[1].id, "--json"
+    )
     assert (code, out) == (3, "")
-    assert f"sqlite3 {ledger} .recover | sqlite3 {shop.folder / 'ledger.recovered.db'}" in told
-    _, _, chinese = command(shop, ledger, "runs", "--lang", "zh")
+    assert f"sqlite3 {ledger} .recover | sqlite3 {workspace.folder / 'ledger.recovered.db'}" in told
+    _, _, chinese = command(workspace, ledger, "runs", "--lang", "zh")
     assert "台账" in chinese
     assert "已损坏" in chinese
 
 
-def test_one_damaged_run_does_not_hide_the_others(used: Callable[..., Shop]) -> None:
-    shop = used(3)
-    ledger = shop.folder / "ledger.db"
-    newer, older = tcb.all_runs(settings=shop.settings)
+def test_one_damaged_run_does_not_hide_the_others(used: Callable[..., Workspace]) -> None:
+    workspace = used(3)
+    ledger = workspace.folder / "ledger.db"
+    newer, older = tcb.all_runs(settings=workspace.settings)
     sql(ledger, "DELETE FROM rows WHERE run = 1 AND line = 5")
-    code, out, told = command(shop, ledger, "runs", "--json")
+    code, out, told = command(workspace, ledger, "runs", "--json")
     assert code == 3
     assert [run["run"] for run in json.loads(out)["runs"]] == [newer.id]
     assert older.id in told
-    code, out, told = command(shop, ledger, "runs")
+    code, out, told = command(workspace, ledger, "runs")
     assert (code, newer.id in out, older.id in out, older.id in told) == (3, True, False, True)
 
 
-def test_one_damaged_record_does_not_hide_the_other_runs(used: Callable[..., Shop]) -> None:
-    shop = used(3)
-    ledger = shop.folder / "ledger.db"
-    newer, older = tcb.all_runs(settings=shop.settings)
+def test_one_damaged_record_does_not_hide_the_other_runs(used: Callable[..., Workspace]) -> None:
+    workspace = used(3)
+    ledger = workspace.folder / "ledger.db"
+    newer, older = tcb.all_runs(settings=workspace.settings)
     sql(ledger, "UPDATE runs SET stopped = '{' WHERE number = 1")
-    code, out, told = command(shop, ledger, "runs", "--json")
+    code, out, told = command(workspace, ledger, "runs", "--json")
     assert (code, [run["run"] for run in json.loads(out)["runs"]], older.id in told) == (3, [newer.id], True)
     for given in ("latest", newer.id):
-        code, out, told = command(shop, ledger, "show", given, "--json")
+        code, out, told = command(workspace, ledger, "show", given, "--json")
         assert (code, json.loads(out)["run"]) == (0, newer.id), told
-    code, _, told = command(shop, ledger, "show", older.id)
+    code, _, told = command(workspace, ledger, "show", older.id)
     assert (code, older.id in told) == (3, True)
     with pytest.raises(LedgerDamagedError, match=older.id):
-        tcb.all_runs(settings=shop.settings)
+        tcb.all_runs(settings=workspace.settings)
 
 
 @pytest.mark.parametrize(
@@ -311,50 +321,64 @@ def test_one_damaged_record_does_not_hide_the_other_runs(used: Callable[..., Sho
     ],
 )
 def test_damage_of_an_earlier_run_leaves_the_new_one_its_report(
-    used: Callable[..., Shop], damage: str, named: str, caplog: pytest.LogCaptureFixture
+    used: Callable[..., Workspace], damage: str, named: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shop = used(10)
-    ledger, report = shop.folder / "ledger.db", shop.folder / "today"
-    before = tcb.open_run(settings=shop.settings).id
+    workspace = used(10)
+    ledger, report = workspace.folder / "ledger.db", workspace.folder / "today"
+    before = tcb.open_run(settings=workspace.settings).id
     sql(ledger, damage)
-    words = ("upload", str(shop.folder / "list.csv"), "--root", str(shop.folder / "files"), "--new-run")
-    code, out, told = command(shop, ledger, *words, "--out", str(report), "--json", *QUICKLY)
+    words = (
+        "upload",
+        str(workspace.folder / "list.csv"),
+        "--root",
+        str(workspace.folder / "files"),
+        "--new-run",
+    )
+    code, out, told = command(workspace, ledger, *words, "--out", str(report), "--json", *QUICKLY)
     assert code == 1, told
     assert sum(json.loads(out)["counts"].values()) == 30
     assert before in caplog.text
     assert named in caplog.text
-    assert tcb.verify(report, settings=shop.settings).good
+    assert tcb.verify(report, settings=workspace.settings).good
 
 
 def test_a_ledger_whose_file_is_damaged_takes_no_new_run_and_nothing_is_sent(
-    used: Callable[..., Shop],
+    used: Callable[..., Workspace],
 ) -> None:
-    shop = used(10)
+    workspace = used(10)
     without_index(
-        shop.folder / "ledger.db", "rows_by_place", "UPDATE rows SET place = 0 WHERE run = 1 AND line = 27"
+        workspace.folder / "ledger.db",
+        "rows_by_place",
+        "UPDATE rows SET place = 0 WHERE run = 1 AND line = 27",
     )
-    sent = shop.sim.stats["link_calls"]
+    sent = workspace.sim.stats["link_calls"]
     with pytest.raises(LedgerDamagedError, match="SQLite's check"):
-        tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, new_run=True)
-    assert shop.sim.stats["link_calls"] == sent
+        tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, new_run=True)
+    assert workspace.sim.stats["link_calls"] == sent
 
 
-def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Shop]) -> None:
-    shop = used(3)
-    ledger, locks = shop.folder / "emptied.db", shop.folder / "emptied.db-locks"
+def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Workspace]) -> None:
+    workspace = used(3)
+    ledger, locks = workspace.folder / "emptied.db", workspace.folder / "emptied.db-locks"
     ledger.touch()
-    (shop.folder / "ledger.db-locks").rename(locks)
-    sent = shop.sim.stats["link_calls"]
-    words = ("upload", str(shop.folder / "list.csv"), "--root", str(shop.folder / "files"), *QUICKLY)
+    (workspace.folder / "ledger.db-locks").rename(locks)
+    sent = workspace.sim.stats["link_calls"]
+    words = (
+        "upload",
+        str(workspace.folder / "list.csv"),
+        "--root",
+        str(workspace.folder / "files"),
+        *QUICKLY,
+    )
     for given in (("runs",), words):
-        code, _, told = command(shop, ledger, *given)
+        code, _, told = command(workspace, ledger, *given)
         assert (code, str(locks) in told) == (3, True), told
-    assert (ledger.stat().st_size, shop.sim.stats["link_calls"]) == (0, sent)
+    assert (ledger.stat().st_size, workspace.sim.stats["link_calls"]) == (0, sent)
     with hold(SqliteFile(str(ledger), ledger), "some-run"):
-        code, _, told = command(shop, ledger, "runs")
+        code, _, told = command(workspace, ledger, "runs")
         assert (code, "some-run" in told, me() in told, "remove the folder" in told) == (3, True, True, False)
     shutil.rmtree(locks)
-    code, _, told = command(shop, ledger, *words, "--out", str(shop.folder / "new"))
+    code, _, told = command(workspace, ledger, *words, "--out", str(workspace.folder / "new"))
     assert code == 1, told
 
 
@@ -417,9 +441,9 @@ def test_the_check_of_the_file_ends_when_its_time_is_up(tmp_path: Path) -> None:
         ).fetchone()  # nothing stops it any more
 
 
-def test_a_locked_or_unreachable_ledger_is_not_called_damaged(used: Callable[..., Shop]) -> None:
-    shop = used(3)
-    with closing(Ledger(str(shop.folder / "ledger.db"))) as ledger:
+def test_a_locked_or_unreachable_ledger_is_not_called_damaged(used: Callable[..., Workspace]) -> None:
+    workspace = used(3)
+    with closing(Ledger(str(workspace.folder / "ledger.db"))) as ledger:
         with ledger._writing() as connection:
             connection.exec_driver_sql("PRAGMA query_only = ON")
         with pytest.raises(LedgerError) as caught:
@@ -522,18 +546,18 @@ def tells_the_truth(name: str, code: int, out: str, truth: dict[str, dict[str, i
 
 @pytest.mark.slow
 def test_no_damage_passes_for_success_or_ends_in_a_trace(
-    used: Callable[..., Shop], monkeypatch: pytest.MonkeyPatch
+    used: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Damaged copies of a ledger of 2 × 900 rows: each command says the whole truth, or ends with exit code 2 or 3."""
-    shop = used(300, written=True)
-    monkeypatch.chdir(shop.folder)
-    newer, older = tcb.all_runs(settings=shop.settings)
+    workspace = used(300, written=True)
+    monkeypatch.chdir(workspace.folder)
+    newer, older = tcb.all_runs(settings=workspace.settings)
     truth = {run.id: run.counts for run in (newer, older)}
     lines = [record.row.line for record in newer.rows()]
     found = 0
     for seed in range(DAMAGES):
-        dice, file = random.Random(seed), shop.folder / f"damaged-{seed}.db"
-        shutil.copyfile(shop.folder / "ledger.db", file)
+        dice, file = random.Random(seed), workspace.folder / f"damaged-{seed}.db"
+        shutil.copyfile(workspace.folder / "ledger.db", file)
         work = WORKS[(seed // len(KINDS)) % len(WORKS)]
         unfinished = work[0] == "upload"
         if unfinished:
@@ -547,8 +571,8 @@ def test_no_damage_passes_for_success_or_ends_in_a_trace(
             extra = ("--root", "files") if unfinished and words is work else ()
             given = (words[0], older.id, newer.id) if words[0] == "diff" else words
             if words[0] == "report":
-                shutil.rmtree(shop.folder / "out", ignore_errors=True)
-            code, out, told = command(shop, file, *given, *extra)
+                shutil.rmtree(workspace.folder / "out", ignore_errors=True)
+            code, out, told = command(workspace, file, *given, *extra)
             where = (seed, KINDS[seed % len(KINDS)].__name__, words, code, told)
             named |= code in {2, 3}
             if code in {2, 3}:
@@ -558,7 +582,7 @@ def test_no_damage_passes_for_success_or_ends_in_a_trace(
             else:
                 assert tells_the_truth(words[0], code, out, {} if unfinished else truth), where
         found += named
-        settings = shop.with_options(ledger=str(file))
+        settings = workspace.with_options(ledger=str(file))
         for name in ("counts", "rows", "failed", "final"):
             read = READERS[name]
             try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from workspace import BOOKS, TEA, OpenShop, Until, Whole, many
+from workspace import BOOKS, TEA, AssertComplete, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
 from tcb_ops.details import DetailCode, as_detail, detail
@@ -572,25 +572,25 @@ except tcb.StoppedError as error:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(
-    open_shop: OpenShop, whole: Whole, kind: str
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, kind: str
 ) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=150), [Fault(delay=0.01)])
-    argv = [sys.executable, "-c", FULL, kind, str(shop.folder), shop.sim.base]
+    workspace = open_workspace(many(TEA, BOOKS, rows=150), [Fault(delay=0.01)])
+    argv = [sys.executable, "-c", FULL, kind, str(workspace.folder), workspace.sim.base]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3, done.stderr
     assert "run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
-    before = tcb.open_run(settings=shop.settings)
-    assert 0 < whole(before, 300)["pending"] < 300
+    before = tcb.open_run(settings=workspace.settings)
+    assert 0 < assert_complete(before, 300)["pending"] < 300
     if kind == "links":
-        run = tcb.links(shop.read(), settings=shop.settings, out=shop.folder / "links.csv")
+        run = tcb.links(workspace.read(), settings=workspace.settings, out=workspace.folder / "links.csv")
     else:
-        run = tcb.upload(shop.read(), settings=shop.settings)
+        run = tcb.upload(workspace.read(), settings=workspace.settings)
     assert run.id == before.id
-    assert whole(run, 300) == {"linked" if kind == "links" else "uploaded": 300}
+    assert assert_complete(run, 300) == {"linked" if kind == "links" else "uploaded": 300}
 
 
-def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger: Ledger, until: Until) -> None:
+def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger: Ledger, wait_for: WaitFor) -> None:
     from threading import Thread
 
     ledger = sqlite_ledger
@@ -601,7 +601,7 @@ def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger: Ledger, 
         writing = Thread(target=ledger.record, args=(run, [RowEnd(2, Outcome.UPLOADED)], Usage()))
         writing.start()
         began = time.monotonic()
-        until(lambda: time.monotonic() - began > 0.1)
+        wait_for(lambda: time.monotonic() - began > 0.1)
         assert ledger.counts(run) == {Outcome.PENDING: 10}, "reading does not wait"
         Ledger(str(ledger.file)).close()
         assert writing.is_alive()

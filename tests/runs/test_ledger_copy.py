@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from postgres import PASSWORD
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.api import copy_runs
@@ -43,21 +43,23 @@ def url(postgres: Postgres, database: str) -> str:
 
 
 @pytest.fixture
-def worked(open_shop: OpenShop, tmp_path: Path) -> Shop:
+def worked(open_workspace: OpenWorkspace, tmp_path: Path) -> Workspace:
     """A shop whose ledger has uploads, a retry, audits, a confirmation and an undo, and a run that was cut off."""
-    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=4), FAULTS)
-    settings = shop.settings
-    tcb.audit(shop.merchants, settings=settings, limits=QUICK)
-    first = tcb.upload(shop.read(), settings=settings, limits=QUICK, backup=tmp_path / "kept", note="十一月")
-    tcb.retry(first, shop.merchants, settings=settings, limits=QUICK)
+    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=4), FAULTS)
+    settings = workspace.settings
+    tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
+    first = tcb.upload(
+        workspace.read(), settings=settings, limits=QUICK, backup=tmp_path / "kept", note="十一月"
+    )
+    tcb.retry(first, workspace.merchants, settings=settings, limits=QUICK)
     tcb.confirm(first, settings=settings, limits=QUICK)
     tcb.undo(first, settings=settings, limits=QUICK)
-    tcb.audit(shop.merchants, settings=settings, limits=QUICK)
-    going = tcb.start_links(shop.read(), settings=settings, limits=QUICK, out=tmp_path / "links.csv")
+    tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
+    going = tcb.start_links(workspace.read(), settings=settings, limits=QUICK, out=tmp_path / "links.csv")
     going.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         going.wait()
-    return shop
+    return workspace
 
 
 def a_run(run_id: str = "run-1", **more: Any) -> NewRun:
@@ -102,9 +104,9 @@ def everything(where: str) -> list[Any]:
         return found
 
 
-def exported(shop: Shop, where: str, folder: Path) -> dict[str, bytes]:
+def exported(workspace: Workspace, where: str, folder: Path) -> dict[str, bytes]:
     """The CSVs of the reports of all runs of a ledger."""
-    settings = shop.with_options(ledger=where)
+    settings = workspace.with_options(ledger=where)
     files = {}
     for run in tcb.all_runs(settings=settings):
         if run.record.finished_at is not None:
@@ -113,7 +115,7 @@ def exported(shop: Shop, where: str, folder: Path) -> dict[str, bytes]:
     return files
 
 
-def test_a_ledger_goes_to_postgresql_and_back_as_it_was(worked: Shop, url: str, tmp_path: Path) -> None:
+def test_a_ledger_goes_to_postgresql_and_back_as_it_was(worked: Workspace, url: str, tmp_path: Path) -> None:
     first, back = worked.settings.ledger, str(tmp_path / "back.db")
     upload = next(run for run in tcb.all_runs(settings=worked.settings) if run.record.kind is Kind.UPLOAD)
     folder = upload.export(tmp_path / "report", pdf=False)
@@ -134,7 +136,7 @@ def test_a_ledger_goes_to_postgresql_and_back_as_it_was(worked: Shop, url: str, 
     assert tcb.verify(folder, settings=worked.with_options(ledger=back)).good
 
 
-def test_a_run_that_was_cut_off_is_resumed_in_the_other_ledger(worked: Shop, tmp_path: Path) -> None:
+def test_a_run_that_was_cut_off_is_resumed_in_the_other_ledger(worked: Workspace, tmp_path: Path) -> None:
     copy_runs(worked.settings.ledger, tmp_path / "b.db", settings=worked.settings)
     settings = worked.with_options(ledger=str(tmp_path / "b.db"))
     run = tcb.resume("latest", settings=settings, limits=QUICK)
@@ -191,7 +193,7 @@ def test_the_memory_of_a_copy_does_not_grow_with_the_rows(
 # --- refused ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_differs_is_refused_unchanged(worked: Shop, tmp_path: Path) -> None:
+def test_a_run_that_differs_is_refused_unchanged(worked: Workspace, tmp_path: Path) -> None:
     source, dest = worked.settings.ledger, str(tmp_path / "b.db")
     copy_runs(source, dest, settings=worked.settings)
     tcb.resume("latest", settings=worked.settings, limits=QUICK)
@@ -211,7 +213,7 @@ def test_a_run_with_one_other_row_differs(tmp_path: Path) -> None:
         copy_runs(tmp_path / "a.db", tmp_path / "b.db")
 
 
-def test_a_later_report_makes_no_difference(worked: Shop, tmp_path: Path) -> None:
+def test_a_later_report_makes_no_difference(worked: Workspace, tmp_path: Path) -> None:
     source, dest = worked.settings.ledger, str(tmp_path / "b.db")
     copy_runs(source, dest, settings=worked.settings)
     exported(worked, dest, tmp_path / "reports")
@@ -304,7 +306,7 @@ def test_runs_that_belong_together_go_together(wanted: set[str] | None, found: s
     assert [run.id for run in together(listed[::-1], wanted)] == found.split()
 
 
-def test_an_audit_takes_along_the_one_that_it_is_compared_with(worked: Shop, tmp_path: Path) -> None:
+def test_an_audit_takes_along_the_one_that_it_is_compared_with(worked: Workspace, tmp_path: Path) -> None:
     audits = [run for run in tcb.all_runs(settings=worked.settings) if run.record.kind is Kind.AUDIT]
     copied = copy_runs(
         worked.settings.ledger, tmp_path / "b.db", [audits[0].id[:-1]], settings=worked.settings
@@ -316,7 +318,7 @@ def test_an_audit_takes_along_the_one_that_it_is_compared_with(worked: Shop, tmp
 
 
 def test_the_command_says_what_it_copies_and_no_password(
-    worked: Shop, postgres: Postgres, database: str, capsys: pytest.CaptureFixture[str]
+    worked: Workspace, postgres: Postgres, database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def typed(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -324,19 +326,19 @@ def test_the_command_says_what_it_copies_and_no_password(
 
     postgres.run("GRANT CREATE ON SCHEMA public TO guarded", database)
     url = f"postgresql+psycopg://guarded:{PASSWORD}@127.0.0.1:{postgres.port}/{database}"
-    source, said = worked.settings.ledger, list[str]()
+    source, result = worked.settings.ledger, list[str]()
     code, out, err = typed("ledger", "copy", source, url)
-    said += [out, err]
+    result += [out, err]
     assert code == 0
     assert out.startswith("7 runs with ")
     assert f"postgresql+psycopg://127.0.0.1:{postgres.port}/{database}" in out
     assert "can be seen in this machine's process list" in err
     code, out, err = typed("ledger", "copy", source, url, "latest", "--json", "--target", worked.sim.base)
-    said += [out, err]
+    result += [out, err]
     found = json.loads(out)
     assert (code, found["copied"], found["rows"], len(found["there"])) == (0, [], 0, 1)
     for words in ((url, "nowhere/b.db"), (source, url, "--where", "name=x"), (source, url + "x"), (url, url)):
         code, out, err = typed("ledger", "copy", *words)
-        said += [out, err]
+        result += [out, err]
         assert (code, out) == (2, "")
-    assert [text for text in said if PASSWORD in text] == []
+    assert [text for text in result if PASSWORD in text] == []

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from workspace import BOOKS, TEA, TEA_TEST, OpenShop, Until, Whole, many
+from workspace import BOOKS, TEA, TEA_TEST, AssertComplete, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
 from tcb_ops.model import Merchant
@@ -32,92 +32,114 @@ def in_flight(calls: list[Call]) -> Counter[str]:
 
 @pytest.mark.parametrize(("concurrency", "per_env"), [(6, 8), (64, 3), (5, 2)])
 def test_requests_in_flight_reach_the_limits_and_never_pass_them(
-    open_shop: OpenShop, whole: Whole, until: Until, concurrency: int, per_env: int
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
+    wait_for: WaitFor,
+    concurrency: int,
+    per_env: int,
 ) -> None:
-    shop = open_shop(many(*TEN[:4], rows=12), SLOW, merchants=TEN[:4])
+    workspace = open_workspace(many(*TEN[:4], rows=12), SLOW, merchants=TEN[:4])
     pace = RunLimits(concurrency=concurrency, per_env=per_env)
-    working = tcb.start_upload(shop.read(), settings=shop.settings, limits=pace)
+    working = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=pace)
     most = Counter[str]()
 
     def watched() -> bool:
-        now = in_flight(shop.sim.calls)
+        now = in_flight(workspace.sim.calls)
         for env, count in now.items():
             most[env] = max(most[env], count)
         most["all"] = max(most["all"], now.total())
-        return shop.sim.stats.get("stored", 0) == 48
+        return workspace.sim.stats.get("stored", 0) == 48
 
-    until(watched)
-    assert whole(working.wait(), 48) == {"uploaded": 48}
+    wait_for(watched)
+    assert assert_complete(working.wait(), 48) == {"uploaded": 48}
     assert most.pop("all") == min(concurrency, 4 * per_env)
     assert max(most.values()) <= per_env
 
 
-def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(open_shop: OpenShop) -> None:
-    shop = open_shop(many(*TEN, rows=40), merchants=TEN)
-    out = shop.folder / "links.csv"
-    tcb.links(shop.read(), settings=shop.settings, out=out, limits=RunLimits(concurrency=8, per_env=4))
-    calls = shop.sim.calls
+def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(
+    open_workspace: OpenWorkspace,
+) -> None:
+    workspace = open_workspace(many(*TEN, rows=40), merchants=TEN)
+    out = workspace.folder / "links.csv"
+    tcb.links(
+        workspace.read(), settings=workspace.settings, out=out, limits=RunLimits(concurrency=8, per_env=4)
+    )
+    calls = workspace.sim.calls
     assert len(calls) == 400
     assert len({call.env for call in calls[:40]}) >= 5
     for first, last in pairwise(range(0, 401, 100)):
         assert len({call.env for call in calls[first:last]}) == 10
 
 
-def test_the_rate_is_kept_per_merchant_and_over_its_environments(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, TEA_TEST, rows=10))
+def test_the_rate_is_kept_per_merchant_and_over_its_environments(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, TEA_TEST, rows=10))
     began = time.monotonic()
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=RunLimits(rate=40))
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=RunLimits(rate=40))
     assert time.monotonic() - began >= 19 / 40
-    assert whole(run, 20) == {"uploaded": 20}
+    assert assert_complete(run, 20) == {"uploaded": 20}
 
 
-def test_merchants_do_not_share_a_rate(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(*TEN, rows=3), merchants=TEN)
+def test_merchants_do_not_share_a_rate(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(*TEN, rows=3), merchants=TEN)
     began = time.monotonic()
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=RunLimits(rate=2))
-    assert whole(run, 30) == {"uploaded": 30}
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=RunLimits(rate=2))
+    assert assert_complete(run, 30) == {"uploaded": 30}
     assert time.monotonic() - began < 29 / 2
 
 
 def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency(
-    open_shop: OpenShop, whole: Whole, until: Until
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor
 ) -> None:
-    shop = open_shop(many(TEA, TEA_TEST, rows=100), [Fault(delay=0.01)])
-    out = shop.folder / "links.csv"
-    working = tcb.start_links(shop.read(), settings=shop.settings, out=out, limits=RunLimits(concurrency=8))
+    workspace = open_workspace(many(TEA, TEA_TEST, rows=100), [Fault(delay=0.01)])
+    out = workspace.folder / "links.csv"
+    working = tcb.start_links(
+        workspace.read(), settings=workspace.settings, out=out, limits=RunLimits(concurrency=8)
+    )
 
     def ahead() -> int:
-        return shop.sim.stats.get("link_calls", 0) - working.so_far().counts.get("linked", 0)
+        return workspace.sim.stats.get("link_calls", 0) - working.so_far().counts.get("linked", 0)
 
-    with closing(sqlite3.connect(shop.settings.ledger)) as other:
+    with closing(sqlite3.connect(workspace.settings.ledger)) as other:
         other.execute("BEGIN IMMEDIATE")
-        until(lambda: ahead() >= 16)
+        wait_for(lambda: ahead() >= 16)
         calls = iter(range(50))
-        until(lambda: next(calls) == 49)  # as many looks in which nothing more may be sent
+        wait_for(lambda: next(calls) == 49)  # as many looks in which nothing more may be sent
         assert ahead() == 16
         other.rollback()
-    assert whole(working.wait(), 200) == {"linked": 200}
+    assert assert_complete(working.wait(), 200) == {"linked": 200}
 
 
-def test_one_row_is_a_run(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop([(TEA.env, "one.png")])
+def test_one_row_is_a_run(open_workspace: OpenWorkspace, assert_complete: AssertComplete) -> None:
+    workspace = open_workspace([(TEA.env, "one.png")])
     pace = RunLimits(concurrency=1, per_env=1, attempts=1)
-    assert whole(tcb.upload(shop.read(), settings=shop.settings, limits=pace), 1) == {"uploaded": 1}
+    assert assert_complete(tcb.upload(workspace.read(), settings=workspace.settings, limits=pace), 1) == {
+        "uploaded": 1
+    }
 
 
-def test_more_rows_than_a_refill_all_go(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=230))
-    out = shop.folder / "links.csv"
-    run = tcb.links(shop.read(), settings=shop.settings, out=out)
-    assert whole(run, 230) == {"linked": 230}
-    assert shop.sim.stats["link_calls"] == 230
+def test_more_rows_than_a_refill_all_go(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=230))
+    out = workspace.folder / "links.csv"
+    run = tcb.links(workspace.read(), settings=workspace.settings, out=out)
+    assert assert_complete(run, 230) == {"linked": 230}
+    assert workspace.sim.stats["link_calls"] == 230
 
 
 @pytest.mark.slow
-def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=1), [Fault(errcode=-1, calls=((1, 1),)), Fault(delay=1.5)])
-    batch = shop.read()
+def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(
+    open_workspace: OpenWorkspace,
+) -> None:
+    workspace = open_workspace(
+        many(TEA, BOOKS, rows=1), [Fault(errcode=-1, calls=((1, 1),)), Fault(delay=1.5)]
+    )
+    batch = workspace.read()
     began = time.process_time()
-    run = tcb.upload(batch, settings=shop.settings, limits=RunLimits(concurrency=1, backoff=0.01))
+    run = tcb.upload(batch, settings=workspace.settings, limits=RunLimits(concurrency=1, backoff=0.01))
     assert time.process_time() - began < 1
     assert run.counts == {"uploaded": 2}

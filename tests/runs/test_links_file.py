@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
-from workspace import BOOKS, QUICK, TEA, OpenShop, many
+from workspace import BOOKS, QUICK, TEA, OpenWorkspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, UsageError
@@ -140,12 +140,12 @@ def test_a_link_is_with_the_operating_system_before_the_ledger_hears_of_it(links
 def test_a_torn_line_is_cut_and_its_row_is_lost(links: LinksFile, cut: int) -> None:
     links.append([linked(2), linked(3)])
     links.close()
-    whole = links.part.read_bytes()
-    links.part.write_bytes(whole[:-cut])
+    assert_complete = links.part.read_bytes()
+    links.part.write_bytes(assert_complete[:-cut])
     links.open()
     assert list(links.lost([2, 3], 1_500)) == [3]
     links.append([linked(3)])
-    assert links.part.read_bytes() == whole
+    assert links.part.read_bytes() == assert_complete
 
 
 def test_a_torn_first_line_starts_the_file_again(links: LinksFile) -> None:
@@ -217,11 +217,11 @@ def test_other_columns_are_the_lists_own() -> None:
 
 
 def test_a_power_cut_at_no_moment_loses_a_link_that_the_ledger_has(
-    open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is relied on that was not synced: file before ledger, bytes before name, name before `finished`, all before the part goes."""
-    shop = open_shop(many(TEA, BOOKS, rows=20))
-    folder = shop.folder
+    workspace = open_workspace(many(TEA, BOOKS, rows=20))
+    folder = workspace.folder
     dest, part = folder / "links.csv", folder / "links.csv.part"
     synced: dict[int, bytes] = {}
     names: set[str] = set()
@@ -273,7 +273,7 @@ def test_a_power_cut_at_no_moment_loses_a_link_that_the_ledger_has(
     monkeypatch.setattr(os, "unlink", removing)
     sa.event.listen(sa.Engine, "commit", committing)
     try:
-        run = tcb.links(shop.read(), settings=shop.settings, limits=QUICK, out=dest)
+        run = tcb.links(workspace.read(), settings=workspace.settings, limits=QUICK, out=dest)
     finally:
         sa.event.remove(sa.Engine, "commit", committing)
     assert run.counts == {"linked": 40}

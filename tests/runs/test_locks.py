@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
-from workspace import TEA, OpenShop, Until, many
+from workspace import TEA, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
@@ -52,9 +52,9 @@ def test_a_second_process_is_refused_and_told_who_holds_the_run(
     with pytest.raises(UsageError) as caught, hold(ledger, "run-1"):
         pass
     assert caught.value.exit_code == 2
-    for said in (caught.value.text.en, caught.value.text.zh):
-        assert "run-1" in said
-        assert f"{operator_name()}@{host_name()}, PID {holder.pid}" in said
+    for result in (caught.value.text.en, caught.value.text.zh):
+        assert "run-1" in result
+        assert f"{operator_name()}@{host_name()}, PID {holder.pid}" in result
 
 
 def test_a_run_can_be_held_again_and_again_and_is_exclusive_within_a_process(ledger: Ledger) -> None:
@@ -73,29 +73,29 @@ def test_letting_go_leaves_the_lock_file_that_others_may_have_open(sqlite_ledger
         assert lock.stat().st_ino == inode
 
 
-def test_a_run_that_is_worked_on_is_refused_whole(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=30), [Fault(delay=0.02)])
-    working = tcb.start_upload(shop.read(), settings=shop.settings)
+def test_a_run_that_is_worked_on_is_refused_whole(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=30), [Fault(delay=0.02)])
+    working = tcb.start_upload(workspace.read(), settings=workspace.settings)
     with pytest.raises(UsageError, match=working.id):
-        tcb.start_upload(shop.read(), settings=shop.settings)
+        tcb.start_upload(workspace.read(), settings=workspace.settings)
     assert working.wait().counts == {"uploaded": 30}
-    assert shop.sim.stats["stored"] == 30
+    assert workspace.sim.stats["stored"] == 30
 
 
 def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worked_on(
-    open_shop: OpenShop, place: str
+    open_workspace: OpenWorkspace, place: str
 ) -> None:
-    shop = open_shop(many(TEA, rows=30), [Fault(delay=0.02)])
-    settings = shop.with_options(ledger=place)
-    shutil.copytree(shop.folder / "files", shop.folder / "files2")
-    elsewhere = read_paths(shop.list, shop.merchants, shop.folder / "files2")
-    working = tcb.start_upload(shop.read(), settings=settings)
+    workspace = open_workspace(many(TEA, rows=30), [Fault(delay=0.02)])
+    settings = workspace.with_options(ledger=place)
+    shutil.copytree(workspace.folder / "files", workspace.folder / "files2")
+    elsewhere = read_paths(workspace.list, workspace.merchants, workspace.folder / "files2")
+    working = tcb.start_upload(workspace.read(), settings=settings)
     with pytest.raises(UsageError) as caught:
         tcb.start_upload(elsewhere, settings=settings)
     assert caught.value.exit_code == 2
-    for said in (caught.value.text.en, caught.value.text.zh):
-        for named in (working.id, me(), str(shop.folder / "files"), "--new-run"):
-            assert named in said
+    for result in (caught.value.text.en, caught.value.text.zh):
+        for named in (working.id, me(), str(workspace.folder / "files"), "--new-run"):
+            assert named in result
     part = tcb.start_upload(elsewhere, settings=settings, selection="--where region=华东")
     again = tcb.start_upload(elsewhere, settings=settings, new_run=True)
     for handle in (part, again, working):
@@ -103,7 +103,7 @@ def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worke
 
 
 def test_who_else_works_on_a_run_can_be_asked_another_run_is_free_and_a_kill_frees_its_own(
-    ledger: Ledger, holder: subprocess.Popen[str], until: Until
+    ledger: Ledger, holder: subprocess.Popen[str], wait_for: WaitFor
 ) -> None:
     assert working(ledger, "run-1") == f"{operator_name()}@{host_name()}, PID {holder.pid}"
     assert working(ledger, "run-2") == ""
@@ -112,7 +112,7 @@ def test_who_else_works_on_a_run_can_be_asked_another_run_is_free_and_a_kill_fre
         assert working(ledger, "run-2") == "", "that is we"
     holder.kill()
     assert holder.wait() == -signal.SIGKILL
-    until(lambda: working(ledger, "run-1") == "")  # PostgreSQL hears of it a moment later
+    wait_for(lambda: working(ledger, "run-1") == "")  # PostgreSQL hears of it a moment later
     with hold(ledger, "run-1"):
         pass
 

@@ -14,7 +14,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Whole, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.model import Merchant, Outcome, Reason
@@ -35,13 +35,13 @@ STORE = FaultStep.STORE
 NARROW = RunLimits(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patience=10)
 
 
-def upload(shop: Shop, limits: RunLimits = QUICK, **options: Any) -> Run:
-    return tcb.upload(shop.read(), settings=shop.settings, limits=limits, **options)
+def upload(workspace: Workspace, limits: RunLimits = QUICK, **options: Any) -> Run:
+    return tcb.upload(workspace.read(), settings=workspace.settings, limits=limits, **options)
 
 
-def links(shop: Shop, limits: RunLimits = QUICK, **options: Any) -> Run:
-    out = shop.folder / "links.csv"
-    return tcb.links(shop.read(), settings=shop.settings, limits=limits, out=out, **options)
+def links(workspace: Workspace, limits: RunLimits = QUICK, **options: Any) -> Run:
+    out = workspace.folder / "links.csv"
+    return tcb.links(workspace.read(), settings=workspace.settings, limits=limits, out=out, **options)
 
 
 def ends(run: Run, env: str = "") -> list[RowEnd]:
@@ -55,8 +55,8 @@ def outcomes(run: Run, env: str) -> dict[str, int]:
 class Rotating:
     """A token source that has a new token after each refusal."""
 
-    def __init__(self, shop: Shop) -> None:
-        self._shop, self._value = shop, f"token-of-{TEA.appid}"
+    def __init__(self, workspace: Workspace) -> None:
+        self._shop, self._value = workspace, f"token-of-{TEA.appid}"
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:
         if refused is not None:
@@ -67,25 +67,31 @@ class Rotating:
         """Nothing is held open."""
 
 
-def test_good_rows_are_uploaded_with_a_link_each(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop()
-    run = upload(shop)
-    assert whole(run, 30) == {"uploaded": 30}
+def test_good_rows_are_uploaded_with_a_link_each(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace()
+    run = upload(workspace)
+    assert assert_complete(run, 30) == {"uploaded": 30}
     assert run.summary()["calls"] == {"link": 30, "upload": 30}
-    assert (shop.sim.stats["link_calls"], shop.sim.stats["stored"]) == (30, 30)
+    assert (workspace.sim.stats["link_calls"], workspace.sim.stats["stored"]) == (30, 30)
     assert {(end.attempts, end.reason, end.errcode, end.bytes is not None) for end in ends(run)} == {
         (2, None, 0, True)
     }
 
 
-def test_objects_are_stored_with_their_type_and_results_say_which(open_shop: OpenShop) -> None:
-    shop = open_shop([(TEA.env, "a.svg"), (TEA.env, "b.unknown"), (BOOKS.env, "c.WEBP"), (BOOKS.env, "d")])
-    lines = shop.list.read_text(encoding="utf-8").splitlines()
+def test_objects_are_stored_with_their_type_and_results_say_which(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(
+        [(TEA.env, "a.svg"), (TEA.env, "b.unknown"), (BOOKS.env, "c.WEBP"), (BOOKS.env, "d")]
+    )
+    lines = workspace.list.read_text(encoding="utf-8").splitlines()
     own = ["内容类型,cache_control", ",max-age=60", ",", ",no-store", "text/plain; charset=gb18030,"]
     text = "\n".join(f"{line},{more}" for line, more in zip(lines, own, strict=True))
-    shop.list.write_text(text, encoding="utf-8")
-    run = upload(shop)
-    assert {path: (one.content_type, one.cache_control) for (_, path), one in shop.sim.objects.items()} == {
+    workspace.list.write_text(text, encoding="utf-8")
+    run = upload(workspace)
+    assert {
+        path: (one.content_type, one.cache_control) for (_, path), one in workspace.sim.objects.items()
+    } == {
         "a.svg": ("image/svg+xml", "max-age=60"),
         "b.unknown": ("application/octet-stream", ""),
         "c.WEBP": ("image/webp", "no-store"),
@@ -103,30 +109,32 @@ def test_objects_are_stored_with_their_type_and_results_say_which(open_shop: Ope
 
 @pytest.mark.parametrize("other", [BOOKS.env, "strange-0a1b2c"], ids=["another merchant's", "nobody's"])
 def test_a_link_into_another_environment_is_refused_and_nothing_is_sent_to_it(
-    open_shop: OpenShop, whole: Whole, other: str
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, other: str
 ) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(env=TEA.env, other_env=other)])
-    run = upload(shop)
-    assert whole(run, 4) == {"failed": 2, "uploaded": 2}
+    workspace = open_workspace(many(TEA, BOOKS, rows=2), [Fault(env=TEA.env, other_env=other)])
+    run = upload(workspace)
+    assert assert_complete(run, 4) == {"failed": 2, "uploaded": 2}
     refused = [end for end in ends(run) if end.outcome == "failed"]
     assert {end.reason for end in refused} == {Reason.BAD_LINK}
     assert all(
         end.detail and (end.detail.code, end.detail.params["env"]) == ("link_env", TEA.env) for end in refused
     )
-    stored = [call for call in shop.sim.calls if call.step is STORE]
+    stored = [call for call in workspace.sim.calls if call.step is STORE]
     assert len(stored) == 2
     assert {call.env for call in stored} == {BOOKS.env}
     assert "strange" not in "".join(repr(end.detail) for end in refused)
     assert "q-sign" not in "".join(repr(end.detail) for end in refused)
 
 
-def test_good_rows_are_linked_and_no_file_is_looked_at(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop()
-    for file in (shop.folder / "files").iterdir():
+def test_good_rows_are_linked_and_no_file_is_looked_at(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace()
+    for file in (workspace.folder / "files").iterdir():
         file.unlink()
-    batch = tcb.read_paths(shop.list, shop.merchants)
-    run = tcb.links(batch, settings=shop.settings, out=shop.folder / "links.csv")
-    assert whole(run, 30) == {"linked": 30}
+    batch = tcb.read_paths(workspace.list, workspace.merchants)
+    run = tcb.links(batch, settings=workspace.settings, out=workspace.folder / "links.csv")
+    assert assert_complete(run, 30) == {"linked": 30}
     assert run.summary()["calls"] == {"link": 30, "upload": 0}
 
 
@@ -199,20 +207,23 @@ def test_good_rows_are_linked_and_no_file_is_looked_at(open_shop: OpenShop, whol
     ],
 )
 def test_one_row_ends_so_after_so_many_calls(
-    open_shop: OpenShop,
-    whole: Whole,
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
     fault: Fault,
     outcome: str,
     reason: Reason | None,
     link_calls: int,
     store_calls: int,
 ) -> None:
-    shop = open_shop(ONE, [fault])
-    run = upload(shop)
-    assert whole(run, 1) == {outcome: 1}
+    workspace = open_workspace(ONE, [fault])
+    run = upload(workspace)
+    assert assert_complete(run, 1) == {outcome: 1}
     [end] = ends(run)
     assert end.reason is reason
-    assert (shop.sim.stats["link_calls"], shop.sim.stats.get("store_calls", 0)) == (link_calls, store_calls)
+    assert (workspace.sim.stats["link_calls"], workspace.sim.stats.get("store_calls", 0)) == (
+        link_calls,
+        store_calls,
+    )
     assert end.attempts == link_calls + store_calls
     assert run.summary()["calls"] == {"link": link_calls, "upload": store_calls}
     if fault.errcode and outcome == "refused":
@@ -221,38 +232,46 @@ def test_one_row_ends_so_after_so_many_calls(
         assert run.summary()["errcodes"][0]["errcode"] == fault.errcode
 
 
-def test_etag_warn_takes_another_etag_as_unverified(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(ONE, [Fault(step=STORE, etag=Etag.WRONG)])
-    run = tcb.upload(shop.read(), settings=shop.with_options(etag="warn"), limits=QUICK)
-    assert whole(run, 1) == {"uploaded": 1}
+def test_etag_warn_takes_another_etag_as_unverified(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(ONE, [Fault(step=STORE, etag=Etag.WRONG)])
+    run = tcb.upload(workspace.read(), settings=workspace.with_options(etag="warn"), limits=QUICK)
+    assert assert_complete(run, 1) == {"uploaded": 1}
     assert ends(run)[0].reason is Reason.UNVERIFIED
-    assert shop.sim.stats["store_calls"] == 1
+    assert workspace.sim.stats["store_calls"] == 1
 
 
-def test_a_file_changed_after_the_plan_is_not_sent(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=3))
-    batch = shop.read()
-    (shop.folder / "files" / "1.bin").write_text("other bytes, other size")
-    (shop.folder / "files" / "2.bin").unlink()
-    run = tcb.upload(batch, settings=shop.settings, limits=QUICK)
-    assert whole(run, 3) == {"uploaded": 1, "failed": 2}
+def test_a_file_changed_after_the_plan_is_not_sent(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=3))
+    batch = workspace.read()
+    (workspace.folder / "files" / "1.bin").write_text("other bytes, other size")
+    (workspace.folder / "files" / "2.bin").unlink()
+    run = tcb.upload(batch, settings=workspace.settings, limits=QUICK)
+    assert assert_complete(run, 3) == {"uploaded": 1, "failed": 2}
     assert [end.reason for end in ends(run)] == [None, Reason.FILE_CHANGED, Reason.FILE_UNREADABLE]
-    assert len(shop.sim.objects) == 1
+    assert len(workspace.sim.objects) == 1
 
 
-def test_a_run_of_invalid_rows_only_sends_nothing(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop([(TEA.env, "/a.png"), ("no-such-env", "b.png")])
-    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings)
-    assert whole(run, 2) == {"invalid": 2}
+def test_a_run_of_invalid_rows_only_sends_nothing(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace([(TEA.env, "/a.png"), ("no-such-env", "b.png")])
+    run = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings)
+    assert assert_complete(run, 2) == {"invalid": 2}
     assert run.record.finished_at is not None
-    assert shop.sim.stats.get("link_calls", 0) == 0
+    assert workspace.sim.stats.get("link_calls", 0) == 0
 
 
-def test_invalid_rows_stand_beside_the_good_ones(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop([(TEA.env, "a.png"), (TEA.env, "/a.png"), (BOOKS.env, "a.png")])
-    out = shop.folder / "links.csv"
-    run = tcb.links(shop.read(on_bad="skip"), settings=shop.settings, out=out)
-    assert whole(run, 3) == {"linked": 2, "invalid": 1}
+def test_invalid_rows_stand_beside_the_good_ones(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace([(TEA.env, "a.png"), (TEA.env, "/a.png"), (BOOKS.env, "a.png")])
+    out = workspace.folder / "links.csv"
+    run = tcb.links(workspace.read(on_bad="skip"), settings=workspace.settings, out=out)
+    assert assert_complete(run, 3) == {"linked": 2, "invalid": 1}
     assert len(out.read_text(encoding="utf-8").splitlines()) == 4
 
 
@@ -260,13 +279,15 @@ def test_invalid_rows_stand_beside_the_good_ones(open_shop: OpenShop, whole: Who
 
 
 @pytest.mark.parametrize("kind", [upload, links])
-def test_85088_stops_the_merchant_and_nobody_else(open_shop: OpenShop, whole: Whole, kind: Any) -> None:
-    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=200), [Fault(appid=TEA.appid, errcode=85088)])
-    run = kind(shop, NARROW)
-    counts = whole(run, 600)
+def test_85088_stops_the_merchant_and_nobody_else(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, kind: Any
+) -> None:
+    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=200), [Fault(appid=TEA.appid, errcode=85088)])
+    run = kind(workspace, NARROW)
+    counts = assert_complete(run, 600)
     good = "uploaded" if kind is upload else "linked"
     assert counts[good] == 200 == outcomes(run, BOOKS.env)[good]
-    assert shop.sim.stats["link:85088"] == counts["refused"] <= 3 + NARROW.concurrency
+    assert workspace.sim.stats["link:85088"] == counts["refused"] <= 3 + NARROW.concurrency
     stopped = [end for end in ends(run) if end.outcome is Outcome.NOT_ATTEMPTED]
     assert len(stopped) == counts["not_attempted"] == 400 - counts["refused"]
     assert {(end.reason, end.errcode, end.attempts) for end in stopped} == {(Reason.BREAKER, 85088, 0)}
@@ -287,11 +308,11 @@ def test_85088_stops_the_merchant_and_nobody_else(open_shop: OpenShop, whole: Wh
     ],
 )
 def test_an_environments_breaker_leaves_the_merchants_other_one_alone(
-    open_shop: OpenShop, whole: Whole, fault: Fault, outcome: str
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, fault: Fault, outcome: str
 ) -> None:
-    shop = open_shop(many(TEA, TEA_TEST, rows=60), [fault])
-    run = upload(shop, NARROW)
-    whole(run, 120)
+    workspace = open_workspace(many(TEA, TEA_TEST, rows=60), [fault])
+    run = upload(workspace, NARROW)
+    assert_complete(run, 120)
     assert outcomes(run, TEA_TEST.env) == {"uploaded": 60}
     ill = outcomes(run, TEA.env)
     assert ill.keys() == {outcome, "not_attempted"}
@@ -304,14 +325,14 @@ def test_an_environments_breaker_leaves_the_merchants_other_one_alone(
 
 
 def test_rows_that_end_otherwise_in_between_keep_the_breaker_closed(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, rows=30), [Fault(path="banner/?[05].png", errcode=85088)])
-    run = upload(shop, RunLimits(concurrency=1, per_env=1, backoff=0.01))
-    assert whole(run, 30) == {"uploaded": 26, "refused": 4}
+    workspace = open_workspace(many(TEA, rows=30), [Fault(path="banner/?[05].png", errcode=85088)])
+    run = upload(workspace, RunLimits(concurrency=1, per_env=1, backoff=0.01))
+    assert assert_complete(run, 30) == {"uploaded": 26, "refused": 4}
 
 
-def test_reasons_are_kept_as_codes_and_read_in_either_language(open_shop: OpenShop) -> None:
+def test_reasons_are_kept_as_codes_and_read_in_either_language(open_workspace: OpenWorkspace) -> None:
     rows = [
         (TEA.env, "a.png"),
         (TEA.env, "b.png"),
@@ -320,8 +341,8 @@ def test_reasons_are_kept_as_codes_and_read_in_either_language(open_shop: OpenSh
         (BOOKS.env, "e.png"),
     ]
     faults = [Fault(path="a.png", status=404), Fault(path="b.png", step=STORE, code="InvalidArgument")]
-    shop = open_shop(rows, faults, tokens={TEA.appid: f"token-of-{TEA.appid}"})
-    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, limits=QUICK)
+    workspace = open_workspace(rows, faults, tokens={TEA.appid: f"token-of-{TEA.appid}"})
+    run = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, limits=QUICK)
     found = [end.detail for end in ends(run)]
     assert [one and str(one.code) for one in found] == [
         "platform_status",
@@ -330,13 +351,13 @@ def test_reasons_are_kept_as_codes_and_read_in_either_language(open_shop: OpenSh
         "token_missing",
         "duplicate",
     ]
-    with closing(sqlite3.connect(shop.folder / "ledger.db")) as ledger:
+    with closing(sqlite3.connect(workspace.folder / "ledger.db")) as ledger:
         kept = [json.loads(value) for (value,) in ledger.execute("SELECT detail FROM rows ORDER BY line")]
     assert kept[3] == {
         "code": "token_missing",
-        "params": {"appid": BOOKS.appid, "file": str(shop.folder / "tokens.csv")},
+        "params": {"appid": BOOKS.appid, "file": str(workspace.folder / "tokens.csv")},
     }
-    settings = shop.with_options(lang="zh")
+    settings = workspace.with_options(lang="zh")
     reasons = list(tcb.open_run(run.id, settings=settings).results()["tcb_reason"])
     assert "路径里有连续的 //" in reasons[2]
     assert f"没有 {BOOKS.appid} 的 token" in reasons[3]
@@ -346,13 +367,13 @@ def test_reasons_are_kept_as_codes_and_read_in_either_language(open_shop: OpenSh
 
 
 def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
     slow = Fault(env=TEA.env, path="banner/0.png", calls=((1, 6),), errcode=45011)
-    shop = open_shop(many(TEA, rows=1) + many(TEA_TEST, rows=60) + many(BOOKS, rows=20), [slow])
-    run = upload(shop, RunLimits(per_env=1, backoff=0.01, slow_wait=0.2))
-    assert whole(run, 81) == {"uploaded": 81}
-    calls = shop.sim.calls
+    workspace = open_workspace(many(TEA, rows=1) + many(TEA_TEST, rows=60) + many(BOOKS, rows=20), [slow])
+    run = upload(workspace, RunLimits(per_env=1, backoff=0.01, slow_wait=0.2))
+    assert assert_complete(run, 81) == {"uploaded": 81}
+    calls = workspace.sim.calls
     last_told = max(n for n, call in enumerate(calls) if call.answer == 45011)
     last = {
         env: max(n for n, call in enumerate(calls) if call.env == env) for env in (TEA_TEST.env, BOOKS.env)
@@ -372,24 +393,26 @@ def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
     ],
 )
 def test_a_slow_environment_pauses_alone_and_counts_no_attempt(
-    open_shop: OpenShop, whole: Whole, fault: Fault
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, fault: Fault
 ) -> None:
-    shop = open_shop([*many(TEA, rows=20), *many(TEA_TEST, rows=5)], [fault])
+    workspace = open_workspace([*many(TEA, rows=20), *many(TEA_TEST, rows=5)], [fault])
     began = time.monotonic()
-    run = upload(shop, RunLimits(per_env=1, backoff=0.01, slow_wait=0.1))
-    assert whole(run, 25) == {"uploaded": 25}
+    run = upload(workspace, RunLimits(per_env=1, backoff=0.01, slow_wait=0.1))
+    assert assert_complete(run, 25) == {"uploaded": 25}
     assert time.monotonic() - began >= 6 * 0.1
-    calls = shop.sim.calls
+    calls = workspace.sim.calls
     first_of_slow = min(
         n for n, call in enumerate(calls) if call.env == TEA.env and call.path == "banner/1.png"
     )
     assert all(n < first_of_slow for n, call in enumerate(calls) if call.env == TEA_TEST.env)
 
 
-def test_patience_with_a_slow_merchant_ends_its_rows(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=30), [Fault(appid=TEA.appid, errcode=45011)])
-    run = upload(shop, RunLimits(slow_wait=0.05, patience=0.2))
-    counts = whole(run, 90)
+def test_patience_with_a_slow_merchant_ends_its_rows(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=30), [Fault(appid=TEA.appid, errcode=45011)])
+    run = upload(workspace, RunLimits(slow_wait=0.05, patience=0.2))
+    counts = assert_complete(run, 90)
     assert counts["uploaded"] == 30 == outcomes(run, BOOKS.env)["uploaded"]
     ill = [end for end in ends(run) if end.outcome is not Outcome.UPLOADED]
     assert {(end.outcome, end.reason, end.errcode) for end in ill} <= {
@@ -399,23 +422,23 @@ def test_patience_with_a_slow_merchant_ends_its_rows(open_shop: OpenShop, whole:
 
 
 def test_a_store_that_always_asks_to_slow_down_gets_ever_fewer_calls_until_patience_ends(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, rows=8), [Fault(step=STORE, code="SlowDown")])
-    run = upload(shop, RunLimits(attempts=2, slow_wait=0.1, patience=1.0))
-    counts = whole(run, 8)
+    workspace = open_workspace(many(TEA, rows=8), [Fault(step=STORE, code="SlowDown")])
+    run = upload(workspace, RunLimits(attempts=2, slow_wait=0.1, patience=1.0))
+    counts = assert_complete(run, 8)
     assert counts["failed"] >= 1
     assert {end.store_code for end in ends(run)} == {"SlowDown"}
     most = 8 + 4 + 2 + 10  # half as many after each pause, one at least; ten pauses
     assert 8 < run.record.upload_calls <= most
 
 
-def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_shop: OpenShop) -> None:
+def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_workspace: OpenWorkspace) -> None:
     refused_then_busy = [Fault(path="a.png", errcode=40001, calls=ONCE), Fault(path="a.png", errcode=-1)]
-    shop = open_shop(
+    workspace = open_workspace(
         [(TEA.env, "a.png"), (TEA.env, "b.png")], [*refused_then_busy, Fault(path="b.png", errcode=45011)]
     )
-    run = upload(shop, RunLimits(backoff=0.5, slow_wait=0.05, patience=0.1), tokens=Rotating(shop))
+    run = upload(workspace, RunLimits(backoff=0.5, slow_wait=0.05, patience=0.1), tokens=Rotating(workspace))
     assert [(end.outcome, end.errcode) for end in ends(run)] == [
         (Outcome.NOT_ATTEMPTED, 45011),
         (Outcome.REFUSED, 45011),
@@ -426,54 +449,58 @@ def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_shop: OpenSh
 
 
 def test_a_call_refreshes_its_token_once_and_a_second_refusal_is_the_rows_end(
-    open_shop: OpenShop,
+    open_workspace: OpenWorkspace,
 ) -> None:
-    shop = open_shop([(TEA.env, "a.png")], [Fault(path="a.png", errcode=40001, calls=((1, 9),))])
-    run = upload(shop, tokens=Rotating(shop))
+    workspace = open_workspace([(TEA.env, "a.png")], [Fault(path="a.png", errcode=40001, calls=((1, 9),))])
+    run = upload(workspace, tokens=Rotating(workspace))
     (end,) = ends(run)
     assert (end.outcome, end.reason, end.errcode) == (Outcome.REFUSED, Reason.REFUSED, 40001)
-    assert (end.attempts, shop.sim.stats["link_calls"]) == (2, 2)
+    assert (end.attempts, workspace.sim.stats["link_calls"]) == (2, 2)
 
 
-def test_a_rotated_token_is_read_once_and_all_rows_are_good(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=100))
+def test_a_rotated_token_is_read_once_and_all_rows_are_good(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, BOOKS, rows=100))
     working = tcb.start_upload(
-        shop.read(), settings=shop.settings, limits=QUICK, tokens=None, progress=lambda _: rotate()
+        workspace.read(), settings=workspace.settings, limits=QUICK, tokens=None, progress=lambda _: rotate()
     )
     rotated: list[str] = []
 
     def rotate() -> None:
         if not rotated:
-            rotated.append(shop.rotate(TEA.appid, {BOOKS.appid: f"token-of-{BOOKS.appid}"}))
+            rotated.append(workspace.rotate(TEA.appid, {BOOKS.appid: f"token-of-{BOOKS.appid}"}))
 
     run = working.wait()
-    assert whole(run, 200) == {"uploaded": 200}
+    assert assert_complete(run, 200) == {"uploaded": 200}
     assert rotated
-    assert 0 < shop.sim.stats["link:40001"] <= QUICK.per_env
+    assert 0 < workspace.sim.stats["link:40001"] <= QUICK.per_env
 
 
 def test_rows_about_to_begin_while_the_token_is_refused_do_not_trip(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, rows=300), [Fault(path="*[02468].png", errcode=40001, calls=ONCE)])
-    run = links(shop, RunLimits(per_env=64), tokens=Rotating(shop))
-    assert whole(run, 300).keys() <= {"linked", "refused"}
+    workspace = open_workspace(many(TEA, rows=300), [Fault(path="*[02468].png", errcode=40001, calls=ONCE)])
+    run = links(workspace, RunLimits(per_env=64), tokens=Rotating(workspace))
+    assert assert_complete(run, 300).keys() <= {"linked", "refused"}
 
 
-def test_a_dead_token_ends_each_row_after_one_call(open_shop: OpenShop, whole: Whole) -> None:
+def test_a_dead_token_ends_each_row_after_one_call(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
     stale = {TEA.appid: "stale", BOOKS.appid: f"token-of-{BOOKS.appid}"}
-    shop = open_shop(many(TEA, BOOKS, rows=30), tokens=stale)
-    run = upload(shop)
-    assert whole(run, 60) == {"uploaded": 30, "refused": 30}
+    workspace = open_workspace(many(TEA, BOOKS, rows=30), tokens=stale)
+    run = upload(workspace)
+    assert assert_complete(run, 60) == {"uploaded": 30, "refused": 30}
     dead = ends(run, TEA.env)
     assert {(end.outcome, end.reason, end.errcode, end.attempts) for end in dead} == {
         (Outcome.REFUSED, Reason.DEAD_TOKEN, 40001, 1)
     }
-    assert shop.sim.stats["link:40001"] == 30
+    assert workspace.sim.stats["link:40001"] == 30
 
 
-def test_a_source_that_has_no_other_token_is_asked_about_it_once(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=30))
+def test_a_source_that_has_no_other_token_is_asked_about_it_once(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=30))
     asked: list[Secret | None] = []
 
     class Stale:
@@ -486,58 +513,62 @@ def test_a_source_that_has_no_other_token_is_asked_about_it_once(open_shop: Open
         async def aclose(self) -> None:
             """Nothing is held open."""
 
-    run = upload(shop, RunLimits(per_env=2), tokens=Stale())
+    run = upload(workspace, RunLimits(per_env=2), tokens=Stale())
     assert run.counts == {"refused": 30}
     assert asked == [None, tcb.Secret("stale")]
 
 
 def test_a_merchant_without_a_token_is_not_attempted_and_the_others_go_on(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(tokens={BOOKS.appid: f"token-of-{BOOKS.appid}"})
-    run = upload(shop)
-    assert whole(run, 30) == {"uploaded": 10, "not_attempted": 20}
+    workspace = open_workspace(tokens={BOOKS.appid: f"token-of-{BOOKS.appid}"})
+    run = upload(workspace)
+    assert assert_complete(run, 30) == {"uploaded": 10, "not_attempted": 20}
     assert {end.reason for end in ends(run, TEA.env)} == {Reason.NO_TOKEN}
     assert TEA.appid in str(ends(run, TEA.env)[0].detail)
-    assert shop.sim.stats["link_calls"] == 10
+    assert workspace.sim.stats["link_calls"] == 10
 
 
-def test_a_merchant_that_left_is_not_attempted(open_shop: OpenShop, whole: Whole) -> None:
+def test_a_merchant_that_left_is_not_attempted(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
     gone = Merchant("wxgone", "拾光咖啡", "gone-1a2b", left=True)
-    shop = open_shop(merchants=(TEA, gone))
-    run = upload(shop)
-    assert whole(run, 20) == {"uploaded": 10, "not_attempted": 10}
+    workspace = open_workspace(merchants=(TEA, gone))
+    run = upload(workspace)
+    assert assert_complete(run, 20) == {"uploaded": 10, "not_attempted": 10}
     assert {end.reason for end in ends(run, gone.env)} == {Reason.MERCHANT_LEFT}
-    assert shop.sim.stats["link_calls"] == 10
+    assert workspace.sim.stats["link_calls"] == 10
 
 
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_clock_that_is_wrong_here_does_no_harm(open_shop: OpenShop, whole: Whole, hours: int) -> None:
-    shop = open_shop(
+def test_a_clock_that_is_wrong_here_does_no_harm(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, hours: int
+) -> None:
+    workspace = open_workspace(
         many(TEA, rows=10),
         [Fault(step=STORE, status=503, calls=ONCE)],
         clock=lambda: time.time() + hours * 3600,
     )
-    run = upload(shop)
-    assert whole(run, 10) == {"uploaded": 10}
-    assert shop.sim.stats["store_calls"] == 20
+    run = upload(workspace)
+    assert assert_complete(run, 10) == {"uploaded": 10}
+    assert workspace.sim.stats["store_calls"] == 20
 
 
 def test_a_link_that_ran_out_while_its_row_waited_is_asked_for_again(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(ONE, [Fault(step=STORE, code="SlowDown", calls=ONCE)], link_lifetime=1)
-    run = upload(shop, RunLimits(slow_wait=0.05))
-    assert whole(run, 1) == {"uploaded": 1}
-    assert (shop.sim.stats["link_calls"], shop.sim.stats["store_calls"]) == (2, 2)
+    workspace = open_workspace(ONE, [Fault(step=STORE, code="SlowDown", calls=ONCE)], link_lifetime=1)
+    run = upload(workspace, RunLimits(slow_wait=0.05))
+    assert assert_complete(run, 1) == {"uploaded": 1}
+    assert (workspace.sim.stats["link_calls"], workspace.sim.stats["store_calls"]) == (2, 2)
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["encoded", "as-it-stands"])
 def test_objects_stand_under_exactly_the_paths_of_the_list(
-    open_shop: OpenShop, whole: Whole, raw: bool
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, raw: bool
 ) -> None:
     paths = [
         "目录/海报 1.png",
@@ -548,10 +579,10 @@ def test_objects_stand_under_exactly_the_paths_of_the_list(
         "it's (1) [2].png",
         "q?x#y.png",
     ]
-    shop = open_shop([(TEA.env, path) for path in paths], raw_urls=raw)
-    assert whole(upload(shop), len(paths)) == {"uploaded": len(paths)}
-    assert {key for _, key in shop.sim.objects} == set(paths)
-    assert shop.sim.stats.get("escaped_bodies", 0) == 0
+    workspace = open_workspace([(TEA.env, path) for path in paths], raw_urls=raw)
+    assert assert_complete(upload(workspace), len(paths)) == {"uploaded": len(paths)}
+    assert {key for _, key in workspace.sim.objects} == set(paths)
+    assert workspace.sim.stats.get("escaped_bodies", 0) == 0
 
 
 @pytest.fixture
@@ -570,7 +601,7 @@ def lonely_platform() -> Iterator[tuple[str, Counter[str]]]:
                 env, path, bucket = body["env"], body["path"], bucket_of(body["env"])
                 asked[path] += 1
                 now = int(time.time())
-                said = {
+                result = {
                     "errcode": 0,
                     "errmsg": "ok",
                     "url": f"{store}/{bucket}/{path}",
@@ -579,7 +610,7 @@ def lonely_platform() -> Iterator[tuple[str, Counter[str]]]:
                     "file_id": f"cloud://{env}.{bucket}/{path}",
                     "cos_file_id": "c",
                 }
-                text = dumps(said).encode()
+                text = dumps(result).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
@@ -598,11 +629,11 @@ def lonely_platform() -> Iterator[tuple[str, Counter[str]]]:
 
 
 def test_a_store_that_is_away_while_the_platform_answers_fails_its_rows(
-    open_shop: OpenShop, whole: Whole, lonely_platform: tuple[str, Counter[str]]
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, lonely_platform: tuple[str, Counter[str]]
 ) -> None:
     base, asked = lonely_platform
-    shop = open_shop(many(TEA, rows=5))
-    run = tcb.upload(shop.read(), settings=shop.with_options(api_base=base), limits=QUICK)
-    assert whole(run, 5) == {"failed": 5}
+    workspace = open_workspace(many(TEA, rows=5))
+    run = tcb.upload(workspace.read(), settings=workspace.with_options(api_base=base), limits=QUICK)
+    assert assert_complete(run, 5) == {"failed": 5}
     assert {end.reason for end in ends(run)} == {Reason.NO_ANSWER}
     assert all(1 <= calls <= 4 for calls in asked.values())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from workspace import QUICK, TEA, OpenShop, Shop, many
+from workspace import QUICK, TEA, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError
@@ -83,19 +83,19 @@ def spent(run: tcb.Run) -> dict[str, float]:
     return run._ledger.phase_seconds(run.record)
 
 
-def links(shop: Shop, **changed: Any) -> tcb.Run:
+def links(workspace: Workspace, **changed: Any) -> tcb.Run:
     return tcb.links(
-        shop.read(),
-        settings=shop.settings,
+        workspace.read(),
+        settings=workspace.settings,
         limits=replace(QUICK, **changed),
-        out=shop.folder / "links.csv",
+        out=workspace.folder / "links.csv",
         new_run=True,
     )
 
 
-def test_a_run_knows_where_its_time_went_and_it_adds_up(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=12), [Fault(delay=0.03)], merchants=[TEA])
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=replace(QUICK, per_env=1))
+def test_a_run_knows_where_its_time_went_and_it_adds_up(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=12), [Fault(delay=0.03)], merchants=[TEA])
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=replace(QUICK, per_env=1))
     told = spent(run)
     assert set(told) <= set(PHASES)
     assert told["limit"] > told["link"] > 0, "one row at a time, with room for 63 more"
@@ -111,18 +111,18 @@ SLOWED = {
 
 
 @pytest.mark.parametrize("phase", SLOWED)
-def test_pauses_waits_rates_and_calls_are_told_apart(open_shop: OpenShop, phase: str) -> None:
+def test_pauses_waits_rates_and_calls_are_told_apart(open_workspace: OpenWorkspace, phase: str) -> None:
     fault, pace = SLOWED[phase]
-    told = spent(links(open_shop(many(TEA, rows=4), [fault], merchants=[TEA]), **pace))
+    told = spent(links(open_workspace(many(TEA, rows=4), [fault], merchants=[TEA]), **pace))
     assert told[phase] > 0.15
     assert max(told, key=lambda name: told[name]) == phase
 
 
-def test_an_outage_is_told_though_it_ends_the_run(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=2), merchants=[TEA])
-    nobody = shop.with_options(api_base="http://127.0.0.1:9")
+def test_an_outage_is_told_though_it_ends_the_run(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=2), merchants=[TEA])
+    nobody = workspace.with_options(api_base="http://127.0.0.1:9")
     with pytest.raises(OutageError):
-        tcb.upload(shop.read(), settings=nobody, limits=replace(QUICK, patience=0.4))
+        tcb.upload(workspace.read(), settings=nobody, limits=replace(QUICK, patience=0.4))
     told = spent(tcb.open_run(settings=nobody))
     assert told["outage"] > 0.3
     assert max(told, key=lambda name: told[name]) == "outage"

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import TEA, TEA_TEST, OpenShop, Shop, many
+from workspace import TEA, TEA_TEST, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import PlatformStopError, UsageError
@@ -45,82 +45,82 @@ def test_an_unfinished_run_is_gone_on_with_for_a_day_and_an_audit_for_half_of_it
     assert choose(unfinished_since, 1000.0, kind, new_run=new_run) is choice
 
 
-def stopped(shop: Shop, **options: Any) -> Run:
+def stopped(workspace: Workspace, **options: Any) -> Run:
     """An unfinished run of the shop's list."""
     with pytest.raises(PlatformStopError):
-        tcb.upload(shop.read(), settings=shop.settings, **options)
-    return tcb.open_run(settings=shop.settings)
+        tcb.upload(workspace.read(), settings=workspace.settings, **options)
+    return tcb.open_run(settings=workspace.settings)
 
 
-def begun(shop: Shop, run: Run, seconds_ago: float) -> None:
+def begun(workspace: Workspace, run: Run, seconds_ago: float) -> None:
     """Date a run back."""
-    with closing(sqlite3.connect(shop.settings.ledger)) as ledger, ledger:
+    with closing(sqlite3.connect(workspace.settings.ledger)) as ledger, ledger:
         ledger.execute("UPDATE runs SET created_at = created_at - ? WHERE id = ?", (seconds_ago, run.id))
 
 
-def ids(shop: Shop) -> list[str]:
-    return [run.id for run in tcb.all_runs(settings=shop.settings)]
+def ids(workspace: Workspace) -> list[str]:
+    return [run.id for run in tcb.all_runs(settings=workspace.settings)]
 
 
 @pytest.fixture
-def shop(open_shop: OpenShop) -> Shop:
-    opened: Shop = open_shop(many(TEA, TEA_TEST, rows=3), STOP)
+def workspace(open_workspace: OpenWorkspace) -> Workspace:
+    opened: Workspace = open_workspace(many(TEA, TEA_TEST, rows=3), STOP)
     return opened
 
 
-def test_the_same_command_goes_on_and_new_run_does_not(shop: Shop) -> None:
-    run = stopped(shop)
-    assert stopped(shop).id == run.id
-    assert stopped(shop, new_run=True).id != run.id
-    assert len(ids(shop)) == 2
+def test_the_same_command_goes_on_and_new_run_does_not(workspace: Workspace) -> None:
+    run = stopped(workspace)
+    assert stopped(workspace).id == run.id
+    assert stopped(workspace, new_run=True).id != run.id
+    assert len(ids(workspace)) == 2
 
 
-def test_an_old_run_asks_and_without_an_answer_both_ways_out_are_named(shop: Shop) -> None:
-    run = stopped(shop)
-    begun(shop, run, DAY + 60)
-    sent = shop.sim.stats["link_calls"]
+def test_an_old_run_asks_and_without_an_answer_both_ways_out_are_named(workspace: Workspace) -> None:
+    run = stopped(workspace)
+    begun(workspace, run, DAY + 60)
+    sent = workspace.sim.stats["link_calls"]
     with pytest.raises(UsageError) as caught:
-        tcb.upload(shop.read(), settings=shop.settings)
-    for said in (caught.value.text.en, caught.value.text.zh):
-        assert f"--resume {run.id}" in said
-        assert "--new-run" in said
-    assert shop.sim.stats["link_calls"] == sent
+        tcb.upload(workspace.read(), settings=workspace.settings)
+    for result in (caught.value.text.en, caught.value.text.zh):
+        assert f"--resume {run.id}" in result
+        assert "--new-run" in result
+    assert workspace.sim.stats["link_calls"] == sent
     asked: list[str] = []
 
     def yes(run_id: str, _begun: float) -> bool:
         asked.append(run_id)
         return True
 
-    stopped(shop, may_resume=yes)
+    stopped(workspace, may_resume=yes)
     assert asked == [run.id]
-    stopped(shop, resume=run.id)
-    assert ids(shop) == [run.id]
+    stopped(workspace, resume=run.id)
+    assert ids(workspace) == [run.id]
 
 
-def test_another_part_of_the_list_is_another_run(shop: Shop) -> None:
-    first = stopped(shop, selection="--where region=华东")
-    second = stopped(shop)
+def test_another_part_of_the_list_is_another_run(workspace: Workspace) -> None:
+    first = stopped(workspace, selection="--where region=华东")
+    second = stopped(workspace)
     assert second.id != first.id
-    stopped(shop)
-    assert len(ids(shop)) == 2
+    stopped(workspace)
+    assert len(ids(workspace)) == 2
 
 
 @pytest.mark.parametrize("change", ["list", "root", "target"])
-def test_a_changed_list_root_or_target_is_another_run(shop: Shop, change: str) -> None:
-    run = stopped(shop)
+def test_a_changed_list_root_or_target_is_another_run(workspace: Workspace, change: str) -> None:
+    run = stopped(workspace)
     match change:
         case "list":
-            shop.list.write_text(shop.list.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+            workspace.list.write_text(workspace.list.read_text(encoding="utf-8") + "\n", encoding="utf-8")
         case "root":
-            (shop.folder / "files").rename(shop.folder / "elsewhere")
-            (shop.folder / "files").symlink_to(shop.folder / "elsewhere")
+            (workspace.folder / "files").rename(workspace.folder / "elsewhere")
+            (workspace.folder / "files").symlink_to(workspace.folder / "elsewhere")
         case _:
-            settings = shop.with_options(api_base=shop.sim.base.replace("127.0.0.1", "localhost"))
+            settings = workspace.with_options(api_base=workspace.sim.base.replace("127.0.0.1", "localhost"))
             with pytest.raises(tcb.TcbOpsError):
-                tcb.upload(shop.read(), settings=settings)
+                tcb.upload(workspace.read(), settings=settings)
     if change != "target":
-        assert stopped(shop).id != run.id
-    assert len(ids(shop)) == 2
+        assert stopped(workspace).id != run.id
+    assert len(ids(workspace)) == 2
 
 
 @pytest.mark.parametrize(
@@ -132,48 +132,48 @@ def test_a_changed_list_root_or_target_is_another_run(shop: Shop, change: str) -
         ("root", "its files are below"),
     ],
 )
-def test_resume_refuses_a_run_that_is_not_meant(shop: Shop, change: str, why: str) -> None:
-    run = stopped(shop)
-    call, options = tcb.upload, {"resume": run.id, "settings": shop.settings}
+def test_resume_refuses_a_run_that_is_not_meant(workspace: Workspace, change: str, why: str) -> None:
+    run = stopped(workspace)
+    call, options = tcb.upload, {"resume": run.id, "settings": workspace.settings}
     match change:
         case "finished":
-            with closing(sqlite3.connect(shop.settings.ledger)) as ledger, ledger:
+            with closing(sqlite3.connect(workspace.settings.ledger)) as ledger, ledger:
                 ledger.execute("UPDATE runs SET finished_at = 1.0")
         case "kind":
-            call, options = tcb.links, options | {"out": shop.folder / "links.csv"}
+            call, options = tcb.links, options | {"out": workspace.folder / "links.csv"}
         case "list":
-            shop.list.write_text(shop.list.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+            workspace.list.write_text(workspace.list.read_text(encoding="utf-8") + "\n", encoding="utf-8")
         case "root":
-            (shop.folder / "files").rename(shop.folder / "elsewhere")
-            (shop.folder / "files").symlink_to(shop.folder / "elsewhere")
+            (workspace.folder / "files").rename(workspace.folder / "elsewhere")
+            (workspace.folder / "files").symlink_to(workspace.folder / "elsewhere")
     with pytest.raises(UsageError, match=why) as caught:
-        call(shop.read(), **options)
+        call(workspace.read(), **options)
     assert run.id in caught.value.text.zh
-    assert ids(shop) == [run.id]
+    assert ids(workspace) == [run.id]
 
 
-def test_resume_of_a_run_that_is_not_there_is_said(shop: Shop) -> None:
+def test_resume_of_a_run_that_is_not_there_is_said(workspace: Workspace) -> None:
     with pytest.raises(tcb.RunNotFoundError, match="no run 'nope'"):
-        tcb.upload(shop.read(), settings=shop.settings, resume="nope")
+        tcb.upload(workspace.read(), settings=workspace.settings, resume="nope")
 
 
-def test_a_list_with_a_column_of_links_csv_is_refused(shop: Shop) -> None:
-    text = shop.list.read_text(encoding="utf-8").replace("备注", "URL", 1)
-    shop.list.write_text(text, encoding="utf-8")
+def test_a_list_with_a_column_of_links_csv_is_refused(workspace: Workspace) -> None:
+    text = workspace.list.read_text(encoding="utf-8").replace("备注", "URL", 1)
+    workspace.list.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match="URL"):
-        tcb.links(shop.read(), settings=shop.settings, out=shop.folder / "links.csv")
-    assert ids(shop) == []
+        tcb.links(workspace.read(), settings=workspace.settings, out=workspace.folder / "links.csv")
+    assert ids(workspace) == []
 
 
-def test_a_token_file_that_cannot_be_read_is_found_before_anything_is_planned(shop: Shop) -> None:
-    (shop.folder / "tokens.csv").unlink()
+def test_a_token_file_that_cannot_be_read_is_found_before_anything_is_planned(workspace: Workspace) -> None:
+    (workspace.folder / "tokens.csv").unlink()
     with pytest.raises(tcb.SettingsError, match=r"tokens\.csv"):
-        tcb.upload(shop.read(), settings=shop.settings)
-    assert not (shop.folder / "ledger.db").exists()
+        tcb.upload(workspace.read(), settings=workspace.settings)
+    assert not (workspace.folder / "ledger.db").exists()
 
 
-def test_a_runs_settings_say_how_it_was_told_to_work(shop: Shop) -> None:
-    run = stopped(shop, note="每周", limits=tcb.RunLimits(concurrency=3))
+def test_a_runs_settings_say_how_it_was_told_to_work(workspace: Workspace) -> None:
+    run = stopped(workspace, note="每周", limits=tcb.RunLimits(concurrency=3))
     assert (run.record.note, run.record.list_name, run.record.kind) == ("每周", "list.csv", tcb.Kind.UPLOAD)
     assert run.record.settings["concurrency"] == 3
     assert run.record.settings["etag"] == "fail"

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from postgres import PASSWORD
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.api import prune
@@ -42,8 +42,8 @@ def url(postgres: Postgres, database: str) -> str:
     return postgres.url(database)
 
 
-def with_ledger(shop: Shop, url: str) -> Settings:
-    return shop.with_options(ledger=url)
+def with_ledger(workspace: Workspace, url: str) -> Settings:
+    return workspace.with_options(ledger=url)
 
 
 # --- the lock --------------------------------------------------------------------------------------------------------
@@ -70,28 +70,33 @@ def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(u
 
 @pytest.mark.slow
 def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
-    open_shop: OpenShop, whole: Whole, until: Until, postgres: Postgres, url: str, database: str
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
+    wait_for: WaitFor,
+    postgres: Postgres,
+    url: str,
+    database: str,
 ) -> None:
-    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.02)])
-    settings = with_ledger(shop, url)
-    running = tcb.start_upload(shop.read(), settings=settings, limits=tcb.RunLimits(concurrency=8))
-    until(lambda: shop.sim.stats["stored"] >= 20)
+    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.02)])
+    settings = with_ledger(workspace, url)
+    running = tcb.start_upload(workspace.read(), settings=settings, limits=tcb.RunLimits(concurrency=8))
+    wait_for(lambda: workspace.sim.stats["stored"] >= 20)
     [(holder,)] = postgres.run(LOCKS, database)
     postgres.run(f"SELECT pg_terminate_backend({holder})")
     with pytest.raises(LedgerError, match="held the lock on this run has ended") as caught:
         running.wait()
     assert caught.value.exit_code == 3
-    assert 0 < whole(tcb.open_run(running.id, settings=settings), 180)["pending"] < 180
+    assert 0 < assert_complete(tcb.open_run(running.id, settings=settings), 180)["pending"] < 180
     assert postgres.run(LOCKS, database) == []
-    again = tcb.start_upload(shop.read(), settings=settings, limits=QUICK)
+    again = tcb.start_upload(workspace.read(), settings=settings, limits=QUICK)
     assert (again.id, again.resumed) == (running.id, True)
-    assert whole(again.wait(), 180) == {"uploaded": 180}
-    assert shop.sim.stats["stored"] <= 180 + 2 * 8
+    assert assert_complete(again.wait(), 180) == {"uploaded": 180}
+    assert workspace.sim.stats["stored"] <= 180 + 2 * 8
 
 
 def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
-    open_shop: OpenShop,
-    until: Until,
+    open_workspace: OpenWorkspace,
+    wait_for: WaitFor,
     monkeypatch: pytest.MonkeyPatch,
     postgres: Postgres,
     url: str,
@@ -99,9 +104,9 @@ def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
 ) -> None:
     monkeypatch.setattr(engine, "CONFIRM_EVERY", 0.05)
     monkeypatch.setattr(engine, "GRACE", 0.05)
-    shop = open_shop(many(TEA, rows=4), [Fault(delay=100)])
-    running = tcb.start_upload(shop.read(), settings=with_ledger(shop, url))
-    until(lambda: shop.sim.stats["link_calls"] > 0)
+    workspace = open_workspace(many(TEA, rows=4), [Fault(delay=100)])
+    running = tcb.start_upload(workspace.read(), settings=with_ledger(workspace, url))
+    wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
     [(holder,)] = postgres.run(LOCKS, database)
     postgres.run(f"SELECT pg_terminate_backend({holder})")
     with pytest.raises(LedgerError, match="held the lock"):
@@ -155,20 +160,24 @@ class Network:
 
 
 def test_a_run_whose_database_falls_silent_stops(
-    open_shop: OpenShop, until: Until, monkeypatch: pytest.MonkeyPatch, postgres: Postgres, database: str
+    open_workspace: OpenWorkspace,
+    wait_for: WaitFor,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres: Postgres,
+    database: str,
 ) -> None:
     monkeypatch.setattr(engine, "CONFIRM_EVERY", 0.05)
     monkeypatch.setattr(engine, "CONFIRM_WITHIN", 0.5)
     monkeypatch.setattr(engine, "GRACE", 0.05)
-    shop = open_shop(many(TEA, rows=4), [Fault(delay=100)])
+    workspace = open_workspace(many(TEA, rows=4), [Fault(delay=100)])
     with closing(Network(postgres.port)) as network:
         url = f"postgresql+psycopg://postgres@127.0.0.1:{network.port}/{database}"
-        running = tcb.start_upload(shop.read(), settings=with_ledger(shop, url))
-        until(lambda: shop.sim.stats["link_calls"] > 0)
+        running = tcb.start_upload(workspace.read(), settings=with_ledger(workspace, url))
+        wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
         network.fall_silent()
         working_engine = running._session._engine
-        until(lambda: working_engine._error is not None)
-        assert shop.sim.stats["stored"] == 0
+        wait_for(lambda: working_engine._error is not None)
+        assert workspace.sim.stats["stored"] == 0
         network.speak()  # so that nothing waits for TCP to give up, as it would for 10 s
         with pytest.raises(LedgerError, match="does not respond"):
             running.wait()
@@ -251,11 +260,17 @@ def as_documented(postgres: Postgres, name: str, lang: str, without: str = "") -
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
-    open_shop: OpenShop, whole: Whole, postgres: Postgres, database: str, lang: str
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
+    postgres: Postgres,
+    database: str,
+    lang: str,
 ) -> None:
     import psycopg
 
-    shop = open_shop(many(TEA, BOOKS, rows=3), [Fault(path="banner/1.png", errcode=85088, calls=((1, 1),))])
+    workspace = open_workspace(
+        many(TEA, BOOKS, rows=3), [Fault(path="banner/1.png", errcode=85088, calls=((1, 1),))]
+    )
     with as_documented(postgres, database, lang) as urls:
         with pytest.raises(UsageError, match="permission denied"):
             Ledger(urls["wang"])  # nobody but the owner makes the tables
@@ -264,12 +279,12 @@ def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
             Ledger(
                 postgres.url(f"{database}_tcb_ledger", "guarded").replace("guarded", f"guarded:{PASSWORD}")
             )
-        first = tcb.upload(shop.read(), settings=with_ledger(shop, urls["wang"]), limits=QUICK)
-        theirs = with_ledger(shop, urls["li"])
+        first = tcb.upload(workspace.read(), settings=with_ledger(workspace, urls["wang"]), limits=QUICK)
+        theirs = with_ledger(workspace, urls["li"])
         seen = tcb.open_run(first.id, settings=theirs)
         assert seen.counts == first.counts
-        again = tcb.retry(first.id, shop.merchants, settings=theirs, limits=QUICK)
-        assert whole(again, again.record.rows) == {"uploaded": again.record.rows}
+        again = tcb.retry(first.id, workspace.merchants, settings=theirs, limits=QUICK)
+        assert assert_complete(again, again.record.rows) == {"uploaded": again.record.rows}
         postgres.run("UPDATE runs SET finished_at = 1", f"{database}_tcb_ledger")
         assert {run.id for run in prune(1, settings=theirs)} == {first.id, again.id}
         with psycopg.connect(urls["li"].replace("+psycopg", ""), autocommit=True) as connection:
@@ -287,27 +302,27 @@ def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
 
 @pytest.mark.parametrize("without", PRIVILEGES.values(), ids=PRIVILEGES)
 def test_an_operator_without_one_of_the_privileges_cannot_work(
-    open_shop: OpenShop, postgres: Postgres, database: str, without: str
+    open_workspace: OpenWorkspace, postgres: Postgres, database: str, without: str
 ) -> None:
-    shop = open_shop(many(TEA, rows=1))
+    workspace = open_workspace(many(TEA, rows=1))
     with as_documented(postgres, database, "en", without) as urls:
         Ledger(urls["tcb_owner"]).close()
         with pytest.raises(TcbOpsError, match=r"permission denied|no schema has been selected"):
-            tcb.upload(shop.read(), settings=with_ledger(shop, urls["wang"]), limits=QUICK)
+            tcb.upload(workspace.read(), settings=with_ledger(workspace, urls["wang"]), limits=QUICK)
 
 
 def test_a_dump_of_the_page_brings_the_ledger_back(
-    open_shop: OpenShop, postgres: Postgres, database: str, tmp_path: Path
+    open_workspace: OpenWorkspace, postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
-    shop = open_shop(many(TEA, rows=3))
+    workspace = open_workspace(many(TEA, rows=3))
     dump = str(tmp_path / "tcb_ledger.dump")
     with as_documented(postgres, database, "en") as urls:
         owner, ledger = f"{database}_tcb_owner", f"{database}_tcb_ledger"
         Ledger(urls["tcb_owner"]).close()
-        run = tcb.upload(shop.read(), settings=with_ledger(shop, urls["wang"]), limits=QUICK)
+        run = tcb.upload(workspace.read(), settings=with_ledger(workspace, urls["wang"]), limits=QUICK)
         postgres.tool("pg_dump", "--format=custom", "--file", dump, "--username", owner, ledger)
         postgres.tool("pg_restore", "--username", "postgres", "--dbname", database, dump)
-        restored = tcb.open_run(run.id, settings=with_ledger(shop, postgres.url(database)))
+        restored = tcb.open_run(run.id, settings=with_ledger(workspace, postgres.url(database)))
         assert restored.counts == {"uploaded": 3}
         restored.close()
         for role in (owner, f"{database}_tcb_operators"):
@@ -338,7 +353,7 @@ def test_what_a_killed_holder_left_names_nobody_and_is_cleared(
     ],
 )
 def test_a_database_password_is_shown_nowhere(
-    open_shop: OpenShop,
+    open_workspace: OpenWorkspace,
     postgres: Postgres,
     database: str,
     form: str,
@@ -349,9 +364,9 @@ def test_a_database_password_is_shown_nowhere(
         Ledger(form.format("wrong" + PASSWORD, postgres.port, database))
     assert PASSWORD not in f"{caught.value!r} {caught.value.text}"
     postgres.run("GRANT CREATE ON SCHEMA public TO guarded", database)
-    shop = open_shop(many(TEA, rows=3), [Fault(path="banner/1.png", errcode=85088)])
-    settings = with_ledger(shop, form.format(PASSWORD, postgres.port, database))
-    run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
+    workspace = open_workspace(many(TEA, rows=3), [Fault(path="banner/1.png", errcode=85088)])
+    settings = with_ledger(workspace, form.format(PASSWORD, postgres.port, database))
+    run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
     run.export(tmp_path / "report")
     with pytest.raises(UsageError) as missing:
         tcb.open_run("nosuch", settings=settings)
@@ -387,7 +402,9 @@ AFTER = "import sys; sys.stdin.readline(); from tcb_ops.cli.main import main; ma
 
 
 @contextmanager
-def operators(shop: Shop, base: str, tmp_path: Path, url: str, names: tuple[str, str]) -> Iterator[list[Any]]:
+def operators(
+    workspace: Workspace, base: str, tmp_path: Path, url: str, names: tuple[str, str]
+) -> Iterator[list[Any]]:
     """Two commands about to upload the same list, each with a user name, HOME, TMPDIR and working folder of its own."""
     with ExitStack() as stack:
         started = []
@@ -411,12 +428,12 @@ def operators(shop: Shop, base: str, tmp_path: Path, url: str, names: tuple[str,
                 "-c",
                 AFTER,
                 "upload",
-                str(shop.list),
+                str(workspace.list),
                 "--root",
-                str(shop.folder / "files"),
+                str(workspace.folder / "files"),
             ]
-            argv += ["--api-base", base, "--merchants", str(shop.folder / "merchants.csv"), "--json"]
-            argv += ["--tokens", str(shop.folder / "tokens.csv"), "--out", str(mine / "report"), "--yes"]
+            argv += ["--api-base", base, "--merchants", str(workspace.folder / "merchants.csv"), "--json"]
+            argv += ["--tokens", str(workspace.folder / "tokens.csv"), "--out", str(mine / "report"), "--yes"]
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE,
@@ -435,8 +452,8 @@ def operators(shop: Shop, base: str, tmp_path: Path, url: str, names: tuple[str,
 @pytest.mark.slow
 @pytest.mark.parametrize("number", ROUNDS)
 def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
-    open_shop: OpenShop,
-    until: Until,
+    open_workspace: OpenWorkspace,
+    wait_for: WaitFor,
     postgres: Postgres,
     url: str,
     database: str,
@@ -445,18 +462,18 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
 ) -> None:
     chance = random.Random(SEED + number)
     rows = chance.randrange(40, 160)
-    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=rows))
+    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=rows))
     names = ("wang", "li")
     with ExitStack() as stack:
         # The platform answers once one of them has been refused: neither can be done before the other has begun.
-        network = stack.enter_context(closing(Network(urlsplit(shop.sim.base).port or 0)))
+        network = stack.enter_context(closing(Network(urlsplit(workspace.sim.base).port or 0)))
         network.fall_silent()
         base = f"http://127.0.0.1:{network.port}"
-        both = stack.enter_context(operators(shop, base, tmp_path, url, names))
+        both = stack.enter_context(operators(workspace, base, tmp_path, url, names))
         for process in chance.sample(both, 2):
             process.stdin.write("\n")
             process.stdin.flush()
-        until(lambda: any(process.poll() is not None for process in both), 60)
+        wait_for(lambda: any(process.poll() is not None for process in both), 60)
         network.speak()
         ended = [process.communicate(timeout=60) for process in both]
     codes = [process.returncode for process in both]
@@ -464,22 +481,22 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
     winner, loser = codes.index(0), codes.index(2)
     found = json.loads(ended[winner][0])
     assert found["counts"] == {"uploaded": 3 * rows}
-    said = ended[loser][1]
-    assert f"{names[winner]}@{host_name()}, PID {both[winner].pid}" in said
-    assert found["run"] in said
-    sent = [(call.env, call.path) for call in shop.sim.calls if call.step == "store"]
-    assert len(sent) == len(set(sent)) == shop.sim.stats["stored"] == 3 * rows
+    result = ended[loser][1]
+    assert f"{names[winner]}@{host_name()}, PID {both[winner].pid}" in result
+    assert found["run"] in result
+    sent = [(call.env, call.path) for call in workspace.sim.calls if call.step == "store"]
+    assert len(sent) == len(set(sent)) == workspace.sim.stats["stored"] == 3 * rows
     assert postgres.run("SELECT count(*) FROM runs", database) == [(1,)]
     assert [file for name in names for file in (tmp_path / name / "tmp").iterdir()] == []
 
 
-def test_an_audit_is_compared_with_the_last_known_state(open_shop: OpenShop, url: str) -> None:
-    shop = open_shop([])
-    settings = shop.with_options(ledger=url, notify=[{"kind": "command", "command": ["false"]}])
+def test_an_audit_is_compared_with_the_last_known_state(open_workspace: OpenWorkspace, url: str) -> None:
+    workspace = open_workspace([])
+    settings = workspace.with_options(ledger=url, notify=[{"kind": "command", "command": ["false"]}])
 
     def night(*faults: Fault) -> tcb.Run:
-        shop.sim.play(faults)
-        return tcb.audit(shop.merchants, settings=settings, limits=QUICK)
+        workspace.sim.play(faults)
+        return tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
 
     broken = Fault(env=BOOKS.env, errcode=85088)
     (told,) = tcb.notify(night(broken), on_demand=False, settings=settings)

@@ -4,79 +4,89 @@ import hashlib
 import sqlite3
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Whole
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace
 
 import tcb_ops as tcb
 from tcb_ops.simulator import Fault, FaultStep
 
 
-def reopened(shop, faults=()):
+def reopened(workspace, faults=()):
     """The shop's platform with other faults, on the same port."""
     from tcb_ops.simulator import Faults, Simulator
 
-    tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in shop.merchants}
-    shop.sim.__exit__(None, None, None)
+    tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in workspace.merchants}
+    workspace.sim.__exit__(None, None, None)
     return Simulator(
-        list(shop.merchants), tokens, faults=Faults(tuple(faults)), record=True, port=shop.sim.port
+        list(workspace.merchants), tokens, faults=Faults(tuple(faults)), record=True, port=workspace.sim.port
     )
 
 
-def test_a_retry_runs_the_bad_rows_alone_as_a_child_of_their_run(open_shop: OpenShop, whole: Whole):
-    shop = open_shop(faults=[Fault(appid="wxbooks", errcode=85088)])
-    first = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    assert whole(first, 30)["uploaded"] == 20
-    with reopened(shop) as mended:
-        again = tcb.retry("latest", shop.merchants, settings=shop.settings, limits=QUICK)
-        assert whole(again, 10) == {"uploaded": 10}
+def test_a_retry_runs_the_bad_rows_alone_as_a_child_of_their_run(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace(faults=[Fault(appid="wxbooks", errcode=85088)])
+    first = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    assert assert_complete(first, 30)["uploaded"] == 20
+    with reopened(workspace) as mended:
+        again = tcb.retry("latest", workspace.merchants, settings=workspace.settings, limits=QUICK)
+        assert assert_complete(again, 10) == {"uploaded": 10}
         assert {call.env for call in mended.calls} == {BOOKS.env}
     assert again.record.parent == first.id
     assert again.record.headers == first.record.headers
     assert [record.row.line for record in again.rows()] == list(range(22, 32))
 
 
-def test_a_retry_is_narrowed_by_code_and_by_merchant(open_shop: OpenShop, whole: Whole):
+def test_a_retry_is_narrowed_by_code_and_by_merchant(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
     faults = [Fault(env=BOOKS.env, errcode=40097), Fault(env=TEA.env, path="banner/1.png", errcode=-601002)]
-    shop = open_shop(faults=faults)
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
+    workspace = open_workspace(faults=faults)
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
     assert run.counts["refused"] == 11
-    by_code = tcb.retry(run.id, shop.merchants, codes=[-601002], settings=shop.settings, limits=QUICK)
-    assert whole(by_code, 1) == {"refused": 1}
-    tea = [merchant for merchant in shop.merchants if merchant.appid == "wxtea"]
-    by_merchant = tcb.retry(run.id, tcb.Merchants(tea), settings=shop.settings, limits=QUICK, selection="tea")
+    by_code = tcb.retry(
+        run.id, workspace.merchants, codes=[-601002], settings=workspace.settings, limits=QUICK
+    )
+    assert assert_complete(by_code, 1) == {"refused": 1}
+    tea = [merchant for merchant in workspace.merchants if merchant.appid == "wxtea"]
+    by_merchant = tcb.retry(
+        run.id, tcb.Merchants(tea), settings=workspace.settings, limits=QUICK, selection="tea"
+    )
     assert [record.row.env for record in by_merchant.rows()] == [TEA.env]
 
 
-def test_a_retry_sends_a_mended_file_and_misses_one_that_is_gone(open_shop: OpenShop, whole: Whole):
-    shop = open_shop(faults=[Fault(env=BOOKS.env, path="banner/[01].png", errcode=40097)])
-    tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    (shop.folder / "files" / "20.bin").write_text("mended", encoding="utf-8")
-    (shop.folder / "files" / "21.bin").unlink()
-    with reopened(shop) as platform:
-        again = tcb.retry("latest", shop.merchants, settings=shop.settings, limits=QUICK)
-        assert whole(again, 2) == {"uploaded": 1, "failed": 1}
+def test_a_retry_sends_a_mended_file_and_misses_one_that_is_gone(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, path="banner/[01].png", errcode=40097)])
+    tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    (workspace.folder / "files" / "20.bin").write_text("mended", encoding="utf-8")
+    (workspace.folder / "files" / "21.bin").unlink()
+    with reopened(workspace) as platform:
+        again = tcb.retry("latest", workspace.merchants, settings=workspace.settings, limits=QUICK)
+        assert assert_complete(again, 2) == {"uploaded": 1, "failed": 1}
         assert [stored.size for stored in platform.objects.values()] == [len("mended")]
     gone = [record.end for record in again.rows() if record.end.outcome is tcb.Outcome.FAILED]
     assert gone[0].detail is not None
     assert gone[0].detail.params["file"].endswith("21.bin")
 
 
-def test_what_cannot_be_retried_is_said(open_shop: OpenShop):
-    shop = open_shop()
-    good = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
+def test_what_cannot_be_retried_is_said(open_workspace: OpenWorkspace):
+    workspace = open_workspace()
+    good = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
     with pytest.raises(
         tcb.UsageError,
         match=rf"All 30 rows of run {good.id} \(upload\) succeeded: there is nothing to retry\.$",
     ):
-        tcb.retry(good.id, shop.merchants, settings=shop.settings)
+        tcb.retry(good.id, workspace.merchants, settings=workspace.settings)
 
 
-def test_where_the_latest_run_has_nothing_to_retry_the_run_that_has_is_named(open_shop: OpenShop):
-    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    healthy = tcb.Merchants([m for m in shop.merchants if m.env != BOOKS.env])
-    audit = tcb.audit(healthy, settings=shop.settings, limits=QUICK)
+def test_where_the_latest_run_has_nothing_to_retry_the_run_that_has_is_named(open_workspace: OpenWorkspace):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    healthy = tcb.Merchants([m for m in workspace.merchants if m.env != BOOKS.env])
+    audit = tcb.audit(healthy, settings=workspace.settings, limits=QUICK)
     with pytest.raises(tcb.UsageError) as caught:
-        tcb.retry("latest", shop.merchants, settings=shop.settings)
+        tcb.retry("latest", workspace.merchants, settings=workspace.settings)
     first, second, command = caught.value.text.en.splitlines()
     assert first == f"All 2 rows of run {audit.id} (audit) succeeded: there is nothing to retry."
     assert second == f"Run {run.id} (upload) has 10 rows to retry:"
@@ -84,30 +94,30 @@ def test_where_the_latest_run_has_nothing_to_retry_the_run_that_has_is_named(ope
     assert len(caught.value.text.commands()) == 1
 
 
-def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_shop: OpenShop):
-    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    others = tcb.Merchants([m for m in shop.merchants if m.env != BOOKS.env], "shops.csv")
+def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_workspace: OpenWorkspace):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    others = tcb.Merchants([m for m in workspace.merchants if m.env != BOOKS.env], "shops.csv")
     with pytest.raises(tcb.UsageError) as caught:
-        tcb.retry(run.id, others, settings=shop.settings)
+        tcb.retry(run.id, others, settings=workspace.settings)
     assert caught.value.text.en == (
         f"run {run.id} has 10 rows to retry, but shops.csv has no line for their merchants: "
         f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env}). Add these merchants, or give the run's merchants file with --merchants."
     )
-    handle = tcb.start_retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK)
+    handle = tcb.start_retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
     assert (handle.warning, handle.wait().counts) == (None, {"refused": 10})
     with pytest.raises(tcb.UsageError) as caught:
-        tcb.retry(run.id, others, codes=[85088], settings=shop.settings)
+        tcb.retry(run.id, others, codes=[85088], settings=workspace.settings)
     assert caught.value.text.en == (
         f"run {run.id} has no row to retry with errcode 85088. It has 40097 (10 rows)."
     )
 
 
-def test_a_retry_warns_of_missing_merchants_and_runs_the_other_rows(open_shop: OpenShop):
-    shop = open_shop(faults=[Fault(errcode=40097)])
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    others = tcb.Merchants([m for m in shop.merchants if m.env != BOOKS.env], "shops.csv")
-    handle = tcb.start_retry(run.id, others, settings=shop.settings, limits=QUICK)
+def test_a_retry_warns_of_missing_merchants_and_runs_the_other_rows(open_workspace: OpenWorkspace):
+    workspace = open_workspace(faults=[Fault(errcode=40097)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    others = tcb.Merchants([m for m in workspace.merchants if m.env != BOOKS.env], "shops.csv")
+    handle = tcb.start_retry(run.id, others, settings=workspace.settings, limits=QUICK)
     assert handle.wait().counts == {"refused": 20}
     assert handle.warning is not None
     assert handle.warning.en == (
@@ -115,164 +125,186 @@ def test_a_retry_warns_of_missing_merchants_and_runs_the_other_rows(open_shop: O
         f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env})."
     )
     narrowed = tcb.Merchants(others[:1], "shops.csv", others)
-    selected = tcb.start_retry(run.id, narrowed, settings=shop.settings, limits=QUICK, selection="tea")
+    selected = tcb.start_retry(run.id, narrowed, settings=workspace.settings, limits=QUICK, selection="tea")
     assert (selected.wait().counts, selected.warning) == ({"refused": 10}, None)
 
 
-def test_rows_whose_bytes_are_there_end_as_unchanged_and_nothing_is_sent(open_shop: OpenShop, whole: Whole):
-    shop = open_shop()
-    first = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    before = len(shop.sim.calls)
-    again = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True)
-    assert whole(again, 30) == {"unchanged": 30}
+def test_rows_whose_bytes_are_there_end_as_unchanged_and_nothing_is_sent(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace()
+    first = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    before = len(workspace.sim.calls)
+    again = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, skip_unchanged=True)
+    assert assert_complete(again, 30) == {"unchanged": 30}
     assert again.succeeded
-    assert len(shop.sim.calls) == before
+    assert len(workspace.sim.calls) == before
     since = {record.end.detail for record in again.rows()}
     assert [(one.code, one.params) for one in since if one] == [("unchanged_since", {"run": first.id})]
 
 
-def test_a_changed_file_is_sent_even_if_its_size_is_the_same(open_shop: OpenShop, whole: Whole):
-    shop = open_shop()
-    tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    file = shop.folder / "files" / "0.bin"
+def test_a_changed_file_is_sent_even_if_its_size_is_the_same(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace()
+    tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    file = workspace.folder / "files" / "0.bin"
     file.write_text(file.read_text(encoding="utf-8").swapcase(), encoding="utf-8")
-    again = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True)
-    assert whole(again, 30) == {"uploaded": 1, "unchanged": 29}
+    again = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, skip_unchanged=True)
+    assert assert_complete(again, 30) == {"uploaded": 1, "unchanged": 29}
 
 
-def list_with(shop, header: str, value: str) -> None:
+def list_with(workspace, header: str, value: str) -> None:
     """The shop's list, with one more column."""
-    lines = shop.list.read_text(encoding="utf-8").splitlines()
+    lines = workspace.list.read_text(encoding="utf-8").splitlines()
     more = [f"{lines[0]},{header}", *(f"{line},{value}" for line in lines[1:])]
-    shop.list.write_text("\n".join(more) + "\n", encoding="utf-8")
+    workspace.list.write_text("\n".join(more) + "\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("header", "value"), [("content_type", "image/webp"), ("缓存控制", "max-age=60")], ids=["type", "cache"]
 )
 def test_a_changed_header_is_sent_again_though_the_bytes_are_there(
-    open_shop: OpenShop, whole: Whole, header: str, value: str
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, header: str, value: str
 ):
-    shop = open_shop()
-    tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    list_with(shop, header, value)
-    again = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True)
-    assert whole(again, 30) == {"uploaded": 30}
-    third = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True, new_run=True)
-    assert whole(third, 30) == {"unchanged": 30}
+    workspace = open_workspace()
+    tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    list_with(workspace, header, value)
+    again = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, skip_unchanged=True)
+    assert assert_complete(again, 30) == {"uploaded": 30}
+    third = tcb.upload(
+        workspace.read(), settings=workspace.settings, limits=QUICK, skip_unchanged=True, new_run=True
+    )
+    assert assert_complete(third, 30) == {"unchanged": 30}
 
 
-def test_a_later_failure_puts_the_earlier_upload_in_doubt(open_shop: OpenShop, whole: Whole):
-    shop = open_shop([(TEA.env, "a.png")])
-    tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    with reopened(shop, [Fault(env=TEA.env, step=FaultStep.STORE, code="PaymentRequired")]):
-        assert whole(tcb.upload(shop.read(), settings=shop.settings, limits=QUICK), 1) == {"failed": 1}
-    with reopened(shop):
-        again = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, skip_unchanged=True)
-    assert whole(again, 1) == {"uploaded": 1}
+def test_a_later_failure_puts_the_earlier_upload_in_doubt(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace([(TEA.env, "a.png")])
+    tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    with reopened(workspace, [Fault(env=TEA.env, step=FaultStep.STORE, code="PaymentRequired")]):
+        assert assert_complete(
+            tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK), 1
+        ) == {"failed": 1}
+    with reopened(workspace):
+        again = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, skip_unchanged=True)
+    assert assert_complete(again, 1) == {"uploaded": 1}
 
 
-def test_a_canary_that_is_not_good_stops_the_run_and_the_rest_can_follow(open_shop: OpenShop, whole: Whole):
-    shop = open_shop(faults=[Fault(env=TEA.env, path="banner/3.png", errcode=40097)])
+def test_a_canary_that_is_not_good_stops_the_run_and_the_rest_can_follow(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace(faults=[Fault(env=TEA.env, path="banner/3.png", errcode=40097)])
     with pytest.raises(tcb.CanaryError, match="without --canary"):
-        tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, canary=1)
-    stopped = tcb.open_run(settings=shop.settings)
-    assert whole(stopped, 30) == {"uploaded": 9, "refused": 1, "pending": 20}
-    assert {call.env for call in shop.sim.calls} == {TEA.env}
-    rest = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
+        tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, canary=1)
+    stopped = tcb.open_run(settings=workspace.settings)
+    assert assert_complete(stopped, 30) == {"uploaded": 9, "refused": 1, "pending": 20}
+    assert {call.env for call in workspace.sim.calls} == {TEA.env}
+    rest = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
     assert rest.id == stopped.id
-    assert whole(rest, 30) == {"uploaded": 29, "refused": 1}
+    assert assert_complete(rest, 30) == {"uploaded": 29, "refused": 1}
 
 
-def test_a_good_canary_lets_the_others_follow_in_the_same_run(open_shop: OpenShop, whole: Whole):
-    shop = open_shop()
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, canary=2)
-    assert whole(run, 30) == {"uploaded": 30}
-    order = [call.env for call in shop.sim.calls]
+def test_a_good_canary_lets_the_others_follow_in_the_same_run(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace()
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, canary=2)
+    assert assert_complete(run, 30) == {"uploaded": 30}
+    order = [call.env for call in workspace.sim.calls]
     assert set(order[: order.index(BOOKS.env)]) == {TEA.env, TEA_TEST.env}
 
 
-def test_an_audit_asks_one_link_per_environment_and_stores_nothing(open_shop: OpenShop, whole: Whole):
-    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=61007)])
-    merchants = tcb.read_merchants(shop.settings.merchants)
-    run = tcb.audit(merchants, settings=shop.settings, limits=QUICK)
-    assert whole(run, 3) == {"healthy": 2, "unhealthy": 1}
-    assert shop.sim.stats["link_calls"] == 3
-    assert not shop.sim.stats["store_calls"]
+def test_an_audit_asks_one_link_per_environment_and_stores_nothing(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=61007)])
+    merchants = tcb.read_merchants(workspace.settings.merchants)
+    run = tcb.audit(merchants, settings=workspace.settings, limits=QUICK)
+    assert assert_complete(run, 3) == {"healthy": 2, "unhealthy": 1}
+    assert workspace.sim.stats["link_calls"] == 3
+    assert not workspace.sim.stats["store_calls"]
     assert [(cause.merchant, cause.code) for cause in run.cause_list()] == [(BOOKS.name, "61007")]
 
 
-def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(open_shop: OpenShop, whole: Whole):
-    shop = open_shop()
-    with shop.list.open("a", encoding="utf-8") as out:
+def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace()
+    with workspace.list.open("a", encoding="utf-8") as out:
         out.write(f"nobodys-env,x.png,0.bin,\n{TEA.env},/x.png,0.bin,\n")
-    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, limits=QUICK)
-    assert whole(run, 32) == {"uploaded": 30, "invalid": 2}
-    run = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, limits=QUICK, canary=1)
-    assert whole(run, 32) == {"uploaded": 30, "invalid": 2}
+    run = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, limits=QUICK)
+    assert assert_complete(run, 32) == {"uploaded": 30, "invalid": 2}
+    run = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, limits=QUICK, canary=1)
+    assert assert_complete(run, 32) == {"uploaded": 30, "invalid": 2}
 
 
-def test_a_second_retry_leaves_out_what_the_first_has_mended(open_shop: OpenShop, whole: Whole):
-    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    with reopened(shop, [Fault(env=BOOKS.env, path="banner/[0-4].png", errcode=40097)]):
-        first = tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK)
-        assert whole(first, 10) == {"uploaded": 5, "refused": 5}
-    with reopened(shop):
-        second = tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK)
-        assert whole(second, 5) == {"uploaded": 5}
+def test_a_second_retry_leaves_out_what_the_first_has_mended(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    with reopened(workspace, [Fault(env=BOOKS.env, path="banner/[0-4].png", errcode=40097)]):
+        first = tcb.retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
+        assert assert_complete(first, 10) == {"uploaded": 5, "refused": 5}
+    with reopened(workspace):
+        second = tcb.retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
+        assert assert_complete(second, 5) == {"uploaded": 5}
         with pytest.raises(
             tcb.UsageError, match=f"every row of run {run.id} has succeeded in {first.id}, {second.id}"
         ):
-            tcb.retry(run.id, shop.merchants, settings=shop.settings)
+            tcb.retry(run.id, workspace.merchants, settings=workspace.settings)
         with pytest.raises(tcb.UsageError, match=f"tcb-ops retry {run.id}"):
-            tcb.retry(second.id, shop.merchants, settings=shop.settings)
+            tcb.retry(second.id, workspace.merchants, settings=workspace.settings)
 
 
-def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_shop: OpenShop):
-    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    elsewhere = shop.with_options(api_base="https://api.weixin.qq.com")
+def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_workspace: OpenWorkspace):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    elsewhere = workspace.with_options(api_base="https://api.weixin.qq.com")
     with pytest.raises(
-        tcb.UsageError, match=rf"(?s)went to {shop.sim.base}, and now .* --target {shop.sim.base}"
+        tcb.UsageError, match=rf"(?s)went to {workspace.sim.base}, and now .* --target {workspace.sim.base}"
     ):
-        tcb.retry(run.id, shop.merchants, settings=elsewhere)
-    assert [one.id for one in tcb.all_runs(settings=shop.settings)] == [run.id]
+        tcb.retry(run.id, workspace.merchants, settings=elsewhere)
+    assert [one.id for one in tcb.all_runs(settings=workspace.settings)] == [run.id]
 
 
-def test_what_was_put_elsewhere_mends_nothing_here(open_shop: OpenShop, whole: Whole):
-    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=40097)])
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    with reopened(shop):
-        retry = tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK)
+def test_what_was_put_elsewhere_mends_nothing_here(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=40097)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    with reopened(workspace):
+        retry = tcb.retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
         assert run.final().counts == {"uploaded": 30}
         with sqlite3.connect(
-            shop.folder / "ledger.db"
+            workspace.folder / "ledger.db"
         ) as ledger:  # as ledgers may hold from before this was refused
             ledger.execute("UPDATE runs SET target = 'http://127.0.0.1:9' WHERE id = ?", (retry.id,))
         assert run.final().counts == {"uploaded": 20, "refused": 10}
-        assert whole(tcb.retry(run.id, shop.merchants, settings=shop.settings, limits=QUICK), 10) == {
-            "uploaded": 10
-        }
+        assert assert_complete(
+            tcb.retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK), 10
+        ) == {"uploaded": 10}
 
 
 def test_an_audit_is_of_the_merchants_that_were_read_and_compared_with_one_of_the_same_part(
-    open_shop: OpenShop,
+    open_workspace: OpenWorkspace,
 ):
-    shop = open_shop()
-    merchants = tcb.read_merchants(shop.folder / "merchants.csv")
-    before = hashlib.sha256((shop.folder / "merchants.csv").read_bytes()).hexdigest()
-    (shop.folder / "merchants.csv").write_text("gone", encoding="utf-8")
-    whole = tcb.audit(merchants, settings=shop.settings, limits=QUICK)
-    assert whole.record.list_sha256 == before
-    part = tcb.audit(merchants, settings=shop.settings, limits=QUICK, selection="where region=east")
+    workspace = open_workspace()
+    merchants = tcb.read_merchants(workspace.folder / "merchants.csv")
+    before = hashlib.sha256((workspace.folder / "merchants.csv").read_bytes()).hexdigest()
+    (workspace.folder / "merchants.csv").write_text("gone", encoding="utf-8")
+    assert_complete = tcb.audit(merchants, settings=workspace.settings, limits=QUICK)
+    assert assert_complete.record.list_sha256 == before
+    part = tcb.audit(merchants, settings=workspace.settings, limits=QUICK, selection="where region=east")
     assert part.changes() is None
-    again = tcb.audit(merchants, settings=shop.settings, limits=QUICK)
-    assert again.changes().older.id == whole.id
+    again = tcb.audit(merchants, settings=workspace.settings, limits=QUICK)
+    assert again.changes().older.id == assert_complete.id
 
 
-def test_latest_is_of_the_target_and_says_where_the_newest_run_of_another_is(open_shop: OpenShop):
-    shop = open_shop()
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
+def test_latest_is_of_the_target_and_says_where_the_newest_run_of_another_is(open_workspace: OpenWorkspace):
+    workspace = open_workspace()
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
     with pytest.raises(tcb.RunNotFoundError, match=run.id):
-        tcb.open_run(settings=shop.with_options(api_base="https://api.weixin.qq.com"))
+        tcb.open_run(settings=workspace.with_options(api_base="https://api.weixin.qq.com"))

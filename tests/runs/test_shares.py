@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import QUICK, Shop, write_csv
+from workspace import QUICK, Workspace, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.api import join_shares
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from workspace import OpenShop
+    from workspace import OpenWorkspace
 
 OF = 5
 MERCHANTS = [Merchant(f"wx{n:02}", f"商户{n}", f"env-{n:02}") for n in range(12)]
@@ -44,10 +44,10 @@ VARYING = {"tcb_rid", "tcb_attempts", "tcb_started_at", "tcb_ended_at"}
 
 
 @pytest.fixture
-def shop(open_shop: OpenShop) -> Shop:
+def workspace(open_workspace: OpenWorkspace) -> Workspace:
     """A list whose merchants alternate, with rows that have problems: an unknown environment and two of one path."""
-    shop = open_shop([(env, path) for env, path in LIST], FAULTS, merchants=MERCHANTS)
-    with shop.list.open("a", encoding="utf-8", newline="") as out:
+    workspace = open_workspace([(env, path) for env, path in LIST], FAULTS, merchants=MERCHANTS)
+    with workspace.list.open("a", encoding="utf-8", newline="") as out:
         csv.writer(out).writerows(
             [
                 ("env-nobody", "a/1.png", "0.bin", ""),
@@ -55,28 +55,28 @@ def shop(open_shop: OpenShop) -> Shop:
                 ("env-02", "/x", "0.bin", ""),
             ]
         )
-    return shop
+    return workspace
 
 
-def ledgers(shop: Shop) -> list[str]:
-    return [str(shop.folder / f"machine-{number}.db") for number in range(1, OF + 1)]
+def ledgers(workspace: Workspace) -> list[str]:
+    return [str(workspace.folder / f"machine-{number}.db") for number in range(1, OF + 1)]
 
 
-def upload(shop: Shop, ledger: str, **options: Any) -> tcb.Run:
-    settings = shop.with_options(ledger=ledger)
-    return tcb.upload(shop.read(on_bad="skip"), settings=settings, limits=QUICK, **options)
+def upload(workspace: Workspace, ledger: str, **options: Any) -> tcb.Run:
+    settings = workspace.with_options(ledger=ledger)
+    return tcb.upload(workspace.read(on_bad="skip"), settings=settings, limits=QUICK, **options)
 
 
-def in_shares(shop: Shop, **options: Any) -> list[tcb.Run]:
+def in_shares(workspace: Workspace, **options: Any) -> list[tcb.Run]:
     return [
-        upload(shop, ledger, share=(number, OF), **options)
-        for number, ledger in enumerate(ledgers(shop), start=1)
+        upload(workspace, ledger, share=(number, OF), **options)
+        for number, ledger in enumerate(ledgers(workspace), start=1)
     ]
 
 
-def joined(shop: Shop, out: str = "all.db", **options: Any) -> tcb.Run:
-    run_id, _copied = join_shares(shop.folder / out, ledgers(shop), **options)
-    return tcb.open_run(run_id, settings=shop.with_options(ledger=str(shop.folder / out)))
+def joined(workspace: Workspace, out: str = "all.db", **options: Any) -> tcb.Run:
+    run_id, _copied = join_shares(workspace.folder / out, ledgers(workspace), **options)
+    return tcb.open_run(run_id, settings=workspace.with_options(ledger=str(workspace.folder / out)))
 
 
 def results(run: tcb.Run, folder: Path) -> tuple[list[dict[str, str]], bytes, bytes]:
@@ -91,8 +91,8 @@ def results(run: tcb.Run, folder: Path) -> tuple[list[dict[str, str]], bytes, by
     return rows, bytes(failed.count(b"\n")), (report / "errcodes.csv").read_bytes()
 
 
-def stored(shop: Shop) -> dict[tuple[str, str], str]:
-    return {at: one.etag for at, one in shop.sim.objects.items()}
+def stored(workspace: Workspace) -> dict[tuple[str, str], str]:
+    return {at: one.etag for at, one in workspace.sim.objects.items()}
 
 
 # --- which merchants -------------------------------------------------------------------------------------------------
@@ -123,17 +123,17 @@ def test_a_share_is_given_in_three_ways(value: Any) -> None:
         Share(3, 2),
     ],
 )
-def test_any_other_share_is_an_error_that_names_the_parameter(value: Any, shop: Shop) -> None:
+def test_any_other_share_is_an_error_that_names_the_parameter(value: Any, workspace: Workspace) -> None:
     with pytest.raises(tcb.ArgumentError, match="share cannot be"):
         read_share(value)
     for call in (tcb.upload, tcb.links):
         with pytest.raises(tcb.TcbOpsError, match="share cannot be"):
-            call(shop.read(on_bad="skip"), settings=shop.settings, share=value)
+            call(workspace.read(on_bad="skip"), settings=workspace.settings, share=value)
     with pytest.raises(tcb.TcbOpsError, match="share cannot be"):
-        tcb.audit(shop.merchants, settings=shop.settings, share=value)
+        tcb.audit(workspace.merchants, settings=workspace.settings, share=value)
     with pytest.raises(tcb.TcbOpsError, match="share cannot be"):
-        tcb.read_paths(shop.list, shop.merchants, share=value)
-    assert tcb.all_runs(settings=shop.settings) == []
+        tcb.read_paths(workspace.list, workspace.merchants, share=value)
+    assert tcb.all_runs(settings=workspace.settings) == []
 
 
 def test_a_merchants_share_never_changes() -> None:
@@ -144,8 +144,8 @@ def test_a_merchants_share_never_changes() -> None:
     assert found == {"wx00": [2], "wxtea": [1], "微信": [1], "": [3]}
 
 
-def test_every_row_is_in_one_share_with_all_rows_of_its_merchant(shop: Shop) -> None:
-    batch = shop.read(on_bad="skip")
+def test_every_row_is_in_one_share_with_all_rows_of_its_merchant(workspace: Workspace) -> None:
+    batch = workspace.read(on_bad="skip")
     shares = [batch.of_share(Share(number, OF)) for number in range(1, OF + 1)]
     lines = [[row.line for row in share.rows()] for share in shares]
     assert sorted(line for own in lines for line in own) == [row.line for row in batch.rows()]
@@ -160,138 +160,151 @@ def test_every_row_is_in_one_share_with_all_rows_of_its_merchant(shop: Shop) -> 
     ][:2]
 
 
-def test_a_problem_of_another_shares_row_refuses_the_list(shop: Shop) -> None:
+def test_a_problem_of_another_shares_row_refuses_the_list(workspace: Workspace) -> None:
     for number in range(1, OF + 1):
         with pytest.raises(tcb.InputError) as caught:
-            tcb.read_paths(shop.list, shop.merchants, shop.folder / "files", share=(number, OF))
+            tcb.read_paths(
+                workspace.list, workspace.merchants, workspace.folder / "files", share=(number, OF)
+            )
         assert len(caught.value.problems) == 3
 
 
-def test_files_of_other_shares_need_not_be_there(shop: Shop) -> None:
-    mine = {row.file for row in shop.read(on_bad="skip").of_share(Share(1, OF)).rows()}
-    for file in (shop.folder / "files").iterdir():
+def test_files_of_other_shares_need_not_be_there(workspace: Workspace) -> None:
+    mine = {row.file for row in workspace.read(on_bad="skip").of_share(Share(1, OF)).rows()}
+    for file in (workspace.folder / "files").iterdir():
         if file.name not in mine:
             file.unlink()
-    batch = tcb.read_paths(shop.list, shop.merchants, shop.folder / "files", on_bad="skip", share="1/5")
+    batch = tcb.read_paths(
+        workspace.list, workspace.merchants, workspace.folder / "files", on_bad="skip", share="1/5"
+    )
     assert batch.valid == batch.count - len(batch.problems) > 0
-    run = tcb.upload(batch, settings=shop.settings, limits=QUICK)
+    run = tcb.upload(batch, settings=workspace.settings, limits=QUICK)
     assert run.record.share == "1/5"
     with pytest.raises(tcb.ArgumentError, match="share cannot be"):
-        tcb.upload(batch, settings=shop.settings, share="2/5")
+        tcb.upload(batch, settings=workspace.settings, share="2/5")
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_share_is_resumed_by_its_own_share_only(shop: Shop) -> None:
-    shop.sim.play([Fault(delay=0.05)])
-    begun = tcb.start_upload(shop.read(on_bad="skip"), settings=shop.settings, share=(1, OF), limits=QUICK)
+def test_a_share_is_resumed_by_its_own_share_only(workspace: Workspace) -> None:
+    workspace.sim.play([Fault(delay=0.05)])
+    begun = tcb.start_upload(
+        workspace.read(on_bad="skip"), settings=workspace.settings, share=(1, OF), limits=QUICK
+    )
     begun.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         begun.wait()
-    other = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, share=(2, OF), limits=QUICK)
-    whole = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, limits=QUICK)
-    assert len({begun.id, other.id, whole.id}) == 3
+    other = tcb.upload(
+        workspace.read(on_bad="skip"), settings=workspace.settings, share=(2, OF), limits=QUICK
+    )
+    assert_complete = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, limits=QUICK)
+    assert len({begun.id, other.id, assert_complete.id}) == 3
     with pytest.raises(tcb.UsageError, match="it is share 1/5 of its list"):
-        tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, share=(2, OF), resume=begun.id)
-    again = tcb.upload(shop.read(on_bad="skip"), settings=shop.settings, share="1/5", limits=QUICK)
+        tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, share=(2, OF), resume=begun.id)
+    again = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, share="1/5", limits=QUICK)
     assert (again.id, again.record.share) == (begun.id, "1/5")
     assert "pending" not in again.counts
 
 
-def test_five_shares_joined_are_the_run_of_the_whole_list(shop: Shop) -> None:
-    shares = in_shares(shop)
-    whole = upload(shop, shop.settings.ledger)
-    run = joined(shop)
-    assert run.counts == whole.counts
+def test_five_shares_joined_are_the_run_of_the_whole_list(workspace: Workspace) -> None:
+    shares = in_shares(workspace)
+    assert_complete = upload(workspace, workspace.settings.ledger)
+    run = joined(workspace)
+    assert run.counts == assert_complete.counts
     assert sum(run.counts.values()) == len(LIST) + 3 == sum(one.record.rows for one in shares)
     assert sum((Counter(one.counts) for one in shares), Counter()) == Counter(run.counts)
-    assert results(run, shop.folder / "joined") == results(whole, shop.folder / "whole")
-    ours, theirs = run.summary(), whole.summary()
+    assert results(run, workspace.folder / "joined") == results(assert_complete, workspace.folder / "whole")
+    ours, theirs = run.summary(), assert_complete.summary()
     for name in ("kind", "target", "rows", "counts", "errcodes"):
         assert ours[name] == theirs[name]
     assert ours["calls"]["upload"] == sum(one.summary()["calls"]["upload"] for one in shares)
     assert run.record.seconds == pytest.approx(sum(one.record.seconds for one in shares))
-    assert run.record.selection == whole.record.selection
+    assert run.record.selection == assert_complete.record.selection
     assert run.record.settings["joined"] == [one.id for one in shares]
     assert [place.env for place in run._ledger.envs(run.record)] == [
-        place.env for place in whole._ledger.envs(whole.record)
+        place.env for place in assert_complete._ledger.envs(assert_complete.record)
     ]
-    assert tcb.verify(shop.folder / "joined", settings=run.settings).good
-    assert tcb.retry(run, shop.merchants, settings=run.settings, limits=QUICK).record.parent == run.id
+    assert tcb.verify(workspace.folder / "joined", settings=run.settings).good
+    assert tcb.retry(run, workspace.merchants, settings=run.settings, limits=QUICK).record.parent == run.id
 
 
-def test_shares_on_postgresql_are_joined_too(shop: Shop, postgres: Any, database: str) -> None:
-    shares = in_shares(shop)
-    run_id, copied = join_shares(postgres.url(database), ledgers(shop)[::-1])
+def test_shares_on_postgresql_are_joined_too(workspace: Workspace, postgres: Any, database: str) -> None:
+    shares = in_shares(workspace)
+    run_id, copied = join_shares(postgres.url(database), ledgers(workspace)[::-1])
     assert copied.runs == (run_id,)
-    run = tcb.open_run(run_id, settings=shop.with_options(ledger=postgres.url(database)))
+    run = tcb.open_run(run_id, settings=workspace.with_options(ledger=postgres.url(database)))
     assert Counter(run.counts) == sum((Counter(one.counts) for one in shares), Counter())
 
 
-def test_retries_of_a_share_become_retries_of_the_joined_run(shop: Shop) -> None:
-    shop.sim.play([Fault(env="env-03", errcode=85088)])
-    shares = in_shares(shop)
+def test_retries_of_a_share_become_retries_of_the_joined_run(workspace: Workspace) -> None:
+    workspace.sim.play([Fault(env="env-03", errcode=85088)])
+    shares = in_shares(workspace)
     refused = next(run for run in shares if "refused" in run.counts)
-    shop.sim.play([])
-    retry = tcb.retry(refused, shop.merchants, settings=refused.settings, limits=QUICK)
-    run = joined(shop)
+    workspace.sim.play([])
+    retry = tcb.retry(refused, workspace.merchants, settings=refused.settings, limits=QUICK)
+    run = joined(workspace)
     assert run.counts.get("refused")
     assert {"refused", "not_attempted"}.isdisjoint(run.final().counts)
     assert [one.id for one in run._ledger.retries(run.record)] == [retry.id]
     with pytest.raises(tcb.UsageError, match="nothing is left to retry"):
-        tcb.retry(run, shop.merchants, settings=run.settings)
+        tcb.retry(run, workspace.merchants, settings=run.settings)
 
 
-def test_joined_again_only_what_is_missing_is_written(shop: Shop) -> None:
-    shares = in_shares(shop)
-    first = joined(shop)
-    run_id, copied = join_shares(shop.folder / "all.db", ledgers(shop))
+def test_joined_again_only_what_is_missing_is_written(workspace: Workspace) -> None:
+    shares = in_shares(workspace)
+    first = joined(workspace)
+    run_id, copied = join_shares(workspace.folder / "all.db", ledgers(workspace))
     assert (run_id, copied.runs, copied.there) == (first.id, (), (first.id,))
     refused = next(run for run in shares if "refused" in run.counts)
-    retry = tcb.retry(refused, shop.merchants, settings=refused.settings, limits=QUICK)
-    assert join_shares(shop.folder / "all.db", ledgers(shop))[1].runs == (retry.id,)
+    retry = tcb.retry(refused, workspace.merchants, settings=refused.settings, limits=QUICK)
+    assert join_shares(workspace.folder / "all.db", ledgers(workspace))[1].runs == (retry.id,)
 
 
-def test_a_joined_run_is_undone_with_the_backups_of_its_shares(shop: Shop) -> None:
-    in_shares(shop)
-    before = stored(shop)
-    for file in (shop.folder / "files").iterdir():
+def test_a_joined_run_is_undone_with_the_backups_of_its_shares(workspace: Workspace) -> None:
+    in_shares(workspace)
+    before = stored(workspace)
+    for file in (workspace.folder / "files").iterdir():
         file.write_text(f"new {file.name}", encoding="utf-8")
-    shares = in_shares(shop, backup=shop.folder / "kept", new_run=True)
-    assert stored(shop) != before
-    run = joined(shop)
+    shares = in_shares(workspace, backup=workspace.folder / "kept", new_run=True)
+    assert stored(workspace) != before
+    run = joined(workspace)
     conflict = tcb.undo(run, settings=run.settings, limits=QUICK)
     assert set(conflict.counts) == {"not_undoable"}, "nothing is deleted on a guess"
     for share in shares:
-        shutil.copytree(shop.folder / "kept" / share.id, shop.folder / "kept" / run.id, dirs_exist_ok=True)
+        shutil.copytree(
+            workspace.folder / "kept" / share.id, workspace.folder / "kept" / run.id, dirs_exist_ok=True
+        )
     undone = tcb.undo(run, settings=run.settings, limits=QUICK, new_run=True)
     assert undone.counts == {"restored": run.counts["uploaded"]}
-    assert stored(shop) == before
+    assert stored(workspace) == before
 
 
-def test_audits_in_shares_are_joined_as_one_audit(shop: Shop) -> None:
-    whole = tcb.audit(shop.merchants, settings=shop.settings, limits=QUICK)
-    for number, ledger in enumerate(ledgers(shop), start=1):
+def test_audits_in_shares_are_joined_as_one_audit(workspace: Workspace) -> None:
+    assert_complete = tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK)
+    for number, ledger in enumerate(ledgers(workspace), start=1):
         tcb.audit(
-            shop.merchants, settings=shop.with_options(ledger=ledger), limits=QUICK, share=f"{number}/{OF}"
+            workspace.merchants,
+            settings=workspace.with_options(ledger=ledger),
+            limits=QUICK,
+            share=f"{number}/{OF}",
         )
-    run = joined(shop)
-    assert run.counts == whole.counts
-    assert [row.row for row in run.rows()] == [row.row for row in whole.rows()]
-    assert run.audit().exit_code("any") == whole.audit().exit_code("any") == 1
+    run = joined(workspace)
+    assert run.counts == assert_complete.counts
+    assert [row.row for row in run.rows()] == [row.row for row in assert_complete.rows()]
+    assert run.audit().exit_code("any") == assert_complete.audit().exit_code("any") == 1
 
 
-def test_links_in_shares_are_joined_without_their_secrets(shop: Shop) -> None:
-    for number, ledger in enumerate(ledgers(shop), start=1):
+def test_links_in_shares_are_joined_without_their_secrets(workspace: Workspace) -> None:
+    for number, ledger in enumerate(ledgers(workspace), start=1):
         tcb.links(
-            shop.read(on_bad="skip"),
-            settings=shop.with_options(ledger=ledger),
+            workspace.read(on_bad="skip"),
+            settings=workspace.with_options(ledger=ledger),
             limits=QUICK,
             share=(number, OF),
-            out=shop.folder / f"links-{number}.csv",
+            out=workspace.folder / f"links-{number}.csv",
         )
-    run = joined(shop)
+    run = joined(workspace)
     assert sum(run.counts.values()) == len(LIST) + 3
     with pytest.raises(tcb.UsageError, match=r"links\.csv"):
         run.links()
@@ -300,16 +313,16 @@ def test_links_in_shares_are_joined_without_their_secrets(shop: Shop) -> None:
 # --- what is not joined ----------------------------------------------------------------------------------------------
 
 
-def test_shares_that_are_missing_or_there_twice_are_named(shop: Shop) -> None:
-    in_shares(shop)
-    places, out = ledgers(shop), shop.folder / "all.db"
+def test_shares_that_are_missing_or_there_twice_are_named(workspace: Workspace) -> None:
+    in_shares(workspace)
+    places, out = ledgers(workspace), workspace.folder / "all.db"
     for sources, told in (
         (places[:2], "these shares are missing: 3/5, 4/5, 5/5"),
         (
             [*places, places[1]],
             r"share 2/5 appears twice: run .* in .*machine-2\.db, run .* in .*machine-2\.db",
         ),
-        ([*places, shop.settings.ledger], r"does not exist"),
+        ([*places, workspace.settings.ledger], r"does not exist"),
         ([*places[:4], str(out)], "cannot be copied into itself"),
     ):
         with pytest.raises(tcb.UsageError, match=told) as caught:
@@ -328,22 +341,30 @@ def test_shares_that_are_missing_or_there_twice_are_named(shop: Shop) -> None:
         ("selection", "differ in the part of the list"),
     ],
 )
-def test_shares_of_different_work_are_named_with_what_differs(what: str, told: str, shop: Shop) -> None:
-    in_shares(shop)
-    last = shop.with_options(ledger=ledgers(shop)[-1])
+def test_shares_of_different_work_are_named_with_what_differs(
+    what: str, told: str, workspace: Workspace
+) -> None:
+    in_shares(workspace)
+    last = workspace.with_options(ledger=ledgers(workspace)[-1])
     if what == "list":
-        shop.list.write_text(shop.list.read_text("utf-8") + "env-00,new.png,0.bin,\n", "utf-8")
+        workspace.list.write_text(workspace.list.read_text("utf-8") + "env-00,new.png,0.bin,\n", "utf-8")
     share = (5, 6) if what == "of" else (5, OF)
     if what == "kind":
         tcb.links(
-            shop.read(on_bad="skip"), settings=last, limits=QUICK, share=share, out=shop.folder / "links.csv"
+            workspace.read(on_bad="skip"),
+            settings=last,
+            limits=QUICK,
+            share=share,
+            out=workspace.folder / "links.csv",
         )
     elif what == "target":
-        tcb.upload(shop.read(on_bad="skip"), settings=last, target="simulator", limits=QUICK, share=share)
+        tcb.upload(
+            workspace.read(on_bad="skip"), settings=last, target="simulator", limits=QUICK, share=share
+        )
     else:
         selection = "limit 9" if what == "selection" else ""
         tcb.upload(
-            shop.read(on_bad="skip"),
+            workspace.read(on_bad="skip"),
             settings=last,
             limits=QUICK,
             share=share,
@@ -351,48 +372,51 @@ def test_shares_of_different_work_are_named_with_what_differs(what: str, told: s
             selection=selection,
         )
     with pytest.raises(tcb.UsageError, match=told):
-        join_shares(shop.folder / "all.db", ledgers(shop))
+        join_shares(workspace.folder / "all.db", ledgers(workspace))
 
 
-def test_an_earlier_run_of_a_share_is_joined_by_its_id(shop: Shop) -> None:
-    shares = in_shares(shop)
-    other = upload(shop, ledgers(shop)[1], share=(4, OF))
+def test_an_earlier_run_of_a_share_is_joined_by_its_id(workspace: Workspace) -> None:
+    shares = in_shares(workspace)
+    other = upload(workspace, ledgers(workspace)[1], share=(4, OF))
     with pytest.raises(tcb.UsageError, match="share 4/5 appears twice"):
-        joined(shop)
-    assert joined(shop, runs=[shares[1].id]).record.settings["joined"] == [run.id for run in shares]
-    whole = upload(shop, ledgers(shop)[2])
-    for given, told in (([whole.id], "is not the run of a share"), (["nosuch"], "has the run nosuch")):
+        joined(workspace)
+    assert joined(workspace, runs=[shares[1].id]).record.settings["joined"] == [run.id for run in shares]
+    assert_complete = upload(workspace, ledgers(workspace)[2])
+    for given, told in (
+        ([assert_complete.id], "is not the run of a share"),
+        (["nosuch"], "has the run nosuch"),
+    ):
         with pytest.raises(tcb.UsageError, match=told):
-            joined(shop, runs=given)
+            joined(workspace, runs=given)
     assert other.record.share == "4/5"
 
 
-def test_a_share_that_is_unfinished_is_refused(shop: Shop) -> None:
-    in_shares(shop)
-    last = shop.with_options(ledger=ledgers(shop)[-1])
-    begun = tcb.start_upload(shop.read(on_bad="skip"), settings=last, share=(5, OF), new_run=True)
+def test_a_share_that_is_unfinished_is_refused(workspace: Workspace) -> None:
+    in_shares(workspace)
+    last = workspace.with_options(ledger=ledgers(workspace)[-1])
+    begun = tcb.start_upload(workspace.read(on_bad="skip"), settings=last, share=(5, OF), new_run=True)
     begun.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         begun.wait()
     with pytest.raises(
         tcb.UsageError, match=rf"run {begun.id} \(share 5/5\) in .* is unfinished\. Resume it"
     ):
-        joined(shop)
+        joined(workspace)
     with (
         closing(Ledger(last.ledger)) as ledger,
         hold(ledger, begun.id),
         pytest.raises(tcb.UsageError, match="is being worked on by"),
     ):
-        joined(shop)
+        joined(workspace)
     tcb.resume(begun.id, settings=last, limits=QUICK)
-    assert "pending" not in joined(shop).counts
+    assert "pending" not in joined(workspace).counts
 
 
-def test_a_share_that_was_undone_is_refused(shop: Shop) -> None:
-    shares = in_shares(shop)
+def test_a_share_that_was_undone_is_refused(workspace: Workspace) -> None:
+    shares = in_shares(workspace)
     undo = tcb.undo(shares[1], settings=shares[1].settings, limits=QUICK)
     with pytest.raises(tcb.UsageError, match=rf"cannot be joined: run {undo.id} undid it"):
-        joined(shop)
+        joined(workspace)
 
 
 @pytest.mark.parametrize(
@@ -407,27 +431,27 @@ def test_shares_with_other_merchants_files_are_refused(
     loses: bool,
     takes: bool,
     told: str,
-    shop: Shop,
+    workspace: Workspace,
 ) -> None:
     """A row whose environment belongs to another appid on one machine is in two shares, or in none."""
-    in_shares(shop)
+    in_shares(workspace)
     plain = [m for m in MERCHANTS if int(m.appid[2:]) > 5]  # without the rows that have problems
     mine, other = (next(m for m in plain if Share(n, OF).has(m.appid)) for n in (1, 3))
     appids = {mine.env: other.appid if loses else mine.appid, other.env: mine.appid if takes else other.appid}
     moved = Merchants([replace(m, appid=appids.get(m.env, m.appid)) for m in MERCHANTS])
     tcb.upload(
-        tcb.read_paths(shop.list, moved, shop.folder / "files", on_bad="skip"),
-        settings=shop.with_options(ledger=ledgers(shop)[0]),
+        tcb.read_paths(workspace.list, moved, workspace.folder / "files", on_bad="skip"),
+        settings=workspace.with_options(ledger=ledgers(workspace)[0]),
         limits=QUICK,
         share=(1, OF),
         new_run=True,
     )
     with pytest.raises(tcb.UsageError, match=told):
-        joined(shop)
+        joined(workspace)
 
 
-def test_a_killed_join_leaves_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_shares(shop)
+def test_a_killed_join_leaves_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_shares(workspace)
     monkeypatch.setattr("tcb_ops.runs.ledger_copy.BATCH", 10)
 
     def stop(_done: int, _runs: int, rows: int) -> None:
@@ -435,10 +459,10 @@ def test_a_killed_join_leaves_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatc
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        join_shares(shop.folder / "all.db", ledgers(shop), progress=stop)
-    with closing(Ledger(str(shop.folder / "all.db"))) as ledger:
+        join_shares(workspace.folder / "all.db", ledgers(workspace), progress=stop)
+    with closing(Ledger(str(workspace.folder / "all.db"))) as ledger:
         assert ledger.runs() == []
-    assert sum(joined(shop).counts.values()) == len(LIST) + 3
+    assert sum(joined(workspace).counts.values()) == len(LIST) + 3
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------
@@ -446,19 +470,19 @@ def test_a_killed_join_leaves_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def typed(
-    shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, str, str]]:
     """Type a command in the shop's folder; return its exit code, stdout and stderr."""
-    monkeypatch.chdir(shop.folder)
+    monkeypatch.chdir(workspace.folder)
     write_csv(
-        shop.folder / "merchants.csv",
+        workspace.folder / "merchants.csv",
         ("appid", "name", "env", "default"),
         ((m.appid, m.name, m.env, "yes" if m.default else "") for m in MERCHANTS),
     )
 
     def run(*words: str) -> tuple[int, str, str]:
         capsys.readouterr()
-        shared = ("--target", shop.sim.base, "--tokens", "tokens.csv") if words[0] != "ledger" else ()
+        shared = ("--target", workspace.sim.base, "--tokens", "tokens.csv") if words[0] != "ledger" else ()
         return run_command([*words, *shared]), *capsys.readouterr()
 
     return run
@@ -468,7 +492,7 @@ QUICKLY = ("--backoff", "0.01", "--slow-wait", "0.05")
 LISTED = ("list.csv", "--on-bad", "skip", "--fix-me", "fix.csv")
 
 
-def test_five_machines_and_the_commands_that_join_them(shop: Shop, typed: Any) -> None:
+def test_five_machines_and_the_commands_that_join_them(workspace: Workspace, typed: Any) -> None:
     for number in range(1, OF + 1):
         code, out, err = typed(
             "upload",
@@ -487,14 +511,14 @@ def test_five_machines_and_the_commands_that_join_them(shop: Shop, typed: Any) -
     assert code == 0
     assert f"joins 5 shares: {len(LIST) + 3} rows." in out
     report = next(line for line in err.splitlines() if line.startswith("tcb-ops report "))
-    assert f"--ledger {shop.folder / 'all.db'}" in report
+    assert f"--ledger {workspace.folder / 'all.db'}" in report
     code, out, err = typed("ledger", "join", "all.db", *(f"{n}.db" for n in range(1, OF + 1)), "--json")
     found = json.loads(out)
     assert (code, found["copied"], found["rows"]) == (0, [], len(LIST) + 3)
     assert sum(found["counts"].values()) == found["rows"]
 
 
-def test_a_share_without_merchants_has_a_run_without_rows(shop: Shop, typed: Any) -> None:
+def test_a_share_without_merchants_has_a_run_without_rows(workspace: Workspace, typed: Any) -> None:
     for number, ledger in ((1, "1.db"), (2, "2.db"), (3, "3.db")):
         code, _out, err = typed(
             "upload", *LISTED, "--root", "files", *QUICKLY, "--where", "appid=wx00",
@@ -510,27 +534,29 @@ def test_a_share_without_merchants_has_a_run_without_rows(shop: Shop, typed: Any
 
 @pytest.mark.parametrize("value", ["0/5", "6/5", "five", "2/5/1"])
 @pytest.mark.parametrize("command", ["check", "links", "upload", "audit"])
-def test_a_wrong_share_is_refused_by_the_command(command: str, value: str, shop: Shop, typed: Any) -> None:
+def test_a_wrong_share_is_refused_by_the_command(
+    command: str, value: str, workspace: Workspace, typed: Any
+) -> None:
     words = () if command == "audit" else LISTED
     code, out, err = typed(command, *words, "--share", value)
     assert (code, out) == (2, "")
     assert f"Invalid value for '--share': must be K/N, such as 2/5, with K from 1 to N, not '{value}'." in err
-    assert shop.sim.stats["link_calls"] == 0
+    assert workspace.sim.stats["link_calls"] == 0
 
 
-def test_suggested_commands_repeat_the_share(shop: Shop, typed: Any) -> None:
+def test_suggested_commands_repeat_the_share(workspace: Workspace, typed: Any) -> None:
     from tcb_ops.runs.next_commands import resume
 
     code, _out, err = typed("upload", "list.csv", "--root", "files", "--share", "2/5")
     assert code == 2
     assert "--share 2/5" in next(line for line in err.splitlines() if line.startswith("tcb-ops upload "))
-    begun = tcb.start_upload(shop.read(on_bad="skip"), settings=shop.settings, share=(2, OF))
+    begun = tcb.start_upload(workspace.read(on_bad="skip"), settings=workspace.settings, share=(2, OF))
     begun.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         begun.wait()
-    words = resume(shop.settings, begun.record)
+    words = resume(workspace.settings, begun.record)
     assert words[words.index("--share") + 1] == "2/5"
-    ledger = ("--ledger", shop.settings.ledger)
+    ledger = ("--ledger", workspace.settings.ledger)
     code, _out, err = typed("upload", "--resume", begun.id, "--share", "3/5", *ledger)
     assert (code, "it is share 2/5 of its list" in err) == (2, True)
     code, _out, _err = typed(

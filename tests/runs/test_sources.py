@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from source_server import Sources
-from workspace import QUICK, TEA, OpenShop, Shop, Until, Whole, write_csv
+from workspace import QUICK, TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import main
@@ -40,19 +40,19 @@ SECRET = "q-signature=5f0e1cafe5f0e1cafe0123456789abcdef"
 class Web:
     """A workspace whose files are at URLs."""
 
-    shop: Shop
+    workspace: Workspace
     sources: Sources
     settings: Settings
 
     def list(self, *urls: str) -> Path:
         lines = [(TEA.env, f"web/{n}.bin", url, f"第 {n} 行") for n, url in enumerate(urls)]
-        return write_csv(self.shop.list, ("env", "path", "file", "备注"), lines)
+        return write_csv(self.workspace.list, ("env", "path", "file", "备注"), lines)
 
     def read(self, *urls: str, **options: Any) -> Batch:
         return tcb.read_paths(
             self.list(*urls),
-            self.shop.merchants,
-            self.shop.folder / "files",
+            self.workspace.merchants,
+            self.workspace.folder / "files",
             settings=self.settings,
             **options,
         )
@@ -61,15 +61,15 @@ class Web:
         return tcb.upload(batch, settings=self.settings, limits=QUICK, **options)
 
     def stored(self, n: int = 0) -> bytes | None:
-        return self.shop.sim.content(TEA.env, f"web/{n}.bin")
+        return self.workspace.sim.content(TEA.env, f"web/{n}.bin")
 
 
 @pytest.fixture
-def web(open_shop: OpenShop, tmp_path: Path) -> Iterator[Web]:
+def web(open_workspace: OpenWorkspace, tmp_path: Path) -> Iterator[Web]:
     with Sources() as sources:
-        shop = open_shop([], store=tmp_path / "store")
-        settings = shop.with_options(source_hosts=["127.0.0.1"])
-        yield Web(shop, sources, settings)
+        workspace = open_workspace([], store=tmp_path / "store")
+        settings = workspace.with_options(source_hosts=["127.0.0.1"])
+        yield Web(workspace, sources, settings)
 
 
 def ended(run: Run) -> list[tuple[str, str]]:
@@ -176,13 +176,13 @@ def test_what_a_status_means() -> None:
 # --- before the run ----------------------------------------------------------------------------------------------------
 
 
-def test_each_url_is_asked_for_once_and_its_bytes_are_sent(web: Web, whole: Whole) -> None:
+def test_each_url_is_asked_for_once_and_its_bytes_are_sent(web: Web, assert_complete: AssertComplete) -> None:
     urls = [web.sources.serve("/a.webp", b"small"), web.sources.serve("/图%201.png", BIG)]
     batch = web.read(*urls, urls[0])
     assert sum(web.sources.asked.values()) == 2
     assert batch.total_bytes == 2 * len(b"small") + len(BIG)
     run = web.upload(batch)
-    assert whole(run, 3) == {"uploaded": 3}
+    assert assert_complete(run, 3) == {"uploaded": 3}
     assert [web.stored(n) for n in range(3)] == [b"small", BIG, b"small"]
     md5 = [record.end.md5 for record in run.rows()]
     assert web.sources.matched["/a.webp"] == f'"{md5[0]}"'
@@ -192,8 +192,8 @@ def test_each_url_is_asked_for_once_and_its_bytes_are_sent(web: Web, whole: Whol
 
 def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web: Web) -> None:
     url = web.sources.serve("/a.webp", b"x", headers={"Content-Type": "text/html"})
-    list_ = write_csv(web.shop.list, ("env", "path", "file"), [(TEA.env, "web/a", f"{url}?v=1.png")])
-    batch = tcb.read_paths(list_, web.shop.merchants, web.shop.folder, settings=web.settings)
+    list_ = write_csv(web.workspace.list, ("env", "path", "file"), [(TEA.env, "web/a", f"{url}?v=1.png")])
+    batch = tcb.read_paths(list_, web.workspace.merchants, web.workspace.folder, settings=web.settings)
     (record,) = web.upload(batch).rows()
     assert record.row.content_type == "image/webp"
 
@@ -234,7 +234,7 @@ def test_a_host_that_is_not_allowed_is_not_asked(web: Web) -> None:
         assert "source_hosts" in batch.problems[0].message.en
         # The settings of the run decide again: those of the list may have been others.
         listed = web.settings
-        web.settings = web.shop.with_options(source_hosts=["localhost"])
+        web.settings = web.workspace.with_options(source_hosts=["localhost"])
         batch = web.read(url)
         web.settings = listed
         other.asked.clear()
@@ -242,14 +242,14 @@ def test_a_host_that_is_not_allowed_is_not_asked(web: Web) -> None:
         assert not other.asked
 
 
-def test_without_the_setting_no_url_is_read(open_shop: OpenShop) -> None:
-    shop = open_shop([])
+def test_without_the_setting_no_url_is_read(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace([])
     with Sources() as sources:
-        web = Web(shop, sources, shop.settings)
+        web = Web(workspace, sources, workspace.settings)
         with pytest.raises(InputError, match="source_hosts"):
             web.read(sources.serve("/a", b"x"))
         with pytest.raises(InputError, match="source_hosts"):
-            shop.read()
+            workspace.read()
         assert not sources.asked
 
 
@@ -404,7 +404,7 @@ def test_a_retry_looks_at_the_url_again(web: Web) -> None:
     web.sources.serve("/a", b"after that")
     run = web.upload(batch)
     assert ended(run) == [("failed", "file_changed")]
-    again = tcb.retry(run, web.shop.merchants, settings=web.settings, limits=QUICK)
+    again = tcb.retry(run, web.workspace.merchants, settings=web.settings, limits=QUICK)
     assert ended(again) == [("uploaded", "")]
     assert web.stored() == b"after that"
 
@@ -449,13 +449,13 @@ def test_a_query_is_sent_and_nowhere_kept(
     good, gone, busy = (web.sources.serve(f"/{n}", b"x") for n in "abc")
     elsewhere = web.sources.serve("/d", b"x")
     list_ = web.list(*(f"{url}?{SECRET}" for url in (good, gone, busy, elsewhere)))
-    batch = tcb.read_paths(list_, web.shop.merchants, web.shop.folder, settings=web.settings)
+    batch = tcb.read_paths(list_, web.workspace.merchants, web.workspace.folder, settings=web.settings)
     assert SECRET not in repr([*batch.rows()])
     assert [row.file for row in batch.rows()] == [f"{url}?•••" for url in (good, gone, busy, elsewhere)]
     web.sources.serve("/b", b"x", status={"GET": 404})
     web.sources.serve("/c", b"x", status={"GET": 500})
     web.sources.serve("/d", b"x", status={"GET": 302}, location=f"https://example.com/?{SECRET}")
-    run = web.upload(batch, report=web.shop.folder / "report")
+    run = web.upload(batch, report=web.workspace.folder / "report")
     assert ended(run) == [
         ("uploaded", ""),
         ("failed", "file_unreadable"),
@@ -463,10 +463,10 @@ def test_a_query_is_sent_and_nowhere_kept(
         ("failed", "source_redirect"),
     ]
     assert web.sources.asked["GET", f"/a?{SECRET}"] == 1
-    run.export(web.shop.folder / "report")
-    assert tcb.verify(web.shop.folder / "report", settings=web.settings).good
+    run.export(web.workspace.folder / "report")
+    assert tcb.verify(web.workspace.folder / "report", settings=web.settings).good
     list_.unlink()
-    assert b"cafe5f0e1cafe" not in everything_in(web.shop.folder)
+    assert b"cafe5f0e1cafe" not in everything_in(web.workspace.folder)
     assert b"cafe5f0e1cafe" not in json.dumps(run.summary(), default=str).encode()
     assert "cafe5f0e1cafe" not in run._repr_html_() + str(run.results().to_csv()) + caplog.text
     assert "cafe5f0e1cafe" not in "".join(capsys.readouterr())
@@ -476,11 +476,11 @@ def test_a_problem_does_not_show_the_query_or_the_password(
     web: Web, capsys: pytest.CaptureFixture[str]
 ) -> None:
     list_ = web.list(f"{web.sources.base}/gone?{SECRET}", f"https://me:pass-word-12345@127.0.0.1/a?{SECRET}")
-    common = ["--config", str(settings_file(web)), "--target", web.shop.sim.base]
-    assert command(["check", str(list_), "--root", str(web.shop.folder), *common]) == 2
+    common = ["--config", str(settings_file(web)), "--target", web.workspace.sim.base]
+    assert command(["check", str(list_), "--root", str(web.workspace.folder), *common]) == 2
     shown = "".join(capsys.readouterr())
     list_.unlink()
-    everything = shown.encode() + everything_in(web.shop.folder)
+    everything = shown.encode() + everything_in(web.workspace.folder)
     assert "•••" in shown
     assert b"cafe5f0e1cafe" not in everything
     assert b"pass-word" not in everything
@@ -493,7 +493,7 @@ def command(words: list[str]) -> int:
 
 
 def settings_file(web: Web) -> Path:
-    folder = web.shop.folder
+    folder = web.workspace.folder
     (folder / "tcb-ops.toml").write_text(
         'source_hosts = ["127.0.0.1"]\nlang = "en"\n[tokens]\nsource = "file"\nfile = "tokens.csv"\n',
         encoding="utf-8",
@@ -505,26 +505,28 @@ def test_a_failed_csv_with_masked_urls_is_refused(web: Web) -> None:
     batch = web.read(f"{web.sources.serve('/a', b'x')}?{SECRET}")
     web.sources.serve("/a", b"x", status={"GET": 404})
     run = web.upload(batch)
-    run.export(web.shop.folder / "report")
-    failed = web.shop.folder / "report" / "failed.csv"
+    run.export(web.workspace.folder / "report")
+    failed = web.workspace.folder / "report" / "failed.csv"
     with pytest.raises(InputError) as caught:
-        tcb.read_paths(failed, web.shop.merchants, web.shop.folder, settings=web.settings)
+        tcb.read_paths(failed, web.workspace.merchants, web.workspace.folder, settings=web.settings)
     assert [problem.message.code for problem in caught.value.problems] == [DetailCode.SOURCE_MASKED]
 
 
 def test_a_run_with_queries_needs_its_list_again(web: Web) -> None:
     list_ = web.list(f"{web.sources.serve('/a', b'x')}?{SECRET}")
-    batch = tcb.read_paths(list_, web.shop.merchants, web.shop.folder, settings=web.settings)
+    batch = tcb.read_paths(list_, web.workspace.merchants, web.workspace.folder, settings=web.settings)
     web.sources.serve("/a", b"x", status={"GET": 404})
     run = web.upload(batch)
     with pytest.raises(UsageError, match="--skip-unchanged --new-run") as caught:
-        tcb.retry(run, web.shop.merchants, settings=web.settings)
+        tcb.retry(run, web.workspace.merchants, settings=web.settings)
     assert str(list_) in str(caught.value)
     with pytest.raises(UsageError, match="a cluster cannot work on it"):
         web.upload(batch, new_run=True, cluster="local:2")
 
 
-def test_killed_and_resumed_with_the_list(web: Web, until: Until, whole: Whole) -> None:
+def test_killed_and_resumed_with_the_list(
+    web: Web, wait_for: WaitFor, assert_complete: AssertComplete
+) -> None:
     rows = 60
     urls = [f"{web.sources.serve(f'/{n}', b'%d' % n)}?{SECRET}&n={n}" for n in range(rows)]
     list_ = web.list(*urls)
@@ -532,15 +534,17 @@ def test_killed_and_resumed_with_the_list(web: Web, until: Until, whole: Whole) 
 
     def wait(path: str) -> None:
         if int(path[1:]) >= rows // 2:
-            until(lambda: stuck == "")
+            wait_for(lambda: stuck == "")
 
     web.sources.on_get = wait
-    common = ["--config", str(settings_file(web)), "--target", web.shop.sim.base]
-    root = ["--root", str(web.shop.folder)]
+    common = ["--config", str(settings_file(web)), "--target", web.workspace.sim.base]
+    root = ["--root", str(web.workspace.folder)]
     words = [sys.executable, "-m", "tcb_ops", "upload", str(list_), *root, "--no-pdf", *common]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=web.shop.folder) as run:
-        settings = load_settings(web.shop.folder / "tcb-ops.toml", {"target": web.shop.sim.base})
-        until(
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=web.workspace.folder
+    ) as run:
+        settings = load_settings(web.workspace.folder / "tcb-ops.toml", {"target": web.workspace.sim.base})
+        wait_for(
             lambda: any(one.counts.get("uploaded", 0) >= rows // 3 for one in tcb.all_runs(settings=settings))
         )
         run.send_signal(signal.SIGKILL)
@@ -554,7 +558,7 @@ def test_killed_and_resumed_with_the_list(web: Web, until: Until, whole: Whole) 
     done = {record.row.path for record in killed.rows() if record.end.outcome == "uploaded"}
     web.sources.asked.clear()
     assert command(["upload", str(list_), *root, "--no-pdf", "--resume", killed.id, *common]) == 0
-    assert whole(tcb.open_run(killed.id, settings=settings), rows) == {"uploaded": rows}
+    assert assert_complete(tcb.open_run(killed.id, settings=settings), rows) == {"uploaded": rows}
     asked = {path.partition("?")[0] for method, path in web.sources.asked if method == "GET"}
     assert asked == {f"/{n}" for n in range(rows) if f"web/{n}.bin" not in done}
     assert [web.stored(n) for n in range(rows)] == [b"%d" % n for n in range(rows)]
@@ -562,8 +566,11 @@ def test_killed_and_resumed_with_the_list(web: Web, until: Until, whole: Whole) 
 
 def test_a_dry_run_looks_at_urls_and_sends_nothing(web: Web, capsys: pytest.CaptureFixture[str]) -> None:
     list_ = web.list(web.sources.serve("/a", b"x"))
-    common = ["--config", str(settings_file(web)), "--target", web.shop.sim.base, "--merchants"]
-    assert command(["upload", str(list_), "--dry-run", *common, str(web.shop.folder / "merchants.csv")]) == 0
+    common = ["--config", str(settings_file(web)), "--target", web.workspace.sim.base, "--merchants"]
+    assert (
+        command(["upload", str(list_), "--dry-run", *common, str(web.workspace.folder / "merchants.csv")])
+        == 0
+    )
     assert web.sources.asked == {("HEAD", "/a"): 1}
     capsys.readouterr()
 
@@ -589,13 +596,13 @@ def test_objects_are_read_by_presigned_urls_that_are_nowhere_kept(bucket: Web) -
     bucket.sources.serve("/b/%E5%9B%BE%201.png", BIG)
     batch = bucket.read("s3://b/a.png", "s3://b/图 1.png")
     assert [row.size for row in batch.rows()] == [9, len(BIG)]
-    run = bucket.upload(batch, report=bucket.shop.folder / "report")
+    run = bucket.upload(batch, report=bucket.workspace.folder / "report")
     assert ended(run) == [("uploaded", "")] * 2
     assert [bucket.stored(n) for n in range(2)] == [b"an object", BIG]
     asked = [path for _method, path in bucket.sources.asked]
     assert all("X-Amz-Signature=" in path for path in asked)
-    run.export(bucket.shop.folder / "report")
-    kept = everything_in(bucket.shop.folder)
+    run.export(bucket.workspace.folder / "report")
+    kept = everything_in(bucket.workspace.folder)
     assert b"s3://b/a.png" in kept
     for secret in ("AKIDEXAMPLE0", KEYS["AWS_SECRET_ACCESS_KEY"], "X-Amz"):
         assert secret.encode() not in kept
@@ -607,12 +614,12 @@ def test_a_changed_or_missing_object_ends_as_any_other_file(bucket: Web) -> None
     bucket.sources.serve("/b/a.png", b"behind")
     run = bucket.upload(batch)
     assert ended(run) == [("failed", "file_changed")]
-    assert ended(tcb.retry(run, bucket.shop.merchants, settings=bucket.settings)) == [("uploaded", "")]
+    assert ended(tcb.retry(run, bucket.workspace.merchants, settings=bucket.settings)) == [("uploaded", "")]
     assert codes(bucket.read("s3://b/none.png", on_bad="skip")) == [DetailCode.SOURCE_GONE]
 
 
 def test_an_endpoint_that_is_not_allowed_is_not_asked(bucket: Web) -> None:
-    bucket.settings = bucket.shop.with_options(source_hosts=["b"])
+    bucket.settings = bucket.workspace.with_options(source_hosts=["b"])
     assert codes(bucket.read("s3://b/a.png", on_bad="skip")) == [DetailCode.SOURCE_HOST]
     assert not bucket.sources.asked
 
@@ -703,11 +710,13 @@ BAD = {
     "rows",
     [500, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
 )
-def test_of_many_urls_each_ends_as_its_server_implies(open_shop: OpenShop, rows: int, tmp_path: Path) -> None:
+def test_of_many_urls_each_ends_as_its_server_implies(
+    open_workspace: OpenWorkspace, rows: int, tmp_path: Path
+) -> None:
     chance = random.Random(17)
     with Sources() as sources, Sources() as other:
-        shop = open_shop([])
-        web, later, expected = Web(shop, sources, shop.settings), dict[str, dict[str, Any]](), {}
+        workspace = open_workspace([])
+        web, later, expected = Web(workspace, sources, workspace.settings), dict[str, dict[str, Any]](), {}
         urls = []
         for n in range(rows):
             path, content = f"/{n}.png", chance.randbytes(1000)
@@ -726,7 +735,7 @@ def test_of_many_urls_each_ends_as_its_server_implies(open_shop: OpenShop, rows:
         sources.on_get = change
         web.list(*urls)
         settings_file(web)
-        words = [sys.executable, "-c", UPLOAD, str(shop.folder), shop.sim.base]
+        words = [sys.executable, "-c", UPLOAD, str(workspace.folder), workspace.sim.base]
         done = subprocess.run(words, capture_output=True, check=True)
         peak, found = json.loads(done.stdout)
         assert {

@@ -12,7 +12,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenShop, Shop, Until, Whole, many, write_csv
+from workspace import (
+    BOOKS,
+    QUICK,
+    TEA,
+    TEA_TEST,
+    AssertComplete,
+    OpenWorkspace,
+    WaitFor,
+    Workspace,
+    many,
+    write_csv,
+)
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError, UsageError
@@ -33,35 +44,37 @@ PLATFORM = "wxcomponent"
 OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
 
 
-def upload(shop: Shop, **options: Any) -> Run:
-    return tcb.upload(shop.read(), settings=shop.settings, limits=QUICK, **options)
+def upload(workspace: Workspace, **options: Any) -> Run:
+    return tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, **options)
 
 
-def confirm(shop: Shop, what: Any = "latest", **options: Any) -> Run:
-    return tcb.confirm(what, settings=shop.settings, limits=QUICK, **options)
+def confirm(workspace: Workspace, what: Any = "latest", **options: Any) -> Run:
+    return tcb.confirm(what, settings=workspace.settings, limits=QUICK, **options)
 
 
-def undo(shop: Shop, what: Any = "latest", **options: Any) -> Run:
-    return tcb.undo(what, settings=shop.settings, limits=QUICK, **options)
+def undo(workspace: Workspace, what: Any = "latest", **options: Any) -> Run:
+    return tcb.undo(what, settings=workspace.settings, limits=QUICK, **options)
 
 
-def delete(shop: Shop, what: Any, **options: Any) -> Run:
-    return tcb.delete(what, settings=shop.settings, limits=QUICK, **options)
+def delete(workspace: Workspace, what: Any, **options: Any) -> Run:
+    return tcb.delete(what, settings=workspace.settings, limits=QUICK, **options)
 
 
 def ends(run: Run) -> dict[tuple[str, str], str]:
     return {(record.row.env, record.row.path): str(record.end.outcome) for record in run.rows()}
 
 
-def stored(shop: Shop) -> dict[tuple[str, str], bytes]:
+def stored(workspace: Workspace) -> dict[tuple[str, str], bytes]:
     """What the merchants' environments hold, byte for byte."""
     env_of = {
         key: env
-        for env in {m.env for m in shop.merchants}
-        for key in shop.sim.objects
+        for env in {m.env for m in workspace.merchants}
+        for key in workspace.sim.objects
         if f"-{env}-" in key[0]
     }
-    return {(env_of[at], at[1]): shop.sim.content(env_of[at], at[1]) or b"" for at in shop.sim.objects}
+    return {
+        (env_of[at], at[1]): workspace.sim.content(env_of[at], at[1]) or b"" for at in workspace.sim.objects
+    }
 
 
 @pytest.mark.parametrize(
@@ -151,42 +164,46 @@ def test_which_failed_rows_may_have_stored_their_files(
     assert may_have_stored(reason, attempts, settings) is doubtful
 
 
-def test_files_are_confirmed_in_calls_of_fifty(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=120))
-    upload(shop)
-    run = confirm(shop)
-    assert whole(run, 240) == {"present": 240}
+def test_files_are_confirmed_in_calls_of_fifty(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, BOOKS, rows=120))
+    upload(workspace)
+    run = confirm(workspace)
+    assert assert_complete(run, 240) == {"present": 240}
     assert run.succeeded
-    assert shop.sim.stats["download"] == 6
-    assert shop.sim.stats["fetched"] == 0
+    assert workspace.sim.stats["download"] == 6
+    assert workspace.sim.stats["fetched"] == 0
     assert list(run.results()["备注"])[:2] == ["第 0 行", "第 1 行"]
 
 
 def test_an_empty_file_is_present_when_the_simulator_keeps_its_bytes_no_longer(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, rows=70))
-    (shop.folder / "files" / "0.bin").write_bytes(b"")
-    tcb.upload(shop.read(), settings=shop.settings, limits=RunLimits(concurrency=1))
-    assert whole(confirm(shop, content=True), 70) == {"present": 70}
+    workspace = open_workspace(many(TEA, rows=70))
+    (workspace.folder / "files" / "0.bin").write_bytes(b"")
+    tcb.upload(workspace.read(), settings=workspace.settings, limits=RunLimits(concurrency=1))
+    assert assert_complete(confirm(workspace, content=True), 70) == {"present": 70}
 
 
-def test_every_way_that_a_file_can_be_is_told(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
+def test_every_way_that_a_file_can_be_is_told(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
+) -> None:
     names = ["good", "gone", "other", "parts", "stale", "no-etag", "no-etag-other", "cached-parts"]
-    shop = open_shop([(TEA.env, name) for name in names], store=tmp_path / "store")
-    first = upload(shop)
-    shop.sim.cache(TEA.env, "stale")
-    for file in (shop.folder / "files").iterdir():
+    workspace = open_workspace([(TEA.env, name) for name in names], store=tmp_path / "store")
+    first = upload(workspace)
+    workspace.sim.cache(TEA.env, "stale")
+    for file in (workspace.folder / "files").iterdir():
         file.write_text(f"second {file.name}", encoding="utf-8")
-    upload(shop)
-    shop.sim.remove(TEA.env, "gone")
-    shop.sim.put(TEA.env, "other", b"somebody else's")
-    shop.sim.put(TEA.env, "parts", b"somebody else's", etag=f"{OTHER}-3")
-    content = shop.sim.content(TEA.env, "no-etag")
+    upload(workspace)
+    workspace.sim.remove(TEA.env, "gone")
+    workspace.sim.put(TEA.env, "other", b"somebody else's")
+    workspace.sim.put(TEA.env, "parts", b"somebody else's", etag=f"{OTHER}-3")
+    content = workspace.sim.content(TEA.env, "no-etag")
     assert content is not None
-    shop.sim.put(TEA.env, "no-etag", content, etag="")
-    shop.sim.put(TEA.env, "no-etag-other", b"not ours", etag="")
-    run = confirm(shop, content=True)
+    workspace.sim.put(TEA.env, "no-etag", content, etag="")
+    workspace.sim.put(TEA.env, "no-etag-other", b"not ours", etag="")
+    run = confirm(workspace, content=True)
     assert {path: outcome for (_env, path), outcome in ends(run).items()} == {
         "good": "present",
         "gone": "absent",
@@ -197,12 +214,12 @@ def test_every_way_that_a_file_can_be_is_told(open_shop: OpenShop, whole: Whole,
         "no-etag-other": "different",
         "cached-parts": "present",
     }
-    assert sum(whole(run, 8).values()) == 8
+    assert sum(assert_complete(run, 8).values()) == 8
     # Of the first upload, what the second put there is other bytes, and no older ones.
-    again = confirm(shop, first, content=True)
+    again = confirm(workspace, first, content=True)
     assert ends(again)[TEA.env, "good"] == "different"
     # Without the bytes, a file that is there is present.
-    assert whole(confirm(shop), 8) == {"present": 7, "absent": 1}
+    assert assert_complete(confirm(workspace), 8) == {"present": 7, "absent": 1}
 
 
 @pytest.mark.parametrize(
@@ -216,70 +233,80 @@ def test_every_way_that_a_file_can_be_is_told(open_shop: OpenShop, whole: Whole,
     ids=["another order", "strangers", "half an answer", "everything twice"],
 )
 @pytest.mark.parametrize("kind", ["confirm", "delete"])
-def test_an_odd_answer_changes_nothing(open_shop: OpenShop, whole: Whole, alter: Any, kind: str) -> None:
-    shop = open_shop(many(TEA, rows=7))
-    upload(shop)
-    shop.sim.remove(TEA.env, "banner/3.png")
-    shop.sim.answer_files(alter)
+def test_an_odd_answer_changes_nothing(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, alter: Any, kind: str
+) -> None:
+    workspace = open_workspace(many(TEA, rows=7))
+    upload(workspace)
+    workspace.sim.remove(TEA.env, "banner/3.png")
+    workspace.sim.answer_files(alter)
     if kind == "confirm":
-        run = confirm(shop)
-        assert whole(run, 7) == {"present": 6, "absent": 1}
+        run = confirm(workspace)
+        assert assert_complete(run, 7) == {"present": 6, "absent": 1}
         assert ends(run)[TEA.env, "banner/3.png"] == "absent"
     else:
-        run = delete(shop, "latest")
-        counts = whole(run, 7)  # what a first answer left out is gone when it is asked about again
+        run = delete(workspace, "latest")
+        counts = assert_complete(run, 7)  # what a first answer left out is gone when it is asked about again
         assert counts["deleted"] + counts["already_gone"] == 7
-        assert shop.sim.objects == {}
+        assert workspace.sim.objects == {}
 
 
 def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, rows=3))
-    upload(shop)
+    workspace = open_workspace(many(TEA, rows=3))
+    upload(workspace)
 
     def contradicting(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
         first = [file for file in files if file["fileid"].endswith("/0.png")]
         rest = [file for file in files if not file["fileid"].endswith("/1.png")]
         return [*rest, *({**file, "status": -503003} for file in first)]
 
-    shop.sim.answer_files(contradicting)
-    run = confirm(shop)
-    assert whole(run, 3) == {"present": 1, "unknown": 2}
+    workspace.sim.answer_files(contradicting)
+    run = confirm(workspace)
+    assert assert_complete(run, 3) == {"present": 1, "unknown": 2}
     assert {r.end.reason for r in run.rows() if r.end.outcome == "unknown"} == {Reason.NO_ANSWER}
-    shop.sim.answer_files()
-    again = tcb.retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
-    assert whole(again, 2) == {"present": 2}
+    workspace.sim.answer_files()
+    again = tcb.retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
+    assert assert_complete(again, 2) == {"present": 2}
 
 
-def test_a_link_to_another_file_is_not_followed(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
-    shop = open_shop([(TEA.env, "图 1+.png"), (TEA.env, "b.png")])
-    upload(shop)
-    assert whole(confirm(shop, content=True), 2) == {"present": 2}
+def test_a_link_to_another_file_is_not_followed(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
+) -> None:
+    workspace = open_workspace([(TEA.env, "图 1+.png"), (TEA.env, "b.png")])
+    upload(workspace)
+    assert assert_complete(confirm(workspace, content=True), 2) == {"present": 2}
 
     def exchanged(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
         urls = [file["download_url"] for file in files]
         return [{**file, "download_url": url} for file, url in zip(files, reversed(urls), strict=True)]
 
-    shop.sim.answer_files(exchanged)
-    assert whole(confirm(shop, content=True, new_run=True), 2) == {"unknown": 2}
-    assert whole(upload(shop, new_run=True), 2) == {"uploaded": 2}
+    workspace.sim.answer_files(exchanged)
+    assert assert_complete(confirm(workspace, content=True, new_run=True), 2) == {"unknown": 2}
+    assert assert_complete(upload(workspace, new_run=True), 2) == {"uploaded": 2}
 
 
-def test_a_call_that_is_too_large_is_halved(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=60))
-    upload(shop)
-    shop.sim.answer_files(most=20)
-    assert whole(confirm(shop), 60) == {"present": 60}
-    assert shop.sim.stats["download:40097"] == 3  # 50, 25, 25
-    assert whole(delete(shop, "latest"), 60) == {"deleted": 60}
+def test_a_call_that_is_too_large_is_halved(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=60))
+    upload(workspace)
+    workspace.sim.answer_files(most=20)
+    assert assert_complete(confirm(workspace), 60) == {"present": 60}
+    assert workspace.sim.stats["download:40097"] == 3  # 50, 25, 25
+    assert assert_complete(delete(workspace, "latest"), 60) == {"deleted": 60}
 
 
-def test_one_bad_file_id_does_not_spoil_its_call(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=10), [Fault(step=FaultStep.DOWNLOAD, env=TEA.env, errcode=-601002)])
-    upload(shop)
-    run = confirm(shop)
-    assert whole(run, 10) == {"unknown": 10}
+def test_one_bad_file_id_does_not_spoil_its_call(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(
+        many(TEA, rows=10), [Fault(step=FaultStep.DOWNLOAD, env=TEA.env, errcode=-601002)]
+    )
+    upload(workspace)
+    run = confirm(workspace)
+    assert assert_complete(run, 10) == {"unknown": 10}
     assert {record.end.errcode for record in run.rows()} == {-601002}
 
 
@@ -294,32 +321,34 @@ def test_one_bad_file_id_does_not_spoil_its_call(open_shop: OpenShop, whole: Who
     ],
 )
 def test_answers_about_files_follow_the_policy_of_calls(
-    open_shop: OpenShop, whole: Whole, fault: dict[str, Any], outcome: str
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, fault: dict[str, Any], outcome: str
 ) -> None:
-    shop = open_shop(many(TEA, rows=5), [Fault(step=FaultStep.DOWNLOAD, **fault)])
-    upload(shop)
-    assert whole(confirm(shop), 5) == {outcome: 5}
+    workspace = open_workspace(many(TEA, rows=5), [Fault(step=FaultStep.DOWNLOAD, **fault)])
+    upload(workspace)
+    assert assert_complete(confirm(workspace), 5) == {outcome: 5}
 
 
-def test_an_environment_of_the_platform_is_listed(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
-    shop = open_shop(many(OWN, TEA, rows=60), merchants=[OWN, TEA], component_appid=PLATFORM)
+def test_an_environment_of_the_platform_is_listed(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
+) -> None:
+    workspace = open_workspace(many(OWN, TEA, rows=60), merchants=[OWN, TEA], component_appid=PLATFORM)
     for n in range(1_100):
-        shop.sim.put(OWN.env, f"another/{n:04d}", b"theirs")
+        workspace.sim.put(OWN.env, f"another/{n:04d}", b"theirs")
     tokens = {"source": "file", "file": tmp_path / "tokens.csv", "component_appid": PLATFORM}
-    settings = shop.with_options(tokens=tokens)
-    tcb.upload(shop.read(), settings=settings, limits=QUICK)
-    shop.sim.remove(OWN.env, "banner/1.png")
-    shop.sim.put(OWN.env, "banner/2.png", b"theirs")
-    shop.sim.put(OWN.env, "banner/3.png", b"theirs", etag=f"{OTHER}-1")
+    settings = workspace.with_options(tokens=tokens)
+    tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    workspace.sim.remove(OWN.env, "banner/1.png")
+    workspace.sim.put(OWN.env, "banner/2.png", b"theirs")
+    workspace.sim.put(OWN.env, "banner/3.png", b"theirs", etag=f"{OTHER}-1")
     run = tcb.confirm("latest", settings=settings, limits=QUICK)
-    assert whole(run, 120) == {"present": 117, "absent": 1, "different": 1, "foreign": 1}
-    assert shop.sim.stats["bucket"] == 2
-    assert shop.sim.stats["download"] == 2
-    assert whole(tcb.delete("latest", settings=settings, limits=QUICK), 120) == {
+    assert assert_complete(run, 120) == {"present": 117, "absent": 1, "different": 1, "foreign": 1}
+    assert workspace.sim.stats["bucket"] == 2
+    assert workspace.sim.stats["download"] == 2
+    assert assert_complete(tcb.delete("latest", settings=settings, limits=QUICK), 120) == {
         "deleted": 119,
         "already_gone": 1,
     }
-    assert len(shop.sim.objects) == 1_100
+    assert len(workspace.sim.objects) == 1_100
 
 
 @pytest.mark.kill
@@ -329,166 +358,185 @@ def test_an_environment_of_the_platform_is_listed(open_shop: OpenShop, whole: Wh
     [(10, 40), pytest.param(100, 20, marks=[pytest.mark.soak, pytest.mark.timeout(900)])],
 )
 def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(
-    open_shop: OpenShop, tmp_path: Path, count: int, rows: int
+    open_workspace: OpenWorkspace, tmp_path: Path, count: int, rows: int
 ) -> None:
     envs = [Merchant(f"wx{n:02d}", f"商户 {n}", f"env-{n:02d}") for n in range(count)]
-    shop = open_shop(many(*envs, rows=rows), merchants=envs, store=tmp_path / "store")
+    workspace = open_workspace(many(*envs, rows=rows), merchants=envs, store=tmp_path / "store")
     for merchant in envs:
         for n in range(0, rows, 3):
-            shop.sim.put(merchant.env, f"banner/{n}.png", f"before {merchant.env} {n}".encode())
-        shop.sim.put(merchant.env, "banner/999.png", b"foreign", etag=f"{OTHER}-2")
-    before = stored(shop)
-    settings = ["--ledger", str(shop.folder / "ledger.db"), "--target", shop.sim.base]
+            workspace.sim.put(merchant.env, f"banner/{n}.png", f"before {merchant.env} {n}".encode())
+        workspace.sim.put(merchant.env, "banner/999.png", b"foreign", etag=f"{OTHER}-2")
+    before = stored(workspace)
+    settings = ["--ledger", str(workspace.folder / "ledger.db"), "--target", workspace.sim.base]
     settings += [
         "--merchants",
-        str(shop.folder / "merchants.csv"),
+        str(workspace.folder / "merchants.csv"),
         "--tokens",
-        str(shop.folder / "tokens.csv"),
+        str(workspace.folder / "tokens.csv"),
     ]
     slow = ["--concurrency", "8", "--per-env", "2", "--backoff", "0.01"]
-    root = ["--root", str(shop.folder / "files"), "--backup", str(tmp_path / "backup")]
-    for words in (["upload", str(shop.list), *root], ["confirm", "--content"], ["undo"]):
+    root = ["--root", str(workspace.folder / "files"), "--backup", str(tmp_path / "backup")]
+    for words in (["upload", str(workspace.list), *root], ["confirm", "--content"], ["undo"]):
         killed = 0
-        while (code := _run_and_kill([*words, *settings, *slow], shop, killed < 3)) == -signal.SIGKILL:
+        while (code := _run_and_kill([*words, *settings, *slow], workspace, killed < 3)) == -signal.SIGKILL:
             killed += 1
         assert code == 0, words
-    assert stored(shop) == before
-    last = confirm(shop, new_run=True)
+    assert stored(workspace) == before
+    last = confirm(workspace, new_run=True)
     there = count * len(range(0, rows, 3))  # before; the others were new
     assert last.counts == {"present": there, "absent": count * rows - there}
 
 
-def _run_and_kill(words: list[str], shop: Shop, kill: bool) -> int:
+def _run_and_kill(words: list[str], workspace: Workspace, kill: bool) -> int:
     """Run a command; kill it as soon as its run has ended some rows."""
     command = [sys.executable, "-m", "tcb_ops", *words]
     with subprocess.Popen(
-        command, cwd=shop.folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        command, cwd=workspace.folder, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as process:
-        asked = sum(shop.sim.stats.values())
+        asked = sum(workspace.sim.stats.values())
         while kill and process.poll() is None:
-            if sum(shop.sim.stats.values()) > asked + 60:
+            if sum(workspace.sim.stats.values()) > asked + 60:
                 process.kill()
             time.sleep(0.002)
         return process.wait()
 
 
-def test_a_retry_after_confirm_uploads_what_is_missing(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=4))
-    upload(shop)
-    shop.sim.remove(TEA.env, "banner/1.png")
-    assert whole(upload(shop, skip_unchanged=True, new_run=True), 4) == {"unchanged": 4}
-    confirm(shop)
+def test_a_retry_after_confirm_uploads_what_is_missing(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=4))
+    upload(workspace)
+    workspace.sim.remove(TEA.env, "banner/1.png")
+    assert assert_complete(upload(workspace, skip_unchanged=True, new_run=True), 4) == {"unchanged": 4}
+    confirm(workspace)
     # The ledger has seen that the file is gone: it is not taken for unchanged.
-    assert whole(upload(shop, skip_unchanged=True, new_run=True), 4) == {"uploaded": 1, "unchanged": 3}
+    assert assert_complete(upload(workspace, skip_unchanged=True, new_run=True), 4) == {
+        "uploaded": 1,
+        "unchanged": 3,
+    }
 
 
-def test_a_run_that_uploaded_nothing_has_nothing_to_confirm(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=2), [Fault(errcode=85088)])
-    upload(shop)
-    for what in (confirm, undo, lambda shop: delete(shop, "latest")):
+def test_a_run_that_uploaded_nothing_has_nothing_to_confirm(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=2), [Fault(errcode=85088)])
+    upload(workspace)
+    for what in (confirm, undo, lambda workspace: delete(workspace, "latest")):
         with pytest.raises(UsageError, match="has no uploaded files"):
-            what(shop)
+            what(workspace)
 
 
-def test_only_an_upload_has_stored_files(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=2))
-    upload(shop)
-    run = confirm(shop)
+def test_only_an_upload_has_stored_files(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    upload(workspace)
+    run = confirm(workspace)
     with pytest.raises(UsageError, match="only an upload has stored files"):
-        confirm(shop, run)
+        confirm(workspace, run)
 
 
-def test_a_deleted_file_is_not_unchanged(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=3))
-    upload(shop)
-    assert whole(delete(shop, "latest"), 3) == {"deleted": 3}
-    assert shop.sim.objects == {}
-    assert whole(upload(shop, skip_unchanged=True, new_run=True), 3) == {"uploaded": 3}
+def test_a_deleted_file_is_not_unchanged(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=3))
+    upload(workspace)
+    assert assert_complete(delete(workspace, "latest"), 3) == {"deleted": 3}
+    assert workspace.sim.objects == {}
+    assert assert_complete(upload(workspace, skip_unchanged=True, new_run=True), 3) == {"uploaded": 3}
 
 
-def test_nothing_but_what_is_named_is_deleted(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop([*many(TEA, rows=3), *many(TEA_TEST, rows=3)])
-    upload(shop)
-    shop.sim.put(TEA.env, "banner/99.png", b"another tool's")
-    write_csv(shop.list, ("env", "path"), [(TEA.env, "banner/1.png")])
-    run = delete(shop, tcb.read_paths(shop.list, shop.merchants))
-    assert whole(run, 1) == {"deleted": 1}
-    assert len(shop.sim.objects) == 6
+def test_nothing_but_what_is_named_is_deleted(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace([*many(TEA, rows=3), *many(TEA_TEST, rows=3)])
+    upload(workspace)
+    workspace.sim.put(TEA.env, "banner/99.png", b"another tool's")
+    write_csv(workspace.list, ("env", "path"), [(TEA.env, "banner/1.png")])
+    run = delete(workspace, tcb.read_paths(workspace.list, workspace.merchants))
+    assert assert_complete(run, 1) == {"deleted": 1}
+    assert len(workspace.sim.objects) == 6
 
 
-def test_files_that_the_ledger_did_not_write_need_foreign(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=1))
-    upload(shop)
-    shop.sim.put(TEA.env, "theirs.png", b"another tool's")
-    write_csv(shop.list, ("env", "path"), [(TEA.env, "banner/0.png"), (TEA.env, "theirs.png")])
-    batch = tcb.read_paths(shop.list, shop.merchants)
+def test_files_that_the_ledger_did_not_write_need_foreign(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=1))
+    upload(workspace)
+    workspace.sim.put(TEA.env, "theirs.png", b"another tool's")
+    write_csv(workspace.list, ("env", "path"), [(TEA.env, "banner/0.png"), (TEA.env, "theirs.png")])
+    batch = tcb.read_paths(workspace.list, workspace.merchants)
     with pytest.raises(UsageError, match=r"(?s)1 file was not uploaded.*theirs\.png.*--foreign"):
-        delete(shop, batch)
-    assert len(shop.sim.objects) == 2
-    assert whole(delete(shop, batch, foreign=True), 2) == {"deleted": 2}
+        delete(workspace, batch)
+    assert len(workspace.sim.objects) == 2
+    assert assert_complete(delete(workspace, batch, foreign=True), 2) == {"deleted": 2}
 
 
-def test_a_file_that_came_after_our_deletion_is_foreign(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=2))
-    delete(shop, upload(shop))
-    shop.sim.put(TEA.env, "banner/0.png", b"a colleague's")
+def test_a_file_that_came_after_our_deletion_is_foreign(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    delete(workspace, upload(workspace))
+    workspace.sim.put(TEA.env, "banner/0.png", b"a colleague's")
     with pytest.raises(UsageError, match="2 files were not uploaded by a run of this ledger"):
-        delete(shop, shop.read())
-    assert len(stored(shop)) == 1
+        delete(workspace, workspace.read())
+    assert len(stored(workspace)) == 1
 
 
-def test_what_a_later_run_uploaded_is_neither_deleted_nor_undone(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=2))
-    first = upload(shop)
-    write_csv(shop.folder / "other.csv", ("env", "path", "file"), [(TEA.env, "banner/0.png", "0.bin")])
-    later = tcb.read_paths(shop.folder / "other.csv", shop.merchants, shop.folder / "files")
-    tcb.upload(later, settings=shop.settings, limits=QUICK)
-    assert undo(shop, first.id).counts == {"not_undoable": 1, "deleted": 1}
-    assert list(stored(shop)) == [(TEA.env, "banner/0.png")]
+def test_what_a_later_run_uploaded_is_neither_deleted_nor_undone(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    first = upload(workspace)
+    write_csv(workspace.folder / "other.csv", ("env", "path", "file"), [(TEA.env, "banner/0.png", "0.bin")])
+    later = tcb.read_paths(workspace.folder / "other.csv", workspace.merchants, workspace.folder / "files")
+    tcb.upload(later, settings=workspace.settings, limits=QUICK)
+    assert undo(workspace, first.id).counts == {"not_undoable": 1, "deleted": 1}
+    assert list(stored(workspace)) == [(TEA.env, "banner/0.png")]
     with pytest.raises(UsageError, match="2 files are left out: other runs have uploaded to their paths"):
-        delete(shop, first.id)
-    assert len(stored(shop)) == 1
+        delete(workspace, first.id)
+    assert len(stored(workspace)) == 1
 
 
-def test_an_upload_that_was_undone_is_not_resumed(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=20), [Fault(delay=0.1)])
-    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=RunLimits(concurrency=1))
+def test_an_upload_that_was_undone_is_not_resumed(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=20), [Fault(delay=0.1)])
+    handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=RunLimits(concurrency=1))
     for progress in handle.watch():
         if progress.done >= 3:
             with pytest.raises(UsageError, match="is being worked on by"):
-                undo(shop, handle.id)
+                undo(workspace, handle.id)
             handle.cancel()
     with pytest.raises(InterruptedRunError):
         handle.wait()
-    shop.sim.play([])
-    assert undo(shop, handle.id).succeeded
-    assert stored(shop) == {}
+    workspace.sim.play([])
+    assert undo(workspace, handle.id).succeeded
+    assert stored(workspace) == {}
     with pytest.raises(UsageError, match="it was undone, or its files were deleted"):
-        upload(shop, resume=handle.id)
-    assert whole(upload(shop), 20) == {"uploaded": 20}
+        upload(workspace, resume=handle.id)
+    assert assert_complete(upload(workspace), 20) == {"uploaded": 20}
 
 
-def test_a_damaged_backup_is_not_restored(open_shop: OpenShop, tmp_path: Path) -> None:
-    shop = open_shop(many(TEA, rows=2))
-    shop.sim.put(TEA.env, "banner/0.png", b"before")
-    run = upload(shop, backup=tmp_path / "backup")
+def test_a_damaged_backup_is_not_restored(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    workspace.sim.put(TEA.env, "banner/0.png", b"before")
+    run = upload(workspace, backup=tmp_path / "backup")
     (data,) = (tmp_path / "backup" / run.id).glob("*.data")
     data.write_bytes(b"broken")
-    assert undo(shop).counts == {"failed": 1, "deleted": 1}
-    assert b"broken" not in stored(shop).values()
+    assert undo(workspace).counts == {"failed": 1, "deleted": 1}
+    assert b"broken" not in stored(workspace).values()
 
 
-def test_files_of_another_environment_are_refused(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.DELETE, env=BOOKS.env, errcode=-601012)])
-    upload(shop)
-    run = delete(shop, "latest")
-    assert whole(run, 4) == {"deleted": 2, "refused": 2}
-    assert {env for env, _ in stored(shop)} == {BOOKS.env}
+def test_files_of_another_environment_are_refused(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(
+        many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.DELETE, env=BOOKS.env, errcode=-601012)]
+    )
+    upload(workspace)
+    run = delete(workspace, "latest")
+    assert assert_complete(run, 4) == {"deleted": 2, "refused": 2}
+    assert {env for env, _ in stored(workspace)} == {BOOKS.env}
 
 
-def test_a_file_that_comes_back_is_not_already_gone(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=1))
-    upload(shop)
+def test_a_file_that_comes_back_is_not_already_gone(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=1))
+    upload(workspace)
     seen: list[int] = []
 
     def wrong_once(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -496,163 +544,173 @@ def test_a_file_that_comes_back_is_not_already_gone(open_shop: OpenShop, whole: 
         return [{**file, "status": -503003} for file in files] if len(seen) == 1 else files
 
     # The first answer says "not there" of a file that is there: only the second look knows.
-    shop.sim.answer_files(wrong_once)
-    shop.sim.put(TEA.env, "banner/0.png", b"put back")
-    assert whole(delete(shop, "latest"), 1)["already_gone"] == 1  # the first call did delete it
+    workspace.sim.answer_files(wrong_once)
+    workspace.sim.put(TEA.env, "banner/0.png", b"put back")
+    assert (
+        assert_complete(delete(workspace, "latest"), 1)["already_gone"] == 1
+    )  # the first call did delete it
     assert len(seen) == 2
 
 
-def test_an_undo_brings_back_every_byte(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=6), store=tmp_path / "store")
+def test_an_undo_brings_back_every_byte(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
+) -> None:
+    workspace = open_workspace(many(TEA, BOOKS, rows=6), store=tmp_path / "store")
     for n in range(3):
-        shop.sim.put(TEA.env, f"banner/{n}.png", f"before {n}".encode())
-    shop.sim.put(BOOKS.env, "banner/0.png", b"before, in parts", etag=f"{OTHER}-2")
-    shop.sim.put(BOOKS.env, "elsewhere", b"theirs")
-    before = stored(shop)
-    run = upload(shop, backup=tmp_path / "backup")
-    assert whole(run, 12) == {"uploaded": 12}
-    assert stored(shop) != before
-    scope = tcb.api.undo_scope(settings=shop.settings)
+        workspace.sim.put(TEA.env, f"banner/{n}.png", f"before {n}".encode())
+    workspace.sim.put(BOOKS.env, "banner/0.png", b"before, in parts", etag=f"{OTHER}-2")
+    workspace.sim.put(BOOKS.env, "elsewhere", b"theirs")
+    before = stored(workspace)
+    run = upload(workspace, backup=tmp_path / "backup")
+    assert assert_complete(run, 12) == {"uploaded": 12}
+    assert stored(workspace) != before
+    scope = tcb.api.undo_scope(settings=workspace.settings)
     assert (scope.restored, scope.deleted, scope.not_undoable) == (4, 8, 0)
-    undone = undo(shop)
-    assert whole(undone, 12) == {"deleted": 8, "restored": 4}
-    assert stored(shop) == before
+    undone = undo(workspace)
+    assert assert_complete(undone, 12) == {"deleted": 8, "restored": 4}
+    assert stored(workspace) == before
     assert undone.record.settings["undoes"] == run.id
 
 
 def test_what_somebody_else_changed_is_a_conflict_and_stays(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
-    shop = open_shop(many(TEA, rows=4), store=tmp_path / "store")
-    shop.sim.put(TEA.env, "banner/0.png", b"before 0")
-    shop.sim.put(TEA.env, "banner/1.png", b"before 1")
-    upload(shop, backup=tmp_path / "backup")
-    shop.sim.put(TEA.env, "banner/1.png", b"theirs")
-    shop.sim.put(TEA.env, "banner/2.png", b"theirs", etag=f"{OTHER}-2")
-    shop.sim.remove(TEA.env, "banner/3.png")
-    run = undo(shop)
-    assert whole(run, 4) == {"restored": 1, "deleted": 1, "conflict": 2}
-    assert stored(shop) == {
+    workspace = open_workspace(many(TEA, rows=4), store=tmp_path / "store")
+    workspace.sim.put(TEA.env, "banner/0.png", b"before 0")
+    workspace.sim.put(TEA.env, "banner/1.png", b"before 1")
+    upload(workspace, backup=tmp_path / "backup")
+    workspace.sim.put(TEA.env, "banner/1.png", b"theirs")
+    workspace.sim.put(TEA.env, "banner/2.png", b"theirs", etag=f"{OTHER}-2")
+    workspace.sim.remove(TEA.env, "banner/3.png")
+    run = undo(workspace)
+    assert assert_complete(run, 4) == {"restored": 1, "deleted": 1, "conflict": 2}
+    assert stored(workspace) == {
         (TEA.env, "banner/0.png"): b"before 0",
         (TEA.env, "banner/1.png"): b"theirs",
         (TEA.env, "banner/2.png"): b"theirs",
     }
 
 
-def test_an_overwritten_upload_without_a_backup_cannot_be_undone(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=2))
-    write_csv(shop.folder / "one.csv", ("env", "path", "file"), [(TEA.env, "banner/0.png", "0.bin")])
+def test_an_overwritten_upload_without_a_backup_cannot_be_undone(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    write_csv(workspace.folder / "one.csv", ("env", "path", "file"), [(TEA.env, "banner/0.png", "0.bin")])
     tcb.upload(
-        tcb.read_paths(shop.folder / "one.csv", shop.merchants, shop.folder / "files"),
-        settings=shop.settings,
+        tcb.read_paths(workspace.folder / "one.csv", workspace.merchants, workspace.folder / "files"),
+        settings=workspace.settings,
         limits=QUICK,
     )
-    upload(shop)
-    assert tcb.api.undo_scope(settings=shop.settings).not_undoable == 1
-    run = undo(shop)
-    assert whole(run, 2) == {"deleted": 1, "not_undoable": 1}
-    assert list(stored(shop)) == [(TEA.env, "banner/0.png")]
+    upload(workspace)
+    assert tcb.api.undo_scope(settings=workspace.settings).not_undoable == 1
+    run = undo(workspace)
+    assert assert_complete(run, 2) == {"deleted": 1, "not_undoable": 1}
+    assert list(stored(workspace)) == [(TEA.env, "banner/0.png")]
 
 
-def test_a_lost_backup_deletes_nothing(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
-    shop = open_shop(many(TEA, rows=2), store=tmp_path / "store")
-    shop.sim.put(TEA.env, "banner/0.png", b"before 0")
-    run = upload(shop, backup=tmp_path / "backup")
+def test_a_lost_backup_deletes_nothing(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
+) -> None:
+    workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
+    workspace.sim.put(TEA.env, "banner/0.png", b"before 0")
+    run = upload(workspace, backup=tmp_path / "backup")
     (tmp_path / "backup" / run.id / "0000002.data").unlink()
-    undone = undo(shop)
-    assert whole(undone, 2) == {"deleted": 1, "failed": 1}
-    assert list(stored(shop)) == [(TEA.env, "banner/0.png")]
+    undone = undo(workspace)
+    assert assert_complete(undone, 2) == {"deleted": 1, "failed": 1}
+    assert list(stored(workspace)) == [(TEA.env, "banner/0.png")]
 
 
 def test_a_backup_folder_that_is_gone_deletes_nothing(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
-    shop = open_shop(many(TEA, rows=3), store=tmp_path / "store")
-    shop.sim.put(TEA.env, "banner/0.png", b"before 0")
-    run = upload(shop, backup=tmp_path / "backup")
+    workspace = open_workspace(many(TEA, rows=3), store=tmp_path / "store")
+    workspace.sim.put(TEA.env, "banner/0.png", b"before 0")
+    run = upload(workspace, backup=tmp_path / "backup")
     shutil.rmtree(tmp_path / "backup" / run.id)
     (tmp_path / "backup" / run.id).mkdir()
     (tmp_path / "backup" / run.id / "0000003.json").write_text("damaged", encoding="utf-8")
-    assert whole(undo(shop), 3) == {"not_undoable": 3}
-    assert len(stored(shop)) == 3
+    assert assert_complete(undo(workspace), 3) == {"not_undoable": 3}
+    assert len(stored(workspace)) == 3
 
 
 @pytest.mark.parametrize("if_exists", ["overwrite", "skip"])
 def test_a_retry_saves_what_somebody_else_put_there_meanwhile(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path, if_exists: Any
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path, if_exists: Any
 ) -> None:
-    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)])
+    workspace = open_workspace(
+        many(TEA, rows=2), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
+    )
     if if_exists == "overwrite":
-        shop.sim.put(TEA.env, "banner/0.png", b"before")
-    run = upload(shop, backup=tmp_path / "backup", if_exists=if_exists)
-    assert whole(run, 2) == {"failed": 2}
-    shop.sim.play([])
-    shop.sim.put(TEA.env, "banner/0.png", b"a colleague's")
-    retried = tcb.retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
+        workspace.sim.put(TEA.env, "banner/0.png", b"before")
+    run = upload(workspace, backup=tmp_path / "backup", if_exists=if_exists)
+    assert assert_complete(run, 2) == {"failed": 2}
+    workspace.sim.play([])
+    workspace.sim.put(TEA.env, "banner/0.png", b"a colleague's")
+    retried = tcb.retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
     if if_exists == "skip":
-        assert whole(retried, 2) == {"unchanged": 1, "uploaded": 1}
+        assert assert_complete(retried, 2) == {"unchanged": 1, "uploaded": 1}
     else:
-        assert whole(retried, 2) == {"uploaded": 2}
-        assert undo(shop, run.id).counts == {"restored": 1, "deleted": 1}
-    assert stored(shop)[TEA.env, "banner/0.png"] == b"a colleague's"
+        assert assert_complete(retried, 2) == {"uploaded": 2}
+        assert undo(workspace, run.id).counts == {"restored": 1, "deleted": 1}
+    assert stored(workspace)[TEA.env, "banner/0.png"] == b"a colleague's"
 
 
 def test_what_was_stored_without_an_answer_is_undone_too(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
     lost = Fault(step=FaultStep.STORE, path="banner/[12].png", reset=Reset.MIDDLE)
-    shop = open_shop(many(TEA, rows=4), [lost], store=tmp_path / "store")
-    shop.sim.put(TEA.env, "banner/1.png", b"before 1")
-    before = stored(shop)
-    run = upload(shop, backup=tmp_path / "backup")
-    assert whole(run, 4) == {"uploaded": 2, "failed": 2}
-    assert len(stored(shop)) == 4
-    (shop.folder / "files" / "2.bin").write_bytes(b"changed since")
-    scope = tcb.api.undo_scope(settings=shop.settings)
+    workspace = open_workspace(many(TEA, rows=4), [lost], store=tmp_path / "store")
+    workspace.sim.put(TEA.env, "banner/1.png", b"before 1")
+    before = stored(workspace)
+    run = upload(workspace, backup=tmp_path / "backup")
+    assert assert_complete(run, 4) == {"uploaded": 2, "failed": 2}
+    assert len(stored(workspace)) == 4
+    (workspace.folder / "files" / "2.bin").write_bytes(b"changed since")
+    scope = tcb.api.undo_scope(settings=workspace.settings)
     assert (scope.restored, scope.deleted, scope.uncertain) == (1, 3, 2)
-    assert undo(shop).succeeded
-    assert stored(shop) == before
+    assert undo(workspace).succeeded
+    assert stored(workspace) == before
 
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_without_a_backup_what_may_be_somebody_elses_stays(
-    open_shop: OpenShop, whole: Whole, changed: bool
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, changed: bool
 ) -> None:
     lost = Fault(step=FaultStep.STORE, path="banner/1.png", reset=Reset.MIDDLE)
-    shop = open_shop(many(TEA, rows=2), [lost])
-    assert whole(upload(shop), 2) == {"uploaded": 1, "failed": 1}
+    workspace = open_workspace(many(TEA, rows=2), [lost])
+    assert assert_complete(upload(workspace), 2) == {"uploaded": 1, "failed": 1}
     if changed:
-        (shop.folder / "files" / "1.bin").write_bytes(b"changed since")
-    scope = tcb.api.undo_scope(settings=shop.settings)
+        (workspace.folder / "files" / "1.bin").write_bytes(b"changed since")
+    scope = tcb.api.undo_scope(settings=workspace.settings)
     assert (scope.deleted, scope.uncertain) == (1, 1)
-    run = undo(shop)
+    run = undo(workspace)
     assert ends(run) == {(TEA.env, "banner/0.png"): "deleted", (TEA.env, "banner/1.png"): "not_undoable"}
-    assert list(stored(shop)) == [(TEA.env, "banner/1.png")]
+    assert list(stored(workspace)) == [(TEA.env, "banner/1.png")]
 
 
 @pytest.mark.parametrize("stores", [True, False], ids=["the retry stores", "the retry stores nothing"])
 def test_a_retry_keeps_what_was_saved_before_the_first_attempt(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path, stores: bool
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path, stores: bool
 ) -> None:
-    shop = open_shop(
+    workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)], store=tmp_path / "store"
     )
-    shop.sim.put(TEA.env, "banner/0.png", b"the merchant's")
-    run = upload(shop, backup=tmp_path / "backup")
-    assert whole(run, 2) == {"failed": 2}
-    for file in (shop.folder / "files").iterdir():
+    workspace.sim.put(TEA.env, "banner/0.png", b"the merchant's")
+    run = upload(workspace, backup=tmp_path / "backup")
+    assert assert_complete(run, 2) == {"failed": 2}
+    for file in (workspace.folder / "files").iterdir():
         file.write_bytes(b"second " + file.name.encode())
-    shop.sim.play([] if stores else [Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
-    tcb.retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
-    shop.sim.play([])
-    assert undo(shop, run.id).counts == {"restored": 1, "deleted": 1}
-    assert stored(shop) == {(TEA.env, "banner/0.png"): b"the merchant's"}
+    workspace.sim.play([] if stores else [Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
+    tcb.retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
+    workspace.sim.play([])
+    assert undo(workspace, run.id).counts == {"restored": 1, "deleted": 1}
+    assert stored(workspace) == {(TEA.env, "banner/0.png"): b"the merchant's"}
 
 
 def test_rows_that_ended_otherwise_after_a_lost_answer_are_undone(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
-    shop = open_shop(
+    workspace = open_workspace(
         many(TEA, rows=2),
         [
             Fault(step=FaultStep.STORE, reset=Reset.MIDDLE, calls=((1, 1),)),
@@ -660,194 +718,212 @@ def test_rows_that_ended_otherwise_after_a_lost_answer_are_undone(
         ],
         store=tmp_path / "store",
     )
-    run = upload(shop, backup=tmp_path / "backup")
-    assert whole(run, 2) == {"failed": 2}
+    run = upload(workspace, backup=tmp_path / "backup")
+    assert assert_complete(run, 2) == {"failed": 2}
     assert {record.end.reason for record in run.rows()} == {Reason.STORE_REFUSED}
-    assert undo(shop).counts == {"deleted": 2}
-    assert stored(shop) == {}
+    assert undo(workspace).counts == {"deleted": 2}
+    assert stored(workspace) == {}
 
 
 def test_what_a_retry_stored_without_an_answer_is_undone(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
-    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.LINK, path="banner/1.png", errcode=-501007)])
-    run = upload(shop, backup=tmp_path / "backup")
-    assert whole(run, 2) == {"uploaded": 1, "refused": 1}
-    shop.sim.play([Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)])
-    tcb.retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
-    assert undo(shop, run.id).counts == {"deleted": 2}
-    assert stored(shop) == {}
+    workspace = open_workspace(
+        many(TEA, rows=2), [Fault(step=FaultStep.LINK, path="banner/1.png", errcode=-501007)]
+    )
+    run = upload(workspace, backup=tmp_path / "backup")
+    assert assert_complete(run, 2) == {"uploaded": 1, "refused": 1}
+    workspace.sim.play([Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)])
+    tcb.retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
+    assert undo(workspace, run.id).counts == {"deleted": 2}
+    assert stored(workspace) == {}
 
 
 @pytest.mark.parametrize("if_exists", ["skip", "fail"])
 def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(
-    open_shop: OpenShop, whole: Whole, if_exists: Any
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, if_exists: Any
 ) -> None:
-    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE, calls=((1, 1),))])
-    assert whole(upload(shop, if_exists=if_exists), 2) == {"uploaded": 2}
-    assert undo(shop).counts == {"deleted": 2}
+    workspace = open_workspace(
+        many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE, calls=((1, 1),))]
+    )
+    assert assert_complete(upload(workspace, if_exists=if_exists), 2) == {"uploaded": 2}
+    assert undo(workspace).counts == {"deleted": 2}
 
 
 def test_what_another_run_uploaded_while_an_undo_was_interrupted_stays(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, rows=20))
-    first = upload(shop)
-    shop.sim.play([Fault(step=FaultStep.DELETE, delay=0.1)])
-    undoing = tcb.start_undo(first.id, settings=shop.settings, limits=RunLimits(concurrency=1))
+    workspace = open_workspace(many(TEA, rows=20))
+    first = upload(workspace)
+    workspace.sim.play([Fault(step=FaultStep.DELETE, delay=0.1)])
+    undoing = tcb.start_undo(first.id, settings=workspace.settings, limits=RunLimits(concurrency=1))
     for progress in undoing.watch():
         if progress.done >= 3:
             undoing.cancel()
     with pytest.raises(InterruptedRunError):
         undoing.wait()
-    shop.sim.play([])
-    upload(shop, new_run=True)
-    run = undo(shop, first.id)
+    workspace.sim.play([])
+    upload(workspace, new_run=True)
+    run = undo(workspace, first.id)
     assert run.id == undoing.id
-    assert whole(run, 20)["not_undoable"] >= 10
+    assert assert_complete(run, 20)["not_undoable"] >= 10
     done = sum(record.end.outcome == "deleted" for record in run.rows())
-    assert len(stored(shop)) == 20, f"{done} were deleted before the other run"
+    assert len(stored(workspace)) == 20, f"{done} were deleted before the other run"
 
 
-def test_an_upload_whose_retry_is_at_work_is_not_undone(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)])
-    run = upload(shop)
-    shop.sim.play([Fault(step=FaultStep.STORE, delay=30)])
-    retrying = tcb.start_retry(run, shop.merchants, settings=shop.settings, limits=QUICK)
+def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(
+        many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
+    )
+    run = upload(workspace)
+    workspace.sim.play([Fault(step=FaultStep.STORE, delay=30)])
+    retrying = tcb.start_retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
     with pytest.raises(UsageError, match="is being worked on by"):
-        undo(shop, run.id)
+        undo(workspace, run.id)
     retrying.cancel()
     with pytest.raises(InterruptedRunError):
         retrying.wait()
 
 
 def test_an_earlier_upload_behind_a_failed_one_is_not_taken_for_a_free_path(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, rows=1))
-    upload(shop)
-    shop.sim.play([Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
-    assert whole(upload(shop, new_run=True), 1) == {"failed": 1}
-    shop.sim.play([])
-    upload(shop, new_run=True)
-    assert undo(shop).counts == {"not_undoable": 1}
-    assert len(stored(shop)) == 1
+    workspace = open_workspace(many(TEA, rows=1))
+    upload(workspace)
+    workspace.sim.play([Fault(step=FaultStep.STORE, reset=Reset.BEFORE)])
+    assert assert_complete(upload(workspace, new_run=True), 1) == {"failed": 1}
+    workspace.sim.play([])
+    upload(workspace, new_run=True)
+    assert undo(workspace).counts == {"not_undoable": 1}
+    assert len(stored(workspace)) == 1
 
 
-def test_a_path_that_was_free_again_is_deleted(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=1))
-    delete(shop, upload(shop))
-    upload(shop, new_run=True)
-    assert undo(shop).counts == {"deleted": 1}
+def test_a_path_that_was_free_again_is_deleted(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=1))
+    delete(workspace, upload(workspace))
+    upload(workspace, new_run=True)
+    assert undo(workspace).counts == {"deleted": 1}
 
 
-def test_what_an_undo_restored_is_somebody_elses(open_shop: OpenShop, tmp_path: Path) -> None:
-    shop = open_shop(many(TEA, rows=1), store=tmp_path / "store")
-    shop.sim.put(TEA.env, "banner/0.png", b"theirs")
-    upload(shop, backup=tmp_path / "backup")
-    assert undo(shop).succeeded
+def test_what_an_undo_restored_is_somebody_elses(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+    workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
+    workspace.sim.put(TEA.env, "banner/0.png", b"theirs")
+    upload(workspace, backup=tmp_path / "backup")
+    assert undo(workspace).succeeded
     with pytest.raises(
         UsageError, match=r"(?s)1 file was not uploaded by a run of this ledger.*\nNothing was"
     ):
-        delete(shop, shop.read())
-    assert set(stored(shop).values()) == {b"theirs"}
+        delete(workspace, workspace.read())
+    assert set(stored(workspace).values()) == {b"theirs"}
 
 
 def test_a_file_in_parts_that_was_not_overwritten_is_no_conflict(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
     lost = Fault(step=FaultStep.STORE, reset=Reset.BEFORE)
-    shop = open_shop(many(TEA, rows=1), [lost])
-    shop.sim.put(TEA.env, "banner/0.png", b"in parts", etag=f"{OTHER}-2")
-    assert whole(upload(shop, backup=tmp_path / "backup"), 1) == {"failed": 1}
-    assert undo(shop).counts == {"restored": 1}
+    workspace = open_workspace(many(TEA, rows=1), [lost])
+    workspace.sim.put(TEA.env, "banner/0.png", b"in parts", etag=f"{OTHER}-2")
+    assert assert_complete(upload(workspace, backup=tmp_path / "backup"), 1) == {"failed": 1}
+    assert undo(workspace).counts == {"restored": 1}
 
 
-def test_a_failed_row_that_stored_nothing_leaves_what_is_there(open_shop: OpenShop, whole: Whole) -> None:
+def test_a_failed_row_that_stored_nothing_leaves_what_is_there(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
     refused = Fault(step=FaultStep.STORE, path="banner/[12].png", reset=Reset.BEFORE)
-    shop = open_shop(many(TEA, rows=3), [refused])
-    shop.sim.put(TEA.env, "banner/1.png", b"theirs")
-    assert whole(upload(shop), 3) == {"uploaded": 1, "failed": 2}
-    assert undo(shop).counts == {"restored": 1, "deleted": 2}
-    assert stored(shop) == {(TEA.env, "banner/1.png"): b"theirs"}
+    workspace = open_workspace(many(TEA, rows=3), [refused])
+    workspace.sim.put(TEA.env, "banner/1.png", b"theirs")
+    assert assert_complete(upload(workspace), 3) == {"uploaded": 1, "failed": 2}
+    assert undo(workspace).counts == {"restored": 1, "deleted": 2}
+    assert stored(workspace) == {(TEA.env, "banner/1.png"): b"theirs"}
 
 
 def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(
-    open_shop: OpenShop, until: Until, tmp_path: Path
+    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path
 ) -> None:
-    shop = open_shop(many(TEA, rows=6), store=tmp_path / "store")
-    write_csv(shop.folder / "earlier.csv", ("env", "path", "file"), [(TEA.env, "banner/3.png", "0.bin")])
-    earlier = tcb.read_paths(shop.folder / "earlier.csv", shop.merchants, shop.folder / "files")
-    tcb.upload(earlier, settings=shop.settings, limits=QUICK)
-    shop.sim.put(TEA.env, "banner/4.png", b"before 4")
-    shop.sim.play([Fault(step=FaultStep.STORE, path="banner/[345].png", reset=Reset.MIDDLE)])
-    before = stored(shop)
+    workspace = open_workspace(many(TEA, rows=6), store=tmp_path / "store")
+    write_csv(workspace.folder / "earlier.csv", ("env", "path", "file"), [(TEA.env, "banner/3.png", "0.bin")])
+    earlier = tcb.read_paths(
+        workspace.folder / "earlier.csv", workspace.merchants, workspace.folder / "files"
+    )
+    tcb.upload(earlier, settings=workspace.settings, limits=QUICK)
+    workspace.sim.put(TEA.env, "banner/4.png", b"before 4")
+    workspace.sim.play([Fault(step=FaultStep.STORE, path="banner/[345].png", reset=Reset.MIDDLE)])
+    before = stored(workspace)
     patient = RunLimits(concurrency=6, backoff=30.0, attempts=9, patience=60)
-    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=patient, backup=tmp_path / "backup")
-    until(lambda: shop.sim.stats["stored"] >= 6 + 2)
+    handle = tcb.start_upload(
+        workspace.read(), settings=workspace.settings, limits=patient, backup=tmp_path / "backup"
+    )
+    wait_for(lambda: workspace.sim.stats["stored"] >= 6 + 2)
     handle.cancel()
     with pytest.raises(InterruptedRunError):
         handle.wait()
-    assert undo(shop, handle.id).counts == {"deleted": 4, "restored": 2}
-    assert stored(shop) == before
+    assert undo(workspace, handle.id).counts == {"deleted": 4, "restored": 2}
+    assert stored(workspace) == before
 
 
-def test_an_unfinished_upload_without_a_backup_says_what_is_not_undone(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=20), [Fault(delay=0.1)])
-    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=RunLimits(concurrency=1))
+def test_an_unfinished_upload_without_a_backup_says_what_is_not_undone(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=20), [Fault(delay=0.1)])
+    handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=RunLimits(concurrency=1))
     for progress in handle.watch():
         if progress.done >= 3:
             handle.cancel()
     with pytest.raises(InterruptedRunError):
         handle.wait()
-    undoing = tcb.start_undo(handle.id, settings=shop.settings, limits=QUICK)
+    undoing = tcb.start_undo(handle.id, settings=workspace.settings, limits=QUICK)
     assert undoing.warning is not None
     pending = 20 - undoing.wait().record.rows
     assert f"{pending} rows of the upload are pending" in undoing.warning.en
 
 
-def test_an_undo_restores_headers_of_the_same_bytes(open_shop: OpenShop, tmp_path: Path) -> None:
-    shop = open_shop(many(TEA, rows=1), store=tmp_path / "store")
+def test_an_undo_restores_headers_of_the_same_bytes(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+    workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
 
     def send(content_type: str, cache_control: str) -> None:
         headers = ("env", "path", "file", "content_type", "cache_control")
-        write_csv(shop.list, headers, [(TEA.env, "a.txt", "0.bin", content_type, cache_control)])
-        upload(shop, backup=tmp_path / "backup")
+        write_csv(workspace.list, headers, [(TEA.env, "a.txt", "0.bin", content_type, cache_control)])
+        upload(workspace, backup=tmp_path / "backup")
 
     def sent() -> tuple[str, str]:
-        (found,) = shop.sim.objects.values()
+        (found,) = workspace.sim.objects.values()
         return found.content_type, found.cache_control
 
     send("text/html", "max-age=1")
     send("text/plain", "max-age=999")
     assert sent() == ("text/plain", "max-age=999")
-    assert undo(shop).counts == {"restored": 1}
+    assert undo(workspace).counts == {"restored": 1}
     assert sent() == ("text/html", "max-age=1")
 
 
 def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(
-    open_shop: OpenShop, tmp_path: Path
+    open_workspace: OpenWorkspace, tmp_path: Path
 ) -> None:
-    shop = open_shop(many(TEA, rows=2))
+    workspace = open_workspace(many(TEA, rows=2))
     file = tmp_path / "backup"
     file.write_text("a file where the folder should be", encoding="utf-8")
     for folder, problem in ((file, "is not a folder"), ("/dev/full/x", "backups cannot be written to")):
         with pytest.raises(UsageError, match=problem):
-            upload(shop, backup=folder)
-    assert shop.sim.stats["link_calls"] == 0
+            upload(workspace, backup=folder)
+    assert workspace.sim.stats["link_calls"] == 0
 
 
-def test_what_cannot_be_saved_is_not_overwritten(open_shop: OpenShop, whole: Whole, tmp_path: Path) -> None:
-    shop = open_shop(many(TEA, rows=2), [Fault(step=FaultStep.DOWNLOAD, delay=0.2)], store=tmp_path / "store")
-    shop.sim.put(TEA.env, "banner/0.png", b"before")
-    shop.sim.put(TEA.env, "banner/1.png", b"before")
-    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=QUICK, backup=tmp_path / "backup")
+def test_what_cannot_be_saved_is_not_overwritten(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
+) -> None:
+    workspace = open_workspace(
+        many(TEA, rows=2), [Fault(step=FaultStep.DOWNLOAD, delay=0.2)], store=tmp_path / "store"
+    )
+    workspace.sim.put(TEA.env, "banner/0.png", b"before")
+    workspace.sim.put(TEA.env, "banner/1.png", b"before")
+    handle = tcb.start_upload(
+        workspace.read(), settings=workspace.settings, limits=QUICK, backup=tmp_path / "backup"
+    )
     (tmp_path / "backup").rmdir()
     (tmp_path / "backup").write_text("a file where the folder should be", encoding="utf-8")
     run = handle.wait()
-    assert whole(run, 2) == {"failed": 2}
+    assert assert_complete(run, 2) == {"failed": 2}
     assert {record.end.reason for record in run.rows()} == {Reason.BACKUP_FAILED}
-    assert set(stored(shop).values()) == {b"before"}
+    assert set(stored(workspace).values()) == {b"before"}
 
 
 @pytest.mark.parametrize(
@@ -855,37 +931,41 @@ def test_what_cannot_be_saved_is_not_overwritten(open_shop: OpenShop, whole: Who
     [("skip", {"uploaded": 1, "unchanged": 2}), ("fail", {"uploaded": 1, "unchanged": 1, "failed": 1})],
 )
 def test_files_that_exist_are_kept(
-    open_shop: OpenShop, whole: Whole, tmp_path: Path, policy: Any, outcomes: dict[str, int]
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
+    tmp_path: Path,
+    policy: Any,
+    outcomes: dict[str, int],
 ) -> None:
-    shop = open_shop(many(TEA, rows=3), store=tmp_path / "store")
-    same = (shop.folder / "files" / "1.bin").read_bytes()
-    shop.sim.put(TEA.env, "banner/0.png", b"theirs")
-    shop.sim.put(TEA.env, "banner/1.png", same)
-    run = upload(shop, if_exists=policy)
-    assert whole(run, 3) == outcomes
-    assert shop.sim.content(TEA.env, "banner/0.png") == b"theirs"
+    workspace = open_workspace(many(TEA, rows=3), store=tmp_path / "store")
+    same = (workspace.folder / "files" / "1.bin").read_bytes()
+    workspace.sim.put(TEA.env, "banner/0.png", b"theirs")
+    workspace.sim.put(TEA.env, "banner/1.png", same)
+    run = upload(workspace, if_exists=policy)
+    assert assert_complete(run, 3) == outcomes
+    assert workspace.sim.content(TEA.env, "banner/0.png") == b"theirs"
     digests = {record.row.path: record.end.md5 for record in run.rows()}
     assert digests["banner/1.png"] == hashlib.md5(same, usedforsecurity=False).hexdigest()
     assert digests["banner/0.png"] == ""
 
 
-def test_an_upload_is_confirmed_in_its_summary(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=3))
-    run = upload(shop)
+def test_an_upload_is_confirmed_in_its_summary(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=3))
+    run = upload(workspace)
     assert "confirmed" not in run.summary()
-    found = confirm(shop, content=True)
+    found = confirm(workspace, content=True)
     assert run.summary()["confirmed"] == {"run": found.id, "counts": {"present": 3}}
-    shop.sim.remove(TEA.env, "banner/0.png")
-    confirm(shop, new_run=True)
+    workspace.sim.remove(TEA.env, "banner/0.png")
+    confirm(workspace, new_run=True)
     assert run.summary()["confirmed"]["counts"] == {"present": 2, "absent": 1}
 
 
-def test_links_and_tokens_stay_secret(open_shop: OpenShop, tmp_path: Path) -> None:
-    shop = open_shop(many(TEA, rows=3))
-    upload(shop)
-    run = confirm(shop, content=True)
+def test_links_and_tokens_stay_secret(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+    workspace = open_workspace(many(TEA, rows=3))
+    upload(workspace)
+    run = confirm(workspace, content=True)
     folder = run.export(tmp_path / "report")
-    texts = [file.read_bytes() for file in folder.iterdir()] + [(shop.folder / "ledger.db").read_bytes()]
+    texts = [file.read_bytes() for file in folder.iterdir()] + [(workspace.folder / "ledger.db").read_bytes()]
     assert not any(b"sign=" in text or b"token-of-" in text for text in texts)
 
 
@@ -893,25 +973,29 @@ NARROW = RunLimits(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patie
 
 
 @pytest.mark.parametrize("kind", ["confirm", "delete", "undo"])
-def test_an_interrupted_run_is_resumed(open_shop: OpenShop, whole: Whole, tmp_path: Path, kind: str) -> None:
-    shop = open_shop(many(TEA, TEA_TEST, BOOKS, rows=60), store=tmp_path / "store")
-    shop.sim.put(TEA.env, "banner/5.png", b"before")
-    before = stored(shop)
-    upload(shop, backup=tmp_path / "backup")
+def test_an_interrupted_run_is_resumed(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path, kind: str
+) -> None:
+    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), store=tmp_path / "store")
+    workspace.sim.put(TEA.env, "banner/5.png", b"before")
+    before = stored(workspace)
+    upload(workspace, backup=tmp_path / "backup")
     start = {"confirm": tcb.start_confirm, "delete": tcb.start_delete, "undo": tcb.start_undo}[kind]
-    handle = start("latest", settings=shop.settings, limits=NARROW, progress=lambda _: handle_of[0].cancel())
+    handle = start(
+        "latest", settings=workspace.settings, limits=NARROW, progress=lambda _: handle_of[0].cancel()
+    )
     handle_of = [handle]
     with pytest.raises(tcb.InterruptedRunError):
         handle.wait()
-    run = start("latest", settings=shop.settings, limits=NARROW).wait()
+    run = start("latest", settings=workspace.settings, limits=NARROW).wait()
     assert run.id == handle.id
-    counts = whole(run, 180)
+    counts = assert_complete(run, 180)
     if kind == "undo":
         assert counts == {"deleted": 179, "restored": 1}
-        assert stored(shop) == before
+        assert stored(workspace) == before
     elif kind == "delete":
         assert sum(counts.get(name, 0) for name in ("deleted", "already_gone")) == 180
-        assert shop.sim.objects == {}
+        assert workspace.sim.objects == {}
     else:
         assert counts == {"present": 180}
 
@@ -919,142 +1003,156 @@ def test_an_interrupted_run_is_resumed(open_shop: OpenShop, whole: Whole, tmp_pa
 # --- what others do in between ------------------------------------------------------------------------------------------
 
 
-def interrupted_delete(shop: Shop, until: Until, what: Any = "latest") -> tcb.RunHandle:
+def interrupted_delete(workspace: Workspace, wait_for: WaitFor, what: Any = "latest") -> tcb.RunHandle:
     """Delete the files of one environment; cancel while the call for the other one is under way."""
-    shop.sim.play([Fault(step=FaultStep.DELETE, env=BOOKS.env, delay=60)])
-    handle = tcb.start_delete(what, settings=shop.settings, limits=QUICK)
-    until(lambda: handle.so_far().counts.get("deleted", 0) > 0)
+    workspace.sim.play([Fault(step=FaultStep.DELETE, env=BOOKS.env, delay=60)])
+    handle = tcb.start_delete(what, settings=workspace.settings, limits=QUICK)
+    wait_for(lambda: handle.so_far().counts.get("deleted", 0) > 0)
     handle.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         handle.wait()
-    shop.sim.play([])
+    workspace.sim.play([])
     return handle
 
 
-def test_a_resumed_delete_leaves_what_was_uploaded_since(open_shop: OpenShop, until: Until) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=2))
-    upload(shop)
-    handle = interrupted_delete(shop, until)
-    write_csv(shop.folder / "new.csv", ("env", "path", "file"), [(BOOKS.env, "banner/0.png", "0.bin")])
-    batch = tcb.read_paths(shop.folder / "new.csv", shop.merchants, shop.folder / "files")
-    tcb.upload(batch, settings=shop.settings, limits=QUICK)
-    run = delete(shop, handle.record.settings["of"][0])
+def test_a_resumed_delete_leaves_what_was_uploaded_since(
+    open_workspace: OpenWorkspace, wait_for: WaitFor
+) -> None:
+    workspace = open_workspace(many(TEA, BOOKS, rows=2))
+    upload(workspace)
+    handle = interrupted_delete(workspace, wait_for)
+    write_csv(workspace.folder / "new.csv", ("env", "path", "file"), [(BOOKS.env, "banner/0.png", "0.bin")])
+    batch = tcb.read_paths(workspace.folder / "new.csv", workspace.merchants, workspace.folder / "files")
+    tcb.upload(batch, settings=workspace.settings, limits=QUICK)
+    run = delete(workspace, handle.record.settings["of"][0])
     assert (run.id, run.counts) == (handle.id, {"deleted": 3, "failed": 1})
     assert [record.end.reason for record in run.rows() if record.end.outcome is Outcome.FAILED] == [
         Reason.CONFLICT
     ]
-    assert list(stored(shop)) == [(BOOKS.env, "banner/0.png")]
+    assert list(stored(workspace)) == [(BOOKS.env, "banner/0.png")]
 
 
-def test_a_retried_delete_leaves_what_was_uploaded_since(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.DELETE, env=BOOKS.env, errcode=48001)])
-    upload(shop)
-    first = delete(shop, "latest")
+def test_a_retried_delete_leaves_what_was_uploaded_since(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(
+        many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.DELETE, env=BOOKS.env, errcode=48001)]
+    )
+    upload(workspace)
+    first = delete(workspace, "latest")
     assert first.counts == {"deleted": 2, "refused": 2}
-    shop.sim.play([])
-    write_csv(shop.folder / "new.csv", ("env", "path", "file"), [(BOOKS.env, "banner/0.png", "0.bin")])
-    batch = tcb.read_paths(shop.folder / "new.csv", shop.merchants, shop.folder / "files")
-    tcb.upload(batch, settings=shop.settings, limits=QUICK)
-    again = tcb.retry(first.id, shop.merchants, settings=shop.settings, limits=QUICK)
+    workspace.sim.play([])
+    write_csv(workspace.folder / "new.csv", ("env", "path", "file"), [(BOOKS.env, "banner/0.png", "0.bin")])
+    batch = tcb.read_paths(workspace.folder / "new.csv", workspace.merchants, workspace.folder / "files")
+    tcb.upload(batch, settings=workspace.settings, limits=QUICK)
+    again = tcb.retry(first.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
     assert again.counts == {"deleted": 1, "failed": 1}
-    assert list(stored(shop)) == [(BOOKS.env, "banner/0.png")]
+    assert list(stored(workspace)) == [(BOOKS.env, "banner/0.png")]
 
 
-def test_an_interrupted_delete_is_resumed_by_the_same_call(open_shop: OpenShop, until: Until) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=2))
-    upload(shop)
-    batch = shop.read()
-    handle = interrupted_delete(shop, until, batch)
-    run = delete(shop, batch)  # what it has deleted itself is not foreign
+def test_an_interrupted_delete_is_resumed_by_the_same_call(
+    open_workspace: OpenWorkspace, wait_for: WaitFor
+) -> None:
+    workspace = open_workspace(many(TEA, BOOKS, rows=2))
+    upload(workspace)
+    batch = workspace.read()
+    handle = interrupted_delete(workspace, wait_for, batch)
+    run = delete(workspace, batch)  # what it has deleted itself is not foreign
     assert (run.id, run.counts) == (handle.id, {"deleted": 4})
 
 
-def test_a_delete_of_a_run_that_has_only_to_be_finished_can_be(open_shop: OpenShop) -> None:
-    shop = open_shop(many(TEA, rows=2))
-    first = upload(shop)
-    run = delete(shop, first.id)
-    with sqlite3.connect(shop.folder / "ledger.db") as db:
+def test_a_delete_of_a_run_that_has_only_to_be_finished_can_be(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    first = upload(workspace)
+    run = delete(workspace, first.id)
+    with sqlite3.connect(workspace.folder / "ledger.db") as db:
         db.execute("UPDATE runs SET finished_at = NULL WHERE id = ?", (run.id,))
-    again = delete(shop, first.id)
+    again = delete(workspace, first.id)
     assert (again.id, again.record.finished_at is not None) == (run.id, True)
 
 
-def test_a_second_undo_leaves_what_came_after_the_first(open_shop: OpenShop, tmp_path: Path) -> None:
-    shop = open_shop(many(TEA, rows=2), store=tmp_path / "store")
-    shop.sim.put(TEA.env, "banner/1.png", b"before")
-    upload(shop, backup=tmp_path / "backup")
-    assert undo(shop).counts == {"deleted": 1, "restored": 1}
-    ours = {n: (shop.folder / "files" / f"{n}.bin").read_bytes() for n in range(2)}
+def test_a_second_undo_leaves_what_came_after_the_first(
+    open_workspace: OpenWorkspace, tmp_path: Path
+) -> None:
+    workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
+    workspace.sim.put(TEA.env, "banner/1.png", b"before")
+    upload(workspace, backup=tmp_path / "backup")
+    assert undo(workspace).counts == {"deleted": 1, "restored": 1}
+    ours = {n: (workspace.folder / "files" / f"{n}.bin").read_bytes() for n in range(2)}
     for n, content in ours.items():  # a colleague uploads the same files from another ledger
-        shop.sim.put(TEA.env, f"banner/{n}.png", content)
-    assert undo(shop, new_run=True).counts == {"conflict": 2}
-    assert set(stored(shop).values()) == set(ours.values())
+        workspace.sim.put(TEA.env, f"banner/{n}.png", content)
+    assert undo(workspace, new_run=True).counts == {"conflict": 2}
+    assert set(stored(workspace).values()) == set(ours.values())
 
 
 def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(
-    open_shop: OpenShop, tmp_path: Path
+    open_workspace: OpenWorkspace, tmp_path: Path
 ) -> None:
-    shop = open_shop(many(TEA, rows=2), store=tmp_path / "store")
-    shop.sim.put(TEA.env, "banner/0.png", b"before")
-    first = upload(shop, backup=tmp_path / "backup")
-    shop.sim.play([Fault(reset=Reset.BEFORE)])
-    assert upload(shop, new_run=True).counts == {"failed": 2}
-    shop.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.BEFORE)])
-    assert delete(shop, first.id).counts == {"failed": 2}
-    shop.sim.play([Fault(step=FaultStep.STORE, code="AccessDenied", status=403)])
-    assert upload(shop, new_run=True).counts == {"failed": 2}
-    shop.sim.play([])
-    assert undo(shop, first.id).counts == {"restored": 1, "deleted": 1}
-    assert [*stored(shop).values()] == [b"before"]
+    workspace = open_workspace(many(TEA, rows=2), store=tmp_path / "store")
+    workspace.sim.put(TEA.env, "banner/0.png", b"before")
+    first = upload(workspace, backup=tmp_path / "backup")
+    workspace.sim.play([Fault(reset=Reset.BEFORE)])
+    assert upload(workspace, new_run=True).counts == {"failed": 2}
+    workspace.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.BEFORE)])
+    assert delete(workspace, first.id).counts == {"failed": 2}
+    workspace.sim.play([Fault(step=FaultStep.STORE, code="AccessDenied", status=403)])
+    assert upload(workspace, new_run=True).counts == {"failed": 2}
+    workspace.sim.play([])
+    assert undo(workspace, first.id).counts == {"restored": 1, "deleted": 1}
+    assert [*stored(workspace).values()] == [b"before"]
 
 
 @pytest.mark.parametrize("option", ["backup", "if_exists"])
 def test_an_upload_is_resumed_as_it_was_started(
-    open_shop: OpenShop, until: Until, tmp_path: Path, option: str
+    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path, option: str
 ) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)])
-    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=QUICK)
-    until(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
+    workspace = open_workspace(
+        many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)]
+    )
+    handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    wait_for(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
     handle.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         handle.wait()
-    shop.sim.play([])
-    sent = shop.sim.stats["link_calls"]
+    workspace.sim.play([])
+    sent = workspace.sim.stats["link_calls"]
     given: dict[str, Any] = {"backup": {"backup": tmp_path / "b"}, "if_exists": {"if_exists": "skip"}}[option]
     for resume in (None, handle.id):
         with pytest.raises(UsageError, match="as it was started"):
-            upload(shop, resume=resume, **given)
-    assert shop.sim.stats["link_calls"] == sent
-    assert upload(shop, new_run=True, **given).counts.keys() <= {"uploaded", "unchanged"}
+            upload(workspace, resume=resume, **given)
+    assert workspace.sim.stats["link_calls"] == sent
+    assert upload(workspace, new_run=True, **given).counts.keys() <= {"uploaded", "unchanged"}
 
 
 def test_a_backup_is_continued_with_or_without_its_option(
-    open_shop: OpenShop, until: Until, tmp_path: Path
+    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path
 ) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)])
-    handle = tcb.start_upload(shop.read(), settings=shop.settings, limits=QUICK, backup=tmp_path / "b")
-    until(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
+    workspace = open_workspace(
+        many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)]
+    )
+    handle = tcb.start_upload(
+        workspace.read(), settings=workspace.settings, limits=QUICK, backup=tmp_path / "b"
+    )
+    wait_for(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
     handle.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         handle.wait()
-    shop.sim.play([])
+    workspace.sim.play([])
     with pytest.raises(UsageError, match="as it was started"):
-        upload(shop, backup=tmp_path / "elsewhere")
-    assert upload(shop, backup=tmp_path / "b").id == handle.id
-    assert undo(shop).counts == {"deleted": 4}
+        upload(workspace, backup=tmp_path / "elsewhere")
+    assert upload(workspace, backup=tmp_path / "b").id == handle.id
+    assert undo(workspace).counts == {"deleted": 4}
 
 
 def test_a_listing_that_repeats_itself_proves_nothing(
-    open_shop: OpenShop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop = open_shop(many(OWN, rows=2), merchants=[OWN], component_appid=PLATFORM)
+    workspace = open_workspace(many(OWN, rows=2), merchants=[OWN], component_appid=PLATFORM)
     for n in range(1_100):
-        shop.sim.put(OWN.env, f"another/{n:04d}", b"theirs")
+        workspace.sim.put(OWN.env, f"another/{n:04d}", b"theirs")
     tokens = {"source": "file", "file": tmp_path / "tokens.csv", "component_appid": PLATFORM}
-    settings = shop.with_options(tokens=tokens)
-    tcb.upload(shop.read(), settings=settings, limits=QUICK)
-    listed = shop.sim._store.listed
+    settings = workspace.with_options(tokens=tokens)
+    tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    listed = workspace.sim._store.listed
     monkeypatch.setattr(
-        shop.sim._store, "listed", lambda bucket, prefix, marker: listed(bucket, prefix, marker and "")
+        workspace.sim._store, "listed", lambda bucket, prefix, marker: listed(bucket, prefix, marker and "")
     )
     assert tcb.confirm("latest", settings=settings, limits=QUICK).counts == {"unknown": 2}

@@ -26,7 +26,7 @@ from tcb_ops.simulator import Component, Fault, FaultStep
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from workspace import OpenShop, Shop, Whole
+    from workspace import AssertComplete, OpenWorkspace, Workspace
 
 PLATFORM = "wxplatform"
 OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
@@ -40,7 +40,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRACTICE_TICKET", COMPONENT.ticket)
 
 
-def by_itself(shop: Shop, **changed: Any) -> Any:
+def by_itself(workspace: Workspace, **changed: Any) -> Any:
     """Settings of a platform whose tokens tcb-ops refreshes."""
     tokens = {
         "source": "component",
@@ -48,9 +48,9 @@ def by_itself(shop: Shop, **changed: Any) -> Any:
         "component_appid": PLATFORM,
         "secret": "env:PRACTICE_SECRET",
         "ticket": "env:PRACTICE_TICKET",
-        "store": shop.folder / "tcb-ops.tokens",
+        "store": workspace.folder / "tcb-ops.tokens",
     }
-    return shop.with_options(tokens=tokens | changed)
+    return workspace.with_options(tokens=tokens | changed)
 
 
 @contextmanager
@@ -93,84 +93,98 @@ def good(appid: str) -> tuple[str, bytes]:
 
 
 def test_a_run_fetches_its_tokens_by_itself_and_the_next_one_uses_them(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(component=COMPONENT, tokens={})
-    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK), 30) == {"uploaded": 30}
-    before = shop.sim.stats
+    workspace = open_workspace(component=COMPONENT, tokens={})
+    assert assert_complete(tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK), 30) == {
+        "uploaded": 30
+    }
+    before = workspace.sim.stats
     assert before["authorizer_token"] == 2
-    assert whole(
-        tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=by_itself(shop), limits=QUICK),
+    assert assert_complete(
+        tcb.audit(
+            tcb.read_merchants(workspace.folder / "merchants.csv"),
+            settings=by_itself(workspace),
+            limits=QUICK,
+        ),
         3,
     ) == {"healthy": 3}
-    assert shop.sim.stats["authorizer_token"] == 2
-    assert shop.sim.stats["component_token"] == 1
+    assert workspace.sim.stats["authorizer_token"] == 2
+    assert workspace.sim.stats["component_token"] == 1
 
 
-def test_a_token_that_dies_in_mid_run_is_refreshed_once(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, rows=40), component=COMPONENT, tokens={})
-    settings = by_itself(shop)
-    tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=settings, limits=QUICK)
-    shop.sim.expire(TEA.appid)
-    before = shop.sim.stats[f"authorizer_token:{TEA.appid}"]
-    assert whole(tcb.upload(shop.read(), settings=settings, limits=QUICK), 40) == {"uploaded": 40}
-    assert shop.sim.stats[f"authorizer_token:{TEA.appid}"] == before + 1
+def test_a_token_that_dies_in_mid_run_is_refreshed_once(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, rows=40), component=COMPONENT, tokens={})
+    settings = by_itself(workspace)
+    tcb.audit(tcb.read_merchants(workspace.folder / "merchants.csv"), settings=settings, limits=QUICK)
+    workspace.sim.expire(TEA.appid)
+    before = workspace.sim.stats[f"authorizer_token:{TEA.appid}"]
+    assert assert_complete(tcb.upload(workspace.read(), settings=settings, limits=QUICK), 40) == {
+        "uploaded": 40
+    }
+    assert workspace.sim.stats[f"authorizer_token:{TEA.appid}"] == before + 1
 
 
-def test_a_run_that_met_no_token_can_say_why_in_the_sources_words(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
-    shop.sim.drop_refresh_token(BOOKS.appid)
-    shop.sim.revoke(BOOKS.appid)
-    run = tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK)
-    said = {tally.merchant: tally.detail for tally in run._ledger.tallies(run.record)}
-    assert said[TEA.name] is None
-    why = str(said[BOOKS.name])
+def test_a_run_that_met_no_token_can_say_why_in_the_sources_words(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
+    workspace.sim.drop_refresh_token(BOOKS.appid)
+    workspace.sim.revoke(BOOKS.appid)
+    run = tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK)
+    result = {tally.merchant: tally.detail for tally in run._ledger.tallies(run.record)}
+    assert result[TEA.name] is None
+    why = str(result[BOOKS.name])
     assert why == redact(why)  # shown as it is: no word of it looks like a secret
     assert why.startswith("wxbooks needs a new authorization. api_get_authorizer_list has no")
 
 
 def test_a_merchant_without_authorization_ends_by_its_errcode_and_the_others_go_on(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
-    shop.sim.revoke(BOOKS.appid)
-    run = tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK)
-    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+    workspace = open_workspace(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
+    workspace.sim.revoke(BOOKS.appid)
+    run = tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK)
+    assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
     (cause,) = run.cause_list()
     assert (cause.merchant, cause.code, cause.rows) == ("城南书店", "61003", 5)
     assert "authorization link" in cause.action.en
 
 
 def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
     slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=45011, calls=((1, 2),))
-    shop = open_shop(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
-    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK), 10) == {"uploaded": 10}
-    assert shop.sim.stats[f"authorizer_token:{TEA.appid}"] == 3
+    workspace = open_workspace(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
+    assert assert_complete(tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK), 10) == {
+        "uploaded": 10
+    }
+    assert workspace.sim.stats[f"authorizer_token:{TEA.appid}"] == 3
 
 
 def test_a_refresh_that_is_told_to_slow_down_for_ever_ends_its_merchants_rows(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
     slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=45011)
-    shop = open_shop(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
+    workspace = open_workspace(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
     pace = tcb.RunLimits(backoff=0.01, slow_wait=0.05, patience=0.2)
-    run = tcb.upload(shop.read(), settings=by_itself(shop), limits=pace)
-    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+    run = tcb.upload(workspace.read(), settings=by_itself(workspace), limits=pace)
+    assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
     assert [cause.code for cause in run.cause_list()] == ["45011"]
 
 
 def test_a_refresh_token_that_nobody_has_is_reported_with_the_merchants_name(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
-    settings = by_itself(shop)
-    tcb.audit(tcb.read_merchants(shop.folder / "merchants.csv"), settings=settings, limits=QUICK)
-    shop.sim.drop_refresh_token(BOOKS.appid, listed=False)
-    shop.sim.expire(BOOKS.appid)
-    run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
-    counts = whole(run, 10)
+    workspace = open_workspace(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
+    settings = by_itself(workspace)
+    tcb.audit(tcb.read_merchants(workspace.folder / "merchants.csv"), settings=settings, limits=QUICK)
+    workspace.sim.drop_refresh_token(BOOKS.appid, listed=False)
+    workspace.sim.expire(BOOKS.appid)
+    run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    counts = assert_complete(run, 10)
     assert counts["uploaded"] == 5
     reasons = run.results().query("tcb_merchant == '城南书店'")["tcb_reason"]
     assert reasons.str.contains("needs a new authorization|40001|42001").all()
@@ -181,39 +195,41 @@ def test_a_refresh_token_that_nobody_has_is_reported_with_the_merchants_name(
     ("code", "words"), [(61004, "whitelist"), (61005, "next push"), (40125, "AppSecret")]
 )
 def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
-    open_shop: OpenShop, whole: Whole, code: int, words: str
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, code: int, words: str
 ) -> None:
-    shop = open_shop(
+    workspace = open_workspace(
         faults=[Fault(step=FaultStep.COMPONENT_TOKEN, errcode=code)], component=COMPONENT, tokens={}
     )
     with pytest.raises(TokenSourceError, match=words) as caught:
-        tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK)
+        tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK)
     assert caught.value.exit_code == 3
     assert "To resume run " in caught.value.text.en
-    run = tcb.open_run(settings=by_itself(shop))
-    assert whole(run, 30) == {"pending": 30}
-    assert shop.sim.stats["link_calls"] == 0
+    run = tcb.open_run(settings=by_itself(workspace))
+    assert assert_complete(run, 30) == {"pending": 30}
+    assert workspace.sim.stats["link_calls"] == 0
 
 
 def test_a_ticket_that_is_not_to_be_had_stops_the_run_and_says_once_how_it_goes_on(
-    open_shop: OpenShop,
+    open_workspace: OpenWorkspace,
 ) -> None:
-    shop = open_shop(component=COMPONENT, tokens={})
-    settings = by_itself(shop, ticket="command:false")
+    workspace = open_workspace(component=COMPONENT, tokens={})
+    settings = by_itself(workspace, ticket="command:false")
     with pytest.raises(
         TokenSourceError, match=r"tokens\.ticket: the program false ended with exit code 1"
     ) as caught:
-        tcb.upload(shop.read(), settings=settings, limits=QUICK)
+        tcb.upload(workspace.read(), settings=settings, limits=QUICK)
     assert caught.value.text.en.count("To resume run ") == 1
     assert caught.value.text.zh.count("继续任务") == 1
 
 
-def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_shop: OpenShop) -> None:
-    shop = open_shop(component=COMPONENT, tokens={})
-    settings = replace(by_itself(shop), api_base="http://127.0.0.1:9")
+def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(
+    open_workspace: OpenWorkspace,
+) -> None:
+    workspace = open_workspace(component=COMPONENT, tokens={})
+    settings = replace(by_itself(workspace), api_base="http://127.0.0.1:9")
     pace = tcb.RunLimits(backoff=0.01, patience=0.3)
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:9"):
-        tcb.upload(shop.read(), settings=settings, limits=pace)
+        tcb.upload(workspace.read(), settings=settings, limits=pace)
     assert tcb.open_run(settings=settings).outcomes == {Outcome.PENDING: 30}
 
 
@@ -221,37 +237,41 @@ def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_sho
 
 
 def test_a_token_server_serves_a_run_and_an_unknown_merchant_is_not_attempted(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=5))
+    workspace = open_workspace(many(TEA, BOOKS, rows=5))
     with token_server({TEA.appid: good(TEA.appid)}) as (url, heads):
-        settings = shop.with_options(tokens={"source": "service", "url": url})
-        run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
-    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+        settings = workspace.with_options(tokens={"source": "service", "url": url})
+        run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
     assert len(heads) == 2
     (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
     assert "does not know this merchant (HTTP 404)" in reason
 
 
-def test_a_dead_token_given_again_ends_the_rows_as_refused(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=5))
+def test_a_dead_token_given_again_ends_the_rows_as_refused(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(many(TEA, BOOKS, rows=5))
     answers = {TEA.appid: good(TEA.appid), BOOKS.appid: good("nobody")}
     with token_server(answers) as (url, heads):
-        settings = shop.with_options(tokens={"source": "service", "url": url})
-        run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
-    assert whole(run, 10) == {"uploaded": 5, "refused": 5}
+        settings = workspace.with_options(tokens={"source": "service", "url": url})
+        run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    assert assert_complete(run, 10) == {"uploaded": 5, "refused": 5}
     assert "gave the same one again" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
     assert any(b"x-tcb-refused: " in head.lower() for head in heads)
 
 
-def test_a_dead_component_token_is_one_cause_in_words_about_it(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop(
+def test_a_dead_component_token_is_one_cause_in_words_about_it(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace(
         many(TEA, OWN, SHARED, rows=2), merchants=[TEA, TEA_TEST, OWN, SHARED], component_appid=PLATFORM
     )
     with token_server({TEA.appid: good(TEA.appid), PLATFORM: good("nobody")}) as (url, _):
         tokens = {"source": "service", "url": url, "component_appid": PLATFORM}
-        run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), limits=QUICK)
-    assert whole(run, 6) == {"uploaded": 2, "refused": 4}
+        run = tcb.upload(workspace.read(), settings=workspace.with_options(tokens=tokens), limits=QUICK)
+    assert assert_complete(run, 6) == {"uploaded": 2, "refused": 4}
     (action,) = next_actions(by_code(run.cause_list()))
     assert (action.per, action.group.rows) == (Per.ONCE, 4)
     assert "component" in action.group.action.en
@@ -259,27 +279,29 @@ def test_a_dead_component_token_is_one_cause_in_words_about_it(open_shop: OpenSh
 
 @pytest.mark.parametrize("status", ["401 No", "403 No"])
 def test_a_token_server_that_does_not_let_us_in_stops_the_run(
-    open_shop: OpenShop, whole: Whole, status: str
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, status: str
 ) -> None:
-    shop = open_shop()
+    workspace = open_workspace()
     with token_server({TEA.appid: (status, b""), BOOKS.appid: (status, b"")}) as (url, _):
-        settings = shop.with_options(tokens={"source": "service", "url": url})
+        settings = workspace.with_options(tokens={"source": "service", "url": url})
         with pytest.raises(TokenSourceError, match=r"tokens\.auth_env"):
-            tcb.upload(shop.read(), settings=settings, limits=QUICK)
-    assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
+            tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
 
 
 SHORT = tcb.RunLimits(backoff=0.01, patience=0.3)
 
 
-def test_a_token_server_that_is_down_stops_the_run_after_patience(open_shop: OpenShop, whole: Whole) -> None:
-    shop = open_shop()
-    settings = shop.with_options(tokens={"source": "service", "url": "http://127.0.0.1:9/{appid}"})
+def test_a_token_server_that_is_down_stops_the_run_after_patience(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
+) -> None:
+    workspace = open_workspace()
+    settings = workspace.with_options(tokens={"source": "service", "url": "http://127.0.0.1:9/{appid}"})
     with pytest.raises(TokenSourceError, match=r"127\.0\.0\.1:9 cannot be reached") as caught:
-        tcb.upload(shop.read(), settings=settings, limits=SHORT)
+        tcb.upload(workspace.read(), settings=settings, limits=SHORT)
     assert "for 0.3 s, so the run stops" in caught.value.text.en
     assert "无法连接令牌服务 127.0.0.1:9" in caught.value.text.zh
-    assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
+    assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
 
 
 @pytest.mark.parametrize(
@@ -290,33 +312,33 @@ def test_a_token_server_that_is_down_stops_the_run_after_patience(open_shop: Ope
     ],
 )
 def test_a_token_server_that_answers_nobody_stops_the_run_after_patience(
-    open_shop: OpenShop,
-    whole: Whole,
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
     monkeypatch: pytest.MonkeyPatch,
     answer: tuple[str, bytes] | None,
     words: str,
 ) -> None:
     monkeypatch.setattr(engine, "ASK_AT_LEAST", 0.3)
-    shop = open_shop()
+    workspace = open_workspace()
     with token_server({TEA.appid: answer, BOOKS.appid: answer}) as (url, _):
-        settings = shop.with_options(tokens={"source": "service", "url": url})
+        settings = workspace.with_options(tokens={"source": "service", "url": url})
         with pytest.raises(TokenSourceError, match=words) as caught:
-            tcb.upload(shop.read(), settings=settings, limits=SHORT)
+            tcb.upload(workspace.read(), settings=settings, limits=SHORT)
     assert caught.value.exit_code == 3
-    assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
-    assert shop.sim.stats["link_calls"] == 0
+    assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
+    assert workspace.sim.stats["link_calls"] == 0
 
 
 def test_a_token_server_that_fails_for_one_merchant_is_that_merchants_trouble(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=5))
+    workspace = open_workspace(many(TEA, BOOKS, rows=5))
     with token_server({TEA.appid: good(TEA.appid), BOOKS.appid: ("500 Oops", b"")}) as (url, _):
-        settings = shop.with_options(tokens={"source": "service", "url": url})
+        settings = workspace.with_options(tokens={"source": "service", "url": url})
         run = tcb.upload(
-            shop.read(), settings=settings, limits=tcb.RunLimits(backoff=0.01, attempts=2, patience=60)
+            workspace.read(), settings=settings, limits=tcb.RunLimits(backoff=0.01, attempts=2, patience=60)
         )
-    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+    assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
     (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
     assert "HTTP 500" in reason
 
@@ -332,29 +354,31 @@ def test_a_token_server_that_fails_for_one_merchant_is_that_merchants_trouble(
     ],
 )
 def test_a_token_program_that_cannot_be_run_stops_the_run_after_patience(
-    open_shop: OpenShop,
-    whole: Whole,
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
     monkeypatch: pytest.MonkeyPatch,
     command: tuple[str, ...],
     words: str,
 ) -> None:
     if words == "did not respond":
         monkeypatch.setattr(engine, "ASK_AT_LEAST", 0.3)
-    shop = open_shop()
-    settings = shop.with_options(tokens={"source": "command", "command": command})
+    workspace = open_workspace()
+    settings = workspace.with_options(tokens={"source": "command", "command": command})
     with pytest.raises(TokenSourceError, match=words):
-        tcb.upload(shop.read(), settings=settings, limits=SHORT)
-    assert whole(tcb.open_run(settings=settings), 30) == {"pending": 30}
+        tcb.upload(workspace.read(), settings=settings, limits=SHORT)
+    assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
 
 
 def test_a_token_program_that_refuses_a_merchant_is_that_merchants_trouble(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, BOOKS, rows=5))
+    workspace = open_workspace(many(TEA, BOOKS, rows=5))
     code = '[ "$1" = wxtea ] || exit 3; echo "{\\"access_token\\": \\"token-of-$1\\"}"'
-    settings = shop.with_options(tokens={"source": "command", "command": ["sh", "-c", code, "-", "{appid}"]})
-    run = tcb.upload(shop.read(), settings=settings, limits=QUICK)
-    assert whole(run, 10) == {"uploaded": 5, "not_attempted": 5}
+    settings = workspace.with_options(
+        tokens={"source": "command", "command": ["sh", "-c", code, "-", "{appid}"]}
+    )
+    run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
     assert "exit code 3" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
 
 
@@ -362,75 +386,83 @@ def test_a_token_program_that_refuses_a_merchant_is_that_merchants_trouble(
 
 
 def test_own_environments_go_by_the_component_token_beside_merchants_in_one_run(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(
+    workspace = open_workspace(
         many(TEA, OWN, SHARED, rows=5), merchants=[TEA, TEA_TEST, OWN, SHARED], component=COMPONENT, tokens={}
     )
-    assert whole(tcb.upload(shop.read(), settings=by_itself(shop), limits=QUICK), 15) == {"uploaded": 15}
-    assert shop.sim.stats["component_links"] == 10
-    assert shop.sim.stats["authorizer_token"] == 1, "the merchant's own account is apart"
+    assert assert_complete(tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK), 15) == {
+        "uploaded": 15
+    }
+    assert workspace.sim.stats["component_links"] == 10
+    assert workspace.sim.stats["authorizer_token"] == 1, "the merchant's own account is apart"
 
 
 @pytest.mark.parametrize("source", ["file", "command", "service"])
-def test_the_component_token_comes_from_every_source(open_shop: OpenShop, whole: Whole, source: str) -> None:
-    shop = open_shop(many(TEA, OWN, rows=3), merchants=[TEA, OWN], component_appid=PLATFORM)
+def test_the_component_token_comes_from_every_source(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, source: str
+) -> None:
+    workspace = open_workspace(many(TEA, OWN, rows=3), merchants=[TEA, OWN], component_appid=PLATFORM)
     tokens: dict[str, Any] = {"source": source, "component_appid": PLATFORM}
     with token_server({TEA.appid: good(TEA.appid), PLATFORM: good(PLATFORM)}) as (url, _):
         tokens |= {
-            "file": {"file": shop.folder / "tokens.csv"},
+            "file": {"file": workspace.folder / "tokens.csv"},
             "command": {
                 "command": ["sh", "-c", 'echo "{\\"access_token\\": \\"token-of-$1\\"}"', "-", "{appid}"]
             },
             "service": {"url": url},
         }[source]
-        run = tcb.upload(shop.read(), settings=shop.with_options(tokens=tokens), limits=QUICK)
-    assert whole(run, 6) == {"uploaded": 6}
-    assert shop.sim.stats["component_links"] == 3
+        run = tcb.upload(workspace.read(), settings=workspace.with_options(tokens=tokens), limits=QUICK)
+    assert assert_complete(run, 6) == {"uploaded": 6}
+    assert workspace.sim.stats["component_links"] == 3
 
 
 def test_without_a_component_appid_own_environments_say_which_setting_is_missing(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
-    shop = open_shop(many(TEA, OWN, rows=3), merchants=[TEA, OWN], component_appid=PLATFORM)
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    assert whole(run, 6) == {"uploaded": 3, "not_attempted": 3}
+    workspace = open_workspace(many(TEA, OWN, rows=3), merchants=[TEA, OWN], component_appid=PLATFORM)
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    assert assert_complete(run, 6) == {"uploaded": 3, "not_attempted": 3}
     (reason,) = run.results().query("tcb_env == 'own-env-1'")["tcb_reason"].unique()
     assert "set tokens.component_appid" in reason
 
 
 @pytest.mark.parametrize("code", [48001, 61007, -601012, -601018])
-def test_own_environments_never_lack_a_permission_set(open_shop: OpenShop, whole: Whole, code: int) -> None:
+def test_own_environments_never_lack_a_permission_set(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, code: int
+) -> None:
     """The same code at a merchant beside it is said as it is for merchants."""
-    shop = open_shop(
+    workspace = open_workspace(
         many(TEA, OWN, rows=6),
         [Fault(env=OWN.env, errcode=code), Fault(env=TEA.env, errcode=code)],
         merchants=[TEA, OWN],
         component=COMPONENT,
         tokens={},
     )
-    run = tcb.upload(shop.read(), settings=by_itself(shop), limits=tcb.RunLimits(backoff=0.01, per_env=1))
-    counts = whole(run, 12)
+    run = tcb.upload(
+        workspace.read(), settings=by_itself(workspace), limits=tcb.RunLimits(backoff=0.01, per_env=1)
+    )
+    counts = assert_complete(run, 12)
     assert set(counts) == {"refused", "not_attempted"}
-    said = run.results().query("tcb_env == 'own-env-1'")
-    for text in (*said["tcb_reason"], *said["tcb_action"]):
+    result = run.results().query("tcb_env == 'own-env-1'")
+    for text in (*result["tcb_reason"], *result["tcb_action"]):
         assert "49" not in text.replace(str(code), "")
         assert "authorize again" not in text
-    assert said["tcb_action"].str.contains("component_appid").all()
+    assert result["tcb_action"].str.contains("component_appid").all()
     by_env = {cause.env: cause for cause in run.cause_list()}
     assert "component_appid" in by_env[OWN.env].action.en
     assert "component_appid" not in by_env[TEA.env].action.en
     assert {line["errcode"] for line in run.summary()["errcodes"]} == {code}
 
 
-def test_one_link_of_an_own_environment(open_shop: OpenShop) -> None:
-    shop = open_shop(many(OWN, rows=1), merchants=[OWN], component_appid=PLATFORM)
+def test_one_link_of_an_own_environment(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(OWN, rows=1), merchants=[OWN], component_appid=PLATFORM)
     lines = f"appid,name,env,owner\n{OWN.appid},{OWN.name},{OWN.env},platform\n"
-    (shop.folder / "merchants.csv").write_text(lines, encoding="utf-8")
-    tokens = {"file": shop.folder / "tokens.csv"}
+    (workspace.folder / "merchants.csv").write_text(lines, encoding="utf-8")
+    tokens = {"file": workspace.folder / "tokens.csv"}
     with pytest.raises(tcb.TokenError, match=r"tokens\.component_appid"):
-        tcb.upload_link(OWN.env, "a.png", settings=shop.settings)
-    settings = shop.with_options(tokens=tokens | {"component_appid": PLATFORM})
+        tcb.upload_link(OWN.env, "a.png", settings=workspace.settings)
+    settings = workspace.with_options(tokens=tokens | {"component_appid": PLATFORM})
     assert tcb.upload_link(OWN.env, "a.png", settings=settings).file_id.endswith("/a.png")
 
 
@@ -438,7 +470,7 @@ def test_one_link_of_an_own_environment(open_shop: OpenShop) -> None:
 
 
 def test_a_quoted_part_of_a_token_reaches_neither_ledger_nor_report(
-    open_shop: OpenShop, whole: Whole
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
     token = f"token-of-{TEA.appid}"
     part = token[:12]
@@ -452,12 +484,12 @@ def test_a_quoted_part_of_a_token_reaches_neither_ledger_nor_report(
         Fault(env=TEA.env, path="banner/1.png", errcode=85088, errmsg="; ".join(written)),
         Fault(env=TEA.env, path="banner/2.png", errcode=85088, errmsg=f"rid: {part}"),
     ]
-    shop = open_shop(many(TEA, rows=3), faults)
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    assert whole(run, 3) == {"uploaded": 1, "refused": 2}
+    workspace = open_workspace(many(TEA, rows=3), faults)
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    assert assert_complete(run, 3) == {"uploaded": 1, "refused": 2}
     assert run.results()["tcb_errmsg"].str.contains("•••").sum() == 2
-    run.export(shop.folder / "report")
-    files = (*shop.folder.glob("ledger.db*"), *(shop.folder / "report").iterdir())
+    run.export(workspace.folder / "report")
+    files = (*workspace.folder.glob("ledger.db*"), *(workspace.folder / "report").iterdir())
     places = [file for file in files if file.is_file()]
     assert {".db", ".csv", ".html", ".xlsx"} <= {place.suffix for place in places}
     for place in places:

@@ -112,7 +112,7 @@ def test_every_run_and_row_is_as_it_was(old: str, source: str) -> None:
         for record in before["runs"]:
             run = found[record["id"]]
             rows = [row for row in before["rows"] if row["run"] == record["number"]]
-            told = said if VERSIONS[source] < 3 else as_stored
+            told = result if VERSIONS[source] < 3 else as_stored
             ends = [
                 (one.row.line, one.end.outcome, told(one.end), one.end.errcode) for one in ledger.rows(run)
             ]
@@ -130,7 +130,7 @@ def as_stored(end: RowEnd) -> str:
     return stored(end.detail)
 
 
-def said(end: RowEnd) -> str:
+def result(end: RowEnd) -> str:
     """What a row of before version 3 had in words, in one language or of the store."""
     if end.detail is None:
         return ""
@@ -270,7 +270,7 @@ def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "sentence", ["the disk is full", '{"en": 1}', "{", "[" * 200_000], ids=lambda said: said[:40]
+    "sentence", ["the disk is full", '{"en": 1}', "{", "[" * 200_000], ids=lambda result: result[:40]
 )
 def test_the_first_ledgers_of_version_1_lack_most_and_keep_one_sentence(
     tmp_path: Path, sentence: str

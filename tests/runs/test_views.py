@@ -20,10 +20,10 @@ COLUMNS = {
 }
 
 
-def test_they_agree_with_the_run(open_shop: Any):
-    shop = open_shop(faults=[Fault(env=BOOKS.env, errcode=85088)])
-    run = tcb.upload(shop.read(), settings=shop.settings)
-    with closing(sqlite3.connect(shop.settings.ledger)) as ledger:
+def test_they_agree_with_the_run(open_workspace: Any):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=85088)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings)
+    with closing(sqlite3.connect(workspace.settings.ledger)) as ledger:
         for name in NAMES:
             found = [column[0] for column in ledger.execute(f"SELECT * FROM {name}").description]
             assert found == COLUMNS[name].split(), name

@@ -92,7 +92,7 @@ def test_a_token_with_an_end_is_42001_from_then_on(tmp_path, end):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "result"),
     [
         (b"", "contains no token"),
         (b"appid,access_token\n", "contains no token"),
@@ -103,12 +103,12 @@ def test_a_token_with_an_end_is_42001_from_then_on(tmp_path, end):
     ],
     ids=["empty", "header only", "other column", "no token", "bad end", "encoding"],
 )
-def test_a_bad_file_is_refused_at_the_start_without_its_tokens(tmp_path, text, said):
+def test_a_bad_file_is_refused_at_the_start_without_its_tokens(tmp_path, text, result):
     file = tmp_path / "tokens.csv"
     file.write_bytes(text)
     with pytest.raises(SettingsError) as caught:
         Tokens(file)
-    assert said in str(caught.value)
+    assert result in str(caught.value)
     assert "tokens.csv" in caught.value.text.zh
     assert "one" not in str(caught.value).replace("none", "")
 

@@ -71,8 +71,8 @@ def test_a_ticket_runs_out_after_12_hours_or_when_the_next_has_come(platform, cl
     assert talk.component_token(component_verify_ticket=new)
     newer = talk.sim.new_ticket()
     for ticket in ("practice-ticket", new):
-        said = talk.component("api_component_token", **ASK | {"component_verify_ticket": ticket})
-        assert said["errcode"] == 61005
+        result = talk.component("api_component_token", **ASK | {"component_verify_ticket": ticket})
+        assert result["errcode"] == 61005
     assert talk.component_token(component_verify_ticket=newer)
 
 
@@ -122,7 +122,7 @@ def test_what_needs_the_component_token_refuses_other_tokens(platform, clock, na
     talk = platform()
     token = talk.component_token()
     merchants = talk.refresh(token, FIRST)["authorizer_access_token"]
-    assert [talk.component(name, said)["errcode"] for said in ("", "unknown", merchants)] == [
+    assert [talk.component(name, result)["errcode"] for result in ("", "unknown", merchants)] == [
         41001,
         40001,
         61014,
@@ -256,15 +256,15 @@ def test_a_page_that_cannot_be_is_refused(platform, page):
 def test_the_info_of_an_authorizer_has_its_name_and_permission_sets(platform):
     talk = platform(accounts=[SimulatedAccount(APPID, "梧桐花店（总店）", permissions=(17, 64))])
     component = talk.component_token()
-    said = talk.component("api_get_authorizer_info", component, authorizer_appid=APPID)
-    assert said["authorizer_info"]["nick_name"] == "梧桐花店（总店）"
-    assert said["authorizer_info"]["MiniProgramInfo"]["visit_status"] == 0
-    assert said["authorization_info"] == {
+    result = talk.component("api_get_authorizer_info", component, authorizer_appid=APPID)
+    assert result["authorizer_info"]["nick_name"] == "梧桐花店（总店）"
+    assert result["authorizer_info"]["MiniProgramInfo"]["visit_status"] == 0
+    assert result["authorization_info"] == {
         "authorizer_appid": APPID,
         "func_info": [{"funcscope_category": {"id": 17}}, {"funcscope_category": {"id": 64}}],
     }
-    said = talk.component("api_get_authorizer_info", component, authorizer_appid=OTHER)
-    assert said["authorizer_info"]["nick_name"] == "海盐书房"
+    result = talk.component("api_get_authorizer_info", component, authorizer_appid=OTHER)
+    assert result["authorizer_info"]["nick_name"] == "海盐书房"
     assert talk.sim.stats[f"authorizer_info:{OTHER}"] == 1
 
 
@@ -273,8 +273,8 @@ def test_who_has_revoked_is_refused_everywhere_and_no_longer_listed_until_it_com
     component = talk.component_token()
 
     def listed():
-        said = talk.component("api_get_authorizer_list", component, offset=0, count=500)
-        return [entry["authorizer_appid"] for entry in said["list"]]
+        result = talk.component("api_get_authorizer_list", component, offset=0, count=500)
+        return [entry["authorizer_appid"] for entry in result["list"]]
 
     talk.sim.revoke(APPID)
     assert listed() == [OTHER]
@@ -292,16 +292,16 @@ def test_a_merchant_that_left_is_no_authorizer(platform):
     merchants = [Merchant(APPID, "甲", "env-1", left=True), Merchant(OTHER, "乙", "env-2")]
     talk = platform(merchants=merchants)
     component = talk.component_token()
-    said = talk.component("api_get_authorizer_list", component, offset=0, count=500)
-    assert [entry["authorizer_appid"] for entry in said["list"]] == [OTHER]
+    result = talk.component("api_get_authorizer_list", component, offset=0, count=500)
+    assert [entry["authorizer_appid"] for entry in result["list"]] == [OTHER]
     assert talk.refresh(component, FIRST)["errcode"] == 61003
 
 
 def test_a_refused_ip_is_61004_for_every_call(platform):
     talk = platform(ip_refused=True)
-    said = talk.component("api_component_token", **ASK)
-    assert said["errcode"] == 61004
-    assert said["errmsg"].startswith("access clientip is not registered rid: ")
+    result = talk.component("api_component_token", **ASK)
+    assert result["errcode"] == 61004
+    assert result["errmsg"].startswith("access clientip is not registered rid: ")
     assert [talk.ask()["errcode"], talk.call("tcb/getenvinfo", "token-of-b")["errcode"]] == [61004, 61004]
     talk.sim.refuse_ip(refused=False)
     assert talk.component_token()

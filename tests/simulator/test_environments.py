@@ -88,8 +88,8 @@ def test_what_is_uploaded_to_the_platforms_environment_is_stored(town):
 
 def test_without_a_components_appid_its_token_is_nobodys(start):
     talk = start(merchants=MERCHANTS, tokens={SHOP: "of-shop"})
-    said = talk.call("componenttcb/uploadfile", "of-shop", env="own-1a2b3c", path="a.png")
-    assert said["errcode"] == 61014
+    result = talk.call("componenttcb/uploadfile", "of-shop", env="own-1a2b3c", path="a.png")
+    assert result["errcode"] == 61014
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_an_environment_that_is_not_normal_says_so_and_takes_no_files(town, stat
     assert [entry["status"] for entry in listed] == [status, "NORMAL"]
     asked = {"env": "shop-a-1f2e3d", "path": "a"}
     assert talk.call("tcb/uploadfile", "of-shop", **asked)["errcode"] == errcode
-    said = talk.call("componenttcb/uploadfile", "of-platform", env="own-1a2b3c", path="a")
-    assert said["errcode"] == errcode
+    result = talk.call("componenttcb/uploadfile", "of-platform", env="own-1a2b3c", path="a")
+    assert result["errcode"] == errcode
     talk.sim.set_status("shop-a-1f2e3d", EnvStatus.NORMAL)
     assert talk.call("tcb/uploadfile", "of-shop", **asked)["errcode"] == 0
 

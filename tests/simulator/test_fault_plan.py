@@ -66,7 +66,7 @@ def test_an_empty_file_is_an_empty_plan(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "result"),
     [
         ("errcode = 1", "env, appid or both"),
         ('env = "a"', "specify the fault"),
@@ -106,12 +106,12 @@ def test_an_empty_file_is_an_empty_plan(tmp_path):
         ('env = "a"\nstatus = 503\nerrmsg = "x"', "errmsg can only be used with"),
     ],
 )
-def test_a_wrong_entry_names_the_file_and_its_number_in_both_languages(tmp_path, text, said):
+def test_a_wrong_entry_names_the_file_and_its_number_in_both_languages(tmp_path, text, result):
     file = plan(tmp_path, f'[[fault]]\nenv = "ok"\nerrcode = -1\n[[fault]]\n{text}\n')
     with pytest.raises(SettingsError) as caught:
         load_faults(file)
     assert f"{file}: fault 2: " in caught.value.text.en
-    assert said in caught.value.text.en
+    assert result in caught.value.text.en
     assert f"{file}：第 2 条故障：" in caught.value.text.zh
     assert caught.value.__cause__ is None
 
@@ -273,7 +273,7 @@ def test_the_sample_s_plan_names_only_merchants_and_environments_that_are_there(
 
 
 @pytest.mark.parametrize(
-    ("text", "where", "said"),
+    ("text", "where", "result"),
     [
         ("[component]", "component: ", "appid is missing"),
         ('[component]\nappid = "wx*"', "component: ", "for exactly one"),
@@ -312,12 +312,12 @@ def test_the_sample_s_plan_names_only_merchants_and_environments_that_are_there(
         ('[[fault]]\nenv = "a"\nstep = "quota"\ncode = "X"', "fault 1: ", 'step = "store"'),
     ],
 )
-def test_a_mistake_about_the_platform_names_file_and_entry_and_no_secret(tmp_path, text, where, said):
+def test_a_mistake_about_the_platform_names_file_and_entry_and_no_secret(tmp_path, text, where, result):
     file = plan(tmp_path, text)
     with pytest.raises(SettingsError) as caught:
         load_faults(file)
     assert f"{file}: {where}" in caught.value.text.en
-    assert said in caught.value.text.en
+    assert result in caught.value.text.en
     assert caught.value.text.zh.startswith(f"{file}：")
     assert "planted" not in caught.value.text.en + caught.value.text.zh
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)

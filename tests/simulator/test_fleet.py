@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import QUICK, OpenShop
+from workspace import QUICK, OpenWorkspace
 
 import tcb_ops as tcb
 from tcb_ops.model import Merchant
@@ -51,21 +51,21 @@ def scenario(fleet: list[Merchant], nights: int, seed: int) -> Scenario:
     return found
 
 
-def play(open_shop: OpenShop, tmp_path: Path, merchants: int, nights: int, seed: int) -> None:
+def play(open_workspace: OpenWorkspace, tmp_path: Path, merchants: int, nights: int, seed: int) -> None:
     fleet = [Merchant(f"wx{n:04}", f"商户{n}", f"shop-{n:04}-a1b2c3") for n in range(merchants)]
     story = scenario(fleet, nights, seed)
     (tmp_path / "scenario.toml").write_text(story.plan, encoding="utf-8")
     plan = load_faults(tmp_path / "scenario.toml")
-    shop = open_shop([], plan.entries, merchants=fleet, environments=plan.environments)
-    command = shop.with_options(notify=[{"kind": "wecom", "url_file": tmp_path / "url"}])
-    (tmp_path / "url").write_text(f"{shop.sim.base}/robot/wecom/accept?key=practice", encoding="utf-8")
+    workspace = open_workspace([], plan.entries, merchants=fleet, environments=plan.environments)
+    command = workspace.with_options(notify=[{"kind": "wecom", "url_file": tmp_path / "url"}])
+    (tmp_path / "url").write_text(f"{workspace.sim.base}/robot/wecom/accept?key=practice", encoding="utf-8")
     before: dict[str, str] | None = None
     for night in range(1, nights + 1):
-        shop.sim.set_night(night)
-        run = tcb.audit(shop.merchants, settings=command, limits=QUICK)
-        result, told = run.audit(), len(shop.sim.robots.messages)
+        workspace.sim.set_night(night)
+        run = tcb.audit(workspace.merchants, settings=command, limits=QUICK)
+        result, told = run.audit(), len(workspace.sim.robots.messages)
         tcb.notify(run, settings=command, on_demand=False)
-        messages = [message.text for message in shop.sim.robots.messages[told:]]
+        messages = [message.text for message in workspace.sim.robots.messages[told:]]
         if night in story.stopped:
             assert result.exit_code("new") == 3
             assert run.counts == {"unknown": merchants}
@@ -89,14 +89,14 @@ def play(open_shop: OpenShop, tmp_path: Path, merchants: int, nights: int, seed:
         before = now
 
 
-def test_a_week_of_a_small_fleet(open_shop: OpenShop, tmp_path: Path):
-    play(open_shop, tmp_path, merchants=12, nights=5, seed=1)
+def test_a_week_of_a_small_fleet(open_workspace: OpenWorkspace, tmp_path: Path):
+    play(open_workspace, tmp_path, merchants=12, nights=5, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_14_nights_of_300_merchants(open_shop: OpenShop, tmp_path: Path):
-    play(open_shop, tmp_path, merchants=300, nights=14, seed=16)
+def test_14_nights_of_300_merchants(open_workspace: OpenWorkspace, tmp_path: Path):
+    play(open_workspace, tmp_path, merchants=300, nights=14, seed=16)
 
 
 def test_a_plan_of_one_night_is_what_its_nights_say():

@@ -30,14 +30,16 @@ PLANS = {
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_rows_end_as_expected(open_shop, whole, name):
+def test_rows_end_as_expected(open_workspace, assert_complete, name):
     plan, bad = PLANS[name]
-    shop = open_shop(accounts=plan.accounts, environments=plan.environments)
-    run = tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
-    whole(run, 30)
+    workspace = open_workspace(accounts=plan.accounts, environments=plan.environments)
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    assert_complete(run, 30)
     for record in run.rows():
         row = record.row
-        siblings = [each.env for each in shop.merchants if each.appid == row.appid and each.env != row.env]
+        siblings = [
+            each.env for each in workspace.merchants if each.appid == row.appid and each.env != row.env
+        ]
         expected = expected_outcomes(
             plan, row.env, row.appid, row.path, kind=tcb.Kind.UPLOAD, siblings=siblings
         )
@@ -48,9 +50,9 @@ def test_rows_end_as_expected(open_shop, whole, name):
     }
 
 
-def test_a_refused_ip_stops_the_run_before_anything(open_shop):
-    shop = open_shop(component=Component("wxc", ip_refused=True))
+def test_a_refused_ip_stops_the_run_before_anything(open_workspace):
+    workspace = open_workspace(component=Component("wxc", ip_refused=True))
     with pytest.raises(tcb.StoppedError) as caught:
-        tcb.upload(shop.read(), settings=shop.settings, limits=QUICK)
+        tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
     assert "61004" in str(caught.value)
-    assert shop.sim.stats["stored"] == 0
+    assert workspace.sim.stats["stored"] == 0

@@ -354,10 +354,10 @@ def test_a_reset_within_the_answer_comes_after_the_object_is_stored(start):
 def test_a_planned_etag_is_not_the_md5(start, etag, md5):
     talk = faulty(start, etag=etag)
     answer = talk.upload()
-    said = answer.headers["etag"].strip('"')
+    result = answer.headers["etag"].strip('"')
     assert answer.status_code == 204
-    assert said != HELLO_MD5
-    assert bool(re.fullmatch("[0-9a-f]{32}", said)) is md5
+    assert result != HELLO_MD5
+    assert bool(re.fullmatch("[0-9a-f]{32}", result)) is md5
     assert talk.sim.objects[BUCKET, PATH].md5 == HELLO_MD5
 
 

@@ -147,14 +147,14 @@ def test_a_new_token_is_no_attempt():
 
 
 @pytest.mark.slow
-def test_upload_link_follows_the_policy(open_shop):
-    shop = open_shop(many(TEA, rows=1), [Fault(env=TEA.env, calls=((1, 1),), errcode=-1)])
-    assert tcb.upload_link(TEA.env, "a.png", settings=shop.settings).file_id.endswith("/a.png")
-    assert shop.sim.stats["link_calls"] == 2, "a busy platform is asked once more"
-    shop.sim.expire(TEA.appid)
+def test_upload_link_follows_the_policy(open_workspace):
+    workspace = open_workspace(many(TEA, rows=1), [Fault(env=TEA.env, calls=((1, 1),), errcode=-1)])
+    assert tcb.upload_link(TEA.env, "a.png", settings=workspace.settings).file_id.endswith("/a.png")
+    assert workspace.sim.stats["link_calls"] == 2, "a busy platform is asked once more"
+    workspace.sim.expire(TEA.appid)
     with pytest.raises(tcb.RefusedError, match="errcode 42001") as refused:
-        tcb.upload_link(TEA.env, "a.png", settings=shop.settings)
+        tcb.upload_link(TEA.env, "a.png", settings=workspace.settings)
     assert refused.value.errcode == 42001
-    assert shop.sim.stats["link_calls"] == 3, (
+    assert workspace.sim.stats["link_calls"] == 3, (
         "the token file has no newer token, so the refused one is not sent again"
     )

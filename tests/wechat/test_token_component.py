@@ -58,7 +58,7 @@ class Clock:
 
 
 @dataclass
-class PanelContext:
+class CommandLine:
     """A platform on loopback, and the settings of one operator of it."""
 
     sim: Simulator
@@ -96,10 +96,10 @@ class PanelContext:
 
 
 @pytest.fixture
-def open_desk(tmp_path: Path) -> Iterator[Callable[..., PanelContext]]:
+def open_cli(tmp_path: Path) -> Iterator[Callable[..., CommandLine]]:
     with ExitStack() as stack:
 
-        def opened(*faults: Fault, merchants: Any = MERCHANTS, **component: Any) -> PanelContext:
+        def opened(*faults: Fault, merchants: Any = MERCHANTS, **component: Any) -> CommandLine:
             clock = Clock()
             sim = stack.enter_context(
                 Simulator(
@@ -111,14 +111,14 @@ def open_desk(tmp_path: Path) -> Iterator[Callable[..., PanelContext]]:
                 )
             )
             (tmp_path / "ticket").write_text(TICKET)
-            return PanelContext(sim, tmp_path, clock)
+            return CommandLine(sim, tmp_path, clock)
 
         yield opened
 
 
 @pytest.fixture
-def desk(open_desk: Callable[..., PanelContext]) -> PanelContext:
-    return open_desk()
+def cli(open_cli: Callable[..., CommandLine]) -> CommandLine:
+    return open_cli()
 
 
 @asynccontextmanager
@@ -149,53 +149,53 @@ def shown(error: TcbOpsError) -> str:
 
 @pytest.mark.parametrize("rotate", [False, True], ids=["same-refresh-token", "rotated"])
 def test_an_empty_store_is_filled_from_the_platforms_list(
-    run: Run, open_desk: Callable[..., PanelContext], rotate: bool
+    run: Run, open_cli: Callable[..., CommandLine], rotate: bool
 ) -> None:
-    desk = open_desk(rotate=rotate)
-    token = ask(run, desk.source())
-    assert run(desk.works(token))
-    stats = desk.sim.stats
+    cli = open_cli(rotate=rotate)
+    token = ask(run, cli.source())
+    assert run(cli.works(token))
+    stats = cli.sim.stats
     assert (stats["component_token"], stats["authorizer_list"], stats["authorizer_token"]) == (1, 1, 1)
-    stored = desk.stored("wx0")
+    stored = cli.stored("wx0")
     assert stored["access_token"] == token.reveal()
-    assert stored["refresh_token"] == desk.sim.refresh_token("wx0")
+    assert stored["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
-def test_what_is_stored_serves_the_next_process_without_a_call(run: Run, desk: PanelContext) -> None:
-    token = ask(run, desk.source())
-    before = desk.sim.stats
-    assert ask(run, desk.source()) == token
-    assert desk.sim.stats == before
+def test_what_is_stored_serves_the_next_process_without_a_call(run: Run, cli: CommandLine) -> None:
+    token = ask(run, cli.source())
+    before = cli.sim.stats
+    assert ask(run, cli.source()) == token
+    assert cli.sim.stats == before
 
 
 @pytest.mark.parametrize("rotate", [False, True], ids=["same-refresh-token", "rotated"])
 def test_a_refused_token_is_refreshed_and_the_newest_refresh_token_kept(
-    run: Run, open_desk: Callable[..., PanelContext], rotate: bool
+    run: Run, open_cli: Callable[..., CommandLine], rotate: bool
 ) -> None:
-    desk = open_desk(rotate=rotate)
-    first = ask(run, desk.source())
-    desk.sim.expire("wx0")
-    second = ask(run, desk.source(), refused=first)
+    cli = open_cli(rotate=rotate)
+    first = ask(run, cli.source())
+    cli.sim.expire("wx0")
+    second = ask(run, cli.source(), refused=first)
     assert second != first
-    assert run(desk.works(second))
-    assert desk.stored("wx0")["refresh_token"] == desk.sim.refresh_token("wx0")
-    assert desk.sim.stats["authorizer_list"] == 1
+    assert run(cli.works(second))
+    assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0")
+    assert cli.sim.stats["authorizer_list"] == 1
 
 
-def test_a_newer_stored_token_is_used_instead_of_a_refresh(run: Run, desk: PanelContext) -> None:
-    first = ask(run, desk.source())
-    second = ask(run, desk.source(), refused=first)
-    calls = desk.sim.stats["authorizer_token"]
-    assert ask(run, desk.source(), refused=first) == second
-    assert desk.sim.stats["authorizer_token"] == calls == 2
+def test_a_newer_stored_token_is_used_instead_of_a_refresh(run: Run, cli: CommandLine) -> None:
+    first = ask(run, cli.source())
+    second = ask(run, cli.source(), refused=first)
+    calls = cli.sim.stats["authorizer_token"]
+    assert ask(run, cli.source(), refused=first) == second
+    assert cli.sim.stats["authorizer_token"] == calls == 2
 
 
-def test_twenty_tasks_that_meet_one_refused_token_make_one_refresh(run: Run, desk: PanelContext) -> None:
-    first = ask(run, desk.source())
-    desk.sim.expire("wx0")
+def test_twenty_tasks_that_meet_one_refused_token_make_one_refresh(run: Run, cli: CommandLine) -> None:
+    first = ask(run, cli.source())
+    cli.sim.expire("wx0")
 
     async def all_at_once() -> set[Secret]:
-        sources = [desk.source() for _ in range(4)]
+        sources = [cli.source() for _ in range(4)]
         got = await asyncio.gather(*(source.token("wx0", first) for source in sources for _ in range(5)))
         for source in sources:
             await source.aclose()
@@ -203,61 +203,61 @@ def test_twenty_tasks_that_meet_one_refused_token_make_one_refresh(run: Run, des
 
     (second,) = run(all_at_once())
     assert second != first
-    assert desk.sim.stats["authorizer_token:wx0"] == 2
+    assert cli.sim.stats["authorizer_token:wx0"] == 2
 
 
-def test_a_token_is_renewed_at_an_hour_and_fifty_minutes(run: Run, desk: PanelContext) -> None:
-    first = ask(run, desk.source())
-    desk.clock.now += 6599
-    assert ask(run, desk.source()) == first
-    desk.clock.now += 1
-    second = ask(run, desk.source())
+def test_a_token_is_renewed_at_an_hour_and_fifty_minutes(run: Run, cli: CommandLine) -> None:
+    first = ask(run, cli.source())
+    cli.clock.now += 6599
+    assert ask(run, cli.source()) == first
+    cli.clock.now += 1
+    second = ask(run, cli.source())
     assert second != first
-    token = desk.stored("wx0")
-    assert token["expires_at"] == desk.clock.now + 7200
-    assert token["renew_at"] == desk.clock.now + 6600
-    assert desk.sim.stats["component_token"] == 2, "the component's own as well"
+    token = cli.stored("wx0")
+    assert token["expires_at"] == cli.clock.now + 7200
+    assert token["renew_at"] == cli.clock.now + 6600
+    assert cli.sim.stats["component_token"] == 2, "the component's own as well"
 
 
 def test_a_renewal_ahead_that_fails_leaves_the_token_that_still_lives(
-    run: Run, open_desk: Callable[..., PanelContext]
+    run: Run, open_cli: Callable[..., CommandLine]
 ) -> None:
-    desk = open_desk(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, calls=((2, 5),), status=502))
-    first = ask(run, desk.source())
-    desk.clock.now += 6700
+    cli = open_cli(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, calls=((2, 5),), status=502))
+    first = ask(run, cli.source())
+    cli.clock.now += 6700
 
     async def renewed() -> Any:
-        async with using(desk.source()) as source:
+        async with using(cli.source()) as source:
             return await source.token("wx0")
 
     token = run(renewed())
     assert token.value == first
-    assert token.renew_at == desk.clock.now + 60
-    desk.clock.now += 600
+    assert token.renew_at == cli.clock.now + 60
+    cli.clock.now += 600
     with pytest.raises(TokenError, match="cannot be refreshed now"):
-        ask(run, desk.source())
+        ask(run, cli.source())
 
 
-def test_the_component_token_is_the_one_of_the_components_appid(run: Run, desk: PanelContext) -> None:
+def test_the_component_token_is_the_one_of_the_components_appid(run: Run, cli: CommandLine) -> None:
     async def asked() -> Any:
-        async with using(desk.source()) as source, Transport(connections=1) as transport:
+        async with using(cli.source()) as source, Transport(connections=1) as transport:
             token = (await source.token(PLATFORM)).value
-            return await PlatformClient(transport, desk.sim.base).call("componenttcb/describeenvs", {}, token)
+            return await PlatformClient(transport, cli.sim.base).call("componenttcb/describeenvs", {}, token)
 
     assert not isinstance(run(asked()), ApiError)
-    assert desk.sim.stats["component_token"] == 1
+    assert cli.sim.stats["component_token"] == 1
 
 
-def test_a_component_token_that_is_refused_is_renewed_once(run: Run, desk: PanelContext) -> None:
-    ask(run, desk.source())
-    desk.sim.expire(PLATFORM)
-    assert run(desk.works(ask(run, desk.source(), "wx1")))
-    assert desk.sim.stats["component_token"] == 2
+def test_a_component_token_that_is_refused_is_renewed_once(run: Run, cli: CommandLine) -> None:
+    ask(run, cli.source())
+    cli.sim.expire(PLATFORM)
+    assert run(cli.works(ask(run, cli.source(), "wx1")))
+    assert cli.sim.stats["component_token"] == 2
 
 
-def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run: Run, desk: PanelContext) -> None:
+def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run: Run, cli: CommandLine) -> None:
     async def asked() -> int:
-        async with using(desk.source()) as source:
+        async with using(cli.source()) as source:
             token, times = await source.token("wx0"), 0
             while times < 20 and (fresh := await source.token("wx0", token.value)).value != token.value:
                 token, times = fresh, times + 1
@@ -267,30 +267,30 @@ def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run: Run, desk: Pa
 
 
 def test_a_refresh_that_nobody_waits_for_any_more_is_stored_all_the_same(
-    run: Run, open_desk: Callable[..., PanelContext]
+    run: Run, open_cli: Callable[..., CommandLine]
 ) -> None:
-    desk = open_desk(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, delay=0.3), rotate=True)
+    cli = open_cli(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, delay=0.3), rotate=True)
 
     async def given_up() -> None:
-        async with using(desk.source()) as source:
+        async with using(cli.source()) as source:
             asking = asyncio.create_task(source.token("wx0"))
-            while not desk.sim.stats["authorizer_token"]:  # noqa: ASYNC110  another thread's counter
+            while not cli.sim.stats["authorizer_token"]:  # noqa: ASYNC110  another thread's counter
                 await asyncio.sleep(0.005)
             asking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asking
 
     run(given_up())
-    assert desk.stored("wx0")["refresh_token"] == desk.sim.refresh_token("wx0")
+    assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
 def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(
-    run: Run, open_desk: Callable[..., PanelContext]
+    run: Run, open_cli: Callable[..., CommandLine]
 ) -> None:
     fault = Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, calls=((1, 1),), reset=Reset.MIDDLE)
-    desk = open_desk(fault, rotate=True)
-    assert run(desk.works(ask(run, desk.source())))
-    assert desk.stored("wx0")["refresh_token"] == desk.sim.refresh_token("wx0")
+    cli = open_cli(fault, rotate=True)
+    assert run(cli.works(ask(run, cli.source())))
+    assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
 # --- merchants ------------------------------------------------------------------------------------------------------------
@@ -298,21 +298,21 @@ def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(
 
 @pytest.mark.slow
 def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(
-    run: Run, open_desk: Callable[..., PanelContext]
+    run: Run, open_cli: Callable[..., CommandLine]
 ) -> None:
     merchants = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}") for n in range(500)]
     slow = Fault(appid="wx8", step=FaultStep.AUTHORIZER_TOKEN, delay=0.5)
-    desk = open_desk(slow, merchants=merchants)
+    cli = open_cli(slow, merchants=merchants)
 
     async def everyone() -> list[str]:
         landed = []
-        async with using(desk.source()) as source:
+        async with using(cli.source()) as source:
 
             async def one(appid: str) -> None:
                 await source.token(appid)
                 landed.append(appid)
 
-            async with TokenStore(desk.store, PLATFORM, desk.sim.base).hold(
+            async with TokenStore(cli.store, PLATFORM, cli.sim.base).hold(
                 "wx7"
             ):  # as a slow process beside us
                 waiting = asyncio.create_task(one("wx7"))
@@ -322,51 +322,51 @@ def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(
 
     landed = run(everyone())
     assert landed[-1] == "wx7"
-    stats = desk.sim.stats
+    stats = cli.sim.stats
     assert {stats[f"authorizer_token:{merchant.appid}"] for merchant in merchants} == {1}
     assert (stats["component_token"], stats["authorizer_list"]) == (1, 1)
 
 
-def test_a_refresh_token_that_is_refused_is_looked_up_once(run: Run, desk: PanelContext) -> None:
-    first = ask(run, desk.source())
-    desk.sim.drop_refresh_token("wx0")
-    before = desk.sim.stats
-    assert run(desk.works(ask(run, desk.source(), refused=first)))
-    stats = desk.sim.stats - before
+def test_a_refresh_token_that_is_refused_is_looked_up_once(run: Run, cli: CommandLine) -> None:
+    first = ask(run, cli.source())
+    cli.sim.drop_refresh_token("wx0")
+    before = cli.sim.stats
+    assert run(cli.works(ask(run, cli.source(), refused=first)))
+    stats = cli.sim.stats - before
     assert (stats["authorizer_list"], stats["authorizer_token"]) == (1, 2)
-    assert desk.stored("wx0")["refresh_token"] == desk.sim.refresh_token("wx0")
+    assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
-def test_one_look_serves_every_merchant_that_needs_it(run: Run, desk: PanelContext) -> None:
+def test_one_look_serves_every_merchant_that_needs_it(run: Run, cli: CommandLine) -> None:
     appids = [merchant.appid for merchant in MERCHANTS]
 
     async def all_of(refused: dict[str, Secret]) -> dict[str, Secret]:
-        async with using(desk.source()) as source:
+        async with using(cli.source()) as source:
             got = await asyncio.gather(*(source.token(appid, refused.get(appid)) for appid in appids))
         return {appid: token.value for appid, token in zip(appids, got, strict=True)}
 
     first = run(all_of({}))
     for appid in appids:
-        desk.sim.drop_refresh_token(appid)
-    before = desk.sim.stats["authorizer_list"]
+        cli.sim.drop_refresh_token(appid)
+    before = cli.sim.stats["authorizer_list"]
     run(all_of(first))
-    assert desk.sim.stats["authorizer_list"] == before + 1
+    assert cli.sim.stats["authorizer_list"] == before + 1
 
 
 def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it(
-    run: Run, open_desk: Callable[..., PanelContext]
+    run: Run, open_cli: Callable[..., CommandLine]
 ) -> None:
-    desk = open_desk(Fault(step=FaultStep.AUTHORIZER_LIST, status=500))
+    cli = open_cli(Fault(step=FaultStep.AUTHORIZER_LIST, status=500))
 
     async def everyone() -> list[Any]:
-        async with using(desk.source()) as source:
+        async with using(cli.source()) as source:
             asked = (source.token(merchant.appid) for merchant in MERCHANTS)
             return await asyncio.gather(*asked, return_exceptions=True)
 
     troubles = run(everyone())
     assert all(isinstance(trouble, TokenError) for trouble in troubles)
     assert all(merchant.appid in str(trouble) for merchant, trouble in zip(MERCHANTS, troubles, strict=True))
-    assert desk.sim.stats["authorizer_list"] == 2  # asked, and once more since that may help
+    assert cli.sim.stats["authorizer_list"] == 2  # asked, and once more since that may help
 
 
 def platform_that_says(listed: Any, *refreshed: Any, later: Any = ()) -> Server:
@@ -400,10 +400,10 @@ LISTED = {"total_count": 1, "list": [{"authorizer_appid": "wx0", "refresh_token"
     ],
 )
 def test_a_list_that_is_none_says_nothing_about_a_merchants_authorization(
-    run: Run, desk: PanelContext, listed: Any
+    run: Run, cli: CommandLine, listed: Any
 ) -> None:
     async def asked() -> None:
-        async with platform_that_says(listed) as server, using(desk.source(base=server.base)) as source:
+        async with platform_that_says(listed) as server, using(cli.source(base=server.base)) as source:
             await source.token("wx0")
 
     with pytest.raises(
@@ -413,12 +413,12 @@ def test_a_list_that_is_none_says_nothing_about_a_merchants_authorization(
     assert not caught.value.errcode
 
 
-def test_a_list_that_holds_fewer_than_it_says_serves_those_it_holds(run: Run, desk: PanelContext) -> None:
+def test_a_list_that_holds_fewer_than_it_says_serves_those_it_holds(run: Run, cli: CommandLine) -> None:
     good = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r1"}
 
     async def asked() -> Token:
         short = platform_that_says({**LISTED, "total_count": 3}, good)
-        async with short as server, using(desk.source(base=server.base)) as source:
+        async with short as server, using(cli.source(base=server.base)) as source:
             return await source.token("wx0")
 
     assert run(asked()).value == Secret("a")
@@ -434,7 +434,7 @@ def listing(refresh: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("code", [61023, 42002])
 def test_a_refresh_token_that_another_machine_has_just_rotated_is_looked_up_after_a_moment(
-    run: Run, desk: PanelContext, code: int
+    run: Run, cli: CommandLine, code: int
 ) -> None:
     """The list shows the old one for a moment longer."""
 
@@ -442,26 +442,26 @@ def test_a_refresh_token_that_another_machine_has_just_rotated_is_looked_up_afte
         lagging = platform_that_says(
             listing("r1"), {**OUTDATED, "errcode": code}, FRESH, later=[listing("r2")]
         )
-        async with lagging as server, using(desk.source(base=server.base)) as source:
+        async with lagging as server, using(cli.source(base=server.base)) as source:
             return await source.token("wx0"), server.bodies
 
     token, bodies = run(asked())
     assert token.value == Secret("a")
     assert b'"authorizer_refresh_token":"r2"' in bodies[-1]
-    assert desk.stored("wx0")["refresh_token"] == "r3"
+    assert cli.stored("wx0")["refresh_token"] == "r3"
 
 
-def test_a_rotation_on_top_of_a_rotation_is_followed_once_more(run: Run, desk: PanelContext) -> None:
+def test_a_rotation_on_top_of_a_rotation_is_followed_once_more(run: Run, cli: CommandLine) -> None:
     async def asked() -> Token:
         twice = platform_that_says(listing("r1"), OUTDATED, OUTDATED, FRESH, later=[listing("r4")])
-        async with twice as server, using(desk.source(base=server.base)) as source:
-            desk.source(base=server.base)._store.write("wx0", StoredToken(None, Secret("r0")))
+        async with twice as server, using(cli.source(base=server.base)) as source:
+            cli.source(base=server.base)._store.write("wx0", StoredToken(None, Secret("r0")))
             return await source.token("wx0")
 
     assert run(asked()).value == Secret("a")
 
 
-def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, desk: PanelContext) -> None:
+def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, cli: CommandLine) -> None:
     """By a process on another machine, whose lock this one does not see."""
 
     async def asked() -> tuple[Token, list[bytes]]:
@@ -477,7 +477,7 @@ def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, desk: 
                     result = FRESH
                 await connection.answer(json.dumps(result).encode())
 
-        async with Server(script) as server, using(desk.source(base=server.base)) as source:
+        async with Server(script) as server, using(cli.source(base=server.base)) as source:
             source._store.write("wx0", StoredToken(None, Secret("r1")))
             return await source.token("wx0"), server.heads
 
@@ -487,16 +487,16 @@ def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, desk: 
 
 
 def test_two_machines_that_refresh_the_same_merchant_never_say_it_needs_an_authorization(
-    run: Run, open_desk: Callable[..., PanelContext]
+    run: Run, open_cli: Callable[..., CommandLine]
 ) -> None:
-    desk = open_desk(rotate=True)
-    there = replace(desk, folder=desk.folder / "there")
+    cli = open_cli(rotate=True)
+    there = replace(cli, folder=cli.folder / "there")
     there.folder.mkdir()
     (there.folder / "ticket").write_text(TICKET)
-    token = ask(run, desk.source())
-    for machine in (there, desk, there, desk):
+    token = ask(run, cli.source())
+    for machine in (there, cli, there, cli):
         token = ask(run, machine.source(), refused=token)
-        assert run(desk.works(token))
+        assert run(cli.works(token))
 
 
 @pytest.mark.parametrize(
@@ -505,16 +505,16 @@ def test_two_machines_that_refresh_the_same_merchant_never_say_it_needs_an_autho
     ids=["no-token", "no-end"],
 )
 def test_a_rotated_refresh_token_is_stored_even_where_nothing_else_came(
-    run: Run, desk: PanelContext, rest: dict[str, Any]
+    run: Run, cli: CommandLine, rest: dict[str, Any]
 ) -> None:
     good = {"authorizer_access_token": "b", "expires_in": 7200, "authorizer_refresh_token": "r2"}
 
     async def asked() -> list[bytes]:
         answers = platform_that_says(LISTED, {**rest, "authorizer_refresh_token": "r2"}, good)
-        async with answers as server, using(desk.source(base=server.base)) as source:
+        async with answers as server, using(cli.source(base=server.base)) as source:
             with pytest.raises(TokenError, match="api_authorizer_token gave no usable response"):
                 await source.token("wx0")
-            assert desk.stored("wx0")["refresh_token"] == "r2"
+            assert cli.stored("wx0")["refresh_token"] == "r2"
             assert (await source.token("wx0")).value == Secret("b")
         return server.bodies
 
@@ -522,85 +522,85 @@ def test_a_rotated_refresh_token_is_stored_even_where_nothing_else_came(
 
 
 def test_a_rotated_refresh_token_replaces_the_old_one_beside_a_token_that_still_lives(
-    run: Run, desk: PanelContext
+    run: Run, cli: CommandLine
 ) -> None:
     good = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r1"}
 
     async def asked() -> Token:
         answers = platform_that_says(LISTED, good, {"authorizer_refresh_token": "r2"})
-        async with answers as server, using(desk.source(base=server.base)) as source:
+        async with answers as server, using(cli.source(base=server.base)) as source:
             await source.token("wx0")
-            desk.clock.now += 6700
+            cli.clock.now += 6700
             return await source.token("wx0")
 
     assert run(asked()).value == Secret("a")
-    assert (desk.stored("wx0")["access_token"], desk.stored("wx0")["refresh_token"]) == ("a", "r2")
+    assert (cli.stored("wx0")["access_token"], cli.stored("wx0")["refresh_token"]) == ("a", "r2")
 
 
 @pytest.mark.parametrize(("held", "error"), [("wx0", TokenError), (PLATFORM, TokenSourceError)])
 def test_a_lock_that_another_keeps_is_its_owners_trouble_and_the_components_everybodys(
-    run: Run, desk: PanelContext, monkeypatch: pytest.MonkeyPatch, held: str, error: type[TcbOpsError]
+    run: Run, cli: CommandLine, monkeypatch: pytest.MonkeyPatch, held: str, error: type[TcbOpsError]
 ) -> None:
     monkeypatch.setattr(store_module, "LONGEST_HOLD", 0.1)
 
     async def asked() -> None:
-        async with TokenStore(desk.store, PLATFORM, desk.sim.base).hold(held), using(desk.source()) as source:
+        async with TokenStore(cli.store, PLATFORM, cli.sim.base).hold(held), using(cli.source()) as source:
             await source.token("wx0")
 
     with pytest.raises(error, match=f"other processes have kept {held}'s token locked"):
         run(asked())
 
 
-def test_a_broken_record_of_the_components_token_is_everybodys(run: Run, desk: PanelContext) -> None:
-    source = desk.source()
-    (desk.store / f"{PLATFORM}.json").write_text("{}")
+def test_a_broken_record_of_the_components_token_is_everybodys(run: Run, cli: CommandLine) -> None:
+    source = cli.source()
+    (cli.store / f"{PLATFORM}.json").write_text("{}")
     with pytest.raises(TokenSourceError, match="not a token record: delete it"):
         ask(run, source)
 
 
-def test_a_wrong_secret_is_met_once_however_many_merchants_begin(run: Run, desk: PanelContext) -> None:
+def test_a_wrong_secret_is_met_once_however_many_merchants_begin(run: Run, cli: CommandLine) -> None:
     async def everyone() -> list[Any]:
-        async with using(desk.source(secret="PrAcTiCe-wrong-secret")) as source:
+        async with using(cli.source(secret="PrAcTiCe-wrong-secret")) as source:
             asked = (source.token(merchant.appid) for merchant in MERCHANTS)
             return await asyncio.gather(*asked, return_exceptions=True)
 
     assert {type(trouble) for trouble in run(everyone())} == {TokenSourceError}
-    assert desk.sim.stats["component_token"] == 1
+    assert cli.sim.stats["component_token"] == 1
 
 
 def test_a_merchant_that_the_list_cannot_help_needs_a_new_authorization_and_the_others_go_on(
-    run: Run, desk: PanelContext
+    run: Run, cli: CommandLine
 ) -> None:
-    first = ask(run, desk.source())
-    desk.sim.drop_refresh_token("wx0", listed=False)
-    before = desk.sim.stats
+    first = ask(run, cli.source())
+    cli.sim.drop_refresh_token("wx0", listed=False)
+    before = cli.sim.stats
     with pytest.raises(TokenError, match="wx0 needs a new authorization") as caught:
-        ask(run, desk.source(), refused=first)
+        ask(run, cli.source(), refused=first)
     assert caught.value.errcode == 61023
     assert errcode(61023).action.en.startswith("Send the merchant a new authorization link")
     assert "wx0 需要重新授权" in caught.value.text.zh
-    assert (desk.sim.stats - before)["authorizer_list"] == 2  # at once, and after a moment
-    assert run(desk.works(ask(run, desk.source(), "wx1")))
+    assert (cli.sim.stats - before)["authorizer_list"] == 2  # at once, and after a moment
+    assert run(cli.works(ask(run, cli.source(), "wx1")))
 
 
-def test_a_merchant_that_is_not_on_the_list_needs_an_authorization(run: Run, desk: PanelContext) -> None:
+def test_a_merchant_that_is_not_on_the_list_needs_an_authorization(run: Run, cli: CommandLine) -> None:
     with pytest.raises(TokenError, match="wx-unknown needs a new authorization"):
-        ask(run, desk.source(), "wx-unknown")
-    assert desk.sim.stats["authorizer_token"] == 0
+        ask(run, cli.source(), "wx-unknown")
+    assert cli.sim.stats["authorizer_token"] == 0
 
 
-def test_a_revoked_merchant_is_its_own_trouble(run: Run, desk: PanelContext) -> None:
-    first = ask(run, desk.source())
-    desk.sim.revoke("wx0")
+def test_a_revoked_merchant_is_its_own_trouble(run: Run, cli: CommandLine) -> None:
+    first = ask(run, cli.source())
+    cli.sim.revoke("wx0")
     with pytest.raises(TokenError, match="errcode 61003") as caught:
-        ask(run, desk.source(), refused=first)
+        ask(run, cli.source(), refused=first)
     assert caught.value.errcode == 61003
-    assert run(desk.works(ask(run, desk.source(), "wx1")))
+    assert run(cli.works(ask(run, cli.source(), "wx1")))
 
 
-def test_an_appid_that_is_none_never_becomes_a_file(run: Run, desk: PanelContext) -> None:
+def test_an_appid_that_is_none_never_becomes_a_file(run: Run, cli: CommandLine) -> None:
     with pytest.raises(TokenError, match="is not an appid"):
-        ask(run, desk.source(), "../wx0")
+        ask(run, cli.source(), "../wx0")
 
 
 # --- what stops everybody -------------------------------------------------------------------------------------------------
@@ -620,7 +620,7 @@ def test_an_appid_that_is_none_never_becomes_a_file(run: Run, desk: PanelContext
 )
 def test_the_components_own_refusals_are_everybodys_with_the_action_and_no_secret(
     run: Run,
-    open_desk: Callable[..., PanelContext],
+    open_cli: Callable[..., CommandLine],
     fault: int | None,
     changed: dict[str, Any],
     code: int,
@@ -631,49 +631,47 @@ def test_the_components_own_refusals_are_everybodys_with_the_action_and_no_secre
         if fault is None
         else (Fault(step=FaultStep.COMPONENT_TOKEN, errcode=fault, errmsg=f"no {SECRET}"),)
     )
-    desk = open_desk(*faults)
+    cli = open_cli(*faults)
     with pytest.raises(TokenSourceError, match=f"errcode {code}") as caught:
-        ask(run, desk.source(**changed))
+        ask(run, cli.source(**changed))
     assert caught.value.exit_code == 3
     assert action in caught.value.text.en
     assert not [secret for secret in (SECRET, TICKET, "wrong-secret") if secret in shown(caught.value)]
-    assert desk.sim.stats["component_token"] == 1
+    assert cli.sim.stats["component_token"] == 1
 
 
-def test_an_ip_that_is_refused_only_later_stops_everybody(run: Run, desk: PanelContext) -> None:
-    first = ask(run, desk.source())
-    desk.sim.refuse_ip()
+def test_an_ip_that_is_refused_only_later_stops_everybody(run: Run, cli: CommandLine) -> None:
+    first = ask(run, cli.source())
+    cli.sim.refuse_ip()
     with pytest.raises(TokenSourceError, match="61004"):
-        ask(run, desk.source(), refused=first)
+        ask(run, cli.source(), refused=first)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
-def test_a_refused_ticket_is_read_again_once(run: Run, desk: PanelContext, tmp_path: Path) -> None:
+def test_a_refused_ticket_is_read_again_once(run: Run, cli: CommandLine, tmp_path: Path) -> None:
     """The backend has put a new one there while the old one was under way."""
-    fresh = desk.sim.new_ticket()
+    fresh = cli.sim.new_ticket()
     (tmp_path / "first").write_text(TICKET)
     (tmp_path / "second").write_text(fresh)
     script = tmp_path / "ticket.sh"
     script.write_text('cd "$(dirname "$0")"; cat first; mv second first 2>/dev/null; exit 0\n')
-    source = desk.source()
+    source = cli.source()
     source._ticket = Credential("tokens.ticket", "command", f"sh {script}")
-    assert run(desk.works(ask(run, source)))
-    assert desk.sim.stats["component_token"] == 2
+    assert run(cli.works(ask(run, source)))
+    assert cli.sim.stats["component_token"] == 2
 
 
-def test_a_credential_that_is_gone_in_mid_run_is_said(run: Run, desk: PanelContext) -> None:
-    (desk.folder / "ticket").unlink()
+def test_a_credential_that_is_gone_in_mid_run_is_said(run: Run, cli: CommandLine) -> None:
+    (cli.folder / "ticket").unlink()
     with pytest.raises(TokenSourceError, match=r"tokens\.ticket: the file .*ticket cannot be read"):
-        ask(run, desk.source())
+        ask(run, cli.source())
 
 
-def test_nonsense_for_one_merchant_is_its_own_trouble(
-    run: Run, open_desk: Callable[..., PanelContext]
-) -> None:
-    desk = open_desk(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, garbage=True))
+def test_nonsense_for_one_merchant_is_its_own_trouble(run: Run, open_cli: Callable[..., CommandLine]) -> None:
+    cli = open_cli(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, garbage=True))
     with pytest.raises(TokenError, match="wx0 cannot be refreshed now"):
-        ask(run, desk.source())
-    assert run(desk.works(ask(run, desk.source(), "wx1")))
+        ask(run, cli.source())
+    assert run(cli.works(ask(run, cli.source(), "wx1")))
 
 
 @pytest.mark.parametrize(
@@ -688,11 +686,9 @@ def test_nonsense_for_one_merchant_is_its_own_trouble(
     ],
     ids=["page", "number", "line-break", "no-time", "no-end", "no-token"],
 )
-def test_nonsense_instead_of_a_component_token_is_everybodys(
-    run: Run, desk: PanelContext, body: bytes
-) -> None:
+def test_nonsense_instead_of_a_component_token_is_everybodys(run: Run, cli: CommandLine, body: bytes) -> None:
     async def asked() -> None:
-        async with Server(always(body)) as server, using(desk.source(base=server.base)) as source:
+        async with Server(always(body)) as server, using(cli.source(base=server.base)) as source:
             await source.token("wx0")
 
     with pytest.raises(
@@ -702,9 +698,9 @@ def test_nonsense_instead_of_a_component_token_is_everybodys(
     assert "PrAcTiCe" not in shown(caught.value)
 
 
-def test_a_platform_that_is_away_is_an_outage_and_no_merchants_trouble(run: Run, desk: PanelContext) -> None:
+def test_a_platform_that_is_away_is_an_outage_and_no_merchants_trouble(run: Run, cli: CommandLine) -> None:
     with pytest.raises(TransportError) as caught:
-        ask(run, desk.source(base="http://127.0.0.1:9"))
+        ask(run, cli.source(base="http://127.0.0.1:9"))
     assert caught.value.fault is TransportFault.UNREACHABLE
 
 

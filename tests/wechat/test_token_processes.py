@@ -46,7 +46,7 @@ class Clock:
 
 
 @dataclass
-class PanelContext:
+class CommandLine:
     sim: Simulator
     store: Path
     clock: Clock
@@ -90,18 +90,18 @@ class PanelContext:
 
 
 @pytest.fixture(params=[False, True], ids=["same-refresh-token", "rotated"])
-def desk(
+def cli(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[PanelContext]:
+) -> Iterator[CommandLine]:
     monkeypatch.setenv("PRACTICE_SECRET", SECRET)
     monkeypatch.setenv("PRACTICE_TICKET", TICKET)
     component = Component("wxplatform", SECRET, TICKET, rotate=request.param)
     clock = Clock()
     merchants = [Merchant("wx0", "茶语小铺", "env-0")]
     with Simulator(merchants, {}, component=component, clock=clock) as sim:
-        desk = PanelContext(sim, tmp_path / "tcb-ops.tokens", clock)
-        yield desk
-        for child in desk.children:
+        cli = CommandLine(sim, tmp_path / "tcb-ops.tokens", clock)
+        yield cli
+        for child in cli.children:
             child.kill()
             child.wait()
             if child.stdout:
@@ -109,35 +109,35 @@ def desk(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("desk", [True], ids=["rotated"], indirect=True)
-def test_50_processes_of_20_tasks_that_meet_one_expired_token_refresh_it_once(desk: PanelContext) -> None:
-    first = desk.token()
-    desk.sim.expire("wx0")
-    before = desk.sim.stats
-    assert desk.start("rows", desk.sim.base, str(desk.store), "50", "20").wait(timeout=90) == 0
-    stats = desk.sim.stats - before
+@pytest.mark.parametrize("cli", [True], ids=["rotated"], indirect=True)
+def test_50_processes_of_20_tasks_that_meet_one_expired_token_refresh_it_once(cli: CommandLine) -> None:
+    first = cli.token()
+    cli.sim.expire("wx0")
+    before = cli.sim.stats
+    assert cli.start("rows", cli.sim.base, str(cli.store), "50", "20").wait(timeout=90) == 0
+    stats = cli.sim.stats - before
     assert stats["authorizer_token"] == 1
     assert stats["authorizer_list"] == stats["component_token"] == 0
     assert stats["link:0"] == 1000
-    stored = desk.stored()
+    stored = cli.stored()
     assert stored["access_token"] != first.reveal()
-    assert stored["refresh_token"] == desk.sim.refresh_token("wx0")
+    assert stored["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
-def check(desk: PanelContext) -> None:
+def check(cli: CommandLine) -> None:
     """The store is readable, and what it holds brings a token that works: at once, and after the overlap."""
-    assert desk.works(desk.token(desk.token()))
-    assert desk.stored()["refresh_token"] == desk.sim.refresh_token("wx0")
+    assert cli.works(cli.token(cli.token()))
+    assert cli.stored()["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
 @pytest.mark.kill
 @pytest.mark.parametrize("step", ["asked", "refreshed", "half-answered"])
 @pytest.mark.parametrize("late", [False, True], ids=["soon", "after-the-overlap"])
 def test_a_process_killed_at_a_step_of_a_refresh_leaves_a_working_refresh_token(
-    desk: PanelContext, step: str, late: bool
+    cli: CommandLine, step: str, late: bool
 ) -> None:
-    desk.token()
-    desk.sim.expire("wx0")
+    cli.token()
+    cli.sim.expire("wx0")
     reached = asyncio.Event()
 
     async def between(connection: Connection) -> None:
@@ -146,7 +146,7 @@ def test_a_process_killed_at_a_step_of_a_refresh_leaves_a_working_refresh_token(
         if b"api_authorizer_token" in head and step == "asked":
             reached.set()
             await connection.gone()
-        answer = await asyncio.to_thread(hand_on, desk.sim.port, head, body)
+        answer = await asyncio.to_thread(hand_on, cli.sim.port, head, body)
         if b"api_authorizer_token" in head:
             await connection.say(answer[: len(answer) - 20] if step == "half-answered" else b"")
             reached.set()
@@ -155,16 +155,16 @@ def test_a_process_killed_at_a_step_of_a_refresh_leaves_a_working_refresh_token(
 
     async def killed() -> None:
         async with Server(between) as server:
-            with desk.at(server.base):
-                child = desk.start("churn", server.base, str(desk.store))
+            with cli.at(server.base):
+                child = cli.start("churn", server.base, str(cli.store))
                 await asyncio.wait_for(reached.wait(), 60)
                 child.send_signal(signal.SIGKILL)
                 await asyncio.to_thread(child.wait)
 
     asyncio.run(killed())
     if late:
-        desk.clock.ahead = 400
-    check(desk)
+        cli.clock.ahead = 400
+    check(cli)
 
 
 def hand_on(port: int, head: bytes, body: bytes) -> bytes:
@@ -181,14 +181,14 @@ def hand_on(port: int, head: bytes, body: bytes) -> bytes:
 
 
 @pytest.mark.kill
-def test_a_process_killed_at_any_moment_leaves_a_working_refresh_token(desk: PanelContext) -> None:
+def test_a_process_killed_at_any_moment_leaves_a_working_refresh_token(cli: CommandLine) -> None:
     chance = random.Random(5)
     for _ in range(5):
-        child = desk.start("churn", desk.sim.base, str(desk.store))
+        child = cli.start("churn", cli.sim.base, str(cli.store))
         assert child.stdout is not None
         assert child.stdout.read(1) == b".", "it refreshes"
         time.sleep(chance.uniform(0, 0.1))  # any moment is what is meant
         child.send_signal(signal.SIGKILL)
         child.wait()
-        assert desk.stored()["refresh_token"], "readable as it stands"
-        check(desk)
+        assert cli.stored()["refresh_token"], "readable as it stands"
+        check(cli)

@@ -173,9 +173,9 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("said", "refusal"), REFUSALS)
-def test_an_errcode_is_a_refusal(run: Run, said: dict[str, Any], refusal: ApiError) -> None:
-    assert run(asked(json.dumps(said).encode())) == refusal
+@pytest.mark.parametrize(("result", "refusal"), REFUSALS)
+def test_an_errcode_is_a_refusal(run: Run, result: dict[str, Any], refusal: ApiError) -> None:
+    assert run(asked(json.dumps(result).encode())) == refusal
 
 
 def test_a_token_with_characters_that_are_quoted_is_scrubbed_in_either_form(run: Run) -> None:

@@ -328,13 +328,14 @@ def from_other_programs() -> None:
             .replace(f"</{tag}>", f"</x:{tag}>")
         )
     by_hand("prefixed.xlsx", named, strings, prefix="x")
-    said = '<c t="inlineStr"><is><t>{}</t></is></c>'
+    result = '<c t="inlineStr"><is><t>{}</t></is></c>'
     dragged = '<row><c/><c/><c t="str"><f>IF(A3="","",1)</f><v></v></c></row>'
     listed = "".join(
-        f"<row>{said.format(a)}{said.format(b)}</row>" for a, b in (("env", "path"), ("tea-1a2b3c", "a.png"))
+        f"<row>{result.format(a)}{result.format(b)}</row>"
+        for a, b in (("env", "path"), ("tea-1a2b3c", "a.png"))
     )
     by_hand("formulas-dragged-too-far.xlsx", listed + dragged * 3)
-    flat = f'<row ht="0" customHeight="1">{said.format("tea-1a2b3c")}{said.format("b.png")}</row>'
+    flat = f'<row ht="0" customHeight="1">{result.format("tea-1a2b3c")}{result.format("b.png")}</row>'
     by_hand("row-without-height.xlsx", listed + flat)
     by_hand("rows-out-of-order.xlsx", '<row r="2"><c r="A2"><v>1</v></c></row><row r="1"/>')
     by_hand("cell-beyond-the-last-column.xlsx", '<row r="1"><c r="XFE1"><v>1</v></c></row>')
