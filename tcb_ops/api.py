@@ -24,7 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import wraps
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.workbook import Rows
     from tcb_ops.merchants.status import MerchantState
     from tcb_ops.model import Row
-    from tcb_ops.notifications.send import Notification
+    from tcb_ops.notifications.send import Notification, Undelivered
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.download_links import DownloadLinks
@@ -1029,7 +1029,7 @@ def notify(
 ) -> list[Notification]:
     """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
 
-    `run`: a Run, an id, a prefix or `latest`; None sends a test message. `on_demand` False: only to receivers whose
+    `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand` False: only to receivers whose
     `on` applies. A failed delivery raises no error.
     """
     from tcb_ops.notifications.send import notify_audit, notify_test
@@ -1046,8 +1046,59 @@ def notify(
     if run is None:
         return notify_test(settings)
     ledger = _ledger_with_runs(settings)
-    audited = Run(ledger, _record(run, settings), settings)
-    return notify_audit(audited.audit(), settings, always=on_demand)
+    record = _newest_audit(ledger, settings) if run == "latest" else _record(run, settings)
+    if record.kind is Kind.AUDIT and record.finished_at is None:
+        raise UsageError(
+            _("audit {id} is not finished: there is no result to send yet.", id=record.id),
+            _("Run the same audit again to finish it."),
+        )
+
+    def keep(left: Undelivered) -> None:
+        with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
+            ledger.note_undelivered(
+                record, {name: [asdict(one) for one in missed] for name, missed in left.items()}
+            )
+
+    return notify_audit(
+        Run(ledger, record, settings).audit(),
+        settings,
+        always=on_demand,
+        before=_undelivered(ledger, record),
+        keep=keep,
+    )
+
+
+def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
+    """Return what the receivers had not been told up to an audit: as it kept it, or the newest before it that did."""
+    from tcb_ops.notifications.send import Missed
+    from tcb_ops.runs.records import UNDELIVERED
+
+    kept = [
+        run
+        for run in ledger.runs(record.target, damaged=[])
+        if run.kind is Kind.AUDIT
+        and run.selection == record.selection
+        and run.number <= record.number
+        and UNDELIVERED in run.settings
+    ]
+    if not kept:
+        return {}
+    news = max(kept, key=lambda run: run.number).settings[UNDELIVERED]
+    with suppress(AttributeError, TypeError):  # what tcb-ops does not write
+        return {name: tuple(Missed(**one) for one in missed) for name, missed in news.items()}
+    return {}
+
+
+def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
+    """Return the newest finished audit of the target that is no retry. Raises UsageError if there is none."""
+    found = [
+        run
+        for run in ledger.runs(settings.run_target, damaged=[])
+        if run.kind is Kind.AUDIT and run.finished_at is not None and not run.parent
+    ]
+    if not found:
+        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
+    return max(found, key=lambda run: run.number)
 
 
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
@@ -1343,7 +1394,7 @@ def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[l
 
     before = ledger.previous(run)
     changes = compare(ledger, before, run, settings) if before is not None else None
-    wanted = new_failures(RunSummary(ledger, run), changes, settings)
+    wanted = new_failures(ledger, RunSummary(ledger, run), changes, settings)
     failed = ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN}))
     lines, ended = [], 0.0
     for record in failed:

@@ -61,7 +61,7 @@ class _Checked:
         """
         found, wrong = _check(type(self), values)
         if wrong:
-            raise _refused([_Mistake(_names.get(key, key), why) for key, why in wrong.items()])
+            raise _refused([_Mistake(_names.get(key, _name_of(key)), why) for key, why in wrong.items()])
         for one in fields(self):  # type: ignore[arg-type]  # what derives from this is a dataclass
             if one.name not in found:
                 made: Any = one.default_factory
@@ -416,6 +416,7 @@ def _mistake(
     key: str, why: Text, options: Mapping[str, Any], target_named: str, file: Path | None
 ) -> _Mistake:
     """Return a mistake named by the source of the value: an option, a variable, or the file and its line."""
+    names, key = key.split("."), _name_of(key)
     if key == "api_base" and key in options:
         return _Mistake(target_named, why)
     if key.partition(".")[0] in options:
@@ -423,8 +424,13 @@ def _mistake(
     if _variable(key) in os.environ or file is None:
         return _Mistake(_variable(key), why)
     if key == "api_base" and not (read_toml(file).get(key)):
-        key = "target"
-    return _Mistake(key, why, line_of(file, *key.split(".")))
+        key, names = "target", ["target"]
+    return _Mistake(key, why, line_of(file, *names))
+
+
+def _name_of(key: str) -> str:
+    """Return the name of a setting without the number of its entry."""
+    return re.sub(r"\.\d+", "", key)
 
 
 def _refused(mistakes: Sequence[_Mistake], file: Path | None = None) -> SettingsError:
@@ -525,7 +531,10 @@ def _kinds(section: str) -> dict[str, Any]:
 
 
 def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Text]]:
-    """Return the settings that are given, in their own types, and what is wrong with others, by their keys."""
+    """Return the settings that are given, in their own types, and what is wrong with others, by their keys.
+
+    Those of an entry of `[[notify]]` contain its number from 0: `notify.1.to`.
+    """
     kinds, found = _kinds(model.SECTION), dict[str, Any]()
     wrong: dict[str, Text] = {}
     for name, value in values.items():
@@ -538,8 +547,8 @@ def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, 
             found[name] = its if mistakes else SECTIONS[name](**its)
         elif key == "notify" and isinstance(value, list | tuple):
             entries = [_entry(one) for one in value]
-            for _its, mistakes in entries:
-                wrong |= mistakes
+            for number, (_its, mistakes) in enumerate(entries):
+                wrong |= {f"notify.{number}{name[len(key) :]}": why for name, why in mistakes.items()}
             found[name] = tuple(its for its, _mistakes in entries)
         else:
             try:
@@ -733,6 +742,19 @@ def _secret_source(value: str) -> str:
     return value
 
 
+def _mail_address(value: str) -> str:
+    """Refuse what a mail server would, or what would add a header to the mail."""
+    if not re.fullmatch(
+        r"[^\x00-\x1f\x7f\x85\u2028\u2029]*[^\s@]@[^\s@][^\x00-\x1f\x7f\x85\u2028\u2029]*", value
+    ):
+        raise _InvalidError(_("must be an e-mail address on one line, such as ops@example.com"))
+    return value
+
+
+def _mail_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_mail_address, value))
+
+
 _RULES: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(
         ("merchants", "ledger", "reports", "tokens.file", "tokens.store", "audit.known"), _writable
@@ -743,6 +765,8 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "timezone": _timezone,
     "tokens.url": _token_url,
     "tokens.auth_header": _auth_header,
+    "notify.sender": _mail_address,
+    "notify.to": _mail_addresses,
 }
 """What a setting takes beyond its type. Each returns the value as it is kept, or raises _InvalidError."""
 

@@ -44,11 +44,17 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def line_of(file: Path, *names: str) -> int:
-    """Return the line of a TOML file that sets a name, preceded by its sections: `line_of(file, "tokens", "url")`."""
+    """Return the line of a TOML file that sets a name, preceded by its sections: `line_of(file, "tokens", "url")`.
+
+    An entry of a list of sections has a number from 0: `line_of(file, "notify", "1", "to")`.
+    """
     for line, _other, parsed in _statements(file.read_text(encoding="utf-8-sig")):
         found: Any = parsed
         for name in names:
-            found = found.get(name) if isinstance(found, dict) else None
+            if isinstance(found, list):  # of [[notify]]: the name is an entry's number
+                found = found[int(name)] if int(name) < len(found) else None
+            else:
+                found = found.get(name) if isinstance(found, dict) else None
         if found is not None:
             return line
     return 1

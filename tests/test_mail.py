@@ -14,9 +14,12 @@ from workspace import BOOKS, QUICK, OpenWorkspace, Workspace
 import tcb_ops as tcb
 from tcb_ops.i18n import Lang
 from tcb_ops.notifications import send
+from tcb_ops.settings import load_settings
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tcb_ops.notifications.send import Notification
 
 PASSWORD = "practice-mail-password-1"
@@ -103,3 +106,31 @@ def test_a_mail_server_that_is_away_fails_no_audit(open_workspace: OpenWorkspace
     found = mailed(open_workspace([], BROKEN), f"127.0.0.1:{port}")
     assert not found.sent
     assert "cannot be reached" in found.detail.en
+
+
+@pytest.mark.parametrize("to", ["", "x@y\\nBcc: y@z", "ops", "@", "a@b\u2028"])
+def test_an_invalid_address_is_refused_with_file_line_and_fix(tmp_path: Path, to: str):
+    file = tmp_path / "tcb-ops.toml"
+    entry = '[[notify]]\nkind = "email"\nsmtp = "127.0.0.1:1"\nsender = "商户 <a@b>"\nto = '
+    file.write_text(f'{entry}["a@b, c@d"]\n{entry}["c@d", "{to}"]\n', encoding="utf-8")
+    with pytest.raises(tcb.SettingsError) as refused:
+        load_settings(file)
+    assert f"{file}:10: notify.to: " in str(refused.value)
+    assert "must be an e-mail address on one line, such as ops@example.com" in str(refused.value)
+
+
+def test_an_unexpected_error_of_one_receiver_leaves_the_others(
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: Any) -> None:
+        raise ValueError(PASSWORD)
+
+    workspace = open_workspace([], BROKEN)
+    monkeypatch.setattr(send, "_send_mail", broken)
+    mail = {"kind": "email", "smtp": "127.0.0.1:1", "sender": "a@b", "to": ["c@d"]}
+    settings = workspace.with_options(notify=[mail, {"kind": "command", "command": ["true"]}])
+    run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
+    found = tcb.notify(run, settings=settings)
+    assert [one.sent for one in found] == [False, True]
+    assert "ValueError" in found[0].detail.en
+    assert PASSWORD not in repr(found)

@@ -210,3 +210,59 @@ def test_a_forecast_is_shown_whole_and_a_cut_text_says_so() -> None:
     shown = entry_line(line, Lang.EN, markdown=False)
     assert "(4,900 of 5,120 MB)" in shown
     assert shown.endswith(f"{'n' * 39}…")
+
+
+@pytest.mark.parametrize("markdown", [False, True])
+def test_a_merchants_name_mentions_nobody(*, markdown: bool) -> None:
+    line = AuditLine('<at user_id="all">所有人</at>@all', "tea-1a2b3c", "", None, note="<b>@a</b>")
+    shown = entry_line(line, Lang.EN, markdown=markdown)
+    assert not set("<>@") & set(shown)
+    assert "所有人" in shown
+
+
+@pytest.mark.parametrize(
+    ("before", "due", "arrived", "left"),
+    [
+        ((), False, False, ()),
+        ((), True, False, ("this",)),
+        (("a",), False, False, ("a",)),
+        (("a",), True, False, ("a", "this")),
+        (("a", "this"), True, False, ("a", "this")),
+        (("a",), True, True, ()),
+        (("a",), False, True, ()),
+    ],
+)
+def test_what_a_receiver_has_still_not_been_told(
+    before: tuple[str, ...], *, due: bool, arrived: bool, left: tuple[str, ...]
+):
+    missed = {run: send.Missed(run, 1, 0, 0, stopped=False, report="") for run in ("a", "this")}
+    found = send.owed([missed[one] for one in before], missed["this"] if due else None, arrived=arrived)
+    assert tuple(one.run for one in found) == left
+
+
+def test_news_whose_message_did_not_arrive_is_in_the_next_one(
+    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
+):
+    workspace = open_workspace([], BROKEN)
+
+    def night(how: str) -> tuple[str, send.Notification, send.Notification]:
+        monkeypatch.setenv("ROBOT", f"{workspace.sim.base}/robot/wecom/{how}?key={KEY}")
+        monkeypatch.setenv("OTHER", f"{workspace.sim.base}/robot/feishu/accept")
+        to = [{"kind": "wecom", "url_env": "ROBOT"}, {"kind": "feishu", "url_env": "OTHER"}]
+        settings = workspace.with_options(notify=to)
+        run = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
+        first, second = tcb.notify(run, on_demand=False, settings=settings)
+        return run.id, first, second
+
+    missed, first, second = night("refuse")
+    assert (first.sent, second.sent) == (False, True)
+    _again, first, second = night("error")
+    assert (first.due, first.sent, second.due) == (True, False, False)
+    _third, first, second = night("accept")
+    assert (first.sent, second.due) == (True, False)
+    message = workspace.sim.robots.messages[-1].text
+    assert f"The message of audit {missed} did not arrive: newly broken 1 · recovered 0" in message
+    assert message.count("did not arrive") == 1
+    assert night("accept")[1].due is False
+    kept = (workspace.folder / "ledger.db").read_bytes()
+    assert KEY.encode() not in kept

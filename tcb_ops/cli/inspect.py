@@ -149,6 +149,7 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
         if run.record.kind is Kind.AUDIT
         and run.record.target == settings.run_target
         and run.record.finished_at is not None
+        and not run.record.parent  # a retry asks about a part only
     ]
     finished = [record for record in audits if record.selection == common.selection()]
     latest = max(finished, key=lambda record: record.number, default=None)

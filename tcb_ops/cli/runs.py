@@ -538,7 +538,7 @@ def audit(
         check_metrics(Path(metrics))
     with common.open_target(console, settings) as settings:
         merchants = common.read_merchants(settings)
-        warn_of_unmatched(console, known, settings)
+        warn_of_known(console, known, settings)
         handle = api.start_audit(
             merchants,
             write_probe=write_probe,
@@ -561,14 +561,23 @@ def audit(
         return report_run(console, run, settings, common, out, pdf=pdf, fail_on=FailOn(fail_on))
 
 
-def warn_of_unmatched(console: Console, file: str | None, settings: Settings) -> None:
-    """Warn of lines of known.csv that silence nothing, as their merchant is not in the merchants file (any more)."""
+def warn_of_known(console: Console, file: str | None, settings: Settings) -> None:
+    """Warn of lines of known.csv whose merchant is not in the merchants file (any more), or whose cause is not catalogued."""
     from tcb_ops import api
-    from tcb_ops.lists.known import unmatched
+    from tcb_ops.lists.known import uncatalogued, unmatched
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.lists.problems import PROBLEMS_SHOWN
 
     lines = api.known_failures(file, settings)
+    for one in uncatalogued(lines)[:PROBLEMS_SHOWN]:
+        console.warn(
+            _(
+                "{file}:{line}: {cause} is not in the catalogue of the store's codes: check its spelling.",
+                file=file or settings.audit.known,
+                line=one.line,
+                cause=shown(one.cause),
+            )
+        )
     found = unmatched(lines, read_merchants(settings.merchants)) if lines else []
     for one in found[:PROBLEMS_SHOWN]:
         console.warn(
@@ -735,10 +744,10 @@ def report_run(
     try:
         run.export(folder, pdf=pdf, when_written=show)
     except StoppedError:
-        if run.record.kind is Kind.AUDIT:  # notify even without a report
-            notify_due(console, run)
         if common.json:
             console.json(run.summary())
+        if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
+            notify_due(console, run)
         raise
     return code
 
@@ -759,9 +768,13 @@ def end_run(
     from tcb_ops.reports.summary import by_code
 
     run.refresh()
-    sent = notify_due(console, run) if run.record.kind is Kind.AUDIT and not run.record.parent else None
-    found = run.overview()
-    code = show_run(console, run, found, as_json=common.json, fail_on=fail_on, notifications=sent)
+    found, notifies = run.overview(), run.record.kind is Kind.AUDIT and not run.record.parent
+    sent = None
+    try:
+        if notifies and common.json:  # the object contains what became of the messages
+            sent = notify_due(console, run)
+    finally:
+        code = show_run(console, run, found, as_json=common.json, fail_on=fail_on, notifications=sent)
     groups = by_code(found.causes)
     if console.fix_me is not None:
         console.suggest(*console.fix_me)
@@ -775,6 +788,8 @@ def end_run(
         announce_pdf(console)
     at = target_line(settings)
     console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
+    if notifies and not common.json:  # last: an interrupt here loses a message, nothing else
+        notify_due(console, run)
     return code
 
 

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.errcodes import all_reasons, explain
+from tcb_ops.errcodes import all_reasons, all_store_codes, explain
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import shown, trim
 from tcb_ops.i18n import _
@@ -18,6 +18,8 @@ from tcb_ops.lists.source import open_text
 from tcb_ops.lists.table import KNOWN_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Problem, file_problem
 
+_STORE_CODE = re.compile(r"[A-Z][a-z]+([A-Z][A-Za-z0-9]*)+")
+"""What a code of the store looks like, such as NoSuchThing."""
 _DATE = re.compile(r"(\d{4})\D(\d{1,2})\D(\d{1,2})\D?")
 
 
@@ -73,6 +75,12 @@ def unmatched(known: Iterable[KnownFailure], merchants: Iterable[Merchant]) -> l
     places = {(merchant.appid, merchant.env) for merchant in merchants}
     there = places | {(appid, "") for appid, _env in places} | {("", env) for _appid, env in places}
     return [one for one in known if (one.appid, one.env) not in there]
+
+
+def uncatalogued(known: Iterable[KnownFailure]) -> list[KnownFailure]:
+    """Return the lines whose cause looks like a code of the store, but is not in its catalogue: perhaps misspelt."""
+    catalogued = {entry.code for entry in all_store_codes()}
+    return [one for one in known if _STORE_CODE.fullmatch(one.cause) and one.cause not in catalogued]
 
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:
@@ -131,13 +139,25 @@ def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) ->
 
 
 def _cause(text: str) -> str | None:
-    """Return a cause in the form of errcodes.csv; None for anything else."""
+    """Return a cause in the form of errcodes.csv; None for anything else.
+
+    ============================================  =====================
+    the text                                      cause
+    ============================================  =====================
+    a whole number                                the errcode
+    a reason, a store's code that is catalogued   its name, in any case
+    another word such as `NoSuchThing`            itself (`uncatalogued`)
+    anything else                                 none
+    ============================================  =====================
+
+    A store may answer with codes that storecodes.csv does not have.
+    """
     if text.lower() in all_reasons():
         return text.lower()
     try:
         return str(explain(text).code)
     except UsageError:
-        return None
+        return text if _STORE_CODE.fullmatch(text) else None
 
 
 def _day(text: str) -> date | None:

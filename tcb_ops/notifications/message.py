@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tcb_ops.formatting import sanitize
@@ -20,6 +21,8 @@ LONGEST_LINE = 400
 """Bytes of a line above or below the environments: the report's path may be long."""
 _MARKDOWN = str.maketrans("<>[]*`@#|", "＜＞［］＊｀＠＃｜")
 """Signs that mean something to a robot's markdown, and their full-width forms, which do not."""
+_TEXT = str.maketrans("<>@", "＜＞＠")
+"""Likewise in text: Feishu reads `<at user_id="all">` there, others `@all`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,18 @@ def _more(left: int) -> Text:
 
 
 def audit_message(
-    result: AuditResult, report: str, manifest_sha256: str, lang: Lang, *, markdown: bool
+    result: AuditResult,
+    report: str,
+    manifest_sha256: str,
+    lang: Lang,
+    *,
+    markdown: bool,
+    missed: Sequence[Text] = (),
 ) -> Message:
-    """Write the message about an audit; `report` is its page or folder, empty where there is none."""
+    """Write the message about an audit; `report` is its page or folder, empty where there is none.
+
+    `missed`: lines about earlier messages that did not arrive.
+    """
     run = result.run
     title = _("Audit {id}", id=run.id).of(lang)
     strong = "**{}**" if markdown else "{}"
@@ -82,6 +94,7 @@ def audit_message(
         rows = [row for group in audit_groups(result) if group.lines for row in _rows(group, strong, lang)]
     if result.previous is None and result.stopped is None:
         head.append(_("There is no earlier audit to compare with: everything counts as new.").of(lang))
+    head += [one.of(lang) for one in missed]
     tail = []
     if report:
         tail.append(_("Report: {report}", report=report).of(lang))
@@ -135,4 +148,4 @@ def _cut(text: str, most: int) -> str:
 def _plain(text: str, *, markdown: bool) -> str:
     """Return a text from outside on one line, without signs that a robot would act on."""
     line = re.sub(r"\s+", " ", sanitize(text)).strip()
-    return line.translate(_MARKDOWN) if markdown else line.replace("@", "＠")
+    return line.translate(_MARKDOWN if markdown else _TEXT)

@@ -9,11 +9,12 @@ import ssl
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.message import EmailMessage
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -99,8 +100,88 @@ def is_due(on: str, result: AuditResult) -> bool:
     return result.changed if on == "change" else result.exit_code() != 0
 
 
-def notify_audit(result: AuditResult, settings: Settings, *, always: bool = False) -> list[Notification]:
-    """Send the message about an audit to everybody who wants to hear of it. Blocks; raises nothing for what fails."""
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """An audit whose message did not arrive, and what was new in it."""
+
+    run: str
+    new: int
+    recovered: int
+    unknown: int
+    stopped: bool
+    report: str
+
+    @classmethod
+    def of(cls, result: AuditResult) -> Missed:
+        """Sum up what was new in an audit."""
+        counts, run = result.counts(), result.run
+        unknown = sum(finding.is_new for finding in result.unknown)
+        return cls(
+            run.id, counts["new"], counts["recovered"], unknown, result.stopped is not None, run.report
+        )
+
+    @property
+    def text(self) -> Text:
+        """One line for the next message."""
+        found = _(
+            "The message of audit {run} did not arrive: newly broken {new:,} · recovered {recovered:,} · newly unknown "
+            "{unknown:,}. Its report: {report}",
+            **{name: getattr(self, name) for name in ("run", "new", "recovered", "unknown")},
+            report=self.report or "–",
+        )
+        stopped = _(
+            "The message of audit {run} did not arrive: it was stopped. Its report: {report}",
+            run=self.run,
+            report=self.report or "–",
+        )
+        return stopped if self.stopped else found
+
+
+Undelivered = Mapping[str, Sequence[Missed]]
+"""By receiver (`receivers`): the audits whose messages have not arrived, oldest first."""
+MISSED_KEPT = 10
+MISSED_SHOWN = 2
+
+
+def owed(before: Sequence[Missed], this: Missed | None, *, arrived: bool) -> tuple[Missed, ...]:
+    """Return what a receiver has still not been told after an audit; `this` is None if no message of its own was due.
+
+    ==============  =============  =========================
+    due of its own  arrived        still to be told
+    ==============  =============  =========================
+    any             yes            nothing
+    no              no             what was before
+    yes             no             what was before, and this
+    ==============  =============  =========================
+    """
+    if arrived:
+        return ()
+    others = [one for one in before if this is None or one.run != this.run]
+    return (*others, *([] if this is None else [this]))[-MISSED_KEPT:]
+
+
+def receivers(settings: Settings) -> list[str]:
+    """Return a name for each `[[notify]]` under which the ledger keeps what it has not been told; no secret."""
+    names: list[str] = []
+    for one in settings.notify:
+        name = f"{one.kind} {_name(one)}"
+        names.append(f"{name} {names.count(name) + 1}" if name in names else name)
+    return names
+
+
+def notify_audit(
+    result: AuditResult,
+    settings: Settings,
+    *,
+    always: bool = False,
+    before: Undelivered = MappingProxyType({}),
+    keep: Callable[[Undelivered], None] = lambda _: None,
+) -> list[Notification]:
+    """Send the message about an audit to everybody who wants to hear of it. Blocks; raises nothing for what fails.
+
+    `before`: what has not arrived so far; who wants to hear of changes is told of that, too. `keep` is called with what
+    has not arrived, before the first receiver is asked and after each.
+    """
     lang = settings.lang
     folder = Path(result.run.report) if result.run.report else None
     page = folder / PAGE if folder is not None else None
@@ -118,13 +199,25 @@ def notify_audit(result: AuditResult, settings: Settings, *, always: bool = Fals
         "manifest_sha256": manifest_sha256 or None,
         **result.to_json(lang),
     }
-    found = []
-    for one in settings.notify:
-        if not (always or is_due(one.on, result)):
+    found, this = [], Missed.of(result)
+    names = receivers(settings)
+    left = {
+        name: owed(
+            before.get(name, ()), this if is_due(one.on, result) and not always else None, arrived=False
+        )
+        for name, one in zip(names, settings.notify, strict=True)
+    }
+    keep(left)
+    for name, one in zip(names, settings.notify, strict=True):
+        missed = [other.text for other in before.get(name, ()) if other.run != this.run][-MISSED_SHOWN:]
+        if not (always or is_due(one.on, result) or (missed and one.on == "change")):
             found.append(Notification(one.kind, sent=False, detail=_("not sent: nothing is new"), due=False))
             continue
-        message = audit_message(result, report, manifest_sha256, lang, markdown=_markdown(one))
+        message = audit_message(result, report, manifest_sha256, lang, markdown=_markdown(one), missed=missed)
         found.append(_deliver(one, message, payload, settings, page))
+        if found[-1].sent and left[name]:
+            left[name] = owed((), None, arrived=True)
+            keep(left)
     return _told_apart(found, settings)
 
 
@@ -184,6 +277,9 @@ def _deliver(
             if wait is None or not error.again:
                 break
             time.sleep(BUSY_WAIT if error.busy else wait)
+        except Exception as error:  # noqa: BLE001  no receiver keeps the others, or the verdict, from being told
+            why = _("unexpected error ({error})", error=type(error).__name__)  # its text may hold an address
+            break
         else:
             return Notification(to.kind, sent=True, detail=_("accepted"))
     return Notification(to.kind, sent=False, detail=why)

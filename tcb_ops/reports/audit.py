@@ -6,8 +6,8 @@ The terminal, the page, the message to the team, the metrics and the notebook sh
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from tcb_ops.details import DetailCode
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.model import FailOn, Outcome
-from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff
+from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.audit_details import STORAGE, WRITES, other_causes
@@ -31,11 +31,11 @@ class Finding:
 
     cause: Cause
     before: str = ""
-    """Its code in the previous audit; empty if it was healthy, unknown or missing."""
+    """Its code in the previous audit, or when it was last known; empty if it was healthy, unknown or missing."""
     is_new: bool = True
-    """Whether the previous audit did not report it with this cause, or had it silenced."""
+    """Whether it has a cause that the previous audit did not have, or was silenced there (`is_new`)."""
     known: KnownFailure | None = None
-    """The line of known.csv that silences it."""
+    """The line of known.csv that silences it; with several causes the one that expires first."""
     also: tuple[str, ...] = ()
     """The codes of its further causes."""
 
@@ -68,7 +68,7 @@ class AuditResult:
     environments: int
     healthy: int
     new: tuple[Finding, ...]
-    """Newly broken: unhealthy, with a cause that the previous audit did not have."""
+    """Newly broken: unhealthy, with a cause that it did not have before."""
     still: tuple[Finding, ...]
     recovered: tuple[DiffLine, ...]
     unknown: tuple[Finding, ...]
@@ -172,14 +172,7 @@ def audit_result(
     """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
     run, previous = summary.run, changes.older if changes is not None else None
     known, day = kept_with_run(run.settings), day_of(run, settings)
-    also = {
-        (record.row.appid, record.row.env): other_causes(record.end.detail)
-        for record in reader.rows(run, outcomes=frozenset({Outcome.UNHEALTHY}))
-    }
-    findings = [
-        replace(one, also=also.get((one.cause.appid, one.cause.env), ()))
-        for one in _findings(summary, changes, settings)
-    ]
+    findings = _findings(reader, summary, changes, settings)
     bad = [one for one in findings if one.known is None]
     unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
     here, there = set[tuple[str, str]](), set[tuple[str, str]]()
@@ -204,40 +197,88 @@ def audit_result(
     )
 
 
-def _findings(summary: RunSummary, changes: RunDiff | None, settings: Settings) -> list[Finding]:
+def is_new(causes: Collection[str], before: Collection[str], *, was_silenced: bool) -> bool:
+    """Return whether a failure is news, from its causes (those that are not silenced, if it has such) and those before.
+
+    =====================================  ============  ===
+    causes                                 was silenced  new
+    =====================================  ============  ===
+    one that it did not have before        any           yes
+    as before, or some of those            no            no
+    as before, or some of those            yes           yes
+    =====================================  ============  ===
+    """
+    return was_silenced or not set(causes) <= set(before)
+
+
+def _silenced(
+    known: Sequence[KnownFailure], appid: str, env: str, causes: Iterable[str], day: date
+) -> list[KnownFailure | None]:
+    """Return for each cause of an environment the line that silences it."""
+    return [silencing(known, appid, env, cause, day) for cause in causes]
+
+
+def _findings(
+    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+) -> list[Finding]:
     run = summary.run
+    others = {
+        (record.row.appid, record.row.env): also
+        for record in reader.rows(run, outcomes=frozenset({Outcome.UNHEALTHY}))
+        if (also := other_causes(record.end.detail))
+    }
     known, day = kept_with_run(run.settings), day_of(run, settings)
     lines = {
         (line.appid, line.env): line for line in (changes.lines if changes is not None else ()) if line.after
     }
-    known_before: tuple[KnownFailure, ...] = ()
-    day_before = day
-    if changes is not None:
-        known_before, day_before = kept_with_run(changes.older.settings), day_of(changes.older, settings)
+    lists: dict[int, tuple[tuple[KnownFailure, ...], date]] = {}
+    """known.csv as the audits before had it, and their days, by run number."""
     found = []
     for cause in summary.causes:
         if not {Outcome.UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
             continue
-        line = lines.get((cause.appid, cause.env))
-        before = line.before if line is not None and line.change is not Change.NEWLY_BROKEN else ""
-        place = (cause.appid, cause.env, cause.code)
-        was_silenced = silencing(known_before, *place, day_before) is not None
+        place = (cause.appid, cause.env)
+        also = others.get(place, ())
+        causes = (cause.code, *also)
+        line = lines.get(place)
+        before, were = "", list[str]()
+        if (
+            changes is not None
+            and line is not None
+            and line.before
+            and line.change is not Change.NEWLY_BROKEN
+        ):
+            there = changes.audited.get(place[::-1], AuditedBefore(changes.older))
+            were = [line.before, *there.also]
+            before = cause.code if cause.code in were else line.before
+            if there.run.number not in lists:
+                lists[there.run.number] = (kept_with_run(there.run.settings), day_of(there.run, settings))
+            was_silenced = all(
+                _silenced(lists[there.run.number][0], *place, were, lists[there.run.number][1])
+            )
+        else:
+            was_silenced = False
+        silencers = _silenced(known, *place, causes, day)
+        alarming = [code for code, silencer in zip(causes, silencers, strict=True) if silencer is None]
         found.append(
             Finding(
                 cause,
                 before,
-                is_new=before != cause.code or was_silenced,
-                known=silencing(known, *place, day),
+                is_new=is_new(alarming or causes, were, was_silenced=was_silenced),
+                known=None if alarming else min(filter(None, silencers), key=lambda one: one.until),
+                also=also,
             )
         )
     return found
 
 
-def new_failures(summary: RunSummary, changes: RunDiff | None, settings: Settings) -> set[tuple[str, str]]:
+def new_failures(
+    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+) -> set[tuple[str, str]]:
     """Return the environments, as (appid, env), that fail now and did not before: those to check again."""
     return {
         (one.cause.appid, one.cause.env)
-        for one in _findings(summary, changes, settings)
+        for one in _findings(reader, summary, changes, settings)
         if one.is_new and one.known is None
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
-from tcb_ops.model import SUCCESSES, Outcome, Reason
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason
 from tcb_ops.reports.explanations import Why, why
+from tcb_ops.runs.audit_details import other_causes
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,6 +69,14 @@ class DiffLine:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditedBefore:
+    """What an environment is compared with, besides its code before: the audit, and the codes of its further causes."""
+
+    run: RunRecord
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RunDiff:
     """What changed from one run to a later one. Rows that succeeded in both are only counted."""
 
@@ -80,6 +89,8 @@ class RunDiff:
     meanings: Mapping[str, Text]
     """Meanings of the codes in the lines."""
     settings: Settings
+    audited: Mapping[tuple[str, str], AuditedBefore] = field(default_factory=dict)
+    """By (env, appid), in audits: what had several causes before, or was unknown to the older one."""
 
     @property
     def broken(self) -> bool:
@@ -130,7 +141,7 @@ def change(before: str | None, after: str | None) -> Change:
     =========  =========  =============
 
     What is unknown to an audit is neither broken nor fixed: after a night in which the platform refused all calls,
-    nothing has recovered.
+    nothing has recovered. An environment that was unknown before is compared with its last known state, if there is one.
     """
     if Outcome.PENDING in {before, after}:
         return Change.UNFINISHED
@@ -161,15 +172,19 @@ def compare(
 ) -> RunDiff:
     """Compare two runs. Raises UsageError if their kinds or targets differ.
 
+    What the older of two audits does not know is compared with the last audit before it that does.
     `only`: the environments, as (appid, env), whose rows are compared; None for all.
     """
     _refuse_incomparable(older, newer)
     counts = dict.fromkeys(Change, 0)
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
+    known, audited = _audited_before(ledger, older)
     for place, before, after, rows in _pairs(ledger, older, newer):
         if only is not None and place[::-1] not in only:
             continue
+        if place in known and before is not None and after is not None and after[0] != Outcome.UNKNOWN:
+            before, audited[place] = known[place]  # noqa: PLW2901  the state that counts
         what = became(before and before[0], after and after[0])
         counts[what] += rows
         if what is not Change.STILL_GOOD:  # often a million rows
@@ -196,7 +211,7 @@ def compare(
             order.index(line.change), -line.rows, line.after, line.before, line.merchant, line.env, line.appid
         )
     )  # fmt: skip
-    return RunDiff(older, newer, counts, tuple(listed), meanings, settings)
+    return RunDiff(older, newer, counts, tuple(listed), meanings, settings, audited)
 
 
 _COUNTED = {
@@ -238,6 +253,27 @@ def _pairs(
     places = {place.number: (place.env, place.appid) for place in ledger.envs(older)}
     for place, *states, rows in summed_up:
         yield places[place], tuple(states[:4]), tuple(states[4:]), rows
+
+
+def _audited_before(
+    ledger: LedgerReader, audit: RunRecord
+) -> tuple[
+    dict[tuple[str, str], tuple[State, AuditedBefore]],
+    dict[tuple[str, str], AuditedBefore],
+]:
+    """Return the last known state of what is unknown to an audit, and what has several causes in it."""
+    if audit.kind is not Kind.AUDIT:
+        return {}, {}
+    known = {
+        place: (state, AuditedBefore(run, other_causes(kept)))
+        for run, place, state, kept in ledger.last_known(audit)
+    }
+    several = {
+        (record.row.env, record.row.appid): AuditedBefore(audit, also)
+        for record in ledger.rows(audit, outcomes=frozenset({Outcome.UNHEALTHY}))
+        if (also := other_causes(record.end.detail))
+    }
+    return known, several
 
 
 def _merged(

@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo
 from tcb_ops.details import Detail, DetailCode, stored
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.records import RowRecord
+from tcb_ops.runs.records import UNDELIVERED, RowRecord
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -185,7 +185,7 @@ def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         "root": run.root,
         "created_at": _moment(run.created_at, zone),
         "finished_at": _moment(run.finished_at, zone),
-        "settings": run.settings,
+        "settings": {name: value for name, value in run.settings.items() if name != UNDELIVERED},
     }
 
 

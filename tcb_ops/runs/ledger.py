@@ -6,9 +6,11 @@ token, signature or link is ever written here. Reading is in `reader`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,6 +23,7 @@ from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
     END_COLUMNS,
     PLAN_COLUMNS,
+    UNDELIVERED,
     EnvRecord,
     NewRun,
     RunRecord,
@@ -177,6 +180,14 @@ class Ledger(LedgerReader):
         """Record the path of a run's links.csv or newest report folder."""
         with self._writing() as connection:
             connection.execute(runs.update().where(runs.c.number == run.number).values(report=report))
+
+    def note_undelivered(self, run: RunRecord, news: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Record in an audit's settings what each receiver has not been told, by its name, as `undelivered`."""
+        own = runs.c.number == run.number
+        with self._writing() as connection:
+            kept = json.loads(connection.execute(sa.select(runs.c.settings).where(own)).scalar_one())
+            text = json.dumps(kept | {UNDELIVERED: news}, ensure_ascii=False)
+            connection.execute(runs.update().where(own).values(settings=text))
 
     # --- the database -------------------------------------------------------------------------------------------
 

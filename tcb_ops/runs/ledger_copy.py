@@ -26,7 +26,7 @@ from tcb_ops.lists.share import Share, read_share
 from tcb_ops.model import Kind
 from tcb_ops.runs.ledger import BATCH, Ledger
 from tcb_ops.runs.locks import hold
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.records import UNDELIVERED, RunRecord
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent
 from tcb_ops.settings import shown_url
 
@@ -68,13 +68,28 @@ class _Content:
         return str(self.run["id"])
 
     def same(self, other: _Content) -> bool:
-        """Return whether two ledgers have the same run, reports aside."""
+        """Return whether two ledgers have the same run, reports and deliveries aside."""
         ours, theirs = (
-            {name: value for name, value in one.run.items() if name not in _OWN} for one in (self, other)
+            {name: value for name, value in one.run.items() if name not in _OWN}
+            | {"settings": _as_begun(one.run["settings"])}
+            for one in (self, other)
         )
         if ours != theirs or self.envs != other.envs:
             return False
         return all(one == two for one, two in zip_longest(self.rows(), other.rows()))
+
+
+def _as_begun(settings: str) -> Any:
+    """Return a run's settings without what an audit noted in them later; damaged ones unchanged."""
+    try:
+        found = json.loads(settings)
+    except ValueError:
+        return settings
+    return (
+        {name: one for name, one in found.items() if name != UNDELIVERED}
+        if isinstance(found, dict)
+        else found
+    )
 
 
 class _CopyLedger(Ledger):
@@ -403,7 +418,7 @@ def _joined(shares: Sequence[_ShareRun]) -> _Content:
     # The same shares give the same id, so that a second join finds what the first one wrote.
     joined_id = f"{oldest['id'][:15]}-{sha256(' '.join(ids).encode()).hexdigest()[:4]}"
     settings = {**shares[0].run.settings, "selection": _selection(shares[0]), "joined": ids}
-    for name in ("share", "listed"):
+    for name in ("share", "listed", UNDELIVERED):
         settings.pop(name, None)
     backups = [str(one.run.settings["backup"]) for one in shares if one.run.settings.get("backup")]
     if backups:

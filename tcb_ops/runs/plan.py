@@ -24,7 +24,7 @@ from tcb_ops.runs.locks import hold, host_name, operator_name
 from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
-from tcb_ops.runs.records import SAME_RUN, EnvRecord, NewRun, RowRecord, RunRecord
+from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
 from tcb_ops.runs.sources import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
@@ -53,20 +53,26 @@ class Planned:
     resumed: bool
 
 
-def choose(unfinished_since: float | None, now: float, *, new_run: bool) -> Choice:
+def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: bool) -> Choice:
     """Decide whether to start a run, resume one, or ask.
 
-    =================================  ======
-    there is an unfinished run         choice
-    =================================  ======
-    no, or `--new-run`                 new
-    under 24 hours old                 resume
-    older                              ask
-    =================================  ======
+    =====================  ===================  ======
+    kind                   unfinished run       choice
+    =====================  ===================  ======
+    any                    no, or `--new-run`   new
+    audit                  under 12 hours old   resume
+    audit                  older                new
+    any other              under 24 hours old   resume
+    any other              older                ask
+    =====================  ===================  ======
+
+    Yesterday's answers are no part of tonight's audit, and at night there is nobody to ask.
     """
     if unfinished_since is None or new_run:
         return Choice.NEW
-    return Choice.RESUME if now - unfinished_since < SAME_RUN.total_seconds() else Choice.ASK
+    if now - unfinished_since < resumed_within(kind):
+        return Choice.RESUME
+    return Choice.NEW if kind is Kind.AUDIT else Choice.ASK
 
 
 def plan(
@@ -105,10 +111,7 @@ def plan(
     if not new_run:
         _refuse_another_root(ledger, work, settings)
     found = _same_work(ledger, work, settings, now)
-    choice = choose(found.created_at if found else None, now, new_run=new_run)
-    if choice is Choice.ASK and work.kind is Kind.AUDIT:
-        # Part of an audit over a day old is of no use, and at night there is nobody to ask.
-        choice = Choice.NEW
+    choice = choose(found.created_at if found else None, now, work.kind, new_run=new_run)
     if found is not None and choice is Choice.ASK and not may_resume(found.id, found.created_at):
         started = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
         again = quoted(resume_command(settings, found))

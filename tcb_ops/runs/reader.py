@@ -11,7 +11,7 @@ import sqlite3
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from copy import copy
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self, cast
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.details import read_detail
+from tcb_ops.details import Detail, read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, Row
@@ -64,6 +64,8 @@ BATCH = 500
 """Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
 
 
+AUDITS_BACK = 30
+"""Audits that are searched for the last known state of what is unknown."""
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
 _EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
@@ -856,6 +858,27 @@ class LedgerReader:
         found = map(self._run, self._read(_earlier_runs(run)))
         yield from (one for one in found if one.created_at >= since and one.selection == run.selection)
 
+    def last_known(self, audit: RunRecord) -> Iterator[tuple[RunRecord, tuple[str, str], Any, Detail | None]]:
+        """Yield the last known state of what is unknown to an audit: the newest in which it was healthy or unhealthy.
+
+        As (audit, (env, appid), (outcome, reason, errcode, store_code), detail), from the audits of the same selection
+        before it, at most AUDITS_BACK. Damaged records are passed over.
+        """
+        if Outcome.UNKNOWN not in self.counts(audit):
+            return
+        before: dict[int, RunRecord] = {}
+        for record in self._read(_earlier_runs(audit)):
+            with suppress(LedgerDamagedError):
+                one = self._run(record)
+                if one.selection == audit.selection:
+                    before[one.number] = one
+            if len(before) == AUDITS_BACK:
+                break
+        with self._reading(audit):
+            for number, env, appid, *state, kept in self._read(_last_known(audit, list(before))):
+                check_state(*state, env, appid, kept)
+                yield before[number], (env, appid), tuple(state), read_detail(kept)
+
     def rows_by_appid(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, when the run began, rows) of a target's finished runs that request links, from `since` on."""
         return self._stream(_rows_by_appid(target, since))
@@ -1008,6 +1031,32 @@ def _pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
         .where(older.c.run == before.number)
         .group_by(older.c.place, *states)
     )
+
+
+def _last_known(audit: RunRecord, before: list[int]) -> sa.Select[Any]:
+    """Select (run, env, appid, outcome, reason, errcode, store_code, detail) of what is unknown to an audit.
+
+    Of the newest of the runs `before`, by their numbers, in which the environment was healthy or unhealthy.
+    """
+    of_row = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
+    unknown = (
+        sa.select(envs.c.env, envs.c.appid)
+        .join(rows, of_row)
+        .where(rows.c.run == audit.number, rows.c.outcome == Outcome.UNKNOWN)
+        .subquery()
+    )
+    newest_first = sa.func.row_number().over(
+        partition_by=(envs.c.env, envs.c.appid), order_by=rows.c.run.desc()
+    )
+    state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code, rows.c.detail)
+    found = (
+        sa.select(rows.c.run, envs.c.env, envs.c.appid, *state, newest_first.label("nth"))
+        .join(envs, of_row)
+        .join(unknown, (unknown.c.env == envs.c.env) & (unknown.c.appid == envs.c.appid))
+        .where(rows.c.run.in_(before), rows.c.outcome.in_([Outcome.HEALTHY, Outcome.UNHEALTHY]))
+        .subquery()
+    )
+    return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
 
 
 def _errcodes_by_quarter(target: str, since: float, dialect: str) -> sa.Select[Any]:

@@ -17,7 +17,10 @@ from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.lists.local_files import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 
+UNDELIVERED = "undelivered"
+"""Among an audit's settings: what each receiver has not been told. Not part of its report, which is older."""
 SAME_RUN = timedelta(hours=24)
+SAME_AUDIT = timedelta(hours=12)
 """The age below which an unfinished run is resumed."""
 
 
@@ -76,10 +79,15 @@ class RunRecord(NewRun):
         return str(self.settings.get("share", ""))
 
     def may_be_resumed(self, now: float) -> bool:
-        """Return whether the run is unfinished, or under 24 hours old and killed while its report was written."""
+        """Return whether the run is unfinished, or was killed lately (`resumed_within`) while its report was written."""
         if self.finished_at is None:
             return True
-        return self.out != "" and self.report == "" and now - self.created_at < SAME_RUN.total_seconds()
+        return self.out != "" and self.report == "" and now - self.created_at < resumed_within(self.kind)
+
+
+def resumed_within(kind: Kind) -> float:
+    """Return the age in seconds below which an unfinished run is resumed by the same command."""
+    return (SAME_AUDIT if kind is Kind.AUDIT else SAME_RUN).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.next_commands import of_run, quoted, resume
+from tcb_ops.runs.plan import PROBE
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import audit_reason, interrupted, stop_reason
@@ -265,6 +266,13 @@ def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOps
                 resume(settings, run, canary=False),
             ),
         ]
-    error.text = as_lines([error.text, *(part for label, words in ways for part in (label, quoted(words)))])
+    left = []
+    if isinstance(error, InterruptedRunError) and run.settings.get("write_probe"):
+        left.append(
+            _("Probe files ({path}) may be left in some environments; resuming removes them.", path=PROBE)
+        )
+    error.text = as_lines(
+        [error.text, *left, *(part for label, words in ways for part in (label, quoted(words)))]
+    )
     error.args = (error.text.en,)
     return error

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sqlite3
+import stat
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,6 +68,20 @@ def test_a_known_merchant_that_is_gone_is_a_warning(open_cli: Callable[..., Any]
         assert "known.csv:3" not in result.err
 
 
+def test_a_known_cause_that_is_not_catalogued_is_a_warning(open_cli: Callable[..., Any]):
+    fault = Fault(env=BOOKS.env, step=FaultStep.STORE, status=403, code="NoSuchThing")
+    cli = open_cli([], [fault])
+    known = cli.folder / "known.csv"
+    known.write_text(
+        f"env,cause,until\n{BOOKS.env},NoSuchThing,2999-12-31\n{TEA.env},accessdenied,2999-12-31\n",
+        encoding="utf-8",
+    )
+    result = cli("audit", *QUICK, "--quiet", "--write-probe")
+    assert result.code == 0
+    assert "known.csv:2: NoSuchThing is not in the catalogue" in result.err
+    assert "known.csv:3" not in result.err
+
+
 def test_a_long_note_is_printed_whole_in_a_pipe(open_cli: Callable[..., Any]):
     cli = open_cli([], BROKEN)
     note = "asked the owner on Monday who wants to pay the bill of November on Thursday; ask again on Friday"
@@ -115,6 +133,24 @@ def test_metrics_are_written_for_prometheus(open_cli: Callable[..., Any]):
     assert cli("audit", "--metrics", "no/such/folder/tcb.prom").code == 2
 
 
+def test_metrics_follow_a_link_and_replace_regular_files_only(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
+    link, away, pipe = cli.folder / "link.prom", cli.folder / "away", cli.folder / "pipe.prom"
+    away.mkdir()
+    link.symlink_to(away / "real.prom")
+    for _again in range(2):
+        assert cli("audit", *QUICK, "--metrics", "link.prom").code == 1
+        assert link.is_symlink()
+        assert BOOKS.env in (away / "real.prom").read_text(encoding="utf-8")
+    os.mkfifo(pipe)
+    (cli.folder / "loop.prom").symlink_to("loop.prom")
+    asked = len(cli.workspace.sim.calls)
+    for bad in ("pipe.prom", "away", "loop.prom"):
+        assert cli("audit", *QUICK, "--metrics", bad).code == 2
+    assert len(cli.workspace.sim.calls) == asked
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
 @pytest.mark.parametrize(
     ("ended", "fresh"),
     [(None, False), (1000.0, True), (900.0, True), (899.0, False), (1200.0, True), (1400.0, False)],
@@ -151,6 +187,38 @@ def test_runs_stale_is_not_content_with_the_audit_before_one_that_was_stopped(op
     assert "was stopped at" in result.err
 
 
+def test_a_retry_is_no_audit_to_runs_stale_and_notify(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
+    (cli.folder / "robot.url").write_text(
+        f"{cli.workspace.sim.base}/robot/wecom/accept?key=k", encoding="utf-8"
+    )
+    with (cli.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        settings.write('\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n')
+    assert cli("notify").code == 2
+    first = cli("audit", *QUICK, "--json").json["run"]
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET created_at = created_at - 864000, finished_at = finished_at - 864000")
+    assert cli("retry", first, *QUICK).code == 1
+    assert cli("runs", "--stale", "26h").code == 1
+    assert cli("notify").code == 0
+    assert f"Audit {first}" in cli.workspace.sim.robots.messages[-1].text
+
+
+def test_an_unfinished_audit_has_no_message(open_cli: Callable[..., Any]):
+    cli = open_cli([], BROKEN)
+    settings = cli.workspace.with_options(notify=[{"kind": "command", "command": ["true"]}])
+    handle = tcb.start_audit("merchants.csv", settings=settings, limits=LIMITS, confirm_after=3600)
+    try:
+        with pytest.raises(tcb.UsageError, match="is not finished"):
+            tcb.notify(handle.id, settings=settings)
+        with pytest.raises(tcb.UsageError, match="has finished yet"):
+            tcb.notify(settings=settings)
+    finally:
+        handle.cancel()
+        with pytest.raises(tcb.TcbOpsError):
+            handle.wait()
+
+
 def test_a_second_audit_says_who_runs_the_first(open_cli: Callable[..., Any]):
     cli = open_cli([], BROKEN)
     handle = tcb.start_audit(
@@ -184,3 +252,39 @@ def test_an_audit_that_was_killed_is_resumed(open_cli: Callable[..., Any], wait_
     asked = [call.env for call in cli.workspace.sim.calls]
     assert [asked.count(env) for env in (TEA.env, TEA_TEST.env, BOOKS.env)] == [1, 1, 2]
     assert json.loads(result.out)["audit"]["previous"] is None
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(
+    open_cli: Callable[..., Any], wait_for: Callable[..., None], form: tuple[str, ...]
+):
+    cli = open_cli([], BROKEN)
+    url, settings = cli.folder / "robot.url", cli.folder / "tcb-ops.toml"
+    with settings.open("a", encoding="utf-8") as file:
+        file.write('\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n')
+    url.write_text(f"{cli.workspace.sim.base}/robot/wecom/hang?key=k", encoding="utf-8")
+    with cli.process("audit", *QUICK, "--no-pdf", *form) as process:
+        wait_for(lambda: cli.workspace.sim.robots.requests)
+        process.send_signal(signal.SIGTERM)
+        out, _err = process.communicate(timeout=60)
+    (run,) = tcb.all_runs(settings=cli.workspace.settings)
+    assert process.returncode == 143
+    assert run.id in out if form else "1 is unhealthy" in out
+    assert (cli.folder / "reports" / run.id / "report.html").exists()
+    url.write_text(f"{cli.workspace.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
+    assert cli("audit", *QUICK, "--fail-on", "new").code == 0
+    assert f"The message of audit {run.id} did not arrive" in cli.workspace.sim.robots.messages[-1].text
+
+
+@pytest.mark.parametrize("write_probe", [False, True])
+def test_an_interrupted_audit_says_that_probe_files_may_be_left(
+    open_cli: Callable[..., Any], *, write_probe: bool
+):
+    settings = open_cli([], BROKEN).workspace.settings
+    handle = tcb.start_audit(
+        "merchants.csv", settings=settings, limits=LIMITS, write_probe=write_probe, confirm_after=3600
+    )
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError) as ended:
+        handle.wait()
+    assert ("tcb-ops/probe.txt" in str(ended.value)) is write_probe

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError
-from tcb_ops.lists.known import KnownFailure, read_known, silencing, unmatched
+from tcb_ops.lists.known import KnownFailure, read_known, silencing, uncatalogued, unmatched
 from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:
@@ -44,6 +44,31 @@ def test_a_file_without_its_columns_is_refused(tmp_path: Path):
     file.write_text("env,note\ntea,x\n", encoding="utf-8")
     with pytest.raises(InputError, match="cause"):
         read_known(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "listed"),
+    [
+        ("85088", "85088", True),
+        ("99999999", "99999999", True),
+        ("Halted", "halted", True),
+        ("accessdenied", "AccessDenied", True),
+        ("NoSuchThing", "NoSuchThing", False),
+        ("nope", None, True),
+        ("Nope", None, True),
+        ("no such thing", None, True),
+    ],
+)
+def test_which_causes_a_line_can_have(tmp_path: Path, text: str, cause: str | None, *, listed: bool):
+    file = tmp_path / "known.csv"
+    file.write_text(f"appid,cause,until\nwxtea,{text},2026-12-01\n", encoding="utf-8")
+    if cause is None:
+        with pytest.raises(InputError, match="is not a cause"):
+            read_known(file)
+        return
+    found = read_known(file)
+    assert [one.cause for one in found] == [cause]
+    assert (uncatalogued(found) == []) is listed
 
 
 @pytest.mark.parametrize(

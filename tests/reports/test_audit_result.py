@@ -13,9 +13,9 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace
 import tcb_ops as tcb
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Merchant
-from tcb_ops.reports.audit import AuditResult
+from tcb_ops.reports.audit import AuditResult, is_new
 from tcb_ops.reports.formats.terminal import render_audit
-from tcb_ops.simulator import Fault, Reset
+from tcb_ops.simulator import EnvStatus, Fault, Reset, SimulatedAccount, SimulatedEnvironment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,8 +87,79 @@ def test_what_is_unknown_is_neither_broken_nor_recovered(open_workspace: OpenWor
     assert (found.new, found.recovered) == ((), ())
     assert found.exit_code("new") == 1
     again = audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
-    assert envs(again.new) == [(BOOKS.env, "85088")]
-    assert not again.recovered
+    assert envs(again.still) == [(BOOKS.env, "85088")]
+    assert (again.new, again.recovered) == ((), ())
+
+
+@pytest.mark.parametrize("unknown_nights", [1, 3])
+def test_what_was_unknown_is_compared_with_its_last_known_state(
+    open_workspace: OpenWorkspace, unknown_nights: int
+):
+    workspace, outage = open_workspace([]), [Fault(reset=Reset.BEFORE)]
+    failing = [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA.env, errcode=85088)]
+    audited(workspace, [*failing, Fault(env=TEA_TEST.env, errcode=-1)])
+    for _night in range(unknown_nights):
+        assert not audited(workspace, outage).recovered
+    back = audited(workspace, [failing[0], Fault(env=TEA_TEST.env, errcode=48001)])
+    assert envs(back.still) == [(BOOKS.env, "85088")]
+    assert envs(back.new) == [(TEA_TEST.env, "48001")]  # never known before
+    assert [(line.env, line.before) for line in back.recovered] == [(TEA.env, "85088")]
+    assert back.previous is not None
+    audited(workspace, outage)
+    assert envs(audited(workspace, [Fault(env=TEA.env, errcode=85088)]).new) == [(TEA.env, "85088")]
+
+
+def test_a_failure_that_was_silenced_when_last_known_is_new_after_its_date(open_workspace: OpenWorkspace):
+    workspace, broken = open_workspace([]), [Fault(env=BOOKS.env, errcode=85088)]
+    known = workspace.folder / "known.csv"
+    known.write_text(f"env,cause,until\n{BOOKS.env},85088,2999-12-31\n", encoding="utf-8")
+    assert audited(workspace, broken, known=known).silenced
+    known.write_text(f"env,cause,until\n{BOOKS.env},85088,2001-12-31\n", encoding="utf-8")
+    audited(workspace, [Fault(env=BOOKS.env, errcode=-1)], known=known)
+    assert envs(audited(workspace, broken, known=known).new) == [(BOOKS.env, "85088")]
+
+
+@pytest.mark.parametrize(
+    ("causes", "before", "was_silenced", "expected"),
+    [
+        (("halted",), (), False, True),
+        (("halted",), ("halted",), False, False),
+        (("halted", "45009"), ("halted",), False, True),
+        (("45009",), ("halted", "45009"), False, False),
+        (("45009",), ("halted",), False, True),
+        (("halted",), ("halted",), True, True),
+        (("45009",), ("halted",), True, True),
+    ],
+)
+def test_a_failure_is_new_if_it_has_a_cause_that_it_did_not_have(
+    causes: tuple[str, ...], before: tuple[str, ...], *, was_silenced: bool, expected: bool
+):
+    assert is_new(causes, before, was_silenced=was_silenced) is expected
+
+
+def test_all_causes_count_for_what_is_new_and_what_is_silenced(open_workspace: OpenWorkspace):
+    halted = SimulatedEnvironment(BOOKS.env, EnvStatus.HALTED, nights=((1, 2), (4, 8)))
+    spent = SimulatedAccount(BOOKS.appid, daily_limit=5, used=5, nights=((2, 5), (7, 8)))
+    workspace = open_workspace([], merchants=[TEA, BOOKS], accounts=[spent], environments=[halted])
+    both, first = workspace.folder / "both.csv", workspace.folder / "first.csv"
+    first.write_text(f"env,cause,until\n{BOOKS.env},halted,2999-12-31\n", encoding="utf-8")
+    both.write_text(first.read_text("utf-8") + f"{BOOKS.env},45009,2998-12-31\n", encoding="utf-8")
+
+    def night(number: int, **options: Any) -> AuditResult:
+        workspace.sim.set_night(number)
+        return tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK, **options).audit()
+
+    assert envs(night(1).new) == [(BOOKS.env, "halted")]
+    assert envs(night(2).new) == [(BOOKS.env, "halted")]
+    (one,) = night(3).still
+    assert (one.cause.code, one.before) == ("45009", "45009")
+    assert envs(night(4).new) == [(BOOKS.env, "halted")]
+    (one,) = night(5, known=both).silenced
+    assert one.known is not None
+    assert one.known.cause == "45009"  # the first to expire
+    assert envs(night(6, known=first).silenced) == [(BOOKS.env, "halted")]
+    assert envs(night(7, known=first).new) == [(BOOKS.env, "halted")]
+    assert envs(night(8, known=first).still) == [(BOOKS.env, "halted")]
 
 
 def test_a_known_failure_is_silenced_until_its_date_and_new_again_after_it(open_workspace: OpenWorkspace):

@@ -220,6 +220,14 @@ def test_a_later_report_makes_no_difference(worked: Workspace, tmp_path: Path) -
     assert copy_runs(source, dest, settings=worked.settings).runs == ()
 
 
+def test_a_message_that_arrives_later_makes_no_difference(tmp_path: Path) -> None:
+    with closing(Ledger(str(tmp_path / "a.db"))) as ledger:
+        run = plan(ledger, a_run(), rows=3)
+        copy_runs(tmp_path / "a.db", tmp_path / "b.db")
+        ledger.note_undelivered(run, {"wecom robot.url": []})
+    assert copy_runs(tmp_path / "a.db", tmp_path / "b.db").runs == ()
+
+
 @pytest.mark.parametrize("held", ["from", "to"])
 def test_a_run_that_is_worked_on_is_refused_with_who_does(held: str, tmp_path: Path) -> None:
     source, dest = tmp_path / "a.db", tmp_path / "b.db"

@@ -11,6 +11,7 @@ from workspace import TEA, TEA_TEST, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import PlatformStopError, UsageError
+from tcb_ops.model import Kind
 from tcb_ops.runs.plan import Choice, choose
 from tcb_ops.simulator import Fault
 
@@ -22,21 +23,26 @@ STOP = [Fault(path="banner/1.png", errcode=61004)]
 
 
 @pytest.mark.parametrize(
-    ("unfinished_since", "new_run", "choice"),
+    ("unfinished_since", "kind", "new_run", "choice"),
     [
-        pytest.param(None, False, Choice.NEW, id="none"),
-        pytest.param(None, True, Choice.NEW, id="none-and-new-run"),
-        pytest.param(1000.0, False, Choice.RESUME, id="under-a-day"),
-        pytest.param(1000.0, True, Choice.NEW, id="under-a-day-and-new-run"),
-        pytest.param(1000.0 - DAY, False, Choice.ASK, id="a-day"),
-        pytest.param(1000.0 - DAY + 1, False, Choice.RESUME, id="a-second-under-a-day"),
-        pytest.param(0.0, True, Choice.NEW, id="older-and-new-run"),
+        pytest.param(None, Kind.UPLOAD, False, Choice.NEW, id="none"),
+        pytest.param(None, Kind.UPLOAD, True, Choice.NEW, id="none-and-new-run"),
+        pytest.param(1000.0, Kind.UPLOAD, False, Choice.RESUME, id="under-a-day"),
+        pytest.param(1000.0, Kind.UPLOAD, True, Choice.NEW, id="under-a-day-and-new-run"),
+        pytest.param(1000.0 - DAY, Kind.UPLOAD, False, Choice.ASK, id="a-day"),
+        pytest.param(1000.0 - DAY + 1, Kind.UPLOAD, False, Choice.RESUME, id="a-second-under-a-day"),
+        pytest.param(0.0, Kind.UPLOAD, True, Choice.NEW, id="older-and-new-run"),
+        pytest.param(None, Kind.AUDIT, False, Choice.NEW, id="no-audit"),
+        pytest.param(1000.0 - DAY / 2 + 1, Kind.AUDIT, False, Choice.RESUME, id="audit-under-half-a-day"),
+        pytest.param(1000.0 - DAY / 2 + 1, Kind.AUDIT, True, Choice.NEW, id="audit-and-new-run"),
+        pytest.param(1000.0 - DAY / 2, Kind.AUDIT, False, Choice.NEW, id="audit-of-half-a-day"),
+        pytest.param(1000.0 - 2 * DAY, Kind.AUDIT, False, Choice.NEW, id="audit-of-two-days"),
     ],
 )
-def test_an_unfinished_run_is_gone_on_with_for_a_day(
-    unfinished_since: float | None, new_run: bool, choice: Choice
+def test_an_unfinished_run_is_gone_on_with_for_a_day_and_an_audit_for_half_of_it(
+    unfinished_since: float | None, kind: Kind, new_run: bool, choice: Choice
 ) -> None:
-    assert choose(unfinished_since, 1000.0, new_run=new_run) is choice
+    assert choose(unfinished_since, 1000.0, kind, new_run=new_run) is choice
 
 
 def stopped(workspace: Workspace, **options: Any) -> Run:

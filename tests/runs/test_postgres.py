@@ -488,3 +488,21 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
     assert len(sent) == len(set(sent)) == workspace.sim.stats["stored"] == 3 * rows
     assert postgres.run("SELECT count(*) FROM runs", database) == [(1,)]
     assert [file for name in names for file in (tmp_path / name / "tmp").iterdir()] == []
+
+
+def test_an_audit_is_compared_with_the_last_known_state(open_workspace: OpenWorkspace, url: str) -> None:
+    workspace = open_workspace([])
+    settings = workspace.with_options(ledger=url, notify=[{"kind": "command", "command": ["false"]}])
+
+    def night(*faults: Fault) -> tcb.Run:
+        workspace.sim.play(faults)
+        return tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
+
+    broken = Fault(env=BOOKS.env, errcode=85088)
+    (told,) = tcb.notify(night(broken), on_demand=False, settings=settings)
+    assert not told.sent
+    night(Fault(env=BOOKS.env, errcode=-1))
+    found = night(broken)
+    assert [one.cause.env for one in found.audit().still] == [BOOKS.env]
+    (told,) = tcb.notify(found, on_demand=False, settings=settings)
+    assert told.due  # the first message did not arrive

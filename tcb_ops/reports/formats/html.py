@@ -37,7 +37,7 @@ from tcb_ops.reports.workers import worker_lines
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.records import UNDELIVERED, RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -150,7 +150,11 @@ def page(
         "pdf_mark": PDF_MARK,
         "script": SCRIPT,
         "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),
-        "settings": sorted((name, _shown(value)) for name, value in run.settings.items() if value != ""),
+        "settings": sorted(
+            (name, _shown(value))
+            for name, value in run.settings.items()
+            if value != "" and name != UNDELIVERED
+        ),
         "versions": versions,
     }
     whole = templates.get_template("report.html.j2").render

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tcb_ops.errors import UsageError
@@ -20,8 +21,13 @@ def check_metrics(file: Path) -> None:
         raise UsageError(
             _("--metrics needs the package prometheus-client. To install it:\n{command}", command=command)
         ) from None
-    if file.is_dir() or not file.absolute().parent.is_dir():
+    real = _real(file)
+    if (os.path.lexists(real) and not real.is_file()) or not real.parent.is_dir():
         raise UsageError(_("--metrics {file}: this must be a file in an existing folder.", file=file))
+
+
+def _real(file: Path) -> Path:
+    return Path(os.path.realpath(file))  # Path.resolve raises RuntimeError for a loop of links
 
 
 def write_metrics(result: AuditResult, file: Path) -> Text | None:
@@ -54,7 +60,7 @@ def write_metrics(result: AuditResult, file: Path) -> Text | None:
             cause = finding.cause
             broken.labels(target, cause.appid, cause.env, cause.code).set(1)
     try:
-        write_to_textfile(str(file), registry)
+        write_to_textfile(str(_real(file)), registry)  # a link stays, its target is replaced
     except OSError as error:
         return _("{file}: the metrics cannot be written ({why}).", file=file, why=system_reason(error))
     return None
