@@ -231,6 +231,12 @@ class Panel:
         self._results = []
         for widget in [*_below(self.view)]:
             widget.close()
+        # The notebook's Out holds every panel that was displayed: not its merchants, its list, its tables and their texts.
+        self.view.children = ()
+        self._context, self.worker.on_change = None, lambda: None
+        for name, part in [*vars(self).items()]:
+            if isinstance(part, widgets.Widget) and part is not self.view:
+                setattr(self, name, None)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         cell = _current_cell()

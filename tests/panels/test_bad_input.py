@@ -233,3 +233,17 @@ def test_ten_thousand_merchants_are_shown_and_their_rows_in_pages(lab: Any):
     assert len(page_of(panel)["rows"]["rows"]) == PAGE
     assert len(grid._charts) < 100_000
     assert len(grid.read({"code": None, "appid": "wx09999"})["rows"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
+def test_a_closed_panel_that_the_notebook_still_holds_keeps_no_data(lab: Any, panel: Any, kind: str):
+    other = getattr(lab, kind)()
+    other.settle()
+    parts = [weakref.ref(part) for part in other.view.children]
+    if kind in {"uploads", "links"}:
+        parts.append(weakref.ref(other.list_reader.batch.staging))
+    lab.opened[:] = [panel]
+    other.close()
+    gc.collect()
+    assert [part for part in parts if part() is not None] == []
+    assert repr(other).endswith(": None>")
