@@ -212,6 +212,8 @@ def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: b
     # Without JupyterLab's question about its news; a user's own configuration is not touched.
     path = [str(files("tcb_ops.notebooks") / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, path))}
+    # Each panel works in a thread, and glibc would keep what up to 16 of them have freed: 9 MiB each.
+    env.setdefault("MALLOC_ARENA_MAX", "2")
     if lang is not None:
         env["TCB_OPS_LANG"] = lang  # of the panels
     with subprocess.Popen([sys.executable, *words, *arguments], env=env) as server:  # noqa: S603  our own interpreter
