@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(9)]
 ROWS = 30
-LIMITS = RunLimits(concurrency=4, per_env=2, rate=4.0, backoff=0.01, slow_wait=0.05, patience=10)
+LIMITS = RunLimits(concurrency=4, per_env=4, rate=4.0, backoff=0.01, slow_wait=0.05, patience=10)
+"""With `per_env` calls, one environment uses a worker's concurrency: each merchant is a partition."""
 DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
 
 
