@@ -60,7 +60,7 @@ def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: b
     kind                   unfinished run       choice
     =====================  ===================  ======
     any                    no, or `--new-run`   new
-    audit                  under 12 hours old   resume
+    audit                  under 23 hours old   resume
     audit                  older                new
     any other              under 24 hours old   resume
     any other              older                ask

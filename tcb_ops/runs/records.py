@@ -20,7 +20,7 @@ from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 UNDELIVERED = "undelivered"
 """Among an audit's settings: what each receiver has not been told. Not part of its report, which is older."""
 SAME_RUN = timedelta(hours=24)
-SAME_AUDIT = timedelta(hours=12)
+SAME_AUDIT = timedelta(hours=23)
 """The age below which an unfinished run is resumed."""
 
 

@@ -33,13 +33,13 @@ STOP = [Fault(path="banner/1.png", errcode=61004)]
         pytest.param(1000.0 - DAY + 1, Kind.UPLOAD, False, Choice.RESUME, id="a-second-under-a-day"),
         pytest.param(0.0, Kind.UPLOAD, True, Choice.NEW, id="older-and-new-run"),
         pytest.param(None, Kind.AUDIT, False, Choice.NEW, id="no-audit"),
-        pytest.param(1000.0 - DAY / 2 + 1, Kind.AUDIT, False, Choice.RESUME, id="audit-under-half-a-day"),
-        pytest.param(1000.0 - DAY / 2 + 1, Kind.AUDIT, True, Choice.NEW, id="audit-and-new-run"),
-        pytest.param(1000.0 - DAY / 2, Kind.AUDIT, False, Choice.NEW, id="audit-of-half-a-day"),
+        pytest.param(1000.0 - DAY * 23 / 24 + 1, Kind.AUDIT, False, Choice.RESUME, id="audit-under-23-hours"),
+        pytest.param(1000.0 - DAY * 23 / 24 + 1, Kind.AUDIT, True, Choice.NEW, id="audit-and-new-run"),
+        pytest.param(1000.0 - DAY * 23 / 24, Kind.AUDIT, False, Choice.NEW, id="audit-of-23-hours"),
         pytest.param(1000.0 - 2 * DAY, Kind.AUDIT, False, Choice.NEW, id="audit-of-two-days"),
     ],
 )
-def test_an_unfinished_run_is_gone_on_with_for_a_day_and_an_audit_for_half_of_it(
+def test_an_unfinished_run_is_resumed_for_a_day_and_an_audit_for_23_hours(
     unfinished_since: float | None, kind: Kind, new_run: bool, choice: Choice
 ) -> None:
     assert choose(unfinished_since, 1000.0, kind, new_run=new_run) is choice
