@@ -25,6 +25,20 @@ if TYPE_CHECKING:
     OpenCli = Callable[..., CommandLine]
 
 
+def interrupted_upload(cli: CommandLine, wait_for: Callable[..., None]) -> tcb.RunHandle:
+    """Upload the list, and cancel when some of its files are stored."""
+    cli.workspace.sim.play([Fault(step=FaultStep.STORE, path="banner/[5-9].png", delay=60)])
+    handle = tcb.start_upload(
+        cli.workspace.read(), settings=cli.workspace.settings, limits=tcb.RunLimits(per_env=1)
+    )
+    wait_for(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
+    handle.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        handle.wait()
+    cli.workspace.sim.play([])
+    return handle
+
+
 def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
     cli = open_cli()
     result = cli.upload("--confirm")
@@ -75,15 +89,7 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_cli: OpenCli) -> None:
 
 def test_an_undo_says_that_pending_rows_stay(open_cli: OpenCli, wait_for: Callable[..., None]) -> None:
     cli = open_cli()
-    cli.workspace.sim.play([Fault(step=FaultStep.STORE, path="banner/[5-9].png", delay=60)])
-    handle = tcb.start_upload(
-        cli.workspace.read(), settings=cli.workspace.settings, limits=tcb.RunLimits(per_env=1)
-    )
-    wait_for(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
-    handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
-        handle.wait()
-    cli.workspace.sim.play([])
+    handle = interrupted_upload(cli, wait_for)
     pending = handle.so_far().counts["pending"]
     result = cli("undo", handle.id)
     assert result.code == 0
@@ -221,15 +227,7 @@ def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
     open_cli: OpenCli, wait_for: Callable[..., None]
 ) -> None:
     cli = open_cli()
-    cli.workspace.sim.play([Fault(step=FaultStep.STORE, path="banner/[5-9].png", delay=60)])
-    handle = tcb.start_upload(
-        cli.workspace.read(), settings=cli.workspace.settings, limits=tcb.RunLimits(per_env=1)
-    )
-    wait_for(lambda: handle.so_far().counts.get("uploaded", 0) > 0)
-    handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
-        handle.wait()
-    cli.workspace.sim.play([])
+    handle = interrupted_upload(cli, wait_for)
     pending = handle.so_far().counts["pending"]
     assert f"{pending} rows of upload {handle.id} are pending, and are not confirmed." in cli("confirm").err
     assert "hold files that earlier runs" not in cli.upload().err  # resumed: they are its own
