@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -22,18 +23,30 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 NEEDED = os.environ.get("TCB_OPS_NEED_POSTGRES") == "1"
 PASSWORD = "planted-db-password-0123456789"
 """Of the role `guarded`, the only one that needs a password."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Postgres:
     """A running cluster; connections are trusted."""
 
     port: int
+    _start: Callable[[], subprocess.Popen[bytes]]
+    _process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        self._process = self._start()
+
+    def stop(self) -> None:
+        """End the server at once, as a crash does: connections break, and what is not committed is lost."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGQUIT)  # an "immediate" shutdown
+        self._process.wait(30)
 
     def url(self, database: str, user: str = "postgres") -> str:
         return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
@@ -119,17 +132,21 @@ def _server(found: Path, data: Path, folder: Path, who: dict[str, Any]) -> Itera
         "fsync": "off",
     }
     argv = [found / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, **who)
-    try:
+    ready = [found / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+
+    def start() -> subprocess.Popen[bytes]:
+        with (folder / "log").open("ab") as log:
+            process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder, **who)
         end = time.monotonic() + 60
-        while subprocess.run(
-            [found / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)], check=False
-        ).returncode:
+        while subprocess.run(ready, check=False).returncode:
             assert process.poll() is None, (folder / "log").read_text()
             assert time.monotonic() < end, (folder / "log").read_text()
             time.sleep(0.02)
-        yield Postgres(port)
+        return process
+
+    server = Postgres(port, start)
+    server.start()
+    try:
+        yield server
     finally:
-        process.send_signal(3)  # SIGQUIT: immediate shutdown, since no data is needed
-        process.wait(30)
+        server.stop()
