@@ -280,15 +280,15 @@ class Run:
             raise UsageError(
                 _("run {id} is not an audit but a run of `{kind}`.", id=record.id, kind=record.kind)
             )
-        changes, whole = None, self._ledger.run(self.id)
-        only = None
+        changes, only = None, None
         if self._reader is not self._ledger:
             only = frozenset((place.appid, place.env) for place in self._reader.envs(record))
-        with suppress(LedgerDamagedError):  # of an earlier audit, on which this one does not depend
-            before = self._ledger.previous(whole)
-            if before is not None:
-                changes = compare(self._ledger, before, whole, self._settings, only)
         with self._reader.snapshot() as seen:
+            # Damage to an earlier audit does not concern this one.
+            with suppress(LedgerDamagedError), self._ledger.snapshot() as whole:
+                before = whole.previous(whole.run(self.id))
+                if before is not None:
+                    changes = compare(whole, before, whole.run(self.id), self._settings, only)
             return audit_result(seen, RunSummary(seen, record), changes, self._settings)
 
     def final(self) -> Run:
