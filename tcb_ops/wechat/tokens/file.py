@@ -80,8 +80,7 @@ class FileTokens:
         raise TokenError.of(appid, detail(DetailCode.TOKEN_MISSING, file=self._file))
 
     async def aclose(self) -> None:
-        """Forget the tokens; a later call reads the file again."""
-        self._seen, self._tokens, self._problems = None, {}, {}
+        """Do nothing: no file is kept open."""
 
     def _read(self, *, trusted: bool, last: bool = False) -> None:
         """Read the file if it has changed, without a last line that may be incomplete.
