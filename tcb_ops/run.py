@@ -280,15 +280,15 @@ class Run:
             raise UsageError(
                 _("run {id} is not an audit but a run of `{kind}`.", id=record.id, kind=record.kind)
             )
-        changes, whole = None, self._ledger.run(self.id)
-        only = None
+        changes, only = None, None
         if self._reader is not self._ledger:
             only = frozenset((place.appid, place.env) for place in self._reader.envs(record))
-        with suppress(LedgerDamagedError):  # of an earlier audit, on which this one does not depend
-            before = self._ledger.previous(whole)
-            if before is not None:
-                changes = compare(self._ledger, before, whole, self._settings, only)
         with self._reader.snapshot() as seen:
+            # Damage to an earlier audit does not concern this one.
+            with suppress(LedgerDamagedError), self._ledger.snapshot() as whole:
+                before = whole.previous(whole.run(self.id))
+                if before is not None:
+                    changes = compare(whole, before, whole.run(self.id), self._settings, only)
             return audit_result(seen, RunSummary(seen, record), changes, self._settings)
 
     def final(self) -> Run:
@@ -423,6 +423,8 @@ class RunHandle:
         """Of a retry: which rows it leaves out because the merchants file lacks their merchants; None if none."""
         self.dashboard = dashboard
         """The address of the dashboard of the cluster that works on the run; "" if there is none."""
+        self.links_run_out = 0
+        """For a finished links run: how many links had expired when links.csv was written."""
         self._waiting = threading.Lock()
         self._ended: RunRecord | TcbOpsError | None = None
         _handles[record.id] = self
@@ -439,24 +441,19 @@ class RunHandle:
         """The run's id."""
         return self.record.id
 
-    @property
-    def links_run_out(self) -> int:
-        """For a finished links run: how many links had expired when links.csv was written."""
-        return self._session.links_run_out if self._session is not None else 0
-
     def watch(self) -> Iterator[Progress]:
         """Yield progress as it is committed, until the work ends."""
-        return self._session.watch() if self._session is not None else iter(())
+        return session.watch() if (session := self._session) is not None else iter(())
 
     def paused_until(self) -> dict[str, float]:
         """Return the appids that are paused because the platform asked to slow down, and for how many more seconds."""
-        return self._session.paused_until() if self._session is not None else {}
+        return session.paused_until() if (session := self._session) is not None else {}
 
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the work to end; return whether it has."""
         number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
         check_value("seconds", seconds, number, _("seconds"))
-        return self._session is None or self._session.ended_within(seconds)
+        return (session := self._session) is None or session.ended_within(seconds)
 
     def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
         """Pass the progress to `show` until the work ends; Ctrl-C cancels the work."""
@@ -464,13 +461,13 @@ class RunHandle:
         try:
             show(self.watch())
         except KeyboardInterrupt as interrupt:
-            if self._session is not None:
-                self._session.interrupted(interrupt)
+            if (session := self._session) is not None:
+                session.interrupted(interrupt)
 
     def cancel(self) -> None:
         """Stop the work; unfinished rows stay pending, and the same call resumes them."""
-        if self._session is not None:
-            self._session.cancel()
+        if (session := self._session) is not None:
+            session.cancel()
 
     def wait(self) -> Run:
         """Wait for the run's end. Raises StoppedError, or InterruptedRunError after `cancel` or Ctrl-C.
@@ -486,6 +483,9 @@ class RunHandle:
                     self._ended = error
                 finally:
                     _handles.pop(self.id, None)
+                if self._session is not None:
+                    self.links_run_out = self._session.links_run_out
+                    self._session = None  # frees the tokens
         if isinstance(self._ended, TcbOpsError):
             raise self._ended
         return Run(self._ledger, self._ended, self._settings)

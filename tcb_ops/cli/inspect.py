@@ -274,7 +274,7 @@ def show(run: str, line: int | None, merchant: str, path: str, *, common: Common
     if line is None and not merchant and not path:
         if not common.json:
             console.print(_head(wanted, settings))
-        show_run(console, wanted, wanted.overview(), as_json=common.json)
+        show_run(console, wanted, as_json=common.json)
         if wanted.record.report and not common.json:
             folder = wanted.record.report
             console.info(_("Run {id}: {folder}", id=wanted.id, folder=folder))

@@ -555,6 +555,7 @@ def audit(
             cluster=which.cluster,
             may_resume=ask_to_resume(console, settings),
         )
+        del merchants  # of a large fleet, some MiB less while the report is written
         run = follow_run(console, handle, common)
         if metrics is not None and (failed := write_metrics(run.audit(), Path(metrics))) is not None:
             console.warn(failed)
@@ -768,13 +769,13 @@ def end_run(
     from tcb_ops.reports.summary import by_code
 
     run.refresh()
-    found, notifies = run.overview(), run.record.kind is Kind.AUDIT and not run.record.parent
+    notifies = run.record.kind is Kind.AUDIT and not run.record.parent
     sent = None
     try:
         if notifies and common.json:  # the object contains what became of the messages
             sent = notify_due(console, run)
     finally:
-        code = show_run(console, run, found, as_json=common.json, fail_on=fail_on, notifications=sent)
+        code, found = show_run(console, run, as_json=common.json, fail_on=fail_on, notifications=sent)
     groups = by_code(found.causes)
     if console.fix_me is not None:
         console.suggest(*console.fix_me)
@@ -826,13 +827,12 @@ def announce_pdf(console: Console) -> None:
 def show_run(
     console: Console,
     run: Run,
-    found: RunSummary,
     *,
     as_json: bool,
     fail_on: FailOn = FailOn.ANY,
     notifications: Sequence[Notification] | None = None,
-) -> int:
-    """Print how a run ended, which `found` sums up; return the exit code."""
+) -> tuple[int, RunSummary]:
+    """Print how a run ended; return the exit code and the run's summary."""
     from tcb_ops.reports.explanations import confirmation_text, verdict
     from tcb_ops.reports.formats.terminal import Wrapped, render_audit
     from tcb_ops.reports.workers import worker_lines
@@ -841,6 +841,7 @@ def show_run(
     audited = run.record.kind is Kind.AUDIT and finished
     # A retry is only a part of an audit and is not compared.
     result = run.audit() if audited and not run.record.parent else None
+    found = run.overview()  # after the audit's result, which takes as much memory meanwhile
     if as_json:
         summary = found.to_json()
         if result is not None:
@@ -861,11 +862,11 @@ def show_run(
         for line in worker_lines(found.workers):
             console.print(line)
     if result is not None:
-        return result.exit_code(fail_on)
+        return result.exit_code(fail_on), found
     if audited and run.stopped is not None:
-        return 3
+        return 3, found
     confirmed = found.confirmed[1] if found.confirmed is not None else {}
-    return 0 if SUCCESSES.issuperset(found.counts) and SUCCESSES.issuperset(confirmed) else 1
+    return 0 if SUCCESSES.issuperset(found.counts) and SUCCESSES.issuperset(confirmed) else 1, found
 
 
 def show_causes(console: Console, run: Run, found: RunSummary) -> None:

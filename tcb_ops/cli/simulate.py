@@ -162,7 +162,7 @@ def demo(lang: str | None) -> int:
             run = tcb.upload(batch, settings=settings, limits=limits, note="demo")
             console.info(_("4/4 Uploads: {outcomes}", outcomes=counts_line(run.outcomes)))
             kept = replace(settings, ledger=str(home / LEDGER_FILE)).kept_in(home / SETTINGS_FILE)
-            show_run(console, run, run.overview(), as_json=False)
+            show_run(console, run, as_json=False)
             run.with_settings(kept).export(dest, replace=True)
             strange = [line for one in (linked, run) for line in unexpected_lines(one, batch, faults)]
         linked.close()

@@ -175,10 +175,6 @@ def audit_result(
     findings = _findings(reader, summary, changes, settings)
     bad = [one for one in findings if one.known is None]
     unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
-    here, there = set[tuple[str, str]](), set[tuple[str, str]]()
-    if previous is not None:
-        here = {(place.appid, place.env) for place in reader.envs(run)}
-        there = {(place.appid, place.env) for place in reader.envs(previous)}
     return AuditResult(
         run,
         previous,
@@ -192,9 +188,17 @@ def audit_result(
         tuple(line for line in known if line.until < day),
         _not_checked(reader, run),
         tuple(forecasts(reader, run)) if isinstance(reader, LedgerReader) else (),
-        len(here - there),
-        len(there - here),
+        *_fleet_changes(reader, run, previous),
     )
+
+
+def _fleet_changes(reader: RunReader, run: RunRecord, previous: RunRecord | None) -> tuple[int, int]:
+    """Return how many environments an audit has that the one before it had not, and the reverse."""
+    if previous is None:
+        return 0, 0
+    there = {(place.appid, place.env) for place in reader.envs(previous)}
+    stayed = [(place.appid, place.env) in there for place in reader.envs(run)]
+    return stayed.count(False), len(there) - stayed.count(True)
 
 
 def is_new(causes: Collection[str], before: Collection[str], *, was_silenced: bool) -> bool:

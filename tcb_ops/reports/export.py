@@ -200,7 +200,9 @@ def _write(
     """Write every file of a report except report.pdf; `seen` is a snapshot of the ledger."""
     texts = row_texts(seen, run, settings.lang, settings.zone)
     write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
-    if hidden := texts.hidden:
+    hidden, digest = texts.hidden, texts.hexdigest()
+    del texts  # it keeps a text of each environment
+    if hidden:
         warning = _(
             "A token or a signature was found in {rows} of the list: the report shows {mask} instead. Remove it "
             "from the list, and have it replaced.",
@@ -218,7 +220,7 @@ def _write(
     html = page(seen, summary, settings, versions(), now=now, no_chromium=no_chromium, changes=changes)
     (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
     files = {name: fingerprint(folder / name) for name in sorted(_names(folder))}
-    content = manifest(summary, files, texts.hexdigest(), settings, now=now)
+    content = manifest(summary, files, digest, settings, now=now)
     _write_manifest(folder, content)
     for name in sorted(_names(folder)):
         _refuse_leak(folder / name, run)

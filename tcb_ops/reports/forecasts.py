@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -149,29 +149,33 @@ def _due(quota: str, used: QuotaUsage, earlier: Sequence[Reading], now: float) -
 
 def forecasts(reader: LedgerReader, run: RunRecord) -> list[Forecast]:
     """Return what runs out soon by what an audit read, the most urgent first."""
-    found: list[Forecast] = []
-    past: dict[tuple[str, str, str], list[tuple[float, QuotaUsage]]] | None = None
     pace: dict[str, float] | None = None
+    measured: dict[tuple[str, str, str], tuple[str, QuotaUsage]] = {}
+    """Merchant and usage by (appid, environment, quota): of link calls once per appid, and where few are left."""
     asked: set[str] = set()
     for appid, merchant, env, used in _measured(reader, run):
         for quota, now in used.items():
-            if past is None:
-                past = _readings(reader, run)
-            if pace is None and quota == LINKS:
-                pace = _link_pace(reader, run)
-            kept = past.get((appid, env, quota), [])
-            earlier = [(at, one.used) for at, one in kept]
-            at, before = kept[0] if kept else (0.0, QuotaUsage(0, 0))
             if quota == LINKS:
-                a_day = (pace or {}).get(appid, 0.0)
-                if appid not in asked and short_of_calls(now.used, now.limit, a_day):
-                    is_new = not short_of_calls(before.used, before.limit, a_day)
-                    made = (now.used, now.limit, None, a_day, is_new)
-                    found.append(Forecast(appid, merchant, env, quota, *made))
+                if appid in asked:
+                    continue
                 asked.add(appid)
-            elif (due := _due(quota, now, earlier, run.created_at)) is not None:
-                is_new = _due(quota, before, earlier[1:], at) is None
-                found.append(Forecast(appid, merchant, env, quota, now.used, now.limit, *due, is_new))
+                pace = _link_pace(reader, run) if pace is None else pace
+                if not short_of_calls(now.used, now.limit, pace.get(appid, 0.0)):
+                    continue
+            measured[appid, env, quota] = merchant, now
+    past = _readings(reader, run, measured.keys()) if measured else {}
+    found: list[Forecast] = []
+    for (appid, env, quota), (merchant, now) in measured.items():
+        kept = past.get((appid, env, quota), [])
+        earlier = [(at, one.used) for at, one in kept]
+        at, before = kept[0] if kept else (0.0, QuotaUsage(0, 0))
+        if quota == LINKS:
+            a_day = (pace or {}).get(appid, 0.0)
+            is_new = not short_of_calls(before.used, before.limit, a_day)
+            found.append(Forecast(appid, merchant, env, quota, now.used, now.limit, None, a_day, is_new))
+        elif (due := _due(quota, now, earlier, run.created_at)) is not None:
+            is_new = _due(quota, before, earlier[1:], at) is None
+            found.append(Forecast(appid, merchant, env, quota, now.used, now.limit, *due, is_new))
     return sorted(found, key=lambda one: (one.days or 0.0, one.merchant, one.env))
 
 
@@ -184,13 +188,15 @@ def _measured(
 
 
 def _readings(
-    reader: LedgerReader, run: RunRecord
+    reader: LedgerReader, run: RunRecord, wanted: Container[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], list[tuple[float, QuotaUsage]]]:
     """Return the earlier readings by (appid, environment, quota), latest first; of link calls only the latest."""
     found: dict[tuple[str, str, str], list[tuple[float, QuotaUsage]]] = {}
     for audit in reader.earlier_audits(run, run.created_at - PAST * DAY):
         for appid, _merchant, env, usage in _measured(reader, audit):
             for quota, used in usage.items():
+                if (appid, env, quota) not in wanted:
+                    continue
                 kept = found.setdefault((appid, env, quota), [])
                 if quota != LINKS or not kept:
                     kept.append((audit.created_at, used))

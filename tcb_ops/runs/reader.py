@@ -305,19 +305,19 @@ class LedgerReader:
     def envs(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments, or `only` these by number, without counting rows: `rows` and `pending` are 0."""
         if self._listed is None or only is not None:
-            return self._list(run, only)
+            return [*self._list(run, only)]
         if run.number not in self._listed:
             # Two runs that are compared mostly have the same environments.
             same = {one: one for listed in self._listed.values() for one in listed}
             self._listed[run.number] = [same.get(one, one) for one in self._list(run)]
         return self._listed[run.number]
 
-    def _list(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
+    def _list(self, run: RunRecord, only: Sequence[int] | None = None) -> Iterator[EnvRecord]:
         query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
         if only is not None:
             query = query.where(envs.c.no.in_(only))
         with self._reading(run):
-            return [read_env(record) for record in self._stream(query)]
+            yield from map(read_env, self._stream(query))
 
     def pending(self, run: RunRecord, wanted: Iterable[tuple[EnvRecord, int]], limit: int) -> list[list[Row]]:
         """Return the next pending rows of some environments, each after a line, in the order of the list.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ from tcb_ops.wechat.transport import Transport
 if TYPE_CHECKING:
     from tcb_ops.runs.cluster import Coordinator
 
+MANY = 1_000
+"""Rows from which on freeing what a session kept is worth a pass of the garbage collector."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
 
@@ -179,7 +182,11 @@ class RunSession:
             await self._context.tokens.aclose()
             if self._links is not None:
                 self._links.close()
-            self._engine = None  # frees what it keeps of each environment before a report is written
+            self._engine = None
+            if (
+                self._run.rows >= MANY
+            ):  # its parts refer to one another: frees them before a report is written
+                gc.collect()
             with self._news:
                 self._ended = True
                 self._news.notify_all()
