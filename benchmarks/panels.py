@@ -24,7 +24,7 @@ import nbformat
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from jupyter_lab import lab_server, launch, opened_page  # noqa: E402  they are beside the tests
+from jupyter_lab import RUN_ALL, lab_server, launch, opened_page  # noqa: E402  they are beside the tests
 from playwright.sync_api import sync_playwright  # noqa: E402
 
 from tcb_ops.model import Kind, Merchant, Outcome, Reason, Row, RowEnd  # noqa: E402
@@ -60,6 +60,7 @@ CLICK = """async ([selector, at, changes]) => {
   return performance.now() - began;
 }"""
 FOLDED = "panel.querySelectorAll('.op-folded').length"
+PER_RUN = "heap per run of all cells in one page ÷ plain widgets"
 CLICKS = (
     (".op-sort", ""),
     (".op-chips .op-chip", ""),
@@ -80,16 +81,25 @@ LIMITS: dict[str, tuple[str, float | None]] = {
     "click after the run, worst of 50": ("ms", 1000),
     "heap after refreshes": ("%", 5),
     "kernel after refreshes": ("%", 5),
-    "heap after openings in the page": ("%", 5),
-    "kernel after openings in the page": ("%", 5),
-    "heap after openings reloaded": ("%", 5),
-    "kernel after openings reloaded": ("%", 5),
+    "heap after re-openings": ("%", 5),
+    "kernel after re-openings": ("%", 5),
+    "kernel after runs of all cells in one page": ("%", 5),
+    PER_RUN: ("×", 1),
     "first page of the slowest filter": ("ms", 1000),
     "next page in the kernel, median": ("ms", 50),
     "next page in the browser, median": ("ms", 50),
     "kernel after pages": ("MiB", 50),
 }
 """Unit and limit of each figure."""
+PLAIN = """
+import ipywidgets
+for one in globals().get("shown", []):
+    one.close()
+shown = [ipywidgets.HTML("text") for _ in range({number})]
+shown.append(ipywidgets.VBox(shown))
+shown[-1]
+"""
+"""Widgets that are closed when the cell is run again. JupyterLab keeps each closed one until the page is reloaded."""
 HEAP = "() => { for (let n = 0; n < 4; n++) gc(); return performance.memory.usedJSHeapSize; }"
 EXECUTE = """async code => {
   const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
@@ -279,10 +289,10 @@ def used(notebook: Opened, refreshes: int, openings: int) -> dict[str, float]:
     found["heap after refreshes"] = 100 * (heap(notebook) / heap_before - 1)
     found["kernel after refreshes"] = 100 * (kernel_memory(notebook) / kernel_before - 1)
     print(found, heap_before, kernel_before, file=sys.stderr)
-    for place in ("in the page", "reloaded"):
+    for reload in (False, True):
         heaps, kernels = [], []
         for number in range(openings + 2):
-            if place == "reloaded":
+            if reload:
                 notebook.load()
             notebook.run_all()
             notebook.page.wait_for_timeout(500)
@@ -290,11 +300,28 @@ def used(notebook: Opened, refreshes: int, openings: int) -> dict[str, float]:
             notebook.page.wait_for_selector(".op-panel .op-by-merchant tbody tr")
             heaps.append(heap(notebook))
             kernels.append(kernel_memory(notebook))
-            print(f"  opening {number} {place}: {heaps[-1]:.1f} {kernels[-1]:.1f} MiB", file=sys.stderr)
+            print(f"  opening {number}: {heaps[-1]:.1f} {kernels[-1]:.1f} MiB", file=sys.stderr)
         # The first two load modules, and fill caches.
-        found[f"heap after openings {place}"] = 100 * (heaps[-1] / heaps[1] - 1)
-        found[f"kernel after openings {place}"] = 100 * (kernels[-1] / kernels[1] - 1)
+        grown = 100 * (kernels[-1] / kernels[1] - 1)
+        if reload:
+            found["heap after re-openings"] = 100 * (heaps[-1] / heaps[1] - 1)
+            found["kernel after re-openings"] = grown
+        else:
+            found["kernel after runs of all cells in one page"] = grown
+            found[PER_RUN] = (heaps[-1] - heaps[1]) / openings
     return found
+
+
+def plain_widgets(notebook: Opened, runs: int = 8) -> float:
+    """Return the MiB by which the heap grows with each run of a cell with as many widgets as a panel has."""
+    heaps = []
+    for _ in range(runs + 2):
+        notebook.page.evaluate(RUN_ALL)
+        notebook.page.wait_for_timeout(2000)
+        notebook.at_rest()
+        heaps.append(heap(notebook))
+    print(f"  plain widgets: {[round(one, 1) for one in heaps]} MiB", file=sys.stderr)
+    return (heaps[-1] - heaps[1]) / runs
 
 
 def pages(notebook: Opened) -> dict[str, float]:
@@ -353,6 +380,18 @@ def main() -> int:
         if given.only != "pages":
             with opened_page(browser, base, "bench/02_run_uploads.ipynb", shots=work / "used") as notebook:
                 found |= used(notebook, given.refreshes, given.openings)
+                number = int(
+                    execute(
+                        notebook, "from ipywidgets.widgets.widget import _instances; print(len(_instances))"
+                    )
+                )
+            cell = nbformat.v4.new_code_cell(
+                PLAIN.format(number=number // 3)
+            )  # each has a layout and a style
+            python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+            nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=python), work / "plain.ipynb")
+            with opened_page(browser, base, "bench/plain.ipynb", shots=work / "plain") as notebook:
+                found[PER_RUN] /= plain_widgets(notebook)
     lines = ["| | measured | limit |", "|---|---:|---:|"]
     for name, value in found.items():
         unit, limit = LIMITS[name]
