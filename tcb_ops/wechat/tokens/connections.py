@@ -93,7 +93,11 @@ class Connections(web.Server):
                 continue
             if self._slots.locked():
                 self._close_first()
-            await self._slots.acquire()
+            try:
+                await self._slots.acquire()  # waits only while all connections are being answered
+            except BaseException:
+                connection.close()
+                raise
             task = asyncio.create_task(self._hold(connection, tls))
             self._held.add(task)
             task.add_done_callback(self._held.discard)
