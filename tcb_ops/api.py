@@ -708,6 +708,14 @@ def run_to_resume(wanted: str, kind: Kind, settings: Settings) -> Run:
     return open_run(wanted, settings=settings)
 
 
+def run_to_retry(run: str | Run, settings: Settings) -> Run:
+    """Open the run that is to be retried; if `latest` is a retry of a joined run, the joined one. Raises RunNotFoundError."""
+    from tcb_ops.runs.plan import meant_by_latest
+
+    ledger, record = _ledger_with_runs(settings), _record(run, settings)
+    return Run(ledger, meant_by_latest(ledger, record) if run == "latest" else record, settings)
+
+
 def start_retry(
     run: str | Run,
     merchants: Merchants | str | Path,
@@ -730,7 +738,7 @@ def start_retry(
 
     It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
 
-    `run`: a Run, an id, an unambiguous prefix, or `latest`. `merchants`: from `read_merchants`, or the file; rows of
+    `run`: a Run, an id, an unambiguous prefix, or `latest` (a joined run, if the latest run is a retry of it). `merchants`: from `read_merchants`, or the file; rows of
     others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run,
     the file of its links (links.retry.csv); for any other, as `report`.
     """
@@ -745,7 +753,7 @@ def start_retry(
     check_text("selection", selection)
     listed, wanted = _merchants(merchants), {str(code) for code in codes}
     settings = _settings(settings, target, run)
-    parent = _record(run, settings)
+    parent = run_to_retry(run, settings).record
     if out is None and parent.kind is Kind.LINKS:
         out = "links.retry.csv"
     return _start(

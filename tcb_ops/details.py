@@ -31,6 +31,7 @@ class DetailCode(StrEnum):
     CANARY = "canary"
     AUDIT_INTERRUPTED = "audit_interrupted"
     AUDIT_OUTAGE = "audit_outage"
+    NO_TOKENS = "no_tokens"
     AUDIT_TOKEN_SOURCE = "audit_token_source"  # noqa: S105  a code, not a secret
     # how a row ended
     UNCHANGED_SINCE = "unchanged_since"
@@ -309,6 +310,7 @@ MESSAGES: Mapping[DetailCode, Text] = {
         "{last} The token source has not responded for any merchant for {seconds:g} s, so the run stops; "
         "unfinished rows stay pending."
     ),
+    DetailCode.NO_TOKENS: _("{last} The run stops; unfinished rows stay pending."),
     DetailCode.CANARY: _(
         "Rows of the first environments that did not succeed: {rows:,}. The run stops here."
     ),

@@ -110,7 +110,7 @@ def _errno(error: BaseException | None) -> int | None:
 
 
 def _descriptors(code: int | None) -> Text:
-    limit = _limit()
+    limit = descriptor_limit()
     if code == errno.ENFILE or limit is None:
         return _(
             "too many open files on this machine: no further file or connection can be opened. Close other "
@@ -124,6 +124,6 @@ def _descriptors(code: int | None) -> Text:
     )
 
 
-def _limit() -> int | None:
+def descriptor_limit() -> int | None:
     """Return the maximum number of open files of this process; None on Windows."""
     return None if sys.platform == "win32" else resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -230,7 +230,7 @@ class Settings(_Checked):
         Such a URL belongs in TCB_OPS_LEDGER or the settings file, where the command finds it again.
         """
         if "://" not in self.ledger:
-            return str(Path(self.ledger).absolute())
+            return without_dots(self.ledger)
         return "" if holds_password(self.ledger) else self.ledger
 
     @property
@@ -252,6 +252,13 @@ class Settings(_Checked):
     def on_loopback(self) -> bool:
         """Whether the target is a simulator on this machine: its reports are marked SIMULATED 演练."""
         return is_loopback(urlsplit(self.api_base).hostname or "")
+
+
+def without_dots(path: str | Path) -> str:
+    """Return a path as an absolute one for a suggested command, without `..` unless that would lead elsewhere (links)."""
+    absolute = str(Path(path).absolute()) if str(path) else ""
+    normal = os.path.normpath(absolute) if absolute else ""
+    return normal if os.path.realpath(normal) == os.path.realpath(absolute) else absolute
 
 
 def shown_url(where: str) -> str:

@@ -80,6 +80,8 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     """
     from tcb_ops import api
     from tcb_ops.reports.explanations import verdict
+    from tcb_ops.reports.next_actions import next_command
+    from tcb_ops.reports.summary import by_code
     from tcb_ops.runs.next_commands import of_run
     from tcb_ops.settings import holds_password, shown_url, without_password
 
@@ -108,6 +110,9 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     if holds_password(dest):
         settings = replace(common, ledger=without_password(dest)).settings()
     console.suggest(_("Its report:"), of_run(settings, run.record, "report"))
+    left = next_command(settings, run.record, by_code(run.final().cause_list()))
+    if left is not None:
+        console.suggest(*left)
     return 0
 
 

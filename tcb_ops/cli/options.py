@@ -559,7 +559,12 @@ run_options = _group(
     _names(RunOptions),
     RunOptions,
     click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing."),
-    click.option("--limit", type=WholeNumber(min=1), metavar="N", help="Only the first N valid rows."),
+    click.option(
+        "--limit",
+        type=WholeNumber(min=1),
+        metavar="N",
+        help="Only the first N valid rows, with --share of each share.",
+    ),
     *_which_run,
 )
 

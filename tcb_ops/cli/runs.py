@@ -433,7 +433,7 @@ def retry(
     from tcb_ops.runs.plan import check_retry
 
     settings, console = common.start()
-    parent = api.open_run(run, settings=settings)
+    parent = api.run_to_retry(run, settings)
     record = parent.record
     check_retry(record, settings)
     is_links = record.kind is Kind.LINKS

@@ -38,6 +38,7 @@ from tcb_ops.runs.stop_errors import (
     canary_stop,
     interrupted,
     lock_lost,
+    no_tokens,
     outage,
     token_outage,
     unreachable,
@@ -484,7 +485,7 @@ class Engine:
                 await self._no_token(app, asked, error)
                 return
             if isinstance(error, TokenSourceError):
-                self._stop(error)
+                self._stop(no_tokens(error, audits=self._audits))
                 return
             if app.appid:
                 self._answered(app, now)

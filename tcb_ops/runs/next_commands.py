@@ -23,7 +23,7 @@ from tcb_ops.i18n import Command
 from tcb_ops.model import SIMULATOR, Kind
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.settings import Settings
+from tcb_ops.settings import Settings, without_dots
 
 SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
@@ -62,25 +62,27 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
         words += ["--share", run.share]
     words += ["--resume", run.id]
     if run.kind is Kind.UPLOAD and not run.parent:
-        words += ["--root", run.root]
+        words += ["--root", without_dots(run.root)]
         words += ["--skip-unchanged"] if run.settings.get("skip_unchanged") else []
         if canary and run.settings.get("canary"):
             words += ["--canary", str(run.settings["canary"])]
     words += ["--cluster", str(run.settings["cluster"])] if run.settings.get("cluster") else []
     if run.out and run.out != str(Path(settings.reports).absolute()):
-        words += ["--out", run.out]
+        words += ["--out", without_dots(run.out)]
     return command(settings, *words, *_pace(run), target=run.target)
 
 
 def whole_list(settings: Settings, run: RunRecord, *words: str) -> list[str]:
     """Compose the command that sends a run's list again, for one whose URLs are not kept."""
-    return command(settings, str(run.kind), *list_of(run), "--root", run.root, *words, target=run.target)
+    return command(
+        settings, str(run.kind), *list_of(run), "--root", without_dots(run.root), *words, target=run.target
+    )
 
 
 def upload_options(run: RunRecord) -> list[str]:
     """Return the options that protect what an upload, or that of a confirmation, overwrites."""
     kept, if_exists = str(run.settings.get("backup", "")), run.settings.get("if_exists")
-    words = ["--backup", str(Path(kept).parent)] if kept else []
+    words = ["--backup", without_dots(Path(kept).parent)] if kept else []
     return words + (["--if-exists", str(if_exists)] if if_exists else [])
 
 
@@ -120,7 +122,7 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
 
 def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command that runs a corrected copy of a run's failed.csv."""
-    root = ["--root", run.root] if run.root else []
+    root = ["--root", without_dots(run.root)] if run.root else []
     columns = [
         part.split(" ", 1) for part in run.selection.split("; ") if part.startswith(("column ", "map "))
     ]
@@ -165,7 +167,7 @@ def _shared(settings: Settings, target: str) -> list[str]:
     origin, words = settings.origin, []
     from_file = origin.from_file
     if origin.file is not None:
-        words += ["--config", str(origin.file)]
+        words += ["--config", without_dots(origin.file)]
     usual_target = from_file.get("target") or str(from_file.get("api_base", _USUAL_TARGET)).rstrip("/")
     if target != usual_target or origin.overridden & {"target", "api_base"}:
         words += ["--target", target]
@@ -178,11 +180,11 @@ def _shared(settings: Settings, target: str) -> list[str]:
     ):
         words += ["--ledger", settings.ledger_option]
     if settings.merchants != from_file.get("merchants") or "merchants" in origin.overridden:
-        words += ["--merchants", str(Path(settings.merchants).absolute())]
+        words += ["--merchants", without_dots(settings.merchants)]
     tokens, kept = settings.tokens, from_file.get("tokens")
     kept = kept if isinstance(kept, dict) else {}
     if target != SIMULATOR and tokens.source == "file" and tokens.file != kept.get("file"):
-        words += ["--tokens", str(Path(tokens.file).absolute())]
+        words += ["--tokens", without_dots(tokens.file)]
     if "lang" in origin.overridden:
         words += ["--lang", str(settings.lang)]
     return words

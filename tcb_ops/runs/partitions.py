@@ -24,6 +24,7 @@ from tcb_ops.model import Outcome, Owner, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.progress import PHASES
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, read_done
+from tcb_ops.runs.scheduler import later
 from tcb_ops.runs.schema import cluster_sessions, partitions, rows, spent
 
 PER_WORKER = 8
@@ -33,6 +34,10 @@ LEASE = 4.0
 """Seconds after a look at the fence in which a worker may begin calls; it looks every second."""
 HAND_OVER = LEASE + 1.0
 """Seconds that a worker waits before it continues another one's partition, which may still be calling."""
+BEAT_SECONDS = 1.0
+"""Seconds between two beats of the starting process."""
+_BEAT = "beat"
+"""In a partition's state: the beat at which it was recorded."""
 SILENT_AFTER = 10.0
 """Seconds without a beat of the starting process after which its workers stop."""
 
@@ -185,6 +190,8 @@ class PartitionLedger(Ledger):
         """Held by each write: two threads of a worker write."""
         self._fence = -1
         self._state, self._stopping = "", False
+        self._confirmed = "{}"
+        """What `confirm` was last given, or `claim` returned."""
         self._done: dict[str, Counter[Outcome]] = defaultdict(Counter)
         self._beat, self._beat_seen = -1, time.monotonic()
         self._places: list[int] = _loaded(self._record().envs, [])
@@ -199,8 +206,9 @@ class PartitionLedger(Ledger):
         return replace(self._whole, rows=sum(one.rows for one in self.environments(self._whole)))
 
     def claim(self) -> tuple[bool, Mapping[str, Any]] | None:
-        """Raise the fence; return whether another worker had the partition, and the state it left.
+        """Raise the fence; return whether another worker had the partition, and the state it left, as of the end of HAND_OVER.
 
+        The beats of the starting process since then count as its age: the clocks of the machines may differ.
         None if the run is being stopped, or has another session: nothing may be sent.
         """
         while True:
@@ -227,9 +235,16 @@ class PartitionLedger(Ledger):
                     # Read again: the previous worker may have committed since.
                     found = connection.execute(sa.select(partitions).where(self._mine)).one()
                     self._fence, self._state = found.fence, found.state
+                    beat = connection.execute(
+                        sa.select(cluster_sessions.c.beat).where(self._session)
+                    ).scalar_one()
                     for worker, counts in read_done(found.done).items():
                         self._done[worker].update(counts)
-                    return moved, _loaded(found.state, {})
+                    left = _loaded(found.state, {})
+                    passed = (beat - left.pop(_BEAT, beat)) * BEAT_SECONDS
+                    state = later(left, passed + HAND_OVER if moved else 0.0)
+                    self._confirmed = json.dumps(state)
+                    return moved, state
                 allowed = connection.execute(sa.select(current)).scalar()
             if not allowed:
                 return None
@@ -248,9 +263,10 @@ class PartitionLedger(Ledger):
             raise _fenced(self._whole)
         if beat != self._beat:
             self._beat, self._beat_seen = beat, time.monotonic()
-        if (text := json.dumps(state)) != (self._state or "{}"):
+        if (text := json.dumps(state)) != self._confirmed:
             with self._turn:
-                self._state = text
+                self._confirmed = text
+                self._state = json.dumps({**state, _BEAT: beat}) if state else ""
                 with self._writing():
                     pass
 

@@ -551,21 +551,48 @@ def _nothing_left(
         )
         see = _("To list its rows:")
         reported = [as_sentences((none, see)), quoted(of_run(settings, parent, "errcodes"))]
-    if parent.parent:
-        reported += [
-            _("It is itself a retry; for the other rows of the original run:"),
-            quoted(command(settings, "retry", parent.parent, target=parent.target)),
-        ]
+    if not SUCCESSES.issuperset(counts):
+        reported += _rest_of_original(ledger, parent, settings)
     return as_lines(reported)
 
 
+def original_of(ledger: Ledger, run: RunRecord) -> RunRecord:
+    """Return the run that a retry belongs to, also through other retries; of any other run, the run itself."""
+    while run.parent:
+        run = ledger.run(run.parent)
+    return run
+
+
+def meant_by_latest(ledger: Ledger, latest: RunRecord) -> RunRecord:
+    """Return the run to retry if none is named: of a joined run's finished retry, which has rows of one share only, that run."""
+    original = original_of(ledger, latest)
+    return latest if latest.finished_at is None or not original.settings.get("joined") else original
+
+
+def _left(ledger: Ledger, run: RunRecord) -> int:
+    """Count the rows of a run that a retry of it would have."""
+    bad = sum(rows for outcome, rows in ledger.counts(run).items() if outcome in AGAIN)
+    return bad - len(ledger.succeeded_since(run))
+
+
+def _rest_of_original(ledger: Ledger, run: RunRecord, settings: Settings) -> list[object]:
+    """Return the command for the rest of a retry's original run; nothing if it has no rows to retry."""
+    original = original_of(ledger, run)
+    if original.id == run.id or not _left(ledger, original):
+        return []
+    rest = quoted(command(settings, "retry", original.id, target=original.target))
+    return [_("It is itself a retry; for the other rows of the original run:"), rest]
+
+
 def _others_to_retry(ledger: Ledger, run: RunRecord, settings: Settings) -> list[object]:
-    """Return the command for the newest other run of the same target with rows to retry: `latest` may mean an audit."""
-    for other in ledger.runs(run.target, limit=_LOOKED_AT):
-        if other.finished_at is None or other.id == run.id:
+    """Return the command for what else has rows to retry: the original run, or the newest other one (`latest` may be an audit)."""
+    if rest := _rest_of_original(ledger, run, settings):
+        return rest
+    for newer in ledger.runs(run.target, limit=_LOOKED_AT):
+        other = original_of(ledger, newer)
+        if newer.finished_at is None or other.id == run.id:
             continue
-        bad = sum(rows for outcome, rows in ledger.counts(other).items() if outcome in AGAIN)
-        left = bad - len(ledger.succeeded_since(other))
+        left = _left(ledger, other)
         if left > 0:
             rows = ngettext("{n:,} row", "{n:,} rows", left)
             has = _("Run {id} ({kind}) has {rows} to retry:", id=other.id, kind=other.kind, rows=rows)

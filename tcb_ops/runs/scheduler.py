@@ -575,6 +575,22 @@ def _kept(scope: EnvState | AppState, now: float) -> dict[str, Any]:
     return {name: value for name, value in kept.items() if value is not None}
 
 
+def later(state: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Return what `Roster.state` returned, as of `seconds` later."""
+    return {name: aged for name, kept in state.items() if (aged := _aged(kept, seconds))}
+
+
+def _aged(kept: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    aged = dict(kept)
+    if "slow_for" in aged:
+        aged["slow_for"] = round(aged["slow_for"] + seconds, 1)
+    if aged.get("paused", seconds) <= seconds:
+        aged.pop("paused", None)
+    else:
+        aged["paused"] = round(aged["paused"] - seconds, 1)
+    return aged
+
+
 def _restore(scope: EnvState | AppState, kept: Mapping[str, Any], now: float) -> None:
     slowed = scope.slowdown
     slowed.limit = min(slowed.full, kept.get("limit", slowed.full))

@@ -87,6 +87,15 @@ def token_outage(last: Text, seconds: float) -> TokenSourceError:
     return _error(TokenSourceError, detail(DetailCode.TOKEN_SOURCE, seconds=seconds, last=as_detail(last)))
 
 
+def no_tokens(error: TokenSourceError, *, audits: bool) -> TokenSourceError:
+    """Return the error for a run whose token source has no token for any merchant, such as refused credentials."""
+    if (
+        error.reason is not None or audits
+    ):  # an errcode with its own meaning and action; an audit leaves nothing pending
+        return error
+    return _error(TokenSourceError, detail(DetailCode.NO_TOKENS, last=as_detail(error.text)))
+
+
 def canary_stop(rows: int) -> CanaryError:
     """Return the error for a run with `rows` in its canary environments that did not succeed."""
     return _error(CanaryError, detail(DetailCode.CANARY, rows=rows))

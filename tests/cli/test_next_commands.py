@@ -309,3 +309,14 @@ def test_a_run_that_is_not_there_says_how_to_list_the_runs(open_cli, execute):
     run = cli.upload("--json").json["run"]
     (line,) = suggested(cli("show", "nope").err)
     assert [one["run"] for one in execute(line, "--json").json["runs"]] == [run]
+
+
+def test_paths_of_suggested_commands_have_no_dots_unless_links_need_them(tmp_path, monkeypatch):
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "link").symlink_to(tmp_path / "a" / "deep", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "b")
+    settings = load_settings(options={"ledger": "../b/./x.db", "merchants": "link/../m.csv"})
+    words = command(settings, "show")
+    assert words[words.index("--ledger") + 1] == str(tmp_path / "b" / "x.db")
+    assert words[words.index("--merchants") + 1] == str(tmp_path / "b" / "link" / ".." / "m.csv")

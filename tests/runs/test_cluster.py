@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -145,6 +145,28 @@ def test_a_commit_of_a_fenced_worker_is_refused(
     (one, _other) = coordinator.partitions(run, 1)
     assert one.workers == ("ops-1/1", "ops-2/2")
     assert one.done == {"ops-1/1": {Outcome.UPLOADED: 1}, "ops-2/2": {Outcome.UPLOADED: 2}}
+
+
+def test_a_pause_that_is_taken_over_ends_when_it_would_have(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str
+) -> None:
+    left = {"env env-0": {"limit": 2, "paused": 20.0, "slow_for": 3.0}, "env env-1": {"paused": 16.5}}
+    with ExitStack() as stack:
+        first, second, third = [
+            stack.enter_context(closing(worker(place, f"ops-{number}/1"))) for number in (1, 2, 3)
+        ]
+        first.claim()
+        first.confirm(left)
+        for _ in range(12):
+            coordinator.beat(run, 1)
+        rest = {"env env-0": {"limit": 2, "paused": 3.0, "slow_for": 20.0}}
+        claimed = second.claim()
+        assert claimed == (True, rest), "12 beats and 5 seconds of the hand-over later"
+        second.confirm(claimed[1])
+        second.record(second.partition_run(), [end(2)], Usage())
+        coordinator.beat(run, 1)
+        rest = {"env env-0": {"limit": 2, "paused": 2.0, "slow_for": 21.0}}
+        assert third.claim() == (True, rest), "what is waiting to be taken over is no newer"
 
 
 def test_what_is_committed_between_the_look_and_the_claim_is_counted(

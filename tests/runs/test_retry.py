@@ -255,8 +255,9 @@ def test_a_second_retry_leaves_out_what_the_first_has_mended(
             tcb.UsageError, match=f"every row of run {run.id} has succeeded in {first.id}, {second.id}"
         ):
             tcb.retry(run.id, workspace.merchants, settings=workspace.settings)
-        with pytest.raises(tcb.UsageError, match=f"tcb-ops retry {run.id}"):
+        with pytest.raises(tcb.UsageError, match=f"rows of run {second.id} .* nothing to retry") as caught:
             tcb.retry(second.id, workspace.merchants, settings=workspace.settings)
+        assert caught.value.text.commands() == [], "the original run has no rows to retry either"
 
 
 def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_workspace: OpenWorkspace):

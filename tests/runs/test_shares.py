@@ -251,6 +251,39 @@ def test_retries_of_a_share_become_retries_of_the_joined_run(workspace: Workspac
         tcb.retry(run, workspace.merchants, settings=run.settings)
 
 
+def test_a_retry_of_the_latest_run_covers_the_joined_run(workspace: Workspace) -> None:
+    shares = in_shares(workspace)
+    refused = [run for run in shares if "refused" in run.counts]
+    assert len(refused) > 1
+    first = tcb.retry(refused[0], workspace.merchants, settings=refused[0].settings, limits=QUICK)
+    workspace.sim.play([])
+    again = tcb.retry(first, workspace.merchants, settings=first.settings, limits=QUICK)
+    run = joined(workspace)
+    assert tcb.open_run("latest", settings=run.settings).id == again.id
+    rest = Counter(run.final().counts) - Counter(uploaded=len(LIST), invalid=3)
+    everything = tcb.retry("latest", workspace.merchants, settings=run.settings, limits=QUICK)
+    assert everything.record.parent == run.id
+    assert everything.counts == {"uploaded": rest["refused"] + rest["not_attempted"]}
+    assert {"refused", "not_attempted"}.isdisjoint(run.final().counts)
+
+
+def test_only_runs_with_rows_to_retry_are_suggested(workspace: Workspace) -> None:
+    shares = in_shares(workspace)
+    refused = [run for run in shares if "refused" in run.counts]
+    first = tcb.retry(refused[0], workspace.merchants, settings=refused[0].settings, limits=QUICK)
+    workspace.sim.play([])
+    again = tcb.retry(first, workspace.merchants, settings=first.settings, limits=QUICK)
+    with pytest.raises(tcb.UsageError) as nothing:
+        tcb.retry(again, workspace.merchants, settings=again.settings)
+    assert nothing.value.text.commands() == []
+    run = joined(workspace)
+    for retry in (first, again):
+        with pytest.raises(tcb.UsageError) as caught:
+            tcb.retry(retry.id, workspace.merchants, settings=run.settings)
+        (command,) = caught.value.text.commands()
+        assert command.startswith(f"tcb-ops retry {run.id} ")
+
+
 def test_joined_again_only_what_is_missing_is_written(workspace: Workspace) -> None:
     shares = in_shares(workspace)
     first = joined(workspace)
@@ -512,6 +545,9 @@ def test_five_machines_and_the_commands_that_join_them(workspace: Workspace, typ
     assert f"joins 5 shares: {len(LIST) + 3} rows." in out
     report = next(line for line in err.splitlines() if line.startswith("tcb-ops report "))
     assert f"--ledger {workspace.folder / 'all.db'}" in report
+    head, again = err.splitlines()[-2:]
+    assert head.startswith("When the causes are fixed, run ")
+    assert again == report.replace("tcb-ops report ", "tcb-ops retry ")
     code, out, err = typed("ledger", "join", "all.db", *(f"{n}.db" for n in range(1, OF + 1)), "--json")
     found = json.loads(out)
     assert (code, found["copied"], found["rows"]) == (0, [], len(LIST) + 3)

@@ -284,9 +284,15 @@ def test_a_token_server_that_does_not_let_us_in_stops_the_run(
     workspace = open_workspace()
     with token_server({TEA.appid: (status, b""), BOOKS.appid: (status, b"")}) as (url, _):
         settings = workspace.with_options(tokens={"source": "service", "url": url})
-        with pytest.raises(TokenSourceError, match=r"tokens\.auth_env"):
+        with pytest.raises(TokenSourceError, match=r"tokens\.auth_env") as caught:
             tcb.upload(workspace.read(), settings=settings, limits=QUICK)
-    assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
+        audit = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
+    assert audit.record.stopped is not None
+    assert audit.record.stopped.en.endswith("tokens.auth_header."), "an audit leaves nothing pending"
+    assert "tokens.auth_header. The run stops; unfinished rows stay pending." in caught.value.text.en
+    _, upload = tcb.all_runs(settings=settings)
+    assert assert_complete(upload, 30) == {"pending": 30}
+    assert upload.record.stopped == caught.value.reason
 
 
 SHORT = tcb.RunLimits(backoff=0.01, patience=0.3)

@@ -30,6 +30,7 @@ from tcb_ops.signals import exit_code, handled
 from tcb_ops.wechat.tokens import Token, TokenSource, token_fingerprint
 from tcb_ops.wechat.tokens.command import Credential
 from tcb_ops.wechat.tokens.component import LET_FINISH
+from tcb_ops.wechat.tokens.connections import Connections, listen, most_connections
 from tcb_ops.wechat.tokens.service import REFUSED_HEADER
 
 SHORTEST_KEY = 16
@@ -156,16 +157,17 @@ async def _serve(
         code = exit_code(number)
         loop.call_soon_threadsafe(stopped.set)
 
-    runner = web.ServerRunner(
-        web.Server(server.answer, access_log=None, logger=_LOG), shutdown_timeout=LET_FINISH
-    )
+    connections = Connections(server.answer, logger=_LOG, most=most_connections())
+    runner = web.ServerRunner(connections, shutdown_timeout=LET_FINISH)
     with handled(stop):
         try:
             await runner.setup()
-            await web.TCPSite(runner, host, port, ssl_context=tls).start()
-            name = f"[{host}]" if ":" in host else host
-            ready(f"{'http' if tls is None else 'https'}://{name}:{runner.addresses[0][1]}/{{appid}}")
-            await stopped.wait()
+            listeners = listen(host, port)
+            async with connections.accepting(listeners, tls):
+                name = f"[{host}]" if ":" in host else host
+                number = listeners[0].getsockname()[1]
+                ready(f"{'http' if tls is None else 'https'}://{name}:{number}/{{appid}}")
+                await stopped.wait()
         except OSError as error:
             why = system_reason(error)
         else:
