@@ -24,7 +24,7 @@ from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.lists.share import Share, read_share
 from tcb_ops.model import Kind
-from tcb_ops.runs.ledger import BATCH, Ledger
+from tcb_ops.runs.ledger import BATCH, Ledger, taken
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.records import UNDELIVERED, RunRecord
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent
@@ -214,7 +214,7 @@ def copy_runs(
         chosen = together(ours.runs(), {run.id for run in (*named, *before)} if wanted else None)
         writer = _Writer(theirs, len(chosen), report)
         for run in chosen:
-            with hold(ours, run.id) as still_held, ours.snapshot() as seen:
+            with taken(ours, run) as still_held, ours.snapshot() as seen:
                 writer.write(seen.content(seen.run(run.id)), still_held)
         return writer.copied
 
@@ -296,7 +296,7 @@ def join_shares(
         shares = _chosen(opened, wanted)
         _check_alike(shares)
         _check_numbers(shares)
-        held = [stack.enter_context(hold(one.ledger, one.run.id)) for one in shares]
+        held = [stack.enter_context(taken(one.ledger, one.run)) for one in shares]
         _check_rows(shares)
         theirs = stack.enter_context(closing(_CopyLedger(dest)))
         seen = [replace(one, ledger=stack.enter_context(one.ledger.snapshot())) for one in shares]

@@ -18,12 +18,14 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace, man
 import tcb_ops as tcb
 from tcb_ops.api import copy_runs
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.model import Kind, Row
+from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.runs import ledger as ledger_module
 from tcb_ops.runs import ledger_copy
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.ledger_copy import together
 from tcb_ops.runs.locks import hold, me
-from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord
+from tcb_ops.runs.partitions import CoordinatorLedger, FencedError, PartitionLedger
+from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -240,6 +242,35 @@ def test_a_run_that_is_worked_on_is_refused_with_who_does(held: str, tmp_path: P
             copy_runs(source, dest)
         assert theirs.runs() == []
         assert copy_runs(source, dest).runs == ("run-1",)
+
+
+def test_a_copy_waits_for_the_workers_of_a_starting_process_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, dest = str(tmp_path / "a.db"), tmp_path / "b.db"
+    with closing(CoordinatorLedger(source)) as ledger:
+        run = plan(ledger, a_run(), rows=3)
+        session = ledger.begin(run)
+        ledger.add_partitions(run, session, [ledger.environments(run)], 0)
+        with closing(PartitionLedger(source, run.id, session, 0, "ops-1/11")) as worker:
+            worker.claim()
+            end, late = (RowEnd(line, Outcome.UPLOADED, attempts=2, bytes=1, ended_at=2.0) for line in (2, 3))
+
+            def record_what_was_in_flight(seconds: float) -> None:
+                assert seconds == HAND_OVER
+                worker.confirm({})
+                assert worker.stopping
+                worker.record(worker.partition_run(), [end], Usage())
+
+            monkeypatch.setattr(ledger_module.time, "sleep", record_what_was_in_flight)
+            assert copy_runs(source, dest).runs == ("run-1",)
+            monkeypatch.undo()
+            with pytest.raises(FencedError):
+                worker.record(worker.partition_run(), [late], Usage())
+        for where in (source, str(dest)):
+            with closing(Ledger(where)) as one:
+                assert one.counts(one.run("run-1")) == {Outcome.UPLOADED: 1, Outcome.PENDING: 2}
+        assert copy_runs(source, dest).there == ("run-1",), "the second one does not wait"
 
 
 def test_what_cannot_be_copied_is_said(tmp_path: Path) -> None:
