@@ -81,6 +81,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
             libpq = url.get_driver_name() in {"psycopg", "psycopg2"}
             more = {key: value for key, value in _LIBPQ.items() if key not in url.query} if libpq else {}
             engine = sa.create_engine(url, hide_parameters=True, connect_args=more)
+            sa.event.listen(engine, "connect", _prepare_postgresql)
     except (SQLAlchemyError, ImportError):
         raise not_a_ledger(name, _("its database driver is not installed")) from None
     try:
@@ -202,6 +203,15 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
                 raise
             time.sleep(0.02)
     cursor.close()
+
+
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    """Have the server keep an idle connection, whatever is set for the role. PostgreSQL 13 has no such setting."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(
+            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+        )
+    connection.commit()
 
 
 def _look(file: Path) -> None:

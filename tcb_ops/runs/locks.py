@@ -279,7 +279,6 @@ _SESSION = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "25000",
-    "idle_session_timeout": "0",
 }
 """Server settings that drop a silent client after 10 + 3 × 5 s, also one that acknowledges nothing."""
 _KNOWN = sa.text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")

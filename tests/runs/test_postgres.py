@@ -329,6 +329,27 @@ def test_a_dump_of_the_page_brings_the_ledger_back(
             postgres.run(f"DROP OWNED BY {role}", database)
 
 
+def test_a_role_whose_idle_sessions_are_ended_keeps_its_connections(
+    url: str, postgres: Postgres, database: str
+) -> None:
+    role = f"idle_{database}"
+    postgres.run(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    postgres.run(f"ALTER ROLE {role} SET idle_session_timeout = '1s'")
+    try:
+        with closing(Ledger(postgres.url(database, role))) as ledger:
+            lock = ledger.advisory_lock("run-1")
+            assert lock is not None
+            assert lock.acquire("me")
+            with ledger._engine.connect() as another:
+                for connection in (lock._connection, another):
+                    assert connection is not None
+                    assert connection.exec_driver_sql("SHOW idle_session_timeout").scalar() == "0"
+            lock.release()
+    finally:
+        postgres.run(f"DROP OWNED BY {role} CASCADE", database)
+        postgres.run(f"DROP ROLE {role}")
+
+
 def test_what_a_killed_holder_left_names_nobody_and_is_cleared(
     url: str, postgres: Postgres, database: str
 ) -> None:
