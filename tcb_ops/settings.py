@@ -254,8 +254,10 @@ class Settings(_Checked):
         return is_loopback(urlsplit(self.api_base).hostname or "")
 
 
-def shown_url(where: str) -> str:
-    """Return a ledger's file, or its database URL without user, password and query, which may contain secrets.
+def shown_url(where: str, *, role: bool = True) -> str:
+    """Return a ledger's file, or its database URL without password and query, which may contain secrets.
+
+    `role`: whether the user is shown.
 
     If these cannot be separated from the rest (an @ after a ?), only the scheme is left.
     """
@@ -263,7 +265,10 @@ def shown_url(where: str) -> str:
     if not there:
         return where
     beside, _other, query = rest.partition("?")
-    return f"{scheme}://" + ("…" if "@" in query else beside.rpartition("@")[2])
+    account, _at, host = beside.rpartition("@")
+    user = account.partition(":")[0]
+    shown = f"{user}@" if role and user and "@" not in account else ""
+    return f"{scheme}://" + ("…" if "@" in query else shown + host)
 
 
 def holds_password(where: str) -> bool:

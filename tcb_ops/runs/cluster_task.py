@@ -186,7 +186,8 @@ class _Work:
 def _ledger_url(shipped: str) -> str:
     """Return the ledger's URL; with the password of TCB_OPS_LEDGER if that names the same database."""
     own = os.environ.get("TCB_OPS_LEDGER", "")
-    return own if own and "://" in shipped and shown_url(own) == shown_url(shipped) else shipped
+    same = "://" in shipped and shown_url(own, role=False) == shown_url(shipped, role=False)
+    return own if own and same else shipped
 
 
 def _missing_files(ledger: PartitionLedger, run: RunRecord, root: Path) -> Text | None:

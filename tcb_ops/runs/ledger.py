@@ -20,6 +20,7 @@ from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.runs.database import may_not_write
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
@@ -64,10 +65,11 @@ class Ledger(LedgerReader):
     def plan(self, new: NewRun, planned: Iterable[Row], environments: Sequence[EnvRecord]) -> RunRecord:
         """Record a new run with all its rows, pending or invalid, in one transaction.
 
-        `environments` numbers the environments; a row belongs to the one with its (env, appid).
+        `environments` numbers the environments; a row belongs to the one with its (env, appid). Raises UsageError if the
+        role may not write.
         """
         number_of = {(one.env, one.appid): one.number for one in environments}
-        with self._writing() as connection:
+        with self._writing() as connection, self._begun_only_if_allowed():
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
@@ -279,6 +281,15 @@ class Ledger(LedgerReader):
                     name=self.name,
                 )
             )
+
+    @contextmanager
+    def _begun_only_if_allowed(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            if (denied := may_not_write(self.name, error)) is not None:
+                raise denied from None
+            raise
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:

@@ -362,7 +362,7 @@ def test_the_command_says_what_it_copies_and_no_password(
     result += [out, err]
     assert code == 0
     assert out.startswith("7 runs with ")
-    assert f"postgresql+psycopg://127.0.0.1:{postgres.port}/{database}" in out
+    assert f"postgresql+psycopg://guarded@127.0.0.1:{postgres.port}/{database}" in out
     assert "can be seen in this machine's process list" in err
     code, out, err = typed("ledger", "copy", source, url, "latest", "--json", "--target", worked.sim.base)
     result += [out, err]
