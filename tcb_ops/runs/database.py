@@ -70,7 +70,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
     """
     name = shown_url(where)
     url = _url(where, name)
-    file = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    file = _file_of(url)
     if file is not None:
         _refuse_unsuitable(file)
     try:
@@ -98,6 +98,15 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         todo = _what_to_do(error) if file is None else None
         raise not_a_ledger(name, _not_opened(file, why), todo) from None
     return engine, file, name
+
+
+def ledger_file(where: str) -> Path | None:
+    """Return the SQLite file of a ledger; None for PostgreSQL. Raises UsageError for any other URL."""
+    return _file_of(_url(where, shown_url(where)))
+
+
+def _file_of(url: sa.URL) -> Path | None:
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def _url(where: str, name: str) -> sa.URL:

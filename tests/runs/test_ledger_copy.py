@@ -273,15 +273,33 @@ def test_a_copy_waits_for_the_workers_of_a_starting_process_that_was_killed(
         assert copy_runs(source, dest).there == ("run-1",), "the second one does not wait"
 
 
+def test_a_database_is_recognised_under_another_url(
+    url: str, postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    postgres.run("CREATE SCHEMA other", database)
+    again = f"postgresql+psycopg:///{database}?user=postgres&host=localhost&hostaddr=127.0.0.1&port={postgres.port}"
+    with closing(Ledger(url)) as ledger:
+        plan(ledger, a_run(), rows=3)
+    with pytest.raises(tcb.UsageError, match="cannot be copied into itself"):
+        copy_runs(url, again)
+    with closing(Ledger(str(tmp_path / "a.db"))) as ledger:
+        plan(ledger, a_run("run-2"), rows=3)
+    assert copy_runs(tmp_path / "a.db", again).runs == ("run-2",)
+    assert copy_runs(url, f"{url}?options=-csearch_path%3Dother").runs == ("run-1", "run-2")
+
+
 def test_what_cannot_be_copied_is_said(tmp_path: Path) -> None:
     source = tmp_path / "a.db"
     with closing(Ledger(str(source))) as ledger:
         plan(ledger, a_run(), rows=3)
     (tmp_path / "link.db").symlink_to(source)
+    (tmp_path / "hard.db").hardlink_to(source)
     (tmp_path / "text.db").write_text("not a ledger", encoding="utf-8")
     for dest, told in (
         (source, "cannot be copied into itself"),
         (tmp_path / "link.db", "cannot be copied into itself"),
+        (tmp_path / "hard.db", "cannot be copied into itself"),
+        (f"sqlite:///{source}", "cannot be copied into itself"),
         (tmp_path / "text.db", "it is not an SQLite file"),
         (tmp_path / "nowhere" / "b.db", "does not exist"),
         ("mysql://op:hunter2@127.0.0.1/runs", "cannot be the ledger"),

@@ -237,6 +237,17 @@ def test_shares_on_postgresql_are_joined_too(workspace: Workspace, postgres: Any
     assert Counter(run.counts) == sum((Counter(one.counts) for one in shares), Counter())
 
 
+def test_shares_are_not_joined_into_the_ledger_of_one(workspace: Workspace) -> None:
+    in_shares(workspace)
+    first, *others = ledgers(workspace)
+    out = workspace.folder / "out.db"
+    out.hardlink_to(first)
+    with pytest.raises(tcb.UsageError, match="cannot be copied into itself"):
+        join_shares(out, [first, *others])
+    with closing(Ledger(first)) as ledger:
+        assert len(ledger.runs()) == 1
+
+
 def test_retries_of_a_share_become_retries_of_the_joined_run(workspace: Workspace) -> None:
     workspace.sim.play([Fault(env="env-03", errcode=85088)])
     shares = in_shares(workspace)
