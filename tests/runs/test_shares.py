@@ -262,7 +262,7 @@ def test_retries_of_a_share_become_retries_of_the_joined_run(workspace: Workspac
         tcb.retry(run, workspace.merchants, settings=run.settings)
 
 
-def test_joined_again_only_what_is_missing_is_written(workspace: Workspace) -> None:
+def test_joined_again_only_what_is_missing_is_written(workspace: Workspace, typed: Any) -> None:
     shares = in_shares(workspace)
     first = joined(workspace)
     run_id, copied = join_shares(workspace.folder / "all.db", ledgers(workspace))
@@ -270,6 +270,9 @@ def test_joined_again_only_what_is_missing_is_written(workspace: Workspace) -> N
     refused = next(run for run in shares if "refused" in run.counts)
     retry = tcb.retry(refused, workspace.merchants, settings=refused.settings, limits=QUICK)
     assert join_shares(workspace.folder / "all.db", ledgers(workspace))[1].runs == (retry.id,)
+    _code, out, _err = typed("ledger", "join", "other.db", *ledgers(workspace))
+    assert "\n1 retry was added.\n" in out
+    assert "added" not in typed("ledger", "join", "other.db", *ledgers(workspace))[1]
 
 
 def test_a_joined_run_is_undone_with_the_backups_of_its_shares(workspace: Workspace) -> None:
