@@ -328,6 +328,32 @@ def test_a_cancelled_run_stops_its_workers_and_is_resumed(
     assert workspace.sim.stats["stored"] == 240
 
 
+def test_a_run_is_cancelled_while_it_waits_for_workers_of_an_earlier_session(
+    open_workspace: OpenWorkspace, wait_for: WaitFor
+) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=5), [Fault(delay=100)], merchants=MERCHANTS)
+    settings = workspace.settings
+
+    def cancel(run: tcb.RunHandle) -> None:
+        run.cancel()
+        with pytest.raises(tcb.InterruptedRunError):
+            run.wait()
+
+    first = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
+    wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
+    cancel(first)
+    called = workspace.sim.stats["link_calls"]
+    with closing(CoordinatorLedger(settings.ledger)) as ledger:
+        session = ledger.begin(first.record)
+        ledger.add_partitions(first.record, session, [ledger.environments(first.record)], 0)
+        again = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
+        notes = (progress.note for progress in again.watch())
+        assert getattr(next(notes), "en", "").startswith("Waiting until the workers")
+        cancel(again)
+        assert ledger.stop_workers(first.record), "the next process waits, too"
+    assert workspace.sim.stats["link_calls"] == called
+
+
 @pytest.mark.slow
 def test_the_command_and_show_name_the_workers(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(many(*MERCHANTS, rows=5), merchants=MERCHANTS)
