@@ -261,8 +261,10 @@ def without_dots(path: str | Path) -> str:
     return normal if os.path.realpath(normal) == os.path.realpath(absolute) else absolute
 
 
-def shown_url(where: str) -> str:
-    """Return a ledger's file, or its database URL without user, password and query, which may contain secrets.
+def shown_url(where: str, *, role: bool = True) -> str:
+    """Return a ledger's file, or its database URL without password and query, which may contain secrets.
+
+    `role`: whether the user is shown.
 
     If these cannot be separated from the rest (an @ after a ?), only the scheme is left.
     """
@@ -270,7 +272,10 @@ def shown_url(where: str) -> str:
     if not there:
         return where
     beside, _other, query = rest.partition("?")
-    return f"{scheme}://" + ("…" if "@" in query else beside.rpartition("@")[2])
+    account, _at, host = beside.rpartition("@")
+    user = account.partition(":")[0]
+    shown = f"{user}@" if role and user and "@" not in account else ""
+    return f"{scheme}://" + ("…" if "@" in query else shown + host)
 
 
 def holds_password(where: str) -> bool:

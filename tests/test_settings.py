@@ -414,13 +414,13 @@ def test_a_settings_file_in_another_encoding_is_said(content: bytes) -> None:
     ("url", "shown", "repeated"),
     [
         ("postgresql://db.example.com/runs", "postgresql://db.example.com/runs", True),
-        ("postgresql://op@db.example.com/runs", "postgresql://db.example.com/runs", True),
-        ("postgresql://op@/runs?host=/var/run/postgresql", "postgresql:///runs", True),
-        ("postgresql://op:hunter2@db:5432/runs", "postgresql://db:5432/runs", False),
+        ("postgresql://op@db.example.com/runs", "postgresql://op@db.example.com/runs", True),
+        ("postgresql://op@/runs?host=/var/run/postgresql", "postgresql://op@/runs", True),
+        ("postgresql://op:hunter2@db:5432/runs", "postgresql://op@db:5432/runs", False),
         ("postgresql://op:hun@ter2@db/runs", "postgresql://db/runs", False),
-        ("postgresql://op:hun/ter2@db/runs", "postgresql://db/runs", False),
+        ("postgresql://op:hun/ter2@db/runs", "postgresql://op@db/runs", False),
         ("postgresql://op:hun?ter2@db/runs", "postgresql://…", False),
-        ("postgresql://op@db/runs?password=hunter2", "postgresql://db/runs", False),
+        ("postgresql://op@db/runs?password=hunter2", "postgresql://op@db/runs", False),
         ("postgresql://op@db/runs?password=hun@ter2", "postgresql://…", False),
         ("postgresql://db/runs?sslpassword=hunter2&host=h", "postgresql://db/runs", False),
         ("postgresql://db/runs?passfile=/hunter2", "postgresql://db/runs", False),
@@ -437,7 +437,7 @@ def test_a_database_url_is_shown_and_suggested_without_a_password(
 
 def test_the_ledger_is_shown_without_its_password() -> None:
     settings = load_settings(options={"ledger": "postgresql://op:hunter2@db.example.com/runs"})
-    assert settings.ledger_name == "postgresql://db.example.com/runs"
+    assert settings.ledger_name == "postgresql://op@db.example.com/runs"
     assert "hunter2" not in f"{settings!r}{settings}"
     assert load_settings(options={"ledger": "a@b.db"}).ledger_name == "a@b.db"
 

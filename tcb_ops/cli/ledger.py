@@ -105,6 +105,8 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
         )
     )
     console.print(verdict(run.record.kind, run.outcomes, finished=True))
+    if retries := len({*copied.runs} - {run_id}):
+        console.print(ngettext("{n:,} retry was added.", "{n:,} retries were added.", retries))
     if copied.there:
         console.print(_already_there(len(copied.there)))
     if holds_password(dest):

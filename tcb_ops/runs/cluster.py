@@ -27,7 +27,7 @@ from tcb_ops.model import SUCCESSES, Kind, Outcome, is_loopback
 from tcb_ops.runs.engine import CONFIRM_EVERY, GRACE, RunContext
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.partitions import HAND_OVER, CoordinatorLedger, divide, partition_count
+from tcb_ops.runs.partitions import CoordinatorLedger, divide, partition_count
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, Partition, Usage, lost_workers
 from tcb_ops.runs.stop_errors import canary_stop, interrupted
@@ -271,10 +271,8 @@ class Coordinator:
                 if outcome != Outcome.PENDING
             }
             self._rate = RateEstimator(self._run.rows, sum(self._before.values()))
-            self._session, at_work = ledger.begin(self._run)
+            self._session = ledger.begin(self._run)
             try:
-                if at_work and self._stop.wait(HAND_OVER):
-                    raise interrupted()
                 environments = ledger.environments(self._run)
                 waiting = after_canary(environments, self._context.canary)
                 self._work_through([one for one in environments if one.env not in waiting])

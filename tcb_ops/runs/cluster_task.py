@@ -21,10 +21,11 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.model import Row, is_source
 from tcb_ops.runs.calls import probe_file
 from tcb_ops.runs.engine import Engine, RunContext
+from tcb_ops.runs.ledger import HAND_OVER, LEASE
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.loop import hand_over
-from tcb_ops.runs.partitions import HAND_OVER, LEASE, FencedError, PartitionLedger
+from tcb_ops.runs.partitions import FencedError, PartitionLedger
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
@@ -185,7 +186,8 @@ class _Work:
 def _ledger_url(shipped: str) -> str:
     """Return the ledger's URL; with the password of TCB_OPS_LEDGER if that names the same database."""
     own = os.environ.get("TCB_OPS_LEDGER", "")
-    return own if own and "://" in shipped and shown_url(own) == shown_url(shipped) else shipped
+    same = "://" in shipped and shown_url(own, role=False) == shown_url(shipped, role=False)
+    return own if own and same else shipped
 
 
 def _missing_files(ledger: PartitionLedger, run: RunRecord, root: Path) -> Text | None:

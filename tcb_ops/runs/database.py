@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, verbatim
@@ -70,7 +70,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
     """
     name = shown_url(where)
     url = _url(where, name)
-    file = Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    file = _file_of(url)
     if file is not None:
         _refuse_unsuitable(file)
     try:
@@ -81,6 +81,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
             libpq = url.get_driver_name() in {"psycopg", "psycopg2"}
             more = {key: value for key, value in _LIBPQ.items() if key not in url.query} if libpq else {}
             engine = sa.create_engine(url, hide_parameters=True, connect_args=more)
+            sa.event.listen(engine, "connect", _prepare_postgresql)
     except (SQLAlchemyError, ImportError):
         raise not_a_ledger(name, _("its database driver is not installed")) from None
     try:
@@ -94,8 +95,18 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         why = reason(error)
         if is_damage(error):
             raise damaged(name, file, verbatim(why)) from None
-        raise not_a_ledger(name, _not_opened(file, why)) from None
+        todo = _what_to_do(error) if file is None else None
+        raise not_a_ledger(name, _not_opened(file, why), todo) from None
     return engine, file, name
+
+
+def ledger_file(where: str) -> Path | None:
+    """Return the SQLite file of a ledger; None for PostgreSQL. Raises UsageError for any other URL."""
+    return _file_of(_url(where, shown_url(where)))
+
+
+def _file_of(url: sa.URL) -> Path | None:
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def _url(where: str, name: str) -> sa.URL:
@@ -204,6 +215,15 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def _prepare_postgresql(connection: Any, _record: object) -> None:
+    """Have the server keep an idle connection, whatever is set for the role. PostgreSQL 13 has no such setting."""
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(
+            "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
+        )
+    connection.commit()
+
+
 def _look(file: Path) -> None:
     """Refuse a file that is not a ledger before switching to WAL, which writes to it."""
     try:
@@ -287,18 +307,71 @@ def _filesystem(folder: Path) -> str:
 
 
 def reason(error: SQLAlchemyError | sqlite3.Error) -> str:
-    """Return the message of a database error on one line."""
+    """Return the message of a database error on one line, without a full stop."""
     cause = error if isinstance(error, sqlite3.Error) else getattr(error, "orig", None)
-    return " ".join(str(cause or type(error).__name__).split())
+    # PostgreSQL's own message, without the place in the statement.
+    message = getattr(getattr(cause, "diag", None), "message_primary", None) or cause
+    return " ".join(str(message or type(error).__name__).split()).rstrip(".")
 
 
-def not_a_ledger(name: str, why: Text) -> UsageError:
-    """Return the error for a file or database that cannot be the ledger."""
+def not_a_ledger(name: str, why: Text, todo: Text | None = None) -> UsageError:
+    """Return the error for a file or database that cannot be the ledger. `todo`: what to do, if not to choose another."""
     return UsageError(
         _("{name} cannot be the ledger: {why}.", name=name, why=why),
-        _("Choose another file with --ledger."),
+        todo or _("Choose another ledger with --ledger."),
         options=["--ledger"],
     )
+
+
+# --- PostgreSQL's errors ---------------------------------------------------------------------------------------
+
+_DENIED = {"42501", "3F000"}
+"""SQLSTATE of a missing privilege: insufficient_privilege, and invalid_schema_name, if the schema may not be used."""
+_READ_ONLY = "25006"
+"""SQLSTATE of a write to a standby server, or in a session that may only read."""
+
+
+def _sqlstate(error: SQLAlchemyError | sqlite3.Error) -> str:
+    """Return a database error's code; empty without one, as where the connection failed or was lost."""
+    cause = getattr(error, "orig", None)
+    return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+
+
+def _what_to_do(error: SQLAlchemyError | sqlite3.Error) -> Text | None:
+    """Return what to do about a PostgreSQL database that cannot be opened."""
+    if _sqlstate(error) in _DENIED:
+        return _(
+            "The role that owns the ledger must open it first, which creates the tables, and give this role its "
+            "privileges: SELECT, INSERT, UPDATE and DELETE on them, USAGE of the schema and of the sequences."
+        )
+    if not isinstance(error, OperationalError):
+        return None
+    if getattr(getattr(error.orig, "pgconn", None), "needs_password", False):
+        return _("Set PGPASSWORD to the role's password, or write it into ~/.pgpass (mode 0600).")
+    return _(
+        "Check that the server runs at this host and port, that the database exists, that the role may connect to it "
+        "(GRANT CONNECT), and its password in PGPASSWORD or ~/.pgpass."
+    )
+
+
+def may_not_write(name: str, error: SQLAlchemyError) -> UsageError | None:
+    """Return the error for a role that may only read the ledger, as long as nothing has begun; None for any other error."""
+    if _sqlstate(error) not in _DENIED | {_READ_ONLY}:
+        return None
+    return UsageError(
+        _("this role may not write to the ledger {name} ({why}).", name=name, why=reason(error)),
+        _(
+            "Use a role with SELECT, INSERT, UPDATE and DELETE on its tables, and USAGE of its sequences; nothing was "
+            "sent."
+        ),
+        options=["--ledger"],
+    )
+
+
+def is_unreachable(error: SQLAlchemyError) -> bool:
+    """Return whether the connection to PostgreSQL was lost, or cannot be made again."""
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return lost or (isinstance(error, OperationalError) and not _sqlstate(error))
 
 
 # --- damage --------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ token, signature or link is ever written here. Reading is in `reader`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -19,6 +20,8 @@ from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.runs.database import may_not_write
+from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
     END_COLUMNS,
@@ -36,6 +39,11 @@ from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, row
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
+LEASE = 4.0
+"""Seconds after a look at the fence in which a worker may begin calls; it looks every second."""
+HAND_OVER = LEASE + 1.0
+"""Seconds that a worker waits before it continues another one's partition, which may still be calling; so does a
+process that takes a run on which workers of an earlier session may be at work."""
 
 _SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ? AND line = ?"  # noqa: S608  own names
 _RECORD = f"{_SET} AND outcome = 'pending'"
@@ -57,10 +65,11 @@ class Ledger(LedgerReader):
     def plan(self, new: NewRun, planned: Iterable[Row], environments: Sequence[EnvRecord]) -> RunRecord:
         """Record a new run with all its rows, pending or invalid, in one transaction.
 
-        `environments` numbers the environments; a row belongs to the one with its (env, appid).
+        `environments` numbers the environments; a row belongs to the one with its (env, appid). Raises UsageError if the
+        role may not write.
         """
         number_of = {(one.env, one.appid): one.number for one in environments}
-        with self._writing() as connection:
+        with self._writing() as connection, self._begun_only_if_allowed():
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
@@ -191,6 +200,37 @@ class Ledger(LedgerReader):
             text = json.dumps(kept | {UNDELIVERED: news}, ensure_ascii=False)
             connection.execute(runs.update().where(own).values(settings=text))
 
+    # --- sessions on a cluster ------------------------------------------------------------------------------------
+
+    def stop_workers(self, run: RunRecord) -> bool:
+        """Have the workers of earlier sessions stop; return whether there may be any.
+
+        If so, wait HAND_OVER seconds, in which they record what was in flight, then call `fence_workers`. Call both
+        under the run's lock, before anything is sent or copied.
+        """
+        at_work = (cluster_sessions.c.run == run.number) & ~cluster_sessions.c.ended
+        if not self._read(sa.select(cluster_sessions.c.session).where(at_work)):
+            return False
+        with self._writing() as connection:
+            # First: it waits for claims under way. Those that wait for it see then that the session is being stopped.
+            connection.execute(
+                partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence)
+            )
+            connection.execute(cluster_sessions.update().where(at_work).values(stopping=True))
+        return True
+
+    def fence_workers(self, run: RunRecord) -> None:
+        """Raise the fences of earlier sessions: their workers can write nothing more."""
+        with self._writing() as connection:
+            connection.execute(
+                partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence + 1)
+            )
+            connection.execute(
+                cluster_sessions.update()
+                .where(cluster_sessions.c.run == run.number)
+                .values(stopping=True, ended=True)
+            )
+
     # --- the database -------------------------------------------------------------------------------------------
 
     def _forget_sums(self, connection: sa.Connection, run: RunRecord) -> None:
@@ -245,6 +285,15 @@ class Ledger(LedgerReader):
             )
 
     @contextmanager
+    def _begun_only_if_allowed(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            if (denied := may_not_write(self.name, error)) is not None:
+                raise denied from None
+            raise
+
+    @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
         self.check_in_place()
         try:
@@ -252,6 +301,17 @@ class Ledger(LedgerReader):
                 yield connection
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
+
+
+@contextmanager
+def taken(ledger: Ledger, run: RunRecord) -> Iterator[Callable[[], None]]:
+    """Hold a run's lock as `hold` does, when the workers of an earlier session on a cluster can no longer write either."""
+    with hold(ledger, run.id) as still_held:
+        if ledger.stop_workers(run):
+            time.sleep(HAND_OVER)
+            still_held()
+            ledger.fence_workers(run)
+        yield still_held
 
 
 def _not_pending(run: RunRecord, count: int) -> LedgerError:

@@ -16,6 +16,7 @@ from hashlib import sha256
 from itertools import islice, zip_longest
 from operator import itemgetter
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
@@ -24,8 +25,9 @@ from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.lists.share import Share, read_share
 from tcb_ops.model import Kind
-from tcb_ops.runs.ledger import BATCH, Ledger
-from tcb_ops.runs.locks import hold
+from tcb_ops.runs.database import ledger_file
+from tcb_ops.runs.ledger import BATCH, Ledger, taken
+from tcb_ops.runs.locks import hold, me
 from tcb_ops.runs.records import UNDELIVERED, RunRecord
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent
 from tcb_ops.settings import shown_url
@@ -209,12 +211,13 @@ def copy_runs(
     with ExitStack() as stack:
         ours = stack.enter_context(closing(_opened(source)))
         theirs = stack.enter_context(closing(_CopyLedger(dest)))
+        _check_databases(theirs, [ours])
         named = [ours.run(one, target) for one in wanted]
         before = [audit for run in named if run.kind is Kind.AUDIT if (audit := ours.previous(run))]
         chosen = together(ours.runs(), {run.id for run in (*named, *before)} if wanted else None)
         writer = _Writer(theirs, len(chosen), report)
         for run in chosen:
-            with hold(ours, run.id) as still_held, ours.snapshot() as seen:
+            with taken(ours, run) as still_held, ours.snapshot() as seen:
                 writer.write(seen.content(seen.run(run.id)), still_held)
         return writer.copied
 
@@ -246,21 +249,38 @@ def together(all_runs: Sequence[RunRecord], wanted: Collection[str] | None) -> l
 
 def _opened(where: str) -> _CopyLedger:
     """Open a ledger that must exist. Raises UsageError."""
-    if "://" not in where and not Path(where).exists():
+    file = ledger_file(where)
+    if file is not None and not file.exists():
         raise UsageError(_("{where} does not exist.", where=where))
     return _CopyLedger(where)
 
 
 def _check_apart(dest: str, sources: Iterable[str]) -> None:
-    """Raise UsageError if the ledger to write to is one of those to read from."""
+    """Raise UsageError if the file to write to is one of those to read from, also as a link or a URL."""
+    there = ledger_file(dest)
     for source in sources:
-        same = source == dest
-        if not same and "://" not in source + dest:
-            same = Path(source).resolve() == Path(dest).resolve()
-        if same:
-            raise UsageError(
-                _("{name} cannot be copied into itself: choose another ledger.", name=shown_url(dest))
-            )
+        if source == dest or _same_file(ledger_file(source), there):
+            raise _into_itself(shown_url(dest))
+
+
+def _same_file(one: Path | None, other: Path | None) -> bool:
+    return one is not None and other is not None and one.exists() and other.exists() and one.samefile(other)
+
+
+def _check_databases(dest: _CopyLedger, sources: Iterable[_CopyLedger]) -> None:
+    """Raise UsageError if the database to write to is one of those to read from, whatever their URLs are."""
+    mark = f"apart-{token_hex(8)}"
+    with ExitStack() as stack:
+        for source in sources:
+            if (lock := source.advisory_lock(mark)) is not None:
+                stack.callback(lock.release)
+                lock.acquire(me())
+        if (seen := dest.advisory_lock(mark)) is not None and seen.holder():
+            raise _into_itself(dest.name)
+
+
+def _into_itself(name: str) -> UsageError:
+    return UsageError(_("{name} cannot be copied into itself: choose another ledger.", name=name))
 
 
 # --- joining -------------------------------------------------------------------------------------------------
@@ -296,9 +316,10 @@ def join_shares(
         shares = _chosen(opened, wanted)
         _check_alike(shares)
         _check_numbers(shares)
-        held = [stack.enter_context(hold(one.ledger, one.run.id)) for one in shares]
+        held = [stack.enter_context(taken(one.ledger, one.run)) for one in shares]
         _check_rows(shares)
         theirs = stack.enter_context(closing(_CopyLedger(dest)))
+        _check_databases(theirs, opened)
         seen = [replace(one, ledger=stack.enter_context(one.ledger.snapshot())) for one in shares]
 
         def still_held() -> None:

@@ -21,7 +21,7 @@ from typing import Protocol
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.errors import LedgerError, StoppedError, UsageError
+from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import _
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.schema import holders
@@ -279,7 +279,6 @@ _SESSION = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "25000",
-    "idle_session_timeout": "0",
 }
 """Server settings that drop a silent client after 10 + 3 × 5 s, also one that acknowledges nothing."""
 _KNOWN = sa.text("SELECT set_config(name, :value, false) FROM pg_settings WHERE name = :name")
@@ -325,7 +324,7 @@ class AdvisoryLock:
     """An advisory lock in PostgreSQL. `trouble` converts database errors to ledger errors."""
 
     def __init__(
-        self, engine: sa.Engine, name: str, trouble: Callable[[SQLAlchemyError], StoppedError]
+        self, engine: sa.Engine, name: str, trouble: Callable[[SQLAlchemyError], TcbOpsError]
     ) -> None:
         self._engine, self._name, self._trouble = engine, name, trouble
         self._connection: sa.Connection | None = None
@@ -333,7 +332,10 @@ class AdvisoryLock:
         self._turn = threading.Lock()  # `confirm` is called from two threads: after commits, and periodically
 
     def acquire(self, who: str) -> bool:
-        """Take the lock if it is free; return whether it was. `who`: the name that others see. Raises LedgerError."""
+        """Take the lock if it is free; return whether it was. `who`: the name that others see.
+
+        Raises LedgerError, or UsageError if the role may not write.
+        """
         try:
             if self._connection is None:
                 self._connect(who)

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _
 from tcb_ops.model import Outcome, Owner, RowEnd
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.progress import PHASES
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, read_done
 from tcb_ops.runs.scheduler import later
@@ -30,10 +30,6 @@ from tcb_ops.runs.schema import cluster_sessions, partitions, rows, spent
 PER_WORKER = 8
 """Partitions per worker at most, so that a worker that comes, goes or is slow leaves little undivided."""
 FEWEST_PER_WORKER = 2
-LEASE = 4.0
-"""Seconds after a look at the fence in which a worker may begin calls; it looks every second."""
-HAND_OVER = LEASE + 1.0
-"""Seconds that a worker waits before it continues another one's partition, which may still be calling."""
 BEAT_SECONDS = 1.0
 """Seconds between two beats of the starting process."""
 _BEAT = "beat"
@@ -114,21 +110,13 @@ def _caller(one: EnvRecord, component_appid: str) -> tuple[str, ...]:
 class CoordinatorLedger(Ledger):
     """The ledger for the process that starts a run on a cluster, and holds its lock."""
 
-    def begin(self, run: RunRecord) -> tuple[int, bool]:
-        """Begin a session; return its number, and whether workers of an earlier one may still be at work.
-
-        The fences of earlier sessions are raised: their workers can write nothing more.
-        """
-        its = cluster_sessions.c.run == run.number
+    def begin(self, run: RunRecord) -> int:
+        """Begin a session, after the workers of earlier ones have been fenced (`fence_workers`); return its number."""
+        newest = sa.select(sa.func.max(cluster_sessions.c.session)).where(
+            cluster_sessions.c.run == run.number
+        )
         with self._writing() as connection:
-            connection.execute(
-                partitions.update().where(partitions.c.run == run.number).values(fence=partitions.c.fence + 1)
-            )
-            earlier = connection.execute(
-                sa.select(cluster_sessions.c.session, cluster_sessions.c.ended).where(its)
-            ).all()
-            session = max((number for number, _ in earlier), default=0) + 1
-            connection.execute(cluster_sessions.update().where(its).values(stopping=True, ended=True))
+            session = (connection.execute(newest).scalar() or 0) + 1
             connection.execute(
                 cluster_sessions.insert().values(
                     run=run.number, session=session, beat=0, stopping=False, ended=False
@@ -140,7 +128,7 @@ class CoordinatorLedger(Ledger):
             # Workers only add to them: two that insert the same one would collide.
             for phase in set(PHASES) - known:
                 connection.execute(spent.insert().values(run=run.number, phase=phase, seconds=0.0))
-        return session, not all(ended for _, ended in earlier)
+        return session
 
     def add_partitions(
         self, run: RunRecord, session: int, groups: Sequence[Sequence[EnvRecord]], first: int
@@ -156,12 +144,16 @@ class CoordinatorLedger(Ledger):
                 )
 
     def beat(self, run: RunRecord, session: int, *, stopping: bool = False, ended: bool = False) -> None:
-        """Show the workers that the starting process is there, or have them stop; `ended`: that all have."""
+        """Show the workers that the starting process is there, or have them stop; `ended`: that all have.
+
+        What has been stopped stays so: another process may have taken the run from this one.
+        """
+        flags = {"stopping": stopping or ended, "ended": ended}
         with self._writing() as connection:
             connection.execute(
                 cluster_sessions.update()
                 .where(cluster_sessions.c.run == run.number, cluster_sessions.c.session == session)
-                .values(beat=cluster_sessions.c.beat + 1, stopping=stopping or ended, ended=ended)
+                .values(beat=cluster_sessions.c.beat + 1, **{name: True for name, on in flags.items() if on})
             )
 
 
@@ -231,7 +223,11 @@ class PartitionLedger(Ledger):
                     .where(self._mine, partitions.c.fence == found.fence, current)
                     .values(fence=found.fence + 1, workers=json.dumps(workers))
                 )
-                if claimed.rowcount:
+                # Asked again: the update may have waited while the run was being stopped.
+                allowed = connection.execute(sa.select(current)).scalar()
+                if claimed.rowcount and not allowed:
+                    connection.rollback()
+                elif claimed.rowcount:
                     # Read again: the previous worker may have committed since.
                     found = connection.execute(sa.select(partitions).where(self._mine)).one()
                     self._fence, self._state = found.fence, found.state
@@ -245,7 +241,6 @@ class PartitionLedger(Ledger):
                     state = later(left, passed + HAND_OVER if moved else 0.0)
                     self._confirmed = json.dumps(state)
                     return moved, state
-                allowed = connection.execute(sa.select(current)).scalar()
             if not allowed:
                 return None
 

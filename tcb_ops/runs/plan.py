@@ -18,9 +18,9 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
 from tcb_ops.lists.share import Share
 from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome, Owner, Row
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
-from tcb_ops.runs.locks import hold, host_name, operator_name
+from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
@@ -187,7 +187,7 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
         if run.finished_at is not None or (run.selection, run.parent) != (work.selection, work.parent):
             continue
         try:
-            with hold(ledger, run.id):
+            with taken(ledger, run):
                 pass
         except UsageError as error:
             raise UsageError(

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.details import Detail, read_detail
-from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError
+from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError, TcbOpsError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, Row
 from tcb_ops.resources import exhausted
@@ -31,6 +31,8 @@ from tcb_ops.runs.database import (
     check_file,
     damaged,
     is_damage,
+    is_unreachable,
+    may_not_write,
     open_database,
     reason,
 )
@@ -167,7 +169,7 @@ class LedgerReader:
 
     def advisory_lock(self, name: str) -> AdvisoryLock | None:
         """Return a lock in the database; None for an SQLite file, which has lock files beside it."""
-        return AdvisoryLock(self._engine, name, self._trouble) if self.file is None else None
+        return AdvisoryLock(self._engine, name, self._lock_trouble) if self.file is None else None
 
     def worked_on_by(self, run: RunRecord) -> str:
         """Return who else is working on a run, as far as can be determined here; empty if nobody is."""
@@ -953,12 +955,25 @@ class LedgerReader:
             for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():
                 yield from batch
 
+    def _lock_trouble(self, error: SQLAlchemyError) -> TcbOpsError:
+        """Return the error for a lock that cannot be taken or looked up: nothing has begun."""
+        return may_not_write(self.name, error) or self._trouble(error)
+
     def _trouble(self, error: SQLAlchemyError) -> StoppedError:
         if (shortage := exhausted(error, unclear=True)) is not None:
             return shortage
         why = reason(error)
         if is_damage(error):
             return self._damaged(verbatim(why))
+        if self.file is None and is_unreachable(error):
+            return LedgerError(
+                _(
+                    "the ledger {name} cannot be reached: {why}. What was committed is safe. When its database is back, "
+                    "run the same command again: the run resumes where it stopped.",
+                    name=self.name,
+                    why=why,
+                )
+            )
         return LedgerError(
             _(
                 "the ledger {name} cannot be used: {why}. What was committed is safe. Free space or fix "

@@ -22,11 +22,12 @@ from tcb_ops.errors import (
     TcbOpsError,
     TokenSourceError,
 )
-from tcb_ops.i18n import _, as_lines, ngettext
+from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.model import Kind, Outcome, RowEnd, target_label
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.audit import not_asked
 from tcb_ops.runs.engine import Engine, RunContext
+from tcb_ops.runs.ledger import HAND_OVER
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.next_commands import of_run, quoted, resume
@@ -169,12 +170,13 @@ class RunSession:
 
     async def _work(self) -> None:
         try:
+            await self._take_over()
             async with Transport(connections=self._context.limits.concurrency) as transport:
                 await self._do_pending(transport)
                 lines, ended = await self._lines_to_confirm()
                 if lines:
                     seconds = float(self._run.settings["confirm_after"])
-                    await self._wait(wait_left(ended, seconds, time.time()), len(lines))
+                    await self._wait_to_confirm(wait_left(ended, seconds, time.time()), len(lines))
                     self._context.confirm()
                     await asyncio.to_thread(self._ledger.reopen, self._run, lines)
                     await self._do_pending(transport)
@@ -190,6 +192,14 @@ class RunSession:
             with self._news:
                 self._ended = True
                 self._news.notify_all()
+
+    async def _take_over(self) -> None:
+        """Wait until the workers of an earlier session on a cluster have stopped: its starting process may have been killed."""
+        if not await asyncio.to_thread(self._ledger.stop_workers, self._run):
+            return
+        await self._wait(HAND_OVER, _("Waiting until the workers of the earlier session have stopped"))
+        await asyncio.to_thread(self._context.confirm)
+        await asyncio.to_thread(self._ledger.fence_workers, self._run)
 
     async def _do_pending(self, transport: Transport) -> None:
         if self._context.cluster is None:
@@ -208,8 +218,8 @@ class RunSession:
             return [], 0.0
         return await asyncio.to_thread(self._context.ask_again)
 
-    async def _wait(self, seconds: float, lines: int) -> None:
-        """Wait before new failures are checked again. Raises InterruptedRunError if the run is cancelled meanwhile."""
+    async def _wait_to_confirm(self, seconds: float, lines: int) -> None:
+        """Wait before new failures are checked again."""
         at = datetime.fromtimestamp(time.time() + seconds, self._context.settings.zone)
         note = ngettext(
             "{n:,} new failure is asked again at {at:%H:%M:%S}",
@@ -217,6 +227,10 @@ class RunSession:
             lines,
             at=at,
         )
+        await self._wait(seconds, note)
+
+    async def _wait(self, seconds: float, note: Text) -> None:
+        """Wait, and show why. Raises InterruptedRunError if the run is cancelled meanwhile."""
         counts = await asyncio.to_thread(self._ledger.counts, self._run)
         self._show(Progress(self._run.id, self._run.rows, counts, 0.0, None, note))
         with suppress(TimeoutError):

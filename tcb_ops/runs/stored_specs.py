@@ -17,8 +17,7 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
 from tcb_ops.model import Kind, Outcome, Row
 from tcb_ops.runs.backup import Backup, BackupError, SavedFile
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import hold
+from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord, may_have_stored
@@ -383,7 +382,7 @@ def _of_run(
         others = (run for run in ledger.runs(subject.target, damaged=[]) if run.id in takers)
         for run in (subject, *retries, *others):
             if run.finished_at is None:
-                with hold(ledger, run.id):  # raises if a process works on it
+                with taken(ledger, run):  # raises if a process works on it
                     pass
     since = ledger.succeeded_since(subject) if retries else set[int]()
     wanted = None if only is None else {(merchant.env, merchant.appid) for merchant in only}

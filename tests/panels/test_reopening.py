@@ -208,7 +208,7 @@ def test_a_panel_names_the_workers_of_a_run_on_a_cluster(open_lab: Any, read: An
     assert panel.monitor.workers.layout.display == "none"
     place, run = str(lab.workspace.folder / "ledger.db"), panel.run.record
     with closing(CoordinatorLedger(place)) as coordinator:
-        session, _ = coordinator.begin(run)
+        session = coordinator.begin(run)
         coordinator.add_partitions(run, session, [coordinator.environments(run)], 0)
     for name in ("ops-1/11", "ops-2/22"):
         with closing(PartitionLedger(place, run.id, session, 0, name)) as worker:

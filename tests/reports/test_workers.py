@@ -75,7 +75,7 @@ def of_cluster(a_run: Callable[..., Any]) -> Any:
     reported = a_run([RowEnd(0, Outcome.PENDING)] * 4, finished=False)
     place, run = str(reported.ledger.file), reported.run
     with closing(CoordinatorLedger(place)) as coordinator:
-        session, _ = coordinator.begin(run)
+        session = coordinator.begin(run)
         coordinator.add_partitions(run, session, [coordinator.environments(run)], 0)
     for name, lines in (("ops-1/11", [2]), ("ops-2/<b>22</b>", [3, 4, 5])):
         with closing(PartitionLedger(place, run.id, session, 0, name)) as worker:

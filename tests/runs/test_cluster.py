@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,11 +35,14 @@ from tcb_ops.runs.partitions import (
     partition_count,
 )
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
+from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.settings import without_password
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from postgres import Postgres
 
 
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(6)]
@@ -94,7 +98,7 @@ def run(place: str) -> Iterator[RunRecord]:
 @pytest.fixture
 def coordinator(run: RunRecord, place: str) -> Iterator[CoordinatorLedger]:
     with closing(CoordinatorLedger(place)) as ledger:
-        assert ledger.begin(run) == (1, False)
+        assert ledger.begin(run) == 1
         ledger.add_partitions(run, 1, [[one] for one in ledger.environments(run)], 0)
         yield ledger
 
@@ -206,13 +210,38 @@ def test_a_new_session_fences_the_workers_of_the_earlier_one(
 ) -> None:
     with closing(worker(place)) as old, closing(worker(place, "ops-1/3")) as late:
         old.claim()
-        assert coordinator.begin(run) == (2, True), "workers of the first may still be at work"
-        with pytest.raises(FencedError):
-            old.record(old.partition_run(), [end(2)], Usage())
+        old.confirm({})
+        assert coordinator.stop_workers(run), "workers of the first may still be at work"
+        coordinator.beat(run, 1)  # of its starting process, which lives and has lost the lock
+        old.confirm({})
+        assert old.stopping
         assert late.claim() is None
-    assert coordinator.counts(run) == {Outcome.PENDING: 10}
+        old.record(old.partition_run(), [end(2)], Usage())  # what was in flight
+        coordinator.fence_workers(run)
+        assert coordinator.begin(run) == 2
+        with pytest.raises(FencedError):
+            old.record(old.partition_run(), [end(4)], Usage())
+        assert late.claim() is None
+    assert coordinator.counts(run) == {Outcome.PENDING: 9, Outcome.UPLOADED: 1}
     coordinator.beat(run, 2, ended=True)
-    assert coordinator.begin(run) == (3, False)
+    assert not coordinator.stop_workers(run)
+    assert coordinator.begin(run) == 3
+
+
+def test_a_claim_that_waited_while_the_run_was_being_stopped_is_refused(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str, postgres: Postgres, wait_for: WaitFor
+) -> None:
+    if "://" not in place:
+        pytest.skip("SQLite's transactions wait before they read")
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with closing(worker(place)) as late, ThreadPoolExecutor(1) as thread:
+        with coordinator._writing() as connection:  # as stop_workers writes
+            connection.execute(partitions.update().values(fence=partitions.c.fence))
+            claimed = thread.submit(late.claim)
+            wait_for(lambda: bool(postgres.run(waiting)))
+            connection.execute(cluster_sessions.update().values(stopping=True))
+        assert claimed.result() is None
+    assert coordinator.partitions(run, 1)[0].workers == ()
 
 
 def test_nothing_is_claimed_while_the_run_stops(
@@ -319,6 +348,32 @@ def test_a_cancelled_run_stops_its_workers_and_is_resumed(
     assert (again.id, again.resumed) == (running.id, True)
     assert assert_complete(again.wait(), 240) == {"uploaded": 240}
     assert workspace.sim.stats["stored"] == 240
+
+
+def test_a_run_is_cancelled_while_it_waits_for_workers_of_an_earlier_session(
+    open_workspace: OpenWorkspace, wait_for: WaitFor
+) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=5), [Fault(delay=100)], merchants=MERCHANTS)
+    settings = workspace.settings
+
+    def cancel(run: tcb.RunHandle) -> None:
+        run.cancel()
+        with pytest.raises(tcb.InterruptedRunError):
+            run.wait()
+
+    first = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
+    wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
+    cancel(first)
+    called = workspace.sim.stats["link_calls"]
+    with closing(CoordinatorLedger(settings.ledger)) as ledger:
+        session = ledger.begin(first.record)
+        ledger.add_partitions(first.record, session, [ledger.environments(first.record)], 0)
+        again = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
+        notes = (progress.note for progress in again.watch())
+        assert getattr(next(notes), "en", "").startswith("Waiting until the workers")
+        cancel(again)
+        assert ledger.stop_workers(first.record), "the next process waits, too"
+    assert workspace.sim.stats["link_calls"] == called
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +173,58 @@ def test_a_frozen_worker_is_fenced_and_its_merchants_continue_within_30_seconds(
     os.kill(pid(frozen), signal.SIGCONT)
     run = running.wait()
     assert_each_once(workspace, assert_complete, run, 1)
+    assert_rate_held(workspace)
+
+
+@contextmanager
+def started_by_another_process(
+    workspace: Workspace, cluster: Cluster, ledger: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    folder = workspace.folder
+    options = {
+        "--root": folder / "files",
+        "--target": workspace.sim.base,
+        "--merchants": folder / "merchants.csv",
+        "--tokens": folder / "tokens.csv",
+        "--ledger": ledger,
+        "--cluster": cluster.address,
+        "--concurrency": LIMITS.concurrency,
+        "--per-env": LIMITS.per_env,
+        "--rate": LIMITS.rate,
+    }
+    words = [str(word) for option in options.items() for word in option]
+    argv = [sys.executable, "-m", "tcb_ops", "upload", str(workspace.list), *words]
+    with (folder / "starting.log").open("wb") as log:
+        process = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("ledger", ["postgres", "sqlite"])
+def test_without_a_cluster_a_run_waits_for_the_workers_of_a_killed_starting_process(
+    ledger: str,
+    workspace: Workspace,
+    assert_complete: AssertComplete,
+    wait_for: WaitFor,
+    cluster: Cluster,
+    postgres: Postgres,
+    database: str,
+) -> None:
+    where = postgres.url(database) if ledger == "postgres" else str(workspace.folder / "ledger.db")
+    settings = workspace.with_options(ledger=where)
+    rows = len(MERCHANTS) * ROWS
+    with started_by_another_process(workspace, cluster, where) as starting:
+        wait_for(lambda: workspace.sim.stats["stored"] >= 30, 60)
+        starting.kill()
+        starting.wait()
+        running = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
+    assert running.resumed
+    assert assert_complete(running.wait(), rows) == {"uploaded": rows}
+    assert workspace.sim.stats["stored"] == rows, "what was in flight was recorded"
     assert_rate_held(workspace)
 
 

@@ -18,12 +18,14 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace, man
 import tcb_ops as tcb
 from tcb_ops.api import copy_runs
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.model import Kind, Row
+from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.runs import ledger as ledger_module
 from tcb_ops.runs import ledger_copy
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.ledger_copy import together
 from tcb_ops.runs.locks import hold, me
-from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord
+from tcb_ops.runs.partitions import CoordinatorLedger, FencedError, PartitionLedger
+from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -242,15 +244,62 @@ def test_a_run_that_is_worked_on_is_refused_with_who_does(held: str, tmp_path: P
         assert copy_runs(source, dest).runs == ("run-1",)
 
 
+def test_a_copy_waits_for_the_workers_of_a_starting_process_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, dest = str(tmp_path / "a.db"), tmp_path / "b.db"
+    with closing(CoordinatorLedger(source)) as ledger:
+        run = plan(ledger, a_run(), rows=3)
+        session = ledger.begin(run)
+        ledger.add_partitions(run, session, [ledger.environments(run)], 0)
+        with closing(PartitionLedger(source, run.id, session, 0, "ops-1/11")) as worker:
+            worker.claim()
+            end, late = (RowEnd(line, Outcome.UPLOADED, attempts=2, bytes=1, ended_at=2.0) for line in (2, 3))
+
+            def record_what_was_in_flight(seconds: float) -> None:
+                assert seconds == HAND_OVER
+                worker.confirm({})
+                assert worker.stopping
+                worker.record(worker.partition_run(), [end], Usage())
+
+            monkeypatch.setattr(ledger_module.time, "sleep", record_what_was_in_flight)
+            assert copy_runs(source, dest).runs == ("run-1",)
+            monkeypatch.undo()
+            with pytest.raises(FencedError):
+                worker.record(worker.partition_run(), [late], Usage())
+        for where in (source, str(dest)):
+            with closing(Ledger(where)) as one:
+                assert one.counts(one.run("run-1")) == {Outcome.UPLOADED: 1, Outcome.PENDING: 2}
+        assert copy_runs(source, dest).there == ("run-1",), "the second one does not wait"
+
+
+def test_a_database_is_recognised_under_another_url(
+    url: str, postgres: Postgres, database: str, tmp_path: Path
+) -> None:
+    postgres.run("CREATE SCHEMA other", database)
+    again = f"postgresql+psycopg:///{database}?user=postgres&host=localhost&hostaddr=127.0.0.1&port={postgres.port}"
+    with closing(Ledger(url)) as ledger:
+        plan(ledger, a_run(), rows=3)
+    with pytest.raises(tcb.UsageError, match="cannot be copied into itself"):
+        copy_runs(url, again)
+    with closing(Ledger(str(tmp_path / "a.db"))) as ledger:
+        plan(ledger, a_run("run-2"), rows=3)
+    assert copy_runs(tmp_path / "a.db", again).runs == ("run-2",)
+    assert copy_runs(url, f"{url}?options=-csearch_path%3Dother").runs == ("run-1", "run-2")
+
+
 def test_what_cannot_be_copied_is_said(tmp_path: Path) -> None:
     source = tmp_path / "a.db"
     with closing(Ledger(str(source))) as ledger:
         plan(ledger, a_run(), rows=3)
     (tmp_path / "link.db").symlink_to(source)
+    (tmp_path / "hard.db").hardlink_to(source)
     (tmp_path / "text.db").write_text("not a ledger", encoding="utf-8")
     for dest, told in (
         (source, "cannot be copied into itself"),
         (tmp_path / "link.db", "cannot be copied into itself"),
+        (tmp_path / "hard.db", "cannot be copied into itself"),
+        (f"sqlite:///{source}", "cannot be copied into itself"),
         (tmp_path / "text.db", "it is not an SQLite file"),
         (tmp_path / "nowhere" / "b.db", "does not exist"),
         ("mysql://op:hunter2@127.0.0.1/runs", "cannot be the ledger"),
@@ -331,7 +380,7 @@ def test_the_command_says_what_it_copies_and_no_password(
     result += [out, err]
     assert code == 0
     assert out.startswith("7 runs with ")
-    assert f"postgresql+psycopg://127.0.0.1:{postgres.port}/{database}" in out
+    assert f"postgresql+psycopg://guarded@127.0.0.1:{postgres.port}/{database}" in out
     assert "can be seen in this machine's process list" in err
     code, out, err = typed("ledger", "copy", source, url, "latest", "--json", "--target", worked.sim.base)
     result += [out, err]

@@ -25,6 +25,7 @@ from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
 from tcb_ops.runs import engine
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold, host_name, operator_name, planning, working
+from tcb_ops.settings import without_password
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -311,6 +312,66 @@ def test_an_operator_without_one_of_the_privileges_cannot_work(
             tcb.upload(workspace.read(), settings=with_ledger(workspace, urls["wang"]), limits=QUICK)
 
 
+REACHED = "Check that the server runs"
+"""How the advice begins if the connection fails."""
+
+
+def test_what_keeps_a_database_from_opening_comes_with_what_to_do_there(
+    postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
+    with as_documented(postgres, database, "en") as urls:
+        guarded = postgres.url(f"{database}_tcb_ledger", "guarded")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            closed = urls["wang"].replace(str(postgres.port), str(free.getsockname()[1]))
+        for url, advice in (
+            (guarded, "Set PGPASSWORD"),
+            (guarded.replace("guarded", "guarded:wrong"), REACHED),
+            (guarded.replace("guarded", f"guarded:{PASSWORD}"), REACHED),  # may not connect
+            (urls["wang"].replace("_tcb_ledger", "_nowhere"), REACHED),
+            (closed, REACHED),
+            (urls["wang"], "The role that owns the ledger must open it first"),
+        ):
+            with pytest.raises(UsageError, match=advice) as caught:
+                Ledger(url)
+            shown = str(caught.value)
+            assert shown.startswith(without_password(url))
+            assert not any(wrong in shown for wrong in ("--ledger", "..", "LINE", PASSWORD, ":wrong")), shown
+
+
+@pytest.mark.parametrize("right", ["SELECT", "SELECT, INSERT, UPDATE, DELETE ON holders", "read only"])
+def test_a_role_that_may_only_read_is_refused_before_anything_is_planned(
+    open_workspace: OpenWorkspace, postgres: Postgres, database: str, right: str
+) -> None:
+    workspace = open_workspace(many(TEA, rows=1))
+    writes = ", INSERT, UPDATE, DELETE(?= ON TABLES)"
+    with as_documented(postgres, database, "en", writes if right != "read only" else "") as urls:
+        Ledger(urls["tcb_owner"]).close()
+        if "ON holders" in right:
+            postgres.run(f"GRANT {right} TO {database}_wang", f"{database}_tcb_ledger")
+        if right == "read only":
+            postgres.run(f"ALTER ROLE {database}_wang SET default_transaction_read_only = on")
+        settings = with_ledger(workspace, urls["wang"])
+        with pytest.raises(UsageError, match="this role may not write to the ledger") as caught:
+            tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+        assert "resume" not in str(caught.value)
+        with closing(Ledger(urls["wang"])) as ledger:
+            assert ledger.runs() == []
+    assert workspace.sim.stats["link_calls"] == 0
+
+
+def test_a_lost_database_is_not_a_full_one(postgres: Postgres, url: str) -> None:
+    with closing(Ledger(url)) as ledger:
+        with ledger._engine.connect() as connection:
+            (backend,) = connection.exec_driver_sql("SELECT pg_backend_pid()").scalars()
+        postgres.run(f"SELECT pg_terminate_backend({backend})")
+        with pytest.raises(
+            LedgerError, match=r"cannot be reached: .+[^.]\. What was committed is safe"
+        ) as caught:
+            ledger.runs()
+    assert "Free space" not in str(caught.value)
+
+
 def test_a_dump_of_the_page_brings_the_ledger_back(
     open_workspace: OpenWorkspace, postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
@@ -327,6 +388,27 @@ def test_a_dump_of_the_page_brings_the_ledger_back(
         restored.close()
         for role in (owner, f"{database}_tcb_operators"):
             postgres.run(f"DROP OWNED BY {role}", database)
+
+
+def test_a_role_whose_idle_sessions_are_ended_keeps_its_connections(
+    url: str, postgres: Postgres, database: str
+) -> None:
+    role = f"idle_{database}"
+    postgres.run(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    postgres.run(f"ALTER ROLE {role} SET idle_session_timeout = '1s'")
+    try:
+        with closing(Ledger(postgres.url(database, role))) as ledger:
+            lock = ledger.advisory_lock("run-1")
+            assert lock is not None
+            assert lock.acquire("me")
+            with ledger._engine.connect() as another:
+                for connection in (lock._connection, another):
+                    assert connection is not None
+                    assert connection.exec_driver_sql("SHOW idle_session_timeout").scalar() == "0"
+            lock.release()
+    finally:
+        postgres.run(f"DROP OWNED BY {role} CASCADE", database)
+        postgres.run(f"DROP ROLE {role}")
 
 
 def test_what_a_killed_holder_left_names_nobody_and_is_cleared(

@@ -237,6 +237,17 @@ def test_shares_on_postgresql_are_joined_too(workspace: Workspace, postgres: Any
     assert Counter(run.counts) == sum((Counter(one.counts) for one in shares), Counter())
 
 
+def test_shares_are_not_joined_into_the_ledger_of_one(workspace: Workspace) -> None:
+    in_shares(workspace)
+    first, *others = ledgers(workspace)
+    out = workspace.folder / "out.db"
+    out.hardlink_to(first)
+    with pytest.raises(tcb.UsageError, match="cannot be copied into itself"):
+        join_shares(out, [first, *others])
+    with closing(Ledger(first)) as ledger:
+        assert len(ledger.runs()) == 1
+
+
 def test_retries_of_a_share_become_retries_of_the_joined_run(workspace: Workspace) -> None:
     workspace.sim.play([Fault(env="env-03", errcode=85088)])
     shares = in_shares(workspace)
@@ -284,7 +295,7 @@ def test_only_runs_with_rows_to_retry_are_suggested(workspace: Workspace) -> Non
         assert command.startswith(f"tcb-ops retry {run.id} ")
 
 
-def test_joined_again_only_what_is_missing_is_written(workspace: Workspace) -> None:
+def test_joined_again_only_what_is_missing_is_written(workspace: Workspace, typed: Any) -> None:
     shares = in_shares(workspace)
     first = joined(workspace)
     run_id, copied = join_shares(workspace.folder / "all.db", ledgers(workspace))
@@ -292,6 +303,9 @@ def test_joined_again_only_what_is_missing_is_written(workspace: Workspace) -> N
     refused = next(run for run in shares if "refused" in run.counts)
     retry = tcb.retry(refused, workspace.merchants, settings=refused.settings, limits=QUICK)
     assert join_shares(workspace.folder / "all.db", ledgers(workspace))[1].runs == (retry.id,)
+    _code, out, _err = typed("ledger", "join", "other.db", *ledgers(workspace))
+    assert "\n1 retry was added.\n" in out
+    assert "added" not in typed("ledger", "join", "other.db", *ledgers(workspace))[1]
 
 
 def test_a_joined_run_is_undone_with_the_backups_of_its_shares(workspace: Workspace) -> None:
