@@ -31,11 +31,12 @@ from tcb_ops.runs.partitions import HAND_OVER, CoordinatorLedger, divide, partit
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, Partition, Usage, lost_workers
 from tcb_ops.runs.stop_errors import canary_stop, interrupted
-from tcb_ops.settings import Settings, holds_password, without_password
+from tcb_ops.settings import Origin, Settings, holds_password, without_password
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+    from tcb_ops.runs.cluster_task import Assignment
     from tcb_ops.runs.sources import SourceQueries
 
 Cluster: TypeAlias = "str | Client"
@@ -365,8 +366,9 @@ class Coordinator:
     def _known_workers(self) -> list[str]:
         return list(self._client.scheduler_info(n_workers=-1)["workers"])
 
-    def _submit(self, number: int, workers: int) -> Future:
-        from tcb_ops.runs.cluster_task import Assignment, work_on
+    def _assignment(self, number: int, workers: int) -> Assignment:
+        """Return the inputs of a partition's task, which contain no password."""
+        from tcb_ops.runs.cluster_task import Assignment
 
         context = self._context
         tokens = context.settings.tokens
@@ -375,8 +377,9 @@ class Coordinator:
             context.settings,
             ledger="tcb-ops.db",
             tokens=replace(tokens, file=tokens.file.absolute(), store=tokens.store.absolute()),
+            _origin=Origin(),  # it has the settings file's values, with the ledger's URL
         )
-        assignment = Assignment(
+        return Assignment(
             ledger=without_password(ledger) if "://" in ledger else str(Path(ledger).absolute()),
             run=self._run.id,
             session=self._session,
@@ -388,6 +391,11 @@ class Coordinator:
             workers=workers,
             version=version("tcb-ops"),
         )
+
+    def _submit(self, number: int, workers: int) -> Future:
+        from tcb_ops.runs.cluster_task import work_on
+
+        assignment = self._assignment(number, workers)
         fit = None
         if self._unfit:
             fit = [one for one in self._known_workers() if one not in self._unfit]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from tcb_ops.errors import ArgumentError, LedgerError, UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.run_summary import render_workers
-from tcb_ops.runs.cluster import _refuse_unsuitable
+from tcb_ops.runs.cluster import Coordinator, _refuse_unsuitable
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
@@ -393,6 +394,26 @@ def test_the_password_of_a_ledger_stays_out_of_tasks() -> None:
     url = "postgresql+psycopg://li:planted-secret@db:5432/tcb?sslmode=require&password=planted-secret"
     assert without_password(url) == "postgresql+psycopg://li@db:5432/tcb?sslmode=require"
     assert without_password("/srv/tcb-ops.db") == "/srv/tcb-ops.db"
+
+
+def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://li:planted-secret@db:5432/tcb"
+    (tmp_path / "tcb-ops.toml").write_text(f'ledger = "{url}"\n', encoding="utf-8")
+    settings = tcb.load_settings(tmp_path / "tcb-ops.toml")
+    context: Any = SimpleNamespace(
+        settings=settings,
+        limits=LIMITS,
+        run=SimpleNamespace(id=PLANNED.id),
+        root=tmp_path,
+        skip_unchanged=False,
+    )
+    client: Any = SimpleNamespace(scheduler=None)
+    coordinator = Coordinator(context, client, lambda _progress: None)
+    coordinator._session = 1
+    assignment = coordinator._assignment(0, 1)
+    assert assignment.ledger == "postgresql+psycopg://li@db:5432/tcb"
+    assert b"planted-secret" not in pickle.dumps(assignment)
+    assert "planted-secret" not in repr((settings, settings.origin, assignment, assignment.settings.origin))
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
