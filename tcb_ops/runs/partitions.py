@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from tcb_ops.i18n import _
 from tcb_ops.model import Outcome, Owner, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.progress import PHASES
-from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, read_done
+from tcb_ops.runs.records import RELEASED, EnvRecord, RunRecord, Usage, read_done
 from tcb_ops.runs.schema import cluster_sessions, partitions, rows, spent
 
 PER_WORKER = 8
@@ -184,6 +184,7 @@ class PartitionLedger(Ledger):
         self._turn = threading.Lock()
         """Held by each write: two threads of a worker write."""
         self._fence = -1
+        self._claimed_by: list[str] = []
         self._state, self._stopping = "", False
         self._done: dict[str, Counter[Outcome]] = defaultdict(Counter)
         self._beat, self._beat_seen = -1, time.monotonic()
@@ -226,13 +227,20 @@ class PartitionLedger(Ledger):
                 if claimed.rowcount:
                     # Read again: the previous worker may have committed since.
                     found = connection.execute(sa.select(partitions).where(self._mine)).one()
-                    self._fence, self._state = found.fence, found.state
+                    self._fence, self._state, self._claimed_by = found.fence, found.state, workers
                     for worker, counts in read_done(found.done).items():
                         self._done[worker].update(counts)
                     return moved, _loaded(found.state, {})
                 allowed = connection.execute(sa.select(current)).scalar()
             if not allowed:
                 return None
+
+    def release(self) -> None:
+        """Record that this worker ends its work on the partition: whoever continues it has not replaced a lost one."""
+        workers = json.dumps([*self._claimed_by, RELEASED])
+        with suppress(LedgerError), self._turn, super()._writing() as connection:
+            its = self._mine & (partitions.c.fence == self._fence)
+            connection.execute(partitions.update().where(its).values(workers=workers))
 
     def confirm(self, state: Mapping[str, Any]) -> None:
         """Record the state of the limits if it has changed. Raises FencedError if another worker has the partition."""

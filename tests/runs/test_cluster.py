@@ -352,7 +352,8 @@ def test_a_run_without_a_cluster_loads_nothing_of_it(open_workspace: OpenWorkspa
 @pytest.mark.parametrize("cluster", ["local:0", "local:", "http://127.0.0.1:8786", "tls://scheduler", 3])
 def test_what_is_no_cluster_is_refused(open_workspace: OpenWorkspace, cluster: Any) -> None:
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
-    with pytest.raises(ArgumentError):
+    shown = re.escape(f"cluster cannot be {cluster!r}. It must be local:N")
+    with pytest.raises(ArgumentError, match=shown):
         tcb.upload(workspace.read(), cluster=cluster, settings=workspace.settings)
     assert not workspace.sim.stats.get("link_calls")
 
