@@ -275,11 +275,9 @@ def _ssl_reason(error: BaseException) -> str:
     """Return what is wrong with a certificate or TLS connection; empty for any other error."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
-    return (
-        (error.reason or type(error).__name__).replace("_", " ").lower()
-        if isinstance(error, ssl.SSLError)
-        else ""
-    )
+    if isinstance(error, ssl.SSLError):
+        return error.reason.replace("_", " ").lower() if error.reason else type(error).__name__
+    return ""
 
 
 def _close(client: Client) -> None:
