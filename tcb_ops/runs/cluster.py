@@ -130,16 +130,25 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
 
     secret = {"TCB_OPS_LEDGER": settings.ledger} if holds_password(settings.ledger) else {}
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
-        local = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-            preload=["tcb_ops.runs.cluster_task"],
-            env=secret,
-        )
+        try:
+            local = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+                preload=["tcb_ops.runs.cluster_task"],
+                env=secret,
+            )
+        except RuntimeError:
+            raise UsageError(
+                _(
+                    "The workers of {cluster} do not start. In a script, the call must stand below "
+                    '`if __name__ == "__main__":`, because each worker imports the script.',
+                    cluster=f"local:{workers}",
+                )
+            ) from None
     stack.callback(local.close, timeout=5)
     return stack.enter_context(Client(local, set_as_default=False))
 

@@ -248,6 +248,27 @@ def test_a_lost_scheduler_is_one_message(
     assert b"distributed" not in err
 
 
+UNGUARDED = """
+import sys
+import tcb_ops as tcb
+settings = tcb.load_settings(options={"lang": "en"})
+tcb.upload(tcb.read_paths("list.csv", "merchants.csv", "files"), cluster="local:1", settings=settings, target=sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_its_guard_is_told_so(open_workspace: OpenWorkspace) -> None:
+    workspace = workspace_of(open_workspace, rows=1)
+    (workspace.folder / "script.py").write_text(UNGUARDED, encoding="utf-8")
+    argv = [sys.executable, "script.py", workspace.sim.base]
+    ended = subprocess.run(
+        argv, cwd=workspace.folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "UsageError: The workers of local:1 do not start. In a script" in ended.stderr
+    assert not workspace.sim.stats["link_calls"]
+
+
 # --- machines -----------------------------------------------------------------------------------------------------
 
 
