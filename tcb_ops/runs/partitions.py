@@ -200,7 +200,7 @@ class PartitionLedger(Ledger):
         return replace(self._whole, rows=sum(one.rows for one in self.environments(self._whole)))
 
     def claim(self) -> tuple[bool, Mapping[str, Any]] | None:
-        """Raise the fence; return whether another worker had the partition, and the state it left.
+        """Raise the fence; return whether another worker may still be calling, and the state that the last one left.
 
         None if the run is being stopped, or has another session: nothing may be sent.
         """
@@ -215,7 +215,7 @@ class PartitionLedger(Ledger):
                 ~cluster_sessions.c.stopping,
             )
             workers = _loaded(found.workers, [])
-            moved = bool(workers)
+            moved = workers[-1:] not in ([], [RELEASED])
             if workers[-1:] != [self._worker]:
                 workers.append(self._worker)
             with super()._writing() as connection:
@@ -236,7 +236,7 @@ class PartitionLedger(Ledger):
                 return None
 
     def release(self) -> None:
-        """Record that this worker ends its work on the partition: whoever continues it has not replaced a lost one."""
+        """Record that this worker has ended its work on the partition, and its calls: it was not lost."""
         workers = json.dumps([*self._claimed_by, RELEASED])
         with suppress(LedgerError), self._turn, super()._writing() as connection:
             its = self._mine & (partitions.c.fence == self._fence)

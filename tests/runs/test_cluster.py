@@ -34,7 +34,7 @@ from tcb_ops.runs.partitions import (
     divide,
     partition_count,
 )
-from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
+from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
 from tcb_ops.settings import without_password
 from tcb_ops.simulator import Fault
 
@@ -146,6 +146,20 @@ def test_a_commit_of_a_fenced_worker_is_refused(
     (one, _other) = coordinator.partitions(run, 1)
     assert one.workers == ("ops-1/1", "ops-2/2")
     assert one.done == {"ops-1/1": {Outcome.UPLOADED: 1}, "ops-2/2": {Outcome.UPLOADED: 2}}
+
+
+def test_a_worker_that_ended_its_work_was_not_lost_and_is_not_waited_for(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str
+) -> None:
+    with closing(worker(place)) as first, closing(worker(place, "ops-2/2")) as second:
+        first.claim()
+        first.record(first.partition_run(), [end(2)], Usage())
+        first.release()
+        assert second.claim() == (False, {})
+        first.release()  # too late: it has been fenced
+    (one, _other) = coordinator.partitions(run, 1)
+    assert one.workers == ("ops-1/1", RELEASED, "ops-2/2")
+    assert lost_workers([one]) == {}
 
 
 def test_what_is_committed_between_the_look_and_the_claim_is_counted(

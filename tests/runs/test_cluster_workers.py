@@ -273,18 +273,29 @@ def test_a_script_without_its_guard_is_told_so(open_workspace: OpenWorkspace) ->
 
 
 def test_a_worker_of_another_machine_is_refused_what_stays_on_this_one(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch, scheduler: Cluster
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
+    monkeypatch: pytest.MonkeyPatch,
+    scheduler: Cluster,
 ) -> None:
-    workspace = workspace_of(open_workspace)
+    workspace = workspace_of(open_workspace, rows=20, delay=0.5)
     scheduler.start_worker()
     scheduler.wait_for_workers(1)
+    with tcb_client(scheduler) as client:
+        (first,) = client.scheduler_info(n_workers=-1)["workers"]
     remote: list[str] = []
-    here = of_cluster.on_this_host
-    monkeypatch.setattr(of_cluster, "on_this_host", lambda address: not remote and here(address))
+    monkeypatch.setattr(of_cluster, "on_this_host", lambda address: address == first and not remote)
     running = tcb.start_upload(
         workspace.read(), cluster=scheduler.address, settings=workspace.settings, limits=LIMITS
     )
-    running.wait()
+    scheduler.start_worker()
+    messages: tuple[Any, ...] = ()
+    for progress in running.watch():
+        messages = progress.messages
+        if messages:
+            workspace.sim.play([])
+    assert [one.en.partition(": ")[2][:31] for one in messages] == ["An SQLite ledger cannot be shar"]
+    assert assert_complete(running.wait(), 120) == {"uploaded": 120}
     remote.append("from now on")
     for options, why in (
         ({}, "An SQLite ledger cannot be shared"),
