@@ -79,11 +79,13 @@ class UsageError(TcbOpsError):
 class ArgumentError(UsageError):
     """A public function was called with an invalid value.
 
-    `parameter`: the argument's name; `valid`: what it accepts. The value itself may be a secret: only numbers are shown.
+    `parameter`: the argument's name; `valid`: what it accepts. The value itself may be a secret: only numbers are shown,
+    and what is `shown` because it is none.
     """
 
-    def __init__(self, parameter: str, value: object, valid: Text) -> None:
-        given = repr(value) if isinstance(value, int | float | None) or value == "" else type(value).__name__
+    def __init__(self, parameter: str, value: object, valid: Text, *, shown: bool = False) -> None:
+        shown = shown or isinstance(value, int | float | None) or value == ""
+        given = repr(value) if shown else type(value).__name__
         super().__init__(
             _("{parameter} cannot be {given}.", parameter=parameter, given=given),
             _("It must be {valid}.", valid=valid),

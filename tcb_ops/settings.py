@@ -155,8 +155,8 @@ class Origin:
 
     file: Path | None = None
     """Absolute, with symbolic links resolved; None without a settings file."""
-    from_file: Mapping[str, Any] = field(default_factory=dict)
-    """The file's settings, with paths resolved against its folder."""
+    from_file: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The file's settings, with paths resolved against its folder; the ledger's URL may contain a password."""
     overridden: frozenset[str] = frozenset()
     """Settings given by an option or a variable."""
     ledger_choice: Text | None = None

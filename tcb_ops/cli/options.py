@@ -416,6 +416,21 @@ class _ShareType(click.ParamType["Share"]):
         raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
 
 
+class _ClusterType(click.ParamType[str]):
+    """The name of a cluster: local:2, or the URL of a scheduler."""
+
+    name = "cluster"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from tcb_ops.runs.cluster import check_cluster
+
+        with suppress(UsageError):
+            check_cluster(value)
+            return str(value)
+        template = N_("must be local:N with N from 1 to 999, or tls://HOST:PORT, not '{value}'.")
+        raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
+
+
 lang_option = click.option(
     "--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports."
 )
@@ -524,6 +539,7 @@ class _LimitOption(click.Option):
 
 cluster_option = click.option(
     "--cluster",
+    type=_ClusterType(),
     metavar="local:N|URL",
     help="Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
 )

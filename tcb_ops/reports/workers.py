@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_list, ngettext
-from tcb_ops.runs.records import Partition, lost_workers
+from tcb_ops.runs.records import RELEASED, Partition, lost_workers
 
 WORKERS = 20
 """Workers named, those with most rows; as many lost ones have a line."""
@@ -36,11 +36,12 @@ def worker_shares(partitions: Sequence[Partition]) -> list[WorkerShare]:
     a, b; a 1, b 2                                     b 2; a 1, continued by b
     a, b; b 3                                          b 3; a 0, continued by b
     a; a 5 and c; c 2 and a, c; c 1                    a 5, continued by c; c 3
+    a, released, b; a 1, b 2                           b 2; a 1
     =================================================  =========================================
     """
     rows: Counter[str] = Counter()
     for one in partitions:
-        rows.update(dict.fromkeys(one.workers, 0))
+        rows.update(dict.fromkeys((worker for worker in one.workers if worker != RELEASED), 0))
         rows.update({worker: sum(counts.values()) for worker, counts in one.done.items()})
     lost = lost_workers(partitions)
     return [
@@ -53,15 +54,16 @@ def worker_lines(workers: Sequence[WorkerShare]) -> list[Text]:
     """Say how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
     if not workers:
         return []
-    listed = as_list(f"{sanitize(one.worker)} ({one.rows:,})" for one in workers[:WORKERS])
-    if rest := workers[WORKERS:]:
+    busy = [one for one in workers if one.rows]
+    listed = as_list(f"{sanitize(one.worker)} ({one.rows:,})" for one in busy[:WORKERS])
+    if rest := busy[WORKERS:]:
         listed = _(
             "{listed} and {workers} ({rows:,})",
             listed=listed,
             workers=ngettext("{n:,} more worker", "{n:,} more workers", len(rest)),
             rows=sum(one.rows for one in rest),
         )
-    lines = [_("Rows by worker: {listed}.", listed=listed)]
+    lines = [_("Rows by worker: {listed}.", listed=listed)] if busy else []
     lost = [one for one in workers if one.continued_by]
     lines += [
         _(

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 import re
+import signal
+import socket
+import ssl
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -20,22 +25,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
+from uuid import uuid4
 
-from tcb_ops.errors import ArgumentError, LedgerError, StoppedError, TcbOpsError, UsageError
+from tcb_ops.errors import ArgumentError, LedgerError, StoppedError, TcbOpsError, TokenSourceError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_list
 from tcb_ops.model import SUCCESSES, Kind, Outcome, is_loopback
 from tcb_ops.runs.engine import CONFIRM_EVERY, GRACE, RunContext
 from tcb_ops.runs.limits import after_canary
+from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.partitions import CoordinatorLedger, divide, partition_count
+from tcb_ops.runs.partitions import BEAT_SECONDS, CoordinatorLedger, divide, partition_count
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, Partition, Usage, lost_workers
 from tcb_ops.runs.stop_errors import canary_stop, interrupted
-from tcb_ops.settings import Settings, holds_password, without_password
+from tcb_ops.settings import Origin, Settings, holds_password, without_password
 
 if TYPE_CHECKING:
     from distributed import Client, Future
+    from distributed.security import Security
 
+    from tcb_ops.runs.cluster_task import Assignment
     from tcb_ops.runs.sources import SourceQueries
 
 Cluster: TypeAlias = "str | Client"
@@ -45,8 +54,6 @@ WORKER_TTL = 6.0
 """Seconds without a heartbeat, of which there are two in a second, after which Dask gives a worker up; by default five minutes."""
 CONNECT_WITHIN = 10.0
 """Seconds that a scheduler has to answer."""
-BEAT_EVERY = 1.0
-"""Seconds between two signs of life for the workers, and two looks at their progress."""
 LOOK_EVERY = 0.1
 """Seconds between two looks at the tasks."""
 STOP_WITHIN = GRACE + 5.0
@@ -63,11 +70,15 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
     """
     try:
         import distributed
+        from distributed.utils import silence_logging_cmgr
     except ModuleNotFoundError:
         raise UsageError(
             _("A cluster needs Dask. Install it:\n{command}", command=install("cluster"))
         ) from None
-    with ExitStack() as stack:
+    stack = ExitStack()
+    try:
+        # A connection that fails or is lost is reported as an error.
+        stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
         if isinstance(cluster, distributed.Client):
             if cluster.asynchronous:
                 raise ArgumentError("cluster", cluster, _("a client that is not asynchronous"))
@@ -81,6 +92,22 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
         _refuse_unsuitable(client, settings)
         client.run_on_scheduler(_give_up_silent_workers, WORKER_TTL)
         yield client
+    finally:
+        with _ctrl_c_ignored():
+            stack.close()
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C: it would leave a cluster that is only half closed, and hide why the run ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
 
 
 def check_cluster(cluster: object) -> None:
@@ -88,7 +115,10 @@ def check_cluster(cluster: object) -> None:
     text = isinstance(cluster, str) and re.fullmatch(rf"{_LOCAL}|(tls|tcp)://\S+:[0-9]+", cluster)
     if not (text or hasattr(cluster, "run_on_scheduler")):
         raise ArgumentError(
-            "cluster", cluster, _("local:N, the URL of a scheduler (tls://HOST:PORT), or a Client of Dask")
+            "cluster",
+            cluster,
+            _("local:N, the URL of a scheduler (tls://HOST:PORT), or a Client of Dask"),
+            shown=isinstance(cluster, str),
         )
 
 
@@ -98,16 +128,25 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
 
     secret = {"TCB_OPS_LEDGER": settings.ledger} if holds_password(settings.ledger) else {}
     with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
-        local = LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
-            memory_limit=0,
-            silence_logs=logging.CRITICAL,
-            preload=["tcb_ops.runs.cluster_task"],
-            env=secret,
-        )
+        try:
+            local = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
+                memory_limit=0,
+                silence_logs=logging.CRITICAL,
+                preload=["tcb_ops.runs.cluster_task"],
+                env=secret,
+            )
+        except RuntimeError:
+            raise UsageError(
+                _(
+                    "The workers of {cluster} do not start. In a script, the call must stand below "
+                    '`if __name__ == "__main__":`, because each worker imports the script.',
+                    cluster=f"local:{workers}",
+                )
+            ) from None
     stack.callback(local.close, timeout=5)
     return stack.enter_context(Client(local, set_as_default=False))
 
@@ -132,7 +171,7 @@ def _has_dashboard() -> bool:
 
 
 def _connected(address: str, stack: ExitStack) -> Client:
-    from distributed import Client
+    from distributed.versions import VersionMismatchWarning
 
     parts = urlsplit(address)
     if parts.scheme != "tls" and not is_loopback(parts.hostname or ""):
@@ -144,19 +183,108 @@ def _connected(address: str, stack: ExitStack) -> Client:
             )
         )
     try:
-        client = Client(address, timeout=CONNECT_WITHIN, set_as_default=False)
-    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
-        raise UsageError(
-            _(
-                "The scheduler {address} cannot be reached within {seconds:g} s ({why}). Is it running, and, for tls://, "
-                "are its certificates in the settings of Dask (DASK_DISTRIBUTED__COMM__TLS__…)?",
-                address=address,
-                seconds=CONNECT_WITHIN,
-                why=type(error).__name__,
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # _refuse_unsuitable compares them
+            client = _client_class()(
+                address, security=_security(address), timeout=CONNECT_WITHIN, set_as_default=False
             )
-        ) from None
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise _not_connected(address, error) from None
     stack.callback(_close, client)
     return client
+
+
+def _security(address: str) -> Security | None:
+    """Return the certificates of Dask's settings; None to leave it to them. Raises UsageError for what is missing there."""
+    import dask
+    from distributed.security import Security
+
+    if urlsplit(address).scheme != "tls" or dask.config.get("distributed.client.security-loader", None):
+        return None
+    found = Security()
+    files = {
+        "CA_FILE": found.tls_ca_file,
+        "CLIENT__CERT": found.tls_client_cert,
+        "CLIENT__KEY": found.tls_client_key,
+    }
+    for name, file in files.items():
+        variable = f"DASK_DISTRIBUTED__COMM__TLS__{name}"
+        if not file and name != "CLIENT__KEY":  # which the certificate's file may contain
+            raise UsageError(
+                _("{address} needs certificates: {variable} names none.", address=address, variable=variable)
+            )
+        if file and "\n" not in file and not Path(file).is_file():
+            raise UsageError(_("{variable}: the file {file} does not exist.", variable=variable, file=file))
+    try:
+        found.get_connection_args("client")
+    except (OSError, ValueError) as error:
+        why = _ssl_reason(error) or type(error).__name__
+        names = as_list(str(file) for file in files.values() if file and "\n" not in file)
+        raise UsageError(
+            _("The certificates {names} cannot be used ({why}).", names=names, why=why)
+        ) from None
+    return found
+
+
+def _client_class() -> type[Client]:
+    from distributed import Client
+
+    class ClosingClient(Client):  # type: ignore[misc]
+        """A client that closes itself when it cannot connect, whatever the error: Dask does so for an OSError only."""
+
+        async def _ensure_connected(self, **options: Any) -> None:
+            try:
+                async with asyncio.timeout(
+                    CONNECT_WITHIN
+                ):  # Dask waits for ever for another program's greeting
+                    await super()._ensure_connected(**options)
+            except (OSError, ImportError):
+                raise
+            except Exception as error:
+                raise ConnectionError from error
+
+    return ClosingClient
+
+
+def _not_connected(address: str, error: BaseException) -> UsageError:
+    """Return the error for a scheduler that cannot be reached, or what listens at its address is none."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    if why := next(filter(None, map(_ssl_reason, causes)), ""):
+        return UsageError(
+            _(
+                "The connection to the scheduler {address} failed ({why}): is it reached with tls://, and are the "
+                "certificates on both sides of the same CA?",
+                address=address,
+                why=why,
+            )
+        )
+    if any(isinstance(one, TimeoutError | ConnectionRefusedError | socket.gaierror) for one in causes):
+        return UsageError(
+            _(
+                "The scheduler {address} cannot be reached within {seconds:g} s ({why}). Is it running?",
+                address=address,
+                seconds=CONNECT_WITHIN,
+                why=type(causes[-1]).__name__,
+            )
+        )
+    return UsageError(
+        _(
+            "What listens at {address} does not answer as a scheduler of Dask ({why}).",
+            address=address,
+            why=type(causes[-1]).__name__,
+        )
+    )
+
+
+def _ssl_reason(error: BaseException) -> str:
+    """Return what is wrong with a certificate or TLS connection; empty for any other error."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return error.reason.replace("_", " ").lower() if error.reason else type(error).__name__
+    return ""
 
 
 def _close(client: Client) -> None:
@@ -168,30 +296,10 @@ def _close(client: Client) -> None:
 def _refuse_unsuitable(client: Client, settings: Settings) -> None:
     """Raise UsageError for a cluster whose versions differ, or that the ledger, tokens or target cannot serve."""
     address = client.scheduler.address
-    if not is_loopback(urlsplit(address).hostname or "") and not address.startswith("inproc://"):
-        where = {"address": address}
-        if "://" not in settings.ledger:
-            raise UsageError(
-                _(
-                    "An SQLite ledger cannot be shared with the workers of {address}: use a PostgreSQL database "
-                    "(--ledger postgresql+psycopg://…), or --cluster local:N on this machine.",
-                    **where,
-                ),
-                options=["--ledger", "--cluster"],
-            )
-        if settings.tokens.source == "component":
-            raise UsageError(
-                _(
-                    "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or serve them "
-                    'from it with `tcb-ops tokens serve`, and give this run and its workers source = "service".'
-                ),
-                options=["--cluster"],
-            )
-        if settings.on_loopback:
-            raise UsageError(
-                _("The workers of {address} cannot reach a target on this machine.", **where),
-                options=["--target"],
-            )
+    if (only_here := _only_here(settings, address)) is not None:
+        scheduler_here = is_loopback(urlsplit(address).hostname or "") or address.startswith("inproc://")
+        if not scheduler_here or not all(map(on_this_host, _workers_of(client))):
+            raise only_here
     found = client.get_versions(packages=["tcb_ops"])
     mine = _versions(found["client"])
     for name, there in [("scheduler", found["scheduler"]), *found["workers"].items()]:
@@ -209,6 +317,44 @@ def _refuse_unsuitable(client: Client, settings: Settings) -> None:
                     mine=mine[1],
                 )
             )
+
+
+def _only_here(settings: Settings, address: str) -> UsageError | None:
+    """Return why workers of other machines cannot work with these settings; None if they can."""
+    where = {"address": address}
+    if ledger_file(settings.ledger) is not None:
+        return UsageError(
+            _(
+                "An SQLite ledger cannot be shared with the workers of {address}: use a PostgreSQL database "
+                "(--ledger postgresql+psycopg://…), or --cluster local:N on this machine.",
+                **where,
+            ),
+            options=["--ledger", "--cluster"],
+        )
+    if settings.tokens.source == "component":
+        return UsageError(
+            _(
+                "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or serve them "
+                'from it with `tcb-ops tokens serve`, and give this run and its workers source = "service".'
+            ),
+            options=["--cluster"],
+        )
+    if settings.on_loopback:
+        return UsageError(
+            _("The workers of {address} cannot reach a target on this machine.", **where),
+            options=["--target"],
+        )
+    return None
+
+
+def ledger_file(ledger: str) -> Path | None:
+    """Return the file of a ledger; None for a database URL of PostgreSQL."""
+    path = ledger.removeprefix("sqlite:///")
+    return None if "://" in path else Path(path).absolute()
+
+
+def _workers_of(client: Client) -> list[str]:
+    return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
 
 
 def _versions(node: dict[str, Any] | None) -> tuple[str, str]:
@@ -230,6 +376,48 @@ def _give_up_silent_workers(ttl: float, dask_scheduler: Any = None) -> None:
     looking.start()
 
 
+def _failed_on(key: str, dask_scheduler: Any = None) -> str:
+    """Return the address of the worker on which a task failed. Runs in the scheduler."""
+    return str(min(dask_scheduler.tasks[key].erred_on))
+
+
+def _without_module(name: str) -> Text:
+    return _(
+        "it has no module {name}: install tcb-ops there, the same version as here with the same extras.",
+        name=name,
+    )
+
+
+def _of_worker(worker: str, error: TcbOpsError) -> TcbOpsError:
+    """Return the same error with the worker that it happened on."""
+    error.text = _("Worker {worker}: {why}", worker=worker, why=error.text)
+    error.args = (error.text.en,)
+    return error
+
+
+def _starts_its_workers(client: Client) -> bool:
+    """Return whether all workers are processes of this machine and alike, as with local:N."""
+    from distributed import LocalCluster
+
+    return isinstance(client.cluster, LocalCluster)
+
+
+def on_this_host(address: str) -> bool:
+    """Return whether a worker's address is one of this machine."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if parts.scheme == "inproc" or is_loopback(host):
+        return True
+    with suppress(OSError):
+        for family, kind, _protocol, _name, (ip, *_rest) in socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM
+        ):
+            with socket.socket(family, kind) as own:
+                own.bind((ip, 0))  # the system refuses any other machine's address
+                return True
+    return False
+
+
 class Coordinator:
     """The starting process's part of a session on a cluster, in place of an Engine."""
 
@@ -241,8 +429,17 @@ class Coordinator:
         self._ended_at = time.monotonic()
         self._messages: tuple[Text, ...] = ()
         self._lost: set[str] = set()
+        self._known: set[str] = set()
+        """Addresses of the workers, as of the last look."""
         self._unfit: dict[str, TcbOpsError] = {}
         """Errors of workers that cannot work on the run, by address."""
+        self._only_here = _only_here(context.settings, self._address)
+        """Why workers of other machines cannot work on the run; None if they can."""
+        self._unsent: set[int] = set()
+        """Numbers of partitions that wait for a worker that can work on the run."""
+        self._meant_for: dict[int, frozenset[str] | None] = {}
+        """The workers that a partition was submitted to, by its number; None: to any."""
+        self._waiting = False
         self._failures = 0
 
     def interrupt(self) -> None:
@@ -256,6 +453,8 @@ class Coordinator:
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
         work = asyncio.get_running_loop().run_in_executor(None, self._coordinate)
+        # Cancelled, nobody waits for its error: without this, asyncio would print it.
+        work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -295,7 +494,8 @@ class Coordinator:
 
     def _work_through(self, environments: Sequence[EnvRecord]) -> None:
         """Have workers work on the pending rows of these environments. Raises what stopped them."""
-        workers = max(1, len(self._known_workers()))
+        self._look_at_workers()
+        workers = max(1, len(self._fit()))
         limits = self._context.limits
         most = partition_count(
             sum(one.pending > 0 for one in environments),
@@ -306,7 +506,8 @@ class Coordinator:
         groups = divide(environments, most, self._context.settings.tokens.component_appid)
         first = len(self._ledger.partitions(self._run, self._session))
         self._ledger.add_partitions(self._run, self._session, groups, first)
-        tasks = {self._submit(number, workers): number for number in range(first, first + len(groups))}
+        self._unsent = set(range(first, first + len(groups)))
+        tasks: dict[Future, int] = {}
         try:
             self._watch(tasks, workers)
             self._show()
@@ -315,37 +516,74 @@ class Coordinator:
                 self._let_stop(tasks)
             raise
         finally:
-            if tasks:
-                self._client.cancel(list(tasks), force=True)
+            self._cancel(list(tasks))
 
     def _watch(self, tasks: dict[Future, int], workers: int) -> None:
-        """Wait for tasks to end, and submit those again that were lost. Raises what stops the run."""
+        """Submit partitions, wait for their tasks to end, and submit those again that were lost. Raises what stops the run."""
         beaten, confirmed = 0.0, time.monotonic()
         manned = confirmed
-        while tasks:
+        while tasks or self._unsent:
+            self._submit_unsent(tasks, workers)
             if self._stop.wait(LOOK_EVERY):
                 raise interrupted()
             now = time.monotonic()
             if now - confirmed >= CONFIRM_EVERY:
                 confirmed = now
                 self._context.confirm()
-            if now - beaten >= BEAT_EVERY:
+            if now - beaten >= BEAT_SECONDS:
                 beaten = now
                 self._ledger.beat(self._run, self._session)
                 self._report_use(now)
+                self._look_at_workers()
+                self._withdraw(tasks)
+                manned = now if self._fit() else manned
+                self._report_waiting()
                 self._show()
-                manned = now if self._known_workers() else manned
                 if now - manned > self._context.limits.patience:
-                    raise StoppedError(
-                        _(
-                            "The cluster {address} has no worker; unfinished rows stay pending.",
-                            address=self._address,
-                        )
-                    )
+                    raise self._no_worker()
             for task in [task for task in tasks if task.status != "pending"]:
                 number = tasks.pop(task)
                 if self._has_to_be_repeated(task):
-                    tasks[self._submit(number, workers)] = number
+                    self._unsent.add(number)
+
+    def _submit_unsent(self, tasks: dict[Future, int], workers: int) -> None:
+        """Submit the partitions that are not with the scheduler, if a worker can work on them."""
+        meant_for = self._suitable()
+        if meant_for is None or meant_for:
+            for number in sorted(self._unsent):
+                tasks[self._submit(number, workers, meant_for)] = number
+                self._unsent.remove(number)
+
+    def _suitable(self) -> frozenset[str] | None:
+        """Return the workers that a partition may be submitted to; None for any."""
+        return frozenset(self._fit()) if self._unfit else None
+
+    def _withdraw(self, tasks: dict[Future, int]) -> None:
+        """Take back partitions that none of the workers has that they were submitted to, or others may begin, too."""
+        suitable = self._suitable()
+        now = self._known if suitable is None else suitable
+        taken = None
+        for task, number in list(tasks.items()):
+            before = self._meant_for[number]
+            if task.status != "pending" or before is None:
+                continue
+            if before & now:
+                if now <= before:
+                    continue
+                if taken is None:
+                    found = self._ledger.partitions(self._run, self._session)
+                    taken = {one.number for one in found if one.workers}
+                if number in taken:
+                    continue
+            del tasks[task]
+            self._cancel([task])
+            self._unsent.add(number)
+
+    def _cancel(self, tasks: list[Future]) -> None:
+        """Take tasks back from the scheduler, unless the client is closed: the run is ending then."""
+        if tasks and self._client.status == "running":
+            with suppress(Exception):
+                self._client.cancel(tasks, force=True)
 
     def _let_stop(self, tasks: dict[Future, int]) -> None:
         """Have the workers stop, and wait until they have, so that the same command can resume the run at once."""
@@ -360,22 +598,69 @@ class Coordinator:
             self._ledger.beat(self._run, self._session, ended=True)
         self._show()
 
-    def _known_workers(self) -> list[str]:
-        return list(self._client.scheduler_info(n_workers=-1)["workers"])
+    def _look_at_workers(self) -> None:
+        """Look at who is there, and set those of other machines aside if the run stays on this one."""
+        if self._client.status not in {"running", "closing", "closed"}:
+            raise self._connection_lost()
+        self._known = set(self._known_workers())
+        # One that is started again at the same address may have been repaired.
+        self._unfit = {address: error for address, error in self._unfit.items() if address in self._known}
+        if self._only_here is not None:
+            for address in sorted(self._known - self._unfit.keys()):
+                if not on_this_host(address):
+                    self._set_aside(address, address, self._only_here)
 
-    def _submit(self, number: int, workers: int) -> Future:
-        from tcb_ops.runs.cluster_task import Assignment, work_on
+    def _fit(self) -> set[str]:
+        return self._known - self._unfit.keys()
+
+    def _report_waiting(self) -> None:
+        """Say once that nothing can be done until there is a worker."""
+        waiting = not self._fit()
+        if waiting and not self._waiting:
+            self._messages += (
+                _(
+                    "No worker of {address} can work on this run: waiting for one, for at most {seconds:g} s.",
+                    address=self._address,
+                    seconds=self._context.limits.patience,
+                ),
+            )
+        self._waiting = waiting
+
+    def _no_worker(self) -> StoppedError:
+        """Return the error of a run that no worker can work on."""
+        if not self._unfit:
+            return StoppedError(
+                _("The cluster {address} has no worker; unfinished rows stay pending.", address=self._address)
+            )
+        reasons = {one.problem.en: one.problem for one in self._unfit.values()}
+        return StoppedError(
+            as_lines([_("No worker of the cluster can work on this run:"), *reasons.values()])
+        )
+
+    def _known_workers(self) -> list[str]:
+        """Return the workers' addresses; none if the client is closed, as after a second Ctrl-C."""
+        if self._client.status != "running":
+            return []
+        with suppress(Exception):
+            return _workers_of(self._client)
+        return []
+
+    def _assignment(self, number: int, workers: int) -> Assignment:
+        """Return the inputs of a partition's task, which contain no password."""
+        from tcb_ops.runs.cluster_task import Assignment
 
         context = self._context
         tokens = context.settings.tokens
         ledger = context.settings.ledger
+        file = ledger_file(ledger)
         settings = replace(
             context.settings,
             ledger="tcb-ops.db",
             tokens=replace(tokens, file=tokens.file.absolute(), store=tokens.store.absolute()),
+            _origin=Origin(),  # it has the settings file's values, with the ledger's URL
         )
-        assignment = Assignment(
-            ledger=without_password(ledger) if "://" in ledger else str(Path(ledger).absolute()),
+        return Assignment(
+            ledger=without_password(ledger) if file is None else str(file),
             run=self._run.id,
             session=self._session,
             partition=number,
@@ -385,12 +670,24 @@ class Coordinator:
             skip_unchanged=context.skip_unchanged,
             workers=workers,
             version=version("tcb-ops"),
+            host="" if self._only_here is None else host_name(),
         )
-        fit = None
-        if self._unfit:
-            fit = [one for one in self._known_workers() if one not in self._unfit]
-        # By priority, what a lost worker had begun is the next to be continued; without, it would be the last.
-        task = self._client.submit(work_on, assignment, pure=False, retries=0, workers=fit, priority=-number)
+
+    def _submit(self, number: int, workers: int, meant_for: frozenset[str] | None) -> Future:
+        from tcb_ops.runs.cluster_task import packed
+
+        self._meant_for[number] = meant_for
+        # Packed: Dask ends a worker without tcb-ops that is sent an object of it. Unpacked there, it is an error of the task.
+        task = self._client.submit(
+            pickle.loads,
+            packed(self._assignment(number, workers)),
+            key=f"work_on-{uuid4().hex}",
+            pure=False,
+            retries=0,
+            workers=None if meant_for is None else sorted(meant_for),
+            # What a lost worker had begun is the next to be continued; without, it would be the last.
+            priority=-number,
+        )
         if self._client.status != "running":  # the client drops what it is given while it reconnects
             raise self._connection_lost()
         return task
@@ -402,19 +699,29 @@ class Coordinator:
         if task.status in {"cancelled", "lost"}:
             raise self._connection_lost()
         if task.status == "error":
+            problem = task.exception()
+            if isinstance(problem, ModuleNotFoundError) and (there := self._failed_on(task)):
+                self._set_aside(
+                    there, there, StoppedError(_without_module(str(problem.name).partition(".")[0]))
+                )
+                return True
             self._failures += 1
             if self._failures > TRIES:
                 raise StoppedError(
                     _(
                         "The cluster's workers cannot run tcb-ops ({why}): install the same version of it, with its "
                         "extras, on each of them.",
-                        why=type(task.exception()).__name__,
+                        why=type(problem).__name__,
                     )
                 )
             return True
         result = task.result()
         if result.end is TaskEnd.STOPPED:
-            raise result.error
+            refused = isinstance(result.error, TokenSourceError) and result.error.reason is None
+            if not refused or not self._fit() - {result.address}:
+                raise _of_worker(result.worker, result.error)
+            self._set_aside(result.worker, result.address, result.error)
+            return True
         if result.end is TaskEnd.UNFIT:
             self._set_aside(result.worker, result.address, result.error)
         return result.end is not TaskEnd.DONE
@@ -427,18 +734,21 @@ class Coordinator:
             )
         )
 
+    def _failed_on(self, task: Future) -> str:
+        """Return the address of the worker on which a task failed; empty if the scheduler no longer knows it."""
+        with suppress(Exception):
+            return str(self._client.run_on_scheduler(_failed_on, task.key))
+        return ""
+
     def _set_aside(self, worker: str, address: str, error: TcbOpsError) -> None:
-        """Give a worker no further partition. Raises StoppedError if there is no other one."""
+        """Give a worker no further partition. Raises StoppedError if no worker can join that is different."""
         if address not in self._unfit:
             self._unfit[address] = error
             self._messages += (
-                _("Worker {worker} cannot work on this run: {why}.", worker=worker, why=error.text),
+                _("Worker {worker} cannot work on this run: {why}", worker=worker, why=error.problem),
             )
-        if self._unfit.keys() >= set(self._known_workers()):
-            reasons = {one.text.en: one.text for one in self._unfit.values()}
-            raise StoppedError(
-                as_lines([_("No worker of the cluster can work on this run:"), *reasons.values()])
-            )
+        if not self._fit() and _starts_its_workers(self._client):
+            raise self._no_worker()
 
     def _report_use(self, now: float) -> None:
         """Record the session's time; calls and times by phase are recorded by the workers."""

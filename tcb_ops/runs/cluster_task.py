@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -53,9 +54,26 @@ class Assignment:
     """Number of workers, for the run's time by phase."""
     version: str
     """Of tcb-ops in the starting process."""
+    host: str = ""
+    """The only machine whose workers can work on the run; empty if all can."""
 
     def __repr__(self) -> str:
         return f"<partition {self.partition} of run {self.run}>"
+
+
+class _Call:
+    """The call of `work_on` that unpickling makes."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+
+    def __reduce__(self) -> tuple[Callable[[Assignment], TaskResult], tuple[Assignment]]:
+        return work_on, (self._assignment,)
+
+
+def packed(assignment: Assignment) -> bytes:
+    """Return a task as bytes. `pickle.loads` works on it and returns its result; without tcb-ops, it raises an error."""
+    return pickle.dumps(_Call(assignment))
 
 
 class TaskEnd(StrEnum):
@@ -102,8 +120,8 @@ def work_on(assignment: Assignment) -> TaskResult:
     def result(end: TaskEnd, error: TcbOpsError | None = None) -> TaskResult:
         return TaskResult(end, worker_name(), there.address, error)
 
-    if assignment.version != version("tcb-ops"):
-        return result(TaskEnd.UNFIT, _other_version(version("tcb-ops"), assignment.version))
+    if (unfit := _unfit(assignment)) is not None:
+        return result(TaskEnd.UNFIT, unfit)
     # Several tasks of one process share its requests in flight.
     limits = replace(assignment.limits, concurrency=max(1, assignment.limits.concurrency // threads))
     with ExitStack() as stack:
@@ -141,11 +159,27 @@ def work_on(assignment: Assignment) -> TaskResult:
         )
         try:
             hand_over(_Work(context, ledger).work(HAND_OVER if moved else 0.0)).result()
-        except (FencedError, InterruptedRunError):
+        except FencedError:
+            return result(TaskEnd.FENCED)
+        except InterruptedRunError:
+            ledger.release()
             return result(TaskEnd.FENCED)
         except TcbOpsError as error:
+            ledger.release()
             return result(TaskEnd.STOPPED, error)
     return result(TaskEnd.DONE)
+
+
+def _unfit(assignment: Assignment) -> TcbOpsError | None:
+    """Return why this process cannot work on the run, as far as that is known without its ledger."""
+    here, name, ledger = version("tcb-ops"), host_name(), assignment.ledger
+    if assignment.version != here:
+        return _other_version(here, assignment.version)
+    if assignment.host not in {"", name}:
+        return _other_host(name, assignment.host)
+    if "://" not in ledger and not Path(ledger).is_file():  # opening it would create one
+        return StoppedError(_("it does not see the ledger {file}.", file=ledger))
+    return None
 
 
 class _Work:
@@ -206,9 +240,9 @@ def _missing_files(ledger: PartitionLedger, run: RunRecord, root: Path) -> Text 
     if len(wrong) * 2 <= len(sample):
         return None
     if not root.is_dir():
-        return _("it does not see the folder {root}", root=root)
+        return _("it does not see the folder {root}.", root=root)
     first = wrong[0].file
-    return _("below {root} it does not see {file} as it was planned (size and time)", root=root, file=first)
+    return _("below {root} it does not see {file} as it was planned (size and time).", root=root, file=first)
 
 
 def _as_planned(root: Path, row: Row) -> bool:
@@ -221,5 +255,19 @@ def _as_planned(root: Path, row: Row) -> bool:
 
 def _other_version(here: str, there: str) -> StoppedError:
     return StoppedError(
-        _("it has tcb-ops {here}, the starting process {there}: install the same one", here=here, there=there)
+        _(
+            "it has tcb-ops {here}, the starting process {there}: install the same one.",
+            here=here,
+            there=there,
+        )
+    )
+
+
+def _other_host(here: str, there: str) -> StoppedError:
+    return StoppedError(
+        _(
+            "it is on {here}; the ledger, the tokens or the target of this run are only on {there}.",
+            here=here,
+            there=there,
+        )
     )

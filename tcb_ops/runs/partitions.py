@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from tcb_ops.i18n import _
 from tcb_ops.model import Outcome, Owner, RowEnd
 from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.progress import PHASES
-from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, read_done
+from tcb_ops.runs.records import RELEASED, EnvRecord, RunRecord, Usage, read_done
 from tcb_ops.runs.scheduler import later
 from tcb_ops.runs.schema import cluster_sessions, partitions, rows, spent
 
@@ -181,6 +181,7 @@ class PartitionLedger(Ledger):
         self._turn = threading.Lock()
         """Held by each write: two threads of a worker write."""
         self._fence = -1
+        self._claimed_by: list[str] = []
         self._state, self._stopping = "", False
         self._confirmed = "{}"
         """What `confirm` was last given, or `claim` returned."""
@@ -198,7 +199,7 @@ class PartitionLedger(Ledger):
         return replace(self._whole, rows=sum(one.rows for one in self.environments(self._whole)))
 
     def claim(self) -> tuple[bool, Mapping[str, Any]] | None:
-        """Raise the fence; return whether another worker had the partition, and the state it left, as of the end of HAND_OVER.
+        """Raise the fence; return whether another worker may still be calling, and the state left, as of the end of HAND_OVER.
 
         The beats of the starting process since then count as its age: the clocks of the machines may differ.
         None if the run is being stopped, or has another session: nothing may be sent.
@@ -214,7 +215,7 @@ class PartitionLedger(Ledger):
                 ~cluster_sessions.c.stopping,
             )
             workers = _loaded(found.workers, [])
-            moved = bool(workers)
+            moved = workers[-1:] not in ([], [RELEASED])
             if workers[-1:] != [self._worker]:
                 workers.append(self._worker)
             with super()._writing() as connection:
@@ -230,7 +231,7 @@ class PartitionLedger(Ledger):
                 elif claimed.rowcount:
                     # Read again: the previous worker may have committed since.
                     found = connection.execute(sa.select(partitions).where(self._mine)).one()
-                    self._fence, self._state = found.fence, found.state
+                    self._fence, self._state, self._claimed_by = found.fence, found.state, workers
                     beat = connection.execute(
                         sa.select(cluster_sessions.c.beat).where(self._session)
                     ).scalar_one()
@@ -238,11 +239,18 @@ class PartitionLedger(Ledger):
                         self._done[worker].update(counts)
                     left = _loaded(found.state, {})
                     passed = (beat - left.pop(_BEAT, beat)) * BEAT_SECONDS
-                    state = later(left, passed + HAND_OVER if moved else 0.0)
+                    state = later(left, passed + (HAND_OVER if moved else 0.0))
                     self._confirmed = json.dumps(state)
                     return moved, state
             if not allowed:
                 return None
+
+    def release(self) -> None:
+        """Record that this worker has ended its work on the partition, and its calls: it was not lost."""
+        workers = json.dumps([*self._claimed_by, RELEASED])
+        with suppress(LedgerError), self._turn, super()._writing() as connection:
+            its = self._mine & (partitions.c.fence == self._fence)
+            connection.execute(partitions.update().where(its).values(workers=workers))
 
     def confirm(self, state: Mapping[str, Any]) -> None:
         """Record the state of the limits if it has changed. Raises FencedError if another worker has the partition."""

@@ -130,13 +130,17 @@ class Tally:
     """Detail of one of these rows: why there was no token, an environment's status."""
 
 
+RELEASED = ""
+"""Stands for a worker's name where the one before it ended its work on a partition."""
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
     """A partition of a run on a cluster: whole merchants, on which one worker at a time works."""
 
     number: int
     workers: tuple[str, ...]
-    """Who has claimed it, in order; all but the last were lost."""
+    """Who has claimed it, in order; RELEASED after one that ended its work. Any other one but the last was lost."""
     done: Mapping[str, Mapping[Outcome, int]]
     """Rows by worker and outcome."""
 
@@ -154,7 +158,7 @@ def lost_workers(partitions: Sequence[Partition]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for one in partitions:
         for lost, after in zip(one.workers, one.workers[1:], strict=False):
-            if after not in found.setdefault(lost, []):
+            if RELEASED not in {lost, after} and after not in found.setdefault(lost, []):
                 found[lost].append(after)
     return found
 

@@ -18,7 +18,7 @@ from tcb_ops.reports.run_views import SelectedRows
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.reports.workers import WORKERS, WorkerShare, worker_lines, worker_shares
 from tcb_ops.runs.partitions import CoordinatorLedger, PartitionLedger
-from tcb_ops.runs.records import Partition, Usage
+from tcb_ops.runs.records import RELEASED, Partition, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +51,9 @@ def partition(*workers: str, **rows: int) -> Partition:
             [partition("a", a=5), partition("c", c=2), partition("a", "c", c=1)],
             [("a", 5, ("c",)), ("c", 3, ())],
         ),
+        ([partition("a", RELEASED, "b", a=1, b=2)], [("b", 2, ()), ("a", 1, ())]),
     ],
-    ids=["none", "one", "lost", "lost at once", "lost one of two"],
+    ids=["none", "one", "lost", "lost at once", "lost one of two", "ended its work"],
 )
 def test_partitions_are_summed_up_by_worker(partitions: list[Partition], shares: list[Any]) -> None:
     found = worker_shares(partitions)
@@ -67,6 +68,14 @@ def test_of_many_workers_the_busiest_are_named() -> None:
     assert len(lost) == WORKERS + 1
     assert lost[-1] == "2 more workers were lost."
     assert worker_lines([]) == []
+
+
+def test_workers_without_rows_are_left_out_but_lost_ones_are_named() -> None:
+    shares = [WorkerShare("a", 3), WorkerShare("b", 0), WorkerShare("c", 0, ("a",))]
+    assert [line.en for line in worker_lines(shares)] == [
+        "Rows by worker: a (3).",
+        "Worker c lost; its merchants continued on a.",
+    ]
 
 
 @pytest.fixture

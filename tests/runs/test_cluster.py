@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from tcb_ops.errors import ArgumentError, LedgerError, UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.run_summary import render_workers
-from tcb_ops.runs.cluster import _refuse_unsuitable
+from tcb_ops.runs.cluster import Coordinator, _refuse_unsuitable
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
@@ -34,7 +35,7 @@ from tcb_ops.runs.partitions import (
     divide,
     partition_count,
 )
-from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
+from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.settings import without_password
 from tcb_ops.simulator import Fault
@@ -171,6 +172,20 @@ def test_a_pause_that_is_taken_over_ends_when_it_would_have(
         coordinator.beat(run, 1)
         rest = {"env env-0": {"limit": 2, "paused": 2.0, "slow_for": 21.0}}
         assert third.claim() == (True, rest), "what is waiting to be taken over is no newer"
+
+
+def test_a_worker_that_ended_its_work_was_not_lost_and_is_not_waited_for(
+    run: RunRecord, coordinator: CoordinatorLedger, place: str
+) -> None:
+    with closing(worker(place)) as first, closing(worker(place, "ops-2/2")) as second:
+        first.claim()
+        first.record(first.partition_run(), [end(2)], Usage())
+        first.release()
+        assert second.claim() == (False, {})
+        first.release()  # too late: it has been fenced
+    (one, _other) = coordinator.partitions(run, 1)
+    assert one.workers == ("ops-1/1", RELEASED, "ops-2/2")
+    assert lost_workers([one]) == {}
 
 
 def test_what_is_committed_between_the_look_and_the_claim_is_counted(
@@ -428,7 +443,8 @@ def test_a_run_without_a_cluster_loads_nothing_of_it(open_workspace: OpenWorkspa
 @pytest.mark.parametrize("cluster", ["local:0", "local:", "http://127.0.0.1:8786", "tls://scheduler", 3])
 def test_what_is_no_cluster_is_refused(open_workspace: OpenWorkspace, cluster: Any) -> None:
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
-    with pytest.raises(ArgumentError):
+    shown = re.escape(f"cluster cannot be {cluster!r}. It must be local:N")
+    with pytest.raises(ArgumentError, match=shown):
         tcb.upload(workspace.read(), cluster=cluster, settings=workspace.settings)
     assert not workspace.sim.stats.get("link_calls")
 
@@ -470,6 +486,26 @@ def test_the_password_of_a_ledger_stays_out_of_tasks() -> None:
     url = "postgresql+psycopg://li:planted-secret@db:5432/tcb?sslmode=require&password=planted-secret"
     assert without_password(url) == "postgresql+psycopg://li@db:5432/tcb?sslmode=require"
     assert without_password("/srv/tcb-ops.db") == "/srv/tcb-ops.db"
+
+
+def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://li:planted-secret@db:5432/tcb"
+    (tmp_path / "tcb-ops.toml").write_text(f'ledger = "{url}"\n', encoding="utf-8")
+    settings = tcb.load_settings(tmp_path / "tcb-ops.toml")
+    context: Any = SimpleNamespace(
+        settings=settings,
+        limits=LIMITS,
+        run=SimpleNamespace(id=PLANNED.id),
+        root=tmp_path,
+        skip_unchanged=False,
+    )
+    client: Any = SimpleNamespace(scheduler=None)
+    coordinator = Coordinator(context, client, lambda _progress: None)
+    coordinator._session = 1
+    assignment = coordinator._assignment(0, 1)
+    assert assignment.ledger == "postgresql+psycopg://li@db:5432/tcb"
+    assert b"planted-secret" not in pickle.dumps(assignment)
+    assert "planted-secret" not in repr((settings, settings.origin, assignment, assignment.settings.origin))
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])

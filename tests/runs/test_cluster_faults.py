@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from dask_cluster import Cluster
 from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
@@ -41,7 +41,6 @@ MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range
 ROWS = 30
 LIMITS = RunLimits(concurrency=4, per_env=4, rate=4.0, backoff=0.01, slow_wait=0.05, patience=10)
 """With `per_env` calls, one environment uses a worker's concurrency: each merchant is a partition."""
-DASK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
 
 
 class TimedCalls(list[Any]):
@@ -54,46 +53,6 @@ class TimedCalls(list[Any]):
     def append(self, call: Any) -> None:
         super().append(call)
         self.at.append(time.monotonic())
-
-
-class Cluster:
-    """A scheduler and workers in processes of their own."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder, self._stack = folder, stack
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{self._port}"
-        self.workers: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self.start_scheduler()
-
-    def _start(self, program: str, *words: str) -> subprocess.Popen[bytes]:
-        out = self._stack.enter_context((self._folder / f"{program}.log").open("ab"))
-        argv = [sys.executable, "-m", f"distributed.cli.dask_{program}", *words, "--no-dashboard"]
-        process = subprocess.Popen(argv, stdout=out, stderr=out, cwd=self._folder, env=os.environ | DASK)
-        self._stack.callback(process.wait)
-        self._stack.callback(process.kill)
-        return process
-
-    def start_scheduler(self) -> subprocess.Popen[bytes]:
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(self._port))
-        end = time.monotonic() + 60
-        while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
-                return self.scheduler
-            assert time.monotonic() < end
-            time.sleep(0.1)
-
-    def start_worker(self) -> None:
-        options = ("--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--death-timeout", "30")
-        here = ("--local-directory", str(self._folder / "dask"), "--host", "127.0.0.1")
-        self.workers.append(self._start("worker", self.address, *options, *here))
-
-    def wait_for_workers(self, number: int) -> None:
-        from distributed import Client
-
-        with Client(self.address, set_as_default=False, timeout=60) as client:
-            client.wait_for_workers(number, timeout=60)
 
 
 @pytest.fixture

@@ -1,0 +1,396 @@
+"""Workers of a cluster that cannot work on a run, or go away: the others continue, and stderr names them."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from dask_cluster import Cluster
+from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
+
+import tcb_ops as tcb
+from tcb_ops.errors import StoppedError, TokenSourceError, UsageError
+from tcb_ops.model import Merchant
+from tcb_ops.runs import cluster as of_cluster
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.locks import host_name
+from tcb_ops.runs.partitions import CoordinatorLedger
+from tcb_ops.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(6)]
+LIMITS = RunLimits(concurrency=4, per_env=4, backoff=0.01, slow_wait=0.05, patience=20)
+ELSEWHERE = "import socket; socket.gethostname = lambda: 'ops-9'"
+"""A worker that this makes believe that it is on another machine."""
+WITHOUT = "import sys; sys.modules['tcb_ops'] = None"
+"""Where this has been run, `import tcb_ops` fails as if it was not installed."""
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        yield Cluster(tmp_path, stack)
+
+
+def workspace_of(open_workspace: OpenWorkspace, rows: int = 10, delay: float = 0.0) -> Workspace:
+    return open_workspace(many(*MERCHANTS, rows=rows), [Fault(delay=delay)], merchants=MERCHANTS)
+
+
+def watched(running: tcb.RunHandle) -> list[str]:
+    """The messages of a run until it ends."""
+    messages: tuple[Any, ...] = ()
+    for progress in running.watch():
+        messages = progress.messages
+    return [one.en for one in messages]
+
+
+def claimed_by(running: tcb.RunHandle) -> set[str]:
+    with closing(CoordinatorLedger(running._settings.ledger)) as ledger:
+        return {name for one in ledger.partitions(running.record) for name in one.workers}
+
+
+@pytest.mark.kill
+def test_the_only_fit_worker_is_replaced_and_the_run_continues(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, scheduler: Cluster
+) -> None:
+    workspace = workspace_of(open_workspace, rows=20, delay=0.2)
+    scheduler.start_worker(ELSEWHERE)
+    fit = scheduler.start_worker()
+    scheduler.wait_for_workers(2)
+    running = tcb.start_upload(
+        workspace.read(), cluster=scheduler.address, settings=workspace.settings, limits=LIMITS
+    )
+    wait_for(lambda: workspace.sim.stats["stored"] >= 10 and claimed_by(running))
+    fit.kill()
+    fit.wait()
+    workspace.sim.play([])
+    scheduler.start_worker()
+    messages = watched(running)
+    assert assert_complete(running.wait(), 120) == {"uploaded": 120}
+    assert sum("cannot work on this run: it is on ops-9;" in one for one in messages) == 1
+    assert f"/{fit.pid} lost; its merchants continue on " in "".join(messages)
+
+
+@pytest.mark.slow
+def test_a_worker_without_tcb_ops_is_named_and_left_alone(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, scheduler: Cluster
+) -> None:
+    workspace = workspace_of(open_workspace)
+    without = scheduler.start_worker(WITHOUT)
+    scheduler.wait_for_workers(1)
+    running = tcb.start_upload(
+        workspace.read(),
+        cluster=scheduler.address,
+        settings=workspace.settings,
+        limits=replace(LIMITS, patience=1.0),
+    )
+    messages = watched(running)
+    with pytest.raises(StoppedError, match=r"(?s)No worker of the cluster can work.+no module tcb_ops"):
+        running.wait()
+    assert re.fullmatch(
+        r"Worker tcp://\S+ cannot work on this run: it has no module tcb_ops: .+\.", messages[0]
+    )
+    assert "waiting for one, for at most 1 s" in messages[1]
+    scheduler.start_worker()
+    scheduler.wait_for_workers(2)
+    running = tcb.start_upload(
+        workspace.read(), cluster=scheduler.address, settings=workspace.settings, limits=LIMITS
+    )
+    (message,) = watched(running)
+    assert "no module tcb_ops" in message
+    assert assert_complete(running.wait(), 60) == {"uploaded": 60}
+    assert without.poll() is None
+
+
+@contextmanager
+def token_server(key: str) -> Iterator[str]:
+    """A token server that asks for a key."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            allowed = self.headers["Authorization"] == key
+            body = b'{"access_token": "token-of-%s", "expires_in": 7200}' % self.path[1:].encode()
+            self.send_response(200 if allowed else 401)
+            self.end_headers()
+            self.wfile.write(body if allowed else b"")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{{appid}}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.slow
+def test_a_worker_whose_credentials_are_refused_is_named_and_set_aside(
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
+    scheduler: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_KEY", "right-key")
+    workspace = workspace_of(open_workspace, rows=20, delay=0.05)
+    wrong = scheduler.start_worker(MY_KEY="wrong-key")
+    scheduler.wait_for_workers(1)
+    name = f"Worker {host_name()}/{wrong.pid}"
+    with token_server("right-key") as url:
+        settings = workspace.with_options(tokens={"source": "service", "url": url, "auth_env": "MY_KEY"})
+        with pytest.raises(TokenSourceError, match=rf"{name}: .+tokens\.auth_env"):
+            tcb.upload(workspace.read(), cluster=scheduler.address, settings=settings, limits=LIMITS)
+        scheduler.start_worker()
+        scheduler.wait_for_workers(2)
+        running = tcb.start_upload(
+            workspace.read(), cluster=scheduler.address, settings=settings, limits=LIMITS
+        )
+        (message,) = watched(running)
+        run = running.wait()
+    assert message.startswith(f"{name} cannot work on this run: the token server")
+    assert assert_complete(run, 120) == {"uploaded": 120}
+    assert not any(one["lost"] for one in run.summary()["workers"])
+
+
+# --- the starting process -----------------------------------------------------------------------------------------
+
+
+def command_of(workspace: Workspace, cluster: str) -> list[str]:
+    folder = workspace.folder
+    return [
+        *(sys.executable, "-m", "tcb_ops", "upload", str(workspace.list), "--root", str(folder / "files")),
+        *("--cluster", cluster, "--no-pdf", "--target", workspace.sim.base, "--lang", "en"),
+        *("--ledger", str(folder / "ledger.db"), "--merchants", str(folder / "merchants.csv")),
+        *("--tokens", str(folder / "tokens.csv")),
+    ]
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("apart", [0.3, 1.0])
+def test_a_second_ctrl_c_prints_the_command_that_resumes_and_no_trace(
+    open_workspace: OpenWorkspace, wait_for: WaitFor, apart: float
+) -> None:
+    workspace = workspace_of(open_workspace, rows=40, delay=0.5)
+    process = subprocess.Popen(
+        command_of(workspace, "local:2"), cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    wait_for(lambda: workspace.sim.stats["stored"] >= 10, 60)
+    process.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(apart)
+    process.send_signal(signal.SIGINT)
+    _out, err = process.communicate(timeout=30)
+    assert process.returncode in {130, -signal.SIGINT}  # the latter while Python itself ends
+    assert "Traceback" not in err.decode()
+    assert "never retrieved" not in err.decode()
+    assert "--cluster local:2" in err.decode().rpartition("To resume run")[2]
+
+
+@pytest.mark.kill
+def test_workers_that_waited_for_a_frozen_starting_process_are_not_called_lost(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, scheduler: Cluster
+) -> None:
+    workspace = workspace_of(open_workspace, rows=60, delay=0.5)
+    for _ in range(2):
+        scheduler.start_worker("import tcb_ops.runs.partitions as own; own.SILENT_AFTER = 2.0")
+    scheduler.wait_for_workers(2)
+    argv = command_of(workspace, scheduler.address)
+    process = subprocess.Popen(argv, cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: workspace.sim.stats["stored"] >= 10, 60)
+    os.kill(process.pid, signal.SIGSTOP)
+    (run,) = tcb.all_runs(settings=workspace.settings)
+
+    def one_has_stopped() -> bool:
+        with closing(CoordinatorLedger(workspace.settings.ledger)) as ledger:
+            return any(one.workers[-1:] == ("",) for one in ledger.partitions(run.record))
+
+    wait_for(one_has_stopped, 40)
+    workspace.sim.play([])
+    os.kill(process.pid, signal.SIGCONT)
+    _out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert b" lost" not in err
+    assert assert_complete(run, 360) == {"uploaded": 360}
+
+
+@pytest.mark.kill
+def test_a_lost_scheduler_is_one_message(
+    open_workspace: OpenWorkspace, wait_for: WaitFor, scheduler: Cluster
+) -> None:
+    workspace = workspace_of(open_workspace, rows=40, delay=0.5)
+    scheduler.start_worker()
+    scheduler.wait_for_workers(1)
+    argv = command_of(workspace, scheduler.address)
+    process = subprocess.Popen(argv, cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: workspace.sim.stats["stored"] >= 4, 60)
+    scheduler.scheduler.kill()
+    _out, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert b"scheduler " + scheduler.address.encode() + b" was lost" in err
+    assert b"Traceback" not in err
+    assert b"distributed" not in err
+
+
+UNGUARDED = """
+import sys
+import tcb_ops as tcb
+settings = tcb.load_settings(options={"lang": "en"})
+tcb.upload(tcb.read_paths("list.csv", "merchants.csv", "files"), cluster="local:1", settings=settings, target=sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_its_guard_is_told_so(open_workspace: OpenWorkspace) -> None:
+    workspace = workspace_of(open_workspace, rows=1)
+    (workspace.folder / "script.py").write_text(UNGUARDED, encoding="utf-8")
+    argv = [sys.executable, "script.py", workspace.sim.base]
+    ended = subprocess.run(
+        argv, cwd=workspace.folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "UsageError: The workers of local:1 do not start. In a script" in ended.stderr
+    assert not workspace.sim.stats["link_calls"]
+
+
+# --- machines -----------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_of_another_machine_is_refused_what_stays_on_this_one(
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
+    monkeypatch: pytest.MonkeyPatch,
+    scheduler: Cluster,
+) -> None:
+    workspace = workspace_of(open_workspace, rows=20, delay=0.5)
+    scheduler.start_worker()
+    scheduler.wait_for_workers(1)
+    with tcb_client(scheduler) as client:
+        (first,) = client.scheduler_info(n_workers=-1)["workers"]
+    remote: list[str] = []
+    monkeypatch.setattr(of_cluster, "on_this_host", lambda address: address == first and not remote)
+    running = tcb.start_upload(
+        workspace.read(), cluster=scheduler.address, settings=workspace.settings, limits=LIMITS
+    )
+    scheduler.start_worker()
+    messages: tuple[Any, ...] = ()
+    for progress in running.watch():
+        messages = progress.messages
+        if messages:
+            workspace.sim.play([])
+    assert [one.en.partition(": ")[2][:31] for one in messages] == ["An SQLite ledger cannot be shar"]
+    assert assert_complete(running.wait(), 120) == {"uploaded": 120}
+    remote.append("from now on")
+    for options, why in (
+        ({}, "An SQLite ledger cannot be shared"),
+        ({"ledger": "postgresql+psycopg://x@db/t", "tokens": {"source": "component"}}, "stay on one machine"),
+    ):
+        with tcb_client(scheduler) as client, pytest.raises(UsageError, match=why):
+            of_cluster._refuse_unsuitable(client, workspace.with_options(**options))
+
+
+@contextmanager
+def tcb_client(scheduler: Cluster) -> Iterator[Any]:
+    from distributed import Client
+
+    with Client(scheduler.address, set_as_default=False) as client:
+        yield client
+
+
+def test_which_addresses_are_of_this_machine() -> None:
+    own = [*("tcp://127.0.0.1:4", "tls://[::1]:4", "inproc://10.9.9.9/1/2")]
+    assert [of_cluster.on_this_host(one) for one in own] == [True] * 3
+    assert not of_cluster.on_this_host("tls://192.0.2.1:4")
+
+
+def test_a_worker_that_does_not_see_the_ledger_creates_none(tmp_path: Path) -> None:
+    from tcb_ops.runs.cluster_task import Assignment, _unfit
+
+    assignment = Assignment(
+        str(tmp_path / "ledger.db"),
+        "r",
+        1,
+        0,
+        tcb.load_settings(),
+        LIMITS,
+        ".",
+        skip_unchanged=False,
+        workers=1,
+        version=tcb.__version__,
+    )
+    assert (error := _unfit(assignment)) is not None
+    assert "does not see the ledger" in str(error)
+    assert "is on" in str(_unfit(replace(assignment, host="ops-9")))
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- connecting ---------------------------------------------------------------------------------------------------
+
+
+CA, CERT = "distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert"
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[bytes]]]:
+    """The address of a program that is no scheduler, and the list of what it sends to whoever connects."""
+    monkeypatch.setattr(of_cluster, "CONNECT_WITHIN", 1.0)
+    sent: list[bytes] = []
+    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection = stack.enter_context(server.accept()[0])
+                    connection.sendall(b"".join(sent))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", sent
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("scheme", "variables", "why"),
+    [
+        ("tcp", {}, r"What listens at tcp://\S+ does not answer as a scheduler"),
+        ("tcp", {"silent": True}, r"cannot be reached within 1 s"),
+        ("tls", {}, "needs certificates: DASK_DISTRIBUTED__COMM__TLS__CA_FILE names none"),
+        ("tls", {CA: __file__}, "needs certificates: DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT"),
+        (
+            "tls",
+            {CA: "/none/ca.pem", CERT: "/none/node.pem"},
+            r"__TLS__CA_FILE: the file /none/ca\.pem does not",
+        ),
+        ("tls", {CA: __file__, CERT: __file__}, r"certificates \S+.+cannot be used"),
+    ],
+    ids=["HTTP", "silent", "no certificates", "no client certificate", "no file", "no certificate in it"],
+)
+def test_what_is_no_scheduler_is_a_message(
+    open_workspace: OpenWorkspace, stranger: tuple[str, list[bytes]], scheme: str, variables: Any, why: str
+) -> None:
+    import dask
+
+    address, sent = stranger
+    if "silent" not in variables:
+        sent.append(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    workspace = workspace_of(open_workspace, rows=1)
+    with dask.config.set(variables), pytest.raises(UsageError, match=why):
+        tcb.upload(workspace.read(), cluster=f"{scheme}://{address}", settings=workspace.settings)
