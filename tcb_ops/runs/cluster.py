@@ -37,7 +37,7 @@ from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.partitions import BEAT_SECONDS, CoordinatorLedger, divide, partition_count
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, Partition, Usage, lost_workers
-from tcb_ops.runs.stop_errors import canary_stop, interrupted
+from tcb_ops.runs.stop_errors import canary_stop, interrupted, without_tokens
 from tcb_ops.settings import Origin, Settings, holds_password, without_password
 
 if TYPE_CHECKING:
@@ -717,10 +717,10 @@ class Coordinator:
             return True
         result = task.result()
         if result.end is TaskEnd.STOPPED:
-            refused = isinstance(result.error, TokenSourceError) and result.error.reason is None
-            if not refused or not self._fit() - {result.address}:
+            why = without_tokens(result.error)
+            if why is None or not self._fit() - {result.address}:
                 raise _of_worker(result.worker, result.error)
-            self._set_aside(result.worker, result.address, result.error)
+            self._set_aside(result.worker, result.address, TokenSourceError(why))
             return True
         if result.end is TaskEnd.UNFIT:
             self._set_aside(result.worker, result.address, result.error)

@@ -89,11 +89,20 @@ def token_outage(last: Text, seconds: float) -> TokenSourceError:
 
 def no_tokens(error: TokenSourceError, *, audits: bool) -> TokenSourceError:
     """Return the error for a run whose token source has no token for any merchant, such as refused credentials."""
-    if (
-        error.reason is not None or audits
-    ):  # an errcode with its own meaning and action; an audit leaves nothing pending
+    # An errcode has its own meaning and action; an audit leaves nothing pending.
+    if error.reason is not None or audits:
         return error
     return _error(TokenSourceError, detail(DetailCode.NO_TOKENS, last=as_detail(error.text)))
+
+
+def without_tokens(error: TcbOpsError) -> Text | None:
+    """Return why a token source has no token for any merchant, as `no_tokens` was given it; None for other errors."""
+    if not isinstance(error, TokenSourceError):
+        return None
+    if error.reason is None:
+        return error.text
+    last: Text | None = error.reason.params["last"] if error.reason.code is DetailCode.NO_TOKENS else None
+    return last
 
 
 def canary_stop(rows: int) -> CanaryError:
