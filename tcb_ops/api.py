@@ -738,8 +738,8 @@ def start_retry(
 
     It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
 
-    `run`: a Run, an id, an unambiguous prefix, or `latest` (a joined run, if the latest run is a retry of it). `merchants`: from `read_merchants`, or the file; rows of
-    others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run,
+    `run`: a Run, an id, an unambiguous prefix, or `latest` (a joined run, if the latest run is a retry of it).
+    `merchants`: from `read_merchants`, or the file; rows of others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run,
     the file of its links (links.retry.csv); for any other, as `report`.
     """
     from tcb_ops.runs.plan import retry_spec

@@ -185,9 +185,8 @@ class RunSession:
             if self._links is not None:
                 self._links.close()
             self._engine = None
-            if (
-                self._run.rows >= MANY
-            ):  # its parts refer to one another: frees them before a report is written
+            # Its parts refer to one another: this frees them before a report is written.
+            if self._run.rows >= MANY:
                 gc.collect()
             with self._news:
                 self._ended = True
