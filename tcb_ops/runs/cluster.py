@@ -54,6 +54,8 @@ WORKER_TTL = 6.0
 """Seconds without a heartbeat, of which there are two in a second, after which Dask gives a worker up; by default five minutes."""
 CONNECT_WITHIN = 10.0
 """Seconds that a scheduler has to answer."""
+_OPEN = {"pending", "lost"}
+"""States of a task without a result; `lost` is one whose worker ended before it was fetched: Dask computes it again."""
 LOOK_EVERY = 0.1
 """Seconds between two looks at the tasks."""
 STOP_WITHIN = GRACE + 5.0
@@ -541,10 +543,11 @@ class Coordinator:
                 self._show()
                 if now - manned > self._context.limits.patience:
                     raise self._no_worker()
-            for task in [task for task in tasks if task.status != "pending"]:
+            for task in [task for task in tasks if task.status not in _OPEN]:
                 number = tasks.pop(task)
                 if self._has_to_be_repeated(task):
                     self._unsent.add(number)
+                task.release()  # otherwise Dask computes it again when its worker ends
 
     def _submit_unsent(self, tasks: dict[Future, int], workers: int) -> None:
         """Submit the partitions that are not with the scheduler, if a worker can work on them."""
@@ -565,7 +568,7 @@ class Coordinator:
         taken = None
         for task, number in list(tasks.items()):
             before = self._meant_for[number]
-            if task.status != "pending" or before is None:
+            if task.status not in _OPEN or before is None:
                 continue
             if before & now:
                 if now <= before:
@@ -696,7 +699,7 @@ class Coordinator:
         """Return whether a task's partition has to be submitted again. Raises the error that stops the run."""
         from tcb_ops.runs.cluster_task import TaskEnd
 
-        if task.status in {"cancelled", "lost"}:
+        if task.status == "cancelled":
             raise self._connection_lost()
         if task.status == "error":
             problem = task.exception()

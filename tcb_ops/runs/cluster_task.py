@@ -136,6 +136,8 @@ def work_on(assignment: Assignment) -> TaskResult:
             )
             stack.enter_context(closing(ledger))
             run, root = ledger.partition_run(), Path(assignment.root)
+            if not any(one.pending for one in ledger.environments(run)):
+                return result(TaskEnd.DONE)  # by a worker that ended before its result was fetched
             if (problem := _missing_files(ledger, run, root)) is not None:
                 return result(TaskEnd.UNFIT, UsageError(problem))
             tokens = open_source(assignment.settings)

@@ -231,6 +231,7 @@ class RunSession:
     async def _wait(self, seconds: float, note: Text) -> None:
         """Wait, and show why. Raises InterruptedRunError if the run is cancelled meanwhile."""
         counts = await asyncio.to_thread(self._ledger.counts, self._run)
+        counts.pop(Outcome.PENDING, None)
         self._show(Progress(self._run.id, self._run.rows, counts, 0.0, None, note))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)

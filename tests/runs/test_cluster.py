@@ -384,8 +384,9 @@ def test_a_run_is_cancelled_while_it_waits_for_workers_of_an_earlier_session(
         session = ledger.begin(first.record)
         ledger.add_partitions(first.record, session, [ledger.environments(first.record)], 0)
         again = tcb.start_upload(workspace.read(), settings=settings, limits=LIMITS)
-        notes = (progress.note for progress in again.watch())
-        assert getattr(next(notes), "en", "").startswith("Waiting until the workers")
+        waiting = next(again.watch())
+        assert getattr(waiting.note, "en", "").startswith("Waiting until the workers")
+        assert waiting.done == 0
         cancel(again)
         assert ledger.stop_workers(first.record), "the next process waits, too"
     assert workspace.sim.stats["link_calls"] == called

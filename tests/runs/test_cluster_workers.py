@@ -340,6 +340,38 @@ def test_a_worker_that_does_not_see_the_ledger_creates_none(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_result_that_is_lost_with_its_worker_does_not_end_the_run(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, scheduler: Cluster
+) -> None:
+    from distributed import Client
+
+    from tcb_ops.runs.cluster_task import Assignment, TaskEnd, work_on
+
+    workspace = workspace_of(open_workspace, delay=0.1)
+    scheduler.start_worker()
+    with Client(scheduler.address, set_as_default=False) as client:
+        client.wait_for_workers(1)
+        running = tcb.start_upload(
+            workspace.read(), cluster=client, settings=workspace.settings, limits=LIMITS
+        )
+        wait_for(lambda: bool(claimed_by(running)))
+        for state in list(client.futures.values()):
+            client.loop.add_callback(state.lose)  # as Dask does when the only worker with a result ends
+        run = running.wait()
+        assert assert_complete(run, 60) == {"uploaded": 60}
+        again = Assignment(
+            *(str(workspace.folder / "ledger.db"), run.id, 1, 0, workspace.settings, LIMITS),
+            root=str(workspace.folder / "files"),
+            skip_unchanged=False,
+            workers=1,
+            version=tcb.__version__,
+        )
+        assert client.submit(work_on, again, pure=False).result().end is TaskEnd.DONE
+    with closing(CoordinatorLedger(workspace.settings.ledger)) as ledger:
+        assert all(len(one.workers) == 1 for one in ledger.partitions(run.record)), "not claimed again"
+
+
 # --- connecting ---------------------------------------------------------------------------------------------------
 
 
