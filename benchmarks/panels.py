@@ -238,6 +238,9 @@ def kernel_memory(notebook: Opened) -> float:
 def heap(notebook: Opened) -> float:
     """Return the page's heap, MiB, after collections."""
     notebook.page.wait_for_timeout(1000)
+    devtools = notebook.page.context.new_cdp_session(notebook.page)
+    devtools.send("HeapProfiler.collectGarbage")  # earlier documents of the tab, too
+    devtools.detach()
     return float(notebook.page.evaluate(HEAP)) / 2**20
 
 
@@ -293,6 +296,9 @@ def used(notebook: Opened, refreshes: int, openings: int) -> dict[str, float]:
         heaps, kernels = [], []
         for number in range(openings + 2):
             if reload:
+                notebook.page.goto(
+                    "about:blank"
+                )  # otherwise the browser keeps some earlier pages for its Back button
                 notebook.load()
             notebook.run_all()
             notebook.page.wait_for_timeout(500)
