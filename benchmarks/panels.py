@@ -91,6 +91,7 @@ LIMITS: dict[str, tuple[str, float | None]] = {
     "kernel after pages": ("MiB", 50),
 }
 """Unit and limit of each figure."""
+COUNT = "from ipywidgets.widgets.widget import _instances; print(len(_instances))"
 PLAIN = """
 import ipywidgets
 for one in globals().get("shown", []):
@@ -296,9 +297,8 @@ def used(notebook: Opened, refreshes: int, openings: int) -> dict[str, float]:
         heaps, kernels = [], []
         for number in range(openings + 2):
             if reload:
-                notebook.page.goto(
-                    "about:blank"
-                )  # otherwise the browser keeps some earlier pages for its Back button
+                # Otherwise the browser keeps some earlier pages for its Back button.
+                notebook.page.goto("about:blank")
                 notebook.load()
             notebook.run_all()
             notebook.page.wait_for_timeout(500)
@@ -386,14 +386,9 @@ def main() -> int:
         if given.only != "pages":
             with opened_page(browser, base, "bench/02_run_uploads.ipynb", shots=work / "used") as notebook:
                 found |= used(notebook, given.refreshes, given.openings)
-                number = int(
-                    execute(
-                        notebook, "from ipywidgets.widgets.widget import _instances; print(len(_instances))"
-                    )
-                )
-            cell = nbformat.v4.new_code_cell(
-                PLAIN.format(number=number // 3)
-            )  # each has a layout and a style
+                number = int(execute(notebook, COUNT))
+            # Each has a layout and a style, which are widgets, too.
+            cell = nbformat.v4.new_code_cell(PLAIN.format(number=number // 3))
             python = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
             nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=python), work / "plain.ipynb")
             with opened_page(browser, base, "bench/plain.ipynb", shots=work / "plain") as notebook:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -734,12 +733,13 @@ def report_run(
 ) -> int:
     """Write a finished run's report folder and print how the run ended, before report.pdf is made; return the exit code."""
     from tcb_ops.reports.export import PAGE
+    from tcb_ops.settings import without_dots
 
     folder, code = report_folder(settings, out, run.id), 0
 
     def show() -> None:
         nonlocal code
-        page = Path(os.path.abspath(folder / PAGE))  # noqa: PTH100  without the `..` of --config ../tcb-ops.toml
+        page = Path(without_dots(folder / PAGE))
         code = end_run(console, run, settings, common, folder, page=page, pdf=pdf, fail_on=fail_on)
 
     try:

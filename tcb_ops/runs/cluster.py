@@ -30,6 +30,7 @@ from uuid import uuid4
 from tcb_ops.errors import ArgumentError, LedgerError, StoppedError, TcbOpsError, TokenSourceError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_list
 from tcb_ops.model import SUCCESSES, Kind, Outcome, is_loopback
+from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.engine import CONFIRM_EVERY, GRACE, RunContext
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
@@ -349,12 +350,6 @@ def _only_here(settings: Settings, address: str) -> UsageError | None:
     return None
 
 
-def ledger_file(ledger: str) -> Path | None:
-    """Return the file of a ledger; None for a database URL of PostgreSQL."""
-    path = ledger.removeprefix("sqlite:///")
-    return None if "://" in path else Path(path).absolute()
-
-
 def _workers_of(client: Client) -> list[str]:
     return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
 
@@ -562,7 +557,7 @@ class Coordinator:
         return frozenset(self._fit()) if self._unfit else None
 
     def _withdraw(self, tasks: dict[Future, int]) -> None:
-        """Take back partitions that none of the workers has that they were submitted to, or others may begin, too."""
+        """Take back partitions whose workers have all gone, and those not yet begun that a new worker may begin, too."""
         suitable = self._suitable()
         now = self._known if suitable is None else suitable
         taken = None
@@ -663,7 +658,7 @@ class Coordinator:
             _origin=Origin(),  # it has the settings file's values, with the ledger's URL
         )
         return Assignment(
-            ledger=without_password(ledger) if file is None else str(file),
+            ledger=without_password(ledger) if file is None else str(file.absolute()),
             run=self._run.id,
             session=self._session,
             partition=number,

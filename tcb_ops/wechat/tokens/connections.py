@@ -46,7 +46,7 @@ class Connections(web.Server):
     """Accepts connections, and closes those that wait: for longer than `silent`, or the first of them when there are `most`.
 
     A connection waits from the start, and from each response on, until its next complete request. aiohttp's own
-    `keepalive_timeout` begins with the first response only in the versions before 3.14.5, and no version counts handshakes.
+    `keepalive_timeout` does not count a TLS handshake.
     """
 
     def __init__(
