@@ -354,30 +354,36 @@ def _name(value: object) -> str:
 # --- links ----------------------------------------------------------------------------------------------------------
 
 
+_LINK_FIELDS = ("url", "token", "authorization", "cos_file_id")
+"""Those that a link cannot be used without."""
+
+
 def read_link(
     payload: dict[str, Any], status: int, env: str, path: str, base: str, store_hosts: tuple[str, ...]
 ) -> Link | InvalidResponse | UnsafeLink:
     """Return the upload link, or why it is incomplete or must not be used."""
-    fields = {name: _field(payload.get(name)) for name in ("url", "token", "authorization", "cos_file_id")}
-    missing = ", ".join(name for name, value in fields.items() if not value)
-    if missing:
+    get = payload.get
+    fields = [_field(get(name)) for name in _LINK_FIELDS]
+    if not all(fields):
+        missing = ", ".join(name for name, value in zip(_LINK_FIELDS, fields, strict=True) if not value)
         return InvalidResponse(status, lacks(missing).why, retryable=True)
-    file_id = _field(payload.get("file_id"))
-    if any(len(value) > _LONGEST_FIELD for value in (*fields.values(), file_id)):
+    url, token, authorization, cos_file_id = fields
+    file_id = _field(get("file_id"))
+    if max(map(len, fields)) > _LONGEST_FIELD or len(file_id) > _LONGEST_FIELD:
         return UnsafeLink(detail(DetailCode.LINK_TOO_LONG))
-    unsafe = check_link(fields["url"], file_id, env, path, base, store_hosts)
+    unsafe = check_link(url, file_id, env, path, base, store_hosts)
     if unsafe is not None:
         return UnsafeLink(unsafe)
-    life = _LIFE.search(fields["authorization"])
+    life = _LIFE.search(authorization)
     start, end = (int(life[1]), int(life[2])) if life is not None else (1, 0)
     if not start <= end <= min(start + _LONGEST_LIFE, _LATEST):
         return UnsafeLink(detail(DetailCode.LINK_SIGNATURE))
     return Link(
-        url=Secret(fields["url"]),
-        token=Secret(fields["token"]),
-        authorization=Secret(fields["authorization"]),
+        url=Secret(url),
+        token=Secret(token),
+        authorization=Secret(authorization),
         file_id=file_id,
-        cos_file_id=Secret(fields["cos_file_id"]),
+        cos_file_id=Secret(cos_file_id),
         expires_at=end,
         starts_at=start,
     )
@@ -433,8 +439,13 @@ def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
     address = _ADDRESS.fullmatch(link_url)
     if address is None:
         return detail(DetailCode.LINK_ADDRESS)
-    scheme, host, port = address[1], address[2].strip("[]").lower(), address[3]
-    if is_loopback(host) and _is_on_loopback(base):
+    return _check_origin(address[1], address[2].strip("[]").lower(), address[3], base, hosts)
+
+
+@lru_cache(maxsize=256)  # for every link, but of few hosts
+def _check_origin(scheme: str, host: str, port: str | None, base: str, hosts: tuple[str, ...]) -> Text | None:
+    """Return why nothing may be sent to a host and port; None if it may."""
+    if is_loopback(host) and is_loopback(_parts(f"{base}/")[0]):  # where links are plain http on any port
         return None
     if scheme != "https" or port not in {None, "443"}:
         return detail(DetailCode.LINK_NOT_HTTPS, host=host)
@@ -450,12 +461,6 @@ def _parts(link_url: str) -> tuple[str, str]:
     """Return the host and request target of a link that passed `check_host`."""
     address = _ADDRESS.fullmatch(link_url)
     return (address[2].strip("[]").lower(), address[4]) if address is not None else ("", "")
-
-
-@lru_cache(maxsize=16)
-def _is_on_loopback(base: str) -> bool:
-    """Return whether the target is on this machine, where links are plain http on any port."""
-    return is_loopback(_parts(f"{base}/")[0])
 
 
 def _is_for(target: str, file_id: str, path: str) -> bool:

@@ -15,7 +15,7 @@ import re
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -266,9 +266,20 @@ def _host_of(url: httpx.URL) -> str:
     return f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
 
 
-_address = lru_cache(maxsize=2048)(yarl.URL)
-"""The URL for aiohttp: one per merchant at work."""
 _HEADERS = {"User-Agent": f"tcb-ops/{version('tcb-ops')}", "Accept-Encoding": "identity"}
+
+
+class RequestTemplate:
+    """A request that is sent again and again with another body: its URL and headers are converted once."""
+
+    __slots__ = ("address", "headers", "method", "url")
+
+    def __init__(self, request: httpx.Request, exact_url: str | None = None) -> None:
+        """`exact_url`: the URL to send unchanged, without httpx's quoting. Raises ValueError if it cannot be sent."""
+        self.method, self.url = request.method, request.url
+        self.address = yarl.URL(str(request.url)) if exact_url is None else _exactly(exact_url)
+        # Given httpx's own Mapping, aiohttp would go through it in Python.
+        self.headers = [(name.decode(), value.decode()) for name, value in request.headers.raw]
 
 
 @lru_cache(maxsize=1)
@@ -356,14 +367,19 @@ class Transport:
         """
         url = request.url
         try:
-            address = _exactly(exact_url) if exact_url is not None else _address(str(url))
-            status, headers, body = await self._exchange(self._session(url), address, request, sending, sink)
+            template = RequestTemplate(request, exact_url)
+            return await self._exchange(template, request, sending, sink)
         except _LIBRARY_ERRORS as error:
             failed = _error_of(error, url)
-        else:
-            if len(body) <= LARGEST_ANSWER:
-                return HttpResponse(status, headers, body)
-            failed = TOO_LARGE.error(_host_of(url))
+        raise failed
+
+    async def post(self, template: RequestTemplate, body: bytes) -> HttpResponse:
+        """Send a request with a small body; return and raise as `send` does."""
+        try:
+            # The session's own deadline is enough, and costs less.
+            return await _answer(self._session(template.url), template, body)
+        except _LIBRARY_ERRORS as error:
+            failed = _error_of(error, template.url)
         raise failed
 
     @asynccontextmanager
@@ -376,15 +392,15 @@ class Transport:
         if self._incoming is None:
             self._incoming = aiohttp.TCPConnector(limit=self._connector.limit, ssl=self._tls)
         try:
-            session = self._session(url, self._incoming)
+            session, template = self._session(url, self._incoming), RequestTemplate(request, exact_url)
             timeout = aiohttp.ClientTimeout(
                 total=None, sock_connect=timeouts.connect, sock_read=timeouts.answer
             )
             async with asyncio.timeout(timeouts.deadline(0)):
                 response = await session.request(
-                    request.method,
-                    _exactly(exact_url),
-                    headers=_headers(request),
+                    template.method,
+                    template.address,
+                    headers=template.headers,
                     allow_redirects=False,
                     timeout=timeout,
                 )
@@ -409,15 +425,14 @@ class Transport:
 
     async def _exchange(
         self,
-        session: aiohttp.ClientSession,
-        address: yarl.URL,
+        template: RequestTemplate,
         request: httpx.Request,
         sending: int,
         sink: Callable[[bytes], object] | None,
-    ) -> Answer:
+    ) -> HttpResponse:
+        session = self._session(template.url)
         if not sending and sink is None:
-            # The session's own deadline is enough, and costs less.
-            return await _answer(session, address, request, request.read() or None)
+            return await _answer(session, template, request.read() or None)
         timeouts = self._timeouts
         now = asyncio.get_running_loop().time
         silence = timeouts.silence(sending)
@@ -427,54 +442,48 @@ class Transport:
                 pour = None
                 if sink is not None:
                     pour = partial(_pour, sink=sink, progress=lambda: clock.reschedule(now() + silence))
-                content = request.read() or None
-                return await _answer(session, address, request, content, self._connect_only, pour)
+                return await _answer(session, template, request.read() or None, self._connect_only, pour)
             clock.reschedule(min(end, now() + timeouts.connect + silence))
             data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
-            return await _answer(session, address, request, data, self._connect_only)
-
-
-Answer = tuple[int, Mapping[str, str], bytes]
-"""Status, headers, body."""
+            return await _answer(session, template, data, self._connect_only)
 
 
 async def _answer(
     session: aiohttp.ClientSession,
-    address: yarl.URL,
-    request: httpx.Request,
+    template: RequestTemplate,
     data: bytes | AsyncIterator[bytes] | None,
     timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
     pour: Callable[[aiohttp.StreamReader], Awaitable[None]] | None = None,
-) -> Answer:
-    """Send a request and read its answer, of which no more than LARGEST_ANSWER and a chunk.
+) -> HttpResponse:
+    """Send a request and read its answer. Raises TransportError if it is larger than LARGEST_ANSWER.
 
     `pour` reads the body of a 2xx answer, which is then returned empty.
     """
     response = await session.request(
-        request.method,
-        address,
+        template.method,
+        template.address,
         data=data,
-        headers=_headers(request),
+        headers=template.headers,
         allow_redirects=False,
         timeout=timeout or session.timeout,
     )
     try:
         if pour is not None and response.status < 300:
             await pour(response.content)
-            return response.status, response.headers, b""
-        body = await response.content.readany()
-        while not response.content.at_eof():
-            body += await response.content.readany()
+            return HttpResponse(response.status, response.headers, b"")
+        content = response.content
+        body = await content.readany()
+        while not content.at_eof():
+            body += await content.readany()
             if len(body) > LARGEST_ANSWER:
                 break
     finally:
         # An early response ends the upload; the resulting send error must not hide the response.
-        with suppress(aiohttp.ClientError, OSError):
+        try:
             response.release()
             await response.wait_for_close()
-    return response.status, response.headers, body
-
-
-def _headers(request: httpx.Request) -> list[tuple[str, str]]:
-    # Given httpx's own Mapping, aiohttp would go through it in Python.
-    return [(name.decode(), value.decode()) for name, value in request.headers.raw]
+        except (aiohttp.ClientError, OSError):
+            pass
+    if len(body) > LARGEST_ANSWER:
+        raise TOO_LARGE.error(_host_of(template.url))
+    return HttpResponse(response.status, response.headers, body)
