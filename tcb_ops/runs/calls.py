@@ -111,8 +111,8 @@ class Calls:
     """For an audit with `--write-probe`."""
     link_calls: int = 0
     upload_calls: int = 0
-    digests: dict[tuple[Path, int, int], str] = field(default_factory=dict)
-    """MD5 of files by (path, size, mtime): one file for 400 environments is hashed once."""
+    digests: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    """MD5 of files by (name, size, mtime): one file for 400 environments is hashed once."""
     last_answer: float = field(default=float("-inf"))
     """When any server last responded, by `clock`."""
 
@@ -294,9 +294,10 @@ class Calls:
                 yield body
         else:
             planned = self._planned(row)
-            opened = partial(open_file, *planned, self.digests.get(planned, ""), self.root)
+            size, known = planned[1], self.digests.get(planned, "")
+            opened = partial(open_file, self.root / row.file, *planned[1:], known, self.root)
             # Reading a small file is quicker than passing it to a thread.
-            with opened() if planned[1] <= SMALL else await asyncio.to_thread(opened) as file:
+            with opened() if size <= SMALL else await asyncio.to_thread(opened) as file:
                 yield file
 
     async def _hash(self, row: Row) -> str:
@@ -307,13 +308,16 @@ class Calls:
                     pass
                 return body.md5
         planned = self._planned(row)
-        digest = self.digests.get(planned, "") or await asyncio.to_thread(hash_file, *planned)
+        digest = self.digests.get(planned, "")
+        if not digest:
+            digest = await asyncio.to_thread(hash_file, self.root / row.file, *planned[1:])
         self._keep_digest(planned, digest)
         return digest
 
-    def _planned(self, row: Row) -> tuple[Path, int, int]:
+    @staticmethod
+    def _planned(row: Row) -> tuple[str, int, int]:
         """Return what identifies the bytes of a row's local file."""
-        return self.root / row.file, row.size or 0, row.mtime_ns or 0
+        return row.file, row.size or 0, row.mtime_ns or 0
 
     def _unusable(self, task: Task, error: FileChangedError | FileUnreadableError) -> RowEnd:
         """Return the end of a row whose file cannot be sent."""
@@ -343,15 +347,17 @@ class Calls:
         end = self._end(task, Outcome.UNCHANGED, None, since)
         return replace(end, md5=digest, bytes=earlier.bytes, file_id=earlier.file_id)
 
-    def _keep_digest(self, planned: tuple[Path, int, int], digest: str) -> None:
+    def _keep_digest(self, planned: tuple[str, int, int], digest: str) -> None:
         if len(self.digests) >= DIGESTS:
             self.digests.clear()
         self.digests[planned] = digest
 
     def _stored(self, task: Task, link: Link, answer: StoredObject, size: int) -> RowEnd | FailedAttempt:
         verdict = etag_verdict(answer.etag, answer.md5)
-        end = replace(
-            self._end(task, Outcome.UPLOADED, None if verdict == "same" else Reason.UNVERIFIED),
+        end = self._end(
+            task,
+            Outcome.UPLOADED,
+            None if verdict == "same" else Reason.UNVERIFIED,
             errcode=0,
             errmsg="ok",
             http_status=answer.http_status,

@@ -133,6 +133,7 @@ class Engine:
             self._usage,
             self._committed,
             context.confirm,
+            max(1, self._limits.concurrency // 2),
         )
         self._after_canary_envs: set[str] = set()
         """The environments that wait for the canary."""
@@ -370,6 +371,8 @@ class Engine:
                 self._start_background()
             if self._idle() and self._scheduler.is_done:
                 return
+            if not self._tasks:
+                self._writer.flush()
             self._set_timer(now)
             await self._wake.wait()
 

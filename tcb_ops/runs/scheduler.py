@@ -30,7 +30,7 @@ BUFFERED = 10_000
 """Rows that all lanes together may buffer: with many lanes, each buffers fewer, so that memory stays constant."""
 COMING = 256
 """Environments whose lanes are made at a time, when fewer than half as many have rows to begin."""
-TURN = 4
+TURN = 8
 """Rows taken from a lane in one turn: they are adjacent in the ledger, and a commit writes whole pages."""
 
 

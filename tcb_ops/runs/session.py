@@ -41,7 +41,7 @@ from tcb_ops.wechat.transport import Transport
 if TYPE_CHECKING:
     from tcb_ops.runs.cluster import Coordinator
 
-MANY = 1_000
+MANY = 10_000
 """Rows from which on freeing what a session kept is worth a pass of the garbage collector."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""

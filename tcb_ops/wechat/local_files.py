@@ -57,7 +57,7 @@ class FileBody:
         self.content: bytes | None = None
         self.error: TcbOpsError | None = None
         self._plan = (size, mtime_ns)
-        self._file = os.fdopen(fd, "rb", buffering=0)
+        self._fd = fd
         self._left = size
         self._hash = None if known_md5 else hashlib.md5(usedforsecurity=False)
         self._known_md5 = known_md5
@@ -72,7 +72,9 @@ class FileBody:
 
     def close(self) -> None:
         """Close the file. May be called more than once."""
-        self._file.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def take(self) -> None:
         """Mark the file as in use. Raises RuntimeError the second time, since it has been read to its end."""
@@ -130,15 +132,15 @@ class FileBody:
 
     def _read(self, size: int) -> bytes:
         try:
-            chunk = self._file.read(min(size, self._left)) or b""
+            chunk = os.read(self._fd, min(size, self._left))
             if self._hash is not None:
                 self._hash.update(chunk)
             self._left -= len(chunk)
             if not chunk or not self._left:
-                self.error = _check(self.path, self._file.fileno(), self._plan)
+                self.error = _check(self.path, self._fd, self._plan)
             if not chunk and self._left and self.error is None:
                 self.error = _changed(self.path)
-        except (OSError, ValueError) as error:  # ValueError: closed by a cancelled upload
+        except OSError as error:  # also if a cancelled upload has closed it
             self.error = _unreadable(self.path, error)
         if self.error is not None:
             raise self.error

@@ -434,14 +434,15 @@ class Transport:
         if not sending and sink is None:
             return await _answer(session, template, request.read() or None)
         timeouts = self._timeouts
+        if sink is None and isinstance(request.stream, httpx.ByteStream):
+            whole = aiohttp.ClientTimeout(total=timeouts.deadline(sending), sock_connect=timeouts.connect)
+            return await _answer(session, template, request.read(), whole)
         now = asyncio.get_running_loop().time
         silence = timeouts.silence(sending)
         end = now() + timeouts.deadline(sending)
         async with asyncio.timeout_at(end) as clock:
-            if isinstance(request.stream, httpx.ByteStream):
-                pour = None
-                if sink is not None:
-                    pour = partial(_pour, sink=sink, progress=lambda: clock.reschedule(now() + silence))
+            if sink is not None:
+                pour = partial(_pour, sink=sink, progress=lambda: clock.reschedule(now() + silence))
                 return await _answer(session, template, request.read() or None, self._connect_only, pour)
             clock.reschedule(min(end, now() + timeouts.connect + silence))
             data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
