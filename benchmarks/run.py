@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,11 +30,16 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
+import growth
+import reports
+import startup
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 HERE = Path(__file__).resolve().parent
 ENVS = 200
+AT_ONCE = 64
 LOADED = 1.5
 """Processes that wait for a core, per core, from which on a machine is called loaded."""
 LATENCY = 30.0
@@ -57,7 +62,7 @@ class Sizes:
 
 
 FULL = Sizes(8_000, 8_000, 2_000, 800, 10_000, 100_000, 1_000_000, 10_000, 2 * 1024**3)
-QUICK = Sizes(3_000, 2_000, 1_000, 400, 4_000, 20_000, 40_000, 500, 256 * 1024**2)
+QUICK = Sizes(3_000, 2_000, 1_000, 400, 8_000, 20_000, 40_000, 500, 256 * 1024**2)
 NOTHING = Sizes(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -70,6 +75,7 @@ class Contest:
     list_name: str
     contenders: tuple[tuple[str, str], ...]
     """(name in clients.py, name in the table)."""
+    server: Literal["near", "far", "tls"] = "near"
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,27 @@ LATE = Contest(
         ("tcb-links", "tcb_ops.links: list, ledger, links.csv"),
         ("aiohttp-links", "bare aiohttp on uvloop, 64 at once"),
     ),
+    "far",
+)
+SECURE = (
+    Contest(
+        "Links over HTTPS",
+        "links/s",
+        "links.csv",
+        (
+            ("requests-links", "requests + 64 threads"),
+            ("tcb-links", "tcb_ops.links: list, ledger, links.csv"),
+            ("aiohttp-links", "bare aiohttp on uvloop, 64 at once"),
+        ),
+        "tls",
+    ),
+    Contest(
+        "Uploads of 256 KB over HTTPS",
+        "files/s",
+        "large.csv",
+        (("requests-upload", "requests + 64 threads"), ("tcb-upload", "tcb_ops.upload: list, ledger")),
+        "tls",
+    ),
 )
 CONTESTS = (*CONTESTS, LATE)
 
@@ -168,6 +195,7 @@ def prepare(folder: Path, sizes: Sizes) -> None:
     write_list(folder / "few.csv", sizes.few, "small")
     write_list(folder / "many.csv", sizes.many, "small")
     write_list(folder / "most.csv", sizes.most, "small")
+    os.sync()  # or the first commits would wait for these files
 
 
 def prepare_fleet(folder: Path, environments: int) -> Path:
@@ -213,9 +241,10 @@ def write_csv(file: Path, header: str, rows: Iterator[tuple[str, ...]] | list[tu
 
 
 @contextmanager
-def lean_server(delay: float = 0) -> Iterator[str]:
-    """Serve at a URL; answers take so many milliseconds more."""
+def lean_server(delay: float = 0, certificate: Path | None = None) -> Iterator[str]:
+    """Serve at a URL; answers take so many milliseconds more. `certificate`: with its key, for HTTPS."""
     command = [sys.executable, str(HERE / "server.py"), str(delay)]
+    command += [str(certificate)] if certificate is not None else []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
@@ -223,6 +252,24 @@ def lean_server(delay: float = 0) -> Iterator[str]:
             yield server.stdout.readline().strip()
         finally:
             server.stdin.close()
+
+
+def certificate(folder: Path) -> Path | None:
+    """Write a certificate for loopback that the clients trust, with its key; None without openssl."""
+    if (openssl := shutil.which("openssl")) is None:
+        print("openssl is missing: HTTPS is left out", file=sys.stderr)
+        return None
+    file = folder / "certificate.pem"
+    words = (
+        "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
+    )
+    command = [openssl, *words.split(), "-keyout", str(file), "-out", str(folder / "trusted.pem")]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    trusted = folder / "trusted.pem"
+    with file.open("ab") as both:
+        both.write(trusted.read_bytes())
+    os.environ |= {"SSL_CERT_FILE": str(trusted), "REQUESTS_CA_BUNDLE": str(trusted)}
+    return file
 
 
 # --- speed --------------------------------------------------------------------------------------------------------
@@ -246,13 +293,12 @@ def measure(name: str, base: str, paths: Path) -> Result:
 Results = dict[tuple[str, str], list[Result]]
 
 
-def speed(rounds: int, base: str, late: str, folder: Path) -> Results:
+def speed(rounds: int, contests: Sequence[Contest], servers: Mapping[str, str], folder: Path) -> Results:
     results: Results = {}
     for number in range(rounds):
-        for contest in CONTESTS:
+        for contest in contests:
             for name, _ in contest.contenders:
-                at = late if contest is LATE else base
-                result = measure(name, at, folder / contest.list_name)
+                result = measure(name, servers[contest.server], folder / contest.list_name)
                 results.setdefault((contest.title, name), []).append(result)
         print(f"round {number + 1} of {rounds} done; load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     return results
@@ -274,6 +320,21 @@ def big_file(rounds: int, base: str, folder: Path) -> tuple[float, float] | None
         ratios.append(result.rate * seconds)
         peak = max(peak, result.peak)
     return median(ratios), peak
+
+
+def limit(base: str, folder: Path) -> str | None:
+    """Return what wrk measures: the limit of the server and the machine; None without wrk."""
+    if (wrk := shutil.which("wrk")) is None:
+        print("wrk is missing: the limit of the machine is left out", file=sys.stderr)
+        return None
+    script = folder / "post.lua"
+    body = json.dumps({"env": env(0), "path": "assets/000000.png"})
+    script.write_text(f"wrk.method = 'POST'\nwrk.body = '{body}'\n")
+    url = f"{base}/tcb/uploadfile?access_token={'a' * 133}"
+    command = [wrk, "-t1", f"-c{AT_ONCE}", "-d3s", "-s", str(script), url]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rate = next(line.split()[1] for line in printed.splitlines() if line.startswith("Requests/sec"))
+    return f"wrk with {AT_ONCE} connections, which does nothing with the answers: {float(rate):,.0f} links/s."
 
 
 def ratio(of: list[Result], to: list[Result], what: Literal["rate", "cpu"]) -> float:
@@ -302,7 +363,7 @@ def speed_table(contest: Contest, results: dict[tuple[str, str], list[Result]]) 
 
 
 @dataclass(frozen=True)
-class Growth:
+class Grown:
     cpu: float
     """CPU per row of the larger list ÷ that of the smaller."""
     most: float
@@ -313,7 +374,7 @@ class Growth:
     """Environments among the first tenth of the calls for a list sorted by environment."""
 
 
-def growth(rounds: int, sizes: Sizes, base: str, folder: Path) -> Growth:
+def grow(rounds: int, sizes: Sizes, base: str, folder: Path) -> Grown:
     ratios, seen = [], ENVS
     for _ in range(rounds):
         with urllib.request.urlopen(f"{base}/first-calls"):
@@ -327,14 +388,14 @@ def growth(rounds: int, sizes: Sizes, base: str, folder: Path) -> Growth:
         measure("tcb-links", base, prepare_fleet(folder, count)).peak
         for count in (sizes.fleet, 2 * sizes.fleet)
     )
-    return Growth(median(ratios), most, (smaller, larger), seen)
+    return Grown(median(ratios), most, (smaller, larger), seen)
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
 
 
 def figures(
-    sizes: Sizes, results: Results, grown: Growth, big: tuple[float, float] | None
+    sizes: Sizes, results: Results, grown: Grown, big: tuple[float, float] | None
 ) -> tuple[Figure, ...]:
     links, small, large = CONTESTS[:3]
 
@@ -393,6 +454,25 @@ def figures(
         ),
         Figure("KiB written per row (uploads of 4 KB)", written or None, "≤", 4.0),
         Figure(f"environments of {ENVS} in the first tenth of the calls", grown.seen, "≥", ENVS / 2),
+        *(
+            Figure(f"CPU of {name} ÷ bare start", value, "≤", target)
+            for name, (value, target) in startup.figures().items()
+            if target is not None
+        ),
+    )
+
+
+def report_figures(measured: reports.Measured, rows: int) -> tuple[Figure, ...]:
+    def compared(name: str, other: str) -> float:
+        return reports.cpu_ratio(measured, name, other)
+
+    return (
+        Figure(f"errcode table of {rows:,} rows, seconds", reports.seconds(measured, "errcodes"), "≤", 0.2),
+        Figure(f"tcb-ops errcodes of {rows:,} rows, seconds", reports.seconds(measured, "command"), "≤", 0.6),
+        Figure(
+            "CPU of the export ÷ sqlite3 + csv.writer", compared("export", "plain"), "≤", 1.8, full_size=True
+        ),
+        Figure("CPU of verify ÷ export", compared("verify", "export"), "≤", 0.7, full_size=True),
     )
 
 
@@ -420,41 +500,72 @@ def main() -> int:
         description="Measure tcb_ops against requests + threads and bare aiohttp."
     )
     parser.add_argument("--rounds", type=int, help="5, or 2 with --quick")
-    parser.add_argument("--quick", action="store_true", help="small sizes: under a minute, and rougher")
+    parser.add_argument("--quick", action="store_true", help="small sizes: some three minutes, and rougher")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the targets and their figures to FILE, too"
     )
     given = parser.parse_args()
     sizes = QUICK if given.quick else FULL
     rounds = given.rounds or (2 if given.quick else 5)
+    rows = sizes.most
     began = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="tcb-ops-bench-") as name,
-        lean_server() as base,
-        lean_server(LATENCY) as late,
-    ):
+    loads = []
+    with tempfile.TemporaryDirectory(prefix="tcb-ops-bench-") as name, ExitStack() as running:
         folder = Path(name)
         prepare(folder, sizes)
-        results = speed(rounds, base, late, folder)
-        big = big_file(rounds, base, folder)
-        grown = growth(rounds, sizes, base, folder)
-    found = figures(sizes, results, grown, big)
-    load = os.getloadavg()[0]
+        servers = {
+            "near": running.enter_context(lean_server()),
+            "far": running.enter_context(lean_server(LATENCY)),
+        }
+        contests = CONTESTS
+        if (pem := certificate(folder)) is not None:
+            servers["tls"] = running.enter_context(lean_server(0, pem))
+            contests += SECURE
+        results = speed(rounds, contests, servers, folder)
+        loads.append(os.getloadavg()[0])
+        most = limit(servers["near"], folder)
+        big = big_file(rounds, servers["near"], folder)
+        over_tls = big_file(1, servers["tls"], folder) if pem is not None else None
+        grown = grow(rounds, sizes, servers["near"], folder)
+        loads.append(os.getloadavg()[0])
+    with tempfile.TemporaryDirectory(prefix="tcb-ops-bench-") as name:
+        sizes_of_lists = growth.SIZES if not given.quick else growth.SIZES[:2]
+        growth_table = growth.table(Path(name), sizes_of_lists)
+        measured, out = reports.measure_all(Path(name), rows, min(rounds, 3))
+    loads.append(os.getloadavg()[0])
+    found = (*figures(sizes, results, grown, big), *report_figures(measured, rows))
     notes = [
         "What is measured, and how: README.md. Figures are medians of the rounds, ratios medians within a round."
     ]
-    if load > LOADED * (os.cpu_count() or 1):
-        notes.append(f"The machine was loaded ({load:.1f}): compare the ratios, not the figures.")
-    tables = [speed_table(contest, results) for contest in CONTESTS]
-    parts = ["# Results", *notes, machine(rounds, quick=given.quick), *tables]
-    report = "\n\n".join([*parts, target_table(found, quick=given.quick)])
+    if max(loads) > LOADED * (os.cpu_count() or 1):
+        notes.append(f"The machine was loaded ({max(loads):.1f}): compare the ratios, not the figures.")
+    tables = [speed_table(contest, results) for contest in contests]
+    if most is not None:
+        tables.insert(1, most)
+    if over_tls is not None:
+        tables.append(
+            f"The large file over HTTPS: {over_tls[0]:.2f} of the rate of md5sum, {over_tls[1]:.0f} MiB."
+        )
+    parts = ["# Results", *notes, machine(rounds, quick=given.quick), *tables, growth_table]
+    report = "\n\n".join(
+        [*parts, target_table(found, quick=given.quick), reports.section(measured, rows, out)]
+    )
     print(report)
     print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
     if given.json is not None:
         given.json.write_text(json.dumps([asdict(one) | {"met": one.met} for one in found], indent=1))
     if not given.quick:
-        (HERE / "RESULTS.md").write_text(report + "\n", encoding="utf-8", newline="\n")
+        replace_sections(report)
     return 0 if all(one.met or (given.quick and one.full_size) for one in found) else 1
+
+
+def replace_sections(report: str) -> None:
+    """Write RESULTS.md: this report, and the sections of the other benchmarks as they were."""
+    file = HERE / "RESULTS.md"
+    ours = {line for line in report.splitlines() if line.startswith("## ")}
+    others = file.read_text(encoding="utf-8").split("\n## ")[1:] if file.exists() else []
+    kept = [f"## {text.rstrip()}" for text in others if f"## {text.splitlines()[0]}" not in ours]
+    file.write_text("\n\n".join([report.rstrip(), *kept]) + "\n", encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 It answers each link call with a valid link of the documented size (domain.md §1.1) and each form post with 204 and
 the object's name up to its first dot as ETag: the benchmarks name objects by MD5, and the server need not hash. It
 checks nothing. `GET /first-calls` returns a JSON object of environment → number of its first link call, and resets the
-count. For audits of the fleets of run.py, it answers getenvinfo and quota/get, too: one environment in twenty is HALTED.
+count. `server.py DELAY PEM` serves HTTPS with a certificate and its key. For audits of the fleets of run.py, it answers getenvinfo and quota/get, too: one environment in twenty is HALTED.
 `GET /calls` returns the number of calls by token, and resets it. Prints its address; ends when its stdin is closed.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from collections import Counter
@@ -161,8 +162,12 @@ class Connection(asyncio.Protocol):
 async def serve() -> None:
     book = Book()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(book), "127.0.0.1", 0, backlog=1024)
-    book.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}".encode()
+    tls = None
+    if len(sys.argv) > 2:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(sys.argv[2])
+    server = await loop.create_server(lambda: Connection(book), "127.0.0.1", 0, backlog=1024, ssl=tls)
+    book.base = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}".encode()
     print(book.base.decode(), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     server.close()
