@@ -106,8 +106,8 @@ def test_of_many_environments_each_holds_few_rows_ready(lanes: int, each: int) -
 
 
 def test_environments_are_served_in_turn() -> None:
-    floor = Floor(9, 9, 9)
-    order = envs(floor.take_all(16))
+    floor = Floor(*[2 * TURN + 1] * 3, per_env=2 * TURN)
+    order = envs(floor.take_all(4 * TURN))
     assert order == [name for name in ("env0", "env1", "env2", "env0") for _ in range(TURN)]
 
 
