@@ -33,7 +33,7 @@ from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.lists.paths import Batch
-    from tcb_ops.lists.share import Share
+    from tcb_ops.lists.staging import Share
     from tcb_ops.notifications.send import Notification
     from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run, RunHandle
