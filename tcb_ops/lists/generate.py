@@ -19,8 +19,7 @@ from tcb_ops.i18n import Lang, Text, _, as_list, pgettext
 from tcb_ops.lists.local_files import LocalFile, LocalFiles, UnusableFile
 from tcb_ops.lists.merchants import Merchants, list_lines
 from tcb_ops.lists.problems import input_error
-from tcb_ops.lists.resolve import Unresolved, resolve
-from tcb_ops.lists.validate import path_problem
+from tcb_ops.lists.validate import Unresolved, path_problem, resolve
 from tcb_ops.model import Merchant, Problem, file_problem
 from tcb_ops.resources import nearest_path, system_reason
 from tcb_ops.xlsx.workbook import open_book

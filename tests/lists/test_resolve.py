@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.resolve import MerchantResolver, Unresolved, resolve
+from tcb_ops.lists.validate import MerchantResolver, Unresolved, resolve
 from tcb_ops.model import Merchant
 
 
