@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.lists.merchants_editor import edit_merchants
+from tcb_ops.lists.merchants import Merchants, edit_merchants, read_merchants
 from tcb_ops.model import Merchant, Owner
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ import os
 import pytest
 
 from tcb_ops.errors import InputError, StoppedError
-from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.lists.merchants_editor import edit_merchants, write_merchants
+from tcb_ops.lists.merchants import edit_merchants, read_merchants, write_merchants
 from tcb_ops.model import Merchant
 
 NEW = Merchant("wx9", "新茶铺", "new-1a2b3c")

@@ -9,8 +9,7 @@ import pytest
 from tcb_ops.errors import InputError
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.generate import list_template
-from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.lists.merchants_editor import EMPTY_FILE
+from tcb_ops.lists.merchants import EMPTY_FILE, Merchants, read_merchants
 from tcb_ops.lists.paths import read_paths
 
 if TYPE_CHECKING:
