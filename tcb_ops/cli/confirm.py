@@ -190,7 +190,7 @@ def _suggest(
     root: str | None,
 ) -> None:
     """Suggest a command: with the folder that has the files, with the guessed column, or to rerun after correction."""
-    from tcb_ops.lists.local_files import find_root
+    from tcb_ops.lists.sources import find_root
 
     source = Path(error.source).absolute()
     found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None

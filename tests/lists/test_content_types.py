@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError
-from tcb_ops.lists import local_files
-from tcb_ops.lists.local_files import content_type_of
+from tcb_ops.lists import sources
 from tcb_ops.lists.paths import read_paths
+from tcb_ops.lists.sources import content_type_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,13 +48,13 @@ def test_what_the_machine_says_of_an_extension_does_not_count(tmp_path: Path) ->
     (tmp_path / "mime.types").write_text("x/machine odd9 png\n")
     try:
         mimetypes.init([str(tmp_path / "mime.types")])
-        local_files._types.cache_clear()
+        sources._types.cache_clear()
         assert mimetypes.guess_type("a.odd9")[0] == "x/machine"
         assert content_type_of("a.odd9") == "application/octet-stream"
         assert content_type_of("a.png") == "image/png"
     finally:
         mimetypes.init()
-        local_files._types.cache_clear()
+        sources._types.cache_clear()
 
 
 @pytest.mark.parametrize(

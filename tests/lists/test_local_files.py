@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tcb_ops.lists.local_files import MAX_FILE_BYTES, LocalFile, LocalFiles, UnusableFile
+from tcb_ops.lists.sources import MAX_FILE_BYTES, LocalFile, LocalFiles, UnusableFile
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.lists.local_files import PathMap
 from tcb_ops.lists.paths import read_paths
+from tcb_ops.lists.sources import PathMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
