@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import Batch, OnBad, TextRows
     from tcb_ops.lists.staging import Share, ShareLike
-    from tcb_ops.lists.workbook import Rows
+    from tcb_ops.lists.table import Rows
     from tcb_ops.merchants.status import MerchantState
     from tcb_ops.model import Row
     from tcb_ops.notifications.send import Notification, Undelivered

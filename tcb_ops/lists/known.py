@@ -14,8 +14,8 @@ from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import shown, trim
 from tcb_ops.i18n import _
 from tcb_ops.lists.problems import input_error
-from tcb_ops.lists.source import open_text
-from tcb_ops.lists.table import KNOWN_COLUMNS, Table, read_table
+from tcb_ops.lists.source import open_text, read_table
+from tcb_ops.lists.table import KNOWN_COLUMNS, Table
 from tcb_ops.model import Merchant, Problem, file_problem
 
 _STORE_CODE = re.compile(r"[A-Z][a-z]+([A-Z][A-Za-z0-9]*)+")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.lists.table import Rating, Table, read_table
+from tcb_ops.lists.source import read_table
+from tcb_ops.lists.table import Rating, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
