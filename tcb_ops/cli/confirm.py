@@ -17,8 +17,14 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext, pgettext, verbatim
 from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.lists.problems import PROBLEMS_SHOWN, check_fixme, fixme_beside, format_problem, write_fixme
-from tcb_ops.lists.staging import Share
+from tcb_ops.lists.staging import (
+    PROBLEMS_SHOWN,
+    Share,
+    check_fixme,
+    fixme_beside,
+    format_problem,
+    write_fixme,
+)
 from tcb_ops.model import Kind, Problem
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits

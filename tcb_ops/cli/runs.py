@@ -566,7 +566,7 @@ def warn_of_known(console: Console, file: str | None, settings: Settings) -> Non
     from tcb_ops import api
     from tcb_ops.lists.known import uncatalogued, unmatched
     from tcb_ops.lists.merchants import read_merchants
-    from tcb_ops.lists.problems import PROBLEMS_SHOWN
+    from tcb_ops.lists.staging import PROBLEMS_SHOWN
 
     lines = api.known_failures(file, settings)
     for one in uncatalogued(lines)[:PROBLEMS_SHOWN]:

@@ -21,8 +21,8 @@ from typing import TextIO, TypeVar, cast, overload
 from tcb_ops.errors import BrokenTableError, StoppedError, UsageError, check_text, check_value
 from tcb_ops.formatting import fold, guard, near_names, shown, trim
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import decode, open_source, open_text, read_table
+from tcb_ops.lists.staging import input_error
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table
 from tcb_ops.model import Merchant, Owner, Problem, file_problem
 from tcb_ops.resources import system_reason

@@ -15,10 +15,9 @@ from tcb_ops.errors import BrokenTableError, UsageError, check_count, check_path
 from tcb_ops.formatting import near_names, shown, trim
 from tcb_ops.i18n import Text, _, as_facts, ngettext
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import decode, digest, is_workbook, open_source, read_table
 from tcb_ops.lists.sources import LocalFiles, PathMap, SourceCheck, UnusableFile, refuse_sources, whole_source
-from tcb_ops.lists.staging import Problems, Share, Staging
+from tcb_ops.lists.staging import Problems, Share, Staging, input_error
 from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_workbook
 from tcb_ops.lists.validate import MerchantResolver, RowValidator
 from tcb_ops.model import Merchant, Problem, Row, SourceFile, file_problem, is_source

@@ -31,7 +31,7 @@ from typing import IO, BinaryIO
 from tcb_ops.errors import BrokenTableError, InputError
 from tcb_ops.formatting import shown, trim
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.lists.problems import input_error
+from tcb_ops.lists.staging import input_error
 from tcb_ops.lists.table import HEAD_ROWS, Rate, Rating, Record, Table, find_header
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import nearest_path, raise_if_exhausted, system_reason

@@ -1,4 +1,4 @@
-"""The checked rows and problems of a list on disk, so that memory does not grow with it; shares of a list.
+"""The checked rows and problems of a list on disk, so that memory does not grow with it; its shares; its fix-me CSV.
 
 They are in an unnamed temporary SQLite database in the temporary folder, with mode 0600, which no other process can
 open and which disappears with its connection, even after a kill.
@@ -6,23 +6,28 @@ open and which disappears with its connection, even after a kill.
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import re
 import sqlite3
+import stat
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, Union, overload
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
-from tcb_ops.errors import ArgumentError, UsageError
-from tcb_ops.formatting import trim
-from tcb_ops.i18n import Bilingual, Text, _
+from tcb_ops.errors import ArgumentError, InputError, UsageError
+from tcb_ops.formatting import guard, trim
+from tcb_ops.i18n import Bilingual, Lang, Text, _
 from tcb_ops.model import Problem, Row, Secret
+from tcb_ops.resources import system_reason
 
 # --- shares ---------------------------------------------------------------------------------------------------------
 
@@ -56,7 +61,7 @@ class Share:
 
 @lru_cache(maxsize=65_536)
 def _stable_hash(appid: str) -> int:
-    return int.from_bytes(sha256(appid.encode("utf-8", "backslashreplace")).digest()[:8])
+    return int.from_bytes(hashlib.sha256(appid.encode("utf-8", "backslashreplace")).digest()[:8])
 
 
 def read_share(value: ShareLike, parameter: str = "share") -> Share:
@@ -339,3 +344,127 @@ def _run(call: Callable[[], _T]) -> _T:
             "the list again"
         )
     raise UsageError(problem)
+
+
+# --- messages and the fix-me CSV -----------------------------------------------------------------------------------
+
+PROBLEMS_SHOWN = 50
+"""Maximum problems on stderr; the fix-me CSV has all."""
+
+
+_FIXME = ".fix-me"
+"""Between a list's name and the suffix of its fix-me file, or before the number of a further one."""
+
+
+def is_fixme_of(source: str, name: str) -> bool:
+    """Return whether a file's name is that of a list's fix-me file."""
+    return name.startswith(f"{Path(source).stem}{_FIXME}") and name.endswith(".csv")
+
+
+def fixme_beside(source: Path) -> Path:
+    """Return the fix-me file's name beside the list; a name whose fix-me file was edited is skipped."""
+    numbers = ("", *(f"-{n}" for n in range(2, 10_000)))
+    names = (Path(f"{source.with_suffix('')}{_FIXME}{number}.csv") for number in numbers)
+    return next(filter(_is_free, names))
+
+
+def check_fixme(dest: Path) -> None:
+    """Raise UsageError if writing the fix-me file would replace anything other than an earlier, unedited one."""
+    if not _is_free(dest):
+        raise UsageError(
+            _(
+                "--fix-me {dest}: this must be a new file, or an earlier fix-me file that nobody has changed, which "
+                "is replaced. Choose another file.",
+                dest=dest,
+            ),
+            options=["--fix-me"],
+        )
+
+
+def format_problem(source: str, problem: Problem) -> Text:
+    """Format a problem as `FILE:LINE: column 'X': problem — fix`, without LINE if it concerns the whole file."""
+    where = f"{source}:{problem.line}" if problem.line else source
+    message = _("{message} — {fix}", message=problem.message, fix=problem.fix)
+    if problem.column:
+        return _("{where}: column '{column}': {message}", where=where, column=problem.column, message=message)
+    return _("{where}: {message}", where=where, message=message)
+
+
+def input_error(
+    source: str,
+    problems: Sequence[Problem],
+    decided: Text | None = None,
+    missing_files: Sequence[str] = (),
+    columns: Mapping[str, str] = MappingProxyType({}),
+) -> InputError:
+    """Return the error that refuses a file: the number of problems, and the text of the first one."""
+    many, text = len(problems), format_problem(source, problems[0])
+    if many > 1:
+        text = _(
+            "{source} has {many:,} problems, so nothing was sent. The first: {first}",
+            source=source,
+            many=many,
+            first=text,
+        )
+    return InputError(text, source, problems, decided, missing_files, columns)
+
+
+_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_digest")
+"""The last row of tcb_digest has a checksum, which shows whether the file was edited."""
+
+
+def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang.EN) -> int:
+    """Write the rows that have problems and return their number; for 0 no file is written.
+
+    `problems` are `Batch.problems` or those of an InputError. The list's own columns come first, then tcb_line,
+    tcb_column, tcb_problem, tcb_fix and tcb_digest, which are ignored when the file is read as a list; each row is
+    written once. Problems of the whole file have no row. Written for Excel: UTF-8 with BOM, CRLF, no cell that would
+    run as a formula.
+
+    Raises UsageError if `dest` cannot be written.
+    """
+    if not isinstance(problems, Problems):
+        return 0
+    rows = problems.by_row()
+    first = next(rows, None)
+    if first is None:
+        return 0
+    digest, written, last = hashlib.sha256(), 0, [*map(guard, problems.headers), *_COLUMNS[:-1]]
+    try:
+        with Path(dest).open("w", encoding="utf-8-sig", newline="") as file:
+            out = csv.writer(file)
+            for cells, about in chain([first], rows):
+                out.writerow([*last, "" if written else _COLUMNS[-1]])
+                _feed(digest, last)
+                columns = "; ".join(dict.fromkeys(p.column for p in about if p.column))
+                found = "; ".join(p.message.of(lang) for p in about)
+                fix = "; ".join(p.fix.of(lang) for p in about)
+                last = [*map(guard, (*cells, str(about[0].line), columns, found, fix))]
+                written += 1
+            _feed(digest, last)
+            out.writerow([*last, digest.hexdigest()[:16]])
+    except OSError as error:
+        failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
+    else:
+        return written
+    raise UsageError(failed)
+
+
+def _feed(digest: hashlib._Hash, cells: Sequence[str]) -> None:
+    digest.update("\0".join((*cells, "\n")).encode("utf-8", "backslashreplace"))
+
+
+def _is_free(dest: Path) -> bool:
+    """Return whether a file does not exist, or is an unedited fix-me file."""
+    digest, last = hashlib.sha256(), [""]
+    try:
+        if not stat.S_ISREG(dest.lstat().st_mode):
+            return False
+        with dest.open(encoding="utf-8-sig", newline="") as lines:
+            for last in csv.reader(lines):
+                _feed(digest, last[:-1])
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, csv.Error):
+        return False
+    return last[-1:] == [digest.hexdigest()[:16]]

@@ -16,9 +16,9 @@ from pathlib import Path
 from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, _, verbatim
-from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import digest, is_workbook, open_source
 from tcb_ops.lists.sources import concealed
+from tcb_ops.lists.staging import input_error
 from tcb_ops.lists.validate import OURS
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import OUTCOMES

@@ -10,8 +10,8 @@ import pytest
 from tcb_ops.details import DetailCode
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.problems import write_fixme
 from tcb_ops.lists.sources import UnusableFile, concealed, content_type_of, split_source, whole_source
+from tcb_ops.lists.staging import write_fixme
 from tcb_ops.model import Merchant, Secret, SourceFile, is_source
 
 if TYPE_CHECKING:
