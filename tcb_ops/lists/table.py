@@ -18,8 +18,7 @@ from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import fold, near_names, shown, trim
 from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.xlsx.values import CellKind, NonTextCell
-from tcb_ops.xlsx.workbook import Area, Sheet, SheetRow, Survey, letters, open_book
+from tcb_ops.xlsx.workbook import Area, CellKind, NonTextCell, Sheet, SheetRow, Survey, letters, open_book
 
 # --- columns --------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.lists.merchants import Merchants, list_lines
 from tcb_ops.lists.sources import conceal, concealed, split_source
 from tcb_ops.model import Merchant, Problem, Row, Secret, is_source
-from tcb_ops.xlsx.values import CellKind, NonTextCell, non_text_problem, not_computed
+from tcb_ops.xlsx.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 
 # --- paths and headers ---------------------------------------------------------------------------------------------
 

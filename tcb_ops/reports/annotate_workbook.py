@@ -28,8 +28,7 @@ from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.xlsx.append_columns import AppendColumns, add_columns, first_free
 from tcb_ops.xlsx.split import write_split
-from tcb_ops.xlsx.values import NonTextCell
-from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, Sheet, open_book
+from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, NonTextCell, Sheet, open_book
 
 COLUMNS = (_("result"), _("reason"), _("what to do"), verbatim("file_id"))
 WIDTHS = (24, 50, 50, 44)
