@@ -224,7 +224,7 @@ def dry_run(
     console: Console, batch: Batch, settings: Settings, limits: RunLimits, *, uploads: bool, as_json: bool
 ) -> int:
     """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
-    from tcb_ops.merchants.quota import ask_allowances
+    from tcb_ops.merchants.check import ask_allowances
 
     console.release()
     allowances = ask_allowances(settings, accounts_to_ask(batch, settings))

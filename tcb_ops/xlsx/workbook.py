@@ -62,32 +62,27 @@ def not_computed(cells: Iterable[str]) -> bool:
 
 def non_text_problem(cell: NonTextCell) -> tuple[Text, Text]:
     """Return (message, fix) for a cell in a text-only column."""
-    message, fix = _MESSAGES[cell.kind]
-    return message.format(ref=cell.ref, value=shown(cell, 40)), fix
+    code, fix = _PROBLEMS[cell.kind]
+    return detail(code, ref=cell.ref, value=shown(cell, 40)), fix
 
 
 _AS_TEXT = _("format the column as Text, then type the value again (or begin it with ')")
-_AS_VALUE = _("copy the column and paste it over itself as values")
-_MESSAGES = {
-    CellKind.NUMBER: (detail(DetailCode.CELL_NUMBER), _AS_TEXT),
-    CellKind.DATE: (detail(DetailCode.CELL_DATE), _AS_TEXT),
-    CellKind.BOOLEAN: (detail(DetailCode.CELL_BOOLEAN), _AS_TEXT),
-    CellKind.ERROR: (detail(DetailCode.CELL_ERROR), _("write the value itself")),
-    CellKind.FORMULA: (detail(DetailCode.CELL_FORMULA), _AS_VALUE),
+_PROBLEMS = {
+    CellKind.NUMBER: (DetailCode.CELL_NUMBER, _AS_TEXT),
+    CellKind.DATE: (DetailCode.CELL_DATE, _AS_TEXT),
+    CellKind.BOOLEAN: (DetailCode.CELL_BOOLEAN, _AS_TEXT),
+    CellKind.ERROR: (DetailCode.CELL_ERROR, _("write the value itself")),
+    CellKind.FORMULA: (DetailCode.CELL_FORMULA, _("copy the column and paste it over itself as values")),
     CellKind.NOT_COMPUTED: (
-        detail(DetailCode.CELL_NOT_COMPUTED),
+        DetailCode.CELL_NOT_COMPUTED,
         _("open the workbook, copy the column and paste it over itself as values"),
     ),
-    CellKind.MERGED: (
-        detail(DetailCode.CELL_MERGED),
-        _("unmerge the cells and fill in every row"),
-    ),
+    CellKind.MERGED: (DetailCode.CELL_MERGED, _("unmerge the cells and fill in every row")),
 }
 
+# --- strings and formats --------------------------------------------------------------------------------------------
 
-# --- strings and formats -------------------------------------------------------------------------------------------
-
-LONGEST_CELL = 131_072
+_LONGEST_CELL = 131_072
 """Characters, as in a CSV; the limit of spreadsheets is 32,767."""
 _LARGEST_STRINGS = 256 << 20
 """Maximum bytes of the shared strings, which are kept in memory."""
@@ -110,7 +105,7 @@ class TextReader:
         """Handle characters. Raises ValueError if the text is too long."""
         if self._collecting:
             self._length += len(characters)
-            if self._length > LONGEST_CELL:
+            if self._length > _LONGEST_CELL:
                 raise ValueError
             self._pieces.append(characters)
 
@@ -344,9 +339,8 @@ def _not_a_workbook(package: Package) -> Problem:
         return file_problem(_("this is a binary workbook (.xlsb)"), _SAVE_AS_XLSX)
     if package.has("content.xml"):
         return file_problem(_("this is an OpenDocument file (.ods)"), _SAVE_AS_XLSX)
-    return file_problem(
-        _("this is a zip file, but not a workbook with sheets"), _("give a list in .xlsx, .csv or .tsv")
-    )
+    fix = _("give a list in .xlsx, .csv or .tsv")
+    return file_problem(_("this is a zip file, but not a workbook with sheets"), fix)
 
 
 # --- references -----------------------------------------------------------------------------------------------------
