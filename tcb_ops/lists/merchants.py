@@ -52,12 +52,7 @@ class Merchants(Sequence[Merchant]):
     """
 
     def __init__(
-        self,
-        lines: Sequence[Merchant],
-        source: str = "",
-        whole: Merchants | None = None,
-        *,
-        sha256: str = "",
+        self, lines: Sequence[Merchant], source: str = "", whole: Merchants | None = None, *, sha256: str = ""
     ) -> None:
         """`sha256` is that of the file's bytes; empty if there is no file."""
         usable = isinstance(lines, Sequence) and all(isinstance(line, Merchant) for line in lines)

@@ -336,12 +336,7 @@ def _missing(path: Path) -> Problem:
 
 # --- records -------------------------------------------------------------------------------------------------------
 
-_DELIMITERS = {
-    ",": _("comma"),
-    ";": _("semicolon"),
-    "\t": _("tab"),
-    "|": _("vertical bar"),
-}
+_DELIMITERS = {",": _("comma"), ";": _("semicolon"), "\t": _("tab"), "|": _("vertical bar")}
 """The detected delimiters; without the full-width comma, which occurs in names."""
 
 _SIGNS = "".join(_DELIMITERS)

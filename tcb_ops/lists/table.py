@@ -168,9 +168,7 @@ class Columns:
 
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         message = _(
-            "no column for {wanted}; the header has {there}",
-            wanted=" / ".join(group),
-            there=_listed(headers),
+            "no column for {wanted}; the header has {there}", wanted=" / ".join(group), there=_listed(headers)
         )
         if len(headers) == 1 and "，" in headers[0]:
             fix = _("the header is separated by full-width commas (，); use plain commas")

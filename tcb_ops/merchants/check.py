@@ -28,7 +28,6 @@ from tcb_ops.merchants.status import (
     QuotaAccount,
     issue_of,
     judge,
-    no_token,
     of_the_component,
 )
 from tcb_ops.model import Merchant, Owner, Reason, Secret
@@ -118,7 +117,7 @@ async def ask(
     except TokenError as error:
         if error.transient and not caller.source_answered:
             raise TokenSourceError(error.text) from None
-        return no_token(error.text)
+        return Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
     if not isinstance(found, CallFailure):
         return found
     answer = found.answer
