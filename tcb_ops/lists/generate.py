@@ -145,18 +145,15 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         name, why = shown(str(folder)), system_reason(error)
-        failed = UsageError(_("{name} cannot be read ({why})", name=name, why=why))
-    else:
-        for entry in entries:
-            name = f"{prefix}{entry.name}"
-            attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
-            hidden = bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)  # on Windows
-            if entry.is_dir() and not (hidden or entry.is_symlink() or entry.name.startswith(".")):
-                yield from _walk(Path(entry), f"{name}/")
-            else:
-                yield f"{name}/" if hidden or entry.is_dir() else name
-        return
-    raise failed
+        raise UsageError(_("{name} cannot be read ({why})", name=name, why=why)) from None
+    for entry in entries:
+        name = f"{prefix}{entry.name}"
+        attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
+        hidden = bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)  # on Windows
+        if entry.is_dir() and not (hidden or entry.is_symlink() or entry.name.startswith(".")):
+            yield from _walk(Path(entry), f"{name}/")
+        else:
+            yield f"{name}/" if hidden or entry.is_dir() else name
 
 
 # --- the targets ----------------------------------------------------------------------------------------------------
@@ -195,28 +192,28 @@ def _one(merchants: Merchants, name: str) -> Merchant:
     by_env = bool(whole.for_env(name))
     if not by_env and not whole.resolve(name):
         near = near_names(name, [one for m in whole for one in (m.name, m.appid, m.env)])
-        problem = (
-            _(
+        problem = _(
+            "--to {asked}: no environment, merchant or appid has this name; see {source}",
+            asked=asked,
+            source=whole.source,
+        )
+        if near:
+            problem = _(
                 "--to {asked}: no environment, merchant or appid has this name; did you mean {near}?",
                 asked=asked,
                 near=as_list(near),
             )
-            if near
-            else _(
-                "--to {asked}: no environment, merchant or appid has this name; see {source}",
-                asked=asked,
-                source=whole.source,
-            )
-        )
         raise UsageError(problem)
     found = resolve(merchants, name if by_env else "", "" if by_env else name, "")
     if isinstance(found, Merchant):
         return found
     if isinstance(found, Unresolved):
-        raise UsageError(
-            _("--to {asked}: {message}. Choose one of these environments", asked=asked, message=found.message)
+        failed = _(
+            "--to {asked}: {message}. Choose one of these environments", asked=asked, message=found.message
         )
-    raise UsageError(_("--to {asked}: excluded by --where", asked=asked))
+    else:
+        failed = _("--to {asked}: excluded by --where", asked=asked)
+    raise UsageError(failed)
 
 
 def _all(merchants: Merchants, name: str) -> list[Merchant]:
@@ -234,11 +231,9 @@ def _all(merchants: Merchants, name: str) -> list[Merchant]:
             open_.append(list_lines(group))
     if not open_:
         return found
-    problem = (
-        _("--to all: several environments, none of them the default")
-        if name == ALL
-        else _("--to all-envs: several merchants share an environment")
-    )
+    problem = _("--to all-envs: several merchants share an environment")
+    if name == ALL:
+        problem = _("--to all: several environments, none of them the default")
     listed = "; ".join(open_[:5]) + (f" … ({len(open_)})" if len(open_) > 5 else "")
     raise UsageError(
         _(
@@ -312,9 +307,8 @@ def _parse(text: str) -> list[tuple[str, str]]:
 
 def _bad_template(text: str, why: Text) -> UsageError:
     fields = " ".join(f"{{{field}}}" for field in FIELDS)
-    return UsageError(
-        _("--path {text}: {why}; the fields are {fields}", text=shown(text), why=why, fields=fields)
-    )
+    problem = _("--path {text}: {why}; the fields are {fields}", text=shown(text), why=why, fields=fields)
+    return UsageError(problem)
 
 
 def default_root(folder: Path, dest: Path, root: Path | None) -> Path:
@@ -467,13 +461,11 @@ def _write(dest: Path, header: Sequence[str], rows: Iterator[list[str]]) -> None
             out.writerows(map(guard, row) for row in rows)
     except FileExistsError:
         failed = _("{dest} already exists: check it, or choose another name with --out", dest=dest)
+        raise UsageError(failed) from None
     except OSError as error:
         dest.unlink(missing_ok=True)
-        why = system_reason(error)
-        failed = _("{dest} cannot be written ({why})", dest=dest, why=why)
-    else:
-        return
-    raise UsageError(failed)
+        failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
+        raise UsageError(failed) from None
 
 
 # --- the template ---------------------------------------------------------------------------------------------------

@@ -431,15 +431,12 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
                 with suppress(FileNotFoundError):
                     Path(fresh.name).unlink()
     except OSError as error:
-        why = system_reason(error)
         failed = _(
             "{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",
             dest=dest,
-            why=why,
+            why=system_reason(error),
         )
-    else:
-        return
-    raise StoppedError(failed)
+        raise StoppedError(failed) from None
 
 
 def _keep_mode(fresh: Path, real: Path) -> None:

@@ -445,9 +445,8 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
             out.writerow([*last, digest.hexdigest()[:16]])
     except OSError as error:
         failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
-    else:
-        return written
-    raise UsageError(failed)
+        raise UsageError(failed) from None
+    return written
 
 
 def _feed(digest: hashlib._Hash, cells: Sequence[str]) -> None:
