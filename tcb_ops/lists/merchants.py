@@ -11,7 +11,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -70,18 +70,11 @@ class Merchants(Sequence[Merchant]):
 
     @cached_property
     def _by_env(self) -> dict[str, list[Merchant]]:
-        found: dict[str, list[Merchant]] = {}
-        for merchant in self._lines:
-            found.setdefault(merchant.env, []).append(merchant)
-        return found
+        return _grouped(self._lines, lambda line: {line.env})
 
     @cached_property
     def _by_name(self) -> dict[str, list[Merchant]]:
-        found: dict[str, list[Merchant]] = {}
-        for merchant in self._lines:
-            for name in {fold(merchant.name), fold(merchant.appid)}:
-                found.setdefault(name, []).append(merchant)
-        return found
+        return _grouped(self._lines, lambda line: {fold(line.name), fold(line.appid)})
 
     def for_env(self, env: str) -> tuple[Merchant, ...]:
         """Return the lines of an environment: several if merchants share it, none if it is unknown."""
@@ -124,6 +117,14 @@ class Merchants(Sequence[Merchant]):
         return f"Merchants({self.source!r}, {lines}, {ngettext('{n:,} environment', '{n:,} environments', len(self._by_env))})"
 
 
+def _grouped(lines: Iterable[Merchant], keys: Callable[[Merchant], set[str]]) -> dict[str, list[Merchant]]:
+    found: dict[str, list[Merchant]] = {}
+    for line in lines:
+        for key in keys(line):
+            found.setdefault(key, []).append(line)
+    return found
+
+
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     """Read a merchants file (CSV or TSV, encodings as for lists), filtered by `where`.
 
@@ -137,12 +138,10 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     problems: list[Problem] = []
     lines: list[Merchant] = []
     with open_text(source) as decoded:
-        table = _find_header(decoded.text, name)
-        found, header_problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
-        if header_problems:
-            raise input_error(name, header_problems)
         try:
-            lines = _read_lines(table, found, problems)
+            table = read_table(decoded.text, MERCHANT_COLUMNS.rate)
+            found, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
+            lines = [] if problems else _read_lines(table, found, problems)
         except BrokenTableError as error:
             problems.append(error.problem)
     if not lines and not problems:
@@ -152,14 +151,6 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
         raise input_error(name, problems)
     whole = Merchants(lines, name, sha256=decoded.sha256)
     return _narrowed(whole, where, table.headers, found) if where else whole
-
-
-def _find_header(text: Iterable[str], name: str) -> Table:
-    """Find the header of a merchants file. Raises InputError for broken quoting above it."""
-    try:
-        return read_table(text, MERCHANT_COLUMNS.rate)
-    except BrokenTableError as error:
-        raise input_error(name, [error.problem]) from None
 
 
 def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) -> list[Merchant]:
@@ -181,8 +172,7 @@ def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) ->
             fix = _("put a cell that holds the delimiter in double quotes")
             problems.append(file_problem(message, fix, line=line))
             continue
-        merchant, faults = _read_line(line, cells, headers, found)
-        problems += faults
+        merchant = _read_line(line, cells, headers, found, problems)
         key = (merchant.appid, merchant.env)
         if all(key) and first_at.setdefault(key, line) != line:
             problems.append(_duplicate(line, headers[found["env"]], merchant, first_at[key]))
@@ -194,15 +184,13 @@ def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) ->
 
 
 def _read_line(
-    line: int, cells: list[str], headers: tuple[str, ...], found: dict[str, int]
-) -> tuple[Merchant, list[Problem]]:
-    faults: list[Problem] = []
-
+    line: int, cells: list[str], headers: tuple[str, ...], found: dict[str, int], problems: list[Problem]
+) -> Merchant:
     def needed(ours: str) -> str:
         value = cells[found[ours]]
         if not value:
             message, fix = _("the {ours} is empty", ours=ours), _("fill it in, or remove the line")
-            faults.append(file_problem(message, fix, line=line, column=headers[found[ours]]))
+            problems.append(file_problem(message, fix, line=line, column=headers[found[ours]]))
         return value
 
     def one_of(ours: str, values: dict[str, _T]) -> _T:
@@ -212,7 +200,9 @@ def _read_line(
         allowed = ", ".join(v for v in values if v)
         message = _("{ours} cannot be '{value}'", ours=ours, value=shown(value))
         fix = _("write one of {allowed}, or nothing", allowed=allowed)
-        faults.append(file_problem(message, fix, line=line, column=headers[found[ours]], value=shown(value)))
+        problems.append(
+            file_problem(message, fix, line=line, column=headers[found[ours]], value=shown(value))
+        )
         return values[""]
 
     return Merchant(
@@ -223,7 +213,7 @@ def _read_line(
         owner=one_of("owner", _OWNERS),
         left=one_of("status", _STATUSES),
         columns=tuple(zip(headers, cells, strict=False)),
-    ), faults
+    )
 
 
 def _narrowed(
@@ -387,7 +377,10 @@ def edit_merchants(file: Path) -> MerchantsEditor:
     codec, text = cast("TextIO", decoded.text).encoding, decoded.text.read()
     plain = text.encode(codec)
     bom = content.removesuffix(plain) if content.endswith(plain) else b""
-    table = _find_header(io.StringIO(text, newline=""), str(file))
+    try:
+        table = read_table(io.StringIO(text, newline=""), MERCHANT_COLUMNS.rate)
+    except BrokenTableError as error:
+        raise input_error(str(file), [error.problem]) from None
     columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
     merchants = () if not problems and _is_empty(text, table) else tuple(read_merchants(file))
     return MerchantsEditor(merchants, content, exists, bom, text, codec, table, columns, decoded.warnings)
