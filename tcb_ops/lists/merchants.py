@@ -264,8 +264,7 @@ def _no_match(whole: Merchants, where: Sequence[str], wanted: dict[int, set[str]
         there = {fold(m.columns[at][1]): m.columns[at][1] for m in whole if m.columns[at][1]}
         for value in values - there.keys():
             near += [f"{whole[0].columns[at][0]}={shown(name)}" for name in near_names(value, there.values())]
-    listed = ", ".join(near)
-    fix = _("did you mean {listed}?", listed=listed) if near else _("check the values")
+    fix = _("did you mean {listed}?", listed=", ".join(near)) if near else _("check the values")
     return UsageError(
         _("{items}: no merchant of {source} matches; {fix}", items=items, source=whole.source, fix=fix)
     )

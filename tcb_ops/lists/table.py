@@ -298,14 +298,6 @@ def _raising(problem: Problem) -> Iterator[Record]:
 Rows: TypeAlias = Literal["all", "visible"]
 
 
-class _Head(NamedTuple):
-    """A summary of a sheet's first rows, which are not kept since a workbook may have thousands of sheets."""
-
-    used: bool
-    is_list: bool
-    """One of the rows is the header of a list."""
-
-
 def read_workbook(
     raw: BinaryIO, rate: Rate, *, sheet: str = "", header_line: int = 0, rows: Rows | None = None
 ) -> Table:
@@ -327,7 +319,7 @@ def read_workbook(
     Raises BrokenTableError if it is not a readable workbook, or the sheet or its rows are ambiguous.
     """
     book = open_book(raw)
-    heads = {one: _head(book.rows(one), rate) for one in book.sheets}
+    heads = {one: _has_header(book.rows(one), rate) for one in book.sheets}
     chosen = _choose(heads, sheet)
     layout = _("XLSX, sheet '{name}'", name=shown(chosen.name))
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
@@ -359,16 +351,17 @@ def read_workbook(
     )
 
 
-def _head(rows: Iterator[SheetRow], rate: Rate) -> _Head:
-    used = False
+def _has_header(rows: Iterator[SheetRow], rate: Rate) -> bool | None:
+    """Return whether one of a sheet's first rows is the header of a list; None for an empty sheet."""
+    found = None
     for row in islice(rows, HEAD_ROWS):
         if rate(row.cells).complete:
-            return _Head(used=True, is_list=True)
-        used = True
-    return _Head(used, is_list=False)
+            return True
+        found = False
+    return found
 
 
-def _choose(heads: Mapping[Sheet, _Head], wanted: str) -> Sheet:
+def _choose(heads: Mapping[Sheet, bool | None], wanted: str) -> Sheet:
     """Return the sheet to read, by the table of `read_workbook`."""
     if wanted:
         named = [s for s in heads if s.name == wanted] or [s for s in heads if fold(s.name) == fold(wanted)]
@@ -381,13 +374,13 @@ def _choose(heads: Mapping[Sheet, _Head], wanted: str) -> Sheet:
         )
         raise BrokenTableError(file_problem(message, _("choose one of these")))
     visible = [sheet for sheet in heads if not sheet.hidden]
-    used = [sheet for sheet in visible if heads[sheet].used]
-    lists = [sheet for sheet in used if heads[sheet].is_list]
+    used = [sheet for sheet in visible if heads[sheet] is not None]
+    lists = [sheet for sheet in used if heads[sheet]]
     match lists, used:
         case ([one], _) | ([], [one]):
             return one
         case [], []:
-            if any(head.used for head in heads.values()):
+            if any(head is not None for head in heads.values()):
                 message = _("only hidden sheets are not empty: {listed}", listed=_listed(heads))
                 fix = _("select one with --sheet, or unhide it")
                 raise BrokenTableError(file_problem(message, fix, option="--sheet"))
@@ -413,9 +406,10 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> 
         yield line, cells
 
 
-def _notes(chosen: Sheet, heads: Mapping[Sheet, _Head], found: Survey, rows: Rows | None) -> Iterator[Text]:
-    others = [sheet for sheet, head in heads.items() if head.used and sheet is not chosen]
-    if others:
+def _notes(
+    chosen: Sheet, heads: Mapping[Sheet, bool | None], found: Survey, rows: Rows | None
+) -> Iterator[Text]:
+    if others := [sheet for sheet, head in heads.items() if head is not None and sheet is not chosen]:
         yield _("not read: sheets {listed}", listed=_listed(others))
     if found.hidden_rows and rows == "all":
         yield _("hidden rows included: {hidden_rows:,}", hidden_rows=found.hidden_rows)

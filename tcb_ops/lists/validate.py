@@ -287,8 +287,7 @@ class RowValidator:
 
     def column(self, ours: str) -> str:
         """Return the header of a canonical name for a problem, or of the column used in its place."""
-        instead = {"env": "merchant", "file": "path"}.get(ours, "")
-        return self._names.get(ours) or self._names.get(instead, "")
+        return self._names.get(ours) or self._names.get({"env": "merchant", "file": "path"}.get(ours, ""), "")
 
     def validate(self, line: int, cells: list[str]) -> tuple[Row | None, list[Problem]]:
         """Return the row and its problems; no row if the line is blank or excluded by `--where`."""

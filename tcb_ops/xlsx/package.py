@@ -248,8 +248,7 @@ _SAVE_AGAIN = _("open it in Excel or WPS and save it as .xlsx, or as 'CSV UTF-8'
 
 def damaged(part: str) -> Problem:
     """Return the problem for a missing or malformed part."""
-    message = _("the workbook is damaged (in {part})", part=shown(part, 60))
-    return file_problem(message, _SAVE_AGAIN)
+    return file_problem(_("the workbook is damaged (in {part})", part=shown(part, 60)), _SAVE_AGAIN)
 
 
 def _bomb(part: str) -> Problem:
