@@ -239,9 +239,8 @@ class _Rows(PartPatcher):
                 self.insert(_cols([], self._added, name.removesuffix("sheetData")))
             case "dimension":
                 self.widen(attributes, self._added)
-            case "autoFilter" if self._depth == 2 and "ref" in attributes:
-                if area_of(attributes["ref"]).top == self._added.header_line:
-                    self.widen(attributes, self._added)
+            case "autoFilter" if self._depth == 2 and self._is_of_header(attributes):
+                self.widen(attributes, self._added)
 
     def end(self, name: str) -> None:
         self._depth -= 1
@@ -252,6 +251,9 @@ class _Rows(PartPatcher):
                 self._write()
             case "cols":
                 self.cut_to_here(_cols(self._columns or [], self._added, name.removesuffix("cols")))
+
+    def _is_of_header(self, attributes: dict[str, str]) -> bool:
+        return "ref" in attributes and area_of(attributes["ref"]).top == self._added.header_line
 
     def _begin_row(self, name: str, attributes: dict[str, str]) -> None:
         self._line = int(attributes.get("r", self._line + 1))
