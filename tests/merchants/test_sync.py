@@ -1,4 +1,4 @@
-"""What a sync changes, from lines and answers. Asking who has authorized the platform: the list whole or not at all, and whose issue is whose."""
+"""What a sync changes; asking who has authorized the platform: the list whole or not at all, and whose issue is whose."""
 
 import asyncio
 import json
