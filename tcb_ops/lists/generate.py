@@ -344,9 +344,8 @@ def write_list(
     files = _relative_to_root(scanned, root)
     found, problems = _inspected(files, root)
     for target in targets if template.by_target else targets[:1]:
-        bad = _bad_paths(scanned.files, template.paths(scanned.files, target))
-        problems += bad
-        if bad:
+        if bad := _bad_paths(scanned.files, template.paths(scanned.files, target)):
+            problems += bad
             break
     if problems:
         raise input_error(str(scanned.folder), problems)

@@ -357,9 +357,10 @@ class RowValidator:
         )
 
     def _value(self, line: int, cells: list[str], ours: str, bad: dict[str, Problem]) -> str:
-        if ours not in self._found:
+        at = self._found.get(ours)
+        if at is None:
             return ""
-        cell = cells[self._found[ours]]
+        cell = cells[at]
         if isinstance(cell, NonTextCell) and (ours in _TEXT_ONLY or cell.kind not in _ALLOWED):
             bad[ours] = Problem(line, self._names[ours], *non_text_problem(cell), shown(cell))
         value = cell.strip(EDGE)
