@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from tcb_ops.lists.known import KnownFailure
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import Batch, OnBad, TextRows
-    from tcb_ops.lists.share import Share, ShareLike
-    from tcb_ops.lists.workbook import Rows
+    from tcb_ops.lists.staging import Share, ShareLike
+    from tcb_ops.lists.table import Rows
     from tcb_ops.merchants.status import MerchantState
     from tcb_ops.model import Row
     from tcb_ops.notifications.send import Notification, Undelivered
@@ -1529,7 +1529,7 @@ def _batch(batch: Batch, share: ShareLike | None) -> Batch:
 
 
 def _share(share: ShareLike | None) -> Share | None:
-    from tcb_ops.lists.share import read_share
+    from tcb_ops.lists.staging import read_share
 
     return None if share is None else read_share(share)
 

@@ -20,7 +20,6 @@ WITH_CHINESE = {
     "formatting.py",  # characters that take two columns, quotation marks
     "i18n.py",  # a character to try
     "lists/merchants.py",  # values that a merchants file may have
-    "lists/merchants_editor.py",
     "lists/source.py",
     "lists/table.py",  # headers that are recognised
     "reports/formats/terminal.py",

@@ -17,8 +17,14 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, ngettext, pgettext, verbatim
 from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.lists.problems import PROBLEMS_SHOWN, check_fixme, fixme_beside, format_problem, write_fixme
-from tcb_ops.lists.share import Share
+from tcb_ops.lists.staging import (
+    PROBLEMS_SHOWN,
+    Share,
+    check_fixme,
+    fixme_beside,
+    format_problem,
+    write_fixme,
+)
 from tcb_ops.model import Kind, Problem
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon
 from tcb_ops.runs.limits import RunLimits
@@ -190,7 +196,7 @@ def _suggest(
     root: str | None,
 ) -> None:
     """Suggest a command: with the folder that has the files, with the guessed column, or to rerun after correction."""
-    from tcb_ops.lists.local_files import find_root
+    from tcb_ops.lists.sources import find_root
 
     source = Path(error.source).absolute()
     found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None
@@ -218,7 +224,7 @@ def dry_run(
     console: Console, batch: Batch, settings: Settings, limits: RunLimits, *, uploads: bool, as_json: bool
 ) -> int:
     """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
-    from tcb_ops.merchants.quota import ask_allowances
+    from tcb_ops.merchants.check import ask_allowances
 
     console.release()
     allowances = ask_allowances(settings, accounts_to_ask(batch, settings))

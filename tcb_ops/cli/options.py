@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.cli.console import Console
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.lists.share import Share
+    from tcb_ops.lists.staging import Share
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.settings import Settings
 
@@ -408,7 +408,7 @@ class _ShareType(click.ParamType["Share"]):
     name = "share"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
-        from tcb_ops.lists.share import read_share
+        from tcb_ops.lists.staging import read_share
 
         with suppress(UsageError):
             return read_share(value)

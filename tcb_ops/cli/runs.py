@@ -33,7 +33,7 @@ from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.lists.paths import Batch
-    from tcb_ops.lists.share import Share
+    from tcb_ops.lists.staging import Share
     from tcb_ops.notifications.send import Notification
     from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run, RunHandle
@@ -566,7 +566,7 @@ def warn_of_known(console: Console, file: str | None, settings: Settings) -> Non
     from tcb_ops import api
     from tcb_ops.lists.known import uncatalogued, unmatched
     from tcb_ops.lists.merchants import read_merchants
-    from tcb_ops.lists.problems import PROBLEMS_SHOWN
+    from tcb_ops.lists.staging import PROBLEMS_SHOWN
 
     lines = api.known_failures(file, settings)
     for one in uncatalogued(lines)[:PROBLEMS_SHOWN]:

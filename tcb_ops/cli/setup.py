@@ -41,7 +41,7 @@ def init(folder: str, lang: str | None) -> int:
     from tcb_ops.cli.confirm import show_problems
     from tcb_ops.cli.console import Console
     from tcb_ops.lists.generate import list_template
-    from tcb_ops.lists.merchants_editor import EMPTY_FILE, edit_merchants
+    from tcb_ops.lists.merchants import EMPTY_FILE, edit_merchants
     from tcb_ops.settings import SETTINGS_FILE, load_settings
 
     target = Path(folder)
@@ -256,7 +256,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     Exit codes: 0 done · 1 some merchants could not be asked · 3 the platform refuses all calls, or the disk failed:
     nothing was written.
     """
-    from tcb_ops.lists.merchants_editor import edit_merchants, write_merchants
+    from tcb_ops.lists.merchants import edit_merchants, write_merchants
     from tcb_ops.merchants.sync import begin_sync, decide, draw_changes, facts_of, total
 
     settings, console = common.start()

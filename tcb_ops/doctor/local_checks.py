@@ -22,7 +22,7 @@ from tcb_ops.doctor import CheckResult, Grade, from_error, skipped
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.lists.problems import format_problem
+from tcb_ops.lists.staging import format_problem
 from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
 from tcb_ops.runs.next_commands import install, of_run, quoted, resume
 from tcb_ops.settings import Settings, TokenSettings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,24 +17,23 @@ from string import Formatter
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import guard, near_names, shown, trim
 from tcb_ops.i18n import Lang, Text, _, as_list, pgettext
-from tcb_ops.lists.local_files import LocalFile, LocalFiles, UnusableFile
 from tcb_ops.lists.merchants import Merchants, list_lines
-from tcb_ops.lists.problems import input_error
-from tcb_ops.lists.resolve import Unresolved, resolve
-from tcb_ops.lists.validate import path_problem
+from tcb_ops.lists.sources import LocalFile, LocalFiles, UnusableFile
+from tcb_ops.lists.staging import input_error
+from tcb_ops.lists.validate import Unresolved, path_problem, resolve
 from tcb_ops.model import Merchant, Problem, file_problem
 from tcb_ops.resources import nearest_path, system_reason
-from tcb_ops.xlsx.workbook import open_book
+from tcb_ops.xlsx.workbook import LAST_ROW, open_book
 
 # --- the files ------------------------------------------------------------------------------------------------------
 
+_NOT_TEXT = re.compile("[\ud800-\udfff]")
+"""Bytes of a file name that are no text in the system's encoding, as Python keeps them."""
 _JUNK = ("thumbs.db", "desktop.ini", "ehthumbs.db", "~$*", ".*")
 """Files that Windows, Office and macOS leave in folders; `.*` is all hidden files, including .DS_Store."""
 
 _SECRET_COLUMNS = ({"appid", "access_token"}, {"url", "authorization"}, {"file_id", "download_url"})
 """Columns of token files, of links.csv and of download links."""
-_HEADER = 4_096
-"""Characters of a header that are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +85,21 @@ def scan(
             excluded += 1
         else:
             files.append(file)
-    if not files and not (junk or ours or excluded):
-        name = shown(str(source))
+    if files:
+        return ScannedFiles(folder, tuple(sorted(files)), junk, ours, excluded)
+    name = shown(str(source))
+    if not (junk or ours or excluded):
         raise UsageError(_("{source} contains no files.", source=name), _("Check that its disk is mounted."))
-    if not files:
-        raise UsageError(
-            _(
-                "{source}: no file remains (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; excluded by "
-                "--include and --exclude: {excluded:,})",
-                source=shown(str(source)),
-                junk=junk,
-                ours=ours,
-                excluded=excluded,
-            )
+    raise UsageError(
+        _(
+            "{source}: no file remains (hidden or temporary: {junk:,}; tcb-ops's own: {ours:,}; excluded by "
+            "--include and --exclude: {excluded:,})",
+            source=name,
+            junk=junk,
+            ours=ours,
+            excluded=excluded,
         )
-    return ScannedFiles(folder, tuple(sorted(files)), junk, ours, excluded)
+    )
 
 
 def _is_ours(file: Path) -> bool:
@@ -110,7 +110,7 @@ def _is_ours(file: Path) -> bool:
         return True
     try:
         with file.open(encoding="utf-8-sig", errors="replace") as opened:
-            header = set(opened.readline(_HEADER).strip().replace('"', "").split(","))
+            header = set(opened.readline(4_096).strip().replace('"', "").split(","))
     except OSError:
         return False  # reported when the file is inspected
     return any(secret <= header for secret in _SECRET_COLUMNS)
@@ -145,22 +145,15 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
             entries = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         name, why = shown(str(folder)), system_reason(error)
-        failed = UsageError(_("{name} cannot be read ({why})", name=name, why=why))
-    else:
-        for entry in entries:
-            name = f"{prefix}{entry.name}"
-            hidden = _hidden_on_windows(entry)
-            if entry.is_dir() and not (hidden or entry.is_symlink() or entry.name.startswith(".")):
-                yield from _walk(Path(entry), f"{name}/")
-            else:
-                yield f"{name}/" if hidden or entry.is_dir() else name
-        return
-    raise failed
-
-
-def _hidden_on_windows(entry: os.DirEntry[str]) -> bool:
-    attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
-    return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)
+        raise UsageError(_("{name} cannot be read ({why})", name=name, why=why)) from None
+    for entry in entries:
+        name = f"{prefix}{entry.name}"
+        attributes = getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0)
+        hidden = bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)  # on Windows
+        if entry.is_dir() and not (hidden or entry.is_symlink() or entry.name.startswith(".")):
+            yield from _walk(Path(entry), f"{name}/")
+        else:
+            yield f"{name}/" if hidden or entry.is_dir() else name
 
 
 # --- the targets ----------------------------------------------------------------------------------------------------
@@ -199,27 +192,28 @@ def _one(merchants: Merchants, name: str) -> Merchant:
     by_env = bool(whole.for_env(name))
     if not by_env and not whole.resolve(name):
         near = near_names(name, [one for m in whole for one in (m.name, m.appid, m.env)])
-        raise UsageError(
-            _(
+        problem = _(
+            "--to {asked}: no environment, merchant or appid has this name; see {source}",
+            asked=asked,
+            source=whole.source,
+        )
+        if near:
+            problem = _(
                 "--to {asked}: no environment, merchant or appid has this name; did you mean {near}?",
                 asked=asked,
                 near=as_list(near),
             )
-            if near
-            else _(
-                "--to {asked}: no environment, merchant or appid has this name; see {source}",
-                asked=asked,
-                source=whole.source,
-            )
-        )
+        raise UsageError(problem)
     found = resolve(merchants, name if by_env else "", "" if by_env else name, "")
     if isinstance(found, Merchant):
         return found
     if isinstance(found, Unresolved):
-        raise UsageError(
-            _("--to {asked}: {message}. Choose one of these environments", asked=asked, message=found.message)
+        failed = _(
+            "--to {asked}: {message}. Choose one of these environments", asked=asked, message=found.message
         )
-    raise UsageError(_("--to {asked}: excluded by --where", asked=asked))
+    else:
+        failed = _("--to {asked}: excluded by --where", asked=asked)
+    raise UsageError(failed)
 
 
 def _all(merchants: Merchants, name: str) -> list[Merchant]:
@@ -237,11 +231,9 @@ def _all(merchants: Merchants, name: str) -> list[Merchant]:
             open_.append(list_lines(group))
     if not open_:
         return found
-    problem = (
-        _("--to all: several environments, none of them the default")
-        if name == ALL
-        else _("--to all-envs: several merchants share an environment")
-    )
+    problem = _("--to all-envs: several merchants share an environment")
+    if name == ALL:
+        problem = _("--to all: several environments, none of them the default")
     listed = "; ".join(open_[:5]) + (f" … ({len(open_)})" if len(open_) > 5 else "")
     raise UsageError(
         _(
@@ -292,14 +284,9 @@ class PathTemplate:
 
     def _path(self, file: str, fields: dict[str, str]) -> str:
         folder, _other, name = file.rpartition("/")
-        stem, dot, ext = name.rpartition(".")
-        values = fields | {
-            "name": name,
-            "stem": stem or name,
-            "ext": ext if stem and dot else "",
-            "dir": folder,
-            "rel": file,
-        }
+        stem, _dot, ext = name.rpartition(".")
+        values = fields | {"name": name, "stem": stem or name, "dir": folder, "rel": file}
+        values["ext"] = ext if stem else ""
         parts = self._nested if folder else self._at_top
         return "".join(literal + values.get(field, "") for literal, field in parts)
 
@@ -313,17 +300,15 @@ def _parse(text: str) -> list[tuple[str, str]]:
     for literal, field, spec, conversion in parsed:
         if field is not None and (field not in FIELDS or spec or conversion):
             whole = field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-            name = shown(whole, 40)
-            raise _bad_template(text, _("there is no field {{{name}}}", name=name))
+            raise _bad_template(text, _("there is no field {{{name}}}", name=shown(whole, 40)))
         parts.append((literal, field or ""))
     return parts
 
 
 def _bad_template(text: str, why: Text) -> UsageError:
     fields = " ".join(f"{{{field}}}" for field in FIELDS)
-    return UsageError(
-        _("--path {text}: {why}; the fields are {fields}", text=shown(text), why=why, fields=fields)
-    )
+    problem = _("--path {text}: {why}; the fields are {fields}", text=shown(text), why=why, fields=fields)
+    return UsageError(problem)
 
 
 def default_root(folder: Path, dest: Path, root: Path | None) -> Path:
@@ -358,11 +343,9 @@ def write_list(
     """
     files = _relative_to_root(scanned, root)
     found, problems = _inspected(files, root)
-    paths = template.paths(scanned.files, targets[0])
     for target in targets if template.by_target else targets[:1]:
-        bad = _bad_paths(scanned.files, template.paths(scanned.files, target))
-        problems += bad
-        if bad:
+        if bad := _bad_paths(scanned.files, template.paths(scanned.files, target)):
+            problems += bad
             break
     if problems:
         raise input_error(str(scanned.folder), problems)
@@ -371,8 +354,9 @@ def write_list(
 
     def rows() -> Iterator[list[str]]:
         for target in targets:
-            own = template.paths(scanned.files, target) if template.by_target else paths
-            for path, file, facts in zip(own, files, found, strict=True):
+            if template.by_target or target is targets[0]:
+                paths = template.paths(scanned.files, target)
+            for path, file, facts in zip(paths, files, found, strict=True):
                 version = [str(facts.size), str(facts.mtime_ns)] if versions else []
                 yield [target.env, target.name, path, file, *([target.appid] if shared else []), *version]
 
@@ -403,7 +387,7 @@ def _inspected(files: Sequence[str], root: Path) -> tuple[list[LocalFile], list[
         found = local.inspect(file)
         if isinstance(found, UnusableFile):
             problems.append(file_problem(found.message, found.fix))
-        elif "\\" in file or trim(file) != file or not _is_text(file):
+        elif "\\" in file or trim(file) != file or _NOT_TEXT.search(file):
             message = _("the file name {file} cannot be written in a list", file=shown(file))
             fix = _("rename it without backslashes and without spaces at its ends, in readable characters")
             problems.append(file_problem(message, fix))
@@ -412,27 +396,17 @@ def _inspected(files: Sequence[str], root: Path) -> tuple[list[LocalFile], list[
     return usable, problems
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _bad_paths(files: Sequence[str], paths: Sequence[str]) -> list[Problem]:
     problems = []
     for file, path in zip(files, paths, strict=True):
-        if not _is_text(path):  # reported with the file's name
+        if _NOT_TEXT.search(path):  # reported with the file's name
             continue
-        if (wrong := path_problem(trim(path))) is None and trim(path) == path:
-            continue
-        message, fix = wrong or (
-            _("the path begins or ends with a space"),
-            _("change --path, or rename the file"),
-        )
-        name = shown(file)
-        problems.append(file_problem(_("{name}: {message}", name=name, message=message), fix))
+        wrong = path_problem(trim(path))
+        if wrong is None and trim(path) != path:
+            wrong = _("the path begins or ends with a space"), _("change --path, or rename the file")
+        if wrong is not None:
+            message, fix = wrong
+            problems.append(file_problem(_("{name}: {message}", name=shown(file), message=message), fix))
     return problems
 
 
@@ -486,18 +460,15 @@ def _write(dest: Path, header: Sequence[str], rows: Iterator[list[str]]) -> None
             out.writerows(map(guard, row) for row in rows)
     except FileExistsError:
         failed = _("{dest} already exists: check it, or choose another name with --out", dest=dest)
+        raise UsageError(failed) from None
     except OSError as error:
         dest.unlink(missing_ok=True)
-        why = system_reason(error)
-        failed = _("{dest} cannot be written ({why})", dest=dest, why=why)
-    else:
-        return
-    raise UsageError(failed)
+        failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
+        raise UsageError(failed) from None
 
 
 # --- the template ---------------------------------------------------------------------------------------------------
 
-_LAST_ROW = 1_048_576
 _ROOM = 1_000
 """Names that can be added to the merchants sheet and still appear in the drop-down."""
 _CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -513,6 +484,7 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
     with xlsxwriter.Workbook(out, {"in_memory": True}) as book:
         book.set_properties({"created": _CREATED})
         text = book.add_format({"num_format": "@"})
+        keep = _("No merchant of this name is on the second sheet. Keep it anyway?")
         bold = book.add_format({"num_format": "@", "bold": True, "bottom": 1})
         sheet = book.add_worksheet(_("list").of(lang))
         known = book.add_worksheet(pgettext("sheet", "merchants").of(lang))
@@ -526,15 +498,13 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
         known.write_row(0, 0, [merchant], bold)
         known.write_column(1, 0, names, text)
         sheet.data_validation(
-            f"A2:A{_LAST_ROW}",
+            f"A2:A{LAST_ROW}",
             {
                 "validate": "list",
                 "source": f"={known.get_name()}!$A$2:$A${len(names) + 1 + _ROOM}",
                 "error_type": "warning",
                 "error_title": _("Not in the list").of(lang),
-                "error_message": _("No merchant of this name is on the second sheet. Keep it anyway?").of(
-                    lang
-                ),
+                "error_message": keep.of(lang),
             },
         )
     return out.getvalue()
@@ -545,17 +515,12 @@ def refill_template(template: bytes, names: Sequence[str]) -> tuple[bytes | None
 
     Returns the new template (None if the old one was edited), and those of `names` that the old one lacks.
     """
-    known = _template_names(template)
-    missing = [name for name in names if name not in known]
-    lang = next((lang for lang in Lang if template == list_template(known, lang)), None)
-    return list_template(names, lang) if lang is not None else None, missing
-
-
-def _template_names(template: bytes) -> list[str]:
-    """Return the names on a template's second sheet; an empty list if there is none."""
     try:
         book = open_book(io.BytesIO(template))
         rows = list(book.rows(book.sheets[1])) if len(book.sheets) > 1 else []
     except BrokenTableError:
-        return []
-    return [row.cells[0] for row in rows[1:] if row.cells]
+        rows = []
+    known = [row.cells[0] for row in rows[1:] if row.cells]
+    missing = [name for name in names if name not in known]
+    lang = next((lang for lang in Lang if template == list_template(known, lang)), None)
+    return list_template(names, lang) if lang is not None else None, missing

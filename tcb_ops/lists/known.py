@@ -12,10 +12,10 @@ from typing import Any
 from tcb_ops.errcodes import all_reasons, all_store_codes, explain
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import shown, trim
-from tcb_ops.i18n import _
-from tcb_ops.lists.problems import input_error
-from tcb_ops.lists.source import open_text
-from tcb_ops.lists.table import KNOWN_COLUMNS, Table, read_table
+from tcb_ops.i18n import Text, _
+from tcb_ops.lists.source import open_text, read_table
+from tcb_ops.lists.staging import input_error
+from tcb_ops.lists.table import KNOWN_COLUMNS, Table
 from tcb_ops.model import Merchant, Problem, file_problem
 
 _STORE_CODE = re.compile(r"[A-Z][a-z]+([A-Z][A-Za-z0-9]*)+")
@@ -85,7 +85,6 @@ def uncatalogued(known: Iterable[KnownFailure]) -> list[KnownFailure]:
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:
     """Read known.csv (encodings and delimiters as for lists). Raises InputError with all problems of the file."""
-    name = str(file)
     problems: list[Problem] = []
     lines: list[KnownFailure] = []
     with open_text(file) as decoded:
@@ -97,7 +96,7 @@ def read_known(file: Path) -> tuple[KnownFailure, ...]:
         except BrokenTableError as error:
             problems.append(error.problem)
     if problems:
-        raise input_error(name, problems)
+        raise input_error(str(file), problems)
     return tuple(lines)
 
 
@@ -115,23 +114,17 @@ def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) ->
             message = _("neither an appid nor an environment is given")
             faults.append(file_problem(message, _("fill in one of them"), line=line))
         cause, until = _cause(value["cause"]), _day(value["until"])
-        for column, read, message, fix in (
-            (
-                "cause",
-                cause,
-                _("'{cause}' is not a cause", cause=shown(value["cause"])),
-                _("write the code as errcodes.csv of the report has it, e.g. 85088 or halted"),
-            ),
-            (
-                "until",
-                until,
-                _("'{until}' is not a date", until=shown(value["until"])),
-                _("write the last day on which it is silenced, e.g. 2026-12-31"),
-            ),
-        ):
-            if read is None:
-                wrong = {"column": headers[column], "value": shown(value[column])}
-                faults.append(file_problem(message, fix, line=line, **wrong))
+        wrong: list[tuple[str, Text, Text]] = []
+        if cause is None:
+            fix = _("write the code as errcodes.csv of the report has it, e.g. 85088 or halted")
+            wrong.append(("cause", _("'{cause}' is not a cause", cause=shown(value["cause"])), fix))
+        if until is None:
+            fix = _("write the last day on which it is silenced, e.g. 2026-12-31")
+            wrong.append(("until", _("'{until}' is not a date", until=shown(value["until"])), fix))
+        faults += [
+            file_problem(message, fix, line=line, column=headers[ours], value=shown(value[ours]))
+            for ours, message, fix in wrong
+        ]
         problems += faults
         if cause is not None and until is not None and not faults:
             lines.append(KnownFailure(appid, env, cause, until, value.get("note", ""), line))

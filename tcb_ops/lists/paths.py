@@ -14,17 +14,12 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import BrokenTableError, UsageError, check_count, check_path
 from tcb_ops.formatting import near_names, shown, trim
 from tcb_ops.i18n import Text, _, as_facts, ngettext
-from tcb_ops.lists.local_files import LocalFiles, PathMap, UnusableFile
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.problems import input_error
-from tcb_ops.lists.resolve import MerchantResolver
-from tcb_ops.lists.share import Share
-from tcb_ops.lists.source import decode, digest, is_workbook, open_source
-from tcb_ops.lists.sources import SourceCheck, refuse_sources, whole_source
-from tcb_ops.lists.staging import Problems, Staging
-from tcb_ops.lists.table import LIST_COLUMNS, Columns, Table, read_table
-from tcb_ops.lists.validate import RowValidator
-from tcb_ops.lists.workbook import Rows, read_workbook
+from tcb_ops.lists.source import decode, digest, is_workbook, open_source, read_table
+from tcb_ops.lists.sources import LocalFiles, PathMap, SourceCheck, UnusableFile, refuse_sources, whole_source
+from tcb_ops.lists.staging import Problems, Share, Staging, input_error
+from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_workbook
+from tcb_ops.lists.validate import MerchantResolver, RowValidator
 from tcb_ops.model import Merchant, Problem, Row, SourceFile, file_problem, is_source
 
 OnBad: TypeAlias = Literal["refuse", "skip"]
@@ -73,9 +68,7 @@ class Batch:
     @property
     def count(self) -> int:
         """Number of rows, including invalid ones."""
-        if self.until is not None:
-            return self.valid
-        return self.staging.count()
+        return self.staging.count() if self.until is None else self.valid
 
     @property
     def valid(self) -> int:
@@ -166,11 +159,8 @@ class Batch:
                 if isinstance(found, UnusableFile):
                     lost += found.missing
                     sample += [file] if found.missing and lost <= _SAMPLE else []
-                    unusable.append(
-                        Problem(
-                            line, self.file_column, found.message, found.fix, shown(file), option=found.option
-                        )
-                    )
+                    why = found.message, found.fix, shown(file)
+                    unusable.append(Problem(line, self.file_column, *why, option=found.option))
                 elif isinstance(found, SourceFile):
                     facts.append((found.size, None, found.etag, line))
                 else:
@@ -195,7 +185,6 @@ class Batch:
         self.close()
 
 
-_PAGE = 2_000
 _SAMPLE = 20
 """Maximum number of files in the error if all files of the list are missing."""
 
@@ -211,17 +200,6 @@ class TextRows:
 
     def __str__(self) -> str:
         return self.name
-
-    def open(self) -> _OpenTable:
-        """Open the list as a table; equal cells have equal SHA-256."""
-        size, sha256 = 0, hashlib.sha256()
-        for cells in (self.headers, *self.rows):
-            line = json.dumps(cells, ensure_ascii=False).encode("utf-8", "backslashreplace")
-            size += len(line)
-            sha256.update(line)
-        records = ((line, list(cells)) for line, cells in enumerate(self.rows, start=2))
-        table = Table(self.headers, 1, records, delimiter=",", layout=_("in memory"))
-        return _OpenTable(table, "", size, sha256.hexdigest())
 
 
 def read_paths(
@@ -264,8 +242,7 @@ def read_paths(
     path_map = PathMap(file_map, root)
     kinds = replace(LIST_COLUMNS, given=columns)
     staging = Staging()
-    with _open_table(source, kinds, sheet, header_row, rows) as opened:
-        table = opened.table
+    with _open_table(source, kinds, sheet, header_row, rows) as (table, encoding, size, sha256):
         found = _find_columns(name, table, kinds)
         validator = RowValidator(
             table.headers,
@@ -278,10 +255,13 @@ def read_paths(
     if broken:
         staging.add_problems([broken])
     elif not validator.rows and not validator.left_out:
-        message = _("there is a header but no row below it")
-        fix = _("add a row per file")
+        message, fix = _("there is a header but no row below it"), _("add a row per file")
         raise input_error(name, [file_problem(message, fix, line=table.header_line)])
-    staging.add_problems(_duplicate(validator.column("path"), *repeat) for repeat in staging.repeats())
+    column, fix = validator.column("path"), _("remove one of the two rows, or give it another path")
+    staging.add_problems(
+        Problem(line, column, detail(DetailCode.DUPLICATE, first=first), fix, shown(path))
+        for line, first, path in staging.repeats()
+    )
     problems = Problems(staging, validator.headers)
     decided = _decided(name, table, found, validator)
     fitting = kinds.fitting(table.headers, staging.always_wrong(columns, validator.rows))
@@ -297,10 +277,10 @@ def read_paths(
         )
     batch = Batch(
         source=Path(name),
-        sha256=opened.sha256,
-        bytes=opened.bytes,
+        sha256=sha256,
+        bytes=size,
         headers=validator.headers,
-        encoding=opened.encoding,
+        encoding=encoding,
         delimiter=table.delimiter,
         warnings=table.warnings + validator.warnings(),
         decided=decided,
@@ -317,36 +297,35 @@ def read_paths(
 
 
 def _unknown_name(name: str, header: str) -> UsageError:
-    given, ours = f"--column {shown(name, 40)}={shown(header, 40)}", ", ".join(LIST_COLUMNS.known)
-    problem = _("{given}: the name must be one of {ours}.", given=given, ours=ours)
-    swapped = header in LIST_COLUMNS.known
-    near = (
-        [f"{header}={name}"] if swapped else [f"{n}={header}" for n in near_names(name, LIST_COLUMNS.known)]
+    known = LIST_COLUMNS.known
+    near = [f"{header}={name}"] if header in known else [f"{n}={header}" for n in near_names(name, known)]
+    return UsageError(
+        _(
+            "{given}: the name must be one of {ours}.",
+            given=f"--column {shown(name, 40)}={shown(header, 40)}",
+            ours=", ".join(known),
+        ),
+        _("Did you mean {meant}?", meant=f"--column {shown(near[0])}") if near else None,
     )
-    if not near:
-        return UsageError(problem)
-    meant = f"--column {shown(near[0])}"
-    return UsageError(problem, _("Did you mean {meant}?", meant=meant))
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenTable:
-    """A list that is open as a table."""
-
-    table: Table
-    encoding: str
-    """As displayed."""
-    bytes: int
-    sha256: str
 
 
 @contextmanager
 def _open_table(
     source: str | Path | TextRows, columns: Columns, sheet: str, header_line: int, rows: Rows | None
-) -> Iterator[_OpenTable]:
-    """Open a list in any format as a table."""
+) -> Iterator[tuple[Table, str, int, str]]:
+    """Open a list in any format. Yields its table, its encoding as displayed, its bytes and its SHA-256.
+
+    Lists in memory with equal cells have equal SHA-256.
+    """
     if isinstance(source, TextRows):
-        yield source.open()
+        size, sums = 0, hashlib.sha256()
+        for line in (source.headers, *source.rows):
+            cells = json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            size += len(cells)
+            sums.update(cells)
+        records = ((line, list(cells)) for line, cells in enumerate(source.rows, start=2))
+        table = Table(source.headers, 1, records, delimiter=",", layout=_("in memory"))
+        yield table, "", size, sums.hexdigest()
         return
     name = str(source)
     with open_source(source) as raw:
@@ -354,7 +333,7 @@ def _open_table(
             if is_workbook(raw):
                 size, sha256 = digest(raw)
                 table = read_workbook(raw, columns.rate, sheet=sheet, header_line=header_line, rows=rows)
-                opened = _OpenTable(table, table.layout.en, size, sha256)
+                opened = table, table.layout.en, size, sha256
             else:
                 if sheet:
                     raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
@@ -362,7 +341,7 @@ def _open_table(
                 table = read_table(decoded.text, columns.rate, header_line=header_line)
                 layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
                 table = replace(table, layout=layout, warnings=decoded.warnings)
-                opened = _OpenTable(table, decoded.encoding, decoded.bytes, decoded.sha256)
+                opened = table, decoded.encoding, decoded.bytes, decoded.sha256
         except BrokenTableError as error:
             problem = error.problem
         else:
@@ -373,9 +352,8 @@ def _open_table(
 
 def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
     if not table.headers:
-        message = _("the file contains only blank lines")
         fix = _("export the list again; it needs a header and rows")
-        raise input_error(name, [file_problem(message, fix)])
+        raise input_error(name, [file_problem(_("the file contains only blank lines"), fix)])
     found, problems = columns.find(table.headers, table.header_line)
     if problems:
         raise input_error(name, problems, columns=columns.fitting(table.headers))
@@ -392,9 +370,8 @@ def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem |
             row, faults = validator.validate(line, cells)
             if row is not None:
                 rows.append(row)
-            if faults:
-                problems += faults
-            if len(rows) + len(problems) >= _PAGE:
+            problems += faults
+            if len(rows) + len(problems) >= 2_000:
                 staging.add_rows(rows)
                 staging.add_problems(problems)
                 rows.clear()
@@ -404,12 +381,6 @@ def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem |
     staging.add_rows(rows)
     staging.add_problems(problems)
     return broken
-
-
-def _duplicate(column: str, line: int, first: int, path: str) -> Problem:
-    message = detail(DetailCode.DUPLICATE, first=first)
-    fix = _("remove one of the two rows, or give it another path")
-    return Problem(line, column, message, fix, shown(path))
 
 
 def _decided(name: str, table: Table, found: Mapping[str, int], validator: RowValidator) -> Text:

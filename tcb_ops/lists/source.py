@@ -1,4 +1,4 @@
-"""Opening of lists as bytes, and decoding to text in one pass and in constant memory.
+"""Lists as files: opening, decoding in one pass and in constant memory, and reading of delimited text.
 
 =================================  =====================================================================
 the bytes                          read as
@@ -8,27 +8,31 @@ are valid UTF-8                    UTF-8
 are not, but are valid GB18030     GB18030 (GBK and GB2312 are subsets)
 are neither, or hold NUL bytes     a problem that names the line
 begin as an image, a PDF … does    a problem that names the kind of file
-begin as a workbook does           a problem: save it as CSV (path lists are read by workbook.py)
+begin as a workbook does           a problem: save it as CSV (path lists are read by table.py)
 =================================  =====================================================================
 """
 
 from __future__ import annotations
 
 import codecs
+import csv
 import hashlib
 import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from tcb_ops.formatting import shown
-from tcb_ops.i18n import Text, _
-from tcb_ops.lists.problems import input_error
+from tcb_ops.errors import BrokenTableError, InputError
+from tcb_ops.formatting import shown, trim
+from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.lists.staging import input_error
+from tcb_ops.lists.table import HEAD_ROWS, Rate, Rating, Record, Table, find_header
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import nearest_path, raise_if_exhausted, system_reason
 
@@ -119,26 +123,24 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
     Raises InputError if it is empty, a workbook, binary, or in an unknown encoding.
     """
     if is_workbook(raw):
-        message = _("this is a workbook (XLSX or XLS), not a CSV")
-        raise input_error(name, [file_problem(message, _SAVE_AS)])
+        raise _refused(name, _("this is a workbook (XLSX or XLS), not a CSV"), _SAVE_AS)
     raw.seek(0)
-    head = raw.read(_HEAD)
+    head = raw.read(64)
     for pattern, kind in _OTHER_KINDS:
         if pattern.match(head):
-            message = _("this is {kind}, not a list", kind=kind)
-            raise input_error(name, [file_problem(message, _SAVE_AS if kind is _WEB_PAGE else _GIVE_A_LIST)])
+            fix = _SAVE_AS if kind is _WEB_PAGE else _GIVE_A_LIST
+            raise _refused(name, _("this is {kind}, not a list", kind=kind), fix)
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
     attempts = [_Attempt(codec)] if bom else [_Attempt("utf-8"), _Attempt("gb18030")]
     size, sha256 = _read_through(raw, len(bom), attempts, name)
     if size == len(bom):
-        message = _("the file is empty")
-        fix = _("export the list again; it needs a header and rows")
-        raise input_error(name, [file_problem(message, fix)])
+        raise _refused(name, _("the file is empty"), _("export the list again; it needs a header and rows"))
     chosen = next((t for t in attempts if t.failed_at is None), None)
     if chosen is None:
         furthest = max(attempts, key=lambda t: t.failed_at or 0)
         line = _line_at(raw, len(bom), furthest.failed_at or 0, furthest.codec)
-        raise input_error(name, [_undecodable(line, encoding or "UTF-8, GB18030")])
+        message = _("these bytes are not text in {tried}", tried=encoding or "UTF-8, GB18030")
+        raise _refused(name, message, _SAVE_AS, line)
     warnings = () if bom else _warnings(raw, attempts, chosen)
     raw.seek(len(bom))
     text = io.TextIOWrapper(raw, encoding=chosen.codec, newline="")
@@ -154,7 +156,8 @@ def _read_through(raw: BinaryIO, skip: int, attempts: list[_Attempt], name: str)
         digest.update(chunk)
         if b"\0" in chunk and not wide:
             line = _line_at(raw, 0, size + chunk.index(b"\0"), "latin-1")
-            raise input_error(name, [_nul(line)])
+            message = _("there are NUL bytes here: this is not text, or UTF-16 without a BOM")
+            raise _refused(name, message, _SAVE_AS, line)
         if (end := max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))) >= 0:
             line_begins = size + end
         for attempt in attempts:
@@ -215,17 +218,10 @@ def _line_at(raw: BinaryIO, skip: int, offset: int, codec: str) -> int:
     return line
 
 
-def _nul(line: int) -> Problem:
-    message = _("there are NUL bytes here: this is not text, or UTF-16 without a BOM")
-    return file_problem(message, _SAVE_AS, line=line)
+def _refused(name: str, message: Text, fix: Text, line: int = 0) -> InputError:
+    return input_error(name, [file_problem(message, fix, line=line)])
 
 
-def _undecodable(line: int, tried: str) -> Problem:
-    message = _("these bytes are not text in {tried}", tried=tried)
-    return file_problem(message, _SAVE_AS, line=line)
-
-
-_HEAD = 64
 _WEB_PAGE = _("a web page")
 _OTHER_KINDS = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), _("a PNG image")),
@@ -252,23 +248,27 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
     """
     name, path = str(source), Path(source)
     if not name:
-        raise input_error("''", [file_problem(_("the file name is empty"), _GIVE_A_LIST)])
+        raise _refused("''", _("the file name is empty"), _GIVE_A_LIST)
     try:
         # Opening a FIFO would wait for a writer, so the type is checked first.
         if not stat.S_ISREG(path.stat().st_mode):
             raise input_error(name, [_not_a_file(path)])
         if path.name.startswith("~$"):
-            raise input_error(name, [_lock_file(path)])
+            workbook = path.with_name(path.name.removeprefix("~$"))
+            message = _("this is not a list but the file that Excel keeps while a workbook is open")
+            raise _refused(name, message, _("give {workbook}", workbook=shown(str(workbook))))
         raw = path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
         if _URL.match(name):
             name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # both may contain a password
-            problem = _URL_GIVEN
+            problem = file_problem(_("this is a URL, not a file"), _("download it first, then give the file"))
         else:
             problem = _missing(path)
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
-        problem = _unreadable(error)
+        message = _("the file cannot be read ({why})", why=system_reason(error))
+        fix = _("check its permissions, and whether another program has locked it")
+        problem = file_problem(message, fix)
     else:
         with raw:
             before = os.fstat(raw.fileno())
@@ -290,7 +290,7 @@ def digest(raw: BinaryIO) -> tuple[int, str]:
     """Return the file's size in bytes and its SHA-256, 64 hex digits."""
     raw.seek(0)
     sha256 = hashlib.sha256()
-    while chunk := raw.read(1 << 20):
+    while chunk := raw.read(_CHUNK):
         sha256.update(chunk)
     return raw.tell(), sha256.hexdigest()
 
@@ -302,10 +302,8 @@ CHANGED = file_problem(
 
 _LISTS = {".csv", ".tsv", ".xlsx", ".xlsm"}
 _OWN_FILES = {"links.csv", "merchants.csv", "tokens.csv"}
-_NAMED = 5
 _GIVE_A_LIST = _("give the path of a CSV, TSV or XLSX file")
 _URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
-_URL_GIVEN = file_problem(_("this is a URL, not a file"), _("download it first, then give the file"))
 
 
 def _is_list(path: Path) -> bool:
@@ -314,8 +312,7 @@ def _is_list(path: Path) -> bool:
 
 def _not_a_file(path: Path) -> Problem:
     if not path.is_dir():
-        message = _("this is not a regular file but a pipe or a device")
-        return file_problem(message, _GIVE_A_LIST)
+        return file_problem(_("this is not a regular file but a pipe or a device"), _GIVE_A_LIST)
     message = _("this is a folder, not a file")
     lists: list[str] = []
     with suppress(OSError):
@@ -324,30 +321,79 @@ def _not_a_file(path: Path) -> Problem:
         )
     if not lists:
         return file_problem(message, _GIVE_A_LIST)
-    listed = ", ".join(shown(name, 60) for name in lists[:_NAMED]) + (" …" if lists[_NAMED:] else "")
+    listed = ", ".join(shown(name, 60) for name in lists[:5]) + (" …" if lists[5:] else "")
     return file_problem(message, _("choose one of the lists in it: {listed}", listed=listed))
 
 
-def _lock_file(path: Path) -> Problem:
-    workbook = path.with_name(path.name.removeprefix("~$"))
-    return file_problem(
-        _("this is not a list but the file that Excel keeps while a workbook is open"),
-        _("give {workbook}", workbook=shown(str(workbook))),
-    )
-
-
 def _missing(path: Path) -> Problem:
-    message = _("there is no such file")
+    fix = _("check the name and the folder")
     if not path.parent.is_dir():
-        folder = shown(str(path.parent))
-        return file_problem(message, _("there is no folder {folder}: check the path", folder=folder))
-    if near := nearest_path(path, lambda other: _is_list(other) and other != path):
-        return file_problem(message, _("did you mean {meant}?", meant=shown(str(near))))
-    return file_problem(message, _("check the name and the folder"))
+        fix = _("there is no folder {folder}: check the path", folder=shown(str(path.parent)))
+    elif near := nearest_path(path, lambda other: _is_list(other) and other != path):
+        fix = _("did you mean {meant}?", meant=shown(str(near)))
+    return file_problem(_("there is no such file"), fix)
 
 
-def _unreadable(error: OSError | ValueError) -> Problem:
-    why = system_reason(error)
-    message = _("the file cannot be read ({why})", why=why)
-    fix = _("check its permissions, and whether another program has locked it")
-    return file_problem(message, fix)
+# --- records -------------------------------------------------------------------------------------------------------
+
+_DELIMITERS = {",": _("comma"), ";": _("semicolon"), "\t": _("tab"), "|": _("vertical bar")}
+"""The detected delimiters; without the full-width comma, which occurs in names."""
+
+_SIGNS = "".join(_DELIMITERS)
+_SAMPLE_LINES = 50
+
+
+def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Table:
+    """Read lines (with their line ends) as a table. `header_line` 0 detects the header.
+
+    The delimiter is the one whose header has the best rating, then the most cells.
+    """
+    rest = iter(lines)
+    sample = list(islice(rest, _SAMPLE_LINES))
+    delimiter = max(_DELIMITERS, key=lambda d: _best_rating(sample, d, rate))
+    records = _records(chain(sample, rest), delimiter)
+    return find_header(records, rate, header_line, delimiter=delimiter, layout=_DELIMITERS[delimiter])
+
+
+def _best_rating(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
+    best: tuple[Rating, int] | tuple[()] = ()
+    try:
+        for cells in islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS):
+            if any(trim(cell).strip(_SIGNS) for cell in cells):
+                rating = rate(cells)
+                # Of equal ratings the first wins: data rows may contain more delimiters.
+                best = best if best and best[0] >= rating else (rating, len(cells))
+    except csv.Error:
+        pass
+    return best
+
+
+def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
+    # strict: a misplaced closing quote may merge rows, which must not become one long cell.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    line = 0
+    try:
+        for cells in reader:
+            line += 1
+            if cells:
+                yield line, cells
+    except csv.Error as error:
+        fix = _("close the quote; a quote inside a quoted cell is written twice")
+        problem = file_problem(_misquoted(str(error)), fix, line=line + 1)
+    except UnicodeDecodeError:
+        problem = replace(CHANGED, line=line + 1)  # the lines were decoded before, so the file has changed
+    else:
+        return
+    raise BrokenTableError(problem)
+
+
+def _misquoted(why: str) -> Text:
+    """Return the message for `why`, the csv module's text: its only exception has no code."""
+    if "unexpected end" in why:
+        return _("a quote opens in this line and never closes")
+    if "field limit" not in why:
+        return _("a quote closes in the middle of a cell, so the end of the cell is unclear")
+    return _(
+        "a cell is longer than {characters}; usually a quote opened here is never closed",
+        characters=ngettext("{n:,} character", "{n:,} characters", csv.field_size_limit()),
+    )

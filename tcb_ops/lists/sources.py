@@ -1,20 +1,267 @@
-"""URLs in the `file` column: their queries, which may be signatures, are taken apart before anything else sees them."""
+"""The files that rows name: local ones, those of other machines, and URLs; their Content-Type.
+
+The query of a URL may be a signature, so it is taken apart before anything else sees it.
+"""
 
 from __future__ import annotations
 
+import mimetypes
+import ntpath
+import os
+import posixpath
 import re
-from collections.abc import Callable, Mapping, Sequence
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import islice
+from pathlib import Path
 from typing import TypeAlias
 
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.i18n import _
-from tcb_ops.lists.local_files import UnusableFile
-from tcb_ops.model import Secret, SourceFile, is_source
+from tcb_ops.errors import UsageError
+from tcb_ops.formatting import shown
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Problem, Secret, SourceFile, file_problem, is_source
+from tcb_ops.resources import nearest_path, system_reason
 from tcb_ops.secrets import MASK
+
+MAX_FILE_BYTES = 5 * 1024**3
+"""The limit of POST Object (cloud.tencent.com/document/product/436/14690)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file that can be uploaded."""
+
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnusableFile:
+    """The reason why a file cannot be uploaded."""
+
+    message: Text
+    fix: Text
+    option: str = ""
+    """The command-line option that `fix` suggests."""
+    missing: bool = False
+    """No file has this or a similar name."""
+
+
+class LocalFiles:
+    """The files below a root; each is inspected only once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.path.realpath(root)
+        self._inside = self._root.rstrip(os.sep) + os.sep
+        self._name = str(root)
+        self._folder = lru_cache(maxsize=4096)(os.path.realpath)
+        self._names = lru_cache(maxsize=256)(self._list)
+        self.inspect = lru_cache(maxsize=16_384)(self._inspect)
+
+    def problem(self) -> Problem | None:
+        """Return the problem if the root folder does not exist."""
+        if os.path.isdir(self._root):  # noqa: PTH112  strings: a Path is slower than the stat itself
+            return None
+        root = shown(self._name)
+        if os.path.exists(self._root):  # noqa: PTH110  as above
+            return file_problem(
+                _("{root} (--root) is a file, not a folder", root=root),
+                _("give the folder that contains the files with --root"),
+                option="--root",
+            )
+        message = _("the root folder {root} does not exist", root=root)
+        fix = _("give the folder that contains the files with --root")
+        if near := nearest_path(Path(self._name), Path.is_dir):
+            fix = _("did you mean --root {near}?", near=shown(str(near)))
+        return file_problem(message, fix, option="--root")
+
+    def _inspect(self, file: str) -> LocalFile | UnusableFile:
+        """Inspect a file, given relative to the root with forward slashes. Links are resolved."""
+        if os.path.isabs(file) or ntpath.splitdrive(file)[0]:  # noqa: PTH117  as above
+            folder = shown(file.rpartition("/")[0] or "/")
+            fix = _(
+                "write it relative to the root, e.g. banner/a.png, or map its folder to one here: --map "
+                "'{folder}=FOLDER'",
+                folder=folder,
+            )
+            return UnusableFile(detail(DetailCode.NOT_RELATIVE, file=shown(file)), fix, "--map")
+        folder, name = os.path.split(os.path.join(self._root, file))  # noqa: PTH118  as above
+        try:
+            real = link = os.path.join(self._folder(folder), name)  # noqa: PTH118  as above
+            facts = os.lstat(real)
+            if stat.S_ISLNK(facts.st_mode) or name in {"", ".", ".."}:
+                real = os.path.realpath(real)
+                facts = os.stat(real)  # noqa: PTH116  as above
+            readable = os.access(real, os.R_OK)
+        except (FileNotFoundError, NotADirectoryError):
+            with suppress(OSError):
+                target = shown(os.readlink(link))  # noqa: PTH115  as above
+                fix = _("it is a symbolic link to {target}, which does not exist", target=target)
+                return UnusableFile(detail(DetailCode.NO_FILE, name=shown(file)), fix, missing=True)
+            return _missing(file, self._similar(file))
+        except (OSError, ValueError) as error:
+            message = detail(DetailCode.NOT_INSPECTED, file=shown(file), why=system_reason(error))
+            return UnusableFile(message, _("check its name and permissions"))
+        if not real.startswith(self._inside):
+            fix = _("copy it below the root, or choose a --root that contains all files")
+            return UnusableFile(detail(DetailCode.OUTSIDE, file=shown(file)), fix, "--root")
+        return _judge(file, facts, readable=readable)
+
+    def _similar(self, file: str) -> str:
+        """Return the only file that differs just in case or Unicode form; "" if there is none, or several."""
+        here, found = self._root, []
+        for part in filter(None, file.split("/")):
+            there = self._names(here).get(_form(part), [])
+            real = part if part in there else there[0] if len(there) == 1 else ""
+            if not real or part == "..":
+                return ""
+            found.append(real)
+            here = os.path.join(here, real)  # noqa: PTH118  as above
+        return "/".join(found)
+
+    def _list(self, folder: str) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        try:
+            for name in os.listdir(folder):  # noqa: PTH208  as above
+                names.setdefault(_form(name), []).append(name)
+        except OSError:
+            return {}
+        return names
+
+
+def find_root(files: Sequence[str], *near: Path) -> Path | None:
+    """Return the folder among and below `near` that contains most of these files; None if none contains half of them.
+
+    Searches up to 500 folders of each, three levels deep, without hidden ones.
+    """
+    best, most = None, (len(files) + 1) // 2 - 1
+    for start in near:
+        for folder in islice(_folders(start), 500):
+            held = sum((folder / file).is_file() for file in files)
+            if held > most:
+                best, most = folder, held
+    return best
+
+
+def _folders(start: Path) -> Iterator[Path]:
+    """Yield a folder and its subfolders, three levels deep, breadth first."""
+    level = [start]
+    for _each in range(4):
+        below: list[Path] = []
+        for folder in level:
+            yield folder
+            with suppress(OSError), os.scandir(folder) as entries:
+                below += sorted(
+                    Path(entry.path)
+                    for entry in entries
+                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+                )
+        level = below
+
+
+def _form(name: str) -> str:
+    """Normalize a name for a comparison that ignores case and Unicode form."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _judge(file: str, facts: os.stat_result, *, readable: bool) -> LocalFile | UnusableFile:
+    name = shown(file)
+    if stat.S_ISDIR(facts.st_mode):
+        code, fix = DetailCode.IS_FOLDER, _("give a file; a folder needs a row per file")
+    elif not stat.S_ISREG(facts.st_mode):
+        code, fix = DetailCode.IS_SPECIAL, _("give a regular file")
+    elif not readable:
+        code, fix = DetailCode.NO_PERMISSION, _("give yourself read permission on it")
+    elif facts.st_size > MAX_FILE_BYTES:
+        message = detail(DetailCode.FILE_LARGE, name=name, bytes=facts.st_size, most=MAX_FILE_BYTES)
+        return UnusableFile(message, SOURCE_FIXES[DetailCode.FILE_LARGE])
+    else:
+        return LocalFile(facts.st_size, facts.st_mtime_ns)
+    return UnusableFile(detail(code, name=name), fix)
+
+
+def _missing(file: str, similar: str) -> UnusableFile:
+    name = shown(file)
+    message = detail(DetailCode.NO_FILE, name=name)
+    if not similar:
+        return UnusableFile(message, _("check the name (case matters) and --root"), "--root", missing=True)
+    real, fix = shown(similar), _("did you mean {real}? Upper and lower case matter", real=shown(similar))
+    if unicodedata.normalize("NFC", similar) == unicodedata.normalize("NFC", file):
+        # Both look the same on screen, so the name alone would not help.
+        fix = _(
+            "there is {real}, which looks the same but is in another Unicode form (as macOS writes "
+            "names): copy its name into the list",
+            real=real,
+        )
+    return UnusableFile(message, fix)
+
+
+class PathMap:
+    r"""A mapping from folders of another machine to folders below the root.
+
+    ==========================  ==================  ==================  ==============
+    item                        root                file in the list    result
+    ==========================  ==================  ==================  ==============
+    D:\素材=/data/素材          /data               D:\素材\春\a.png    素材/春/a.png
+    D:\素材=/data/素材          /data/素材          d:/素材/a.png       a.png
+    D:\素材=.                   any                 D:\素材\a.png       a.png
+    \\nas\public=公共           any                 \\NAS\public\a.png  公共/a.png
+    D:\素材=/data/素材          /data               D:\素材2\a.png      unchanged
+    D:\素材=/elsewhere          /data               –                   UsageError
+    ==========================  ==================  ==================  ==============
+
+    The longest match applies. A target that is not absolute is relative to the root. Without a root nothing is
+    mapped, since local files are not inspected.
+    """
+
+    def __init__(self, items: Sequence[str], root: str | Path | None) -> None:
+        pairs = [_pair(item, root) for item in items]
+        self._pairs = sorted(pairs, key=lambda pair: -len(pair[0])) if root is not None else []
+
+    def map(self, file: str) -> str:
+        """Map a file with forward slashes to one relative to the root; return it unchanged if no folder matches."""
+        for prefix, target in self._pairs:
+            # Windows ignores case, and hand-typed lists are inconsistent.
+            if file[: len(prefix)].casefold() == prefix and file[len(prefix) : len(prefix) + 1] == "/":
+                rest = file[len(prefix) :].lstrip("/")
+                return f"{target}/{rest}" if target else rest
+        return file
+
+
+def _pair(item: str, root: str | Path | None) -> tuple[str, str]:
+    prefix, equals, target = item.partition("=")
+    prefix = prefix.strip().replace("\\", "/").rstrip("/").casefold()
+    target = target.strip()
+    if not equals or not prefix or not target:
+        raise UsageError(
+            _("--map {item}: write it as THERE=HERE, e.g. D:\\素材=/data/素材", item=shown(item))
+        )
+    if root is None:
+        return prefix, ""
+    real = os.path.realpath(root)
+    inside = os.path.realpath(os.path.join(real, target))  # noqa: PTH118  as above
+    if os.path.commonpath([real, inside]) != real:
+        raise UsageError(
+            _(
+                "--map {item}: {target} is not below the root {root}; choose a --root that contains it",
+                item=shown(item),
+                target=shown(target),
+                root=shown(str(root)),
+            )
+        )
+    below = os.path.relpath(inside, real).replace(os.sep, "/")
+    return prefix, "" if below == "." else below
+
+
+# --- URLs ----------------------------------------------------------------------------------------------------------
 
 SourceCheck: TypeAlias = Callable[[Sequence[Secret]], Mapping[Secret, SourceFile | UnusableFile]]
 """Looks at some URLs."""
-_CUT = re.compile(r"[?#]")
 _HOST = re.compile(r"\[[^\]]*\](:[0-9]*)?|[^:]*(:[0-9]*)?")
 _RUN = 12
 """Characters of a query that are replaced wherever else a row has them; a shorter one may be part of any word."""
@@ -34,7 +281,7 @@ def split_source(url: str) -> tuple[str, str | None]:
     https://me:sec?ret@a.com/b.png     https://•••?•••                ret@a.com…
     =================================  =============================  ==========
     """
-    cut = _CUT.search(url)
+    cut = re.search("[?#]", url)
     base, query = (url[: cut.start()], url[cut.end() :]) if cut is not None else (url, None)
     scheme, slashes, rest = base.partition("://")
     if not slashes:
@@ -73,13 +320,12 @@ def concealed(cells: Sequence[str]) -> list[str]:
 
 def refuse_sources(urls: Sequence[Secret]) -> dict[Secret, SourceFile | UnusableFile]:
     """Refuse URLs where there are no settings that allow their hosts."""
-    return {url: _not_allowed(url) for url in urls}
-
-
-def _not_allowed(url: Secret) -> UnusableFile:
-    shown, _query = split_source(url.reveal())
-    host = shown.partition("://")[2].partition("/")[0].rpartition("@")[2]
-    return UnusableFile(detail(DetailCode.SOURCE_HOST, host=host), SOURCE_FIXES[DetailCode.SOURCE_HOST])
+    found: dict[Secret, SourceFile | UnusableFile] = {}
+    for url in urls:
+        host = split_source(url.reveal())[0].partition("://")[2].partition("/")[0].rpartition("@")[2]
+        message = detail(DetailCode.SOURCE_HOST, host=host)
+        found[url] = UnusableFile(message, SOURCE_FIXES[DetailCode.SOURCE_HOST])
+    return found
 
 
 SOURCE_FIXES = {
@@ -96,3 +342,77 @@ SOURCE_FIXES = {
     DetailCode.FILE_LARGE: _("split or compress it, or upload it in the console"),
 }
 """What to do about a URL that cannot be used."""
+
+
+# --- Content-Type --------------------------------------------------------------------------------------------------
+
+_WEB_TYPES = {
+    ".7z": "application/x-7z-compressed",
+    ".apk": "application/vnd.android.package-archive",
+    ".apng": "image/apng",
+    ".bz2": "application/x-bzip2",
+    ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ".eot": "application/vnd.ms-fontobject",
+    ".epub": "application/epub+zip",
+    ".flac": "audio/flac",
+    ".geojson": "application/geo+json",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
+    ".gz": "application/gzip",
+    ".jfif": "image/jpeg",
+    ".js": "text/javascript",
+    ".jsonld": "application/ld+json",
+    ".m4a": "audio/mp4",
+    ".m4v": "video/x-m4v",
+    ".map": "application/json",
+    ".md": "text/markdown",
+    ".mjs": "text/javascript",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".ogv": "video/ogg",
+    ".opus": "audio/ogg",
+    ".otf": "font/otf",
+    ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ".rar": "application/vnd.rar",
+    ".rtf": "application/rtf",
+    ".ts": "video/mp2t",
+    ".ttf": "font/ttf",
+    ".wav": "audio/wav",
+    ".weba": "audio/webm",
+    ".webp": "image/webp",
+    ".woff": "font/woff",
+    ".woff2": "font/woff2",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".xz": "application/x-xz",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
+}
+
+
+def content_type_of(path: str, file: str = "") -> str:
+    """Return the Content-Type for the extension of a cloud path or, if it has none, of the local file.
+
+    The table is the standard library's (not the machine's /etc/mime.types), with the web types that are missing or
+    differ between Python versions. A compressed file has its own type: it is stored as it is, without
+    Content-Encoding.
+
+    =====================  ==========  ==========================
+    path                   file        type
+    =====================  ==========  ==========================
+    a/b.PNG                any         image/png
+    a/b.tar.gz             any         application/gzip
+    a/b                    c.webp      image/webp
+    a/b                    URL?query   of the URL's path
+    a/b.unknown            c.png       application/octet-stream
+    a/.png, a/b            c           application/octet-stream
+    =====================  ==========  ==========================
+    """
+    file = file.partition("?")[0] if is_source(file) else file
+    extension = posixpath.splitext(path)[1] or posixpath.splitext(file)[1]
+    return _types().get(extension.lower(), "application/octet-stream")
+
+
+@cache
+def _types() -> dict[str, str]:
+    # An instance has the library's own table; the module-level one also reads the machine's files.
+    return mimetypes.MimeTypes().types_map[True] | _WEB_TYPES

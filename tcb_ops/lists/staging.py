@@ -1,24 +1,91 @@
-"""Temporary storage of checked rows and problems, so that memory does not grow with the list.
+"""The checked rows and problems of a list on disk, so that memory does not grow with it; its shares; its fix-me CSV.
 
-It is an unnamed temporary SQLite database in the temporary folder, with mode 0600, which no other process can open
-and which disappears with its connection, even after a kill.
+They are in an unnamed temporary SQLite database in the temporary folder, with mode 0600, which no other process can
+open and which disappears with its connection, even after a kill.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import re
 import sqlite3
+import stat
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from itertools import groupby
-from typing import Any, TypeVar, overload
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, groupby
+from operator import attrgetter
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar, Union, overload
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
-from tcb_ops.errors import UsageError
-from tcb_ops.formatting import trim
-from tcb_ops.i18n import Bilingual, Text, _
-from tcb_ops.lists.share import Share
+from tcb_ops.errors import ArgumentError, InputError, UsageError
+from tcb_ops.formatting import guard, trim
+from tcb_ops.i18n import Bilingual, Lang, Text, _
 from tcb_ops.model import Problem, Row, Secret
+from tcb_ops.resources import system_reason
+
+# --- shares ---------------------------------------------------------------------------------------------------------
+
+ShareLike: TypeAlias = Union["Share", tuple[int, int], str]
+"""A share as callers give it: a Share, (2, 5) or "2/5"."""
+_WRITTEN = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One of `of` shares, numbered from 1: the merchants whose appid's hash falls to it."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def has(self, appid: str) -> bool:
+        """Return whether an appid belongs to the share; the same on every machine, whatever else the list has."""
+        return _stable_hash(appid) % self.of == self.number - 1
+
+    def added_to(self, selection: str) -> str:
+        """Return a run's selection with the share, which makes it another run."""
+        return "; ".join(filter(None, [selection, f"share {self}"]))
+
+    def removed_from(self, selection: str) -> str:
+        """Return the selection that `added_to` was given."""
+        return selection.removesuffix(f"share {self}").removesuffix("; ")
+
+
+@lru_cache(maxsize=65_536)
+def _stable_hash(appid: str) -> int:
+    return int.from_bytes(hashlib.sha256(appid.encode("utf-8", "backslashreplace")).digest()[:8])
+
+
+def read_share(value: ShareLike, parameter: str = "share") -> Share:
+    """Return the share that a caller gives. Raises ArgumentError.
+
+    ===========================  ===========
+    value                        share
+    ===========================  ===========
+    "2/5", (2, 5), Share(2, 5)   2 of 5
+    "0/5", "6/5", (0, 0)         error
+    "2", "2 / 5", 2, True, None  error
+    ===========================  ===========
+    """
+    given: object = (value.number, value.of) if isinstance(value, Share) else value
+    if isinstance(given, str) and (found := _WRITTEN.fullmatch(given)):
+        given = int(found[1]), int(found[2])
+    if isinstance(given, tuple) and len(given) == 2 and all(type(one) is int for one in given):
+        number, of = given
+        if 1 <= number <= of:
+            return Share(number, of)
+    raise ArgumentError(parameter, value, _("K/N, such as 2/5, with K from 1 to N"))
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
 
 _T = TypeVar("_T")
 _PAGE = 2_000
@@ -40,7 +107,10 @@ CREATE TABLE problems (
 );
 CREATE INDEX problems_line ON problems (line);
 """
-_PROBLEM = "line, header, message, fix_en, fix_zh, value, skippable, option"
+_PROBLEM = "line, header, fix_en, fix_zh, value, skippable, option, message"
+_problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable", "option")
+_ROW = "line, env, path, appid, merchant, file, content_type, cache_control"
+_row = attrgetter(*_ROW.split(", "))
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
 EVERY_LINE = 1 << 62
 _SEPARATOR = "\0"
@@ -83,43 +153,17 @@ class Staging:
 
     def add_rows(self, rows: Iterable[Row]) -> None:
         """Add rows with distinct line numbers."""
-        values = (
-            (
-                r.line,
-                r.env,
-                r.path,
-                r.appid,
-                r.merchant,
-                r.file,
-                _SEPARATOR.join(r.cells),
-                r.content_type,
-                r.cache_control,
-                None if r.query is None else r.query.reveal(),
-            )
-            for r in rows
-        )
         self._put(
-            "INSERT INTO rows (line, env, path, appid, merchant, file, cells, content_type, cache_control, query) "
-            "VALUES (?,?,?,?,?,?,?,?,?,?)",
-            values,
+            f"INSERT INTO rows ({_ROW}, cells, query) VALUES (?,?,?,?,?,?,?,?,?,?)",  # noqa: S608  own names
+            ((*_row(r), _SEPARATOR.join(r.cells), r.query and r.query.reveal()) for r in rows),
         )
 
     def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
         """Add problems; `file_problem` marks those that `clear_file_problems` removes."""
-        values = (
-            (
-                p.line,
-                p.column,
-                stored(as_detail(p.message)),
-                *_both(p.fix),
-                p.value,
-                p.skippable,
-                p.option,
-                file_problem,
-            )
-            for p in problems
+        self._put(
+            f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
+            ((*_problem(p), stored(as_detail(p.message))) for p in problems),
         )
-        self._put(f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,?)", values)  # noqa: S608  own names
 
     def clear_file_problems(self) -> None:
         """Remove the problems found by an earlier check of local files."""
@@ -146,33 +190,18 @@ class Staging:
             "JOIN rows r ON r.env = k.env AND r.path = k.path "
             "WHERE r.line > k.first AND NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = r.line)"
         )
-        last = 0
-        while page := self.query(
-            "SELECT line, first, path FROM repeats JOIN rows USING (line) WHERE line > ? ORDER BY line LIMIT ?",
-            (last, _PAGE),
-        ):
+        for page in self._pages("first, path", "repeats JOIN rows USING (line)"):
             yield from page
-            last = page[-1][0]
 
     def files(self) -> Iterator[list[tuple[int, str, Secret | None]]]:
         """Yield pages of (line, file, its query) of the rows that have a file, by line."""
-        last = 0
-        while page := self.query(
-            f"SELECT line, file, query FROM {self.its_rows} WHERE line > ? AND file <> '' ORDER BY line LIMIT ?",  # noqa: S608  own names
-            (last, _PAGE),
-        ):
+        for page in self._pages("file, query", self.its_rows, "file <> ''"):
             yield [(line, file, None if query is None else Secret(query)) for line, file, query in page]
-            last = page[-1][0]
 
     def queries(self) -> Iterator[tuple[int, Secret]]:
         """Yield (line, query) of the rows whose file is a URL with a query, valid or not: a resumed run may have them."""
-        last = 0
-        while page := self.query(
-            f"SELECT line, query FROM {self.its_rows} WHERE line > ? AND query IS NOT NULL ORDER BY line LIMIT ?",  # noqa: S608  own names
-            (last, _PAGE),
-        ):
+        for page in self._pages("query", self.its_rows, "query IS NOT NULL"):
             yield from ((line, Secret(query)) for line, query in page)
-            last = page[-1][0]
 
     def set_files(self, facts: Iterable[tuple[int | None, int | None, str, int]]) -> None:
         """Set (size, mtime_ns, etag, line) of rows."""
@@ -180,29 +209,26 @@ class Staging:
 
     def rows(self, until: int | None = None) -> Iterator[Row]:
         """Yield all rows by line, those with a problem marked invalid; with `until`, only valid ones up to that line."""
-        last, end = 0, EVERY_LINE if until is None else until
-        only = f"AND {_VALID}" if until is not None else ""
-        while page := self.query(
-            "SELECT line, env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control, etag "  # noqa: S608  own names
-            f"FROM {self.its_rows} "
-            f"WHERE line > ? AND line <= ? {only} ORDER BY line LIMIT ?",
-            (last, end, _PAGE),
-        ):
-            invalid = self._messages(last, page[-1][0])
+        only, end = ("TRUE", EVERY_LINE) if until is None else (_VALID, until)
+        columns = "env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control, etag"
+        for page in self._pages(columns, self.its_rows, only, end):
+            invalid = self._messages(page[0][0], page[-1][0])
             for line, env, path, appid, merchant, file, cells, size, mtime_ns, *headers in page:
-                yield Row(
-                    line,
-                    env,
-                    path,
-                    appid,
-                    merchant,
-                    file,
-                    tuple(cells.split(_SEPARATOR)),
-                    size,
-                    mtime_ns,
-                    invalid.get(line),
-                    *headers,
-                )
+                target = line, env, path, appid, merchant, file
+                texts = tuple(cells.split(_SEPARATOR))
+                yield Row(*target, texts, size, mtime_ns, invalid.get(line), *headers)
+
+    def _pages(
+        self, columns: str, source: str, only: str = "TRUE", until: int = EVERY_LINE
+    ) -> Iterator[list[Any]]:
+        """Yield pages of (line, *columns) of the rows up to a line that meet a condition, by line."""
+        last = 0
+        while page := self.query(
+            f"SELECT line, {columns} FROM {source} "  # noqa: S608  own names
+            f"WHERE line > ? AND line <= ? AND {only} ORDER BY line LIMIT ?",
+            (last, until, _PAGE),
+        ):
+            yield page
             last = page[-1][0]
 
     def of_valid(self, columns: str, until: int | None, rest: str = "") -> list[Any]:
@@ -233,10 +259,11 @@ class Staging:
     def _put(self, sql: str, values: Iterable[tuple[object, ...]]) -> None:
         _run(lambda: self._db.executemany(sql, values))
 
-    def _messages(self, after: int, upto: int) -> dict[int, Text]:
+    def _messages(self, first_line: int, last_line: int) -> dict[int, Text]:
         messages: dict[int, Text] = {}
         for line, value in self.query(
-            "SELECT line, message FROM problems WHERE line > ? AND line <= ? ORDER BY id", (after, upto)
+            "SELECT line, message FROM problems WHERE line BETWEEN ? AND ? ORDER BY id",
+            (first_line, last_line),
         ):
             message, first = _message(value), messages.get(line)
             messages[line] = (
@@ -289,13 +316,8 @@ class Problems(Sequence[Problem]):
             values,
         )
         return [
-            (
-                at,
-                Problem(
-                    line, header, _message(message), Bilingual(fix_en, fix_zh), value, bool(skippable), option
-                ),
-            )
-            for at, line, header, message, fix_en, fix_zh, value, skippable, option in found
+            (at, Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable), option))
+            for at, line, column, en, zh, value, skippable, option, message in found
         ]
 
 
@@ -303,10 +325,6 @@ def _message(value: str) -> Detail:
     found = read_detail(value)
     assert found is not None  # noqa: S101  every problem has one
     return found
-
-
-def _both(text: Text) -> tuple[str, str]:
-    return text.en, text.zh
 
 
 def _run(call: Callable[[], _T]) -> _T:
@@ -326,3 +344,126 @@ def _run(call: Callable[[], _T]) -> _T:
             "the list again"
         )
     raise UsageError(problem)
+
+
+# --- messages and the fix-me CSV -----------------------------------------------------------------------------------
+
+PROBLEMS_SHOWN = 50
+"""Maximum problems on stderr; the fix-me CSV has all."""
+
+
+_FIXME = ".fix-me"
+"""Between a list's name and the suffix of its fix-me file, or before the number of a further one."""
+
+
+def is_fixme_of(source: str, name: str) -> bool:
+    """Return whether a file's name is that of a list's fix-me file."""
+    return name.startswith(f"{Path(source).stem}{_FIXME}") and name.endswith(".csv")
+
+
+def fixme_beside(source: Path) -> Path:
+    """Return the fix-me file's name beside the list; a name whose fix-me file was edited is skipped."""
+    numbers = ("", *(f"-{n}" for n in range(2, 10_000)))
+    names = (Path(f"{source.with_suffix('')}{_FIXME}{number}.csv") for number in numbers)
+    return next(filter(_is_free, names))
+
+
+def check_fixme(dest: Path) -> None:
+    """Raise UsageError if writing the fix-me file would replace anything other than an earlier, unedited one."""
+    if not _is_free(dest):
+        raise UsageError(
+            _(
+                "--fix-me {dest}: this must be a new file, or an earlier fix-me file that nobody has changed, which "
+                "is replaced. Choose another file.",
+                dest=dest,
+            ),
+            options=["--fix-me"],
+        )
+
+
+def format_problem(source: str, problem: Problem) -> Text:
+    """Format a problem as `FILE:LINE: column 'X': problem — fix`, without LINE if it concerns the whole file."""
+    where = f"{source}:{problem.line}" if problem.line else source
+    message = _("{message} — {fix}", message=problem.message, fix=problem.fix)
+    if problem.column:
+        return _("{where}: column '{column}': {message}", where=where, column=problem.column, message=message)
+    return _("{where}: {message}", where=where, message=message)
+
+
+def input_error(
+    source: str,
+    problems: Sequence[Problem],
+    decided: Text | None = None,
+    missing_files: Sequence[str] = (),
+    columns: Mapping[str, str] = MappingProxyType({}),
+) -> InputError:
+    """Return the error that refuses a file: the number of problems, and the text of the first one."""
+    many, text = len(problems), format_problem(source, problems[0])
+    if many > 1:
+        text = _(
+            "{source} has {many:,} problems, so nothing was sent. The first: {first}",
+            source=source,
+            many=many,
+            first=text,
+        )
+    return InputError(text, source, problems, decided, missing_files, columns)
+
+
+_COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_digest")
+"""The last row of tcb_digest has a checksum, which shows whether the file was edited."""
+
+
+def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang.EN) -> int:
+    """Write the rows that have problems and return their number; for 0 no file is written.
+
+    `problems` are `Batch.problems` or those of an InputError. The list's own columns come first, then tcb_line,
+    tcb_column, tcb_problem, tcb_fix and tcb_digest, which are ignored when the file is read as a list; each row is
+    written once. Problems of the whole file have no row. Written for Excel: UTF-8 with BOM, CRLF, no cell that would
+    run as a formula.
+
+    Raises UsageError if `dest` cannot be written.
+    """
+    if not isinstance(problems, Problems):
+        return 0
+    rows = problems.by_row()
+    first = next(rows, None)
+    if first is None:
+        return 0
+    digest, written, last = hashlib.sha256(), 0, [*map(guard, problems.headers), *_COLUMNS[:-1]]
+    try:
+        with Path(dest).open("w", encoding="utf-8-sig", newline="") as file:
+            out = csv.writer(file)
+            for cells, about in chain([first], rows):
+                out.writerow([*last, "" if written else _COLUMNS[-1]])
+                _feed(digest, last)
+                columns = "; ".join(dict.fromkeys(p.column for p in about if p.column))
+                found = "; ".join(p.message.of(lang) for p in about)
+                fix = "; ".join(p.fix.of(lang) for p in about)
+                last = [*map(guard, (*cells, str(about[0].line), columns, found, fix))]
+                written += 1
+            _feed(digest, last)
+            out.writerow([*last, digest.hexdigest()[:16]])
+    except OSError as error:
+        failed = _("{dest} cannot be written ({why})", dest=dest, why=system_reason(error))
+        raise UsageError(failed) from None
+    return written
+
+
+def _feed(digest: hashlib._Hash, cells: Sequence[str]) -> None:
+    digest.update("\0".join((*cells, "\n")).encode("utf-8", "backslashreplace"))
+
+
+def _is_free(dest: Path) -> bool:
+    """Return whether a file does not exist, or is an unedited fix-me file."""
+    digest, last = hashlib.sha256(), [""]
+    try:
+        if not stat.S_ISREG(dest.lstat().st_mode):
+            return False
+        with dest.open(encoding="utf-8-sig", newline="") as lines:
+            for last in csv.reader(lines):
+                _feed(digest, last[:-1])
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, csv.Error):
+        return False
+    return last[-1:] == [digest.hexdigest()[:16]]

@@ -1,4 +1,4 @@
-"""Tables: delimited text as rows, detection of the header, and the meaning of its columns.
+"""Tables: the header, the meaning of its columns, and the rows below it; sheets of workbooks (.xlsx, .xlsm) as tables.
 
 Row numbers are those of a spreadsheet: each record is one row, blank ones included, even if its cells contain line
 breaks.
@@ -6,20 +6,19 @@ breaks.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain, islice
-from typing import NamedTuple, TypeAlias
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import fold, near_names, shown, trim
-from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.lists.source import CHANGED
+from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.model import Problem, file_problem
+from tcb_ops.xlsx.workbook import Area, CellKind, NonTextCell, Sheet, SheetRow, Survey, letters, open_book
 
 # --- columns --------------------------------------------------------------------------------------------------------
 
@@ -91,14 +90,18 @@ class Columns:
         ==========================  ==================  ===========================
         """
         trimmed = [trim(h) for h in headers]
-        problems = [_duplicate(name, line) for name, times in Counter(trimmed).items() if name and times > 1]
+        twice, fix = _("the header has this name twice"), _("rename or remove one of the two columns")
+        problems = [
+            file_problem(twice, fix, line=line, column=name)
+            for name, times in Counter(trimmed).items()
+            if name and times > 1
+        ]
         found: dict[str, int] = {}
         for ours, header in self.given.items():
             if trim(header) in trimmed:
                 found[ours] = trimmed.index(trim(header))
             else:
-                nearest = self._nearest(ours, header, trimmed)
-                problems.append(_no_such_header(ours, header, trimmed, nearest, line))
+                problems.append(self._no_such_header(ours, header, trimmed, line))
         taken = set(found.values())
         for ours, names in self.known.items():
             if ours in self.given:
@@ -108,7 +111,13 @@ class Columns:
                 found[ours] = matches[0]
             # Duplicate names are reported separately.
             if len(distinct := list(dict.fromkeys(trimmed[i] for i in matches))) > 1:
-                problems.append(_ambiguous(ours, distinct, line))
+                message = _("several columns match {ours}: {listed}", ours=ours, listed=_listed(distinct))
+                fix = _(
+                    "select the right one with --column {ours}={headers}, or rename the others",
+                    ours=ours,
+                    headers=distinct[0],
+                )
+                problems.append(file_problem(message, fix, line=line, option="--column"))
         present = found.keys() | self.given.keys()
         problems += [
             self._missing(group, trimmed, line) for group in self.needed if present.isdisjoint(group)
@@ -135,6 +144,18 @@ class Columns:
         known = (h for h in there if _plain(h) in self.known[ours])
         return next(chain(near_names(header, filter(None, there)), known), "")
 
+    def _no_such_header(self, ours: str, header: str, headers: list[str], line: int) -> Problem:
+        message = _(
+            "--column {ours}={header}: there is no such column; the header has {listed}",
+            ours=ours,
+            header=shown(header, 40),
+            listed=_listed(headers),
+        )
+        fix = _("choose one of these")
+        if nearest := self._nearest(ours, header, headers):
+            fix = _("did you mean {meant}?", meant=f"--column {ours}={shown(nearest, 40)}")
+        return file_problem(message, fix, line=line, option="--column")
+
     def _resembling(self, group: Sequence[str], headers: Sequence[str]) -> tuple[str, str] | None:
         """Return a canonical name and a header that is probably a misspelling of one."""
         near = (
@@ -146,8 +167,9 @@ class Columns:
         return next(near, None)
 
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
-        wanted, there = " / ".join(group), _listed(headers)
-        message = _("no column for {wanted}; the header has {there}", wanted=wanted, there=there)
+        message = _(
+            "no column for {wanted}; the header has {there}", wanted=" / ".join(group), there=_listed(headers)
+        )
         if len(headers) == 1 and "，" in headers[0]:
             fix = _("the header is separated by full-width commas (，); use plain commas")
         elif near := self._resembling(group, headers):
@@ -197,40 +219,8 @@ KNOWN_COLUMNS = Columns(
 )
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f"'{shown(n, 40)}'" for n in names)
-
-
-def _duplicate(name: str, line: int) -> Problem:
-    message = _("the header has this name twice")
-    fix = _("rename or remove one of the two columns")
-    return file_problem(message, fix, line=line, column=name)
-
-
-def _ambiguous(ours: str, headers: list[str], line: int) -> Problem:
-    listed = _listed(headers)
-    message = _("several columns match {ours}: {listed}", ours=ours, listed=listed)
-    fix = _(
-        "select the right one with --column {ours}={headers}, or rename the others",
-        ours=ours,
-        headers=headers[0],
-    )
-    return file_problem(message, fix, line=line, option="--column")
-
-
-def _no_such_header(ours: str, header: str, headers: list[str], nearest: str, line: int) -> Problem:
-    listed = _listed(headers)
-    message = _(
-        "--column {ours}={header}: there is no such column; the header has {listed}",
-        ours=ours,
-        header=shown(header, 40),
-        listed=listed,
-    )
-    fix = _("choose one of these")
-    if nearest:
-        meant = f"--column {ours}={shown(nearest, 40)}"
-        fix = _("did you mean {meant}?", meant=meant)
-    return file_problem(message, fix, line=line, option="--column")
+def _listed(names: Iterable[str | Sheet]) -> str:
+    return ", ".join(f"'{shown(n if isinstance(n, str) else n.name, 40)}'" for n in names)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -238,16 +228,6 @@ def _no_such_header(ours: str, header: str, headers: list[str], nearest: str, li
 Rate: TypeAlias = Callable[[Sequence[str]], Rating]
 Record: TypeAlias = tuple[int, list[str]]
 
-_DELIMITERS = {
-    ",": _("comma"),
-    ";": _("semicolon"),
-    "\t": _("tab"),
-    "|": _("vertical bar"),
-}
-"""The detected delimiters; without the full-width comma, which occurs in names."""
-
-_SIGNS = "".join(_DELIMITERS)
-_SAMPLE_LINES = 50
 HEAD_ROWS = 20
 """The header is searched for in so many rows that are not blank; titles may precede it."""
 
@@ -272,18 +252,6 @@ class Table:
     warnings: tuple[Text, ...] = ()
 
 
-def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Table:
-    """Read lines (with their line ends) as a table. `header_line` 0 detects the header.
-
-    The delimiter is the one whose header has the best rating, then the most cells.
-    """
-    rest = iter(lines)
-    sample = list(islice(rest, _SAMPLE_LINES))
-    delimiter = max(_DELIMITERS, key=lambda d: _best_rating(sample, d, rate))
-    records = _records(chain(sample, rest), delimiter)
-    return find_header(records, rate, header_line, delimiter=delimiter, layout=_DELIMITERS[delimiter])
-
-
 def find_header(
     records: Iterator[Record], rate: Rate, header_line: int = 0, *, delimiter: str = "", layout: Text
 ) -> Table:
@@ -306,7 +274,9 @@ def find_header(
         raise BrokenTableError(broken)
     rows = chain(head, _raising(broken) if broken else records)
     if header_line and (not head or head[0][0] != header_line):
-        raise BrokenTableError(_no_header(header_line))
+        message = _("--header-row {line}: this row is empty or does not exist", line=header_line)
+        fix = _("give the number of the row with the column names, or omit the option")
+        raise BrokenTableError(file_problem(message, fix, line=header_line))
     if not head:
         return Table((), 0, rows, delimiter=delimiter, layout=layout)
     at = max(range(len(head)), key=lambda i: (rate(head[i][1]), -i))
@@ -323,54 +293,140 @@ def _raising(problem: Problem) -> Iterator[Record]:
     yield  # makes this a generator, which raises when iterated
 
 
-def _no_header(line: int) -> Problem:
-    message = _("--header-row {line}: this row is empty or does not exist", line=line)
-    fix = _("give the number of the row with the column names, or omit the option")
-    return file_problem(message, fix, line=line)
+# --- workbooks -----------------------------------------------------------------------------------------------------
+
+Rows: TypeAlias = Literal["all", "visible"]
 
 
-def _best_rating(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
-    best: tuple[Rating, int] | tuple[()] = ()
-    try:
-        for cells in islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS):
-            if any(trim(cell).strip(_SIGNS) for cell in cells):
-                rating = rate(cells)
-                # Of equal ratings the first wins: data rows may contain more delimiters.
-                best = best if best and best[0] >= rating else (rating, len(cells))
-    except csv.Error:
-        pass
-    return best
+def read_workbook(
+    raw: BinaryIO, rate: Rate, *, sheet: str = "", header_line: int = 0, rows: Rows | None = None
+) -> Table:
+    """Read a sheet of an open workbook as a table; `sheet` "" and `header_line` 0 detect them.
 
+    =====================================================  =======================================================
+    the workbook                                           result
+    =====================================================  =======================================================
+    --sheet NAME, and it exists                            this sheet, hidden or not
+    --sheet NAME, and it does not                          problem that lists the sheets
+    one visible sheet has every needed column              this sheet; a note names the others
+    several have                                           problem that lists them and suggests --sheet
+    none has, one visible sheet is not empty               this sheet, so that its own problems are reported
+    none has, several are not empty                        problem that lists them
+    hidden rows below the header, no --rows                problem that counts them
+    the same, --rows all / visible                         all rows / without them
+    =====================================================  =======================================================
 
-def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
-    # strict: a misplaced closing quote may merge rows, which must not become one long cell.
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    line = 0
-    try:
-        for cells in reader:
-            line += 1
-            if cells:
-                yield line, cells
-    except csv.Error as error:
-        problem = _broken(line + 1, str(error))
-    except UnicodeDecodeError:
-        problem = replace(CHANGED, line=line + 1)  # the lines were decoded before, so the file has changed
-    else:
-        return
-    raise BrokenTableError(problem)
-
-
-def _broken(line: int, why: str) -> Problem:
-    """Return the problem for `why`, the csv module's text: its only exception has no code."""
-    if "unexpected end" in why:
-        message = _("a quote opens in this line and never closes")
-    elif "field limit" in why:
-        limit = csv.field_size_limit()
+    Raises BrokenTableError if it is not a readable workbook, or the sheet or its rows are ambiguous.
+    """
+    book = open_book(raw)
+    heads = {one: _has_header(book.rows(one), rate) for one in book.sheets}
+    chosen = _choose(heads, sheet)
+    layout = _("XLSX, sheet '{name}'", name=shown(chosen.name))
+    records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
+    table = find_header(records, rate, header_line, layout=layout)
+    found = book.survey(chosen, table.header_line)
+    if found.hidden_rows and rows is None:
         message = _(
-            "a cell is longer than {characters}; usually a quote opened here is never closed",
-            characters=ngettext("{n:,} character", "{n:,} characters", limit),
+            "hidden rows: {hidden_rows:,}{filtered}, the first is row {first_hidden}",
+            hidden_rows=found.hidden_rows,
+            filtered=_(" (a filter is set)") if found.filtered else NOTHING,
+            first_hidden=found.first_hidden,
         )
+        fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
+        raise BrokenTableError(file_problem(message, fix, option="--rows"))
+    hidden = [
+        f"{letters(at)} '{shown(trim(header), 40)}'"
+        for at, header in enumerate(table.headers, 1)
+        if trim(header) and any(first <= at <= last for first, last in found.hidden_columns)
+    ]
+    merged = {merge.top: f" ({merge})" for merge in reversed(found.merges)}
+    return replace(
+        table,
+        rows=_with_merges(table.rows, found.merges, len(table.headers)),
+        titles=tuple((line, title + merged.get(line, "")) for line, title in table.titles),
+        notes=tuple(_notes(chosen, heads, found, rows)),
+        warnings=(_("Hidden columns are read like any other: {listed}", listed=", ".join(hidden)),)
+        if hidden
+        else (),
+    )
+
+
+def _has_header(rows: Iterator[SheetRow], rate: Rate) -> bool | None:
+    """Return whether one of a sheet's first rows is the header of a list; None for an empty sheet."""
+    found = None
+    for row in islice(rows, HEAD_ROWS):
+        if rate(row.cells).complete:
+            return True
+        found = False
+    return found
+
+
+def _choose(heads: Mapping[Sheet, bool | None], wanted: str) -> Sheet:
+    """Return the sheet to read, by the table of `read_workbook`."""
+    if wanted:
+        named = [s for s in heads if s.name == wanted] or [s for s in heads if fold(s.name) == fold(wanted)]
+        if len(named) == 1:
+            return named[0]
+        message = _(
+            "--sheet {wanted}: there is no such sheet; there are {listed}",
+            wanted=shown(wanted, 40),
+            listed=_listed(heads),
+        )
+        raise BrokenTableError(file_problem(message, _("choose one of these")))
+    visible = [sheet for sheet in heads if not sheet.hidden]
+    used = [sheet for sheet in visible if heads[sheet] is not None]
+    lists = [sheet for sheet in used if heads[sheet]]
+    match lists, used:
+        case ([one], _) | ([], [one]):
+            return one
+        case [], []:
+            if any(head is not None for head in heads.values()):
+                message = _("only hidden sheets are not empty: {listed}", listed=_listed(heads))
+                fix = _("select one with --sheet, or unhide it")
+                raise BrokenTableError(file_problem(message, fix, option="--sheet"))
+            return (visible or list(heads))[0]
+        case _:
+            raise BrokenTableError(_which_sheet(lists, used))
+
+
+def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> Iterator[Record]:
+    """Mark the cells covered by a merged cell. Rows and merges are sorted, so one pass is enough."""
+    at, active = 0, list[Area]()
+    for line, cells in rows:
+        while at < len(merges) and merges[at].top <= line:
+            active.append(merges[at])
+            at += 1
+        if active:
+            active = [merge for merge in active if merge.bottom >= line]
+            for merge in active:
+                for column in range(merge.left, min(merge.right, width) + 1):
+                    cells.extend([""] * (column - len(cells)))
+                    if (line, column) != (merge.top, merge.left):
+                        cells[column - 1] = NonTextCell("", CellKind.MERGED, merge.ref)
+        yield line, cells
+
+
+def _notes(
+    chosen: Sheet, heads: Mapping[Sheet, bool | None], found: Survey, rows: Rows | None
+) -> Iterator[Text]:
+    if others := [sheet for sheet, head in heads.items() if head is not None and sheet is not chosen]:
+        yield _("not read: sheets {listed}", listed=_listed(others))
+    if found.hidden_rows and rows == "all":
+        yield _("hidden rows included: {hidden_rows:,}", hidden_rows=found.hidden_rows)
+    elif found.hidden_rows:
+        yield _("hidden rows left out: {hidden_rows:,}", hidden_rows=found.hidden_rows)
+
+
+def _which_sheet(lists: Sequence[Sheet], used: Sequence[Sheet]) -> Problem:
+    first, listed = shown((lists or used)[0].name, 40), _listed(lists or used)
+    if lists:
+        message = _("several sheets look like a list: {listed}", listed=listed)
+        fix = _("select the right one with --sheet '{first}'", first=first)
     else:
-        message = _("a quote closes in the middle of a cell, so the end of the cell is unclear")
-    fix = _("close the quote; a quote inside a quoted cell is written twice")
-    return file_problem(message, fix, line=line)
+        message = _(
+            "no sheet has a column path and one of env and merchant; there are {listed}", listed=listed
+        )
+        fix = _(
+            "select the sheet with --sheet '{first}', and its columns with --column path=HEADER", first=first
+        )
+    return file_problem(message, fix, option="--sheet")

@@ -1,4 +1,4 @@
-"""The check of every merchant in a merchants file: what can work today, asked of the platform with concurrent calls."""
+"""What every merchant can do today, and its quotas: asked of the platform with concurrent calls."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from tcb_ops.errors import OutageError, TokenError, TokenSourceError, TransportError
+from tcb_ops.errors import (
+    OutageError,
+    StoppedError,
+    TcbOpsError,
+    TokenError,
+    TokenSourceError,
+    TransportError,
+)
 from tcb_ops.i18n import Text, _
 from tcb_ops.merchants.status import (
     COMPONENT_CODES,
+    Allowances,
     Issue,
     MerchantAnswers,
     MerchantState,
+    QuotaAccount,
     issue_of,
     judge,
-    no_token,
     of_the_component,
 )
 from tcb_ops.model import Merchant, Owner, Reason, Secret
@@ -29,7 +37,7 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_source
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
+from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
 from tcb_ops.wechat.transport import Transport
 
 AT_ONCE = 8
@@ -109,7 +117,7 @@ async def ask(
     except TokenError as error:
         if error.transient and not caller.source_answered:
             raise TokenSourceError(error.text) from None
-        return no_token(error.text)
+        return Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
     if not isinstance(found, CallFailure):
         return found
     answer = found.answer
@@ -221,4 +229,52 @@ _NO_COMPONENT = Issue(
     Reason.NO_TOKEN,
     _("An environment of the platform's own needs the component token, and no component_appid is set."),
     _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
+)
+
+
+# --- quotas --------------------------------------------------------------------------------------------------------
+
+
+def ask_allowances(settings: Settings, accounts: Iterable[QuotaAccount], seconds: float = 10.0) -> Allowances:
+    """Query each account's remaining calls for upload links. Blocks for at most `seconds`; failures are not raised."""
+    wanted = list(dict.fromkeys(accounts))
+    if not wanted:
+        return Allowances({}, None)
+    try:
+        return hand_over(_ask_quotas(settings, wanted, seconds)).result()
+    except TcbOpsError as error:  # invalid token settings are reported by the run
+        return Allowances({}, error.text)
+
+
+async def _ask_quotas(settings: Settings, wanted: list[QuotaAccount], seconds: float) -> Allowances:
+    component = settings.tokens.component_appid
+    quotas: dict[QuotaAccount, Quota] = {}
+    reasons: list[Text] = []
+    async with connected(settings, CallLimits(attempts=1)) as (caller, client):
+
+        async def about(account: QuotaAccount) -> None:
+            mine = account.owner is Owner.MERCHANT
+            if not mine and not component:
+                reasons.append(_QUOTA_NEEDS_COMPONENT)
+                return
+            call = partial(client.quota, owner=account.owner)
+            found = await ask(caller, account.appid if mine else component, call, account.owner)
+            if isinstance(found, Issue):
+                reasons.append(_("{meaning} {action}", meaning=found.meaning, action=found.action))
+            else:
+                quotas[account] = found
+
+        try:
+            async with asyncio.timeout(seconds):
+                await each(wanted, about)
+        except TimeoutError:
+            reasons.append(_("Not all answered within {seconds:g} s.", seconds=seconds))
+        except StoppedError as error:
+            reasons.append(error.text)
+    return Allowances(quotas, reasons[0] if reasons else None)
+
+
+_QUOTA_NEEDS_COMPONENT = _(
+    "Calls for the platform's own environments count against the component's quota: set component_appid under "
+    "[tokens]."
 )

@@ -1,4 +1,4 @@
-"""The status of each line of the merchants file: what it can do today, its issues, and how they are shown.
+"""The status of each line of the merchants file: what it can do today, its issues, how they are shown; daily quotas.
 
 Pure, except for `write_states`: from responses to a verdict, a table (most frequent issues first) and a CSV.
 """
@@ -9,8 +9,10 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from tcb_ops.details import merged, of_any_appid
 from tcb_ops.errcodes import errcode
@@ -120,11 +122,6 @@ class MerchantAnswers:
     """None without a component token."""
 
 
-def no_token(action: Text) -> Issue:
-    """Return the issue of a merchant without a token in the token source."""
-    return Issue(Reason.NO_TOKEN, _("There is no token for it."), action)
-
-
 def issue_of(failure: CallFailure, owner: Owner) -> Issue:
     """Return the issue for a failed call of an account with this owner."""
     answer = failure.answer
@@ -175,19 +172,23 @@ def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, 
     found, info = answers.environments, answers.info
     code = found.code if isinstance(found, Issue) else ""
     issues: list[Issue] = []
-    token: bool | None = None if code else True
+    token: bool | None = True
     permission: bool | None = None
-    cloud: bool | None = None if code else True
+    cloud: bool | None = True
     status = ""
     if isinstance(found, Issue):
         token = False if code in _TOKEN_CODES else True if code in _PERMISSION_CODES | {_NO_CLOUD} else None
         permission = False if own and code in _PERMISSION_CODES else None
         cloud = False if code == _NO_CLOUD else None
-        issues.append(found if own or code not in _PERMISSION_CODES else _not_the_platforms(found))
+        if not own and code in _PERMISSION_CODES:  # the platform's own environments need no permission set
+            why = _("The platform may not use the cloud interfaces of its own environments.")
+            check = _(
+                "Check that component_appid is the platform's own, and its cloud permissions on open.weixin.qq.com."
+            )
+            found = replace(found, meaning=why, action=check)
+        issues.append(found)
     else:
-        status = next(
-            (one.status for one in found if one.env == merchant.env), elsewhere.get(merchant.env, "")
-        )
+        status = next((e.status for e in found if e.env == merchant.env), elsewhere.get(merchant.env, ""))
     if own and info is not None:
         if isinstance(info, Issue):
             issues += [info] if info.errcode is not None and info.code != code else []
@@ -208,54 +209,80 @@ def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, 
 def of_the_component(issue: Issue) -> Issue:
     """Return an issue of the component token with the action for that token, not for a merchant's."""
     if issue.code in _REFUSED:
-        action = _RENEW_COMPONENT
-    elif issue.code in COMPONENT_CODES and issue.code != Reason.NO_TOKEN:
-        action = _("Make sure that component_appid is the third-party platform's own appid.")
-    else:
-        action = issue.action
+        return replace(issue, action=_RENEW_COMPONENT)
+    if issue.code not in COMPONENT_CODES or issue.code == Reason.NO_TOKEN:
+        return issue
+    action = _("Make sure that component_appid is the third-party platform's own appid.")
     return replace(issue, action=action)
 
 
-def _not_the_platforms(issue: Issue) -> Issue:
-    """Return the issue for the platform's own environments, for which no permission set is granted."""
-    return Issue(
-        issue.code,
-        _("The platform may not use the cloud interfaces of its own environments."),
-        _(
-            "Check that component_appid is the platform's own, and its cloud permissions on "
-            "open.weixin.qq.com."
-        ),
-        issue.errmsg,
-    )
+_HALTED = Issue(
+    "halted",
+    _("The environment is HALTED: unpaid, over its quota, or banned."),
+    _(
+        "Ask the owner of the environment to resolve this in the cloud console; until then its rows are refused."
+    ),
+)
 
 
 def _of_status(status: str, *, own: bool) -> Issue:
     if status == HALTED:
-        return Issue(
-            "halted",
-            _("The environment is HALTED: unpaid, over its quota, or banned."),
-            _(
-                "Ask the owner of the environment to resolve this in the cloud console; until then its rows are "
-                "refused."
-            ),
-        )
-    if not status and not own:
-        return Issue(
-            "not_listed",
-            _("It is not among the platform's own environments."),
-            _("Correct env in the merchants file; if the environment is a merchant's, clear owner there."),
-        )
+        return _HALTED
     if status:
-        return Issue(
-            "unavailable",
-            _("The environment is {status}.", status=status),
-            _("Check it in the cloud console; try again when its status is NORMAL."),
-        )
-    return Issue(
-        "not_listed",
-        _("It is not among the merchant's environments at the platform."),
-        errcode(-601012).action,
-    )
+        action = _("Check it in the cloud console; try again when its status is NORMAL.")
+        return Issue("unavailable", _("The environment is {status}.", status=status), action)
+    if own:
+        meaning = _("It is not among the merchant's environments at the platform.")
+        return Issue("not_listed", meaning, errcode(-601012).action)
+    action = _("Correct env in the merchants file; if the environment is a merchant's, clear owner there.")
+    return Issue("not_listed", _("It is not among the platform's own environments."), action)
+
+
+# --- quotas --------------------------------------------------------------------------------------------------------
+
+_BEIJING = ZoneInfo("Asia/Shanghai")
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaAccount:
+    """The account that a row's link call counts against: a mini program's, or the platform's for its own environments."""
+
+    appid: str
+    owner: Owner = Owner.MERCHANT
+
+
+@dataclass(frozen=True, slots=True)
+class Allowances:
+    """The quotas that could be read."""
+
+    quotas: dict[QuotaAccount, Quota]
+    why_not: Text | None
+    """The first reason why some are unknown."""
+
+
+def fits(rows: int, quota: Quota | None, rate: float | None, seconds_left: float) -> bool | None:
+    """Return whether so many link calls fit into the account's day; None if unknown.
+
+    ================  =====================  =======
+    calls left        time at the rate       result
+    ================  =====================  =======
+    fewer than rows   any                    False
+    any               longer than the day    False
+    not known         within, or no rate     None
+    enough            within, or no rate     True
+    ================  =====================  =======
+    """
+    left = quota.left if quota is not None else None
+    if (left is not None and rows > left) or (rate is not None and rows / rate > seconds_left):
+        return False
+    return None if left is None else True
+
+
+def seconds_left_of_the_day(now: datetime) -> float:
+    """Return the seconds until the quotas are reset: midnight in Beijing, which has no daylight saving time."""
+    there = now.astimezone(_BEIJING)
+    midnight = there.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight - there).total_seconds()
 
 
 # --- display -------------------------------------------------------------------------------------------------------
@@ -276,7 +303,9 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
     """Render the table, then each code's meaning and action. Lines left out are counted."""
     from tcb_ops.reports.formats.terminal import Columns, Wrapped
 
-    bad = _most_frequent_first([state for state in states if state.issues])
+    bad = [state for state in states if state.issues]
+    times = Counter(state.issues[0].code for state in bad)
+    bad.sort(key=lambda s: (-times[s.issues[0].code], s.issues[0].code, s.merchant.name, s.merchant.env))
     ready = [state for state in states if state.works]
     some = _some_of_each(bad)
     shown = some + (ready if len(ready) <= READY_LINES else [])
@@ -310,11 +339,7 @@ def verdict(states: Sequence[MerchantState]) -> Text:
             left,
             found=found,
         )
-    limited = [
-        (state.quota.left, state.merchant.name)
-        for state in works
-        if state.quota and state.quota.left is not None
-    ]
+    limited = [(s.quota.left, s.merchant.name) for s in works if s.quota and s.quota.left is not None]
     if limited:
         least, name = min(limited)
         found = _(
@@ -358,15 +383,11 @@ def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Me
     for merchant, issue in issues:
         key = issue.code, issue.meaning, of_any_appid(issue.action)
         groups.setdefault(key, []).append((merchant, issue))
-    found = [
-        (
-            members[0][1]
-            if len(members) == 1
-            else Issue(code, meaning, merged(issue.action for _, issue in members)[0]),
-            [merchant for merchant, _ in members],
-        )
-        for (code, meaning, _action), members in groups.items()
-    ]
+    found = []
+    for (code, meaning, _action), members in groups.items():
+        merchants, its = [merchant for merchant, _ in members], [issue for _, issue in members]
+        one = its[0] if len(its) == 1 else Issue(code, meaning, merged(issue.action for issue in its)[0])
+        found.append((one, merchants))
     return sorted(found, key=lambda one: -len(one[1]))
 
 
@@ -390,13 +411,6 @@ def _shown(seen: bool | None, lang: Lang) -> str:
 
 def _word(seen: bool | None) -> str:
     return "" if seen is None else "yes" if seen else "no"
-
-
-def _most_frequent_first(bad: Sequence[MerchantState]) -> list[MerchantState]:
-    times = Counter(state.issues[0].code for state in bad)
-    return sorted(
-        bad, key=lambda s: (-times[s.issues[0].code], s.issues[0].code, s.merchant.name, s.merchant.env)
-    )
 
 
 def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:

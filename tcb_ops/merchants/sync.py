@@ -167,17 +167,14 @@ def _renamed(lines: Sequence[Merchant], here: Mapping[str, Authorizer]) -> tuple
     for line in lines:
         if line.owner is Owner.MERCHANT:
             of[line.appid].append(line)
-    return tuple(
-        (its[0], here[appid].name)
-        for appid, its in of.items()
-        if appid in here and here[appid].name and not _same(here[appid].name, its)
-    )
-
-
-def _same(name: str, lines: Sequence[Merchant]) -> bool:
-    """Return whether one of a merchant's lines has the name, or will get it."""
-    names = {fold(name), fold(guard(name)), fold(lines[0].appid)}
-    return any(fold(line.name) in names for line in lines)
+    found = []
+    for appid, its in of.items():
+        name = here[appid].name if appid in here else ""
+        # A line that has the appid as its name will get the platform's.
+        same = {fold(name), fold(guard(name)), fold(appid)}
+        if name and not any(fold(line.name) in same for line in its):
+            found.append((its[0], name))
+    return tuple(found)
 
 
 def _no_default(lines: Sequence[Merchant], added: Sequence[Merchant]) -> tuple[str, ...]:
@@ -191,8 +188,6 @@ def _no_default(lines: Sequence[Merchant], added: Sequence[Merchant]) -> tuple[s
 
 LINES = 10
 """Maximum number of lines shown of one kind of change."""
-
-_Row = tuple[str, ...]
 
 
 def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Iterator[RenderableType]:
@@ -258,10 +253,12 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
     }
 
 
-def _kinds(lines: Sequence[Merchant], changes: Changes) -> Iterator[tuple[Text, Text | None, list[_Row]]]:
+def _kinds(
+    lines: Sequence[Merchant], changes: Changes
+) -> Iterator[tuple[Text, Text | None, list[tuple[str, ...]]]]:
     """Yield each kind of change: its heading, what to do, and the merchants concerned."""
 
-    def who(merchant: Merchant, *more: str) -> _Row:
+    def who(merchant: Merchant, *more: str) -> tuple[str, ...]:
         return (merchant.name, merchant.appid, *filter(None, (merchant.env, *more)))
 
     yield _("added"), None, [who(one) for one in changes.added]

@@ -16,9 +16,9 @@ from pathlib import Path
 from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, _, verbatim
-from tcb_ops.lists.problems import input_error
 from tcb_ops.lists.source import digest, is_workbook, open_source
 from tcb_ops.lists.sources import concealed
+from tcb_ops.lists.staging import input_error
 from tcb_ops.lists.validate import OURS
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import OUTCOMES
@@ -28,8 +28,7 @@ from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.xlsx.append_columns import AppendColumns, add_columns, first_free
 from tcb_ops.xlsx.split import write_split
-from tcb_ops.xlsx.values import NonTextCell
-from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, Sheet, open_book
+from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, NonTextCell, Sheet, open_book
 
 COLUMNS = (_("result"), _("reason"), _("what to do"), verbatim("file_id"))
 WIDTHS = (24, 50, 50, 44)

@@ -14,7 +14,7 @@ from sys import intern
 from typing import Any
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
-from tcb_ops.lists.local_files import content_type_of
+from tcb_ops.lists.sources import content_type_of
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 
 UNDELIVERED = "undelivered"

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from xml.sax.saxutils import escape, quoteattr
 
 from tcb_ops.xlsx.package import Change, local, new_parser
-from tcb_ops.xlsx.workbook import LAST_COLUMN, Book, Sheet, area_of, column_of, letters
+from tcb_ops.xlsx.workbook import LAST_COLUMN, Area, Book, Sheet, area_of, column_of, letters
 
 _TAG = re.compile(rb"<[^>\"']*(?:\"[^\"]*\"[^>\"']*|'[^']*'[^>\"']*)*>")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
@@ -69,6 +69,13 @@ class PartPatcher:
         """Replace the current tag."""
         at = self._parser.CurrentByteIndex
         self._edits.append((at, at + len(self.tag()), tag))
+
+    def widen(self, attributes: dict[str, str], added: AppendColumns) -> None:
+        """Widen the area of the current tag to the last new column and the header row."""
+        area = area_of(attributes["ref"])
+        top, bottom = min(area.top, added.header_line), max(area.bottom, added.header_line)
+        wider = Area(top, area.left, bottom, max(area.right, added.last))
+        self.change_tag(replaced(self.tag(), "ref", str(wider)))
 
     def insert(self, text: str) -> None:
         """Insert text before the current tag."""
@@ -222,19 +229,18 @@ class _Rows(PartPatcher):
             case "row":
                 self._begin_row(name, attributes)
             case "col" if self._columns is not None:
-                self._columns = _one_more(self._columns, attributes)
+                if len(self._columns) >= LAST_COLUMN:
+                    raise ValueError
+                self._columns.append(attributes)
             case "cols":
                 self._columns = []
                 self.cut_from_here()
             case "sheetData" if self._columns is None:
-                prefix = name.removesuffix("sheetData")
-                self.insert(_cols([], self._added, prefix))
+                self.insert(_cols([], self._added, name.removesuffix("sheetData")))
             case "dimension":
-                self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._added)))
-            case "autoFilter" if self._depth == 2 and "ref" in attributes:
-                area = area_of(attributes["ref"])
-                if area.top == self._added.header_line:
-                    self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._added)))
+                self.widen(attributes, self._added)
+            case "autoFilter" if self._depth == 2 and self._is_of_header(attributes):
+                self.widen(attributes, self._added)
 
     def end(self, name: str) -> None:
         self._depth -= 1
@@ -245,6 +251,9 @@ class _Rows(PartPatcher):
                 self._write()
             case "cols":
                 self.cut_to_here(_cols(self._columns or [], self._added, name.removesuffix("cols")))
+
+    def _is_of_header(self, attributes: dict[str, str]) -> bool:
+        return "ref" in attributes and area_of(attributes["ref"]).top == self._added.header_line
 
     def _begin_row(self, name: str, attributes: dict[str, str]) -> None:
         self._line = int(attributes.get("r", self._line + 1))
@@ -298,13 +307,6 @@ class _Rows(PartPatcher):
         )
 
 
-def _one_more(columns: list[dict[str, str]], attributes: dict[str, str]) -> list[dict[str, str]]:
-    if len(columns) >= LAST_COLUMN:
-        raise ValueError
-    columns.append(attributes)
-    return columns
-
-
 def _cols(present: Sequence[dict[str, str]], added: AppendColumns, prefix: str) -> str:
     """Return the sheet's column elements, including the new ones; ranges that overlap these are split."""
     parts: list[tuple[int, dict[str, str]]] = []
@@ -314,21 +316,14 @@ def _cols(present: Sequence[dict[str, str]], added: AppendColumns, prefix: str) 
             if first <= last:
                 parts.append((first, attributes | {"min": str(first), "max": str(last)}))
     for column, width in enumerate(added.widths, added.first):
-        parts.append(
-            (column, {"min": str(column), "max": str(column), "width": str(width), "customWidth": "1"})
+        new = {"min": str(column), "max": str(column), "width": str(width), "customWidth": "1"}
+        parts.append((column, new))
+    written = ""
+    for _, attributes in sorted(parts, key=lambda part: part[0]):
+        written += (
+            f"<{prefix}col {' '.join(f'{name}={quoteattr(value)}' for name, value in attributes.items())}/>"
         )
-    written = "".join(
-        f"<{prefix}col " + " ".join(f"{name}={quoteattr(value)}" for name, value in attributes.items()) + "/>"
-        for _, attributes in sorted(parts, key=lambda part: part[0])
-    )
     return f"<{prefix}cols>{written}</{prefix}cols>"
-
-
-def _widened(ref: str, added: AppendColumns) -> str:
-    """Widen an area to the last new column and the header row."""
-    area = area_of(ref)
-    top, bottom = min(area.top, added.header_line), max(area.bottom, added.header_line)
-    return f"{letters(area.left)}{top}:{letters(max(area.right, added.last))}{bottom}"
 
 
 class _TableColumns(PartPatcher):
@@ -350,9 +345,10 @@ class _TableColumns(PartPatcher):
                     and attributes.get("headerRowCount", "1") != "0"
                     and attributes.get("tableType", "worksheet") == "worksheet"
                 )
-                self._widen(attributes)
-            case "autoFilter":
-                self._widen(attributes)
+                if self._ours:
+                    self.widen(attributes, self._added)
+            case "autoFilter" if self._ours:
+                self.widen(attributes, self._added)
             case "tableColumns" if self._ours:
                 count = int(attributes["count"]) + len(self._added.headers)
                 self.change_tag(replaced(self.tag(), "count", str(count)))
@@ -362,16 +358,8 @@ class _TableColumns(PartPatcher):
     def end(self, name: str) -> None:
         if self._ours and local(name) == "tableColumns":
             prefix, after = name.removesuffix("tableColumns"), max(self._ids) + 1
-            self.insert(
-                "".join(
-                    f'<{prefix}tableColumn id="{number}" name={quoteattr(header)}/>'
-                    for number, header in enumerate(self._added.headers, after)
-                )
-            )
-
-    def _widen(self, attributes: dict[str, str]) -> None:
-        if self._ours:
-            self.change_tag(replaced(self.tag(), "ref", _widened(attributes["ref"], self._added)))
+            for number, header in enumerate(self._added.headers, after):
+                self.insert(f'<{prefix}tableColumn id="{number}" name={quoteattr(header)}/>')
 
 
 class _Names(PartPatcher):

@@ -81,7 +81,8 @@ class Package:
         except _LimitExceededError:
             problem = _bomb("zip")
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, OverflowError):
-            problem = _cut()
+            message = _("this starts like a workbook (a zip file) but is incomplete")
+            problem = file_problem(message, _("copy or download it again"))
         else:
             parts = self._zip.infolist()
             # Some writers use backslashes or a different case than in their own directory.
@@ -247,13 +248,7 @@ _SAVE_AGAIN = _("open it in Excel or WPS and save it as .xlsx, or as 'CSV UTF-8'
 
 def damaged(part: str) -> Problem:
     """Return the problem for a missing or malformed part."""
-    message = _("the workbook is damaged (in {part})", part=shown(part, 60))
-    return file_problem(message, _SAVE_AGAIN)
-
-
-def _cut() -> Problem:
-    message = _("this starts like a workbook (a zip file) but is incomplete")
-    return file_problem(message, _("copy or download it again"))
+    return file_problem(_("the workbook is damaged (in {part})", part=shown(part, 60)), _SAVE_AGAIN)
 
 
 def _bomb(part: str) -> Problem:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.xlsx.append_columns import NOT_XML, AppendColumns
 from tcb_ops.xlsx.package import damaged, local
-from tcb_ops.xlsx.values import unescape
-from tcb_ops.xlsx.workbook import LAST_COLUMN, Book, RowReader, Sheet, is_true
+from tcb_ops.xlsx.workbook import LAST_COLUMN, Book, RowReader, Sheet, is_true, unescape
 
 if TYPE_CHECKING:
     from xlsxwriter import Workbook

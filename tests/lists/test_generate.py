@@ -1,26 +1,197 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import openpyxl
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.i18n import Lang
 from tcb_ops.lists.generate import (
     FIELDS,
     GeneratedList,
     PathTemplate,
     default_root,
+    is_included,
+    list_template,
     scan,
+    select_targets,
     write_list,
 )
-from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.merchants import EMPTY_FILE, Merchants, read_merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    source = tmp_path / "source"
+    for file in (
+        "a.png",
+        "b.JPG",
+        "春/a.png",
+        "春/深/c.png",
+        ".DS_Store",
+        "Thumbs.db",
+        "春/thumbs.db",
+        "desktop.ini",
+        "~$list.xlsx",
+        ".git/config",
+        ".hidden",
+    ):
+        (source / file).parent.mkdir(parents=True, exist_ok=True)
+        (source / file).write_bytes(b"x")
+    return source
+
+
+def test_a_folder_gives_all_files_below_it_but_what_nobody_means(tree: Path) -> None:
+    (tree / "linked").symlink_to(tree / "春", target_is_directory=True)
+    found = scan(tree)
+    assert (found.folder, found.files) == (tree, ("a.png", "b.JPG", "春/a.png", "春/深/c.png"))
+    assert (found.junk, found.own, found.excluded) == (8, 0, 0)
+
+
+def test_a_file_gives_itself(tree: Path) -> None:
+    found = scan(tree / "春" / "a.png")
+    assert (found.folder, found.files) == (tree / "春", ("a.png",))
+
+
+def test_tokens_and_the_ledger_are_never_taken(tree: Path) -> None:
+    locks = tree / "ledger-locks"
+    locks.mkdir()
+    (locks / "x.lock").touch()
+    (tree / "innocent.txt").symlink_to(tree / "a.png")
+    own = frozenset(map(os.path.realpath, (tree / "a.png", locks)))
+    found = scan(tree, own=own)
+    assert (found.files, found.own) == (("b.JPG", "春/a.png", "春/深/c.png"), 3)
+    with pytest.raises(UsageError, match="tcb-ops's own: 1"):
+        scan(tree / "a.png", own=own)
+
+
+@pytest.mark.parametrize(
+    ("file", "include", "exclude", "meant"),
+    [
+        ("a/b.png", [], [], True),
+        ("a/b.PNG", ["*.png"], [], True),
+        ("a/b.png", ["*.PNG"], [], True),
+        ("a/b.png", ["*.jpg"], [], False),
+        ("a/b.png", ["*.jpg", "b.*"], [], True),
+        ("a/b.png", ["*.png"], ["b.*"], False),
+        ("a/b.png", ["a/*"], [], True),
+        ("a/b.png", ["b/*"], [], False),
+        ("a/b.png", [], ["a/*"], False),
+        ("旧/b.png", [], ["旧/*"], False),
+    ],
+)
+def test_patterns_leave_files_in_or_out(
+    file: str, include: list[str], exclude: list[str], meant: bool
+) -> None:
+    assert is_included(file, include, exclude) is meant
+
+
+def test_what_is_not_there_or_leaves_nothing_is_refused_in_words(tree: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        scan(tree / "nowhere")
+    with pytest.raises(UsageError, match=r"no file remains \(hidden or temporary: 7; .*--exclude: 4"):
+        scan(tree, include=["*.gif"])
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tree: Path) -> None:
+    (tree / "春").chmod(0)
+    try:
+        with pytest.raises(UsageError, match="cannot be read"):
+            scan(tree)
+    finally:
+        (tree / "春").chmod(0o700)
+
+
+def narrowed(merchants: Merchants, *envs: str) -> Merchants:
+    return Merchants([m for m in merchants if m.env in envs], merchants.source, merchants)
+
+
+@pytest.mark.parametrize(
+    ("to", "envs"),
+    [
+        pytest.param(["books-77aa01"], ["books-77aa01"], id="an env"),
+        pytest.param(["城南书店"], ["books-77aa01"], id="a name"),
+        pytest.param([" ＷＸＢＯＯＫＳ "], ["books-77aa01"], id="an appid, wide"),
+        pytest.param(["茶语小铺"], ["tea-1a2b3c"], id="a name: its default"),
+        pytest.param(
+            ["tea-test-9f", "茶语小铺", "wxtea"], ["tea-test-9f", "tea-1a2b3c"], id="each once, in order"
+        ),
+        pytest.param(["wxsoup"], ["shared-5e6f"], id="a shared env, by its merchant"),
+    ],
+)
+def test_to_names_environments_and_merchants(merchants: Merchants, to: list[str], envs: list[str]) -> None:
+    assert [m.env for m in select_targets(merchants, to)] == envs
+
+
+def test_all_means_each_merchant_s_only_or_default_environment(merchants: Merchants) -> None:
+    some = narrowed(merchants, "tea-1a2b3c", "tea-test-9f", "books-77aa01", "shared-5e6f")
+    assert [(m.appid, m.env) for m in select_targets(some, ["all"])] == [
+        ("wxtea", "tea-1a2b3c"),
+        ("wxbooks", "books-77aa01"),
+        ("wxnoodle", "shared-5e6f"),
+        ("wxsoup", "shared-5e6f"),
+    ]
+    # Where --where leaves one environment of a merchant, that is the one that is meant.
+    assert [m.env for m in select_targets(narrowed(merchants, "tea-test-9f", "bakery-b"), ["all"])] == [
+        "tea-test-9f",
+        "bakery-b",
+    ]
+
+
+def test_all_envs_means_every_environment_once(merchants: Merchants) -> None:
+    some = narrowed(merchants, "tea-1a2b3c", "tea-test-9f", "bakery-a", "bakery-b")
+    assert [m.env for m in select_targets(some, ["all-envs"])] == [
+        "tea-1a2b3c",
+        "tea-test-9f",
+        "bakery-a",
+        "bakery-b",
+    ]
+
+
+def test_whoever_has_left_is_passed_over(merchants: Merchants) -> None:
+    gone = Merchants([replace(m, left=m.appid != "wxbooks") for m in merchants], merchants.source)
+    assert [m.env for m in select_targets(gone, ["all"])] == ["books-77aa01"]
+    with pytest.raises(UsageError, match="selects no merchant"):
+        select_targets(narrowed(gone, "tea-1a2b3c"), ["all-envs"])
+
+
+@pytest.mark.parametrize(
+    ("to", "says"),
+    [
+        pytest.param("茶语小店", "did you mean 茶语小铺?", id="a name that is nobody's"),
+        pytest.param("tea-1a2b3d", "did you mean tea-1a2b3c?", id="an env that is nobody's"),
+        pytest.param("zzz", "see merchants.csv", id="nothing like it"),
+        pytest.param("", "has this name", id="nothing"),
+        pytest.param(
+            "麦田烘焙", "several environments: bakery-a (麦田烘焙, wxbakery), bakery-b", id="no default"
+        ),
+        pytest.param("shared-5e6f", "several merchants share this environment", id="shared"),
+        pytest.param("all", "none of them the default: bakery-a (麦田烘焙, wxbakery), bakery-b", id="all"),
+        pytest.param("all-envs", "share an environment: shared-5e6f (老街面馆, wxnoodle)", id="all-envs"),
+    ],
+)
+def test_what_matches_nobody_or_several_is_refused(merchants: Merchants, to: str, says: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        select_targets(merchants, [to])
+    assert says in raised.value.text.en
+
+
+def test_whom_where_leaves_out_cannot_be_named(merchants: Merchants) -> None:
+    with pytest.raises(UsageError, match="excluded by --where"):
+        select_targets(narrowed(merchants, "tea-1a2b3c"), ["城南书店"])
+
 
 TODAY = "2026-03-15"
 TEA, BOOKS = Merchant("wxtea", "茶语小铺", "tea-1a2b3c"), Merchant("wxbooks", "城南书店", "books-77aa01")
@@ -168,3 +339,42 @@ def test_four_hundred_environments_are_quick(folder: Path) -> None:
     _, _, made = make(folder, targets, "{env}/{date}/{rel}")
     assert made.rows == 400 * 103
     assert time.process_time() - began < 5
+
+
+NAMES = ["茶语小铺", "城南书店"]
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_the_template_has_text_columns_and_a_drop_down_of_merchants(lang: Lang) -> None:
+    book = openpyxl.load_workbook(io.BytesIO(list_template(NAMES, lang)))
+    sheet, known = book.worksheets
+    assert [sheet.column_dimensions[c].number_format for c in "AB"] == ["@", "@"]
+    assert [cell.value for cell in known["A"]][1:] == NAMES
+    (rule,) = sheet.data_validations.dataValidation
+    assert (rule.type, rule.formula1, str(rule.sqref)) == (
+        "list",
+        f"{known.title}!$A$2:$A$1003",
+        "A2:A1048576",
+    )
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_filled_in_the_template_is_a_list(lang: Lang, tmp_path: Path, merchants: Merchants) -> None:
+    file = tmp_path / "list.xlsx"
+    file.write_bytes(list_template(NAMES, lang))
+    with pytest.raises(InputError, match="no row below it"):
+        read_paths(file, merchants)
+    book = openpyxl.load_workbook(file)
+    book.worksheets[0].append(["茶语小铺", "a/007.png", "a.png"])
+    book.save(file)
+    (row,) = read_paths(file, merchants).rows()
+    assert (row.line, row.env, row.path, row.file) == (2, "tea-1a2b3c", "a/007.png", "a.png")
+
+
+def test_the_merchants_file_waits_for_its_first_line(tmp_path: Path) -> None:
+    file = tmp_path / "merchants.csv"
+    file.write_bytes(EMPTY_FILE)
+    with pytest.raises(InputError, match="no merchant below it"):
+        read_merchants(file)
+    file.write_bytes(EMPTY_FILE + "wxtea,茶语小铺,tea-1a2b3c,yes,,\r\n".encode())
+    assert read_merchants(file)[0].default

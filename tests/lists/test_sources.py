@@ -1,23 +1,253 @@
-"""URLs in the column `file`: what of them is kept, and where a list hides their queries."""
+"""The files that rows name: local ones, mapped ones, URLs and what of them is kept; the type of an object by its name."""
 
 from __future__ import annotations
 
 import csv
+import mimetypes
+import os
+import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tcb_ops.details import DetailCode
-from tcb_ops.lists.local_files import UnusableFile, content_type_of
+from tcb_ops.errors import InputError, UsageError
+from tcb_ops.lists import sources
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.problems import write_fixme
-from tcb_ops.lists.sources import concealed, split_source, whole_source
+from tcb_ops.lists.sources import (
+    MAX_FILE_BYTES,
+    LocalFile,
+    LocalFiles,
+    PathMap,
+    UnusableFile,
+    concealed,
+    content_type_of,
+    split_source,
+    whole_source,
+)
+from tcb_ops.lists.staging import write_fixme
 from tcb_ops.model import Merchant, Secret, SourceFile, is_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from tcb_ops.lists.merchants import Merchants
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "root"
+    (root / "目录").mkdir(parents=True)
+    (root / "目录/图 1.png").write_bytes(b"1234")
+    (root / "a.png").write_bytes(b"")
+    (tmp_path / "outside.png").write_bytes(b"x")
+    (tmp_path / "root-of-another").mkdir()
+    (tmp_path / "root-of-another/x.png").write_bytes(b"x")
+    return root
+
+
+def test_a_regular_file_gives_its_size_and_time(root: Path) -> None:
+    found = LocalFiles(root).inspect("目录/图 1.png")
+    assert found == LocalFile(4, (root / "目录/图 1.png").stat().st_mtime_ns)
+    assert LocalFiles(root).inspect("a.png") == LocalFile(0, (root / "a.png").stat().st_mtime_ns)
+    assert LocalFiles(root).inspect("目录/../a.png") == LocalFiles(root).inspect("a.png")
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        pytest.param("none.png", "there is no file none.png", id="missing"),
+        pytest.param("a.png/b.png", "there is no file", id="below a file"),
+        pytest.param("目录", "is a folder", id="folder"),
+        pytest.param("目录/", "is a folder", id="folder with a slash"),
+        pytest.param("../outside.png", "outside the root", id="outside by dots"),
+        pytest.param("../root-of-another/x.png", "outside the root", id="a folder whose name begins alike"),
+        pytest.param("..", "outside the root", id="the folder above"),
+        pytest.param("x" * 300, "cannot be inspected", id="a name too long"),
+    ],
+)
+def test_an_unusable_file_is_reported_with_the_reason(root: Path, file: str, says: str) -> None:
+    unusable = LocalFiles(root).inspect(file)
+    assert isinstance(unusable, UnusableFile)
+    assert says in unusable.message.en
+
+
+def test_an_absolute_file_is_refused_even_inside_the_root(root: Path) -> None:
+    unusable = LocalFiles(root).inspect(str(root / "a.png"))
+    assert isinstance(unusable, UnusableFile)
+    assert "not relative" in unusable.message.en
+
+
+def test_links_are_resolved_before_a_file_counts_as_inside(root: Path) -> None:
+    (root / "out.png").symlink_to(root.parent / "outside.png")
+    (root / "in.png").symlink_to(root / "a.png")
+    (root / "away").symlink_to(root.parent, target_is_directory=True)
+    (root / "loop.png").symlink_to(root / "loop.png")
+    (root / "dangling.png").symlink_to(root / "gone.png")
+    messages = {}
+    for file in ("out.png", "away/outside.png", "loop.png", "dangling.png"):
+        unusable = LocalFiles(root).inspect(file)
+        assert isinstance(unusable, UnusableFile)
+        messages[file] = unusable.message.en
+    assert "outside the root" in messages["out.png"]
+    assert "outside the root" in messages["away/outside.png"]
+    assert "cannot be inspected" in messages["loop.png"]
+    assert "there is no file" in messages["dangling.png"]
+    assert isinstance(LocalFiles(root).inspect("in.png"), LocalFile)
+
+
+def test_a_root_that_is_itself_a_link_is_fine(root: Path) -> None:
+    (root.parent / "link").symlink_to(root, target_is_directory=True)
+    assert isinstance(LocalFiles(root.parent / "link").inspect("a.png"), LocalFile)
+
+
+def test_special_files_are_refused(root: Path) -> None:
+    os.mkfifo(root / "pipe")
+    with socket.socket(socket.AF_UNIX) as unix:
+        here = Path.cwd()
+        os.chdir(root)  # a socket's name has 108 bytes at most
+        try:
+            unix.bind("socket")
+        finally:
+            os.chdir(here)
+        for name in ("pipe", "socket"):
+            unusable = LocalFiles(root).inspect(name)
+            assert isinstance(unusable, UnusableFile)
+            assert "not a regular file" in unusable.message.en
+
+
+def test_five_gigabytes_pass_and_a_byte_more_does_not(root: Path) -> None:
+    for name, size in (("full", MAX_FILE_BYTES), ("over", MAX_FILE_BYTES + 1)):
+        with (root / name).open("wb") as file:
+            file.truncate(size)
+    found, unusable = LocalFiles(root).inspect("full"), LocalFiles(root).inspect("over")
+    assert isinstance(found, LocalFile)
+    assert isinstance(unusable, UnusableFile)
+    assert "5,368,709,121 bytes" in unusable.message.en
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_refused(root: Path) -> None:
+    (root / "a.png").chmod(0)
+    unusable = LocalFiles(root).inspect("a.png")
+    assert isinstance(unusable, UnusableFile)
+    assert "no permission" in unusable.message.en
+
+
+def test_a_file_is_looked_at_once_however_many_rows_send_it(root: Path) -> None:
+    files = LocalFiles(root)
+    first = files.inspect("a.png")
+    (root / "a.png").unlink()
+    assert files.inspect("a.png") == first
+
+
+def test_a_root_that_is_not_there_is_a_problem_of_the_whole(root: Path) -> None:
+    assert LocalFiles(root).problem() is None
+    for wrong in (root / "nowhere", root / "a.png"):
+        problem = LocalFiles(wrong).problem()
+        assert problem is not None
+        assert (problem.line, problem.skippable) == (0, False)
+
+
+def test_the_real_file_is_suggested_where_case_or_unicode_form_differs(root: Path) -> None:
+    (root / "Banner").mkdir()
+    (root / "Banner" / "Café.PNG").write_bytes(b"x")
+    (root / "two.png").write_bytes(b"x")
+    (root / "Two.png").write_bytes(b"x")
+    fixes = {}
+    for file in ("banner/café.png", "Banner/Cafe\u0301.PNG", "TWO.PNG", "Banner/none.png", "a.png/x"):
+        unusable = LocalFiles(root).inspect(file)
+        assert isinstance(unusable, UnusableFile)
+        fixes[file] = unusable.fix.en
+    assert "did you mean Banner/Café.PNG?" in fixes["banner/café.png"]
+    assert "looks the same but is in another Unicode form" in fixes["Banner/Cafe\u0301.PNG"]
+    assert all("check the name" in fixes[file] for file in ("TWO.PNG", "Banner/none.png", "a.png/x"))
+
+
+def test_a_file_named_on_windows_gets_the_map_option_suggested(root: Path) -> None:
+    for file in ("D:/素材/春.png", "//nas/public/春.png"):
+        unusable = LocalFiles(root).inspect(file)
+        assert isinstance(unusable, UnusableFile)
+        assert "not relative" in unusable.message.en
+        assert f"--map '{file.rpartition('/')[0]}=FOLDER'" in unusable.fix.en
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "素材" / "春").mkdir(parents=True)
+    (tmp_path / "data" / "素材" / "春" / "a.png").write_bytes(b"1234")
+    (tmp_path / "elsewhere").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("items", "root", "file", "gives"),
+    [
+        pytest.param(["D:\\素材={data}/素材"], "", "D:/素材/春/a.png", "素材/春/a.png", id="absolute target"),
+        pytest.param(["D:\\素材={data}/素材"], "素材", "d:/素材/a.png", "a.png", id="the target is the root"),
+        pytest.param(["d:/素材\\=."], "", "D:/素材/a.png", "a.png", id="the root, by a dot"),
+        pytest.param(["D:=素材"], "", "D:/春/a.png", "素材/春/a.png", id="a whole drive"),
+        pytest.param(["\\\\nas\\Public=素材"], "", "//NAS/public/a.png", "素材/a.png", id="a share"),
+        pytest.param(["D:\\素材=素材"], "", "D:/素材2/a.png", "D:/素材2/a.png", id="begins alike"),
+        pytest.param(["D:\\素材=素材"], "", "a.png", "a.png", id="relative already"),
+        pytest.param(
+            ["D:\\=.", "D:\\素材\\春=素材/春"], "", "D:/素材/春/a", "素材/春/a", id="the longest counts"
+        ),
+        pytest.param(["D:\\素材=素材"], "", "D:/素材//a.png", "素材/a.png", id="a slash too many"),
+        pytest.param([], "", "D:/a.png", "D:/a.png", id="none"),
+    ],
+)
+def test_a_file_of_another_machine_is_found_below_the_root(
+    data: Path, items: list[str], root: str, file: str, gives: str
+) -> None:
+    assert PathMap([item.format(data=data) for item in items], data / root).map(file) == gives
+
+
+@pytest.mark.parametrize("item", ["D:\\素材", "=x", "D:\\素材=", " = "])
+def test_an_item_that_maps_nothing_is_refused(data: Path, item: str) -> None:
+    for root in (data, None):
+        with pytest.raises(UsageError, match="THERE=HERE"):
+            PathMap([item], root)
+
+
+@pytest.mark.parametrize("target", ["{data}/../elsewhere", "..", "/"])
+def test_a_target_outside_the_root_is_refused(data: Path, target: str) -> None:
+    with pytest.raises(UsageError, match="not below the root"):
+        PathMap([f"D:\\素材={target.format(data=data)}"], data)
+
+
+LIST = "env,path,file\ntea-1a2b3c,a.png,D:\\素材\\春\\a.png\n"
+
+
+def test_a_list_from_windows_finds_its_files(
+    write: Callable[..., Path], merchants: Merchants, data: Path
+) -> None:
+    path = write(LIST)
+    batch = read_paths(path, merchants, data, file_map=["d:\\素材=素材"])
+    (row,) = batch.rows()
+    assert (row.file, row.size) == ("素材/春/a.png", 4)
+    assert row.cells[2] == "D:\\素材\\春\\a.png"
+    with pytest.raises(InputError) as raised:
+        read_paths(path, merchants, data)
+    assert "--map 'D:/素材/春=FOLDER'" in raised.value.problems[0].fix.en
+
+
+def test_a_mapped_file_cannot_leave_the_root(
+    write: Callable[..., Path], merchants: Merchants, data: Path
+) -> None:
+    (data.parent / "x.png").write_bytes(b"x")
+    path = write("env,path,file\ntea-1a2b3c,a.png,D:\\素材\\..\\..\\x.png\n")
+    with pytest.raises(InputError, match="outside the root"):
+        read_paths(path, merchants, data, file_map=["D:\\素材=素材"])
+
+
+def test_without_a_root_files_are_left_as_they_are(write: Callable[..., Path], merchants: Merchants) -> None:
+    (row,) = read_paths(write(LIST), merchants, file_map=["D:\\素材=/nowhere"]).rows()
+    assert row.file == "D:/素材/春/a.png"
+
 
 KNOWN = Merchants((Merchant("wxtea", "茶语小铺", "tea-1a2b3c"),))
 SIGNED = "https://a.com/b.png?sign=0123456789abcdef"
@@ -142,3 +372,93 @@ def test_the_extension_is_that_of_the_urls_path() -> None:
     assert content_type_of("a/b", "https://a.com/c.webp?•••") == "image/webp"
     assert content_type_of("a/b.png", "https://a.com/c.webp") == "image/png"
     assert content_type_of("a/b", "what?.webp") == "image/webp"
+
+
+@pytest.mark.parametrize(
+    ("path", "file", "kind"),
+    [
+        ("a/b.PNG", "", "image/png"),
+        ("a/b.svg", "", "image/svg+xml"),
+        ("a/b.webp", "", "image/webp"),
+        ("a/b.avif", "", "image/avif"),
+        ("a/b.woff2", "", "font/woff2"),
+        ("a/b.wasm", "", "application/wasm"),
+        ("a/b.mjs", "", "text/javascript"),
+        ("a/b.js", "", "text/javascript"),
+        ("a/b.m4a", "", "audio/mp4"),
+        ("a/b.tar.gz", "", "application/gzip"),
+        ("a/b.html", "c.png", "text/html"),
+        ("a/b", "c.webp", "image/webp"),
+        ("a.png/b", "c", "application/octet-stream"),
+        ("a/b.unknown", "c.png", "application/octet-stream"),
+        ("a/.png", "c", "application/octet-stream"),
+        ("a/b.", "", "application/octet-stream"),
+    ],
+)
+def test_the_type_is_that_of_the_path_s_extension_else_of_the_file_s(path: str, file: str, kind: str) -> None:
+    assert content_type_of(path, file) == kind
+
+
+def test_what_the_machine_says_of_an_extension_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "mime.types").write_text("x/machine odd9 png\n")
+    try:
+        mimetypes.init([str(tmp_path / "mime.types")])
+        sources._types.cache_clear()
+        assert mimetypes.guess_type("a.odd9")[0] == "x/machine"
+        assert content_type_of("a.odd9") == "application/octet-stream"
+        assert content_type_of("a.png") == "image/png"
+    finally:
+        mimetypes.init()
+        sources._types.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("content_type,cache_control", {}),
+        ("Content-Type,Cache-Control", {}),
+        ("内容类型,缓存控制", {}),
+        ("类型,缓存", {"content_type": "类型", "cache_control": "缓存"}),
+    ],
+)
+def test_the_columns_are_found_and_carried_through(
+    write: Callable[..., Path], merchants: Merchants, header: str, columns: dict[str, str]
+) -> None:
+    text = f"env,path,{header}\ntea-1a2b3c,a.png, image/x-own ,max-age=60\ntea-1a2b3c,b.png,,\n"
+    batch = read_paths(write(text), merchants, columns=columns)
+    first, second = batch.rows()
+    assert (first.content_type, first.cache_control) == ("image/x-own", "max-age=60")
+    assert (second.content_type, second.cache_control) == ("", "")
+    assert batch.headers == ("env", "path", *header.split(","))
+    assert first.cells == ("tea-1a2b3c", "a.png", " image/x-own ", "max-age=60")
+
+
+@pytest.mark.parametrize("bad", ["image/png\r\nX-Evil: 1", "a/b\tc", "a/b\x1bc", "a/b\x7fc"])
+@pytest.mark.parametrize("column", ["content_type", "缓存控制"])
+def test_a_control_character_is_a_problem_of_its_row(
+    write: Callable[..., Path], merchants: Merchants, column: str, bad: str
+) -> None:
+    text = f'env,path,{column}\ntea-1a2b3c,a.png,\ntea-1a2b3c,b.png,"{bad}"\n'
+    with pytest.raises(InputError) as raised:
+        read_paths(write(text), merchants)
+    (problem,) = raised.value.problems
+    assert (problem.line, problem.column) == (3, column)
+    assert "control character" in problem.message.en
+    (good, skipped) = read_paths(write(text), merchants, on_bad="skip").rows()
+    assert good.invalid is None
+    assert skipped.invalid is not None
+
+
+@pytest.mark.parametrize(
+    "bad", ["foo", "text", "海报", "image/", "/png", "image png", "a/b/c", "image/png charset"]
+)
+def test_a_type_that_is_none_is_a_problem_of_its_row(
+    write: Callable[..., Path], merchants: Merchants, bad: str
+) -> None:
+    text = f"env,path,内容类型\ntea-1a2b3c,a.png,{bad}\ntea-1a2b3c,b.png,text/html; charset=utf-8\n"
+    with pytest.raises(InputError) as raised:
+        read_paths(write(text), merchants)
+    (problem,) = raised.value.problems
+    assert (problem.line, problem.column, problem.value) == (2, "内容类型", bad)
+    assert "not a media type (type/subtype)" in problem.message.en
+    assert "image/png" in problem.fix.en

@@ -16,9 +16,8 @@ import xlsxwriter
 
 from tcb_ops.errors import InputError
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.problems import write_fixme
-from tcb_ops.xlsx.values import CellKind, NonTextCell
-from tcb_ops.xlsx.workbook import open_book
+from tcb_ops.lists.staging import write_fixme
+from tcb_ops.xlsx.workbook import CellKind, NonTextCell, open_book
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

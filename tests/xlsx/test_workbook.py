@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcb_ops.xlsx.values import CellKind, Formats, date_text, number_text, unescape
+from tcb_ops.xlsx.workbook import CellKind, Formats, date_text, number_text, unescape
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.problems import format_problem, write_fixme
+from tcb_ops.lists.staging import format_problem, write_fixme
 from tcb_ops.model import Problem
 
 if TYPE_CHECKING:
