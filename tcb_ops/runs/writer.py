@@ -12,7 +12,6 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage
 
-
 LINGER = 0.025
 """Seconds that ends wait for others at most: a commit costs about the same for one row as for fifty."""
 
