@@ -18,7 +18,7 @@ from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import TcbOpsError, TransportError
 from tcb_ops.model import Outcome, Owner, QuotaUsage, Reason, RowEnd, Secret
-from tcb_ops.runs.audit_details import LINKS, STORAGE, WRITES
+from tcb_ops.runs.records import LINKS, STORAGE, WRITES
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.wechat import cloud
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep, classify
