@@ -91,15 +91,13 @@ class AccountChecks:
                 if classify(found)[0] in {Decision.STOP, Decision.FIX} and errcode(found.errcode).known:
                     account.found = found
                 return found, 1
-            statuses = {one.env: one.status for one in found}
-            links, quota_missing = await self._links(owner, token)
+            links = await self._links(owner, token)
             may_upload, sets_missing = await self._may_upload(appid, owner)
-            missing = (*([QUOTA] if quota_missing else []), *([PERMISSIONS] if sets_missing else []))
             account.found = AccountFacts(
-                statuses,
+                {one.env: one.status for one in found},
                 links.left if links is not None else None,
                 may_upload,
-                missing,
+                (*([QUOTA] if links is None else []), *([PERMISSIONS] if sets_missing else [])),
                 links if links is not None and links.daily_limit > 0 else None,
                 {one.env: one.package for one in found},
             )
@@ -134,17 +132,15 @@ class AccountChecks:
                     used[name] = found
         return used, tuple(missing)
 
-    async def _links(self, owner: Owner, token: Secret) -> tuple[Quota | None, bool]:
-        """Return today's link calls, and whether they could not be checked."""
+    async def _links(self, owner: Owner, token: Secret) -> Quota | None:
+        """Return today's link calls; None if they could not be checked."""
         try:
             found = await self.wechat.quota(token, owner)
         except TransportError:
-            return None, True
+            return None
         if isinstance(found, ApiError) and classify(found) == (Decision.STOP, Scope.PLATFORM):
             raise refused_platform(found.errcode, found.errmsg)
-        if isinstance(found, ApiError | InvalidResponse):
-            return None, True
-        return found, False
+        return None if isinstance(found, ApiError | InvalidResponse) else found
 
     async def _may_upload(self, appid: str, owner: Owner) -> tuple[bool | None, bool]:
         """Return whether the merchant granted a set with the upload link, and whether that could not be checked."""
@@ -253,10 +249,5 @@ def judged(end: RowEnd) -> RowEnd:
 def not_asked(stopped: Detail) -> RowEnd:
     """Return the end of environments that an audit did not reach because of a problem that affects every merchant."""
     code = stopped.params.get("errcode")
-    return RowEnd(
-        0,
-        Outcome.UNKNOWN,
-        Reason.NOT_ASKED,
-        stopped,
-        errcode=code if isinstance(code, int) else None,
-    )
+    known = code if isinstance(code, int) else None
+    return RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED, stopped, errcode=known)

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
 from sys import intern
@@ -19,9 +18,6 @@ from tcb_ops.model import Kind, Outcome, QuotaUsage, Reason, Row, RowEnd
 
 UNDELIVERED = "undelivered"
 """Among an audit's settings: what each receiver has not been told. Not part of its report, which is older."""
-SAME_RUN = timedelta(hours=24)
-SAME_AUDIT = timedelta(hours=23)
-"""The age below which an unfinished run is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +83,7 @@ class RunRecord(NewRun):
 
 def resumed_within(kind: Kind) -> float:
     """Return the age in seconds below which an unfinished run is resumed by the same command."""
-    return (SAME_AUDIT if kind is Kind.AUDIT else SAME_RUN).total_seconds()
+    return (23 if kind is Kind.AUDIT else 24) * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +178,6 @@ class EarlierUpload:
     """The run's, which grows."""
 
 
-_NOT_KNOWN = frozenset({Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH})
-
-
 def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str, Any]) -> bool:
     """Decide whether a row of an upload or undo that did not succeed may have stored its file.
 
@@ -202,12 +195,12 @@ def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str,
 
     `attempts`: calls; a link and one upload are two, and to ask what is there takes one more. `settings`: the run's.
     """
-    if reason is Reason.EXISTS or reason in _NOT_KNOWN:
-        return reason is not Reason.EXISTS
-    asks = any(settings.get(name) for name in ("backup", "undoes")) or settings.get("if_exists") in (
-        "skip",
-        "fail",
-    )
+    if reason is Reason.EXISTS:
+        return False
+    if reason in {Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH}:
+        return True
+    if_exists = settings.get("if_exists")
+    asks = bool(settings.get("backup") or settings.get("undoes") or if_exists in {"skip", "fail"})
     refused = reason in {Reason.STORE_REFUSED, Reason.REFUSED}
     return attempts > 1 + asks + refused
 
@@ -400,8 +393,8 @@ def check_records(records: Sequence[Any]) -> None:
 
     Raises ValueError, TypeError or KeyError for damaged records.
     """
-    for types in {tuple(map(type, record)): record for record in records}.values():
-        _ROW_TYPES.check(types)
+    for record in {tuple(map(type, record)): record for record in records}.values():
+        _ROW_TYPES.check(record)
     for outcome, reason in {(record[8], record[9]) for record in records}:
         check_state(outcome, reason, None, "")
     if not all(valid_time(record[20]) and valid_time(record[21]) for record in records):

@@ -19,7 +19,7 @@ from tcb_ops.model import Kind, Outcome, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
-from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord, may_have_stored
+from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
 from tcb_ops.runs.stored_files import (
     Backup,
     BackupError,
@@ -35,6 +35,7 @@ from tcb_ops.runs.stored_files import (
 _LISTED = 20
 """Foreign files that an error lists."""
 _STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
+_DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
 
 
@@ -164,7 +165,7 @@ def delete_spec(
     left_out = sum(1 for _row in spec.rows()) - sum(1 for _row in rows())
     if not left_out:
         return spec
-    environments = environments_of_rows(rows(), _merchants_of(spec.environments))
+    environments = environments_of_rows(rows(), spec.environments)
     text = ngettext(
         "{n:,} file is left out: another run has uploaded to its path, or deleted it, since.",
         "{n:,} files are left out: other runs have uploaded to their paths, or deleted them, since.",
@@ -192,7 +193,13 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
         return may_be_stored(end.outcome, saved, doubtful=doubtful)
 
     runs = [subject, *ledger.retries(subject)]
-    lines = set() if records is not None else _lines(ledger, runs[1:], is_meant)
+    retried = runs[1:] if records is None else []
+    lines = {
+        record.row.line
+        for run in retried
+        for record in ledger.rows(run, outcomes=_DOUBTFUL)
+        if is_meant(record)
+    }
     pending = 0 if backup is not None else sum(ledger.counts(run).get(Outcome.PENDING, 0) for run in runs)
     warning = ngettext(
         "{n:,} row of the upload is pending. Whether it was sent is not known, and it is not undone. To know, resume the "
@@ -220,13 +227,6 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
 
     root = backup.folder if backup is not None else None
     return replace(spec, rows=rows, root=root, warning=warning if pending else None)
-
-
-def _lines(ledger: Ledger, runs: Iterable[RunRecord], is_meant: Callable[[RowRecord], bool]) -> set[int]:
-    failed = frozenset({Outcome.FAILED, Outcome.REFUSED})
-    return {
-        record.row.line for run in runs for record in ledger.rows(run, outcomes=failed) if is_meant(record)
-    }
 
 
 def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
@@ -368,7 +368,7 @@ def _of_run(
             if is_meant(record) or row.line in since:
                 yield replace(row, content_type="", cache_control="")
 
-    environments = environments_of_rows(rows(), _merchants_of(ledger.envs(subject)))
+    environments = environments_of_rows(rows(), ledger.envs(subject))
     if not environments:
         nothing = _("run {id} has no uploaded files that this command is for.", id=subject.id)
         raise UsageError(nothing if besides is None else as_sentences((nothing, besides)))
@@ -440,10 +440,6 @@ def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
         content_type=saved.content_type,
         cache_control=saved.cache_control,
     )
-
-
-def _merchants_of(environments: Iterable[EnvRecord]) -> Mapping[tuple[str, str], EnvRecord]:
-    return {(one.env, one.appid): one for one in environments}
 
 
 def _ids(runs: Iterable[RunRecord]) -> set[str]:
