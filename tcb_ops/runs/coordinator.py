@@ -352,13 +352,12 @@ class Coordinator:
         """Say once that nothing can be done until there is a worker."""
         waiting = not self._fit()
         if waiting and not self._waiting:
-            self._messages += (
-                _(
-                    "No worker of {address} can work on this run: waiting for one, for at most {seconds:g} s.",
-                    address=self._address,
-                    seconds=self._context.limits.patience,
-                ),
+            message = _(
+                "No worker of {address} can work on this run: waiting for one, for at most {seconds:g} s.",
+                address=self._address,
+                seconds=self._context.limits.patience,
             )
+            self._messages += (message,)
         self._waiting = waiting
 
     def _no_worker(self) -> StoppedError:
@@ -475,12 +474,13 @@ class Coordinator:
 
     def _set_aside(self, worker: str, address: str, error: TcbOpsError) -> None:
         """Give a worker no further partition. Raises StoppedError if no worker can join that is different."""
+        from distributed import LocalCluster
+
         if address not in self._unfit:
             self._unfit[address] = error
-            self._messages += (
-                _("Worker {worker} cannot work on this run: {why}", worker=worker, why=error.problem),
-            )
-        if not self._fit() and _starts_its_workers(self._client):
+            message = _("Worker {worker} cannot work on this run: {why}", worker=worker, why=error.problem)
+            self._messages += (message,)
+        if not self._fit() and isinstance(self._client.cluster, LocalCluster):  # all its workers are alike
             raise self._no_worker()
 
     def _report_use(self, now: float) -> None:
@@ -515,10 +515,3 @@ class Coordinator:
 def _failed_on(key: str, dask_scheduler: Any = None) -> str:
     """Return the address of the worker on which a task failed. Runs in the scheduler."""
     return str(min(dask_scheduler.tasks[key].erred_on))
-
-
-def _starts_its_workers(client: Client) -> bool:
-    """Return whether all workers are processes of this machine and alike, as with local:N."""
-    from distributed import LocalCluster
-
-    return isinstance(client.cluster, LocalCluster)

@@ -352,10 +352,8 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
 
 def _of_share(spec: RunSpec, share: Share, listed: int | None) -> RunSpec:
     """Return a spec whose run knows its share, and how many rows all shares have together (None: unknown)."""
-    options: dict[str, Any] = {"share": str(share)}
-    if listed is not None:
-        options["listed"] = listed
-    return replace(spec, selection=share.added_to(spec.selection), options={**spec.options, **options})
+    options = {"share": str(share), **({} if listed is None else {"listed": listed})}
+    return replace(spec, selection=share.added_to(spec.selection), options=options)
 
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:

@@ -34,7 +34,6 @@ from tcb_ops.runs.stored_files import (
 
 _LISTED = 20
 """Foreign files that an error lists."""
-_STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
 _DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
 
@@ -107,26 +106,23 @@ def confirm_spec(
     ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, *, content: bool
 ) -> RunSpec:
     """Return the rows that a run has uploaded, or left unchanged, its retries included. Raises UsageError where there are none."""
-    options = {
-        "content": content,
-        "backup": subject.settings.get("backup", ""),
-        "root": subject.root,
-        **({SIGNED_LIST: list_of(subject)} if SIGNED in subject.settings else {}),
-    }
-    spec = _of_run(
-        ledger, subject, Kind.CONFIRM, lambda record: record.end.outcome in _STORED, only, selection, options
-    )
-    pending = ledger.counts(subject).get(Outcome.PENDING, 0)
+    options = {"content": content, "backup": subject.settings.get("backup", ""), "root": subject.root}
+    if SIGNED in subject.settings:
+        options[SIGNED_LIST] = list_of(subject)
+
+    def is_meant(record: RowRecord) -> bool:
+        return record.end.outcome in {Outcome.UPLOADED, Outcome.UNCHANGED}
+
+    spec = _of_run(ledger, subject, Kind.CONFIRM, is_meant, only, selection, options)
     warnings: list[Text] = []
-    if pending:
-        warnings.append(
-            ngettext(
-                "{n:,} row of upload {id} is pending, and is not confirmed.",
-                "{n:,} rows of upload {id} are pending, and are not confirmed.",
-                pending,
-                id=subject.id,
-            )
+    if pending := ledger.counts(subject).get(Outcome.PENDING, 0):
+        text = ngettext(
+            "{n:,} row of upload {id} is pending, and is not confirmed.",
+            "{n:,} rows of upload {id} are pending, and are not confirmed.",
+            pending,
+            id=subject.id,
         )
+        warnings.append(text)
     if undos := runs_about(ledger, subject, Kind.UNDO):
         newest = max(run.id for run in undos)
         warnings.append(_("Upload {id} was undone by run {run}.", id=subject.id, run=newest))
@@ -141,15 +137,11 @@ def delete_spec(
     What an unfinished delete of the same files has deleted is left to it, when it is resumed: not with `new_run`. Raises
     UsageError where there are none, or if a process works on the run.
     """
-    spec = _of_run(
-        ledger,
-        subject,
-        Kind.DELETE,
-        lambda record: record.end.outcome is Outcome.UPLOADED,
-        only,
-        selection,
-        {},
-    )
+
+    def is_meant(record: RowRecord) -> bool:
+        return record.end.outcome is Outcome.UPLOADED
+
+    spec = _of_run(ledger, subject, Kind.DELETE, is_meant, only, selection, {})
     deletes, undone = _ids(runs_about(ledger, subject, Kind.DELETE)), undone_uploads(ledger, subject.target)
     resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
     own = frozenset(spec.options["of"]) | (deletes & resumed)

@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 from contextlib import closing
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -104,11 +104,9 @@ def _migrate(connection: sa.Connection) -> None:
 
 def _copy(file: Path, name: str, found: int) -> Path:
     """Copy an SQLite file with mode 0600, as a consistent snapshot; earlier copies are kept."""
-    whole = file.with_name(f"{file.name}.v{found}-backup")
-    for number in count(2):
-        if not whole.exists():
-            break
-        whole = file.with_name(f"{file.name}.v{found}-backup-{number}")
+    endings = chain([""], (f"-{number}" for number in count(2)))
+    names = (file.with_name(f"{file.name}.v{found}-backup{ending}") for ending in endings)
+    whole = next(name for name in names if not name.exists())
     part = whole.with_name(f"{whole.name}.part")
     try:
         part.unlink(missing_ok=True)
