@@ -39,14 +39,12 @@ class AccountFacts:
 
     statuses: Mapping[str, str]
     """Status by environment."""
-    left: int | None = None
-    """Link calls left today; None if no limit is known, or it could not be checked."""
     may_upload: bool | None = None
     """Whether a permission set with the upload link is granted; None if not checked."""
     not_checked: tuple[str, ...] = ()
     """The checks that could not be made."""
     links: Quota | None = None
-    """Today's link calls, if the platform states a limit."""
+    """Today's link calls; None if no limit is known, or they could not be checked."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Package by environment."""
 
@@ -95,7 +93,6 @@ class AccountChecks:
             may_upload, sets_missing = await self._may_upload(appid, owner)
             account.found = AccountFacts(
                 {one.env: one.status for one in found},
-                links.left if links is not None else None,
                 may_upload,
                 (*([QUOTA] if links is None else []), *([PERMISSIONS] if sets_missing else [])),
                 links if links is not None and links.daily_limit > 0 else None,
@@ -200,7 +197,7 @@ def causes_of(facts: AccountFacts, env: str) -> list[Cause]:
         found.append(Cause(Reason.HALTED))
     elif status != NORMAL:
         found.append(Cause(Reason.UNAVAILABLE, detail=detail(DetailCode.ENV_STATUS, status=status)))
-    if facts.left == 0:
+    if facts.links is not None and facts.links.left == 0:
         found.append(Cause(Reason.REFUSED, 45009))
     return found
 

@@ -102,18 +102,15 @@ def check_cluster(cluster: object) -> None:
 def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
     """Raise UsageError for a run whose secrets stay on one machine: links in a file, the queries of URLs."""
     if queries is not None:
-        raise UsageError(
-            _(
-                "the list has URLs with a query, which may be a signature and never leaves this process, so a cluster "
-                "cannot work on it. Omit --cluster."
-            ),
-            options=["--cluster"],
+        why = _(
+            "the list has URLs with a query, which may be a signature and never leaves this process, so a cluster "
+            "cannot work on it. Omit --cluster."
         )
-    if kind is Kind.LINKS:
-        raise UsageError(
-            _("Links are written to one file of this machine: a cluster works on uploads and audits."),
-            options=["--cluster"],
-        )
+    elif kind is Kind.LINKS:
+        why = _("Links are written to one file of this machine: a cluster works on uploads and audits.")
+    else:
+        return
+    raise UsageError(why, options=["--cluster"])
 
 
 def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
