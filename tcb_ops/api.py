@@ -253,9 +253,9 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
-    from tcb_ops.runs.backup import check_folder
     from tcb_ops.runs.plan import upload_spec
     from tcb_ops.runs.stored_calls import OVERWRITE, IfExists
+    from tcb_ops.runs.stored_files import check_folder
 
     batch = _batch(batch, share)
     check_value("if_exists", if_exists, if_exists in get_args(IfExists), _("overwrite, skip or fail"))

@@ -261,7 +261,7 @@ def upload(
     from tcb_ops.cli.confirm import confirm_live, dry_run, read_list
     from tcb_ops.preflight import done_before, facts_line, scope_of_list
     from tcb_ops.reports.export import check_destination
-    from tcb_ops.runs.backup import check_folder
+    from tcb_ops.runs.stored_files import check_folder
 
     settings, console = common.start()
     with common.open_target(console, settings) as settings:

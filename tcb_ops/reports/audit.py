@@ -18,9 +18,8 @@ from tcb_ops.model import FailOn, Outcome
 from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.runs.audit_details import STORAGE, WRITES, other_causes
 from tcb_ops.runs.reader import LedgerReader, RunReader
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.records import STORAGE, WRITES, RunRecord, other_causes
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 

@@ -18,7 +18,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason
 from tcb_ops.reports.explanations import Why, why
-from tcb_ops.runs.audit_details import other_causes
+from tcb_ops.runs.records import other_causes
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.model import Outcome, QuotaUsage
-from tcb_ops.runs.audit_details import LINKS, STORAGE, WRITES, usage_of
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.records import LINKS, STORAGE, WRITES, RunRecord, usage_of
 
 DAY = 86_400.0
 SOON = 7

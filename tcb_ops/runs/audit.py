@@ -18,7 +18,7 @@ from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.errors import TcbOpsError, TransportError
 from tcb_ops.model import Outcome, Owner, QuotaUsage, Reason, RowEnd, Secret
-from tcb_ops.runs.audit_details import LINKS, STORAGE, WRITES
+from tcb_ops.runs.records import LINKS, STORAGE, WRITES
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.wechat import cloud
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep, classify
@@ -39,14 +39,12 @@ class AccountFacts:
 
     statuses: Mapping[str, str]
     """Status by environment."""
-    left: int | None = None
-    """Link calls left today; None if no limit is known, or it could not be checked."""
     may_upload: bool | None = None
     """Whether a permission set with the upload link is granted; None if not checked."""
     not_checked: tuple[str, ...] = ()
     """The checks that could not be made."""
     links: Quota | None = None
-    """Today's link calls, if the platform states a limit."""
+    """Today's link calls; None if no limit is known, or they could not be checked."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Package by environment."""
 
@@ -91,15 +89,12 @@ class AccountChecks:
                 if classify(found)[0] in {Decision.STOP, Decision.FIX} and errcode(found.errcode).known:
                     account.found = found
                 return found, 1
-            statuses = {one.env: one.status for one in found}
-            links, quota_missing = await self._links(owner, token)
+            links = await self._links(owner, token)
             may_upload, sets_missing = await self._may_upload(appid, owner)
-            missing = (*([QUOTA] if quota_missing else []), *([PERMISSIONS] if sets_missing else []))
             account.found = AccountFacts(
-                statuses,
-                links.left if links is not None else None,
+                {one.env: one.status for one in found},
                 may_upload,
-                missing,
+                (*([QUOTA] if links is None else []), *([PERMISSIONS] if sets_missing else [])),
                 links if links is not None and links.daily_limit > 0 else None,
                 {one.env: one.package for one in found},
             )
@@ -134,17 +129,15 @@ class AccountChecks:
                     used[name] = found
         return used, tuple(missing)
 
-    async def _links(self, owner: Owner, token: Secret) -> tuple[Quota | None, bool]:
-        """Return today's link calls, and whether they could not be checked."""
+    async def _links(self, owner: Owner, token: Secret) -> Quota | None:
+        """Return today's link calls; None if they could not be checked."""
         try:
             found = await self.wechat.quota(token, owner)
         except TransportError:
-            return None, True
+            return None
         if isinstance(found, ApiError) and classify(found) == (Decision.STOP, Scope.PLATFORM):
             raise refused_platform(found.errcode, found.errmsg)
-        if isinstance(found, ApiError | InvalidResponse):
-            return None, True
-        return found, False
+        return None if isinstance(found, ApiError | InvalidResponse) else found
 
     async def _may_upload(self, appid: str, owner: Owner) -> tuple[bool | None, bool]:
         """Return whether the merchant granted a set with the upload link, and whether that could not be checked."""
@@ -204,7 +197,7 @@ def causes_of(facts: AccountFacts, env: str) -> list[Cause]:
         found.append(Cause(Reason.HALTED))
     elif status != NORMAL:
         found.append(Cause(Reason.UNAVAILABLE, detail=detail(DetailCode.ENV_STATUS, status=status)))
-    if facts.left == 0:
+    if facts.links is not None and facts.links.left == 0:
         found.append(Cause(Reason.REFUSED, 45009))
     return found
 
@@ -253,10 +246,5 @@ def judged(end: RowEnd) -> RowEnd:
 def not_asked(stopped: Detail) -> RowEnd:
     """Return the end of environments that an audit did not reach because of a problem that affects every merchant."""
     code = stopped.params.get("errcode")
-    return RowEnd(
-        0,
-        Outcome.UNKNOWN,
-        Reason.NOT_ASKED,
-        stopped,
-        errcode=code if isinstance(code, int) else None,
-    )
+    known = code if isinstance(code, int) else None
+    return RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED, stopped, errcode=known)

@@ -18,10 +18,9 @@ from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_detail, causes_of
-from tcb_ops.runs.audit_details import measured
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
-from tcb_ops.runs.records import EarlierUpload
+from tcb_ops.runs.records import EarlierUpload, measured
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.call_policy import classify

@@ -32,7 +32,7 @@ from tcb_ops.runs.schema import (
     runs,
     version,
 )
-from tcb_ops.runs.views import create_views
+from tcb_ops.runs.upgrade import create_views, upgrade
 from tcb_ops.settings import shown_url
 
 MAKING_SECONDS = 30
@@ -48,19 +48,8 @@ _LIBPQ = {
 """Timeouts for a server that no longer responds, unless the URL sets them."""
 
 _NETWORK = {
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "afs",
-    "ceph",
-    "glusterfs",
-    "fuse.sshfs",
-    "fuse.s3fs",
-    "lustre",
-}
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "lustre",
+}  # fmt: skip
 
 
 def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
@@ -172,28 +161,22 @@ def _check_version(engine: sa.Engine, name: str, file: Path | None, versions: Se
             ),
         )
     if found < VERSION:
-        from tcb_ops.runs.upgrade import upgrade
-
         try:
             upgrade(engine, name, file)
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise_if_exhausted(error, unclear=True)
             if is_damage(error):
                 raise
-            raise _not_upgraded(name, reason(error)) from None
-
-
-def _not_upgraded(name: str, why: str) -> LedgerError:
-    return LedgerError(
-        _(
-            "the ledger {name} cannot be upgraded to schema version {version} ({why}); nothing was "
-            "changed. Fix that, then run the same command again: of a database, as a user who may change "
-            "its tables.",
-            name=name,
-            version=VERSION,
-            why=why,
-        )
-    )
+            raise LedgerError(
+                _(
+                    "the ledger {name} cannot be upgraded to schema version {version} ({why}); nothing was "
+                    "changed. Fix that, then run the same command again: of a database, as a user who may change "
+                    "its tables.",
+                    name=name,
+                    version=VERSION,
+                    why=reason(error),
+                )
+            ) from None
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

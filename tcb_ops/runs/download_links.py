@@ -29,8 +29,6 @@ from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, FileStatus, InvalidResponse
 
 COLUMNS = ("errcode", "errmsg", "file_id", "download_url", "expires_at")
-LONGEST_AGE = 86_400
-"""The longest time in seconds that a link may be valid."""
 _WINDOW = 5_000
 """Rows whose links are requested before they are written."""
 _CALLS = 16

@@ -23,7 +23,6 @@ from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.lists.sources import whole_source
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.audit import AccountChecks
-from tcb_ops.runs.backup import Backup
 from tcb_ops.runs.calls import Calls, Probe, SomeEnds
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
@@ -44,7 +43,8 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
     unreachable,
 )
-from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls, WrittenFiles
+from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls
+from tcb_ops.runs.stored_files import Backup, WrittenFiles
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait

@@ -87,11 +87,9 @@ def _as_begun(settings: str) -> Any:
         found = json.loads(settings)
     except ValueError:
         return settings
-    return (
-        {name: one for name, one in found.items() if name != UNDELIVERED}
-        if isinstance(found, dict)
-        else found
-    )
+    if isinstance(found, dict):
+        found.pop(UNDELIVERED, None)
+    return found
 
 
 class _CopyLedger(Ledger):
@@ -301,6 +299,10 @@ class _ShareRun:
             "run {id} (share {share}) in {name}", id=self.run.id, share=self.share, name=self.ledger.name
         )
 
+    @property
+    def selection(self) -> str:
+        return self.share.removed_from(self.run.selection)
+
 
 def join_shares(
     dest: str, sources: Sequence[str], wanted: Collection[str], report: OnCopied
@@ -376,7 +378,7 @@ def _check_alike(shares: Sequence[_ShareRun]) -> None:
             (_("the list"), one.run.list_sha256 != first.run.list_sha256),
             (_("the command"), one.run.kind != first.run.kind),
             (_("the target"), one.run.target != first.run.target),
-            (_("the part of the list"), _selection(one) != _selection(first)),
+            (_("the part of the list"), one.selection != first.selection),
             (_("the columns"), one.run.headers != first.run.headers),
         ):
             if differ:
@@ -426,10 +428,6 @@ def _check_rows(shares: Sequence[_ShareRun]) -> None:
             )
 
 
-def _selection(one: _ShareRun) -> str:
-    return one.share.removed_from(one.run.selection)
-
-
 def _joined(shares: Sequence[_ShareRun]) -> _Content:
     """Return the content of the joined run: what all shares have in common as the first one has it, the sums over all."""
     contents = [one.ledger.content(one.run) for one in shares]
@@ -438,21 +436,19 @@ def _joined(shares: Sequence[_ShareRun]) -> _Content:
     oldest = min(records, key=lambda record: (record["created_at"], record["id"]))
     # The same shares give the same id, so that a second join finds what the first one wrote.
     joined_id = f"{oldest['id'][:15]}-{sha256(' '.join(ids).encode()).hexdigest()[:4]}"
-    settings = {**shares[0].run.settings, "selection": _selection(shares[0]), "joined": ids}
+    settings = {**shares[0].run.settings, "selection": shares[0].selection, "joined": ids}
     for name in ("share", "listed", UNDELIVERED):
         settings.pop(name, None)
     backups = [str(one.run.settings["backup"]) for one in shares if one.run.settings.get("backup")]
     if backups:
         settings["backup"] = str(Path(backups[0]).with_name(joined_id))
-    sums = Counter[str]()
+    summed = ("rows", "seconds", "link_calls", "upload_calls")
     phases = Counter[str]()
-    for record in records:
-        sums.update({name: record[name] for name in ("rows", "seconds", "link_calls", "upload_calls")})
     for content in contents:
         phases.update({one["phase"]: one["seconds"] for table, one in content.rest if table is spent})
     run = {
         **records[0],
-        **sums,
+        **{name: sum(record[name] for record in records) for name in summed},
         **{name: _all_of(records, name) for name in ("note", "operator", "host")},
         "id": joined_id,
         "settings": json.dumps(settings, ensure_ascii=False, sort_keys=True),

@@ -78,8 +78,6 @@ def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
 
     Yields a function that raises LedgerError if the lock is lost. Raises UsageError if another process keeps it.
     """
-    from filelock import FileLock, Timeout
-
     with ExitStack() as stack:
         if (lock := ledger.advisory_lock("planning")) is not None:
             stack.callback(lock.release)
@@ -90,15 +88,8 @@ def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
                 time.sleep(POLL_SECONDS)
             yield lock.confirm
             return
-        folder = _folder(ledger)
-        file = FileLock(folder / "planning.lock", thread_local=False)
-        try:
-            file.acquire(timeout=PLANNING_SECONDS)
-        except Timeout:
-            raise _still_planning(ledger) from None
-        except OSError as error:
-            raise _unwritable(folder, error) from None
-        stack.callback(file.release)
+        path = _folder(ledger) / "planning.lock"
+        stack.callback(_locked(path, PLANNING_SECONDS, lambda: _still_planning(ledger)))
         yield _confirmed
 
 
@@ -109,8 +100,6 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
     Yields a function that raises LedgerError if the lock is lost: PostgreSQL releases it when the connection ends, and
     another process may then work on the run.
     """
-    from filelock import FileLock, Timeout
-
     with ExitStack() as stack:
         if (lock := ledger.advisory_lock(run_id)) is not None:
             stack.callback(lock.release)
@@ -121,22 +110,29 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
             return
         folder = _folder(ledger)
         holder = folder / f"{run_id}.holder"
-        # Not thread-local: one thread may start a run, and another wait for it.
-        file = FileLock(folder / f"{run_id}.lock", thread_local=False)
-        try:
-            file.acquire(timeout=0)
-        except Timeout:
-            raise _held(run_id, _holder(holder)) from None
-        except OSError as error:
-            raise _unwritable(folder, error) from None
         # The lock file is never removed: two processes could then lock two files of the same name.
-        stack.callback(file.release)
+        stack.callback(_locked(folder / f"{run_id}.lock", 0, lambda: _held(run_id, _holder(holder))))
         with suppress(OSError):  # such as a full disk: the file only names the holder
             holder.unlink(missing_ok=True)
             with holder.open("x", encoding="utf-8") as out:  # a new file, so that no link is followed
                 out.write(f"{me()}\n")
         stack.callback(_remove, holder)
         yield _confirmed
+
+
+def _locked(file: Path, seconds: float, refused: Callable[[], UsageError]) -> Callable[[], None]:
+    """Lock a file within some seconds; return the function that releases it. Raises UsageError, which `refused` makes if another process keeps it."""
+    from filelock import FileLock, Timeout
+
+    # Not thread-local: one thread may start a run, and another wait for it.
+    lock = FileLock(file, thread_local=False)
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        raise refused() from None
+    except OSError as error:
+        raise _unwritable(file.parent, error) from None
+    return lock.release
 
 
 def working(ledger: Lockable, run_id: str) -> str:
@@ -312,12 +308,13 @@ def held_advisory_lock(connection: sa.Connection, names: Iterable[str]) -> tuple
     held = {lock.key: lock.pid for lock in connection.execute(_ALL_HELD)}
     for name in names:
         if (pid := held.get(_key_in(schema, name))) is not None:
-            who = "?"
-            if sa.inspect(connection).has_table(holders.name):
-                found = sa.select(holders.c.who).where(holders.c.pid == pid)
-                who = str(connection.execute(found).scalar() or "?")
-            return name, who
+            recorded = sa.inspect(connection).has_table(holders.name)
+            return name, _who(connection, pid) if recorded else "?"
     return None
+
+
+def _who(connection: sa.Connection, pid: int) -> str:
+    return str(connection.execute(sa.select(holders.c.who).filter_by(pid=pid)).scalar() or "?")
 
 
 class AdvisoryLock:
@@ -337,10 +334,8 @@ class AdvisoryLock:
         Raises LedgerError, or UsageError if the role may not write.
         """
         try:
-            if self._connection is None:
-                self._connect(who)
-            assert self._connection is not None  # noqa: S101  for mypy: it was just made
-            return bool(self._connection.execute(_TRY, {"key": self._key}).scalar())
+            connection = self._connection or self._connect(who)
+            return bool(connection.execute(_TRY, {"key": self._key}).scalar())
         except SQLAlchemyError as error:
             self.release()
             raise self._trouble(error) from None
@@ -368,11 +363,7 @@ class AdvisoryLock:
             with self._engine.connect() as connection:
                 key = self._key or lock_key(connection, self._name)
                 pid = connection.execute(_HOLDER, {"key": key}).scalar()
-                if pid is None:
-                    return ""
-                return str(
-                    connection.execute(sa.select(holders.c.who).where(holders.c.pid == pid)).scalar() or "?"
-                )
+                return "" if pid is None else _who(connection, pid)
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
 
@@ -388,7 +379,7 @@ class AdvisoryLock:
             connection.invalidate()  # closed, not returned to the pool with its settings
             connection.close()
 
-    def _connect(self, who: str) -> None:
+    def _connect(self, who: str) -> sa.Connection:
         from sqlalchemy.dialects.postgresql import insert
 
         connection = self._engine.connect()
@@ -400,3 +391,4 @@ class AdvisoryLock:
         mine = insert(holders).values(pid=sa.func.pg_backend_pid(), who=who)
         connection.execute(mine.on_conflict_do_update(index_elements=["pid"], set_={"who": who}))
         connection.execute(holders.delete().where(holders.c.pid.not_in(_LIVING)))
+        return connection

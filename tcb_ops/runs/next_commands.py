@@ -29,10 +29,6 @@ SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
 SIGNED_LIST = "signed_list"
 """The setting of a confirmation of such a run: the words with which `upload` reads its list."""
-_NO_FILE = "LIST"
-"""In place of a list that was no file."""
-FIXED_LIST = "failed-fixed.csv"
-"""Placeholder for the list that the user will correct."""
 _USUAL_TARGET = "https://api.weixin.qq.com"
 
 
@@ -72,13 +68,6 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     return command(settings, *words, *_pace(run), target=run.target)
 
 
-def whole_list(settings: Settings, run: RunRecord, *words: str) -> list[str]:
-    """Compose the command that sends a run's list again, for one whose URLs are not kept."""
-    return command(
-        settings, str(run.kind), *list_of(run), "--root", without_dots(run.root), *words, target=run.target
-    )
-
-
 def upload_options(run: RunRecord) -> list[str]:
     """Return the options that protect what an upload, or that of a confirmation, overwrites."""
     kept, if_exists = str(run.settings.get("backup", "")), run.settings.get("if_exists")
@@ -99,13 +88,13 @@ def audit_again(settings: Settings, run: RunRecord) -> list[str]:
 
 def list_of(run: RunRecord) -> list[str]:
     """Return the list of a run whose URLs are not kept, and the options that it was read with."""
-    return [str(run.settings[SIGNED] or _NO_FILE), *_selected(run)]
+    return [str(run.settings[SIGNED] or "LIST"), *_selected(run)]  # a placeholder, if it was no file
 
 
-def _selected(run: RunRecord) -> list[str]:
-    """Return the options that selected a run's rows."""
+def _selected(run: RunRecord, *only: str) -> list[str]:
+    """Return the options that selected a run's rows; all, or `only` those with these names."""
     parts = [part.split(" ", 1) for part in run.selection.split("; ") if " " in part]
-    return [word for name, value in parts for word in (f"--{name}", value)]
+    return [word for name, value in parts if not only or name in only for word in (f"--{name}", value)]
 
 
 def retry(settings: Settings, run: RunRecord) -> list[str]:
@@ -114,21 +103,18 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
     A run whose URLs are not kept is sent again instead, without the rows that are stored.
     """
     if SIGNED in run.settings:
-        return whole_list(
-            settings, run, *upload_options(run), "--on-bad", "skip", "--skip-unchanged", "--new-run"
-        )
+        words = [*list_of(run), "--root", without_dots(run.root), *upload_options(run)]
+        words += ["--on-bad", "skip", "--skip-unchanged", "--new-run"]
+        return command(settings, str(run.kind), *words, target=run.target)
     return of_run(settings, run, "retry")
 
 
 def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
-    """Compose the command that runs a corrected copy of a run's failed.csv."""
-    root = ["--root", without_dots(run.root)] if run.root else []
-    columns = [
-        part.split(" ", 1) for part in run.selection.split("; ") if part.startswith(("column ", "map "))
-    ]
-    options = [word for name, value in columns for word in (f"--{name}", value)]
-    words = [*root, *options, *(upload_options(run) if run.kind is Kind.UPLOAD else [])]
-    return command(settings, str(run.kind), FIXED_LIST, *words, target=run.target)
+    """Compose the command that runs a corrected copy of a run's failed.csv; `failed-fixed.csv` is a placeholder for it."""
+    words = ["--root", without_dots(run.root)] if run.root else []
+    words += _selected(run, "column", "map")
+    words += upload_options(run) if run.kind is Kind.UPLOAD else []
+    return command(settings, str(run.kind), "failed-fixed.csv", *words, target=run.target)
 
 
 def install(extra: str = "") -> str:

@@ -84,11 +84,8 @@ class OutcomeHandler:
             self.stop(refused_component(task.lane.app.appid, end.errcode or 0, end.errmsg))
             return
         end = judged(end) if self.audits else end
-        self._rows_ended(
-            task.lane,
-            [end if end.line == row.line else replace(end, line=row.line) for row in task.rows],
-            attempt,
-        )
+        ends = [end if end.line == row.line else replace(end, line=row.line) for row in task.rows]
+        self._rows_ended(task.lane, ends, attempt)
 
     def some_ended(self, task: Task, ends: Sequence[RowEnd]) -> None:
         """Take the ends of some of a task's rows; the others stay with it, and have all their attempts again."""
@@ -159,13 +156,12 @@ class OutcomeHandler:
 
     def _close(self, lane: Lane, end: RowEnd) -> None:
         if lane.end_as is None:
-            its = replace(end, reason=Reason.COMPONENT) if _by_component(lane, end) else end
+            stopped = end.reason is Reason.BREAKER and end.errcode is not None
+            by_component = stopped and lane.owner == Owner.PLATFORM
+            its = replace(end, reason=Reason.COMPONENT) if by_component else end
             its = judged(its) if self.audits else its
-            closing = Closing(
-                self.environments[lane.number],
-                its,
-                tuple(row.line for task in lane.tasks for row in task.rows),
-            )
+            begun = tuple(row.line for task in lane.tasks for row in task.rows)
+            closing = Closing(self.environments[lane.number], its, begun)
             self.scheduler.close(lane, its)
             self.writer.add(closing)
 
@@ -204,11 +200,6 @@ def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:
     """Return how a row ends whose token was refused and returned again; the component token has a reason of its own."""
     dead = Reason.COMPONENT if lane.owner == Owner.PLATFORM else Reason.DEAD_TOKEN
     return replace(end, reason=dead)
-
-
-def _by_component(lane: Lane, end: RowEnd) -> bool:
-    """Return whether a lane is stopped because of the component token."""
-    return lane.owner == Owner.PLATFORM and end.reason is Reason.BREAKER and end.errcode is not None
 
 
 def closed_end(task: Task, end_as: RowEnd) -> RowEnd:

@@ -95,9 +95,8 @@ def plan(
     and neither `new_run` nor `resume` is given, raises UsageError.
     """
     if resume:
-        newest = (
-            newest_of(ledger, work.kind, settings.run_target, work.parent) if resume == "latest" else None
-        )
+        latest = resume == "latest"
+        newest = newest_of(ledger, work.kind, settings.run_target, work.parent) if latest else None
         run = newest or ledger.run(resume, settings.run_target)
         if run.id in _taken_back(ledger, settings):
             raise UsageError(
@@ -128,7 +127,9 @@ def plan(
         _refuse_other_options(found, work)
         return _resumed(ledger, found)
     ledger.check_file(CHECK_NEW_SECONDS)
-    new_id, own = _new_id(now, settings), dict(work.options)
+    # Of two runs of one second, random digits keep the ids apart.
+    new_id = f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    own = dict(work.options)
     if work.kind is Kind.UPLOAD and own.get("backup") and not work.parent:  # a retry continues its original's
         own["backup"] = str(Path(own["backup"]) / new_id)
     new = NewRun(
@@ -175,8 +176,7 @@ def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) ->
 def _taken_back(ledger: Ledger, settings: Settings) -> set[str]:
     """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
     runs = ledger.runs(settings.run_target, damaged=[])  # damage of another run keeps nobody from this one
-    changed = (run for run in runs if run.kind in {Kind.UNDO, Kind.DELETE})
-    return {one for run in changed for one in run.settings.get("of", ())}
+    return {one for run in runs if run.kind in {Kind.UNDO, Kind.DELETE} for one in run.settings.get("of", ())}
 
 
 def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> None:
@@ -198,11 +198,6 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
                 ),
                 options=["--new-run"],
             ) from None
-
-
-def _new_id(now: float, settings: Settings) -> str:
-    """Create a run's id: the time in the settings' time zone, and four random hex digits that keep ids apart."""
-    return f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
@@ -347,7 +342,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         batch.headers,
         batch.root if kind is Kind.UPLOAD else None,
         batch.rows,
-        _environments(batch.rows(), batch.merchants),
+        environments_of_rows(batch.rows(), batch.merchants),
         selection,
     )
     if batch.share is None:
@@ -357,10 +352,8 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
 
 def _of_share(spec: RunSpec, share: Share, listed: int | None) -> RunSpec:
     """Return a spec whose run knows its share, and how many rows all shares have together (None: unknown)."""
-    options: dict[str, Any] = {"share": str(share)}
-    if listed is not None:
-        options["listed"] = listed
-    return replace(spec, selection=share.added_to(spec.selection), options={**spec.options, **options})
+    options = {"share": str(share), **({} if listed is None else {"listed": listed})}
+    return replace(spec, selection=share.added_to(spec.selection), options=options)
 
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
@@ -375,36 +368,32 @@ def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> Run
 
 def check_retry(parent: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
+    again = quoted(retry_command(settings, parent))
     if parent.target != settings.run_target:
-        again = quoted(retry_command(settings, parent))
-        raise UsageError(
-            _(
-                "run {id} went to {target}, and now the target is {run_target}. To retry it there:\n{again}",
-                id=parent.id,
-                target=parent.target,
-                run_target=settings.run_target,
-                again=again,
-            )
+        why = _(
+            "run {id} went to {target}, and now the target is {run_target}. To retry it there:\n{again}",
+            id=parent.id,
+            target=parent.target,
+            run_target=settings.run_target,
+            again=again,
         )
-    if parent.finished_at is None:
+    elif parent.finished_at is None:
         rest = quoted(resume_command(settings, parent))
-        raise UsageError(
-            _(
-                "run {id} is unfinished, and a retry is for a finished run. To resume it:\n{rest}",
-                id=parent.id,
-                rest=rest,
-            )
+        why = _(
+            "run {id} is unfinished, and a retry is for a finished run. To resume it:\n{rest}",
+            id=parent.id,
+            rest=rest,
         )
-    if SIGNED in parent.settings:
-        again = quoted(retry_command(settings, parent))
-        raise UsageError(
-            _(
-                "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed. To "
-                "send it again, without the rows whose bytes are stored already:\n{again}",
-                id=parent.id,
-                again=again,
-            )
+    elif SIGNED in parent.settings:
+        why = _(
+            "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed. To "
+            "send it again, without the rows whose bytes are stored already:\n{again}",
+            id=parent.id,
+            again=again,
         )
+    else:
+        return
+    raise UsageError(why)
 
 
 def retry_spec(
@@ -438,7 +427,7 @@ def retry_spec(
         found = (r.row for r in left() if (r.row.env, r.row.appid) in wanted)
         return found if root is None else as_they_are(found, root, inspect)
 
-    environments = _environments(rows(), merchants)
+    environments = environments_of_rows(rows(), merchants)
     missing = _missing_merchants(ledger, parent, left(), merchants)
     if not environments and missing is not None:
         raise UsageError(
@@ -447,17 +436,10 @@ def retry_spec(
             options=["--merchants"],
         )
     if not environments:
-        raise UsageError(
-            _nothing_left(
-                ledger,
-                parent,
-                settings,
-                codes if len(merchants) == len(merchants.whole) else (),
-                narrowed=bool(selection or codes),
-            )
-        )
+        of_all = codes if len(merchants) == len(merchants.whole) else ()
+        raise UsageError(_nothing_left(ledger, parent, settings, of_all, narrowed=bool(selection or codes)))
     return RunSpec(
-        Kind(parent.kind),
+        parent.kind,
         parent.list_name,
         parent.list_sha256,
         parent.list_bytes,
@@ -614,24 +596,16 @@ def audit_spec(merchants: Merchants, selection: str = "", share: Share | None = 
             cells = (merchant.appid, merchant.name, merchant.env)
             yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
 
-    spec = RunSpec(
-        Kind.AUDIT,
-        Path(merchants.source).name,
-        merchants.sha256,
-        0,
-        ("appid", "name", "env"),
-        None,
-        rows,
-        _environments(rows(), merchants),
-        selection,
-    )
+    name, headers = Path(merchants.source).name, ("appid", "name", "env")
+    places = environments_of_rows(rows(), merchants)
+    spec = RunSpec(Kind.AUDIT, name, merchants.sha256, 0, headers, None, rows, places, selection)
     return spec if share is None else _of_share(spec, share, len(lines))
 
 
 def resume_spec(run: RunRecord) -> RunSpec:
     """Return the spec of a recorded run, for resuming it without its list."""
     return RunSpec(
-        Kind(run.kind),
+        run.kind,
         run.list_name,
         run.list_sha256,
         run.list_bytes,
@@ -645,23 +619,15 @@ def resume_spec(run: RunRecord) -> RunSpec:
     )
 
 
-def _environments(rows: Iterable[Row], merchants: Merchants) -> list[EnvRecord]:
-    """Number the environments of some rows, in order of appearance."""
-    return environments_of_rows(rows, {(m.env, m.appid): m for m in merchants})
-
-
-def environments_of_rows(
-    rows: Iterable[Row], known: Mapping[tuple[str, str], EnvRecord | Merchant]
-) -> list[EnvRecord]:
-    """Number the environments of some rows, in order of appearance; `known` by (env, appid)."""
+def environments_of_rows(rows: Iterable[Row], known: Iterable[EnvRecord | Merchant]) -> list[EnvRecord]:
+    """Number the environments of some rows, in order of appearance; `known` says who owns them."""
+    facts = {(one.env, one.appid): (_OWNERS[Owner(one.owner)], one.left) for one in known}
     environments: dict[tuple[str, str], EnvRecord] = {}
     for row in rows:
         key = (row.env, row.appid)
         if key not in environments:
-            owner, left = (known[key].owner, known[key].left) if key in known else (Owner.MERCHANT, False)
-            environments[key] = EnvRecord(
-                len(environments), row.env, row.appid, row.merchant, _OWNERS[Owner(owner)], left
-            )
+            owner, left = facts.get(key, (_OWNERS[Owner.MERCHANT], False))
+            environments[key] = EnvRecord(len(environments), *key, row.merchant, owner, left)
     return list(environments.values())
 
 

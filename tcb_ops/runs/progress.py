@@ -60,11 +60,11 @@ class RateEstimator:
         return rate, (self._total - done) / rate if rate > 0 else None
 
 
-PHASES = ("link", "store", "limit", "slow", "backoff", "token", "outage")
-"""Link calls, store calls; rows held by a limit or rate, a requested pause, the wait before another attempt, a missing
-token; outages of the target."""
 _CALLS = ("link", "store")
 _HOLDS = ("limit", "slow", "backoff", "token")
+PHASES = (*_CALLS, *_HOLDS, "outage")
+"""Link calls, store calls; rows held by a limit or rate, a requested pause, the wait before another attempt, a missing
+token; outages of the target."""
 
 
 class PhaseTimer:
@@ -122,15 +122,13 @@ class PhaseTimer:
         if now["outage"]:
             seconds["outage"] += passed
             return
-        calls = now["link"] + now["store"]
-        holds = now["limit"] + now["slow"] + now["backoff"] + now["token"] if self._room else 0
+        calls = sum(now[phase] for phase in _CALLS)
+        holds = sum(now[phase] for phase in _HOLDS) if self._room else 0
         if holds:
             held = passed * (1 - min(1.0, calls / self._slots))
             passed -= held
             for phase in _HOLDS:
-                if now[phase]:
-                    seconds[phase] += held * now[phase] / holds
+                seconds[phase] += held * now[phase] / holds
         if calls:
             for phase in _CALLS:
-                if now[phase]:
-                    seconds[phase] += passed * now[phase] / calls
+                seconds[phase] += passed * now[phase] / calls

@@ -7,21 +7,17 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
 from sys import intern
 from typing import Any
 
-from tcb_ops.details import Detail, as_detail, read_detail, stored
+from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.lists.sources import content_type_of
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Kind, Outcome, QuotaUsage, Reason, Row, RowEnd
 
 UNDELIVERED = "undelivered"
 """Among an audit's settings: what each receiver has not been told. Not part of its report, which is older."""
-SAME_RUN = timedelta(hours=24)
-SAME_AUDIT = timedelta(hours=23)
-"""The age below which an unfinished run is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +83,7 @@ class RunRecord(NewRun):
 
 def resumed_within(kind: Kind) -> float:
     """Return the age in seconds below which an unfinished run is resumed by the same command."""
-    return (SAME_AUDIT if kind is Kind.AUDIT else SAME_RUN).total_seconds()
+    return (23 if kind is Kind.AUDIT else 24) * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +178,6 @@ class EarlierUpload:
     """The run's, which grows."""
 
 
-_NOT_KNOWN = frozenset({Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH})
-
-
 def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str, Any]) -> bool:
     """Decide whether a row of an upload or undo that did not succeed may have stored its file.
 
@@ -202,12 +195,12 @@ def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str,
 
     `attempts`: calls; a link and one upload are two, and to ask what is there takes one more. `settings`: the run's.
     """
-    if reason is Reason.EXISTS or reason in _NOT_KNOWN:
-        return reason is not Reason.EXISTS
-    asks = any(settings.get(name) for name in ("backup", "undoes")) or settings.get("if_exists") in (
-        "skip",
-        "fail",
-    )
+    if reason is Reason.EXISTS:
+        return False
+    if reason in {Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH}:
+        return True
+    if_exists = settings.get("if_exists")
+    asks = bool(settings.get("backup") or settings.get("undoes") or if_exists in {"skip", "fail"})
     refused = reason in {Reason.STORE_REFUSED, Reason.REFUSED}
     return attempts > 1 + asks + refused
 
@@ -232,6 +225,45 @@ class TimelineBucket:
     until: float
     outcomes: Mapping[Outcome, int]
     """Without zeros."""
+
+
+LINKS, STORAGE, WRITES = "links", "storage", "writes"
+"""Quotas, by their names in the ledger; checks of the last two may be left out."""
+
+
+def other_causes(kept: Detail | None) -> tuple[str, ...]:
+    """Return the codes of the other causes that `cause_detail` kept."""
+    also = kept.params.get("also") if kept is not None else None
+    return tuple(str(also).split(", ")) if also else ()
+
+
+def measured(used: Mapping[str, QuotaUsage], missing: tuple[str, ...]) -> Detail | None:
+    """Return what the ledger keeps about an audit's healthy environment; None if there is nothing to keep.
+
+    The figures are parameters of the Detail, such as `storage_used` and `storage_limit`; those not known are `–`.
+    """
+    if not used and not missing:
+        return None
+    figures: dict[str, object] = {}
+    for name in (LINKS, STORAGE, WRITES):
+        one = used.get(name)
+        figures[f"{name}_used"] = one.used if one is not None else "–"
+        figures[f"{name}_limit"] = one.limit if one is not None and one.limit else "–"
+    if missing:
+        return detail(DetailCode.NOT_CHECKED, checks=", ".join(missing), **figures)
+    return detail(DetailCode.QUOTAS, **figures)
+
+
+def usage_of(kept: Detail | None) -> dict[str, QuotaUsage]:
+    """Return the usage that `measured` kept, by name."""
+    figures = kept.params if kept is not None else {}
+    return {
+        name: QuotaUsage(
+            figures[f"{name}_used"], limit if isinstance(limit := figures[f"{name}_limit"], int) else 0
+        )
+        for name in (LINKS, STORAGE, WRITES)
+        if isinstance(figures.get(f"{name}_used"), int)
+    }
 
 
 _RUN = tuple(RunRecord.__dataclass_fields__)
@@ -361,8 +393,8 @@ def check_records(records: Sequence[Any]) -> None:
 
     Raises ValueError, TypeError or KeyError for damaged records.
     """
-    for types in {tuple(map(type, record)): record for record in records}.values():
-        _ROW_TYPES.check(types)
+    for record in {tuple(map(type, record)): record for record in records}.values():
+        _ROW_TYPES.check(record)
     for outcome, reason in {(record[8], record[9]) for record in records}:
         check_state(outcome, reason, None, "")
     if not all(valid_time(record[20]) and valid_time(record[21]) for record in records):

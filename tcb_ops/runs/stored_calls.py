@@ -10,12 +10,10 @@ import asyncio
 import re
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
-from pathlib import Path
-from types import MappingProxyType
+from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
@@ -23,12 +21,20 @@ from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
 from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
-from tcb_ops.runs.backup import Backup, BackupError, Download, SavedFile
 from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
-from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EarlierUpload, RunRecord
+from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Lane, Task
-from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
+from tcb_ops.runs.stored_files import (
+    Backup,
+    BackupError,
+    Download,
+    SavedFile,
+    UndoStep,
+    WrittenFiles,
+    confirm_outcome,
+    undo_step,
+)
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
     NOT_THERE,
     ApiError,
@@ -52,219 +58,17 @@ ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
 _GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_IN_PARTS = re.compile(r"[0-9a-f]{32}-[0-9]+")
 _ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
-_REFUSED = {Kind.CONFIRM: Outcome.UNKNOWN, Kind.UNDO: Outcome.FAILED}
-_FAILED = {Kind.CONFIRM: Outcome.UNKNOWN}
-
-Undone: TypeAlias = Mapping[str, frozenset[str]]
-"""Undos, each with the runs that it undoes."""
-_NOT_CERTAIN = frozenset({Outcome.FAILED, Outcome.PENDING})
+_OWN_OUTCOMES = {
+    (Kind.CONFIRM, Outcome.REFUSED): Outcome.UNKNOWN,
+    (Kind.CONFIRM, Outcome.FAILED): Outcome.UNKNOWN,
+    (Kind.UNDO, Outcome.REFUSED): Outcome.FAILED,
+}
 
 Found = TypeVar("Found")
 AskFiles: TypeAlias = Callable[
     [str, Sequence[str], Secret, Owner], Awaitable[dict[str, FileStatus] | ApiError | InvalidResponse]
 ]
-
-
-class UndoStep(StrEnum):
-    """What an undo does about one file."""
-
-    CONFLICT = "conflict"
-    NOTHING = "nothing"
-    """It is as it was before the upload."""
-    DELETE = "delete"
-    RESTORE = "restore"
-    NOT_KNOWN = "not_known"
-    """It may be the upload's, or somebody else's: it stays."""
-
-
-def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
-    """Decide what a stored file's ETag says of a row.
-
-    ===============================  ===========
-    ETag, without quotes             outcome
-    ===============================  ===========
-    the MD5 that was uploaded        present
-    `…-N`                            foreign
-    an MD5 that was there before     stale
-    anything else                    different
-    ===============================  ===========
-
-    `older`: the MD5s that the ledger or a backup knows for the key from before.
-    """
-    if etag == md5:
-        return Outcome.PRESENT
-    if _IN_PARTS.fullmatch(etag):
-        return Outcome.FOREIGN
-    return Outcome.STALE if etag in older else Outcome.DIFFERENT
-
-
-def undo_step(
-    now: str | None, ours: str, before: str | None, *, certain: bool = True, same_headers: bool = True
-) -> UndoStep:
-    """Decide how an upload of a file is undone.
-
-    ==============================  ======================  ============
-    now                             before the upload       step
-    ==============================  ======================  ============
-    what was there                  a file                  nothing
-    the same, with other headers    a file                  restore
-    ours                            a file                  restore
-    anything else                   a file                  conflict
-    missing                         missing                 nothing
-    ours                            missing                 delete
-    anything else                   missing                 conflict
-    anything else, not certain      missing                 nothing
-    ours or unknown, not certain    missing                 not known
-    ==============================  ======================  ============
-
-    Each is an MD5; None if the file is missing. `ours` is what the upload put there, empty if that is unknown. `certain`: it
-    was stored, or a backup says what was there. `same_headers`: those of the upload are those from before.
-    """
-    if now == before and (same_headers or now != ours):
-        return UndoStep.NOTHING
-    if not certain and before is None:
-        return UndoStep.NOTHING if ours and now != ours else UndoStep.NOT_KNOWN
-    if now != ours or not ours:
-        return UndoStep.CONFLICT
-    return UndoStep.DELETE if before is None else UndoStep.RESTORE
-
-
-def written_since(
-    written: Sequence[EarlierUpload],
-    of: Collection[str],
-    number: int,
-    undone: Undone = MappingProxyType({}),
-    *,
-    doubtful: bool = False,
-) -> str:
-    """Return the run that changed a path after an upload, empty if there is none.
-
-    ==============================================  =======
-    the last change of the path that is certain     result
-    ==============================================  =======
-    is of a run in `of`                             none
-    restored the file of a run in `of`              none
-    restored what was there before a run in `of`    its run
-    is older than the upload, which has no record   none
-    is any other                                    its run
-    ==============================================  =======
-
-    `written`: what runs put at the path, the oldest first; `of`: the upload, its retries, and the runs that took it back;
-    `number`: the upload's, which grows from run to run. `doubtful`: a row that may have changed the path counts, too.
-    """
-    without = {Outcome.UNCHANGED} if doubtful else {Outcome.UNCHANGED, *_NOT_CERTAIN}
-    changes = [one for one in written if one.outcome not in without]
-    if not any(one.run in of for one in changes):  # a pending row has no record
-        changes = [one for one in changes if one.number > number]
-    if not changes or changes[-1].run in of:
-        return ""
-    ours = [one.md5 for one in changes if one.run in of and one.outcome is Outcome.UPLOADED]
-    last = changes[-1]
-    restored = last.outcome is Outcome.RESTORED and undone.get(last.run, frozenset()).isdisjoint(of)
-    return "" if restored and last.md5 in ours[-1:] else last.run
-
-
-def is_ours(written: Sequence[EarlierUpload], undone: Undone, own: Collection[str] = ()) -> bool:
-    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's.
-
-    ==============================================================  ======
-    the last entry that counts                                      result
-    ==============================================================  ======
-    none, or one after which the file is gone or not known          no
-    uploaded, unchanged                                             yes
-    restored, what an upload put there that the undo does not undo  yes
-    restored, any other                                             no
-    pending in an undo: it may be restored                          no
-    ==============================================================  ======
-
-    What failed, or is pending in an upload, left a file of ours there, if one was there. What the runs in `own` did does not
-    count.
-    """
-    known = [
-        one
-        for one in written
-        if one.run not in own
-        and one.outcome is not Outcome.FAILED
-        and (one.outcome is not Outcome.PENDING or one.run in undone)
-    ]
-    if not known or not known[-1].md5:
-        return False
-    last = known[-1]
-    uploaded = {
-        one.md5
-        for one in known
-        if one.outcome is Outcome.UPLOADED and one.run not in undone.get(last.run, frozenset())
-    }
-    return last.outcome is not Outcome.RESTORED or last.md5 in uploaded
-
-
-class WrittenFiles:
-    """What the ledger knows of the files that an undo or a delete is about, looked at again before each call."""
-
-    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
-        self._ledger, self._run = ledger, run
-        self._of = [ledger.run(one) for one in run.settings.get("of", ())]
-        self._undone = undone_uploads(ledger, run.target)
-        self._takers = set[str]()
-        if self._of:
-            takers = undos_of if run.kind is Kind.UNDO else deletes_of
-            self._takers = takers(ledger, self._of[0])
-        self._ids = {one.id for one in self._of} | self._takers
-
-    def not_ours(self, written: Sequence[EarlierUpload]) -> Text | None:
-        """Return why the file at a path is not to be touched; None if it may be.
-
-        An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
-        those that runs of this ledger uploaded, unless it was started with `foreign`.
-        """
-        if self._of:
-            deletes = self._run.kind is Kind.DELETE
-            since = written_since(written, self._ids, self._of[0].number, self._undone, doubtful=deletes)
-        elif self._run.settings.get("foreign") or is_ours(written, self._undone):
-            return None
-        else:
-            changes = [one.run for one in written if one.outcome is not Outcome.FAILED]
-            if not changes:
-                return detail(DetailCode.NOT_UPLOADED_HERE)
-            since = changes[-1]
-        return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
-
-    def taken_back(self, written: Sequence[EarlierUpload]) -> bool:
-        """Return whether an earlier run has taken the file back: what is there now is not the upload's."""
-        certain = [one for one in written if one.outcome not in {Outcome.UNCHANGED, *_NOT_CERTAIN}]
-        return bool(certain) and certain[-1].run in self._takers
-
-    def planned_md5s(self, line: int) -> tuple[set[str], bool]:
-        """Hash the local files that the upload and its retries planned for a line; return whether these are all."""
-        found, complete = set[str](), True
-        for run in self._of:
-            for file, size, mtime_ns in self._ledger.planned_files(run, line):
-                try:
-                    found.add(hash_file(Path(run.root, file), size or 0, mtime_ns or 0))
-                except (FileChangedError, FileUnreadableError):
-                    complete = False  # it has changed since, or is a URL
-        return found, complete
-
-
-def undone_uploads(ledger: LedgerReader, target: str) -> dict[str, frozenset[str]]:
-    """Return the undos of a target, each with the runs that it undoes."""
-    undos = (run for run in ledger.runs(target, damaged=[]) if run.kind is Kind.UNDO)
-    return {run.id: frozenset(run.settings.get("of", ())) for run in undos}
-
-
-def undos_of(ledger: LedgerReader, subject: RunRecord) -> set[str]:
-    """Return the runs that undid an upload."""
-    return {
-        run.id for run in ledger.runs(subject.target, damaged=[]) if run.settings.get("undoes") == subject.id
-    }
-
-
-def deletes_of(ledger: LedgerReader, subject: RunRecord) -> set[str]:
-    """Return the runs that deleted the files of an upload."""
-    deletes = (run for run in ledger.runs(subject.target, damaged=[]) if run.kind is Kind.DELETE)
-    return {run.id for run in deletes if subject.id in run.settings.get("of", ())[:1]}
 
 
 @dataclass
@@ -315,8 +119,7 @@ class StoredCalls(Calls):
 
     def _end_of_kind(self, end: RowEnd) -> RowEnd:
         """Return an end with one of the kind's own outcomes."""
-        outcomes = {Outcome.REFUSED: _REFUSED, Outcome.FAILED: _FAILED}.get(end.outcome, {})
-        return replace(end, outcome=outcomes[self.kind]) if self.kind in outcomes else end
+        return replace(end, outcome=_OWN_OUTCOMES.get((self.kind, end.outcome), end.outcome))
 
     # --- confirm ------------------------------------------------------------------------------------------------
 
@@ -337,24 +140,14 @@ class StoredCalls(Calls):
 
     async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
         known = self._known(task.lane, row)
-        if file is None or file.status:
-            return self._without_file(task, row, file, known)
-        end = self._row_end(
-            task, row, Outcome.PRESENT, file_id=file.file_id, bytes=known.bytes if known else None
-        )
-        if not self.content:
-            return end
-        return await self._compare(task, row, end, file.url)
-
-    def _without_file(
-        self, task: Task, row: Row, file: FileStatus | None, known: EarlierUpload | None
-    ) -> RowEnd | FailedAttempt:
-        """Return what follows where the answer leaves a file out, or gives a status other than 0."""
         if file is not None and file.status == NOT_THERE:
-            return self._row_end(
-                task, row, Outcome.ABSENT, Reason.ABSENT, file_id=file.file_id, md5=known.md5 if known else ""
-            )
-        return self._file_refused(task, row, file)
+            md5 = known.md5 if known else ""
+            return self._row_end(task, row, Outcome.ABSENT, Reason.ABSENT, file_id=file.file_id, md5=md5)
+        if file is None or file.status:
+            return self._file_refused(task, row, file)
+        size = known.bytes if known else None
+        end = self._row_end(task, row, Outcome.PRESENT, file_id=file.file_id, bytes=size)
+        return await self._compare(task, row, end, file.url) if self.content else end
 
     def _file_refused(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
         """Return what a file's own status leads to; one that was left out is asked for again."""
@@ -425,13 +218,8 @@ class StoredCalls(Calls):
         listing = self._listings.setdefault(task.lane.number, Listing())
         async with listing.lock:
             while not listing.complete:
-                if task.token is None:
-                    message = "a row was taken without a token"
-                    raise AssertionError(message)
-                self.link_calls += 1
-                task.counts.calls += 1
-                env, token, marker = task.row.env, task.token, listing.marker
-                page = await self._answer(task, self.wechat.bucket(env, token, marker=marker))
+                marker = listing.marker
+                page = await self._answer(task, partial(self.wechat.bucket, task.row.env, marker=marker))
                 if isinstance(page, FailedAttempt):
                     return page
                 if page.next_marker and page.next_marker <= marker:  # the same keys again
@@ -461,26 +249,21 @@ class StoredCalls(Calls):
     # --- delete -------------------------------------------------------------------------------------------------
 
     async def _delete(self, task: Task) -> FailedAttempt | SomeEnds:
-        kept = self._written_since(task) if self.kind is Kind.DELETE else []
+        kept, rest = list[RowEnd](), list[Row]()
+        for row in task.rows:
+            why = self.files.not_ours(task.lane.written.get(row.path, [])) if self.files else None
+            if why is not None:  # another run has written to its path since
+                kept.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
+            else:
+                rest.append(row)
         if not kept:
             return await self._delete_files(task)
-        lines = {end.line for end in kept}
-        rest = [row for row in task.rows if row.line not in lines]
         if not rest:
             return SomeEnds(kept, None)
         found = await self._delete_files(replace(task, rows=rest))
         if isinstance(found, FailedAttempt):
             return SomeEnds(kept, found)
         return SomeEnds([*kept, *found.ends], found.rest)
-
-    def _written_since(self, task: Task) -> list[RowEnd]:
-        """End the rows to whose paths another run has written since."""
-        ends = []
-        for row in task.rows:
-            why = self.files.not_ours(task.lane.written.get(row.path, [])) if self.files else None
-            if why is not None:
-                ends.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
-        return ends
 
     async def _delete_files(self, task: Task) -> FailedAttempt | SomeEnds:
         ids = await self._file_ids(task)
@@ -492,9 +275,8 @@ class StoredCalls(Calls):
         gone = [row for row in task.rows if (f := answer.get(row.line)) is not None and f.status == NOT_THERE]
         second: dict[int, FileStatus] | FailedAttempt = {}
         if gone:
-            second = await self._ask_files(
-                task, {row.line: ids[row.line] for row in gone}, self.wechat.locate
-            )
+            asked = {row.line: ids[row.line] for row in gone}
+            second = await self._ask_files(task, asked, self.wechat.locate)
         results: list[RowEnd | FailedAttempt] = []
         for row in task.rows:
             file = answer.get(row.line)
@@ -576,7 +358,7 @@ class StoredCalls(Calls):
 
     async def _take_away(self, task: Task) -> RowEnd | FailedAttempt:
         """Delete what an upload added."""
-        result = await self._delete(task)
+        result = await self._delete_files(task)
         if isinstance(result, FailedAttempt):
             return result
         for end in result.ends:
@@ -585,11 +367,10 @@ class StoredCalls(Calls):
 
     async def _bring_back(self, task: Task, before: str) -> RowEnd | FailedAttempt:
         """Store what an upload overwrote; `before`: its MD5."""
-        try:
-            intact = await self._hash(task.row) == before
-        except (FileChangedError, FileUnreadableError) as error:
-            return self._unusable(task, error)
-        if not intact:
+        kept = await self._md5_of_local(task)
+        if not isinstance(kept, str):
+            return kept
+        if kept != before:
             damaged = detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
             return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, damaged)
         sent = await self._link_and_store(task)
@@ -640,10 +421,10 @@ class StoredCalls(Calls):
         if file is None or file.status not in {0, NOT_THERE}:
             return self._file_refused(task, row, file)
         if self.backup is not None and not is_source(row.file):
-            try:
-                md5 = await self._hash(row)
-            except (FileChangedError, FileUnreadableError) as error:
-                return self._unusable(task, error)
+            hashed = await self._md5_of_local(task)
+            if not isinstance(hashed, str):
+                return hashed
+            md5 = hashed
         if saved is not None:
             again = await self._since_saved(task, file if there else None, saved, md5)
             if not isinstance(again, bool):
@@ -653,9 +434,7 @@ class StoredCalls(Calls):
                 return None
         if there and self.if_exists != "overwrite":
             return await self._exists(task, file)
-        if self.backup is None:
-            return None
-        return await self._save(task, file.url if there else None, md5)
+        return await self._save(task, self.backup, file.url if there else None, md5) if self.backup else None
 
     async def _since_saved(
         self, task: Task, file: FileStatus | None, saved: SavedFile, md5: str
@@ -672,8 +451,13 @@ class StoredCalls(Calls):
             return bool(now) and self.if_exists != OVERWRITE
         if now in saved.sent:
             return False
+        local = md5 or await self._md5_of_local(task)
+        return now != local if isinstance(local, str) else local
+
+    async def _md5_of_local(self, task: Task) -> str | RowEnd | FailedAttempt:
+        """Return the MD5 of what a row sends; its end, or the failed attempt, if that cannot be read."""
         try:
-            return now != (md5 or await self._hash(task.row))
+            return await self._hash(task.row)
         except (FileChangedError, FileUnreadableError) as error:
             return self._unusable(task, error)
         except TransportError as error:
@@ -687,34 +471,27 @@ class StoredCalls(Calls):
 
     async def _exists(self, task: Task, file: FileStatus) -> RowEnd | FailedAttempt:
         """End a row whose path is taken: as unchanged where the bytes are the same, or existing files are to be kept."""
-        row = task.row
-        etag = await self._etag(task, self._end(task, Outcome.FAILED), file.url, past_caches=True)
+        row, etag = task.row, await self._etag_there(task, file)
         if not isinstance(etag, str):
-            absent = isinstance(etag, RowEnd) and etag.outcome is Outcome.ABSENT
-            return self._file_refused(task, row, None) if absent else etag
-        try:
-            md5 = await self._hash(row)
-        except (FileChangedError, FileUnreadableError) as error:
-            return self._unusable(task, error)
-        except TransportError as error:
-            return self._no_answer(task, error, "store")
+            return etag
+        if not etag:
+            return self._file_left_out(task, row)
+        md5 = await self._md5_of_local(task)
+        if not isinstance(md5, str):
+            return md5
         if etag == md5 and task.sent:  # an earlier attempt, whose answer was lost
             end = self._end(task, Outcome.UPLOADED, errcode=0, errmsg="ok")
             return replace(end, file_id=file.file_id, md5=md5, bytes=row.size)
         if etag == md5 or self.if_exists == "skip":
-            end = self._end(task, Outcome.UNCHANGED, None, detail(DetailCode.KEPT))
-            same = etag == md5
-            return replace(
-                end, file_id=file.file_id, md5=md5 if same else "", bytes=row.size if same else None
-            )
+            end = self._end(task, Outcome.UNCHANGED, None, detail(DetailCode.KEPT), file_id=file.file_id)
+            return replace(end, md5=md5, bytes=row.size) if etag == md5 else end
         return replace(self._end(task, Outcome.FAILED, Reason.EXISTS), file_id=file.file_id)
 
-    async def _save(self, task: Task, url: Secret | None, md5: str) -> RowEnd | FailedAttempt | None:
+    async def _save(
+        self, task: Task, backup: Backup, url: Secret | None, md5: str
+    ) -> RowEnd | FailedAttempt | None:
         """Save what is at a row's path, and note the MD5 of what is about to be sent there. Raises BackupError."""
-        row, backup = task.row, self.backup
-        if backup is None:
-            return None
-        sent = (md5,) if md5 else ()
+        row, sent = task.row, (md5,) if md5 else ()
         if url is None:
             await asyncio.to_thread(backup.save, row.line, SavedFile(row.env, row.path, "", sent=sent))
             return None
@@ -764,26 +541,26 @@ class StoredCalls(Calls):
         self, task: Task, ids: Mapping[int, str], request: AskFiles
     ) -> dict[int, FileStatus] | FailedAttempt:
         """Ask about files, or have them deleted; their statuses by row."""
-        if task.token is None:  # the scheduler hands out no row of an app without a token
-            message = "a row was taken without a token"
-            raise AssertionError(message)
-        self.link_calls += 1
-        task.counts.calls += 1
-        wanted = list(dict.fromkeys(ids.values()))
-        found = await self._answer(task, request(task.row.env, wanted, task.token, Owner(task.lane.owner)))
+        env, wanted, owner = task.row.env, list(dict.fromkeys(ids.values())), Owner(task.lane.owner)
+        found = await self._answer(task, lambda token: request(env, wanted, token, owner))
         if isinstance(found, FailedAttempt):
             return found
         return {line: found[file_id] for line, file_id in ids.items() if file_id in found}
 
     async def _answer(
-        self, task: Task, request: Awaitable[Found | ApiError | InvalidResponse]
+        self, task: Task, request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]]
     ) -> Found | FailedAttempt:
-        """Await the platform's answer to a call of a task."""
+        """Make a call of a task with its token, and return the platform's answer."""
+        if task.token is None:  # the scheduler hands out no row of an app without a token
+            message = "a row was taken without a token"
+            raise AssertionError(message)
+        self.link_calls += 1
+        task.counts.calls += 1
         if task.started_at is None:
             task.started_at = time.time()
         self.phases.enter("link")
         try:
-            answer = await request
+            answer = await request(task.token)
         except TransportError as error:
             return self._no_answer(task, error, "link")
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,18 +16,25 @@ from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import Batch
 from tcb_ops.model import Kind, Outcome, Row
-from tcb_ops.runs.backup import Backup, BackupError, SavedFile
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
-from tcb_ops.runs.records import EarlierUpload, EnvRecord, RowRecord, RunRecord, may_have_stored
-from tcb_ops.runs.stored_calls import deletes_of, is_ours, undone_uploads, undos_of, written_since
+from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
+from tcb_ops.runs.stored_files import (
+    Backup,
+    BackupError,
+    SavedFile,
+    is_ours,
+    known_files,
+    may_be_stored,
+    runs_about,
+    undone_uploads,
+    written_since,
+)
 
-_CHUNK = 500
-"""Paths that the ledger is asked about at once."""
 _LISTED = 20
 """Foreign files that an error lists."""
-_STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
+_DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
 
 
@@ -47,87 +54,78 @@ class UndoScope:
     @property
     def text(self) -> Text:
         """The figures in words."""
-        parts = [
-            ngettext(
-                "{n:,} file will be restored from the backup.",
-                "{n:,} files will be restored from the backup.",
-                self.restored,
-            )
-            if self.restored
-            else None,
-            ngettext(
+        if self.with_backup:
+            deleted = ngettext(
                 "{n:,} file was new and will be deleted.",
                 "{n:,} files were new and will be deleted.",
                 self.deleted,
             )
-            if self.deleted and self.with_backup
-            else None,
-            ngettext(
-                "{n:,} file will be deleted. Without a backup it is not known whether another tool had one at its path.",
-                "{n:,} files will be deleted. Without a backup it is not known whether another tool had files at their paths.",
-                self.deleted,
-            )
-            if self.deleted and not self.with_backup
-            else None,
-            ngettext(
+            uncertain = ngettext(
                 "The upload got no answer for {n:,} of these files, so the store is asked whether it has it.",
                 "The upload got no answer for {n:,} of these files, so the store is asked whether it has them.",
                 self.uncertain,
             )
-            if self.uncertain and self.with_backup
-            else None,
-            ngettext(
+        else:
+            deleted = ngettext(
+                "{n:,} file will be deleted. Without a backup it is not known whether another tool had one at its path.",
+                "{n:,} files will be deleted. Without a backup it is not known whether another tool had files at their paths.",
+                self.deleted,
+            )
+            uncertain = ngettext(
                 "The upload got no answer for {n:,} file. Without a backup it stays where it is there.",
                 "The upload got no answer for {n:,} files. Without a backup they stay where they are there.",
                 self.uncertain,
             )
-            if self.uncertain and not self.with_backup
-            else None,
-            ngettext(
-                "{n:,} of these files was undone before; it is only looked at.",
-                "{n:,} of these files were undone before; they are only looked at.",
-                self.undone,
-            )
-            if self.undone
-            else None,
-            ngettext(
-                "{n:,} file cannot be undone: its earlier version is not in a backup, or another run has changed it since.",
-                "{n:,} files cannot be undone: their earlier versions are not in a backup, or other runs have changed them "
-                "since.",
-                self.not_undoable,
-            )
-            if self.not_undoable
-            else None,
-        ]
-        return as_sentences(part for part in parts if part is not None)
+        restored = ngettext(
+            "{n:,} file will be restored from the backup.",
+            "{n:,} files will be restored from the backup.",
+            self.restored,
+        )
+        undone = ngettext(
+            "{n:,} of these files was undone before; it is only looked at.",
+            "{n:,} of these files were undone before; they are only looked at.",
+            self.undone,
+        )
+        not_undoable = ngettext(
+            "{n:,} file cannot be undone: its earlier version is not in a backup, or another run has changed it since.",
+            "{n:,} files cannot be undone: their earlier versions are not in a backup, or other runs have changed them "
+            "since.",
+            self.not_undoable,
+        )
+        parts = (
+            (self.restored, restored),
+            (self.deleted, deleted),
+            (self.uncertain, uncertain),
+            (self.undone, undone),
+            (self.not_undoable, not_undoable),
+        )
+        return as_sentences(text for count, text in parts if count)
 
 
 def confirm_spec(
     ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, *, content: bool
 ) -> RunSpec:
     """Return the rows that a run has uploaded, or left unchanged, its retries included. Raises UsageError where there are none."""
-    options = {
-        "content": content,
-        "backup": subject.settings.get("backup", ""),
-        "root": subject.root,
-        **({SIGNED_LIST: list_of(subject)} if SIGNED in subject.settings else {}),
-    }
-    spec = _of_run(
-        ledger, subject, Kind.CONFIRM, lambda record: record.end.outcome in _STORED, only, selection, options
-    )
-    pending = ledger.counts(subject).get(Outcome.PENDING, 0)
+    options = {"content": content, "backup": subject.settings.get("backup", ""), "root": subject.root}
+    if SIGNED in subject.settings:
+        options[SIGNED_LIST] = list_of(subject)
+
+    def is_meant(record: RowRecord) -> bool:
+        return record.end.outcome in {Outcome.UPLOADED, Outcome.UNCHANGED}
+
+    spec = _of_run(ledger, subject, Kind.CONFIRM, is_meant, only, selection, options)
     warnings: list[Text] = []
-    if pending:
-        warnings.append(
-            ngettext(
-                "{n:,} row of upload {id} is pending, and is not confirmed.",
-                "{n:,} rows of upload {id} are pending, and are not confirmed.",
-                pending,
-                id=subject.id,
-            )
+    if pending := ledger.counts(subject).get(Outcome.PENDING, 0):
+        text = ngettext(
+            "{n:,} row of upload {id} is pending, and is not confirmed.",
+            "{n:,} rows of upload {id} are pending, and are not confirmed.",
+            pending,
+            id=subject.id,
         )
-    if undos := undos_of(ledger, subject):
-        warnings.append(_("Upload {id} was undone by run {run}.", id=subject.id, run=max(undos)))
+        warnings.append(text)
+    if undos := runs_about(ledger, subject, Kind.UNDO):
+        newest = max(run.id for run in undos)
+        warnings.append(_("Upload {id} was undone by run {run}.", id=subject.id, run=newest))
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
 
 
@@ -139,16 +137,12 @@ def delete_spec(
     What an unfinished delete of the same files has deleted is left to it, when it is resumed: not with `new_run`. Raises
     UsageError where there are none, or if a process works on the run.
     """
-    spec = _of_run(
-        ledger,
-        subject,
-        Kind.DELETE,
-        lambda record: record.end.outcome is Outcome.UPLOADED,
-        only,
-        selection,
-        {},
-    )
-    deletes, undone = deletes_of(ledger, subject), undone_uploads(ledger, subject.target)
+
+    def is_meant(record: RowRecord) -> bool:
+        return record.end.outcome is Outcome.UPLOADED
+
+    spec = _of_run(ledger, subject, Kind.DELETE, is_meant, only, selection, {})
+    deletes, undone = _ids(runs_about(ledger, subject, Kind.DELETE)), undone_uploads(ledger, subject.target)
     resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
     own = frozenset(spec.options["of"]) | (deletes & resumed)
     open_ends = {Outcome.FAILED, Outcome.PENDING}
@@ -163,7 +157,7 @@ def delete_spec(
     left_out = sum(1 for _row in spec.rows()) - sum(1 for _row in rows())
     if not left_out:
         return spec
-    environments = environments_of_rows(rows(), _merchants_of(spec.environments))
+    environments = environments_of_rows(rows(), spec.environments)
     text = ngettext(
         "{n:,} file is left out: another run has uploaded to its path, or deleted it, since.",
         "{n:,} files are left out: other runs have uploaded to their paths, or deleted them, since.",
@@ -191,7 +185,13 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
         return may_be_stored(end.outcome, saved, doubtful=doubtful)
 
     runs = [subject, *ledger.retries(subject)]
-    lines = set() if records is not None else _lines(ledger, runs[1:], is_meant)
+    retried = runs[1:] if records is None else []
+    lines = {
+        record.row.line
+        for run in retried
+        for record in ledger.rows(run, outcomes=_DOUBTFUL)
+        if is_meant(record)
+    }
     pending = 0 if backup is not None else sum(ledger.counts(run).get(Outcome.PENDING, 0) for run in runs)
     warning = ngettext(
         "{n:,} row of the upload is pending. Whether it was sent is not known, and it is not undone. To know, resume the "
@@ -210,7 +210,7 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
         {"backup": kept, "undoes": subject.id},
         warning if pending else None,
     )
-    again = undos_of(ledger, subject)
+    again = _ids(runs_about(ledger, subject, Kind.UNDO))
 
     def rows() -> Iterator[Row]:
         of = frozenset(spec.options["of"])
@@ -221,18 +221,11 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
     return replace(spec, rows=rows, root=root, warning=warning if pending else None)
 
 
-def _lines(ledger: Ledger, runs: Iterable[RunRecord], is_meant: Callable[[RowRecord], bool]) -> set[int]:
-    failed = frozenset({Outcome.FAILED, Outcome.REFUSED})
-    return {
-        record.row.line for run in runs for record in ledger.rows(run, outcomes=failed) if is_meant(record)
-    }
-
-
 def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
     """Count what an undo would do."""
     counts, uncertain, undone, with_backup = Counter[str](), 0, 0, bool(spec.options["backup"])
     subject, of = ledger.run(spec.options["undoes"]), set(spec.options["of"])
-    earlier = undos_of(ledger, subject)
+    earlier = _ids(runs_about(ledger, subject, Kind.UNDO))
     for row, written in known_files(ledger, spec.rows(), subject.target):
         unknown = not row.invalid and not any(one.md5 and one.run in of for one in written)
         uncertain += unknown
@@ -264,32 +257,25 @@ def delete_list_spec(
 
 
 def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -> Text | None:
-    """List the files of a delete that no run of the ledger uploaded; None where there are none."""
-    count, first = foreign_rows(ledger, spec, target, new_run=new_run)
-    if not count:
-        return None
-    head = ngettext(
-        "{n:,} file was not uploaded by a run of this ledger:",
-        "{n:,} files were not uploaded by a run of this ledger:",
-        count,
-    )
-    more = [_("and {n:,} more", n=count - len(first))] if count > len(first) else []
-    return as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
-
-
-def foreign_rows(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -> tuple[int, list[Row]]:
-    """Count the rows whose files no run of the ledger wrote; return the first of them.
+    """List the files of a delete that no run of the ledger uploaded; None where there are none.
 
     What an unfinished delete of the same list has deleted is no reason not to resume it: only with `new_run`.
     """
-    count, first = 0, list[Row]()
     own = set[str]() if new_run else _unfinished(ledger, spec, target)
     undone = undone_uploads(ledger, target)
-    for row, written in known_files(ledger, spec.rows(), target):
-        if not row.invalid and not is_ours(written, undone, own):
-            count += 1
-            first += [row] if len(first) < _LISTED else []
-    return count, first
+    found = known_files(ledger, spec.rows(), target)
+    foreign = (row for row, written in found if not row.invalid and not is_ours(written, undone, own))
+    first = list(islice(foreign, _LISTED))
+    if not first:
+        return None
+    rest = sum(1 for _row in foreign)
+    head = ngettext(
+        "{n:,} file was not uploaded by a run of this ledger:",
+        "{n:,} files were not uploaded by a run of this ledger:",
+        len(first) + rest,
+    )
+    more = [_("and {n:,} more", n=rest)] if rest else []
+    return as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
 
 
 def _unfinished(ledger: Ledger, spec: RunSpec, target: str) -> set[str]:
@@ -313,25 +299,6 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     own = newest.number if newest is not None and newest.finished_at is None else -1
     undone = undone_uploads(ledger, target)
     return sum(is_ours(written, undone) for _row, written in known_files(ledger, batch.rows(), target, own))
-
-
-def known_files(
-    ledger: Ledger, rows: Iterable[Row], target: str, leave_out: int = -1, *, confirmed: bool = False
-) -> Iterator[tuple[Row, list[EarlierUpload]]]:
-    """Give each row with what runs to a target put at its path, the oldest first; not the run numbered `leave_out`.
-
-    `confirmed`: with what confirmations found to differ.
-    """
-    for some in _in_chunks(rows):
-        by_env: defaultdict[str, list[str]] = defaultdict(list)
-        for row in some:
-            by_env[row.env].append(row.path)
-        found = {
-            env: ledger.written(target, leave_out, env, paths, confirmed=confirmed)
-            for env, paths in by_env.items()
-        }
-        for row in some:
-            yield row, found[row.env].get(row.path, [])
 
 
 def file_ids(ledger: Ledger, spec: RunSpec, target: str) -> Iterator[tuple[Row, str]]:
@@ -378,9 +345,7 @@ def _of_run(
     """Return the spec of some rows of an upload. `besides`: what an error about no rows says, too."""
     retries = ledger.retries(subject)
     if kind is not Kind.CONFIRM:
-        takers = undos_of(ledger, subject) | deletes_of(ledger, subject)
-        others = (run for run in ledger.runs(subject.target, damaged=[]) if run.id in takers)
-        for run in (subject, *retries, *others):
+        for run in (subject, *retries, *runs_about(ledger, subject, Kind.UNDO, Kind.DELETE)):
             if run.finished_at is None:
                 with taken(ledger, run):  # raises if a process works on it
                     pass
@@ -395,7 +360,7 @@ def _of_run(
             if is_meant(record) or row.line in since:
                 yield replace(row, content_type="", cache_control="")
 
-    environments = environments_of_rows(rows(), _merchants_of(ledger.envs(subject)))
+    environments = environments_of_rows(rows(), ledger.envs(subject))
     if not environments:
         nothing = _("run {id} has no uploaded files that this command is for.", id=subject.id)
         raise UsageError(nothing if besides is None else as_sentences((nothing, besides)))
@@ -453,27 +418,6 @@ def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
     return None
 
 
-def may_be_stored(outcome: Outcome, saved: bool | None, *, doubtful: bool) -> bool:
-    """Decide whether a row of an upload is part of its undo.
-
-    =========  ======  ========  ======
-    outcome    saved   doubtful  part
-    =========  ======  ========  ======
-    uploaded   any     any       yes
-    any        yes     any       yes
-    failed     –       yes       yes
-    refused    –       yes       yes
-    any other                    no
-    =========  ======  ========  ======
-
-    `saved`: whether the backup has a record for the row, which is written before the file is sent; None without a backup.
-    `doubtful`: the file may be stored all the same.
-    """
-    if saved is None and outcome in {Outcome.FAILED, Outcome.REFUSED}:
-        return doubtful
-    return outcome is Outcome.UPLOADED or bool(saved)
-
-
 def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
     """Return a row that is restored from a file of the backup; without the file it ends as failed."""
     try:
@@ -490,11 +434,5 @@ def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
     )
 
 
-def _merchants_of(environments: Iterable[EnvRecord]) -> Mapping[tuple[str, str], EnvRecord]:
-    return {(one.env, one.appid): one for one in environments}
-
-
-def _in_chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    stream = iter(rows)
-    while some := list(islice(stream, _CHUNK)):
-        yield some
+def _ids(runs: Iterable[RunRecord]) -> set[str]:
+    return {run.id for run in runs}

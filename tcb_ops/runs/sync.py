@@ -21,7 +21,7 @@ from tcb_ops.lists.sources import content_type_of
 from tcb_ops.model import Kind, Merchant, Outcome, Row
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.stored_specs import known_files
+from tcb_ops.runs.stored_files import known_files
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 _LISTED = 20

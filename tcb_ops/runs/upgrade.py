@@ -1,7 +1,7 @@
-"""Upgrade a ledger of an older schema version in place, with Alembic, in one transaction.
+"""Upgrade a ledger of an older schema version in place, with Alembic, in one transaction; create its SQL views.
 
 An SQLite file is first copied beside itself. A kill at any point leaves the ledger unchanged, and the next start
-upgrades it. Imported only if there is something to upgrade.
+upgrades it.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ import logging
 import os
 import sqlite3
 from contextlib import closing
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.i18n import _
+from tcb_ops.model import SUCCESSES, Outcome
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import SqliteFile, held_advisory_lock, held_runs, lock_key, planning, sync_folder
 from tcb_ops.runs.schema import VERSION, runs, version
-from tcb_ops.runs.views import create_views, drop_views
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -92,21 +90,23 @@ def _version(connection: sa.Connection) -> int:
 
 
 def _migrate(connection: sa.Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
-    drop_views(connection)
+    for name in VIEWS:
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
     command.upgrade(config, "head")
     create_views(connection)
 
 
 def _copy(file: Path, name: str, found: int) -> Path:
     """Copy an SQLite file with mode 0600, as a consistent snapshot; earlier copies are kept."""
-    whole = file.with_name(f"{file.name}.v{found}-backup")
-    for number in count(2):
-        if not whole.exists():
-            break
-        whole = file.with_name(f"{file.name}.v{found}-backup-{number}")
+    endings = chain([""], (f"-{number}" for number in count(2)))
+    names = (file.with_name(f"{file.name}.v{found}-backup{ending}") for ending in endings)
+    whole = next(name for name in names if not name.exists())
     part = whole.with_name(f"{whole.name}.part")
     try:
         part.unlink(missing_ok=True)
@@ -147,3 +147,59 @@ def _in_use(name: str, run_id: str, who: str) -> UsageError:
             what=what,
         )
     )
+
+
+# --- views -------------------------------------------------------------------------------------------------------
+
+VIEWS = ("v_errcodes", "v_rows", "v_runs")
+"""The views for tools that read the database, in the order in which they can be dropped.
+
+Their columns are documented (docs, reference/files) and do not change with the tables.
+"""
+_RUNS = """
+CREATE VIEW v_runs AS
+SELECT id AS run, kind, target, list_name, parent, note, operator, host,
+    {created_at} AS started_at, {finished_at} AS finished_at, rows, seconds, link_calls, upload_calls
+FROM runs
+"""
+_ROWS = """
+CREATE VIEW v_rows AS
+SELECT runs.id AS run, rows.line, envs.merchant, envs.appid, envs.env, rows.path, rows.outcome,
+    CASE WHEN rows.outcome IN ({without_code}) THEN NULL
+        WHEN rows.errcode <> 0 THEN CAST(rows.errcode AS TEXT)
+        WHEN rows.store_code <> '' THEN rows.store_code
+        WHEN rows.reason <> '' THEN rows.reason
+        ELSE rows.outcome END AS code,
+    rows.errmsg, rows.rid, rows.http_status, rows.attempts, rows.bytes, rows.md5,
+    {rows_started_at} AS started_at, {rows_ended_at} AS ended_at,
+    rows.ended_at - rows.started_at AS seconds
+FROM rows
+JOIN runs ON runs.number = rows.run
+JOIN envs ON envs.run = rows.run AND envs.no = rows.place
+"""
+_ERRCODES = """
+CREATE VIEW v_errcodes AS
+SELECT v_runs.run, v_runs.started_at, v_runs.kind, v_runs.target,
+    v_rows.merchant, v_rows.appid, v_rows.env, v_rows.code, COUNT(*) AS rows
+FROM v_rows
+JOIN v_runs ON v_runs.run = v_rows.run
+WHERE v_rows.code IS NOT NULL
+GROUP BY v_runs.run, v_runs.started_at, v_runs.kind, v_runs.target,
+    v_rows.merchant, v_rows.appid, v_rows.env, v_rows.code
+"""
+_TIMES = {
+    "created_at": "created_at",
+    "finished_at": "finished_at",
+    "rows_started_at": "rows.started_at",
+    "rows_ended_at": "rows.ended_at",
+}
+
+
+def create_views(connection: sa.Connection) -> None:
+    """Create the views. Times are UTC: text in SQLite, timestamptz in PostgreSQL."""
+    sqlite = connection.dialect.name == "sqlite"
+    form = "datetime({column}, 'unixepoch')" if sqlite else "to_timestamp({column})"
+    times = {name: form.format(column=column) for name, column in _TIMES.items()}
+    without_code = ", ".join(f"'{outcome}'" for outcome in sorted(SUCCESSES | {Outcome.PENDING}))
+    for view in (_RUNS, _ROWS, _ERRCODES):
+        connection.exec_driver_sql(view.format(**times, without_code=without_code))

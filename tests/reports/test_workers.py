@@ -17,7 +17,8 @@ from tcb_ops.reports.merged_run import merged_run
 from tcb_ops.reports.run_views import SelectedRows
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.reports.workers import WORKERS, WorkerShare, worker_lines, worker_shares
-from tcb_ops.runs.partitions import CoordinatorLedger, PartitionLedger
+from tcb_ops.runs.cluster_task import PartitionLedger
+from tcb_ops.runs.coordinator import CoordinatorLedger
 from tcb_ops.runs.records import RELEASED, Partition, Usage
 
 if TYPE_CHECKING:

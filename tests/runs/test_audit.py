@@ -13,7 +13,7 @@ import tcb_ops as tcb
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.audit import audit_groups
 from tcb_ops.runs.audit import AccountFacts, cause_detail, causes_of, judged
-from tcb_ops.runs.audit_details import other_causes
+from tcb_ops.runs.records import other_causes
 from tcb_ops.runs.session import wait_left
 from tcb_ops.simulator import (
     Component,
@@ -24,6 +24,7 @@ from tcb_ops.simulator import (
     SimulatedAccount,
     SimulatedEnvironment,
 )
+from tcb_ops.wechat.responses import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +74,8 @@ def test_how_an_environment_is_judged(end: RowEnd, becomes: str):
 def test_what_an_accounts_answers_say_before_a_link_is_asked_for(
     may_upload: bool | None, status: str, left: int | None, causes: list[str]
 ):
-    facts = AccountFacts({"env": status} if status else {}, left, may_upload)
+    links = None if left is None else Quota(1_000, 1_000 - left, left)
+    facts = AccountFacts({"env": status} if status else {}, may_upload, links=links)
     found = causes_of(facts, "env")
     assert [str(one.errcode or one.reason) for one in found] == causes
     if found:

@@ -24,17 +24,12 @@ from tcb_ops.errors import ArgumentError, LedgerError, UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.run_summary import render_workers
-from tcb_ops.runs.cluster import Coordinator, _refuse_unsuitable
+from tcb_ops.runs.cluster import _refuse_unsuitable
+from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
+from tcb_ops.runs.coordinator import Coordinator, CoordinatorLedger, divide, partition_count
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.partitions import (
-    CoordinatorLedger,
-    FencedError,
-    PartitionLedger,
-    divide,
-    partition_count,
-)
 from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.settings import without_password
@@ -212,7 +207,7 @@ def test_a_worker_frozen_in_a_commit_blocks_nobody_for_long(
 ) -> None:
     if "://" not in place:
         pytest.skip("the nanny of a local worker kills it, which frees the file")
-    monkeypatch.setattr("tcb_ops.runs.partitions.IDLE_SECONDS", 1)
+    monkeypatch.setattr("tcb_ops.runs.cluster_task.IDLE_SECONDS", 1)
     with closing(worker(place)) as frozen, closing(worker(place, "ops-2/2")) as next_one:
         frozen.claim()
         with suppress(LedgerError), frozen._writing():  # the transaction stays open, as in a frozen process
@@ -275,7 +270,7 @@ def test_nothing_is_claimed_while_the_run_stops(
 def test_workers_stop_without_their_starting_process(
     run: RunRecord, coordinator: CoordinatorLedger, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcb_ops.runs.partitions.SILENT_AFTER", 0.05)
+    monkeypatch.setattr("tcb_ops.runs.cluster_task.SILENT_AFTER", 0.05)
     with closing(worker(place)) as orphan:
         orphan.claim()
         orphan.confirm({})
@@ -430,7 +425,7 @@ import sys
 import tcb_ops as tcb
 settings = tcb.load_settings(sys.argv[1])
 tcb.upload(tcb.read_paths("list.csv", "merchants.csv", "files"), settings=settings)
-assert not {"dask", "distributed", "tcb_ops.runs.cluster", "tcb_ops.runs.partitions"} & sys.modules.keys()
+assert not {"dask", "distributed", "tcb_ops.runs.cluster", "tcb_ops.runs.coordinator"} & sys.modules.keys()
 """
 
 

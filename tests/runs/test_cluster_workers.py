@@ -22,9 +22,10 @@ import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, TokenSourceError, UsageError
 from tcb_ops.model import Merchant
 from tcb_ops.runs import cluster as of_cluster
+from tcb_ops.runs import coordinator
+from tcb_ops.runs.coordinator import CoordinatorLedger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.partitions import CoordinatorLedger
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ def test_workers_that_waited_for_a_frozen_starting_process_are_not_called_lost(
 ) -> None:
     workspace = workspace_of(open_workspace, rows=60, delay=0.5)
     for _ in range(2):
-        scheduler.start_worker("import tcb_ops.runs.partitions as own; own.SILENT_AFTER = 2.0")
+        scheduler.start_worker("import tcb_ops.runs.cluster_task as own; own.SILENT_AFTER = 2.0")
     scheduler.wait_for_workers(2)
     argv = command_of(workspace, scheduler.address)
     process = subprocess.Popen(argv, cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -288,7 +289,8 @@ def test_a_worker_of_another_machine_is_refused_what_stays_on_this_one(
     with tcb_client(scheduler) as client:
         (first,) = client.scheduler_info(n_workers=-1)["workers"]
     remote: list[str] = []
-    monkeypatch.setattr(of_cluster, "on_this_host", lambda address: address == first and not remote)
+    for module in (of_cluster, coordinator):
+        monkeypatch.setattr(module, "on_this_host", lambda address: address == first and not remote)
     running = tcb.start_upload(
         workspace.read(), cluster=scheduler.address, settings=workspace.settings, limits=LIMITS
     )

@@ -21,10 +21,11 @@ from tcb_ops.cli.main import run as run_command
 from tcb_ops.model import Kind, Outcome, Row, RowEnd
 from tcb_ops.runs import ledger as ledger_module
 from tcb_ops.runs import ledger_copy
+from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
+from tcb_ops.runs.coordinator import CoordinatorLedger
 from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.ledger_copy import together
 from tcb_ops.runs.locks import hold, me
-from tcb_ops.runs.partitions import CoordinatorLedger, FencedError, PartitionLedger
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.simulator import Fault
 

@@ -18,7 +18,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from postgres import PASSWORD
+from workspace import BOOKS
 
+import tcb_ops as tcb
 from tcb_ops.details import stored
 from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
 from tcb_ops.model import Kind, Outcome, Row, RowEnd
@@ -28,6 +30,8 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 from tcb_ops.runs.schema import SCHEMA, VERSION, holders
+from tcb_ops.runs.upgrade import VIEWS
+from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from postgres import Postgres
@@ -470,3 +474,34 @@ def test_alembic_is_loaded_for_an_upgrade_only(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", LOADED, str(tmp_path / "ledger.db")]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# --- views
+
+VIEW_COLUMNS = {
+    "v_runs": "run kind target list_name parent note operator host started_at finished_at rows seconds link_calls upload_calls",
+    "v_rows": "run line merchant appid env path outcome code errmsg rid http_status attempts bytes md5 started_at ended_at seconds",
+    "v_errcodes": "run started_at kind target merchant appid env code rows",
+}
+
+
+def test_the_views_agree_with_the_run(open_workspace: Any):
+    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=85088)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings)
+    with closing(sqlite3.connect(workspace.settings.ledger)) as ledger:
+        for name in VIEWS:
+            found = [column[0] for column in ledger.execute(f"SELECT * FROM {name}").description]
+            assert found == VIEW_COLUMNS[name].split(), name
+        assert ledger.execute("SELECT run, kind, rows FROM v_runs").fetchall() == [(run.id, "upload", 30)]
+        assert ledger.execute("SELECT COUNT(*), SUM(code IS NULL) FROM v_rows").fetchone() == (30, 20)
+        assert ledger.execute("SELECT merchant, code, rows FROM v_errcodes").fetchall() == [
+            (BOOKS.name, "85088", 10)
+        ]
+
+
+def test_an_upgraded_ledger_has_the_views(tmp_path: Path):
+    old = shutil.copy(DATA / LEDGERS[0], tmp_path / "old.db")
+    tcb.all_runs(settings=tcb.load_settings(options={"ledger": str(old)}))
+    with closing(sqlite3.connect(old)) as ledger:
+        views = ledger.execute("SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY name").fetchall()
+    assert [name for (name,) in views] == sorted(VIEWS)
