@@ -22,15 +22,13 @@ import click
 from tcb_ops import signals
 from tcb_ops.cli import completion
 from tcb_ops.cli.doctor import doctor
-from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
-from tcb_ops.cli.ledger import ledger
-from tcb_ops.cli.notebooks import lab, notebook
+from tcb_ops.cli.inspect import diff, errcodes, explain, report, show, verify
+from tcb_ops.cli.ledger import ledger, runs
 from tcb_ops.cli.options import Group
+from tcb_ops.cli.practice import demo, lab, notebook, simulate
 from tcb_ops.cli.runs import audit, check, links, notify, retry, upload
-from tcb_ops.cli.setup import init, make_list, merchants
-from tcb_ops.cli.simulate import demo, simulate
+from tcb_ops.cli.setup import init, make_list, merchants, tokens
 from tcb_ops.cli.stored import confirm, delete, sync, undo
-from tcb_ops.cli.tokens import tokens
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.formatting import lines, wrap
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.lists.paths import Batch
     from tcb_ops.lists.share import Share
-    from tcb_ops.notifications.send import Notification
+    from tcb_ops.notifications import Notification
     from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.runs.limits import RunLimits

@@ -105,7 +105,7 @@ def test_a_robot_that_refuses_is_reported_and_fails_no_audit(
     open_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
     cli = open_cli([], BROKEN)
-    monkeypatch.setattr("tcb_ops.notifications.send.RETRY_WAITS", ())
+    monkeypatch.setattr("tcb_ops.notifications.RETRY_WAITS", ())
     for name in ("accept", "refuse"):
         address = f"{cli.workspace.sim.base}/robot/wecom/{name}?key=5b2f6f0e-1d3c-4c56-9d0e-0f4d8f6a7c11"
         (cli.folder / f"{name}.url").write_text(address, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Checks of this machine and its files: Python, packages, JupyterLab, PDFs, merchants, ledger, disk, secrets."""
+"""The checks in order: the machine, the files, the target. No check can block or end the others."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tcb_ops.doctor import CheckResult, Grade, from_error, skipped
-from tcb_ops.errors import InputError, TcbOpsError
+from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited, skipped
+from tcb_ops.doctor.target import check_target, check_tokens, first_token_owners
+from tcb_ops.errors import InputError, SettingsError, TcbOpsError
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.problems import format_problem
 from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
 from tcb_ops.runs.next_commands import install, of_run, quoted, resume
-from tcb_ops.settings import Settings, TokenSettings
+from tcb_ops.settings import Settings, TokenSettings, load_settings, setting_names, settings_file
 
 _SHOWN_IN_LAB = ("jupyterlab", "ipykernel", "ipywidgets")
 _FONTS_SECONDS = 5
@@ -337,3 +342,105 @@ def _is_wide(path: Path) -> bool:
     with suppress(OSError):
         return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
     return False
+
+
+TOTAL_SECONDS = 27.0
+"""Time limit for all checks together."""
+LOCAL_SECONDS, REMOTE_SECONDS = 6.0, 18.0
+"""Time limits for a local check, and for a check over the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorContext:
+    """The input of the checks."""
+
+    settings: Settings | None
+    """None if they are invalid."""
+    error: SettingsError | None
+    """Why they are invalid."""
+    known: frozenset[str]
+    """Settings known from options and variables if the file is invalid; otherwise all."""
+    fallback: Settings | None
+    """The settings to use: without the file if it is invalid, None if the options or variables are invalid too."""
+    config: str | None
+    where: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        read: Callable[[], Settings],
+        options: Mapping[str, Any],
+        config: str | None,
+        where: tuple[str, ...],
+    ) -> DoctorContext:
+        """Read the settings; if they are invalid, use options and variables only."""
+        try:
+            settings = read()
+        except SettingsError as invalid:
+            error = invalid
+        else:
+            return cls(settings, None, frozenset(setting_names(Settings)), settings, config, where)
+        try:
+            fallback = load_settings(os.devnull, options)
+        except SettingsError:
+            return cls(None, error, frozenset(), None, config, where)
+        return cls(None, error, fallback.origin.overridden, fallback, config, where)
+
+
+def run_checks(context: DoctorContext) -> Iterator[CheckResult]:
+    """Yield the results in order. Blocks for at most about 27 seconds; raises nothing."""
+    end = time.monotonic() + TOTAL_SECONDS
+
+    def run(
+        names: Sequence[str], check: Callable[[], Sequence[CheckResult]], seconds: float
+    ) -> list[CheckResult]:
+        return run_limited(names, check, max(0.5, min(seconds, end - time.monotonic())))
+
+    for name, check in (
+        ("python", check_python),
+        ("packages", check_packages),
+        ("lab", check_lab),
+        ("browser", check_browser),
+        ("fonts", check_fonts),
+    ):
+        yield from run([name], check, LOCAL_SECONDS)
+    yield _settings(context)
+    grades: dict[str, Grade] = {}
+    for names, needs, seconds, check_settings in (
+        (("merchants",), {"merchants"}, LOCAL_SECONDS, partial(check_merchants, where=context.where)),
+        (("ledger",), {"ledger"}, LOCAL_SECONDS, check_ledger),
+        (("secrets",), {"tokens"}, LOCAL_SECONDS, check_secrets),
+        (("target", "clock"), {"api_base"}, REMOTE_SECONDS, check_target),
+        (
+            ("tokens", "address"),
+            {"tokens", "merchants", "api_base"},
+            REMOTE_SECONDS,
+            lambda settings: _tokens(context, settings, reached=grades.get("target") is Grade.OK),
+        ),
+    ):
+        if context.fallback is None or not needs <= context.known:
+            why = _("unknown, because the settings are invalid")
+            yield from (skipped(name, why) for name in names)
+            continue
+        results = run(names, partial(check_settings, context.fallback), seconds)
+        grades.update((result.name, result.grade) for result in results)
+        yield from results
+
+
+def _tokens(context: DoctorContext, settings: Settings, *, reached: bool) -> list[CheckResult]:
+    try:
+        merchants = list(read_merchants(settings.merchants, context.where))
+    except TcbOpsError:  # reported by the check of the merchants file
+        merchants = []
+    owners = first_token_owners(merchants, settings.tokens.component_appid)
+    return check_tokens(settings, owners, reached=reached)
+
+
+def _settings(context: DoctorContext) -> CheckResult:
+    if context.error is not None:
+        return from_error("settings", context.error)
+    file = settings_file(context.config)
+    if file.exists():
+        return CheckResult("settings", Grade.OK, _("{file} is valid", file=file))
+    seen = _("no {file} here: defaults, TCB_OPS_… variables and options apply", file=file)
+    return CheckResult("settings", Grade.OK, seen)
