@@ -57,7 +57,6 @@ def read_list(
     settings: Settings,
     listing: ListOptions,
     *,
-    kind: str,
     root: str | None,
     limit: int | None = None,
     share: Share | None = None,
@@ -65,8 +64,9 @@ def read_list(
 ) -> Batch:
     """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
 
-    `kind`: the command's name, for suggestions, and `others`: its options that are not about the list.
+    `others`: the command's options that are not about the list, for suggestions.
     """
+    name = click.get_current_context().command.name or ""
     if listing.fix_me is not None:
         check_fixme(Path(listing.fix_me))
     try:
@@ -91,7 +91,7 @@ def read_list(
             fitting = tuple(f"{ours}={header}" for ours, header in error.columns.items())
             listing = replace(listing, column=fitting)
         options = [*others, *listing.words(common), *(["--share", str(share)] if share is not None else [])]
-        _suggest(console, error, settings, [kind], options, root)
+        _suggest(console, error, settings, name, options, root)
         raise click.exceptions.Exit(error.exit_code) from None
     console.info(batch.decided)
     for warning in batch.warnings:
@@ -109,7 +109,7 @@ def read_list(
                     rows,
                     fix_me=fix_me,
                 ),
-                command(settings, kind, str(fix_me.absolute()), *root_option, *others, *as_csv.words(common)),
+                command(settings, name, str(fix_me.absolute()), *root_option, *others, *as_csv.words(common)),
             )
     if batch.left_out:
         console.info(
@@ -185,7 +185,7 @@ def _suggest(
     console: Console,
     error: InputError,
     settings: Settings,
-    kind: list[str],
+    name: str,
     options: list[str],
     root: str | None,
 ) -> None:
@@ -197,20 +197,20 @@ def _suggest(
     if found is not None:
         console.suggest(
             _("The files are below {found}. To use that folder:", found=found),
-            command(settings, *kind, str(source), "--root", str(found), *options),
+            command(settings, name, str(source), "--root", str(found), *options),
         )
         return
     root_option = ["--root", str(Path(root).absolute())] if root is not None else []
     if error.columns:
         console.suggest(
             _("With the column that you probably mean:"),
-            command(settings, *kind, str(source), *root_option, *options),
+            command(settings, name, str(source), *root_option, *options),
         )
         return
     if not any(problem.skippable for problem in error.problems):
         return
     console.suggest(
-        _("Correct the list, then run:"), command(settings, *kind, str(source), *root_option, *options)
+        _("Correct the list, then run:"), command(settings, name, str(source), *root_option, *options)
     )
 
 

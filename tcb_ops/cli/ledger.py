@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.cli.options import CommonOptions, Duration, Group, common_options
+from tcb_ops.cli.options import DURATION, CommonOptions, Group, common_options
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import NOTHING, Text, _, as_sentences, ngettext, verbatim
@@ -32,7 +32,7 @@ _WHOLE = _("Runs are copied whole: --where cannot leave merchants out.")
 @click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
 @click.option(
     "--stale",
-    type=Duration(),
+    type=DURATION,
     metavar="TIME",
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gettext
 import math
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -313,14 +314,18 @@ class ListOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options that determine which run is started or resumed."""
+    """Options that determine which run is started or resumed, how, and where its report goes; few commands have all."""
 
+    limits: RunLimits
     dry_run: bool = False
     limit: int | None = None
     new_run: bool = False
     resume: str | None = None
     cluster: str | None = None
-    """Only of commands that can run on one (`cluster_option`)."""
+    share: Share | None = None
+    out: str | None = None
+    pdf: bool = True
+    yes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,14 +338,16 @@ class ScanOptions:
     exclude: tuple[str, ...] = ()
 
 
-def _names(kind: type[DataclassInstance]) -> list[str]:
-    return [field.name for field in fields(kind)]
-
-
 def _group(
-    argument: str, names: Sequence[str], kind: Callable[..., object], *options: Callable[[Command], Command]
+    argument: str, kind: type[DataclassInstance], *options: Callable[[Any], Any]
 ) -> Callable[[Command], Command]:
-    """Make a decorator that adds options to a command and passes those of these names to it as one `kind`."""
+    """Make a decorator that adds options to a command and passes those that are fields of `kind` to it as one."""
+    return _passed_as(argument, [field.name for field in fields(kind)], kind, *options)
+
+
+def _passed_as(
+    argument: str, names: Sequence[str], kind: Callable[..., object], *options: Callable[[Any], Any]
+) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         @wraps(command)
@@ -371,22 +378,6 @@ class WholeNumber(click.IntRange):
         raise click.BadParameter(message, ctx, param)
 
 
-class Duration(click.ParamType[float]):
-    """A duration such as 90s, 10m or 26h, in seconds."""
-
-    name = "duration"
-    _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the duration in seconds."""
-        text = str(value).strip().lower()
-        number, unit = (text[:-1], text[-1:]) if text[-1:] in self._SECONDS else (text, "s")
-        if text == "0" or (number.isascii() and number.isdecimal() and text != number):
-            return float(number) * self._SECONDS[unit]
-        template = N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
-        raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
-
-
 class _Number(click.FloatRange):
     """A number in a range, excluding `nan` and `inf`, which click accepts."""
 
@@ -402,41 +393,51 @@ class _Number(click.FloatRange):
         raise click.BadParameter(message, ctx, param)
 
 
-class _ShareType(click.ParamType["Share"]):
-    """A share of a list, such as 2/5."""
+class _Parsed(click.ParamType[Any]):
+    """A value that a function reads, with one message for every invalid one."""
 
-    name = "share"
+    def __init__(self, name: str, read: Callable[[str], Any], message: str) -> None:
+        self.name, self._read, self._message = name, read, message
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
-        from tcb_ops.lists.share import read_share
-
-        with suppress(UsageError):
-            return read_share(value)
-        template = N_("must be K/N, such as 2/5, with K from 1 to N, not '{value}'.")
-        raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with suppress(UsageError, ValueError):
+            return self._read(str(value))
+        raise click.BadParameter(gettext.gettext(self._message).format(value=value), ctx, param)
 
 
-class _ClusterType(click.ParamType[str]):
-    """The name of a cluster: local:2, or the URL of a scheduler."""
-
-    name = "cluster"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from tcb_ops.runs.cluster import check_cluster
-
-        with suppress(UsageError):
-            check_cluster(value)
-            return str(value)
-        template = N_("must be local:N with N from 1 to 999, or tls://HOST:PORT, not '{value}'.")
-        raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
+def _seconds(text: str) -> float:
+    """Return a duration such as 90s, 10m or 26h in seconds."""
+    found = re.fullmatch("(0)|([0-9]+)([smh])", text.strip().lower())
+    if found is None:
+        raise ValueError(text)
+    return 0.0 if found[1] else float(found[2]) * {"s": 1, "m": 60, "h": 3600}[found[3]]
 
 
+def _share(text: str) -> Share:
+    from tcb_ops.lists.share import read_share
+
+    return read_share(text)
+
+
+def _cluster(text: str) -> str:
+    from tcb_ops.runs.cluster import check_cluster
+
+    check_cluster(text)
+    return text
+
+
+DURATION = _Parsed(
+    "duration", _seconds, N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
+)
+out_option = click.option("--out", metavar="DIR", help="The report folder. [default: reports/RUN]")
+pdf_option = click.option(
+    "--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf."
+)
 lang_option = click.option(
     "--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports."
 )
 common_options = _group(
     "common",
-    _names(CommonOptions),
     CommonOptions,
     click.option("--config", metavar="FILE", help="Settings file. [default: tcb-ops.toml here, if there]"),
     click.option(
@@ -464,7 +465,6 @@ common_options = _group(
 )
 list_options = _group(
     "listing",
-    _names(ListOptions),
     ListOptions,
     click.option(
         "--column",
@@ -539,17 +539,19 @@ class _LimitOption(click.Option):
 
 cluster_option = click.option(
     "--cluster",
-    type=_ClusterType(),
+    type=_Parsed(
+        "cluster", _cluster, N_("must be local:N with N from 1 to 999, or tls://HOST:PORT, not '{value}'.")
+    ),
     metavar="local:N|URL",
     help="Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
 )
 share_option = click.option(
     "--share",
-    type=_ShareType(),
+    type=_Parsed("share", _share, N_("must be K/N, such as 2/5, with K from 1 to N, not '{value}'.")),
     metavar="K/N",
     help="Only the merchants of share K of N. Each share has a ledger of its own; `ledger join` joins them.",
 )
-limit_options = _group(
+limit_options = _passed_as(
     "limits",
     [name for name, _kind, _text in _LIMITS],
     _limits,
@@ -565,31 +567,27 @@ limit_options = _group(
         for name, kind, text in _LIMITS
     ),
 )
-_which_run = (
-    click.option("--new-run", is_flag=True, help="Start a new run even if there is one to resume."),
-    click.option("--resume", metavar="RUN", help="Resume this unfinished run."),
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
+new_run_option = click.option(
+    "--new-run", is_flag=True, help="Start a new run even if there is one to resume."
 )
-resume_options = _group("which", _names(RunOptions), RunOptions, *_which_run)
-run_options = _group(
-    "which",
-    _names(RunOptions),
-    RunOptions,
-    click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing."),
-    click.option(
-        "--limit",
-        type=WholeNumber(min=1),
-        metavar="N",
-        help="Only the first N valid rows, with --share of each share.",
-    ),
-    *_which_run,
+resume_option = click.option("--resume", metavar="RUN", help="Resume this unfinished run.")
+limit_option = click.option(
+    "--limit",
+    type=WholeNumber(min=1),
+    metavar="N",
+    help="Only the first N valid rows, with --share of each share.",
 )
+# Decorators below those of the other options of a run, which they pass to the command as RunOptions.
+run_options = _group("which", RunOptions, dry_run_option, limit_option, new_run_option, resume_option)
+resume_options = _group("which", RunOptions, new_run_option, resume_option)
+given_options = _group("which", RunOptions)
 
 
 def scan_options(path_help: str) -> Callable[[Command], Command]:
     """Return the options of a command that scans a folder; `path_help`: the help of --path."""
     return _group(
         "scanning",
-        _names(ScanOptions),
         ScanOptions,
         click.option(
             "--to",

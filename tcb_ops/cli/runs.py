@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tcb_ops.cli.options import (
+    DURATION,
     CommonOptions,
-    Duration,
     ListOptions,
     RunOptions,
     WholeNumber,
@@ -20,6 +22,8 @@ from tcb_ops.cli.options import (
     common_options,
     limit_options,
     list_options,
+    out_option,
+    pdf_option,
     resume_options,
     run_options,
     share_option,
@@ -35,19 +39,13 @@ if TYPE_CHECKING:
     from tcb_ops.lists.paths import Batch
     from tcb_ops.lists.share import Share
     from tcb_ops.notifications import Notification
+    from tcb_ops.preflight import Scope
     from tcb_ops.reports.summary import RunSummary
     from tcb_ops.run import Run, RunHandle
-    from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.stored_calls import IfExists
     from tcb_ops.settings import Settings
 
-out_option = click.option("--out", metavar="DIR", help="The report folder. [default: reports/RUN]")
-pdf_option = click.option(
-    "--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf."
-)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before uploading to a live target.")
-ANY_RUN = "a-run"
-"""Placeholder for the id of a run that has not started."""
 
 
 @click.command()
@@ -66,9 +64,7 @@ def check(paths: str, *, share: Share | None, common: CommonOptions, listing: Li
     from tcb_ops.preflight import facts, facts_line
 
     settings, console = common.start()
-    with read_list(
-        console, paths, common, settings, listing, kind="check", root=listing.root, share=share
-    ) as batch:
+    with read_list(console, paths, common, settings, listing, root=listing.root, share=share) as batch:
         if common.json:
             console.json(facts(batch))
         else:
@@ -105,14 +101,11 @@ def check(paths: str, *, share: Share | None, common: CommonOptions, listing: Li
 @common_options
 def links(
     paths: str | None,
-    out: str | None,
     max_age: int,
     *,
     download: bool,
-    share: Share | None,
     common: CommonOptions,
     listing: ListOptions,
-    limits: RunLimits,
     which: RunOptions,
 ) -> int:
     """Request an upload link per row; write links.csv.
@@ -120,64 +113,53 @@ def links(
     Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
     """
     from tcb_ops import api
-    from tcb_ops.cli.confirm import dry_run, read_list
+    from tcb_ops.cli.confirm import dry_run
     from tcb_ops.preflight import ran_out, short_life
 
-    settings, console = common.start()
-    with common.open_target(console, settings) as settings:
+    command = RunCommand.start(common, which)
+    console = command.console
+    with command.opened():
         if download:
-            if share is not None:
+            if which.share is not None:
                 raise UsageError(_("--share is for a list; --download has links of one run."))
-            return _download(console, paths or "latest", out or "downloads.csv", max_age, settings, common)
+            return _download(command, paths or "latest", max_age)
         if paths is None:
-            handle = resume_run(
-                console, Kind.LINKS, settings, common, limits, which, listing.root, share=share
-            )
-            run = follow_run(console, handle, common)
+            handle = command.resume(Kind.LINKS, listing.root)
+            run = command.follow(handle)
         else:
-            with read_list(
-                console,
-                paths,
-                common,
-                settings,
-                listing,
-                kind="links",
-                root=None,
-                limit=which.limit,
-                share=share,
-            ) as batch:
+            with command.read_list(paths, listing, root=None) as batch:
                 if which.dry_run:
-                    return dry_run(console, batch, settings, limits, uploads=False, as_json=common.json)
-                if (short := short_life(batch, limits)) is not None:
+                    return dry_run(
+                        console, batch, command.settings, which.limits, uploads=False, as_json=common.json
+                    )
+                if (short := short_life(batch, which.limits)) is not None:
                     console.warn(short)
                 handle = api.start_links(
                     batch,
-                    out=Path(out or "links.csv").absolute(),
+                    out=Path(which.out or "links.csv").absolute(),
                     selection=listing.selection(common, which.limit),
-                    settings=settings,
-                    limits=limits,
-                    note=common.note,
-                    new_run=which.new_run,
-                    resume=which.resume,
-                    may_resume=ask_to_resume(console, settings),
+                    **command.options,
                 )
-                run = follow_run(console, handle, common)
-        if (late := ran_out(handle.links_run_out, out or run.record.report)) is not None:
+                run = command.follow(handle)
+        if (late := ran_out(handle.links_run_out, which.out or run.record.report)) is not None:
             console.warn(late)
-        return end_run(console, run, settings, common, Path(run.record.report))
+        return command.end(run, Path(run.record.report))
 
 
-def _download(
-    console: Console, run: str, out: str, max_age: int, settings: Settings, common: CommonOptions
-) -> int:
+def _download(command: RunCommand, run: str, max_age: int) -> int:
     """Write the download links of an upload's files."""
     from tcb_ops import api
 
+    console, settings = command.console, command.settings
     console.release()
     written = api.download_links(
-        run, out=out, max_age=max_age, merchants=common.matching(settings), settings=settings
+        run,
+        out=command.which.out or "downloads.csv",
+        max_age=max_age,
+        merchants=command.common.matching(settings),
+        settings=settings,
     )
-    if common.json:
+    if command.common.json:
         console.json({"file": str(written.file), "rows": written.rows, "links": written.links})
     else:
         console.print(
@@ -237,19 +219,14 @@ def _download(
 @common_options
 def upload(
     paths: str | None,
-    out: str | None,
     canary: int | None,
     *,
-    pdf: bool,
     skip_unchanged: bool,
     if_exists: IfExists,
     backup: str | None,
     confirms: bool,
-    yes: bool,
-    share: Share | None,
     common: CommonOptions,
     listing: ListOptions,
-    limits: RunLimits,
     which: RunOptions,
 ) -> int:
     """Upload the list's files; write a report folder.
@@ -258,54 +235,31 @@ def upload(
     terminal an upload to a live target asks first.
     """
     from tcb_ops import api
-    from tcb_ops.cli.confirm import confirm_live, dry_run, read_list
+    from tcb_ops.cli.confirm import dry_run
     from tcb_ops.preflight import done_before, facts_line, scope_of_list
-    from tcb_ops.reports.export import check_destination
     from tcb_ops.runs.backup import check_folder
 
-    settings, console = common.start()
-    with common.open_target(console, settings) as settings:
+    command = RunCommand.start(common, which)
+    console = command.console
+    with command.opened():
         if paths is None:
             _refuse_at_resume(backup, if_exists)
-            check_destination(report_folder(settings, out, ANY_RUN))
-            handle = resume_run(
-                console,
-                Kind.UPLOAD,
-                settings,
-                common,
-                limits,
-                which,
-                listing.root,
-                yes=yes,
-                skip_unchanged=skip_unchanged,
-                canary=canary or 0,
-                share=share,
+            command.check_folder()
+            handle = command.resume(
+                Kind.UPLOAD, listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
             )
-            run = follow_run(console, handle, common)
-            if confirms:
-                confirm_afterwards(console, run, settings, common, limits, pdf=pdf)
-            return report_run(console, run, settings, common, out, pdf=pdf)
+            return _finish_upload(command, handle, confirms=confirms)
+        settings = command.settings
         root = listing.root or str(Path(paths).parent)
         others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
         others += ["--if-exists", if_exists] if if_exists != "overwrite" else []
         others += ["--confirm"] if confirms else []
-        with read_list(
-            console,
-            paths,
-            common,
-            settings,
-            listing,
-            kind="upload",
-            root=root,
-            limit=which.limit,
-            share=share,
-            others=others,
-        ) as batch:
+        with command.read_list(paths, listing, root, others) as batch:
             if which.dry_run:
                 if backup is not None:
                     check_folder(Path(backup), make=False)
-                return dry_run(console, batch, settings, limits, uploads=True, as_json=common.json)
-            check_destination(report_folder(settings, out, ANY_RUN))
+                return dry_run(console, batch, settings, which.limits, uploads=True, as_json=common.json)
+            command.check_folder()
             selection = listing.selection(common, which.limit)
             if not skip_unchanged and which.resume is None:
                 try:
@@ -320,27 +274,26 @@ def upload(
                     )
             if not skip_unchanged:
                 _announce_overwritten(console, batch, settings, if_exists)
-            confirm_live(console, Kind.UPLOAD, scope_of_list(batch), facts_line(batch), settings, yes=yes)
+            command.confirm(Kind.UPLOAD, scope_of_list(batch), facts_line(batch))
             handle = api.start_upload(
                 batch,
-                report=out or settings.reports,
+                report=command.reports,
                 skip_unchanged=skip_unchanged,
                 if_exists=if_exists,
                 backup=backup,
                 canary=canary or 0,
                 selection=selection,
-                settings=settings,
-                limits=limits,
-                note=common.note,
-                new_run=which.new_run,
-                resume=which.resume,
                 cluster=which.cluster,
-                may_resume=ask_to_resume(console, settings),
+                **command.options,
             )
-            run = follow_run(console, handle, common)
-        if confirms:
-            confirm_afterwards(console, run, settings, common, limits, pdf=pdf)
-        return report_run(console, run, settings, common, out, pdf=pdf)
+            return _finish_upload(command, handle, confirms=confirms)
+
+
+def _finish_upload(command: RunCommand, handle: RunHandle, *, confirms: bool) -> int:
+    run = command.follow(handle)
+    if confirms:
+        _confirm_afterwards(command, run)
+    return command.report(run)
 
 
 def _refuse_at_resume(backup: str | None, if_exists: IfExists) -> None:
@@ -390,7 +343,7 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
     found = api.notify(None if test else run, settings=settings)
     if common.json:
         console.json({"notifications": [one.to_json(console.lang) for one in found]})
-    show_notifications(console, found)
+    _show_notifications(console, found)
     return 0 if all(one.sent for one in found) else 1
 
 
@@ -410,70 +363,50 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 @cluster_option
 @resume_options
 @common_options
-def retry(
-    run: str,
-    codes: tuple[str, ...],
-    out: str | None,
-    *,
-    pdf: bool,
-    yes: bool,
-    common: CommonOptions,
-    limits: RunLimits,
-    which: RunOptions,
-) -> int:
+def retry(run: str, codes: tuple[str, ...], *, common: CommonOptions, which: RunOptions) -> int:
     """Run again the rows of a finished run that did not succeed.
 
     Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
     """
     from tcb_ops import api
-    from tcb_ops.cli.confirm import confirm_live
     from tcb_ops.preflight import RETRIED, scope_of_rows
-    from tcb_ops.reports.export import check_destination
     from tcb_ops.runs.plan import check_retry
 
-    settings, console = common.start()
-    parent = api.run_to_retry(run, settings)
+    command = RunCommand.start(common, which)
+    parent = api.run_to_retry(run, command.settings)
     record = parent.record
-    check_retry(record, settings)
+    check_retry(record, command.settings)
     is_links = record.kind is Kind.LINKS
     if not is_links:
-        check_destination(report_folder(settings, out, ANY_RUN))
-    with common.open_target(console, settings) as settings:
+        command.check_folder()
+    with command.opened():
         retrying = _(
             "Retrying {kind} {id} ({list_name}).", kind=record.kind, id=record.id, list_name=record.list_name
         )
         if record.kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
             scope = scope_of_rows(parent.tallies(), RETRIED)
             what = _("At most {text}", text=scope.text)
-            confirm_live(console, record.kind, scope, as_sentences((retrying, what)), settings, yes=yes)
+            command.confirm(record.kind, scope, as_sentences((retrying, what)))
+        words = [*(f"errcode {code}" for code in sorted(codes)), common.selection()]
         handle = api.start_retry(
             parent.id,
-            common.read_merchants(settings),
+            common.read_merchants(command.settings),
             codes=codes,
-            out=(out or "links.retry.csv") if is_links else (out or settings.reports),
-            selection="; ".join(
-                filter(None, [*(f"errcode {code}" for code in sorted(codes)), common.selection()])
-            ),
-            settings=settings,
-            limits=limits,
-            note=common.note,
-            new_run=which.new_run,
-            resume=which.resume,
+            out=(which.out or "links.retry.csv") if is_links else command.reports,
+            selection="; ".join(filter(None, words)),
             cluster=which.cluster,
-            may_resume=ask_to_resume(console, settings),
+            **command.options,
         )
-        console.info(retrying)
+        command.console.info(retrying)
         if handle.warning is not None:
             from tcb_ops.runs.next_commands import quoted
             from tcb_ops.runs.next_commands import retry as retry_command
 
             later = _("The other rows are retried now. When the file has these merchants:")
-            again = quoted(retry_command(settings, record))
-            console.warn(as_lines((as_sentences((handle.warning, later)), again)))
-        done = follow_run(console, handle, common)
-        if is_links:
-            return end_run(console, done, settings, common, Path(done.record.report))
-        return report_run(console, done, settings, common, out, pdf=pdf)
+            again = quoted(retry_command(command.settings, record))
+            command.console.warn(as_lines((as_sentences((handle.warning, later)), again)))
+        done = command.follow(handle)
+        return command.end(done, Path(done.record.report)) if is_links else command.report(done)
 
 
 @click.command()
@@ -491,7 +424,7 @@ def retry(
 )
 @click.option(
     "--confirm-after",
-    type=Duration(),
+    type=DURATION,
     default="0",
     show_default=True,
     metavar="TIME",
@@ -509,17 +442,13 @@ def retry(
 @resume_options
 @common_options
 def audit(
-    out: str | None,
     metrics: str | None,
     fail_on: str,
     confirm_after: float,
     known: str | None,
     *,
-    pdf: bool,
     write_probe: bool,
-    share: Share | None,
     common: CommonOptions,
-    limits: RunLimits,
     which: RunOptions,
 ) -> int:
     """Check whether each environment is healthy, and say why where it is not.
@@ -528,40 +457,34 @@ def audit(
     --where narrows it.
     """
     from tcb_ops import api
-    from tcb_ops.reports.export import check_destination
     from tcb_ops.reports.formats.metrics import check_metrics, write_metrics
 
-    settings, console = common.start()
-    check_destination(report_folder(settings, out, ANY_RUN))
+    command = RunCommand.start(common, which)
+    command.check_folder()
     if metrics is not None:
         check_metrics(Path(metrics))
-    with common.open_target(console, settings) as settings:
-        merchants = common.read_merchants(settings)
-        warn_of_known(console, known, settings)
+    with command.opened():
+        merchants = common.read_merchants(command.settings)
+        _warn_of_known(command.console, known, command.settings)
         handle = api.start_audit(
             merchants,
             write_probe=write_probe,
             confirm_after=confirm_after,
             known=known,
-            report=out or settings.reports,
+            report=command.reports,
             selection=common.selection(),
-            share=share,
-            settings=settings,
-            limits=limits,
-            note=common.note,
-            new_run=which.new_run,
-            resume=which.resume,
+            share=which.share,
             cluster=which.cluster,
-            may_resume=ask_to_resume(console, settings),
+            **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written
-        run = follow_run(console, handle, common)
+        run = command.follow(handle)
         if metrics is not None and (failed := write_metrics(run.audit(), Path(metrics))) is not None:
-            console.warn(failed)
-        return report_run(console, run, settings, common, out, pdf=pdf, fail_on=FailOn(fail_on))
+            command.console.warn(failed)
+        return command.report(run, FailOn(fail_on))
 
 
-def warn_of_known(console: Console, file: str | None, settings: Settings) -> None:
+def _warn_of_known(console: Console, file: str | None, settings: Settings) -> None:
     """Warn of lines of known.csv whose merchant is not in the merchants file (any more), or whose cause is not catalogued."""
     from tcb_ops import api
     from tcb_ops.lists.known import uncatalogued, unmatched
@@ -597,116 +520,28 @@ def warn_of_known(console: Console, file: str | None, settings: Settings) -> Non
         )
 
 
-def resume_run(
-    console: Console,
-    kind: Kind,
-    settings: Settings,
-    common: CommonOptions,
-    limits: RunLimits,
-    which: RunOptions,
-    root: str | None,
-    *,
-    yes: bool = False,
-    skip_unchanged: bool = False,
-    canary: int = 0,
-    share: Share | None = None,
-) -> RunHandle:
-    """Resume the run that --resume names, without its list. Raises UsageError if this command cannot resume it."""
-    from tcb_ops import api
-    from tcb_ops.cli.confirm import confirm_live
-    from tcb_ops.preflight import scope_of_rows
-    from tcb_ops.runs.plan import check_kept, check_resume, other_share
-
-    if not which.resume or which.dry_run:
-        name = click.get_current_context().command.name
-        needs = _("`{name}` needs a list, or --resume with a run. For example:", name=name)
-        raise UsageError(as_lines((needs, f"tcb-ops {name} list.csv")))
-    common.refuse_where(_("A run is resumed with the merchants that it was started with: omit --where."))
-    run = api.run_to_resume(which.resume, kind, settings)
-    record = run.record
-    wrong: Text | None = None
-    if record.kind is not kind or record.parent:
-        kind_there = "retry" if record.parent else record.kind
-        wrong = _("it is a run of {kind_there}", kind_there=kind_there)
-    elif record.target != settings.run_target:
-        wrong = _("its target is {target}", target=record.target)
-    elif root and str(Path(root).resolve()) != record.root:
-        wrong = _("its files are below {root}", root=record.root)
-    elif share is not None and str(share) != record.share:
-        wrong = other_share(record)
-    check_resume(record, wrong, settings)
-    check_kept(record, settings)
-    if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
-        scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
-        what = _("Remaining: {text}", text=scope.text)
-        confirm_live(console, kind, scope, what, settings, yes=yes)
-    if kind is Kind.UPLOAD:
-        return api.start_resume(
-            record.id,
-            settings=settings,
-            limits=limits,
-            skip_unchanged=skip_unchanged,
-            canary=canary,
-            cluster=which.cluster,
-        )
-    return api.start_resume(record.id, settings=settings, limits=limits, cluster=which.cluster)
-
-
-def ask_to_resume(console: Console, settings: Settings) -> Callable[[str, float], bool]:
-    """Return a function that asks whether to resume an unfinished run over a day old; without a terminal the answer is no."""
-
-    def ask(run_id: str, started: float) -> bool:
-        if not sys.stdin.isatty():
-            return False
-        when = datetime.fromtimestamp(started, settings.zone).isoformat(" ", "minutes")
-        question = _(
-            "Run {run_id} of this list, started {when}, is unfinished. Resume it?", run_id=run_id, when=when
-        )
-        console.release()
-        return click.confirm(question.of(console.lang), err=True)
-
-    return ask
-
-
-def follow_run(console: Console, handle: RunHandle, common: CommonOptions) -> Run:
-    """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
-    resumed = None
-    if handle.resumed:
-        of = handle.record.rows
-        resumed = _(
-            "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
-            id=handle.id,
-            done=handle.done_before,
-            rows=ngettext("{n:,} row", "{n:,} rows", of),
-        )
-    console.release(first=resumed)
-    try:
-        handle.follow(lambda progress: console.follow(progress, handle.record.rows))
-        return handle.wait()
-    except (StoppedError, InterruptedRunError):
-        if common.json:
-            console.json(handle.so_far().summary())
-        raise
-
-
-def confirm_afterwards(
-    console: Console, run: Run, settings: Settings, common: CommonOptions, limits: RunLimits, *, pdf: bool
-) -> None:
+def _confirm_afterwards(command: RunCommand, run: Run) -> None:
     """Confirm a finished upload, and write the report of the confirmation."""
     from tcb_ops import api
     from tcb_ops.reports.explanations import verdict
     from tcb_ops.reports.next_actions import next_command
     from tcb_ops.reports.summary import by_code
 
+    console, settings, which = command.console, command.settings, command.which
     if not any(run.counts.get(outcome) for outcome in (Outcome.UPLOADED, Outcome.UNCHANGED)):
         return
     handle = api.start_confirm(
-        run.id, content=True, report=settings.reports, settings=settings, limits=limits, note=common.note
+        run.id,
+        content=True,
+        report=settings.reports,
+        settings=settings,
+        limits=which.limits,
+        note=command.common.note,
     )
-    confirmed = follow_run(console, handle, common)
-    folder = confirmed.export(report_folder(settings, None, confirmed.id), pdf=pdf)
+    confirmed = command.follow(handle)
+    folder = confirmed.export(settings.reports / confirmed.id, pdf=which.pdf)
     found = confirmed.overview()
-    if not common.json and found.causes:
+    if not command.common.json and found.causes:
         show_causes(console, confirmed, found)
         ended = verdict(Kind.CONFIRM, found.counts, finished=True)
         console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
@@ -716,85 +551,201 @@ def confirm_afterwards(
     console.info(_("The confirmation: {folder}", folder=folder))
 
 
-def report_folder(settings: Settings, out: str | None, run_id: str) -> Path:
-    """Return where a run's report goes."""
-    return Path(out) if out is not None else settings.reports / run_id
+@dataclass(slots=True)
+class RunCommand:
+    """A command that starts or resumes a run: its options, its console and its settings."""
+
+    common: CommonOptions
+    which: RunOptions
+    settings: Settings
+    """From `opened` on, of the target that was opened."""
+    console: Console
+
+    @classmethod
+    def start(cls, common: CommonOptions, which: RunOptions) -> RunCommand:
+        """Read the settings. Nothing is opened yet."""
+        return cls(common, which, *common.start())
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open the target; the first line printed names it."""
+        with self.common.open_target(self.console, self.settings) as self.settings:
+            yield
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What every function of the API that starts a run is given."""
+        return {
+            "settings": self.settings,
+            "limits": self.which.limits,
+            "note": self.common.note,
+            "new_run": self.which.new_run,
+            "resume": self.which.resume,
+            "may_resume": self._may_resume,
+        }
+
+    @property
+    def reports(self) -> str | Path:
+        """The report folder if one is given, else the folder of all reports."""
+        return self.which.out or self.settings.reports
+
+    def folder(self, run_id: str) -> Path:
+        """Return where a run's report goes."""
+        return Path(self.which.out) if self.which.out is not None else self.settings.reports / run_id
+
+    def check_folder(self) -> None:
+        """Refuse a report folder that cannot be had. Raises UsageError."""
+        from tcb_ops.reports.export import check_destination
+
+        check_destination(self.folder("a-run"))
+
+    def read_list(
+        self, paths: str, listing: ListOptions, root: str | None, others: Sequence[str] = ()
+    ) -> Batch:
+        """Read the command's list; `others`: its options that are not about the list."""
+        from tcb_ops.cli.confirm import read_list
+
+        return read_list(
+            self.console,
+            paths,
+            self.common,
+            self.settings,
+            listing,
+            root=root,
+            limit=self.which.limit,
+            share=self.which.share,
+            others=others,
+        )
+
+    def confirm(self, kind: Kind, scope: Scope, what: Text) -> None:
+        """Show what would change on a live target, and ask. Raises UsageError for a no."""
+        from tcb_ops.cli.confirm import confirm_live
+
+        confirm_live(self.console, kind, scope, what, self.settings, yes=self.which.yes)
+
+    def _may_resume(self, run_id: str, started: float) -> bool:
+        """Ask whether to resume an unfinished run over a day old; without a terminal the answer is no."""
+        if not sys.stdin.isatty():
+            return False
+        when = datetime.fromtimestamp(started, self.settings.zone).isoformat(" ", "minutes")
+        question = _(
+            "Run {run_id} of this list, started {when}, is unfinished. Resume it?", run_id=run_id, when=when
+        )
+        self.console.release()
+        return click.confirm(question.of(self.console.lang), err=True)
+
+    def resume(self, kind: Kind, root: str | None = None, **upload: Any) -> RunHandle:
+        """Resume the run that --resume names, without its list; `upload`: what an upload is resumed with besides.
+
+        Raises UsageError if this command cannot resume it.
+        """
+        from tcb_ops import api
+        from tcb_ops.preflight import scope_of_rows
+        from tcb_ops.runs.plan import check_kept, check_resume, other_share
+
+        settings, which = self.settings, self.which
+        if not which.resume or which.dry_run:
+            name = click.get_current_context().command.name
+            needs = _("`{name}` needs a list, or --resume with a run. For example:", name=name)
+            raise UsageError(as_lines((needs, f"tcb-ops {name} list.csv")))
+        self.common.refuse_where(
+            _("A run is resumed with the merchants that it was started with: omit --where.")
+        )
+        run = api.run_to_resume(which.resume, kind, settings)
+        record = run.record
+        wrong: Text | None = None
+        if record.kind is not kind or record.parent:
+            kind_there = "retry" if record.parent else record.kind
+            wrong = _("it is a run of {kind_there}", kind_there=kind_there)
+        elif record.target != settings.run_target:
+            wrong = _("its target is {target}", target=record.target)
+        elif root and str(Path(root).resolve()) != record.root:
+            wrong = _("its files are below {root}", root=record.root)
+        elif which.share is not None and str(which.share) != record.share:
+            wrong = other_share(record)
+        check_resume(record, wrong, settings)
+        check_kept(record, settings)
+        if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
+            scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
+            self.confirm(kind, scope, _("Remaining: {text}", text=scope.text))
+        return api.start_resume(
+            record.id, settings=settings, limits=which.limits, cluster=which.cluster, **upload
+        )
+
+    def follow(self, handle: RunHandle) -> Run:
+        """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
+        resumed = None
+        if handle.resumed:
+            of = handle.record.rows
+            resumed = _(
+                "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
+                id=handle.id,
+                done=handle.done_before,
+                rows=ngettext("{n:,} row", "{n:,} rows", of),
+            )
+        self.console.release(first=resumed)
+        try:
+            handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
+            return handle.wait()
+        except (StoppedError, InterruptedRunError):
+            if self.common.json:
+                self.console.json(handle.so_far().summary())
+            raise
+
+    def report(self, run: Run, fail_on: FailOn = FailOn.ANY) -> int:
+        """Write a finished run's report folder and print how it ended, before report.pdf is made; return the exit code."""
+        from tcb_ops.reports.export import PAGE
+        from tcb_ops.settings import without_dots
+
+        folder, code = self.folder(run.id), 0
+
+        def show() -> None:
+            nonlocal code
+            code = self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
+
+        try:
+            run.export(folder, pdf=self.which.pdf, when_written=show)
+        except StoppedError:
+            if self.common.json:
+                self.console.json(run.summary())
+            if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
+                _notify_due(self.console, run)
+            raise
+        return code
+
+    def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: FailOn = FailOn.ANY) -> int:
+        """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
+        from tcb_ops.reports.next_actions import next_command
+        from tcb_ops.reports.summary import by_code
+
+        console, as_json = self.console, self.common.json
+        run.refresh()
+        notifies = run.record.kind is Kind.AUDIT and not run.record.parent
+        sent = None
+        try:
+            if notifies and as_json:  # the object contains what became of the messages
+                sent = _notify_due(console, run)
+        finally:
+            code, found = show_run(console, run, as_json=as_json, fail_on=fail_on, notifications=sent)
+        groups = by_code(found.causes)
+        if console.fix_me is not None:
+            console.suggest(*console.fix_me)
+            groups = [group for group in groups if group.code != Reason.INVALID]
+        left = next_command(self.settings, run.record, groups)
+        if left is not None:
+            console.suggest(*left)
+        elif page is not None and console.fix_me is None:
+            console.info(_("The report: {page}", page=page))
+        if page is not None and self.which.pdf:
+            announce_pdf(console)
+        at = target_line(self.settings)
+        console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
+        if notifies and not as_json:  # last: an interrupt here loses a message, nothing else
+            _notify_due(console, run)
+        return code
 
 
-def report_run(
-    console: Console,
-    run: Run,
-    settings: Settings,
-    common: CommonOptions,
-    out: str | None,
-    *,
-    pdf: bool,
-    fail_on: FailOn = FailOn.ANY,
-) -> int:
-    """Write a finished run's report folder and print how the run ended, before report.pdf is made; return the exit code."""
-    from tcb_ops.reports.export import PAGE
-    from tcb_ops.settings import without_dots
-
-    folder, code = report_folder(settings, out, run.id), 0
-
-    def show() -> None:
-        nonlocal code
-        page = Path(without_dots(folder / PAGE))
-        code = end_run(console, run, settings, common, folder, page=page, pdf=pdf, fail_on=fail_on)
-
-    try:
-        run.export(folder, pdf=pdf, when_written=show)
-    except StoppedError:
-        if common.json:
-            console.json(run.summary())
-        if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
-            notify_due(console, run)
-        raise
-    return code
-
-
-def end_run(
-    console: Console,
-    run: Run,
-    settings: Settings,
-    common: CommonOptions,
-    where: Path,
-    *,
-    page: Path | None = None,
-    pdf: bool = False,
-    fail_on: FailOn = FailOn.ANY,
-) -> int:
-    """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
-    from tcb_ops.reports.next_actions import next_command
-    from tcb_ops.reports.summary import by_code
-
-    run.refresh()
-    notifies = run.record.kind is Kind.AUDIT and not run.record.parent
-    sent = None
-    try:
-        if notifies and common.json:  # the object contains what became of the messages
-            sent = notify_due(console, run)
-    finally:
-        code, found = show_run(console, run, as_json=common.json, fail_on=fail_on, notifications=sent)
-    groups = by_code(found.causes)
-    if console.fix_me is not None:
-        console.suggest(*console.fix_me)
-        groups = [group for group in groups if group.code != Reason.INVALID]
-    left = next_command(settings, run.record, groups)
-    if left is not None:
-        console.suggest(*left)
-    elif page is not None and console.fix_me is None:
-        console.info(_("The report: {page}", page=page))
-    if pdf:
-        announce_pdf(console)
-    at = target_line(settings)
-    console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
-    if notifies and not common.json:  # last: an interrupt here loses a message, nothing else
-        notify_due(console, run)
-    return code
-
-
-def notify_due(console: Console, run: Run) -> list[Notification] | None:
+def _notify_due(console: Console, run: Run) -> list[Notification] | None:
     """Send the message about an audit to receivers whose `on` applies; None without any in the settings."""
     from tcb_ops import api
 
@@ -802,11 +753,11 @@ def notify_due(console: Console, run: Run) -> list[Notification] | None:
         return None
     with console.waiting(_("Sending the message about this audit")):
         found = api.notify(run.id, on_demand=False, settings=run.settings)
-    show_notifications(console, found)
+    _show_notifications(console, found)
     return found
 
 
-def show_notifications(console: Console, found: Iterable[Notification]) -> None:
+def _show_notifications(console: Console, found: Iterable[Notification]) -> None:
     """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
     for one in found:
         what = _("{receiver}: {detail}", receiver=one.receiver, detail=one.detail)
