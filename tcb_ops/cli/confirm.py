@@ -100,7 +100,6 @@ def read_list(
         show_problems(console, source, batch.problems)
         fix_me, rows = _write_fixme(console, source, listing, batch.problems)
         if rows:
-            root_option = ["--root", str(Path(root).absolute())] if root is not None else []
             as_csv = replace(listing, sheet="", header_row=None, rows=None)
             console.fix_me = (
                 ngettext(
@@ -109,7 +108,14 @@ def read_list(
                     rows,
                     fix_me=fix_me,
                 ),
-                command(settings, name, str(fix_me.absolute()), *root_option, *others, *as_csv.words(common)),
+                command(
+                    settings,
+                    name,
+                    str(fix_me.absolute()),
+                    *_root_option(root),
+                    *others,
+                    *as_csv.words(common),
+                ),
             )
     if batch.left_out:
         console.info(
@@ -195,23 +201,18 @@ def _suggest(
     source = Path(error.source).absolute()
     found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None
     if found is not None:
-        console.suggest(
-            _("The files are below {found}. To use that folder:", found=found),
-            command(settings, name, str(source), "--root", str(found), *options),
-        )
+        text, root = _("The files are below {found}. To use that folder:", found=found), str(found)
+    elif error.columns:
+        text = _("With the column that you probably mean:")
+    elif any(problem.skippable for problem in error.problems):
+        text = _("Correct the list, then run:")
+    else:
         return
-    root_option = ["--root", str(Path(root).absolute())] if root is not None else []
-    if error.columns:
-        console.suggest(
-            _("With the column that you probably mean:"),
-            command(settings, name, str(source), *root_option, *options),
-        )
-        return
-    if not any(problem.skippable for problem in error.problems):
-        return
-    console.suggest(
-        _("Correct the list, then run:"), command(settings, name, str(source), *root_option, *options)
-    )
+    console.suggest(text, command(settings, name, str(source), *_root_option(root), *options))
+
+
+def _root_option(root: str | None) -> list[str]:
+    return ["--root", str(Path(root).absolute())] if root is not None else []
 
 
 def dry_run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options
+from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options, pdf_option
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext, pgettext
@@ -44,44 +43,16 @@ def show(run: str, line: int | None, merchant: str, path: str, *, common: Common
             console.print(_head(wanted, settings))
         show_run(console, wanted, as_json=common.json)
         if wanted.record.report and not common.json:
-            folder = wanted.record.report
-            console.info(_("Run {id}: {folder}", id=wanted.id, folder=folder))
+            console.info(_("Run {id}: {folder}", id=wanted.id, folder=wanted.record.report))
         return 0
-    _show_rows(
-        console,
-        wanted,
-        settings,
-        wanted.rows(line=line, merchant=merchant, path=path),
-        line,
-        merchant,
-        common,
-    )
-    return 0
-
-
-def _show_rows(
-    console: Console,
-    run: Run,
-    settings: Settings,
-    rows: Iterator[RowRecord],
-    line: int | None,
-    merchant: str,
-    common: CommonOptions,
-) -> None:
-    from tcb_ops.reports.formats.terminal import render_rows
-
-    shown = list(islice(rows, ROWS_SHOWN))
+    rows = wanted.rows(line=line, merchant=merchant, path=path)
+    some = list(islice(rows, ROWS_SHOWN))
     if common.json:
-        console.json({"run": run.id, "rows": [_row(record, settings, settings.lang) for record in shown]})
-    elif not shown:
-        raise _no_such_row(run, line, merchant)
-    elif len(shown) == 1:
-        for name, value in _row(shown[0], settings, console.lang).items():
-            if value not in {None, ""}:
-                console.print(f"{name:>16}  {value}")
+        console.json({"run": wanted.id, "rows": [_row(record, settings, settings.lang) for record in some]})
+    elif not some:
+        raise _no_such_row(wanted, line, merchant)
     else:
-        for part in render_rows(shown, console.lang):
-            console.print(part)
+        _print_rows(console, some, settings)
     if next(rows, None) is not None:
         console.warn(
             _(
@@ -89,6 +60,19 @@ def _show_rows(
                 rows_shown=ROWS_SHOWN,
             )
         )
+    return 0
+
+
+def _print_rows(console: Console, rows: list[RowRecord], settings: Settings) -> None:
+    from tcb_ops.reports.formats.terminal import render_rows
+
+    if len(rows) > 1:
+        for part in render_rows(rows, console.lang):
+            console.print(part)
+        return
+    for name, value in _row(rows[0], settings, console.lang).items():
+        if value not in {None, ""}:
+            console.print(f"{name:>16}  {value}")
 
 
 def _no_such_row(run: Run, line: int | None, merchant: str) -> UsageError:
@@ -185,7 +169,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     metavar="COLUMN",
     help="With --into: a workbook per value of this column, with its rows only.",
 )
-@click.option("--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf.")
+@pdf_option
 @click.option("--parquet", metavar="FILE", help="Also write every row to a Parquet file (needs pyarrow).")
 @common_options
 def report(
@@ -289,9 +273,7 @@ def diff(older: str | None, newer: str | None, *, common: CommonOptions) -> int:
         if run.finished_at is None:
             console.warn(_("Run {id} is unfinished: its pending rows are not compared.", id=run.id))
     if found.newer.finished_at is not None and any(line.after for line in found.lines):
-        left = _next_command(found.newer.id, settings, common)
-        if left is not None:
-            console.suggest(*left)
+        _suggest_next(console, found.newer.id, settings, common)
     return 1 if found.broken else 0
 
 
@@ -311,16 +293,16 @@ def _needs_two_runs(run: str | None, settings: Settings, common: CommonOptions) 
                 id=newer.id,
             )
         )
-    words = [word for item in common.where for word in ("--where", item)]
-    line = command(settings, "diff", changes.older.id, newer.id, *words, target=newer.record.target)
+    runs = (changes.older.id, newer.id)
+    line = command(settings, "diff", *runs, *common.where_words(), target=newer.record.target)
     needs = _("{name} is missing. To compare {id} with the run before it:", name=name, id=newer.id)
     return UsageError(as_lines((needs, quoted(line))))
 
 
-def _next_command(run_id: str, settings: Settings, common: CommonOptions) -> tuple[Text, list[str]] | None:
-    """Compose the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
+def _suggest_next(console: Console, run_id: str, settings: Settings, common: CommonOptions) -> None:
+    """Suggest the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
     from tcb_ops import api
-    from tcb_ops.reports.next_actions import next_command
+    from tcb_ops.cli.runs import suggest_next
     from tcb_ops.reports.summary import by_code
 
     run = api.open_run(run_id, settings=settings)
@@ -328,11 +310,7 @@ def _next_command(run_id: str, settings: Settings, common: CommonOptions) -> tup
         run = final
     if (matching := common.matching(settings)) is not None:
         run = run.of_merchants(matching)
-    found = next_command(settings, run.record, by_code(run.cause_list()))
-    if found is None:
-        return None
-    text, command = found
-    return text, [*command, *(word for item in common.where for word in ("--where", item))]
+    suggest_next(console, settings, run.record, by_code(run.cause_list()), common.where_words())
 
 
 @click.command()

@@ -15,12 +15,13 @@ import click
 from tcb_ops.cli.options import DURATION, CommonOptions, Group, common_options
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
-from tcb_ops.i18n import NOTHING, Text, _, as_sentences, ngettext, verbatim
+from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext, verbatim
 from tcb_ops.model import SIMULATOR, Kind
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.run import Run
+    from tcb_ops.runs.ledger_copy import Copied
     from tcb_ops.settings import Settings
 
 _WHOLE = _("Runs are copied whole: --where cannot leave merchants out.")
@@ -89,9 +90,19 @@ def runs(
 
 
 def _list_runs(console: Console, settings: Settings, common: CommonOptions, operator: str, host: str) -> int:
+    from tcb_ops import api
+
     matching = common.matching(settings)
     damaged: list[LedgerDamagedError] = []
-    found = _chosen(settings, common, operator, host, damaged)
+    of_target = settings.run_target if common.target or common.api_base else None
+    found = [
+        run
+        for run in api.all_runs(settings=settings, damaged=damaged)
+        if common.note in run.record.note
+        and operator in {"", run.record.operator}
+        and host in {"", run.record.host}
+        and of_target in {None, run.record.target}
+    ]
     sound: list[tuple[Run, dict[str, Any]]] = []
     for each in found:
         try:
@@ -120,23 +131,6 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
     return damaged[0].exit_code if damaged else 0
 
 
-def _chosen(
-    settings: Settings, common: CommonOptions, operator: str, host: str, damaged: list[LedgerDamagedError]
-) -> list[Run]:
-    """Return the runs selected by the options of `runs`."""
-    from tcb_ops import api
-
-    of_target = settings.run_target if common.target or common.api_base else None
-    return [
-        run
-        for run in api.all_runs(settings=settings, damaged=damaged)
-        if common.note in run.record.note
-        and operator in {"", run.record.operator}
-        and host in {"", run.record.host}
-        and of_target in {None, run.record.target}
-    ]
-
-
 def _watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
     """Print whether a complete audit of the target and --where finished recently; return the exit code."""
     from tcb_ops import api
@@ -156,51 +150,34 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
     fresh = is_fresh(ended, time.time(), seconds) and not stopped
     if common.json:
         console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
+    which = _("of all merchants")  # the audits looked at are those narrowed by the same --where
+    if common.where:
+        given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
+        which = _("with {options}", options=given)
     if latest is None or ended is None:
         of = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
-        which = _which_merchants(common)
         none = _("No audit of {target} ({which}) has finished yet.", target=of, which=which)
         others = _("Audits of other merchants ({n:,}) do not count.", n=len(audits)) if audits else NOTHING
         console.warn(as_sentences(filter(None, (none, others))))
         return 1
-    when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
+    named = {"id": latest.id, "when": datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")}
     if ended > time.time() + CLOCK_TOLERANCE:
-        console.warn(
-            _(
-                "Audit {id} finished at {when}, which is in the future: check this machine's clock.",
-                id=latest.id,
-                when=when,
-            )
+        ends = _(
+            "Audit {id} finished at {when}, which is in the future: check this machine's clock.", **named
         )
     elif stopped:
-        console.warn(
-            _(
-                "The latest audit, {id}, was stopped at {when} before it was complete.",
-                id=latest.id,
-                when=when,
-            )
-        )
+        ends = _("The latest audit, {id}, was stopped at {when} before it was complete.", **named)
     elif fresh:
-        which = _which_merchants(common)
-        console.info(_("Audit {id} ({which}) finished at {when}.", id=latest.id, which=which, when=when))
+        ends = _("Audit {id} ({which}) finished at {when}.", which=which, **named)
     else:
-        console.warn(
-            _(
-                "No audit ({which}) has finished within {duration}: the latest, {id}, finished at {when}.",
-                which=_which_merchants(common),
-                duration=format_duration(seconds),
-                id=latest.id,
-                when=when,
-            )
+        ends = _(
+            "No audit ({which}) has finished within {duration}: the latest, {id}, finished at {when}.",
+            which=which,
+            duration=format_duration(seconds),
+            **named,
         )
+    (console.info if fresh else console.warn)(ends)
     return 0 if fresh else 1
-
-
-def _which_merchants(common: CommonOptions) -> Text:
-    """Return which audits are looked at: those that were narrowed by the same --where."""
-    if not common.where:
-        return _("of all merchants")
-    return _("with {options}", options=" ".join(f"--where {shown(item)}" for item in sorted(common.where)))
 
 
 CLOCK_TOLERANCE = 300.0
@@ -242,17 +219,13 @@ def _prune(console: Console, settings: Settings, older_than: str, *, dry_run: bo
         return 0
     for run in found:
         console.print(verbatim(f"{run.id}  {run.kind}  {run.rows:,}"))
-    rows = ngettext("{n:,} row", "{n:,} rows", sum(run.rows for run in found))
-    counted = ngettext("{n:,} run", "{n:,} runs", len(found))
-    done = _(
-        "{runs} with {rows} removed from {ledger}.", runs=counted, rows=rows, ledger=settings.ledger_name
-    )
-    planned = _(
-        "{runs} with {rows} would be removed from {ledger}.",
-        runs=counted,
-        rows=rows,
-        ledger=settings.ledger_name,
-    )
+    counts = {
+        "runs": ngettext("{n:,} run", "{n:,} runs", len(found)),
+        "rows": ngettext("{n:,} row", "{n:,} rows", sum(run.rows for run in found)),
+        "ledger": settings.ledger_name,
+    }
+    done = _("{runs} with {rows} removed from {ledger}.", **counts)
+    planned = _("{runs} with {rows} would be removed from {ledger}.", **counts)
     console.info(planned if dry_run else done)
     return 0
 
@@ -307,8 +280,7 @@ def copy(source: str, dest: str, wanted: tuple[str, ...], *, common: CommonOptio
             dest=names["to"],
         )
     )
-    if copied.there:
-        console.print(_already_there(len(copied.there)))
+    _show_already_there(console, copied)
     return 0
 
 
@@ -330,8 +302,8 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     joined run has each row of the list with its outcome; retries go along.
     """
     from tcb_ops import api
+    from tcb_ops.cli.runs import suggest_next
     from tcb_ops.reports.explanations import verdict
-    from tcb_ops.reports.next_actions import next_command
     from tcb_ops.reports.summary import by_code
     from tcb_ops.runs.next_commands import of_run
     from tcb_ops.settings import holds_password, shown_url, without_password
@@ -358,19 +330,17 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     console.print(verdict(run.record.kind, run.outcomes, finished=True))
     if retries := len({*copied.runs} - {run_id}):
         console.print(ngettext("{n:,} retry was added.", "{n:,} retries were added.", retries))
-    if copied.there:
-        console.print(_already_there(len(copied.there)))
+    _show_already_there(console, copied)
     if holds_password(dest):
         settings = replace(common, ledger=without_password(dest)).settings()
     console.suggest(_("Its report:"), of_run(settings, run.record, "report"))
-    left = next_command(settings, run.record, by_code(run.final().cause_list()))
-    if left is not None:
-        console.suggest(*left)
+    suggest_next(console, settings, run.record, by_code(run.final().cause_list()))
     return 0
 
 
-def _already_there(runs: int) -> Text:
-    return ngettext("{n:,} run was there already.", "{n:,} runs were there already.", runs)
+def _show_already_there(console: Console, copied: Copied) -> None:
+    if there := len(copied.there):
+        console.print(ngettext("{n:,} run was there already.", "{n:,} runs were there already.", there))
 
 
 def _warn_of_passwords(console: Console, *ledgers: str) -> None:

@@ -51,13 +51,8 @@ class CommonOptions:
 
     def overrides(self) -> dict[str, str | None]:
         """Return the settings that these options override, except the tokens."""
-        return {
-            "api_base": self.api_base,
-            "target": self.target,
-            "merchants": self.merchants,
-            "ledger": self.ledger,
-            "lang": self.lang,
-        }
+        names = ("api_base", "target", "merchants", "ledger", "lang")
+        return {name: getattr(self, name) for name in names}
 
     def settings(self) -> Settings:
         """Return the settings of the settings file and the environment, overridden by these options."""
@@ -118,30 +113,23 @@ class CommonOptions:
             if (place := self._named_at(settings)) is not None:
                 problem = _("{place}: merchants: there is no file {file}.", place=place, file=file)
             if near := nearest_path(file, lambda path: path.suffix == file.suffix):
-                raise UsageError(problem, _("Did you mean {near}?", near=near))
-            if settings.origin.file is None:
-                if (beside := _settings_beside_the_list()) is not None:
-                    raise UsageError(
-                        problem,
-                        _(
-                            "There is no tcb-ops.toml here, but there is one beside the list: add --config {file}",
-                            file=shlex.quote(str(beside)),
-                        ),
-                    )
-                raise UsageError(
-                    problem,
-                    _(
-                        "There is no tcb-ops.toml here either: change to the folder that has it, or create a new one "
-                        "with `tcb-ops init`."
-                    ),
-                )
-            raise UsageError(
-                problem,
-                _(
+                fix = _("Did you mean {near}?", near=near)
+            elif settings.origin.file is not None:
+                fix = _(
                     "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
                     "choose another with --merchants."
-                ),
-            )
+                )
+            elif (beside := _settings_beside_the_list()) is not None:
+                fix = _(
+                    "There is no tcb-ops.toml here, but there is one beside the list: add --config {file}",
+                    file=shlex.quote(str(beside)),
+                )
+            else:
+                fix = _(
+                    "There is no tcb-ops.toml here either: change to the folder that has it, or create a new one "
+                    "with `tcb-ops init`."
+                )
+            raise UsageError(problem, fix)
         return read_merchants(file, self.where)
 
     def _named_at(self, settings: Settings) -> str | None:
@@ -162,6 +150,10 @@ class CommonOptions:
         """Raise UsageError with `why` if `--where` was given, for a command that cannot leave merchants out."""
         if self.where:
             raise UsageError(why, options=["--where"])
+
+    def where_words(self) -> list[str]:
+        """Return `--where` as words of a suggested command."""
+        return [word for item in self.where for word in ("--where", item)]
 
     def selection(self) -> str:
         """Return a text that distinguishes runs over different merchants."""
@@ -290,26 +282,23 @@ class ListOptions:
 
     def selection(self, common: CommonOptions, limit: int | None) -> str:
         """Return a text that distinguishes runs over different parts of the same list."""
-        named = (
-            ("sheet", self.sheet),
-            ("header-row", self.header_row),
-            ("rows", self.rows),
-            ("limit", limit),
-        )
         parts = [
             common.selection(),
             *(f"column {item}" for item in sorted(self.column)),
             *(f"map {item}" for item in sorted(self.maps)),
-            *(f"{name} {value}" for name, value in named if value),
+            *(f"{name} {value}" for name, value in (*self._sheet_options(), ("limit", limit)) if value),
         ]
         return "; ".join(filter(None, parts))
 
     def words(self, common: CommonOptions) -> list[str]:
         """Return these options, except the root, as words of a suggested command."""
-        named = (("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows))
-        repeated = (("column", self.column), ("map", self.maps), ("where", common.where))
-        words = [word for name, items in repeated for item in items for word in (f"--{name}", item)]
-        return words + [word for name, value in named if value for word in (f"--{name}", str(value))]
+        named = [*(("column", item) for item in self.column), *(("map", item) for item in self.maps)]
+        named += [("where", item) for item in common.where]
+        named += [(name, str(value)) for name, value in self._sheet_options() if value]
+        return [word for name, value in named for word in (f"--{name}", value)]
+
+    def _sheet_options(self) -> tuple[tuple[str, str | int | None], ...]:
+        return ("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows)
 
 
 @dataclass(frozen=True, slots=True)

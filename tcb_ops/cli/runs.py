@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from tcb_ops.lists.share import Share
     from tcb_ops.notifications import Notification
     from tcb_ops.preflight import Scope
-    from tcb_ops.reports.summary import RunSummary
+    from tcb_ops.reports.summary import CodeGroup, RunSummary
     from tcb_ops.run import Run, RunHandle
+    from tcb_ops.runs.records import RunRecord
     from tcb_ops.runs.stored_calls import IfExists
     from tcb_ops.settings import Settings
 
@@ -243,7 +244,13 @@ def upload(
     console = command.console
     with command.opened():
         if paths is None:
-            _refuse_at_resume(backup, if_exists)
+            if backup is not None or if_exists != "overwrite":
+                raise UsageError(
+                    _(
+                        "--resume without a list resumes an upload as it was started: leave out --backup and --if-exists."
+                    ),
+                    options=["--backup", "--if-exists"],
+                )
             command.check_folder()
             handle = command.resume(
                 Kind.UPLOAD, listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
@@ -294,16 +301,6 @@ def _finish_upload(command: RunCommand, handle: RunHandle, *, confirms: bool) ->
     if confirms:
         _confirm_afterwards(command, run)
     return command.report(run)
-
-
-def _refuse_at_resume(backup: str | None, if_exists: IfExists) -> None:
-    if backup is not None or if_exists != "overwrite":
-        raise UsageError(
-            _(
-                "--resume without a list resumes an upload as it was started: leave out --backup and --if-exists."
-            ),
-            options=["--backup", "--if-exists"],
-        )
 
 
 def _announce_overwritten(console: Console, batch: Batch, settings: Settings, if_exists: IfExists) -> None:
@@ -524,7 +521,6 @@ def _confirm_afterwards(command: RunCommand, run: Run) -> None:
     """Confirm a finished upload, and write the report of the confirmation."""
     from tcb_ops import api
     from tcb_ops.reports.explanations import verdict
-    from tcb_ops.reports.next_actions import next_command
     from tcb_ops.reports.summary import by_code
 
     console, settings, which = command.console, command.settings, command.which
@@ -545,9 +541,7 @@ def _confirm_afterwards(command: RunCommand, run: Run) -> None:
         show_causes(console, confirmed, found)
         ended = verdict(Kind.CONFIRM, found.counts, finished=True)
         console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
-    left = next_command(settings, confirmed.record, by_code(found.causes))
-    if left is not None:
-        console.suggest(*left)
+    suggest_next(console, settings, confirmed.record, by_code(found.causes))
     console.info(_("The confirmation: {folder}", folder=folder))
 
 
@@ -715,7 +709,6 @@ class RunCommand:
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: FailOn = FailOn.ANY) -> int:
         """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
-        from tcb_ops.reports.next_actions import next_command
         from tcb_ops.reports.summary import by_code
 
         console, as_json = self.console, self.common.json
@@ -731,10 +724,8 @@ class RunCommand:
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
             groups = [group for group in groups if group.code != Reason.INVALID]
-        left = next_command(self.settings, run.record, groups)
-        if left is not None:
-            console.suggest(*left)
-        elif page is not None and console.fix_me is None:
+        suggested = suggest_next(console, self.settings, run.record, groups)
+        if page is not None and console.fix_me is None and not suggested:
             console.info(_("The report: {page}", page=page))
         if page is not None and self.which.pdf:
             announce_pdf(console)
@@ -743,6 +734,22 @@ class RunCommand:
         if notifies and not as_json:  # last: an interrupt here loses a message, nothing else
             _notify_due(console, run)
         return code
+
+
+def suggest_next(
+    console: Console,
+    settings: Settings,
+    record: RunRecord,
+    groups: Iterable[CodeGroup],
+    more: Sequence[str] = (),
+) -> bool:
+    """Suggest the next command for a finished run, with `more` words; return whether anything is left to do."""
+    from tcb_ops.reports.next_actions import next_command
+
+    left = next_command(settings, record, groups)
+    if left is not None:
+        console.suggest(left[0], [*left[1], *more])
+    return left is not None
 
 
 def _notify_due(console: Console, run: Run) -> list[Notification] | None:

@@ -32,11 +32,6 @@ from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
 from tcb_ops.runs.next_commands import install, of_run, quoted, resume
 from tcb_ops.settings import Settings, TokenSettings, load_settings, setting_names, settings_file
 
-_SHOWN_IN_LAB = ("jupyterlab", "ipykernel", "ipywidgets")
-_FONTS_SECONDS = 5
-"""Seconds for fc-list, which builds its cache on the first call."""
-_PROBLEMS = 3
-"""Maximum number of problems shown of the merchants file; `check` shows all."""
 SCARCE, TIGHT = 100 * 1000**2, 1000**3
 """Free bytes below which a run may fill the disk, and below which to warn."""
 
@@ -71,7 +66,11 @@ def check_packages() -> list[CheckResult]:
 def check_lab() -> list[CheckResult]:
     """Check JupyterLab and the notebooks' packages, if the extra is installed."""
     command = install("lab")
-    there = [f"{name} {found}" for name in _SHOWN_IN_LAB if (found := _installed(name)) is not None]
+    there = [
+        f"{name} {found}"
+        for name in ("jupyterlab", "ipykernel", "ipywidgets")
+        if (found := _installed(name)) is not None
+    ]
     if not there:
         return [skipped("lab", _("not installed; notebooks need it: {command}", command=command))]
     wrong = unmet(_requirements("lab"), _installed)
@@ -130,8 +129,11 @@ def check_browser() -> list[CheckResult]:
     return [CheckResult("browser", Grade.WARNING, seen, fix)]
 
 
-def check_fonts(seconds: float = _FONTS_SECONDS) -> list[CheckResult]:
-    """Look for a Chinese font: without one, PDFs show boxes for the merchants' names."""
+def check_fonts(seconds: float = 5) -> list[CheckResult]:
+    """Look for a Chinese font: without one, PDFs show boxes for the merchants' names.
+
+    `seconds` limits fc-list, which builds its cache on the first call.
+    """
     if sys.platform in {"darwin", "win32"}:
         return [CheckResult("fonts", Grade.OK, _("the system's fonts include Chinese"))]
     program = shutil.which("fc-list")
@@ -176,7 +178,7 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResul
             "{n:,} problem: {listed}",
             "{n:,} problems: {listed}",
             count,
-            listed=as_clauses(format_problem(file.name, one) for one in error.problems[:_PROBLEMS]),
+            listed=as_clauses(format_problem(file.name, one) for one in error.problems[:3]),
         )
         fix = _("Fix the file: no run starts while any of its lines has a problem.")
         return [CheckResult("merchants", Grade.BAD, seen, fix)]

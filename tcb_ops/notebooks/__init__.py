@@ -100,7 +100,6 @@ def write_whole(dest: Path, content: bytes) -> Path:
 Value = str | bool | int | float
 """The types of a parameter."""
 _SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
-_TRUTHS = {"true": True, "false": False}
 _CHOICES = {"target": ("simulator", "live"), "lang": ("", "en", "zh")}
 """Valid values of these parameters; in other notebooks than ours, only if the default is one of them."""
 _KINDS: dict[type, Text] = {bool: _("true or false"), int: _("a whole number"), float: _("a number")}
@@ -212,7 +211,7 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
                 )
             )
         case bool():
-            value = _TRUTHS.get(text.strip().lower())
+            value = {"true": True, "false": False}.get(text.strip().lower())
         case int():
             value = int(text) if re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) else None
         case float():

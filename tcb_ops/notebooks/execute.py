@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 
-_VIEW = "application/vnd.jupyter.widget-view+json"
-
-
 @dataclass(frozen=True, slots=True)
 class Executed:
     """The result of a notebook's execution, and the files written."""
@@ -272,9 +269,10 @@ def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -
     dest = out / f"{source.name}.ipynb"
     content.metadata.pop("widgets", None)
     content.metadata.papermill.update(input_path=str(source.file), output_path=str(dest))
+    panel = "application/vnd.jupyter.widget-view+json"
     for cell in content.cells:  # panels do not work without a kernel
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if _VIEW not in output.get("data", ())]
+            cell.outputs = [output for output in cell.outputs if panel not in output.get("data", ())]
     page = render_page(content, source.name, facts)
     notebook: str = nbformat.writes(content)  # type: ignore[no-untyped-call]
     return write_whole(dest, notebook.encode()), write_whole(dest.with_suffix(".html"), page.encode())
@@ -375,14 +373,7 @@ def cell_name(cell: NotebookNode, number: int) -> str:
     return first.lstrip("# ").rstrip() if first.startswith("#") else f"[{number}]"
 
 
-_OURS = 2
-"""Lines in a tcb-ops error's traceback: its message in English and in Chinese."""
 _SIMULATED = _("This run went to a simulator on the same machine. Nothing reached WeChat or a merchant.")
-_REPORT = _("The whole report")
-_ONLY = "notebook-only"
-_MARK = "papermill-error-cell-tag"
-"""The tag of cells that papermill inserts before a failed cell, with a message in English."""
-_FAILED = _("This cell failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,7 +416,7 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         title=facts.title or _title(content) or name,
         result=facts.result,
         report=facts.report,
-        report_name=_REPORT.of(lang),
+        report_name=_("The whole report").of(lang),
         cells=cells,
         html_lang="zh-CN" if lang is Lang.ZH else "en",
         simulated=_SIMULATED.of(lang) if facts.simulated else "",
@@ -438,12 +429,10 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
 def own_error(output: NotebookNode) -> tuple[int, Text] | None:
     """Return the exit code and the message of a tcb-ops error in a cell's output; None for any other error."""
     kind = vars(errors).get(output.ename)
-    if (
-        not (isinstance(kind, type) and issubclass(kind, errors.TcbOpsError))
-        or len(output.traceback) != _OURS
-    ):
-        return None
-    return kind.exit_code, Bilingual(*output.traceback)
+    # The traceback of such an error is its message in English and in Chinese.
+    if isinstance(kind, type) and issubclass(kind, errors.TcbOpsError) and len(output.traceback) == 2:
+        return kind.exit_code, Bilingual(*output.traceback)
+    return None
 
 
 def _started(content: NotebookNode, zone: ZoneInfo) -> str:
@@ -462,12 +451,15 @@ def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
 
     seen: NotebookNode = from_dict({**content, "cells": []})  # type: ignore[no-untyped-call]
     for cell in content.cells:
-        if _MARK in cell.metadata.get("tags", ()):
+        tags = cell.metadata.get("tags", ())
+        if (
+            "papermill-error-cell-tag" in tags
+        ):  # a message in English, which papermill inserts before a failed cell
             continue
         outputs = [
             _in_words(output, lang) for output in cell.get("outputs", ()) if output.get("name") != "stderr"
         ]
-        if _ONLY in cell.metadata.get("tags", ()):
+        if "notebook-only" in tags:
             outputs = [output for output in outputs if output["output_type"] == "error"]
             if cell.cell_type == "markdown":
                 continue
@@ -483,7 +475,8 @@ def _in_words(output: NotebookNode, lang: Lang) -> NotebookNode | dict[str, Any]
         return output
     own = own_error(output)
     words = own[1].of(lang) if own is not None else f"{output.ename}: {output.evalue}"
-    return {**output, "traceback": [f"{_FAILED.of(lang)}: {words}"]}
+    failed = _("This cell failed").of(lang)
+    return {**output, "traceback": [f"{failed}: {words}"]}
 
 
 def _title(content: NotebookNode) -> str:

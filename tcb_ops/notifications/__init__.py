@@ -134,18 +134,19 @@ class Missed:
     @property
     def text(self) -> Text:
         """One line for the next message."""
-        found = _(
+        report = self.report or "–"
+        if self.stopped:
+            return _(
+                "The message of audit {run} did not arrive: it was stopped. Its report: {report}",
+                run=self.run,
+                report=report,
+            )
+        return _(
             "The message of audit {run} did not arrive: newly broken {new:,} · recovered {recovered:,} · newly unknown "
             "{unknown:,}. Its report: {report}",
             **{name: getattr(self, name) for name in ("run", "new", "recovered", "unknown")},
-            report=self.report or "–",
+            report=report,
         )
-        stopped = _(
-            "The message of audit {run} did not arrive: it was stopped. Its report: {report}",
-            run=self.run,
-            report=self.report or "–",
-        )
-        return stopped if self.stopped else found
 
 
 Undelivered = Mapping[str, Sequence[Missed]]
