@@ -276,7 +276,6 @@ _TIMEOUTS = Timeouts(connect=10, answer=20)
 _LIMITS = CallLimits(attempts=3, backoff=0.5, slow_wait=5, patience=10)
 DELETE_WAITS = (0.0, 1.0, 2.0)
 """Seconds before each attempt to delete the object."""
-_SVG = "image/svg+xml"
 
 Found = TypeVar("Found")
 
@@ -319,16 +318,12 @@ async def _check(settings: Settings, appid: str, merchant: Merchant) -> LiveResu
         await source.aclose()
 
 
-class _Failed(Exception):  # noqa: N818  ends a step, and is not raised further
+class _Failed(TcbOpsError):  # noqa: N818  ends a step, and is not raised further
     """A step failed; with what was seen and what to do."""
-
-    def __init__(self, seen: Text, fix: Text | None = None) -> None:
-        super().__init__(seen.en)
-        self.seen, self.fix = seen, fix
 
 
 class _LiveCheck:
-    """The steps of the live check; each returns what was seen, or raises _Failed."""
+    """The steps of the live check; each returns what was seen, or raises a TcbOpsError."""
 
     def __init__(
         self, settings: Settings, caller: Caller, transport: Transport, appid: str, merchant: Merchant
@@ -349,25 +344,25 @@ class _LiveCheck:
         try:
             link = await self._link()
         except _Failed as failed:
-            self._add("link", Grade.BAD, failed.seen, failed.fix)
+            self._add("link", Grade.BAD, failed.problem, failed.fix)
             return
         try:
             await self._step("upload", self._upload(link))
             if self._stored and await self._step("confirm", self._confirm(link)):
-                with suppress(_Failed, TcbOpsError):  # for information only
+                with suppress(TcbOpsError):  # for information only
                     self._add("content_type", Grade.OK, await self._compare_types(link))
         finally:
             if self._stored is not False:
                 await self._step("delete", self._delete(link))
-        with suppress(_Failed, TcbOpsError):
+        with suppress(TcbOpsError):
             await self._add_quota()
 
     async def _step(self, name: str, step: Awaitable[Text]) -> bool:
         """Run a step and add its result; return whether it succeeded."""
         try:
             self._add(name, Grade.OK, await step)
-        except _Failed as failed:
-            self._add(name, Grade.BAD, failed.seen, failed.fix)
+        except TcbOpsError as failed:
+            self._add(name, Grade.BAD, failed.problem, failed.fix)
             return False
         return True
 
@@ -405,10 +400,7 @@ class _LiveCheck:
 
     async def _upload(self, link: Link) -> Text:
         self._stored = None
-        try:
-            answer = await self._post(link, _SVG)
-        except TcbOpsError as error:
-            raise _Failed(error.problem, error.fix) from None
+        answer = await self._post(link, "image/svg+xml")
         status = answer.http_status
         if isinstance(answer, Unconfirmed):
             why = answer.why
@@ -441,8 +433,8 @@ class _LiveCheck:
         sent = len(self._content)
         try:
             response = await self._fetch(link)
-        except _Failed as failed:
-            why = failed.seen
+        except TcbOpsError as failed:
+            why = failed.problem
             raise _Failed(_("Could not be fetched back. {why}", why=why), failed.fix) from None
         if response.status != 200 or response.body != self._content:
             size = len(response.body)
@@ -471,14 +463,11 @@ class _LiveCheck:
 
     async def _fetch(self, link: Link) -> HttpResponse:
         ids = [own_file_id(link, self._path, self._env)]
-        try:
-            found = await self._ask(lambda token: self._client.locate(self._env, ids, token, self._owner))
-            (file,) = found.values()
-            if file.status:
-                raise _Failed(_file_status("batchdownloadfile", file.status))
-            response = await self._client.fetch(file.url)
-        except TcbOpsError as error:
-            raise _Failed(error.problem, error.fix) from None
+        found = await self._ask(lambda token: self._client.locate(self._env, ids, token, self._owner))
+        (file,) = found.values()
+        if file.status:
+            raise _Failed(_file_status("batchdownloadfile", file.status))
+        response = await self._client.fetch(file.url)
         if isinstance(response, UnsafeLink):
             raise _Failed(response.why)
         return response
@@ -492,9 +481,7 @@ class _LiveCheck:
             try:
                 await self._delete_once(file_id)
             except TcbOpsError as error:
-                why = error.text
-            except _Failed as failed:
-                why = failed.seen
+                why = error.problem if isinstance(error, _Failed) else error.text
             else:
                 return _("nothing is left there")
         self.result.left_behind = file_id
