@@ -140,7 +140,7 @@ def _verdict(bad: int, warnings: int) -> Text:
 
 
 def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
-    from tcb_ops.cli.confirm import confirm_or_abort
+    from tcb_ops.cli.steps import confirm_or_abort
     from tcb_ops.doctor.target import start_live_check
 
     settings, console = common.start()

@@ -34,7 +34,7 @@ ROWS_SHOWN = 200
 @common_options
 def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
     """Show a run, or rows of it."""
-    from tcb_ops.cli.runs import show_run
+    from tcb_ops.cli.console import show_run
 
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
@@ -122,7 +122,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
 
     By merchant and environment; `--json` gives the numbers.
     """
-    from tcb_ops.cli.runs import show_causes
+    from tcb_ops.cli.console import show_causes
 
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
@@ -189,7 +189,7 @@ def report(
     merchants' rows only. With --into, the workbook for colleagues instead.
     """
     from tcb_ops import api
-    from tcb_ops.cli.runs import announce_pdf
+    from tcb_ops.cli.console import announce_pdf
 
     if into is not None:
         common.refuse_where(
@@ -302,7 +302,7 @@ def _needs_two_runs(run: str | None, settings: Settings, common: CommonOptions) 
 def _suggest_next(console: Console, run_id: str, settings: Settings, common: CommonOptions) -> None:
     """Suggest the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
     from tcb_ops import api
-    from tcb_ops.cli.runs import suggest_next
+    from tcb_ops.cli.console import suggest_next
     from tcb_ops.reports.summary import by_code
 
     run = api.open_run(run_id, settings=settings)

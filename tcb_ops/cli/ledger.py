@@ -302,7 +302,7 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     joined run has each row of the list with its outcome; retries go along.
     """
     from tcb_ops import api
-    from tcb_ops.cli.runs import suggest_next
+    from tcb_ops.cli.console import suggest_next
     from tcb_ops.reports.explanations import verdict
     from tcb_ops.reports.summary import by_code
     from tcb_ops.runs.next_commands import of_run

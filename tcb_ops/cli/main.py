@@ -329,8 +329,7 @@ def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
 
 def _print_problems(error: InputError, lang: Lang) -> None:
     """Print all problems of a file that is refused, such as known.csv or the merchants file; at most 50."""
-    from tcb_ops.cli.confirm import show_problems
-    from tcb_ops.cli.console import Console
+    from tcb_ops.cli.console import Console, show_problems
 
     if (many := len(error.problems)) < 2:
         _print_error(error.text, lang)

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -301,11 +301,17 @@ class ListOptions:
         return ("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows)
 
 
+def _limits(**values: Any) -> RunLimits:
+    from tcb_ops.runs.limits import RunLimits
+
+    return RunLimits(**values)
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """Options that determine which run is started or resumed, how, and where its report goes; few commands have all."""
 
-    limits: RunLimits
+    limits: RunLimits = field(default_factory=_limits)
     dry_run: bool = False
     limit: int | None = None
     new_run: bool = False
@@ -510,12 +516,6 @@ _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
 
 
 _SECONDS = {"backoff", "slow_wait", "patience"}
-
-
-def _limits(**values: Any) -> RunLimits:
-    from tcb_ops.runs.limits import RunLimits
-
-    return RunLimits(**values)
 
 
 class _LimitOption(click.Option):

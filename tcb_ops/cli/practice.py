@@ -351,8 +351,7 @@ def demo(lang: str | None) -> int:
     import tempfile
 
     import tcb_ops as tcb
-    from tcb_ops.cli.console import Console
-    from tcb_ops.cli.runs import show_run
+    from tcb_ops.cli.console import Console, show_run
     from tcb_ops.reports.explanations import counts_line
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
     from tcb_ops.runs.next_commands import quoted, retry

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +15,7 @@ from tcb_ops.cli.options import (
     WholeNumber,
     cluster_option,
     common_options,
+    given_options,
     limit_options,
     list_options,
     out_option,
@@ -29,20 +25,16 @@ from tcb_ops.cli.options import (
     share_option,
     target_line,
 )
-from tcb_ops.errors import InterruptedRunError, LedgerDamagedError, StoppedError, UsageError
+from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
-from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
-from tcb_ops.model import SUCCESSES, FailOn, Kind, Outcome, Reason
+from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
+from tcb_ops.model import FailOn, Kind
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
+    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.paths import Batch
-    from tcb_ops.lists.share import Share
-    from tcb_ops.notifications import Notification
-    from tcb_ops.preflight import Scope
-    from tcb_ops.reports.summary import CodeGroup, RunSummary
-    from tcb_ops.run import Run, RunHandle
-    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.run import RunHandle
     from tcb_ops.runs.stored_calls import IfExists
     from tcb_ops.settings import Settings
 
@@ -53,19 +45,21 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask before uploadi
 @click.argument("paths", metavar="LIST")
 @list_options
 @share_option
+@given_options
 @common_options
-def check(paths: str, *, share: Share | None, common: CommonOptions, listing: ListOptions) -> int:
+def check(paths: str, *, common: CommonOptions, listing: ListOptions, which: RunOptions) -> int:
     """Check a path list; report all problems in one pass.
 
     Each with line, column and fix. Nothing is sent.
 
     With --root the local files are checked too, as upload does.
     """
-    from tcb_ops.cli.confirm import read_list
+    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.preflight import facts, facts_line
 
-    settings, console = common.start()
-    with read_list(console, paths, common, settings, listing, root=listing.root, share=share) as batch:
+    command = RunCommand.start(common, which)
+    console = command.console
+    with command.read_list(paths, listing, listing.root) as batch:
         if common.json:
             console.json(facts(batch))
         else:
@@ -114,7 +108,7 @@ def links(
     Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
     """
     from tcb_ops import api
-    from tcb_ops.cli.confirm import dry_run
+    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.preflight import ran_out, short_life
 
     command = RunCommand.start(common, which)
@@ -130,9 +124,7 @@ def links(
         else:
             with command.read_list(paths, listing, root=None) as batch:
                 if which.dry_run:
-                    return dry_run(
-                        console, batch, command.settings, which.limits, uploads=False, as_json=common.json
-                    )
+                    return command.dry_run(batch, uploads=False)
                 if (short := short_life(batch, which.limits)) is not None:
                     console.warn(short)
                 handle = api.start_links(
@@ -236,7 +228,7 @@ def upload(
     terminal an upload to a live target asks first.
     """
     from tcb_ops import api
-    from tcb_ops.cli.confirm import dry_run
+    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.preflight import done_before, facts_line, scope_of_list
     from tcb_ops.runs.backup import check_folder
 
@@ -265,7 +257,7 @@ def upload(
             if which.dry_run:
                 if backup is not None:
                     check_folder(Path(backup), make=False)
-                return dry_run(console, batch, settings, which.limits, uploads=True, as_json=common.json)
+                return command.dry_run(batch, uploads=True)
             command.check_folder()
             selection = listing.selection(common, which.limit)
             if not skip_unchanged and which.resume is None:
@@ -299,7 +291,7 @@ def upload(
 def _finish_upload(command: RunCommand, handle: RunHandle, *, confirms: bool) -> int:
     run = command.follow(handle)
     if confirms:
-        _confirm_afterwards(command, run)
+        command.confirm_upload(run)
     return command.report(run)
 
 
@@ -334,13 +326,14 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
     Exit code 0 when every receiver accepted it, 1 when one did not.
     """
     from tcb_ops import api
+    from tcb_ops.cli.console import show_notifications
 
     common.refuse_where(_("A message is about a whole audit: --where cannot narrow it."))
     settings, console = common.start()
     found = api.notify(None if test else run, settings=settings)
     if common.json:
         console.json({"notifications": [one.to_json(console.lang) for one in found]})
-    _show_notifications(console, found)
+    show_notifications(console, found)
     return 0 if all(one.sent for one in found) else 1
 
 
@@ -366,6 +359,7 @@ def retry(run: str, codes: tuple[str, ...], *, common: CommonOptions, which: Run
     Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
     """
     from tcb_ops import api
+    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.preflight import RETRIED, scope_of_rows
     from tcb_ops.runs.plan import check_retry
 
@@ -454,6 +448,7 @@ def audit(
     --where narrows it.
     """
     from tcb_ops import api
+    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.reports.formats.metrics import check_metrics, write_metrics
 
     command = RunCommand.start(common, which)
@@ -515,324 +510,3 @@ def _warn_of_known(console: Console, file: str | None, settings: Settings) -> No
                 "and {n:,} more line that silences nothing", "and {n:,} more lines that silence nothing", rest
             )
         )
-
-
-def _confirm_afterwards(command: RunCommand, run: Run) -> None:
-    """Confirm a finished upload, and write the report of the confirmation."""
-    from tcb_ops import api
-    from tcb_ops.reports.explanations import verdict
-    from tcb_ops.reports.summary import by_code
-
-    console, settings, which = command.console, command.settings, command.which
-    if not any(run.counts.get(outcome) for outcome in (Outcome.UPLOADED, Outcome.UNCHANGED)):
-        return
-    handle = api.start_confirm(
-        run.id,
-        content=True,
-        report=settings.reports,
-        settings=settings,
-        limits=which.limits,
-        note=command.common.note,
-    )
-    confirmed = command.follow(handle)
-    folder = confirmed.export(settings.reports / confirmed.id, pdf=which.pdf)
-    found = confirmed.overview()
-    if not command.common.json and found.causes:
-        show_causes(console, confirmed, found)
-        ended = verdict(Kind.CONFIRM, found.counts, finished=True)
-        console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
-    suggest_next(console, settings, confirmed.record, by_code(found.causes))
-    console.info(_("The confirmation: {folder}", folder=folder))
-
-
-@dataclass(slots=True)
-class RunCommand:
-    """A command that starts or resumes a run: its options, its console and its settings."""
-
-    common: CommonOptions
-    which: RunOptions
-    settings: Settings
-    """From `opened` on, of the target that was opened."""
-    console: Console
-
-    @classmethod
-    def start(cls, common: CommonOptions, which: RunOptions) -> RunCommand:
-        """Read the settings. Nothing is opened yet."""
-        return cls(common, which, *common.start())
-
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Open the target; the first line printed names it."""
-        with self.common.open_target(self.console, self.settings) as self.settings:
-            yield
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What every function of the API that starts a run is given."""
-        return {
-            "settings": self.settings,
-            "limits": self.which.limits,
-            "note": self.common.note,
-            "new_run": self.which.new_run,
-            "resume": self.which.resume,
-            "may_resume": self._may_resume,
-        }
-
-    @property
-    def reports(self) -> str | Path:
-        """The report folder if one is given, else the folder of all reports."""
-        return self.which.out or self.settings.reports
-
-    def folder(self, run_id: str) -> Path:
-        """Return where a run's report goes."""
-        return Path(self.which.out) if self.which.out is not None else self.settings.reports / run_id
-
-    def check_folder(self) -> None:
-        """Refuse a report folder that cannot be had. Raises UsageError."""
-        from tcb_ops.reports.export import check_destination
-
-        check_destination(self.folder("a-run"))
-
-    def read_list(
-        self, paths: str, listing: ListOptions, root: str | None, others: Sequence[str] = ()
-    ) -> Batch:
-        """Read the command's list; `others`: its options that are not about the list."""
-        from tcb_ops.cli.confirm import read_list
-
-        return read_list(
-            self.console,
-            paths,
-            self.common,
-            self.settings,
-            listing,
-            root=root,
-            limit=self.which.limit,
-            share=self.which.share,
-            others=others,
-        )
-
-    def confirm(self, kind: Kind, scope: Scope, what: Text) -> None:
-        """Show what would change on a live target, and ask. Raises UsageError for a no."""
-        from tcb_ops.cli.confirm import confirm_live
-
-        confirm_live(self.console, kind, scope, what, self.settings, yes=self.which.yes)
-
-    def _may_resume(self, run_id: str, started: float) -> bool:
-        """Ask whether to resume an unfinished run over a day old; without a terminal the answer is no."""
-        if not sys.stdin.isatty():
-            return False
-        when = datetime.fromtimestamp(started, self.settings.zone).isoformat(" ", "minutes")
-        question = _(
-            "Run {run_id} of this list, started {when}, is unfinished. Resume it?", run_id=run_id, when=when
-        )
-        self.console.release()
-        return click.confirm(question.of(self.console.lang), err=True)
-
-    def resume(self, kind: Kind, root: str | None = None, **upload: Any) -> RunHandle:
-        """Resume the run that --resume names, without its list; `upload`: what an upload is resumed with besides.
-
-        Raises UsageError if this command cannot resume it.
-        """
-        from tcb_ops import api
-        from tcb_ops.preflight import scope_of_rows
-        from tcb_ops.runs.plan import check_kept, check_resume, other_share
-
-        settings, which = self.settings, self.which
-        if not which.resume or which.dry_run:
-            name = click.get_current_context().command.name
-            needs = _("`{name}` needs a list, or --resume with a run. For example:", name=name)
-            raise UsageError(as_lines((needs, f"tcb-ops {name} list.csv")))
-        self.common.refuse_where(
-            _("A run is resumed with the merchants that it was started with: omit --where.")
-        )
-        run = api.run_to_resume(which.resume, kind, settings)
-        record = run.record
-        wrong: Text | None = None
-        if record.kind is not kind or record.parent:
-            kind_there = "retry" if record.parent else record.kind
-            wrong = _("it is a run of {kind_there}", kind_there=kind_there)
-        elif record.target != settings.run_target:
-            wrong = _("its target is {target}", target=record.target)
-        elif root and str(Path(root).resolve()) != record.root:
-            wrong = _("its files are below {root}", root=record.root)
-        elif which.share is not None and str(which.share) != record.share:
-            wrong = other_share(record)
-        check_resume(record, wrong, settings)
-        check_kept(record, settings)
-        if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
-            scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
-            self.confirm(kind, scope, _("Remaining: {text}", text=scope.text))
-        return api.start_resume(
-            record.id, settings=settings, limits=which.limits, cluster=which.cluster, **upload
-        )
-
-    def follow(self, handle: RunHandle) -> Run:
-        """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
-        resumed = None
-        if handle.resumed:
-            of = handle.record.rows
-            resumed = _(
-                "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
-                id=handle.id,
-                done=handle.done_before,
-                rows=ngettext("{n:,} row", "{n:,} rows", of),
-            )
-        self.console.release(first=resumed)
-        try:
-            handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
-            return handle.wait()
-        except (StoppedError, InterruptedRunError):
-            if self.common.json:
-                self.console.json(handle.so_far().summary())
-            raise
-
-    def report(self, run: Run, fail_on: FailOn = FailOn.ANY) -> int:
-        """Write a finished run's report folder and print how it ended, before report.pdf is made; return the exit code."""
-        from tcb_ops.reports.export import PAGE
-        from tcb_ops.settings import without_dots
-
-        folder, code = self.folder(run.id), 0
-
-        def show() -> None:
-            nonlocal code
-            code = self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
-
-        try:
-            run.export(folder, pdf=self.which.pdf, when_written=show)
-        except StoppedError:
-            if self.common.json:
-                self.console.json(run.summary())
-            if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
-                _notify_due(self.console, run)
-            raise
-        return code
-
-    def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: FailOn = FailOn.ANY) -> int:
-        """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
-        from tcb_ops.reports.summary import by_code
-
-        console, as_json = self.console, self.common.json
-        run.refresh()
-        notifies = run.record.kind is Kind.AUDIT and not run.record.parent
-        sent = None
-        try:
-            if notifies and as_json:  # the object contains what became of the messages
-                sent = _notify_due(console, run)
-        finally:
-            code, found = show_run(console, run, as_json=as_json, fail_on=fail_on, notifications=sent)
-        groups = by_code(found.causes)
-        if console.fix_me is not None:
-            console.suggest(*console.fix_me)
-            groups = [group for group in groups if group.code != Reason.INVALID]
-        suggested = suggest_next(console, self.settings, run.record, groups)
-        if page is not None and console.fix_me is None and not suggested:
-            console.info(_("The report: {page}", page=page))
-        if page is not None and self.which.pdf:
-            announce_pdf(console)
-        at = target_line(self.settings)
-        console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
-        if notifies and not as_json:  # last: an interrupt here loses a message, nothing else
-            _notify_due(console, run)
-        return code
-
-
-def suggest_next(
-    console: Console,
-    settings: Settings,
-    record: RunRecord,
-    groups: Iterable[CodeGroup],
-    more: Sequence[str] = (),
-) -> bool:
-    """Suggest the next command for a finished run, with `more` words; return whether anything is left to do."""
-    from tcb_ops.reports.next_actions import next_command
-
-    left = next_command(settings, record, groups)
-    if left is not None:
-        console.suggest(left[0], [*left[1], *more])
-    return left is not None
-
-
-def _notify_due(console: Console, run: Run) -> list[Notification] | None:
-    """Send the message about an audit to receivers whose `on` applies; None without any in the settings."""
-    from tcb_ops import api
-
-    if not run.settings.notify:
-        return None
-    with console.waiting(_("Sending the message about this audit")):
-        found = api.notify(run.id, on_demand=False, settings=run.settings)
-    _show_notifications(console, found)
-    return found
-
-
-def _show_notifications(console: Console, found: Iterable[Notification]) -> None:
-    """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
-    for one in found:
-        what = _("{receiver}: {detail}", receiver=one.receiver, detail=one.detail)
-        if one.sent or not one.due:
-            console.info(what)
-        else:
-            console.warn(_("Not delivered to {what}", what=what))
-
-
-def announce_pdf(console: Console) -> None:
-    """Print that report.pdf is yet to be written, if a Chromium is found: all other files are there."""
-    from tcb_ops.reports.formats.pdf import find_chromium
-
-    if find_chromium() is not None:
-        console.info(_("report.pdf follows in a few seconds; --no-pdf leaves it out."))
-
-
-def show_run(
-    console: Console,
-    run: Run,
-    *,
-    as_json: bool,
-    fail_on: FailOn = FailOn.ANY,
-    notifications: Sequence[Notification] | None = None,
-) -> tuple[int, RunSummary]:
-    """Print how a run ended; return the exit code and the run's summary."""
-    from tcb_ops.reports.explanations import confirmation_text, verdict
-    from tcb_ops.reports.formats.terminal import Wrapped, render_audit
-    from tcb_ops.reports.workers import worker_lines
-
-    finished = run.record.finished_at is not None
-    audited = run.record.kind is Kind.AUDIT and finished
-    # A retry is only a part of an audit and is not compared.
-    result = run.audit() if audited and not run.record.parent else None
-    found = run.overview()  # after the audit's result, which takes as much memory meanwhile
-    if as_json:
-        summary = found.to_json()
-        if result is not None:
-            summary["audit"] = result.to_json(console.lang)
-            summary["notifications"] = [one.to_json(console.lang) for one in notifications or ()]
-        console.json(summary)
-    else:
-        if result is None:
-            show_causes(console, run, found)
-        elif result.stopped is not None:
-            console.print(Wrapped(result.stopped.of(console.lang)))
-        else:
-            for part in render_audit(result, console.lang):
-                console.print(part)
-        console.print(verdict(run.record.kind, found.counts, finished=finished))
-        if found.confirmed is not None:
-            console.print(confirmation_text(*found.confirmed))
-        for line in worker_lines(found.workers):
-            console.print(line)
-    if result is not None:
-        return result.exit_code(fail_on), found
-    if audited and run.stopped is not None:
-        return 3, found
-    confirmed = found.confirmed[1] if found.confirmed is not None else {}
-    return 0 if SUCCESSES.issuperset(found.counts) and SUCCESSES.issuperset(confirmed) else 1, found
-
-
-def show_causes(console: Console, run: Run, found: RunSummary) -> None:
-    """Print what did not succeed, by errcode, merchant and environment."""
-    from tcb_ops.reports.formats.terminal import render_errcodes
-    from tcb_ops.reports.summary import by_code
-
-    causes = found.causes
-    if causes:
-        in_full = f"tcb-ops report {run.id}" if run.record.kind is Kind.LINKS else "errcodes.csv"
-        console.print(render_errcodes(by_code(causes), console.lang, in_full))

@@ -50,8 +50,7 @@ def init(folder: str, lang: str | None) -> int:
     """
     from importlib.resources import files
 
-    from tcb_ops.cli.confirm import show_problems
-    from tcb_ops.cli.console import Console
+    from tcb_ops.cli.console import Console, show_problems
     from tcb_ops.lists.generate import list_template
     from tcb_ops.lists.merchants_editor import EMPTY_FILE, edit_merchants
     from tcb_ops.settings import SETTINGS_FILE, load_settings
@@ -166,7 +165,7 @@ def make_list(
 
     Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
     """
-    from tcb_ops.cli.confirm import show_problems
+    from tcb_ops.cli.console import show_problems
     from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
     from tcb_ops.runs.next_commands import command
 

@@ -27,12 +27,12 @@ from tcb_ops.cli.options import (
     scan_options,
     target_line,
 )
-from tcb_ops.cli.runs import RunCommand
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
+    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.paths import Batch
     from tcb_ops.preflight import Scope
     from tcb_ops.run import Run, RunHandle
@@ -271,16 +271,15 @@ def sync(
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
     """Print what a synchronization would send and delete; return the exit code."""
     from tcb_ops import api
-    from tcb_ops.cli.confirm import dry_run
 
-    console, settings, as_json = command.console, command.settings, command.common.json
+    console, settings = command.console, command.settings
     if deletes and plan.gone is not None:
         console.info(_("--delete would delete them."))
     console.json_extra = _gone_in_json(plan, None)
     changed = api.changed(plan, settings=settings)
     if changed is not None:
-        return dry_run(console, changed, settings, command.which.limits, uploads=True, as_json=as_json)
-    if as_json:
+        return command.dry_run(changed, uploads=True)
+    if command.common.json:
         console.json({"rows": 0, "calls": 0})
     else:
         rows = ngettext("{n:,} row", "{n:,} rows", plan.batch.valid)
@@ -292,7 +291,7 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
 def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
     """Plan a synchronization. If the folder holds files that cannot be listed, print the problems and exit 2."""
     from tcb_ops import api
-    from tcb_ops.cli.confirm import show_problems
+    from tcb_ops.cli.console import show_problems
     from tcb_ops.cli.setup import own_files, print_left_out
 
     common, console, settings = command.common, command.console, command.settings
@@ -331,6 +330,8 @@ def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:
 @contextmanager
 def _opened(common: CommonOptions, which: RunOptions) -> Iterator[RunCommand]:
     """Open the console and the target; refuse a report folder that cannot be had before anything is sent."""
+    from tcb_ops.cli.steps import RunCommand
+
     command = RunCommand.start(common, which)
     command.check_folder()
     with command.opened():
