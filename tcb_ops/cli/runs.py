@@ -282,7 +282,6 @@ def upload(
                 backup=backup,
                 canary=canary or 0,
                 selection=selection,
-                cluster=which.cluster,
                 **command.options,
             )
             return _finish_upload(command, handle, confirms=confirms)
@@ -385,7 +384,6 @@ def retry(run: str, codes: tuple[str, ...], *, common: CommonOptions, which: Run
             codes=codes,
             out=(which.out or "links.retry.csv") if is_links else command.reports,
             selection="; ".join(filter(None, words)),
-            cluster=which.cluster,
             **command.options,
         )
         command.console.info(retrying)
@@ -466,7 +464,6 @@ def audit(
             report=command.reports,
             selection=common.selection(),
             share=which.share,
-            cluster=which.cluster,
             **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written

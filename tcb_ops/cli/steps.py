@@ -82,6 +82,7 @@ class RunCommand:
             "new_run": self.which.new_run,
             "resume": self.which.resume,
             "may_resume": self._may_resume,
+            **({"cluster": self.which.cluster} if self.which.cluster is not None else {}),
         }
 
     @property

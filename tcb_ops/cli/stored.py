@@ -73,7 +73,6 @@ def confirm(
                 merchants=common.matching(command.settings),
                 report=command.reports,
                 selection=_selection(subject, common, listing),
-                cluster=which.cluster,
                 **command.options,
             )
             return _finish(command, handle)
