@@ -32,12 +32,10 @@ from tcb_ops.lists.share import Share
 from tcb_ops.model import FailOn, Kind, Outcome, Problem, Reason
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon, scope_of_rows
 from tcb_ops.reports.explanations import verdict
-from tcb_ops.reports.export import PAGE, check_destination
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
-from tcb_ops.runs.plan import check_kept, check_resume, other_share
 from tcb_ops.runs.sources import SourceInspector
 from tcb_ops.settings import Settings, without_dots
 
@@ -96,6 +94,8 @@ class RunCommand:
 
     def check_folder(self) -> None:
         """Refuse a report folder that cannot be had. Raises UsageError."""
+        from tcb_ops.reports.export import check_destination
+
         check_destination(self.folder("a-run"))
 
     def read_list(
@@ -250,6 +250,8 @@ class RunCommand:
 
         Raises UsageError if this command cannot resume it.
         """
+        from tcb_ops.runs.plan import check_kept, check_resume, other_share
+
         settings, which = self.settings, self.which
         if not which.resume or which.dry_run:
             name = click.get_current_context().command.name
@@ -301,6 +303,8 @@ class RunCommand:
 
     def report(self, run: Run, fail_on: FailOn = FailOn.ANY) -> int:
         """Write a finished run's report folder and print how it ended, before report.pdf is made; return the exit code."""
+        from tcb_ops.reports.export import PAGE
+
         folder, code = self.folder(run.id), 0
 
         def show() -> None:
