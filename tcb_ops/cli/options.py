@@ -573,6 +573,14 @@ resume_options = _group("which", RunOptions, new_run_option, resume_option)
 given_options = _group("which", RunOptions)
 
 
+def port_option(default: int) -> Callable[[Command], Command]:
+    """Return the option of a command that listens on a port."""
+    kind = WholeNumber(0, 65535)
+    return click.option(
+        "--port", type=kind, metavar="N", default=default, show_default=True, help="0 for any free one."
+    )
+
+
 def scan_options(path_help: str) -> Callable[[Command], Command]:
     """Return the options of a command that scans a folder; `path_help`: the help of --path."""
     return _group(

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options, lang_option, target_line
+from tcb_ops.cli.options import (
+    CommonOptions,
+    WholeNumber,
+    common_options,
+    lang_option,
+    port_option,
+    target_line,
+)
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.model import SIMULATOR, Owner
@@ -84,9 +91,9 @@ def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
     """Print how the notebook ended and which files it wrote."""
     if ended.text is not None and ended.exit_code > 1:
         console.warn(_("tcb-ops: {text}", text=ended.text))
+    elif ended.text is not None and as_json:
+        console.info(ended.text)
     if as_json:
-        if ended.text is not None and ended.exit_code <= 1:
-            console.info(ended.text)
         console.json(
             {
                 "notebook": str(ended.notebook),
@@ -101,9 +108,8 @@ def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
             console.print(ended.screen)
         if ended.text is not None and ended.exit_code <= 1:
             console.print(ended.text)
-        for left in (ended.notebook, ended.page, ended.report):
-            if left is not None:
-                console.print(str(left))
+        for left in filter(None, (ended.notebook, ended.page, ended.report)):
+            console.print(str(left))
 
 
 def _from_options(common: CommonOptions) -> list[str]:
@@ -253,14 +259,7 @@ def _need(*libraries: str) -> None:
     metavar="FILE",
     help="Token file; read again when it changes. Not needed where the fault plan's [component] gives tokens.",
 )
-@click.option(
-    "--port",
-    type=WholeNumber(0, 65535),
-    metavar="N",
-    default=8089,
-    show_default=True,
-    help="0 for any free one.",
-)
+@port_option(8089)
 @click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
 @click.option(

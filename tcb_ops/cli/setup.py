@@ -16,9 +16,9 @@ from tcb_ops.cli.options import (
     CommonOptions,
     Group,
     ScanOptions,
-    WholeNumber,
     common_options,
     lang_option,
+    port_option,
     scan_options,
     target_line,
 )
@@ -395,14 +395,7 @@ def tokens() -> None:
 @click.option(
     "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="The address to listen on."
 )
-@click.option(
-    "--port",
-    type=WholeNumber(0, 65535),
-    metavar="N",
-    default=8766,
-    show_default=True,
-    help="0 for any free one.",
-)
+@port_option(8766)
 @click.option("--cert", metavar="FILE", help="TLS certificate with its chain (PEM). Needed off this machine.")
 @click.option("--key", metavar="FILE", help="Its private key (PEM, mode 0600).")
 @common_options

@@ -201,15 +201,13 @@ def check_ledger(settings: Settings) -> list[CheckResult]:
     A missing ledger file is not created.
     """
     if "://" in settings.ledger:
-        return [_opened(settings, "")]
+        return [_opened(settings)]
     file = Path(settings.ledger)
     folder = file.resolve().parent
     if not file.exists():
         found = _not_yet(file, folder)
-    elif file.is_dir():
-        found = _opened(settings, "")
     else:
-        found = _unwritable(file, folder) or _opened(settings, _size(file))
+        found = (None if file.is_dir() else _unwritable(file, folder)) or _opened(settings)
     disk = [check_disk(shutil.disk_usage(folder).free, folder)] if folder.is_dir() else []
     return [found, *disk]
 
@@ -254,7 +252,7 @@ def _unwritable(file: Path, folder: Path) -> CheckResult | None:
     return CheckResult("ledger", Grade.BAD, seen, fix)
 
 
-def _opened(settings: Settings, size: str) -> CheckResult:
+def _opened(settings: Settings) -> CheckResult:
     from tcb_ops.runs.ledger import Ledger
 
     try:
@@ -265,12 +263,14 @@ def _opened(settings: Settings, size: str) -> CheckResult:
             ledger.close()
     except TcbOpsError as error:
         return from_error("ledger", error)
+    file = Path(settings.ledger)
+    size = file.stat().st_size if file.is_file() else 0
     open_runs = [run for run in runs if run.finished_at is None]
     facts = _(
         "{name}: {runs}{size}",
         name=ledger.name,
         runs=ngettext("{n:,} run", "{n:,} runs", len(runs)),
-        size=size,
+        size=f", {size / 1000**2:,.1f} MB" if size >= 100_000 else "",
     )
     if not open_runs:
         return CheckResult("ledger", Grade.OK, facts)
@@ -284,11 +284,6 @@ def _opened(settings: Settings, size: str) -> CheckResult:
         again=quoted(resume(settings, open_runs[0])),
     )
     return CheckResult("ledger", Grade.WARNING, seen, fix)
-
-
-def _size(file: Path) -> str:
-    size = file.stat().st_size
-    return f", {size / 1000**2:,.1f} MB" if size >= 100_000 else ""
 
 
 def check_disk(free: int, folder: Path) -> CheckResult:
@@ -309,7 +304,7 @@ def check_secrets(settings: Settings) -> list[CheckResult]:
         return [skipped("secrets", _("file modes are not checked on this system"))]
     places = secret_places(settings.tokens)
     there = [path for path in places if path.exists()]
-    wide = [path for path in _within(places) if _is_wide(path)]
+    wide = list(_readable_by_others(places))
     if not wide:
         if not there:
             return [skipped("secrets", _("no files with secrets here"))]
@@ -332,18 +327,15 @@ def secret_places(tokens: TokenSettings) -> list[Path]:
     return [*map(Path, named), *whole.get(tokens.source, [])]
 
 
-def _within(places: Iterable[Path]) -> Iterable[Path]:
+def _readable_by_others(places: Iterable[Path]) -> Iterator[Path]:
     for place in places:
-        yield place
-        if place.is_dir():
+        inside: list[Path] = []
+        with suppress(OSError):
+            inside = sorted(place.iterdir())[:2000] if place.is_dir() else []
+        for path in (place, *inside):
             with suppress(OSError):
-                yield from sorted(place.iterdir())[:2000]
-
-
-def _is_wide(path: Path) -> bool:
-    with suppress(OSError):
-        return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
-    return False
+                if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                    yield path
 
 
 TOTAL_SECONDS = 27.0

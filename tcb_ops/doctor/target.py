@@ -239,17 +239,14 @@ async def _first_token(
 
 
 def _describe_token(source: str, token: Token, owner: str, now: float) -> CheckResult:
+    left = None if token.expires_at is None else token.expires_at - now
+    if left is not None and left <= 0:
+        seen = _("{source}: the token for {owner} has expired", source=source, owner=owner)
+        return CheckResult("tokens", Grade.WARNING, seen, _("Check the program that refreshes it."))
     seen = _("{source}: has a token for {owner}", source=source, owner=owner)
-    if token.expires_at is None:
-        return CheckResult("tokens", Grade.OK, seen)
-    left = token.expires_at - now
-    if left > 0:
-        minutes = f"{left / 60:,.0f}"
-        seen = _("{seen}, valid for another {minutes} min", seen=seen, minutes=minutes)
-        return CheckResult("tokens", Grade.OK, seen)
-    seen = _("{source}: the token for {owner} has expired", source=source, owner=owner)
-    fix = _("Check the program that refreshes it.")
-    return CheckResult("tokens", Grade.WARNING, seen, fix)
+    if left is not None:
+        seen = _("{seen}, valid for another {minutes} min", seen=seen, minutes=f"{left / 60:,.0f}")
+    return CheckResult("tokens", Grade.OK, seen)
 
 
 async def _call(settings: Settings, source: TokenSource, owner: TokenOwner) -> CheckResult:

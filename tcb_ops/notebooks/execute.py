@@ -411,7 +411,12 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
     )
     cells, _other = exporter.from_notebook_node(_visible(content, facts.lang))
     environment = Environment(loader=PackageLoader("tcb_ops", "notebooks"), autoescape=True)
-    lang, verdict = facts.lang, facts.verdict
+    lang, verdict, about = facts.lang, facts.verdict, content.metadata.papermill
+    shown = [facts.run or ""]
+    if started := about.get("start_time"):
+        shown.append(datetime.fromisoformat(started).astimezone(facts.zone).isoformat(" ", "minutes"))
+    given = about.get("parameters", {})
+    shown += [sanitize(f"{key} = {value}") for key, value in given.items() if key != "lang"]
     return environment.get_template("page.html.j2").render(
         title=facts.title or _title(content) or name,
         result=facts.result,
@@ -422,7 +427,7 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         simulated=_SIMULATED.of(lang) if facts.simulated else "",
         verdict=verdict.of(lang) if verdict is not None else "",
         bad=facts.bad,
-        facts=[fact for fact in (facts.run, _started(content, facts.zone), *_parameters(content)) if fact],
+        facts=list(filter(None, shown)),
     )
 
 
@@ -433,17 +438,6 @@ def own_error(output: NotebookNode) -> tuple[int, Text] | None:
     if isinstance(kind, type) and issubclass(kind, errors.TcbOpsError) and len(output.traceback) == 2:
         return kind.exit_code, Bilingual(*output.traceback)
     return None
-
-
-def _started(content: NotebookNode, zone: ZoneInfo) -> str:
-    started = content.metadata.papermill.get("start_time")
-    return datetime.fromisoformat(started).astimezone(zone).isoformat(" ", "minutes") if started else ""
-
-
-def _parameters(content: NotebookNode) -> list[str]:
-    """Return the given parameters, except the language."""
-    given = content.metadata.papermill.get("parameters", {})
-    return [sanitize(f"{key} = {value}") for key, value in given.items() if key != "lang"]
 
 
 def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
