@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.table import Rows
     from tcb_ops.merchants.status import MerchantState
     from tcb_ops.model import Row
-    from tcb_ops.notifications.send import Notification, Undelivered
+    from tcb_ops.notifications import Notification, Undelivered
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.download_links import DownloadLinks
@@ -1040,7 +1040,7 @@ def notify(
     `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand` False: only to receivers whose
     `on` applies. A failed delivery raises no error.
     """
-    from tcb_ops.notifications.send import notify_audit, notify_test
+    from tcb_ops.notifications import notify_audit, notify_test
 
     settings = _settings(settings, target, run)
     runs = _("a Run, a run's id, or None")
@@ -1078,7 +1078,7 @@ def notify(
 
 def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
     """Return what the receivers had not been told up to an audit: as it kept it, or the newest before it that did."""
-    from tcb_ops.notifications.send import Missed
+    from tcb_ops.notifications import Missed
     from tcb_ops.runs.records import UNDELIVERED
 
     kept = [

@@ -45,7 +45,7 @@ from typing import Any
 import pandas as pd
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.cli.simulate import simulate
+from tcb_ops.cli.practice import simulate
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.settings import practise_with
 from tcb_ops.simulator import Faults, Simulator, load_faults

@@ -12,15 +12,15 @@ from smtp import MailServer
 from workspace import BOOKS, QUICK, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
+import tcb_ops.notifications as send
 from tcb_ops.i18n import Lang
-from tcb_ops.notifications import send
 from tcb_ops.settings import load_settings
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tcb_ops.notifications.send import Notification
+    from tcb_ops.notifications import Notification
 
 PASSWORD = "practice-mail-password-1"
 BROKEN = [Fault(env=BOOKS.env, errcode=85088)]

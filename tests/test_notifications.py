@@ -11,10 +11,9 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
+import tcb_ops.notifications as send
 from tcb_ops.i18n import Lang, verbatim
-from tcb_ops.notifications import send
-from tcb_ops.notifications.message import Message, entry_line
-from tcb_ops.notifications.robots import LIMITS, refusal, robot_body
+from tcb_ops.notifications.message import LIMITS, Message, entry_line, refusal, robot_body
 from tcb_ops.reports.audit import AuditLine
 from tcb_ops.simulator import Fault, FaultStep
 from tcb_ops.wechat.responses import HttpResponse

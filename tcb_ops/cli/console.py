@@ -1,4 +1,4 @@
-"""Console output: data on stdout, messages and progress on stderr."""
+"""Console output: data on stdout, messages and progress on stderr; how a run ended."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 
 from tcb_ops.formatting import format_duration, lines, wrap
-from tcb_ops.i18n import Lang, Text, _, terminal_lang
-from tcb_ops.model import SUCCESSES
+from tcb_ops.i18n import Lang, Text, _, ngettext, terminal_lang
+from tcb_ops.model import SUCCESSES, FailOn, Kind, Problem
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from tcb_ops.notifications import Notification
+    from tcb_ops.reports.summary import CodeGroup, RunSummary
+    from tcb_ops.run import Run
     from tcb_ops.runs.progress import Progress
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.settings import Settings
 
 _BAR = 12
 """Width of the progress bar, in terminal cells."""
@@ -240,3 +245,109 @@ def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
     if cell_len(line) <= most:
         return line
     return wrap(line, most - 2).partition("\n")[0] + " …"
+
+
+def show_problems(console: Console, source: str, problems: Sequence[Problem], most: int = 50) -> None:
+    """Print the first problems, one per line, and the number of those not shown."""
+    from tcb_ops.lists.staging import format_problem
+
+    for problem in problems[:most]:
+        console.warn(format_problem(source, problem))
+    if len(problems) > most:
+        rest = len(problems) - most
+        console.warn(
+            _(
+                "and {more_problems}",
+                more_problems=ngettext("{n:,} more problem", "{n:,} more problems", rest),
+            )
+        )
+
+
+def show_notifications(console: Console, found: Iterable[Notification]) -> None:
+    """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
+    for one in found:
+        what = _("{receiver}: {detail}", receiver=one.receiver, detail=one.detail)
+        if one.sent or not one.due:
+            console.info(what)
+        else:
+            console.warn(_("Not delivered to {what}", what=what))
+
+
+def announce_pdf(console: Console) -> None:
+    """Print that report.pdf is yet to be written, if a Chromium is found: all other files are there."""
+    from tcb_ops.reports.formats.pdf import find_chromium
+
+    if find_chromium() is not None:
+        console.info(_("report.pdf follows in a few seconds; --no-pdf leaves it out."))
+
+
+def show_run(
+    console: Console,
+    run: Run,
+    *,
+    as_json: bool,
+    fail_on: FailOn = FailOn.ANY,
+    notifications: Sequence[Notification] | None = None,
+) -> tuple[int, RunSummary]:
+    """Print how a run ended; return the exit code and the run's summary."""
+    from tcb_ops.reports.explanations import confirmation_text, verdict
+    from tcb_ops.reports.formats.terminal import Wrapped, render_audit
+    from tcb_ops.reports.workers import worker_lines
+
+    finished = run.record.finished_at is not None
+    audited = run.record.kind is Kind.AUDIT and finished
+    # A retry is only a part of an audit and is not compared.
+    result = run.audit() if audited and not run.record.parent else None
+    found = run.overview()  # after the audit's result, which takes as much memory meanwhile
+    if as_json:
+        summary = found.to_json()
+        if result is not None:
+            summary["audit"] = result.to_json(console.lang)
+            summary["notifications"] = [one.to_json(console.lang) for one in notifications or ()]
+        console.json(summary)
+    else:
+        if result is None:
+            show_causes(console, run, found)
+        elif result.stopped is not None:
+            console.print(Wrapped(result.stopped.of(console.lang)))
+        else:
+            for part in render_audit(result, console.lang):
+                console.print(part)
+        console.print(verdict(run.record.kind, found.counts, finished=finished))
+        if found.confirmed is not None:
+            console.print(confirmation_text(*found.confirmed))
+        for line in worker_lines(found.workers):
+            console.print(line)
+    if result is not None:
+        return result.exit_code(fail_on), found
+    if audited and run.stopped is not None:
+        return 3, found
+    confirmed = found.confirmed[1] if found.confirmed is not None else {}
+    return 0 if SUCCESSES.issuperset(found.counts) and SUCCESSES.issuperset(confirmed) else 1, found
+
+
+def show_causes(console: Console, run: Run, found: RunSummary) -> None:
+    """Print what did not succeed, by errcode, merchant and environment."""
+    from tcb_ops.reports.formats.terminal import render_errcodes
+    from tcb_ops.reports.summary import by_code
+
+    causes = found.causes
+    if causes:
+        in_full = f"tcb-ops report {run.id}" if run.record.kind is Kind.LINKS else "errcodes.csv"
+        console.print(render_errcodes(by_code(causes), console.lang, in_full))
+
+
+def suggest_next(
+    console: Console,
+    settings: Settings,
+    record: RunRecord,
+    groups: Iterable[CodeGroup],
+    more: Sequence[str] = (),
+) -> bool:
+    """Suggest the next command for a finished run, with `more` words; return whether anything is left to do."""
+    from tcb_ops.reports.next_actions import next_command
+
+    left = next_command(settings, record, groups)
+    if left is not None:
+        console.suggest(left[0], [*left[1], *more])
+    return left is not None

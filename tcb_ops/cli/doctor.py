@@ -82,7 +82,7 @@ def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOpti
 
 def _check(common: CommonOptions) -> int:
     from tcb_ops.cli.console import Console
-    from tcb_ops.doctor.runner import DoctorContext, run_checks
+    from tcb_ops.doctor.checks import DoctorContext, run_checks
 
     context = DoctorContext.of(common.settings, common.overrides(), common.config, common.where)
     lang = context.fallback.lang if context.fallback is not None else Lang(common.lang or "en")
@@ -140,8 +140,8 @@ def _verdict(bad: int, warnings: int) -> Text:
 
 
 def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
-    from tcb_ops.cli.confirm import confirm_or_abort
-    from tcb_ops.doctor.live import start_live_check
+    from tcb_ops.cli.steps import confirm_or_abort
+    from tcb_ops.doctor.target import start_live_check
 
     settings, console = common.start()
     merchant = _merchant_of(common, settings, env, appid)

@@ -1,10 +1,8 @@
-"""The commands that show results: runs, show, errcodes, report, diff, verify, explain."""
+"""The commands that show results: show, errcodes, report, diff, verify, explain."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -12,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.cli.options import CommonOptions, Duration, WholeNumber, common_options
-from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.formatting import format_duration, near_names, shown
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext, pgettext, verbatim
-from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Owner, Reason
+from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options, pdf_option
+from tcb_ops.errors import UsageError
+from tcb_ops.formatting import near_names
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext, pgettext
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
@@ -29,237 +27,6 @@ ROWS_SHOWN = 200
 
 
 @click.command()
-@click.argument("action", metavar="[prune]", type=click.Choice(["prune"]), required=False)
-@click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
-@click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
-@click.option(
-    "--stale",
-    type=Duration(),
-    metavar="TIME",
-    help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
-)
-@click.option(
-    "--older-than",
-    metavar="DAYS",
-    default="",
-    help="With prune: how old a run must be, such as 180d. [default: keep_days under [lifecycle]]",
-)
-@click.option("--dry-run", is_flag=True, help="With prune: show what would be removed; remove nothing.")
-@common_options
-def runs(
-    action: str | None,
-    operator: str,
-    host: str,
-    stale: float | None,
-    older_than: str,
-    *,
-    dry_run: bool,
-    common: CommonOptions,
-) -> int:
-    """List the runs, the newest first.
-
-    --note TEXT: only runs whose note contains it. --target: only runs of that target. --where: only runs with rows of
-    matching merchants, and only those rows are counted.
-
-    `runs prune` removes old runs from the ledger and gives the space back. Unfinished runs stay, and those that a later run retries,
-    confirms, deletes or undoes; reports are not touched.
-    """
-    settings, console = common.start(reads_ledger=True)
-    if action is not None:
-        for option, given in (
-            ("--where", common.where),
-            ("--target", common.target or common.api_base),
-            ("--note", common.note),
-            ("--operator", operator),
-            ("--host", host),
-        ):
-            if given:
-                refused = _(
-                    "`runs prune` is about the whole ledger: {option} cannot narrow it.", option=option
-                )
-                raise UsageError(refused, options=[option])
-        return _prune(console, settings, older_than, dry_run=dry_run, as_json=common.json)
-    if older_than or dry_run:
-        raise UsageError(_("--older-than and --dry-run are for `tcb-ops runs prune`. Nothing was removed."))
-    if stale is not None:
-        return _watch_audits(console, settings, common, stale)
-    if common.ledger and "://" not in settings.ledger and not Path(settings.ledger).exists():
-        from tcb_ops import api
-
-        api.open_run(settings=settings)  # raises the error of a ledger that does not exist: it may be a typo
-    return _list_runs(console, settings, common, operator, host)
-
-
-def _list_runs(console: Console, settings: Settings, common: CommonOptions, operator: str, host: str) -> int:
-    matching = common.matching(settings)
-    damaged: list[LedgerDamagedError] = []
-    found = _chosen(settings, common, operator, host, damaged)
-    sound: list[tuple[Run, dict[str, Any]]] = []
-    for each in found:
-        try:
-            run = each if matching is None else each.of_merchants(matching)
-            counts = run.summary() if common.json else run.counts
-            if matching is None or run.outcomes:
-                sound.append((run, counts))
-        except LedgerDamagedError as error:  # a damaged run must not hide the others
-            damaged.append(error)
-    if common.json:
-        console.json({"runs": [summary | _about(run, settings) for run, summary in sound]})
-    elif sound:
-        from tcb_ops.reports.formats.terminal import render_runs, room
-
-        shown = [(run.record, run.outcomes) for run, _ in sound]
-        for line in render_runs(shown, settings, console.lang, room(console.out)):
-            console.print(line)
-    elif damaged:
-        pass
-    elif found or any((common.where, common.target, common.api_base, common.note, operator, host)):
-        console.info(_("No run in {ledger_name} matches.", ledger_name=settings.ledger_name))
-    else:
-        console.info(_("No runs in {ledger_name} yet.", ledger_name=settings.ledger_name))
-    for damage in damaged:
-        console.warn(damage.text)
-    return damaged[0].exit_code if damaged else 0
-
-
-def _chosen(
-    settings: Settings, common: CommonOptions, operator: str, host: str, damaged: list[LedgerDamagedError]
-) -> list[Run]:
-    """Return the runs selected by the options of `runs`."""
-    from tcb_ops import api
-
-    of_target = settings.run_target if common.target or common.api_base else None
-    return [
-        run
-        for run in api.all_runs(settings=settings, damaged=damaged)
-        if common.note in run.record.note
-        and operator in {"", run.record.operator}
-        and host in {"", run.record.host}
-        and of_target in {None, run.record.target}
-    ]
-
-
-def _watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
-    """Print whether a complete audit of the target and --where finished recently; return the exit code."""
-    from tcb_ops import api
-
-    audits = [
-        run.record
-        for run in api.all_runs(settings=settings, damaged=[])
-        if run.record.kind is Kind.AUDIT
-        and run.record.target == settings.run_target
-        and run.record.finished_at is not None
-        and not run.record.parent  # a retry asks about a part only
-    ]
-    finished = [record for record in audits if record.selection == common.selection()]
-    latest = max(finished, key=lambda record: record.number, default=None)
-    ended = latest.finished_at if latest is not None else None
-    stopped = latest is not None and latest.stopped is not None
-    fresh = is_fresh(ended, time.time(), seconds) and not stopped
-    if common.json:
-        console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
-    if latest is None or ended is None:
-        of = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
-        which = _which_merchants(common)
-        none = _("No audit of {target} ({which}) has finished yet.", target=of, which=which)
-        others = _("Audits of other merchants ({n:,}) do not count.", n=len(audits)) if audits else NOTHING
-        console.warn(as_sentences(filter(None, (none, others))))
-        return 1
-    when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
-    if ended > time.time() + CLOCK_TOLERANCE:
-        console.warn(
-            _(
-                "Audit {id} finished at {when}, which is in the future: check this machine's clock.",
-                id=latest.id,
-                when=when,
-            )
-        )
-    elif stopped:
-        console.warn(
-            _(
-                "The latest audit, {id}, was stopped at {when} before it was complete.",
-                id=latest.id,
-                when=when,
-            )
-        )
-    elif fresh:
-        which = _which_merchants(common)
-        console.info(_("Audit {id} ({which}) finished at {when}.", id=latest.id, which=which, when=when))
-    else:
-        console.warn(
-            _(
-                "No audit ({which}) has finished within {duration}: the latest, {id}, finished at {when}.",
-                which=_which_merchants(common),
-                duration=format_duration(seconds),
-                id=latest.id,
-                when=when,
-            )
-        )
-    return 0 if fresh else 1
-
-
-def _which_merchants(common: CommonOptions) -> Text:
-    """Return which audits are looked at: those that were narrowed by the same --where."""
-    if not common.where:
-        return _("of all merchants")
-    return _("with {options}", options=" ".join(f"--where {shown(item)}" for item in sorted(common.where)))
-
-
-CLOCK_TOLERANCE = 300.0
-"""Maximum difference between the clocks of machines, in seconds."""
-
-
-def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
-    """Return whether the latest audit is recent enough.
-
-    ====================================  =====
-    the latest audit finished             fresh
-    ====================================  =====
-    never                                 no
-    within `seconds`                      yes
-    earlier                               no
-    more than five minutes in the future  no
-    ====================================  =====
-    """
-    return ended is not None and -CLOCK_TOLERANCE <= now - ended <= seconds
-
-
-def _prune(console: Console, settings: Settings, older_than: str, *, dry_run: bool, as_json: bool) -> int:
-    """Remove old runs, or list them."""
-    from tcb_ops import api
-
-    days = older_than.removesuffix("d") or str(settings.lifecycle.keep_days)
-    if not (days.isdecimal() and len(days) < 6 and int(days)):
-        raise UsageError(
-            _(
-                "`runs prune` needs --older-than with a number of days, such as 180d, or keep_days under [lifecycle]."
-            ),
-            options=["--older-than"],
-        )
-    found = api.prune(int(days), dry_run=dry_run, settings=settings)
-    if as_json:
-        console.json(
-            {"removed": [] if dry_run else [run.id for run in found], "runs": [run.id for run in found]}
-        )
-        return 0
-    for run in found:
-        console.print(verbatim(f"{run.id}  {run.kind}  {run.rows:,}"))
-    rows = ngettext("{n:,} row", "{n:,} rows", sum(run.rows for run in found))
-    counted = ngettext("{n:,} run", "{n:,} runs", len(found))
-    done = _(
-        "{runs} with {rows} removed from {ledger}.", runs=counted, rows=rows, ledger=settings.ledger_name
-    )
-    planned = _(
-        "{runs} with {rows} would be removed from {ledger}.",
-        runs=counted,
-        rows=rows,
-        ledger=settings.ledger_name,
-    )
-    console.info(planned if dry_run else done)
-    return 0
-
-
-@click.command()
 @click.argument("run", default="latest")
 @click.option("--line", type=WholeNumber(min=1), metavar="N", help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
@@ -267,7 +34,7 @@ def _prune(console: Console, settings: Settings, older_than: str, *, dry_run: bo
 @common_options
 def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
     """Show a run, or rows of it."""
-    from tcb_ops.cli.runs import show_run
+    from tcb_ops.cli.console import show_run
 
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
@@ -276,44 +43,16 @@ def show(run: str, line: int | None, merchant: str, path: str, *, common: Common
             console.print(_head(wanted, settings))
         show_run(console, wanted, as_json=common.json)
         if wanted.record.report and not common.json:
-            folder = wanted.record.report
-            console.info(_("Run {id}: {folder}", id=wanted.id, folder=folder))
+            console.info(_("Run {id}: {folder}", id=wanted.id, folder=wanted.record.report))
         return 0
-    _show_rows(
-        console,
-        wanted,
-        settings,
-        wanted.rows(line=line, merchant=merchant, path=path),
-        line,
-        merchant,
-        common,
-    )
-    return 0
-
-
-def _show_rows(
-    console: Console,
-    run: Run,
-    settings: Settings,
-    rows: Iterator[RowRecord],
-    line: int | None,
-    merchant: str,
-    common: CommonOptions,
-) -> None:
-    from tcb_ops.reports.formats.terminal import render_rows
-
-    shown = list(islice(rows, ROWS_SHOWN))
+    rows = wanted.rows(line=line, merchant=merchant, path=path)
+    some = list(islice(rows, ROWS_SHOWN))
     if common.json:
-        console.json({"run": run.id, "rows": [_row(record, settings, settings.lang) for record in shown]})
-    elif not shown:
-        raise _no_such_row(run, line, merchant)
-    elif len(shown) == 1:
-        for name, value in _row(shown[0], settings, console.lang).items():
-            if value not in {None, ""}:
-                console.print(f"{name:>16}  {value}")
+        console.json({"run": wanted.id, "rows": [_row(record, settings, settings.lang) for record in some]})
+    elif not some:
+        raise _no_such_row(wanted, line, merchant)
     else:
-        for part in render_rows(shown, console.lang):
-            console.print(part)
+        _print_rows(console, some, settings)
     if next(rows, None) is not None:
         console.warn(
             _(
@@ -321,6 +60,19 @@ def _show_rows(
                 rows_shown=ROWS_SHOWN,
             )
         )
+    return 0
+
+
+def _print_rows(console: Console, rows: list[RowRecord], settings: Settings) -> None:
+    from tcb_ops.reports.formats.terminal import render_rows
+
+    if len(rows) > 1:
+        for part in render_rows(rows, console.lang):
+            console.print(part)
+        return
+    for name, value in _row(rows[0], settings, console.lang).items():
+        if value not in {None, ""}:
+            console.print(f"{name:>16}  {value}")
 
 
 def _no_such_row(run: Run, line: int | None, merchant: str) -> UsageError:
@@ -370,7 +122,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
 
     By merchant and environment; `--json` gives the numbers.
     """
-    from tcb_ops.cli.runs import show_causes
+    from tcb_ops.cli.console import show_causes
 
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
@@ -417,7 +169,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     metavar="COLUMN",
     help="With --into: a workbook per value of this column, with its rows only.",
 )
-@click.option("--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf.")
+@pdf_option
 @click.option("--parquet", metavar="FILE", help="Also write every row to a Parquet file (needs pyarrow).")
 @common_options
 def report(
@@ -437,7 +189,7 @@ def report(
     merchants' rows only. With --into, the workbook for colleagues instead.
     """
     from tcb_ops import api
-    from tcb_ops.cli.runs import announce_pdf
+    from tcb_ops.cli.console import announce_pdf
 
     if into is not None:
         common.refuse_where(
@@ -521,9 +273,7 @@ def diff(older: str | None, newer: str | None, *, common: CommonOptions) -> int:
         if run.finished_at is None:
             console.warn(_("Run {id} is unfinished: its pending rows are not compared.", id=run.id))
     if found.newer.finished_at is not None and any(line.after for line in found.lines):
-        left = _next_command(found.newer.id, settings, common)
-        if left is not None:
-            console.suggest(*left)
+        _suggest_next(console, found.newer.id, settings, common)
     return 1 if found.broken else 0
 
 
@@ -543,16 +293,16 @@ def _needs_two_runs(run: str | None, settings: Settings, common: CommonOptions) 
                 id=newer.id,
             )
         )
-    words = [word for item in common.where for word in ("--where", item)]
-    line = command(settings, "diff", changes.older.id, newer.id, *words, target=newer.record.target)
+    runs = (changes.older.id, newer.id)
+    line = command(settings, "diff", *runs, *common.where_words(), target=newer.record.target)
     needs = _("{name} is missing. To compare {id} with the run before it:", name=name, id=newer.id)
     return UsageError(as_lines((needs, quoted(line))))
 
 
-def _next_command(run_id: str, settings: Settings, common: CommonOptions) -> tuple[Text, list[str]] | None:
-    """Compose the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
+def _suggest_next(console: Console, run_id: str, settings: Settings, common: CommonOptions) -> None:
+    """Suggest the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
     from tcb_ops import api
-    from tcb_ops.reports.next_actions import next_command
+    from tcb_ops.cli.console import suggest_next
     from tcb_ops.reports.summary import by_code
 
     run = api.open_run(run_id, settings=settings)
@@ -560,11 +310,7 @@ def _next_command(run_id: str, settings: Settings, common: CommonOptions) -> tup
         run = final
     if (matching := common.matching(settings)) is not None:
         run = run.of_merchants(matching)
-    found = next_command(settings, run.record, by_code(run.cause_list()))
-    if found is None:
-        return None
-    text, command = found
-    return text, [*command, *(word for item in common.where for word in ("--where", item))]
+    suggest_next(console, settings, run.record, by_code(run.cause_list()), common.where_words())
 
 
 @click.command()
@@ -703,19 +449,6 @@ def _explain_reason(console: Console, reason: Reason, *, as_json: bool) -> int:
         console.print(f"{reason}: {found.meaning.of(console.lang)}")
         console.print(_("What to do: {action}", action=found.action).of(console.lang))
     return 0
-
-
-def _about(run: Run, settings: Settings) -> dict[str, Any]:
-    record = run.record
-    return {
-        "list": record.list_name,
-        "begun": datetime.fromtimestamp(record.created_at, settings.zone).isoformat(timespec="seconds"),
-        "finished": record.finished_at is not None,
-        "parent": record.parent,
-        "operator": record.operator,
-        "host": record.host,
-        "note": record.note,
-    }
 
 
 def _head(run: Run, settings: Settings) -> Text:

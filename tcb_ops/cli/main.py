@@ -22,15 +22,13 @@ import click
 from tcb_ops import signals
 from tcb_ops.cli import completion
 from tcb_ops.cli.doctor import doctor
-from tcb_ops.cli.inspect import diff, errcodes, explain, report, runs, show, verify
-from tcb_ops.cli.ledger import ledger
-from tcb_ops.cli.notebooks import lab, notebook
+from tcb_ops.cli.inspect import diff, errcodes, explain, report, show, verify
+from tcb_ops.cli.ledger import ledger, runs
 from tcb_ops.cli.options import Group
+from tcb_ops.cli.practice import demo, lab, notebook, simulate
 from tcb_ops.cli.runs import audit, check, links, notify, retry, upload
-from tcb_ops.cli.setup import init, make_list, merchants
-from tcb_ops.cli.simulate import demo, simulate
+from tcb_ops.cli.setup import init, make_list, merchants, tokens
 from tcb_ops.cli.stored import confirm, delete, sync, undo
-from tcb_ops.cli.tokens import tokens
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.formatting import lines, wrap
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
@@ -90,15 +88,14 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
     message: str | Text = error.format_message()
     if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
         message = verbatim(error.message)
-        if not isinstance(error, click.NoSuchOption) or _is_near(error.option_name, error.possibilities[0]):
-            near = _("Did you mean {near}?", near=error.possibilities[0])
-            message = as_sentences((message, near))
+        near = error.possibilities[0]
+        # Among options, click's guesses are wild.
+        if (
+            not isinstance(error, click.NoSuchOption)
+            or SequenceMatcher(None, error.option_name, near).ratio() >= 0.75
+        ):
+            message = as_sentences((message, _("Did you mean {near}?", near=near)))
     return as_lines((message, *hints, usage))
-
-
-def _is_near(typed: str, option: str) -> bool:
-    """Return whether an option is so similar to what was typed that it is probably meant; click's guesses are wilder."""
-    return SequenceMatcher(None, typed, option).ratio() >= 0.75
 
 
 def _hints_about_extra(context: click.Context | None, command: str, arguments: Sequence[str]) -> list[Text]:
@@ -303,55 +300,36 @@ def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
     if signals.asked():  # some libraries wrap the interrupt in an error of their own
         return _interrupted(signals.asked(), lang)
     if isinstance(error, UnicodeEncodeError):
-        _print_error(
-            _(
-                "The locale of this shell ({encoding}) has no {character}, which is in the name of a file. Run "
-                "`export LC_ALL=C.UTF-8`, then the same command again.",
-                encoding=error.encoding,
-                character=ascii(error.object[error.start]),
-            ),
-            lang,
+        text = _(
+            "The locale of this shell ({encoding}) has no {character}, which is in the name of a file. Run "
+            "`export LC_ALL=C.UTF-8`, then the same command again.",
+            encoding=error.encoding,
+            character=ascii(error.object[error.start]),
         )
-        return 3
-    if isinstance(error, OSError):
-        from tcb_ops.resources import exhausted
+    elif isinstance(error, OSError):  # one that no command has reported in more specific terms
+        from tcb_ops.resources import exhausted, system_reason
 
         shortage = exhausted(error)
-        _print_error(shortage.text if shortage is not None else _system_refuses(error), lang)
-        return 3
-    return _defect(error, lang, verbose=verbose)
-
-
-def _system_refuses(error: OSError) -> Text:
-    """Return the message for an OSError that no command has reported in more specific terms."""
-    from tcb_ops.resources import system_reason
-
-    why = system_reason(error)
-    reported = _("{why}. Fix that, then run the same command again.", why=why)
-    if not error.filename:
-        return reported
-    return _("{file}: {reported}", file=error.filename, reported=reported)
-
-
-def _defect(error: Exception, lang: Lang, *, verbose: bool) -> int:
-    if verbose:
-        traceback.print_exception(error)
-    kind = type(error).__name__
-    _print_error(
-        _(
+        text = _("{why}. Fix that, then run the same command again.", why=system_reason(error))
+        if shortage is not None:
+            text = shortage.text
+        elif error.filename:
+            text = _("{file}: {reported}", file=error.filename, reported=text)
+    else:
+        if verbose:
+            traceback.print_exception(error)
+        text = _(
             "Internal error in tcb-ops ({kind}). What was committed is safe, and the same command resumes. Please "
             "report it with the trace that --verbose shows.",
-            kind=kind,
-        ),
-        lang,
-    )
+            kind=type(error).__name__,
+        )
+    _print_error(text, lang)
     return 3
 
 
 def _print_problems(error: InputError, lang: Lang) -> None:
     """Print all problems of a file that is refused, such as known.csv or the merchants file; at most 50."""
-    from tcb_ops.cli.confirm import show_problems
-    from tcb_ops.cli.console import Console
+    from tcb_ops.cli.console import Console, show_problems
 
     if (many := len(error.problems)) < 2:
         _print_error(error.text, lang)

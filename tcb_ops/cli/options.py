@@ -5,13 +5,14 @@ from __future__ import annotations
 import gettext
 import math
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -50,13 +51,8 @@ class CommonOptions:
 
     def overrides(self) -> dict[str, str | None]:
         """Return the settings that these options override, except the tokens."""
-        return {
-            "api_base": self.api_base,
-            "target": self.target,
-            "merchants": self.merchants,
-            "ledger": self.ledger,
-            "lang": self.lang,
-        }
+        names = ("api_base", "target", "merchants", "ledger", "lang")
+        return {name: getattr(self, name) for name in names}
 
     def settings(self) -> Settings:
         """Return the settings of the settings file and the environment, overridden by these options."""
@@ -117,30 +113,23 @@ class CommonOptions:
             if (place := self._named_at(settings)) is not None:
                 problem = _("{place}: merchants: there is no file {file}.", place=place, file=file)
             if near := nearest_path(file, lambda path: path.suffix == file.suffix):
-                raise UsageError(problem, _("Did you mean {near}?", near=near))
-            if settings.origin.file is None:
-                if (beside := _settings_beside_the_list()) is not None:
-                    raise UsageError(
-                        problem,
-                        _(
-                            "There is no tcb-ops.toml here, but there is one beside the list: add --config {file}",
-                            file=shlex.quote(str(beside)),
-                        ),
-                    )
-                raise UsageError(
-                    problem,
-                    _(
-                        "There is no tcb-ops.toml here either: change to the folder that has it, or create a new one "
-                        "with `tcb-ops init`."
-                    ),
-                )
-            raise UsageError(
-                problem,
-                _(
+                fix = _("Did you mean {near}?", near=near)
+            elif settings.origin.file is not None:
+                fix = _(
                     "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
                     "choose another with --merchants."
-                ),
-            )
+                )
+            elif (beside := _settings_beside_the_list()) is not None:
+                fix = _(
+                    "There is no tcb-ops.toml here, but there is one beside the list: add --config {file}",
+                    file=shlex.quote(str(beside)),
+                )
+            else:
+                fix = _(
+                    "There is no tcb-ops.toml here either: change to the folder that has it, or create a new one "
+                    "with `tcb-ops init`."
+                )
+            raise UsageError(problem, fix)
         return read_merchants(file, self.where)
 
     def _named_at(self, settings: Settings) -> str | None:
@@ -161,6 +150,10 @@ class CommonOptions:
         """Raise UsageError with `why` if `--where` was given, for a command that cannot leave merchants out."""
         if self.where:
             raise UsageError(why, options=["--where"])
+
+    def where_words(self) -> list[str]:
+        """Return `--where` as words of a suggested command."""
+        return [word for item in self.where for word in ("--where", item)]
 
     def selection(self) -> str:
         """Return a text that distinguishes runs over different merchants."""
@@ -289,38 +282,45 @@ class ListOptions:
 
     def selection(self, common: CommonOptions, limit: int | None) -> str:
         """Return a text that distinguishes runs over different parts of the same list."""
-        named = (
-            ("sheet", self.sheet),
-            ("header-row", self.header_row),
-            ("rows", self.rows),
-            ("limit", limit),
-        )
         parts = [
             common.selection(),
             *(f"column {item}" for item in sorted(self.column)),
             *(f"map {item}" for item in sorted(self.maps)),
-            *(f"{name} {value}" for name, value in named if value),
+            *(f"{name} {value}" for name, value in (*self._sheet_options(), ("limit", limit)) if value),
         ]
         return "; ".join(filter(None, parts))
 
     def words(self, common: CommonOptions) -> list[str]:
         """Return these options, except the root, as words of a suggested command."""
-        named = (("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows))
-        repeated = (("column", self.column), ("map", self.maps), ("where", common.where))
-        words = [word for name, items in repeated for item in items for word in (f"--{name}", item)]
-        return words + [word for name, value in named if value for word in (f"--{name}", str(value))]
+        named = [*(("column", item) for item in self.column), *(("map", item) for item in self.maps)]
+        named += [("where", item) for item in common.where]
+        named += [(name, str(value)) for name, value in self._sheet_options() if value]
+        return [word for name, value in named for word in (f"--{name}", value)]
+
+    def _sheet_options(self) -> tuple[tuple[str, str | int | None], ...]:
+        return ("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows)
+
+
+def _limits(**values: Any) -> RunLimits:
+    from tcb_ops.runs.limits import RunLimits
+
+    return RunLimits(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options that determine which run is started or resumed."""
+    """Options that determine which run is started or resumed, how, and where its report goes; few commands have all."""
 
+    limits: RunLimits = field(default_factory=_limits)
     dry_run: bool = False
     limit: int | None = None
     new_run: bool = False
     resume: str | None = None
     cluster: str | None = None
-    """Only of commands that can run on one (`cluster_option`)."""
+    share: Share | None = None
+    out: str | None = None
+    pdf: bool = True
+    yes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,14 +333,16 @@ class ScanOptions:
     exclude: tuple[str, ...] = ()
 
 
-def _names(kind: type[DataclassInstance]) -> list[str]:
-    return [field.name for field in fields(kind)]
-
-
 def _group(
-    argument: str, names: Sequence[str], kind: Callable[..., object], *options: Callable[[Command], Command]
+    argument: str, kind: type[DataclassInstance], *options: Callable[[Any], Any]
 ) -> Callable[[Command], Command]:
-    """Make a decorator that adds options to a command and passes those of these names to it as one `kind`."""
+    """Make a decorator that adds options to a command and passes those that are fields of `kind` to it as one."""
+    return _passed_as(argument, [field.name for field in fields(kind)], kind, *options)
+
+
+def _passed_as(
+    argument: str, names: Sequence[str], kind: Callable[..., object], *options: Callable[[Any], Any]
+) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         @wraps(command)
@@ -371,22 +373,6 @@ class WholeNumber(click.IntRange):
         raise click.BadParameter(message, ctx, param)
 
 
-class Duration(click.ParamType[float]):
-    """A duration such as 90s, 10m or 26h, in seconds."""
-
-    name = "duration"
-    _SECONDS: ClassVar = {"s": 1, "m": 60, "h": 3600}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the duration in seconds."""
-        text = str(value).strip().lower()
-        number, unit = (text[:-1], text[-1:]) if text[-1:] in self._SECONDS else (text, "s")
-        if text == "0" or (number.isascii() and number.isdecimal() and text != number):
-            return float(number) * self._SECONDS[unit]
-        template = N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
-        raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
-
-
 class _Number(click.FloatRange):
     """A number in a range, excluding `nan` and `inf`, which click accepts."""
 
@@ -402,41 +388,51 @@ class _Number(click.FloatRange):
         raise click.BadParameter(message, ctx, param)
 
 
-class _ShareType(click.ParamType["Share"]):
-    """A share of a list, such as 2/5."""
+class _Parsed(click.ParamType[Any]):
+    """A value that a function reads, with one message for every invalid one."""
 
-    name = "share"
+    def __init__(self, name: str, read: Callable[[str], Any], message: str) -> None:
+        self.name, self._read, self._message = name, read, message
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Share:
-        from tcb_ops.lists.staging import read_share
-
-        with suppress(UsageError):
-            return read_share(value)
-        template = N_("must be K/N, such as 2/5, with K from 1 to N, not '{value}'.")
-        raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with suppress(UsageError, ValueError):
+            return self._read(str(value))
+        raise click.BadParameter(gettext.gettext(self._message).format(value=value), ctx, param)
 
 
-class _ClusterType(click.ParamType[str]):
-    """The name of a cluster: local:2, or the URL of a scheduler."""
-
-    name = "cluster"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from tcb_ops.runs.cluster import check_cluster
-
-        with suppress(UsageError):
-            check_cluster(value)
-            return str(value)
-        template = N_("must be local:N with N from 1 to 999, or tls://HOST:PORT, not '{value}'.")
-        raise click.BadParameter(gettext.gettext(template).format(value=value), ctx, param)
+def _seconds(text: str) -> float:
+    """Return a duration such as 90s, 10m or 26h in seconds."""
+    found = re.fullmatch("(0)|([0-9]+)([smh])", text.strip().lower())
+    if found is None:
+        raise ValueError(text)
+    return 0.0 if found[1] else float(found[2]) * {"s": 1, "m": 60, "h": 3600}[found[3]]
 
 
+def _share(text: str) -> Share:
+    from tcb_ops.lists.staging import read_share
+
+    return read_share(text)
+
+
+def _cluster(text: str) -> str:
+    from tcb_ops.runs.cluster import check_cluster
+
+    check_cluster(text)
+    return text
+
+
+DURATION = _Parsed(
+    "duration", _seconds, N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
+)
+out_option = click.option("--out", metavar="DIR", help="The report folder. [default: reports/RUN]")
+pdf_option = click.option(
+    "--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf."
+)
 lang_option = click.option(
     "--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports."
 )
 common_options = _group(
     "common",
-    _names(CommonOptions),
     CommonOptions,
     click.option("--config", metavar="FILE", help="Settings file. [default: tcb-ops.toml here, if there]"),
     click.option(
@@ -464,7 +460,6 @@ common_options = _group(
 )
 list_options = _group(
     "listing",
-    _names(ListOptions),
     ListOptions,
     click.option(
         "--column",
@@ -523,12 +518,6 @@ _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
 _SECONDS = {"backoff", "slow_wait", "patience"}
 
 
-def _limits(**values: Any) -> RunLimits:
-    from tcb_ops.runs.limits import RunLimits
-
-    return RunLimits(**values)
-
-
 class _LimitOption(click.Option):
     """An option whose default is that of RunLimits, which most commands have no use for."""
 
@@ -539,17 +528,19 @@ class _LimitOption(click.Option):
 
 cluster_option = click.option(
     "--cluster",
-    type=_ClusterType(),
+    type=_Parsed(
+        "cluster", _cluster, N_("must be local:N with N from 1 to 999, or tls://HOST:PORT, not '{value}'.")
+    ),
     metavar="local:N|URL",
     help="Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
 )
 share_option = click.option(
     "--share",
-    type=_ShareType(),
+    type=_Parsed("share", _share, N_("must be K/N, such as 2/5, with K from 1 to N, not '{value}'.")),
     metavar="K/N",
     help="Only the merchants of share K of N. Each share has a ledger of its own; `ledger join` joins them.",
 )
-limit_options = _group(
+limit_options = _passed_as(
     "limits",
     [name for name, _kind, _text in _LIMITS],
     _limits,
@@ -565,31 +556,35 @@ limit_options = _group(
         for name, kind, text in _LIMITS
     ),
 )
-_which_run = (
-    click.option("--new-run", is_flag=True, help="Start a new run even if there is one to resume."),
-    click.option("--resume", metavar="RUN", help="Resume this unfinished run."),
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
+new_run_option = click.option(
+    "--new-run", is_flag=True, help="Start a new run even if there is one to resume."
 )
-resume_options = _group("which", _names(RunOptions), RunOptions, *_which_run)
-run_options = _group(
-    "which",
-    _names(RunOptions),
-    RunOptions,
-    click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing."),
-    click.option(
-        "--limit",
-        type=WholeNumber(min=1),
-        metavar="N",
-        help="Only the first N valid rows, with --share of each share.",
-    ),
-    *_which_run,
+resume_option = click.option("--resume", metavar="RUN", help="Resume this unfinished run.")
+limit_option = click.option(
+    "--limit",
+    type=WholeNumber(min=1),
+    metavar="N",
+    help="Only the first N valid rows, with --share of each share.",
 )
+# Decorators below those of the other options of a run, which they pass to the command as RunOptions.
+run_options = _group("which", RunOptions, dry_run_option, limit_option, new_run_option, resume_option)
+resume_options = _group("which", RunOptions, new_run_option, resume_option)
+given_options = _group("which", RunOptions)
+
+
+def port_option(default: int) -> Callable[[Command], Command]:
+    """Return the option of a command that listens on a port."""
+    kind = WholeNumber(0, 65535)
+    return click.option(
+        "--port", type=kind, metavar="N", default=default, show_default=True, help="0 for any free one."
+    )
 
 
 def scan_options(path_help: str) -> Callable[[Command], Command]:
     """Return the options of a command that scans a folder; `path_help`: the help of --path."""
     return _group(
         "scanning",
-        _names(ScanOptions),
         ScanOptions,
         click.option(
             "--to",

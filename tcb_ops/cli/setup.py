@@ -1,4 +1,4 @@
-"""The commands that prepare a run: init, list, merchants sync, merchants check."""
+"""The commands that prepare a run: init, list, merchants sync, merchants check, tokens serve."""
 
 from __future__ import annotations
 
@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from tcb_ops.cli.options import CommonOptions, Group, ScanOptions, common_options, lang_option, scan_options
+from tcb_ops.cli.options import (
+    CommonOptions,
+    Group,
+    ScanOptions,
+    common_options,
+    lang_option,
+    port_option,
+    scan_options,
+    target_line,
+)
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
-from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext
+from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
+from tcb_ops.model import SIMULATOR
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -23,6 +33,8 @@ if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.lists.generate import ScannedFiles
     from tcb_ops.settings import Settings
+    from tcb_ops.wechat.tokens.server import Access
+
 
 Found = TypeVar("Found")
 
@@ -38,8 +50,7 @@ def init(folder: str, lang: str | None) -> int:
     """
     from importlib.resources import files
 
-    from tcb_ops.cli.confirm import show_problems
-    from tcb_ops.cli.console import Console
+    from tcb_ops.cli.console import Console, show_problems
     from tcb_ops.lists.generate import list_template
     from tcb_ops.lists.merchants import EMPTY_FILE, edit_merchants
     from tcb_ops.settings import SETTINGS_FILE, load_settings
@@ -154,7 +165,7 @@ def make_list(
 
     Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
     """
-    from tcb_ops.cli.confirm import show_problems
+    from tcb_ops.cli.console import show_problems
     from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
     from tcb_ops.runs.next_commands import command
 
@@ -370,3 +381,74 @@ def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
                     console.info(_("merchants: {seen:,}/{seen2:,}", seen=seen[0], seen2=seen[1]))
     finally:
         work.cancel()
+
+
+@click.group(cls=Group)
+def tokens() -> None:
+    """Serve tokens to other machines.
+
+    serve: a token server for their source `service`.
+    """
+
+
+@tokens.command()
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="The address to listen on."
+)
+@port_option(8766)
+@click.option("--cert", metavar="FILE", help="TLS certificate with its chain (PEM). Needed off this machine.")
+@click.option("--key", metavar="FILE", help="Its private key (PEM, mode 0600).")
+@common_options
+def serve(host: str, port: int, cert: str | None, key: str | None, *, common: CommonOptions) -> int:
+    """Serve the tokens of this machine's source to other machines.
+
+    They use the source `service`, with the key that tokens.serve_key names. Press Ctrl-C to stop it; --verbose prints a line
+    per request.
+    """
+    import asyncio
+
+    from tcb_ops.formatting import sanitize
+    from tcb_ops.signals import Ended
+    from tcb_ops.wechat import open_source
+    from tcb_ops.wechat.tokens.server import serve as serve_tokens
+    from tcb_ops.wechat.tokens.server import serve_key, tls_context
+
+    common.refuse_where(_("Tokens are served for every merchant: --where cannot narrow them."))
+    settings, console = common.start()
+    if settings.target == SIMULATOR:
+        raise UsageError(
+            _("The embedded simulator ends with its command: give --target the URL of a running one."),
+            options=["--target"],
+        )
+    tls = tls_context(host, cert, key)
+    secret = asyncio.run(serve_key(settings.tokens))
+
+    def ready(url: str) -> None:
+        if common.json:
+            console.json({"url": url})
+        else:
+            console.print(url)
+        console.info(target_line(settings))
+        console.info(
+            _(
+                "Tokens of the source `{source}` are served. Press Ctrl-C to stop.",
+                source=settings.tokens.source,
+            )
+        )
+
+    def log(access: Access) -> None:
+        when = datetime.fromtimestamp(access.at, settings.zone).isoformat(" ", "seconds")
+        why = sanitize(access.why.of(console.lang))
+        console.info(verbatim(f"{when} {access.appid} {access.status} {why}".rstrip()))
+
+    raise Ended(
+        serve_tokens(
+            open_source(settings),
+            secret,
+            host=host,
+            port=port,
+            tls=tls,
+            ready=ready,
+            log=log if common.verbose else None,
+        )
+    )

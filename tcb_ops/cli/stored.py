@@ -16,36 +16,28 @@ from tcb_ops.cli.options import (
     ScanOptions,
     cluster_option,
     common_options,
+    dry_run_option,
+    given_options,
     limit_options,
     list_options,
+    new_run_option,
+    out_option,
+    pdf_option,
     resume_options,
     scan_options,
     target_line,
 )
-from tcb_ops.cli.runs import (
-    ANY_RUN,
-    ask_to_resume,
-    follow_run,
-    out_option,
-    pdf_option,
-    report_folder,
-    report_run,
-    resume_run,
-)
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
+from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
+    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.paths import Batch
     from tcb_ops.preflight import Scope
-    from tcb_ops.run import Run
-    from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.run import Run, RunHandle
     from tcb_ops.runs.sync import SyncPlan
-    from tcb_ops.settings import Settings
 
-_LISTS = {".csv", ".tsv", ".txt", ".xlsx"}
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before files on a live target are changed.")
 
 
@@ -62,15 +54,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask before files o
 @resume_options
 @common_options
 def confirm(
-    what: str,
-    out: str | None,
-    *,
-    pdf: bool,
-    content: bool,
-    common: CommonOptions,
-    listing: ListOptions,
-    limits: RunLimits,
-    which: RunOptions,
+    what: str, *, content: bool, common: CommonOptions, listing: ListOptions, which: RunOptions
 ) -> int:
     """Confirm that uploaded files are there.
 
@@ -79,27 +63,19 @@ def confirm(
     """
     from tcb_ops import api
 
-    with _opened(common, out) as (console, settings):
+    with _opened(common, which) as command:
         if which.resume is not None:
-            handle = resume_run(console, Kind.CONFIRM, settings, common, limits, which, None)
-            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
-        with _subject(console, what, common, settings, listing, "confirm") as subject:
+            return _finish(command, command.resume(Kind.CONFIRM))
+        with _subject(command, what, listing) as subject:
             handle = api.start_confirm(
                 subject,
                 content=content,
-                merchants=common.matching(settings),
-                report=out or settings.reports,
+                merchants=common.matching(command.settings),
+                report=command.reports,
                 selection=_selection(subject, common, listing),
-                settings=settings,
-                limits=limits,
-                note=common.note,
-                new_run=which.new_run,
-                cluster=which.cluster,
-                may_resume=ask_to_resume(console, settings),
+                **command.options,
             )
-            if handle.warning is not None:
-                console.warn(handle.warning)
-            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+            return _finish(command, handle)
 
 
 @click.command()
@@ -113,16 +89,7 @@ def confirm(
 @resume_options
 @common_options
 def delete(
-    what: str | None,
-    out: str | None,
-    *,
-    pdf: bool,
-    foreign: bool,
-    yes: bool,
-    common: CommonOptions,
-    listing: ListOptions,
-    limits: RunLimits,
-    which: RunOptions,
+    what: str | None, *, foreign: bool, common: CommonOptions, listing: ListOptions, which: RunOptions
 ) -> int:
     """Delete uploaded files from the merchants' environments.
 
@@ -132,54 +99,38 @@ def delete(
     from tcb_ops import api
     from tcb_ops.preflight import Scope, scope_of_list
 
-    with _opened(common, out) as (console, settings):
+    with _opened(common, which) as command:
         if which.resume is not None:
-            handle = resume_run(console, Kind.DELETE, settings, common, limits, which, None, yes=yes)
-            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+            return _finish(command, command.resume(Kind.DELETE))
         if what is None:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
-        with _subject(console, what, common, settings, listing, "delete") as subject:
-            named: list[Text] = []
-            refused = False
+        with _subject(command, what, listing) as subject:
+            selection = _selection(subject, common, listing)
+            merchants = common.matching(command.settings)
+            found: dict[str, Any] = {
+                "selection": selection,
+                "new_run": which.new_run,
+                "settings": command.settings,
+            }
+            listed = None
             if isinstance(subject, str):
-                found = api.delete_scope(
-                    subject,
-                    merchants=common.matching(settings),
-                    selection=_selection(subject, common, listing),
-                    new_run=which.new_run,
-                    settings=settings,
-                )
-                scope = Scope(*found)
+                scope = Scope(*api.delete_scope(subject, merchants=merchants, **found))
             else:
                 scope = scope_of_list(subject)
-                listed = api.foreign(
-                    subject,
-                    selection=_selection(subject, common, listing),
-                    new_run=which.new_run,
-                    settings=settings,
-                )
-                refused = listed is not None and not foreign
-                if listed is not None:
-                    named = [listed]
-            preview = as_lines((*named, _("To be deleted: {text}", text=scope.text)))
-            if not refused:  # start_delete refuses without a question
-                _ask(console, Kind.DELETE, scope, preview, settings, yes=yes)
+                listed = api.foreign(subject, **found)
+            if listed is None or foreign:  # else start_delete refuses without a question
+                to_delete = _("To be deleted: {text}", text=scope.text)
+                _ask(command, Kind.DELETE, scope, as_lines(filter(None, (listed, to_delete))))
             handle = api.start_delete(
                 subject,
                 foreign=foreign,
-                merchants=common.matching(settings),
-                report=out or settings.reports,
-                selection=_selection(subject, common, listing),
-                settings=settings,
-                limits=limits,
-                note=common.note,
-                new_run=which.new_run,
-                may_resume=ask_to_resume(console, settings),
+                merchants=merchants,
+                report=command.reports,
+                selection=selection,
+                **command.options,
             )
-            if handle.warning is not None:
-                console.warn(handle.warning)
-            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+            return _finish(command, handle)
 
 
 @click.command()
@@ -190,16 +141,7 @@ def delete(
 @limit_options
 @resume_options
 @common_options
-def undo(
-    run: str,
-    out: str | None,
-    *,
-    pdf: bool,
-    yes: bool,
-    common: CommonOptions,
-    limits: RunLimits,
-    which: RunOptions,
-) -> int:
+def undo(run: str, *, common: CommonOptions, which: RunOptions) -> int:
     """Undo an upload: restore what it overwrote, delete what it added.
 
     By default the latest upload. What was overwritten is restored from the folder given with --backup at the upload. A file
@@ -208,28 +150,22 @@ def undo(
     from tcb_ops import api
     from tcb_ops.preflight import scope_of_stored
 
-    with _opened(common, out) as (console, settings):
+    with _opened(common, which) as command:
         if which.resume is not None:
-            handle = resume_run(console, Kind.UNDO, settings, common, limits, which, None, yes=yes)
-            return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+            return _finish(command, command.resume(Kind.UNDO))
+        settings = command.settings
         subject = api.open_run(api.upload_of(run, settings).id, settings=settings)
         merchants = common.matching(settings)
         what = api.undo_scope(subject, merchants=merchants, settings=settings).text
-        _ask(console, Kind.UNDO, scope_of_stored(subject, merchants), what, settings, yes=yes)
+        _ask(command, Kind.UNDO, scope_of_stored(subject, merchants), what)
         handle = api.start_undo(
             subject,
             merchants=merchants,
-            report=out or settings.reports,
+            report=command.reports,
             selection=common.selection(),
-            settings=settings,
-            limits=limits,
-            note=common.note,
-            new_run=which.new_run,
-            may_resume=ask_to_resume(console, settings),
+            **command.options,
         )
-        if handle.warning is not None:
-            console.warn(handle.warning)
-        return report_run(console, follow_run(console, handle, common), settings, common, out, pdf=pdf)
+        return _finish(command, handle)
 
 
 @click.command()
@@ -241,26 +177,22 @@ def undo(
 @click.option(
     "--confirm", "confirms", is_flag=True, help="Ask the store first what it has; send what differs."
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
-@click.option("--new-run", is_flag=True, help="Start a new run even if there is one to resume.")
+@dry_run_option
+@new_run_option
 @out_option
 @pdf_option
 @yes_option
 @limit_options
+@given_options
 @common_options
 def sync(
     folder: str,
-    out: str | None,
     *,
     deletes: bool,
     confirms: bool,
-    dry_run: bool,
-    new_run: bool,
-    pdf: bool,
-    yes: bool,
     scanning: ScanOptions,
     common: CommonOptions,
-    limits: RunLimits,
+    which: RunOptions,
 ) -> int:
     """Upload what is new or changed in a folder.
 
@@ -269,27 +201,19 @@ def sync(
     live target always asks first.
     """
     from tcb_ops import api
-    from tcb_ops.cli import confirm as steps
     from tcb_ops.preflight import facts_line, scope_of_list
     from tcb_ops.reports.explanations import verdict
 
-    with _opened(common, out) as (console, settings):
-        plan = _planned(console, folder, scanning, common, settings)
-        shared: dict[str, Any] = {
-            "report": settings.reports,
-            "selection": common.selection(),
-            "settings": settings,
-            "limits": limits,
-            "note": common.note,
-            "new_run": new_run,
-            "may_resume": ask_to_resume(console, settings),
-        }
+    with _opened(common, which) as command:
+        console, settings = command.console, command.settings
+        plan = _planned(command, folder, scanning)
         code = 0
+        options = command.options | {"selection": common.selection()}
         # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
-        fresh = shared | {"new_run": True}
+        fresh = options | {"new_run": True, "report": settings.reports}
         if confirms and api.overwritten(plan.batch, settings=settings):
-            compared = follow_run(console, api.start_confirm(plan.batch, content=True, **fresh), common)
-            where = compared.export(report_folder(settings, None, compared.id), pdf=False)
+            compared = command.follow(api.start_confirm(plan.batch, content=True, **fresh))
+            where = compared.export(settings.reports / compared.id, pdf=False)
             console.info(_("Compared with the store: {folder}", folder=where))
             unseen = sum(
                 one.rows
@@ -305,22 +229,21 @@ def sync(
                         unseen,
                     )
                 )
-        if dry_run:
-            return max(code, _rehearse(console, plan, settings, limits, common, deletes=deletes))
-        facts = facts_line(plan.batch)
-        steps.confirm_live(console, Kind.UPLOAD, scope_of_list(plan.batch), facts, settings, yes=yes)
-        if deletes and plan.loses_most and not yes:
+        if which.dry_run:
+            return max(code, _rehearse(command, plan, deletes=deletes))
+        command.confirm(Kind.UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
+        if deletes and plan.loses_most and not which.yes:
             raise UsageError(
                 _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
                 _("Nothing was sent. To delete them all the same: --yes"),
                 options=["--yes"],
             )
         if deletes and plan.gone is not None:
-            doomed = _("To be deleted: {text}", text=scope_of_list(plan.gone).text)
-            _ask(console, Kind.DELETE, scope_of_list(plan.gone), doomed, settings, yes=yes)
-        report = out or settings.reports
-        handle = api.start_upload(plan.batch, skip_unchanged=True, **shared | {"report": report})
-        run = follow_run(console, handle, common)
+            scope = scope_of_list(plan.gone)
+            _ask(command, Kind.DELETE, scope, _("To be deleted: {text}", text=scope.text))
+        run = command.follow(
+            api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **options)
+        )
         deleted = None
         if deletes and plan.gone is not None:
             # A file that was renamed is not deleted before it is there under its new name.
@@ -328,8 +251,8 @@ def sync(
             gone = plan.gone_from(failed)
             code |= bool(failed)
             if gone is not None:
-                deleted = follow_run(console, api.start_delete(gone, **fresh), common)
-                deleted.export(report_folder(settings, None, deleted.id), pdf=False)
+                deleted = command.follow(api.start_delete(gone, **fresh))
+                deleted.export(settings.reports / deleted.id, pdf=False)
                 code |= not SUCCESSES.issuperset(deleted.counts)
                 ended = verdict(Kind.DELETE, deleted.overview().counts, finished=True)
                 text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
@@ -341,29 +264,21 @@ def sync(
                     )
                 )
         console.json_extra = _gone_in_json(plan, deleted)
-        return max(code, report_run(console, run, settings, common, out, pdf=pdf))
+        return max(code, command.report(run))
 
 
-def _rehearse(
-    console: Console,
-    plan: SyncPlan,
-    settings: Settings,
-    limits: RunLimits,
-    common: CommonOptions,
-    *,
-    deletes: bool,
-) -> int:
+def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
     """Print what a synchronization would send and delete; return the exit code."""
     from tcb_ops import api
-    from tcb_ops.cli.confirm import dry_run
 
+    console, settings = command.console, command.settings
     if deletes and plan.gone is not None:
         console.info(_("--delete would delete them."))
     console.json_extra = _gone_in_json(plan, None)
     changed = api.changed(plan, settings=settings)
     if changed is not None:
-        return dry_run(console, changed, settings, limits, uploads=True, as_json=common.json)
-    if common.json:
+        return command.dry_run(changed, uploads=True)
+    if command.common.json:
         console.json({"rows": 0, "calls": 0})
     else:
         rows = ngettext("{n:,} row", "{n:,} rows", plan.batch.valid)
@@ -372,14 +287,13 @@ def _rehearse(
     return 0
 
 
-def _planned(
-    console: Console, folder: str, scanning: ScanOptions, common: CommonOptions, settings: Settings
-) -> SyncPlan:
+def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
     """Plan a synchronization. If the folder holds files that cannot be listed, print the problems and exit 2."""
     from tcb_ops import api
-    from tcb_ops.cli.confirm import show_problems
+    from tcb_ops.cli.console import show_problems
     from tcb_ops.cli.setup import own_files, print_left_out
 
+    common, console, settings = command.common, command.console, command.settings
     try:
         plan = api.plan_sync(
             folder,
@@ -413,34 +327,36 @@ def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:
 
 
 @contextmanager
-def _opened(common: CommonOptions, out: str | None) -> Iterator[tuple[Console, Settings]]:
+def _opened(common: CommonOptions, which: RunOptions) -> Iterator[RunCommand]:
     """Open the console and the target; refuse a report folder that cannot be had before anything is sent."""
-    from tcb_ops.reports.export import check_destination
+    from tcb_ops.cli.steps import RunCommand
 
-    settings, console = common.start()
-    check_destination(report_folder(settings, out, ANY_RUN))
-    with common.open_target(console, settings) as opened:
-        if opened.run_target == SIMULATOR:
-            console.info(
+    command = RunCommand.start(common, which)
+    command.check_folder()
+    with command.opened():
+        if command.settings.run_target == SIMULATOR:
+            command.console.info(
                 _(
                     "The embedded simulator starts without files each time. To find those of an earlier command, upload to a "
                     "running `tcb-ops simulate`: give its address with --target."
                 )
             )
-        yield console, opened
+        yield command
+
+
+def _finish(command: RunCommand, handle: RunHandle) -> int:
+    if handle.warning is not None:
+        command.console.warn(handle.warning)
+    return command.report(command.follow(handle))
 
 
 @contextmanager
-def _subject(
-    console: Console, what: str, common: CommonOptions, settings: Settings, listing: ListOptions, kind: str
-) -> Iterator[str | Batch]:
+def _subject(command: RunCommand, what: str, listing: ListOptions) -> Iterator[str | Batch]:
     """Return the run that is named, or read the list."""
-    from tcb_ops.cli.confirm import read_list
-
-    if Path(what).suffix.lower() not in _LISTS and not Path(what).is_file():
+    if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
         yield what
         return
-    with read_list(console, what, common, settings, listing, kind=kind, root=None) as batch:
+    with command.read_list(what, listing, root=None) as batch:
         yield batch
 
 
@@ -448,10 +364,8 @@ def _selection(subject: str | Batch, common: CommonOptions, listing: ListOptions
     return common.selection() if isinstance(subject, str) else listing.selection(common, None)
 
 
-def _ask(console: Console, kind: Kind, scope: Scope, what: Text, settings: Settings, *, yes: bool) -> None:
+def _ask(command: RunCommand, kind: Kind, scope: Scope, what: Text) -> None:
     """Show what is about to change, and ask where the target is live."""
-    from tcb_ops.cli.confirm import confirm_live
-
-    if settings.on_loopback:
-        console.info(what)
-    confirm_live(console, kind, scope, as_sentences((what,)), settings, yes=yes)
+    if command.settings.on_loopback:
+        command.console.info(what)
+    command.confirm(kind, scope, what)

@@ -19,7 +19,7 @@ from jupyter_lab import lab_server, launch, opened_page
 from workspace import write_csv
 
 from tcb_ops.model import Merchant
-from tcb_ops.notebooks.workspace import NOTEBOOKS
+from tcb_ops.notebooks import NOTEBOOKS
 from tcb_ops.reports.formats.pdf import find_chromium
 from tcb_ops.simulator import Fault, Faults, Simulator
 

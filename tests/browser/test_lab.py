@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from jupyter_lab import RUN_ALL
 
-from tcb_ops.notebooks.workspace import notebook_names
+from tcb_ops.notebooks import notebook_names
 from tcb_ops.simulator import Fault
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.browser, pytest.mark.xdist_group("browser")]

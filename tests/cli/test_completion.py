@@ -16,7 +16,7 @@ from workspace import BOOKS, TEA
 
 from tcb_ops.cli import completion
 from tcb_ops.cli.main import cli
-from tcb_ops.notebooks.workspace import notebook_names
+from tcb_ops.notebooks import notebook_names
 from tcb_ops.simulator import Fault
 
 OLD_LEDGER = Path(__file__).parents[1] / "data" / "ledger-v1.db"

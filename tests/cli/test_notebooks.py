@@ -15,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from workspace import BOOKS, TEA, many
 
 import tcb_ops
-from tcb_ops.notebooks.workspace import notebook_names
+from tcb_ops.notebooks import notebook_names
 from tcb_ops.simulator import Fault
 
 PARAMETERS = '# Parameters\ntext = "a"  # any text\nrows = 3\nlang = "en"'

@@ -69,6 +69,12 @@ def test_commands_load_only_what_they_use(mixed: Operator) -> None:
     listing = loaded_by("from tcb_ops.cli.main import run; run(['runs'])")
     assert "sqlalchemy" in listing
     assert {"pandas", "aiohttp", "httpx", "jinja2", "xlsxwriter", "alembic", "pydantic"} & listing == set()
+    checked = loaded_by(
+        "import os; from tcb_ops.cli.main import run; sys.stdout = open(os.devnull, 'w'); "
+        "run(['check', 'list.csv', '--on-bad', 'skip']); sys.stdout = sys.__stdout__"
+    )
+    assert "tcb_ops.lists.paths" in checked
+    assert {"pandas", "sqlalchemy", "aiohttp", "httpx", "jinja2"} & checked == set()
 
 
 def test_the_public_names_are_listed_and_none_is_a_module() -> None:

@@ -1,4 +1,4 @@
-"""Checks of this machine and its files: Python, packages, JupyterLab, PDFs, merchants, ledger, disk, secrets."""
+"""The checks in order: the machine, the files, the target. No check can block or end the others."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from tcb_ops.doctor import CheckResult, Grade, from_error, skipped
-from tcb_ops.errors import InputError, TcbOpsError
+from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited, skipped
+from tcb_ops.doctor.target import check_target, check_tokens, first_token_owners
+from tcb_ops.errors import InputError, SettingsError, TcbOpsError
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.staging import format_problem
 from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
 from tcb_ops.runs.next_commands import install, of_run, quoted, resume
-from tcb_ops.settings import Settings, TokenSettings
+from tcb_ops.settings import Settings, TokenSettings, load_settings, setting_names, settings_file
 
-_SHOWN_IN_LAB = ("jupyterlab", "ipykernel", "ipywidgets")
-_FONTS_SECONDS = 5
-"""Seconds for fc-list, which builds its cache on the first call."""
-_PROBLEMS = 3
-"""Maximum number of problems shown of the merchants file; `check` shows all."""
 SCARCE, TIGHT = 100 * 1000**2, 1000**3
 """Free bytes below which a run may fill the disk, and below which to warn."""
 
@@ -66,7 +66,11 @@ def check_packages() -> list[CheckResult]:
 def check_lab() -> list[CheckResult]:
     """Check JupyterLab and the notebooks' packages, if the extra is installed."""
     command = install("lab")
-    there = [f"{name} {found}" for name in _SHOWN_IN_LAB if (found := _installed(name)) is not None]
+    there = [
+        f"{name} {found}"
+        for name in ("jupyterlab", "ipykernel", "ipywidgets")
+        if (found := _installed(name)) is not None
+    ]
     if not there:
         return [skipped("lab", _("not installed; notebooks need it: {command}", command=command))]
     wrong = unmet(_requirements("lab"), _installed)
@@ -125,8 +129,11 @@ def check_browser() -> list[CheckResult]:
     return [CheckResult("browser", Grade.WARNING, seen, fix)]
 
 
-def check_fonts(seconds: float = _FONTS_SECONDS) -> list[CheckResult]:
-    """Look for a Chinese font: without one, PDFs show boxes for the merchants' names."""
+def check_fonts(seconds: float = 5) -> list[CheckResult]:
+    """Look for a Chinese font: without one, PDFs show boxes for the merchants' names.
+
+    `seconds` limits fc-list, which builds its cache on the first call.
+    """
     if sys.platform in {"darwin", "win32"}:
         return [CheckResult("fonts", Grade.OK, _("the system's fonts include Chinese"))]
     program = shutil.which("fc-list")
@@ -171,7 +178,7 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> list[CheckResul
             "{n:,} problem: {listed}",
             "{n:,} problems: {listed}",
             count,
-            listed=as_clauses(format_problem(file.name, one) for one in error.problems[:_PROBLEMS]),
+            listed=as_clauses(format_problem(file.name, one) for one in error.problems[:3]),
         )
         fix = _("Fix the file: no run starts while any of its lines has a problem.")
         return [CheckResult("merchants", Grade.BAD, seen, fix)]
@@ -194,15 +201,13 @@ def check_ledger(settings: Settings) -> list[CheckResult]:
     A missing ledger file is not created.
     """
     if "://" in settings.ledger:
-        return [_opened(settings, "")]
+        return [_opened(settings)]
     file = Path(settings.ledger)
     folder = file.resolve().parent
     if not file.exists():
         found = _not_yet(file, folder)
-    elif file.is_dir():
-        found = _opened(settings, "")
     else:
-        found = _unwritable(file, folder) or _opened(settings, _size(file))
+        found = (None if file.is_dir() else _unwritable(file, folder)) or _opened(settings)
     disk = [check_disk(shutil.disk_usage(folder).free, folder)] if folder.is_dir() else []
     return [found, *disk]
 
@@ -247,7 +252,7 @@ def _unwritable(file: Path, folder: Path) -> CheckResult | None:
     return CheckResult("ledger", Grade.BAD, seen, fix)
 
 
-def _opened(settings: Settings, size: str) -> CheckResult:
+def _opened(settings: Settings) -> CheckResult:
     from tcb_ops.runs.ledger import Ledger
 
     try:
@@ -258,12 +263,14 @@ def _opened(settings: Settings, size: str) -> CheckResult:
             ledger.close()
     except TcbOpsError as error:
         return from_error("ledger", error)
+    file = Path(settings.ledger)
+    size = file.stat().st_size if file.is_file() else 0
     open_runs = [run for run in runs if run.finished_at is None]
     facts = _(
         "{name}: {runs}{size}",
         name=ledger.name,
         runs=ngettext("{n:,} run", "{n:,} runs", len(runs)),
-        size=size,
+        size=f", {size / 1000**2:,.1f} MB" if size >= 100_000 else "",
     )
     if not open_runs:
         return CheckResult("ledger", Grade.OK, facts)
@@ -277,11 +284,6 @@ def _opened(settings: Settings, size: str) -> CheckResult:
         again=quoted(resume(settings, open_runs[0])),
     )
     return CheckResult("ledger", Grade.WARNING, seen, fix)
-
-
-def _size(file: Path) -> str:
-    size = file.stat().st_size
-    return f", {size / 1000**2:,.1f} MB" if size >= 100_000 else ""
 
 
 def check_disk(free: int, folder: Path) -> CheckResult:
@@ -302,7 +304,7 @@ def check_secrets(settings: Settings) -> list[CheckResult]:
         return [skipped("secrets", _("file modes are not checked on this system"))]
     places = secret_places(settings.tokens)
     there = [path for path in places if path.exists()]
-    wide = [path for path in _within(places) if _is_wide(path)]
+    wide = list(_readable_by_others(places))
     if not wide:
         if not there:
             return [skipped("secrets", _("no files with secrets here"))]
@@ -325,15 +327,114 @@ def secret_places(tokens: TokenSettings) -> list[Path]:
     return [*map(Path, named), *whole.get(tokens.source, [])]
 
 
-def _within(places: Iterable[Path]) -> Iterable[Path]:
+def _readable_by_others(places: Iterable[Path]) -> Iterator[Path]:
     for place in places:
-        yield place
-        if place.is_dir():
+        inside: list[Path] = []
+        with suppress(OSError):
+            inside = sorted(place.iterdir())[:2000] if place.is_dir() else []
+        for path in (place, *inside):
             with suppress(OSError):
-                yield from sorted(place.iterdir())[:2000]
+                if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                    yield path
 
 
-def _is_wide(path: Path) -> bool:
-    with suppress(OSError):
-        return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
-    return False
+TOTAL_SECONDS = 27.0
+"""Time limit for all checks together."""
+LOCAL_SECONDS, REMOTE_SECONDS = 6.0, 18.0
+"""Time limits for a local check, and for a check over the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorContext:
+    """The input of the checks."""
+
+    settings: Settings | None
+    """None if they are invalid."""
+    error: SettingsError | None
+    """Why they are invalid."""
+    known: frozenset[str]
+    """Settings known from options and variables if the file is invalid; otherwise all."""
+    fallback: Settings | None
+    """The settings to use: without the file if it is invalid, None if the options or variables are invalid too."""
+    config: str | None
+    where: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        read: Callable[[], Settings],
+        options: Mapping[str, Any],
+        config: str | None,
+        where: tuple[str, ...],
+    ) -> DoctorContext:
+        """Read the settings; if they are invalid, use options and variables only."""
+        try:
+            settings = read()
+        except SettingsError as invalid:
+            error = invalid
+        else:
+            return cls(settings, None, frozenset(setting_names(Settings)), settings, config, where)
+        try:
+            fallback = load_settings(os.devnull, options)
+        except SettingsError:
+            return cls(None, error, frozenset(), None, config, where)
+        return cls(None, error, fallback.origin.overridden, fallback, config, where)
+
+
+def run_checks(context: DoctorContext) -> Iterator[CheckResult]:
+    """Yield the results in order. Blocks for at most about 27 seconds; raises nothing."""
+    end = time.monotonic() + TOTAL_SECONDS
+
+    def run(
+        names: Sequence[str], check: Callable[[], Sequence[CheckResult]], seconds: float
+    ) -> list[CheckResult]:
+        return run_limited(names, check, max(0.5, min(seconds, end - time.monotonic())))
+
+    for name, check in (
+        ("python", check_python),
+        ("packages", check_packages),
+        ("lab", check_lab),
+        ("browser", check_browser),
+        ("fonts", check_fonts),
+    ):
+        yield from run([name], check, LOCAL_SECONDS)
+    yield _settings(context)
+    grades: dict[str, Grade] = {}
+    for names, needs, seconds, check_settings in (
+        (("merchants",), {"merchants"}, LOCAL_SECONDS, partial(check_merchants, where=context.where)),
+        (("ledger",), {"ledger"}, LOCAL_SECONDS, check_ledger),
+        (("secrets",), {"tokens"}, LOCAL_SECONDS, check_secrets),
+        (("target", "clock"), {"api_base"}, REMOTE_SECONDS, check_target),
+        (
+            ("tokens", "address"),
+            {"tokens", "merchants", "api_base"},
+            REMOTE_SECONDS,
+            lambda settings: _tokens(context, settings, reached=grades.get("target") is Grade.OK),
+        ),
+    ):
+        if context.fallback is None or not needs <= context.known:
+            why = _("unknown, because the settings are invalid")
+            yield from (skipped(name, why) for name in names)
+            continue
+        results = run(names, partial(check_settings, context.fallback), seconds)
+        grades.update((result.name, result.grade) for result in results)
+        yield from results
+
+
+def _tokens(context: DoctorContext, settings: Settings, *, reached: bool) -> list[CheckResult]:
+    try:
+        merchants = list(read_merchants(settings.merchants, context.where))
+    except TcbOpsError:  # reported by the check of the merchants file
+        merchants = []
+    owners = first_token_owners(merchants, settings.tokens.component_appid)
+    return check_tokens(settings, owners, reached=reached)
+
+
+def _settings(context: DoctorContext) -> CheckResult:
+    if context.error is not None:
+        return from_error("settings", context.error)
+    file = settings_file(context.config)
+    if file.exists():
+        return CheckResult("settings", Grade.OK, _("{file} is valid", file=file))
+    seen = _("no {file} here: defaults, TCB_OPS_… variables and options apply", file=file)
+    return CheckResult("settings", Grade.OK, seen)

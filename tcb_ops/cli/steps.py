@@ -1,0 +1,523 @@
+"""The steps of a command that works on a list or starts a run: read, rehearse, ask, follow, report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tcb_ops import api
+from tcb_ops.cli.console import (
+    Console,
+    announce_pdf,
+    show_causes,
+    show_notifications,
+    show_problems,
+    show_run,
+    suggest_next,
+)
+from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
+from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
+from tcb_ops.formatting import format_duration, format_size, sanitize
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
+from tcb_ops.lists.paths import Batch, read_paths
+from tcb_ops.lists.staging import Share, check_fixme, fixme_beside, write_fixme
+from tcb_ops.model import FailOn, Kind, Outcome, Problem, Reason
+from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon, scope_of_rows
+from tcb_ops.reports.explanations import verdict
+from tcb_ops.reports.summary import by_code
+from tcb_ops.run import Run, RunHandle
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.next_commands import command
+from tcb_ops.runs.sources import SourceInspector
+from tcb_ops.settings import Settings, without_dots
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tcb_ops.notifications import Notification
+
+_FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
+_FEW = 3
+"""Up to this many problems with missing files are listed one by one; more are summarized."""
+
+
+@dataclass(slots=True)
+class RunCommand:
+    """A command that starts or resumes a run: its options, its console and its settings."""
+
+    common: CommonOptions
+    which: RunOptions
+    settings: Settings
+    """From `opened` on, of the target that was opened."""
+    console: Console
+
+    @classmethod
+    def start(cls, common: CommonOptions, which: RunOptions) -> RunCommand:
+        """Read the settings. Nothing is opened yet."""
+        return cls(common, which, *common.start())
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open the target; the first line printed names it."""
+        with self.common.open_target(self.console, self.settings) as self.settings:
+            yield
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What every function of the API that starts a run is given."""
+        return {
+            "settings": self.settings,
+            "limits": self.which.limits,
+            "note": self.common.note,
+            "new_run": self.which.new_run,
+            "resume": self.which.resume,
+            "may_resume": self._may_resume,
+            **({"cluster": self.which.cluster} if self.which.cluster is not None else {}),
+        }
+
+    @property
+    def reports(self) -> str | Path:
+        """The report folder if one is given, else the folder of all reports."""
+        return self.which.out or self.settings.reports
+
+    def folder(self, run_id: str) -> Path:
+        """Return where a run's report goes."""
+        return Path(self.which.out) if self.which.out is not None else self.settings.reports / run_id
+
+    def check_folder(self) -> None:
+        """Refuse a report folder that cannot be had. Raises UsageError."""
+        from tcb_ops.reports.export import check_destination
+
+        check_destination(self.folder("a-run"))
+
+    def read_list(
+        self, source: str, listing: ListOptions, root: str | None, others: Sequence[str] = ()
+    ) -> Batch:
+        """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
+
+        `others`: the command's options that are not about the list, for suggestions.
+        """
+        console, settings, share = self.console, self.settings, self.which.share
+        name = click.get_current_context().command.name or ""
+        if listing.fix_me is not None:
+            check_fixme(Path(listing.fix_me))
+        try:
+            batch = read_paths(
+                source,
+                self.common.read_merchants(settings),
+                root,
+                columns=listing.columns(),
+                on_bad=listing.on_bad,
+                sheet=listing.sheet,
+                header_row=listing.header_row or 0,
+                rows=listing.rows,
+                file_map=listing.maps,
+                sources=SourceInspector(lambda: settings),
+                share=share,
+            )
+        except InputError as error:
+            if error.source != source:
+                raise
+            _show_refusal(console, error, listing, root)
+            if error.columns:
+                fitting = tuple(f"{ours}={header}" for ours, header in error.columns.items())
+                listing = replace(listing, column=fitting)
+            options = [
+                *others,
+                *listing.words(self.common),
+                *(["--share", str(share)] if share is not None else []),
+            ]
+            _suggest(console, error, settings, name, options, root)
+            raise click.exceptions.Exit(error.exit_code) from None
+        console.info(batch.decided)
+        for warning in batch.warnings:
+            console.warn(warning)
+        if batch.problems:
+            show_problems(console, source, batch.problems)
+            fix_me, rows = _write_fixme(console, source, listing, batch.problems)
+            if rows:
+                as_csv = replace(listing, sheet="", header_row=None, rows=None)
+                console.fix_me = (
+                    ngettext(
+                        "{fix_me} has the {n:,} skipped row. Correct it there, then run:",
+                        "{fix_me} has the {n:,} skipped rows. Correct them there, then run:",
+                        rows,
+                        fix_me=fix_me,
+                    ),
+                    command(
+                        settings,
+                        name,
+                        str(fix_me.absolute()),
+                        *_root_option(root),
+                        *others,
+                        *as_csv.words(self.common),
+                    ),
+                )
+        if batch.left_out:
+            console.info(
+                _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
+            )
+        if share is not None:
+            console.info(_share_of(batch, share))
+        return batch.limited(self.which.limit) if self.which.limit else batch
+
+    def dry_run(self, batch: Batch, *, uploads: bool) -> int:
+        """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
+        from tcb_ops.merchants.check import ask_allowances
+
+        console, settings, limits = self.console, self.settings, self.which.limits
+        console.release()
+        allowances = ask_allowances(settings, accounts_to_ask(batch, settings))
+        cost = reckon(batch, settings, limits, allowances, datetime.now(UTC))
+        planned = DryRun.of(batch, limits, cost, uploads=uploads)
+        if self.common.json:
+            console.json(planned.as_dict())
+        else:
+            console.print(_table(planned, console.lang, limits))
+            console.print(facts_line(batch))
+            if planned.seconds:
+                least = format_duration(planned.seconds)
+                console.print(
+                    _(
+                        "At {rate:g} link calls/s per appid this takes at least {least}.",
+                        rate=limits.rate,
+                        least=least,
+                    )
+                )
+            store = _(" and its store") if uploads else NOTHING
+            console.print(
+                _(
+                    "The run would make {calls} to {api_base}{store}.",
+                    calls=ngettext("{n:,} call", "{n:,} calls", planned.calls),
+                    api_base=settings.api_base,
+                    store=store,
+                )
+            )
+            console.print(_("Nothing was sent."))
+        for warning in planned.warnings():
+            console.warn(warning)
+        if cost.unknown is not None:
+            console.info(cost.unknown)
+        if console.fix_me is not None:
+            console.suggest(*console.fix_me)
+        console.info(target_line(settings))
+        return 0
+
+    def confirm(self, kind: Kind, scope: Scope, what: Text) -> None:
+        """Show what would change on a live target, and ask. Raises UsageError for a no, or without a terminal or --yes."""
+        if not scope.needs_confirmation(self.settings, can_ask=sys.stdin.isatty()):
+            return
+        self.console.warn(what)
+        if not self.which.yes:
+            envs = ngettext("{n:,} live environment", "{n:,} live environments", scope.envs)
+            base = self.settings.api_base
+            questions = {
+                Kind.DELETE: _(
+                    "Delete files in {live_environments} of {api_base}?",
+                    live_environments=envs,
+                    api_base=base,
+                ),
+                Kind.UNDO: _(
+                    "Undo the upload in {live_environments} of {api_base}?",
+                    live_environments=envs,
+                    api_base=base,
+                ),
+            }
+            upload = _("Upload to {live_environments} of {api_base}?", live_environments=envs, api_base=base)
+            confirm_or_abort(self.console, questions.get(kind, upload))
+
+    def _may_resume(self, run_id: str, started: float) -> bool:
+        """Ask whether to resume an unfinished run over a day old; without a terminal the answer is no."""
+        if not sys.stdin.isatty():
+            return False
+        when = datetime.fromtimestamp(started, self.settings.zone).isoformat(" ", "minutes")
+        question = _(
+            "Run {run_id} of this list, started {when}, is unfinished. Resume it?", run_id=run_id, when=when
+        )
+        self.console.release()
+        return click.confirm(question.of(self.console.lang), err=True)
+
+    def resume(self, kind: Kind, root: str | None = None, **upload: Any) -> RunHandle:
+        """Resume the run that --resume names, without its list; `upload`: what an upload is resumed with besides.
+
+        Raises UsageError if this command cannot resume it.
+        """
+        from tcb_ops.runs.plan import check_kept, check_resume, other_share
+
+        settings, which = self.settings, self.which
+        if not which.resume or which.dry_run:
+            name = click.get_current_context().command.name
+            needs = _("`{name}` needs a list, or --resume with a run. For example:", name=name)
+            raise UsageError(as_lines((needs, f"tcb-ops {name} list.csv")))
+        self.common.refuse_where(
+            _("A run is resumed with the merchants that it was started with: omit --where.")
+        )
+        run = api.run_to_resume(which.resume, kind, settings)
+        record = run.record
+        wrong: Text | None = None
+        if record.kind is not kind or record.parent:
+            kind_there = "retry" if record.parent else record.kind
+            wrong = _("it is a run of {kind_there}", kind_there=kind_there)
+        elif record.target != settings.run_target:
+            wrong = _("its target is {target}", target=record.target)
+        elif root and str(Path(root).resolve()) != record.root:
+            wrong = _("its files are below {root}", root=record.root)
+        elif which.share is not None and str(which.share) != record.share:
+            wrong = other_share(record)
+        check_resume(record, wrong, settings)
+        check_kept(record, settings)
+        if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
+            scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
+            self.confirm(kind, scope, _("Remaining: {text}", text=scope.text))
+        return api.start_resume(
+            record.id, settings=settings, limits=which.limits, cluster=which.cluster, **upload
+        )
+
+    def follow(self, handle: RunHandle) -> Run:
+        """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
+        resumed = None
+        if handle.resumed:
+            of = handle.record.rows
+            resumed = _(
+                "Resuming run {id}: {done:,} of {rows} done. (--new-run starts a new run.)",
+                id=handle.id,
+                done=handle.done_before,
+                rows=ngettext("{n:,} row", "{n:,} rows", of),
+            )
+        self.console.release(first=resumed)
+        try:
+            handle.follow(lambda progress: self.console.follow(progress, handle.record.rows))
+            return handle.wait()
+        except (StoppedError, InterruptedRunError):
+            if self.common.json:
+                self.console.json(handle.so_far().summary())
+            raise
+
+    def report(self, run: Run, fail_on: FailOn = FailOn.ANY) -> int:
+        """Write a finished run's report folder and print how it ended, before report.pdf is made; return the exit code."""
+        from tcb_ops.reports.export import PAGE
+
+        folder, code = self.folder(run.id), 0
+
+        def show() -> None:
+            nonlocal code
+            code = self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
+
+        try:
+            run.export(folder, pdf=self.which.pdf, when_written=show)
+        except StoppedError:
+            if self.common.json:
+                self.console.json(run.summary())
+            if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
+                self._notify(run)
+            raise
+        return code
+
+    def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: FailOn = FailOn.ANY) -> int:
+        """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
+        console, as_json = self.console, self.common.json
+        run.refresh()
+        notifies = run.record.kind is Kind.AUDIT and not run.record.parent
+        sent = None
+        try:
+            if notifies and as_json:  # the object contains what became of the messages
+                sent = self._notify(run)
+        finally:
+            code, found = show_run(console, run, as_json=as_json, fail_on=fail_on, notifications=sent)
+        groups = by_code(found.causes)
+        if console.fix_me is not None:
+            console.suggest(*console.fix_me)
+            groups = [group for group in groups if group.code != Reason.INVALID]
+        suggested = suggest_next(console, self.settings, run.record, groups)
+        if page is not None and console.fix_me is None and not suggested:
+            console.info(_("The report: {page}", page=page))
+        if page is not None and self.which.pdf:
+            announce_pdf(console)
+        at = target_line(self.settings)
+        console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
+        if notifies and not as_json:  # last: an interrupt here loses a message, nothing else
+            self._notify(run)
+        return code
+
+    def _notify(self, run: Run) -> list[Notification] | None:
+        """Send the message about an audit to receivers whose `on` applies; None without any in the settings."""
+        if not run.settings.notify:
+            return None
+        with self.console.waiting(_("Sending the message about this audit")):
+            found = api.notify(run.id, on_demand=False, settings=run.settings)
+        show_notifications(self.console, found)
+        return found
+
+    def confirm_upload(self, run: Run) -> None:
+        """Confirm a finished upload, and write the report of the confirmation."""
+        console, settings, which = self.console, self.settings, self.which
+        if not any(run.counts.get(outcome) for outcome in (Outcome.UPLOADED, Outcome.UNCHANGED)):
+            return
+        handle = api.start_confirm(
+            run.id,
+            content=True,
+            report=settings.reports,
+            settings=settings,
+            limits=which.limits,
+            note=self.common.note,
+        )
+        confirmed = self.follow(handle)
+        folder = confirmed.export(settings.reports / confirmed.id, pdf=which.pdf)
+        found = confirmed.overview()
+        if not self.common.json and found.causes:
+            show_causes(console, confirmed, found)
+            ended = verdict(Kind.CONFIRM, found.counts, finished=True)
+            console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
+        suggest_next(console, settings, confirmed.record, by_code(found.causes))
+        console.info(_("The confirmation: {folder}", folder=folder))
+
+
+def _share_of(batch: Batch, share: Share) -> Text:
+    """Return how many rows a share has, and of how many."""
+    whole = ngettext("{n:,} row", "{n:,} rows", batch.staging.whole.count())
+    if not batch.count:
+        return _(
+            "Share {share}: none of {whole}, as no merchant of the list belongs to it.",
+            share=share,
+            whole=whole,
+        )
+    return _("Share {share}: {rows:,} of {whole}", share=share, rows=batch.count, whole=whole)
+
+
+def _write_fixme(
+    console: Console, source: str, listing: ListOptions, problems: Sequence[Problem]
+) -> tuple[Path, int]:
+    """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
+    if not any(problem.skippable for problem in problems):
+        return Path(source), 0
+    dest = Path(listing.fix_me) if listing.fix_me else fixme_beside(Path(source))
+    return dest, write_fixme(problems, dest, console.lang)
+
+
+def _show_refusal(console: Console, error: InputError, listing: ListOptions, root: str | None) -> None:
+    if error.decided is not None:
+        console.info(_("Read as {decided}", decided=error.decided))
+    count = len(error.problems)
+    if error.missing_files and count > _FEW:
+        show_problems(console, error.source, error.problems[:1])
+        why = (
+            _("the list's folder, because --root was not given")
+            if listing.root is None
+            else verbatim("--root")
+        )
+        base = Path(root or ".").absolute()
+        console.warn(
+            _(
+                "The same for all {rows}: none of their files is below {base} ({why}).",
+                rows=ngettext("{n:,} row", "{n:,} rows", count),
+                base=base,
+                why=why,
+            )
+        )
+    else:
+        show_problems(console, error.source, error.problems)
+    if listing.fix_me or not error.missing_files:  # missing files have one cause: no row to correct
+        dest, rows = _write_fixme(console, error.source, listing, error.problems)
+        if rows:
+            console.warn(
+                _(
+                    "{dest} has the rows with problems, and what to fix in each. For the other rows: --on-bad skip",
+                    dest=dest,
+                )
+            )
+    console.warn(
+        _(
+            "The list is refused: {problems}. Nothing was sent.",
+            problems=ngettext("{n:,} problem", "{n:,} problems", count),
+        )
+    )
+
+
+def _suggest(
+    console: Console,
+    error: InputError,
+    settings: Settings,
+    name: str,
+    options: list[str],
+    root: str | None,
+) -> None:
+    """Suggest a command: with the folder that has the files, with the guessed column, or to rerun after correction."""
+    from tcb_ops.lists.sources import find_root
+
+    source = Path(error.source).absolute()
+    found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None
+    if found is not None:
+        text, root = _("The files are below {found}. To use that folder:", found=found), str(found)
+    elif error.columns:
+        text = _("With the column that you probably mean:")
+    elif any(problem.skippable for problem in error.problems):
+        text = _("Correct the list, then run:")
+    else:
+        return
+    console.suggest(text, command(settings, name, str(source), *_root_option(root), *options))
+
+
+def _root_option(root: str | None) -> list[str]:
+    return ["--root", str(Path(root).absolute())] if root is not None else []
+
+
+def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
+    """Return the dry run's table. On a narrow screen the merchants' names are shortened, not the figures."""
+    from tcb_ops.reports.formats.terminal import Columns
+
+    cost, uploads = planned.cost, planned.uploads
+    heads = (
+        _("merchant"),
+        _("envs"),
+        _("rows"),
+        pgettext("made", "calls"),
+        *([_("bytes")] if uploads else []),
+        _("calls left"),
+        _("fits"),
+        _("at least"),
+    )
+    lines = [[head.of(lang) for head in heads]]
+    lines += [
+        [
+            sanitize(share.merchant),
+            f"{share.envs:,}",
+            f"{share.rows:,}",
+            f"{share.calls:,}",
+            *([format_size(share.bytes)] if uploads else []),
+            cost.left(cost.accounts[share.appid][0]),
+            _FITS[cost.fits(share.appid)].of(lang),
+            format_duration(share.attempted / limits.rate) if limits.rate else "–",
+        ]
+        for share in planned.shares
+    ]
+    platform = cost.platform
+    if platform is not None and cost.platform_is_shared:
+        lines.append(
+            [
+                _("of these, the platform's own").of(lang),
+                "",
+                f"{cost.rows[platform]:,}",
+                "",
+                *([""] if uploads else []),
+                cost.left(platform),
+                _FITS[cost.account_fits(platform)].of(lang),
+                format_duration(cost.seconds(platform)) if limits.rate else "–",
+            ]
+        )
+    return Columns(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
+
+
+def confirm_or_abort(console: Console, question: Text) -> None:
+    """Ask before something is written to a live target. Raises UsageError for a no, or without a terminal."""
+    console.release()
+    if not sys.stdin.isatty():
+        raise UsageError(question, _("Without a terminal, this requires --yes."))
+    if not click.confirm(question.of(console.lang), err=True):
+        raise UsageError(_("Nothing was sent."))
