@@ -21,8 +21,15 @@ from tcb_ops.panels.errcodes import render_codes
 from tcb_ops.panels.run_summary import MerchantLine, merchant_lines, merchant_state
 from tcb_ops.panels.worker import Worker
 from tcb_ops.reports.explanations import OUTCOMES, action_text, code_label, reason_text
-from tcb_ops.reports.formats.charts import code_colour, draw, heat_map, outcome_class, timeline_svg
-from tcb_ops.reports.summary import by_code, causes_of, errcode_matrix
+from tcb_ops.reports.formats.charts import (
+    code_colour,
+    draw,
+    errcode_matrix,
+    heat_map,
+    outcome_class,
+    timeline_svg,
+)
+from tcb_ops.reports.summary import by_code, causes_of
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
 from tcb_ops.secrets import redact

@@ -15,7 +15,7 @@ from tcb_ops.panels.html import esc, table
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import KINDS, OUTCOMES, counts_line, unit_count, verdict, why
 from tcb_ops.reports.formats.charts import outcome_class
-from tcb_ops.reports.workers import worker_lines
+from tcb_ops.reports.summary import worker_lines
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally

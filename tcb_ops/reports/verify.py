@@ -51,9 +51,8 @@ from tcb_ops.reports.manifest import (
     fingerprint,
     read_manifest,
 )
-from tcb_ops.reports.merged_run import merged_run
 from tcb_ops.reports.row_texts import RowTexts, row_texts
-from tcb_ops.reports.run_views import SelectedRows
+from tcb_ops.reports.run_views import SelectedRows, merged_run
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader, RunReader

@@ -30,10 +30,17 @@ from tcb_ops.reports.explanations import (
     reason_text,
     verdict,
 )
-from tcb_ops.reports.formats.charts import axis_format, code_colour, draw, format_rate, outcome_class
+from tcb_ops.reports.formats.charts import (
+    axis_format,
+    code_colour,
+    draw,
+    errcode_matrix,
+    format_rate,
+    outcome_class,
+    shade,
+)
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
-from tcb_ops.reports.summary import RunSummary, shade
-from tcb_ops.reports.workers import worker_lines
+from tcb_ops.reports.summary import RunSummary, worker_lines
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.reader import RunReader
@@ -107,7 +114,7 @@ def page(
     local = Localizer(settings.lang, settings.timezone)
     bad = sum(rows > 0 for rows in summary.merchants_bad.values())
     actions = next_actions(summary.codes)
-    matrix = summary.matrix
+    matrix = errcode_matrix(summary.causes)
     drawing = draw(reader.timeline(run))
     templates = environment(local)
     values = {

@@ -22,8 +22,7 @@ from tcb_ops.reports.explanations import ERRCODE, KINDS, row_count, verdict
 from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import Localizer, environment
-from tcb_ops.reports.summary import RunSummary
-from tcb_ops.reports.workers import worker_lines
+from tcb_ops.reports.summary import RunSummary, worker_lines
 from tcb_ops.runs.links_file import LINK_COLUMNS
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord

@@ -20,8 +20,7 @@ from tcb_ops.reports.explanations import OUTCOMES, TITLES, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, errcode_outcomes, own_values
 from tcb_ops.reports.manifest import MARK
 from tcb_ops.reports.next_actions import next_actions
-from tcb_ops.reports.summary import RunSummary
-from tcb_ops.reports.workers import worker_lines
+from tcb_ops.reports.summary import RunSummary, worker_lines
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
