@@ -24,8 +24,7 @@ from tcb_ops.model import Secret, is_loopback, is_simulated
 from tcb_ops.notifications.message import Message, audit_message, trial_message
 from tcb_ops.notifications.robots import BUSY, dingtalk_url, refusal, robot_body, webhook_signature
 from tcb_ops.reports.audit import AuditResult
-from tcb_ops.reports.export import PAGE
-from tcb_ops.reports.manifest import MANIFEST, fingerprint
+from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.settings import NotifySettings, Settings

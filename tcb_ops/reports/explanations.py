@@ -62,6 +62,8 @@ TITLES: dict[Kind, Text] = {
     Kind.UNDO: _("Undo report"),
 }
 """A report's title, by the run's kind."""
+MARK = "SIMULATED 演练"
+"""Marks what is about a loopback target."""
 
 ERRMSG = 160
 """Characters of an errmsg shown beside a cause; results.csv has all of it."""

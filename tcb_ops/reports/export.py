@@ -1,4 +1,4 @@
-"""Export of a run's report folder: written under another name, then renamed. A report is never replaced in part.
+"""A run's report folder and its manifest.json: written under another name, then renamed, never replaced in part.
 
 All files are written from one snapshot of the ledger, so that they agree with one another while the run continues.
 """
@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import gc
 import glob
+import hashlib
 import json
 import logging
 import os
+import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from filelock import FileLock, Timeout
 
@@ -24,25 +30,17 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageE
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
-from tcb_ops.reports.formats.csv import write_errcodes, write_lines
+from tcb_ops.reports.explanations import MARK
+from tcb_ops.reports.formats.csv import row_texts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page, with_pdf
 from tcb_ops.reports.formats.pdf import find_chromium, not_written, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
-from tcb_ops.reports.manifest import (
-    MANIFEST,
-    SIMULATED,
-    fingerprint,
-    manifest,
-    read_manifest,
-    versions,
-)
-from tcb_ops.reports.row_texts import row_texts
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader, RunReader
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.records import UNDELIVERED, RunRecord
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings
 
@@ -58,6 +56,11 @@ CHECKPOINTS = ".ipynb_checkpoints"
 """Folder in which JupyterLab keeps copies of opened files."""
 IN_USE = ".tcb-ops-export.lock"
 """Lock file in a folder that is being written; a kill releases the lock."""
+MANIFEST = "manifest.json"
+SCHEMA = 1
+"""The version of manifest.json's format; new keys do not change it."""
+SIMULATED = "SIMULATED-演练.txt"
+"""The file that marks the folder of a loopback run; the names of the others are fixed."""
 
 
 def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = False) -> None:
@@ -406,3 +409,136 @@ def _refused(dest: Path, why: Text) -> UsageError:
 def _real(dest: Path) -> Path:
     """Resolve links, so that a link to a folder stays a link when the folder is replaced."""
     return Path(os.path.realpath(dest))
+
+
+# --- manifest.json ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The contents of manifest.json."""
+
+    run: str
+    files: Mapping[str, Mapping[str, Any]]
+    """`sha256` and `bytes` of every file except manifest.json."""
+    list_name: str
+    list_sha256: str
+    root: str
+    """Folder of the local files, which usually contains the list."""
+    rows: int
+    rows_digest: str
+    zone: tzinfo
+    """Time zone of its times."""
+    finished: bool
+    exported_at: str
+    retries: tuple[str, ...]
+    environments: frozenset[tuple[str, str]]
+    """The environments selected with --where, as (appid, env); empty for all."""
+    simulated: bool
+    """Whether the target is on this machine, whatever the manifest's other fields say."""
+    content: Mapping[str, Any]
+    """The whole JSON object."""
+
+
+def manifest(
+    summary: RunSummary,
+    files: Mapping[str, Mapping[str, Any]],
+    rows_digest: str,
+    settings: Settings,
+    *,
+    now: float,
+) -> dict[str, Any]:
+    """Return the contents of manifest.json, with secrets in the operator's texts masked."""
+    content = {
+        "schema": SCHEMA,
+        **about(summary, settings.zone),
+        "rows_digest": rows_digest,
+        "files": files,
+        "exported_at": _moment(now, settings.zone),
+        "lang": str(settings.lang),
+        "timezone": settings.timezone,
+        "versions": versions(),
+    }
+    return {name: clean(value) for name, value in content.items()}
+
+
+def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
+    """Return the part of a manifest that can be compared with the ledger."""
+    run = summary.run
+    return {
+        "run": run.id,
+        "parent": run.parent or None,
+        "retries": list(run.retries),
+        **({"environments": [list(one) for one in run.environments]} if run.environments else {}),
+        "kind": str(run.kind),
+        "target": run.target,
+        "simulated": is_simulated(run.target),
+        **({"mark": MARK} if is_simulated(run.target) else {}),
+        "rows": summary.total,
+        "counts": {str(outcome): rows for outcome, rows in summary.counts.items()},
+        "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
+        "operator": run.operator,
+        "host": run.host,
+        "note": run.note,
+        "root": run.root,
+        "created_at": _moment(run.created_at, zone),
+        "finished_at": _moment(run.finished_at, zone),
+        "settings": {name: value for name, value in run.settings.items() if name != UNDELIVERED},
+    }
+
+
+def _moment(at: float | None, zone: tzinfo) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, zone).isoformat(timespec="milliseconds")
+
+
+def clean(value: Any) -> Any:
+    """Return a value of the manifest with secrets masked in all its texts, nested ones included."""
+    match value:
+        case str():
+            return masked(value)
+        case dict():
+            return {name: clean(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [*map(clean, value)]
+    return value
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read a folder's manifest; None if it is missing or invalid. Never raises OSError."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in found["files"]):
+            return None  # a name that leads out of the folder
+        return Manifest(
+            run=str(found["run"]),
+            files={str(name): dict(about) for name, about in found["files"].items()},
+            list_name=str(found["input"]["name"]),
+            list_sha256=str(found["input"]["sha256"]),
+            root=str(found["root"]),
+            rows=int(found["rows"]),
+            rows_digest=str(found["rows_digest"]),
+            zone=ZoneInfo(found["timezone"]),
+            finished=found["finished_at"] is not None,
+            exported_at=str(found["exported_at"]),
+            retries=tuple(map(str, found["retries"])),
+            environments=frozenset((str(appid), str(env)) for appid, env in found.get("environments", ())),
+            simulated=is_simulated(str(found["target"])),
+            content=found,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def fingerprint(file: Path) -> dict[str, str | int]:
+    """Return the SHA-256 and size of a file. Raises OSError."""
+    with file.open("rb") as stream:
+        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a report is written with."""
+    return {
+        "tcb-ops": version("tcb-ops"),
+        "Python": platform.python_version(),
+        "platform": platform.platform(),
+    }

@@ -30,20 +30,8 @@ from tcb_ops.reports.export import (
     ERRCODES,
     FAILED,
     LEFT_BY_DESKTOPS,
-    RESULTS,
-)
-from tcb_ops.reports.formats.csv import (
-    CONTENT_TYPE,
-    ERRCODE_COLUMNS,
-    RESULT_COLUMNS,
-    WORDS,
-    Clock,
-    errcode_facts,
-    errcode_outcomes,
-    fact_values,
-)
-from tcb_ops.reports.manifest import (
     MANIFEST,
+    RESULTS,
     SIMULATED,
     Manifest,
     about,
@@ -51,7 +39,18 @@ from tcb_ops.reports.manifest import (
     fingerprint,
     read_manifest,
 )
-from tcb_ops.reports.row_texts import RowTexts, row_texts
+from tcb_ops.reports.formats.csv import (
+    CONTENT_TYPE,
+    ERRCODE_COLUMNS,
+    RESULT_COLUMNS,
+    WORDS,
+    Clock,
+    RowTexts,
+    errcode_facts,
+    errcode_outcomes,
+    fact_values,
+    row_texts,
+)
 from tcb_ops.reports.run_views import SelectedRows, merged_run
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason

@@ -22,7 +22,7 @@ from postgres import PASSWORD
 from tcb_ops.details import stored
 from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
 from tcb_ops.model import Kind, Outcome, Row, RowEnd
-from tcb_ops.reports.manifest import RowsDigest
+from tcb_ops.reports.formats.csv import RowsDigest
 from tcb_ops.runs import database
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import host_name, operator_name

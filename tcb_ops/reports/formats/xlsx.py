@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, is_simulated
-from tcb_ops.reports.explanations import OUTCOMES, TITLES, verdict
+from tcb_ops.reports.explanations import MARK, OUTCOMES, TITLES, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, errcode_outcomes, own_values
-from tcb_ops.reports.manifest import MARK
 from tcb_ops.reports.next_actions import next_actions
 from tcb_ops.reports.summary import RunSummary, worker_lines
 from tcb_ops.runs.reader import RunReader
