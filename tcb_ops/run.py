@@ -367,7 +367,7 @@ class Run:
 
         Needs pyarrow, the extra `analysis`. Raises UsageError without it, StoppedError where the file cannot be written.
         """
-        from tcb_ops.reports.formats.parquet import write_parquet
+        from tcb_ops.reports.formats.notebook import write_parquet
 
         check_path("dest", dest)
         with self._reader.snapshot() as seen:
