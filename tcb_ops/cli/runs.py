@@ -528,8 +528,8 @@ def audit(
     --where narrows it.
     """
     from tcb_ops import api
+    from tcb_ops.reports.audit import check_metrics, write_metrics
     from tcb_ops.reports.export import check_destination
-    from tcb_ops.reports.formats.metrics import check_metrics, write_metrics
 
     settings, console = common.start()
     check_destination(report_folder(settings, out, ANY_RUN))
