@@ -13,9 +13,8 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext, verbatim
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.context import PanelContext
+from tcb_ops.panels.context import PanelContext, Worker, html_area, show
 from tcb_ops.panels.html import esc, message
-from tcb_ops.panels.worker import Worker, html_area, show
 from tcb_ops.run import Run
 
 FILES: dict[str, Text] = {

@@ -10,6 +10,7 @@ from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import ipywidgets as widgets
 
@@ -17,14 +18,11 @@ from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.context import PanelContext, open_context, settings_lang
-from tcb_ops.panels.errcodes import render_codes
-from tcb_ops.panels.html import STYLE, heading, message
+from tcb_ops.panels.context import REPORT, PanelContext, Worker, open_context, settings_lang
+from tcb_ops.panels.html import STYLE, esc, frame_html, heading, message, render_codes
 from tcb_ops.panels.list_reader import render_problems
-from tcb_ops.panels.results import ResultCell
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
 from tcb_ops.panels.run_summary import Step, describe_result, merchant_lines, next_step, render_grid
-from tcb_ops.panels.worker import REPORT, Worker
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run
 from tcb_ops.sample import in_jupyter_session
@@ -46,6 +44,45 @@ TERMINAL_WIDTH = 100
 _Part = TypeVar("_Part")
 _BY_CELL: dict[str, Panel] = {}
 """The panel that each cell of the notebook shows, by the cell's id."""
+
+
+TITLES: dict[str, Text] = {
+    "card": _("The run"),
+    "by_merchant": _("Rows by merchant"),
+    "errcodes": _("Rows that did not succeed, by merchant and errcode"),
+    "causes": _("What went wrong, and what to do"),
+    "changes": _("Since the previous audit"),
+    "history": _("Errcodes by day"),
+}
+"""The titles of result cells, by the name of the panel's method."""
+_STYLE = (
+    "<style>.op-result table{border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums}"
+    ".op-result :is(th,td){padding:3px 14px 3px 0;text-align:left!important;vertical-align:top!important;border-bottom:1px solid #8884}"
+    ".op-result th{white-space:nowrap;font-weight:600}.op-result td.n{text-align:right!important}.op-result td.s{white-space:nowrap}.op-result td{max-width:34rem}"
+    ".op-result h2{font-size:15px;margin:8px 0 2px}</style>"
+)
+
+
+class ResultCell:
+    """The output of a cell: what a method of a panel returns."""
+
+    def __init__(self, view: Callable[[], Any], lang: Lang) -> None:
+        self._view, self._lang, self._id = view, lang, uuid4().hex
+
+    def draw(self, *, again: bool = False) -> None:
+        """Display what the method returns, the first time or `again` in the same output."""
+        from IPython.display import display, update_display
+
+        found = self._view()
+        title = TITLES[self._view.__name__].of(self._lang)
+        shown = found.to_string() if hasattr(found, "to_string") else repr(found)
+        drawn = frame_html(found, self._lang) if hasattr(found, "itertuples") else found._repr_html_()
+        bundle = {
+            "text/plain": f"{title}\n{shown}",
+            "text/html": f'<div class="op-result">{_STYLE}<h2>{esc(title)}</h2>{drawn}</div>',
+        }
+        publish: Callable[..., Any] = update_display if again else display
+        publish(bundle, raw=True, display_id=self._id)
 
 
 class Placeholder:

@@ -21,7 +21,7 @@ from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import ActionButton, ExportButton
-from tcb_ops.panels.context import PanelContext
+from tcb_ops.panels.context import PanelContext, Worker, emphasize, html_area, show
 from tcb_ops.panels.grid import RunGrid
 from tcb_ops.panels.html import esc
 from tcb_ops.panels.run_summary import (
@@ -35,7 +35,6 @@ from tcb_ops.panels.run_summary import (
     render_workers,
     run_state,
 )
-from tcb_ops.panels.worker import Worker, emphasize, html_area, show
 from tcb_ops.reports.explanations import KINDS, unit_count
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
