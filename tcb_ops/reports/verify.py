@@ -186,8 +186,7 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
             return _differs(name, _("is missing."))
         found = fingerprint(file)
     except OSError as error:
-        why = system_reason(error)
-        return _differs(name, _("cannot be read: {why}.", why=why))
+        return _differs(name, _("cannot be read: {why}.", why=system_reason(error)))
     if found == manifest.files[name]:
         return _same(
             name,
@@ -277,8 +276,10 @@ def _check_ledger(
 
 
 def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Iterator[Check]:
-    run = _find(ledger, manifest.run)
-    if run is None:
+    run: RunRecord | None = None
+    with suppress(RunNotFoundError):
+        run = ledger.run(manifest.run)
+    if run is None or run.id != manifest.run:  # it may be the beginning of another's id
         text = _(
             "{name} does not know run {run}. If the run is in another ledger, select it with --ledger.",
             name=ledger.name,
@@ -295,17 +296,8 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
             of_rows, as_exported = _check_rows(folder, manifest, seen, run)
         else:
             of_rows, as_exported = _check_retries(manifest, run), False
-        about_run = RunSummary(seen, run)
-        yield from _check_about(folder, manifest, seen, about_run, as_exported=as_exported)
+        yield from _check_about(folder, manifest, seen, RunSummary(seen, run), as_exported=as_exported)
         yield of_rows
-
-
-def _find(ledger: LedgerReader, run_id: str) -> RunRecord | None:
-    try:
-        found = ledger.run(run_id)
-    except RunNotFoundError:
-        return None
-    return found if found.id == run_id else None
 
 
 def _check_retries(manifest: Manifest, run: RunRecord) -> Check:
@@ -336,13 +328,11 @@ def _check_about(
     if wrong := [
         name for name, value in known.items() if manifest.content.get(name, _MISSING) != clean(value)
     ]:
-        names = ", ".join(wrong)
-        found.append(_("disagrees with the ledger about the run: {names}.", names=names))
+        found.append(_("disagrees with the ledger about the run: {names}.", names=", ".join(wrong)))
     if exported and not same:
         found.append(_("was not exported with this ledger: it was changed, or exported with another ledger."))
     if found:
-        it = _("{one} It {next}", one="", next="")
-        yield _differs(MANIFEST, Joined(tuple(found), it))
+        yield _differs(MANIFEST, Joined(tuple(found), _("{one} It {next}", one="", next="")))
     elif same:
         yield _same(MANIFEST, _("was exported with this ledger"))
 
@@ -354,7 +344,6 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
     same = _same_as(texts, folder)
     as_exported = texts.hexdigest() == manifest.rows_digest
     summary = RunSummary(seen, run)
-    bad = summary.bad
     wrong = [
         _compare(folder / name, partial(_first_difference, name, rows, run.headers, manifest.zone))
         for name, rows in (
@@ -369,7 +358,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
         text = _(
             "all {rows} of results.csv, the {bad:,} in failed.csv, and errcodes.csv agree with the ledger",
             rows=ngettext("{n:,} row", "{n:,} rows", summary.total),
-            bad=bad,
+            bad=summary.bad,
         )
         return _same(ROWS, text), True
     if not found:
@@ -436,7 +425,7 @@ def _first_difference(
     # Reports of earlier versions have no content types.
     older = head == [name for name in whole if name != CONTENT_TYPE]
     if head != whole and not older:
-        return _head(name)
+        return _("The first line of {name} is not the report's header.", name=name)
     type_at = names.index(CONTENT_TYPE)
     if older:
         del names[type_at]
@@ -448,8 +437,7 @@ def _first_difference(
                 name=name,
             )
         if line is None:
-            where = _where(record)
-            return _("{name} lacks {where}.", name=name, where=where)
+            return _("{name} lacks {where}.", name=name, where=_where(record))
         *values, started, ended = fact_values(record)
         known = [guard(cell) for cell in record.row.cells]
         known += [
@@ -461,7 +449,7 @@ def _first_difference(
             del known[type_at]
         found = facts(line)
         if found != known and found != (shown := [*map(masked, known)]):
-            return _cell(names, found, shown, f"{name}:{lines.line_num}", _where(record))
+            return _cell(names, found, shown, name, lines.line_num, _where(record))
     return None
 
 
@@ -471,7 +459,7 @@ def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
     outcomes = errcode_outcomes(listed)
     columns = [*ERRCODE_COLUMNS, *map(str, outcomes)]
     if next(lines, []) != columns:
-        return _head(ERRCODES)
+        return _("The first line of {name} is not the report's header.", name=ERRCODES)
     names = [name for name in columns if name not in _MEANINGS]
     for cause, line in zip_longest(listed, lines):
         if cause is None or line is None:
@@ -486,20 +474,15 @@ def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
         found = line[:_MEANINGS_AT] + line[_MEANINGS_AT + len(_MEANINGS) :]
         if found != known:
             where = verbatim(f"{cause.merchant} {cause.env}")
-            return _cell(names, found, known, f"{ERRCODES}:{lines.line_num}", where)
+            return _cell(names, found, known, ERRCODES, lines.line_num, where)
     return None
-
-
-def _head(name: str) -> Text:
-    return _("The first line of {name} is not the report's header.", name=name)
 
 
 def _where(record: RowRecord) -> Text:
     return _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
 
 
-def _cell(names: list[str], found: list[str], known: list[str], place: str, where: Text) -> Text:
-    file, _other, at = place.partition(":")
+def _cell(names: list[str], found: list[str], known: list[str], file: str, at: int, where: Text) -> Text:
     if len(found) != len(known):
         return _(
             "Line {at} of {file}, {where}: the number of cells differs from the header.",
@@ -508,15 +491,14 @@ def _cell(names: list[str], found: list[str], known: list[str], place: str, wher
             where=where,
         )
     name, is_now, was = next(cells for cells in zip(names, found, known, strict=True) if cells[1] != cells[2])
-    here, there = _short(is_now), _short(was)
     return _(
         "Line {at} of {file}, {where}: {name} is “{here}”, the ledger has “{there}”.",
         at=at,
         file=file,
         where=where,
         name=name,
-        here=here,
-        there=there,
+        here=_short(is_now),
+        there=_short(was),
     )
 
 
