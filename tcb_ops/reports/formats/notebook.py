@@ -24,7 +24,7 @@ from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_
 from tcb_ops.reports.explanations import ERRCODE, KINDS, row_count, verdict
 from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
-from tcb_ops.reports.formats.html import Localizer, environment
+from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.summary import RunSummary, worker_lines
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.links_file import LINK_COLUMNS
@@ -394,4 +394,4 @@ def _chart(history: ErrcodeHistory) -> Any:
 
 
 def _macros(lang: Lang) -> Any:
-    return environment(Localizer(lang, "UTC")).get_template("notebook.html.j2").module
+    return environment(lang).get_template("notebook.html.j2").module
