@@ -242,7 +242,10 @@ def readable(original: Path) -> Iterator[None]:
     try:
         yield
     except BrokenTableError as error:
-        raise input_error(str(original), [error.problem]) from None
+        problem = error.problem
+    else:
+        return
+    raise input_error(str(original), [problem])
 
 
 def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:

@@ -162,10 +162,8 @@ def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chr
                 finished()
                 _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
                 _put(part, real)
-    except OSError as error:
-        why = not_written(system_reason(error))
-    except UsageError as error:
-        why = not_written(error.text)
+    except (OSError, UsageError) as error:
+        why = not_written(error.text if isinstance(error, UsageError) else system_reason(error))
     if why is not None:
         _LOG.warning("%s", why.of(settings.lang))
 
@@ -217,7 +215,13 @@ def _write(
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
     write_workbook(seen, summary, folder / WORKBOOK, settings, now=now)
     if is_simulated(run.target):
-        (folder / SIMULATED).write_text(_simulated(run), encoding="utf-8", newline="\n")
+        mark = _(
+            "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
+            "WeChat or a merchant.",
+            id=run.id,
+            target=run.target,
+        )
+        (folder / SIMULATED).write_text(f"{mark.zh}\n{mark.en}\n", encoding="utf-8", newline="\n")
     changes = _changes(seen, run, settings)
     no_chromium = pdf and find_chromium() is None
     html = page(seen, summary, settings, versions(), now=now, no_chromium=no_chromium, changes=changes)
@@ -240,37 +244,19 @@ def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | N
         before = seen.previous(run)
         return compare(seen, before, run, settings) if before is not None else None
     except LedgerDamagedError as error:
-        _LOG.warning("%s", _not_compared(run, before, error).of(settings.lang))
+        text = _("the report of run {run} is complete, but was not compared with an earlier run: {text}")
+        if before is not None:
+            text = _(
+                "the report of run {run} is complete, but was not compared with run {before} before it: {text}"
+            )
+        before_id = "" if before is None else before.id
+        text = text.format(run=run.id, before=before_id, text=error.text)
+        _LOG.warning("%s", text.of(settings.lang))
         return None
-
-
-def _not_compared(run: RunRecord, before: RunRecord | None, error: LedgerDamagedError) -> Text:
-    if before is None:
-        return _(
-            "the report of run {run} is complete, but was not compared with an earlier run: {text}",
-            run=run.id,
-            text=error.text,
-        )
-    return _(
-        "the report of run {run} is complete, but was not compared with run {before} before it: {text}",
-        run=run.id,
-        before=before.id,
-        text=error.text,
-    )
 
 
 def _names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()} - {IN_USE}
-
-
-def _simulated(run: RunRecord) -> str:
-    text = _(
-        "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
-        "WeChat or a merchant.",
-        id=run.id,
-        target=run.target,
-    )
-    return f"{text.zh}\n{text.en}\n"
 
 
 def _refuse_leak(file: Path, run: RunRecord) -> None:
@@ -449,17 +435,19 @@ def manifest(
     now: float,
 ) -> dict[str, Any]:
     """Return the contents of manifest.json, with secrets in the operator's texts masked."""
-    content = {
-        "schema": SCHEMA,
-        **about(summary, settings.zone),
-        "rows_digest": rows_digest,
-        "files": files,
-        "exported_at": _moment(now, settings.zone),
-        "lang": str(settings.lang),
-        "timezone": settings.timezone,
-        "versions": versions(),
-    }
-    return {name: clean(value) for name, value in content.items()}
+    content: dict[str, Any] = clean(
+        {
+            "schema": SCHEMA,
+            **about(summary, settings.zone),
+            "rows_digest": rows_digest,
+            "files": files,
+            "exported_at": _moment(now, settings.zone),
+            "lang": str(settings.lang),
+            "timezone": settings.timezone,
+            "versions": versions(),
+        }
+    )
+    return content
 
 
 def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
