@@ -29,7 +29,7 @@ from tcb_ops.reports.formats.charts import (
     outcome_class,
     timeline_svg,
 )
-from tcb_ops.reports.summary import by_code, causes_of
+from tcb_ops.reports.summary import by_code, causes_of, most_first
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
 from tcb_ops.secrets import redact
@@ -123,11 +123,7 @@ class RunGrid(anywidget.AnyWidget):
         self.lines = drawn
         self.causes = render_codes(groups, self._lang) if groups else ""
         self._codes = [
-            (
-                one.code,
-                one.code if (label := code_label(one.code).of(self._lang)) == "" else f"{one.code} {label}",
-                one.rows,
-            )
+            (one.code, f"{one.code} {code_label(one.code).of(self._lang)}".rstrip(), one.rows)
             for one in groups
         ]
         drawing = draw(run.timeline_buckets())
@@ -149,9 +145,7 @@ class RunGrid(anywidget.AnyWidget):
         after = int(wanted.get("after", -1))
         kept, records, total, full = self._ahead
         if kept != (key, after) or self._running:
-            limit = (
-                PAGE if self._running else AHEAD
-            )  # what is read ahead of a running run is soon out of date
+            limit = PAGE if self._running else AHEAD  # what is read ahead of a running run is soon outdated
             records, total = run.page(
                 code=key[1],
                 appid=key[2],
@@ -199,7 +193,7 @@ class RunGrid(anywidget.AnyWidget):
             # Whole minutes, rounded up, so that the line changes once a minute at most.
             until = datetime.fromtimestamp((time.time() + paused) // 60 * 60 + 60, self._zone)
             state = _("paused until {time}", time=until.strftime("%H:%M"))
-        codes = sorted(line.codes.items(), key=lambda item: (-item[1], item[0]))[:3]
+        codes = most_first(line.codes)[:3]
         return [
             line.appid,
             line.merchant,
@@ -226,12 +220,7 @@ class RunGrid(anywidget.AnyWidget):
             (_("MD5"), end.md5),
             (_("Ended"), ended.isoformat(" ", "seconds") if ended else ""),
         ]
-        return {
-            "line": row.line,
-            "merchant": row.merchant,
-            "appid": row.appid,
-            "env": row.env,
-            "path": row.path,
+        return {name: getattr(row, name) for name in ("line", "merchant", "appid", "env", "path")} | {
             "outcome": OUTCOMES[end.outcome].of(lang),
             "css": outcome_class(end.outcome),
             "why": reason_text(end).of(lang),

@@ -85,13 +85,7 @@ _OPTIONS = _(
 
 def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
     """Draw the codes, with their rows and merchants, what they mean and what to do."""
-    heads = (
-        _("Code"),
-        _("Rows"),
-        pgettext("column", "Merchants"),
-        _("What it means"),
-        _("What to do"),
-    )
+    heads = (_("Code"), _("Rows"), pgettext("column", "Merchants"), _("What it means"), _("What to do"))
     title = _("What went wrong, and what to do").of(lang)
     rows = [
         (_code(g.code), g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups

@@ -40,13 +40,7 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
     """Draw the first problems as a table, and count the others."""
     if not problems:
         return ""
-    heads = (
-        _("Line"),
-        _("Column"),
-        _("What is wrong"),
-        _("How to fix it"),
-        _("Value"),
-    )
+    heads = (_("Line"), _("Column"), _("What is wrong"), _("How to fix it"), _("Value"))
     rows = [
         (p.line or "", p.column, p.message.of(lang), p.fix.of(lang), p.value)
         for p in islice(problems, PROBLEMS_SHOWN)
@@ -69,13 +63,7 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     if uploads:
         facts.append(_("{size} to upload", size=format_size(batch.total_bytes)))
     shares = batch.by_merchant()
-    heads = (
-        _("Merchant"),
-        _("Environments"),
-        _("Rows"),
-        _("Calls"),
-        _("Size"),
-    )
+    heads = (_("Merchant"), _("Environments"), _("Rows"), _("Calls"), _("Size"))
     rows = [
         (name, envs, count, count * calls, format_size(size) if uploads else "–")
         for _appid, name, envs, count, size in shares[:MERCHANTS_SHOWN]
@@ -141,7 +129,7 @@ class Picker(widgets.VBox):
         self.text = worker.field(widgets.Text, label, name, value=path, continuous_update=False)
         self.text.observe(lambda _: worker.guarded(self._picked, line), "value")
         self.browse = button(browse, f"{name}-browse", self._toggle)
-        self.up = button(_("Up"), f"{name}-up", self._go_up)
+        self.up = button(_("Up"), f"{name}-up", lambda: self._list(self._folder.resolve().parent))
         self.enter = button(_("Open"), f"{name}-open", self._enter).add_class("op-open")
         self.where = widgets.HTML()
         self.entries = worker.field(widgets.Select, listed, f"{name}-entries", rows=10).add_class(
@@ -159,7 +147,9 @@ class Picker(widgets.VBox):
             )
             last = self.upload
         else:
-            last = self.use = button(_("Use this folder"), f"{name}-use", self._use)
+            last = self.use = button(
+                _("Use this folder"), f"{name}-use", lambda: self._take_path(str(self._folder))
+            )
         self._browser = widgets.VBox(
             [self.where, self.entries, widgets.HBox([self.up, self.enter, last, close])]
         )
@@ -201,20 +191,12 @@ class Picker(widgets.VBox):
                     return number
         return 0 if found else None
 
-    def _go_up(self) -> None:
-        self._list(self._folder.resolve().parent)
-
     def _enter(self) -> None:
         chosen = self.entries.value
-        if chosen is None:
-            return
-        if Path(chosen).is_dir():
+        if chosen is not None and Path(chosen).is_dir():
             self._list(Path(chosen))
-        else:
+        elif chosen is not None:
             self._take_path(chosen)
-
-    def _use(self) -> None:
-        self._take_path(str(self._folder))
 
     def _take_path(self, path: str) -> None:
         show(self._browser, shown=False)
@@ -227,21 +209,18 @@ class Picker(widgets.VBox):
         name, content = Path(uploaded[0]["name"]).name, bytes(uploaded[0]["content"])
         self.upload.value = ()  # the page and the widget's state need not hold it twice
         if not content:
-            raise UsageError(
-                _(
-                    "{name} arrived empty: the file is empty, or too large for the browser. Check it, or "
-                    "put it on the server and browse for it.",
-                    name=name,
-                )
+            empty = _(
+                "{name} arrived empty: the file is empty, or too large for the browser. Check it, or "
+                "put it on the server and browse for it.",
+                name=name,
             )
+            raise UsageError(empty)
         if len(content) > LARGEST_UPLOAD:
-            raise UsageError(
-                _(
-                    "{name}: only lists up to 5 MB can be uploaded here. Put it on the server and browse "
-                    "for it.",
-                    name=name,
-                )
+            large = _(
+                "{name}: only lists up to 5 MB can be uploaded here. Put it on the server and browse for it.",
+                name=name,
             )
+            raise UsageError(large)
         self._take_path(str(_kept(Path("uploads"), name, content)))
 
 
@@ -293,14 +272,12 @@ class ListReader(widgets.VBox):
             copied = Path("data/paths.csv").is_file() and Path("data/files").is_dir()
             paths = "data/paths.csv" if copied else str(PATHS)
             root = ("data/files" if copied else str(FILES)) if root == "" else root
-        settings = context.settings
-        secret = settings.tokens.file
-        hidden = frozenset(Path(one).resolve() for one in (settings.merchants, secret) if one)
+        secrets = (context.settings.merchants, context.settings.tokens.file)
+        hidden = frozenset(Path(one).resolve() for one in secrets if one)
         self.batch: Batch | None = None
         self._read_from: tuple[Path, int, int] | None = None
         """The file that was read: its path, its time of change, and its size."""
         self._problems: Sequence[Problem] = ()
-        lang = self._lang
 
         def check() -> None:
             self._clear()  # immediately: the list that was read is no longer the selected one
@@ -313,7 +290,9 @@ class ListReader(widgets.VBox):
         self.check = worker.button(_("Check"), "op-check", check, background=False, line=line)
         skip = _("continue without the rows that have problems")
         self.skip = widgets.Checkbox(
-            description=skip.of(lang), indent=False, layout={"width": "auto", "align_self": "flex-start"}
+            description=skip.of(self._lang),
+            indent=False,
+            layout={"width": "auto", "align_self": "flex-start"},
         ).add_class("op-skip")
         self.skip.observe(lambda _: worker.guarded(check, line), "value")
         self.facts = html_area("op-read")
@@ -325,7 +304,7 @@ class ListReader(widgets.VBox):
             self.root = Picker(
                 worker, "op-root", _("Local files"), endings=(), path=root or "", line=line, picked=check
             )
-            self.root.text.placeholder = _("the list's own folder").of(lang)
+            self.root.text.placeholder = _("the list's own folder").of(self._lang)
             pickers.append(self.root)
         check_line = widgets.HBox([self.check, self.skip])
         super().__init__([*pickers, check_line, self.facts, self.problems, self.fixme, self.plan])
@@ -361,8 +340,7 @@ class ListReader(widgets.VBox):
             f"<p>{esc(text.of(self._lang))}</p>" for text in (batch.decided, *batch.warnings)
         )
         self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
-        facts = facts_line(batch)
-        ready = _("Ready. {facts}.", facts=facts)
+        ready = _("Ready. {facts}.", facts=facts_line(batch))
         settings = self._context.settings
         runs = api.all_runs(settings=settings) if self._uploads else ()
         before = done_before(batch, settings, self._context.selection, runs)

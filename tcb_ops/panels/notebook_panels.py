@@ -52,13 +52,9 @@ class ListPanel(RunForm):
         super().__init__(target, where, lang, note=note, report=report, cluster=cluster)
 
     def _input_parts(self) -> list[Any]:
+        line, changed = self.ready_line, self._changed
         self.list_reader = ListReader(
-            self.worker,
-            self.context,
-            self._paths,
-            root=self._root,
-            line=self.ready_line,
-            changed=self._changed,
+            self.worker, self.context, self._paths, root=self._root, line=line, changed=changed
         )
         return [self.list_reader]
 
@@ -219,11 +215,10 @@ class StoredFiles(Fold):
     def _confirm(self) -> None:
         self._monitor.check_idle()
         self._worker.say(STARTING)
-        self._monitor.follow(
-            api.start_confirm(
-                self._opened(), content=True, cluster=self._monitor.cluster(), **self._options()
-            )
+        handle = api.start_confirm(
+            self._opened(), content=True, cluster=self._monitor.cluster(), **self._options()
         )
+        self._monitor.follow(handle)
 
     def _undo(self) -> None:
         self._monitor.check_idle()
@@ -288,11 +283,9 @@ class AuditPanel(RunForm):
 
         def view(run: Run) -> Any:
             changes = run.changes()
-            return (
-                Placeholder(first, self.lang)
-                if changes is None
-                else AuditView(run.audit(), changes, self.lang)
-            )
+            if changes is None:
+                return Placeholder(first, self.lang)
+            return AuditView(run.audit(), changes, self.lang)
 
         return self._of_run(view)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,7 +16,7 @@ from tcb_ops.panels.html import esc, table
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import KINDS, OUTCOMES, counts_line, unit_count, verdict, why
 from tcb_ops.reports.formats.charts import outcome_class
-from tcb_ops.reports.summary import worker_lines
+from tcb_ops.reports.summary import most_first, worker_lines
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
@@ -175,9 +176,9 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
 
 
 def _shares(now: Progress) -> str:
-    rows: dict[str, int] = {}
+    rows: Counter[str] = Counter()
     for outcome, count in now.counts.items():
-        rows[outcome_class(outcome)] = rows.get(outcome_class(outcome), 0) + count
+        rows[outcome_class(outcome)] += count
     rows["todo"] = now.total - now.done
     return "".join(
         f'<span class="{name}" style="flex:{count}"></span>' for name, count in rows.items() if count > 0
@@ -249,8 +250,8 @@ class MerchantLine:
     good: int = 0
     bad: int = 0
     todo: int = 0
-    codes: dict[str, int] = field(default_factory=dict)
-    outcomes: dict[Outcome, int] = field(default_factory=dict)
+    codes: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
 
     @property
     def rows(self) -> int:
@@ -263,7 +264,7 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
     lines: dict[str, MerchantLine] = {}
     for tally in tallies:
         line = lines.setdefault(tally.appid, MerchantLine(tally.appid, tally.merchant))
-        line.outcomes[tally.outcome] = line.outcomes.get(tally.outcome, 0) + tally.rows
+        line.outcomes[tally.outcome] += tally.rows
         if tally.outcome is Outcome.PENDING:
             line.todo += tally.rows
         elif tally.outcome in SUCCESSES:
@@ -272,7 +273,7 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
             line.bad += tally.rows
             found = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
             if found is not None:
-                line.codes[found.code] = line.codes.get(found.code, 0) + tally.rows
+                line.codes[found.code] += tally.rows
     return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
 
 
@@ -301,15 +302,8 @@ def merchant_state(line: MerchantLine, *, running: bool) -> Text:
 def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> str:
     """Draw the merchants with the state of their rows, for a headless page."""
     heads = (
-        _("Merchant"),
-        _("State"),
-        _("Rows"),
-        _("Progress"),
-        _("Succeeded"),
-        _("Failed"),
-        _("To do"),
-        _("Why"),
-    )
+        _("Merchant"), _("State"), _("Rows"), _("Progress"), _("Succeeded"), _("Failed"), _("To do"), _("Why"),
+    )  # fmt: skip
     rows = [
         (
             f'<span class="op-name" title="{esc(line.merchant)}">{esc(line.merchant)}</span>',
@@ -342,8 +336,8 @@ def _bar(line: MerchantLine) -> str:
 
 
 def _codes(line: MerchantLine, lang: Lang) -> str:
-    codes = sorted(line.codes.items(), key=lambda item: (-item[1], item[0]))
+    codes = most_first(line.codes)
     parts = [f"{code} × {rows:,}" for code, rows in codes[:3]]
-    if not parts and line.outcomes.get(Outcome.UNCHANGED):
+    if not parts and line.outcomes[Outcome.UNCHANGED]:
         parts = [f"{OUTCOMES[Outcome.UNCHANGED].of(lang)} × {line.outcomes[Outcome.UNCHANGED]:,}"]
     return ", ".join(parts) + (" …" if len(codes) > 3 else "")
