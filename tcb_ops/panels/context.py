@@ -198,12 +198,7 @@ class Worker:
         return self._thread is not None
 
     def say(
-        self,
-        text: Text,
-        tone: str = "",
-        options: Iterable[str] = (),
-        *,
-        line: widgets.HTML | None = None,
+        self, text: Text, tone: str = "", options: Iterable[str] = (), *, line: widgets.HTML | None = None
     ) -> None:
         """Show a message in the status line, or in another `line`.
 

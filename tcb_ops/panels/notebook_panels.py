@@ -15,12 +15,11 @@ from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import Confirmation
 from tcb_ops.panels.context import LINKS_GO_TO, Fold, PanelContext, Worker, html_area, show
-from tcb_ops.panels.html import heading, message
+from tcb_ops.panels.html import RunState, heading, message
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel, Placeholder
 from tcb_ops.panels.run_form import RunForm
 from tcb_ops.panels.run_monitor import STARTING, RunMonitor
-from tcb_ops.panels.run_summary import RunState
 from tcb_ops.preflight import facts_line, scope_of_stored, short_life
 from tcb_ops.reports.audit import AuditResult
 from tcb_ops.reports.formats.notebook import audit_html

@@ -19,10 +19,21 @@ from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.lists.problems import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.context import REPORT, PanelContext, Worker, open_context, settings_lang
-from tcb_ops.panels.html import STYLE, esc, frame_html, heading, message, render_codes
+from tcb_ops.panels.html import (
+    STYLE,
+    Step,
+    describe_result,
+    esc,
+    frame_html,
+    heading,
+    merchant_lines,
+    message,
+    next_step,
+    render_codes,
+    render_grid,
+)
 from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
-from tcb_ops.panels.run_summary import Step, describe_result, merchant_lines, next_step, render_grid
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run
 from tcb_ops.sample import in_jupyter_session
@@ -111,14 +122,7 @@ class Panel:
     """The panel's control for the command line's `--out`."""
 
     def __init__(
-        self,
-        target: str,
-        where: str,
-        lang: str,
-        *,
-        note: str = "",
-        report: str = "",
-        cluster: Cluster = "",
+        self, target: str, where: str, lang: str, *, note: str = "", report: str = "", cluster: Cluster = ""
     ) -> None:
         known = {str(one) for one in Lang}
         self.lang = Lang(lang) if lang in known else settings_lang()

@@ -16,10 +16,9 @@ from tcb_ops.merchants.status import MerchantState, verdict
 from tcb_ops.model import Kind
 from tcb_ops.panels.action_button import Confirmation
 from tcb_ops.panels.context import GENTLE_RATE, Fold, PanelContext, Worker, emphasize, html_area, show
-from tcb_ops.panels.html import message, table
+from tcb_ops.panels.html import Step, message, table
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import CLUSTERED, STARTING
-from tcb_ops.panels.run_summary import Step
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 

@@ -23,12 +23,12 @@ from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import ActionButton, ExportButton
 from tcb_ops.panels.context import PanelContext, Worker, emphasize, html_area, show
 from tcb_ops.panels.grid import RunGrid
-from tcb_ops.panels.html import esc
-from tcb_ops.panels.run_summary import (
+from tcb_ops.panels.html import (
     STATES,
     RunState,
     Step,
     describe_end,
+    esc,
     render_header,
     render_mark,
     render_progress,

@@ -257,10 +257,7 @@ def _pairs(
 
 def _audited_before(
     ledger: LedgerReader, audit: RunRecord
-) -> tuple[
-    dict[tuple[str, str], tuple[State, AuditedBefore]],
-    dict[tuple[str, str], AuditedBefore],
-]:
+) -> tuple[dict[tuple[str, str], tuple[State, AuditedBefore]], dict[tuple[str, str], AuditedBefore]]:
     """Return the last known state of what is unknown to an audit, and what has several causes in it."""
     if audit.kind is not Kind.AUDIT:
         return {}, {}

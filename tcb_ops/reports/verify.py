@@ -166,10 +166,7 @@ def verify(
     manifest = read_manifest(folder)
     if manifest is None:
         raise UsageError(
-            _(
-                "{folder} contains no tcb-ops report: manifest.json is missing or invalid.",
-                folder=folder,
-            ),
+            _("{folder} contains no tcb-ops report: manifest.json is missing or invalid.", folder=folder),
             _("Give the folder that `tcb-ops report` wrote."),
         )
     checks = [_check_file(folder, name, manifest) for name in manifest.files]

@@ -21,14 +21,7 @@ from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
 from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
-from tcb_ops.reports.explanations import (
-    OUTCOMES,
-    TITLES,
-    code_label,
-    confirmation_text,
-    reason_text,
-    verdict,
-)
+from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, confirmation_text, reason_text, verdict
 from tcb_ops.reports.formats.charts import (
     axis_format,
     code_colour,
