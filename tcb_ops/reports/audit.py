@@ -48,10 +48,7 @@ class Finding:
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""
         cause = self.cause
-        found = {
-            "appid": cause.appid,
-            "merchant": cause.merchant,
-            "env": cause.env,
+        found = {name: getattr(cause, name) for name in ("appid", "merchant", "env")} | {
             "cause": cause.code,
             "causes": [cause.code, *self.also],
             "meaning": cause.meaning.of(lang),
@@ -321,10 +318,11 @@ class AuditGroup:
 def audit_groups(result: AuditResult) -> list[AuditGroup]:
     """Return all kinds of findings, the most urgent first."""
 
-    def lines(findings: tuple[Finding, ...]) -> list[AuditLine]:
-        return [
+    def of(title: Text, findings: tuple[Finding, ...]) -> AuditGroup:
+        lines = [
             AuditLine(one.cause.merchant, one.cause.env, one.cause.code, _remark(one)) for one in findings
         ]
+        return AuditGroup(title, lines, findings)
 
     recovered = [
         AuditLine(line.merchant, line.env, "", _("was {before}", before=line.before))
@@ -338,11 +336,11 @@ def audit_groups(result: AuditResult) -> list[AuditGroup]:
     ]
     expired = [AuditLine(one.appid, one.env, one.cause, _until(one), one.note) for one in result.expired]
     return [
-        AuditGroup(_("Newly broken"), lines(result.new), result.new),
+        of(_("Newly broken"), result.new),
         AuditGroup(_("Recovered"), recovered),
-        AuditGroup(_("Unknown"), lines(result.unknown), result.unknown),
+        of(_("Unknown"), result.unknown),
         AuditGroup(_("Used up soon"), soon),
-        AuditGroup(_("Still broken"), lines(result.still), result.still),
+        of(_("Still broken"), result.still),
         AuditGroup(_("Silenced by known.csv"), silenced),
         AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
     ]
@@ -424,13 +422,9 @@ def check_metrics(file: Path) -> None:
         raise UsageError(
             _("--metrics needs the package prometheus-client. To install it:\n{command}", command=command)
         ) from None
-    real = _real(file)
+    real = Path(os.path.realpath(file))  # Path.resolve raises RuntimeError for a loop of links
     if (os.path.lexists(real) and not real.is_file()) or not real.parent.is_dir():
         raise UsageError(_("--metrics {file}: this must be a file in an existing folder.", file=file))
-
-
-def _real(file: Path) -> Path:
-    return Path(os.path.realpath(file))  # Path.resolve raises RuntimeError for a loop of links
 
 
 def write_metrics(result: AuditResult, file: Path) -> Text | None:
@@ -458,12 +452,10 @@ def write_metrics(result: AuditResult, file: Path) -> Text | None:
         "env",
         "cause",
     )
-    if result.run.stopped is None:
-        for finding in (*result.new, *result.still, *result.unknown):
-            cause = finding.cause
-            broken.labels(target, cause.appid, cause.env, cause.code).set(1)
+    for finding in (*result.new, *result.still, *result.unknown) if result.run.stopped is None else ():
+        broken.labels(target, finding.cause.appid, finding.cause.env, finding.cause.code).set(1)
     try:
-        write_to_textfile(str(_real(file)), registry)  # a link stays, its target is replaced
+        write_to_textfile(os.path.realpath(file), registry)  # a link stays, its target is replaced
     except OSError as error:
         return _("{file}: the metrics cannot be written ({why}).", file=file, why=system_reason(error))
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from operator import attrgetter
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import Lang, _
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
@@ -358,18 +357,6 @@ def history_html(history: ErrcodeHistory) -> str:
     return str(macros.history_card(_chart(history), history.merchants(), LINES))
 
 
-@dataclass(frozen=True, slots=True)
-class _Bar:
-    x: float
-    y: float
-    width: float
-    height: float
-    colour: str
-    day: str
-    code: str
-    rows: Text
-
-
 def _chart(history: ErrcodeHistory) -> Any:
     codes = history.codes()
     shown = [(code_colour(str(code)), str(code), rows) for code, rows in codes[:_CODES]]
@@ -378,7 +365,7 @@ def _chart(history: ErrcodeHistory) -> Any:
         shown.append((_GREY, _("others").of(history.settings.lang), others))
     top = max((sum(day) for day in zip(*(rows for _, _, rows in shown), strict=True)), default=0)
     step = _WIDTH / len(history.days)
-    bars = []
+    bars: list[dict[str, Any]] = []
     for at, day in enumerate(history.days):
         y = float(_TOP + _HEIGHT)
         for colour, code, rows in shown:
@@ -386,8 +373,9 @@ def _chart(history: ErrcodeHistory) -> Any:
                 height = rows[at] / top * _HEIGHT
                 y = max(y - height, float(_TOP))
                 x, count = _LEFT + (at + 0.12) * step, row_count(rows[at])
-                size = (round(x, 1), round(y, 1), round(step * 0.76, 1), round(height, 1))
-                bars.append(_Bar(*size, colour, day.isoformat(), code, count))
+                size = {"x": x, "y": y, "width": step * 0.76, "height": height}
+                about = {"colour": colour, "day": day.isoformat(), "code": code, "rows": count}
+                bars.append({name: round(value, 1) for name, value in size.items()} | about)
     legend = [(colour, code, sum(rows)) for colour, code, rows in shown]
     days = [day.isoformat() for day in history.days]
     return _macros(history.settings.lang).chart(days, bars, top, legend)

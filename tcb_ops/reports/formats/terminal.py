@@ -406,16 +406,9 @@ def render_runs(
     from rich.text import Text as Styled
 
     pending = any(Outcome.PENDING in counts for _, counts in found)
-    heads = (
-        _("date"),
-        _("run"),
-        _("kind"),
-        _("target"),
-        _("rows"),
-        _("ok"),
-        _("not ok"),
-        *([_("pending")] if pending else []),
-    )
+    heads = [_("date"), _("run"), _("kind"), _("target"), _("rows"), _("ok"), _("not ok")]
+    if pending:
+        heads.append(_("pending"))
     beside = [_list_and_note(run, settings, lang) for run, _ in found]
     for when, gap in (("%m-%d %H:%M", 2), ("%m-%d", 2), ("%m-%d", 1)):
         lines = [[head.of(lang) for head in heads]]
@@ -492,30 +485,19 @@ def render_verification(found: Verification, lang: Lang) -> Table:
 
 def verification_verdict(found: Verification) -> Text:
     """Sum up the checks of a report folder."""
-    differs = [check for check in found.checks if check.state == "differs"]
-    unknown = any(check.state == "unknown" for check in found.checks)
-    open_ = [check for check in found.checks if check.state == "not_checked"]
-    if differs:
-        sums = [
-            _(
-                "The report of run {run} differs from what was exported: {count:,} of {checks} failed.",
-                run=found.run,
-                count=len(differs),
-                checks=ngettext("{n:,} check", "{n:,} checks", len(found.checks)),
-            )
-        ]
-    elif unknown:
-        sums = [
-            _(
-                "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
-                "the report (exit code 1).",
-                run=found.run,
-            )
-        ]
+    states = [str(check.state) for check in found.checks]
+    if "differs" in states:
+        checks = ngettext("{n:,} check", "{n:,} checks", len(states))
+        text = _("The report of run {run} differs from what was exported: {count:,} of {checks} failed.")
+        sums = [text.format(run=found.run, count=states.count("differs"), checks=checks)]
+    elif "unknown" in states:
+        text = _(
+            "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
+            "the report (exit code 1)."
+        )
+        sums = [text.format(run=found.run)]
     else:
-        nothing = _("Nothing differs in the report of run {run}.", run=found.run)
-        sums = [nothing, found.proves]
-    if open_:
-        names = as_list(check.what for check in open_)
-        sums.append(_("Not checked: {names}.", names=names))
+        sums = [_("Nothing differs in the report of run {run}.", run=found.run), found.proves]
+    if names := [check.what for check in found.checks if check.state == "not_checked"]:
+        sums.append(_("Not checked: {names}.", names=as_list(names)))
     return as_sentences(sums)
