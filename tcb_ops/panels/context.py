@@ -60,18 +60,14 @@ class PanelContext:
 
     def describe_target(self) -> Text:
         """Return the target of this panel's calls, in one line."""
-        merchants = len({merchant.appid for merchant in self.merchants})
+        count = len({merchant.appid for merchant in self.merchants})
+        merchants = ngettext("{n:,} merchant", "{n:,} merchants", count)
         if self.simulated:
             return _(
                 "simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.",
-                merchants=ngettext("{n:,} merchant", "{n:,} merchants", merchants),
+                merchants=merchants,
             )
-        where = self.settings.api_base
-        return _(
-            "{where}: {merchants}",
-            where=where,
-            merchants=ngettext("{n:,} merchant", "{n:,} merchants", merchants),
-        )
+        return _("{where}: {merchants}", where=self.settings.api_base, merchants=merchants)
 
 
 def settings_lang() -> Lang:
@@ -95,13 +91,10 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
     """
     target = target or ("simulator" if is_practising() else "live")
     if target not in TARGETS:
-        raise UsageError(
-            _(
-                'target = "{target}": write "simulator" to practise or "live" for the target of '
-                "tcb-ops.toml.",
-                target=target,
-            )
+        text = _(
+            'target = "{target}": write "simulator" to practise or "live" for the target of tcb-ops.toml.'
         )
+        raise UsageError(text.format(target=target))
     simulated = target == "simulator"
     settings = practice(lang) if simulated else load_settings(options={"lang": lang})
     practise_with(settings if simulated else None)
@@ -156,12 +149,10 @@ def describe_options(options: Iterable[str], out: Text | None) -> Text | None:
 
 def html_area(name: str, height: str = "") -> widgets.HTML:
     """Make an area that shows HTML. Beyond `height` it scrolls, also by keyboard."""
-    area = (
-        widgets.HTML(layout={"max_height": height, "overflow": "auto"}, tabbable=True)
-        if height
-        else widgets.HTML()
-    )
-    return area.add_class(name).add_class("op-scroll") if height else area.add_class(name)
+    if not height:
+        return widgets.HTML().add_class(name)
+    area = widgets.HTML(layout={"max_height": height, "overflow": "auto"}, tabbable=True)
+    return area.add_class(name).add_class("op-scroll")
 
 
 def show(widget: Any, *, shown: bool) -> None:
@@ -218,12 +209,10 @@ class Worker:
             self.say(error.text, "bad", error.options, line=line)
             return
         _LOG.error("a defect in a panel", exc_info=error)
-        what = type(error).__name__
         text = _(
-            "Internal error in tcb-ops ({what}); see the log for details. Everything in the ledger is safe.",
-            what=what,
+            "Internal error in tcb-ops ({what}); see the log for details. Everything in the ledger is safe."
         )
-        self.say(text, "bad", line=line)
+        self.say(text.format(what=type(error).__name__), "bad", line=line)
 
     def guarded(self, action: Callable[[], None], line: widgets.HTML | None = None) -> bool:
         """Do something at once and show its error; return whether it succeeded."""

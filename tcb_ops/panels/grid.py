@@ -37,6 +37,8 @@ PAGE = 100
 """Rows of a page."""
 AHEAD = 1000
 """Rows read at a time: of a sparse filter, the next pages need no other scan."""
+_NOTHING_AHEAD: tuple[Any, Sequence[RowRecord], int, bool] = (None, (), 0, False)
+"""Of rows read ahead: their filter and the line before them, the rows, the total, whether there are more."""
 _WORDS: dict[str, Text] = {
     "merchants": pgettext("heading", "Merchants"),
     "merchant": _("Merchant"),
@@ -86,25 +88,28 @@ class RunGrid(anywidget.AnyWidget):
 
     def __init__(self, worker: Worker) -> None:
         self._worker, self._lang = worker, worker.lang
-        self._run: Run | None = None
-        self._tallies: list[Tally] = []
-        self._running = False
         self._zone: Any = None
-        self.lines: dict[str, list[Any]] = {}
-        """The merchants as the browser has them, by appid."""
-        self.causes = ""
-        """The HTML of the causes."""
-        self._charts = ""
-        self._codes: list[Any] = []
-        self._sent: dict[str, Any] = {}
-        """The causes, charts and codes that the browser has."""
-        self._ahead: tuple[Any, list[RowRecord], int, bool] = (None, [], 0, False)
-        """Rows that were read ahead: their filter and the line before them, the rows, the total, whether there are more."""
+        self._running = False
+        self.forget()
         words: dict[str, Any] = {name: text.of(worker.lang) for name, text in _WORDS.items()}
         words["outcomes"] = {str(one): text.of(worker.lang) for one, text in OUTCOMES.items()}
         super().__init__(words=words)
         self.add_class("op-grid")
         self.on_msg(self._answer)
+
+    def forget(self) -> None:
+        """Show no run, and hold none."""
+        self._run: Run | None = None
+        self._tallies: list[Tally] = []
+        self.lines: dict[str, list[Any]] = {}
+        """The merchants as the browser has them, by appid."""
+        self.causes = self._charts = ""
+        """The HTML of the causes, and of the charts."""
+        self._codes: list[Any] = []
+        self._sent: dict[str, Any] = {}
+        """The causes, charts and codes that the browser has."""
+        self._ahead = _NOTHING_AHEAD
+        """Rows that were read ahead."""
 
     def show(self, run: Run, *, running: bool, paused: dict[str, float] | None = None) -> int:
         """Show a run as the ledger has it now; return the number of its merchants.
@@ -130,7 +135,7 @@ class RunGrid(anywidget.AnyWidget):
             timeline_svg(drawing, self._lang, self._zone) if drawing else ""
         )
         if new:
-            self._ahead = (None, [], 0, False)
+            self._ahead = _NOTHING_AHEAD
         self._publish(changed, full=new)
         return len(lines)
 
@@ -158,7 +163,7 @@ class RunGrid(anywidget.AnyWidget):
         page, rest = records[:PAGE], records[PAGE:]
         # A short rest of a full read is read again, as a part of the next page.
         enough = len(rest) >= (PAGE if full else 1)
-        self._ahead = ((key, page[-1].row.line), rest, total, full) if enough else (None, [], 0, False)
+        self._ahead = ((key, page[-1].row.line), rest, total, full) if enough else _NOTHING_AHEAD
         total_shown = None if key[4] else total
         return {"rows": [self._row(one) for one in page], "total": total_shown, "more": bool(rest)}
 
@@ -180,11 +185,6 @@ class RunGrid(anywidget.AnyWidget):
         self._sent = drawn
         about = {"run": run.id if run is not None else "", "running": self._running}
         self.send(about | {"full": full, "lines": list(lines)} | changed)
-
-    def forget(self) -> None:
-        """Show no run, and hold none."""
-        self._run, self._tallies, self._ahead = None, [], (None, [], 0, False)
-        self.lines, self.causes, self._charts, self._codes, self._sent = {}, "", "", [], {}
 
     def _line(self, line: MerchantLine, running: bool, paused: float) -> list[Any]:
         state = merchant_state(line, running=running)

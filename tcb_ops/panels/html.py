@@ -19,7 +19,7 @@ from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import KINDS, OUTCOMES, counts_line, unit_count, verdict, why
+from tcb_ops.reports.explanations import KINDS, MARK, OUTCOMES, counts_line, unit_count, verdict, why
 from tcb_ops.reports.formats.charts import code_colour, outcome_class
 from tcb_ops.reports.summary import CodeGroup, most_first, worker_lines
 from tcb_ops.run import Run
@@ -182,7 +182,7 @@ def next_step(
 
 def render_mark(lang: Lang, *, live: bool) -> str:
     """Draw whether the target is live or simulated."""
-    words = _("LIVE").of(lang) if live else "SIMULATED 演练"
+    words = _("LIVE").of(lang) if live else MARK
     return f'<span class="op-mark {"op-live" if live else "op-simulated"}">{esc(words)}</span>'
 
 
@@ -210,11 +210,11 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboar
         )
         retried = f'<p class="op-retried">{esc(text.of(lang))}</p>'
     mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
-    link = ""
-    if dashboard:
-        label = esc(_("Dashboard of the cluster").of(lang))
-        link = f'<a class="op-dashboard" href="{esc(dashboard)}" target="_blank" rel="noopener">{label}</a>'
-    return f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link}</div>{retried}'
+    label = esc(_("Dashboard of the cluster").of(lang))
+    link = f'<a class="op-dashboard" href="{esc(dashboard)}" target="_blank" rel="noopener">{label}</a>'
+    return (
+        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>{retried}'
+    )
 
 
 def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> str:
@@ -276,8 +276,7 @@ def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) ->
             reason=reason,
             result=result,
         ), tone
-    lines = [error.text] if error is not None else []
-    lines.append(result)
+    lines = [result] if error is None else [error.text, result]
     if record.kind == Kind.LINKS and record.report:
         lines.append(
             _(
@@ -393,10 +392,8 @@ def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> 
     drawn = table(heads, rows, "hsnhnmns", lang, label=label, classes="op-by-merchant")
     more = len(lines) - MERCHANTS_SHOWN
     if more > 0:
-        rest = _(
-            "… and {more_merchants}: see the report",
-            more_merchants=ngettext("{n:,} more merchant", "{n:,} more merchants", more),
-        )
+        merchants = ngettext("{n:,} more merchant", "{n:,} more merchants", more)
+        rest = _("… and {more_merchants}: see the report", more_merchants=merchants)
         drawn += f"<p>{esc(rest.of(lang))}</p>"
     return drawn
 

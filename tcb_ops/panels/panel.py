@@ -306,7 +306,10 @@ class Panel:
             shown = self._run_to_keep()
             asked = wanted or os.environ.get(RUN_NOW) == "1"
             if not asked and (not context.simulated or shown is not None):
-                self._write_result(None, 0, _not_run(shown if context.simulated else None))
+                text = _("Nothing was run: the target is live, and RUN_NOW is false.")
+                if shown is not None and context.simulated:
+                    text = _("Nothing was run: the panel shows run {id}, and RUN_NOW is false.", id=shown.id)
+                self._write_result(None, 0, text)
                 return
             run = self._work()
             folder = self._export(run)
@@ -337,15 +340,13 @@ class Panel:
         return self.run
 
     def _export(self, run: Run) -> Path:
-        out = os.environ.get(HEADLESS_OUT)
+        out, default = os.environ.get(HEADLESS_OUT), f"reports/{run.id}"
         if out and not self.report:
             folder = Path(out) / run.id
         else:
-            default = f"reports/{run.id}"
             # In a Jupyter session it goes below the notebook: the server opens links to no other files.
-            folder = self.context.output_path(
-                self.report or (default if in_jupyter_session() else ""), default
-            )
+            given = self.report or (default if in_jupyter_session() else "")
+            folder = self.context.output_path(given, default)
         return self.monitor.export.export(run, folder)
 
     def _terminal_output(self, run: Run) -> list[RenderableType]:
@@ -407,12 +408,6 @@ def _below(widget: Any) -> Iterator[Any]:
     yield widget
 
 
-def _not_run(shown: Run | None) -> Text:
-    if shown is None:
-        return _("Nothing was run: the target is live, and RUN_NOW is false.")
-    return _("Nothing was run: the panel shows run {id}, and RUN_NOW is false.", id=shown.id)
-
-
 def _print_plain(parts: list[RenderableType]) -> str:
     if not parts:
         return ""
@@ -436,7 +431,5 @@ def _print_plain(parts: list[RenderableType]) -> str:
 
 def _print_problems(error: InputError, lang: Lang) -> None:
     """Print a list's problems on stderr; the error itself contains a single one."""
-    if len(error.problems) == 1:
-        return
-    for problem in islice(error.problems, PROBLEMS_SHOWN):
+    for problem in islice(error.problems, PROBLEMS_SHOWN) if len(error.problems) > 1 else ():
         sys.stderr.write(f"{format_problem(error.source, problem).of(lang)}\n")
