@@ -15,7 +15,7 @@ from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext, verbatim
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.context import PanelContext, Worker, html_area, show
 from tcb_ops.panels.html import esc, message
-from tcb_ops.reports.explanations import MARK, row_count
+from tcb_ops.reports.explanations import MARK, environment_count, merchant_count, row_count
 from tcb_ops.run import Run
 
 FILES: dict[str, Text] = {
@@ -133,8 +133,8 @@ class ActionButton(widgets.VBox):
         uploads = run is not None and offered and self._context.live and run.record.kind == Kind.UPLOAD
         parts: list[object] = [
             ngettext("{n:,} file", "{n:,} files", rows) if uploads else row_count(rows),
-            ngettext("{n:,} merchant", "{n:,} merchants", merchants),
-            ngettext("{n:,} environment", "{n:,} environments", envs),
+            merchant_count(merchants),
+            environment_count(envs),
         ]
         if run is not None and uploads:
             parts.append(format_size(run.planned_bytes(outcomes)))

@@ -17,9 +17,10 @@ from typing import Any
 import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext
+from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.panels.html import message
+from tcb_ops.reports.explanations import merchant_count
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.sample import practice
@@ -61,7 +62,7 @@ class PanelContext:
     def describe_target(self) -> Text:
         """Return the target of this panel's calls, in one line."""
         count = len({merchant.appid for merchant in self.merchants})
-        merchants = ngettext("{n:,} merchant", "{n:,} merchants", count)
+        merchants = merchant_count(count)
         if self.simulated:
             return _(
                 "simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.",

@@ -19,7 +19,16 @@ from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import KINDS, MARK, OUTCOMES, counts_line, unit_count, verdict, why
+from tcb_ops.reports.explanations import (
+    KINDS,
+    MARK,
+    OUTCOMES,
+    counts_line,
+    row_count,
+    unit_count,
+    verdict,
+    why,
+)
 from tcb_ops.reports.formats.charts import code_colour, outcome_class
 from tcb_ops.reports.summary import CodeGroup, most_first, worker_lines
 from tcb_ops.run import Run
@@ -206,7 +215,7 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboar
             "Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.",
             id=original,
             succeeded=succeeded,
-            rows=ngettext("{n:,} row", "{n:,} rows", rows),
+            rows=row_count(rows),
         )
         retried = f'<p class="op-retried">{esc(text.of(lang))}</p>'
     mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'

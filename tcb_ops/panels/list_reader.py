@@ -21,6 +21,7 @@ from tcb_ops.model import Problem
 from tcb_ops.panels.context import PanelContext, Worker, html_area, show
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import done_before, facts_line
+from tcb_ops.reports.explanations import environment_count, merchant_count, row_count
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.sources import SourceInspector
 from tcb_ops.sample import FILES, PATHS
@@ -55,9 +56,9 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     """Draw what a run of the batch would send, in total and by merchant."""
     calls = 2 if uploads else 1
     facts = [
-        ngettext("{n:,} merchant", "{n:,} merchants", batch.merchants_count),
-        ngettext("{n:,} environment", "{n:,} environments", batch.envs),
-        ngettext("{n:,} row", "{n:,} rows", batch.valid),
+        merchant_count(batch.merchants_count),
+        environment_count(batch.envs),
+        row_count(batch.valid),
         ngettext("{n:,} call", "{n:,} calls", batch.valid * calls),
     ]
     if uploads:
@@ -383,7 +384,7 @@ class ListReader(widgets.VBox):
         self._say(
             _(
                 "{rows} are in {dest}: fix them there, then pick that file.",
-                rows=ngettext("{n:,} row", "{n:,} rows", written),
+                rows=row_count(written),
                 dest=dest,
             ),
             "good",

@@ -10,7 +10,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text, _, as_sentences, ngettext
+from tcb_ops.i18n import Lang, Text, _, as_sentences
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import Confirmation
@@ -22,6 +22,7 @@ from tcb_ops.panels.run_form import RunForm
 from tcb_ops.panels.run_monitor import STARTING, RunMonitor
 from tcb_ops.preflight import facts_line, scope_of_stored, short_life
 from tcb_ops.reports.audit import AuditResult
+from tcb_ops.reports.explanations import environment_count, merchant_count
 from tcb_ops.reports.formats.notebook import audit_html
 from tcb_ops.run import Diff, Run, RunHandle
 from tcb_ops.sample import FILES, PATHS
@@ -329,8 +330,8 @@ class AuditPanel(RunForm):
         merchants = len({merchant.appid for merchant in lines})
         facts = _(
             "{merchants}, {environments}, one call each; no file is sent",
-            merchants=ngettext("{n:,} merchant", "{n:,} merchants", merchants),
-            environments=ngettext("{n:,} environment", "{n:,} environments", len(lines)),
+            merchants=merchant_count(merchants),
+            environments=environment_count(len(lines)),
         )
         return facts, merchants
 

@@ -19,6 +19,7 @@ from tcb_ops.panels.context import GENTLE_RATE, Fold, PanelContext, Worker, emph
 from tcb_ops.panels.html import Step, message, table
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import CLUSTERED, STARTING
+from tcb_ops.reports.explanations import row_count
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 
@@ -179,7 +180,7 @@ class RunForm(Panel):
         self.monitor.follow(handle)
         self._list_runs()
         if handle.resumed:
-            rows = ngettext("{n:,} row", "{n:,} rows", handle.record.rows)
+            rows = row_count(handle.record.rows)
             text = _("Resuming run {id}: {done:,} of {rows} are done.")
             self.worker.say(text.format(id=handle.id, done=handle.done_before, rows=rows))
 

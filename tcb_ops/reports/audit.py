@@ -20,6 +20,7 @@ from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.model import FailOn, Outcome
 from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff
+from tcb_ops.reports.explanations import environment_count
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
@@ -386,7 +387,7 @@ _NO_QUOTA = _(
 
 def audit_notes(result: AuditResult) -> Iterator[Text]:
     """Yield notes on what an audit was compared with, and what it could not check."""
-    environments = ngettext("{n:,} environment", "{n:,} environments", result.environments)
+    environments = environment_count(result.environments)
     if result.previous is None:
         yield _("There is no earlier audit to compare with: everything that is broken counts as new.")
     else:

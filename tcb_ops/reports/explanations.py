@@ -234,11 +234,19 @@ def row_count(count: int) -> Text:
     return ngettext("{n:,} row", "{n:,} rows", count)
 
 
+def merchant_count(count: int) -> Text:
+    """Return `1 merchant`, `28 merchants`."""
+    return ngettext("{n:,} merchant", "{n:,} merchants", count)
+
+
+def environment_count(count: int) -> Text:
+    """Return `1 environment`, `28 environments`."""
+    return ngettext("{n:,} environment", "{n:,} environments", count)
+
+
 def unit_count(kind: Kind, count: int) -> Text:
     """Return `1,204 rows`; of an audit, whose rows are environments, `28 environments`."""
-    if kind is Kind.AUDIT:
-        return ngettext("{n:,} environment", "{n:,} environments", count)
-    return row_count(count)
+    return environment_count(count) if kind is Kind.AUDIT else row_count(count)
 
 
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
@@ -315,7 +323,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
 
 
 def _audit_verdict(good: int, total: int, bad: Mapping[Outcome, int]) -> Text:
-    environments = ngettext("{n:,} environment", "{n:,} environments", total)
+    environments = environment_count(total)
     if not bad:
         return _("All is well: {environments}, all healthy.", environments=environments)
     listed = as_list(

@@ -27,10 +27,10 @@ from zoneinfo import ZoneInfo
 from filelock import FileLock, Timeout
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
-from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
-from tcb_ops.reports.explanations import MARK
+from tcb_ops.reports.explanations import MARK, row_count
 from tcb_ops.reports.formats.csv import row_texts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page, with_pdf
 from tcb_ops.reports.formats.pdf import find_chromium, not_written, write_pdf
@@ -207,7 +207,7 @@ def _write(
         warning = _(
             "A token or a signature was found in {rows} of the list: the report shows {mask} instead. Remove it "
             "from the list, and have it replaced.",
-            rows=ngettext("{n:,} row", "{n:,} rows", hidden),
+            rows=row_count(hidden),
             mask=MASK,
         )
         _LOG.warning("%s", warning.of(settings.lang))

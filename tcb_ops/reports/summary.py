@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.reader import RunReader  # loads SQLAlchemy
 
 _Key = TypeVar("_Key", str, tuple[Any, ...])
+_NOT_BAD = SUCCESSES | {Outcome.PENDING}
 FIRST_ROWS = 3
 """Rows shown per merchant."""
 WORKERS = 20
@@ -151,9 +152,8 @@ class RunSummary:
     @property
     def unverified(self) -> int:
         """Rows that succeeded, but whose stored bytes could not be compared."""
-        return sum(
-            one.rows for one in self.tallies if one.reason is Reason.UNVERIFIED and one.outcome in SUCCESSES
-        )
+        stored = (one for one in self.tallies if one.outcome in SUCCESSES)
+        return sum(one.rows for one in stored if one.reason is Reason.UNVERIFIED)
 
     @cached_property
     def causes(self) -> list[Cause]:
@@ -173,10 +173,9 @@ class RunSummary:
     @cached_property
     def merchants_bad(self) -> dict[tuple[str, str], int]:
         """The number of rows that ended without success, by (merchant, appid); of every merchant."""
-        counted: dict[tuple[str, str], int] = {}
+        counted: Counter[tuple[str, str]] = Counter()
         for one in self.tallies:
-            key = (one.merchant, one.appid)
-            counted[key] = counted.get(key, 0) + _bad({one.outcome: one.rows})
+            counted[one.merchant, one.appid] += _bad({one.outcome: one.rows})
         return counted
 
     def first_merchants(self, limit: int) -> list[MerchantSummary]:
@@ -242,10 +241,7 @@ class RunSummary:
         }
         if self.confirmed is not None:
             by, counts = self.confirmed
-            found["confirmed"] = {
-                "run": by,
-                "counts": {str(outcome): rows for outcome, rows in counts.items()},
-            }
+            found["confirmed"] = {"run": by, "counts": {str(one): rows for one, rows in counts.items()}}
         if self.workers:
             found["workers"] = [
                 {"worker": one.worker, "rows": one.rows, "lost": bool(one.continued_by)}
@@ -340,11 +336,10 @@ def shorten_details(causes: Iterable[Cause]) -> Text | None:
 
 
 def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[MerchantSummary]:
-    envs: defaultdict[tuple[str, str], defaultdict[str, Counter[Outcome]]] = defaultdict(
-        lambda: defaultdict(Counter)
-    )
+    envs: dict[tuple[str, str], defaultdict[str, Counter[Outcome]]] = {}
     for one in tallies:
-        envs[one.merchant, one.appid][one.env][one.outcome] += one.rows
+        its = envs.setdefault((one.merchant, one.appid), defaultdict(Counter))
+        its[one.env][one.outcome] += one.rows
     codes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for cause in causes:
         if cause.code != Outcome.PENDING:
@@ -359,11 +354,7 @@ def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[Merc
 
 
 def _bad(outcomes: Mapping[Outcome, int]) -> int:
-    return sum(
-        rows
-        for outcome, rows in outcomes.items()
-        if outcome not in SUCCESSES and outcome is not Outcome.PENDING
-    )
+    return sum(rows for outcome, rows in outcomes.items() if outcome not in _NOT_BAD)
 
 
 def most_first(counted: Counter[_Key]) -> list[tuple[_Key, int]]:
@@ -423,12 +414,9 @@ def worker_lines(workers: Sequence[WorkerShare]) -> list[Text]:
         )
     lines = [_("Rows by worker: {listed}.", listed=listed)] if busy else []
     lost = [one for one in workers if one.continued_by]
+    text = _("Worker {lost} lost; its merchants continued on {others}.")
     lines += [
-        _(
-            "Worker {lost} lost; its merchants continued on {others}.",
-            lost=sanitize(one.worker),
-            others=as_list(map(sanitize, one.continued_by), 3),
-        )
+        text.format(lost=sanitize(one.worker), others=as_list(map(sanitize, one.continued_by), 3))
         for one in lost[:WORKERS]
     ]
     if more := lost[WORKERS:]:

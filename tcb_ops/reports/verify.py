@@ -23,6 +23,7 @@ from tcb_ops.formatting import guard
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.lists.problems import is_fixme_of
 from tcb_ops.model import SUCCESSES, Outcome
+from tcb_ops.reports.explanations import row_count
 from tcb_ops.reports.export import (
     ALWAYS,
     CHECKPOINTS,
@@ -184,26 +185,14 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
         found = fingerprint(file)
     except OSError as error:
         return _differs(name, _("cannot be read: {why}.", why=system_reason(error)))
+    was, now = manifest.files[name].get("bytes", "?"), int(found["bytes"])
     if found == manifest.files[name]:
-        return _same(
-            name,
-            ngettext(
-                "{n:,} byte, as manifest.json has it",
-                "{n:,} bytes, as manifest.json has it",
-                int(found["bytes"]),
-            ),
-        )
-    was, now = manifest.files[name].get("bytes", "?"), found["bytes"]
+        text = ngettext("{n:,} byte, as manifest.json has it", "{n:,} bytes, as manifest.json has it", now)
+        return _same(name, text)
     if was == now:
         return _differs(name, _("was changed after the export (same size)."))
-    return _differs(
-        name,
-        _(
-            "was changed after the export ({bytes} then, {now:,} now).",
-            bytes=ngettext("{n:,} byte", "{n:,} bytes", int(was)),
-            now=now,
-        ),
-    )
+    then = ngettext("{n:,} byte", "{n:,} bytes", int(was))
+    return _differs(name, _("was changed after the export ({bytes} then, {now:,} now).", bytes=then, now=now))
 
 
 def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
@@ -237,17 +226,13 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
             return _same(INPUT, _("{place} is the list that was read", place=place))
         there = there or place
     if there is None:
-        return Check(
-            INPUT,
-            State.NOT_CHECKED,
-            _(
-                "{list_name} (SHA-256 {list_sha256}…) is in none of {folders}. To compare it, run verify in its "
-                "folder",
-                list_name=manifest.list_name,
-                list_sha256=manifest.list_sha256[:12],
-                folders=as_list(dict.fromkeys(str(place.absolute()) for place in places)),
-            ),
+        text = _(
+            "{list_name} (SHA-256 {list_sha256}…) is in none of {folders}. To compare it, run verify in its folder",
+            list_name=manifest.list_name,
+            list_sha256=manifest.list_sha256[:12],
+            folders=as_list(dict.fromkeys(str(place.absolute()) for place in places)),
         )
+        return Check(INPUT, State.NOT_CHECKED, text)
     return _differs(INPUT, _("{there} is not the same as when the run read it.", there=there))
 
 
@@ -354,7 +339,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
     if not found and as_exported:
         text = _(
             "all {rows} of results.csv, the {bad:,} in failed.csv, and errcodes.csv agree with the ledger",
-            rows=ngettext("{n:,} row", "{n:,} rows", summary.total),
+            rows=row_count(summary.total),
             bad=summary.bad,
         )
         return _same(ROWS, text), True
@@ -365,13 +350,11 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
     elif manifest.finished:
         found.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
     else:
-        found.append(
-            _(
-                "The run was unfinished when this report was written ({exported_at}) and has been resumed "
-                "since: export it again.",
-                exported_at=manifest.exported_at,
-            )
+        text = _(
+            "The run was unfinished when this report was written ({exported_at}) and has been resumed since: export it "
+            "again."
         )
+        found.append(text.format(exported_at=manifest.exported_at))
     return _differs(ROWS, as_sentences(found)), as_exported
 
 

@@ -10,9 +10,9 @@ from datetime import datetime, tzinfo
 from html import escape
 from zlib import crc32
 
-from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import SUCCESSES, Outcome
-from tcb_ops.reports.explanations import code_label
+from tcb_ops.reports.explanations import code_label, row_count
 from tcb_ops.reports.summary import Cause, most_first
 from tcb_ops.runs.records import TimelineBucket
 
@@ -157,7 +157,7 @@ def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
             if not rows:
                 continue
             x, opacity = _LABEL + number * _CELL, 0.08 + 0.36 * shade(rows, matrix.most) / SHADES
-            count = ngettext("{n:,} row", "{n:,} rows", rows)
+            count = row_count(rows)
             about = _("{merchant}, {code}: {count}", merchant=line.merchant, code=code, count=count).of(lang)
             parts.append(
                 f'<g role="button" tabindex="0" data-appid="{escape(line.appid)}" data-code="{escape(code)}" '

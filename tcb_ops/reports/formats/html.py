@@ -21,7 +21,16 @@ from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
 from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
-from tcb_ops.reports.explanations import OUTCOMES, TITLES, code_label, confirmation_text, reason_text, verdict
+from tcb_ops.reports.explanations import (
+    OUTCOMES,
+    TITLES,
+    code_label,
+    confirmation_text,
+    environment_count,
+    merchant_count,
+    reason_text,
+    verdict,
+)
 from tcb_ops.reports.formats.charts import (
     axis_format,
     code_colour,
@@ -247,9 +256,9 @@ def _breaks(code: str) -> Any:
 def _whose(action: NextAction, lang: Lang) -> str:
     """Return a text such as `3 merchants · once per merchant`."""
     merchants, envs = len(action.group.merchants), len(action.group.envs)
-    parts = [ngettext("{n:,} merchant", "{n:,} merchants", merchants)]
+    parts = [merchant_count(merchants)]
     if envs != merchants or action.per is Per.ENV:
-        parts.append(ngettext("{n:,} environment", "{n:,} environments", envs))
+        parts.append(environment_count(envs))
     if action.actions != 1 or (action.per is Per.ONCE and merchants > 1):
         parts.append(_HOW_OFTEN[action.per])
     return " · ".join(part.of(lang) for part in parts)

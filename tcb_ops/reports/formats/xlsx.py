@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.i18n import Joined, Lang, Text, _, as_list, ngettext, pgettext, verbatim
+from tcb_ops.i18n import Joined, Lang, Text, _, as_list, pgettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, is_simulated
-from tcb_ops.reports.explanations import MARK, OUTCOMES, TITLES, verdict
+from tcb_ops.reports.explanations import MARK, OUTCOMES, TITLES, row_count, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, errcode_outcomes, own_values
 from tcb_ops.reports.next_actions import next_actions
 from tcb_ops.reports.summary import RunSummary, worker_lines
@@ -244,7 +244,7 @@ class _Report:
             left_out = _(
                 "The first {most_rows:,} of {rows}. All of them are in {elsewhere}.",
                 most_rows=MOST_ROWS,
-                rows=ngettext("{n:,} row", "{n:,} rows", total),
+                rows=row_count(total),
                 elsewhere=elsewhere,
             )
             self._put(sheet, 0, 0, left_out.of(self._lang), self._note)
