@@ -25,8 +25,7 @@ from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.explanations import why
-from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.reports.workers import WorkerShare, worker_shares
+from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_shares
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -293,7 +292,7 @@ class Run:
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
-        from tcb_ops.reports.merged_run import merged_run
+        from tcb_ops.reports.run_views import merged_run
 
         merged = merged_run(self._ledger, self.record)
         return Run(self._ledger, merged.original, self._settings, merged)
@@ -368,7 +367,7 @@ class Run:
 
         Needs pyarrow, the extra `analysis`. Raises UsageError without it, StoppedError where the file cannot be written.
         """
-        from tcb_ops.reports.formats.parquet import write_parquet
+        from tcb_ops.reports.formats.notebook import write_parquet
 
         check_path("dest", dest)
         with self._reader.snapshot() as seen:

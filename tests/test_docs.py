@@ -18,8 +18,8 @@ from doc_pages import ROOT, RUN_ID, agrees, blocks, commands, play, rewrite
 import tcb_ops as tcb
 from tcb_ops.cli.main import cli
 from tcb_ops.model import Outcome
-from tcb_ops.reports import annotate_workbook, summary
-from tcb_ops.reports.formats import html, xlsx
+from tcb_ops.reports import annotate_workbook
+from tcb_ops.reports.formats import charts, html, xlsx
 from tcb_ops.settings import SECTIONS, Settings, section_keys, setting_names
 from tcb_ops.wechat.tokens import service
 from tcb_ops.wechat.tokens.command import COMMAND_SECONDS
@@ -58,8 +58,8 @@ BOUNDS = {
     "howto/tokens-command.md": (COMMAND_SECONDS,),
     "reference/files.md": (
         html.CAUSES,
-        summary.MATRIX_MERCHANTS,
-        summary.MATRIX_CODES,
+        charts.MATRIX_MERCHANTS,
+        charts.MATRIX_CODES,
         html.DETAILED,
         html.LISTED,
         xlsx.MOST_ROWS,

@@ -292,7 +292,7 @@ def show_run(
     """Print how a run ended; return the exit code and the run's summary."""
     from tcb_ops.reports.explanations import confirmation_text, verdict
     from tcb_ops.reports.formats.terminal import Wrapped, render_audit
-    from tcb_ops.reports.workers import worker_lines
+    from tcb_ops.reports.summary import worker_lines
 
     finished = run.record.finished_at is not None
     audited = run.record.kind is Kind.AUDIT and finished

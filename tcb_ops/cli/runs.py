@@ -447,7 +447,7 @@ def audit(
     """
     from tcb_ops import api
     from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.reports.formats.metrics import check_metrics, write_metrics
+    from tcb_ops.reports.audit import check_metrics, write_metrics
 
     command = RunCommand.start(common, which)
     command.check_folder()

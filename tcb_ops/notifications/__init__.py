@@ -35,8 +35,7 @@ from tcb_ops.notifications.message import (
     webhook_signature,
 )
 from tcb_ops.reports.audit import AuditResult
-from tcb_ops.reports.export import PAGE
-from tcb_ops.reports.manifest import MANIFEST, fingerprint
+from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.settings import NotifySettings, Settings

@@ -16,8 +16,7 @@ from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.audit import AuditGroup, AuditLine, AuditResult, audit_counts, audit_groups
-from tcb_ops.reports.explanations import code_label
-from tcb_ops.reports.manifest import MARK
+from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import read_object
 

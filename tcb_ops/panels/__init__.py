@@ -71,12 +71,7 @@ def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
 
 @_of_texts
 def generate_links(
-    target: str = "simulator",
-    paths: str = "",
-    where: str = "",
-    out: str = "",
-    note: str = "",
-    lang: str = "",
+    target: str = "simulator", paths: str = "", where: str = "", out: str = "", note: str = "", lang: str = ""
 ) -> Panel:
     """Return a panel that checks a list and issues its links into `out` (0600; "" is links.csv)."""
     from tcb_ops.panels.notebook_panels import LinksPanel

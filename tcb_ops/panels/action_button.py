@@ -13,9 +13,9 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext, verbatim
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.context import PanelContext
+from tcb_ops.panels.context import PanelContext, Worker, html_area, show
 from tcb_ops.panels.html import esc, message
-from tcb_ops.panels.worker import Worker, html_area, show
+from tcb_ops.reports.explanations import MARK, environment_count, merchant_count, row_count
 from tcb_ops.run import Run
 
 FILES: dict[str, Text] = {
@@ -80,12 +80,8 @@ class Confirmation(widgets.VBox):
     def check(self) -> None:
         """Raise UsageError where the run may not start: the number may be reset while a click is on its way."""
         if not self.confirmed:
-            raise UsageError(
-                _(
-                    "Type the number of merchants ({merchants}) first. Nothing was sent.",
-                    merchants=self._merchants,
-                )
-            )
+            text = _("Type the number of merchants ({merchants}) first. Nothing was sent.")
+            raise UsageError(text.format(merchants=self._merchants))
 
     def ask(self, facts: Text | None, merchants: int) -> None:
         """Ask for a confirmation of these facts; None: there is nothing to start."""
@@ -95,22 +91,12 @@ class Confirmation(widgets.VBox):
         if facts is not None:
             asked = _(
                 "{mark}: {target}\n{facts}\nType the number of merchants ({merchants}) to enable the button.",
-                mark=_("LIVE") if self._context.live else verbatim("SIMULATED 演练"),
+                mark=_("LIVE") if self._context.live else verbatim(MARK),
                 target=self._context.settings.run_target,
                 facts=facts,
                 merchants=merchants,
             )
             self.facts.value = message(asked.of(self._lang), "bad")
-
-
-def count_rows(run: Run, outcomes: frozenset[Outcome]) -> tuple[int, int, int]:
-    """Count (rows, merchants, environments) of a run's rows with these outcomes."""
-    found = [tally for tally in run.tallies() if tally.outcome in outcomes]
-    return (
-        sum(tally.rows for tally in found),
-        len({tally.appid for tally in found}),
-        len({(tally.appid, tally.env) for tally in found}),
-    )
 
 
 class ActionButton(widgets.VBox):
@@ -140,15 +126,15 @@ class ActionButton(widgets.VBox):
 
     def offer(self, run: Run | None, outcomes: frozenset[Outcome], *, even_without: bool = False) -> None:
         """Show the button for a run with rows of these outcomes, or `even_without` any; None hides it."""
-        rows, merchants, envs = count_rows(run, outcomes) if run is not None else (0, 0, 0)
+        found = [one for one in run.tallies() if one.outcome in outcomes] if run is not None else []
+        rows = sum(one.rows for one in found)
+        merchants, envs = len({one.appid for one in found}), len({(one.appid, one.env) for one in found})
         offered = run is not None and (rows > 0 or even_without)
         uploads = run is not None and offered and self._context.live and run.record.kind == Kind.UPLOAD
         parts: list[object] = [
-            ngettext("{n:,} file", "{n:,} files", rows)
-            if uploads
-            else ngettext("{n:,} row", "{n:,} rows", rows),
-            ngettext("{n:,} merchant", "{n:,} merchants", merchants),
-            ngettext("{n:,} environment", "{n:,} environments", envs),
+            ngettext("{n:,} file", "{n:,} files", rows) if uploads else row_count(rows),
+            merchant_count(merchants),
+            environment_count(envs),
         ]
         if run is not None and uploads:
             parts.append(format_size(run.planned_bytes(outcomes)))

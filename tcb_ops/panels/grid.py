@@ -17,12 +17,18 @@ import traitlets
 
 from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.model import Outcome
-from tcb_ops.panels.errcodes import render_codes
-from tcb_ops.panels.run_summary import MerchantLine, merchant_lines, merchant_state
-from tcb_ops.panels.worker import Worker
+from tcb_ops.panels.context import Worker
+from tcb_ops.panels.html import MerchantLine, merchant_lines, merchant_state, render_codes
 from tcb_ops.reports.explanations import OUTCOMES, action_text, code_label, reason_text
-from tcb_ops.reports.formats.charts import code_colour, draw, heat_map, outcome_class, timeline_svg
-from tcb_ops.reports.summary import by_code, causes_of, errcode_matrix
+from tcb_ops.reports.formats.charts import (
+    code_colour,
+    draw,
+    errcode_matrix,
+    heat_map,
+    outcome_class,
+    timeline_svg,
+)
+from tcb_ops.reports.summary import by_code, causes_of, most_first
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
 from tcb_ops.secrets import redact
@@ -31,6 +37,8 @@ PAGE = 100
 """Rows of a page."""
 AHEAD = 1000
 """Rows read at a time: of a sparse filter, the next pages need no other scan."""
+_NOTHING_AHEAD: tuple[Any, Sequence[RowRecord], int, bool] = (None, (), 0, False)
+"""Of rows read ahead: their filter and the line before them, the rows, the total, whether there are more."""
 _WORDS: dict[str, Text] = {
     "merchants": pgettext("heading", "Merchants"),
     "merchant": _("Merchant"),
@@ -80,25 +88,28 @@ class RunGrid(anywidget.AnyWidget):
 
     def __init__(self, worker: Worker) -> None:
         self._worker, self._lang = worker, worker.lang
-        self._run: Run | None = None
-        self._tallies: list[Tally] = []
-        self._running = False
         self._zone: Any = None
-        self.lines: dict[str, list[Any]] = {}
-        """The merchants as the browser has them, by appid."""
-        self.causes = ""
-        """The HTML of the causes."""
-        self._charts = ""
-        self._codes: list[Any] = []
-        self._sent: dict[str, Any] = {}
-        """The causes, charts and codes that the browser has."""
-        self._ahead: tuple[Any, list[RowRecord], int, bool] = (None, [], 0, False)
-        """Rows that were read ahead: their filter and the line before them, the rows, the total, whether there are more."""
+        self._running = False
+        self.forget()
         words: dict[str, Any] = {name: text.of(worker.lang) for name, text in _WORDS.items()}
         words["outcomes"] = {str(one): text.of(worker.lang) for one, text in OUTCOMES.items()}
         super().__init__(words=words)
         self.add_class("op-grid")
         self.on_msg(self._answer)
+
+    def forget(self) -> None:
+        """Show no run, and hold none."""
+        self._run: Run | None = None
+        self._tallies: list[Tally] = []
+        self.lines: dict[str, list[Any]] = {}
+        """The merchants as the browser has them, by appid."""
+        self.causes = self._charts = ""
+        """The HTML of the causes, and of the charts."""
+        self._codes: list[Any] = []
+        self._sent: dict[str, Any] = {}
+        """The causes, charts and codes that the browser has."""
+        self._ahead = _NOTHING_AHEAD
+        """Rows that were read ahead."""
 
     def show(self, run: Run, *, running: bool, paused: dict[str, float] | None = None) -> int:
         """Show a run as the ledger has it now; return the number of its merchants.
@@ -116,11 +127,7 @@ class RunGrid(anywidget.AnyWidget):
         self.lines = drawn
         self.causes = render_codes(groups, self._lang) if groups else ""
         self._codes = [
-            (
-                one.code,
-                one.code if (label := code_label(one.code).of(self._lang)) == "" else f"{one.code} {label}",
-                one.rows,
-            )
+            (one.code, f"{one.code} {code_label(one.code).of(self._lang)}".rstrip(), one.rows)
             for one in groups
         ]
         drawing = draw(run.timeline_buckets())
@@ -128,7 +135,7 @@ class RunGrid(anywidget.AnyWidget):
             timeline_svg(drawing, self._lang, self._zone) if drawing else ""
         )
         if new:
-            self._ahead = (None, [], 0, False)
+            self._ahead = _NOTHING_AHEAD
         self._publish(changed, full=new)
         return len(lines)
 
@@ -142,9 +149,7 @@ class RunGrid(anywidget.AnyWidget):
         after = int(wanted.get("after", -1))
         kept, records, total, full = self._ahead
         if kept != (key, after) or self._running:
-            limit = (
-                PAGE if self._running else AHEAD
-            )  # what is read ahead of a running run is soon out of date
+            limit = PAGE if self._running else AHEAD  # what is read ahead of a running run is soon outdated
             records, total = run.page(
                 code=key[1],
                 appid=key[2],
@@ -158,7 +163,7 @@ class RunGrid(anywidget.AnyWidget):
         page, rest = records[:PAGE], records[PAGE:]
         # A short rest of a full read is read again, as a part of the next page.
         enough = len(rest) >= (PAGE if full else 1)
-        self._ahead = ((key, page[-1].row.line), rest, total, full) if enough else (None, [], 0, False)
+        self._ahead = ((key, page[-1].row.line), rest, total, full) if enough else _NOTHING_AHEAD
         total_shown = None if key[4] else total
         return {"rows": [self._row(one) for one in page], "total": total_shown, "more": bool(rest)}
 
@@ -181,18 +186,13 @@ class RunGrid(anywidget.AnyWidget):
         about = {"run": run.id if run is not None else "", "running": self._running}
         self.send(about | {"full": full, "lines": list(lines)} | changed)
 
-    def forget(self) -> None:
-        """Show no run, and hold none."""
-        self._run, self._tallies, self._ahead = None, [], (None, [], 0, False)
-        self.lines, self.causes, self._charts, self._codes, self._sent = {}, "", "", [], {}
-
     def _line(self, line: MerchantLine, running: bool, paused: float) -> list[Any]:
         state = merchant_state(line, running=running)
         if paused > 0 and running:
             # Whole minutes, rounded up, so that the line changes once a minute at most.
             until = datetime.fromtimestamp((time.time() + paused) // 60 * 60 + 60, self._zone)
             state = _("paused until {time}", time=until.strftime("%H:%M"))
-        codes = sorted(line.codes.items(), key=lambda item: (-item[1], item[0]))[:3]
+        codes = most_first(line.codes)[:3]
         return [
             line.appid,
             line.merchant,
@@ -219,12 +219,7 @@ class RunGrid(anywidget.AnyWidget):
             (_("MD5"), end.md5),
             (_("Ended"), ended.isoformat(" ", "seconds") if ended else ""),
         ]
-        return {
-            "line": row.line,
-            "merchant": row.merchant,
-            "appid": row.appid,
-            "env": row.env,
-            "path": row.path,
+        return {name: getattr(row, name) for name in ("line", "merchant", "appid", "env", "path")} | {
             "outcome": OUTCOMES[end.outcome].of(lang),
             "css": outcome_class(end.outcome),
             "why": reason_text(end).of(lang),

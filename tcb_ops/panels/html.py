@@ -1,13 +1,47 @@
-"""HTML of the panels, for light and dark pages. All text goes through `esc`; nothing is fetched from the network."""
+"""Text and HTML of the panels, for light and dark pages: a run's header, progress, merchants, causes and result.
+
+Pure functions, and the decision what comes next. All text goes through `esc`; nothing is fetched from the network.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from html import escape
 from importlib.resources import files
+from typing import Any
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.details import DetailCode
+from tcb_ops.errors import InterruptedRunError, TcbOpsError
+from tcb_ops.formatting import format_duration
+from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
+from tcb_ops.model import SUCCESSES, Kind, Outcome
+from tcb_ops.preflight import ran_out
+from tcb_ops.reports.explanations import (
+    KINDS,
+    MARK,
+    OUTCOMES,
+    counts_line,
+    row_count,
+    unit_count,
+    verdict,
+    why,
+)
+from tcb_ops.reports.formats.charts import code_colour, outcome_class
+from tcb_ops.reports.summary import CodeGroup, most_first, worker_lines
+from tcb_ops.run import Run
+from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.records import Tally
+from tcb_ops.runs.stop_errors import stop_text
 
+MERCHANTS_SHOWN = 400
+"""Merchants in the table of a headless page; the rest is counted."""
+NAMED = 4
+"""Merchants named beside a code."""
+LINES = 500
+"""Most lines of a DataFrame in a notebook; the rest is counted."""
 STYLE = f"<style>{(files(__package__) / 'styles.css').read_text(encoding='utf-8')}</style>"
 _CLASSES = {"n": ' class="op-num"', "m": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
@@ -68,3 +102,394 @@ def table(
 
 def _cell(cell: object) -> str:
     return f"{cell:,}" if isinstance(cell, int) else esc(cell)
+
+
+# --- a run ----------------------------------------------------------------------------------------------------------
+
+
+class RunState(StrEnum):
+    """Which process works on a run."""
+
+    HERE = "here"
+    """This process."""
+    ELSEWHERE = "elsewhere"
+    UNFINISHED = "unfinished"
+    """Nobody: it was cancelled, stopped, or cut off."""
+    FINISHED = "finished"
+
+
+STATES = {
+    RunState.HERE: _("running"),
+    RunState.ELSEWHERE: _("running in another process"),
+    RunState.UNFINISHED: _("unfinished"),
+    RunState.FINISHED: pgettext("state", "finished"),
+}
+
+
+def run_state(*, here: bool, held: bool, finished: bool) -> RunState:
+    """Return which process works on a run.
+
+    =========  ==========  ============  ==========
+    here       held        finished      state
+    =========  ==========  ============  ==========
+    yes        any         any           here
+    no         any         yes           finished
+    no         yes         no            elsewhere
+    no         no          no            unfinished
+    =========  ==========  ============  ==========
+    """
+    if here:
+        return RunState.HERE
+    if finished:
+        return RunState.FINISHED
+    return RunState.ELSEWHERE if held else RunState.UNFINISHED
+
+
+class Step(StrEnum):
+    """The next action of an operator: one of the panel's buttons."""
+
+    START = "start"
+    CANCEL = "cancel"
+    RESUME = "resume"
+    RETRY = "retry"
+    EXPORT = "export"
+
+
+def next_step(
+    state: RunState | None, *, ready: bool, editing: bool, retryable: bool, exported: bool
+) -> Step | None:
+    """Return the next action.
+
+    `ready`: a run could be started; `editing`: the list and the settings are unfolded.
+
+    =============  =====  =======  =========  ========  =======
+    run            ready  editing  retryable  exported  next
+    =============  =====  =======  =========  ========  =======
+    here           any    any      any        any       cancel
+    elsewhere      any    any      any        any       none
+    none           yes    any      –          –         start
+    at rest        yes    yes      any        any       start
+    unfinished     any    else     any        any       resume
+    finished       any    else     yes        any       retry
+    finished       any    else     no         no        export
+    finished       any    else     no         yes       none
+    none           no     any      –          –         none
+    =============  =====  =======  =========  ========  =======
+    """
+    if state is RunState.HERE:
+        return Step.CANCEL
+    if state is RunState.ELSEWHERE:
+        return None
+    if ready and (editing or state is None):
+        return Step.START
+    if state is RunState.UNFINISHED:
+        return Step.RESUME
+    if state is RunState.FINISHED and retryable:
+        return Step.RETRY
+    return Step.EXPORT if state is RunState.FINISHED and not exported else None
+
+
+def render_mark(lang: Lang, *, live: bool) -> str:
+    """Draw whether the target is live or simulated."""
+    words = _("LIVE").of(lang) if live else MARK
+    return f'<span class="op-mark {"op-live" if live else "op-simulated"}">{esc(words)}</span>'
+
+
+def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboard: str = "") -> str:
+    """Draw the line that names a run, its state, and the run that it retries; link the dashboard of its cluster."""
+    record, kind = run.record, KINDS[Kind(run.record.kind)]
+    title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
+    about = _(
+        "{kind} · {list_name} · {rows} · {target} · {operator}@{host}",
+        kind=kind,
+        list_name=record.list_name,
+        rows=unit_count(record.kind, record.rows),
+        target=record.target,
+        operator=record.operator,
+        host=record.host,
+    ).of(lang)
+    retried = ""
+    if record.parent:
+        original, succeeded, rows = run.with_retries()
+        text = _(
+            "Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.",
+            id=original,
+            succeeded=succeeded,
+            rows=row_count(rows),
+        )
+        retried = f'<p class="op-retried">{esc(text.of(lang))}</p>'
+    mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
+    label = esc(_("Dashboard of the cluster").of(lang))
+    link = f'<a class="op-dashboard" href="{esc(dashboard)}" target="_blank" rel="noopener">{label}</a>'
+    return (
+        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>{retried}'
+    )
+
+
+def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> str:
+    """Draw a run's progress as a bar of its outcomes, with rate and time left while it is running."""
+    share = now.done / now.total if now.total else 1.0
+    parts = [
+        _("{done:,} of {rows}", done=now.done, rows=unit_count(kind, now.total)).of(lang),
+        f"{int(100 * share)}%",
+    ]
+    if running:
+        # Below 10 with a decimal: "0 rows/s" beside a time left reads like a mistake.
+        rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
+        pace = _("{rate} environments/s", rate=rate) if kind is Kind.AUDIT else _("{rate} rows/s", rate=rate)
+        parts.append(pace.of(lang))
+        if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
+            left = format_duration(now.seconds_left)
+            parts.append(_("{left} left", left=left).of(lang))
+    label = _("Rows that have ended").of(lang)
+    # A screen reader reads the element; the bar of outcomes is for eyes.
+    bar = (
+        f'<progress class="op-hidden" aria-label="{esc(label)}" value="{now.done}" max="{max(now.total, 1)}"></progress>'
+        f'<div class="op-outcomes" aria-hidden="true">{_shares(now)}</div>'
+    )
+    counts = "".join(
+        f'<span class="op-count"><i class="{outcome_class(outcome)}"></i>{esc(counts_line({outcome: rows}).of(lang))}</span>'
+        for outcome, rows in now.counts.items()
+        if rows
+    )
+    note = f"<p>{esc(now.note.of(lang))}</p>" if now.note is not None and running else ""
+    return f'{bar}<p class="op-figures"><b>{esc(" · ".join(parts))}</b>{counts}</p>{note}'
+
+
+def _shares(now: Progress) -> str:
+    rows: Counter[str] = Counter()
+    for outcome, count in now.counts.items():
+        rows[outcome_class(outcome)] += count
+    rows["todo"] = now.total - now.done
+    return "".join(
+        f'<span class="{name}" style="flex:{count}"></span>' for name, count in rows.items() if count > 0
+    )
+
+
+def render_workers(run: Run, lang: Lang) -> str:
+    """Draw how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
+    return "".join(f"<p>{esc(line.of(lang))}</p>" for line in worker_lines(run.workers))
+
+
+def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) -> tuple[Text, str]:
+    """Describe a run that no process works on; return the message and its tone.
+
+    `error` is what ended it while it was watched, `links_run_out` how many of its links had expired by then.
+    """
+    record, result = run.record, describe_result(run, links_run_out)
+    if record.finished_at is None:
+        reason = _describe_stop(run, error)
+        tone = "" if error is None or isinstance(error, InterruptedRunError) else "bad"
+        return _(
+            "{reason} {result} Resume completes the rest; finished rows are not sent again.",
+            reason=reason,
+            result=result,
+        ), tone
+    lines = [result] if error is None else [error.text, result]
+    if record.kind == Kind.LINKS and record.report:
+        lines.append(
+            _(
+                "The links are in {report}, which only you can read; they expire after about 15 minutes.",
+                report=record.report,
+            )
+        )
+    good = run.succeeded and error is None and not links_run_out
+    return as_lines(lines), "good" if good else "bad"
+
+
+def describe_result(run: Run, links_run_out: int = 0) -> Text:
+    """Describe how a run's rows ended, and how many of its links had expired by its end."""
+    record = run.record
+    result = verdict(Kind(record.kind), run.outcomes, finished=record.finished_at is not None)
+    late = ran_out(links_run_out, record.report)
+    return as_lines([result, late]) if late is not None else result
+
+
+def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
+    if isinstance(error, InterruptedRunError):
+        return _("Cancelled.")
+    if error is not None:
+        return _("{text}\n", text=error.text)
+    stopped = run.record.stopped
+    if stopped is not None and stopped.code in {DetailCode.INTERRUPTED, DetailCode.AUDIT_INTERRUPTED}:
+        return _("It was cancelled or interrupted.")
+    if stopped is not None:
+        return _("It was stopped: {text}\n", text=stop_text(stopped))
+    return _("It ended unexpectedly.")
+
+
+# --- merchants --------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class MerchantLine:
+    """The rows of a merchant (appid) in a run."""
+
+    appid: str
+    merchant: str
+    good: int = 0
+    bad: int = 0
+    todo: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+
+    @property
+    def rows(self) -> int:
+        """All its rows."""
+        return self.good + self.bad + self.todo
+
+
+def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
+    """Sum tallies up by merchant: most rows that did not succeed first, then by name."""
+    lines: dict[str, MerchantLine] = {}
+    for tally in tallies:
+        line = lines.setdefault(tally.appid, MerchantLine(tally.appid, tally.merchant))
+        line.outcomes[tally.outcome] += tally.rows
+        if tally.outcome is Outcome.PENDING:
+            line.todo += tally.rows
+        elif tally.outcome in SUCCESSES:
+            line.good += tally.rows
+        else:
+            line.bad += tally.rows
+            found = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
+            if found is not None:
+                line.codes[found.code] += tally.rows
+    return sorted(lines.values(), key=lambda line: (-line.bad, line.merchant, line.appid))
+
+
+def merchant_state(line: MerchantLine, *, running: bool) -> Text:
+    """Return a merchant's state.
+
+    =========================  =============  =============================
+    rows                       run is         state
+    =========================  =============  =============================
+    none to do, none bad       any            done
+    none to do, some bad       any            done, some failed
+    none to do, all bad        any            none succeeded
+    some to do, none started   running / not  waiting / not started
+    some to do, some ended     running / not  running / stopped
+    =========================  =============  =============================
+    """
+    if not line.todo:
+        if not line.bad:
+            return _("done")
+        return _("done, some failed") if line.good else _("none succeeded")
+    if line.todo == line.rows:
+        return _("waiting") if running else _("not started")
+    return pgettext("state", "running") if running else _("stopped")
+
+
+def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> str:
+    """Draw the merchants with the state of their rows, for a headless page."""
+    heads = (
+        _("Merchant"), _("State"), _("Rows"), _("Progress"), _("Succeeded"), _("Failed"), _("To do"), _("Why"),
+    )  # fmt: skip
+    rows = [
+        (
+            f'<span class="op-name" title="{esc(line.merchant)}">{esc(line.merchant)}</span>',
+            merchant_state(line, running=running).of(lang),
+            line.rows,
+            _bar(line),
+            line.good,
+            f'<span class="op-badtext">{line.bad:,}</span>' if line.bad else "0",
+            line.todo,
+            _codes(line, lang),
+        )
+        for line in lines[:MERCHANTS_SHOWN]
+    ]
+    label = _("Merchants and the state of their rows").of(lang)
+    drawn = table(heads, rows, "hsnhnmns", lang, label=label, classes="op-by-merchant")
+    more = len(lines) - MERCHANTS_SHOWN
+    if more > 0:
+        merchants = ngettext("{n:,} more merchant", "{n:,} more merchants", more)
+        rest = _("… and {more_merchants}: see the report", more_merchants=merchants)
+        drawn += f"<p>{esc(rest.of(lang))}</p>"
+    return drawn
+
+
+def _bar(line: MerchantLine) -> str:
+    """Draw succeeded and failed rows as shares of a bar."""
+    good, bad = (100 * part / line.rows for part in (line.good, line.bad))
+    return f'<span class="op-bar" aria-hidden="true"><i class="g" style="width:{good:.0f}%"></i><i class="b" style="width:{bad:.0f}%"></i></span>'
+
+
+def _codes(line: MerchantLine, lang: Lang) -> str:
+    codes = most_first(line.codes)
+    parts = [f"{code} × {rows:,}" for code, rows in codes[:3]]
+    if not parts and line.outcomes[Outcome.UNCHANGED]:
+        parts = [f"{OUTCOMES[Outcome.UNCHANGED].of(lang)} × {line.outcomes[Outcome.UNCHANGED]:,}"]
+    return ", ".join(parts) + (" …" if len(codes) > 3 else "")
+
+
+# --- causes and tables ----------------------------------------------------------------------------------------------
+
+_OPTIONS = _(
+    "Names that begin with -- are options of the command line: --rate is “Pace” here, --api-base the "
+    "setting api_base."
+)
+
+
+def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
+    """Draw the codes, with their rows and merchants, what they mean and what to do."""
+    heads = (_("Code"), _("Rows"), pgettext("column", "Merchants"), _("What it means"), _("What to do"))
+    title = _("What went wrong, and what to do").of(lang)
+    rows = [
+        (_code(g.code), g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups
+    ]
+    note = f'<p class="op-quiet">{esc(_OPTIONS.of(lang))}</p>'
+    drawn = table(heads, rows, "hnttt", lang, label=title, classes="op-by-code")
+    return f"{heading(title)}{drawn}{note}"
+
+
+def _code(code: str) -> str:
+    """Draw a code with its colour; the grid makes it a button."""
+    return f'<span class="op-code" data-code="{esc(code)}"><i style="background:{code_colour(code)}"></i>{esc(code)}</span>'
+
+
+def _merchants(group: CodeGroup, lang: Lang) -> str:
+    names = ", ".join(share.merchant for share in group.merchants[:NAMED])
+    more = len(group.merchants) - NAMED
+    return names + _(" and {more:,} more", more=more).of(lang) * (more > 0)
+
+
+_HEADS: dict[object, Text] = {
+    "merchant": _("Merchant"),
+    "appid": _("appid"),
+    "env": _("Environment"),
+    "rows": _("Rows"),
+    "good": _("Succeeded"),
+    "not_good": _("Did not succeed"),
+    "pending": pgettext("column", "Pending"),
+    "code": _("Code"),
+    "meaning": _("What it means"),
+    "action": _("What to do"),
+}
+
+
+def frame_html(frame: Any, lang: Lang) -> str:
+    """Draw a DataFrame with left-aligned text and heads in the panel's language."""
+    index = [name for name in frame.index.names if name is not None]
+    columns = [*index, *frame.columns]
+    numbers = [False] * len(index) + [kind.kind in "iuf" for kind in frame.dtypes]
+    heads = "".join(
+        f'<th scope="col">{esc(_HEADS[name].of(lang) if name in _HEADS else name)}</th>' for name in columns
+    )
+    lines = []
+    for line in frame.head(LINES).itertuples(index=bool(index)):
+        label, cells = (line[0], line[1:]) if index else ((), line)
+        labels = label if isinstance(label, tuple) else (label,)
+        lines.append(
+            "".join(
+                f'<td class="n">{cell:,}</td>' if number else f"<td{_short(cell)}>{esc(cell)}</td>"
+                for number, cell in zip(numbers, (*labels, *cells), strict=True)
+            )
+        )
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    more = len(frame) - LINES
+    rest = f"<p>{esc(_('… and {more:,} more', more=more).of(lang))}</p>" if more > 0 else ""
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{rest}"
+
+
+def _short(cell: object) -> str:
+    """Keep a name or an id on one line, beside the long texts of other columns."""
+    return ' class="s"' if len(str(cell)) <= 24 else ""

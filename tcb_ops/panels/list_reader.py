@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -15,29 +18,30 @@ from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.paths import Batch, read_paths
 from tcb_ops.lists.staging import PROBLEMS_SHOWN, fixme_beside, write_fixme
 from tcb_ops.model import Problem
-from tcb_ops.panels.context import PanelContext
+from tcb_ops.panels.context import PanelContext, Worker, html_area, show
 from tcb_ops.panels.html import esc, heading, table
-from tcb_ops.panels.picker import Picker
-from tcb_ops.panels.worker import Worker, html_area, show
 from tcb_ops.preflight import done_before, facts_line
+from tcb_ops.reports.explanations import environment_count, merchant_count, row_count
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.sources import SourceInspector
 from tcb_ops.sample import FILES, PATHS
 
 MERCHANTS_SHOWN = 300
 """Most lines of the plan by merchant."""
+LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
+SHOWN = 500
+"""Most entries of a folder that are listed."""
+LARGEST_UPLOAD = 5_000_000
+"""Bytes. Above 10 MB the browser's upload arrives empty; larger lists have to be put on the server."""
+Entry = tuple[str, str]
+"""Label and path."""
 
 
 def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
     """Draw the first problems as a table, and count the others."""
     if not problems:
         return ""
-    heads = (
-        _("Line"),
-        _("Column"),
-        _("What is wrong"),
-        _("How to fix it"),
-        _("Value"),
-    )
+    heads = (_("Line"), _("Column"), _("What is wrong"), _("How to fix it"), _("Value"))
     rows = [
         (p.line or "", p.column, p.message.of(lang), p.fix.of(lang), p.value)
         for p in islice(problems, PROBLEMS_SHOWN)
@@ -52,21 +56,15 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     """Draw what a run of the batch would send, in total and by merchant."""
     calls = 2 if uploads else 1
     facts = [
-        ngettext("{n:,} merchant", "{n:,} merchants", batch.merchants_count),
-        ngettext("{n:,} environment", "{n:,} environments", batch.envs),
-        ngettext("{n:,} row", "{n:,} rows", batch.valid),
+        merchant_count(batch.merchants_count),
+        environment_count(batch.envs),
+        row_count(batch.valid),
         ngettext("{n:,} call", "{n:,} calls", batch.valid * calls),
     ]
     if uploads:
         facts.append(_("{size} to upload", size=format_size(batch.total_bytes)))
     shares = batch.by_merchant()
-    heads = (
-        _("Merchant"),
-        _("Environments"),
-        _("Rows"),
-        _("Calls"),
-        _("Size"),
-    )
+    heads = (_("Merchant"), _("Environments"), _("Rows"), _("Calls"), _("Size"))
     rows = [
         (name, envs, count, count * calls, format_size(size) if uploads else "–")
         for _appid, name, envs, count, size in shares[:MERCHANTS_SHOWN]
@@ -78,6 +76,179 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
         f"<p>{esc(' · '.join(fact.of(lang) for fact in facts))}</p><details><summary>{esc(by)}</summary>"
         f"{table(heads, rows, 'snnnn', lang, label=by)}<p>{esc(rest)}</p></details>"
     )
+
+
+def entries(
+    folder: Path, endings: tuple[str, ...], hidden: frozenset[Path] = frozenset()
+) -> tuple[list[Entry], int]:
+    """List a folder's folders, then its files with one of the endings; return them and the number of those beyond `SHOWN`.
+
+    Entries that begin with a dot and the files in `hidden` are left out, and without endings all files. Raises UsageError.
+    """
+    folders: list[Entry] = []
+    files: list[Entry] = []
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if entry.name.startswith(".") or Path(entry.path).resolve() in hidden:
+                    continue
+                if entry.is_dir():
+                    folders.append((f"{entry.name}/", entry.path))
+                elif entry.name.lower().endswith(endings or ("\0",)):
+                    files.append((entry.name, entry.path))
+    except OSError as error:
+        why = system_reason(error)
+        raise UsageError(
+            _("{folder} cannot be opened: {why}. Choose another folder.", folder=folder, why=why)
+        ) from None
+    listed = sorted(folders) + sorted(files)
+    return listed[:SHOWN], max(0, len(listed) - SHOWN)
+
+
+class Picker(widgets.VBox):
+    """A path that is typed, browsed for or uploaded. `path` is what was picked; `picked` is called on a change."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        name: str,
+        label: Text,
+        *,
+        endings: tuple[str, ...] = LIST_ENDINGS,
+        path: str = "",
+        line: widgets.HTML | None = None,
+        hidden: frozenset[Path] = frozenset(),
+        picked: Callable[[], None] = lambda: None,
+    ) -> None:
+        lang, self._worker, self._endings, self._picked = worker.lang, worker, endings, picked
+        self._hidden = hidden
+        self._folder = (Path(path).parent if endings else Path(path)) if path else Path()
+        browse, listed = (
+            (_("Browse files…"), _("Server files")) if endings else (_("Browse folders…"), _("Folders"))
+        )
+        button = partial(worker.button, background=False, line=line, layout={"width": "auto"})
+        self.text = worker.field(widgets.Text, label, name, value=path, continuous_update=False)
+        self.text.observe(lambda _: worker.guarded(self._picked, line), "value")
+        self.browse = button(browse, f"{name}-browse", self._toggle)
+        self.up = button(_("Up"), f"{name}-up", lambda: self._list(self._folder.resolve().parent))
+        self.enter = button(_("Open"), f"{name}-open", self._enter).add_class("op-open")
+        self.where = widgets.HTML()
+        self.entries = worker.field(widgets.Select, listed, f"{name}-entries", rows=10).add_class(
+            "op-entries"
+        )
+        close = button(_("Close"), f"{name}-close", self._toggle)
+        last: Any
+        if endings:
+            upload = _("Upload a small list").of(lang)
+            self.upload = widgets.FileUpload(
+                accept=",".join(endings), description=upload, tooltip=upload, layout={"width": "auto"}
+            ).add_class(f"{name}-upload")
+            self.upload.observe(
+                lambda change: worker.guarded(lambda: self._take(change["new"]), line), "value"
+            )
+            last = self.upload
+        else:
+            last = self.use = button(
+                _("Use this folder"), f"{name}-use", lambda: self._take_path(str(self._folder))
+            )
+        self._browser = widgets.VBox(
+            [self.where, self.entries, widgets.HBox([self.up, self.enter, last, close])]
+        )
+        show(self._browser, shown=False)
+        super().__init__([widgets.HBox([self.text, self.browse]), self._browser])
+
+    @property
+    def path(self) -> str:
+        """The picked path as it was typed; empty for none."""
+        return str(self.text.value).strip()
+
+    def _toggle(self) -> None:
+        opens = self._browser.layout.display == "none"
+        if opens:
+            chosen = Path(self.path) if self.path else None
+            if chosen is not None and (beside := chosen.parent if self._endings else chosen).is_dir():
+                self._folder = beside
+            self._list(self._folder)
+        show(self._browser, shown=opens)
+
+    def _list(self, folder: Path) -> None:
+        found, more = entries(folder, self._endings, self._hidden)
+        self._folder = folder
+        with self.entries.hold_sync():  # the mark must not arrive after a quick choice
+            self.entries.options = found
+            self.entries.index = self._marked(found)
+        left = _(" … and {more:,} more", more=more).of(self._worker.lang) if more else ""
+        nothing = _("nothing to pick here").of(self._worker.lang) if not found else ""
+        self.where.value = (
+            f'<p><b>{esc(folder.resolve())}</b> <span class="op-quiet">{esc(left or nothing)}</span></p>'
+        )
+
+    def _marked(self, found: list[Entry]) -> int | None:
+        """Return the entry to mark: what is chosen, else the first file, else the first folder."""
+        chosen = Path(self.path).resolve()
+        for wanted in (lambda path: path.resolve() == chosen, lambda path: not path.is_dir()):
+            for number, (_label, path) in enumerate(found):
+                if wanted(Path(path)):
+                    return number
+        return 0 if found else None
+
+    def _enter(self) -> None:
+        chosen = self.entries.value
+        if chosen is not None and Path(chosen).is_dir():
+            self._list(Path(chosen))
+        elif chosen is not None:
+            self._take_path(chosen)
+
+    def _take_path(self, path: str) -> None:
+        show(self._browser, shown=False)
+        self.text.value = _short(path)
+
+    def _take(self, uploaded: tuple[dict[str, Any], ...]) -> None:
+        """Save an uploaded list below the working folder, under a new name."""
+        if not uploaded:
+            return
+        name, content = Path(uploaded[0]["name"]).name, bytes(uploaded[0]["content"])
+        self.upload.value = ()  # the page and the widget's state need not hold it twice
+        if not content:
+            empty = _(
+                "{name} arrived empty: the file is empty, or too large for the browser. Check it, or "
+                "put it on the server and browse for it.",
+                name=name,
+            )
+            raise UsageError(empty)
+        if len(content) > LARGEST_UPLOAD:
+            large = _(
+                "{name}: only lists up to 5 MB can be uploaded here. Put it on the server and browse for it.",
+                name=name,
+            )
+            raise UsageError(large)
+        self._take_path(str(_kept(Path("uploads"), name, content)))
+
+
+def _kept(folder: Path, name: str, content: bytes) -> Path:
+    """Write an upload. An existing file with the same bytes is used; otherwise the name gets a number."""
+    stem, ending = Path(name).stem, Path(name).suffix
+    try:
+        folder.mkdir(exist_ok=True)
+        for number in range(1, 10_000):
+            file = folder / (name if number == 1 else f"{stem}-{number}{ending}")
+            if not file.exists():
+                file.write_bytes(content)
+                return file
+            if file.read_bytes() == content:
+                return file
+    except OSError as error:
+        why = system_reason(error)
+        raise UsageError(_("{folder} cannot be written: {why}.", folder=folder / name, why=why)) from None
+    raise UsageError(_("{folder} contains too many lists named {name}.", folder=folder, name=name))
+
+
+def _short(path: str) -> str:
+    """Return a path relative to the working folder where it lies below."""
+    try:
+        return str(Path(path).resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return path
 
 
 class ListReader(widgets.VBox):
@@ -102,14 +273,12 @@ class ListReader(widgets.VBox):
             copied = Path("data/paths.csv").is_file() and Path("data/files").is_dir()
             paths = "data/paths.csv" if copied else str(PATHS)
             root = ("data/files" if copied else str(FILES)) if root == "" else root
-        settings = context.settings
-        secret = settings.tokens.file
-        hidden = frozenset(Path(one).resolve() for one in (settings.merchants, secret) if one)
+        secrets = (context.settings.merchants, context.settings.tokens.file)
+        hidden = frozenset(Path(one).resolve() for one in secrets if one)
         self.batch: Batch | None = None
         self._read_from: tuple[Path, int, int] | None = None
         """The file that was read: its path, its time of change, and its size."""
         self._problems: Sequence[Problem] = ()
-        lang = self._lang
 
         def check() -> None:
             self._clear()  # immediately: the list that was read is no longer the selected one
@@ -122,7 +291,9 @@ class ListReader(widgets.VBox):
         self.check = worker.button(_("Check"), "op-check", check, background=False, line=line)
         skip = _("continue without the rows that have problems")
         self.skip = widgets.Checkbox(
-            description=skip.of(lang), indent=False, layout={"width": "auto", "align_self": "flex-start"}
+            description=skip.of(self._lang),
+            indent=False,
+            layout={"width": "auto", "align_self": "flex-start"},
         ).add_class("op-skip")
         self.skip.observe(lambda _: worker.guarded(check, line), "value")
         self.facts = html_area("op-read")
@@ -134,7 +305,7 @@ class ListReader(widgets.VBox):
             self.root = Picker(
                 worker, "op-root", _("Local files"), endings=(), path=root or "", line=line, picked=check
             )
-            self.root.text.placeholder = _("the list's own folder").of(lang)
+            self.root.text.placeholder = _("the list's own folder").of(self._lang)
             pickers.append(self.root)
         check_line = widgets.HBox([self.check, self.skip])
         super().__init__([*pickers, check_line, self.facts, self.problems, self.fixme, self.plan])
@@ -170,8 +341,7 @@ class ListReader(widgets.VBox):
             f"<p>{esc(text.of(self._lang))}</p>" for text in (batch.decided, *batch.warnings)
         )
         self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
-        facts = facts_line(batch)
-        ready = _("Ready. {facts}.", facts=facts)
+        ready = _("Ready. {facts}.", facts=facts_line(batch))
         settings = self._context.settings
         runs = api.all_runs(settings=settings) if self._uploads else ()
         before = done_before(batch, settings, self._context.selection, runs)
@@ -214,7 +384,7 @@ class ListReader(widgets.VBox):
         self._say(
             _(
                 "{rows} are in {dest}: fix them there, then pick that file.",
-                rows=ngettext("{n:,} row", "{n:,} rows", written),
+                rows=row_count(written),
                 dest=dest,
             ),
             "good",

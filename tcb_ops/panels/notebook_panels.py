@@ -10,17 +10,19 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.i18n import Lang, Text, _, as_sentences
 from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.model import Kind
-from tcb_ops.panels.html import heading, message
+from tcb_ops.model import Kind, Outcome
+from tcb_ops.panels.action_button import Confirmation
+from tcb_ops.panels.context import LINKS_GO_TO, Fold, PanelContext, Worker, html_area, show
+from tcb_ops.panels.html import RunState, heading, message
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel, Placeholder
 from tcb_ops.panels.run_form import RunForm
-from tcb_ops.panels.stored_files import StoredFiles
-from tcb_ops.panels.worker import LINKS_GO_TO, html_area
-from tcb_ops.preflight import facts_line, short_life
+from tcb_ops.panels.run_monitor import STARTING, RunMonitor
+from tcb_ops.preflight import facts_line, scope_of_stored, short_life
 from tcb_ops.reports.audit import AuditResult
+from tcb_ops.reports.explanations import environment_count, merchant_count
 from tcb_ops.reports.formats.notebook import audit_html
 from tcb_ops.run import Diff, Run, RunHandle
 from tcb_ops.sample import FILES, PATHS
@@ -50,13 +52,9 @@ class ListPanel(RunForm):
         super().__init__(target, where, lang, note=note, report=report, cluster=cluster)
 
     def _input_parts(self) -> list[Any]:
+        line, changed = self.ready_line, self._changed
         self.list_reader = ListReader(
-            self.worker,
-            self.context,
-            self._paths,
-            root=self._root,
-            line=self.ready_line,
-            changed=self._changed,
+            self.worker, self.context, self._paths, root=self._root, line=line, changed=changed
         )
         return [self.list_reader]
 
@@ -121,6 +119,118 @@ class LinksPanel(ListPanel):
         return api.start_links(self._batch(), out=out, **options)
 
 
+STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
+
+
+class StoredFiles(Fold):
+    """Undo and delete, folded, each below its confirmation. `confirm` is a button for the header."""
+
+    def __init__(self, worker: Worker, context: PanelContext, monitor: RunMonitor) -> None:
+        self._worker, self._context, self._monitor = worker, context, monitor
+        self.confirm = worker.button(_("Confirm the files"), "op-confirm-files", self._confirm)
+        self.undoing = Confirmation(worker, context, "op-undo-confirm", self.enable, always=True)
+        self.undo = worker.button(_("Undo the upload"), "op-undo", self._undo, button_style="danger")
+        self.deleting = Confirmation(worker, context, "op-delete-confirm", self.enable, always=True)
+        self.delete = worker.button(_("Delete its files"), "op-delete", self._delete, button_style="danger")
+        self._look_line = html_area("op-undo-status")
+        self._subject: str | None = None
+        """The upload that is meant."""
+        self._shown: object = ()
+        """The run and the state that the parts were offered for."""
+        parts: list[Any] = [
+            self._look_line,
+            widgets.VBox([self.undoing, self.undo]),
+            widgets.VBox([self.deleting, self.delete]),
+        ]
+        super().__init__(worker, _("Undo or delete"), widgets.HTML(), parts, self._unfolded)
+        self.offer()
+
+    def offer(self) -> None:
+        """Offer what can be done about the files of the run that is shown, an upload or its confirmation."""
+        run = self._monitor.run
+        shown = (run.id if run is not None else "", self._monitor.state)
+        if shown == self._shown:
+            return
+        self._shown, self._subject = shown, self._upload()
+        self.unfolded = False
+        show(self, shown=self._subject is not None)
+        show(self.confirm, shown=self._subject is not None)
+        self._ask(None, None, 0)
+
+    def _ask(self, undone: Text | None, deleted: Text | None, merchants: int) -> None:
+        self.undoing.ask(undone, merchants)
+        self.deleting.ask(deleted, merchants)
+        show(self.undo, shown=undone is not None)
+        show(self.delete, shown=deleted is not None)
+        self.enable()
+
+    def enable(self) -> None:
+        """Enable the buttons that may be pressed."""
+        busy = self._worker.busy or self._monitor.running or self._subject is None
+        self.confirm.disabled = busy
+        self.undo.disabled = busy or not self.undoing.confirmed
+        self.delete.disabled = busy or not self.deleting.confirmed
+
+    def _upload(self) -> str | None:
+        run = self._monitor.run
+        if run is None or self._monitor.state is not RunState.FINISHED:
+            return None
+        if run.record.kind is Kind.CONFIRM:
+            return next(iter(run.record.settings.get("of", ())), None)
+        if run.record.kind is Kind.UPLOAD and not STORED.isdisjoint(run.counts):
+            return run.with_retries()[0]
+        return None
+
+    def _unfolded(self) -> None:
+        if self.unfolded:
+            self._worker.start(self._look, line=self._look_line)
+
+    def _look(self) -> None:
+        """Count what would be undone and deleted, and ask for the confirmations."""
+        run, context = self._opened(), self._context
+        only = context.merchants if context.selection else None
+        scope = scope_of_stored(run, only)
+        undone = api.undo_scope(run, merchants=only, settings=context.settings)
+        self._look_line.value = ""
+        self._ask(
+            as_sentences((undone.text, _("{text}.", text=scope.text))),
+            _("To be deleted: {text}", text=scope.text),
+            scope.merchants,
+        )
+
+    def _opened(self) -> Run:
+        if self._subject is None:
+            raise UsageError(_("There is no upload to undo, delete or confirm."))
+        return api.open_run(self._subject, settings=self._context.settings)
+
+    def _options(self) -> dict[str, Any]:
+        context = self._context
+        return {
+            "merchants": context.merchants if context.selection else None,
+            "selection": context.selection,
+            "settings": context.settings,
+            "limits": context.limits(),
+        }
+
+    def _confirm(self) -> None:
+        self._monitor.check_idle()
+        self._worker.say(STARTING)
+        handle = api.start_confirm(
+            self._opened(), content=True, cluster=self._monitor.cluster(), **self._options()
+        )
+        self._monitor.follow(handle)
+
+    def _undo(self) -> None:
+        self._monitor.check_idle()
+        self.undoing.check()
+        self._monitor.follow(api.start_undo(self._opened(), **self._options()))
+
+    def _delete(self) -> None:
+        self._monitor.check_idle()
+        self.deleting.check()
+        self._monitor.follow(api.start_delete(self._opened(), **self._options()))
+
+
 class UploadPanel(ListPanel):
     """Checks a list and its files and uploads them."""
 
@@ -173,11 +283,9 @@ class AuditPanel(RunForm):
 
         def view(run: Run) -> Any:
             changes = run.changes()
-            return (
-                Placeholder(first, self.lang)
-                if changes is None
-                else AuditView(run.audit(), changes, self.lang)
-            )
+            if changes is None:
+                return Placeholder(first, self.lang)
+            return AuditView(run.audit(), changes, self.lang)
 
         return self._of_run(view)
 
@@ -222,8 +330,8 @@ class AuditPanel(RunForm):
         merchants = len({merchant.appid for merchant in lines})
         facts = _(
             "{merchants}, {environments}, one call each; no file is sent",
-            merchants=ngettext("{n:,} merchant", "{n:,} merchants", merchants),
-            environments=ngettext("{n:,} environment", "{n:,} environments", len(lines)),
+            merchants=merchant_count(merchants),
+            environments=environment_count(len(lines)),
         )
         return facts, merchants
 

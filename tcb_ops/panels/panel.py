@@ -10,6 +10,7 @@ from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import ipywidgets as widgets
 
@@ -17,14 +18,22 @@ from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.lists.staging import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.context import PanelContext, open_context, settings_lang
-from tcb_ops.panels.errcodes import render_codes
-from tcb_ops.panels.html import STYLE, heading, message
+from tcb_ops.panels.context import REPORT, PanelContext, Worker, open_context, settings_lang
+from tcb_ops.panels.html import (
+    STYLE,
+    Step,
+    describe_result,
+    esc,
+    frame_html,
+    heading,
+    merchant_lines,
+    message,
+    next_step,
+    render_codes,
+    render_grid,
+)
 from tcb_ops.panels.list_reader import render_problems
-from tcb_ops.panels.results import ResultCell
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
-from tcb_ops.panels.run_summary import Step, describe_result, merchant_lines, next_step, render_grid
-from tcb_ops.panels.worker import REPORT, Worker
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run
 from tcb_ops.sample import in_jupyter_session
@@ -46,6 +55,45 @@ TERMINAL_WIDTH = 100
 _Part = TypeVar("_Part")
 _BY_CELL: dict[str, Panel] = {}
 """The panel that each cell of the notebook shows, by the cell's id."""
+
+
+TITLES: dict[str, Text] = {
+    "card": _("The run"),
+    "by_merchant": _("Rows by merchant"),
+    "errcodes": _("Rows that did not succeed, by merchant and errcode"),
+    "causes": _("What went wrong, and what to do"),
+    "changes": _("Since the previous audit"),
+    "history": _("Errcodes by day"),
+}
+"""The titles of result cells, by the name of the panel's method."""
+_STYLE = (
+    "<style>.op-result table{border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums}"
+    ".op-result :is(th,td){padding:3px 14px 3px 0;text-align:left!important;vertical-align:top!important;border-bottom:1px solid #8884}"
+    ".op-result th{white-space:nowrap;font-weight:600}.op-result td.n{text-align:right!important}.op-result td.s{white-space:nowrap}.op-result td{max-width:34rem}"
+    ".op-result h2{font-size:15px;margin:8px 0 2px}</style>"
+)
+
+
+class ResultCell:
+    """The output of a cell: what a method of a panel returns."""
+
+    def __init__(self, view: Callable[[], Any], lang: Lang) -> None:
+        self._view, self._lang, self._id = view, lang, uuid4().hex
+
+    def draw(self, *, again: bool = False) -> None:
+        """Display what the method returns, the first time or `again` in the same output."""
+        from IPython.display import display, update_display
+
+        found = self._view()
+        title = TITLES[self._view.__name__].of(self._lang)
+        shown = found.to_string() if hasattr(found, "to_string") else repr(found)
+        drawn = frame_html(found, self._lang) if hasattr(found, "itertuples") else found._repr_html_()
+        bundle = {
+            "text/plain": f"{title}\n{shown}",
+            "text/html": f'<div class="op-result">{_STYLE}<h2>{esc(title)}</h2>{drawn}</div>',
+        }
+        publish: Callable[..., Any] = update_display if again else display
+        publish(bundle, raw=True, display_id=self._id)
 
 
 class Placeholder:
@@ -74,14 +122,7 @@ class Panel:
     """The panel's control for the command line's `--out`."""
 
     def __init__(
-        self,
-        target: str,
-        where: str,
-        lang: str,
-        *,
-        note: str = "",
-        report: str = "",
-        cluster: Cluster = "",
+        self, target: str, where: str, lang: str, *, note: str = "", report: str = "", cluster: Cluster = ""
     ) -> None:
         known = {str(one) for one in Lang}
         self.lang = Lang(lang) if lang in known else settings_lang()
@@ -265,7 +306,10 @@ class Panel:
             shown = self._run_to_keep()
             asked = wanted or os.environ.get(RUN_NOW) == "1"
             if not asked and (not context.simulated or shown is not None):
-                self._write_result(None, 0, _not_run(shown if context.simulated else None))
+                text = _("Nothing was run: the target is live, and RUN_NOW is false.")
+                if shown is not None and context.simulated:
+                    text = _("Nothing was run: the panel shows run {id}, and RUN_NOW is false.", id=shown.id)
+                self._write_result(None, 0, text)
                 return
             run = self._work()
             folder = self._export(run)
@@ -296,15 +340,13 @@ class Panel:
         return self.run
 
     def _export(self, run: Run) -> Path:
-        out = os.environ.get(HEADLESS_OUT)
+        out, default = os.environ.get(HEADLESS_OUT), f"reports/{run.id}"
         if out and not self.report:
             folder = Path(out) / run.id
         else:
-            default = f"reports/{run.id}"
             # In a Jupyter session it goes below the notebook: the server opens links to no other files.
-            folder = self.context.output_path(
-                self.report or (default if in_jupyter_session() else ""), default
-            )
+            given = self.report or (default if in_jupyter_session() else "")
+            folder = self.context.output_path(given, default)
         return self.monitor.export.export(run, folder)
 
     def _terminal_output(self, run: Run) -> list[RenderableType]:
@@ -366,12 +408,6 @@ def _below(widget: Any) -> Iterator[Any]:
     yield widget
 
 
-def _not_run(shown: Run | None) -> Text:
-    if shown is None:
-        return _("Nothing was run: the target is live, and RUN_NOW is false.")
-    return _("Nothing was run: the panel shows run {id}, and RUN_NOW is false.", id=shown.id)
-
-
 def _print_plain(parts: list[RenderableType]) -> str:
     if not parts:
         return ""
@@ -395,7 +431,5 @@ def _print_plain(parts: list[RenderableType]) -> str:
 
 def _print_problems(error: InputError, lang: Lang) -> None:
     """Print a list's problems on stderr; the error itself contains a single one."""
-    if len(error.problems) == 1:
-        return
-    for problem in islice(error.problems, PROBLEMS_SHOWN):
+    for problem in islice(error.problems, PROBLEMS_SHOWN) if len(error.problems) > 1 else ():
         sys.stderr.write(f"{format_problem(error.source, problem).of(lang)}\n")

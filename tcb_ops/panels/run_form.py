@@ -15,12 +15,11 @@ from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.merchants.status import MerchantState, verdict
 from tcb_ops.model import Kind
 from tcb_ops.panels.action_button import Confirmation
-from tcb_ops.panels.context import GENTLE_RATE, PanelContext
-from tcb_ops.panels.html import message, table
+from tcb_ops.panels.context import GENTLE_RATE, Fold, PanelContext, Worker, emphasize, html_area, show
+from tcb_ops.panels.html import Step, message, table
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import CLUSTERED, STARTING
-from tcb_ops.panels.run_summary import Step
-from tcb_ops.panels.worker import Fold, Worker, emphasize, html_area, show
+from tcb_ops.reports.explanations import row_count
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 
@@ -103,14 +102,13 @@ class RunForm(Panel):
     def _cluster_field(self) -> Any:
         """Build the field for the cluster. A client of Dask that was given is shown by its address."""
         given = self._cluster
-        typed = isinstance(given, str)
         return self.worker.field(
             widgets.Text,
             _("Cluster"),
             "op-cluster",
             value=given if isinstance(given, str) else str(getattr(given.scheduler, "address", "")),
             placeholder=_("none: this process does the work; local:2 starts two workers").of(self.lang),
-            disabled=not typed,
+            disabled=not isinstance(given, str),
         )
 
     def cluster(self) -> Cluster | None:
@@ -182,7 +180,9 @@ class RunForm(Panel):
         self.monitor.follow(handle)
         self._list_runs()
         if handle.resumed:
-            self._say_resumed(handle)
+            rows = row_count(handle.record.rows)
+            text = _("Resuming run {id}: {done:,} of {rows} are done.")
+            self.worker.say(text.format(id=handle.id, done=handle.done_before, rows=rows))
 
     def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
         self._list_runs()
@@ -206,16 +206,6 @@ class RunForm(Panel):
             return handle.wait()
         finally:
             self._list_runs()
-
-    def _say_resumed(self, handle: RunHandle) -> None:
-        self.worker.say(
-            _(
-                "Resuming run {id}: {done:,} of {rows} are done.",
-                id=handle.id,
-                done=handle.done_before,
-                rows=ngettext("{n:,} row", "{n:,} rows", handle.record.rows),
-            )
-        )
 
     def _unfinished(self, run_id: str, started: float) -> UsageError:
         when = datetime.fromtimestamp(started, self.context.settings.zone).isoformat(" ", "minutes")
@@ -268,16 +258,9 @@ class MerchantCheck(widgets.VBox):
 def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
     """Draw the merchants: those that are not ready first, environments of a merchant together, its advice once."""
     heads = (
-        _("Merchant"),
-        _("Environment"),
-        _("Ready"),
-        _("Token"),
-        _("Permission"),
-        _("Cloud"),
-        _("Status"),
-        _("Calls left"),
-        _("What to do"),
-    )
+        _("Merchant"), _("Environment"), _("Ready"), _("Token"), _("Permission"), _("Cloud"), _("Status"),
+        _("Calls left"), _("What to do"),
+    )  # fmt: skip
     ill = {state.merchant.appid for state in states if not state.works and not state.merchant.left}
     first = {state.merchant.appid: number for number, state in reversed(list(enumerate(states)))}
 

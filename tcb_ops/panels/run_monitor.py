@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
@@ -21,21 +21,20 @@ from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, as_lines
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import ActionButton, ExportButton
-from tcb_ops.panels.context import PanelContext
+from tcb_ops.panels.context import PanelContext, Worker, emphasize, html_area, show
 from tcb_ops.panels.grid import RunGrid
-from tcb_ops.panels.html import esc
-from tcb_ops.panels.run_summary import (
+from tcb_ops.panels.html import (
     STATES,
     RunState,
     Step,
     describe_end,
+    esc,
     render_header,
     render_mark,
     render_progress,
     render_workers,
     run_state,
 )
-from tcb_ops.panels.worker import Worker, emphasize, html_area, show
 from tcb_ops.reports.explanations import KINDS, unit_count
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
@@ -87,8 +86,8 @@ class RunMonitor(widgets.VBox):
     ) -> None:
         """Show no run yet.
 
-        `cluster` returns what the panel's next run works on. `changed` is called when a run begins or ends, `ended` with one that no process works on, `ended_unseen` when one
-        ends while another is shown; from any thread.
+        `cluster` returns what the panel's next run works on. `changed` is called when a run begins or ends, `ended` with
+        one that no process works on, `ended_unseen` when one ends while another is shown; from any thread.
         """
         self._worker, self._context, self._lang = worker, context, worker.lang
         self.cluster = cluster
@@ -349,39 +348,24 @@ class RunMonitor(widgets.VBox):
         if (gone := self._gone()) is not None:
             raise gone
 
-    def _resume(self) -> None:
+    def _go_on(
+        self, action: ActionButton, start: Callable[..., RunHandle], *given: Any, **options: Any
+    ) -> None:
+        """Start a run from the one that is shown, after a look at its ledger and at the confirmation."""
         self._check_ledger()
         self.check_idle()
-        self.resume.confirmation.check()
+        action.confirmation.check()
         self._worker.say(STARTING)
-        context = self._context
         if self.run is not None:
-            self.follow(
-                api.start_resume(
-                    self.run.id,
-                    settings=context.settings,
-                    limits=context.limits(),
-                    cluster=self._cluster_for(self.run),
-                )
-            )
+            options |= {"settings": self._context.settings, "limits": self._context.limits()}
+            self.follow(start(self.run.id, *given, cluster=self._cluster_for(self.run), **options))
+
+    def _resume(self) -> None:
+        self._go_on(self.resume, api.start_resume)
 
     def _retry(self) -> None:
-        self._check_ledger()
-        self.check_idle()
-        self.retry.confirmation.check()
-        self._worker.say(STARTING)
         context = self._context
-        if self.run is not None:
-            self.follow(
-                api.start_retry(
-                    self.run.id,
-                    context.merchants,
-                    settings=context.settings,
-                    limits=context.limits(),
-                    selection=context.selection,
-                    cluster=self._cluster_for(self.run),
-                )
-            )
+        self._go_on(self.retry, api.start_retry, context.merchants, selection=context.selection)
 
     def _cluster_for(self, run: Run) -> Cluster | None:
         """Return the cluster for a run's rest; this process does that of links, and of what deletes."""

@@ -21,7 +21,7 @@ from tcb_ops.lists.sources import concealed
 from tcb_ops.lists.staging import input_error
 from tcb_ops.lists.validate import OURS
 from tcb_ops.model import is_simulated
-from tcb_ops.reports.explanations import OUTCOMES
+from tcb_ops.reports.explanations import MARK, OUTCOMES
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import RunReader
@@ -30,11 +30,11 @@ from tcb_ops.xlsx.append_columns import AppendColumns, add_columns, first_free
 from tcb_ops.xlsx.split import write_split
 from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, NonTextCell, Sheet, open_book
 
-COLUMNS = (_("result"), _("reason"), _("what to do"), verbatim("file_id"))
+_ADDED = _("result")
+COLUMNS = (_ADDED, _("reason"), _("what to do"), verbatim("file_id"))
 WIDTHS = (24, 50, 50, 44)
 MOST_COPIES = 500
 """Maximum number of values to split a workbook by: more are usually paths or dates, not people."""
-_ADDED = _("result")
 _NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*]')
 _LONGEST = 40
 """Characters of the original's name and of a value in a file name, which may have 255 bytes, three per Chinese character."""
@@ -46,8 +46,8 @@ def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | N
     `dest` None: beside the original, with a name ending in 结果 or result. Raises UsageError if `original` is not the
     run's list or `dest` exists, StoppedError if the disk fails. An error leaves no file.
     """
+    suffix = original.suffix
     with open_original(run, original) as book:
-        suffix = original.suffix
         dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}{suffix}")
         if dest.suffix.lower() != suffix.lower():
             raise UsageError(
@@ -58,12 +58,8 @@ def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | N
                     suffix=suffix,
                 )
             )
-        _free(dest)
-        with readable(original), _new(dest) as part:
-            found = find_list(book, reader, run)
-            beside = _beside(found, lang, simulated=is_simulated(run.target))
-            with part.open("xb") as out:
-                add_columns(found.book, found.sheet, beside, _texts(reader, run, lang), out)
+        with _copied(book, reader, run, original, dest) as (found, part), part.open("xb") as out:
+            add_columns(book, found.sheet, _beside(found, run, lang), _texts(reader, run, lang), out)
     return dest
 
 
@@ -76,19 +72,26 @@ def write_apart(
     """
     with open_original(run, original) as book:
         dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
-        _free(dest)
-        with readable(original), _new(dest) as part:
-            found = find_list(book, reader, run)
-            beside = _beside(found, lang, simulated=is_simulated(run.target))
+        with _copied(book, reader, run, original, dest) as (found, part):
             names, group_of = _groups(found, _column(found, column))
             part.mkdir()
             files = [part / name for name in _file_names(original.stem, names, lang)]
             values = partial(_texts, reader, run, lang)
-            write_split(found.book, found.sheet, beside, values, group_of, files)
+            write_split(book, found.sheet, _beside(found, run, lang), values, group_of, files)
     return dest
 
 
-def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
+@contextmanager
+def _copied(
+    book: Book, reader: RunReader, run: RunRecord, original: Path, dest: Path
+) -> Iterator[tuple[ListSheet, Path]]:
+    """Yield the list's position and a temporary path for the copy, which appears at `dest` at the end."""
+    _free(dest)
+    with readable(original), _new(dest) as part:
+        yield find_list(book, reader, run), part
+
+
+def _beside(found: ListSheet, run: RunRecord, lang: Lang) -> AppendColumns:
     """Return the new columns: right of all used ones, with names that the list does not have."""
     used = 0
     for row in found.book.rows(found.sheet):
@@ -110,7 +113,7 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
     headers = []
     for text in COLUMNS:
         # A colleague must not mistake a simulated run for the real upload.
-        mark = " SIMULATED 演练" if text is COLUMNS[0] and simulated else ""
+        mark = f" {MARK}" if text is COLUMNS[0] and is_simulated(run.target) else ""
         name = wanted = text.of(lang) + mark
         number = 2
         while fold(name) in taken:  # the list may have such a column, and names in a table are unique
@@ -123,8 +126,8 @@ def _beside(found: ListSheet, lang: Lang, *, simulated: bool) -> AppendColumns:
 def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
     for record in reader.rows(run):
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
-        result = OUTCOMES[record.end.outcome].of(lang)
-        yield (record.row.line, (result, values["tcb_reason"], values["tcb_action"], values["tcb_file_id"]))
+        texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
+        yield record.row.line, (OUTCOMES[record.end.outcome].of(lang), *texts)
 
 
 # --- split by a column ----------------------------------------------------------------------------------------------
@@ -297,17 +300,11 @@ def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bo
 
 def _free(dest: Path) -> None:
     if os.path.lexists(dest):
-        raise UsageError(
-            _("{dest} already exists, and is not overwritten.", dest=dest),
-            _("Remove it, or choose another location with --out."),
-            options=["--out"],
-        )
+        what = _("{dest} already exists, and is not overwritten.", dest=dest)
+        raise UsageError(what, _("Remove it, or choose another location with --out."), options=["--out"])
     if not dest.parent.is_dir():
-        raise UsageError(
-            _("{dest}: there is no folder {parent}.", dest=dest, parent=dest.parent),
-            _("Create it, or choose another location with --out."),
-            options=["--out"],
-        )
+        what = _("{dest}: there is no folder {parent}.", dest=dest, parent=dest.parent)
+        raise UsageError(what, _("Create it, or choose another location with --out."), options=["--out"])
 
 
 @contextmanager

@@ -1,23 +1,30 @@
 """The result of an audit, compared with the previous one: newly broken, recovered, still broken, silenced, unknown.
 
-The terminal, the page, the message to the team, the metrics and the notebook show the same `AuditResult`.
+The terminal, the page, the message to the team, the metrics and the notebook show the same `AuditResult`. The metrics
+are a text file for the collector of the node exporter.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import DetailCode
+from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.model import FailOn, Outcome
 from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff
+from tcb_ops.reports.explanations import environment_count
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.resources import system_reason
+from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import STORAGE, WRITES, RunRecord, other_causes
 from tcb_ops.runs.stop_errors import stop_text
@@ -41,10 +48,7 @@ class Finding:
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""
         cause = self.cause
-        found = {
-            "appid": cause.appid,
-            "merchant": cause.merchant,
-            "env": cause.env,
+        found = {name: getattr(cause, name) for name in ("appid", "merchant", "env")} | {
             "cause": cause.code,
             "causes": [cause.code, *self.also],
             "meaning": cause.meaning.of(lang),
@@ -214,13 +218,6 @@ def is_new(causes: Collection[str], before: Collection[str], *, was_silenced: bo
     return was_silenced or not set(causes) <= set(before)
 
 
-def _silenced(
-    known: Sequence[KnownFailure], appid: str, env: str, causes: Iterable[str], day: date
-) -> list[KnownFailure | None]:
-    """Return for each cause of an environment the line that silences it."""
-    return [silencing(known, appid, env, cause, day) for cause in causes]
-
-
 def _findings(
     reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
 ) -> list[Finding]:
@@ -230,21 +227,27 @@ def _findings(
         for record in reader.rows(run, outcomes=frozenset({Outcome.UNHEALTHY}))
         if (also := other_causes(record.end.detail))
     }
-    known, day = kept_with_run(run.settings), day_of(run, settings)
     lines = {
         (line.appid, line.env): line for line in (changes.lines if changes is not None else ()) if line.after
     }
     lists: dict[int, tuple[tuple[KnownFailure, ...], date]] = {}
-    """known.csv as the audits before had it, and their days, by run number."""
+    """known.csv as this audit and those before had it, and their days, by run number."""
+
+    def silencers(of: RunRecord, place: tuple[str, str], causes: Iterable[str]) -> list[KnownFailure | None]:
+        """Return for each cause of an environment the line that silenced it in an audit."""
+        if of.number not in lists:
+            lists[of.number] = kept_with_run(of.settings), day_of(of, settings)
+        known, day = lists[of.number]
+        return [silencing(known, *place, cause, day) for cause in causes]
+
     found = []
     for cause in summary.causes:
         if not {Outcome.UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
             continue
         place = (cause.appid, cause.env)
         also = others.get(place, ())
-        causes = (cause.code, *also)
-        line = lines.get(place)
-        before, were = "", list[str]()
+        causes, line = (cause.code, *also), lines.get(place)
+        before, were, was_silenced = "", list[str](), False
         if (
             changes is not None
             and line is not None
@@ -254,21 +257,15 @@ def _findings(
             there = changes.audited.get(place[::-1], AuditedBefore(changes.older))
             were = [line.before, *there.also]
             before = cause.code if cause.code in were else line.before
-            if there.run.number not in lists:
-                lists[there.run.number] = (kept_with_run(there.run.settings), day_of(there.run, settings))
-            was_silenced = all(
-                _silenced(lists[there.run.number][0], *place, were, lists[there.run.number][1])
-            )
-        else:
-            was_silenced = False
-        silencers = _silenced(known, *place, causes, day)
-        alarming = [code for code, silencer in zip(causes, silencers, strict=True) if silencer is None]
+            was_silenced = all(silencers(there.run, place, were))
+        silenced_by = silencers(run, place, causes)
+        alarming = [code for code, silencer in zip(causes, silenced_by, strict=True) if silencer is None]
         found.append(
             Finding(
                 cause,
                 before,
                 is_new=is_new(alarming or causes, were, was_silenced=was_silenced),
-                known=None if alarming else min(filter(None, silencers), key=lambda one: one.until),
+                known=None if alarming else min(filter(None, silenced_by), key=lambda one: one.until),
                 also=also,
             )
         )
@@ -321,16 +318,11 @@ class AuditGroup:
 def audit_groups(result: AuditResult) -> list[AuditGroup]:
     """Return all kinds of findings, the most urgent first."""
 
-    def lines(findings: tuple[Finding, ...]) -> list[AuditLine]:
-        return [
-            AuditLine(
-                one.cause.merchant,
-                one.cause.env,
-                one.cause.code,
-                _remark(one),
-            )
-            for one in findings
+    def of(title: Text, findings: tuple[Finding, ...]) -> AuditGroup:
+        lines = [
+            AuditLine(one.cause.merchant, one.cause.env, one.cause.code, _remark(one)) for one in findings
         ]
+        return AuditGroup(title, lines, findings)
 
     recovered = [
         AuditLine(line.merchant, line.env, "", _("was {before}", before=line.before))
@@ -344,11 +336,11 @@ def audit_groups(result: AuditResult) -> list[AuditGroup]:
     ]
     expired = [AuditLine(one.appid, one.env, one.cause, _until(one), one.note) for one in result.expired]
     return [
-        AuditGroup(_("Newly broken"), lines(result.new), result.new),
+        of(_("Newly broken"), result.new),
         AuditGroup(_("Recovered"), recovered),
-        AuditGroup(_("Unknown"), lines(result.unknown), result.unknown),
+        of(_("Unknown"), result.unknown),
         AuditGroup(_("Used up soon"), soon),
-        AuditGroup(_("Still broken"), lines(result.still), result.still),
+        of(_("Still broken"), result.still),
         AuditGroup(_("Silenced by known.csv"), silenced),
         AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
     ]
@@ -375,9 +367,26 @@ def audit_counts(result: AuditResult) -> Text:
     )
 
 
+_NOT_CHECKED = {
+    "permissions": _(
+        "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
+        "tokens.component_appid, and let the token source provide its token."
+    ),
+    STORAGE: _(
+        "Storage was not checked in {count:,} of {environments}: there were no cloud keys, or no usable response."
+    ),
+    WRITES: _(
+        "Writes were not checked in {count:,} of {environments}: there were no cloud keys, or no usable response."
+    ),
+}
+_NO_QUOTA = _(
+    "The quota left was not checked in {count:,} of {environments}: the platform gave no usable response."
+)
+
+
 def audit_notes(result: AuditResult) -> Iterator[Text]:
     """Yield notes on what an audit was compared with, and what it could not check."""
-    environments = ngettext("{n:,} environment", "{n:,} environments", result.environments)
+    environments = environment_count(result.environments)
     if result.previous is None:
         yield _("There is no earlier audit to compare with: everything that is broken counts as new.")
     else:
@@ -397,28 +406,56 @@ def audit_notes(result: AuditResult) -> Iterator[Text]:
             result.gone,
         )
     for check, count in result.not_checked.items():
-        if check == "permissions":
-            yield _(
-                "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
-                "tokens.component_appid, and let the token source provide its token.",
-                count=count,
-                environments=environments,
-            )
-        elif check == STORAGE:
-            yield _(
-                "Storage was not checked in {count:,} of {environments}: there were no cloud keys, or no usable response.",
-                count=count,
-                environments=environments,
-            )
-        elif check == WRITES:
-            yield _(
-                "Writes were not checked in {count:,} of {environments}: there were no cloud keys, or no usable response.",
-                count=count,
-                environments=environments,
-            )
-        else:
-            yield _(
-                "The quota left was not checked in {count:,} of {environments}: the platform gave no usable response.",
-                count=count,
-                environments=environments,
-            )
+        text = _NOT_CHECKED.get(check, _NO_QUOTA)
+        yield text.format(count=count, environments=environments)
+
+
+# --- metrics for Prometheus -----------------------------------------------------------------------------------------
+
+
+def check_metrics(file: Path) -> None:
+    """Raise UsageError if metrics cannot be written. Also for use before an audit."""
+    try:
+        import prometheus_client  # noqa: F401  only whether it is installed
+    except ImportError:
+        command = install("metrics")
+        raise UsageError(
+            _("--metrics needs the package prometheus-client. To install it:\n{command}", command=command)
+        ) from None
+    real = Path(os.path.realpath(file))  # Path.resolve raises RuntimeError for a loop of links
+    if (os.path.lexists(real) and not real.is_file()) or not real.parent.is_dir():
+        raise UsageError(_("--metrics {file}: this must be a file in an existing folder.", file=file))
+
+
+def write_metrics(result: AuditResult, file: Path) -> Text | None:
+    """Write an audit's metrics; return None, or why that failed."""
+    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"tcb_ops_audit_{name}", text, ["target", *labels], registry=registry)
+
+    target = result.run.target
+    by_state = gauge("environments", "Environments of the latest audit, by state.", "state")
+    for state, count in result.counts().items():
+        if state not in {"expired", "forecasts"}:
+            by_state.labels(target, state).set(count)
+    gauge("stopped", "1 where a problem that affects every merchant stopped it.").labels(target).set(
+        result.run.stopped is not None
+    )
+    gauge("finished_timestamp_seconds", "When it finished.").labels(target).set(result.run.finished_at or 0)
+    broken = gauge(
+        "environment_broken",
+        "An environment that is unhealthy or unknown, and not silenced.",
+        "appid",
+        "env",
+        "cause",
+    )
+    for finding in (*result.new, *result.still, *result.unknown) if result.run.stopped is None else ():
+        broken.labels(target, finding.cause.appid, finding.cause.env, finding.cause.code).set(1)
+    try:
+        write_to_textfile(os.path.realpath(file), registry)  # a link stays, its target is replaced
+    except OSError as error:
+        return _("{file}: the metrics cannot be written ({why}).", file=file, why=system_reason(error))
+    return None

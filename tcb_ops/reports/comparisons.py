@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason
-from tcb_ops.reports.explanations import Why, why
+from tcb_ops.reports.explanations import Why, merchant_count, row_count, why
 from tcb_ops.runs.records import other_causes
 from tcb_ops.settings import Settings
 
@@ -257,10 +257,7 @@ def _pairs(
 
 def _audited_before(
     ledger: LedgerReader, audit: RunRecord
-) -> tuple[
-    dict[tuple[str, str], tuple[State, AuditedBefore]],
-    dict[tuple[str, str], AuditedBefore],
-]:
+) -> tuple[dict[tuple[str, str], tuple[State, AuditedBefore]], dict[tuple[str, str], AuditedBefore]]:
     """Return the last known state of what is unknown to an audit, and what has several causes in it."""
     if audit.kind is not Kind.AUDIT:
         return {}, {}
@@ -414,8 +411,8 @@ class ErrcodeHistory:
             _(
                 "<History of {days}: {rows} with an errcode, {merchants}>",
                 days=ngettext("{n:,} day", "{n:,} days", len(self.days)),
-                rows=ngettext("{n:,} row", "{n:,} rows", rows),
-                merchants=ngettext("{n:,} merchant", "{n:,} merchants", merchants),
+                rows=row_count(rows),
+                merchants=merchant_count(merchants),
             )
         )
 

@@ -62,6 +62,8 @@ TITLES: dict[Kind, Text] = {
     Kind.UNDO: _("Undo report"),
 }
 """A report's title, by the run's kind."""
+MARK = "SIMULATED 演练"
+"""Marks what is about a loopback target."""
 
 ERRMSG = 160
 """Characters of an errmsg shown beside a cause; results.csv has all of it."""
@@ -177,28 +179,24 @@ def _why_of(end: RowEnd) -> Why | None:
 
 def _redacted(found: Detail) -> Detail:
     """Redact the parameters, which contain text from outside."""
-    params = dict(found.params)
-    for name, value in params.items():
-        if isinstance(value, Detail):
-            params[name] = _redacted(value)
-        elif isinstance(value, str):
-            params[name] = redact(value)
+    params = {
+        name: _redacted(value)
+        if isinstance(value, Detail)
+        else redact(value)
+        if isinstance(value, str)
+        else value
+        for name, value in found.params.items()
+    }
     return detail(found.code, **params)
 
 
 def _breaker(end: RowEnd, found: Why) -> Text:
     known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
     if known.decision is errcodes.Decision.SLOW:
-        return _(
-            "Not attempted: {code} persisted for longer than --patience. {meaning}",
-            code=found.code,
-            meaning=found.meaning,
-        )
-    return _(
-        "Not attempted: three rows in succession ended with {code}. {meaning}",
-        code=found.code,
-        meaning=found.meaning,
-    )
+        text = _("Not attempted: {code} persisted for longer than --patience. {meaning}")
+    else:
+        text = _("Not attempted: three rows in succession ended with {code}. {meaning}")
+    return text.format(code=found.code, meaning=found.meaning)
 
 
 def action_text(end: RowEnd) -> Text:
@@ -228,8 +226,7 @@ def own_words(group: Tally, cause: Why) -> Text | None:
     if not cause.read_errmsg or not group.errmsg:
         return None
     errmsg = redact(group.errmsg)
-    quoted = f"errmsg: {errmsg[:ERRMSG]}{'…' * (len(errmsg) > ERRMSG)}"
-    return verbatim(quoted)
+    return verbatim(f"errmsg: {errmsg[:ERRMSG]}{'…' * (len(errmsg) > ERRMSG)}")
 
 
 def row_count(count: int) -> Text:
@@ -237,11 +234,19 @@ def row_count(count: int) -> Text:
     return ngettext("{n:,} row", "{n:,} rows", count)
 
 
+def merchant_count(count: int) -> Text:
+    """Return `1 merchant`, `28 merchants`."""
+    return ngettext("{n:,} merchant", "{n:,} merchants", count)
+
+
+def environment_count(count: int) -> Text:
+    """Return `1 environment`, `28 environments`."""
+    return ngettext("{n:,} environment", "{n:,} environments", count)
+
+
 def unit_count(kind: Kind, count: int) -> Text:
     """Return `1,204 rows`; of an audit, whose rows are environments, `28 environments`."""
-    if kind is Kind.AUDIT:
-        return ngettext("{n:,} environment", "{n:,} environments", count)
-    return row_count(count)
+    return environment_count(count) if kind is Kind.AUDIT else row_count(count)
 
 
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
@@ -282,22 +287,14 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
     good = sum(rows for outcome, rows in counts.items() if outcome in SUCCESSES)
     pending = counts.get(Outcome.PENDING, 0)
     bad = {outcome: rows for outcome, rows in counts.items() if outcome not in SUCCESSES | {Outcome.PENDING}}
-    if not finished and kind is Kind.AUDIT:
-        return _(
-            "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
-            total=total - pending,
-            environments=unit_count(kind, total),
-            good=good,
-            pending=pending,
-        )
     if not finished:
-        return _(
-            "Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.",
-            total=total - pending,
-            rows=row_count(total),
-            good=good,
-            pending=pending,
-        )
+        text = _("Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.")
+        if kind is Kind.AUDIT:
+            text = _(
+                "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending."
+            )
+        units = unit_count(kind, total)
+        return text.format(total=total - pending, rows=units, environments=units, good=good, pending=pending)
     if not total:
         return _("The run has no rows.")
     if kind is Kind.AUDIT:
@@ -307,23 +304,12 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
         listed = as_list(
             _("{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome]) for outcome, rows in bad.items()
         )
-        rows = ngettext("{n:,} row", "{n:,} rows", total)
+        text = _("{good:,} of {rows} succeeded, {total:,} did not: {listed}.")
         if same:
-            return _(
-                "{good:,} of {rows} succeeded ({same:,} unchanged, not sent again), {total:,} did not: {listed}.",
-                good=good,
-                rows=rows,
-                same=same,
-                total=total - good,
-                listed=listed,
+            text = _(
+                "{good:,} of {rows} succeeded ({same:,} unchanged, not sent again), {total:,} did not: {listed}."
             )
-        return _(
-            "{good:,} of {rows} succeeded, {total:,} did not: {listed}.",
-            good=good,
-            rows=rows,
-            total=total - good,
-            listed=listed,
-        )
+        return text.format(good=good, rows=row_count(total), same=same, total=total - good, listed=listed)
     done = _DONE[kind]
     if kind is Kind.DELETE and total == 1:
         done = OUTCOMES[next(iter(counts))]
@@ -337,32 +323,22 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
 
 
 def _audit_verdict(good: int, total: int, bad: Mapping[Outcome, int]) -> Text:
-    environments = ngettext("{n:,} environment", "{n:,} environments", total)
+    environments = environment_count(total)
     if not bad:
         return _("All is well: {environments}, all healthy.", environments=environments)
     listed = as_list(
         ngettext("{n:,} is {outcome}", "{n:,} are {outcome}", rows, outcome=OUTCOMES[outcome])
         for outcome, rows in bad.items()
     )
+    text = _("{good:,} of {environments} are healthy, {listed}.")
     if 1 in {good, total}:
-        return _(
-            "{good:,} of {environments} is healthy, {listed}.",
-            good=good,
-            environments=environments,
-            listed=listed,
-        )
-    return _(
-        "{good:,} of {environments} are healthy, {listed}.",
-        good=good,
-        environments=environments,
-        listed=listed,
-    )
+        text = _("{good:,} of {environments} is healthy, {listed}.")
+    return text.format(good=good, environments=environments, listed=listed)
 
 
 def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
     """Say how many rows of an upload a run has confirmed."""
-    rows = sum(counts.values())
-    there = counts.get(Outcome.PRESENT, 0)
+    rows, there = sum(counts.values()), counts.get(Outcome.PRESENT, 0)
     if there == rows:
         return ngettext(
             "Confirmed: the file is there (run {run}).",

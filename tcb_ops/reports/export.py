@@ -1,4 +1,4 @@
-"""Export of a run's report folder: written under another name, then renamed. A report is never replaced in part.
+"""A run's report folder and its manifest.json: written under another name, then renamed, never replaced in part.
 
 All files are written from one snapshot of the ledger, so that they agree with one another while the run continues.
 """
@@ -7,42 +7,40 @@ from __future__ import annotations
 
 import gc
 import glob
+import hashlib
 import json
 import logging
 import os
+import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from filelock import FileLock, Timeout
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
-from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
-from tcb_ops.reports.formats.csv import write_errcodes, write_lines
+from tcb_ops.reports.explanations import MARK, row_count
+from tcb_ops.reports.formats.csv import row_texts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page, with_pdf
 from tcb_ops.reports.formats.pdf import find_chromium, not_written, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
-from tcb_ops.reports.manifest import (
-    MANIFEST,
-    SIMULATED,
-    fingerprint,
-    manifest,
-    read_manifest,
-    versions,
-)
-from tcb_ops.reports.row_texts import row_texts
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader, RunReader
-from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.records import UNDELIVERED, RunRecord
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings
 
@@ -58,6 +56,11 @@ CHECKPOINTS = ".ipynb_checkpoints"
 """Folder in which JupyterLab keeps copies of opened files."""
 IN_USE = ".tcb-ops-export.lock"
 """Lock file in a folder that is being written; a kill releases the lock."""
+MANIFEST = "manifest.json"
+SCHEMA = 1
+"""The version of manifest.json's format; new keys do not change it."""
+SIMULATED = "SIMULATED-演练.txt"
+"""The file that marks the folder of a loopback run; the names of the others are fixed."""
 
 
 def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = False) -> None:
@@ -159,10 +162,8 @@ def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chr
                 finished()
                 _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
                 _put(part, real)
-    except OSError as error:
-        why = not_written(system_reason(error))
-    except UsageError as error:
-        why = not_written(error.text)
+    except (OSError, UsageError) as error:
+        why = not_written(error.text if isinstance(error, UsageError) else system_reason(error))
     if why is not None:
         _LOG.warning("%s", why.of(settings.lang))
 
@@ -206,7 +207,7 @@ def _write(
         warning = _(
             "A token or a signature was found in {rows} of the list: the report shows {mask} instead. Remove it "
             "from the list, and have it replaced.",
-            rows=ngettext("{n:,} row", "{n:,} rows", hidden),
+            rows=row_count(hidden),
             mask=MASK,
         )
         _LOG.warning("%s", warning.of(settings.lang))
@@ -214,7 +215,13 @@ def _write(
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
     write_workbook(seen, summary, folder / WORKBOOK, settings, now=now)
     if is_simulated(run.target):
-        (folder / SIMULATED).write_text(_simulated(run), encoding="utf-8", newline="\n")
+        mark = _(
+            "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
+            "WeChat or a merchant.",
+            id=run.id,
+            target=run.target,
+        )
+        (folder / SIMULATED).write_text(f"{mark.zh}\n{mark.en}\n", encoding="utf-8", newline="\n")
     changes = _changes(seen, run, settings)
     no_chromium = pdf and find_chromium() is None
     html = page(seen, summary, settings, versions(), now=now, no_chromium=no_chromium, changes=changes)
@@ -237,37 +244,19 @@ def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | N
         before = seen.previous(run)
         return compare(seen, before, run, settings) if before is not None else None
     except LedgerDamagedError as error:
-        _LOG.warning("%s", _not_compared(run, before, error).of(settings.lang))
+        text = _("the report of run {run} is complete, but was not compared with an earlier run: {text}")
+        if before is not None:
+            text = _(
+                "the report of run {run} is complete, but was not compared with run {before} before it: {text}"
+            )
+        before_id = "" if before is None else before.id
+        text = text.format(run=run.id, before=before_id, text=error.text)
+        _LOG.warning("%s", text.of(settings.lang))
         return None
-
-
-def _not_compared(run: RunRecord, before: RunRecord | None, error: LedgerDamagedError) -> Text:
-    if before is None:
-        return _(
-            "the report of run {run} is complete, but was not compared with an earlier run: {text}",
-            run=run.id,
-            text=error.text,
-        )
-    return _(
-        "the report of run {run} is complete, but was not compared with run {before} before it: {text}",
-        run=run.id,
-        before=before.id,
-        text=error.text,
-    )
 
 
 def _names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()} - {IN_USE}
-
-
-def _simulated(run: RunRecord) -> str:
-    text = _(
-        "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
-        "WeChat or a merchant.",
-        id=run.id,
-        target=run.target,
-    )
-    return f"{text.zh}\n{text.en}\n"
 
 
 def _refuse_leak(file: Path, run: RunRecord) -> None:
@@ -406,3 +395,138 @@ def _refused(dest: Path, why: Text) -> UsageError:
 def _real(dest: Path) -> Path:
     """Resolve links, so that a link to a folder stays a link when the folder is replaced."""
     return Path(os.path.realpath(dest))
+
+
+# --- manifest.json ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The contents of manifest.json."""
+
+    run: str
+    files: Mapping[str, Mapping[str, Any]]
+    """`sha256` and `bytes` of every file except manifest.json."""
+    list_name: str
+    list_sha256: str
+    root: str
+    """Folder of the local files, which usually contains the list."""
+    rows: int
+    rows_digest: str
+    zone: tzinfo
+    """Time zone of its times."""
+    finished: bool
+    exported_at: str
+    retries: tuple[str, ...]
+    environments: frozenset[tuple[str, str]]
+    """The environments selected with --where, as (appid, env); empty for all."""
+    simulated: bool
+    """Whether the target is on this machine, whatever the manifest's other fields say."""
+    content: Mapping[str, Any]
+    """The whole JSON object."""
+
+
+def manifest(
+    summary: RunSummary,
+    files: Mapping[str, Mapping[str, Any]],
+    rows_digest: str,
+    settings: Settings,
+    *,
+    now: float,
+) -> dict[str, Any]:
+    """Return the contents of manifest.json, with secrets in the operator's texts masked."""
+    content: dict[str, Any] = clean(
+        {
+            "schema": SCHEMA,
+            **about(summary, settings.zone),
+            "rows_digest": rows_digest,
+            "files": files,
+            "exported_at": _moment(now, settings.zone),
+            "lang": str(settings.lang),
+            "timezone": settings.timezone,
+            "versions": versions(),
+        }
+    )
+    return content
+
+
+def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
+    """Return the part of a manifest that can be compared with the ledger."""
+    run = summary.run
+    return {
+        "run": run.id,
+        "parent": run.parent or None,
+        "retries": list(run.retries),
+        **({"environments": [list(one) for one in run.environments]} if run.environments else {}),
+        "kind": str(run.kind),
+        "target": run.target,
+        "simulated": is_simulated(run.target),
+        **({"mark": MARK} if is_simulated(run.target) else {}),
+        "rows": summary.total,
+        "counts": {str(outcome): rows for outcome, rows in summary.counts.items()},
+        "input": {"name": run.list_name, "sha256": run.list_sha256, "bytes": run.list_bytes},
+        "operator": run.operator,
+        "host": run.host,
+        "note": run.note,
+        "root": run.root,
+        "created_at": _moment(run.created_at, zone),
+        "finished_at": _moment(run.finished_at, zone),
+        "settings": {name: value for name, value in run.settings.items() if name != UNDELIVERED},
+    }
+
+
+def _moment(at: float | None, zone: tzinfo) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, zone).isoformat(timespec="milliseconds")
+
+
+def clean(value: Any) -> Any:
+    """Return a value of the manifest with secrets masked in all its texts, nested ones included."""
+    match value:
+        case str():
+            return masked(value)
+        case dict():
+            return {name: clean(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [*map(clean, value)]
+    return value
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read a folder's manifest; None if it is missing or invalid. Never raises OSError."""
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in found["files"]):
+            return None  # a name that leads out of the folder
+        return Manifest(
+            run=str(found["run"]),
+            files={str(name): dict(about) for name, about in found["files"].items()},
+            list_name=str(found["input"]["name"]),
+            list_sha256=str(found["input"]["sha256"]),
+            root=str(found["root"]),
+            rows=int(found["rows"]),
+            rows_digest=str(found["rows_digest"]),
+            zone=ZoneInfo(found["timezone"]),
+            finished=found["finished_at"] is not None,
+            exported_at=str(found["exported_at"]),
+            retries=tuple(map(str, found["retries"])),
+            environments=frozenset((str(appid), str(env)) for appid, env in found.get("environments", ())),
+            simulated=is_simulated(str(found["target"])),
+            content=found,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def fingerprint(file: Path) -> dict[str, str | int]:
+    """Return the SHA-256 and size of a file. Raises OSError."""
+    with file.open("rb") as stream:
+        return {"sha256": hashlib.file_digest(stream, "sha256").hexdigest(), "bytes": file.stat().st_size}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a report is written with."""
+    return {
+        "tcb-ops": version("tcb-ops"),
+        "Python": platform.python_version(),
+        "platform": platform.platform(),
+    }

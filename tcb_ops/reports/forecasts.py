@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,34 +54,26 @@ class Forecast:
                 pace=round(self.pace),
             )
         days = int(self.days or 0)
-        figures = {"used": self.used, "limit": self.limit}
         if self.quota == STORAGE:
-            if days < 1:
-                return _("storage is full within a day ({used:,} of {limit:,} MB)", **figures)
-            return ngettext(
+            today = _("storage is full within a day ({used:,} of {limit:,} MB)")
+            later = ngettext(
                 "storage is full in {n:,} day ({used:,} of {limit:,} MB)",
                 "storage is full in {n:,} days ({used:,} of {limit:,} MB)",
                 days,
-                **figures,
             )
-        if days < 1:
-            return _("writes are used up within a day ({used:,} of {limit:,} this month)", **figures)
-        return ngettext(
-            "writes are used up in {n:,} day ({used:,} of {limit:,} this month)",
-            "writes are used up in {n:,} days ({used:,} of {limit:,} this month)",
-            days,
-            **figures,
-        )
+        else:
+            today = _("writes are used up within a day ({used:,} of {limit:,} this month)")
+            later = ngettext(
+                "writes are used up in {n:,} day ({used:,} of {limit:,} this month)",
+                "writes are used up in {n:,} days ({used:,} of {limit:,} this month)",
+                days,
+            )
+        return (later if days else today).format(used=self.used, limit=self.limit)
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""
-        return {
-            "appid": self.appid,
-            "merchant": self.merchant,
-            "env": self.env,
-            "quota": self.quota,
-            "used": self.used,
-            "limit": self.limit,
+        names = ("appid", "merchant", "env", "quota", "used", "limit")
+        return {name: getattr(self, name) for name in names} | {
             "days": None if self.days is None else round(self.days, 1),
             "new": self.is_new,
             "text": self.text.of(lang),
@@ -204,11 +197,7 @@ def _readings(
 
 def _link_pace(reader: LedgerReader, run: RunRecord) -> dict[str, float]:
     """Return the link calls that an appid's runs make on a day on which it has any."""
-    by_day: dict[tuple[str, int], int] = {}
+    by_day: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for appid, created_at, rows in reader.rows_by_appid(run.target, run.created_at - PAST * DAY):
-        day = int((created_at + 8 * 3600) // DAY)  # in Beijing
-        by_day[appid, day] = by_day.get((appid, day), 0) + int(rows)
-    totals: dict[str, list[int]] = {}
-    for (appid, _day), rows in by_day.items():
-        totals.setdefault(appid, []).append(rows)
-    return {appid: sum(days) / len(days) for appid, days in totals.items()}
+        by_day[appid][int((created_at + 8 * 3600) // DAY)] += int(rows)  # the day in Beijing
+    return {appid: days.total() / len(days) for appid, days in by_day.items()}

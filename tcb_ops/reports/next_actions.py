@@ -10,17 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.errcodes import Decision, Scope
-from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Kind, Outcome, Reason
-from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued
-from tcb_ops.runs.next_commands import (
-    SIGNED_LIST,
-    audit_again,
-    command,
-    fixed_list,
-    retry,
-    upload_options,
-)
+from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued, row_count, unit_count
+from tcb_ops.runs.next_commands import SIGNED_LIST, audit_again, command, fixed_list, retry, upload_options
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings
@@ -137,17 +130,9 @@ def next_command(
     if run.kind is Kind.AUDIT:
         return _about_audit(settings, run, rows)
     if all(action.in_list for action in left):
-        return (
-            _(
-                "Correct {rows} in a copy of the list, failed-fixed.csv, then run:",
-                rows=ngettext("{n:,} row", "{n:,} rows", rows),
-            ),
-            fixed_list(settings, run),
-        )
-    return (
-        _("When the causes are fixed, run {rows} again:", rows=ngettext("{n:,} row", "{n:,} rows", rows)),
-        retry(settings, run),
-    )
+        purpose = _("Correct {rows} in a copy of the list, failed-fixed.csv, then run:", rows=row_count(rows))
+        return purpose, fixed_list(settings, run)
+    return _("When the causes are fixed, run {rows} again:", rows=row_count(rows)), retry(settings, run)
 
 
 def _about_audit(settings: Settings, run: RunRecord, environments: int) -> tuple[Text, list[str]]:
@@ -157,11 +142,9 @@ def _about_audit(settings: Settings, run: RunRecord, environments: int) -> tuple
     """
     if run.stopped is not None and not run.parent:
         return _("When that is fixed, audit again:"), audit_again(settings, run)
-    which = ngettext("{n:,} environment", "{n:,} environments", environments)
-    return (
-        _("When the causes are fixed, check {environments} again:", environments=which),
-        retry(settings, run),
-    )
+    which = unit_count(run.kind, environments)
+    purpose = _("When the causes are fixed, check {environments} again:", environments=which)
+    return purpose, retry(settings, run)
 
 
 def _about_stored(
@@ -175,35 +158,20 @@ def _about_stored(
         outcomes.update(group.outcomes)
     again = sum(outcomes[outcome] for outcome in AGAIN)
     if again:
-        said = ngettext("{n:,} row", "{n:,} rows", again)
-        return _("When the causes are fixed, run {rows} again:", rows=said), retry(settings, run)
+        return _("When the causes are fixed, run {rows} again:", rows=row_count(again)), retry(settings, run)
     missing = sum(outcomes[outcome] for outcome in (Outcome.ABSENT, Outcome.DIFFERENT, Outcome.FOREIGN))
     root = str(run.settings.get("root", ""))
     if run.kind is not Kind.CONFIRM or not missing or not root or not run.report:
         return None
-    said = ngettext("{n:,} row", "{n:,} rows", missing)
+    options = ("--root", root, *upload_options(run))
     if SIGNED_LIST in run.settings:
-        return (
-            _(
-                "failed.csv has {rows} without the queries of their URLs. To upload the whole list again, if your versions "
-                "are the right ones:",
-                rows=said,
-            ),
-            command(
-                settings,
-                "upload",
-                *run.settings[SIGNED_LIST],
-                "--root",
-                root,
-                *upload_options(run),
-                "--on-bad",
-                "skip",
-                "--new-run",
-                target=run.target,
-            ),
+        purpose = _(
+            "failed.csv has {rows} without the queries of their URLs. To upload the whole list again, if your versions "
+            "are the right ones:",
+            rows=row_count(missing),
         )
-    failed = str(Path(run.report) / "failed.csv")
-    return (
-        _("To upload {rows} again, if your version is the right one:", rows=said),
-        command(settings, "upload", failed, "--root", root, *upload_options(run), target=run.target),
-    )
+        words = (*run.settings[SIGNED_LIST], *options, "--on-bad", "skip", "--new-run")
+    else:
+        purpose = _("To upload {rows} again, if your version is the right one:", rows=row_count(missing))
+        words = (str(Path(run.report) / "failed.csv"), *options)
+    return purpose, command(settings, "upload", *words, target=run.target)

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import nsmallest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
-from tcb_ops.i18n import Joined, Text, verbatim
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Joined, Text, _, as_list, ngettext, verbatim
 from tcb_ops.model import SUCCESSES, Outcome, Reason
 from tcb_ops.reports.explanations import own_words, why
-from tcb_ops.reports.workers import worker_shares
+from tcb_ops.runs.records import RELEASED, Partition, RowRecord, RunRecord, Tally, lost_workers
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.reader import RunReader
-    from tcb_ops.runs.records import RowRecord, RunRecord, Tally
+    from tcb_ops.runs.reader import RunReader  # loads SQLAlchemy
 
+_Key = TypeVar("_Key", str, tuple[Any, ...])
+_NOT_BAD = SUCCESSES | {Outcome.PENDING}
 FIRST_ROWS = 3
 """Rows shown per merchant."""
-MATRIX_MERCHANTS, MATRIX_CODES = 60, 12
-"""Lines and columns of the errcode matrix; the rest is summed up."""
-SHADES = 5
+WORKERS = 20
+"""Workers named, those with most rows; as many lost ones have a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,39 +81,6 @@ class CodeGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class MatrixLine:
-    """A merchant's rows that did not succeed, by code."""
-
-    merchant: str
-    appid: str
-    cells: tuple[int, ...]
-    """In the order of the matrix's codes."""
-    others: int
-    """Rows with codes that have no column."""
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class ErrcodeMatrix:
-    """Merchants by errcode, limited in size. The sums include what has no line or column of its own."""
-
-    codes: tuple[str, ...]
-    """Most rows first."""
-    meanings: Mapping[str, Text]
-    lines: tuple[MatrixLine, ...]
-    """Most rows first."""
-    rest: MatrixLine | None
-    """The sum of the merchants without a line."""
-    total: MatrixLine
-    merchants: int
-    """Number of all merchants with such rows."""
-    other_codes: int
-    """Number of codes without a column."""
-    most: int
-    """The largest number in a merchant's cell."""
-
-
-@dataclass(frozen=True, slots=True)
 class MerchantSummary:
     """One merchant's part of a run."""
 
@@ -144,6 +111,17 @@ class MerchantSummary:
         return _bad(self.outcomes)
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerShare:
+    """One worker's share of a run on a cluster."""
+
+    worker: str
+    """Host and process id."""
+    rows: int
+    continued_by: tuple[str, ...] = ()
+    """Who continued its merchants after it was lost; empty if it was not."""
+
+
 class RunSummary:
     """A run's counts, causes, merchants and totals at one moment."""
 
@@ -159,7 +137,7 @@ class RunSummary:
     @cached_property
     def counts(self) -> dict[Outcome, int]:
         """Rows by outcome, without zeros, in the order of the outcomes."""
-        return _in_order(self.tallies)
+        return count_outcomes(self.tallies)
 
     @property
     def total(self) -> int:
@@ -174,9 +152,8 @@ class RunSummary:
     @property
     def unverified(self) -> int:
         """Rows that succeeded, but whose stored bytes could not be compared."""
-        return sum(
-            one.rows for one in self.tallies if one.reason is Reason.UNVERIFIED and one.outcome in SUCCESSES
-        )
+        stored = (one for one in self.tallies if one.outcome in SUCCESSES)
+        return sum(one.rows for one in stored if one.reason is Reason.UNVERIFIED)
 
     @cached_property
     def causes(self) -> list[Cause]:
@@ -188,11 +165,6 @@ class RunSummary:
         """The causes by code, then by merchant; most rows first."""
         return by_code(self.causes)
 
-    @property
-    def matrix(self) -> ErrcodeMatrix | None:
-        """The errcode matrix; None if no row ended without success."""
-        return errcode_matrix(self.causes)
-
     @cached_property
     def merchants(self) -> list[MerchantSummary]:
         """The merchants, most rows that ended without success first, then by name."""
@@ -201,10 +173,9 @@ class RunSummary:
     @cached_property
     def merchants_bad(self) -> dict[tuple[str, str], int]:
         """The number of rows that ended without success, by (merchant, appid); of every merchant."""
-        counted: dict[tuple[str, str], int] = {}
+        counted: Counter[tuple[str, str]] = Counter()
         for one in self.tallies:
-            key = (one.merchant, one.appid)
-            counted[key] = counted.get(key, 0) + _bad({one.outcome: one.rows})
+            counted[one.merchant, one.appid] += _bad({one.outcome: one.rows})
         return counted
 
     def first_merchants(self, limit: int) -> list[MerchantSummary]:
@@ -256,22 +227,27 @@ class RunSummary:
                 errcodes[one.appid, one.merchant, one.env, one.errcode] += one.rows
             if one.store_code:
                 store_codes[one.appid, one.merchant, one.env, redact(one.store_code)] += one.rows
-        return (
-            {
-                "run": run.id,
-                "kind": str(run.kind),
-                "target": run.target,
-                "rows": self.total,
-                "counts": {str(outcome): rows for outcome, rows in self.counts.items()},
-                "errcodes": _most_first(errcodes, "errcode"),
-                "store_codes": _most_first(store_codes, "code"),
-                "calls": {"link": run.link_calls, "upload": run.upload_calls},
-                "seconds": round(run.seconds, 3),
-                "report": run.report or None,
-            }
-            | self._confirmation()
-            | self._by_worker()
-        )
+        found: dict[str, Any] = {
+            "run": run.id,
+            "kind": str(run.kind),
+            "target": run.target,
+            "rows": self.total,
+            "counts": {str(outcome): rows for outcome, rows in self.counts.items()},
+            "errcodes": _by_environment(errcodes, "errcode"),
+            "store_codes": _by_environment(store_codes, "code"),
+            "calls": {"link": run.link_calls, "upload": run.upload_calls},
+            "seconds": round(run.seconds, 3),
+            "report": run.report or None,
+        }
+        if self.confirmed is not None:
+            by, counts = self.confirmed
+            found["confirmed"] = {"run": by, "counts": {str(one): rows for one, rows in counts.items()}}
+        if self.workers:
+            found["workers"] = [
+                {"worker": one.worker, "rows": one.rows, "lost": bool(one.continued_by)}
+                for one in self.workers
+            ]
+        return found
 
     def reasons(self) -> list[dict[str, Any]]:
         """Count the rows that did not succeed and have no code by merchant, environment and reason, most rows first."""
@@ -279,19 +255,7 @@ class RunSummary:
         for one in self.tallies:
             if one.reason and one.outcome not in SUCCESSES and not (one.errcode or one.store_code):
                 found[one.appid, one.merchant, one.env, str(one.reason)] += one.rows
-        return _most_first(found, "reason")
-
-    def _confirmation(self) -> dict[str, Any]:
-        if self.confirmed is None:
-            return {}
-        run, counts = self.confirmed
-        return {"confirmed": {"run": run, "counts": {str(outcome): rows for outcome, rows in counts.items()}}}
-
-    def _by_worker(self) -> dict[str, Any]:
-        shares = [
-            {"worker": one.worker, "rows": one.rows, "lost": bool(one.continued_by)} for one in self.workers
-        ]
-        return {"workers": shares} if shares else {}
+        return _by_environment(found, "reason")
 
 
 def causes_of(tallies: Iterable[Tally]) -> list[Cause]:
@@ -371,67 +335,11 @@ def shorten_details(causes: Iterable[Cause]) -> Text | None:
     return Joined((*texts[:3], *(["…"] if len(texts) > 3 else [])), verbatim(" / "))
 
 
-def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:
-    """Tabulate merchants by code, most rows first; None if no row ended without success."""
-    counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    codes: Counter[str] = Counter()
-    meanings: dict[str, Text] = {}
-    for cause in causes:
-        if cause.code != Outcome.PENDING:
-            meanings.setdefault(cause.code, cause.meaning)
-            counted[cause.merchant, cause.appid][cause.code] += cause.rows
-            codes[cause.code] += cause.rows
-    if not counted:
-        return None
-    shown = tuple(code for code, _ in _ranked(codes)[:MATRIX_CODES])
-
-    def line(merchant: str, appid: str, rows: Counter[str]) -> MatrixLine:
-        cells = tuple(rows[code] for code in shown)
-        return MatrixLine(merchant, appid, cells, rows.total() - sum(cells), rows.total())
-
-    worst = sorted(counted.items(), key=lambda found: (-found[1].total(), found[0]))
-    lines = tuple(line(*key, rows) for key, rows in worst[:MATRIX_MERCHANTS])
-    left: Counter[str] = Counter()
-    for _, rows in worst[MATRIX_MERCHANTS:]:
-        left.update(rows)
-    return ErrcodeMatrix(
-        shown,
-        meanings,
-        lines,
-        line("", "", left) if left else None,
-        line("", "", codes),
-        len(worst),
-        len(codes) - len(shown),
-        max(max(one.cells) for one in lines),
-    )
-
-
-def shade(rows: int, most: int) -> int:
-    """Return a matrix cell's shade on a logarithmic scale, so that 3 rows beside 30,000 are still visible.
-
-    ======  ======  ======
-    rows    most    shade
-    ======  ======  ======
-    0       any     0
-    1       1       5
-    1       100     1
-    10      100     3
-    100     100     5
-    ======  ======  ======
-    """
-    if not rows:
-        return 0
-    if most <= 1:
-        return SHADES
-    return 1 + round((SHADES - 1) * math.log(rows) / math.log(most))
-
-
 def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[MerchantSummary]:
-    envs: defaultdict[tuple[str, str], defaultdict[str, Counter[Outcome]]] = defaultdict(
-        lambda: defaultdict(Counter)
-    )
+    envs: dict[tuple[str, str], defaultdict[str, Counter[Outcome]]] = {}
     for one in tallies:
-        envs[one.merchant, one.appid][one.env][one.outcome] += one.rows
+        its = envs.setdefault((one.merchant, one.appid), defaultdict(Counter))
+        its[one.env][one.outcome] += one.rows
     codes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for cause in causes:
         if cause.code != Outcome.PENDING:
@@ -441,32 +349,76 @@ def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[Merc
         whole = sum(its.values(), Counter[Outcome]())
         outcomes = {outcome: whole[outcome] for outcome in Outcome if whole[outcome]}
         worst = sorted(its.items(), key=lambda env: (-_bad(env[1]), env[0]))
-        found.append(MerchantSummary(*key, outcomes, tuple(_ranked(codes[key])), tuple(worst)))
+        found.append(MerchantSummary(*key, outcomes, tuple(most_first(codes[key])), tuple(worst)))
     return sorted(found, key=lambda one: (-one.bad, one.merchant, one.appid))
 
 
 def _bad(outcomes: Mapping[Outcome, int]) -> int:
-    return sum(
-        rows
-        for outcome, rows in outcomes.items()
-        if outcome not in SUCCESSES and outcome is not Outcome.PENDING
-    )
+    return sum(rows for outcome, rows in outcomes.items() if outcome not in _NOT_BAD)
 
 
-def _ranked(counted: Counter[str]) -> list[tuple[str, int]]:
+def most_first(counted: Counter[_Key]) -> list[tuple[_Key, int]]:
+    """Order what was counted: most rows first, then by key."""
     return sorted(counted.items(), key=lambda found: (-found[1], found[0]))
 
 
-def _in_order(tallies: Iterable[Tally]) -> dict[Outcome, int]:
+def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
+    """Count rows by outcome, without zeros, in the order of the outcomes."""
     counted: Counter[Outcome] = Counter()
     for one in tallies:
         counted[one.outcome] += one.rows
     return {outcome: counted[outcome] for outcome in Outcome if counted[outcome]}
 
 
-def _most_first(counted: Counter[Any], name: str) -> list[dict[str, Any]]:
-    ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+def _by_environment(counted: Counter[Any], name: str) -> list[dict[str, Any]]:
     return [
         {"appid": appid, "merchant": merchant, "env": env, name: code, "rows": rows}
-        for (appid, merchant, env, code), rows in ordered
+        for (appid, merchant, env, code), rows in most_first(counted)
     ]
+
+
+def worker_shares(partitions: Sequence[Partition]) -> list[WorkerShare]:
+    """Sum up partitions by worker, most rows first, then by name.
+
+    =================================================  =========================================
+    partitions: who claimed them; rows by worker       shares
+    =================================================  =========================================
+    none                                               none
+    a; a 3                                             a 3
+    a, b; a 1, b 2                                     b 2; a 1, continued by b
+    a, b; b 3                                          b 3; a 0, continued by b
+    a; a 5 and c; c 2 and a, c; c 1                    a 5, continued by c; c 3
+    a, released, b; a 1, b 2                           b 2; a 1
+    =================================================  =========================================
+    """
+    rows: Counter[str] = Counter()
+    for one in partitions:
+        rows.update(dict.fromkeys((worker for worker in one.workers if worker != RELEASED), 0))
+        rows.update({worker: sum(counts.values()) for worker, counts in one.done.items()})
+    lost = lost_workers(partitions)
+    return [WorkerShare(worker, count, tuple(lost.get(worker, ()))) for worker, count in most_first(rows)]
+
+
+def worker_lines(workers: Sequence[WorkerShare]) -> list[Text]:
+    """Say how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
+    if not workers:
+        return []
+    busy = [one for one in workers if one.rows]
+    listed = as_list(f"{sanitize(one.worker)} ({one.rows:,})" for one in busy[:WORKERS])
+    if rest := busy[WORKERS:]:
+        listed = _(
+            "{listed} and {workers} ({rows:,})",
+            listed=listed,
+            workers=ngettext("{n:,} more worker", "{n:,} more workers", len(rest)),
+            rows=sum(one.rows for one in rest),
+        )
+    lines = [_("Rows by worker: {listed}.", listed=listed)] if busy else []
+    lost = [one for one in workers if one.continued_by]
+    text = _("Worker {lost} lost; its merchants continued on {others}.")
+    lines += [
+        text.format(lost=sanitize(one.worker), others=as_list(map(sanitize, one.continued_by), 3))
+        for one in lost[:WORKERS]
+    ]
+    if more := lost[WORKERS:]:
+        lines.append(ngettext("{n:,} more worker was lost.", "{n:,} more workers were lost.", len(more)))
+    return lines

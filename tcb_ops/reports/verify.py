@@ -23,6 +23,7 @@ from tcb_ops.formatting import guard
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.lists.staging import is_fixme_of
 from tcb_ops.model import SUCCESSES, Outcome
+from tcb_ops.reports.explanations import row_count
 from tcb_ops.reports.export import (
     ALWAYS,
     CHECKPOINTS,
@@ -30,20 +31,8 @@ from tcb_ops.reports.export import (
     ERRCODES,
     FAILED,
     LEFT_BY_DESKTOPS,
-    RESULTS,
-)
-from tcb_ops.reports.formats.csv import (
-    CONTENT_TYPE,
-    ERRCODE_COLUMNS,
-    RESULT_COLUMNS,
-    WORDS,
-    Clock,
-    errcode_facts,
-    errcode_outcomes,
-    fact_values,
-)
-from tcb_ops.reports.manifest import (
     MANIFEST,
+    RESULTS,
     SIMULATED,
     Manifest,
     about,
@@ -51,9 +40,19 @@ from tcb_ops.reports.manifest import (
     fingerprint,
     read_manifest,
 )
-from tcb_ops.reports.merged_run import merged_run
-from tcb_ops.reports.row_texts import RowTexts, row_texts
-from tcb_ops.reports.run_views import SelectedRows
+from tcb_ops.reports.formats.csv import (
+    CONTENT_TYPE,
+    ERRCODE_COLUMNS,
+    RESULT_COLUMNS,
+    WORDS,
+    Clock,
+    RowTexts,
+    errcode_facts,
+    errcode_outcomes,
+    fact_values,
+    row_texts,
+)
+from tcb_ops.reports.run_views import SelectedRows, merged_run
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader, RunReader
@@ -168,10 +167,7 @@ def verify(
     manifest = read_manifest(folder)
     if manifest is None:
         raise UsageError(
-            _(
-                "{folder} contains no tcb-ops report: manifest.json is missing or invalid.",
-                folder=folder,
-            ),
+            _("{folder} contains no tcb-ops report: manifest.json is missing or invalid.", folder=folder),
             _("Give the folder that `tcb-ops report` wrote."),
         )
     checks = [_check_file(folder, name, manifest) for name in manifest.files]
@@ -188,28 +184,15 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
             return _differs(name, _("is missing."))
         found = fingerprint(file)
     except OSError as error:
-        why = system_reason(error)
-        return _differs(name, _("cannot be read: {why}.", why=why))
+        return _differs(name, _("cannot be read: {why}.", why=system_reason(error)))
+    was, now = manifest.files[name].get("bytes", "?"), int(found["bytes"])
     if found == manifest.files[name]:
-        return _same(
-            name,
-            ngettext(
-                "{n:,} byte, as manifest.json has it",
-                "{n:,} bytes, as manifest.json has it",
-                int(found["bytes"]),
-            ),
-        )
-    was, now = manifest.files[name].get("bytes", "?"), found["bytes"]
+        text = ngettext("{n:,} byte, as manifest.json has it", "{n:,} bytes, as manifest.json has it", now)
+        return _same(name, text)
     if was == now:
         return _differs(name, _("was changed after the export (same size)."))
-    return _differs(
-        name,
-        _(
-            "was changed after the export ({bytes} then, {now:,} now).",
-            bytes=ngettext("{n:,} byte", "{n:,} bytes", int(was)),
-            now=now,
-        ),
-    )
+    then = ngettext("{n:,} byte", "{n:,} bytes", int(was))
+    return _differs(name, _("was changed after the export ({bytes} then, {now:,} now).", bytes=then, now=now))
 
 
 def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
@@ -243,17 +226,13 @@ def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
             return _same(INPUT, _("{place} is the list that was read", place=place))
         there = there or place
     if there is None:
-        return Check(
-            INPUT,
-            State.NOT_CHECKED,
-            _(
-                "{list_name} (SHA-256 {list_sha256}…) is in none of {folders}. To compare it, run verify in its "
-                "folder",
-                list_name=manifest.list_name,
-                list_sha256=manifest.list_sha256[:12],
-                folders=as_list(dict.fromkeys(str(place.absolute()) for place in places)),
-            ),
+        text = _(
+            "{list_name} (SHA-256 {list_sha256}…) is in none of {folders}. To compare it, run verify in its folder",
+            list_name=manifest.list_name,
+            list_sha256=manifest.list_sha256[:12],
+            folders=as_list(dict.fromkeys(str(place.absolute()) for place in places)),
         )
+        return Check(INPUT, State.NOT_CHECKED, text)
     return _differs(INPUT, _("{there} is not the same as when the run read it.", there=there))
 
 
@@ -279,8 +258,10 @@ def _check_ledger(
 
 
 def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Iterator[Check]:
-    run = _find(ledger, manifest.run)
-    if run is None:
+    run: RunRecord | None = None
+    with suppress(RunNotFoundError):
+        run = ledger.run(manifest.run)
+    if run is None or run.id != manifest.run:  # it may be the beginning of another's id
         text = _(
             "{name} does not know run {run}. If the run is in another ledger, select it with --ledger.",
             name=ledger.name,
@@ -297,17 +278,8 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
             of_rows, as_exported = _check_rows(folder, manifest, seen, run)
         else:
             of_rows, as_exported = _check_retries(manifest, run), False
-        about_run = RunSummary(seen, run)
-        yield from _check_about(folder, manifest, seen, about_run, as_exported=as_exported)
+        yield from _check_about(folder, manifest, seen, RunSummary(seen, run), as_exported=as_exported)
         yield of_rows
-
-
-def _find(ledger: LedgerReader, run_id: str) -> RunRecord | None:
-    try:
-        found = ledger.run(run_id)
-    except RunNotFoundError:
-        return None
-    return found if found.id == run_id else None
 
 
 def _check_retries(manifest: Manifest, run: RunRecord) -> Check:
@@ -338,13 +310,11 @@ def _check_about(
     if wrong := [
         name for name, value in known.items() if manifest.content.get(name, _MISSING) != clean(value)
     ]:
-        names = ", ".join(wrong)
-        found.append(_("disagrees with the ledger about the run: {names}.", names=names))
+        found.append(_("disagrees with the ledger about the run: {names}.", names=", ".join(wrong)))
     if exported and not same:
         found.append(_("was not exported with this ledger: it was changed, or exported with another ledger."))
     if found:
-        it = _("{one} It {next}", one="", next="")
-        yield _differs(MANIFEST, Joined(tuple(found), it))
+        yield _differs(MANIFEST, Joined(tuple(found), _("{one} It {next}", one="", next="")))
     elif same:
         yield _same(MANIFEST, _("was exported with this ledger"))
 
@@ -356,7 +326,6 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
     same = _same_as(texts, folder)
     as_exported = texts.hexdigest() == manifest.rows_digest
     summary = RunSummary(seen, run)
-    bad = summary.bad
     wrong = [
         _compare(folder / name, partial(_first_difference, name, rows, run.headers, manifest.zone))
         for name, rows in (
@@ -370,8 +339,8 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
     if not found and as_exported:
         text = _(
             "all {rows} of results.csv, the {bad:,} in failed.csv, and errcodes.csv agree with the ledger",
-            rows=ngettext("{n:,} row", "{n:,} rows", summary.total),
-            bad=bad,
+            rows=row_count(summary.total),
+            bad=summary.bad,
         )
         return _same(ROWS, text), True
     if not found:
@@ -381,13 +350,11 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
     elif manifest.finished:
         found.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
     else:
-        found.append(
-            _(
-                "The run was unfinished when this report was written ({exported_at}) and has been resumed "
-                "since: export it again.",
-                exported_at=manifest.exported_at,
-            )
+        text = _(
+            "The run was unfinished when this report was written ({exported_at}) and has been resumed since: export it "
+            "again."
         )
+        found.append(text.format(exported_at=manifest.exported_at))
     return _differs(ROWS, as_sentences(found)), as_exported
 
 
@@ -438,7 +405,7 @@ def _first_difference(
     # Reports of earlier versions have no content types.
     older = head == [name for name in whole if name != CONTENT_TYPE]
     if head != whole and not older:
-        return _head(name)
+        return _("The first line of {name} is not the report's header.", name=name)
     type_at = names.index(CONTENT_TYPE)
     if older:
         del names[type_at]
@@ -450,8 +417,7 @@ def _first_difference(
                 name=name,
             )
         if line is None:
-            where = _where(record)
-            return _("{name} lacks {where}.", name=name, where=where)
+            return _("{name} lacks {where}.", name=name, where=_where(record))
         *values, started, ended = fact_values(record)
         known = [guard(cell) for cell in record.row.cells]
         known += [
@@ -463,7 +429,7 @@ def _first_difference(
             del known[type_at]
         found = facts(line)
         if found != known and found != (shown := [*map(masked, known)]):
-            return _cell(names, found, shown, f"{name}:{lines.line_num}", _where(record))
+            return _cell(names, found, shown, name, lines.line_num, _where(record))
     return None
 
 
@@ -473,7 +439,7 @@ def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
     outcomes = errcode_outcomes(listed)
     columns = [*ERRCODE_COLUMNS, *map(str, outcomes)]
     if next(lines, []) != columns:
-        return _head(ERRCODES)
+        return _("The first line of {name} is not the report's header.", name=ERRCODES)
     names = [name for name in columns if name not in _MEANINGS]
     for cause, line in zip_longest(listed, lines):
         if cause is None or line is None:
@@ -488,20 +454,15 @@ def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
         found = line[:_MEANINGS_AT] + line[_MEANINGS_AT + len(_MEANINGS) :]
         if found != known:
             where = verbatim(f"{cause.merchant} {cause.env}")
-            return _cell(names, found, known, f"{ERRCODES}:{lines.line_num}", where)
+            return _cell(names, found, known, ERRCODES, lines.line_num, where)
     return None
-
-
-def _head(name: str) -> Text:
-    return _("The first line of {name} is not the report's header.", name=name)
 
 
 def _where(record: RowRecord) -> Text:
     return _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
 
 
-def _cell(names: list[str], found: list[str], known: list[str], place: str, where: Text) -> Text:
-    file, _other, at = place.partition(":")
+def _cell(names: list[str], found: list[str], known: list[str], file: str, at: int, where: Text) -> Text:
     if len(found) != len(known):
         return _(
             "Line {at} of {file}, {where}: the number of cells differs from the header.",
@@ -510,15 +471,14 @@ def _cell(names: list[str], found: list[str], known: list[str], place: str, wher
             where=where,
         )
     name, is_now, was = next(cells for cells in zip(names, found, known, strict=True) if cells[1] != cells[2])
-    here, there = _short(is_now), _short(was)
     return _(
         "Line {at} of {file}, {where}: {name} is “{here}”, the ledger has “{there}”.",
         at=at,
         file=file,
         where=where,
         name=name,
-        here=here,
-        there=there,
+        here=_short(is_now),
+        there=_short(was),
     )
 
 

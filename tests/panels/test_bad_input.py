@@ -19,7 +19,7 @@ import tcb_ops as tcb
 from tcb_ops import api
 from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
 from tcb_ops.panels.grid import PAGE
-from tcb_ops.panels.run_summary import RunState
+from tcb_ops.panels.html import RunState
 from tcb_ops.run import find_handle
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage

@@ -11,7 +11,7 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops import panels
-from tcb_ops.panels.run_summary import RunState
+from tcb_ops.panels.html import RunState
 from tcb_ops.runs import cluster
 from tcb_ops.simulator import Fault
 

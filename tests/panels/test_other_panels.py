@@ -11,7 +11,7 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops import panels
 from tcb_ops.errors import UsageError
-from tcb_ops.panels.run_summary import RunState
+from tcb_ops.panels.html import RunState
 from tcb_ops.simulator import Fault
 
 

@@ -15,7 +15,7 @@ import pytest
 from workspace import BOOKS
 
 from tcb_ops.panels.action_button import ExportButton
-from tcb_ops.panels.run_summary import RunState
+from tcb_ops.panels.html import RunState
 from tcb_ops.runs.cluster_task import PartitionLedger
 from tcb_ops.runs.coordinator import CoordinatorLedger
 from tcb_ops.simulator import Fault

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
+from importlib.resources import files
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
+
+import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.formats.charts import code_colour, heat_map, outcome_class
-from tcb_ops.reports.summary import causes_of, errcode_matrix
-from tcb_ops.runs.records import Tally
+from tcb_ops.reports.formats.charts import (
+    HEIGHT,
+    SHADES,
+    WIDTH,
+    ErrcodeMatrix,
+    code_colour,
+    draw,
+    errcode_matrix,
+    heat_map,
+    outcome_class,
+    shade,
+)
+from tcb_ops.reports.formats.charts import MATRIX_CODES as CODES
+from tcb_ops.reports.formats.charts import MATRIX_MERCHANTS as MERCHANTS
+from tcb_ops.reports.formats.html import OWN, PHASES, bottleneck
+from tcb_ops.reports.summary import causes_of
+from tcb_ops.runs.progress import PHASES as MEASURED
+from tcb_ops.runs.records import Tally, TimelineBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def test_a_code_has_one_colour_and_common_codes_differ():
@@ -40,3 +63,149 @@ def test_the_heat_map_has_a_button_per_cell_and_escapes_names():
     ]
     assert [cell.get("tabindex") for cell in cells] == ["0", "0"]
     assert cells[0].get("aria-label") == f"{evil}, 85088: 12 rows"
+
+
+def tally(at: int, code: int, rows: int, outcome: Outcome = Outcome.REFUSED) -> Tally:
+    return Tally(f"wx{at}", f"商户{at}", f"env{at}", outcome, Reason.REFUSED, code, "", rows)
+
+
+def matrix(groups: list[Tally]) -> ErrcodeMatrix | None:
+    return errcode_matrix(causes_of(groups))
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "dark"), [(0, 9, 0), (1, 1, 5), (1, 100, 1), (10, 100, 3), (100, 100, 5), (3, 30_000, 1)]
+)
+def test_shades_follow_the_logarithm(rows: int, most: int, dark: int) -> None:
+    assert shade(rows, most) == dark
+
+
+def test_the_worst_come_first_and_the_rest_is_summed_up() -> None:
+    groups = [tally(at, 1000 + at % 20, at + 1) for at in range(100)]
+    table = matrix(groups)
+    assert table is not None
+    assert len(table.lines) == MERCHANTS
+    assert len(table.codes) == CODES
+    assert (table.merchants, table.other_codes) == (100, 20 - CODES)
+    assert [line.rows for line in table.lines] == sorted((line.rows for line in table.lines), reverse=True)
+    assert table.rest is not None
+    every = [*table.lines, table.rest]
+    assert sum(line.rows for line in every) == table.total.rows == sum(range(1, 101))
+    for line in [*every, table.total]:
+        assert sum(line.cells) + line.others == line.rows
+    for column in range(CODES):
+        assert sum(line.cells[column] for line in every) == table.total.cells[column]
+
+
+def test_good_and_pending_rows_are_not_in_it() -> None:
+    assert matrix([tally(0, 0, 5, Outcome.UPLOADED), tally(0, 0, 5, Outcome.PENDING)]) is None
+
+
+def luminance(colour: Sequence[float]) -> float:
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def parts(colour: str) -> tuple[float, ...]:
+    """The red, green and blue of `#rrggbb` or `#rgb`."""
+    digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
+    return tuple(int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4))
+
+
+def code_parts(code: str) -> tuple[float, float, float]:
+    """The red, green and blue of a code's colour."""
+    hue, saturation, light = map(int, re.findall(r"\d+", code_colour(code)))
+    return colorsys.hls_to_rgb(hue / 360, light / 100, saturation / 100)
+
+
+def contrast(one: float, other: float) -> float:
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_numbers_stand_out_in_every_cell(theme: int) -> None:
+    css = files("tcb_ops.reports").joinpath("templates/report.css").read_text(encoding="utf-8")
+    ink = luminance(parts(re.findall(r"--ink: (#\w+)", css)[theme]))
+    paper = parts(re.findall(r"--paper: (#\w+)", css)[theme])
+    shares = [int(share) for _, share in sorted(re.findall(r"\.w(\d) .*?bad-fill\)\) (\d+)%", css))]
+    assert len(shares) == SHADES
+    assert shares == sorted(shares), "the more, the darker"
+    for code in map(str, range(40001, 40200)):
+        for share in shares:
+            mixed = [
+                share / 100 * own + (1 - share / 100) * back
+                for own, back in zip(code_parts(code), paper, strict=True)
+            ]
+            assert contrast(luminance(mixed), ink) >= 4.5, (code, share)
+
+
+def moments(*counts: dict[Outcome, int]) -> list[TimelineBucket]:
+    return [TimelineBucket(100.0 + at, 101.0 + at, outcomes) for at, outcomes in enumerate(counts)]
+
+
+def test_the_drawing_holds_all_rows_and_stays_in_its_frame() -> None:
+    drawing = draw(
+        moments(
+            {Outcome.UPLOADED: 6, Outcome.REFUSED: 2},
+            {},
+            {Outcome.NOT_ATTEMPTED: 3, Outcome.FAILED: 1, Outcome.UNCHANGED: 1},
+        )
+    )
+    assert drawing is not None
+    assert drawing.sums == (7, 3, 3)
+    assert (drawing.began, drawing.ended, drawing.peak) == (100.0, 103.0, 8.0)
+    assert drawing.mean == pytest.approx(13 / 3)
+    heights: dict[float, float] = {}
+    for path in (drawing.good, drawing.skipped, drawing.bad):
+        for x, y, wide, high in re.findall(r"M([\d.]+) ([\d.]+)h([\d.]+)v-([\d.]+)h-[\d.]+z", path):
+            assert 0 <= float(x) < float(x) + float(wide) <= WIDTH
+            assert 0 <= round(float(y) - float(high), 1) <= HEIGHT
+            heights[float(x)] = heights.get(float(x), 0) + float(high)
+    assert sorted(heights.values()) == pytest.approx([HEIGHT * 5 / 8, HEIGHT], abs=0.1)
+
+
+def test_nothing_that_ended_is_nothing_to_draw() -> None:
+    assert draw([]) is None
+
+
+def test_a_long_pause_is_told_and_none_of_less_than_a_minute() -> None:
+    one = {Outcome.UPLOADED: 1}
+    paused = draw(moments(one, *[{}] * 60, one))
+    assert paused is not None
+    assert paused.quiet == (101.0, 161.0)
+    for of_no_matter in (moments(*[one] * 250, *[{}] * 60, one), moments(one, *[{}] * 59, one)):
+        drawing = draw(of_no_matter)
+        assert drawing is not None
+        assert drawing.quiet is None
+
+
+def test_every_measured_phase_has_a_name() -> None:
+    assert {*MEASURED, OWN} == set(PHASES)
+
+
+@pytest.mark.parametrize(
+    ("spent", "phase", "share"),
+    [
+        ({"link": 20.0, "limit": 70.0}, "limit", "70%"),
+        ({"link": 55.0, "store": 30.0}, "link", "55%"),
+        ({"link": 1.0}, OWN, "99%"),
+    ],
+)
+def test_one_sentence_names_what_most_of_the_time_went_to(
+    spent: dict[str, float], phase: str, share: str
+) -> None:
+    sentence = bottleneck(spent, 100.0)
+    assert sentence is not None
+    for lang in Lang:
+        assert f"{share} {PHASES[phase].of(lang)}" in sentence.of(lang)
+
+
+@pytest.mark.parametrize(
+    ("spent", "seconds"), [({}, 100.0), ({"link": 3.0}, 4.0)], ids=["not measured", "short"]
+)
+def test_no_bottleneck_of_runs_that_were_short_or_not_measured(
+    spent: dict[str, float], seconds: float
+) -> None:
+    assert bottleneck(spent, seconds) is None

@@ -16,7 +16,7 @@ from tcb_ops.i18n import Bilingual, Lang, Text
 from tcb_ops.model import SUCCESSES, Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.formats.terminal import _share, render_errcodes
-from tcb_ops.reports.merged_run import merged_run
+from tcb_ops.reports.run_views import merged_run
 from tcb_ops.reports.summary import Cause, RunSummary, by_code, causes_of, shorten_details
 from tcb_ops.runs.records import Tally
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 
+from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import KINDS
@@ -20,14 +21,15 @@ from tcb_ops.reports.formats.notebook import (
     results_frame,
     run_html,
     timeline_frame,
+    write_parquet,
 )
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
+from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tcb_ops.settings import Settings
+    from pathlib import Path
 
 
 def test_results_have_the_documented_columns_and_dtypes_with_rows_and_without(
@@ -198,3 +200,25 @@ def test_pandas_loads_only_when_a_frame_is_asked_for() -> None:
     code = "import sys, tcb_ops.reports.formats.notebook, tcb_ops.reports.export; print({'pandas', 'jinja2', 'xlsxwriter'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def test_it_has_every_row_with_its_types(a_run: Callable[..., Any], tmp_path: Path):
+    reported = a_run()
+    file = write_parquet(reported.ledger, reported.run, tmp_path / "run.parquet", Settings())
+    table = pq.read_table(file)
+    assert table.num_rows == reported.run.rows
+    assert table.column_names[-len(RESULT_COLUMNS) :] == list(RESULT_COLUMNS)
+    assert table.schema.field("tcb_errcode").type == "int64"
+    assert table.schema.field("tcb_ended_at").type.tz == Settings().timezone
+    outcomes = [str(record.end.outcome) for record in reported.ledger.rows(reported.run)]
+    assert table["tcb_outcome"].to_pylist() == outcomes
+    assert [path.name for path in tmp_path.glob("run.parquet*")] == ["run.parquet"]
+
+
+def test_a_file_that_cannot_be_written_is_reported(a_run: Callable[..., Any], tmp_path: Path):
+    reported = a_run()
+    with pytest.raises(StoppedError, match="cannot be written"):
+        write_parquet(reported.ledger, reported.run, tmp_path / "missing" / "run.parquet", Settings())

@@ -17,7 +17,7 @@ from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import OUTCOMES
-from tcb_ops.reports.merged_run import merged_run
+from tcb_ops.reports.run_views import merged_run
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.stop_errors import interrupted, stop_reason
 

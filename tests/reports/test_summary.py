@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import closing
+from html import unescape
 from typing import TYPE_CHECKING, Any
 
+import openpyxl
+import pytest
+
+from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.summary import RunSummary
+from tcb_ops.reports.formats.notebook import run_html
+from tcb_ops.reports.run_views import SelectedRows, merged_run
+from tcb_ops.reports.summary import WORKERS, RunSummary, WorkerShare, worker_lines, worker_shares
+from tcb_ops.runs.cluster_task import PartitionLedger
+from tcb_ops.runs.coordinator import CoordinatorLedger
+from tcb_ops.runs.records import RELEASED, Partition, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 def test_the_object_is_the_contract_s(a_run: Callable[..., Any]) -> None:
@@ -58,3 +71,111 @@ def test_where_the_report_stands_is_told(a_run: Callable[..., Any]) -> None:
     reported.ledger.note_report(reported.run, "reports/today")
     run = reported.ledger.run(reported.run.id)
     assert RunSummary(reported.ledger, run).to_json()["report"] == "reports/today"
+
+
+LINES = {
+    Lang.EN: [
+        "Rows by worker: ops-2/<b>22</b> (3), ops-1/11 (1).",
+        "Worker ops-1/11 lost; its merchants continued on ops-2/<b>22</b>.",
+    ],
+    Lang.ZH: [
+        "各工作进程的行数：ops-2/<b>22</b> (3)、ops-1/11 (1)。",
+        "工作进程 ops-1/11 已失联；其商户已由 ops-2/<b>22</b> 继续处理。",
+    ],
+}
+
+
+def partition(*workers: str, **rows: int) -> Partition:
+    return Partition(0, workers, {name: {Outcome.UPLOADED: count} for name, count in rows.items()})
+
+
+@pytest.mark.parametrize(
+    ("partitions", "shares"),
+    [
+        ([], []),
+        ([partition("a", a=3)], [("a", 3, ())]),
+        ([partition("a", "b", a=1, b=2)], [("b", 2, ()), ("a", 1, ("b",))]),
+        ([partition("a", "b", b=3)], [("b", 3, ()), ("a", 0, ("b",))]),
+        (
+            [partition("a", a=5), partition("c", c=2), partition("a", "c", c=1)],
+            [("a", 5, ("c",)), ("c", 3, ())],
+        ),
+        ([partition("a", RELEASED, "b", a=1, b=2)], [("b", 2, ()), ("a", 1, ())]),
+    ],
+    ids=["none", "one", "lost", "lost at once", "lost one of two", "ended its work"],
+)
+def test_partitions_are_summed_up_by_worker(partitions: list[Partition], shares: list[Any]) -> None:
+    found = worker_shares(partitions)
+    assert [(one.worker, one.rows, one.continued_by) for one in found] == shares
+
+
+def test_of_many_workers_the_busiest_are_named() -> None:
+    shares = [WorkerShare(f"ops-{n}/{n}", 1000 - n, ("ops-0/0",) if n else ()) for n in range(WORKERS + 3)]
+    first, *lost = [line.en for line in worker_lines(shares)]
+    assert first.endswith("ops-19/19 (981) and 3 more workers (2,937).")
+    assert first.count("/") == WORKERS
+    assert len(lost) == WORKERS + 1
+    assert lost[-1] == "2 more workers were lost."
+    assert worker_lines([]) == []
+
+
+def test_workers_without_rows_are_left_out_but_lost_ones_are_named() -> None:
+    shares = [WorkerShare("a", 3), WorkerShare("b", 0), WorkerShare("c", 0, ("a",))]
+    assert [line.en for line in worker_lines(shares)] == [
+        "Rows by worker: a (3).",
+        "Worker c lost; its merchants continued on a.",
+    ]
+
+
+@pytest.fixture
+def of_cluster(a_run: Callable[..., Any]) -> Any:
+    """A finished run of four rows, on which two workers worked: the first was lost."""
+    reported = a_run([RowEnd(0, Outcome.PENDING)] * 4, finished=False)
+    place, run = str(reported.ledger.file), reported.run
+    with closing(CoordinatorLedger(place)) as coordinator:
+        session = coordinator.begin(run)
+        coordinator.add_partitions(run, session, [coordinator.environments(run)], 0)
+    for name, lines in (("ops-1/11", [2]), ("ops-2/<b>22</b>", [3, 4, 5])):
+        with closing(PartitionLedger(place, run.id, session, 0, name)) as worker:
+            worker.claim()
+            ends = [RowEnd(line, Outcome.UPLOADED, attempts=2, bytes=1, ended_at=2.0) for line in lines]
+            worker.record(worker.partition_run(), ends, Usage())
+    reported.ledger.finish(run, 1_764_035_000.5)
+    return reported
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_every_format_names_the_workers(of_cluster: Any, tmp_path: Path, lang: Lang) -> None:
+    folder = of_cluster.export(tmp_path / "report", lang=lang, pdf=False)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    paragraphs = re.findall("<p>(.*?)</p>", page)
+    assert [line for line in map(unescape, paragraphs) if "ops-2" in line] == LINES[lang]
+    assert "<b>22</b>" not in page
+    sheet = openpyxl.load_workbook(folder / "report.xlsx").worksheets[0]
+    cells = [str(cell.value) for (cell,) in sheet.iter_rows(min_col=2, max_col=2)]
+    assert [cell for cell in cells if "ops-2" in cell] == LINES[lang]
+    card = unescape(run_html(RunSummary(of_cluster.ledger, of_cluster.run), lang))
+    assert all(line in card for line in LINES[lang])
+
+
+def test_the_json_object_has_every_worker(of_cluster: Any) -> None:
+    assert RunSummary(of_cluster.ledger, of_cluster.run).to_json()["workers"] == [
+        {"worker": "ops-2/<b>22</b>", "rows": 3, "lost": False},
+        {"worker": "ops-1/11", "rows": 1, "lost": True},
+    ]
+
+
+def test_a_part_of_a_run_has_no_workers(of_cluster: Any) -> None:
+    ledger, run = of_cluster.ledger, of_cluster.run
+    part = SelectedRows(ledger, frozenset({("wxaaaa", "prod-1a2b")}))
+    assert RunSummary(part, part.run(run.id)).workers == []
+    assert [one.rows for one in RunSummary(merged_run(ledger, run), run).workers] == [3, 1]
+
+
+def test_a_run_without_a_cluster_names_no_worker(a_run: Callable[..., Any], tmp_path: Path) -> None:
+    reported = a_run()
+    summary = RunSummary(reported.ledger, reported.run)
+    assert "workers" not in summary.to_json()
+    page = (reported.export(tmp_path / "report", pdf=False) / "report.html").read_text(encoding="utf-8")
+    assert "worker" not in page.lower().replace("worker-src", "")
+    assert "by worker" not in run_html(summary, Lang.EN)

@@ -14,8 +14,8 @@ from tcb_ops.details import Detail
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.reports.formats.csv import RowsDigest
 from tcb_ops.reports.formats.terminal import verification_verdict
-from tcb_ops.reports.manifest import RowsDigest
 from tcb_ops.reports.verify import State, verify
 from tcb_ops.runs.records import Usage
 from tcb_ops.runs.schema import rows

@@ -23,7 +23,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
-from tcb_ops.panels.run_summary import render_workers
+from tcb_ops.panels.html import render_workers
 from tcb_ops.runs.cluster import _refuse_unsuitable
 from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
 from tcb_ops.runs.coordinator import Coordinator, CoordinatorLedger, divide, partition_count

@@ -24,7 +24,7 @@ import tcb_ops as tcb
 from tcb_ops.details import stored
 from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
 from tcb_ops.model import Kind, Outcome, Row, RowEnd
-from tcb_ops.reports.manifest import RowsDigest
+from tcb_ops.reports.formats.csv import RowsDigest
 from tcb_ops.runs import database
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import host_name, operator_name

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from html import escape
 from zlib import crc32
 
-from tcb_ops.i18n import Lang, _, ngettext
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import SUCCESSES, Outcome
-from tcb_ops.reports.explanations import code_label
-from tcb_ops.reports.summary import SHADES, ErrcodeMatrix, shade
+from tcb_ops.reports.explanations import code_label, row_count
+from tcb_ops.reports.summary import Cause, most_first
 from tcb_ops.runs.records import TimelineBucket
 
+MATRIX_MERCHANTS, MATRIX_CODES = 60, 12
+"""Lines and columns of the errcode matrix; the rest is summed up."""
+SHADES = 5
 _CLASSES = {
     Outcome.PENDING: "pending",
     Outcome.NOT_ATTEMPTED: "skip",
@@ -41,6 +46,94 @@ def code_colour(code: str) -> str:
     return f"hsl({number % 24 * 15} 60% {(42, 52)[number // 24 % 2]}%)"
 
 
+@dataclass(frozen=True, slots=True)
+class MatrixLine:
+    """A merchant's rows that did not succeed, by code."""
+
+    merchant: str
+    appid: str
+    cells: tuple[int, ...]
+    """In the order of the matrix's codes."""
+    others: int
+    """Rows with codes that have no column."""
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrcodeMatrix:
+    """Merchants by errcode, limited in size. The sums include what has no line or column of its own."""
+
+    codes: tuple[str, ...]
+    """Most rows first."""
+    meanings: Mapping[str, Text]
+    lines: tuple[MatrixLine, ...]
+    """Most rows first."""
+    rest: MatrixLine | None
+    """The sum of the merchants without a line."""
+    total: MatrixLine
+    merchants: int
+    """Number of all merchants with such rows."""
+    other_codes: int
+    """Number of codes without a column."""
+    most: int
+    """The largest number in a merchant's cell."""
+
+
+def errcode_matrix(causes: Iterable[Cause]) -> ErrcodeMatrix | None:
+    """Tabulate merchants by code, most rows first; None if no row ended without success."""
+    counted: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    codes: Counter[str] = Counter()
+    meanings: dict[str, Text] = {}
+    for cause in causes:
+        if cause.code != Outcome.PENDING:
+            meanings.setdefault(cause.code, cause.meaning)
+            counted[cause.merchant, cause.appid][cause.code] += cause.rows
+            codes[cause.code] += cause.rows
+    if not counted:
+        return None
+    shown = tuple(code for code, _rows in most_first(codes)[:MATRIX_CODES])
+
+    def line(merchant: str, appid: str, rows: Counter[str]) -> MatrixLine:
+        cells = tuple(rows[code] for code in shown)
+        return MatrixLine(merchant, appid, cells, rows.total() - sum(cells), rows.total())
+
+    worst = sorted(counted.items(), key=lambda found: (-found[1].total(), found[0]))
+    lines = tuple(line(*key, rows) for key, rows in worst[:MATRIX_MERCHANTS])
+    left: Counter[str] = Counter()
+    for _merchant, rows in worst[MATRIX_MERCHANTS:]:
+        left.update(rows)
+    return ErrcodeMatrix(
+        shown,
+        meanings,
+        lines,
+        line("", "", left) if left else None,
+        line("", "", codes),
+        len(worst),
+        len(codes) - len(shown),
+        max(max(one.cells) for one in lines),
+    )
+
+
+def shade(rows: int, most: int) -> int:
+    """Return a matrix cell's shade on a logarithmic scale, so that 3 rows beside 30,000 are still visible.
+
+    ======  ======  ======
+    rows    most    shade
+    ======  ======  ======
+    0       any     0
+    1       1       5
+    1       100     1
+    10      100     3
+    100     100     5
+    ======  ======  ======
+    """
+    if not rows:
+        return 0
+    if most <= 1:
+        return SHADES
+    return 1 + round((SHADES - 1) * math.log(rows) / math.log(most))
+
+
 def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
     """Draw the rows that did not succeed by merchant and code; darker cells have more.
 
@@ -64,7 +157,7 @@ def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
             if not rows:
                 continue
             x, opacity = _LABEL + number * _CELL, 0.08 + 0.36 * shade(rows, matrix.most) / SHADES
-            count = ngettext("{n:,} row", "{n:,} rows", rows)
+            count = row_count(rows)
             about = _("{merchant}, {code}: {count}", merchant=line.merchant, code=code, count=count).of(lang)
             parts.append(
                 f'<g role="button" tabindex="0" data-appid="{escape(line.appid)}" data-code="{escape(code)}" '

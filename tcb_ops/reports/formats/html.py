@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
@@ -27,17 +26,26 @@ from tcb_ops.reports.explanations import (
     TITLES,
     code_label,
     confirmation_text,
+    environment_count,
+    merchant_count,
     reason_text,
     verdict,
 )
-from tcb_ops.reports.formats.charts import axis_format, code_colour, draw, format_rate, outcome_class
+from tcb_ops.reports.formats.charts import (
+    axis_format,
+    code_colour,
+    draw,
+    errcode_matrix,
+    format_rate,
+    outcome_class,
+    shade,
+)
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
-from tcb_ops.reports.summary import RunSummary, shade
-from tcb_ops.reports.workers import worker_lines
+from tcb_ops.reports.summary import RunSummary, worker_lines
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import UNDELIVERED, RunRecord
+from tcb_ops.runs.records import UNDELIVERED
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -104,12 +112,11 @@ def page(
     `no_chromium`: whether report.pdf is left out for lack of one. `changes` since an earlier run have a section of their own.
     """
     run, counts = summary.run, summary.counts
-    local = Localizer(settings.lang, settings.timezone)
     bad = sum(rows > 0 for rows in summary.merchants_bad.values())
     actions = next_actions(summary.codes)
-    matrix = summary.matrix
+    state = "good" if counts.keys() <= SUCCESSES else "bad"
     drawing = draw(reader.timeline(run))
-    templates = environment(local)
+    templates = environment(settings.lang, settings.timezone)
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": TITLES[Kind(run.kind)],
@@ -119,14 +126,14 @@ def page(
         "simulated": is_simulated(run.target),
         "verdict": verdict(run.kind, counts, finished=run.finished_at is not None),
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
-        "state": _state(run, counts),
+        "state": state if run.finished_at is not None else "unfinished",
         "now": now,
         "sums": [(OUTCOMES[outcome], rows, outcome_class(outcome)) for outcome, rows in counts.items()],
         "total": summary.total,
         "holder": "" if run.finished_at is not None else reader.worked_on_by(run),
         "resume": quoted(resume(settings, run, canary=counts.keys() <= SUCCESSES | {Outcome.PENDING})),
         "unverified": summary.unverified,
-        "actions": [(action, _whose(action, local)) for action in actions[:CAUSES]],
+        "actions": [(action, _whose(action, settings.lang)) for action in actions[:CAUSES]],
         "actions_left": len(actions[CAUSES:]),
         "rows_left": sum(action.group.rows for action in actions[CAUSES:]),
         "in_list": ", ".join(action.group.code for action in actions[:CAUSES] if action.in_list)
@@ -137,7 +144,7 @@ def page(
         else "",
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
-        "matrix": matrix,
+        "matrix": errcode_matrix(summary.causes),
         "changes": _changes(changes, settings),
         "audit": _audit(reader, summary, changes, settings),
         "drawing": drawing,
@@ -151,7 +158,7 @@ def page(
         "script": SCRIPT,
         "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),
         "settings": sorted(
-            (name, _shown(value))
+            (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
             for name, value in run.settings.items()
             if value != "" and name != UNDELIVERED
         ),
@@ -185,42 +192,16 @@ def _fitting(parts: Iterable[str], room: int) -> list[str]:
     return taken
 
 
-@dataclass(frozen=True, slots=True)
-class Localizer:
-    """Formatter of texts and times in the report's language and time zone."""
-
-    lang: Lang
-    timezone: str
-
-    def message(self, msgid: str, /, **values: object) -> str:
-        """Return a message of a template in the report's language."""
-        return _(msgid, **values).of(self.lang)
-
-    def count(self, one: str, many: str, n: int, /, **values: object) -> str:
-        """Return a message of a template that counts."""
-        return ngettext(one, many, n, **values).of(self.lang)
-
-    def in_context(self, context: str, msgid: str, /, **values: object) -> str:
-        """Return a message of a template whose English is ambiguous without its context."""
-        return pgettext(context, msgid, **values).of(self.lang)
-
-    def text(self, text: Text) -> str:
-        """Return a text in the report's language."""
-        return text.of(self.lang)
-
-    def moment(self, at: float) -> str:
-        """Format Unix seconds as a date and time, with the zone."""
-        return f"{datetime.fromtimestamp(at, ZoneInfo(self.timezone)).isoformat(sep=' ', timespec='seconds')} {self.timezone}"
-
-    def clock(self, at: float, form: str) -> str:
-        """Format Unix seconds as `strftime` does."""
-        return datetime.fromtimestamp(at, ZoneInfo(self.timezone)).strftime(form)
-
-
 @cache  # compiling the templates takes longer than the rest of a small report
-def environment(local: Localizer) -> Any:
+def environment(lang: Lang, timezone: str = "UTC") -> Any:
     """Return the template environment for one language and time zone, which escapes everything."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    def translated(text: Callable[..., Text]) -> Callable[..., str]:
+        return lambda *msgids, **values: text(*msgids, **values).of(lang)
+
+    def local(at: float) -> datetime:
+        return datetime.fromtimestamp(at, ZoneInfo(timezone))
 
     environment = Environment(
         loader=PackageLoader("tcb_ops.reports"),
@@ -232,17 +213,17 @@ def environment(local: Localizer) -> Any:
     environment.filters |= {
         "number": "{:,}".format,
         "redact": redact,
-        "text": local.text,
-        "moment": local.moment,
-        "clock": local.clock,
+        "text": lambda text: text.of(lang),
+        "moment": lambda at: f"{local(at).isoformat(sep=' ', timespec='seconds')} {timezone}",
+        "clock": lambda at, form: local(at).strftime(form),
         "rate": format_rate,
         "short": _shorten,
         "breaks": _breaks,
     }
     environment.globals |= {
-        "_": local.message,
-        "ngettext": local.count,
-        "pgettext": local.in_context,
+        "_": translated(_),
+        "ngettext": translated(ngettext),
+        "pgettext": translated(pgettext),
         "shade": shade,
         "outcomes": OUTCOMES,
         "reason_text": reason_text,
@@ -272,15 +253,15 @@ def _breaks(code: str) -> Any:
     return Markup("<wbr>").join(re.split("(?<=[a-z])(?=[A-Z])", code))
 
 
-def _whose(action: NextAction, local: Localizer) -> str:
+def _whose(action: NextAction, lang: Lang) -> str:
     """Return a text such as `3 merchants · once per merchant`."""
     merchants, envs = len(action.group.merchants), len(action.group.envs)
-    parts = [ngettext("{n:,} merchant", "{n:,} merchants", merchants)]
+    parts = [merchant_count(merchants)]
     if envs != merchants or action.per is Per.ENV:
-        parts.append(ngettext("{n:,} environment", "{n:,} environments", envs))
+        parts.append(environment_count(envs))
     if action.actions != 1 or (action.per is Per.ONCE and merchants > 1):
         parts.append(_HOW_OFTEN[action.per])
-    return " · ".join(map(local.text, parts))
+    return " · ".join(part.of(lang) for part in parts)
 
 
 def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | None:
@@ -291,7 +272,6 @@ def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | No
         wanted: changes.of(wanted) for wanted in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED)
     }
     listed[Change.ONLY_IN_NEWER] = [line for line in changes.of(Change.ONLY_IN_NEWER) if line.after]
-    newer = changes.newer
     return {
         "verdict": diff_verdict(changes),
         "kinds": [
@@ -300,7 +280,9 @@ def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | No
             if lines
         ],
         "left": sum(max(0, len(lines) - CHANGED) for lines in listed.values()),
-        "command": quoted(command(settings, "diff", changes.older.id, newer.id, target=newer.target)),
+        "command": quoted(
+            command(settings, "diff", changes.older.id, changes.newer.id, target=changes.newer.target)
+        ),
     }
 
 
@@ -311,16 +293,11 @@ def _audit(
     if summary.run.kind is not Kind.AUDIT or summary.run.finished_at is None or summary.run.parent:
         return None
     result = audit_result(reader, summary, changes, settings)
-    stopped = result.stopped is not None
-    kinds = [
-        (group.title, len(group.lines), group.lines[:CHANGED])
-        for group in audit_groups(result)
-        if group.lines
-    ]
+    groups = [group for group in audit_groups(result) if group.lines and result.stopped is None]
     return {
         "stopped": result.stopped,
-        "notes": [] if stopped else list(audit_notes(result)),
-        "kinds": [] if stopped else kinds,
+        "notes": list(audit_notes(result)) if result.stopped is None else [],
+        "kinds": [(group.title, len(group.lines), group.lines[:CHANGED]) for group in groups],
     }
 
 
@@ -335,18 +312,6 @@ def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
     whole = max(seconds, measured)
     phases = {**spent, OWN: whole - measured}
     most = max(PHASES, key=lambda phase: phases.get(phase, 0.0))
-    share = f"{phases[most] / whole:.0%}"
-    return _("Where the time went: {share} {phases}.", share=share, phases=PHASES[most])
-
-
-# --- small parts ------------------------------------------------------------------------------------------------------
-
-
-def _state(run: RunRecord, counts: Mapping[Outcome, int]) -> str:
-    if run.finished_at is None:
-        return "unfinished"
-    return "good" if counts.keys() <= SUCCESSES else "bad"
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _(
+        "Where the time went: {share} {phases}.", share=f"{phases[most] / whole:.0%}", phases=PHASES[most]
+    )

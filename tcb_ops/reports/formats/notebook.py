@@ -1,40 +1,52 @@
-"""Notebook output of runs, diffs and histories: DataFrames, and HTML escaped by the template engine.
+"""Runs, diffs and histories for analysis: DataFrames, a Parquet file, and HTML for notebooks, which the engine escapes.
 
-Only this module loads pandas, when a frame is requested. Times in frames are naive, in the settings' time zone, which
+Only this module loads pandas and pyarrow, when they are needed. Times in frames are naive, in the settings' time zone, which
 `attrs["timezone"]` names: `to_excel` refuses times with a zone.
 """
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.i18n import Lang, _
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import ERRCODE, KINDS, row_count, verdict
 from tcb_ops.reports.formats.charts import code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
-from tcb_ops.reports.formats.html import Localizer, environment
-from tcb_ops.reports.summary import RunSummary
-from tcb_ops.reports.workers import worker_lines
+from tcb_ops.reports.formats.html import environment
+from tcb_ops.reports.summary import RunSummary, worker_lines
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.links_file import LINK_COLUMNS
+from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
+from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_INTS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes"}
-_TIMES = {"tcb_started_at", "tcb_ended_at"}
+_INTS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode"}
+_TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at"}
+"""Columns of results.csv and links.csv that are not text."""
+_OF_TIMELINES = {
+    Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.HEALTHY, Outcome.REFUSED, Outcome.FAILED,
+    Outcome.NOT_ATTEMPTED, Outcome.UNHEALTHY, Outcome.UNKNOWN,
+}  # fmt: skip
+"""Outcomes that have a column in every timeline."""
+_GROUP = 20_000
+"""Rows per row group of a Parquet file, so that memory does not grow with the run."""
 
 
 def results_frame(
@@ -52,25 +64,60 @@ def results_frame(
 
     Texts are in the settings' language. Cells are as in the list, without the apostrophe that the CSV files add.
     """
-    import pandas as pd
-
-    names = (*run.headers, *RESULT_COLUMNS)
-    columns: list[list[Any]] = [[] for _ in names]
+    columns: list[list[Any]] = [[] for _ in (*run.headers, *RESULT_COLUMNS)]
     for record in reader.rows(run, outcomes=outcomes):
-        for column, value in zip(
-            columns, (*record.row.cells, *own_values(record, settings.lang)), strict=True
-        ):
+        values = (*record.row.cells, *own_values(record, settings.lang))
+        for column, value in zip(columns, values, strict=True):
             column.append(value)
-    own = len(run.headers)
-    series: dict[int, Any] = {}
-    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
-        if place >= own and name in _INTS:
-            series[place] = pd.array(column, dtype="Int64")
-        elif place >= own and name in _TIMES:
-            series[place] = _times(column, settings)
-        else:
-            series[place] = pd.array(column, dtype="string")
-    return _named(series, names, settings)
+    return _of_columns(columns, run.headers, RESULT_COLUMNS, settings)
+
+
+def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Settings) -> Path:
+    """Write a run's rows in the order of the list, with the columns of results.csv; return the file.
+
+    Columns of the list are text, times are timestamps with the settings' time zone. A duplicate header becomes
+    `name_2`. The file appears when it is complete. Raises UsageError without pyarrow, StoppedError if the file cannot
+    be written.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError:
+        raise UsageError(
+            _("Parquet needs pyarrow. Install it:\n{command}", command=install("analysis"))
+        ) from None
+    moment = pa.timestamp("us", tz=settings.timezone)
+    kinds = dict.fromkeys(_INTS, pa.int64()) | dict.fromkeys(_TIMES, moment)
+    names: list[str] = []
+    seen: Counter[str] = Counter()
+    for name in (*map(masked, run.headers), *RESULT_COLUMNS):
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    rows = reader.rows(run)
+    types = [pa.string()] * len(run.headers) + [kinds.get(name, pa.string()) for name in RESULT_COLUMNS]
+    schema = pa.schema(list(zip(names, types, strict=True)))
+    part = dest.with_name(f"{dest.name}.part")
+    try:
+        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+            while batch := list(islice(rows, _GROUP)):
+                lines = [(*map(masked, one.row.cells), *own_values(one, settings.lang)) for one in batch]
+                arrays = [
+                    pa.array(_microseconds(column) if kind is moment else column, kind)
+                    for column, kind in zip(zip(*lines, strict=True), types, strict=True)
+                ]
+                writer.write_batch(pa.record_batch(arrays, schema=schema))
+        part.replace(dest)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StoppedError(
+            _("{dest} cannot be written: {why}.", dest=dest, why=system_reason(error)),
+            _("Choose another file."),
+        ) from None
+    return dest
+
+
+def _microseconds(column: Iterable[float | None]) -> list[int | None]:
+    return [None if at is None else int(at * 1_000_000) for at in column]
 
 
 def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
@@ -78,8 +125,6 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
 
     Raises UsageError if the file is missing, or now contains another run's links.
     """
-    import pandas as pd
-
     file = Path(run.report)
     try:
         with file.open(encoding="utf-8", newline="") as stream:
@@ -101,19 +146,11 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
                 id=run.id,
             )
         )
-    series: dict[int, Any] = {}
-    for place, column in enumerate(zip(*lines, strict=True)):
-        name = head[place] if place >= len(run.headers) else ""
-        if name == "errcode":
-            series[place] = pd.array([int(code) if code else None for code in column], dtype="Int64")
-        elif name == "expires_at":
-            series[place] = _times(
-                [datetime.fromisoformat(moment).timestamp() if moment else None for moment in column],
-                settings,
-            )
-        else:
-            series[place] = pd.array(list(column), dtype="string")
-    return _named(series, head, settings)
+    values = [list[Any](column) for column in zip(*lines, strict=True)]
+    errcode, expires = (len(run.headers) + LINK_COLUMNS.index(name) for name in ("errcode", "expires_at"))
+    values[errcode] = [int(code) if code else None for code in values[errcode]]
+    values[expires] = [datetime.fromisoformat(at).timestamp() if at else None for at in values[expires]]
+    return _of_columns(values, head[: len(run.headers)], head[len(run.headers) :], settings)
 
 
 def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
@@ -197,33 +234,20 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
 
     moments = reader.timeline(run)
     seen = {outcome for moment in moments for outcome in moment.outcomes}
-    always = (
-        Outcome.LINKED,
-        Outcome.UPLOADED,
-        Outcome.UNCHANGED,
-        Outcome.HEALTHY,
-        Outcome.REFUSED,
-        Outcome.FAILED,
-        Outcome.NOT_ATTEMPTED,
-        Outcome.UNHEALTHY,
-        Outcome.UNKNOWN,
-    )
-    kinds = [
-        outcome for outcome in Outcome if outcome in {*always, *seen} - {Outcome.INVALID, Outcome.PENDING}
-    ]
+    kinds = (_OF_TIMELINES | seen) - {Outcome.INVALID, Outcome.PENDING}
     ended = [sum(moment.outcomes.values()) for moment in moments]
     seconds = [moment.until - moment.at for moment in moments]
-    columns: dict[str, Any] = {
+    columns = {
         "at": _times([moment.at for moment in moments], settings),
         "seconds": pd.array(seconds, dtype="Float64"),
+        **{
+            str(outcome): pd.array([moment.outcomes.get(outcome, 0) for moment in moments], dtype="Int64")
+            for outcome in Outcome
+            if outcome in kinds
+        },
+        "ended": pd.array(ended, dtype="Int64"),
+        "rate": pd.array([rows / span for rows, span in zip(ended, seconds, strict=True)], dtype="Float64"),
     }
-    for outcome in kinds:
-        columns[str(outcome)] = pd.array(
-            [moment.outcomes.get(outcome, 0) for moment in moments], dtype="Int64"
-        )
-    columns["ended"] = pd.array(ended, dtype="Int64")
-    rates = [rows / span for rows, span in zip(ended, seconds, strict=True)]
-    columns["rate"] = pd.array(rates, dtype="Float64")
     frame = pd.DataFrame(columns)
     frame.attrs["timezone"] = settings.timezone
     return frame
@@ -232,8 +256,7 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
 def diff_frame(diff: RunDiff) -> pd.DataFrame:
     """Return what changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
     names = ("change", "merchant", "appid", "env", "before", "after", "rows")
-    lines = [tuple(getattr(line, name) for name in names) for line in diff.lines]
-    return _frame(names, lines, ints=("rows",))
+    return _frame(names, [*map(attrgetter(*names), diff.lines)], ints=("rows",))
 
 
 def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
@@ -244,8 +267,7 @@ def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
     import pandas as pd
 
     names = ("day", "merchant", "appid", "errcode", "rows")
-    lines = [tuple(getattr(line, name) for name in names) for line in history.lines]
-    frame = _frame(names, lines, ints=("errcode", "rows"))
+    frame = _frame(names, [*map(attrgetter(*names), history.lines)], ints=("errcode", "rows"))
     frame["day"] = pd.DatetimeIndex([line.day for line in history.lines], dtype="datetime64[s]")
     frame.attrs["timezone"] = history.settings.timezone
     return frame
@@ -272,12 +294,21 @@ def _times(column: Iterable[float | None], settings: Settings) -> pd.DatetimeInd
     )
 
 
-def _named(series: dict[int, Any], names: Sequence[str], settings: Settings) -> pd.DataFrame:
-    """Return a frame of columns by position: a list may have duplicate headers."""
+def _of_columns(
+    columns: Iterable[list[Any]], headers: Sequence[str], own: Sequence[str], settings: Settings
+) -> pd.DataFrame:
+    """Return a frame of the list's columns, as text, and our own. By position: a list may have duplicate headers."""
     import pandas as pd
 
-    frame = pd.DataFrame(series)
-    frame.columns = pd.Index(list(names), dtype="object")
+    frame = pd.DataFrame(
+        {
+            place: _times(column, settings)
+            if name in _TIMES
+            else pd.array(column, dtype="Int64" if name in _INTS else "string")
+            for place, (column, name) in enumerate(zip(columns, [*[""] * len(headers), *own], strict=True))
+        }
+    )
+    frame.columns = pd.Index([*headers, *own], dtype="object")
     frame.attrs["timezone"] = settings.timezone
     return frame
 
@@ -326,18 +357,6 @@ def history_html(history: ErrcodeHistory) -> str:
     return str(macros.history_card(_chart(history), history.merchants(), LINES))
 
 
-@dataclass(frozen=True, slots=True)
-class _Bar:
-    x: float
-    y: float
-    width: float
-    height: float
-    colour: str
-    day: str
-    code: str
-    rows: Text
-
-
 def _chart(history: ErrcodeHistory) -> Any:
     codes = history.codes()
     shown = [(code_colour(str(code)), str(code), rows) for code, rows in codes[:_CODES]]
@@ -346,7 +365,7 @@ def _chart(history: ErrcodeHistory) -> Any:
         shown.append((_GREY, _("others").of(history.settings.lang), others))
     top = max((sum(day) for day in zip(*(rows for _, _, rows in shown), strict=True)), default=0)
     step = _WIDTH / len(history.days)
-    bars = []
+    bars: list[dict[str, Any]] = []
     for at, day in enumerate(history.days):
         y = float(_TOP + _HEIGHT)
         for colour, code, rows in shown:
@@ -354,12 +373,13 @@ def _chart(history: ErrcodeHistory) -> Any:
                 height = rows[at] / top * _HEIGHT
                 y = max(y - height, float(_TOP))
                 x, count = _LEFT + (at + 0.12) * step, row_count(rows[at])
-                size = (round(x, 1), round(y, 1), round(step * 0.76, 1), round(height, 1))
-                bars.append(_Bar(*size, colour, day.isoformat(), code, count))
+                size = {"x": x, "y": y, "width": step * 0.76, "height": height}
+                about = {"colour": colour, "day": day.isoformat(), "code": code, "rows": count}
+                bars.append({name: round(value, 1) for name, value in size.items()} | about)
     legend = [(colour, code, sum(rows)) for colour, code, rows in shown]
     days = [day.isoformat() for day in history.days]
     return _macros(history.settings.lang).chart(days, bars, top, legend)
 
 
 def _macros(lang: Lang) -> Any:
-    return environment(Localizer(lang, "UTC")).get_template("notebook.html.j2").module
+    return environment(lang).get_template("notebook.html.j2").module

@@ -15,14 +15,8 @@ from tcb_ops.resources import system_reason
 CHROMIUM = "TCB_OPS_CHROMIUM"
 """The environment variable that names the browser; empty for none."""
 _NAMES = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome",
-    "microsoft-edge",
-    "msedge",
-)
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
+)  # fmt: skip
 
 
 def find_chromium() -> str | None:
@@ -55,13 +49,8 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
                 env=_environment(folder),
             )
             if not _is_pdf(made):
-                why = not_written(
-                    _(
-                        "{name} ended with code {returncode} without writing one",
-                        name=Path(program).name,
-                        returncode=done.returncode,
-                    )
-                )
+                text = _("{name} ended with code {returncode} without writing one")
+                why = not_written(text.format(name=Path(program).name, returncode=done.returncode))
             else:
                 shutil.copyfile(made, pdf)
         except subprocess.TimeoutExpired:

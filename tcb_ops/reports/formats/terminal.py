@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
@@ -59,7 +59,6 @@ def render_errcodes(
     """
     from rich.padding import Padding
     from rich.table import Table
-    from rich.text import Text as Styled
 
     table = Table.grid()
     shown = groups[:MOST_CODES]
@@ -72,15 +71,7 @@ def render_errcodes(
         table.add_row(Wrapped(f"→ {group.action.of(lang)}"))
         if group.detail:
             table.add_row(Padding(Wrapped(sanitize(group.detail.of(lang)), style="italic"), (0, 0, 0, 2)))
-        inner = Table.grid(padding=(0, 3, 0, 0))
-        inner.add_column(no_wrap=True, width=widths[0])
-        inner.add_column(no_wrap=True, width=widths[1])
-        inner.add_column(no_wrap=True, width=widths[2], justify="right")
-        for line in lines:
-            inner.add_row(
-                *(Styled(shorten(cell, most)) for cell, most in zip(line, (30, *widths[1:]), strict=True))
-            )
-        table.add_row(Padding(inner, (0, 0, 1, 2)))
+        table.add_row(Padding(_aligned(lines, widths), (0, 0, 1, 2)))
     if left := groups[len(shown) :]:
         rows = row_count(sum(group.rows for group in left)).of(lang)
         table.add_row(
@@ -91,6 +82,21 @@ def render_errcodes(
                 rest=rest,
             ).of(lang)
         )
+    return table
+
+
+def _aligned(lines: Iterable[Sequence[str]], widths: Widths) -> Table:
+    """Align lines of merchant, environments, rows, and perhaps a remark; the first three are shortened to `widths`."""
+    from rich.table import Table
+    from rich.text import Text as Styled
+
+    table = Table.grid(padding=(0, 3, 0, 0))
+    for width in widths[:2]:
+        table.add_column(no_wrap=True, width=width)
+    table.add_column(no_wrap=True, width=widths[2], justify="right")
+    for line in lines:
+        texts = [*map(shorten, line, widths), *line[3:]]
+        table.add_row(*(Styled(text, no_wrap=True) for text in texts))
     return table
 
 
@@ -166,18 +172,18 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
     Fixed rows, and those only in the older run, are under their code in that run, all others under the newer one. The
     last line is the summary.
     """
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text as Styled
 
     table = Table.grid()
-    listed = [line for change in _SHOWN for line in diff.of(change) if line.before or line.after]
-    cut = any(
-        len(lines) > DIFF_MERCHANTS
+    found = {
+        change: _lines_by_code([line for line in diff.of(change) if line.before or line.after], change)
         for change in _SHOWN
-        for _, lines in _lines_by_code(
-            [line for line in diff.of(change) if line.before or line.after], change
-        )
-    )
+    }
+    groups = [lines for codes in found.values() for _, lines in codes]
+    listed = [line for lines in groups for line in lines]
+    cut = any(len(lines) > DIFF_MERCHANTS for lines in groups)
     widths = (
         max(
             min(max((cell_len(sanitize(line.merchant)) for line in listed), default=0), 30),
@@ -186,8 +192,7 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
         min(max((cell_len(sanitize(line.env)) for line in listed), default=0), 28),
         max((len(f"{line.rows:,}") for line in listed), default=0),
     )
-    for change in _SHOWN:
-        codes = _lines_by_code([line for line in diff.of(change) if line.before or line.after], change)
+    for change, codes in found.items():
         if not codes:
             continue
         rows = sum(line.rows for _, lines in codes for line in lines)
@@ -196,7 +201,7 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
             count = row_count(sum(line.rows for line in lines)).of(lang)
             head = " · ".join((sanitize(code), count, diff.meanings[code].of(lang)))
             table.add_row(Styled(f"  {head}", overflow="fold"))
-            table.add_row(_merchants(lines, change, widths, lang))
+            table.add_row(Padding(_aligned(_merchants(lines, change, lang), widths), (0, 0, 0, 4)))
         if left := codes[DIFF_CODES:]:
             rows = sum(line.rows for _, lines in left for line in lines)
             more = _(
@@ -220,31 +225,17 @@ def _lines_by_code(lines: Sequence[DiffLine], change: Change) -> list[tuple[str,
     return sorted(groups, key=lambda group: (-sum(line.rows for line in group[1]), group[0]))
 
 
-def _merchants(lines: Sequence[DiffLine], change: Change, widths: tuple[int, int, int], lang: Lang) -> Table:
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text as Styled
-
+def _merchants(lines: Sequence[DiffLine], change: Change, lang: Lang) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the merchants of a code that are shown, and how many more there are: name, environment, rows, remark."""
     ordered = sorted(lines, key=lambda line: (-line.rows, line.merchant, line.env))
-    inner = Table.grid(padding=(0, 3, 0, 0))
-    inner.add_column(no_wrap=True, width=widths[0])
-    inner.add_column(no_wrap=True, width=widths[1])
-    inner.add_column(no_wrap=True, width=widths[2], justify="right")
-    inner.add_column(no_wrap=True)
     for line in ordered[:DIFF_MERCHANTS]:
         was = ""
         if change is Change.STILL_BROKEN and line.before != line.after:
             was = _("was {before}", before=sanitize(line.before)).of(lang)
-        cells = (sanitize(line.merchant), sanitize(line.env), f"{line.rows:,}", was)
-        inner.add_row(
-            *(Styled(shorten(cell, most)) for cell, most in zip(cells, (*widths, cell_len(was)), strict=True))
-        )
+        yield sanitize(line.merchant), sanitize(line.env), f"{line.rows:,}", was
     if left := ordered[DIFF_MERCHANTS:]:
         more = _("… and {count:,} more", count=len(left))
-        inner.add_row(more.of(lang), "--json", f"{sum(line.rows for line in left):,}", "")
-    outer = Table.grid()
-    outer.add_row(Padding(inner, (0, 0, 0, 4)))
-    return outer
+        yield more.of(lang), "--json", f"{sum(line.rows for line in left):,}", ""
 
 
 AUDIT_LINES = 20
@@ -385,14 +376,7 @@ class Wrapped:
 
 def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableType]:
     """Render a line per row; then, once per cause, its meaning and what to do."""
-    heads = (
-        _("line"),
-        _("merchant"),
-        _("environment"),
-        _("path"),
-        _("outcome"),
-        _("code"),
-    )
+    heads = (_("line"), _("merchant"), _("environment"), _("path"), _("outcome"), _("code"))
     lines = [[head.of(lang) for head in heads]]
     causes: dict[tuple[str, str, str], None] = {}
     for record in shown:
@@ -422,16 +406,9 @@ def render_runs(
     from rich.text import Text as Styled
 
     pending = any(Outcome.PENDING in counts for _, counts in found)
-    heads = (
-        _("date"),
-        _("run"),
-        _("kind"),
-        _("target"),
-        _("rows"),
-        _("ok"),
-        _("not ok"),
-        *([_("pending")] if pending else []),
-    )
+    heads = [_("date"), _("run"), _("kind"), _("target"), _("rows"), _("ok"), _("not ok")]
+    if pending:
+        heads.append(_("pending"))
     beside = [_list_and_note(run, settings, lang) for run, _ in found]
     for when, gap in (("%m-%d %H:%M", 2), ("%m-%d", 2), ("%m-%d", 1)):
         lines = [[head.of(lang) for head in heads]]
@@ -508,30 +485,19 @@ def render_verification(found: Verification, lang: Lang) -> Table:
 
 def verification_verdict(found: Verification) -> Text:
     """Sum up the checks of a report folder."""
-    differs = [check for check in found.checks if check.state == "differs"]
-    unknown = any(check.state == "unknown" for check in found.checks)
-    open_ = [check for check in found.checks if check.state == "not_checked"]
-    if differs:
-        sums = [
-            _(
-                "The report of run {run} differs from what was exported: {count:,} of {checks} failed.",
-                run=found.run,
-                count=len(differs),
-                checks=ngettext("{n:,} check", "{n:,} checks", len(found.checks)),
-            )
-        ]
-    elif unknown:
-        sums = [
-            _(
-                "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
-                "the report (exit code 1).",
-                run=found.run,
-            )
-        ]
+    states = [str(check.state) for check in found.checks]
+    if "differs" in states:
+        checks = ngettext("{n:,} check", "{n:,} checks", len(states))
+        text = _("The report of run {run} differs from what was exported: {count:,} of {checks} failed.")
+        sums = [text.format(run=found.run, count=states.count("differs"), checks=checks)]
+    elif "unknown" in states:
+        text = _(
+            "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
+            "the report (exit code 1)."
+        )
+        sums = [text.format(run=found.run)]
     else:
-        nothing = _("Nothing differs in the report of run {run}.", run=found.run)
-        sums = [nothing, found.proves]
-    if open_:
-        names = as_list(check.what for check in open_)
-        sums.append(_("Not checked: {names}.", names=names))
+        sums = [_("Nothing differs in the report of run {run}.", run=found.run), found.proves]
+    if names := [check.what for check in found.checks if check.state == "not_checked"]:
+        sums.append(_("Not checked: {names}.", names=as_list(names)))
     return as_sentences(sums)

@@ -14,14 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.i18n import Joined, Lang, Text, _, as_list, ngettext, pgettext, verbatim
+from tcb_ops.i18n import Joined, Lang, Text, _, as_list, pgettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, is_simulated
-from tcb_ops.reports.explanations import OUTCOMES, TITLES, verdict
+from tcb_ops.reports.explanations import MARK, OUTCOMES, TITLES, row_count, verdict
 from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, errcode_outcomes, own_values
-from tcb_ops.reports.manifest import MARK
 from tcb_ops.reports.next_actions import next_actions
-from tcb_ops.reports.summary import RunSummary
-from tcb_ops.reports.workers import worker_lines
+from tcb_ops.reports.summary import RunSummary, worker_lines
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
@@ -53,14 +51,8 @@ _SHEETS = {
     "rows": _("all rows"),
 }
 _CAUSE_HEADS = (
-    _("code"),
-    _("meaning"),
-    _("what to do"),
-    _("rows"),
-    _("merchants"),
-    _("environments"),
-    _("which merchants"),
-)
+    _("code"), _("meaning"), _("what to do"), _("rows"), _("merchants"), _("environments"), _("which merchants"),
+)  # fmt: skip
 _ERRCODE_HEADS = {
     "appid": verbatim("appid"),
     "merchant": _("merchant"),
@@ -150,10 +142,8 @@ class _Report:
         self._table("causes", heads, self._causes(), "errcodes.csv", wrapped={1, 2, 6})
         outcomes = errcode_outcomes(self._summary.causes)
         columns = [_ERRCODE_HEADS[name].of(self._lang) for name in (*ERRCODE_COLUMNS, *outcomes)]
-        listed = len(self._summary.causes)
-        self._table(
-            "errcodes", columns, self._errcodes(outcomes), "errcodes.csv", wrapped={4, 5}, total=listed
-        )
+        listed, lines = len(self._summary.causes), self._errcodes(outcomes)
+        self._table("errcodes", columns, lines, "errcodes.csv", wrapped={4, 5}, total=listed)
         names = (*self._run.headers, *RESULT_COLUMNS)
         total, bad = self._summary.total, self._summary.bad
         # Queried only if there are any: in a large run without failures, the query would read every row.
@@ -172,33 +162,26 @@ class _Report:
         sheet.set_column(2, 2, 12)
         self._put(sheet, 0, 0, title, large)
         self._put(sheet, 1, 0, verdict(run.kind, counts, finished=run.finished_at is not None).of(lang))
-        line = 3
-        heads = (_("outcome"), _("rows"), _("share"))
-        for column, head in enumerate(heads):
-            self._put(sheet, line, column, head.of(lang), self._head)
-        for outcome, rows in counts.items():
-            line += 1
+        for column, head in enumerate((_("outcome"), _("rows"), _("share"))):
+            self._put(sheet, 3, column, head.of(lang), self._head)
+        for line, (outcome, rows) in enumerate(counts.items(), 4):
             self._put(sheet, line, 0, OUTCOMES[outcome].of(lang), self._plain)
             self._put(sheet, line, 1, rows, number)
             self._put(sheet, line, 2, rows / total, share)
-        line += 1
+        line = 4 + len(counts)
         self._put(sheet, line, 0, pgettext("sum", "all rows").of(lang), self._head)
         self._put(sheet, line, 1, total, number)
-        line += 1
-        for name, value in self._particulars():
-            line += 1
-            self._put(sheet, line, 0, name.of(lang), self._head)
+        workers = [(None, text.of(lang)) for text in worker_lines(self._summary.workers)]
+        for line, (name, value) in enumerate((*self._particulars(), *workers), line + 2):  # noqa: B020
+            if name is not None:
+                self._put(sheet, line, 0, name.of(lang), self._head)
             self._put(sheet, line, 1, redact(value), self._wrapped)
-        for text in worker_lines(self._summary.workers):
-            line += 1
-            self._put(sheet, line, 1, text.of(lang), self._wrapped)
 
     def _particulars(self) -> Iterator[tuple[Text, str]]:
         run = self._run
         yield _("run"), run.id
         if run.retries:
-            joined = ", ".join(run.retries)
-            yield _("merged with its retries"), joined
+            yield _("merged with its retries"), ", ".join(run.retries)
         if run.parent:
             yield _("retries run"), run.parent
         if run.environments:
@@ -211,8 +194,7 @@ class _Report:
             yield _("note"), run.note
         yield _("started"), self._moment(run.created_at)
         done = run.finished_at
-        unfinished = _("not finished").of(self._lang)
-        yield _("finished"), unfinished if done is None else self._moment(done)
+        yield _("finished"), _("not finished").of(self._lang) if done is None else self._moment(done)
         yield _("as of"), self._moment(self._now)
 
     def _causes(self) -> Iterator[Sequence[Any]]:
@@ -262,7 +244,7 @@ class _Report:
             left_out = _(
                 "The first {most_rows:,} of {rows}. All of them are in {elsewhere}.",
                 most_rows=MOST_ROWS,
-                rows=ngettext("{n:,} row", "{n:,} rows", total),
+                rows=row_count(total),
                 elsewhere=elsewhere,
             )
             self._put(sheet, 0, 0, left_out.of(self._lang), self._note)
@@ -303,9 +285,9 @@ class _Report:
             sheet.write_number(line, column, value, style)
             return
         text = masked(value)
-        write_text(
-            sheet, line, column, _fitting(text) if len(text) * 2 > LONGEST else text, style, self._font
-        )
+        if len(text) * 2 > LONGEST:
+            text = _fitting(text)
+        write_text(sheet, line, column, text, style, self._font)
 
     def _moment(self, at: float) -> str:
         return f"{datetime.fromtimestamp(at, self._settings.zone).isoformat(' ', 'seconds')} {self._settings.timezone}"

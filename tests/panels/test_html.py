@@ -8,13 +8,12 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Kind, Outcome, Reason
-from tcb_ops.panels.html import esc
-from tcb_ops.panels.run_monitor import redraw_after
-from tcb_ops.panels.run_summary import (
+from tcb_ops.panels.html import (
     MERCHANTS_SHOWN,
     MerchantLine,
     RunState,
     Step,
+    esc,
     merchant_lines,
     merchant_state,
     next_step,
@@ -22,6 +21,7 @@ from tcb_ops.panels.run_summary import (
     render_progress,
     run_state,
 )
+from tcb_ops.panels.run_monitor import redraw_after
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 

@@ -14,7 +14,7 @@ from tcb_ops.details import as_detail
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import SUCCESSES, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
-from tcb_ops.reports.merged_run import last_state, merged_run
+from tcb_ops.reports.run_views import last_state, merged_run
 from tcb_ops.run import Run
 from tcb_ops.runs.records import NewRun, RowRecord, Usage
 
