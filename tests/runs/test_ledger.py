@@ -330,7 +330,7 @@ def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
     assert (stop_text(found).en, stop_text(found).zh) == (error.text.en, error.text.zh)
     with ledger._engine.connect() as connection:
         kept = json.loads(str(connection.exec_driver_sql("SELECT stopped FROM runs").scalar()))
-    assert kept["code"] == stop_reason(error).code
+    assert kept["code"] == str(stop_reason(error).code)
     assert error.reason is None or error.text.en not in str(kept), "no sentence is kept where there is a code"
 
 
