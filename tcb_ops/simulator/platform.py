@@ -17,9 +17,9 @@ from aiohttp import web
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.simulator.accounts import UPLOADS, Accounts, Wants
-from tcb_ops.simulator.cloud import CloudQuotas
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import FaultStep
+from tcb_ops.simulator.services import CloudQuotas
 from tcb_ops.simulator.signing import bucket_of, download_url, issue, link_url
 from tcb_ops.simulator.state import SimulatorState, cut_short, instead
 
@@ -92,32 +92,31 @@ class Platform:
         """`http://127.0.0.1:PORT`, set when it listens."""
         self._state, self._accounts, self._store = state, accounts, store
         self._link_lifetime, self._raw_urls, self._cloud = link_lifetime, raw_urls, cloud
-        self._interfaces = {
-            "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, Wants.MERCHANTS, self._env_info),
-            "/componenttcb/describeenvs": _Interface(
-                FaultStep.DESCRIBE_ENVS, Wants.COMPONENTS, self._describe_envs
-            ),
-            "/tcb/getqcloudtoken": _Interface(FaultStep.CLOUD_KEYS, Wants.MERCHANTS, self._cloud_keys),
-            "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
-        }
-        for wing, wants in (("/tcb", Wants.MERCHANTS), ("/componenttcb", Wants.COMPONENTS)):
-            self._interfaces |= {
-                f"{wing}/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, wants, self._download_files),
-                f"{wing}/batchdeletefile": _Interface(FaultStep.DELETE, wants, self._delete_files),
-            }
-        self._interfaces["/componenttcb/getbucket"] = _Interface(
-            FaultStep.BUCKET, Wants.COMPONENTS, self._bucket
-        )
+        table: list[tuple[str, FaultStep, Wants, Callable[[str, Fields], Answer]]] = [
+            ("/tcb/getenvinfo", FaultStep.ENV_INFO, Wants.MERCHANTS, self._env_info),
+            ("/tcb/getqcloudtoken", FaultStep.CLOUD_KEYS, Wants.MERCHANTS, self._cloud_keys),
+            ("/tcb/batchdownloadfile", FaultStep.DOWNLOAD, Wants.MERCHANTS, self._download_files),
+            ("/tcb/batchdeletefile", FaultStep.DELETE, Wants.MERCHANTS, self._delete_files),
+            ("/componenttcb/describeenvs", FaultStep.DESCRIBE_ENVS, Wants.COMPONENTS, self._describe_envs),
+            ("/componenttcb/getbucket", FaultStep.BUCKET, Wants.COMPONENTS, self._bucket),
+            ("/componenttcb/batchdownloadfile", FaultStep.DOWNLOAD, Wants.COMPONENTS, self._download_files),
+            ("/componenttcb/batchdeletefile", FaultStep.DELETE, Wants.COMPONENTS, self._delete_files),
+            ("/cgi-bin/openapi/quota/get", FaultStep.QUOTA, Wants.EITHER, self._quota),
+        ]
         if accounts.component.secret:
-            self._interfaces |= {
-                f"/cgi-bin/component/{name}": _Interface(step, wants, answer)
-                for name, step, wants, answer in (
-                    ("api_component_token", FaultStep.COMPONENT_TOKEN, Wants.NOBODYS, self._component_token),
-                    ("api_authorizer_token", FaultStep.AUTHORIZER_TOKEN, Wants.COMPONENTS, self._refresh),
-                    ("api_get_authorizer_list", FaultStep.AUTHORIZER_LIST, Wants.COMPONENTS, self._list),
-                    ("api_get_authorizer_info", FaultStep.AUTHORIZER_INFO, Wants.COMPONENTS, self._info),
-                )
-            }
+            at = "/cgi-bin/component"
+            table += [
+                (
+                    f"{at}/api_component_token",
+                    FaultStep.COMPONENT_TOKEN,
+                    Wants.NOBODYS,
+                    self._component_token,
+                ),
+                (f"{at}/api_authorizer_token", FaultStep.AUTHORIZER_TOKEN, Wants.COMPONENTS, self._refresh),
+                (f"{at}/api_get_authorizer_list", FaultStep.AUTHORIZER_LIST, Wants.COMPONENTS, self._list),
+                (f"{at}/api_get_authorizer_info", FaultStep.AUTHORIZER_INFO, Wants.COMPONENTS, self._info),
+            ]
+        self._interfaces = {path: _Interface(step, wants, answer) for path, step, wants, answer in table}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Respond to a call, unless a fault is played instead."""
@@ -410,12 +409,7 @@ class Platform:
             {"key": key, "last_modified": "2026-01-01T00:00:00.000Z", "md5": one.etag, "size": str(one.size)}
             for key, one in listed[:BUCKET_PAGE]
         ]
-        return {
-            "errcode": 0,
-            "errmsg": "ok",
-            "contents": contents,
-            "is_truncated": len(listed) > BUCKET_PAGE,
-        }
+        return {"errcode": 0, "errmsg": "ok", "contents": contents, "is_truncated": len(listed) > BUCKET_PAGE}
 
     def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
         """Return the files that a call names, or the errcode that refuses it."""
