@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,15 +71,8 @@ _DENIED = CosRefusal(403, "AccessDenied", "Access Denied.")
 class CosStore:
     """The merchants' buckets: receives form uploads and serves download URLs."""
 
-    def __init__(
-        self,
-        state: SimulatorState,
-        merchants: Sequence[Merchant],
-        clock: Callable[[], float],
-        directory: Path | None,
-    ) -> None:
+    def __init__(self, state: SimulatorState, merchants: Sequence[Merchant], directory: Path | None) -> None:
         self._state = state
-        self._clock = clock
         self._blobs = BlobStore(directory)
         self._envs = {bucket_of(merchant.env): merchant.env for merchant in merchants}
 
@@ -110,7 +103,7 @@ class CosStore:
     async def _post(
         self, request: web.BaseRequest, place: int, env: str, bucket: str, path: str, form: Form
     ) -> web.StreamResponse:
-        now = self._clock()
+        now = self._state.clock()
         with self._blobs.upload() as upload:
             md5 = await _receive(request, form, upload)
             checked = check_form(form, bucket, path, now)
@@ -182,7 +175,7 @@ class CosStore:
 
     def _download(self, request: web.BaseRequest, bucket: str, path: str, query: str) -> web.StreamResponse:
         """Answer a signed GET: the object, or its first byte; a stale cache answers with what was there before."""
-        refused = check_download(bucket, path, query, self._clock())
+        refused = check_download(bucket, path, query, self._state.clock())
         stored = self._state.objects.get((bucket, path))
         cached = self._state.cached.get((bucket, path))
         if cached is not None and "no-cache" not in request.headers.get("Cache-Control", ""):
@@ -228,7 +221,7 @@ class CosStore:
     def _headers(self) -> dict[str, str]:
         return {
             "Server": "tencent-cos",
-            "x-cos-request-id": self._state.new_id(self._clock()).replace("-", ""),
+            "x-cos-request-id": self._state.new_id().replace("-", ""),
         }
 
 

@@ -21,7 +21,7 @@ from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import FaultStep
 from tcb_ops.simulator.services import CloudQuotas
 from tcb_ops.simulator.signing import bucket_of, download_url, issue, link_url
-from tcb_ops.simulator.state import SimulatorState, cut_short, instead
+from tcb_ops.simulator.state import UNRECORDED, SimulatorState, cut_short, instead
 
 LONGEST_PATH = 850
 """Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
@@ -135,7 +135,7 @@ class Platform:
         place = self._state.arrived(FaultStep.LINK, env, path)
         appid = self._link_caller(request.method, route, query, env, asked)
         if isinstance(appid, int):
-            return self._no_link(place, appid)
+            return self._give(FaultStep.LINK, appid, place=place)
         if body.isascii() and not path.isascii():
             # A documented trap: the platform reports success, but the file cannot be downloaded afterwards.
             self._state.stats["escaped_bodies"] += 1
@@ -147,14 +147,13 @@ class Platform:
                 self._state.answered(place, FaultStep.LINK, played[0])
                 return played[1]
             if fault.errcode is not None:
-                return self._no_link(place, fault.errcode, fault.errmsg)
+                return self._give(FaultStep.LINK, fault.errcode, fault.errmsg, place=place)
             env = fault.other_env or env
             lifetime = lifetime if fault.lifetime is None else fault.lifetime
         bucket = bucket_of(env)
         url = link_url(self.base, bucket, path, raw=self._raw_urls)
         link = issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
-        self._state.answered(place, FaultStep.LINK, 0)
-        return cut_short(request, fault, json_answer(link))
+        return cut_short(request, fault, self._give(FaultStep.LINK, link, place=place))
 
     def _link_caller(
         self, method: str, route: str, query: str, env: str, asked: tuple[str, str] | int
@@ -177,10 +176,6 @@ class Platform:
             return refused
         return appid if self._accounts.spend(appid, route) else 45009
 
-    def _no_link(self, place: int, code: int, errmsg: str = "") -> web.Response:
-        self._state.answered(place, FaultStep.LINK, code)
-        return json_answer(refusal_body(code, self._state.new_id(self._accounts.clock()), errmsg))
-
     # --- the other interfaces -----------------------------------------------------------------------------------
 
     async def _call(
@@ -200,7 +195,7 @@ class Platform:
         if fault is not None:
             played = await instead(request, fault)
             if played is not None:
-                self._state.stats[f"{step}:{played[0]}"] += 1
+                self._state.answered(UNRECORDED, step, played[0])
                 return played[1]
             if fault.errcode is not None:
                 return self._give(step, fault.errcode, fault.errmsg)
@@ -220,11 +215,16 @@ class Platform:
         # The quota is not part of the cloud's permission set.
         return refused if refused and (route.startswith("/tcb/") or account.revoked) else appid
 
-    def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> web.Response:
-        self._state.stats[f"{step}:{answer if isinstance(answer, int) else 0}"] += 1
+    def _give(
+        self, step: FaultStep, answer: Answer, errmsg: str = "", *, place: int = UNRECORDED
+    ) -> web.Response:
+        """Count an answer, and return it: HTTP 200 with a JSON body; for an errcode `{"errcode":…,"errmsg":"… rid: …"}`."""
+        self._state.answered(place, step, answer if isinstance(answer, int) else 0)
         if isinstance(answer, int):
-            return json_answer(refusal_body(answer, self._state.new_id(self._accounts.clock()), errmsg))
-        return json_answer(answer)
+            text = errmsg or ERRMSG.get(answer) or errcode(answer).meaning.en
+            answer = {"errcode": answer, "errmsg": f"{text} rid: {self._state.new_id()}"}
+        body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        return web.Response(body=body, headers=_JSON)
 
     def _other_component(self, asked: Fields) -> int:
         appid = asked.get("component_appid")
@@ -472,18 +472,3 @@ def read_object(body: bytes) -> dict[str, Any] | int:
     except (ValueError, RecursionError):
         return 47001
     return asked if isinstance(asked, dict) else 47001
-
-
-def refusal_body(code: int, rid: str, errmsg: str = "") -> bytes:
-    """Return the body `{"errcode":…,"errmsg":"… rid: …"}`."""
-    text = errmsg or ERRMSG.get(code) or errcode(code).meaning.en
-    return json.dumps(
-        {"errcode": code, "errmsg": f"{text} rid: {rid}"}, ensure_ascii=False, separators=(",", ":")
-    ).encode()
-
-
-def json_answer(answer: dict[str, Any] | bytes) -> web.Response:
-    """Return HTTP 200 with a JSON body."""
-    if isinstance(answer, dict):
-        answer = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    return web.Response(body=answer, headers=_JSON)

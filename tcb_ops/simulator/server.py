@@ -86,9 +86,8 @@ class Simulator:
             faults, accounts=(*faults.accounts, *accounts), environments=(*faults.environments, *environments)
         )
         tonight = self._plan.on_night(night)
-        self._state = SimulatorState(tonight, record=record)
+        self._state = SimulatorState(tonight, clock, record=record)
         self._tokens = Tokens(tokens)
-        self._clock = clock
         self._accounts = Accounts(
             merchants,
             self._tokens,
@@ -97,7 +96,7 @@ class Simulator:
             tonight.accounts,
             tonight.environments,
         )
-        self._store = CosStore(self._state, merchants, clock, store)
+        self._store = CosStore(self._state, merchants, store)
         # What somebody else does at the platform while it runs.
         self.rotate, self.expire = self._tokens.rotate, self._tokens.expire
         self.revoke, self.authorize = self._accounts.revoke, self._accounts.authorize
@@ -245,7 +244,7 @@ class Simulator:
         elif ACTION in request.headers:
             answers = self._cloud
         response = await answers.answer(request)
-        response.headers["Date"] = _date(int(self._clock()))
+        response.headers["Date"] = _date(int(self._state.clock()))
         return response
 
 

@@ -121,8 +121,7 @@ class CloudQuotas:
         return keys if right else "AuthFailure.SignatureFailure"
 
     def _give(self, found: dict[str, Any]) -> web.Response:
-        number = self._state.new_id(self._accounts.clock())
-        return web.json_response({"Response": {**found, "RequestId": number}})
+        return web.json_response({"Response": {**found, "RequestId": self._state.new_id()}})
 
 
 def _signed_value(request: web.BaseRequest, name: str) -> str:

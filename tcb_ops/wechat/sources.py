@@ -394,7 +394,7 @@ def is_object(url: str) -> bool:
     return url.partition("://")[0] in _NEEDED
 
 
-def object_problem(url: str, shown: str, environment: Mapping[str, str] = os.environ) -> Detail | None:
+def object_problem(url: str, shown: str) -> Detail | None:
     """Return why an object cannot be read; None if its URL can be signed.
 
     ==================================  ===========================
@@ -411,7 +411,7 @@ def object_problem(url: str, shown: str, environment: Mapping[str, str] = os.env
         return detail(DetailCode.SOURCE_ADDRESS, url=shown)
     if find_spec("opendal") is None:
         return detail(DetailCode.SOURCE_PACKAGE, scheme=found["scheme"])
-    if lacking := [name for name in _NEEDED[found["scheme"]] if not environment.get(name)]:
+    if lacking := [name for name in _NEEDED[found["scheme"]] if not os.environ.get(name)]:
         return detail(DetailCode.SOURCE_KEYS, scheme=found["scheme"], names=", ".join(lacking))
     return None
 
@@ -423,7 +423,7 @@ async def presigned(url: str, shown: str, method: str) -> str:
         found = _OBJECT.fullmatch(url)
         assert found is not None  # noqa: S101  it would be a problem
         try:
-            operator = _operator(found["scheme"], found["bucket"], _options(found["scheme"], os.environ))
+            operator = _operator(found["scheme"], found["bucket"], _options(found["scheme"]))
             sign = operator.presign_stat if method == "HEAD" else operator.presign_read
             return (await sign(found["key"], VALID_FOR)).url
         except Exception:  # noqa: BLE001  opendal's errors have no base class, and their texts may hold what it was given
@@ -431,10 +431,10 @@ async def presigned(url: str, shown: str, method: str) -> str:
     raise SourceRefusedError(problem)
 
 
-def _options(scheme: str, environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _options(scheme: str) -> tuple[tuple[str, str], ...]:
     """Return opendal's options for a scheme."""
     named = {**_NEEDED[scheme], **_OPTIONAL[scheme]}
-    options = {ours: environment[name] for name, ours in named.items() if environment.get(name)}
+    options = {ours: os.environ[name] for name, ours in named.items() if os.environ.get(name)}
     if scheme == "cos":
         options["endpoint"] = f"https://cos.{options.pop('region')}.myqcloud.com"
     return tuple((options | dict(_FIXED[scheme])).items())
