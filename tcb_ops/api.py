@@ -450,8 +450,6 @@ def download_links(
     max_age: int = 7200,
     merchants: Merchants | str | Path | None = None,
     settings: Settings | None = None,
-    target: str | None = None,
-    tokens: TokenSource | None = None,
 ) -> DownloadLinks:
     """Write download links of an upload's files to `out` (0600), in the order of its list, after the list's columns.
 
@@ -467,7 +465,7 @@ def download_links(
     check_count("max_age", max_age, least=1)
     only = None if merchants is None else _merchants(merchants)
     check_destination(Path(out), COLUMNS)
-    settings = _settings(settings, target, run)
+    settings = _settings(settings, None, run)
     subject = upload_of(run, settings)
     ledger = _ledger_with_runs(settings)
     spec = confirm_spec(ledger, subject, only, "", content=False)
@@ -477,7 +475,7 @@ def download_links(
         component, dest = settings.tokens.component_appid, Path(out).absolute()
 
         async def write() -> DownloadLinks:
-            async with _platform(opened, tokens, connections=16) as (client, caller):
+            async with _platform(opened, connections=16) as (client, caller):
                 requests = LinkRequests(client, caller, owners, component, max_age)
                 return await write_download_links(rows, subject.headers, dest, requests, settings.zone)
 
@@ -486,7 +484,7 @@ def download_links(
 
 @asynccontextmanager
 async def _platform(
-    settings: Settings, tokens: TokenSource | None = None, *, connections: int = 1
+    settings: Settings, *, connections: int = 1
 ) -> AsyncIterator[tuple[PlatformClient, Caller]]:
     """Open a client for single calls, and what makes them."""
     from tcb_ops.wechat import open_source
@@ -494,7 +492,7 @@ async def _platform(
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.transport import Transport
 
-    source = tokens or open_source(settings)
+    source = open_source(settings)
     try:
         async with Transport(connections=connections) as transport:
             client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
@@ -504,29 +502,17 @@ async def _platform(
 
 
 def undo_scope(
-    run: str | Run = "latest",
-    *,
-    merchants: Merchants | str | Path | None = None,
-    settings: Settings | None = None,
-    target: str | None = None,
+    run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
 ) -> UndoScope:
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
     from tcb_ops.runs.stored_specs import scope_of_undo, undo_spec
 
-    only = None if merchants is None else _merchants(merchants)
-    settings = _settings(settings, target, run)
-    subject = upload_of(run, settings)
     ledger = _ledger_with_runs(settings)
-    return scope_of_undo(ledger, undo_spec(ledger, subject, only, ""))
+    return scope_of_undo(ledger, undo_spec(ledger, upload_of(run, settings), merchants, ""))
 
 
 def delete_scope(
-    run: str | Run = "latest",
-    *,
-    merchants: Merchants | None = None,
-    selection: str = "",
-    new_run: bool = False,
-    settings: Settings | None = None,
+    run: str | Run, *, merchants: Merchants | None, selection: str, new_run: bool, settings: Settings
 ) -> tuple[int, int, int]:
     """Count the files of an upload that a delete would remove, and their merchants and environments. Nothing is sent.
 
@@ -534,30 +520,21 @@ def delete_scope(
     """
     from tcb_ops.runs.stored_specs import delete_spec
 
-    settings = _settings(settings, None, run)
     ledger = _ledger_with_runs(settings)
     spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
     appids = {one.appid for one in spec.environments}
     return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
 
 
-def overwritten(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> int:
+def overwritten(batch: Batch, *, settings: Settings) -> int:
     """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
     from tcb_ops.runs.stored_specs import overwritten_rows
 
-    settings = _settings(settings, target)
     ledger = _ledger(settings)
     return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
 
 
-def foreign(
-    batch: Batch,
-    *,
-    selection: str = "",
-    new_run: bool = False,
-    settings: Settings | None = None,
-    target: str | None = None,
-) -> Text | None:
+def foreign(batch: Batch, *, selection: str, new_run: bool, settings: Settings) -> Text | None:
     """List the files of a list that no run of the ledger uploaded; None where there are none.
 
     `selection` and `new_run` are those of the delete, which may resume an unfinished one.
@@ -566,24 +543,20 @@ def foreign(
     from tcb_ops.runs.plan import list_spec
     from tcb_ops.runs.stored_specs import foreign_text
 
-    settings = _settings(settings, target)
-    ledger = Ledger(settings.ledger)
-    return foreign_text(
-        ledger, list_spec(batch, Kind.DELETE, selection), settings.run_target, new_run=new_run
-    )
+    spec = list_spec(batch, Kind.DELETE, selection)
+    return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
 
 
 def plan_sync(
     folder: str | Path,
     to: Sequence[str],
     *,
-    merchants: Merchants | str | Path,
-    path: str = "{rel}",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    own: frozenset[str] = frozenset(),
-    settings: Settings | None = None,
-    target: str | None = None,
+    merchants: Merchants,
+    path: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    own: frozenset[str],
+    settings: Settings,
 ) -> SyncPlan:
     """Plan what makes environments the same as a folder: the batch to upload, and the files that are gone from the folder.
 
@@ -594,7 +567,6 @@ def plan_sync(
     from tcb_ops.runs.sync import plan_sync as plan_lists
 
     check_path("folder", folder)
-    known, settings = _merchants(merchants), _settings(settings, target)
     source = Path(folder)
     if source.exists() and not source.is_dir():
         raise UsageError(
@@ -607,18 +579,17 @@ def plan_sync(
             own |= {os.path.realpath(str(backup))}
     return plan_lists(
         scan(source, include=include, exclude=exclude, own=own),
-        select_targets(known, to),
+        select_targets(merchants, to),
         PathTemplate(path, ""),
-        known,
+        merchants,
         Path(settings.reports),
         ledger=ledger,
         target=settings.run_target,
     )
 
 
-def changed(plan: SyncPlan, *, settings: Settings | None = None, target: str | None = None) -> Batch | None:
+def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
     """Return the rows of a synchronization that would be sent, by the ledger; None if all files are unchanged."""
-    settings = _settings(settings, target)
     return plan.changed(_ledger(settings), settings.run_target)
 
 
@@ -824,7 +795,6 @@ def copy_runs(
     runs: Sequence[str] = (),
     *,
     settings: Settings | None = None,
-    target: str | None = None,
     progress: OnCopied | None = None,
 ) -> Copied:
     """Copy runs from one ledger, a file or a URL, to another, which is created if it is missing.
@@ -839,7 +809,7 @@ def copy_runs(
         check_path(parameter, value)
     check_texts("runs", runs)
     check_function("progress", progress)
-    at = _settings(settings, target).run_target
+    at = _settings(settings, None).run_target
     return copy(str(source), str(dest), runs, at, progress or (lambda *_: None))
 
 
