@@ -7,10 +7,9 @@ The module of a name loads when the name is first used: whoever works on a live 
 # One import per module, which isort would split by name.
 from __future__ import annotations
 
-import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -47,7 +46,7 @@ _PUBLIC = {
 }
 """The public names that load when they are first used, by their module."""
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
-__all__ = sorted([*_MODULE_OF, "opened_target"])  # noqa: PLE0605  made of the one list
+__all__ = sorted([*_MODULE_OF, "opened_target", "write_tokens"])  # noqa: PLE0605  made of the one list
 
 
 def __getattr__(name: str) -> object:
@@ -81,8 +80,13 @@ def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]
         Simulator(served, tokens, component=platform) as simulator,
     ):
         file = Path(folder) / "tokens.csv"
-        lines = ("appid,access_token", *map(",".join, tokens.items()))
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as out:
-            out.writelines(f"{line}\n" for line in lines)
+        write_tokens(file, tokens)
         own = replace(settings.tokens, source="file", file=file, component_appid=component)
         yield replace(settings, api_base=simulator.base, tokens=own)
+
+
+def write_tokens(file: Path, tokens: Mapping[str, str]) -> None:
+    """Write a token file, appid → token, that only its owner may read."""
+    file.touch(mode=0o600)
+    lines = ("appid,access_token", *map(",".join, tokens.items()))
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
