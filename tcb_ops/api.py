@@ -781,7 +781,7 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     check_flag("dry_run", dry_run)
     ledger = _ledger_with_runs(_settings(settings, None))
     with planning(ledger):
-        found = prunable(ledger.runs(), time.time() - older_than * 86_400)
+        found = prunable(ledger.runs(), time.time() - older_than * A_DAY)
         if not dry_run and found:
             for run in found:
                 ledger.forget(run)
