@@ -317,7 +317,7 @@ def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
         canary_stop(1_200),
         StoppedError(Bilingual("the disk is full", "磁盘已满")),
     ],
-    ids=lambda error: error.reason.code if error.reason is not None else "text",
+    ids=lambda error: str(error.reason.code) if error.reason is not None else "text",
 )
 def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
     ledger: Ledger, error: TcbOpsError
