@@ -23,8 +23,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from functools import wraps
@@ -32,7 +32,7 @@ from inspect import signature
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, get_args
 
 from tcb_ops.errors import (
     ArgumentError,
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
     from tcb_ops.lists.staging import Share, ShareLike
     from tcb_ops.lists.table import Rows
     from tcb_ops.merchants.status import MerchantState
-    from tcb_ops.model import Row
     from tcb_ops.notifications import Notification, Undelivered
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster
@@ -80,6 +79,8 @@ if TYPE_CHECKING:
     from tcb_ops.runs.stored_calls import IfExists
     from tcb_ops.runs.stored_specs import UndoScope
     from tcb_ops.runs.sync import SyncPlan
+    from tcb_ops.wechat.call_policy import Caller
+    from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.tokens import TokenSource
 
 OnProgress: TypeAlias = Callable[[Progress], None]
@@ -211,15 +212,8 @@ def start_links(
     return _start(
         lambda _: list_spec(batch, Kind.LINKS, selection),
         _absolute(out),
-        target=target,
-        settings=settings,
-        limits=limits,
-        note=note,
-        new_run=new_run,
-        resume=resume,
-        may_resume=may_resume,
-        progress=progress,
-        tokens=tokens,
+        _settings(settings, target),
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens),
     )
 
 
@@ -268,18 +262,10 @@ def start_upload(
     return _start(
         lambda _: upload_spec(batch, selection, options),
         _absolute(report, "report"),
-        target=target,
-        settings=settings,
-        limits=limits,
-        note=note,
-        new_run=new_run,
-        resume=resume,
-        may_resume=may_resume,
+        _settings(settings, target),
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
         skip_unchanged=skip_unchanged,
         canary=canary,
-        cluster=cluster,
-        progress=progress,
-        tokens=tokens,
     )
 
 
@@ -321,21 +307,14 @@ def start_audit(
         "confirm_after", confirm_after, seconds and 0 <= confirm_after <= A_DAY, _("seconds, a day at most")
     )
     listed, settings, only = _merchants(merchants), _settings(settings, target), _share(share)
-    kept = [line.to_json() for line in known_failures(known, settings)]
+    failures = [line.to_json() for line in known_failures(known, settings)]
     known_file = {} if known is None else {"known_file": str(Path(known).absolute())}
     return _start(
         lambda _: audit_spec(listed, selection, only),
         _absolute(report, "report"),
-        settings=settings,
-        limits=limits,
-        note=note,
-        new_run=new_run,
-        resume=resume,
-        may_resume=may_resume,
-        options={"write_probe": write_probe, "confirm_after": confirm_after, "known": kept} | known_file,
-        cluster=cluster,
-        progress=progress,
-        tokens=tokens,
+        settings,
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
+        kept={"write_probe": write_probe, "confirm_after": confirm_after, "known": failures} | known_file,
     )
 
 
@@ -370,34 +349,18 @@ def start_confirm(
     _check_stored(what, selection)
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, what)
-    if isinstance(what, Batch):
-        listed = what
-        return _start(
-            lambda _ledger: confirm_list_spec(listed, selection, content=content),
-            _absolute(report, "report"),
-            settings=settings,
-            limits=limits,
-            note=note,
-            new_run=new_run,
-            resume=resume,
-            may_resume=may_resume,
-            cluster=cluster,
-            progress=progress,
-            tokens=tokens,
-        )
-    subject = upload_of(what, settings)
+    subject = what if isinstance(what, Batch) else upload_of(what, settings)
+
+    def work_of(ledger: Ledger) -> RunSpec:
+        if isinstance(subject, Batch):
+            return confirm_list_spec(subject, selection, content=content)
+        return confirm_spec(ledger, subject, only, selection, content=content)
+
     return _start(
-        lambda ledger: confirm_spec(ledger, subject, only, selection, content=content),
+        work_of,
         _absolute(report, "report"),
-        settings=settings,
-        limits=limits,
-        note=note,
-        new_run=new_run,
-        resume=resume,
-        may_resume=may_resume,
-        cluster=cluster,
-        progress=progress,
-        tokens=tokens,
+        settings,
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
     )
 
 
@@ -430,29 +393,18 @@ def start_delete(
     _check_stored(what, selection)
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, what)
-    at = settings.run_target
-    if isinstance(what, Batch):
-        listed = what
+    at, subject = settings.run_target, what if isinstance(what, Batch) else upload_of(what, settings)
 
-        def work_of(ledger: Ledger) -> RunSpec:
-            return delete_list_spec(ledger, listed, at, selection, foreign=foreign, new_run=new_run)
-    else:
-        subject = upload_of(what, settings)
-
-        def work_of(ledger: Ledger) -> RunSpec:
-            return delete_spec(ledger, subject, only, selection, new_run=new_run)
+    def work_of(ledger: Ledger) -> RunSpec:
+        if isinstance(subject, Batch):
+            return delete_list_spec(ledger, subject, at, selection, foreign=foreign, new_run=new_run)
+        return delete_spec(ledger, subject, only, selection, new_run=new_run)
 
     return _start(
         work_of,
         _absolute(report, "report"),
-        settings=settings,
-        limits=limits,
-        note=note,
-        new_run=new_run,
-        resume=resume,
-        may_resume=may_resume,
-        progress=progress,
-        tokens=tokens,
+        settings,
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens),
     )
 
 
@@ -486,14 +438,8 @@ def start_undo(
     return _start(
         lambda ledger: undo_spec(ledger, subject, only, selection),
         _absolute(report, "report"),
-        settings=settings,
-        limits=limits,
-        note=note,
-        new_run=new_run,
-        resume=resume,
-        may_resume=may_resume,
-        progress=progress,
-        tokens=tokens,
+        settings,
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens),
     )
 
 
@@ -504,14 +450,12 @@ def download_links(
     max_age: int = 7200,
     merchants: Merchants | str | Path | None = None,
     settings: Settings | None = None,
-    target: str | None = None,
-    tokens: TokenSource | None = None,
 ) -> DownloadLinks:
     """Write download links of an upload's files to `out` (0600), in the order of its list, after the list's columns.
 
     They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
     """
-    from tcb_ops.runs.download_links import COLUMNS
+    from tcb_ops.runs.download_links import COLUMNS, LinkRequests, write_download_links
     from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.loop import hand_over
     from tcb_ops.runs.stored_specs import confirm_spec, file_ids
@@ -521,67 +465,54 @@ def download_links(
     check_count("max_age", max_age, least=1)
     only = None if merchants is None else _merchants(merchants)
     check_destination(Path(out), COLUMNS)
-    settings = _settings(settings, target, run)
+    settings = _settings(settings, None, run)
     subject = upload_of(run, settings)
     ledger = _ledger_with_runs(settings)
     spec = confirm_spec(ledger, subject, only, "", content=False)
     with opened_target(settings, lambda: _merchants_of(ledger, subject)) as opened:
         rows = file_ids(ledger, spec, settings.run_target)
         owners = {(one.env, one.appid): Owner(one.owner) for one in spec.environments}
-        work = _download_links(rows, subject, Path(out).absolute(), owners, max_age, opened, tokens)
-        return hand_over(work).result()
+        component, dest = settings.tokens.component_appid, Path(out).absolute()
+
+        async def write() -> DownloadLinks:
+            async with _platform(opened, connections=16) as (client, caller):
+                requests = LinkRequests(client, caller, owners, component, max_age)
+                return await write_download_links(rows, subject.headers, dest, requests, settings.zone)
+
+        return hand_over(write()).result()
 
 
-async def _download_links(
-    rows: Iterator[tuple[Row, str]],
-    subject: RunRecord,
-    out: Path,
-    owners: Mapping[tuple[str, str], Owner],
-    max_age: int,
-    settings: Settings,
-    tokens: TokenSource | None,
-) -> DownloadLinks:
-    from tcb_ops.runs.download_links import LinkRequests, write_download_links
+@asynccontextmanager
+async def _platform(
+    settings: Settings, *, connections: int = 1
+) -> AsyncIterator[tuple[PlatformClient, Caller]]:
+    """Open a client for single calls, and what makes them."""
     from tcb_ops.wechat import open_source
     from tcb_ops.wechat.call_policy import Caller
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.transport import Transport
 
-    source = tokens or open_source(settings)
+    source = open_source(settings)
     try:
-        async with Transport(connections=16) as transport:
+        async with Transport(connections=connections) as transport:
             client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
-            component = settings.tokens.component_appid
-            requests = LinkRequests(client, Caller(source), owners, component, max_age)
-            return await write_download_links(rows, subject.headers, out, requests, settings.zone)
+            yield client, Caller(source)
     finally:
         await source.aclose()
 
 
 def undo_scope(
-    run: str | Run = "latest",
-    *,
-    merchants: Merchants | str | Path | None = None,
-    settings: Settings | None = None,
-    target: str | None = None,
+    run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
 ) -> UndoScope:
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
     from tcb_ops.runs.stored_specs import scope_of_undo, undo_spec
 
-    only = None if merchants is None else _merchants(merchants)
-    settings = _settings(settings, target, run)
-    subject = upload_of(run, settings)
     ledger = _ledger_with_runs(settings)
-    return scope_of_undo(ledger, undo_spec(ledger, subject, only, ""))
+    return scope_of_undo(ledger, undo_spec(ledger, upload_of(run, settings), merchants, ""))
 
 
 def delete_scope(
-    run: str | Run = "latest",
-    *,
-    merchants: Merchants | None = None,
-    selection: str = "",
-    new_run: bool = False,
-    settings: Settings | None = None,
+    run: str | Run, *, merchants: Merchants | None, selection: str, new_run: bool, settings: Settings
 ) -> tuple[int, int, int]:
     """Count the files of an upload that a delete would remove, and their merchants and environments. Nothing is sent.
 
@@ -589,30 +520,21 @@ def delete_scope(
     """
     from tcb_ops.runs.stored_specs import delete_spec
 
-    settings = _settings(settings, None, run)
     ledger = _ledger_with_runs(settings)
     spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
     appids = {one.appid for one in spec.environments}
     return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
 
 
-def overwritten(batch: Batch, *, settings: Settings | None = None, target: str | None = None) -> int:
+def overwritten(batch: Batch, *, settings: Settings) -> int:
     """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
     from tcb_ops.runs.stored_specs import overwritten_rows
 
-    settings = _settings(settings, target)
     ledger = _ledger(settings)
     return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
 
 
-def foreign(
-    batch: Batch,
-    *,
-    selection: str = "",
-    new_run: bool = False,
-    settings: Settings | None = None,
-    target: str | None = None,
-) -> Text | None:
+def foreign(batch: Batch, *, selection: str, new_run: bool, settings: Settings) -> Text | None:
     """List the files of a list that no run of the ledger uploaded; None where there are none.
 
     `selection` and `new_run` are those of the delete, which may resume an unfinished one.
@@ -621,24 +543,20 @@ def foreign(
     from tcb_ops.runs.plan import list_spec
     from tcb_ops.runs.stored_specs import foreign_text
 
-    settings = _settings(settings, target)
-    ledger = Ledger(settings.ledger)
-    return foreign_text(
-        ledger, list_spec(batch, Kind.DELETE, selection), settings.run_target, new_run=new_run
-    )
+    spec = list_spec(batch, Kind.DELETE, selection)
+    return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
 
 
 def plan_sync(
     folder: str | Path,
     to: Sequence[str],
     *,
-    merchants: Merchants | str | Path,
-    path: str = "{rel}",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    own: frozenset[str] = frozenset(),
-    settings: Settings | None = None,
-    target: str | None = None,
+    merchants: Merchants,
+    path: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    own: frozenset[str],
+    settings: Settings,
 ) -> SyncPlan:
     """Plan what makes environments the same as a folder: the batch to upload, and the files that are gone from the folder.
 
@@ -649,7 +567,6 @@ def plan_sync(
     from tcb_ops.runs.sync import plan_sync as plan_lists
 
     check_path("folder", folder)
-    known, settings = _merchants(merchants), _settings(settings, target)
     source = Path(folder)
     if source.exists() and not source.is_dir():
         raise UsageError(
@@ -657,24 +574,22 @@ def plan_sync(
             _("`tcb-ops list` makes a list of a single file; upload that list."),
         )
     ledger = _ledger(settings)
-    backups = (
-        () if ledger is None else (str(run.settings.get("backup", "")) for run in ledger.runs(damaged=[]))
-    )
-    own |= {os.path.realpath(one) for one in backups if one}
+    for run in [] if ledger is None else ledger.runs(damaged=[]):
+        if backup := run.settings.get("backup"):
+            own |= {os.path.realpath(str(backup))}
     return plan_lists(
         scan(source, include=include, exclude=exclude, own=own),
-        select_targets(known, to),
+        select_targets(merchants, to),
         PathTemplate(path, ""),
-        known,
+        merchants,
         Path(settings.reports),
         ledger=ledger,
         target=settings.run_target,
     )
 
 
-def changed(plan: SyncPlan, *, settings: Settings | None = None, target: str | None = None) -> Batch | None:
+def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
     """Return the rows of a synchronization that would be sent, by the ledger; None if all files are unchanged."""
-    settings = _settings(settings, target)
     return plan.changed(_ledger(settings), settings.run_target)
 
 
@@ -759,16 +674,9 @@ def start_retry(
     return _start(
         lambda ledger: retry_spec(ledger, parent, listed, settings, wanted, selection),
         _absolute(out),
-        settings=settings,
-        limits=limits,
-        note=note,
-        new_run=new_run,
-        resume=resume,
-        may_resume=may_resume,
-        options={"write_probe": parent.settings.get("write_probe", False)},
-        cluster=cluster,
-        progress=progress,
-        tokens=tokens,
+        settings,
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
+        kept={"write_probe": parent.settings.get("write_probe", False)},
     )
 
 
@@ -799,14 +707,10 @@ def start_resume(
     return _start(
         lambda _: resume_spec(record),
         _absolute(record.out or None),
-        settings=settings,
-        limits=limits,
-        resume=record.id,
+        settings,
+        _Options(limits, resume=record.id, progress=progress, tokens=tokens, cluster=cluster),
         skip_unchanged=skip_unchanged,
         canary=int(record.settings.get("canary", 0)) if canary is None else canary,
-        cluster=cluster,
-        progress=progress,
-        tokens=tokens,
     )
 
 
@@ -817,13 +721,11 @@ def _waiting_for(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
     def call(*args: _P.args, **options: _P.kwargs) -> Run:
         # Python's own message would contain the name of `start`.
         for unknown in options.keys() - takes.parameters.keys():
-            message = f"{name}() got an unexpected keyword argument '{unknown}'"
-            raise TypeError(message)
+            raise TypeError(f"{name}() got an unexpected keyword argument '{unknown}'")
         try:
             takes.bind(*args, **options)
         except TypeError as error:
-            message = f"{name}() {error}"
-            raise TypeError(message) from None
+            raise TypeError(f"{name}() {error}") from None
         return start(*args, **options).wait()
 
     takes, name = signature(start), start.__name__.removeprefix("start_")
@@ -879,7 +781,7 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     check_flag("dry_run", dry_run)
     ledger = _ledger_with_runs(_settings(settings, None))
     with planning(ledger):
-        found = prunable(ledger.runs(), time.time() - older_than * 86_400)
+        found = prunable(ledger.runs(), time.time() - older_than * A_DAY)
         if not dry_run and found:
             for run in found:
                 ledger.forget(run)
@@ -893,7 +795,6 @@ def copy_runs(
     runs: Sequence[str] = (),
     *,
     settings: Settings | None = None,
-    target: str | None = None,
     progress: OnCopied | None = None,
 ) -> Copied:
     """Copy runs from one ledger, a file or a URL, to another, which is created if it is missing.
@@ -908,8 +809,8 @@ def copy_runs(
         check_path(parameter, value)
     check_texts("runs", runs)
     check_function("progress", progress)
-    at = _settings(settings, target).run_target
-    return copy(str(source), str(dest), runs, at, progress or _no_report)
+    at = _settings(settings, None).run_target
+    return copy(str(source), str(dest), runs, at, progress or (lambda *_: None))
 
 
 def join_shares(
@@ -934,11 +835,7 @@ def join_shares(
         check_path("sources", source)
     check_texts("runs", runs)
     check_function("progress", progress)
-    return join(str(dest), [str(source) for source in sources], runs, progress or _no_report)
-
-
-def _no_report(_done: int, _runs: int, _rows: int) -> None:
-    """Show no progress."""
+    return join(str(dest), [str(source) for source in sources], runs, progress or (lambda *_: None))
 
 
 def check_merchants(
@@ -957,16 +854,12 @@ def check_merchants(
 
     settings = _settings(settings, target)
     check_function("progress", progress)
-    listed: Iterable[Merchant] | None = None
-    if isinstance(merchants, str | PathLike):
-        listed = _merchants(merchants)
-    elif isinstance(merchants, Iterable):
-        listed = merchants
-    lines = list(listed or ())
+    listed = _merchants(merchants) if isinstance(merchants, str | PathLike) else merchants
+    lines = list(listed) if isinstance(listed, Iterable) else []
     check_value(
         "merchants",
         merchants,
-        listed is not None and all(isinstance(line, Merchant) for line in lines),
+        isinstance(listed, Iterable) and all(isinstance(line, Merchant) for line in lines),
         _("Merchants, a list of Merchant, or the path of their file"),
     )
     with opened_target(settings, lambda: lines) as opened:
@@ -1164,13 +1057,12 @@ def upload_link(
         else [m for m in callers if m.default] or list(callers)
     )
     if len(chosen) != 1:
-        known = ", ".join(m.appid for m in callers)
         raise UsageError(
             _(
                 "environment {env}: {merchants} match (it has {known}); choose one with appid=.",
                 env=env,
                 merchants=ngettext("{n:,} merchant", "{n:,} merchants", len(chosen)),
-                known=known,
+                known=", ".join(m.appid for m in callers),
             )
         )
     with opened_target(settings, lambda: merchants) as opened:
@@ -1181,25 +1073,17 @@ async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Set
     from tcb_ops.errcodes import errcode
     from tcb_ops.errors import TokenError, TransportError, TransportFault
     from tcb_ops.runs.stop_errors import NO_COMPONENT
-    from tcb_ops.wechat import open_source
-    from tcb_ops.wechat.call_policy import Caller, CallFailure
-    from tcb_ops.wechat.client import PlatformClient
+    from tcb_ops.wechat.call_policy import CallFailure
     from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
-    from tcb_ops.wechat.transport import Transport
 
     if owner is Owner.PLATFORM:
         appid = settings.tokens.component_appid
         if not appid:
             raise TokenError(NO_COMPONENT)
-    source = open_source(settings)
-    try:
-        async with Transport(connections=1) as transport:
-            client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
-            found: Link | UnsafeLink | CallFailure = await Caller(source).call(
-                appid, lambda token: client.upload_link(env, path, token, owner)
-            )
-    finally:
-        await source.aclose()
+    async with _platform(settings) as (client, caller):
+        found: Link | UnsafeLink | CallFailure = await caller.call(
+            appid, lambda token: client.upload_link(env, path, token, owner)
+        )
     answer = found.answer if isinstance(found, CallFailure) else found
     match answer:
         case TransportError():
@@ -1233,11 +1117,10 @@ def _ledger(settings: Settings) -> Ledger | None:
 def _ledger_with_runs(settings: Settings) -> Ledger:
     ledger = _ledger(settings)
     if ledger is None:
-        where = settings.ledger
         raise RunNotFoundError(
             _(
                 "{where} does not exist: no run has used this ledger yet. Check the working folder, and --ledger.",
-                where=where,
+                where=settings.ledger,
             ),
             options=["--ledger"],
         )
@@ -1257,28 +1140,33 @@ def _find(ledger: Ledger, wanted: str, settings: Settings) -> RunRecord:
         ) from None
 
 
+class _Options(NamedTuple):
+    """The parameters that all functions share that start a run; not checked yet."""
+
+    limits: RunLimits | None
+    note: str = ""
+    new_run: bool = False
+    resume: str | None = None
+    may_resume: MayResume | None = None
+    progress: OnProgress | None = None
+    tokens: TokenSource | None = None
+    cluster: Cluster | None = None
+
+
 def _start(
     work_of: Callable[[Ledger], RunSpec],
     out: Path | None,
+    settings: Settings,
+    options: _Options,
     *,
-    target: str | None = None,
-    settings: Settings | None,
-    limits: RunLimits | None,
-    note: str = "",
-    new_run: bool = False,
-    resume: str | None,
-    may_resume: MayResume | None = None,
     skip_unchanged: bool = False,
     canary: int = 0,
-    cluster: Cluster | None = None,
-    options: Mapping[str, Any] = MappingProxyType({}),
-    progress: OnProgress | None,
-    tokens: TokenSource | None,
+    kept: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunHandle:
     """Plan the run, or find the unfinished one to resume, and start to work on it.
 
-    `out`: the file of the links, else the folder that the caller will export to. `options`: an audit's. The embedded
-    simulator runs until the work on the run ends. Raises UsageError, LedgerError.
+    `out`: the file of the links, else the folder that the caller will export to. `kept`: an audit's own options. The
+    embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
     from tcb_ops.runs.calls import probe_file
     from tcb_ops.runs.engine import RunContext
@@ -1291,7 +1179,7 @@ def _start(
     from tcb_ops.simulator import opened_target
     from tcb_ops.wechat import open_source
 
-    settings = _settings(settings, target)
+    limits, note, new_run, resume, may_resume, progress, tokens, cluster = options
     check_value("limits", limits, limits is None or isinstance(limits, RunLimits), _("a RunLimits"))
     limits = limits or RunLimits()
     check_text("note", note)
@@ -1316,7 +1204,6 @@ def _start(
     check_text("selection", work.selection)
     if work.kind is Kind.LINKS and out is not None:
         check_destination(out)
-    named = {"cluster": cluster} if isinstance(cluster, str) else {}
     if cluster is not None:
         from tcb_ops.runs.cluster import check_kind
 
@@ -1329,8 +1216,8 @@ def _start(
             out=out,
             options=asdict(limits)
             | {"skip_unchanged": skip_unchanged, "canary": canary}
-            | named
-            | dict(options),
+            | ({"cluster": cluster} if isinstance(cluster, str) else {})
+            | dict(kept),
             note=note,
             new_run=new_run,
             resume=resume or "",

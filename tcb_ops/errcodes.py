@@ -289,7 +289,23 @@ def explain(code: int | str) -> Errcode | StoreCode:
     names = {entry.code.lower(): entry.code for entry in all_store_codes()}
     if text.lower() in names:
         return store_code(names[text.lower()])
-    raise UsageError(_not_a_code(text, names))
+    from difflib import get_close_matches
+
+    shown = text if len(text) <= 40 else f"{text[:40]}…"
+    if near := [names[match] for match in get_close_matches(text.lower(), names)]:
+        raise UsageError(
+            _(
+                "“{shown}” is neither an errcode nor a code of the store. Did you mean {near}?",
+                shown=shown,
+                near=as_list(near),
+            )
+        )
+    raise UsageError(
+        _(
+            "“{shown}” is neither an errcode nor a code of the store. Give one such as 85088 or SlowDown.",
+            shown=shown,
+        )
+    )
 
 
 @cache
@@ -322,20 +338,3 @@ def _lines(name: str) -> list[dict[str, str]]:
 
     text = files("tcb_ops").joinpath(name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines(), strict=True))
-
-
-def _not_a_code(text: str, names: dict[str, str]) -> Text:
-    from difflib import get_close_matches
-
-    shown = text if len(text) <= 40 else f"{text[:40]}…"
-    near = [names[match] for match in get_close_matches(text.lower(), names)]
-    if near:
-        return _(
-            "“{shown}” is neither an errcode nor a code of the store. Did you mean {near}?",
-            shown=shown,
-            near=as_list(near),
-        )
-    return _(
-        "“{shown}” is neither an errcode nor a code of the store. Give one such as 85088 or SlowDown.",
-        shown=shown,
-    )

@@ -94,8 +94,6 @@ class Message(Text):
         """Return the message with further values."""
         return replace(self, values={**self.values, **values})
 
-    __str__ = Text.__str__
-
 
 @dataclass(frozen=True, slots=True)
 class Bilingual(Text):
@@ -107,8 +105,6 @@ class Bilingual(Text):
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
         return self.chinese if lang is Lang.ZH else self.english
-
-    __str__ = Text.__str__
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +121,6 @@ class Joined(Text):
     def commands(self) -> list[Command]:
         """Return the command lines among the parts."""
         return _commands(self.parts)
-
-    __str__ = Text.__str__
 
 
 def _commands(parts: Iterable[object]) -> list[Command]:

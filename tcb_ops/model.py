@@ -45,8 +45,7 @@ class Secret:
         return hash(self._value)
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        message = "a secret cannot be pickled"
-        raise TypeError(message)
+        raise TypeError("a secret cannot be pickled")
 
 
 class Kind(StrEnum):

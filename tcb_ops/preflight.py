@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -262,7 +262,7 @@ class Cost:
                 )
                 for account, left in short
             ]
-            who = _some(listed)
+            who = as_list(listed, NAMED)
             yield (
                 _(
                     "More rows than link calls left today: {who}. The rows beyond that will be refused with 45009: "
@@ -272,7 +272,7 @@ class Cost:
             )
         slow = [account for account in self.rows if self.seconds(account) > self.seconds_left]
         if slow:
-            who = _some([_name(account, names) for account in slow])
+            who = as_list((_name(account, names) for account in slow), NAMED)
             longest = max(map(self.seconds, slow))
             yield (
                 _(
@@ -382,18 +382,9 @@ class DryRun:
     def as_dict(self) -> dict[str, Any]:
         """Return the figures, for `--json`."""
         platform = self.cost.platform
-        merchants = [
-            {
-                "appid": share.appid,
-                "merchant": share.merchant,
-                "envs": share.envs,
-                "rows": share.rows,
-                "calls": share.calls,
-                "bytes": share.bytes,
-            }
-            | self.cost.as_dict(share.appid)
-            for share in self.shares
-        ]
+        merchants = [asdict(share) | self.cost.as_dict(share.appid) for share in self.shares]
+        for merchant in merchants:
+            del merchant["attempted"]
         return (
             facts(self.batch)
             | {"calls": self.calls, "seconds_at_rate": self.seconds, "by_merchant": merchants}
@@ -404,12 +395,7 @@ class DryRun:
 def _name(account: QuotaAccount, names: Mapping[str, str]) -> Text:
     if account.owner is Owner.PLATFORM:
         return _("the platform's own environments")
-    name = names.get(account.appid, account.appid)
-    return verbatim(name)
-
-
-def _some(listed: list[Text]) -> Text:
-    return as_list(listed, NAMED)
+    return verbatim(names.get(account.appid, account.appid))
 
 
 def _figures(quota: Quota | None) -> dict[str, int] | None:

@@ -40,11 +40,6 @@ _REASONS = {
 }
 
 
-def _is_no_address(error: BaseException) -> bool:
-    """Return whether a host's name could not be looked up: by code that has loaded sockets, which is slow."""
-    return "socket" in sys.modules and isinstance(error, sys.modules["socket"].gaierror)
-
-
 def system_reason(error: OSError | ValueError) -> Text:
     """Return why a file or folder cannot be used. Python raises ValueError for a name with a NUL."""
     if not isinstance(error, OSError):
@@ -74,7 +69,9 @@ def exhausted(error: BaseException, *, unclear: bool = False) -> ResourceLimitEr
 
     """
     code = _errno(error)
-    if code is None and (unclear or _is_no_address(error)):
+    # Code that could not look up a host's name has loaded sockets, which is slow.
+    no_address = "socket" in sys.modules and isinstance(error, sys.modules["socket"].gaierror)
+    if code is None and (unclear or no_address):
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
         except OSError as found:

@@ -44,11 +44,7 @@ class Run:
     """A run in the ledger, finished or not."""
 
     def __init__(
-        self,
-        ledger: Ledger,
-        record: RunRecord,
-        settings: Settings,
-        reader: RunReader | None = None,
+        self, ledger: Ledger, record: RunRecord, settings: Settings, reader: RunReader | None = None
     ) -> None:
         """`reader`: the source of the run's rows, if it is not the ledger itself."""
         self._ledger, self.record, self._settings = ledger, record, settings
@@ -349,13 +345,12 @@ class Run:
         check_flag("pdf", pdf)
         check_function("when_written", when_written)
         self.record = self._reader.run(self.id)
-        now = time.time()
         return export(
             self._ledger,
             self.record,
             Path(dest),
             self._settings,
-            now=now,
+            now=time.time(),
             replace=replace,
             reader=self._reader,
             pdf=pdf,
@@ -392,8 +387,7 @@ def _has_code(tally: Tally, code: str | None) -> bool:
 
 def _check_outcomes(outcomes: object) -> None:
     usable = isinstance(outcomes, frozenset | set) and all(one in frozenset(Outcome) for one in outcomes)
-    valid = ", ".join(Outcome)
-    check_value("outcomes", outcomes, usable, _("a set of {valid}", valid=valid))
+    check_value("outcomes", outcomes, usable, _("a set of {valid}", valid=", ".join(Outcome)))
 
 
 class RunHandle:

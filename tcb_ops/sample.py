@@ -21,7 +21,7 @@ from tcb_ops.lists.paths import Batch
 from tcb_ops.model import SIMULATOR, Kind, Outcome
 from tcb_ops.run import Run
 from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
-from tcb_ops.simulator import Faults, Simulator, expected_outcomes, load_faults
+from tcb_ops.simulator import Faults, Simulator, expected_outcomes, load_faults, write_tokens
 
 
 def bundled(inside: str, beside: str) -> Path:
@@ -50,11 +50,7 @@ def sample_simulator(
     merchants, faults = read_merchants(MERCHANTS), load_faults(FAULTS)
     tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
     file = folder / "tokens.csv"
-    file.touch(mode=0o600)
-    file.write_text(
-        "".join(f"{line}\n" for line in ("appid,access_token", *map(",".join, tokens.items()))),
-        encoding="utf-8",
-    )
+    write_tokens(file, tokens)
     with Simulator(list(merchants), tokens, faults=faults, port=port) as simulator:
         options = {
             "api_base": simulator.base,

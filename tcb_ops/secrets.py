@@ -155,11 +155,7 @@ _KINDS = (
     ("refresh_token", rf"refresh_token{_IS}", _("a refresh token")),
     ("q-signature", rf"q-signature{_IS}", _("a signature of the store")),
     ("q-ak", rf"q-ak{_IS}", _("a key id of the store")),
-    (
-        "x-cos-security-token",
-        rf"x-cos-security-token{_IS}",
-        _("a security token of the store"),
-    ),
+    ("x-cos-security-token", rf"x-cos-security-token{_IS}", _("a security token of the store")),
     # domain.md §2: how tickets, refresh tokens and authorization codes begin.
     ("@@@", r"(?:ticket|token|code)@@@", _("a ticket or a refresh token")),
 )

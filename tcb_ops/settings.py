@@ -533,8 +533,7 @@ def setting_names(model: type[_Checked]) -> list[str]:
 @cache
 def _kinds(section: str) -> dict[str, Any]:
     """Return the type of each setting of a section."""
-    model = _model_of(section)
-    hints = get_type_hints(model)
+    hints = get_type_hints(_model_of(section))
     # Of `Path | None` the first: nobody gives None.
     kinds = {
         name: get_args(kind)[0] if type(None) in get_args(kind) else kind for name, kind in hints.items()
@@ -564,7 +563,8 @@ def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, 
             found[name] = tuple(its for its, _mistakes in entries)
         else:
             try:
-                found[name] = _RULES.get(key, _anything)(_converted(key, kinds[name], value))
+                kept = _converted(key, kinds[name], value)
+                found[name] = _RULES[key](kept) if key in _RULES else kept
             except _InvalidError as error:
                 wrong[key] = error.text
     return found, wrong
@@ -634,17 +634,16 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _anything(value: Any) -> Any:
-    return value
+def _matching(pattern: str, why: Text) -> Callable[[Any], Any]:
+    """Return the rule that a value, or each one of a list, matches a pattern as a whole."""
 
+    def checked(value: Any) -> Any:
+        for one in value if isinstance(value, tuple) else (value,):
+            if not re.fullmatch(pattern, str(one), re.DOTALL):
+                raise _InvalidError(why)
+        return value
 
-def _writable(path: Any) -> Any:
-    r"""Refuse a path with a control character: in TOML, "D:\new" contains a line break."""
-    if re.search(r"[\x00-\x1f\x7f]", str(path)):
-        raise _InvalidError(
-            _("contains a control character, such as \\n or \\t; in a path write / in place of each \\")
-        )
-    return path
+    return checked
 
 
 def _api_base(value: str) -> str:
@@ -664,16 +663,6 @@ def _api_base(value: str) -> str:
             _("must be https: the URL contains tokens (http is only for a simulator on this machine)")
         )
     return value.rstrip("/")
-
-
-def _source_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(
-        re.fullmatch(r"(\*\.)?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]+", host) for host in value
-    ):
-        raise _InvalidError(
-            _("must be names of hosts without https:// and path, such as files.example.com or *.example.com")
-        )
-    return value
 
 
 def _url(value: str) -> SplitResult | None:
@@ -737,48 +726,44 @@ def _token_url(value: str) -> str:
     return value
 
 
-def _auth_header(value: str) -> str:
-    if not re.fullmatch(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", value):
-        raise _InvalidError(_("is not the name of a header; one looks like Authorization"))
-    return value
-
-
-def _secret_source(value: str) -> str:
-    if value and not re.match(r"(env|file|command):\s*\S", value):
-        raise _InvalidError(
+_IN_MAIL = r"[^\x00-\x1f\x7f\x85\u2028\u2029]*"
+"""Anything else could add a header to a mail."""
+_RULES: dict[str, Callable[[Any], Any]] = {
+    "api_base": _api_base,
+    "source_hosts": _matching(
+        r"(\*\.)?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]+",
+        _("must be names of hosts without https:// and path, such as files.example.com or *.example.com"),
+    ),
+    "timezone": _timezone,
+    "tokens.url": _token_url,
+    "tokens.auth_header": _matching(
+        r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")
+    ),
+    **dict.fromkeys(
+        ("tokens.secret", "tokens.ticket", "tokens.serve_key"),
+        _matching(
+            r"((env|file|command):\s*\S.*)?",
             _(
                 "must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret "
                 "itself"
-            )
-        )
-    return value
-
-
-def _mail_address(value: str) -> str:
-    """Refuse what a mail server would, or what would add a header to the mail."""
-    if not re.fullmatch(
-        r"[^\x00-\x1f\x7f\x85\u2028\u2029]*[^\s@]@[^\s@][^\x00-\x1f\x7f\x85\u2028\u2029]*", value
-    ):
-        raise _InvalidError(_("must be an e-mail address on one line, such as ops@example.com"))
-    return value
-
-
-def _mail_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(map(_mail_address, value))
-
-
-_RULES: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(
-        ("merchants", "ledger", "reports", "tokens.file", "tokens.store", "audit.known"), _writable
+            ),
+        ),
     ),
-    **dict.fromkeys(("tokens.secret", "tokens.ticket", "tokens.serve_key"), _secret_source),
-    "api_base": _api_base,
-    "source_hosts": _source_hosts,
-    "timezone": _timezone,
-    "tokens.url": _token_url,
-    "tokens.auth_header": _auth_header,
-    "notify.sender": _mail_address,
-    "notify.to": _mail_addresses,
+    **dict.fromkeys(
+        ("notify.sender", "notify.to"),
+        _matching(
+            rf"{_IN_MAIL}[^\s@]@[^\s@]{_IN_MAIL}",
+            _("must be an e-mail address on one line, such as ops@example.com"),
+        ),
+    ),
+    # In TOML, "D:\new" contains a line break.
+    **dict.fromkeys(
+        ("merchants", "ledger", "reports", "tokens.file", "tokens.store", "audit.known"),
+        _matching(
+            r"[^\x00-\x1f\x7f]*",
+            _("contains a control character, such as \\n or \\t; in a path write / in place of each \\"),
+        ),
+    ),
 }
 """What a setting takes beyond its type. Each returns the value as it is kept, or raises _InvalidError."""
 

@@ -24,9 +24,8 @@ def read_toml(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
-        why = system_reason(error)
         raise SettingsError(
-            _("{file} cannot be read: {why}.", file=file, why=why),
+            _("{file} cannot be read: {why}.", file=file, why=system_reason(error)),
             _("Fix that, or select the settings file with --config."),
         ) from None
     except UnicodeDecodeError:

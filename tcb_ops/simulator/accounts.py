@@ -81,7 +81,7 @@ class Tokens:
         return token
 
     def expire(self, appid: str) -> None:
-        """Expire the appid's token: it is refused with 42001 from now on."""
+        """Expire the appid's token, also the component's: it is refused with 42001 from now on."""
         for known in list(self._tokens.values()):
             if known.appid == appid:
                 known.expires = -NEVER
@@ -103,8 +103,7 @@ class Tokens:
             stat = file.stat()
             lines = file.read_text(encoding="utf-8-sig").splitlines()
         except OSError as error:
-            why = system_reason(error)
-            raise _bad(file, _("cannot be read ({why})", why=why)) from None
+            raise _bad(file, _("cannot be read ({why})", why=system_reason(error))) from None
         except UnicodeDecodeError:
             raise _bad(file, _("is not UTF-8")) from None
         found = _parse(file, lines)
@@ -325,22 +324,25 @@ class Accounts:
         known = self._refresh_tokens[appid]
         return known.newest if known.listed or not listed else ""
 
-    def drop_refresh_token(self, appid: str, *, listed: bool) -> None:
+    def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
         """Replace a merchant's refresh token (old ones: 61023); `listed`: whether api_get_authorizer_list has the new one."""
         self._refresh_tokens[appid] = _RefreshToken(self._new(appid), listed=listed)
 
-    def set_revoked(self, appid: str, *, revoked: bool) -> None:
-        """Revoke a merchant's authorization, or restore it with a new refresh token."""
-        self._accounts[appid] = replace(self.account(appid), revoked=revoked)
-        if not revoked:
-            self.drop_refresh_token(appid, listed=True)
+    def revoke(self, appid: str) -> None:
+        """Revoke a merchant's authorization: its calls are refused with 61003, and it is no longer listed."""
+        self._accounts[appid] = replace(self.account(appid), revoked=True)
+
+    def authorize(self, appid: str) -> None:
+        """Restore a merchant's authorization, with a new refresh token that only the authorizer list has."""
+        self._accounts[appid] = replace(self.account(appid), revoked=False)
+        self.drop_refresh_token(appid)
 
     def set_status(self, env: str, status: EnvStatus) -> None:
         """Change an environment's status."""
         self._environments[env] = SimulatedEnvironment(env, status)
 
     def new_ticket(self) -> str:
-        """Return a new ticket; the earlier ones are refused with 61005."""
+        """Return a new component_verify_ticket; the earlier ones are refused with 61005."""
         self._old_tickets.add(self._ticket)
         self._ticket, self._ticket_ends = self._new("ticket"), self.clock() + self.component.ticket_lifetime
         return self._ticket

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,15 +71,8 @@ _DENIED = CosRefusal(403, "AccessDenied", "Access Denied.")
 class CosStore:
     """The merchants' buckets: receives form uploads and serves download URLs."""
 
-    def __init__(
-        self,
-        state: SimulatorState,
-        merchants: Sequence[Merchant],
-        clock: Callable[[], float],
-        directory: Path | None,
-    ) -> None:
+    def __init__(self, state: SimulatorState, merchants: Sequence[Merchant], directory: Path | None) -> None:
         self._state = state
-        self._clock = clock
         self._blobs = BlobStore(directory)
         self._envs = {bucket_of(merchant.env): merchant.env for merchant in merchants}
 
@@ -110,7 +103,7 @@ class CosStore:
     async def _post(
         self, request: web.BaseRequest, place: int, env: str, bucket: str, path: str, form: Form
     ) -> web.StreamResponse:
-        now = self._clock()
+        now = self._state.clock()
         with self._blobs.upload() as upload:
             md5 = await _receive(request, form, upload)
             checked = check_form(form, bucket, path, now)
@@ -182,7 +175,7 @@ class CosStore:
 
     def _download(self, request: web.BaseRequest, bucket: str, path: str, query: str) -> web.StreamResponse:
         """Answer a signed GET: the object, or its first byte; a stale cache answers with what was there before."""
-        refused = check_download(bucket, path, query, self._clock())
+        refused = check_download(bucket, path, query, self._state.clock())
         stored = self._state.objects.get((bucket, path))
         cached = self._state.cached.get((bucket, path))
         if cached is not None and "no-cache" not in request.headers.get("Cache-Control", ""):
@@ -228,7 +221,7 @@ class CosStore:
     def _headers(self) -> dict[str, str]:
         return {
             "Server": "tencent-cos",
-            "x-cos-request-id": self._state.new_id(self._clock()).replace("-", ""),
+            "x-cos-request-id": self._state.new_id().replace("-", ""),
         }
 
 
@@ -304,6 +297,10 @@ def boundary_of(content_type: str) -> bytes | None:
     return (found[1] or found[2]).encode() if found else None
 
 
+class _BrokenFormError(Exception):
+    """What is wrong with a form."""
+
+
 class Form:
     """A streaming parser of a form: takes the chunks of a body, returns the file's bytes, and keeps the fields.
 
@@ -318,100 +315,75 @@ class Form:
         """Bytes of the file so far."""
         self.field_after_file = False
         self.broken = ""
-        self._delimiter = b"\r\n--" + boundary
+        self.complete = False
+        """Whether the form has reached its closing boundary."""
         # A line break before the body makes the first boundary look like the others.
         self._buffer = bytearray(b"\r\n")
-        self._next: Callable[[Form, bytearray], bool] | None = Form._preamble
-        """Parses the next section; False if it needs more bytes. None after the closing boundary."""
-        self._name = ""
-
-    @property
-    def complete(self) -> bool:
-        """Whether the form has reached its closing boundary."""
-        return self._next is None and not self.broken
+        self._file = bytearray()
+        """The bytes of the file that a chunk has brought."""
+        self._parser = self._parse(b"\r\n--" + boundary)
 
     def feed(self, chunk: bytes) -> bytes:
         """Parse the next chunk of the body; return the bytes known to belong to the file."""
-        file = bytearray()
-        if not self.broken and self._next is not None:
+        self._file.clear()
+        if not self.broken and not self.complete:
             self._buffer += chunk
-        while not self.broken and self._next is not None and self._next(self, file):
-            pass
-        self.size += len(file)
-        return bytes(file)
+            try:
+                next(self._parser, None)
+            except _BrokenFormError as error:
+                self.broken = str(error)
+        self.size += len(self._file)
+        return bytes(self._file)
 
-    def _preamble(self, _file: bytearray) -> bool:
-        return self._to_boundary() is not None
-
-    def _to_boundary(self) -> bytes | None:
-        place = self._buffer.find(self._delimiter)
-        if place < 0:
-            if len(self._buffer) > HEAD_LIMIT:
-                self.broken = "field too long"
-            return None
-        before = bytes(self._buffer[:place])
-        del self._buffer[: place + len(self._delimiter)]
-        self._next = Form._after_boundary
-        return before
-
-    def _after_boundary(self, _file: bytearray) -> bool:
-        if len(self._buffer) < 2:
-            return False
-        if self._buffer.startswith(b"--"):
-            self._next = None
-        elif self._buffer.startswith(b"\r\n"):
+    def _parse(self, delimiter: bytes) -> Iterator[None]:
+        """Parse the body; stop wherever more bytes are needed."""
+        yield from self._until(delimiter, "field too long")
+        while True:
+            while len(self._buffer) < 2:
+                yield
+            if self._buffer.startswith(b"--"):
+                self.complete = True
+                return
+            if not self._buffer.startswith(b"\r\n"):
+                raise _BrokenFormError("boundary without a line break")
             # The line break remains: it begins the blank line of a part without headers.
-            self._next = Form._head
-        else:
-            self.broken = "boundary without a line break"
-        return True
+            found = _NAME.search((yield from self._until(b"\r\n\r\n", "part head too long")))
+            if not found:
+                raise _BrokenFormError("part without a name")
+            name = found[1].decode("utf-8", "replace").lower()
+            if name == "file":
+                self.files += 1
+                yield from self._content(delimiter)
+                continue
+            self.field_after_file |= self.files > 0
+            value = yield from self._until(delimiter, "field too long")
+            try:
+                text = value.decode()
+            except UnicodeDecodeError:
+                raise _BrokenFormError("field is not UTF-8") from None
+            if name in self.fields:
+                raise _BrokenFormError("field given twice")
+            self.fields[name] = text
 
-    def _head(self, _file: bytearray) -> bool:
-        place = self._buffer.find(b"\r\n\r\n")
-        if place < 0:
+    def _until(self, mark: bytes, too_long: str) -> Generator[None, None, bytes]:
+        """Take the bytes before a mark, and the mark."""
+        while (place := self._buffer.find(mark)) < 0:
             if len(self._buffer) > HEAD_LIMIT:
-                self.broken = "part head too long"
-            return False
-        found = _NAME.search(bytes(self._buffer[2 : place + 2]))
-        del self._buffer[: place + 4]
-        if not found:
-            self.broken = "part without a name"
-            return False
-        self._name = found[1].decode("utf-8", "replace").lower()
-        if self._name == "file":
-            self.files += 1
-            self._next = Form._content
-        else:
-            self.field_after_file = self.field_after_file or self.files > 0
-            self._next = Form._field
-        return True
+                raise _BrokenFormError(too_long)
+            yield
+        return self._take(place, mark)
 
-    def _field(self, _file: bytearray) -> bool:
-        value = self._to_boundary()
-        if value is None:
-            return False
-        try:
-            text = value.decode()
-        except UnicodeDecodeError:
-            self.broken = "field is not UTF-8"
-            return False
-        if self._name in self.fields:
-            self.broken = "field given twice"
-        self.fields.setdefault(self._name, text)
-        return True
+    def _content(self, delimiter: bytes) -> Iterator[None]:
+        while (place := self._buffer.find(delimiter)) < 0:
+            # The last bytes may be the beginning of the delimiter.
+            self._file += self._take(max(0, len(self._buffer) - len(delimiter) + 1))
+            yield
+        self._file += self._take(place, delimiter)
 
-    def _content(self, file: bytearray) -> bool:
-        place = self._buffer.find(self._delimiter)
-        if place >= 0:
-            file += self._buffer[:place]
-            del self._buffer[: place + len(self._delimiter)]
-            self._next = Form._after_boundary
-            return True
-        certain = len(self._buffer) - len(self._delimiter) + 1
-        if certain > 0:
-            file += self._buffer[:certain]
-            del self._buffer[:certain]
-        return False
+    def _take(self, size: int, mark: bytes = b"") -> bytes:
+        taken = bytes(self._buffer[:size])
+        del self._buffer[: size + len(mark)]
+        return taken
 
 
 def check_form(form: Form, bucket: str, path: str, now: float) -> CosRefusal | str:

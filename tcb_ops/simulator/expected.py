@@ -13,7 +13,7 @@ from glob import escape
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.simulator.faults import Etag, Fault, Faults, FaultStep
+from tcb_ops.simulator.faults import Etag, Fault, Faults, FaultStep, covers
 
 BREAKER_ROWS = 3
 SLOW_WAITS = 5
@@ -104,7 +104,7 @@ def _stops(entry: Fault, kind: Kind, attempts: int) -> set[Scope]:
     if entry.errcode is not None and errcode(entry.errcode).decision is Decision.STOP:
         return {errcode(entry.errcode).scope}
     alone = _Row(
-        lambda step, call: entry if step == entry.step and entry.covers(call) else None, kind, attempts
+        lambda step, call: entry if step == entry.step and covers(entry.calls, call) else None, kind, attempts
     )
     return {scope for _, scope in alone.link(_Used()) if scope is not None}
 

@@ -71,6 +71,11 @@ def _call_range(value: object) -> tuple[int, int]:
     return low, high
 
 
+def covers(ranges: tuple[tuple[int, int], ...], number: int) -> bool:
+    """Return whether ranges include a number; without any, they include all."""
+    return not ranges or any(first <= number <= last for first, last in ranges)
+
+
 def _no_zero(value: object) -> object:
     if value == 0 and not isinstance(value, bool):
         raise ValueError
@@ -87,6 +92,12 @@ Id = Annotated[
 DaySeconds = Annotated[int, Field(strict=True, ge=0, le=A_DAY)]
 LifeSeconds = Annotated[int, Field(strict=True, ge=1, le=A_DAY)]
 CallCount = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
+Nights = Annotated[
+    tuple[tuple[int, int], ...],
+    BeforeValidator(_nights),
+    _('counts from 1: write 2, [1, 3], "1-3" or "4-"'),
+]
+"""Ranges of nights of an evolving fleet, inclusive; empty means every night."""
 
 
 class FaultStep(StrEnum):
@@ -170,28 +181,18 @@ class Fault:
     code: Words = ""
     status: Annotated[int, Field(strict=True, ge=300, le=599)] | None = None
     reset: Annotated[Reset, BeforeValidator(_reset), _('must be true or "middle"')] | None = None
-    garbage: Annotated[
-        StrictBool,
-        Field(alias="body"),
-        BeforeValidator(_garbage),
-        _('must be "garbage"'),
-    ] = False
+    garbage: Annotated[StrictBool, Field(alias="body"), BeforeValidator(_garbage), _('must be "garbage"')] = (
+        False
+    )
     lifetime: DaySeconds | None = None
     """Of the link, in seconds."""
     other_env: Id = ""
     """The environment whose bucket the link leads to, instead of the requested one."""
     etag: Etag | None = None
     delay: Annotated[
-        float,
-        Field(strict=True, ge=0, le=3600, allow_inf_nan=False),
-        _("must be seconds from 0 to 3600"),
+        float, Field(strict=True, ge=0, le=3600, allow_inf_nan=False), _("must be seconds from 0 to 3600")
     ] = 0.0
-    nights: Annotated[
-        tuple[tuple[int, int], ...],
-        BeforeValidator(_nights),
-        _('counts from 1: write 2, [1, 3], "1-3" or "4-"'),
-    ] = ()
-    """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
+    nights: Nights = ()
 
     def concerns(self, env: str, appid: str) -> bool:
         """Return whether the entry concerns this merchant's environment."""
@@ -199,11 +200,7 @@ class Fault:
 
     def hits(self, step: FaultStep, path: str, call: int) -> bool:
         """Return whether the entry is played at the nth call of a step for a path."""
-        return self.step is step and self.covers(call) and fnmatchcase(path, self.path)
-
-    def covers(self, call: int) -> bool:
-        """Return whether the entry's call numbers include this one."""
-        return not self.calls or any(first <= call <= last for first, last in self.calls)
+        return self.step is step and covers(self.calls, call) and fnmatchcase(path, self.path)
 
 
 @with_config(_NAMED_ONLY)
@@ -249,12 +246,7 @@ class SimulatedAccount:
     used: CallCount = 0
     """Calls made before the simulator started."""
     refresh_token: Words = field(default="", repr=False)
-    nights: Annotated[
-        tuple[tuple[int, int], ...],
-        BeforeValidator(_nights),
-        _('counts from 1: write 2, [1, 3], "1-3" or "4-"'),
-    ] = ()
-    """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
+    nights: Nights = ()
 
     def refusal(self) -> int:
         """Return the errcode that refuses every call to its cloud (61003, 61007), or 0."""
@@ -281,12 +273,7 @@ class SimulatedEnvironment:
     """Write requests this month."""
     writes_limit: CallCount = 0
     """Write requests allowed in a month; 0 if the platform states no limit."""
-    nights: Annotated[
-        tuple[tuple[int, int], ...],
-        BeforeValidator(_nights),
-        _('counts from 1: write 2, [1, 3], "1-3" or "4-"'),
-    ] = ()
-    """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
+    nights: Nights = ()
 
     def refusal(self) -> int:
         """Return the errcode that refuses reading and writing in it, or 0."""
@@ -305,15 +292,11 @@ class Faults:
 
     def on_night(self, night: int) -> Faults:
         """Return the part of the plan for a night, counted from 1."""
-
-        def tonight(entry: Fault | SimulatedAccount | SimulatedEnvironment) -> bool:
-            return not entry.nights or any(first <= night <= last for first, last in entry.nights)
-
         return replace(
             self,
-            entries=tuple(filter(tonight, self.entries)),
-            accounts=tuple(filter(tonight, self.accounts)),
-            environments=tuple(filter(tonight, self.environments)),
+            entries=tuple(one for one in self.entries if covers(one.nights, night)),
+            accounts=tuple(one for one in self.accounts if covers(one.nights, night)),
+            environments=tuple(one for one in self.environments if covers(one.nights, night)),
         )
 
     def within(self, env: str, appid: str) -> Faults:
@@ -374,7 +357,7 @@ def load_faults(path: Path) -> Faults:
         found = next(_contradictions(raw), None)
         if found is None:
             return plan
-        mistake = found
+        mistake = _at(*found)
     raise SettingsError(_("{path}: {mistake}.", path=path, mistake=mistake))
 
 
@@ -406,8 +389,7 @@ def _invalid_value(error: Any) -> Text:
         else:
             unknown = _("there is no “{key}”; the names are {fields}", key=key, fields=as_list(fields))
         return _at(table, number, unknown)
-    valid = _valid(fields[key], error["input"])
-    return _at(table, number, _("{key} {valid}", key=key, valid=valid))
+    return _at(table, number, _("{key} {valid}", key=key, valid=_valid(fields[key], error["input"])))
 
 
 def _fields(kind: type) -> dict[str, Any]:
@@ -439,45 +421,36 @@ def _valid(hint: Any, value: object) -> Text:
     return _("must be a whole number from {least} to {most}", least=limits["ge"], most=limits["le"])
 
 
-def _contradictions(raw: dict[str, Any]) -> Iterator[Text]:
+def _contradictions(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
     """Yield mistakes across several values: fields that cannot be combined, entries that appear twice."""
     for number, entry in enumerate(raw.get("fault", ()), 1):
-        yield from (_at("fault", number, wrong) for wrong in _wrong_fault(entry))
+        for wrong in _wrong_fault(entry):
+            yield "fault", number, wrong
     component = raw.get("component", {})
     if ("secret" in component) != ("ticket" in component):
-        yield _at(
-            "component",
-            1,
-            _("secret and ticket must be given together; omit both if tokens come from --tokens"),
-        )
+        wrong = _("secret and ticket must be given together; omit both if tokens come from --tokens")
+        yield "component", 1, wrong
     yield from _twice(raw)
     for number, entry in enumerate(raw.get("account", ()), 1):
         foreign = [key for key in entry if key not in _OF_COMPONENT]
         if entry["appid"] == component.get("appid") and foreign:
-            yield _at(
-                "account",
-                number,
-                _("this is the platform itself: {foreign} is for merchants", foreign=foreign[0]),
-            )
+            wrong = _("this is the platform itself: {foreign} is for merchants", foreign=foreign[0])
+            yield "account", number, wrong
     for number, entry in enumerate(raw.get("environment", ()), 1):
         if not {"status", "foreign", *_USAGE} & set(entry):
-            yield _at(
-                "environment",
-                number,
-                _("specify the problem: status or foreign, or its usage: {usage}", usage=as_list(_USAGE)),
-            )
+            wrong = _("specify the problem: status or foreign, or its usage: {usage}", usage=as_list(_USAGE))
+            yield "environment", number, wrong
 
 
-def _twice(raw: dict[str, Any]) -> Iterator[Text]:
+def _twice(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
     for table, key in (("account", "appid"), ("environment", "env")):
         seen: dict[str, list[tuple[int, Any]]] = {}
         for number, entry in enumerate(raw.get(table, ()), 1):
             before = seen.setdefault(entry[key], [])
             for first, nights in before:
                 if _overlap(nights, entry.get("nights")):
-                    yield _at(
-                        table, number, _("{name} is already in entry {first}", name=entry[key], first=first)
-                    )
+                    wrong = _("{name} is already in entry {first}", name=entry[key], first=first)
+                    yield table, number, wrong
                     break
             before.append((number, entry.get("nights")))
 

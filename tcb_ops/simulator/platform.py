@@ -17,11 +17,11 @@ from aiohttp import web
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.simulator.accounts import UPLOADS, Accounts, Wants
-from tcb_ops.simulator.cloud import CloudQuotas
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import FaultStep
+from tcb_ops.simulator.services import CloudQuotas
 from tcb_ops.simulator.signing import bucket_of, download_url, issue, link_url
-from tcb_ops.simulator.state import SimulatorState, cut_short, instead
+from tcb_ops.simulator.state import UNRECORDED, SimulatorState, cut_short, instead
 
 LONGEST_PATH = 850
 """Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
@@ -92,32 +92,31 @@ class Platform:
         """`http://127.0.0.1:PORT`, set when it listens."""
         self._state, self._accounts, self._store = state, accounts, store
         self._link_lifetime, self._raw_urls, self._cloud = link_lifetime, raw_urls, cloud
-        self._interfaces = {
-            "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, Wants.MERCHANTS, self._env_info),
-            "/componenttcb/describeenvs": _Interface(
-                FaultStep.DESCRIBE_ENVS, Wants.COMPONENTS, self._describe_envs
-            ),
-            "/tcb/getqcloudtoken": _Interface(FaultStep.CLOUD_KEYS, Wants.MERCHANTS, self._cloud_keys),
-            "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
-        }
-        for wing, wants in (("/tcb", Wants.MERCHANTS), ("/componenttcb", Wants.COMPONENTS)):
-            self._interfaces |= {
-                f"{wing}/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, wants, self._download_files),
-                f"{wing}/batchdeletefile": _Interface(FaultStep.DELETE, wants, self._delete_files),
-            }
-        self._interfaces["/componenttcb/getbucket"] = _Interface(
-            FaultStep.BUCKET, Wants.COMPONENTS, self._bucket
-        )
+        table: list[tuple[str, FaultStep, Wants, Callable[[str, Fields], Answer]]] = [
+            ("/tcb/getenvinfo", FaultStep.ENV_INFO, Wants.MERCHANTS, self._env_info),
+            ("/tcb/getqcloudtoken", FaultStep.CLOUD_KEYS, Wants.MERCHANTS, self._cloud_keys),
+            ("/tcb/batchdownloadfile", FaultStep.DOWNLOAD, Wants.MERCHANTS, self._download_files),
+            ("/tcb/batchdeletefile", FaultStep.DELETE, Wants.MERCHANTS, self._delete_files),
+            ("/componenttcb/describeenvs", FaultStep.DESCRIBE_ENVS, Wants.COMPONENTS, self._describe_envs),
+            ("/componenttcb/getbucket", FaultStep.BUCKET, Wants.COMPONENTS, self._bucket),
+            ("/componenttcb/batchdownloadfile", FaultStep.DOWNLOAD, Wants.COMPONENTS, self._download_files),
+            ("/componenttcb/batchdeletefile", FaultStep.DELETE, Wants.COMPONENTS, self._delete_files),
+            ("/cgi-bin/openapi/quota/get", FaultStep.QUOTA, Wants.EITHER, self._quota),
+        ]
         if accounts.component.secret:
-            self._interfaces |= {
-                f"/cgi-bin/component/{name}": _Interface(step, wants, answer)
-                for name, step, wants, answer in (
-                    ("api_component_token", FaultStep.COMPONENT_TOKEN, Wants.NOBODYS, self._component_token),
-                    ("api_authorizer_token", FaultStep.AUTHORIZER_TOKEN, Wants.COMPONENTS, self._refresh),
-                    ("api_get_authorizer_list", FaultStep.AUTHORIZER_LIST, Wants.COMPONENTS, self._list),
-                    ("api_get_authorizer_info", FaultStep.AUTHORIZER_INFO, Wants.COMPONENTS, self._info),
-                )
-            }
+            at = "/cgi-bin/component"
+            table += [
+                (
+                    f"{at}/api_component_token",
+                    FaultStep.COMPONENT_TOKEN,
+                    Wants.NOBODYS,
+                    self._component_token,
+                ),
+                (f"{at}/api_authorizer_token", FaultStep.AUTHORIZER_TOKEN, Wants.COMPONENTS, self._refresh),
+                (f"{at}/api_get_authorizer_list", FaultStep.AUTHORIZER_LIST, Wants.COMPONENTS, self._list),
+                (f"{at}/api_get_authorizer_info", FaultStep.AUTHORIZER_INFO, Wants.COMPONENTS, self._info),
+            ]
+        self._interfaces = {path: _Interface(step, wants, answer) for path, step, wants, answer in table}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Respond to a call, unless a fault is played instead."""
@@ -136,7 +135,7 @@ class Platform:
         place = self._state.arrived(FaultStep.LINK, env, path)
         appid = self._link_caller(request.method, route, query, env, asked)
         if isinstance(appid, int):
-            return self._no_link(place, appid)
+            return self._give(FaultStep.LINK, appid, place=place)
         if body.isascii() and not path.isascii():
             # A documented trap: the platform reports success, but the file cannot be downloaded afterwards.
             self._state.stats["escaped_bodies"] += 1
@@ -148,14 +147,13 @@ class Platform:
                 self._state.answered(place, FaultStep.LINK, played[0])
                 return played[1]
             if fault.errcode is not None:
-                return self._no_link(place, fault.errcode, fault.errmsg)
+                return self._give(FaultStep.LINK, fault.errcode, fault.errmsg, place=place)
             env = fault.other_env or env
             lifetime = lifetime if fault.lifetime is None else fault.lifetime
         bucket = bucket_of(env)
         url = link_url(self.base, bucket, path, raw=self._raw_urls)
         link = issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
-        self._state.answered(place, FaultStep.LINK, 0)
-        return cut_short(request, fault, json_answer(link))
+        return cut_short(request, fault, self._give(FaultStep.LINK, link, place=place))
 
     def _link_caller(
         self, method: str, route: str, query: str, env: str, asked: tuple[str, str] | int
@@ -178,10 +176,6 @@ class Platform:
             return refused
         return appid if self._accounts.spend(appid, route) else 45009
 
-    def _no_link(self, place: int, code: int, errmsg: str = "") -> web.Response:
-        self._state.answered(place, FaultStep.LINK, code)
-        return json_answer(refusal_body(code, self._state.new_id(self._accounts.clock()), errmsg))
-
     # --- the other interfaces -----------------------------------------------------------------------------------
 
     async def _call(
@@ -201,7 +195,7 @@ class Platform:
         if fault is not None:
             played = await instead(request, fault)
             if played is not None:
-                self._state.stats[f"{step}:{played[0]}"] += 1
+                self._state.answered(UNRECORDED, step, played[0])
                 return played[1]
             if fault.errcode is not None:
                 return self._give(step, fault.errcode, fault.errmsg)
@@ -221,11 +215,16 @@ class Platform:
         # The quota is not part of the cloud's permission set.
         return refused if refused and (route.startswith("/tcb/") or account.revoked) else appid
 
-    def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> web.Response:
-        self._state.stats[f"{step}:{answer if isinstance(answer, int) else 0}"] += 1
+    def _give(
+        self, step: FaultStep, answer: Answer, errmsg: str = "", *, place: int = UNRECORDED
+    ) -> web.Response:
+        """Count an answer, and return it: HTTP 200 with a JSON body; for an errcode `{"errcode":…,"errmsg":"… rid: …"}`."""
+        self._state.answered(place, step, answer if isinstance(answer, int) else 0)
         if isinstance(answer, int):
-            return json_answer(refusal_body(answer, self._state.new_id(self._accounts.clock()), errmsg))
-        return json_answer(answer)
+            text = errmsg or ERRMSG.get(answer) or errcode(answer).meaning.en
+            answer = {"errcode": answer, "errmsg": f"{text} rid: {self._state.new_id()}"}
+        body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        return web.Response(body=body, headers=_JSON)
 
     def _other_component(self, asked: Fields) -> int:
         appid = asked.get("component_appid")
@@ -410,12 +409,7 @@ class Platform:
             {"key": key, "last_modified": "2026-01-01T00:00:00.000Z", "md5": one.etag, "size": str(one.size)}
             for key, one in listed[:BUCKET_PAGE]
         ]
-        return {
-            "errcode": 0,
-            "errmsg": "ok",
-            "contents": contents,
-            "is_truncated": len(listed) > BUCKET_PAGE,
-        }
+        return {"errcode": 0, "errmsg": "ok", "contents": contents, "is_truncated": len(listed) > BUCKET_PAGE}
 
     def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
         """Return the files that a call names, or the errcode that refuses it."""
@@ -478,18 +472,3 @@ def read_object(body: bytes) -> dict[str, Any] | int:
     except (ValueError, RecursionError):
         return 47001
     return asked if isinstance(asked, dict) else 47001
-
-
-def refusal_body(code: int, rid: str, errmsg: str = "") -> bytes:
-    """Return the body `{"errcode":…,"errmsg":"… rid: …"}`."""
-    text = errmsg or ERRMSG.get(code) or errcode(code).meaning.en
-    return json.dumps(
-        {"errcode": code, "errmsg": f"{text} rid: {rid}"}, ensure_ascii=False, separators=(",", ":")
-    ).encode()
-
-
-def json_answer(answer: dict[str, Any] | bytes) -> web.Response:
-    """Return HTTP 200 with a JSON body."""
-    if isinstance(answer, dict):
-        answer = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    return web.Response(body=answer, headers=_JSON)

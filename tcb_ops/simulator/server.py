@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import sys
 import threading
 import time
 from collections import Counter
@@ -25,18 +26,16 @@ from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
 from tcb_ops.signals import handled
 from tcb_ops.simulator.accounts import Accounts, Tokens
-from tcb_ops.simulator.cloud import ACTION, CloudQuotas
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import (
     Component,
-    EnvStatus,
     Fault,
     Faults,
     SimulatedAccount,
     SimulatedEnvironment,
 )
 from tcb_ops.simulator.platform import Platform
-from tcb_ops.simulator.robots import PATH, Robots
+from tcb_ops.simulator.services import ACTION, ROBOT_PATH, CloudQuotas, Robots
 from tcb_ops.simulator.signing import bucket_of
 from tcb_ops.simulator.state import Call, SimulatedObject, SimulatorState
 
@@ -84,14 +83,11 @@ class Simulator:
         self.port = port
         """0 for any free port; the actual one once it listens."""
         self._plan = replace(
-            faults,
-            accounts=(*faults.accounts, *accounts),
-            environments=(*faults.environments, *environments),
+            faults, accounts=(*faults.accounts, *accounts), environments=(*faults.environments, *environments)
         )
         tonight = self._plan.on_night(night)
-        self._state = SimulatorState(tonight, record=record)
+        self._state = SimulatorState(tonight, clock, record=record)
         self._tokens = Tokens(tokens)
-        self._clock = clock
         self._accounts = Accounts(
             merchants,
             self._tokens,
@@ -100,7 +96,13 @@ class Simulator:
             tonight.accounts,
             tonight.environments,
         )
-        self._store = CosStore(self._state, merchants, clock, store)
+        self._store = CosStore(self._state, merchants, store)
+        # What somebody else does at the platform while it runs.
+        self.rotate, self.expire = self._tokens.rotate, self._tokens.expire
+        self.revoke, self.authorize = self._accounts.revoke, self._accounts.authorize
+        self.refresh_token = self._accounts.refresh_token
+        self.drop_refresh_token = self._accounts.drop_refresh_token
+        self.new_ticket, self.set_status = self._accounts.new_ticket, self._accounts.set_status
         self._cloud = CloudQuotas(self._state, self._accounts)
         self._platform = Platform(
             self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls, cloud=self._cloud
@@ -162,41 +164,9 @@ class Simulator:
         """Return an object's bytes, as far as they are kept."""
         return self._store.content(bucket_of(env), key)
 
-    def rotate(self, appid: str) -> str:
-        """Give an appid a new token; the old one is refused with 40001."""
-        return self._tokens.rotate(appid)
-
-    def expire(self, appid: str) -> None:
-        """Expire an appid's token: it is refused with 42001. The component's appid has one as well."""
-        self._tokens.expire(appid)
-
-    def revoke(self, appid: str) -> None:
-        """Revoke a merchant's authorization: its calls are refused with 61003, and it is no longer listed."""
-        self._accounts.set_revoked(appid, revoked=True)
-
-    def authorize(self, appid: str) -> None:
-        """Restore a merchant's authorization, with a new refresh token that only the authorizer list has."""
-        self._accounts.set_revoked(appid, revoked=False)
-
-    def refresh_token(self, appid: str) -> str:
-        """Return a merchant's current refresh token."""
-        return self._accounts.refresh_token(appid)
-
-    def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
-        """Void a merchant's refresh tokens (61023); the new one is only in the authorizer list, or with `listed=False` nowhere."""
-        self._accounts.drop_refresh_token(appid, listed=listed)
-
-    def new_ticket(self) -> str:
-        """Return a new component_verify_ticket; the earlier ones are refused with 61005."""
-        return self._accounts.new_ticket()
-
     def refuse_ip(self, refused: bool = True) -> None:
         """Refuse every call to the platform with 61004, or stop doing so."""
         self._accounts.ip_refused = refused
-
-    def set_status(self, env: str, status: EnvStatus) -> None:
-        """Change an environment's status."""
-        self._accounts.set_status(env, status)
 
     def play(self, faults: Iterable[Fault]) -> None:
         """Inject these faults from now on, instead of the plan's."""
@@ -232,7 +202,12 @@ class Simulator:
         self._thread = None
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        factory = None
+        if sys.platform != "win32":
+            import uvloop
+
+            factory = uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
             try:
                 runner.run(self._serve())
             finally:
@@ -264,12 +239,12 @@ class Simulator:
         answers: Platform | Robots | CosStore | CloudQuotas = self._store
         if request.raw_path.startswith(_PLATFORM_ROUTES):
             answers = self._platform
-        elif request.raw_path.startswith(PATH):
+        elif request.raw_path.startswith(ROBOT_PATH):
             answers = self.robots
         elif ACTION in request.headers:
             answers = self._cloud
         response = await answers.answer(request)
-        response.headers["Date"] = _date(int(self._clock()))
+        response.headers["Date"] = _date(int(self._state.clock()))
         return response
 
 
@@ -299,14 +274,6 @@ async def _settled(server: web.Server | None = None) -> None:
 @lru_cache(maxsize=4)
 def _date(now: int) -> str:
     return formatdate(now, usegmt=True)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:  # Windows
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
 
 
 def _no_port(port: int, error: OSError) -> Text:

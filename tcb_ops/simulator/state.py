@@ -51,10 +51,15 @@ class Call(NamedTuple):
     """link: the errcode. store: the HTTP status. A fault instead of a response: "reset", "garbage", "status 503"."""
 
 
+UNRECORDED = -1
+"""The place of a call that is not recorded."""
+
+
 class SimulatorState:
     """A simulator's state. Memory grows with the number of objects, but not with calls, which are only counted by default."""
 
-    def __init__(self, faults: Faults, *, record: bool) -> None:
+    def __init__(self, faults: Faults, clock: Callable[[], float], *, record: bool) -> None:
+        self.clock = clock
         self.stats: Counter[str] = Counter()
         self.objects: dict[tuple[str, str], SimulatedObject] = {}
         self.cached: dict[tuple[str, str], SimulatedObject] = {}
@@ -102,7 +107,7 @@ class SimulatorState:
         """Count a call, and record it in order of arrival; return its place, for `answered`."""
         self.stats[f"{step}_calls"] += 1
         if not self._record:
-            return -1
+            return UNRECORDED
         self.calls.append(Call(step, env, path, ""))
         return len(self.calls) - 1
 
@@ -129,10 +134,10 @@ class SimulatorState:
         )
         self.stats["stored"] += 1
 
-    def new_id(self, now: float) -> str:
+    def new_id(self) -> str:
         """Return the next rid: three words of eight hex digits."""
         self._ids += 1
-        return f"{int(now) & 0xFFFFFFFF:08x}-{self._ids * 2654435761 & 0xFFFFFFFF:08x}-{self._ids & 0xFFFFFFFF:08x}"
+        return f"{int(self.clock()) & 0xFFFFFFFF:08x}-{self._ids * 2654435761 & 0xFFFFFFFF:08x}-{self._ids & 0xFFFFFFFF:08x}"
 
 
 _AWKWARD = re.compile(r'[\x00-\x1f\x7f%<>:"\\|?*]')

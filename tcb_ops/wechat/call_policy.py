@@ -218,11 +218,10 @@ class Caller:
         """Sleep for `slow_wait` and return its seconds; the first time, notify the user."""
         if not self.notified:
             self.notified = True
-            seconds = f"{self.limits.slow_wait:g}"
             self.notify(
                 _(
                     "The platform asks to slow down (45011): pausing {seconds} s at a time, then continuing.",
-                    seconds=seconds,
+                    seconds=f"{self.limits.slow_wait:g}",
                 )
             )
         await self.sleep(self.limits.slow_wait)

@@ -46,17 +46,8 @@ def signature(key: str, scope: str, timestamp: int, headers: Mapping[str, str], 
     `scope` is `DATE/SERVICE/tc3_request` with the UTC date; `headers` are those that are signed, in lower case.
     """
     signed = sorted(headers)
-    canonical = "\n".join(
-        [
-            "POST",
-            "/",
-            "",
-            *(f"{name}:{headers[name]}" for name in signed),
-            "",
-            ";".join(signed),
-            _sha256(body),
-        ]
-    )
+    lines = [f"{name}:{headers[name]}" for name in signed]
+    canonical = "\n".join(["POST", "/", "", *lines, "", ";".join(signed), _sha256(body)])
     secret = f"TC3{key}".encode()
     for part in scope.split("/"):
         secret = hmac.digest(secret, part.encode(), "sha256")

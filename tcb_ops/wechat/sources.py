@@ -2,6 +2,10 @@
 
 Only hosts in `source_hosts` are asked, and no redirect leaves the host. The query may be a signature: no message has it.
 What is asked and what answers mean is decided by `source_problem`, `next_hop` and `read_status`, which are pure.
+
+A file in an object store (`cos://`, `oss://`, `s3://`) is read like any other, from its presigned URL, which opendal computes
+on this machine. The keys are those in the vendors' environment variables; no file and no metadata service of the machine is
+asked for others.
 """
 
 from __future__ import annotations
@@ -11,10 +15,11 @@ import ipaddress
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from enum import StrEnum
-from typing import IO, Self
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urljoin
 
 import httpx
@@ -26,8 +31,10 @@ from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.cos import Body
 from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError
-from tcb_ops.wechat.object_sources import is_object, object_problem, presigned
 from tcb_ops.wechat.transport import Incoming, Transport
+
+if TYPE_CHECKING:
+    from opendal import AsyncOperator
 
 _URL = re.compile(
     r"(?P<scheme>(?i:https?))://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][^\s\\#\x00-\x1f\x7f]*)?"
@@ -47,17 +54,6 @@ class SourceRefusedError(FileUnreadableError):
     def __init__(self, why: Detail) -> None:
         super().__init__(why)
         self.detail = why
-
-
-class Answer(StrEnum):
-    """What an HTTP status means for a source."""
-
-    GOOD = "good"
-    CHANGED = "changed"
-    REDIRECT = "redirect"
-    GONE = "gone"
-    REFUSED = "refused"
-    BUSY = "busy"
 
 
 def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bool) -> Detail | None:
@@ -140,29 +136,32 @@ def _origin(url: str) -> str:
     return "/".join(url.partition("?")[0].split("/", 3)[:3])
 
 
-def read_status(status: int) -> Answer:
-    """Return what a status means.
+def read_status(status: int) -> DetailCode | None:
+    """Return what is wrong if a source's server answers with a status; None if it gives the file.
 
-    =====================  ==========
-    status                 meaning
-    =====================  ==========
-    200                    good
-    412                    changed
-    3xx                    redirect
-    404, 410               gone
-    408, 425, 429, 5xx     busy
-    any other              refused
-    =====================  ==========
+    =====================  ===============
+    status                 problem
+    =====================  ===============
+    200                    none
+    412                    FILE_CHANGED
+    3xx                    SOURCE_REDIRECT
+    404, 410               SOURCE_GONE
+    408, 425, 429, 5xx     SOURCE_BUSY
+    any other              SOURCE_REFUSED
+    =====================  ===============
     """
-    if status == 200:
-        return Answer.GOOD
-    if status == 412:
-        return Answer.CHANGED
+    known = {
+        200: None,
+        412: DetailCode.FILE_CHANGED,
+        404: DetailCode.SOURCE_GONE,
+        410: DetailCode.SOURCE_GONE,
+    }
+    if status in known:
+        return known[status]
     if 300 <= status < 400:
-        return Answer.REDIRECT
-    if status in {404, 410}:
-        return Answer.GONE
-    return Answer.BUSY if status in {408, 425, 429} or status >= 500 else Answer.REFUSED
+        return DetailCode.SOURCE_REDIRECT
+    busy = status in {408, 425, 429} or status >= 500
+    return DetailCode.SOURCE_BUSY if busy else DetailCode.SOURCE_REFUSED
 
 
 class SourceClient:
@@ -224,12 +223,7 @@ class SourceClient:
         """Send a request, and follow redirects within the host."""
         address, hops = url.reveal(), 0
         if is_object(address):
-            if (problem := object_problem(address, shown)) is not None:
-                raise SourceRefusedError(problem)
-            signed = await presigned(address, method)
-            if signed is None:
-                raise SourceRefusedError(detail(DetailCode.SOURCE_UNSIGNED, url=shown))
-            address = signed.reveal()
+            address = await presigned(address, shown, method)
         if (problem := source_problem(address, shown, self._hosts, loopback=self._loopback)) is not None:
             raise SourceRefusedError(problem)
         while True:
@@ -261,14 +255,19 @@ class SourceClient:
     async def _spooled(self, answer: Incoming, shown: str, size: int | None) -> FileBody:
         """Write a body whose size is not known to an unnamed temporary file."""
         digest, received = hashlib.md5(usedforsecurity=False), 0
-        with _temporary() as file:
+        with _spooling():
+            file = tempfile.TemporaryFile()  # noqa: SIM115  closed by the next block
+        with file:
             async for chunk in answer.chunks():
                 received += len(chunk)
                 if received > self._most:
                     raise self._too_large(received, shown)
                 digest.update(chunk)
-                _write(file, chunk)
-            _write(file, None)
+                with _spooling():
+                    file.write(chunk)
+            with _spooling():
+                file.flush()
+                file.seek(0)
             if size is not None and received != size:
                 raise _changed(shown)
             fd = os.dup(file.fileno())
@@ -323,21 +322,15 @@ class SourceBody:
 
 def _check_status(answer: Incoming, shown: str) -> None:
     """Raise the error of a status other than 200."""
-    match read_status(answer.status):
-        case Answer.GOOD:
-            return
-        case Answer.CHANGED:
-            raise _changed(shown)
-        case Answer.REDIRECT:
-            code = DetailCode.SOURCE_REDIRECT
-        case Answer.GONE:
-            code = DetailCode.SOURCE_GONE
-        case Answer.REFUSED:
-            code = DetailCode.SOURCE_REFUSED
-        case Answer.BUSY:
-            busy = detail(DetailCode.SOURCE_BUSY, url=shown, status=answer.status)
-            raise TransportError(TransportFault.GARBAGE, busy)
-    raise SourceRefusedError(detail(code, url=shown, status=answer.status))
+    code = read_status(answer.status)
+    if code is None:
+        return
+    if code is DetailCode.FILE_CHANGED:
+        raise _changed(shown)
+    problem = detail(code, url=shown, status=answer.status)
+    if code is DetailCode.SOURCE_BUSY:
+        raise TransportError(TransportFault.GARBAGE, problem)
+    raise SourceRefusedError(problem)
 
 
 def _changed(shown: str) -> FileChangedError:
@@ -350,29 +343,105 @@ def _etag(answer: Incoming) -> str:
     return etag if _ETAG.fullmatch(etag) else ""
 
 
-def _temporary() -> IO[bytes]:
+@contextmanager
+def _spooling() -> Iterator[None]:
+    """Raise what a run or a row ends with if the temporary file cannot be made, written or read."""
     try:
-        return tempfile.TemporaryFile()
+        yield
     except OSError as error:
-        failed = _not_spooled(error)
-    raise failed
+        why = detail(DetailCode.BACKUP_ACCESS, file=tempfile.gettempdir(), why=system_reason(error))
+        raise (exhausted(error) or SourceRefusedError(why)) from None
 
 
-def _write(file: IO[bytes], chunk: bytes | None) -> None:
-    """Write a chunk; with None, return to the beginning."""
-    try:
-        if chunk is not None:
-            file.write(chunk)
-            return
-        file.flush()
-        file.seek(0)
-    except OSError as error:
-        failed = _not_spooled(error)
-    else:
-        return
-    raise failed
+# --- files in object stores ---
 
 
-def _not_spooled(error: OSError) -> TcbOpsError:
-    why = detail(DetailCode.BACKUP_ACCESS, file=tempfile.gettempdir(), why=system_reason(error))
-    return exhausted(error) or SourceRefusedError(why)
+_OBJECT = re.compile(r"(?P<scheme>cos|oss|s3)://(?P<bucket>[0-9A-Za-z.-]+)/(?P<key>[^?#\x00-\x1f\x7f]+)")
+VALID_FOR = 900
+"""Seconds that a URL is valid: until the request has begun, not until the file has been read."""
+_NEEDED: Mapping[str, Mapping[str, str]] = {
+    "cos": {
+        "TENCENTCLOUD_SECRET_ID": "secret_id",
+        "TENCENTCLOUD_SECRET_KEY": "secret_key",
+        "TENCENTCLOUD_REGION": "region",
+    },
+    "oss": {
+        "ALIBABA_CLOUD_ACCESS_KEY_ID": "access_key_id",
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "access_key_secret",
+        "OSS_ENDPOINT": "endpoint",
+    },
+    "s3": {
+        "AWS_ACCESS_KEY_ID": "access_key_id",
+        "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+        "AWS_REGION": "region",
+    },
+}
+_OPTIONAL: Mapping[str, Mapping[str, str]] = {
+    "cos": {"TENCENTCLOUD_SECURITY_TOKEN": "security_token"},
+    "oss": {"ALIBABA_CLOUD_SECURITY_TOKEN": "security_token"},
+    "s3": {"AWS_SESSION_TOKEN": "session_token", "AWS_ENDPOINT_URL": "endpoint"},
+}
+"""Variable → opendal's option, by scheme."""
+_FIXED: Mapping[str, Mapping[str, str]] = {
+    "cos": {"disable_config_load": "true"},
+    "oss": {},
+    "s3": {"disable_config_load": "true", "disable_ec2_metadata": "true"},
+}
+
+
+def is_object(url: str) -> bool:
+    """Return whether a URL is that of an object in a store."""
+    return url.partition("://")[0] in _NEEDED
+
+
+def object_problem(url: str, shown: str) -> Detail | None:
+    """Return why an object cannot be read; None if its URL can be signed.
+
+    ==================================  ===========================
+    URL                                 problem
+    ==================================  ===========================
+    s3://bucket/a/b.png                 none
+    s3://bucket, s3:///a, s3://b/a?x    address
+    any, without a needed variable      keys, with its name
+    any, without opendal                package
+    ==================================  ===========================
+    """
+    found = _OBJECT.fullmatch(url)
+    if found is None:
+        return detail(DetailCode.SOURCE_ADDRESS, url=shown)
+    if find_spec("opendal") is None:
+        return detail(DetailCode.SOURCE_PACKAGE, scheme=found["scheme"])
+    if lacking := [name for name in _NEEDED[found["scheme"]] if not os.environ.get(name)]:
+        return detail(DetailCode.SOURCE_KEYS, scheme=found["scheme"], names=", ".join(lacking))
+    return None
+
+
+async def presigned(url: str, shown: str, method: str) -> str:
+    """Return the URL for a HEAD or GET request of an object. Raises SourceRefusedError if there is none."""
+    problem = object_problem(url, shown)
+    if problem is None:
+        found = _OBJECT.fullmatch(url)
+        assert found is not None  # noqa: S101  it would be a problem
+        try:
+            operator = _operator(found["scheme"], found["bucket"], _options(found["scheme"]))
+            sign = operator.presign_stat if method == "HEAD" else operator.presign_read
+            return (await sign(found["key"], VALID_FOR)).url
+        except Exception:  # noqa: BLE001  opendal's errors have no base class, and their texts may hold what it was given
+            problem = detail(DetailCode.SOURCE_UNSIGNED, url=shown)
+    raise SourceRefusedError(problem)
+
+
+def _options(scheme: str) -> tuple[tuple[str, str], ...]:
+    """Return opendal's options for a scheme."""
+    named = {**_NEEDED[scheme], **_OPTIONAL[scheme]}
+    options = {ours: os.environ[name] for name, ours in named.items() if os.environ.get(name)}
+    if scheme == "cos":
+        options["endpoint"] = f"https://cos.{options.pop('region')}.myqcloud.com"
+    return tuple((options | dict(_FIXED[scheme])).items())
+
+
+@cache
+def _operator(scheme: str, bucket: str, options: tuple[tuple[str, str], ...]) -> AsyncOperator:
+    from opendal import AsyncOperator
+
+    return AsyncOperator(scheme, bucket=bucket, **dict(options))

@@ -428,9 +428,9 @@ def result(why: Detail | None) -> str:
     """A row's detail by the definition."""
     if why is None:
         return ""
-    if why.code == "store_message":
+    if str(why.code) == "store_message":
         return str(why.params["message"])
-    if why.code == "text" and why.params["en"] == why.params["zh"]:
+    if str(why.code) == "text" and why.params["en"] == why.params["zh"]:
         return str(why.params["en"])
     kept = {"code": str(why.code), "params": dict(why.params)}
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -317,7 +317,7 @@ def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
         canary_stop(1_200),
         StoppedError(Bilingual("the disk is full", "磁盘已满")),
     ],
-    ids=lambda error: error.reason.code if error.reason is not None else "text",
+    ids=lambda error: str(error.reason.code) if error.reason is not None else "text",
 )
 def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
     ledger: Ledger, error: TcbOpsError
@@ -330,7 +330,7 @@ def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
     assert (stop_text(found).en, stop_text(found).zh) == (error.text.en, error.text.zh)
     with ledger._engine.connect() as connection:
         kept = json.loads(str(connection.exec_driver_sql("SELECT stopped FROM runs").scalar()))
-    assert kept["code"] == stop_reason(error).code
+    assert kept["code"] == str(stop_reason(error).code)
     assert error.reason is None or error.text.en not in str(kept), "no sentence is kept where there is a code"
 
 

@@ -117,7 +117,8 @@ def test_a_link_into_another_environment_is_refused_and_nothing_is_sent_to_it(
     refused = [end for end in ends(run) if end.outcome == "failed"]
     assert {end.reason for end in refused} == {Reason.BAD_LINK}
     assert all(
-        end.detail and (end.detail.code, end.detail.params["env"]) == ("link_env", TEA.env) for end in refused
+        end.detail and (str(end.detail.code), end.detail.params["env"]) == ("link_env", TEA.env)
+        for end in refused
     )
     stored = [call for call in workspace.sim.calls if call.step is STORE]
     assert len(stored) == 2

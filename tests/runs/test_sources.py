@@ -22,7 +22,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.model import Reason
 from tcb_ops.settings import load_settings
-from tcb_ops.wechat.sources import Answer, next_hop, on_this_machine, read_status, source_problem
+from tcb_ops.wechat.sources import next_hop, on_this_machine, read_status, source_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,17 +159,17 @@ def test_what_a_status_means() -> None:
         status: read_status(status) for status in (200, 206, 304, 302, 401, 404, 410, 412, 429, 500, 503)
     }
     assert meant == {
-        200: Answer.GOOD,
-        206: Answer.REFUSED,
-        304: Answer.REDIRECT,
-        302: Answer.REDIRECT,
-        401: Answer.REFUSED,
-        404: Answer.GONE,
-        410: Answer.GONE,
-        412: Answer.CHANGED,
-        429: Answer.BUSY,
-        500: Answer.BUSY,
-        503: Answer.BUSY,
+        200: None,
+        206: DetailCode.SOURCE_REFUSED,
+        304: DetailCode.SOURCE_REDIRECT,
+        302: DetailCode.SOURCE_REDIRECT,
+        401: DetailCode.SOURCE_REFUSED,
+        404: DetailCode.SOURCE_GONE,
+        410: DetailCode.SOURCE_GONE,
+        412: DetailCode.FILE_CHANGED,
+        429: DetailCode.SOURCE_BUSY,
+        500: DetailCode.SOURCE_BUSY,
+        503: DetailCode.SOURCE_BUSY,
     }
 
 
@@ -642,7 +642,7 @@ def test_what_an_object_lacks_is_said(web: Web, url: str, code: DetailCode) -> N
 
 
 def test_without_opendal_the_extra_is_named(bucket: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tcb_ops.wechat.object_sources.find_spec", lambda _name: None)
+    monkeypatch.setattr("tcb_ops.wechat.sources.find_spec", lambda _name: None)
     batch = bucket.read("s3://b/a.png", on_bad="skip")
     assert codes(batch) == [DetailCode.SOURCE_PACKAGE]
     assert "tcb-ops[sources]" in batch.problems[0].fix.en

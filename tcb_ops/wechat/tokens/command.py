@@ -66,8 +66,7 @@ def run_program(words: Sequence[str], environment: Mapping[str, str], running: R
         )
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
-        why = system_reason(error)
-        return NoOutput(detail(DetailCode.NOT_STARTED, why=why))
+        return NoOutput(detail(DetailCode.NOT_STARTED, why=system_reason(error)))
     running.add(program)
     try:
         return _output(program, end)
@@ -171,11 +170,7 @@ class CommandTokens:
         program, reason = self._command[0], printed.reason
         raise TokenError.of(
             appid,
-            detail(
-                DetailCode.TOKEN_PROGRAM,
-                program=program,
-                reason=reason,
-            ),
+            detail(DetailCode.TOKEN_PROGRAM, program=program, reason=reason),
             transient=printed.transient,
         )
 
@@ -256,15 +251,13 @@ class Credential:
         raise self._bad(printed.reason)
 
     def _bad(self, why: Text) -> SettingsError:
-        # Only the program's name: an argument may be a secret.
-        where = self.where.split()[0] if self.kind == "command" else self.where
-        kind = _KINDS[self.kind]
         return SettingsError(
             _(
                 "{setting}: the {kind} {where} {why}. Correct that first.",
                 setting=self.setting,
-                kind=kind,
-                where=where,
+                kind=_KINDS[self.kind],
+                # Of a program only the name: an argument may be a secret.
+                where=self.where.split()[0] if self.kind == "command" else self.where,
                 why=why,
             )
         )

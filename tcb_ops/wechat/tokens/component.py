@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -236,13 +236,8 @@ class ComponentTokens:
             refresh.exception()  # retrieve the exception even if no caller is waiting any more
 
     async def _refresh(self, appid: str, refused: Secret | None) -> Token:
-        if appid == self._component_appid:  # never queued behind merchants that wait for it
-            return await self._refresh_locked(appid, refused)
-        async with self._room:
-            return await self._refresh_locked(appid, refused)
-
-    async def _refresh_locked(self, appid: str, refused: Secret | None) -> Token:
-        async with self._store.hold(appid):
+        own = appid == self._component_appid  # never queued behind merchants that wait for it
+        async with nullcontext() if own else self._room, self._store.hold(appid):
             stored, now = self._store.read(appid), self._clock()
             if stored is not None and (
                 stored.serves(refused, now) or not self._may_refresh(appid, refused, now)
@@ -250,9 +245,7 @@ class ComponentTokens:
                 return stored.token
             try:
                 fresh = await (
-                    self._fetch_component_token()
-                    if appid == self._component_appid
-                    else self._fetch_authorizer_token(appid, stored)
+                    self._fetch_component_token() if own else self._fetch_authorizer_token(appid, stored)
                 )
             except (TokenError, TokenSourceError, TransportError):
                 if stored is None or not stored.alive(refused, now):
@@ -291,8 +284,7 @@ class ComponentTokens:
         except _NoAnswerError as failure:
             host = self._base.partition("://")[2].partition("/")[0]
             raise TokenSourceError(
-                detail(DetailCode.COMPONENT_SILENT, host=host, why=failure.why),
-                transient=True,
+                detail(DetailCode.COMPONENT_SILENT, host=host, why=failure.why), transient=True
             ) from None
 
     async def _ask_component_token(self, secret: Secret, ticket: Secret) -> StoredToken:
@@ -317,19 +309,13 @@ class ComponentTokens:
             error = refused.error
             answer = f"{error.errcode} {error.errmsg}".rstrip()
             raise TokenError.of(
-                appid,
-                detail(DetailCode.REFRESH_REFUSED, answer=answer),
-                error.errcode,
+                appid, detail(DetailCode.REFRESH_REFUSED, answer=answer), error.errcode
             ) from None
         except _NoAnswerError as failure:
             interface, why = failure.interface, failure.why
             raise TokenError.of(
                 appid,
-                detail(
-                    DetailCode.REFRESH_SILENT,
-                    interface=interface,
-                    why=why,
-                ),
+                detail(DetailCode.REFRESH_SILENT, interface=interface, why=why),
                 transient=failure.transient,
             ) from None
 
@@ -340,11 +326,7 @@ class ComponentTokens:
         """
         refresh = (stored.refresh if stored is not None else None) or await self._look_up(appid)
         if refresh is None:
-            raise TokenError.of(
-                appid,
-                detail(DetailCode.NOT_AUTHORIZED),
-                61003,
-            )
+            raise TokenError.of(appid, detail(DetailCode.NOT_AUTHORIZED), 61003)
         tried: set[Secret] = set()
         code, since = 0, _EVER  # first any cached list, then one requested after the refusal
         for wait in (0.0, 0.0, ROTATION_WAIT):
@@ -365,11 +347,7 @@ class ComponentTokens:
                 if refused.scope is not ErrorScope.REFRESH_TOKEN:
                     raise
                 code = refused.error.errcode
-        raise TokenError.of(
-            appid,
-            detail(DetailCode.AUTHORIZATION_OVER),
-            code,
-        )
+        raise TokenError.of(appid, detail(DetailCode.AUTHORIZATION_OVER), code)
 
     async def _use_refresh_token(self, appid: str, refresh: Secret) -> StoredToken:
         body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}

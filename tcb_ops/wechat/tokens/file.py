@@ -109,8 +109,7 @@ class FileTokens:
             raise self._bad(detail(DetailCode.NOT_UTF_8)) from None
         except OSError as error:
             raise_if_exhausted(error)
-            why = system_reason(error)
-            raise self._bad(detail(DetailCode.CANNOT_BE_READ, why=why)) from None
+            raise self._bad(detail(DetailCode.CANNOT_BE_READ, why=system_reason(error))) from None
         reader = csv.reader(text.splitlines(keepends=True), strict=True)
         self._line = 0
         try:
@@ -126,8 +125,7 @@ class FileTokens:
         header = [name.strip().lower() for name in next(reader, [])]
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
-            names = ", ".join(missing)
-            raise self._bad(detail(DetailCode.NO_COLUMN, names=names))
+            raise self._bad(detail(DetailCode.NO_COLUMN, names=", ".join(missing)))
         at = {name: place for place, name in enumerate(header)}
         tokens: dict[str, Token] = {}
         problems: dict[str, Text] = {}
@@ -154,13 +152,7 @@ class FileTokens:
         return tokens, problems
 
     def _bad(self, why: Text) -> SettingsError:
-        return SettingsError(
-            detail(
-                DetailCode.TOKEN_FILE,
-                file=self._file,
-                why=why,
-            )
-        )
+        return SettingsError(detail(DetailCode.TOKEN_FILE, file=self._file, why=why))
 
 
 def _token_of(token: str, expires_at: str) -> Token | Text:

@@ -89,14 +89,9 @@ class ServiceTokens:
             return read_service_response(response, appid, self._host, self._clock())
         why = response.text
         if response.fault is TransportFault.UNREACHABLE:
-            raise TokenSourceError(
-                detail(DetailCode.SERVICE_AWAY, host=self._host, why=why),
-                transient=True,
-            )
+            raise TokenSourceError(detail(DetailCode.SERVICE_AWAY, host=self._host, why=why), transient=True)
         raise TokenError.of(
-            appid,
-            detail(DetailCode.SERVICE_SILENT, host=self._host, why=why),
-            transient=True,
+            appid, detail(DetailCode.SERVICE_SILENT, host=self._host, why=why), transient=True
         )
 
     async def aclose(self) -> None:
@@ -139,13 +134,7 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
     """
     status = response.status
     if status in {401, 403}:
-        raise TokenSourceError(
-            detail(
-                DetailCode.SERVICE_CREDENTIALS,
-                host=host,
-                status=status,
-            )
-        )
+        raise TokenSourceError(detail(DetailCode.SERVICE_CREDENTIALS, host=host, status=status))
     if 200 <= status < 300:
         read: Text = detail(DetailCode.TOO_MUCH)
         if len(response.body) <= LARGEST_ANSWER:
@@ -157,14 +146,9 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
     elif status == 404:
         why = detail(DetailCode.ANSWERED_404)
     elif 300 <= status < 400:
-        why = detail(
-            DetailCode.ANSWERED_REDIRECT,
-            status=status,
-        )
+        why = detail(DetailCode.ANSWERED_REDIRECT, status=status)
     else:
         why = detail(DetailCode.ANSWERED_STATUS, status=status)
     raise TokenError.of(
-        appid,
-        detail(DetailCode.SERVICE_NO_TOKEN, host=host, why=why),
-        transient=_may_pass(status),
+        appid, detail(DetailCode.SERVICE_NO_TOKEN, host=host, why=why), transient=_may_pass(status)
     )

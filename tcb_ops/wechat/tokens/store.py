@@ -79,11 +79,10 @@ class TokenStore:
             self._open(identity)
         except OSError as error:
             raise_if_exhausted(error)
-            why = system_reason(error)
             raise self._bad(
                 _(
                     "cannot be used ({why}): you must be able to read and write it, and its disk needs free space",
-                    why=why,
+                    why=system_reason(error),
                 )
             ) from None
 
@@ -109,13 +108,7 @@ class TokenStore:
             if stored is not None:
                 return stored
             reason = detail(DetailCode.NO_RECORD)
-        raise TokenError(
-            detail(
-                DetailCode.TOKEN_RECORD,
-                file=file,
-                reason=reason,
-            )
-        )
+        raise TokenError(detail(DetailCode.TOKEN_RECORD, file=file, reason=reason))
 
     def write(self, appid: str, token: StoredToken) -> None:
         """Store an appid's tokens. The caller holds its lock. Raises TokenSourceError if the file cannot be written."""
@@ -155,13 +148,7 @@ class TokenStore:
                 why = system_reason(error) if isinstance(error, OSError) else _("it cannot be locked")
                 raise self._unusable(self._locks, why) from None
             if now() > end:
-                raise TokenError.of(
-                    appid,
-                    detail(
-                        DetailCode.TOKEN_LOCKED,
-                        longest_hold=LONGEST_HOLD,
-                    ),
-                )
+                raise TokenError.of(appid, detail(DetailCode.TOKEN_LOCKED, longest_hold=LONGEST_HOLD))
             await asyncio.sleep(POLL)
         try:
             yield
@@ -240,13 +227,7 @@ class TokenStore:
         return SettingsError(_("token store {folder} {why} (tokens.store).", folder=self._folder, why=why))
 
     def _unusable(self, path: Path, why: Text) -> TokenSourceError:
-        return TokenSourceError(
-            detail(
-                DetailCode.TOKEN_STORE,
-                path=path,
-                why=why,
-            )
-        )
+        return TokenSourceError(detail(DetailCode.TOKEN_STORE, path=path, why=why))
 
 
 def _replace(file: Path, record: dict[str, object]) -> None:

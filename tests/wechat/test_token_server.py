@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
-from tcb_ops.wechat.tokens import connections as tested
-from tcb_ops.wechat.tokens.connections import Connections, listen, most_connections
+from tcb_ops.wechat.tokens import server as tested
+from tcb_ops.wechat.tokens.server import Connections, listen, most_connections
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
