@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Coroutine, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 
 ROOM = 16
 """File descriptors that a loop and its first connections need; without its own, uvloop aborts the process (SIGABRT)."""
+FILES_READ = 16
+"""Files that are read and hashed at the same time; more would hold more memory, and gain nothing."""
 LET_END = 8.0
 """Seconds that cancelled work has to end when the process ends: longer than a token source takes to close."""
 COLLECT = (10_000, 20, 50)
@@ -88,6 +90,7 @@ def _running() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             loop = _new()
+            loop.set_default_executor(ThreadPoolExecutor(FILES_READ, thread_name_prefix="tcb-ops-file"))
             threading.Thread(target=loop.run_forever, name="tcb-ops", daemon=True).start()
             _loop = loop  # last: a loop that Ctrl-C kept from starting would block every later call
         return _loop

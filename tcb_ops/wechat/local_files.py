@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import ResourceLimitError, TcbOpsError
@@ -61,7 +61,6 @@ class FileBody:
         self._left = size
         self._hash = None if known_md5 else hashlib.md5(usedforsecurity=False)
         self._known_md5 = known_md5
-        self._digest = ""
         self._taken = False
 
     def __enter__(self) -> Self:
@@ -91,34 +90,47 @@ class FileBody:
         self.content = b"".join(parts)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the file's bytes, read and hashed in a thread; of few files, ahead of what the connection takes."""
+        """Yield the file's bytes. Of few files, one thread reads ahead of what the connection takes, and another hashes."""
         if self.content is not None:
             yield self.content
             return
-        loop = asyncio.get_running_loop()
+        run = asyncio.get_running_loop().run_in_executor
         few = FileBody.streams < _FEW
         size, ahead = (_CHUNK, _AHEAD) if few else (_CHUNK_OF_MANY, 1)
-        # A single thread reads in order. None is the loop's own threads, which all files share.
-        thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-file") if few else None
+        # A thread of its own does its work in order. None is the loop's threads, which all files share.
+        reading, hashing = (
+            (ThreadPoolExecutor(1, "tcb-ops-read"), ThreadPoolExecutor(1, "tcb-ops-hash"))
+            if few
+            else (None, None)
+        )
         left = max(1, -(-self.size // size))
         reads: deque[asyncio.Future[bytes]] = deque()
+        hashes: deque[asyncio.Future[None]] = deque()
         FileBody.streams += 1
         try:
             while left or reads:
                 while left and len(reads) < ahead:
-                    reads.append(loop.run_in_executor(thread, self._read, size))
+                    reads.append(run(reading, self._read, size))
                     left -= 1
-                yield await reads.popleft()
+                chunk = await reads.popleft()
+                hashes.append(run(hashing, self._update, chunk))
+                if len(hashes) == ahead:
+                    await hashes.popleft()
+                yield chunk
                 # A read that came out short is made up for.
-                left += not (left or reads or self._digest)
+                left += bool(not left and not reads and self._left)
+            for update in hashes:
+                await update
         finally:
             FileBody.streams -= 1
-            for read in reads:
+            under_way: list[asyncio.Future[Any]] = [*reads, *hashes]
+            for work in under_way:
                 # One that has failed has nobody else to ask for its error.
-                _ = read.cancel() or read.cancelled() or read.exception()
-            if thread is not None:
-                thread.shutdown(wait=False)
-        self.md5 = self._digest
+                _ = work.cancel() or work.cancelled() or work.exception()
+            for thread in (reading, hashing):
+                if thread is not None:
+                    thread.shutdown(wait=False)
+        self.md5 = self._digest()
 
     def read(self) -> bytes:
         """Read and hash the next chunk; after the last one, compare the file with the plan again. Blocks.
@@ -127,14 +139,14 @@ class FileBody:
         `error`.
         """
         chunk = self._read(_CHUNK)
-        self.md5 = self._digest
+        self._update(chunk)
+        if not self._left:
+            self.md5 = self._digest()
         return chunk
 
     def _read(self, size: int) -> bytes:
         try:
             chunk = os.read(self._fd, min(size, self._left))
-            if self._hash is not None:
-                self._hash.update(chunk)
             self._left -= len(chunk)
             if not chunk or not self._left:
                 self.error = _check(self.path, self._fd, self._plan)
@@ -144,9 +156,14 @@ class FileBody:
             self.error = _unreadable(self.path, error)
         if self.error is not None:
             raise self.error
-        if not self._left:
-            self._digest = self._hash.hexdigest() if self._hash is not None else self._known_md5
         return chunk
+
+    def _update(self, chunk: bytes) -> None:
+        if self._hash is not None:
+            self._hash.update(chunk)
+
+    def _digest(self) -> str:
+        return self._hash.hexdigest() if self._hash is not None else self._known_md5
 
 
 def _check(path: Path | str, fd: int, plan: tuple[int, int]) -> FileChangedError | FileUnreadableError | None:
