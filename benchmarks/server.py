@@ -19,7 +19,7 @@ from typing import cast
 
 import uvloop
 
-LARGE = 4 * 1024 * 1024
+LARGE = 64 * 1024
 """Bytes of a request from which on its body is counted and thrown away as it comes."""
 DELAY = float(sys.argv[1]) / 1000 if len(sys.argv) > 1 else 0.0
 """Seconds before an answer: `server.py 30` is a network of 30 ms."""

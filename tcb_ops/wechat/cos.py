@@ -25,8 +25,8 @@ from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
 from tcb_ops.wechat.transport import Transport
 
-_WHOLE = 1024 * 1024
-"""Maximum bytes of a form that is sent as one bytes object in one write."""
+_WHOLE = 128 * 1024
+"""Maximum bytes of a form that is sent in one write. To copy a larger file into a form costs more than three writes."""
 _LARGEST_XML = 64 * 1024
 _LONGEST_MESSAGE = 1000
 

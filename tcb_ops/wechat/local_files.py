@@ -21,8 +21,8 @@ from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import ResourceLimitError, TcbOpsError
 from tcb_ops.resources import exhausted, system_reason
 
-_SMALL = 1024 * 1024 - 64 * 1024
-"""Maximum bytes of a file that is read at once: with the form around it, one write of at most 1 MiB."""
+_SMALL = 1024 * 1024
+"""Maximum bytes of a file that is read at once."""
 _CHUNK = 1024 * 1024
 """Bytes of a larger file that are read and hashed at a time while few are sent."""
 _FEW = 4
