@@ -354,13 +354,12 @@ class _TextsOfRecords(RowTexts):
         quoted = encode_basestring
         begun = None if started is None else round(started * 1000)
         done = None if ended is None else round(ended * 1000)
+        state = outcome, reason, detail, errcode, errmsg, rid, http_status, store_code
         try:
             in_csv, in_json = self._places.get(place) or self._place(place)
-            words, in_digest = self._why(outcome, reason, detail, errcode, store_code, http_status)
+            state_in_csv, state_in_json = self._kept.get(state) or self._state(*state)
             text = (
-                f"{own},{line},{in_csv},{outcome},{words},{'' if errcode is None else errcode},"
-                f"{self._server_text(errmsg)},{self._server_text(rid)},{'' if http_status is None else http_status},"
-                f"{self._server_text(store_code)},{attempts},{'' if sent is None else sent},"
+                f"{own},{line},{in_csv},{state_in_csv},{attempts},{'' if sent is None else sent},"
                 f"{md5 if md5.isalnum() else _cell(md5)},"
                 f"{_cell(redact(file_id) if '=' in file_id else file_id)},"
                 f"{_cell(content_type) if content_type else ''},"
@@ -375,11 +374,26 @@ class _TextsOfRecords(RowTexts):
         )
         return text, (
             f"[{line},{in_json},{quoted(path)},{quoted(file)},{'null' if size is None else size},{cells},"
-            f'"{outcome}","{reason}",{in_digest},{"null" if errcode is None else errcode},{quoted(errmsg)},{quoted(rid)},'
-            f"{'null' if http_status is None else http_status},{quoted(store_code)},{attempts},"
-            f"{'null' if sent is None else sent},{quoted(md5)},{quoted(file_id)},"
+            f"{state_in_json},{attempts},{'null' if sent is None else sent},{quoted(md5)},{quoted(file_id)},"
             f"{'null' if begun is None else begun},{'null' if done is None else done}{headers}]"
         )
+
+    def _state(self, *state: Any) -> tuple[str, str]:
+        """Return the parts of the line and of the digest's input that say how a row ended."""
+        outcome, reason, detail, errcode, errmsg, rid, http_status, store_code = state
+        words, in_digest = self._why(outcome, reason, detail, errcode, store_code, http_status)
+        quoted, server_text = encode_basestring, self._server_text
+        in_csv = (
+            f"{outcome},{words},{'' if errcode is None else errcode},{server_text(errmsg)},{server_text(rid)},"
+            f"{'' if http_status is None else http_status},{server_text(store_code)}"
+        )
+        in_json = (
+            f'"{outcome}","{reason}",{in_digest},{"null" if errcode is None else errcode},{quoted(errmsg)},{quoted(rid)},'
+            f"{'null' if http_status is None else http_status},{quoted(store_code)}"
+        )
+        if not rid:  # which no other row has
+            self._keep(state, (in_csv, in_json))
+        return in_csv, in_json
 
     def _place(self, number: int) -> tuple[str, str]:
         """Return an environment's parts of the line and of the digest's input."""
