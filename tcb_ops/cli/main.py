@@ -133,9 +133,9 @@ class _Sections(Group):
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for section, commands in self.SECTIONS:
             with formatter.section(gettext.gettext(section)):
-                names = [command.name or "" for command in commands]
+                listed = map(translated, commands)
                 formatter.write_dl(
-                    [(name, self.commands[name].get_short_help_str(formatter.width)) for name in names]
+                    [(one.name or "", one.get_short_help_str(formatter.width)) for one in listed]
                 )
 
 
@@ -215,7 +215,14 @@ def translated(command: click.Command) -> click.Command:
     if isinstance(made, click.Group):
         commands = N_("COMMAND [ARGS]...")
         made.subcommand_metavar = gettext.gettext(commands)
-        made.commands = {name: translated(each) for name, each in made.commands.items()}
+        of_group = made.get_command
+
+        def get_command(context: click.Context, name: str) -> click.Command | None:
+            # Only the command that runs is translated: the help of all of them takes longer than a short command.
+            found = of_group(context, name)
+            return translated(found) if found is not None else None
+
+        made.__dict__["get_command"] = get_command
     return made
 
 
