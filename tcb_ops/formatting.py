@@ -102,9 +102,10 @@ def unguard(cell: str) -> str:
 
 _WIDE = "\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef"
 _OPENING, _CLOSING = "「『（《【“‘", "」』）》】”’，。；：、！？…"
-_PIECES = re.compile(
+_PIECES = (
     rf"\s+|\[默认：[^\]\s]*\]?|[{_OPENING}]*(?:[^\s{_WIDE}{_OPENING}{_CLOSING}]+|[{_WIDE}]?)[{_CLOSING}]*"
 )
+"""A pattern that takes 2 ms to compile."""
 
 
 def wrap(text: str, width: int) -> str:
@@ -122,7 +123,7 @@ def wrap(text: str, width: int) -> str:
     from rich.cells import cell_len
 
     broken, line, used = [], "", 0
-    for piece in filter(None, _PIECES.findall(text)):
+    for piece in filter(None, re.findall(_PIECES, text)):
         size = cell_len(piece)
         if used + size > width and line.strip():
             broken.append(line.rstrip())

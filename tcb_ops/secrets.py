@@ -14,6 +14,7 @@ import string
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote, unquote
@@ -159,15 +160,23 @@ _KINDS = (
     # domain.md §2: how tickets, refresh tokens and authorization codes begin.
     ("@@@", r"(?:ticket|token|code)@@@", _("a ticket or a refresh token")),
 )
-# Case is ignored (Access_Token occurs too), for ASCII only, so that bytes and text match alike.
-_PATTERNS = tuple(
-    (literal.encode(), re.compile((name + _VALUE).encode(), re.IGNORECASE), kind)
-    for literal, name, kind in _KINDS
-)
-_MASKED = tuple(
-    (literal.encode(), re.compile(rf"({name}){_VALUE}", re.IGNORECASE | re.ASCII))
-    for literal, name, _ in _KINDS
-)
+
+
+@cache
+def _patterns() -> tuple[tuple[bytes, re.Pattern[bytes], re.Pattern[str], Text], ...]:
+    """Return for each kind its literal, and its pattern for bytes and for text.
+
+    Case is ignored (Access_Token occurs too), for ASCII only, so that bytes and text match alike.
+    """
+    return tuple(
+        (
+            literal.encode(),
+            re.compile((name + _VALUE).encode(), re.IGNORECASE),
+            re.compile(rf"({name}){_VALUE}", re.IGNORECASE | re.ASCII),
+            kind,
+        )
+        for literal, name, kind in _KINDS
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +192,7 @@ def masked(text: str) -> str:
     """Return a text with ••• in place of what `find_leak` would find."""
     small = text.encode("utf-8", "surrogatepass").lower()  # str.lower() takes five times as long
     if b"token" in small or b"q-" in small or b"@@@" in small:
-        for literal, pattern in _MASKED:
+        for literal, _bytes, pattern, _kind in _patterns():
             if literal in small:
                 text = pattern.sub(rf"\1{MASK}", text)
     return text
@@ -212,7 +221,7 @@ def _look_through(stream: IO[bytes]) -> Leak | None:
     while chunk := stream.read(CHUNK):
         body = tail + chunk
         small = body.lower()
-        for literal, pattern, kind in _PATTERNS:
+        for literal, pattern, _text, kind in _patterns():
             if literal in small and (found := pattern.search(body)):
                 return Leak(kind, lines + body.count(b"\n", 0, found.start()))
         tail = body[-OVERLAP:]

@@ -20,6 +20,7 @@ from tcb_ops.model import SIMULATOR, Kind
 
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
+    from tcb_ops.model import Outcome
     from tcb_ops.run import Run
     from tcb_ops.runs.ledger_copy import Copied
     from tcb_ops.settings import Settings
@@ -103,21 +104,21 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
         and host in {"", run.record.host}
         and of_target in {None, run.record.target}
     ]
-    sound: list[tuple[Run, dict[str, Any]]] = []
+    sound: list[tuple[Run, dict[Outcome, int], dict[str, Any]]] = []
     for each in found:
         try:
             run = each if matching is None else each.of_merchants(matching)
-            counts = run.summary() if common.json else run.counts
-            if matching is None or run.outcomes:
-                sound.append((run, counts))
+            outcomes, summary = run.outcomes, run.summary() if common.json else {}
+            if matching is None or outcomes:
+                sound.append((run, outcomes, summary))
         except LedgerDamagedError as error:  # a damaged run must not hide the others
             damaged.append(error)
     if common.json:
-        console.json({"runs": [summary | _about(run, settings) for run, summary in sound]})
+        console.json({"runs": [summary | _about(run, settings) for run, _, summary in sound]})
     elif sound:
         from tcb_ops.reports.formats.terminal import render_runs, room
 
-        shown = [(run.record, run.outcomes) for run, _ in sound]
+        shown = [(run.record, outcomes) for run, outcomes, _ in sound]
         for line in render_runs(shown, settings, console.lang, room(console.out)):
             console.print(line)
     elif damaged:
