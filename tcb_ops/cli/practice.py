@@ -1,4 +1,4 @@
-"""The commands for notebooks and for practice: notebook, lab, simulate, demo."""
+"""The commands for notebooks, which may be run against a live target, and for practice: notebook, lab, simulate, demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of a command that works on a list or starts a run: read, rehearse, ask, follow, report."""
+"""The steps of a command that works on a list or starts a run: read, rehearse, ask, start or resume, follow, confirm, report, notify."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The checked rows and problems of a list on disk, so that memory does not grow with it; its shares; its fix-me CSV.
+"""The checked rows and problems of a list on disk, so that memory does not grow with it.
 
 They are in an unnamed temporary SQLite database in the temporary folder, with mode 0600, which no other process can
-open and which disappears with its connection, even after a kill.
+open and which disappears with its connection, even after a kill. What is made of them is here, too: the rows of a
+share, the message about problems, the fix-me CSV.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tcb_ops.resources import system_reason
 
 ShareLike: TypeAlias = Union["Share", tuple[int, int], str]
 """A share as callers give it: a Share, (2, 5) or "2/5"."""
-_WRITTEN = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+_SHARE = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def read_share(value: ShareLike, parameter: str = "share") -> Share:
     ===========================  ===========
     """
     given: object = (value.number, value.of) if isinstance(value, Share) else value
-    if isinstance(given, str) and (found := _WRITTEN.fullmatch(given)):
+    if isinstance(given, str) and (found := _SHARE.fullmatch(given)):
         given = int(found[1]), int(found[2])
     if isinstance(given, tuple) and len(given) == 2 and all(type(one) is int for one in given):
         number, of = given

@@ -174,7 +174,7 @@ class Ledger(LedgerReader):
 
     def compact(self) -> None:
         """Give the space of removed runs back to the file system."""
-        with self._reading(), self._engine.connect() as opened:
+        with self.reading(), self._engine.connect() as opened:
             connection = opened.execution_options(isolation_level="AUTOCOMMIT")
             connection.exec_driver_sql("VACUUM")
             if self._engine.dialect.name == "sqlite":

@@ -1,6 +1,7 @@
 """The package's private event loop in a daemon thread: calls can block even inside a running loop (a notebook).
 
-A notebook's callbacks may run on different threads and loops each time; they only pass their work to this one.
+A notebook's callbacks may run on different threads and loops each time; they only pass their work to this one. While runs work
+on it, the garbage collector runs less often.
 """
 
 from __future__ import annotations

@@ -270,7 +270,7 @@ class LedgerReader:
         """Have SQLite check its file for at most `seconds`. Raises LedgerDamagedError for a fault."""
         if self._engine.dialect.name != "sqlite":
             return
-        with self._reading(), closing(self._engine.raw_connection()) as pooled:
+        with self.reading(), closing(self._engine.raw_connection()) as pooled:
             try:
                 fault = check_file(cast("sqlite3.Connection", pooled.driver_connection), seconds)
             except sqlite3.Error as error:
@@ -296,7 +296,7 @@ class LedgerReader:
             .where(its_envs)
             .order_by(envs.c.no)
         )
-        with self._reading(run):
+        with self.reading(run):
             found = [
                 read_env(record, int(count), int(waiting)) for *record, count, waiting in self._stream(query)
             ]
@@ -318,7 +318,7 @@ class LedgerReader:
         query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
         if only is not None:
             query = query.where(envs.c.no.in_(only))
-        with self._reading(run):
+        with self.reading(run):
             yield from map(read_env, self._stream(query))
 
     def pending(self, run: RunRecord, wanted: Iterable[tuple[EnvRecord, int]], limit: int) -> list[list[Row]]:
@@ -331,7 +331,7 @@ class LedgerReader:
             "WHERE run = ? AND place = ? AND line > ? AND outcome = 'pending' ORDER BY line LIMIT ?"
         )
         found: list[list[Row]] = []
-        with self._reading(run), self._engine.connect() as connection:
+        with self.reading(run), self._engine.connect() as connection:
             for environment, after in wanted:
                 records = self.driver(
                     connection, query, (run.number, environment.number, after, limit)
@@ -353,7 +353,7 @@ class LedgerReader:
             .order_by(rows.c.line)
             .limit(limit)
         )
-        with self._reading(run):
+        with self.reading(run):
             return [
                 RowRecord(read_row(record, environment), read_end(record)) for record in self._read(query)
             ]
@@ -401,7 +401,7 @@ class LedgerReader:
             query = query.where(rows.c.path.contains(path, autoescape=True))
         found = self._read(query.order_by(rows.c.line).limit(limit))
         by_number = {one.number: one for one in self.envs(run)}
-        with self._reading(run):
+        with self.reading(run):
             check_order(found, after_line)
             return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in found]
 
@@ -568,7 +568,7 @@ class LedgerReader:
             query = query.where(rows.c.line == line)
         last, found = -1, 0
         while batch := self._read(query.where(rows.c.line > last)):
-            with self._reading(run):
+            with self.reading(run):
                 check_order(batch, last)
                 check_runs(run, *{record[0] for record in batch})
                 last, found = batch[-1].line, found + len(batch)
@@ -592,7 +592,7 @@ class LedgerReader:
         )
         last, found = -1, 0
         while True:
-            with self._reading(run), self._engine.connect() as connection:
+            with self.reading(run), self._engine.connect() as connection:
                 batch = self.driver(connection, query, (run.number, last, BATCH)).fetchall()
                 check_order(batch, last)
                 check_runs(run, *{record[0] for record in batch})
@@ -611,17 +611,13 @@ class LedgerReader:
         query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
         last, found = -1, 0
         while batch := self._fetch(query.where(rows.c.line > last)):
-            with self._reading(run):
+            with self.reading(run):
                 check_order(batch, last)
                 check_runs(run, *{record[0] for record in batch})
                 check_records(batch)
             last, found = batch[-1][1], found + len(batch)
             yield batch
         self.check_rows(run, found)
-
-    def reading(self, run: RunRecord) -> AbstractContextManager[None]:
-        """Convert errors from invalid values in `records` to LedgerDamagedError."""
-        return self._reading(run)
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
         """Return the lines of a run that have succeeded in one of its retries, or in a retry of those."""
@@ -649,7 +645,7 @@ class LedgerReader:
         if self._has_sums(run):
             summed, its = sa.func.sum(tallies.c.rows), tallies.c.run == run.number
             query = sa.select(tallies.c.outcome, summed).where(its).group_by(tallies.c.outcome)
-        with self._reading(run):
+        with self.reading(run):
             found: dict[Outcome, int] = {}
             for outcome, count, *of in self._read(query):
                 check_runs(run, *of)
@@ -681,7 +677,7 @@ class LedgerReader:
         )
         by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
-        with self._reading(run):
+        with self.reading(run):
             for number, outcome, reason, errcode, store_code, count, text, *of in self._stream(query):
                 check_runs(run, *of)
                 check_state(outcome, reason, errcode, store_code, text)
@@ -726,7 +722,7 @@ class LedgerReader:
         )[0]
         if last is None:
             return []
-        with self._reading(run):
+        with self.reading(run):
             if not (valid_time(first) and valid_time(last)):
                 raise ValueError(last)
             began = min(run.created_at, first)
@@ -782,7 +778,7 @@ class LedgerReader:
     def by_path(self, run: RunRecord) -> Iterator[Any]:
         """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three."""
         found = 0
-        with self._reading(run):
+        with self.reading(run):
             for record in self._stream(_rows_by_path(run, self._engine.dialect.name)):
                 env, appid, at, *state = record
                 check_state(*state, env, appid, at)
@@ -807,7 +803,7 @@ class LedgerReader:
             count = sa.select(sa.func.count()).where(rows.c.run == run.number)
             self.check_rows(run, int(self._read(count)[0][0]))
         found = self._read(_pairs_by_line(older, newer))
-        with self._reading(newer):
+        with self.reading(newer):
             for _other, *states, _other in found:
                 check_state(*states[:4])
                 check_state(*states[4:])
@@ -849,7 +845,7 @@ class LedgerReader:
         if session is not None:
             query = query.where(partitions.c.session == session)
         found = self._read(query.order_by(partitions.c.session, partitions.c.number))
-        with self._reading(run):
+        with self.reading(run):
             return [
                 Partition(number, tuple(map(str, json.loads(workers or "[]"))), read_done(done))
                 for number, workers, done in found
@@ -876,7 +872,7 @@ class LedgerReader:
                     before[one.number] = one
             if len(before) == AUDITS_BACK:
                 break
-        with self._reading(audit):
+        with self.reading(audit):
             for number, env, appid, *state, kept in self._read(_last_known(audit, list(before))):
                 check_state(*state, env, appid, kept)
                 yield before[number], (env, appid), tuple(state), read_detail(kept)
@@ -900,7 +896,7 @@ class LedgerReader:
         return connection.exec_driver_sql(statement, values)
 
     def _read(self, query: sa.Executable) -> Sequence[Any]:
-        with self._reading():
+        with self.reading():
             if self._held is not None:
                 return self._held.execute(query).all()
             with self._engine.connect() as connection:
@@ -909,7 +905,7 @@ class LedgerReader:
     def _fetch(self, query: sa.Select[Any]) -> Sequence[Any]:
         """Read the driver's own records: converting them to SQLAlchemy's takes longer than reading them."""
         with (
-            self._reading(),
+            self.reading(),
             self._engine.connect() if self._held is None else nullcontext(self._held) as connection,
         ):
             try:
@@ -919,7 +915,7 @@ class LedgerReader:
             return found
 
     def _run(self, record: Any) -> RunRecord:
-        with self._reading(record):
+        with self.reading(record):
             return read_run(record)
 
     def _check_runs(self) -> None:
@@ -929,7 +925,7 @@ class LedgerReader:
             raise self._damaged(_("it contains rows of a run whose own record is missing"))
 
     @contextmanager
-    def _reading(self, run: Any = None) -> Iterator[None]:
+    def reading(self, run: Any = None) -> Iterator[None]:
         """Convert errors of the database, and errors from damaged values, to errors of the ledger."""
         try:
             yield
@@ -949,7 +945,7 @@ class LedgerReader:
     def _stream(self, query: sa.Select[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""
         with (
-            self._reading(),
+            self.reading(),
             self._engine.connect() if self._held is None else nullcontext(self._held) as connection,
         ):
             for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():

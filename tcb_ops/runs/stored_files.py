@@ -2,7 +2,7 @@
 
 `confirm_outcome`, `undo_step`, `written_since`, `is_ours` and `may_be_stored` are pure. Source: domain.md §2.1, §2.2.
 
-A backup has what an upload overwrote: `<folder>/<run>/<line>.json` says what was at a row's path, and what is about to be
+`Backup` writes and reads what an upload overwrote: `<folder>/<run>/<line>.json` says what was at a row's path, and what is about to be
 sent there; `<line>.data` has the bytes that were there. A resumed run, or a retry, saves again only what is neither.
 """
 
