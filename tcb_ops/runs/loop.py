@@ -44,7 +44,8 @@ def fewer_collections() -> Iterator[None]:
     global _at_work, _before  # noqa: PLW0603  the collector is one of the process, too
     if not _at_work:
         _before = gc.get_threshold()
-        gc.set_threshold(*map(max, _before, COLLECT))
+        if _before[0]:  # 0: the collector was turned off
+            gc.set_threshold(*map(max, _before, COLLECT))
     _at_work += 1
     try:
         yield

@@ -135,7 +135,8 @@ async def post_object(
     if failure is not None:
         raise failure
     result = _read(response, link, path, body.md5)
-    if isinstance(result, StoredObject) and not body.md5:
+    early = isinstance(form.stream, _Form) and not form.stream.taken
+    if isinstance(result, StoredObject) and early:
         raise TransportError(
             TransportFault.RESET,
             detail(DetailCode.STORE_TOO_EARLY, host=form.url.host),
@@ -154,11 +155,14 @@ class _Form(httpx.AsyncByteStream):
 
     def __init__(self, head: bytes, body: Body, tail: bytes) -> None:
         self._head, self._body, self._tail = head, body, tail
+        self.taken = False
+        """Whether the connection has taken the whole file."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._head
         async for chunk in self._body.chunks():
             yield chunk
+        self.taken = True
         yield self._tail
 
 

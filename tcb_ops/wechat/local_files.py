@@ -21,8 +21,8 @@ from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import ResourceLimitError, TcbOpsError
 from tcb_ops.resources import exhausted, system_reason
 
-_SMALL = 1024 * 1024
-"""Maximum bytes of a file that is read at once."""
+_SMALL = 1024 * 1024 - 64 * 1024
+"""Maximum bytes of a file that is read at once. The sockets may hold all of it, so that an early success looks like any other."""
 _CHUNK = 1024 * 1024
 """Bytes of a larger file that are read and hashed at a time while few are sent."""
 _FEW = 4
@@ -74,6 +74,9 @@ class FileBody:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()  # a thread may open a file for a task that was cancelled meanwhile
 
     def take(self) -> None:
         """Mark the file as in use. Raises RuntimeError the second time, since it has been read to its end."""
