@@ -29,10 +29,17 @@ def thresholds() -> Iterator[None]:
 def test_thresholds_are_raised_while_a_run_works_and_restored(
     before: tuple[int, int, int], during: tuple[int, int, int]
 ) -> None:
+    found = []
+
+    def fails() -> None:
+        with fewer_collections():
+            found.append(gc.get_threshold())
+            raise KeyError
+
     gc.set_threshold(*before)
     with fewer_collections():
-        with pytest.raises(KeyError), fewer_collections():
-            assert gc.get_threshold() == during
-            raise KeyError
-        assert gc.get_threshold() == during  # another run is still at work
+        with pytest.raises(KeyError):
+            fails()
+        found.append(gc.get_threshold())  # another run is still at work
+    assert found == [during, during]
     assert gc.get_threshold() == before
