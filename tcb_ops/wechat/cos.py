@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, Protocol, Self
@@ -78,7 +79,7 @@ class Body(Protocol):
     def take(self) -> None:
         """Mark it as in use."""
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the bytes; `md5` is complete after the last one."""
 
 
@@ -160,8 +161,9 @@ class _Form(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._head
-        async for chunk in self._body.chunks():
-            yield chunk
+        async with aclosing(self._body.chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
         self.taken = True
         yield self._tail
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -92,7 +92,7 @@ class FileBody:
             parts.append(self.read())
         self.content = b"".join(parts)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes. Of few files, one thread reads ahead of what the connection takes, and another hashes."""
         if self.content is not None:
             yield self.content

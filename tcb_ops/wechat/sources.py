@@ -15,7 +15,7 @@ import ipaddress
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from importlib.util import find_spec
@@ -297,7 +297,7 @@ class SourceBody:
         """Read the file into `content`. Raises FileChangedError and TransportError, as reading does."""
         self.content = b"".join([chunk async for chunk in self._read(patient=False)])
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes; an error is also kept in `error`."""
         if self.content is not None:
             yield self.content

@@ -14,8 +14,8 @@ import os
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -189,16 +189,14 @@ def _exactly(url: str) -> yarl.URL:
 
 async def _watched(
     stream: httpx.AsyncByteStream | httpx.SyncByteStream, progress: Callable[[], None]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Give a stream's chunks, and report each that the connection takes."""
-    chunks = aiter(stream)  # type: ignore[arg-type]  # those of this package are asynchronous
-    while True:
+    # Those of this package are asynchronous generators.
+    async with aclosing(aiter(stream)) as chunks:  # type: ignore[arg-type, type-var]
         progress()
-        try:
-            chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        yield chunk
+        async for chunk in chunks:
+            yield chunk
+            progress()
 
 
 async def _pour(
@@ -446,7 +444,12 @@ class Transport:
                 return await _answer(session, template, request.read() or None, self._connect_only, pour)
             clock.reschedule(min(end, now() + timeouts.connect + silence))
             data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
-            return await _answer(session, template, data, self._connect_only)
+            try:
+                return await _answer(session, template, data, self._connect_only)
+            finally:
+                # aiohttp leaves a stream that it could not send to the end to the garbage collector.
+                with suppress(RuntimeError):  # it is still running it, and about to cancel it
+                    await data.aclose()
 
 
 async def _answer(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import email
+import gc
 import hashlib
 import logging
 import os
@@ -16,6 +17,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from scripted import SECRET, Connection, Run, Script, Server, always, length_in
+from workspace import WaitFor
 
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Link, Secret
@@ -453,6 +455,34 @@ def test_success_before_the_whole_file_was_sent_is_no_success(run: Run, tmp_path
         run(posted(stores_nothing, opened(made(tmp_path, bytes(size)))))
     assert caught.value.fault is TransportFault.RESET
     assert "whole file" in caught.value.text.en
+
+
+def test_cancelled_large_uploads_leave_nothing_to_the_garbage_collector(
+    run: Run, tmp_path: Path, wait_for: WaitFor
+) -> None:
+    path = made(tmp_path, bytes(64 << 20))
+
+    async def begins_to_read(connection: Connection) -> None:
+        await connection.head()
+        await connection.reader.readexactly(1 << 20)
+        connection.server.asked.set()
+        await connection.gone()
+
+    async def cancelled() -> None:
+        async with Server(begins_to_read) as server, Transport(connections=6) as transport:
+            link = link_to(server.base)
+            tasks = [asyncio.create_task(post_object(transport, link, PATH, opened(path))) for _ in range(6)]
+            await server.asked.wait()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(wait_for, lambda: not FileBody.streams, 10)
+
+    gc.disable()
+    try:
+        run(cancelled())
+    finally:
+        gc.enable()
 
 
 def test_an_early_refusal_of_a_large_file_is_returned(run: Run, tmp_path: Path) -> None:
