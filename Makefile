@@ -17,8 +17,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Two processes per processor, since the longest tests mostly wait. Tests of one xdist_group share a process.
-PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadgroup
+# A process per processor. Tests of one xdist_group share a process.
+PARALLEL := -n logical --dist loadgroup
 QUICK := not (slow or browser or notebook or kill or soak)
 ARGS ?=
 
