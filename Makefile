@@ -9,7 +9,7 @@
 #   make soak      the long seeded rounds
 #   make coverage  the quick tests once more, measured: fails below 92 % of the lines
 #   make messages  the catalogue of Chinese messages, up to date with the code and compiled
-#   make bench     speed, memory and growth against their targets; 40 minutes, ARGS=--quick for a first look
+#   make bench     speed, memory and growth against their targets; a quarter of an hour, ARGS=--quick for a first look
 #   make profile   the CPU of a run of links by part and thread
 #   make docs      the documentation, in English and Chinese: docs/_build/html/index.html
 #

@@ -510,7 +510,7 @@ def main() -> int:
         description="Measure tcb_ops against requests + threads and bare aiohttp."
     )
     parser.add_argument("--rounds", type=int, help="5, or 2 with --quick")
-    parser.add_argument("--quick", action="store_true", help="small sizes: some three minutes, and rougher")
+    parser.add_argument("--quick", action="store_true", help="small sizes: some two minutes, and rougher")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the targets and their figures to FILE, too"
     )
