@@ -457,6 +457,13 @@ def test_success_before_the_whole_file_was_sent_is_no_success(run: Run, tmp_path
     assert "whole file" in caught.value.text.en
 
 
+def test_a_file_that_was_opened_for_a_task_that_has_gone_is_closed(tmp_path: Path) -> None:
+    path = made(tmp_path, bytes(3 << 20))
+    before = open_files()
+    opened(path)
+    assert open_files() == before
+
+
 def test_cancelled_large_uploads_leave_nothing_to_the_garbage_collector(
     run: Run, tmp_path: Path, wait_for: WaitFor
 ) -> None:
