@@ -590,6 +590,7 @@ def replace_sections(report: str) -> None:
     """Write RESULTS.md: this report, and the sections of the other benchmarks as they were."""
     file = HERE / "RESULTS.md"
     ours = {line for line in report.splitlines() if line.startswith("## ")}
+    ours |= {f"## {contest.title}" for contest in SECURE}  # which may have been left out this time
     others = file.read_text(encoding="utf-8").split("\n## ")[1:] if file.exists() else []
     kept = [f"## {text.rstrip()}" for text in others if f"## {text.splitlines()[0]}" not in ours]
     file.write_text("\n\n".join([report.rstrip(), *kept]) + "\n", encoding="utf-8", newline="\n")

@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 ROOM = 16
 """File descriptors that a loop and its first connections need; without its own, uvloop aborts the process (SIGABRT)."""
 FILES_READ = 16
-"""Files that are read and hashed at the same time; more would hold more memory, and gain nothing."""
+"""Files that are read and hashed at the same time; more would hold more memory, and gain nothing measurable."""
 LET_END = 8.0
 """Seconds that cancelled work has to end when the process ends: longer than a token source takes to close."""
 COLLECT = (10_000, 20, 50)
