@@ -157,7 +157,7 @@ class _Form(httpx.AsyncByteStream):
     def __init__(self, head: bytes, body: Body, tail: bytes) -> None:
         self._head, self._body, self._tail = head, body, tail
         self.taken = False
-        """Whether the connection has taken the whole file."""
+        """Whether the connection has taken the whole file. It may hold some MiB of it."""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._head

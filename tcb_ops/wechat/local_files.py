@@ -22,7 +22,7 @@ from tcb_ops.errors import ResourceLimitError, TcbOpsError
 from tcb_ops.resources import exhausted, system_reason
 
 _SMALL = 1024 * 1024 - 64 * 1024
-"""Maximum bytes of a file that is read at once. The sockets may hold all of it, so that an early success looks like any other."""
+"""Maximum bytes of a file that is read at once."""
 _CHUNK = 1024 * 1024
 """Bytes of a larger file that are read and hashed at a time while few are sent."""
 _FEW = 4

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -444,15 +445,27 @@ def test_a_file_that_changes_while_it_is_sent_breaks_the_form_off(
     assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.parametrize("size", [1 << 20, 64 << 20])
-def test_success_before_the_whole_file_was_sent_is_no_success(run: Run, tmp_path: Path, size: int) -> None:
+class NeverRead(FileBody):
+    """A file whose disk never gives the last part, so that an answer always comes before it."""
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        yield bytes(self.size - 1)
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("body", "size"), [(NeverRead, 1 << 20), (FileBody, 64 << 20)])
+def test_success_before_the_whole_file_was_sent_is_no_success(
+    run: Run, tmp_path: Path, body: type[FileBody], size: int
+) -> None:
     async def stores_nothing(connection: Connection) -> None:
         await connection.head()
         await connection.answer(b"", "204 No Content", 'ETag: "e"\r\n')
         await connection.gone()
 
+    path = made(tmp_path, bytes(size))
+    file = body(path, os.open(path, os.O_RDONLY), size, path.stat().st_mtime_ns)
     with pytest.raises(TransportError) as caught:
-        run(posted(stores_nothing, opened(made(tmp_path, bytes(size)))))
+        run(posted(stores_nothing, file))
     assert caught.value.fault is TransportFault.RESET
     assert "whole file" in caught.value.text.en
 
