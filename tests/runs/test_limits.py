@@ -61,7 +61,7 @@ def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(
     workspace = open_workspace(many(*TEN, rows=40), merchants=TEN)
     out = workspace.folder / "links.csv"
     tcb.links(
-        workspace.read(), settings=workspace.settings, out=out, limits=RunLimits(concurrency=8, per_env=4)
+        workspace.read(), settings=workspace.settings, out=out, limits=RunLimits(concurrency=8, per_env=8)
     )
     calls = workspace.sim.calls
     assert len(calls) == 400
