@@ -149,7 +149,7 @@ class EnvStatus(StrEnum):
 
 _REFUSES = {EnvStatus.NORMAL: 0, EnvStatus.HALTED: -501005, EnvStatus.UNAVAILABLE: -501018}
 PERMISSION_SETS = frozenset({49, 64})
-"""Either lets the platform use the merchant's cloud: 49 小程序云开发管理, on older pages 64 (domain.md §2.3)."""
+"""Either lets the platform use the merchant's cloud: 49 小程序云开发管理, on older pages 64 (func_info of api_get_authorizer_info)."""
 
 
 @with_config(_NAMED_ONLY)

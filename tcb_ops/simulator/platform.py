@@ -1,6 +1,6 @@
 """The simulated platform: upload links, tokens, authorizers, environments, quotas, files by their file_id.
 
-Responses are HTTP 200, with an errcode if a call is refused. Formats: domain.md §1-2.
+Responses are HTTP 200, with an errcode if a call is refused, in the formats of the interfaces' own pages.
 """
 
 from __future__ import annotations

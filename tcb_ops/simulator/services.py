@@ -2,7 +2,7 @@
 
 The quota interface checks TC3-HMAC-SHA256 signatures of temporary keys. Sources: cloud.tencent.com/document/api/213/30654
 (signature), /product/876/42145 (DescribeQuotaData), /api/876/78167 (DescribeBaasPackageList). Robots accept, refuse, hang or
-return a web page; their limits, signatures and responses are those of the real ones (domain.md, group robots).
+return a web page; their limits, signatures and responses are those of the vendors' documents.
 """
 
 from __future__ import annotations

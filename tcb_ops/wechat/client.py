@@ -17,6 +17,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -226,13 +227,20 @@ class PlatformClient:
         """Download a file; a response of any status is returned.
 
         The URL must be https and lead to COS, or be a loopback URL of a loopback target. `sink` takes the bytes of a 2xx
-        response as they arrive; without it the file has up to 1 MiB.
+        response as they arrive, until it returns False; without it the file has up to 1 MiB.
         """
         address = url.reveal()
         unsafe = check_host(address, self._base, (*DOWNLOAD_HOSTS, *self._store_hosts))
         if unsafe is not None:
             return UnsafeLink(unsafe)
-        return await self._transport.send(Request("GET", address, headers, exact=True), sink=sink)
+        async with self._transport.open(Request("GET", address, headers, exact=True)) as answer:
+            if sink is None or answer.status >= 300:
+                return HttpResponse(answer.status, answer.headers, await answer.read())
+            async with aclosing(answer.chunks(patient=True)) as chunks:
+                async for chunk in chunks:
+                    if sink(chunk) is False:
+                        break
+            return HttpResponse(answer.status, answer.headers, b"")
 
     async def look(self, url: Secret, *, past_caches: bool = False) -> HttpResponse | UnsafeLink:
         """Fetch a file's first byte, for the headers that come with it; the body is not kept.
@@ -240,12 +248,7 @@ class PlatformClient:
         `past_caches`: ask for the store's own answer.
         """
         headers = {"Range": "bytes=0-0"} | ({"Cache-Control": "no-cache"} if past_caches else {})
-        return await self.fetch(url, headers=headers, sink=_not_more)
-
-
-def _not_more(_chunk: bytes) -> bool:
-    """End the reading of a body."""
-    return False
+        return await self.fetch(url, headers=headers, sink=lambda _chunk: False)
 
 
 # --- Tencent Cloud ---

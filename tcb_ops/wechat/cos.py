@@ -1,8 +1,8 @@
 """Uploads to COS: the form post of a local file, and COS's responses.
 
-The form's fields and their order are those of the interface document (key, Signature, x-cos-security-token,
+The form's fields and their order are those of getUploadTcbFileLink's page (key, Signature, x-cos-security-token,
 x-cos-meta-fileid, then COS's own Content-Type and Cache-Control, the file last). Success is 200, 201 or 204 with an
-ETag and without an `<Error>` body. Source: domain.md §1.2–1.4.
+ETag and without an `<Error>` body: COS, POST Object (cloud.tencent.com/document/product/436/14690).
 """
 
 from __future__ import annotations

@@ -85,13 +85,6 @@ class FileBody:
             raise RuntimeError(message)
         self._taken = True
 
-    def load(self) -> None:
-        """Read the whole file into `content`. Blocks. Raises as `read` does."""
-        parts = [self.read()]
-        while not self.md5:
-            parts.append(self.read())
-        self.content = b"".join(parts)
-
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes. Of few files, one thread reads ahead of what the connection takes, and another hashes."""
         if self.content is not None:
@@ -246,5 +239,8 @@ def open_file(
     body = FileBody(path, fd, size, mtime_ns, known_md5)
     if size <= _SMALL:
         with body:
-            body.load()
+            parts = [body.read()]
+            while not body.md5:
+                parts.append(body.read())
+            body.content = b"".join(parts)
     return body

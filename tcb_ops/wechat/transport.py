@@ -12,10 +12,10 @@ import os
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Self
 
@@ -191,16 +191,6 @@ async def _watched(
             progress()
 
 
-async def _pour(
-    content: aiohttp.StreamReader, sink: Callable[[bytes], object], progress: Callable[[], None]
-) -> None:
-    """Hand a body to a sink chunk by chunk, until it ends or the sink returns False."""
-    while chunk := await content.readany():
-        progress()
-        if sink(chunk) is False:
-            return
-
-
 _LIBRARY_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 
@@ -220,7 +210,7 @@ class Incoming:
         self._protocol = getattr(response.content, "_protocol", None)
         self._request, self._timeouts = request, timeouts
 
-    async def chunks(self, *, patient: bool = False) -> AsyncIterator[bytes]:
+    async def chunks(self, *, patient: bool = False) -> AsyncGenerator[bytes, None]:
         """Yield the body. Raises TransportError if it is broken off, or more follows than its Content-Length says.
 
         `patient`: whoever takes the bytes decides how long that may last; otherwise they must come as fast as an upload must.
@@ -243,6 +233,16 @@ class Incoming:
                 yield chunk
                 continue
             raise failed
+
+    async def read(self) -> bytes:
+        """Return the body. Raises TransportError also if it is larger than LARGEST_ANSWER."""
+        received = b""
+        async with aclosing(self.chunks()) as chunks:
+            async for chunk in chunks:
+                received += chunk
+                if len(received) > LARGEST_ANSWER:
+                    raise _TOO_LARGE.error(self._request.host)
+        return received
 
 
 @lru_cache(maxsize=1)
@@ -307,21 +307,13 @@ class Transport:
     def _within(self, seconds: float | None) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(total=seconds, sock_connect=self._timeouts.connect)
 
-    async def send(
-        self,
-        request: Request,
-        body: Payload = b"",
-        *,
-        sending: int = 0,
-        sink: Callable[[bytes], object] | None = None,
-    ) -> HttpResponse:
+    async def send(self, request: Request, body: Payload = b"", *, sending: int = 0) -> HttpResponse:
         """Send a request and return the response, of any status, redirects included.
 
         Args:
             request: for a stream with an exact Content-Length.
             body: a stream is always closed.
             sending: bytes of the body, which extend the deadline. A stream without progress is aborted sooner.
-            sink: takes the body of a 2xx response chunk by chunk, however large; if it returns False, reading ends.
 
         Raises:
             TransportError: no usable response. Contains host and port, and no chained cause.
@@ -330,9 +322,9 @@ class Transport:
         """
         try:
             session = self._session(request)
-            if not sending and sink is None:  # the session's own deadline is enough, and costs less
+            if not sending:  # the session's own deadline is enough, and costs less
                 return await _answer(session, request, body)
-            return await self._exchange(session, request, body, sending, sink)
+            return await self._exchange(session, request, body, sending)
         except _LIBRARY_ERRORS as error:
             failed = _error_of(error, request)
         raise failed
@@ -372,26 +364,17 @@ class Transport:
         return await self.send(Request("POST", url.reveal(), headers, exact=True), body)
 
     async def _exchange(
-        self,
-        session: aiohttp.ClientSession,
-        request: Request,
-        body: Payload,
-        sending: int,
-        sink: Callable[[bytes], object] | None,
+        self, session: aiohttp.ClientSession, request: Request, body: Payload, sending: int
     ) -> HttpResponse:
         now, timeouts = asyncio.get_running_loop().time, self._timeouts
         deadline, silence = timeouts.deadline(sending), timeouts.silence(sending)
-        end, connect_only = now() + deadline, self._within(None)
-        if sink is not None:
-            async with asyncio.timeout_at(end) as clock:
-                pour = partial(_pour, sink=sink, progress=lambda: clock.reschedule(now() + silence))
-                return await _answer(session, request, body, connect_only, pour)
         if isinstance(body, bytes):
             return await _answer(session, request, body, self._within(deadline))
+        end = now() + deadline
         async with asyncio.timeout_at(min(end, now() + timeouts.connect + silence)) as clock:
             chunks = _watched(body, lambda: clock.reschedule(min(end, now() + silence)))
             try:
-                return await _answer(session, request, chunks, connect_only)
+                return await _answer(session, request, chunks, self._within(None))
             finally:
                 # aiohttp leaves a stream that it could not send to the end to the garbage collector.
                 with suppress(RuntimeError):  # it is still running it, and about to cancel it
@@ -403,12 +386,8 @@ async def _answer(
     request: Request,
     body: Payload,
     timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
-    pour: Callable[[aiohttp.StreamReader], Awaitable[None]] | None = None,
 ) -> HttpResponse:
-    """Send a request and read its answer. Raises TransportError if it is larger than LARGEST_ANSWER.
-
-    `pour` reads the body of a 2xx answer, which is then returned empty.
-    """
+    """Send a request and read its answer. Raises TransportError if it is larger than LARGEST_ANSWER."""
     response = await session.request(
         request.method,
         request.address,
@@ -418,9 +397,6 @@ async def _answer(
         timeout=timeout or session.timeout,
     )
     try:
-        if pour is not None and response.status < 300:
-            await pour(response.content)
-            return HttpResponse(response.status, response.headers, b"")
         content = response.content
         received = await content.readany()
         while not content.at_eof():

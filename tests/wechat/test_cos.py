@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,16 +150,9 @@ def test_the_object_s_headers_are_cos_s_form_fields_before_the_file(
 
 
 class Noting(Transport):
-    async def send(
-        self,
-        request: Request,
-        body: Payload = b"",
-        *,
-        sending: int = 0,
-        sink: Callable[[bytes], object] | None = None,
-    ) -> HttpResponse:
+    async def send(self, request: Request, body: Payload = b"", *, sending: int = 0) -> HttpResponse:
         self.in_one_write = isinstance(body, bytes) and len(body) == sending
-        return await super().send(request, body, sending=sending, sink=sink)
+        return await super().send(request, body, sending=sending)
 
 
 @pytest.mark.parametrize(

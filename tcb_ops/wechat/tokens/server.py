@@ -32,13 +32,13 @@ from tcb_ops.settings import TokenSettings
 from tcb_ops.signals import exit_code, handled
 from tcb_ops.wechat.tokens import Token, TokenSource, token_fingerprint
 from tcb_ops.wechat.tokens.command import Credential
-from tcb_ops.wechat.tokens.component import LET_FINISH
+from tcb_ops.wechat.tokens.component import LET_FINISH, SharedTasks
 from tcb_ops.wechat.tokens.service import REFUSED_HEADER
 
 SHORTEST_KEY = 16
 """Characters of the key."""
 OLD_WORKS = 300.0
-"""Seconds for which a token still works after a newer one was issued (domain.md §4)."""
+"""Seconds for which a token still works after a newer one was issued (docs/en/explanation/tokens.md)."""
 SILENT = 10.0
 """Seconds for which a connection may be open without a complete request, TLS handshake included."""
 MOST = 256
@@ -212,7 +212,7 @@ class TokenServer:
     def __init__(self, source: TokenSource, key: Secret, log: Callable[[Access], None]) -> None:
         self._source, self._log = source, log
         self._expected = (_BEARER + key.reveal()).encode()
-        self._lookups: dict[tuple[str, str], asyncio.Task[Token]] = {}
+        self._lookups = SharedTasks[Token]()
         """By appid and fingerprint of a refused token: those who ask at the same time share one."""
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -240,8 +240,9 @@ class TokenServer:
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._expected)
 
     async def _token(self, appid: str, request: web.BaseRequest) -> tuple[int, dict[str, Any], Text]:
+        refused = request.headers.get(REFUSED_HEADER, "")
         try:
-            token = await self._shared(appid, request.headers.get(REFUSED_HEADER, ""))
+            token = await self._lookups.join((appid, refused), lambda: self._look_up(appid, refused))
         except TcbOpsError as error:
             status = 404 if isinstance(error, TokenError) and not error.transient else 503
             return status, {}, error.text
@@ -249,19 +250,6 @@ class TokenServer:
         if (end := _end(token)) is not None:
             payload["expires_in"] = round(end - time.time())  # not the moment: clocks differ
         return 200, payload, NOTHING
-
-    async def _shared(self, appid: str, refused: str) -> Token:
-        key = (appid, refused)
-        lookup = self._lookups.get(key)
-        if lookup is None:
-            lookup = self._lookups[key] = asyncio.create_task(self._look_up(appid, refused))
-            lookup.add_done_callback(lambda done: self._looked_up(key, done))
-        return await asyncio.shield(lookup)
-
-    def _looked_up(self, key: tuple[str, str], done: asyncio.Task[Token]) -> None:
-        del self._lookups[key]
-        if not done.cancelled():
-            done.exception()  # retrieve the exception even if no client is waiting any more
 
     async def _look_up(self, appid: str, refused: str) -> Token:
         """Return an appid's token; if it is the refused one, which the client names by its fingerprint, a newer one."""
