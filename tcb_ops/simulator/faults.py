@@ -203,6 +203,9 @@ class Fault:
         return self.step is step and covers(self.calls, call) and fnmatchcase(path, self.path)
 
 
+NO_FAULT = Fault()
+
+
 @with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class Component:
