@@ -119,7 +119,7 @@ class CosStore:
         if isinstance(checked, CosRefusal):
             return self._refuse(request, place, checked)
         headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
-        self._state.stored(bucket, path, form.size, md5, *headers)
+        self._state.stored(bucket, path, SimulatedObject(form.size, md5, 1, *headers))
         return cut_short(request, fault, self._accept(request, place, form, bucket, path, _etag(md5, fault)))
 
     def _accept(
@@ -169,7 +169,7 @@ class CosStore:
             upload.write(data)
             self._keep(upload, bucket, path)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        self._state.stored(bucket, path, len(data), md5, "", "", etag)
+        self._state.stored(bucket, path, SimulatedObject(len(data), md5, own_etag=etag))
 
     def _keep(self, upload: Upload, bucket: str, path: str) -> None:
         """Keep a completely received object. Raises OSError if the folder cannot hold it beside the others."""

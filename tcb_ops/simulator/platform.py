@@ -212,8 +212,13 @@ class Platform:
         if fault.errcode is not None:
             return self._give(step, fault.errcode, fault.errmsg)
         self._accounts.spend(appid, route)
-        refused = self._other_component(asked) if route.startswith("/cgi-bin/component/") else 0
-        return cut_short(request, fault, self._give(step, refused or interface.answer(appid, asked)))
+        component, named = self._accounts.component.appid, asked.get("component_appid")
+        answer: Answer
+        if route.startswith("/cgi-bin/component/") and named != component:
+            answer = 61011 if named else 41018
+        else:
+            answer = interface.answer(appid, asked)
+        return cut_short(request, fault, self._give(step, answer))
 
     def _caller(self, method: str, query: str, wants: Wants) -> str | int:
         return self._accounts.caller(token_of(query), wants) if method == "POST" else 43002
@@ -237,12 +242,6 @@ class Platform:
             answer = {"errcode": answer, "errmsg": f"{text} rid: {self._state.new_id()}"}
         body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
         return web.Response(body=body, headers=_JSON)
-
-    def _other_component(self, asked: Fields) -> int:
-        appid = asked.get("component_appid")
-        if not appid:
-            return 41018
-        return 0 if appid == self._accounts.component.appid else 61011
 
     def _issue(self, _appid: str, asked: Fields) -> Answer:
         """Answer api_component_token: 41004 without a secret, 40125 for a wrong one, then the ticket's refusal."""
@@ -505,7 +504,9 @@ class Platform:
         _whole, _id, day, names, given = parts[0], *parts.groups()
         if f"{datetime.fromtimestamp(int(at), UTC):%Y-%m-%d}" != day:
             return "AuthFailure.SignatureFailure"
-        lines = [f"{name}:{_signed_value(request, name)}\n" for name in names.split(";")]
+        values = {name: request.headers.get(name, "") for name in names.split(";")}
+        values["x-tc-action"] = values.get("x-tc-action", "").lower()
+        lines = [f"{name}:{values[name]}\n" for name in names.split(";")]
         whole = f"POST\n/\n\n{''.join(lines)}\n{names}\n{hashlib.sha256(body).hexdigest()}"
         key = f"TC3{keys.secret_key}".encode()
         for part in (day, "tcb", "tc3_request"):
@@ -513,11 +514,6 @@ class Platform:
         text = f"TC3-HMAC-SHA256\n{at}\n{day}/tcb/tc3_request\n{hashlib.sha256(whole.encode()).hexdigest()}"
         right = hmac.new(key, text.encode(), "sha256").hexdigest() == given and "host" in names.split(";")
         return keys if right else "AuthFailure.SignatureFailure"
-
-
-def _signed_value(request: web.BaseRequest, name: str) -> str:
-    value = request.headers.get(name, "")
-    return value.lower() if name == "x-tc-action" else value
 
 
 def read_link_body(body: bytes) -> tuple[str, str] | int:

@@ -47,7 +47,7 @@ class SimulatedObject(NamedTuple):
     """Bytes."""
     md5: str
     """Hex."""
-    times: int
+    times: int = 1
     """How often it was received."""
     content_type: str = ""
     """From the form; empty without one."""
@@ -163,21 +163,10 @@ class SimulatorState:
         if place >= 0:
             self.calls[place] = self.calls[place]._replace(answer=answer)
 
-    def stored(
-        self,
-        bucket: str,
-        key: str,
-        size: int,
-        md5: str,
-        content_type: str,
-        cache_control: str,
-        own_etag: str | None = None,
-    ) -> None:
+    def stored(self, bucket: str, key: str, found: SimulatedObject) -> None:
         """Record a completely received object."""
         before = self.objects.get((bucket, key))
-        self.objects[bucket, key] = SimulatedObject(
-            size, md5, before.times + 1 if before else 1, content_type, cache_control, own_etag
-        )
+        self.objects[bucket, key] = found._replace(times=before.times + 1) if before else found
         self.stats["stored"] += 1
 
     def new_id(self) -> str:

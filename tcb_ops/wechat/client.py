@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from tcb_ops.errors import TransportError
@@ -67,6 +67,8 @@ _MB_PER = {"MB": 1, "GB": 1024, "TB": 1024 * 1024}
 _INTERFACES = {Owner.MERCHANT: "tcb", Owner.PLATFORM: "componenttcb"}
 _REQUESTS_KEPT = 2048
 """Requests without a body, with their tokens, to cache: one per active merchant."""
+
+Found = TypeVar("Found")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -130,6 +132,13 @@ class PlatformClient:
         response = await self._post(interface, body, token)
         return read_response(response, (*secrets, *((token,) if token is not None else ())))
 
+    async def _ask(
+        self, interface: str, body: Mapping[str, Any], token: Secret, read: Callable[[dict[str, Any]], Found]
+    ) -> Found | ApiError | InvalidResponse:
+        """Call an interface, and read its response's object."""
+        payload = await self.call(interface, body, token)
+        return read(payload) if isinstance(payload, dict) else payload
+
     async def probe(self) -> HttpResponse:
         """Call an interface without a token, which uses no quota, and return the raw response."""
         return await self._post("tcb/getenvinfo", {}, None)
@@ -149,28 +158,24 @@ class PlatformClient:
     async def authorizers(self, token: Secret, offset: int) -> AuthorizerPage | ApiError | InvalidResponse:
         """List up to 500 authorizers of the platform from `offset`. Needs the component token."""
         body = {"component_appid": self._component_appid, "offset": offset, "count": AUTHORIZERS_PER_PAGE}
-        payload = await self.call("cgi-bin/component/api_get_authorizer_list", body, token)
-        return read_authorizers(payload) if isinstance(payload, dict) else payload
+        return await self._ask("cgi-bin/component/api_get_authorizer_list", body, token, read_authorizers)
 
     async def authorizer(self, token: Secret, appid: str) -> AuthorizerInfo | ApiError | InvalidResponse:
         """Return a mini program's name and permission sets. Needs the component token."""
         body = {"component_appid": self._component_appid, "authorizer_appid": appid}
-        payload = await self.call("cgi-bin/component/api_get_authorizer_info", body, token)
-        return read_authorizer(payload) if isinstance(payload, dict) else payload
+        return await self._ask("cgi-bin/component/api_get_authorizer_info", body, token, read_authorizer)
 
     async def environments(
         self, token: Secret, owner: Owner = Owner.MERCHANT
     ) -> tuple[CloudEnvironment, ...] | ApiError | InvalidResponse:
         """List the environments of the token's mini program, or with the component token those of the platform."""
         interface = "tcb/getenvinfo" if owner is Owner.MERCHANT else "componenttcb/describeenvs"
-        payload = await self.call(interface, {}, token)
-        return read_environments(payload) if isinstance(payload, dict) else payload
+        return await self._ask(interface, {}, token, read_environments)
 
     async def quota(self, token: Secret, owner: Owner = Owner.MERCHANT) -> Quota | ApiError | InvalidResponse:
         """Return today's quota of upload link calls."""
         counted = {"cgi_path": f"/{_INTERFACES[owner]}/uploadfile"}
-        payload = await self.call("cgi-bin/openapi/quota/get", counted, token)
-        return read_quota(payload) if isinstance(payload, dict) else payload
+        return await self._ask("cgi-bin/openapi/quota/get", counted, token, read_quota)
 
     async def cloud_keys(self, token: Secret) -> CloudKeys | None:
         """Request temporary keys for a mini program's environments; None for a refusal or no usable response."""
@@ -198,24 +203,23 @@ class PlatformClient:
         """
         files = [{"fileid": file_id, "max_age": max_age} for file_id in file_ids]
         body = {"env": env, "file_list": files}
-        payload = await self.call(f"{_INTERFACES[owner]}/batchdownloadfile", body, token)
-        return read_files(payload, "file_list", file_ids, token) if isinstance(payload, dict) else payload
+        read = partial(read_files, field="file_list", file_ids=file_ids, token=token)
+        return await self._ask(f"{_INTERFACES[owner]}/batchdownloadfile", body, token, read)
 
     async def delete(
         self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
     ) -> dict[str, FileStatus] | ApiError | InvalidResponse:
         """Delete up to 50 files of an environment; return their results by file_id, as far as the response has them."""
         body = {"env": env, "fileid_list": list(file_ids)}
-        payload = await self.call(f"{_INTERFACES[owner]}/batchdeletefile", body, token)
-        return read_files(payload, "delete_list", file_ids, token) if isinstance(payload, dict) else payload
+        read = partial(read_files, field="delete_list", file_ids=file_ids, token=token)
+        return await self._ask(f"{_INTERFACES[owner]}/batchdeletefile", body, token, read)
 
     async def bucket(
         self, env: str, token: Secret, marker: str = ""
     ) -> BucketPage | ApiError | InvalidResponse:
         """List files of an environment that the platform owns, in the order of their keys, starting after `marker`."""
         body = {"env": env, **({"marker": marker} if marker else {})}
-        payload = await self.call("componenttcb/getbucket", body, token)
-        return read_bucket(payload) if isinstance(payload, dict) else payload
+        return await self._ask("componenttcb/getbucket", body, token, read_bucket)
 
     async def fetch(
         self,

@@ -12,14 +12,15 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal
 from xml.etree import ElementTree as ET
 
 from tcb_ops.details import Detail, DetailCode, detail
-from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
+from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
+from tcb_ops.wechat.local_files import Body
 from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
 from tcb_ops.wechat.transport import Payload, Request, Transport
 
@@ -61,23 +62,6 @@ class Unconfirmed:
     http_status: int
     why: Text
     request_id: str
-
-
-class Body(Protocol):
-    """The bytes of an upload: of a local file, or of a URL. See FileBody."""
-
-    size: int
-    md5: str
-    content: bytes | None
-    error: TcbOpsError | None
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
-    def take(self) -> None:
-        """Mark it as in use."""
-
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes; `md5` is complete after the last one."""
 
 
 async def post_object(

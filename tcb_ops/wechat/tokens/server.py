@@ -182,7 +182,7 @@ async def _serve(
             return code
         finally:
             await runner.cleanup()
-            await server.aclose()
+            await server.source.aclose()  # lets running refreshes end
     raise UsageError(
         _(
             "{host}:{port} cannot be opened ({why}): choose another with --host or --port.",
@@ -210,14 +210,15 @@ class TokenServer:
     """
 
     def __init__(self, source: TokenSource, key: Secret, log: Callable[[Access], None]) -> None:
-        self._source, self._log = source, log
+        self.source, self._log = source, log
         self._expected = (_BEARER + key.reveal()).encode()
         self._lookups = SharedTasks[Token]()
         """By appid and fingerprint of a refused token: those who ask at the same time share one."""
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request for an appid's token."""
-        allowed, appid = self._has_key(request), request.path.removeprefix("/")
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        allowed, appid = hmac.compare_digest(given, self._expected), request.path.removeprefix("/")
         named = allowed and _APPID.fullmatch(appid) is not None
         payload: dict[str, Any] = {}
         status, why = 404, NOTHING
@@ -230,14 +231,6 @@ class TokenServer:
         self._log(Access(time.time(), appid if named else "-", status, why))
         headers = {"Cache-Control": "no-store"} | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
         return web.json_response(payload, status=status, headers=headers)
-
-    async def aclose(self) -> None:
-        """Let running refreshes end, and close the source."""
-        await self._source.aclose()
-
-    def _has_key(self, request: web.BaseRequest) -> bool:
-        given = request.headers.get("Authorization", "")
-        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._expected)
 
     async def _token(self, appid: str, request: web.BaseRequest) -> tuple[int, dict[str, Any], Text]:
         refused = request.headers.get(REFUSED_HEADER, "")
@@ -253,9 +246,9 @@ class TokenServer:
 
     async def _look_up(self, appid: str, refused: str) -> Token:
         """Return an appid's token; if it is the refused one, which the client names by its fingerprint, a newer one."""
-        token = await self._source.token(appid)
+        token = await self.source.token(appid)
         if refused and refused == token_fingerprint(token.value):
-            token = await self._source.token(appid, token.value)
+            token = await self.source.token(appid, token.value)
         return token
 
 
