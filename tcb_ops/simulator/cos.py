@@ -142,11 +142,6 @@ class CosStore:
         """Return whether an object exists."""
         return (bucket, path) in self._state.objects
 
-    def content(self, bucket: str, path: str) -> bytes | None:
-        """Return an object's bytes, as far as they are kept."""
-        found = self._kept(bucket, path)
-        return found.read_bytes() if isinstance(found, Path) else found
-
     def remove(self, bucket: str, path: str) -> None:
         """Delete an object."""
         self._state.objects.pop((bucket, path), None)
@@ -163,13 +158,24 @@ class CosStore:
         )
         return sorted(found, key=lambda item: item[0])
 
-    def put(self, bucket: str, path: str, data: bytes, etag: str | None) -> None:
-        """Store an object as another tool does; `etag` stands in for the MD5, an empty one for no ETag."""
+    def put(self, env: str, key: str, data: bytes, etag: str | None = None) -> None:
+        """Store an object as another tool does; `etag` in place of the MD5, an empty one for no ETag."""
+        bucket = bucket_of(env)
         with Upload(self._directory) as upload:
             upload.write(data)
-            self._keep(upload, bucket, path)
+            self._keep(upload, bucket, key)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        self._state.stored(bucket, path, SimulatedObject(len(data), md5, own_etag=etag))
+        self._state.stored(bucket, key, SimulatedObject(len(data), md5, own_etag=etag))
+
+    def cache(self, env: str, key: str) -> None:
+        """Let a cache keep an object as it is now, and answer with it from now on."""
+        at = (bucket_of(env), key)
+        self._state.cached[at] = self._state.objects[at]
+
+    def content(self, env: str, key: str) -> bytes | None:
+        """Return an object's bytes, as far as they are kept."""
+        found = self._kept(bucket_of(env), key)
+        return found.read_bytes() if isinstance(found, Path) else found
 
     def _keep(self, upload: Upload, bucket: str, path: str) -> None:
         """Keep a completely received object. Raises OSError if the folder cannot hold it beside the others."""

@@ -31,7 +31,6 @@ BUCKET_PAGE = 1000
 """Maximum number of keys per page of getbucket."""
 _DOWNLOAD_LIFETIME = 7200
 """Default lifetime of a download URL in seconds, without max_age."""
-_UPLOADS = dict(zip(UPLOADS.values(), (Wants.MERCHANTS, Wants.COMPONENTS), strict=True))
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
 _FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
 ACTION = "X-TC-Action"
@@ -177,7 +176,7 @@ class Platform:
 
         Checks, in order: interface, method, token, account, body, environment, quota.
         """
-        wants = _UPLOADS.get(route)
+        wants = UPLOADS.get(route)
         if wants is None:
             return 40066
         if wants is Wants.COMPONENTS:
@@ -370,7 +369,7 @@ class Platform:
             return 40101
         if not isinstance(path, str) or not path.startswith("/") or "//" in path or "?" in path:
             return 76003
-        wants = _UPLOADS.get(path) or (self._interfaces[path].wants if path in self._interfaces else None)
+        wants = UPLOADS.get(path) or (self._interfaces[path].wants if path in self._interfaces else None)
         if wants is None:
             return 76021
         mine = Wants.COMPONENTS if appid == self._accounts.component.appid else Wants.MERCHANTS

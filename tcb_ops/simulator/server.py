@@ -96,7 +96,8 @@ class Simulator:
             tonight.environments,
         )
         self._store = CosStore(self._state, merchants, store)
-        # What somebody else does at the platform while it runs.
+        # What somebody else does at the store and the platform while it runs.
+        self.put, self.cache, self.content = self._store.put, self._store.cache, self._store.content
         self.rotate, self.expire = self._tokens.rotate, self._tokens.expire
         self.revoke, self.authorize = self._accounts.revoke, self._accounts.authorize
         self.refresh_token = self._accounts.refresh_token
@@ -143,22 +144,9 @@ class Simulator:
         """Alter the entries of answers about files, such as their order, and how many files one call may name."""
         self._state.alter, self._state.most_files = alter, most
 
-    def put(self, env: str, key: str, data: bytes, etag: str | None = None) -> None:
-        """Store an object as another tool does; `etag` in place of the MD5, an empty one for no ETag."""
-        self._store.put(bucket_of(env), key, data, etag)
-
     def remove(self, env: str, key: str) -> None:
         """Delete an object as somebody else does."""
         self._store.remove(bucket_of(env), key)
-
-    def cache(self, env: str, key: str) -> None:
-        """Let a cache keep an object as it is now, and answer with it from now on."""
-        at = (bucket_of(env), key)
-        self._state.cached[at] = self._state.objects[at]
-
-    def content(self, env: str, key: str) -> bytes | None:
-        """Return an object's bytes, as far as they are kept."""
-        return self._store.content(bucket_of(env), key)
 
     def refuse_ip(self, refused: bool = True) -> None:
         """Refuse every call to the platform with 61004, or stop doing so."""

@@ -339,9 +339,6 @@ def _bad(file: Path, why: Text) -> SettingsError:
     )
 
 
-UPLOADS = {Owner.MERCHANT: "/tcb/uploadfile", Owner.PLATFORM: "/componenttcb/uploadfile"}
-
-
 class Wants(Enum):
     """The kind of token that an interface requires."""
 
@@ -349,6 +346,9 @@ class Wants(Enum):
     MERCHANTS = auto()
     COMPONENTS = auto()
     EITHER = auto()
+
+
+UPLOADS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants.COMPONENTS}
 
 
 @dataclass(slots=True)
@@ -411,8 +411,8 @@ class Accounts:
         for account in accounts:
             name = account.name or (known.get(account.appid) or account).name
             known[account.appid] = replace(account, name=name)
-            owner = Owner.PLATFORM if account.appid == self.component.appid else Owner.MERCHANT
-            self.used[account.appid, UPLOADS[owner]] = account.used
+            root = "componenttcb" if account.appid == self.component.appid else "tcb"
+            self.used[account.appid, f"/{root}/uploadfile"] = account.used
         self._accounts = known
         self._environments = {environment.env: environment for environment in environments}
 
@@ -478,7 +478,7 @@ class Accounts:
 
     def daily_limit(self, appid: str, interface: str) -> int:
         """Return an interface's daily limit for a caller; 0 for no limit."""
-        return self.account(appid).daily_limit if interface in UPLOADS.values() else 0
+        return self.account(appid).daily_limit if interface in UPLOADS else 0
 
     def ticket_refusal(self, ticket: str) -> int:
         """Return the errcode that refuses a component_verify_ticket, or 0."""
