@@ -38,7 +38,7 @@ except ModuleNotFoundError:
     ) from None
 
 if TYPE_CHECKING:
-    from tcb_ops.panels.panel import Panel  # loads aiohttp
+    from tcb_ops.panels.panel import Panel  # loads httpx, which loads click and rich
     from tcb_ops.runs.cluster import Cluster
 
 _Given = ParamSpec("_Given")

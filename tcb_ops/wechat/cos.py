@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from xml.etree import ElementTree as ET
+
+import httpx
 
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errors import TransportError, TransportFault
@@ -22,7 +25,7 @@ from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.local_files import Body
 from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
-from tcb_ops.wechat.transport import Payload, Request, Transport
+from tcb_ops.wechat.transport import Transport
 
 _WHOLE = 128 * 1024
 """Maximum bytes of a form that is sent in one write. To copy a larger file into a form costs more than three writes."""
@@ -87,37 +90,28 @@ async def post_object(
     raise TransportError, too.
 
     """
-    taken = False
-    """Whether the connection has taken the whole file. It may hold some MiB of it."""
-
-    async def parts() -> AsyncGenerator[bytes, None]:
-        """Yield a form too large for one write. Its end is sent only after the file was checked to be unchanged."""
-        nonlocal taken
-        yield head
-        async with aclosing(body.chunks()) as chunks:
-            async for chunk in chunks:
-                yield chunk
-        taken = True
-        yield tail
-
     with body:
         body.take()
         boundary = secrets.token_hex(16)
         head, tail = _around(boundary, link, path, content_type, cache_control)
         length = len(head) + body.size + len(tail)
-        headers = {
-            "Content-Type": f"multipart/form-data; boundary={boundary}",
-            "Content-Length": str(length),
-        }
-        form: Payload
-        if body.content is not None and length <= _WHOLE:
-            form, taken = b"".join((head, body.content, tail)), True
-        else:
-            form = parts()
+        url = link.url.reveal()
+        form = httpx.Request(
+            "POST",
+            _origin("/".join(url.split("/", 3)[:3])),
+            headers={
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(length),
+            },
+            stream=httpx.ByteStream(b"".join((head, body.content, tail)))
+            if body.content is not None and length <= _WHOLE
+            else _Form(head, body, tail),
+        )
+        if isinstance(form.stream, httpx.ByteStream):
+            form.read()
         failure = None
         try:
-            request = Request("POST", link.url.reveal(), headers, exact=True)
-            response = await transport.send(request, form, sending=length)
+            response = await transport.send(form, sending=length, exact_url=url)
         except TransportError as error:
             failure = error
         unread = body.error  # before closing: a thread may still be reading
@@ -126,11 +120,36 @@ async def post_object(
     if failure is not None:
         raise failure
     result = _read(response, link, path, body.md5)
-    if isinstance(result, StoredObject) and not taken:
+    early = isinstance(form.stream, _Form) and not form.stream.taken
+    if isinstance(result, StoredObject) and early:
         raise TransportError(
-            TransportFault.RESET, detail(DetailCode.STORE_TOO_EARLY, host=request.address.host)
+            TransportFault.RESET,
+            detail(DetailCode.STORE_TOO_EARLY, host=form.url.host),
         )
     return result
+
+
+@lru_cache(maxsize=64)
+def _origin(address: str) -> httpx.URL:
+    """Return the store's origin, without the path, which httpx would re-quote. Cached: parsing takes 40 µs."""
+    return httpx.URL(f"{address}/")
+
+
+class _Form(httpx.AsyncByteStream):
+    """A form too large for one write. Its end is sent only after the file was checked to be unchanged."""
+
+    def __init__(self, head: bytes, body: Body, tail: bytes) -> None:
+        self._head, self._body, self._tail = head, body, tail
+        self.taken = False
+        """Whether the connection has taken the whole file. It may hold some MiB of it."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._head
+        async with aclosing(self._body.chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        self.taken = True
+        yield self._tail
 
 
 def _around(

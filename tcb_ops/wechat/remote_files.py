@@ -22,13 +22,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
+import httpx
+
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.model import Secret, SourceFile, is_loopback
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.local_files import Body, FileBody, FileChangedError, FileUnreadableError
-from tcb_ops.wechat.transport import Incoming, Request, Transport
+from tcb_ops.wechat.transport import Incoming, Transport
 
 if TYPE_CHECKING:
     from opendal import AsyncOperator
@@ -147,18 +149,18 @@ def read_status(status: int) -> DetailCode | None:
     any other              SOURCE_REFUSED
     =====================  ===============
     """
-    match status:
-        case 200:
-            return None
-        case 412:
-            return DetailCode.FILE_CHANGED
-        case 404 | 410:
-            return DetailCode.SOURCE_GONE
-        case 408 | 425 | 429:
-            return DetailCode.SOURCE_BUSY
+    known = {
+        200: None,
+        412: DetailCode.FILE_CHANGED,
+        404: DetailCode.SOURCE_GONE,
+        410: DetailCode.SOURCE_GONE,
+    }
+    if status in known:
+        return known[status]
     if 300 <= status < 400:
         return DetailCode.SOURCE_REDIRECT
-    return DetailCode.SOURCE_BUSY if status >= 500 else DetailCode.SOURCE_REFUSED
+    busy = status in {408, 425, 429} or status >= 500
+    return DetailCode.SOURCE_BUSY if busy else DetailCode.SOURCE_REFUSED
 
 
 class SourceClient:
@@ -219,12 +221,13 @@ class SourceClient:
     ) -> AsyncIterator[Incoming]:
         """Send a request, and follow redirects within the host."""
         address, hops = url.reveal(), 0
-        if address.partition("://")[0] in _VARIABLES:
-            address = await _presigned(address, shown, method)
+        if is_object(address):
+            address = await presigned(address, shown, method)
         if (problem := source_problem(address, shown, self._hosts, loopback=self._loopback)) is not None:
             raise SourceRefusedError(problem)
         while True:
-            async with self._transport.open(Request(method, address, headers, exact=True)) as answer:
+            request = httpx.Request(method, _origin(address), headers=headers)
+            async with self._transport.open(request, address) as answer:
                 there = None
                 if answer.status in {301, 302, 303, 307, 308}:
                     there = next_hop(address, answer.headers.get("Location", ""), hops)
@@ -341,74 +344,87 @@ def _spooling() -> Iterator[None]:
 
 
 _OBJECT = re.compile(r"(?P<scheme>cos|oss|s3)://(?P<bucket>[0-9A-Za-z.-]+)/(?P<key>[^?#\x00-\x1f\x7f]+)")
-_VALID_FOR = 900
+VALID_FOR = 900
 """Seconds that a URL is valid: until the request has begun, not until the file has been read."""
-_VARIABLES: Mapping[str, Mapping[str, str]] = {
+_NEEDED: Mapping[str, Mapping[str, str]] = {
     "cos": {
         "TENCENTCLOUD_SECRET_ID": "secret_id",
         "TENCENTCLOUD_SECRET_KEY": "secret_key",
         "TENCENTCLOUD_REGION": "region",
-        "TENCENTCLOUD_SECURITY_TOKEN": "security_token",
     },
     "oss": {
         "ALIBABA_CLOUD_ACCESS_KEY_ID": "access_key_id",
         "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "access_key_secret",
         "OSS_ENDPOINT": "endpoint",
-        "ALIBABA_CLOUD_SECURITY_TOKEN": "security_token",
     },
     "s3": {
         "AWS_ACCESS_KEY_ID": "access_key_id",
         "AWS_SECRET_ACCESS_KEY": "secret_access_key",
         "AWS_REGION": "region",
-        "AWS_SESSION_TOKEN": "session_token",
-        "AWS_ENDPOINT_URL": "endpoint",
     },
 }
-"""Variable → opendal's option, by scheme."""
-_OPTIONAL = {
-    "TENCENTCLOUD_SECURITY_TOKEN",
-    "ALIBABA_CLOUD_SECURITY_TOKEN",
-    "AWS_SESSION_TOKEN",
-    "AWS_ENDPOINT_URL",
+_OPTIONAL: Mapping[str, Mapping[str, str]] = {
+    "cos": {"TENCENTCLOUD_SECURITY_TOKEN": "security_token"},
+    "oss": {"ALIBABA_CLOUD_SECURITY_TOKEN": "security_token"},
+    "s3": {"AWS_SESSION_TOKEN": "session_token", "AWS_ENDPOINT_URL": "endpoint"},
 }
-_NO_OTHER_KEYS = {
+"""Variable → opendal's option, by scheme."""
+_FIXED: Mapping[str, Mapping[str, str]] = {
     "cos": {"disable_config_load": "true"},
     "oss": {},
     "s3": {"disable_config_load": "true", "disable_ec2_metadata": "true"},
 }
 
 
-async def _presigned(url: str, shown: str, method: str) -> str:
-    """Return the URL for a HEAD or GET request of an object, or raise SourceRefusedError.
+def is_object(url: str) -> bool:
+    """Return whether a URL is that of an object in a store."""
+    return url.partition("://")[0] in _NEEDED
+
+
+def object_problem(url: str, shown: str) -> Detail | None:
+    """Return why an object cannot be read; None if its URL can be signed.
 
     ==================================  ===========================
     URL                                 problem
     ==================================  ===========================
     s3://bucket/a/b.png                 none
     s3://bucket, s3:///a, s3://b/a?x    address
-    any, without opendal                package
     any, without a needed variable      keys, with its name
+    any, without opendal                package
     ==================================  ===========================
     """
     found = _OBJECT.fullmatch(url)
     if found is None:
-        raise SourceRefusedError(detail(DetailCode.SOURCE_ADDRESS, url=shown))
-    scheme = found["scheme"]
+        return detail(DetailCode.SOURCE_ADDRESS, url=shown)
     if find_spec("opendal") is None:
-        raise SourceRefusedError(detail(DetailCode.SOURCE_PACKAGE, scheme=scheme))
-    given = {name: value for name in _VARIABLES[scheme] if (value := os.environ.get(name))}
-    if lacking := [name for name in _VARIABLES[scheme] if name not in given and name not in _OPTIONAL]:
-        raise SourceRefusedError(detail(DetailCode.SOURCE_KEYS, scheme=scheme, names=", ".join(lacking)))
-    options = {_VARIABLES[scheme][name]: value for name, value in given.items()}
+        return detail(DetailCode.SOURCE_PACKAGE, scheme=found["scheme"])
+    if lacking := [name for name in _NEEDED[found["scheme"]] if not os.environ.get(name)]:
+        return detail(DetailCode.SOURCE_KEYS, scheme=found["scheme"], names=", ".join(lacking))
+    return None
+
+
+async def presigned(url: str, shown: str, method: str) -> str:
+    """Return the URL for a HEAD or GET request of an object. Raises SourceRefusedError if there is none."""
+    problem = object_problem(url, shown)
+    if problem is None:
+        found = _OBJECT.fullmatch(url)
+        assert found is not None  # noqa: S101  it would be a problem
+        try:
+            operator = _operator(found["scheme"], found["bucket"], _options(found["scheme"]))
+            sign = operator.presign_stat if method == "HEAD" else operator.presign_read
+            return (await sign(found["key"], VALID_FOR)).url
+        except Exception:  # noqa: BLE001  opendal's errors have no base class, and their texts may hold what it was given
+            problem = detail(DetailCode.SOURCE_UNSIGNED, url=shown)
+    raise SourceRefusedError(problem)
+
+
+def _options(scheme: str) -> tuple[tuple[str, str], ...]:
+    """Return opendal's options for a scheme."""
+    named = {**_NEEDED[scheme], **_OPTIONAL[scheme]}
+    options = {ours: os.environ[name] for name, ours in named.items() if os.environ.get(name)}
     if scheme == "cos":
         options["endpoint"] = f"https://cos.{options.pop('region')}.myqcloud.com"
-    try:
-        operator = _operator(scheme, found["bucket"], tuple((options | _NO_OTHER_KEYS[scheme]).items()))
-        sign = operator.presign_stat if method == "HEAD" else operator.presign_read
-        return (await sign(found["key"], _VALID_FOR)).url
-    except Exception:  # noqa: BLE001  opendal's errors have no base class, and their texts may hold what it was given
-        problem = detail(DetailCode.SOURCE_UNSIGNED, url=shown)
-    raise SourceRefusedError(problem)
+    return tuple((options | dict(_FIXED[scheme])).items())
 
 
 @cache

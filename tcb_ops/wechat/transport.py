@@ -1,8 +1,10 @@
 """The HTTP transport: the only module that opens connections and sends requests.
 
-The aiohttp session keeps no cookies and reads nothing from netrc. An outer deadline grows with the bytes, no redirect
-is followed, what is read is limited, and every library error becomes a TransportError that knows host and port and
-nothing else: the access token is in the query.
+It takes an httpx.Request, and sends it over an aiohttp session of its own: httpx's pool is quadratic past eight
+connections, and httpx-aiohttp costs as much as aiohttp itself, re-quotes URLs, ignores the write timeout and reports
+refused and reset connections alike. The session keeps no cookies and reads nothing from netrc. An outer deadline grows
+with the bytes, no redirect is followed, what is read is limited, and every library error becomes a TransportError that
+knows host and port and nothing else: the access token is in the query.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from importlib.metadata import version
 from typing import Self
 
 import aiohttp
-import certifi
+import httpx
 import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 
@@ -43,41 +45,64 @@ class TransportFailure:
         return TransportError(self.fault, detail(self.code, host=host))
 
 
-_BROKEN = TransportFailure(TransportFault.RESET, DetailCode.BROKEN)
-_TOO_LARGE = TransportFailure(TransportFault.TOO_LARGE, DetailCode.TOO_LARGE)
+_NO_CONNECTION = TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_CONNECTION)
+_NO_SUCH_HOST = TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_SUCH_HOST)
+_SLOW_CONNECT = TransportFailure(TransportFault.UNREACHABLE, DetailCode.SLOW_CONNECT)
+_NO_TLS = TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_TLS)
+_PROXY = TransportFailure(TransportFault.UNREACHABLE, DetailCode.PROXY)
+_SILENT = TransportFailure(TransportFault.TIMEOUT, DetailCode.SILENT)
+BROKEN = TransportFailure(TransportFault.RESET, DetailCode.BROKEN)
+_NOT_HTTP = TransportFailure(TransportFault.GARBAGE, DetailCode.NOT_HTTP)
+TOO_LARGE = TransportFailure(TransportFault.TOO_LARGE, DetailCode.TOO_LARGE)
 _BAD_ADDRESS = TransportFailure(TransportFault.GARBAGE, DetailCode.BAD_ADDRESS)
 
 _FAILURES: Mapping[str, TransportFailure] = {
-    name: failure
-    for failure, names in {
-        TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_CONNECTION): "ClientConnectorError",
-        TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_SUCH_HOST): "ClientConnectorDNSError",
-        TransportFailure(TransportFault.UNREACHABLE, DetailCode.SLOW_CONNECT): "ConnectionTimeoutError",
-        TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_TLS): (
-            "ClientSSLError ClientConnectorSSLError ClientConnectorCertificateError ServerFingerprintMismatch"
-        ),
-        TransportFailure(TransportFault.UNREACHABLE, DetailCode.PROXY): (
-            "ClientProxyConnectionError ClientHttpProxyError"
-        ),
-        TransportFailure(TransportFault.TIMEOUT, DetailCode.SILENT): (
-            "ServerTimeoutError SocketTimeoutError TimeoutError"
-        ),
-        TransportFailure(TransportFault.GARBAGE, DetailCode.NOT_HTTP): (
-            "ClientResponseError ContentTypeError TooManyRedirects RedirectClientError InvalidUrlRedirectClientError "
-            "NonHttpUrlRedirectClientError WSServerHandshakeError HttpProcessingError"
-        ),
-        _BAD_ADDRESS: "InvalidURL InvalidUrlClientError NonHttpUrlClientError ValueError",
-        _BROKEN: (
-            "ClientError ClientConnectionError ClientConnectionResetError ClientOSError ServerConnectionError "
-            "ServerDisconnectedError ClientPayloadError UploadAbortedError OSError"
-        ),
-    }.items()
-    for name in names.split()
+    # all public exceptions of aiohttp
+    "ClientConnectorError": _NO_CONNECTION,
+    "ClientConnectorDNSError": _NO_SUCH_HOST,
+    "ConnectionTimeoutError": _SLOW_CONNECT,
+    "ClientSSLError": _NO_TLS,
+    "ClientConnectorSSLError": _NO_TLS,
+    "ClientConnectorCertificateError": _NO_TLS,
+    "ServerFingerprintMismatch": _NO_TLS,
+    "ClientProxyConnectionError": _PROXY,
+    "ClientHttpProxyError": _PROXY,
+    "ServerTimeoutError": _SILENT,
+    "SocketTimeoutError": _SILENT,
+    "ClientError": BROKEN,
+    "ClientConnectionError": BROKEN,
+    "ClientConnectionResetError": BROKEN,
+    "ClientOSError": BROKEN,
+    "ServerConnectionError": BROKEN,
+    "ServerDisconnectedError": BROKEN,
+    "ClientPayloadError": BROKEN,
+    "UploadAbortedError": BROKEN,
+    "ClientResponseError": _NOT_HTTP,
+    "ContentTypeError": _NOT_HTTP,
+    "TooManyRedirects": _NOT_HTTP,
+    "RedirectClientError": _NOT_HTTP,
+    "InvalidUrlRedirectClientError": _NOT_HTTP,
+    "NonHttpUrlRedirectClientError": _NOT_HTTP,
+    "WSServerHandshakeError": _NOT_HTTP,
+    "InvalidURL": _BAD_ADDRESS,
+    "InvalidUrlClientError": _BAD_ADDRESS,
+    "NonHttpUrlClientError": _BAD_ADDRESS,
+    # aiohttp's parser, before aiohttp has wrapped it
+    "HttpProcessingError": _NOT_HTTP,
+    # httpx's own, without a cause from aiohttp
+    "HTTPError": BROKEN,
+    "TimeoutException": _SILENT,
+    "ConnectTimeout": _SLOW_CONNECT,
+    "ConnectError": _NO_CONNECTION,
+    "ProxyError": _PROXY,
+    "ProtocolError": _NOT_HTTP,
+    "UnsupportedProtocol": _BAD_ADDRESS,
+    # Python's own
+    "TimeoutError": _SILENT,
+    "OSError": BROKEN,
+    "ValueError": _BAD_ADDRESS,
 }
-"""All public exceptions of aiohttp, that of its parser (HttpProcessingError), and Python's own.
-
-By class name, since the oldest supported aiohttp lacks some of these classes.
-"""
+"""By class name, since the oldest supported aiohttp lacks some of these classes."""
 
 
 def transport_failure(error: BaseException) -> TransportFailure | None:
@@ -90,7 +115,11 @@ def transport_failure(error: BaseException) -> TransportFailure | None:
     reset or closed before or within the answer     reset
     not HTTP, a head over the limits, a bad URL     garbage
     ==============================================  ===========
+
+    Where an httpx error has a cause, the cause decides.
     """
+    if isinstance(error, httpx.HTTPError) and error.__cause__ is not None:
+        error = error.__cause__
     return next((_FAILURES[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in _FAILURES), None)
 
 
@@ -123,16 +152,17 @@ class Timeouts:
 STANDARD = Timeouts()
 
 
-def proxy_for(url: yarl.URL, proxies: Mapping[str, str]) -> str | None:
+def proxy_for(url: httpx.URL, proxies: Mapping[str, str]) -> str | None:
     """Return the proxy for a URL among those of the environment (`urllib.request.getproxies_environment()`).
 
     Loopback never uses a proxy: simulator traffic must not leave the machine. Only http and https proxies are
     supported; others (socks5) are ignored.
     """
     proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or is_loopback(url.host or ""):
+    if not proxy or is_loopback(url.host):
         return None
-    if urllib.request.proxy_bypass_environment(url.host_port_subcomponent, dict(proxies)):  # type: ignore[attr-defined]  # not in typeshed
+    netloc = url.netloc.decode("ascii")
+    if urllib.request.proxy_bypass_environment(netloc, dict(proxies)):  # type: ignore[attr-defined]  # not in typeshed
         return None
     if "://" not in proxy:
         proxy = f"http://{proxy}"
@@ -140,75 +170,45 @@ def proxy_for(url: yarl.URL, proxies: Mapping[str, str]) -> str | None:
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_LONGEST_URL = 64 * 1024
-_HEADERS = {"User-Agent": f"tcb-ops/{version('tcb-ops')}", "Accept-Encoding": "identity"}
 
 
-class Request:
-    """A request without its body. It may be sent again and again: its URL is parsed once.
+def _exactly(url: str) -> yarl.URL:
+    """Return the URL with its request target unchanged; non-ASCII is sent as UTF-8. Raises ValueError.
 
-    `exact`: send the URL's path and query unchanged, non-ASCII as UTF-8; otherwise they are quoted as necessary. Two
-    characters are invalid in a request target and are encoded: space, and `#` (part of an unencoded path, since a
-    fragment is never sent). Raises TransportError for a URL that cannot be sent.
+    Two characters are invalid in a request target and are encoded: space, and `#` (part of an unencoded path, since a
+    fragment is never sent).
     """
-
-    __slots__ = ("address", "headers", "method")
-
-    def __init__(
-        self, method: str, url: str, headers: Mapping[str, str] = {}, *, exact: bool = False
-    ) -> None:
-        self.method, self.headers = method, headers
-        if exact:
-            url = url.replace(" ", "%20").replace("#", "%23")
-        try:
-            self.address = yarl.URL(url, encoded=exact)
-            # yarl drops e.g. a trailing `?`.
-            sendable = not exact or url.endswith(self.address.raw_path_qs)
-        except ValueError:
-            sendable = False
-        if not sendable or len(url) > _LONGEST_URL or _CONTROL.search(url):
-            host = url.partition("://")[2].partition("/")[0].partition("?")[0]
-            raise _BAD_ADDRESS.error(host.rpartition("@")[2])
-
-    @property
-    def host(self) -> str:
-        """Host and port, for messages."""
-        return f"{self.address.host}:{self.address.port}"
-
-
-Payload = bytes | AsyncGenerator[bytes, None]
-"""The body of a request: sent at once, or chunk by chunk."""
+    if _CONTROL.search(url):
+        raise ValueError
+    url = url.replace(" ", "%20").replace("#", "%23")
+    exact = yarl.URL(url, encoded=True)
+    if not url.endswith(exact.raw_path_qs):  # e.g. a trailing `?`, which yarl drops
+        raise ValueError
+    return exact
 
 
 async def _watched(
-    chunks: AsyncGenerator[bytes, None], progress: Callable[[], None]
+    stream: httpx.AsyncByteStream | httpx.SyncByteStream, progress: Callable[[], None]
 ) -> AsyncGenerator[bytes, None]:
-    """Give the chunks of a body, and report each that the connection takes."""
-    async with aclosing(chunks):
+    """Give a stream's chunks, and report each that the connection takes."""
+    # Those of this package are asynchronous generators.
+    async with aclosing(aiter(stream)) as chunks:  # type: ignore[arg-type, type-var]
         progress()
         async for chunk in chunks:
             yield chunk
             progress()
 
 
-_LIBRARY_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
-
-
-def _error_of(error: BaseException, request: Request) -> TcbOpsError:
-    """Return the error to raise for a library's, outside any `except`."""
-    return exhausted(error) or (transport_failure(error) or _BROKEN).error(request.host)
-
-
 class Incoming:
     """A response whose body is still to be read."""
 
-    def __init__(self, response: aiohttp.ClientResponse, request: Request, timeouts: Timeouts) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, url: httpx.URL, timeouts: Timeouts) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self._content = response.content
         # Of a whole answer the connection has been returned already. No public attribute leads to its errors then.
         self._protocol = getattr(response.content, "_protocol", None)
-        self._request, self._timeouts = request, timeouts
+        self._url, self._timeouts = url, timeouts
 
     async def chunks(self, *, patient: bool = False) -> AsyncGenerator[bytes, None]:
         """Yield the body. Raises TransportError if it is broken off, or more follows than its Content-Length says.
@@ -225,7 +225,7 @@ class Incoming:
                 if not chunk and self._protocol is not None and self._protocol.exception() is not None:
                     raise aiohttp.ClientPayloadError
             except _LIBRARY_ERRORS as error:
-                failed = _error_of(error, self._request)
+                failed = _error_of(error, self._url)
             else:
                 if not chunk:
                     return
@@ -241,20 +241,53 @@ class Incoming:
             async for chunk in chunks:
                 received += chunk
                 if len(received) > LARGEST_ANSWER:
-                    raise _TOO_LARGE.error(self._request.host)
+                    raise TOO_LARGE.error(_host_of(self._url))
         return received
 
 
+_LIBRARY_ERRORS = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    aiohttp.ClientError,
+    HttpProcessingError,
+    OSError,
+    ValueError,
+)
+
+
+def _error_of(error: BaseException, url: httpx.URL) -> TcbOpsError:
+    """Return the error to raise for a library's, outside any `except`."""
+    return exhausted(error) or (transport_failure(error) or BROKEN).error(_host_of(url))
+
+
+def _host_of(url: httpx.URL) -> str:
+    return f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+
+
+_HEADERS = {"User-Agent": f"tcb-ops/{version('tcb-ops')}", "Accept-Encoding": "identity"}
+
+
+class RequestTemplate:
+    """A request that is sent again and again with another body: its URL and headers are converted once."""
+
+    __slots__ = ("address", "headers", "method", "url")
+
+    def __init__(self, request: httpx.Request, exact_url: str | None = None) -> None:
+        """`exact_url`: the URL to send unchanged, without httpx's quoting. Raises ValueError if it cannot be sent."""
+        self.method, self.url = request.method, request.url
+        self.address = yarl.URL(str(request.url)) if exact_url is None else _exactly(exact_url)
+        # Given httpx's own Mapping, aiohttp would go through it in Python.
+        self.headers = [(name.decode(), value.decode()) for name, value in request.headers.raw]
+
+
 @lru_cache(maxsize=1)
-def _tls_context(file: str | None, folder: str | None) -> ssl.SSLContext:
+def _tls_context(_file: str | None, _folder: str | None) -> ssl.SSLContext:
     """Load the certificates named in the environment, or the default ones. Cached: it takes 10 ms."""
-    if file or not folder:
-        return ssl.create_default_context(cafile=file or certifi.where())
-    return ssl.create_default_context(capath=folder)
+    return httpx.create_ssl_context()
 
 
 class Transport:
-    """Sends HTTP requests and reads their responses. Close it in the loop that sent them.
+    """Sends HTTP requests and reads their responses. Create and close it inside the running loop.
 
     Args:
         connections: maximum requests in flight; further ones wait for a connection while their deadline runs.
@@ -263,12 +296,15 @@ class Transport:
     """
 
     def __init__(self, *, connections: int, timeouts: Timeouts = STANDARD) -> None:
-        self._connections, self._timeouts = connections, timeouts
+        self._timeouts = timeouts
         self._tls = _tls_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+        self._connector = aiohttp.TCPConnector(limit=connections, ssl=self._tls)
+        self._whole = aiohttp.ClientTimeout(total=timeouts.deadline(0), sock_connect=timeouts.connect)
+        """Of a request without a body to speak of."""
+        self._connect_only = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
         self._proxies = urllib.request.getproxies_environment()
-        self._connectors: dict[bool, aiohttp.TCPConnector] = {}
-        """Of requests, and of responses that are read while something else is sent."""
         self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
+        self._incoming: aiohttp.TCPConnector | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -277,82 +313,98 @@ class Transport:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection. The next request opens new ones."""
-        while self._sessions:
-            await self._sessions.popitem()[1].close()
-        while self._connectors:
-            await self._connectors.popitem()[1].close()
+        """Close every connection."""
+        for session in self._sessions.values():
+            await session.close()
+        await self._connector.close()
+        if self._incoming is not None:
+            await self._incoming.close()
 
-    def _session(self, request: Request, *, incoming: bool = False) -> aiohttp.ClientSession:
+    def _session(
+        self, url: httpx.URL, connector: aiohttp.TCPConnector | None = None
+    ) -> aiohttp.ClientSession:
         """Return the session for a URL's proxy; all of a connector share its connections.
 
         aiohttp's trust_env would look up netrc and the environment in two threads for each request.
         """
-        proxy = proxy_for(request.address, self._proxies) if self._proxies else None
-        session = self._sessions.get((proxy, incoming))
+        proxy = proxy_for(url, self._proxies) if self._proxies else None
+        key = (proxy, connector is None)
+        session = self._sessions.get(key)
         if session is None:
-            if incoming not in self._connectors:
-                self._connectors[incoming] = aiohttp.TCPConnector(limit=self._connections, ssl=self._tls)
-            session = self._sessions[proxy, incoming] = aiohttp.ClientSession(
-                connector=self._connectors[incoming],
+            session = self._sessions[key] = aiohttp.ClientSession(
+                connector=connector or self._connector,
                 connector_owner=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=_HEADERS,
                 proxy=proxy,
                 auto_decompress=False,
-                timeout=self._within(self._timeouts.deadline(0)),
+                timeout=self._whole,
             )
         return session
 
-    def _within(self, seconds: float | None) -> aiohttp.ClientTimeout:
-        return aiohttp.ClientTimeout(total=seconds, sock_connect=self._timeouts.connect)
-
-    async def send(self, request: Request, body: Payload = b"", *, sending: int = 0) -> HttpResponse:
+    async def send(
+        self,
+        request: httpx.Request,
+        *,
+        sending: int = 0,
+        exact_url: str | None = None,
+    ) -> HttpResponse:
         """Send a request and return the response, of any status, redirects included.
 
         Args:
-            request: for a stream with an exact Content-Length.
-            body: a stream is always closed.
+            request: with its content, or with a stream and an exact Content-Length.
             sending: bytes of the body, which extend the deadline. A stream without progress is aborted sooner.
+            exact_url: the URL to send unchanged, without httpx's quoting; `request` has the same host.
 
         Raises:
             TransportError: no usable response. Contains host and port, and no chained cause.
             ResourceLimitError: this machine cannot open another connection.
 
         """
+        url = request.url
         try:
-            session = self._session(request)
-            if not sending:  # the session's own deadline is enough, and costs less
-                return await _answer(session, request, body)
-            return await self._exchange(session, request, body, sending)
+            template = RequestTemplate(request, exact_url)
+            return await self._exchange(template, request, sending)
         except _LIBRARY_ERRORS as error:
-            failed = _error_of(error, request)
+            failed = _error_of(error, url)
+        raise failed
+
+    async def post(self, template: RequestTemplate, body: bytes) -> HttpResponse:
+        """Send a request with a small body; return and raise as `send` does."""
+        try:
+            # The session's own deadline is enough, and costs less.
+            return await _answer(self._session(template.url), template, body)
+        except _LIBRARY_ERRORS as error:
+            failed = _error_of(error, template.url)
         raise failed
 
     @asynccontextmanager
-    async def open(self, request: Request) -> AsyncIterator[Incoming]:
+    async def open(self, request: httpx.Request, exact_url: str) -> AsyncIterator[Incoming]:
         """Send a request without a body, and give its response before its body is read; raises as `send` does.
 
         These responses have connections of their own, as many as requests: what is read from one is written to another.
         """
-        timeouts = self._timeouts
+        url, timeouts = request.url, self._timeouts
+        if self._incoming is None:
+            self._incoming = aiohttp.TCPConnector(limit=self._connector.limit, ssl=self._tls)
         try:
+            session, template = self._session(url, self._incoming), RequestTemplate(request, exact_url)
             timeout = aiohttp.ClientTimeout(
                 total=None, sock_connect=timeouts.connect, sock_read=timeouts.answer
             )
             async with asyncio.timeout(timeouts.deadline(0)):
-                response = await self._session(request, incoming=True).request(
-                    request.method,
-                    request.address,
-                    headers=request.headers,
+                response = await session.request(
+                    template.method,
+                    template.address,
+                    headers=template.headers,
                     allow_redirects=False,
                     timeout=timeout,
                 )
         except _LIBRARY_ERRORS as error:
-            failed = _error_of(error, request)
+            failed = _error_of(error, url)
         else:
             try:
-                yield Incoming(response, request, timeouts)
+                yield Incoming(response, url, timeouts)
             finally:
                 response.close()  # one that was read to its end has returned its connection
             return
@@ -360,48 +412,57 @@ class Transport:
 
     async def post_json(self, url: Secret, body: bytes, headers: Mapping[str, str]) -> HttpResponse:
         """Post a JSON body to an address that is a secret itself, as a robot's is. Raises TransportError."""
-        headers = {"Content-Type": "application/json", **headers}
-        return await self.send(Request("POST", url.reveal(), headers, exact=True), body)
+        address = url.reveal()
+        origin = "/".join(address.split("/", 3)[:3])
+        request = httpx.Request(
+            "POST", f"{origin}/", headers={"Content-Type": "application/json", **headers}, content=body
+        )
+        return await self.send(request, exact_url=address)
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, request: Request, body: Payload, sending: int
+        self, template: RequestTemplate, request: httpx.Request, sending: int
     ) -> HttpResponse:
-        now, timeouts = asyncio.get_running_loop().time, self._timeouts
-        deadline, silence = timeouts.deadline(sending), timeouts.silence(sending)
-        if isinstance(body, bytes):
-            return await _answer(session, request, body, self._within(deadline))
-        end = now() + deadline
+        session = self._session(template.url)
+        if not sending:
+            return await _answer(session, template, request.read() or None)
+        timeouts = self._timeouts
+        if isinstance(request.stream, httpx.ByteStream):
+            whole = aiohttp.ClientTimeout(total=timeouts.deadline(sending), sock_connect=timeouts.connect)
+            return await _answer(session, template, request.read(), whole)
+        now = asyncio.get_running_loop().time
+        silence = timeouts.silence(sending)
+        end = now() + timeouts.deadline(sending)
         async with asyncio.timeout_at(min(end, now() + timeouts.connect + silence)) as clock:
-            chunks = _watched(body, lambda: clock.reschedule(min(end, now() + silence)))
+            data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
             try:
-                return await _answer(session, request, chunks, self._within(None))
+                return await _answer(session, template, data, self._connect_only)
             finally:
                 # aiohttp leaves a stream that it could not send to the end to the garbage collector.
                 with suppress(RuntimeError):  # it is still running it, and about to cancel it
-                    await chunks.aclose()
+                    await data.aclose()
 
 
 async def _answer(
     session: aiohttp.ClientSession,
-    request: Request,
-    body: Payload,
+    template: RequestTemplate,
+    data: bytes | AsyncIterator[bytes] | None,
     timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
 ) -> HttpResponse:
     """Send a request and read its answer. Raises TransportError if it is larger than LARGEST_ANSWER."""
     response = await session.request(
-        request.method,
-        request.address,
-        data=body or None,
-        headers=request.headers,
+        template.method,
+        template.address,
+        data=data,
+        headers=template.headers,
         allow_redirects=False,
         timeout=timeout or session.timeout,
     )
     try:
         content = response.content
-        received = await content.readany()
+        body = await content.readany()
         while not content.at_eof():
-            received += await content.readany()
-            if len(received) > LARGEST_ANSWER:
+            body += await content.readany()
+            if len(body) > LARGEST_ANSWER:
                 break
     finally:
         # An early response ends the upload; the resulting send error must not hide the response.
@@ -410,6 +471,6 @@ async def _answer(
             await response.wait_for_close()
         except (aiohttp.ClientError, OSError):
             pass
-    if len(received) > LARGEST_ANSWER:
-        raise _TOO_LARGE.error(request.host)
-    return HttpResponse(response.status, response.headers, received)
+    if len(body) > LARGEST_ANSWER:
+        raise TOO_LARGE.error(_host_of(template.url))
+    return HttpResponse(response.status, response.headers, body)

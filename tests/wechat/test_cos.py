@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from scripted import SECRET, Connection, Run, Script, Server, always, length_in
 from workspace import WaitFor
@@ -24,7 +25,7 @@ from tcb_ops.model import Link, Secret
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError, open_file
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.transport import Payload, Request, Timeouts, Transport
+from tcb_ops.wechat.transport import Timeouts, Transport
 
 PATH = "目录/a b.png"
 SIGNATURE = (
@@ -150,9 +151,14 @@ def test_the_object_s_headers_are_cos_s_form_fields_before_the_file(
 
 
 class Noting(Transport):
-    async def send(self, request: Request, body: Payload = b"", *, sending: int = 0) -> HttpResponse:
-        self.in_one_write = isinstance(body, bytes) and len(body) == sending
-        return await super().send(request, body, sending=sending)
+    async def send(
+        self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
+    ) -> HttpResponse:
+        try:
+            self.in_one_write = len(request.content) == sending
+        except httpx.RequestNotRead:
+            self.in_one_write = False
+        return await super().send(request, sending=sending, exact_url=exact_url)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from scripted import Server, always
 
@@ -112,12 +113,12 @@ def test_an_appid_cannot_lead_to_another_address(run: Run) -> None:
 def test_whose_trouble_an_answer_is(status: int, body: bytes, kind: type, says: str) -> None:
     if kind is Token:
         assert isinstance(
-            read_service_response(HttpResponse(status, {}, body), "wx1", "tokens.example", 0.0),
+            read_service_response(HttpResponse(status, httpx.Headers(), body), "wx1", "tokens.example", 0.0),
             Token,
         )
         return
     with pytest.raises(TcbOpsError, match=says) as caught:
-        read_service_response(HttpResponse(status, {}, body), "wx1", "tokens.example", 0.0)
+        read_service_response(HttpResponse(status, httpx.Headers(), body), "wx1", "tokens.example", 0.0)
     assert type(caught.value) is kind
     assert "tokens.example" in caught.value.text.zh
     assert "SeCrEt" not in shown(caught.value)

@@ -8,16 +8,16 @@ import traceback
 from typing import TYPE_CHECKING
 
 import aiohttp
+import httpx
 import pytest
-import yarl
 from scripted import LOOPS, SECRET, Connection, Run, Script, Server, always, no_more_files
 
 from tcb_ops.errors import ResourceLimitError, TransportError, TransportFault
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.transport import STANDARD, Request, Timeouts, Transport, proxy_for, transport_failure
+from tcb_ops.wechat.transport import STANDARD, Timeouts, Transport, proxy_for, transport_failure
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncIterator
 
 QUICK = Timeouts(connect=0.5, answer=0.1, slowest=1 << 30)
 
@@ -27,26 +27,30 @@ def loop(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def post(base: str) -> tuple[Request, bytes]:
-    return Request("POST", f"{base}/tcb/uploadfile?access_token={SECRET}"), b"{}"
+def post(base: str, body: bytes = b"{}") -> httpx.Request:
+    return httpx.Request("POST", f"{base}/tcb/uploadfile?access_token={SECRET}", content=body)
 
 
-async def stream(chunks: int, size: int, every: float) -> AsyncGenerator[bytes, None]:
-    for _ in range(chunks):
-        await asyncio.sleep(every)
-        yield bytes(size)
+class Stream(httpx.AsyncByteStream):
+    def __init__(self, chunks: int, size: int, every: float = 0) -> None:
+        self.chunks, self.size, self.every = chunks, size, every
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(self.chunks):
+            await asyncio.sleep(self.every)
+            yield bytes(self.size)
 
 
-def posted(
-    base: str, chunks: int, size: int, every: float = 0
-) -> tuple[Request, AsyncGenerator[bytes, None]]:
-    request = Request("POST", f"{base}/?access_token={SECRET}", {"Content-Length": str(chunks * size)})
-    return request, stream(chunks, size, every)
+def posted(base: str, stream: Stream) -> httpx.Request:
+    length = str(stream.chunks * stream.size)
+    return httpx.Request(
+        "POST", f"{base}/?access_token={SECRET}", headers={"Content-Length": length}, stream=stream
+    )
 
 
 async def sent(script: Script, timeouts: Timeouts = STANDARD) -> HttpResponse:
     async with Server(script) as server, Transport(connections=2, timeouts=timeouts) as transport:
-        return await transport.send(*post(server.base))
+        return await transport.send(post(server.base))
 
 
 # Servers that do not answer as servers do
@@ -202,7 +206,7 @@ def test_refused_is_unreachable_and_not_a_reset(run: Run) -> None:
         async with Server(always()) as server:
             port = server.port
         async with Transport(connections=1, timeouts=QUICK) as transport:
-            await transport.send(*post(f"http://127.0.0.1:{port}"))
+            await transport.send(post(f"http://127.0.0.1:{port}"))
 
     with pytest.raises(TransportError) as caught:
         run(refused())
@@ -217,7 +221,7 @@ def test_a_server_that_does_not_speak_tls_is_unreachable(run: Run) -> None:
 
     async def spoken() -> None:
         async with Server(plain) as server, Transport(connections=1) as transport:
-            await transport.send(*post(server.base.replace("http:", "https:")))
+            await transport.send(post(server.base.replace("http:", "https:")))
 
     with pytest.raises(TransportError) as caught:
         run(spoken())
@@ -241,9 +245,9 @@ def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadlin
             timeouts = Timeouts(connect=0.5, answer=0.3, slowest=16 << 20)
             async with Transport(connections=1, timeouts=timeouts) as transport:
                 if body == "stream":
-                    await transport.send(*posted(server.base, 4096, 1 << 18), sending=1 << 30)
+                    await transport.send(posted(server.base, Stream(4096, 1 << 18)), sending=1 << 30)
                 else:
-                    await transport.send(post(server.base)[0], bytes(1 << 20), sending=1 << 20)
+                    await transport.send(post(server.base, bytes(1 << 20)), sending=1 << 20)
 
     began = time.monotonic()
     with pytest.raises(TransportError) as caught:
@@ -259,7 +263,7 @@ def test_a_slow_sending_that_goes_on_is_not_given_up(run: Run) -> None:
             timeouts = Timeouts(connect=0.5, answer=0.8, slowest=16 << 20)
             async with Transport(connections=1, timeouts=timeouts) as transport:
                 # longer than connecting and silence together, shorter than the deadline
-                return await transport.send(*posted(server.base, 6, 64, 0.3), sending=1 << 30)
+                return await transport.send(posted(server.base, Stream(6, 64, 0.3)), sending=1 << 30)
 
     assert run(posting()).body == b"all of it"
 
@@ -292,7 +296,7 @@ def test_an_answer_is_its_status_headers_and_body_and_shows_only_the_status(run:
 def test_requests_say_who_asks_and_want_plain_bytes(run: Run) -> None:
     async def heads() -> bytes:
         async with Server(always()) as server, Transport(connections=1) as transport:
-            await transport.send(*post(server.base))
+            await transport.send(post(server.base))
             return server.heads[0]
 
     head = run(heads()).lower()
@@ -305,7 +309,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed(run: Run) -> None:
     async def redirected() -> tuple[HttpResponse, int]:
         script = always(b"", "307 Temporary Redirect", "Location: /elsewhere\r\n")
         async with Server(script) as server, Transport(connections=1) as transport:
-            return await transport.send(*post(server.base)), len(server.heads)
+            return await transport.send(post(server.base)), len(server.heads)
 
     answer, requests = run(redirected())
     assert (answer.status, requests) == (307, 1)
@@ -316,8 +320,8 @@ def test_cookies_of_one_merchants_answer_are_not_sent_for_another(run: Run) -> N
         async with Server(always(headers="Set-Cookie: session=of-merchant-a; Path=/\r\n")) as server:
             async with Transport(connections=1) as transport:
                 for name in ("localhost", "127.0.0.1"):  # an IP address's cookies are refused by jars anyway
-                    await transport.send(*post(f"http://{name}:{server.port}"))
-                    await transport.send(*post(f"http://{name}:{server.port}"))
+                    await transport.send(post(f"http://{name}:{server.port}"))
+                    await transport.send(post(f"http://{name}:{server.port}"))
             return server.heads
 
     heads = run(twice())
@@ -329,7 +333,7 @@ def test_connections_are_kept_and_never_more_than_allowed(run: Run) -> None:
     async def many() -> int:
         async with Server(always()) as server, Transport(connections=4) as transport:
             for _ in range(5):
-                await asyncio.gather(*(transport.send(*post(server.base)) for _ in range(8)))
+                await asyncio.gather(*(transport.send(post(server.base)) for _ in range(8)))
             return server.connections
 
     assert run(many()) == 4
@@ -342,10 +346,10 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again(run: Run) -> 
 
     async def twice() -> int:
         async with Server(once) as server, Transport(connections=1) as transport:
-            await transport.send(*post(server.base))
+            await transport.send(post(server.base))
             await asyncio.gather(*server.tasks)
             await asyncio.sleep(0.05)  # the close has to reach the client; nothing here can tell when it has
-            await transport.send(*post(server.base))
+            await transport.send(post(server.base))
             return server.connections
 
     assert run(twice()) == 2
@@ -355,7 +359,7 @@ def test_a_post_that_may_have_arrived_is_not_sent_twice_by_the_library(run: Run)
     async def reset() -> int:
         async with Server(resets_before_the_answer) as server, Transport(connections=1) as transport:
             with pytest.raises(TransportError):
-                await transport.send(*post(server.base))
+                await transport.send(post(server.base))
             return server.connections
 
     assert run(reset()) == 1
@@ -373,7 +377,9 @@ def test_an_answer_that_comes_before_the_body_was_read_ends_the_sending(run: Run
             for _ in range(20):
                 async with Server(refuses_early) as server:
                     try:
-                        answer = await transport.send(*posted(server.base, 256, 1 << 18), sending=64 << 20)
+                        answer = await transport.send(
+                            posted(server.base, Stream(256, 1 << 18)), sending=64 << 20
+                        )
                         seen.append(answer.status)
                     except TransportError as error:
                         seen.append(error.fault)
@@ -393,7 +399,7 @@ def test_an_early_answer_that_arrived_is_returned(run: Run) -> None:
 
     async def posting() -> HttpResponse:
         async with Server(refuses_early_and_waits) as server, Transport(connections=1) as transport:
-            answer = await transport.send(*posted(server.base, 4096, 1 << 18, 0.001), sending=1 << 30)
+            answer = await transport.send(posted(server.base, Stream(4096, 1 << 18, 0.001)), sending=1 << 30)
             await server.left.wait()  # the connection, with half a body on it, was not kept
             return answer
 
@@ -409,13 +415,13 @@ def test_cancelling_in_mid_flight_passes_through_and_frees_the_connection(run: R
 
     async def cancelled() -> HttpResponse:
         async with Server(second_time_lucky) as server, Transport(connections=1) as transport:
-            task = asyncio.create_task(transport.send(*post(server.base)))
+            task = asyncio.create_task(transport.send(post(server.base)))
             await server.asked.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             await server.left.wait()
-            return await transport.send(*post(server.base))
+            return await transport.send(post(server.base))
 
     assert run(cancelled()).body == b"second"
 
@@ -425,8 +431,8 @@ def test_nothing_is_logged_at_any_level(run: Run, caplog: pytest.LogCaptureFixtu
 
     async def good() -> None:
         async with Server(always(SECRET.encode())) as server, Transport(connections=1) as transport:
-            await transport.send(*post(server.base))
-            await transport.send(Request("POST", f"{server.base}/b/{SECRET}", exact=True), b"{}")
+            await transport.send(post(server.base))
+            await transport.send(post(server.base), exact_url=f"{server.base}/b/{SECRET}")
 
     run(good())
     gc.collect()
@@ -457,7 +463,9 @@ EXACT = [
 def test_an_exact_url_goes_out_byte_for_byte(run: Run, target: str, wire: bytes) -> None:
     async def exactly() -> bytes:
         async with Server(always()) as server, Transport(connections=1) as transport:
-            await transport.send(Request("POST", server.base + target, exact=True), b"x")
+            await transport.send(
+                httpx.Request("POST", server.base, content=b"x"), exact_url=server.base + target
+            )
             return server.heads[0]
 
     assert run(exactly()).split(b"\r\n")[0] == b"POST " + wire + b" HTTP/1.1"
@@ -470,7 +478,9 @@ def test_an_exact_url_that_cannot_stand_on_the_wire_is_refused_before_anything_i
     async def refused() -> int:
         async with Server(always()) as server, Transport(connections=1) as transport:
             with pytest.raises(TransportError) as caught:
-                await transport.send(Request("POST", f"{server.base}/{SECRET}{bad}", exact=True), b"x")
+                await transport.send(
+                    httpx.Request("POST", server.base, content=b"x"), exact_url=f"{server.base}/{SECRET}{bad}"
+                )
             assert caught.value.fault is TransportFault.GARBAGE
             assert SECRET not in shown(caught.value)
             assert caught.value.__context__ is None
@@ -484,10 +494,16 @@ def test_exact_urls_of_requests_at_the_same_time_do_not_mix(run: Run) -> None:
         async with Server(always()) as server, Transport(connections=8) as transport:
             await asyncio.gather(
                 *(
-                    transport.send(Request("POST", f"{server.base}/%41{n}", exact=True), b"%d" % n)
+                    transport.send(
+                        httpx.Request("POST", server.base, content=b"%d" % n),
+                        exact_url=f"{server.base}/%41{n}",
+                    )
                     for n in range(40)
                 ),
-                *(transport.send(Request("POST", f"{server.base}/plain")) for _ in range(40)),
+                *(
+                    transport.send(httpx.Request("POST", f"{server.base}/plain", content=b""))
+                    for _ in range(40)
+                ),
             )
             return [head.split()[1] for head in server.heads]
 
@@ -517,7 +533,7 @@ def test_exact_urls_of_requests_at_the_same_time_do_not_mix(run: Run) -> None:
     ],
 )
 def test_which_proxy_a_url_goes_through(url: str, proxies: dict[str, str], proxy: str | None) -> None:
-    assert proxy_for(yarl.URL(url), proxies) == proxy
+    assert proxy_for(httpx.URL(url), proxies) == proxy
 
 
 def test_requests_go_through_the_environments_proxy_but_loopback_does_not(
@@ -527,9 +543,12 @@ def test_requests_go_through_the_environments_proxy_but_loopback_does_not(
         async with Server(always()) as server:
             monkeypatch.setenv("http_proxy", f"http://user:pass@127.0.0.1:{server.port}")
             async with Transport(connections=1) as transport:
-                await transport.send(Request("POST", "http://cos.example.cn/a"))
-                await transport.send(Request("POST", "http://cos.example.cn/%41", exact=True))
-                await transport.send(*post(server.base))
+                await transport.send(httpx.Request("POST", "http://cos.example.cn/a", content=b""))
+                await transport.send(
+                    httpx.Request("POST", "http://cos.example.cn/", content=b""),
+                    exact_url="http://cos.example.cn/%41",
+                )
+                await transport.send(post(server.base))
             return server.heads
 
     proxied, exact, direct = run(through())
@@ -548,7 +567,7 @@ def test_a_proxy_that_never_opens_the_tunnel_is_a_timeout_long_before_the_deadli
             monkeypatch.setenv("https_proxy", server.base)
             timeouts = Timeouts(connect=0.5, answer=0.3, slowest=16 << 20)
             async with Transport(connections=1, timeouts=timeouts) as transport:
-                await transport.send(*posted("https://cos.example.cn", 4096, 1 << 18), sending=1 << 30)
+                await transport.send(posted("https://cos.example.cn", Stream(4096, 1 << 18)), sending=1 << 30)
 
     began = time.monotonic()
     with pytest.raises(TransportError) as caught:
@@ -586,6 +605,13 @@ def test_every_public_exception_of_aiohttp_is_placed_by_its_own_name() -> None:
     assert public - NOT_OF_REQUESTS - transport._FAILURES.keys() == set()
 
 
+def test_every_error_that_an_httpx_transport_may_raise_is_placed() -> None:
+    kinds = [kind for name in httpx.__all__ if isinstance(kind := getattr(httpx, name), type)]
+    errors = [kind for kind in kinds if issubclass(kind, (httpx.HTTPError, httpx.InvalidURL))]
+    assert len(errors) > 15
+    assert all(transport_failure(kind.__new__(kind)) for kind in errors)
+
+
 PLACED = [
     (aiohttp.ServerDisconnectedError(), TransportFault.RESET),
     (aiohttp.ClientOSError(104, "reset"), TransportFault.RESET),
@@ -593,9 +619,13 @@ PLACED = [
     (ConnectionResetError(), TransportFault.RESET),
     (BrokenPipeError(), TransportFault.RESET),
     (aiohttp.ConnectionTimeoutError(), TransportFault.UNREACHABLE),
+    (httpx.ConnectError(""), TransportFault.UNREACHABLE),
+    (httpx.ProxyError(""), TransportFault.UNREACHABLE),
     (aiohttp.SocketTimeoutError(), TransportFault.TIMEOUT),
     (TimeoutError(), TransportFault.TIMEOUT),
+    (httpx.ReadTimeout(""), TransportFault.TIMEOUT),
     (aiohttp.InvalidURL("x"), TransportFault.GARBAGE),
+    (httpx.InvalidURL("x"), TransportFault.GARBAGE),
     (KeyError(), None),
     (RuntimeError(), None),
 ]
@@ -607,11 +637,19 @@ def test_where_an_error_is_placed(error: Exception, fault: TransportFault | None
     assert (trouble.fault if trouble else None) is fault
 
 
+def test_the_cause_behind_an_error_of_httpx_decides() -> None:
+    error = httpx.ConnectTimeout("both refused and reset look like this")
+    error.__cause__ = aiohttp.ServerDisconnectedError()
+    trouble = transport_failure(error)
+    assert trouble is not None
+    assert trouble.fault is TransportFault.RESET
+
+
 def test_too_few_descriptors_are_no_fault_of_the_server(run: Run) -> None:
     async def ask() -> None:
         async with Server(always()) as server, Transport(connections=1) as transport:
             with no_more_files():
-                await transport.send(Request("GET", f"{server.base}/?access_token={SECRET}"))
+                await transport.send(httpx.Request("GET", f"{server.base}/?access_token={SECRET}"))
 
     with pytest.raises(ResourceLimitError, match="Raise ulimit -n") as caught:
         run(ask())

@@ -181,8 +181,7 @@ class ComponentTokens:
         self._component_appid, self._secret, self._ticket = component_appid, secret, ticket
         self._store, self._base, self._clock = store, api_base, clock
         self._limits = CallLimits(attempts=2, backoff=RETRY_WAIT, slow_wait=0, patience=0)
-        self._transport = Transport(connections=AT_ONCE, timeouts=TIMEOUTS)
-        self._client = PlatformClient(self._transport, api_base)
+        self._transport: Transport | None = None
         self._list: dict[str, Secret] = {}
         self._list_until, self._list_asked_at = _EVER, _EVER
         """When the list expires, by `clock`; when it was requested, by the loop's clock."""
@@ -243,7 +242,9 @@ class ComponentTokens:
         self._secret.close()
         self._ticket.close()
         await self._listings.aclose()
-        await self._transport.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
+            self._transport = None
 
     async def _refresh(self, appid: str, refused: Secret | None) -> Token:
         own = appid == self._component_appid  # never queued behind merchants that wait for it
@@ -416,11 +417,14 @@ class ComponentTokens:
         Raises _RefusedError and _NoAnswerError, TokenSourceError for a refusal that affects every merchant,
         TransportError if no connection can be made.
         """
+        if self._transport is None:
+            self._transport = Transport(connections=AT_ONCE, timeouts=TIMEOUTS)
+        client = PlatformClient(self._transport, self._base)
         full = {"component_appid": self._component_appid, **body}
 
         async def request(token: Secret) -> dict[str, Any] | ApiError | InvalidResponse:
             access = None if interface == COMPONENT_TOKEN else token
-            return await self._client.call(f"cgi-bin/component/{interface}", full, access, secrets)
+            return await client.call(f"cgi-bin/component/{interface}", full, access, secrets)
 
         caller = Caller(source or self, self._limits)
         found: dict[str, Any] | CallFailure = await caller.call(self._component_appid, request)

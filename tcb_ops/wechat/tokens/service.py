@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from urllib.parse import quote, urlsplit
 
+import httpx
+
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, TransportError, TransportFault
 from tcb_ops.i18n import Text, _
@@ -15,7 +17,7 @@ from tcb_ops.model import Secret
 from tcb_ops.settings import TokenSettings
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.tokens import Token, read_token, token_fingerprint
-from tcb_ops.wechat.transport import Request, Timeouts, Transport
+from tcb_ops.wechat.transport import Timeouts, Transport
 
 AT_ONCE = 64
 """Maximum requests at once; the timeout of the others starts later."""
@@ -46,9 +48,9 @@ class ServiceTokens:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._url, self._headers = url, dict(headers)
-        self._clock = clock
+        self._timeouts, self._clock = timeouts, clock
         self._host = urlsplit(url).netloc
-        self._transport = Transport(connections=AT_ONCE, timeouts=timeouts)
+        self._transport: Transport | None = None
         self._room = asyncio.Semaphore(AT_ONCE)
 
     @classmethod
@@ -94,15 +96,19 @@ class ServiceTokens:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._transport.aclose()
+        if self._transport is not None:
+            await self._transport.aclose()
+            self._transport = None
 
     async def _ask(self, appid: str, refused: Secret | None) -> HttpResponse | TransportError:
+        if self._transport is None:
+            self._transport = Transport(connections=AT_ONCE, timeouts=self._timeouts)
         headers = {"Accept": "application/json"} | {n: v.reveal() for n, v in self._headers.items()}
         if refused is not None:
             headers[REFUSED_HEADER] = token_fingerprint(refused)
         url = self._url.replace("{appid}", quote(appid, safe=""))
         try:
-            return await self._transport.send(Request("GET", url, headers))
+            return await self._transport.send(httpx.Request("GET", url, headers=headers))
         except TransportError as error:
             return error
 
