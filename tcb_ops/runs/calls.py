@@ -25,10 +25,10 @@ from tcb_ops.runs.scheduler import Task
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.call_policy import classify
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.cos import Body, StoredObject, Unconfirmed, etag_verdict, post_object
-from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file, open_file
+from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
+from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError, hash_file, open_file
+from tcb_ops.wechat.remote_files import SourceClient, SourceRefusedError
 from tcb_ops.wechat.responses import NOT_THERE, ApiError, InvalidResponse, UnsafeLink, own_file_id
-from tcb_ops.wechat.sources import SourceClient, SourceRefusedError
 from tcb_ops.wechat.transport import Transport
 
 SMALL = 64 * 1024

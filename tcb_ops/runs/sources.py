@@ -19,7 +19,7 @@ from tcb_ops.model import Row, Secret, SourceFile, is_source
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.wechat.sources import SourceClient
+    from tcb_ops.wechat.remote_files import SourceClient
     from tcb_ops.wechat.transport import Transport
 
 AT_ONCE = 32
@@ -33,7 +33,7 @@ _PAGE = 2_000
 
 def source_client(transport: Transport, settings: Settings) -> SourceClient:
     """Return the client for the URLs that the settings allow."""
-    from tcb_ops.wechat.sources import SourceClient
+    from tcb_ops.wechat.remote_files import SourceClient
 
     return SourceClient(transport, settings.source_hosts, loopback=settings.on_loopback, most=MAX_FILE_BYTES)
 
@@ -88,7 +88,7 @@ class SourceInspector:
         return found
 
     async def _of(self, client: SourceClient, url: Secret) -> SourceFile | UnusableFile:
-        from tcb_ops.wechat.sources import SourceRefusedError
+        from tcb_ops.wechat.remote_files import SourceRefusedError
 
         shown = split_source(url.reveal())[0]
         host = shown.split("/", 3)[2]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Generator, Iterator, Sequence
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 from urllib.parse import parse_qs, quote, unquote_to_bytes
 from xml.sax.saxutils import escape
 
@@ -33,15 +35,7 @@ from tcb_ops.simulator.signing import (
     signature,
     string_to_sign,
 )
-from tcb_ops.simulator.state import (
-    BlobStore,
-    SimulatedObject,
-    SimulatorState,
-    Upload,
-    cut_short,
-    instead,
-    reset,
-)
+from tcb_ops.simulator.state import SimulatedObject, SimulatorState, cut_short, reset
 
 MAX_OBJECT = 5 * 1024**3
 """Maximum size of an object in a POST, in bytes (436/14690)."""
@@ -66,14 +60,18 @@ class CosRefusal:
 
 _CONFLICT = CosRefusal(409, "PathConflict", "The object cannot stand beside those that are there.")
 _DENIED = CosRefusal(403, "AccessDenied", "Access Denied.")
+_TOO_LARGE = CosRefusal(
+    400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size."
+)
 
 
 class CosStore:
     """The merchants' buckets: receives form uploads and serves download URLs."""
 
     def __init__(self, state: SimulatorState, merchants: Sequence[Merchant], directory: Path | None) -> None:
-        self._state = state
-        self._blobs = BlobStore(directory)
+        self._state, self._directory = state, directory
+        self._small: dict[tuple[str, str], bytes] = {}
+        """Without a folder only the latest small objects are kept, so that memory does not grow."""
         self._envs = {bucket_of(merchant.env): merchant.env for merchant in merchants}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -104,27 +102,24 @@ class CosStore:
         self, request: web.BaseRequest, place: int, env: str, bucket: str, path: str, form: Form
     ) -> web.StreamResponse:
         now = self._state.clock()
-        with self._blobs.upload() as upload:
+        with Upload(self._directory) as upload:
             md5 = await _receive(request, form, upload)
             checked = check_form(form, bucket, path, now)
             appid = "" if isinstance(checked, CosRefusal) else checked
-            fault = self._state.fault(FaultStep.STORE, env, appid, path)
-            if fault is not None:
-                played = await instead(request, fault)
-                if played is not None:
-                    self._state.answered(place, FaultStep.STORE, played[0])
-                    return played[1]
-                checked = _planned(fault) or checked
+            fault, played = await self._state.fault(request, FaultStep.STORE, env, appid, path, place)
+            if played is not None:
+                return played
+            checked = _planned(fault) or checked
             if not isinstance(checked, CosRefusal):
                 try:
-                    self._blobs.put(upload, bucket, path)
+                    self._keep(upload, bucket, path)
                 except OSError:
                     # COS has no folders: a and a/b can be two objects there, but not two files here.
                     checked = _CONFLICT
         if isinstance(checked, CosRefusal):
             return self._refuse(request, place, checked)
         headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
-        self._state.stored(bucket, path, form.size, md5, *headers)
+        self._state.stored(bucket, path, SimulatedObject(form.size, md5, 1, *headers))
         return cut_short(request, fault, self._accept(request, place, form, bucket, path, _etag(md5, fault)))
 
     def _accept(
@@ -133,7 +128,8 @@ class CosStore:
         asked = form.fields.get("success_action_status", "")
         status = int(asked) if asked in {"200", "201"} else 204
         location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
-        body = post_response_xml(location, bucket, path, etag) if status == 201 else b""
+        elements = [("Location", location), ("Bucket", bucket), ("Key", path), ("ETag", f'"{etag}"')]
+        body = xml_body("PostResponse", elements) if status == 201 else b""
         self._state.answered(place, FaultStep.STORE, status)
         headers = self._headers() | {"Location": location, "Content-Length": str(len(body))}
         if etag:
@@ -146,15 +142,12 @@ class CosStore:
         """Return whether an object exists."""
         return (bucket, path) in self._state.objects
 
-    def content(self, bucket: str, path: str) -> bytes | None:
-        """Return an object's bytes, as far as they are kept."""
-        found = self._blobs.get(bucket, path)
-        return found.read_bytes() if isinstance(found, Path) else found
-
     def remove(self, bucket: str, path: str) -> None:
         """Delete an object."""
         self._state.objects.pop((bucket, path), None)
-        self._blobs.remove(bucket, path)
+        self._small.pop((bucket, path), None)
+        if self._directory is not None:
+            object_file(self._directory, bucket, path).unlink(missing_ok=True)
 
     def listed(self, bucket: str, prefix: str, marker: str) -> list[tuple[str, SimulatedObject]]:
         """Return a bucket's objects in the order of their keys, from after `marker`."""
@@ -165,13 +158,42 @@ class CosStore:
         )
         return sorted(found, key=lambda item: item[0])
 
-    def put(self, bucket: str, path: str, data: bytes, etag: str | None) -> None:
-        """Store an object as another tool does; `etag` stands in for the MD5, an empty one for no ETag."""
-        with self._blobs.upload() as upload:
+    def put(self, env: str, key: str, data: bytes, etag: str | None = None) -> None:
+        """Store an object as another tool does; `etag` in place of the MD5, an empty one for no ETag."""
+        bucket = bucket_of(env)
+        with Upload(self._directory) as upload:
             upload.write(data)
-            self._blobs.put(upload, bucket, path)
+            self._keep(upload, bucket, key)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        self._state.stored(bucket, path, len(data), md5, "", "", etag)
+        self._state.stored(bucket, key, SimulatedObject(len(data), md5, own_etag=etag))
+
+    def cache(self, env: str, key: str) -> None:
+        """Let a cache keep an object as it is now, and answer with it from now on."""
+        at = (bucket_of(env), key)
+        self._state.cached[at] = self._state.objects[at]
+
+    def content(self, env: str, key: str) -> bytes | None:
+        """Return an object's bytes, as far as they are kept."""
+        found = self._kept(bucket_of(env), key)
+        return found.read_bytes() if isinstance(found, Path) else found
+
+    def _keep(self, upload: Upload, bucket: str, path: str) -> None:
+        """Keep a completely received object. Raises OSError if the folder cannot hold it beside the others."""
+        if self._directory is not None:
+            upload.keep(object_file(self._directory, bucket, path))
+            return
+        self._small.pop((bucket, path), None)
+        if upload.data is not None:
+            self._small[bucket, path] = bytes(upload.data)
+        if len(self._small) > LATEST:
+            del self._small[next(iter(self._small))]
+
+    def _kept(self, bucket: str, path: str) -> bytes | Path | None:
+        """Return an object's bytes or file; None if it is not kept."""
+        if self._directory is None:
+            return self._small.get((bucket, path))
+        file = object_file(self._directory, bucket, path)
+        return file if file.is_file() else None
 
     def _download(self, request: web.BaseRequest, bucket: str, path: str, query: str) -> web.StreamResponse:
         """Answer a signed GET: the object, or its first byte; a stale cache answers with what was there before."""
@@ -180,7 +202,7 @@ class CosStore:
         cached = self._state.cached.get((bucket, path))
         if cached is not None and "no-cache" not in request.headers.get("Cache-Control", ""):
             stored = cached
-        found = None if refused or stored is None else self._blobs.get(bucket, path)
+        found = None if refused or stored is None else self._kept(bucket, path)
         if stored is not None and not stored.size and not refused:
             found = b""  # an empty object is known without its bytes, of which only the latest are kept
         first = request.headers.get("Range") == "bytes=0-0"
@@ -212,17 +234,20 @@ class CosStore:
 
     def _xml(self, request: web.BaseRequest, refusal: CosRefusal) -> web.Response:
         headers = self._headers() | {"Content-Type": "application/xml"}
+        request_id = headers["x-cos-request-id"]
         resource = request.headers.get("Host", "") + request.raw_path.partition("?")[0]
-        body = refusal_xml(
-            refusal, resource.encode("ascii", "backslashreplace").decode(), headers["x-cos-request-id"]
-        )
-        return web.Response(status=refusal.status, body=body, headers=headers)
+        elements = [
+            ("Code", refusal.code),
+            ("Message", refusal.message),
+            *refusal.details,
+            ("Resource", resource.encode("ascii", "backslashreplace").decode()),
+            ("RequestId", request_id),
+            ("TraceId", request_id[::-1]),
+        ]
+        return web.Response(status=refusal.status, body=xml_body("Error", elements), headers=headers)
 
     def _headers(self) -> dict[str, str]:
-        return {
-            "Server": "tencent-cos",
-            "x-cos-request-id": self._state.new_id().replace("-", ""),
-        }
+        return {"Server": "tencent-cos", "x-cos-request-id": self._state.new_id().replace("-", "")}
 
 
 def _head_refusal(request: web.BaseRequest, env: str, path: str) -> CosRefusal | bytes:
@@ -239,9 +264,7 @@ def _head_refusal(request: web.BaseRequest, env: str, path: str) -> CosRefusal |
     if request.content_length is None:
         return CosRefusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
     if request.content_length > MAX_OBJECT + FORM_HEAD:
-        return CosRefusal(
-            400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size."
-        )
+        return _TOO_LARGE
     if boundary is None:
         return CosRefusal(400, "MalformedPOSTRequest", "The body is not multipart/form-data.")
     return boundary
@@ -276,8 +299,8 @@ def _planned(fault: Fault) -> CosRefusal | None:
     return CosRefusal(fault.status or known.http_status or 400, fault.code, fault.errmsg or default)
 
 
-def _etag(md5: str, fault: Fault | None) -> str:
-    match fault.etag if fault else None:
+def _etag(md5: str, fault: Fault) -> str:
+    match fault.etag:
         case Etag.WRONG:
             return hashlib.md5(md5.encode(), usedforsecurity=False).hexdigest()
         case Etag.OPAQUE:
@@ -433,9 +456,7 @@ def _shape(form: Form) -> CosRefusal | None:
     if form.field_after_file:
         return CosRefusal(400, "MalformedPOSTRequest", "The file must be the last field of the form.")
     if form.size > MAX_OBJECT:
-        return CosRefusal(
-            400, "EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size."
-        )
+        return _TOO_LARGE
     if not form.fields.get("key"):
         return CosRefusal(400, "MalformedPOSTRequest", "The form has no key.")
     return None
@@ -453,27 +474,8 @@ def check_download(bucket: str, path: str, query: str, now: float) -> CosRefusal
 # --- XML ---
 
 
-def refusal_xml(refusal: CosRefusal, resource: str, request_id: str) -> bytes:
-    """Return COS's `<Error>` body."""
-    elements = [
-        ("Code", refusal.code),
-        ("Message", refusal.message),
-        *refusal.details,
-        ("Resource", resource),
-        ("RequestId", request_id),
-        ("TraceId", request_id[::-1]),
-    ]
-    return _xml("Error", elements)
-
-
-def post_response_xml(location: str, bucket: str, key: str, etag: str) -> bytes:
-    """Return the body of a response for `success_action_status` 201."""
-    return _xml(
-        "PostResponse", [("Location", location), ("Bucket", bucket), ("Key", key), ("ETag", f'"{etag}"')]
-    )
-
-
-def _xml(root: str, elements: list[tuple[str, str]]) -> bytes:
+def xml_body(root: str, elements: Iterable[tuple[str, str]]) -> bytes:
+    """Return a body such as COS's `<Error>`."""
     lines = "".join(f"  <{name}>{escape(_plain(text))}</{name}>\n" for name, text in elements)
     return f"<?xml version='1.0' encoding='utf-8' ?>\n<{root}>\n{lines}</{root}>\n".encode()
 
@@ -481,3 +483,77 @@ def _xml(root: str, elements: list[tuple[str, str]]) -> bytes:
 def _plain(text: str) -> str:
     """Remove characters that XML 1.0 does not allow."""
     return "".join(char for char in text if char >= " " or char in "\t\n\r")
+
+
+# --- the objects' bytes ---
+
+
+_AWKWARD = re.compile(r'[\x00-\x1f\x7f%<>:"\\|?*]')
+SMALL = 64 * 1024
+"""Maximum size of an object kept in memory, in bytes; only without a folder."""
+LATEST = 64
+"""Objects kept in memory, without a folder: enough to try an upload and fetch it again."""
+LONGEST_NAME = 200
+"""Maximum length of a file name, in bytes; file systems allow 255."""
+
+
+def object_file(directory: Path, bucket: str, key: str) -> Path:
+    """Return an object's file, below `directory/bucket` for any key: what a file name must not contain is %-encoded.
+
+    ==================  =====================
+    key                 below the bucket
+    ==================  =====================
+    banner/海报 1.png   banner/海报 1.png
+    ../../etc/passwd    %2E%2E/%2E%2E/etc/passwd
+    /etc//passwd        %/etc/%/passwd
+    a:b?                a%3Ab%3F
+    a. (a dot last)     a%2E
+    ==================  =====================
+    """
+    return directory.joinpath(bucket, *(_name(segment) for segment in key.split("/")))
+
+
+def _name(segment: str) -> str:
+    if not segment:
+        return "%"
+    name = _AWKWARD.sub(lambda found: f"%{ord(found[0]):02X}", segment)
+    if not name.strip("."):
+        return "%2E" * len(name)
+    if name[-1] in ". ":  # Windows drops them
+        name = f"{name[:-1]}%{ord(name[-1]):02X}"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"{name[:40]}%{hashlib.sha256(segment.encode()).hexdigest()}"
+    return name
+
+
+class Upload:
+    """An object being received: in a temporary file until `keep` renames it, or without a folder in memory if small."""
+
+    def __init__(self, directory: Path | None) -> None:
+        self.data: bytearray | None = bytearray()
+        """None once it is too large for memory."""
+        self._file = None
+        if directory:
+            self._file = tempfile.NamedTemporaryFile(dir=directory, prefix=".upload-", delete=False)  # noqa: SIM115  closed in __exit__
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            Path(self._file.name).unlink(missing_ok=True)
+
+    def write(self, data: bytes) -> None:
+        """Append the next bytes."""
+        if self._file is not None:
+            self._file.write(data)
+        elif self.data is not None:
+            self.data = None if len(self.data) + len(data) > SMALL else self.data + data
+
+    def keep(self, target: Path) -> None:
+        """Move the object's file to its place, replacing an older one."""
+        if self._file is not None:
+            self._file.close()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Path(self._file.name).replace(target)

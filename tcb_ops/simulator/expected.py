@@ -13,13 +13,11 @@ from glob import escape
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.simulator.faults import Etag, Fault, Faults, FaultStep, covers
+from tcb_ops.simulator.faults import NO_FAULT, Etag, Fault, Faults, FaultStep, covers
 
 BREAKER_ROWS = 3
 SLOW_WAITS = 5
 """Pauses until patience ends: 300 s of patience, 60 s each."""
-
-_NO_FAULT = Fault()
 
 End = tuple[Outcome, Scope | None]
 """A row's outcome, and the scope whose breaker counts it."""
@@ -134,7 +132,7 @@ class _Row:
 
     def link(self, used: _Used) -> set[End]:
         """Make a link call."""
-        fault = self.find(FaultStep.LINK, used.link_calls + 1) or _NO_FAULT
+        fault = self.find(FaultStep.LINK, used.link_calls + 1) or NO_FAULT
         used = replace(used, link_calls=used.link_calls + 1)
         tried = replace(used, link_attempts=used.link_attempts + 1)
         end = Outcome.FAILED if fault.errcode is None else Outcome.REFUSED
@@ -165,7 +163,7 @@ class _Row:
 
     def store(self, used: _Used, *, expired: bool) -> set[End]:
         """Make a store call."""
-        fault = self.find(FaultStep.STORE, used.store_calls + 1) or _NO_FAULT
+        fault = self.find(FaultStep.STORE, used.store_calls + 1) or NO_FAULT
         used = replace(used, store_calls=used.store_calls + 1)
         tried = replace(used, store_attempts=used.store_attempts + 1)
         decision, scope = _of_store(fault, expired=expired)

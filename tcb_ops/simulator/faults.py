@@ -44,25 +44,19 @@ LAST_NIGHT = 99_999_999
 """The end of a range of nights without one."""
 
 
-def _calls(value: object) -> tuple[tuple[int, int], ...]:
-    """Return the ranges of 2, [1, 3] or "1-3"."""
-    return tuple(map(_call_range, value)) if isinstance(value, list) and value else (_call_range(value),)
+def _calls(value: object, open_end: str = "") -> tuple[tuple[int, int], ...]:
+    """Return the ranges of 2, [1, 3] or "1-3"; `open_end` is the end of one such as "4-"."""
+    values = value if isinstance(value, list) and value else [value]
+    return tuple(_range(one, open_end) for one in values)
 
 
 def _nights(value: object) -> tuple[tuple[int, int], ...]:
-    """Return the ranges of 2, [1, 3], "1-3" or "4-", which means from night 4 on."""
-    if isinstance(value, list):
-        return _calls(value and [_to_the_end(one) for one in value])
-    return _calls(_to_the_end(value))
+    return _calls(value, str(LAST_NIGHT))
 
 
-def _to_the_end(value: object) -> object:
-    return f"{value}{LAST_NIGHT}" if isinstance(value, str) and value.rstrip().endswith("-") else value
-
-
-def _call_range(value: object) -> tuple[int, int]:
+def _range(value: object, open_end: str) -> tuple[int, int]:
     first, dash, last = value.partition("-") if isinstance(value, str) else (str(value), "", "")
-    ends = (first, last if dash else first)
+    ends = (first, (last.strip() or open_end) if dash else first)
     if not isinstance(value, str | int) or not all(e.strip().isdecimal() and len(e) < 9 for e in ends):
         raise ValueError
     low, high = int(ends[0]), int(ends[1])
@@ -149,7 +143,7 @@ class EnvStatus(StrEnum):
 
 _REFUSES = {EnvStatus.NORMAL: 0, EnvStatus.HALTED: -501005, EnvStatus.UNAVAILABLE: -501018}
 PERMISSION_SETS = frozenset({49, 64})
-"""Either lets the platform use the merchant's cloud: 49 小程序云开发管理, on older pages 64 (domain.md §2.3)."""
+"""Either lets the platform use the merchant's cloud: 49 小程序云开发管理, on older pages 64 (func_info of api_get_authorizer_info)."""
 
 
 @with_config(_NAMED_ONLY)
@@ -201,6 +195,9 @@ class Fault:
     def hits(self, step: FaultStep, path: str, call: int) -> bool:
         """Return whether the entry is played at the nth call of a step for a path."""
         return self.step is step and covers(self.calls, call) and fnmatchcase(path, self.path)
+
+
+NO_FAULT = Fault()
 
 
 @with_config(_NAMED_ONLY)

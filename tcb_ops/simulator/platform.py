@@ -1,27 +1,27 @@
 """The simulated platform: upload links, tokens, authorizers, environments, quotas, files by their file_id.
 
-Responses are HTTP 200, with an errcode if a call is refused. Formats: domain.md §1-2.
+Responses are HTTP 200, with an errcode if a call is refused, in the formats of the interfaces' own pages.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
 from aiohttp import web
 
 from tcb_ops.errcodes import errcode
-from tcb_ops.simulator.accounts import UPLOADS, Accounts, Wants
 from tcb_ops.simulator.cos import CosStore
-from tcb_ops.simulator.faults import FaultStep
-from tcb_ops.simulator.services import CloudQuotas
+from tcb_ops.simulator.faults import NO_FAULT, FaultStep
 from tcb_ops.simulator.signing import bucket_of, download_url, issue, link_url
-from tcb_ops.simulator.state import UNRECORDED, SimulatorState, cut_short, instead
+from tcb_ops.simulator.state import UNRECORDED, UPLOADS, Accounts, SimulatorState, Wants, cut_short
 
 LONGEST_PATH = 850
 """Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
@@ -31,9 +31,16 @@ BUCKET_PAGE = 1000
 """Maximum number of keys per page of getbucket."""
 _DOWNLOAD_LIFETIME = 7200
 """Default lifetime of a download URL in seconds, without max_age."""
-_UPLOADS = dict(zip(UPLOADS.values(), (Wants.MERCHANTS, Wants.COMPONENTS), strict=True))
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
 _FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
+ACTION = "X-TC-Action"
+"""The header by which a request to Tencent Cloud is recognised."""
+_CLOCK_SECONDS = 300
+"""How far a request's time may be off."""
+_AUTHORIZATION = re.compile(
+    r"TC3-HMAC-SHA256 Credential=([^/]+)/(\d{4}-\d\d-\d\d)/tcb/tc3_request, "
+    r"SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})"
+)
 _RATE = {"call_count": 5000, "refresh_second": 60}
 """Returned, but not enforced."""
 
@@ -63,20 +70,30 @@ ERRMSG = {
 _JSON = {"Content-Type": "application/json; encoding=utf-8"}
 
 Fields = dict[str, Any]
+_OK: Fields = {"errcode": 0, "errmsg": "ok"}
 Answer = Fields | int
 """The body of a successful response, or an errcode."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Interface:
+class _Interface(NamedTuple):
     step: FaultStep
     wants: Wants
     answer: Callable[[str, Fields], Answer]
     """Takes the caller's appid and the body's object."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Temporary keys of a mini program for Tencent Cloud."""
+
+    appid: str
+    secret_key: str
+    token: str
+    expires: float
+
+
 class Platform:
-    """The interfaces of the API base."""
+    """The interfaces of the API base, and Tencent Cloud's for the quotas of environments."""
 
     def __init__(
         self,
@@ -86,37 +103,38 @@ class Platform:
         link_lifetime: int,
         *,
         raw_urls: bool,
-        cloud: CloudQuotas,
     ) -> None:
         self.base = ""
         """`http://127.0.0.1:PORT`, set when it listens."""
         self._state, self._accounts, self._store = state, accounts, store
-        self._link_lifetime, self._raw_urls, self._cloud = link_lifetime, raw_urls, cloud
-        table: list[tuple[str, FaultStep, Wants, Callable[[str, Fields], Answer]]] = [
-            ("/tcb/getenvinfo", FaultStep.ENV_INFO, Wants.MERCHANTS, self._env_info),
-            ("/tcb/getqcloudtoken", FaultStep.CLOUD_KEYS, Wants.MERCHANTS, self._cloud_keys),
-            ("/tcb/batchdownloadfile", FaultStep.DOWNLOAD, Wants.MERCHANTS, self._download_files),
-            ("/tcb/batchdeletefile", FaultStep.DELETE, Wants.MERCHANTS, self._delete_files),
-            ("/componenttcb/describeenvs", FaultStep.DESCRIBE_ENVS, Wants.COMPONENTS, self._describe_envs),
-            ("/componenttcb/getbucket", FaultStep.BUCKET, Wants.COMPONENTS, self._bucket),
-            ("/componenttcb/batchdownloadfile", FaultStep.DOWNLOAD, Wants.COMPONENTS, self._download_files),
-            ("/componenttcb/batchdeletefile", FaultStep.DELETE, Wants.COMPONENTS, self._delete_files),
-            ("/cgi-bin/openapi/quota/get", FaultStep.QUOTA, Wants.EITHER, self._quota),
-        ]
+        self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
+        self._keys: dict[str, _Keys] = {}
+        merchants, components = Wants.MERCHANTS, Wants.COMPONENTS
+        self._interfaces = {
+            "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, merchants, self._env_info),
+            "/tcb/getqcloudtoken": _Interface(FaultStep.CLOUD_KEYS, merchants, self._cloud_keys),
+            "/tcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, merchants, self._download),
+            "/tcb/batchdeletefile": _Interface(FaultStep.DELETE, merchants, self._delete),
+            "/componenttcb/describeenvs": _Interface(FaultStep.DESCRIBE_ENVS, components, self._own_envs),
+            "/componenttcb/getbucket": _Interface(FaultStep.BUCKET, components, self._bucket),
+            "/componenttcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, components, self._download),
+            "/componenttcb/batchdeletefile": _Interface(FaultStep.DELETE, components, self._delete),
+            "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
+        }
         if accounts.component.secret:
-            at = "/cgi-bin/component"
-            table += [
-                (
-                    f"{at}/api_component_token",
-                    FaultStep.COMPONENT_TOKEN,
-                    Wants.NOBODYS,
-                    self._component_token,
+            at, nobodys = "/cgi-bin/component", Wants.NOBODYS
+            self._interfaces |= {
+                f"{at}/api_component_token": _Interface(FaultStep.COMPONENT_TOKEN, nobodys, self._issue),
+                f"{at}/api_authorizer_token": _Interface(
+                    FaultStep.AUTHORIZER_TOKEN, components, self._refresh
                 ),
-                (f"{at}/api_authorizer_token", FaultStep.AUTHORIZER_TOKEN, Wants.COMPONENTS, self._refresh),
-                (f"{at}/api_get_authorizer_list", FaultStep.AUTHORIZER_LIST, Wants.COMPONENTS, self._list),
-                (f"{at}/api_get_authorizer_info", FaultStep.AUTHORIZER_INFO, Wants.COMPONENTS, self._info),
-            ]
-        self._interfaces = {path: _Interface(step, wants, answer) for path, step, wants, answer in table}
+                f"{at}/api_get_authorizer_list": _Interface(
+                    FaultStep.AUTHORIZER_LIST, components, self._list
+                ),
+                f"{at}/api_get_authorizer_info": _Interface(
+                    FaultStep.AUTHORIZER_INFO, components, self._info
+                ),
+            }
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Respond to a call, unless a fault is played instead."""
@@ -139,17 +157,13 @@ class Platform:
         if body.isascii() and not path.isascii():
             # A documented trap: the platform reports success, but the file cannot be downloaded afterwards.
             self._state.stats["escaped_bodies"] += 1
-        fault = self._state.fault(FaultStep.LINK, env, appid, path)
-        lifetime = self._link_lifetime
-        if fault is not None:
-            played = await instead(request, fault)
-            if played is not None:
-                self._state.answered(place, FaultStep.LINK, played[0])
-                return played[1]
-            if fault.errcode is not None:
-                return self._give(FaultStep.LINK, fault.errcode, fault.errmsg, place=place)
-            env = fault.other_env or env
-            lifetime = lifetime if fault.lifetime is None else fault.lifetime
+        fault, played = await self._state.fault(request, FaultStep.LINK, env, appid, path, place)
+        if played is not None:
+            return played
+        if fault.errcode is not None:
+            return self._give(FaultStep.LINK, fault.errcode, fault.errmsg, place=place)
+        env = fault.other_env or env
+        lifetime = self._link_lifetime if fault.lifetime is None else fault.lifetime
         bucket = bucket_of(env)
         url = link_url(self.base, bucket, path, raw=self._raw_urls)
         link = issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
@@ -162,7 +176,7 @@ class Platform:
 
         Checks, in order: interface, method, token, account, body, environment, quota.
         """
-        wants = _UPLOADS.get(route)
+        wants = UPLOADS.get(route)
         if wants is None:
             return 40066
         if wants is Wants.COMPONENTS:
@@ -191,17 +205,19 @@ class Platform:
         self._state.called(step, whose)
         if isinstance(appid, int) or isinstance(asked, int):
             return self._give(step, appid if isinstance(appid, int) else asked)
-        fault = self._state.fault(step, env, whose, whose)
-        if fault is not None:
-            played = await instead(request, fault)
-            if played is not None:
-                self._state.answered(UNRECORDED, step, played[0])
-                return played[1]
-            if fault.errcode is not None:
-                return self._give(step, fault.errcode, fault.errmsg)
+        fault, played = await self._state.fault(request, step, env, whose, whose)
+        if played is not None:
+            return played
+        if fault.errcode is not None:
+            return self._give(step, fault.errcode, fault.errmsg)
         self._accounts.spend(appid, route)
-        refused = self._other_component(asked) if route.startswith("/cgi-bin/component/") else 0
-        return cut_short(request, fault, self._give(step, refused or interface.answer(appid, asked)))
+        component, named = self._accounts.component.appid, asked.get("component_appid")
+        answer: Answer
+        if route.startswith("/cgi-bin/component/") and named != component:
+            answer = 61011 if named else 41018
+        else:
+            answer = interface.answer(appid, asked)
+        return cut_short(request, fault, self._give(step, answer))
 
     def _caller(self, method: str, query: str, wants: Wants) -> str | int:
         return self._accounts.caller(token_of(query), wants) if method == "POST" else 43002
@@ -226,13 +242,7 @@ class Platform:
         body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
         return web.Response(body=body, headers=_JSON)
 
-    def _other_component(self, asked: Fields) -> int:
-        appid = asked.get("component_appid")
-        if not appid:
-            return 41018
-        return 0 if appid == self._accounts.component.appid else 61011
-
-    def _component_token(self, _appid: str, asked: Fields) -> Answer:
+    def _issue(self, _appid: str, asked: Fields) -> Answer:
         """Answer api_component_token: 41004 without a secret, 40125 for a wrong one, then the ticket's refusal."""
         component, secret = self._accounts.component, asked.get("component_appsecret")
         if not secret:
@@ -309,15 +319,15 @@ class Platform:
             return 85088
         env, envs = asked.get("env"), self._envs(appid)
         found = [entry for entry in envs if env in {None, "", entry["env"]}]
-        return -601012 if env and not found else {"errcode": 0, "errmsg": "ok", "info_list": found}
+        return -601012 if env and not found else {**_OK, "info_list": found}
 
-    def _describe_envs(self, appid: str, _asked: Fields) -> Answer:
+    def _own_envs(self, appid: str, _asked: Fields) -> Answer:
         """Answer describeenvs: the platform's own environments, each with its bucket."""
         found = [
             entry | {"dbinstance_id": f"tnt-{entry['env'][:9]}", "bucket_id": bucket_of(entry["env"])}
             for entry in self._envs(appid)
         ]
-        return {"errcode": 0, "errmsg": "ok", "info_list": found}
+        return {**_OK, "info_list": found}
 
     def _cloud_keys(self, appid: str, asked: Fields) -> Answer:
         """Answer getqcloudtoken: 85088 if 云开发 is not open, 40097 for a lifetime of more than two hours."""
@@ -326,7 +336,16 @@ class Platform:
             return 85088
         if type(seconds) is not int or not 0 < seconds <= 7200:
             return 40097
-        return self._cloud.issue(appid, seconds)
+        made = hashlib.sha256(f"{appid}/{len(self._keys)}".encode()).hexdigest()
+        secret_id, expires = f"AKID{made[:32]}", self._accounts.clock() + seconds
+        keys = self._keys[secret_id] = _Keys(appid, made[::-1][:32], f"practice-cloud-token-{made}", expires)
+        return {
+            **_OK,
+            "secretid": secret_id,
+            "secretkey": keys.secret_key,
+            "token": keys.token,
+            "expired_time": int(expires),
+        }
 
     def _envs(self, appid: str) -> list[Fields]:
         began = datetime.fromtimestamp(self._accounts.began, UTC) + timedelta(hours=8)  # Beijing time
@@ -350,7 +369,7 @@ class Platform:
             return 40101
         if not isinstance(path, str) or not path.startswith("/") or "//" in path or "?" in path:
             return 76003
-        wants = _UPLOADS.get(path) or (self._interfaces[path].wants if path in self._interfaces else None)
+        wants = UPLOADS.get(path) or (self._interfaces[path].wants if path in self._interfaces else None)
         if wants is None:
             return 76021
         mine = Wants.COMPONENTS if appid == self._accounts.component.appid else Wants.MERCHANTS
@@ -358,14 +377,13 @@ class Platform:
             return 76022
         limit, used = self._accounts.daily_limit(appid, path), self._accounts.used[appid, path]
         return {
-            "errcode": 0,
-            "errmsg": "ok",
+            **_OK,
             "quota": {"daily_limit": limit, "used": used, "remain": max(0, limit - used)},
             "rate_limit": _RATE,
             "component_rate_limit": _RATE,
         }
 
-    def _download_files(self, appid: str, asked: Fields) -> Answer:
+    def _download(self, appid: str, asked: Fields) -> Answer:
         """Answer batchdownloadfile, with a URL on the simulator for each file."""
         files = self._files(appid, asked, "file_list", dict)
         if isinstance(files, int):
@@ -380,9 +398,9 @@ class Platform:
             url = "" if status else download_url(self.base, bucket, path, expires)
             entry = {"fileid": file_id, "download_url": url, "status": status}
             answers.append(entry | {"errmsg": _FILE_STATUS[status]})
-        return {"errcode": 0, "errmsg": "ok", "file_list": self._state.alter(answers)}
+        return {**_OK, "file_list": self._state.alter(answers)}
 
-    def _delete_files(self, appid: str, asked: Fields) -> Answer:
+    def _delete(self, appid: str, asked: Fields) -> Answer:
         """Answer batchdeletefile: delete each file that exists."""
         ids = self._files(appid, asked, "fileid_list", str)
         if isinstance(ids, int):
@@ -393,7 +411,7 @@ class Platform:
             if not status:
                 self._store.remove(bucket, path)
             answers.append({"fileid": file_id, "status": status, "errmsg": _FILE_STATUS[status]})
-        return {"errcode": 0, "errmsg": "ok", "delete_list": self._state.alter(answers)}
+        return {**_OK, "delete_list": self._state.alter(answers)}
 
     def _bucket(self, appid: str, asked: Fields) -> Answer:
         """Answer getbucket: a page of the environment's keys, in their order, from after `marker`."""
@@ -409,7 +427,7 @@ class Platform:
             {"key": key, "last_modified": "2026-01-01T00:00:00.000Z", "md5": one.etag, "size": str(one.size)}
             for key, one in listed[:BUCKET_PAGE]
         ]
-        return {"errcode": 0, "errmsg": "ok", "contents": contents, "is_truncated": len(listed) > BUCKET_PAGE}
+        return {**_OK, "contents": contents, "is_truncated": len(listed) > BUCKET_PAGE}
 
     def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
         """Return the files that a call names, or the errcode that refuses it."""
@@ -431,6 +449,71 @@ class Platform:
             return -503002, "", ""
         return (0 if self._store.holds(parts[2], parts[3]) else -503003), parts[2], parts[3]
 
+    # --- Tencent Cloud ----------------------------------------------------------------------------------------------
+
+    async def answer_cloud(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Respond to a signed call of Tencent Cloud."""
+        body = await request.read()
+        keys = self._signer(request, body)
+        if isinstance(keys, str):
+            answer: Fields | str = keys
+        else:
+            asked = json.loads(body)
+            env = str(asked.get("EnvId"))
+            self._state.called(FaultStep.CLOUD_QUOTA, keys.appid)
+            fault, played = await self._state.fault(request, FaultStep.CLOUD_QUOTA, env, keys.appid, env)
+            if played is not None:
+                return played
+            answer = self._usage(request.headers[ACTION], keys.appid, env, asked)
+            if fault is not NO_FAULT:
+                answer = "InternalError"
+        found = {"Error": {"Code": answer, "Message": "practice"}} if isinstance(answer, str) else answer
+        return web.json_response({"Response": {**found, "RequestId": self._state.new_id()}})
+
+    def _usage(self, action: str, appid: str, env: str, asked: Fields) -> Fields | str:
+        """Return the usage of an environment, or the storage of its package; or the code that refuses the call."""
+        found = next((one for one in self._accounts.environments_of(appid) if one.env == env), None)
+        if found is None:
+            return "ResourceNotFound"
+        if action == "DescribeBaasPackageList":
+            capacity = {"TimeUnit": "m", "Unit": "GB", "MaxSize": found.storage_gb}
+            limits = json.dumps({"Qps": 500, "Capacity": capacity})
+            return {"PackageList": [{"PackageName": asked.get("PackageName"), "ResourceLimit": limits}]}
+        values = {
+            "StorageSizepkg": (found.storage_mb, 0),
+            "StorageWritepkg": (found.writes, found.writes_limit),
+        }
+        metric = asked.get("MetricName")
+        if action != "DescribeQuotaData" or metric not in values:
+            return "InvalidParameter"
+        used, limit = values[metric]
+        return {"MetricName": metric, "Value": used, "SubValue": str(limit) if limit else None}
+
+    def _signer(self, request: web.BaseRequest, body: bytes) -> _Keys | str:
+        """Return the keys that signed a request, or the code that refuses it."""
+        parts = _AUTHORIZATION.fullmatch(request.headers.get("Authorization", ""))
+        keys = self._keys.get(parts[1]) if parts is not None else None
+        if parts is None or keys is None or request.headers.get("X-TC-Token") != keys.token:
+            return "AuthFailure.SecretIdNotFound"
+        now, at = self._accounts.clock(), request.headers.get("X-TC-Timestamp", "")
+        if now >= keys.expires:
+            return "AuthFailure.TokenFailure"
+        if not at.isdigit() or abs(now - int(at)) > _CLOCK_SECONDS:
+            return "AuthFailure.SignatureExpire"
+        _whole, _id, day, names, given = parts[0], *parts.groups()
+        if f"{datetime.fromtimestamp(int(at), UTC):%Y-%m-%d}" != day:
+            return "AuthFailure.SignatureFailure"
+        values = {name: request.headers.get(name, "") for name in names.split(";")}
+        values["x-tc-action"] = values.get("x-tc-action", "").lower()
+        lines = [f"{name}:{values[name]}\n" for name in names.split(";")]
+        whole = f"POST\n/\n\n{''.join(lines)}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+        key = f"TC3{keys.secret_key}".encode()
+        for part in (day, "tcb", "tc3_request"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        text = f"TC3-HMAC-SHA256\n{at}\n{day}/tcb/tc3_request\n{hashlib.sha256(whole.encode()).hexdigest()}"
+        right = hmac.new(key, text.encode(), "sha256").hexdigest() == given and "host" in names.split(";")
+        return keys if right else "AuthFailure.SignatureFailure"
+
 
 def read_link_body(body: bytes) -> tuple[str, str] | int:
     """Return env and path from the body of a link call, or the errcode that refuses it."""
@@ -451,9 +534,6 @@ def path_allowed(path: str) -> bool:
         return not path.startswith("/") and "//" not in path and 0 < len(path.encode()) <= LONGEST_PATH
     except UnicodeEncodeError:  # half a surrogate pair
         return False
-
-
-# --- JSON ---
 
 
 def token_of(query: str) -> str:

@@ -25,7 +25,6 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
 from tcb_ops.signals import handled
-from tcb_ops.simulator.accounts import Accounts, Tokens
 from tcb_ops.simulator.cos import CosStore
 from tcb_ops.simulator.faults import (
     Component,
@@ -34,10 +33,10 @@ from tcb_ops.simulator.faults import (
     SimulatedAccount,
     SimulatedEnvironment,
 )
-from tcb_ops.simulator.platform import Platform
-from tcb_ops.simulator.services import ACTION, ROBOT_PATH, CloudQuotas, Robots
+from tcb_ops.simulator.platform import ACTION, Platform
+from tcb_ops.simulator.robots import ROBOT_PATH, Robots
 from tcb_ops.simulator.signing import bucket_of
-from tcb_ops.simulator.state import Call, SimulatedObject, SimulatorState
+from tcb_ops.simulator.state import Accounts, Call, SimulatedObject, SimulatorState, Tokens
 
 HOST = "127.0.0.1"
 COMPONENT_APPID = "wxsimulatedplatform"
@@ -97,16 +96,14 @@ class Simulator:
             tonight.environments,
         )
         self._store = CosStore(self._state, merchants, store)
-        # What somebody else does at the platform while it runs.
+        # What somebody else does at the store and the platform while it runs.
+        self.put, self.cache, self.content = self._store.put, self._store.cache, self._store.content
         self.rotate, self.expire = self._tokens.rotate, self._tokens.expire
         self.revoke, self.authorize = self._accounts.revoke, self._accounts.authorize
         self.refresh_token = self._accounts.refresh_token
         self.drop_refresh_token = self._accounts.drop_refresh_token
         self.new_ticket, self.set_status = self._accounts.new_ticket, self._accounts.set_status
-        self._cloud = CloudQuotas(self._state, self._accounts)
-        self._platform = Platform(
-            self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls, cloud=self._cloud
-        )
+        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
         self.robots = Robots(robot_secret)
         """Group robots at `BASE/robot/KIND/BEHAVIOUR`, and the messages that they received."""
         self._store_directory = store
@@ -147,22 +144,9 @@ class Simulator:
         """Alter the entries of answers about files, such as their order, and how many files one call may name."""
         self._state.alter, self._state.most_files = alter, most
 
-    def put(self, env: str, key: str, data: bytes, etag: str | None = None) -> None:
-        """Store an object as another tool does; `etag` in place of the MD5, an empty one for no ETag."""
-        self._store.put(bucket_of(env), key, data, etag)
-
     def remove(self, env: str, key: str) -> None:
         """Delete an object as somebody else does."""
         self._store.remove(bucket_of(env), key)
-
-    def cache(self, env: str, key: str) -> None:
-        """Let a cache keep an object as it is now, and answer with it from now on."""
-        at = (bucket_of(env), key)
-        self._state.cached[at] = self._state.objects[at]
-
-    def content(self, env: str, key: str) -> bytes | None:
-        """Return an object's bytes, as far as they are kept."""
-        return self._store.content(bucket_of(env), key)
 
     def refuse_ip(self, refused: bool = True) -> None:
         """Refuse every call to the platform with 61004, or stop doing so."""
@@ -236,14 +220,14 @@ class Simulator:
             await _settled(server)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        answers: Platform | Robots | CosStore | CloudQuotas = self._store
+        answer = self._store.answer
         if request.raw_path.startswith(_PLATFORM_ROUTES):
-            answers = self._platform
+            answer = self._platform.answer
         elif request.raw_path.startswith(ROBOT_PATH):
-            answers = self.robots
+            answer = self.robots.answer
         elif ACTION in request.headers:
-            answers = self._cloud
-        response = await answers.answer(request)
+            answer = self._platform.answer_cloud
+        response = await answer(request)
         response.headers["Date"] = _date(int(self._state.clock()))
         return response
 

@@ -1,23 +1,43 @@
-"""A simulator's state while it runs (counters, objects, recorded calls), and how it plays a fault."""
+"""A simulator's state while it runs, and how it plays a fault.
+
+SimulatorState has counters, objects and recorded calls; Accounts has tokens, tickets, authorizations, environments, quotas.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import csv
 import hashlib
-import re
 import socket
 import struct
 import sys
-import tempfile
 from asyncio import Transport
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum, auto
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from tcb_ops.simulator.faults import Fault, Faults, FaultStep, Reset
+from tcb_ops.errors import SettingsError
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.resources import system_reason
+from tcb_ops.simulator.faults import (
+    NO_FAULT,
+    Component,
+    EnvStatus,
+    Fault,
+    Faults,
+    FaultStep,
+    Reset,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 
 
 class SimulatedObject(NamedTuple):
@@ -27,7 +47,7 @@ class SimulatedObject(NamedTuple):
     """Bytes."""
     md5: str
     """Hex."""
-    times: int
+    times: int = 1
     """How often it was received."""
     content_type: str = ""
     """From the form; empty without one."""
@@ -77,20 +97,46 @@ class SimulatorState:
         """Calls by (step, env, path), only if an entry has call numbers."""
         self._ids = 0
 
-    def fault(self, step: FaultStep, env: str, appid: str, path: str) -> Fault | None:
-        """Count a call and return the fault to play."""
+    async def fault(
+        self,
+        request: web.BaseRequest,
+        step: FaultStep,
+        env: str,
+        appid: str,
+        path: str,
+        place: int = UNRECORDED,
+    ) -> tuple[Fault, web.Response | None]:
+        """Count a call. Return the fault to play, NO_FAULT for none; and its response, if it stands in for the answer."""
+        fault = self._find(step, env, appid, path)
+        if fault.delay:
+            await asyncio.sleep(fault.delay)
+        response = None
+        if fault.reset is Reset.BEFORE:
+            name, response = "reset", reset(request)
+        elif fault.status is not None and not fault.code:
+            title = f"<html><head><title>{fault.status}</title></head>"
+            page = f"{title}<body><center><h1>{fault.status}</h1></center></body></html>\r\n"
+            name = f"status {fault.status}"
+            response = web.Response(status=fault.status, body=page.encode(), content_type="text/html")
+        elif fault.garbage:
+            name, response = "garbage", web.Response(body=b"<<< no JSON", content_type="application/json")
+        if response is not None:
+            self.answered(place, step, name)
+        return fault, response
+
+    def _find(self, step: FaultStep, env: str, appid: str, path: str) -> Fault:
         if not self._faults.entries:
-            return None
+            return NO_FAULT
         plan = self._plans.get((env, appid))
         if plan is None:
             plan = self._plans[env, appid] = self._faults.within(env, appid)
         if not plan.entries:
-            return None
+            return NO_FAULT
         call = 1
         if plan.counted(step, path):
             self._counts[step, env, path] += 1
             call = self._counts[step, env, path]
-        return plan.find(step, path, call)
+        return plan.find(step, path, call) or NO_FAULT
 
     def play(self, faults: Faults) -> None:
         """Play another plan from now on; calls are counted from 1 again."""
@@ -117,154 +163,16 @@ class SimulatorState:
         if place >= 0:
             self.calls[place] = self.calls[place]._replace(answer=answer)
 
-    def stored(
-        self,
-        bucket: str,
-        key: str,
-        size: int,
-        md5: str,
-        content_type: str,
-        cache_control: str,
-        own_etag: str | None = None,
-    ) -> None:
+    def stored(self, bucket: str, key: str, found: SimulatedObject) -> None:
         """Record a completely received object."""
         before = self.objects.get((bucket, key))
-        self.objects[bucket, key] = SimulatedObject(
-            size, md5, before.times + 1 if before else 1, content_type, cache_control, own_etag
-        )
+        self.objects[bucket, key] = found._replace(times=before.times + 1) if before else found
         self.stats["stored"] += 1
 
     def new_id(self) -> str:
         """Return the next rid: three words of eight hex digits."""
         self._ids += 1
         return f"{int(self.clock()) & 0xFFFFFFFF:08x}-{self._ids * 2654435761 & 0xFFFFFFFF:08x}-{self._ids & 0xFFFFFFFF:08x}"
-
-
-_AWKWARD = re.compile(r'[\x00-\x1f\x7f%<>:"\\|?*]')
-SMALL = 64 * 1024
-"""Maximum size of an object kept in memory, in bytes; only without a folder."""
-LATEST = 64
-"""Objects kept in memory, without a folder: enough to try an upload and fetch it again."""
-LONGEST_NAME = 200
-"""Maximum length of a file name, in bytes; file systems allow 255."""
-
-
-def object_file(directory: Path, bucket: str, key: str) -> Path:
-    """Return an object's file, below `directory/bucket` for any key: what a file name must not contain is %-encoded.
-
-    ==================  =====================
-    key                 below the bucket
-    ==================  =====================
-    banner/海报 1.png   banner/海报 1.png
-    ../../etc/passwd    %2E%2E/%2E%2E/etc/passwd
-    /etc//passwd        %/etc/%/passwd
-    a:b?                a%3Ab%3F
-    a. (a dot last)     a%2E
-    ==================  =====================
-    """
-    return directory.joinpath(bucket, *(_name(segment) for segment in key.split("/")))
-
-
-def _name(segment: str) -> str:
-    if not segment:
-        return "%"
-    name = _AWKWARD.sub(lambda found: f"%{ord(found[0]):02X}", segment)
-    if not name.strip("."):
-        return "%2E" * len(name)
-    if name[-1] in ". ":  # Windows drops them
-        name = f"{name[:-1]}%{ord(name[-1]):02X}"
-    if len(name.encode()) > LONGEST_NAME:
-        return f"{name[:40]}%{hashlib.sha256(segment.encode()).hexdigest()}"
-    return name
-
-
-class Upload:
-    """An object being received: in a temporary file until `keep` renames it, or without a folder in memory if small."""
-
-    def __init__(self, directory: Path | None) -> None:
-        self.data: bytearray | None = bytearray()
-        """None once it is too large for memory."""
-        self._file = None
-        if directory:
-            self._file = tempfile.NamedTemporaryFile(dir=directory, prefix=".upload-", delete=False)  # noqa: SIM115  closed in __exit__
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-            Path(self._file.name).unlink(missing_ok=True)
-
-    def write(self, data: bytes) -> None:
-        """Append the next bytes."""
-        if self._file is not None:
-            self._file.write(data)
-        elif self.data is not None:
-            self.data = None if len(self.data) + len(data) > SMALL else self.data + data
-
-    def keep(self, target: Path) -> None:
-        """Move the object's file to its place, replacing an older one."""
-        if self._file is not None:
-            self._file.close()
-            target.parent.mkdir(parents=True, exist_ok=True)
-            Path(self._file.name).replace(target)
-
-
-class BlobStore:
-    """The objects' bytes. Without a folder only the latest small ones are kept, so that memory does not grow."""
-
-    def __init__(self, directory: Path | None) -> None:
-        self._directory = directory
-        self._small: dict[tuple[str, str], bytes] = {}
-
-    def upload(self) -> Upload:
-        """Return a context manager for a new object; unless it is `put`, it is dropped."""
-        return Upload(self._directory)
-
-    def put(self, upload: Upload, bucket: str, key: str) -> None:
-        """Store a completely received object. Raises OSError if the folder cannot hold it beside the others."""
-        if self._directory:
-            upload.keep(object_file(self._directory, bucket, key))
-            return
-        self._small.pop((bucket, key), None)
-        if upload.data is not None:
-            self._small[bucket, key] = bytes(upload.data)
-        if len(self._small) > LATEST:
-            del self._small[next(iter(self._small))]
-
-    def get(self, bucket: str, key: str) -> bytes | Path | None:
-        """Return an object's bytes or file; None if it is not kept."""
-        if self._directory is None:
-            return self._small.get((bucket, key))
-        file = object_file(self._directory, bucket, key)
-        return file if file.is_file() else None
-
-    def remove(self, bucket: str, key: str) -> None:
-        """Delete an object."""
-        if self._directory is None:
-            self._small.pop((bucket, key), None)
-        else:
-            object_file(self._directory, bucket, key).unlink(missing_ok=True)
-
-
-# --- faults ---
-
-
-async def instead(request: web.BaseRequest, fault: Fault) -> tuple[str, web.Response] | None:
-    """Play a fault: its delay, then its response with a name for the counters; None if it replaces no response."""
-    if fault.delay:
-        await asyncio.sleep(fault.delay)
-    if fault.reset is Reset.BEFORE:
-        return "reset", reset(request)
-    if fault.status is not None and not fault.code:
-        page = f"<html><head><title>{fault.status}</title></head><body><center><h1>{fault.status}</h1></center></body></html>\r\n"
-        return f"status {fault.status}", web.Response(
-            status=fault.status, body=page.encode(), content_type="text/html"
-        )
-    if fault.garbage:
-        return "garbage", web.Response(body=b"<<< no JSON", content_type="application/json")
-    return None
 
 
 def reset(request: web.BaseRequest) -> web.Response:
@@ -277,9 +185,9 @@ def reset(request: web.BaseRequest) -> web.Response:
     return web.Response()
 
 
-def cut_short(request: web.BaseRequest, fault: Fault | None, response: web.Response) -> web.Response:
+def cut_short(request: web.BaseRequest, fault: Fault, response: web.Response) -> web.Response:
     """Return the response; for a fault that resets in the middle, send only its first part and close."""
-    if fault is None or fault.reset is not Reset.MIDDLE:
+    if fault.reset is not Reset.MIDDLE:
         return response
     transport: Transport | None = request.transport
     if transport is not None:
@@ -291,3 +199,341 @@ def cut_short(request: web.BaseRequest, fault: Fault | None, response: web.Respo
         transport.write((head if body else head + "Server: tencent-c").encode() + body[: len(body) // 2])
         transport.close()
     return web.Response()
+
+
+# --- accounts: who may call what ---
+
+
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class _AccessToken:
+    """An access token. Times are Unix seconds."""
+
+    appid: str
+    expires: float = NEVER
+    """The time from which it is refused with 42001."""
+    replaced: float = NEVER
+    """The time from which it is refused with 40001, because a newer one was issued."""
+    issued: bool = False
+    """Whether `issue` created it, so that reading the file does not remove it."""
+
+
+class Tokens:
+    """The valid access tokens: a mapping appid → token, or a CSV `appid,access_token[,expires_at]`, read again after changes.
+
+    If the file becomes unreadable or invalid, the tokens remain unchanged.
+    """
+
+    def __init__(self, source: Mapping[str, str] | Path) -> None:
+        self._file = source if isinstance(source, Path) else None
+        self._seen = (0, 0)
+        self._made = 0
+        self._tokens: dict[str, _AccessToken] = {}
+        if isinstance(source, Path):
+            self._read(source)
+        else:
+            self._tokens = {token: _AccessToken(appid) for appid, token in source.items()}
+
+    def owner(self, token: str, now: float) -> str | int:
+        """Return the appid that a token belongs to, or the errcode that refuses it."""
+        if self._file is not None:
+            with suppress(SettingsError):
+                self._read(self._file)
+        known = self._tokens.get(token)
+        if known is None or now >= known.replaced:
+            return 40001
+        return 42001 if now >= known.expires else known.appid
+
+    def rotate(self, appid: str) -> str:
+        """Give the appid a new token; its old ones are refused with 40001 from now on."""
+        token = self._new(appid)
+        kept = {old: known for old, known in self._tokens.items() if known.appid != appid}
+        self._tokens = kept | {token: _AccessToken(appid)}
+        return token
+
+    def issue(self, appid: str, now: float, lifetime: float, overlap: float) -> str:
+        """Give the appid a new token that is valid for `lifetime` seconds.
+
+        Its latest token remains valid for another `overlap` seconds; older ones are refused with 40001 immediately.
+        """
+        token = self._new(appid)
+        kept = {}
+        for old, known in list(self._tokens.items()):
+            if known.appid != appid or known.replaced == NEVER:
+                kept[old] = known
+            if known.appid == appid:
+                known.replaced = min(known.replaced, now + overlap)
+        self._tokens = kept | {token: _AccessToken(appid, now + lifetime, issued=True)}
+        return token
+
+    def expire(self, appid: str) -> None:
+        """Expire the appid's token, also the component's: it is refused with 42001 from now on."""
+        for known in list(self._tokens.values()):
+            if known.appid == appid:
+                known.expires = -NEVER
+
+    def _new(self, appid: str) -> str:
+        self._made += 1
+        return f"{self._made}_{hashlib.sha256(f'{appid}/{self._made}'.encode()).hexdigest()}"
+
+    def _read(self, file: Path) -> None:
+        """Read the file if it has changed."""
+        try:
+            stat = file.stat()
+            seen = (stat.st_mtime_ns, stat.st_size)
+            if seen == self._seen:
+                return
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except OSError as error:
+            raise _bad(file, _("cannot be read ({why})", why=system_reason(error))) from None
+        except UnicodeDecodeError:
+            raise _bad(file, _("is not UTF-8")) from None
+        found = _parse(file, lines)
+        for token, known in self._tokens.items():
+            if known.issued:
+                found[token] = known
+            elif token in found:
+                found[token].replaced = known.replaced
+        self._tokens = found
+        self._seen = seen
+
+
+def _parse(file: Path, lines: list[str]) -> dict[str, _AccessToken]:
+    reader = csv.DictReader(lines, strict=True)
+    found: dict[str, _AccessToken] = {}
+    line = 0
+    try:
+        for row in reader:
+            line = reader.line_num
+            cells = {name: (row.get(name) or "").strip() for name in ("appid", "access_token", "expires_at")}
+            if not cells["appid"] or not cells["access_token"]:
+                raise _bad(file, _("line {line}: appid or access_token is missing", line=line))
+            expires = _seconds(file, line, cells["expires_at"]) if cells["expires_at"] else NEVER
+            found[cells["access_token"]] = _AccessToken(cells["appid"], expires)
+    except csv.Error:
+        raise _bad(
+            file, _("line {line}: not valid CSV (an unclosed quotation mark?)", line=line + 1)
+        ) from None
+    if not found:
+        raise _bad(file, _("contains no token"))
+    return found
+
+
+def _seconds(file: Path, line: int, text: str) -> float:
+    try:
+        if text.replace(".", "", 1).isdecimal():
+            return float(text)
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise _bad(
+            file, _("line {line}: expires_at is neither Unix seconds nor ISO 8601", line=line)
+        ) from None
+
+
+def _bad(file: Path, why: Text) -> SettingsError:
+    return SettingsError(
+        _("token file {file}: {why}.", file=file, why=why),
+        _("Its first line must be appid,access_token[,expires_at]."),
+    )
+
+
+class Wants(Enum):
+    """The kind of token that an interface requires."""
+
+    NOBODYS = auto()
+    MERCHANTS = auto()
+    COMPONENTS = auto()
+    EITHER = auto()
+
+
+UPLOADS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants.COMPONENTS}
+
+
+@dataclass(slots=True)
+class _RefreshToken:
+    """A merchant's newest refresh token, and during the overlap the one before it."""
+
+    newest: str
+    before: str = ""
+    until: float = 0.0
+    listed: bool = True
+
+
+class Accounts:
+    """The state of all accounts, which changes while the simulator runs. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        merchants: Sequence[Merchant],
+        tokens: Tokens,
+        clock: Callable[[], float],
+        component: Component,
+        accounts: Iterable[SimulatedAccount],
+        environments: Iterable[SimulatedEnvironment],
+    ) -> None:
+        self.component = component
+        self.tokens = tokens
+        self.clock = clock
+        self.ip_refused = component.ip_refused
+        self.began = int(clock())
+        self.used: Counter[tuple[str, str]] = Counter()
+        """Calls by (appid, interface path)."""
+        self._accounts: dict[str, SimulatedAccount] = {}
+        self._merchants = tuple(merchants)
+        self._environments: dict[str, SimulatedEnvironment] = {}
+        self.play(accounts, environments)
+        self._allowed = {(merchant.appid, merchant.env): merchant.owner for merchant in merchants}
+        self._platforms = dict.fromkeys(m.env for m in merchants if m.owner is Owner.PLATFORM)
+        self._ticket = component.ticket
+        self._ticket_ends = clock() + component.ticket_lifetime
+        self._old_tickets: set[str] = set()
+        self._made = 0
+        self._refresh_tokens = {
+            account.appid: _RefreshToken(
+                account.refresh_token or f"practice-refresh-token-of-{account.appid}"
+            )
+            for account in self._accounts.values()
+        }
+
+    def play(
+        self, accounts: Iterable[SimulatedAccount], environments: Iterable[SimulatedEnvironment]
+    ) -> None:
+        """Replace the accounts and environments with problems, and reset the quotas."""
+        known: dict[str, SimulatedAccount] = {}
+        self.used.clear()
+        for merchant in self._merchants:
+            account = known.get(merchant.appid) or SimulatedAccount(
+                merchant.appid, merchant.name, revoked=True
+            )
+            known[merchant.appid] = replace(account, revoked=account.revoked and merchant.left)
+        for account in accounts:
+            name = account.name or (known.get(account.appid) or account).name
+            known[account.appid] = replace(account, name=name)
+            root = "componenttcb" if account.appid == self.component.appid else "tcb"
+            self.used[account.appid, f"/{root}/uploadfile"] = account.used
+        self._accounts = known
+        self._environments = {environment.env: environment for environment in environments}
+
+    def caller(self, token: str, wants: Wants) -> str | int:
+        """Return the appid of a token's caller, or the errcode that refuses it."""
+        if self.ip_refused:
+            return 61004
+        if wants is Wants.NOBODYS:
+            return self.component.appid
+        if not token:
+            return 41001
+        appid = self.tokens.owner(token, self.clock())
+        if isinstance(appid, int):
+            return appid
+        components = appid == self.component.appid
+        if wants is Wants.MERCHANTS and components:
+            return 48001
+        return 61014 if wants is Wants.COMPONENTS and not components else appid
+
+    def account(self, appid: str) -> SimulatedAccount:
+        """Return an account's current state; the default for an unknown appid."""
+        return self._accounts.get(appid) or SimulatedAccount(appid)
+
+    def authorizers(self) -> list[SimulatedAccount]:
+        """Return the accounts that have authorized the platform, by appid."""
+        return [
+            account
+            for appid, account in sorted(self._accounts.items())
+            if not account.revoked and appid != self.component.appid
+        ]
+
+    def is_authorizer(self, appid: str) -> bool:
+        """Return whether an account has authorized the platform."""
+        return appid in self._accounts and not self._accounts[appid].revoked and appid != self.component.appid
+
+    def env_refusal(self, appid: str, env: str) -> int:
+        """Return the errcode that keeps a caller from an environment's files, or 0."""
+        if appid == self.component.appid:
+            allowed = env in self._platforms
+        elif not self.account(appid).cloud:
+            return 85088
+        else:
+            allowed = self._allowed.get((appid, env)) is Owner.MERCHANT
+        return self._environment(env).refusal() if allowed else -601012
+
+    def environments_of(self, appid: str) -> list[SimulatedEnvironment]:
+        """Return a caller's environments in the order of the merchants file."""
+        if appid == self.component.appid:
+            names = list(self._platforms)
+        else:
+            owned = (appid, Owner.MERCHANT)
+            names = [env for (who, env), owner in self._allowed.items() if (who, owner) == owned]
+        found = [self._environment(env) for env in names]
+        return [environment for environment in found if not environment.foreign]
+
+    def spend(self, appid: str, interface: str) -> bool:
+        """Count a call against the caller's quota; return False without counting if it is used up."""
+        limit = self.daily_limit(appid, interface)
+        if limit and self.used[appid, interface] >= limit:
+            return False
+        self.used[appid, interface] += 1
+        return True
+
+    def daily_limit(self, appid: str, interface: str) -> int:
+        """Return an interface's daily limit for a caller; 0 for no limit."""
+        return self.account(appid).daily_limit if interface in UPLOADS else 0
+
+    def ticket_refusal(self, ticket: str) -> int:
+        """Return the errcode that refuses a component_verify_ticket, or 0."""
+        if ticket == self._ticket:
+            return 61005 if self.clock() >= self._ticket_ends else 0
+        return 61005 if ticket in self._old_tickets else 61006
+
+    def issue(self, appid: str) -> str:
+        """Return a new access token; the one before it remains valid for the overlap."""
+        component = self.component
+        return self.tokens.issue(appid, self.clock(), component.token_lifetime, component.overlap)
+
+    def refresh(self, appid: str, refresh_token: str) -> tuple[str, str] | int:
+        """Return (access token, refresh token), or the errcode that refuses the refresh."""
+        if not self.is_authorizer(appid):
+            return 61003
+        known, now = self._refresh_tokens[appid], self.clock()
+        if refresh_token != known.newest and (refresh_token != known.before or now >= known.until):
+            return 61023
+        if self.component.rotate:
+            until = now + self.component.overlap
+            known = self._refresh_tokens[appid] = _RefreshToken(self._new(appid), known.newest, until)
+        return self.issue(appid), known.newest
+
+    def refresh_token(self, appid: str, *, listed: bool = False) -> str:
+        """Return a merchant's current refresh token; with `listed`, empty if api_get_authorizer_list omits it."""
+        known = self._refresh_tokens[appid]
+        return known.newest if known.listed or not listed else ""
+
+    def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
+        """Replace a merchant's refresh token (old ones: 61023); `listed`: whether api_get_authorizer_list has the new one."""
+        self._refresh_tokens[appid] = _RefreshToken(self._new(appid), listed=listed)
+
+    def revoke(self, appid: str) -> None:
+        """Revoke a merchant's authorization: its calls are refused with 61003, and it is no longer listed."""
+        self._accounts[appid] = replace(self.account(appid), revoked=True)
+
+    def authorize(self, appid: str) -> None:
+        """Restore a merchant's authorization, with a new refresh token that only the authorizer list has."""
+        self._accounts[appid] = replace(self.account(appid), revoked=False)
+        self.drop_refresh_token(appid)
+
+    def set_status(self, env: str, status: EnvStatus) -> None:
+        """Change an environment's status."""
+        self._environments[env] = SimulatedEnvironment(env, status)
+
+    def new_ticket(self) -> str:
+        """Return a new component_verify_ticket; the earlier ones are refused with 61005."""
+        self._old_tickets.add(self._ticket)
+        self._ticket, self._ticket_ends = self._new("ticket"), self.clock() + self.component.ticket_lifetime
+        return self._ticket
+
+    def _environment(self, env: str) -> SimulatedEnvironment:
+        return self._environments.get(env) or SimulatedEnvironment(env)
+
+    def _new(self, whose: str) -> str:
+        self._made += 1
+        return f"practice-{self._made}-{hashlib.sha256(f'{whose}/{self._made}'.encode()).hexdigest()}"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from contextlib import aclosing
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -55,6 +56,8 @@ _INTERFACES = {Owner.MERCHANT: "tcb", Owner.PLATFORM: "componenttcb"}
 _TEMPLATES_KEPT = 2048
 """Requests without a body, with their tokens, to cache: one per active merchant."""
 _HEADERS = {"Content-Type": "application/json"}
+
+Found = TypeVar("Found")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -113,6 +116,13 @@ class PlatformClient:
         response = await self._post(interface, body, token)
         return read_response(response, (*secrets, *((token,) if token is not None else ())))
 
+    async def _ask(
+        self, interface: str, body: Mapping[str, Any], token: Secret, read: Callable[[dict[str, Any]], Found]
+    ) -> Found | ApiError | InvalidResponse:
+        """Call an interface, and read its response's object."""
+        payload = await self.call(interface, body, token)
+        return read(payload) if isinstance(payload, dict) else payload
+
     async def probe(self) -> HttpResponse:
         """Call an interface without a token, which uses no quota, and return the raw response."""
         return await self._post("tcb/getenvinfo", {}, None)
@@ -132,28 +142,24 @@ class PlatformClient:
     async def authorizers(self, token: Secret, offset: int) -> AuthorizerPage | ApiError | InvalidResponse:
         """List up to 500 authorizers of the platform from `offset`. Needs the component token."""
         body = {"component_appid": self._component_appid, "offset": offset, "count": AUTHORIZERS_PER_PAGE}
-        payload = await self.call("cgi-bin/component/api_get_authorizer_list", body, token)
-        return read_authorizers(payload) if isinstance(payload, dict) else payload
+        return await self._ask("cgi-bin/component/api_get_authorizer_list", body, token, read_authorizers)
 
     async def authorizer(self, token: Secret, appid: str) -> AuthorizerInfo | ApiError | InvalidResponse:
         """Return a mini program's name and permission sets. Needs the component token."""
         body = {"component_appid": self._component_appid, "authorizer_appid": appid}
-        payload = await self.call("cgi-bin/component/api_get_authorizer_info", body, token)
-        return read_authorizer(payload) if isinstance(payload, dict) else payload
+        return await self._ask("cgi-bin/component/api_get_authorizer_info", body, token, read_authorizer)
 
     async def environments(
         self, token: Secret, owner: Owner = Owner.MERCHANT
     ) -> tuple[CloudEnvironment, ...] | ApiError | InvalidResponse:
         """List the environments of the token's mini program, or with the component token those of the platform."""
         interface = "tcb/getenvinfo" if owner is Owner.MERCHANT else "componenttcb/describeenvs"
-        payload = await self.call(interface, {}, token)
-        return read_environments(payload) if isinstance(payload, dict) else payload
+        return await self._ask(interface, {}, token, read_environments)
 
     async def quota(self, token: Secret, owner: Owner = Owner.MERCHANT) -> Quota | ApiError | InvalidResponse:
         """Return today's quota of upload link calls."""
         counted = {"cgi_path": f"/{_INTERFACES[owner]}/uploadfile"}
-        payload = await self.call("cgi-bin/openapi/quota/get", counted, token)
-        return read_quota(payload) if isinstance(payload, dict) else payload
+        return await self._ask("cgi-bin/openapi/quota/get", counted, token, read_quota)
 
     async def cloud_keys(self, token: Secret) -> CloudKeys | None:
         """Request temporary keys for a mini program's environments; None for a refusal or no usable response."""
@@ -181,24 +187,23 @@ class PlatformClient:
         """
         files = [{"fileid": file_id, "max_age": max_age} for file_id in file_ids]
         body = {"env": env, "file_list": files}
-        payload = await self.call(f"{_INTERFACES[owner]}/batchdownloadfile", body, token)
-        return read_files(payload, "file_list", file_ids, token) if isinstance(payload, dict) else payload
+        read = partial(read_files, field="file_list", file_ids=file_ids, token=token)
+        return await self._ask(f"{_INTERFACES[owner]}/batchdownloadfile", body, token, read)
 
     async def delete(
         self, env: str, file_ids: Sequence[str], token: Secret, owner: Owner = Owner.MERCHANT
     ) -> dict[str, FileStatus] | ApiError | InvalidResponse:
         """Delete up to 50 files of an environment; return their results by file_id, as far as the response has them."""
         body = {"env": env, "fileid_list": list(file_ids)}
-        payload = await self.call(f"{_INTERFACES[owner]}/batchdeletefile", body, token)
-        return read_files(payload, "delete_list", file_ids, token) if isinstance(payload, dict) else payload
+        read = partial(read_files, field="delete_list", file_ids=file_ids, token=token)
+        return await self._ask(f"{_INTERFACES[owner]}/batchdeletefile", body, token, read)
 
     async def bucket(
         self, env: str, token: Secret, marker: str = ""
     ) -> BucketPage | ApiError | InvalidResponse:
         """List files of an environment that the platform owns, in the order of their keys, starting after `marker`."""
         body = {"env": env, **({"marker": marker} if marker else {})}
-        payload = await self.call("componenttcb/getbucket", body, token)
-        return read_bucket(payload) if isinstance(payload, dict) else payload
+        return await self._ask("componenttcb/getbucket", body, token, read_bucket)
 
     async def fetch(
         self,
@@ -210,7 +215,7 @@ class PlatformClient:
         """Download a file; a response of any status is returned.
 
         The URL must be https and lead to COS, or be a loopback URL of a loopback target. `sink` takes the bytes of a 2xx
-        response as they arrive; without it the file has up to 1 MiB.
+        response as they arrive, until it returns False; without it the file has up to 1 MiB.
         """
         address = url.reveal()
         unsafe = check_host(address, self._base, (*DOWNLOAD_HOSTS, *self._store_hosts))
@@ -222,8 +227,20 @@ class PlatformClient:
         except (httpx.InvalidURL, ValueError) as error:
             failure = transport_failure(error) or BROKEN
         else:
-            return await self._transport.send(request, exact_url=address, sink=sink)
+            return await self._download(request, address, sink)
         raise failure.error(origin.partition("://")[2])
+
+    async def _download(
+        self, request: httpx.Request, address: str, sink: Callable[[bytes], object] | None
+    ) -> HttpResponse:
+        async with self._transport.open(request, address) as answer:
+            if sink is None or answer.status >= 300:
+                return HttpResponse(answer.status, answer.headers, await answer.read())
+            async with aclosing(answer.chunks(patient=True)) as chunks:
+                async for chunk in chunks:
+                    if sink(chunk) is False:
+                        break
+            return HttpResponse(answer.status, answer.headers, b"")
 
     async def look(self, url: Secret, *, past_caches: bool = False) -> HttpResponse | UnsafeLink:
         """Fetch a file's first byte, for the headers that come with it; the body is not kept.
@@ -231,9 +248,4 @@ class PlatformClient:
         `past_caches`: ask for the store's own answer.
         """
         headers = {"Range": "bytes=0-0"} | ({"Cache-Control": "no-cache"} if past_caches else {})
-        return await self.fetch(url, headers=headers, sink=_not_more)
-
-
-def _not_more(_chunk: bytes) -> bool:
-    """End the reading of a body."""
-    return False
+        return await self.fetch(url, headers=headers, sink=lambda _chunk: False)

@@ -1,28 +1,29 @@
 """Uploads to COS: the form post of a local file, and COS's responses.
 
-The form's fields and their order are those of the interface document (key, Signature, x-cos-security-token,
+The form's fields and their order are those of getUploadTcbFileLink's page (key, Signature, x-cos-security-token,
 x-cos-meta-fileid, then COS's own Content-Type and Cache-Control, the file last). Success is 200, 201 or 204 with an
-ETag and without an `<Error>` body. Source: domain.md §1.2–1.4.
+ETag and without an `<Error>` body: COS, POST Object (cloud.tencent.com/document/product/436/14690).
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol, Self
+from typing import Literal
 from xml.etree import ElementTree as ET
 
 import httpx
 
 from tcb_ops.details import Detail, DetailCode, detail
-from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
+from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
+from tcb_ops.wechat.local_files import Body
 from tcb_ops.wechat.responses import UNPRINTABLE, HttpResponse
 from tcb_ops.wechat.transport import Transport
 
@@ -64,23 +65,6 @@ class Unconfirmed:
     http_status: int
     why: Text
     request_id: str
-
-
-class Body(Protocol):
-    """The bytes of an upload: of a local file, or of a URL. See FileBody."""
-
-    size: int
-    md5: str
-    content: bytes | None
-    error: TcbOpsError | None
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
-    def take(self) -> None:
-        """Mark it as in use."""
-
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes; `md5` is complete after the last one."""
 
 
 async def post_object(

@@ -41,30 +41,47 @@ class FileUnreadableError(TcbOpsError):
     """The local file cannot be read, or is not a regular file."""
 
 
-class FileBody:
-    """A local file, opened and checked by `open_file`, for one upload, which closes it.
+class Body:
+    """The bytes of an upload: of a local file, or of a URL."""
 
-    `error` is the error of the last read; `md5` is the digest of the file, empty until all of it has been given out.
-    """
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.md5 = ""
+        """Their digest; empty until all of them have been given out."""
+        self.content: bytes | None = None
+        """All of them, if they were read before the upload."""
+        self.error: TcbOpsError | None = None
+        """The error of the last read."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what they come from."""
+
+    def take(self) -> None:
+        """Mark it as in use."""
+
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes."""
+        raise NotImplementedError
+
+
+class FileBody(Body):
+    """A local file, opened and checked by `open_file`, for one upload, which closes it."""
 
     streams: ClassVar[int] = 0
     """Bodies whose chunks are being sent in this process."""
 
     def __init__(self, path: Path | str, fd: int, size: int, mtime_ns: int, known_md5: str = "") -> None:
+        super().__init__(size)
         self.path = path
-        self.size = size
-        self.md5 = ""
-        self.content: bytes | None = None
-        self.error: TcbOpsError | None = None
         self._plan = (size, mtime_ns)
         self._fd = fd
         self._left = size
         self._hash = None if known_md5 else hashlib.md5(usedforsecurity=False)
         self._known_md5 = known_md5
         self._taken = False
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -84,13 +101,6 @@ class FileBody:
             message = "a FileBody is good for one sending: open the file again"
             raise RuntimeError(message)
         self._taken = True
-
-    def load(self) -> None:
-        """Read the whole file into `content`. Blocks. Raises as `read` does."""
-        parts = [self.read()]
-        while not self.md5:
-            parts.append(self.read())
-        self.content = b"".join(parts)
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes. Of few files, one thread reads ahead of what the connection takes, and another hashes."""
@@ -246,5 +256,8 @@ def open_file(
     body = FileBody(path, fd, size, mtime_ns, known_md5)
     if size <= _SMALL:
         with body:
-            body.load()
+            parts = [body.read()]
+            while not body.md5:
+                parts.append(body.read())
+            body.content = b"".join(parts)
     return body

@@ -1,7 +1,7 @@
 """The platform's responses: a JSON object, an errcode, or an unusable response. Pure; `client` sends the requests.
 
 Errors are HTTP 200 with an errcode and a rid; success bodies of `cgi-bin/component` have no errcode. Every field is
-checked before use. Source: domain.md §1.1, §2.
+checked before use.
 """
 
 from __future__ import annotations
@@ -228,10 +228,9 @@ def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
     return redact(text[:LONGEST_TEXT], secrets)[:_LONGEST_ERRMSG], rid
 
 
-def lacks(fields: str) -> InvalidResponse:
+def lacks(fields: str, status: int = 200) -> InvalidResponse:
     """Return the result for a response with missing or invalid fields."""
-    why = detail(DetailCode.PLATFORM_LACKS, fields=fields)
-    return InvalidResponse(200, why, retryable=True)
+    return InvalidResponse(status, detail(DetailCode.PLATFORM_LACKS, fields=fields), retryable=True)
 
 
 def read_authorizers(payload: dict[str, Any]) -> AuthorizerPage | InvalidResponse:
@@ -366,7 +365,7 @@ def read_link(
     fields = [_field(get(name)) for name in _LINK_FIELDS]
     if not all(fields):
         missing = ", ".join(name for name, value in zip(_LINK_FIELDS, fields, strict=True) if not value)
-        return InvalidResponse(status, lacks(missing).why, retryable=True)
+        return lacks(missing, status)
     url, token, authorization, cos_file_id = fields
     file_id = _field(get("file_id"))
     if max(map(len, fields)) > _LONGEST_FIELD or len(file_id) > _LONGEST_FIELD:
@@ -417,12 +416,15 @@ def check_link(
 
     The bucket is the one in file_id (`cloud://<env>.<bucket>/<path>`), or any single segment if file_id has another
     form. An environment's bucket is `<4 hex>-<env>-<Tencent appid>`; one of any other form is not compared with
-    `env`. The text never contains the link. Source: domain.md §1.1.
+    `env`. The text never contains the link. Source: the sample response of getUploadTcbFileLink.
     """
-    unsafe = check_host(link_url, base, store_hosts)
+    address = _split(link_url)
+    if address is None:
+        return detail(DetailCode.LINK_ADDRESS)
+    scheme, host, port, target = address
+    unsafe = _check_origin(scheme, host, port, base, store_hosts)
     if unsafe is not None:
         return unsafe
-    host, target = _parts(link_url)
     if not _is_for(target, file_id, path):
         return detail(DetailCode.LINK_PATH, host=host)
     named = {found[1] for found in (_BUCKET.match(target), _FILE_ID.match(file_id)) if found is not None}
@@ -436,17 +438,16 @@ def check_host(link_url: str, base: str, hosts: tuple[str, ...]) -> Text | None:
 
     `hosts` are allowed besides COS's own. See the first five lines of the table of `check_link`.
     """
-    address = _ADDRESS.fullmatch(link_url)
-    if address is None:
-        return detail(DetailCode.LINK_ADDRESS)
-    return _check_origin(address[1], address[2].strip("[]").lower(), address[3], base, hosts)
+    address = _split(link_url)
+    return _check_origin(*address[:3], base, hosts) if address else detail(DetailCode.LINK_ADDRESS)
 
 
 @lru_cache(maxsize=256)  # for every link, but of few hosts
 def _check_origin(scheme: str, host: str, port: str | None, base: str, hosts: tuple[str, ...]) -> Text | None:
     """Return why nothing may be sent to a host and port; None if it may."""
-    if is_loopback(host) and is_loopback(_parts(f"{base}/")[0]):  # where links are plain http on any port
-        return None
+    target = _split(f"{base}/")
+    if is_loopback(host) and target is not None and is_loopback(target[1]):
+        return None  # links of a simulator are plain http on any port
     if scheme != "https" or port not in {None, "443"}:
         return detail(DetailCode.LINK_NOT_HTTPS, host=host)
     if not any(
@@ -457,10 +458,10 @@ def _check_origin(scheme: str, host: str, port: str | None, base: str, hosts: tu
     return None
 
 
-def _parts(link_url: str) -> tuple[str, str]:
-    """Return the host and request target of a link that passed `check_host`."""
-    address = _ADDRESS.fullmatch(link_url)
-    return (address[2].strip("[]").lower(), address[4]) if address is not None else ("", "")
+def _split(url: str) -> tuple[str, str, str | None, str] | None:
+    """Return a link's scheme, host, port and request target; None if it is not an address of http or https."""
+    found = _ADDRESS.fullmatch(url)
+    return (found[1], found[2].strip("[]").lower(), found[3], found[4]) if found is not None else None
 
 
 def _is_for(target: str, file_id: str, path: str) -> bool:

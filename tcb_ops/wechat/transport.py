@@ -14,10 +14,10 @@ import os
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Self
 
@@ -199,16 +199,6 @@ async def _watched(
             progress()
 
 
-async def _pour(
-    content: aiohttp.StreamReader, sink: Callable[[bytes], object], progress: Callable[[], None]
-) -> None:
-    """Hand a body to a sink chunk by chunk, until it ends or the sink returns False."""
-    while chunk := await content.readany():
-        progress()
-        if sink(chunk) is False:
-            return
-
-
 class Incoming:
     """A response whose body is still to be read."""
 
@@ -220,7 +210,7 @@ class Incoming:
         self._protocol = getattr(response.content, "_protocol", None)
         self._url, self._timeouts = url, timeouts
 
-    async def chunks(self, *, patient: bool = False) -> AsyncIterator[bytes]:
+    async def chunks(self, *, patient: bool = False) -> AsyncGenerator[bytes, None]:
         """Yield the body. Raises TransportError if it is broken off, or more follows than its Content-Length says.
 
         `patient`: whoever takes the bytes decides how long that may last; otherwise they must come as fast as an upload must.
@@ -243,6 +233,16 @@ class Incoming:
                 yield chunk
                 continue
             raise failed
+
+    async def read(self) -> bytes:
+        """Return the body. Raises TransportError also if it is larger than LARGEST_ANSWER."""
+        received = b""
+        async with aclosing(self.chunks()) as chunks:
+            async for chunk in chunks:
+                received += chunk
+                if len(received) > LARGEST_ANSWER:
+                    raise TOO_LARGE.error(_host_of(self._url))
+        return received
 
 
 _LIBRARY_ERRORS = (
@@ -348,7 +348,6 @@ class Transport:
         *,
         sending: int = 0,
         exact_url: str | None = None,
-        sink: Callable[[bytes], object] | None = None,
     ) -> HttpResponse:
         """Send a request and return the response, of any status, redirects included.
 
@@ -356,7 +355,6 @@ class Transport:
             request: with its content, or with a stream and an exact Content-Length.
             sending: bytes of the body, which extend the deadline. A stream without progress is aborted sooner.
             exact_url: the URL to send unchanged, without httpx's quoting; `request` has the same host.
-            sink: takes the body of a 2xx response chunk by chunk, however large; if it returns False, reading ends.
 
         Raises:
             TransportError: no usable response. Contains host and port, and no chained cause.
@@ -366,7 +364,7 @@ class Transport:
         url = request.url
         try:
             template = RequestTemplate(request, exact_url)
-            return await self._exchange(template, request, sending, sink)
+            return await self._exchange(template, request, sending)
         except _LIBRARY_ERRORS as error:
             failed = _error_of(error, url)
         raise failed
@@ -422,27 +420,19 @@ class Transport:
         return await self.send(request, exact_url=address)
 
     async def _exchange(
-        self,
-        template: RequestTemplate,
-        request: httpx.Request,
-        sending: int,
-        sink: Callable[[bytes], object] | None,
+        self, template: RequestTemplate, request: httpx.Request, sending: int
     ) -> HttpResponse:
         session = self._session(template.url)
-        if not sending and sink is None:
+        if not sending:
             return await _answer(session, template, request.read() or None)
         timeouts = self._timeouts
-        if sink is None and isinstance(request.stream, httpx.ByteStream):
+        if isinstance(request.stream, httpx.ByteStream):
             whole = aiohttp.ClientTimeout(total=timeouts.deadline(sending), sock_connect=timeouts.connect)
             return await _answer(session, template, request.read(), whole)
         now = asyncio.get_running_loop().time
         silence = timeouts.silence(sending)
         end = now() + timeouts.deadline(sending)
-        async with asyncio.timeout_at(end) as clock:
-            if sink is not None:
-                pour = partial(_pour, sink=sink, progress=lambda: clock.reschedule(now() + silence))
-                return await _answer(session, template, request.read() or None, self._connect_only, pour)
-            clock.reschedule(min(end, now() + timeouts.connect + silence))
+        async with asyncio.timeout_at(min(end, now() + timeouts.connect + silence)) as clock:
             data = _watched(request.stream, lambda: clock.reschedule(min(end, now() + silence)))
             try:
                 return await _answer(session, template, data, self._connect_only)
@@ -457,12 +447,8 @@ async def _answer(
     template: RequestTemplate,
     data: bytes | AsyncIterator[bytes] | None,
     timeout: aiohttp.ClientTimeout | None = None,  # noqa: ASYNC109  in place of the session's
-    pour: Callable[[aiohttp.StreamReader], Awaitable[None]] | None = None,
 ) -> HttpResponse:
-    """Send a request and read its answer. Raises TransportError if it is larger than LARGEST_ANSWER.
-
-    `pour` reads the body of a 2xx answer, which is then returned empty.
-    """
+    """Send a request and read its answer. Raises TransportError if it is larger than LARGEST_ANSWER."""
     response = await session.request(
         template.method,
         template.address,
@@ -472,9 +458,6 @@ async def _answer(
         timeout=timeout or session.timeout,
     )
     try:
-        if pour is not None and response.status < 300:
-            await pour(response.content)
-            return HttpResponse(response.status, response.headers, b"")
         content = response.content
         body = await content.readany()
         while not content.at_eof():

@@ -22,7 +22,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.model import Reason
 from tcb_ops.settings import load_settings
-from tcb_ops.wechat.sources import next_hop, on_this_machine, read_status, source_problem
+from tcb_ops.wechat.remote_files import next_hop, on_this_machine, read_status, source_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -642,7 +642,7 @@ def test_what_an_object_lacks_is_said(web: Web, url: str, code: DetailCode) -> N
 
 
 def test_without_opendal_the_extra_is_named(bucket: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tcb_ops.wechat.sources.find_spec", lambda _name: None)
+    monkeypatch.setattr("tcb_ops.wechat.remote_files.find_spec", lambda _name: None)
     batch = bucket.read("s3://b/a.png", on_bad="skip")
     assert codes(batch) == [DetailCode.SOURCE_PACKAGE]
     assert "tcb-ops[sources]" in batch.problems[0].fix.en

@@ -1,4 +1,4 @@
-"""The interfaces that give tokens: shapes of domain.md §2.3, refusals, overlaps on an injected clock."""
+"""The interfaces that give tokens: shapes of their own pages, refusals, overlaps on an injected clock."""
 
 from dataclasses import replace
 

@@ -122,4 +122,4 @@ def test_memory_holds_only_the_latest_small_files(start):
     got = [talk.http.get(entry["download_url"]) for entry in listed]
     assert [answer.status_code for answer in got] == [404, 404, 200, 200]
     assert [answer.content for answer in got[2:]] == [b"1", b"64"]
-    assert len(talk.sim._store._blobs._small) == 64
+    assert len(talk.sim._store._small) == 64

@@ -1,4 +1,4 @@
-"""The interfaces about merchants: what is asked, and what their answers are worth. Samples: domain.md §2."""
+"""The interfaces about merchants: what is asked, and what their answers are worth. Samples: their own pages."""
 
 from __future__ import annotations
 

@@ -18,9 +18,13 @@ TOKEN, COMPONENT = Secret("token+of/tea"), Secret("token-of-component")
 class CountingTransport(Transport):
     sent = 0
 
-    async def send(self, request, **options):
+    async def send(self, request, *body, **options):
         self.sent += 1
-        return await super().send(request, **options)
+        return await super().send(request, *body, **options)
+
+    def open(self, request):
+        self.sent += 1
+        return super().open(request)
 
 
 @pytest.fixture

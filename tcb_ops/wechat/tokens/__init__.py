@@ -19,7 +19,7 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Secret
 
 LONGEST_TOKEN = 4096
-"""Characters; the platform's tokens have about 200, and at most 512 (domain.md §4)."""
+"""Characters; the platform's tokens (api_authorizer_token, api_component_token) have about 200, and at most 512."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
@@ -36,7 +36,7 @@ TIMEOUTS = Timeouts(connect=10, answer=20)
 RETRY_WAIT, ROTATION_WAIT = 1.0, 2.0
 """Seconds before a call without a usable response is repeated; before a refused refresh token is looked up again."""
 RENEW_FROM = 11 / 12
-"""The fraction of a token's lifetime after which it is renewed: 1 h 50 min of 7200 s (domain.md §4)."""
+"""The fraction of a token's lifetime after which it is renewed: 1 h 50 min of 7200 s (api_component_token)."""
 LATER = 60.0
 """Seconds after which a failed renewal is tried again while the token is still valid."""
 MOST_REFUSED, REFUSED_WITHIN = 5, 300.0
@@ -52,6 +52,8 @@ COMPONENT_TOKEN = "api_component_token"  # noqa: S105  an interface, not a passw
 AUTHORIZER_TOKEN = "api_authorizer_token"  # noqa: S105  an interface, not a password
 LIST = "api_get_authorizer_list"
 _EVER = float("-inf")
+
+Result = TypeVar("Result")
 
 
 class ErrorScope(StrEnum):
@@ -73,7 +75,7 @@ def error_scope(interface: str, code: int) -> ErrorScope:
     """Return the scope of an errcode of a token interface.
 
     The meaning of a code depends on the interface: 40001 refers to the merchant's token for an upload link, to the
-    component token for api_authorizer_token, and to the AppSecret for api_component_token (domain.md §3).
+    component token for api_authorizer_token, and to the AppSecret for api_component_token (their pages' errcode tables).
 
     ====================  =========================================  =============
     interface             errcode                                    concerns
@@ -129,6 +131,31 @@ class _WithoutToken:
         return
 
 
+class SharedTasks(dict[Hashable, asyncio.Task[Result]]):
+    """Running tasks by key. Each is shared by all who ask for it, and goes on if they are cancelled."""
+
+    async def join(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Return the result of the key's task, which is started if there is none."""
+        task = self.get(key)
+        if task is None:
+            task = self[key] = asyncio.create_task(work())
+            task.add_done_callback(lambda done: self._ended(key, done))
+        return await asyncio.shield(task)
+
+    async def aclose(self, seconds: float = 0.0) -> None:
+        """Cancel the tasks that do not end within so many seconds."""
+        if self:
+            _done, left = await asyncio.wait(self.values(), timeout=seconds)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    def _ended(self, key: Hashable, task: asyncio.Task[Result]) -> None:
+        del self[key]
+        if not task.cancelled():
+            task.exception()  # retrieve the exception even if no caller is waiting any more
+
+
 class ComponentTokens:
     """The token source for `source = "component"`: the component token and the merchants' tokens.
 
@@ -160,9 +187,9 @@ class ComponentTokens:
         """When the list expires, by `clock`; when it was requested, by the loop's clock."""
         self._list_short: Text | None = None
         """Set if the list had fewer entries than announced: a merchant missing from it may still be authorized."""
-        self._listing: asyncio.Task[None] | None = None
+        self._listings = SharedTasks[None]()
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._refreshes: dict[str, asyncio.Task[Token]] = {}
+        self._refreshes = SharedTasks[Token]()
         self._refused: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MOST_REFUSED))
 
     @classmethod
@@ -204,36 +231,20 @@ class ComponentTokens:
             stored = self._store.read(appid)
             if stored is not None and stored.serves(refused, self._clock()):
                 return stored.token
-            refresh = self._refreshes.get(appid)
-            mine = refresh is None
-            if refresh is None:
-                refresh = self._refreshes[appid] = asyncio.create_task(self._refresh(appid, refused))
-                refresh.add_done_callback(lambda done: self._refreshed(appid, done))
-            # Shielded: the result of a refresh is stored even if the caller is cancelled.
-            token = await asyncio.shield(refresh)
+            mine = appid not in self._refreshes
+            token = await self._refreshes.join(appid, lambda: self._refresh(appid, refused))
             if mine or token.value != refused:
                 return token
 
     async def aclose(self) -> None:
         """Wait briefly for running refreshes, kill running programs, and close the connections."""
-        if self._refreshes:
-            _other, left = await asyncio.wait(self._refreshes.values(), timeout=LET_FINISH)
-            for refresh in left:
-                refresh.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+        await self._refreshes.aclose(LET_FINISH)
         self._secret.close()
         self._ticket.close()
-        if self._listing is not None:
-            self._listing.cancel()
-            await asyncio.gather(self._listing, return_exceptions=True)
+        await self._listings.aclose()
         if self._transport is not None:
             await self._transport.aclose()
             self._transport = None
-
-    def _refreshed(self, appid: str, refresh: asyncio.Task[Token]) -> None:
-        self._refreshes.pop(appid, None)
-        if not refresh.cancelled():
-            refresh.exception()  # retrieve the exception even if no caller is waiting any more
 
     async def _refresh(self, appid: str, refused: Secret | None) -> Token:
         own = appid == self._component_appid  # never queued behind merchants that wait for it
@@ -273,12 +284,10 @@ class ComponentTokens:
             try:
                 return await self._ask_component_token(secret, ticket)
             except _RefusedError as refused:
-                if refused.scope is not ErrorScope.TICKET:
-                    raise
-                newer = await self._credentials()  # a new ticket may have been pushed since
+                newer = await self._credentials() if refused.scope is ErrorScope.TICKET else (secret, ticket)
                 if newer[1] == ticket:
                     raise
-                return await self._ask_component_token(*newer)
+                return await self._ask_component_token(*newer)  # a new ticket has been pushed since
         except _RefusedError as refused:
             raise _for_all(refused) from None
         except _NoAnswerError as failure:
@@ -353,7 +362,7 @@ class ComponentTokens:
         body = {"authorizer_appid": appid, "authorizer_refresh_token": refresh.reveal()}
         payload = await self._call(AUTHORIZER_TOKEN, body, (refresh,))
         rotated = payload.get("authorizer_refresh_token")
-        # Always store the returned token: sources disagree on whether it rotates (domain.md §4).
+        # Always store the returned token: it may be a new one (docs/en/explanation/tokens.md).
         newest = Secret(rotated) if is_token(rotated) else refresh
         try:
             return self._read_token(AUTHORIZER_TOKEN, payload, "authorizer_access_token", newest)
@@ -370,19 +379,11 @@ class ComponentTokens:
         merchants must not try one after the other.
         """
         while self._clock() >= self._list_until or self._list_asked_at < since:
-            if self._listing is None:
-                self._listing = asyncio.create_task(self._read_list())
-                self._listing.add_done_callback(self._listed)
-            await asyncio.shield(self._listing)
+            await self._listings.join(LIST, self._read_list)
         found = self._list.get(appid)
         if found is None and self._list_short is not None:
             raise _NoAnswerError(LIST, self._list_short, transient=False)
         return found
-
-    def _listed(self, done: asyncio.Task[None]) -> None:
-        self._listing = None
-        if not done.cancelled():
-            done.exception()  # retrieve the exception even if no caller is waiting any more
 
     async def _read_list(self) -> None:
         found: dict[str, Secret] = {}
@@ -393,7 +394,7 @@ class ComponentTokens:
             listed, count = payload.get("list"), payload.get("total_count")
             if not isinstance(listed, list) or not isinstance(count, int):
                 raise _NoAnswerError(LIST, detail(DetailCode.LIST_LACKS))
-            for entry in listed:  # its refresh token may be absent or empty (domain.md §2.3)
+            for entry in listed:  # its refresh token may be absent or empty
                 if isinstance(entry, dict) and is_token(entry.get("refresh_token")):
                     found[str(entry.get("authorizer_appid"))] = Secret(entry["refresh_token"])
             seen, total = seen + len(listed), count

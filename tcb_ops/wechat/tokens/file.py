@@ -126,7 +126,6 @@ class FileTokens:
         missing = [name for name in ("appid", "access_token") if name not in header]
         if missing:
             raise self._bad(detail(DetailCode.NO_COLUMN, names=", ".join(missing)))
-        at = {name: place for place, name in enumerate(header)}
         tokens: dict[str, Token] = {}
         problems: dict[str, Text] = {}
         self._line = reader.line_num
@@ -134,11 +133,11 @@ class FileTokens:
             self._line = reader.line_num
             if not any(cell.strip() for cell in cells):
                 continue
-            value = {name: cells[place].strip() if place < len(cells) else "" for name, place in at.items()}
-            appid, line = value["appid"], reader.line_num
+            value = dict(zip(header, map(str.strip, cells), strict=False))
+            appid, line = value.get("appid", ""), reader.line_num
             if not appid:
                 raise self._bad(detail(DetailCode.LINE_NO_APPID, line=line))
-            read = _token_of(value["access_token"], value.get("expires_at", ""))
+            read = _token_of(value.get("access_token", ""), value.get("expires_at", ""))
             if appid in tokens or appid in problems:
                 read = detail(DetailCode.APPID_TWICE)
             if isinstance(read, Token):
@@ -164,16 +163,10 @@ def _token_of(token: str, expires_at: str) -> Token | Text:
     if not is_token(token):
         return detail(DetailCode.TOKEN_CHARACTERS)
     try:
-        return Token(Secret(token), _moment(expires_at))
+        try:
+            moment = finite(float(expires_at)) if expires_at else None
+        except ValueError:  # also for NaN, which is no ISO 8601 either
+            moment = datetime.fromisoformat(expires_at).timestamp()
     except (ValueError, OverflowError, OSError):
         return detail(DetailCode.EXPIRES_AT)
-
-
-def _moment(text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        moment = float(text)
-    except ValueError:
-        return datetime.fromisoformat(text).timestamp()
-    return finite(moment)
+    return Token(Secret(token), moment)

@@ -32,13 +32,13 @@ from tcb_ops.settings import TokenSettings
 from tcb_ops.signals import exit_code, handled
 from tcb_ops.wechat.tokens import Token, TokenSource, token_fingerprint
 from tcb_ops.wechat.tokens.command import Credential
-from tcb_ops.wechat.tokens.component import LET_FINISH
+from tcb_ops.wechat.tokens.component import LET_FINISH, SharedTasks
 from tcb_ops.wechat.tokens.service import REFUSED_HEADER
 
 SHORTEST_KEY = 16
 """Characters of the key."""
 OLD_WORKS = 300.0
-"""Seconds for which a token still works after a newer one was issued (domain.md §4)."""
+"""Seconds for which a token still works after a newer one was issued (docs/en/explanation/tokens.md)."""
 SILENT = 10.0
 """Seconds for which a connection may be open without a complete request, TLS handshake included."""
 MOST = 256
@@ -182,7 +182,7 @@ async def _serve(
             return code
         finally:
             await runner.cleanup()
-            await server.aclose()
+            await server.source.aclose()  # lets running refreshes end
     raise UsageError(
         _(
             "{host}:{port} cannot be opened ({why}): choose another with --host or --port.",
@@ -210,14 +210,15 @@ class TokenServer:
     """
 
     def __init__(self, source: TokenSource, key: Secret, log: Callable[[Access], None]) -> None:
-        self._source, self._log = source, log
+        self.source, self._log = source, log
         self._expected = (_BEARER + key.reveal()).encode()
-        self._lookups: dict[tuple[str, str], asyncio.Task[Token]] = {}
+        self._lookups = SharedTasks[Token]()
         """By appid and fingerprint of a refused token: those who ask at the same time share one."""
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request for an appid's token."""
-        allowed, appid = self._has_key(request), request.path.removeprefix("/")
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        allowed, appid = hmac.compare_digest(given, self._expected), request.path.removeprefix("/")
         named = allowed and _APPID.fullmatch(appid) is not None
         payload: dict[str, Any] = {}
         status, why = 404, NOTHING
@@ -231,17 +232,10 @@ class TokenServer:
         headers = {"Cache-Control": "no-store"} | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
         return web.json_response(payload, status=status, headers=headers)
 
-    async def aclose(self) -> None:
-        """Let running refreshes end, and close the source."""
-        await self._source.aclose()
-
-    def _has_key(self, request: web.BaseRequest) -> bool:
-        given = request.headers.get("Authorization", "")
-        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._expected)
-
     async def _token(self, appid: str, request: web.BaseRequest) -> tuple[int, dict[str, Any], Text]:
+        refused = request.headers.get(REFUSED_HEADER, "")
         try:
-            token = await self._shared(appid, request.headers.get(REFUSED_HEADER, ""))
+            token = await self._lookups.join((appid, refused), lambda: self._look_up(appid, refused))
         except TcbOpsError as error:
             status = 404 if isinstance(error, TokenError) and not error.transient else 503
             return status, {}, error.text
@@ -250,24 +244,11 @@ class TokenServer:
             payload["expires_in"] = round(end - time.time())  # not the moment: clocks differ
         return 200, payload, NOTHING
 
-    async def _shared(self, appid: str, refused: str) -> Token:
-        key = (appid, refused)
-        lookup = self._lookups.get(key)
-        if lookup is None:
-            lookup = self._lookups[key] = asyncio.create_task(self._look_up(appid, refused))
-            lookup.add_done_callback(lambda done: self._looked_up(key, done))
-        return await asyncio.shield(lookup)
-
-    def _looked_up(self, key: tuple[str, str], done: asyncio.Task[Token]) -> None:
-        del self._lookups[key]
-        if not done.cancelled():
-            done.exception()  # retrieve the exception even if no client is waiting any more
-
     async def _look_up(self, appid: str, refused: str) -> Token:
         """Return an appid's token; if it is the refused one, which the client names by its fingerprint, a newer one."""
-        token = await self._source.token(appid)
+        token = await self.source.token(appid)
         if refused and refused == token_fingerprint(token.value):
-            token = await self._source.token(appid, token.value)
+            token = await self.source.token(appid, token.value)
         return token
 
 

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 import httpx
@@ -29,8 +29,7 @@ from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.model import Secret, SourceFile, is_loopback
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
-from tcb_ops.wechat.cos import Body
-from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError
+from tcb_ops.wechat.local_files import Body, FileBody, FileChangedError, FileUnreadableError
 from tcb_ops.wechat.transport import Incoming, Transport
 
 if TYPE_CHECKING:
@@ -274,24 +273,12 @@ class SourceClient:
             return FileBody(shown, fd, received, os.fstat(fd).st_mtime_ns, digest.hexdigest())
 
 
-class SourceBody:
-    """The bytes of a URL on their way to the store, for one upload. It has what FileBody has."""
+class SourceBody(Body):
+    """The bytes of a URL on their way to the store, for one upload."""
 
     def __init__(self, answer: Incoming, size: int, shown: str) -> None:
-        self.size = size
-        self.md5 = ""
-        self.content: bytes | None = None
-        self.error: TcbOpsError | None = None
+        super().__init__(size)
         self._answer, self._shown = answer, shown
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def take(self) -> None:
-        """Do nothing: it cannot be read twice."""
 
     async def load(self) -> None:
         """Read the file into `content`. Raises FileChangedError and TransportError, as reading does."""
