@@ -26,8 +26,7 @@ from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
-from tcb_ops.xlsx.append_columns import AppendColumns, add_columns, first_free
-from tcb_ops.xlsx.split import write_split
+from tcb_ops.xlsx.copies import AppendColumns, add_columns, first_free, write_split
 from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, NonTextCell, Sheet, open_book
 
 _ADDED = _("result")

@@ -1,15 +1,20 @@
-"""The container of a workbook: a zip of XML parts, read as a stream and within limits, since it is not trusted."""
+"""The container of a workbook: a zip of XML parts, read as a stream and within limits, since it is not trusted.
+
+A copy of it, with some parts changed, is byte for byte the same elsewhere.
+"""
 
 from __future__ import annotations
 
 import io
 import posixpath
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import BinaryIO, TypeAlias
 from xml.parsers import expat
+from xml.sax.saxutils import quoteattr
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import shown
@@ -274,3 +279,119 @@ def _ole(raw: BinaryIO) -> Problem:
         tail = chunk[-len(_PASSWORD) :]
     message = _("this is an old workbook (.xls or .et)")
     return file_problem(message, _("open it in Excel or WPS and save it as .xlsx"))
+
+
+# --- changed parts ---------------------------------------------------------------------------------------------------
+
+_TAG = re.compile(rb"<[^>\"']*(?:\"[^\"]*\"[^>\"']*|'[^']*'[^>\"']*)*>")
+_MOST_HELD = 16 << 20
+"""Maximum bytes buffered, of a tag or of removed text. The longest is the list of columns: 16,384 short tags."""
+_UTF8 = {"utf-8", "utf8", "us-ascii"}
+
+
+class PartPatcher:
+    """Parser handlers that copy a part of the package. A subclass makes changes in `start` and `end`."""
+
+    def __init__(self) -> None:
+        self._parser = new_parser(self.start, self.end)
+        self._parser.XmlDeclHandler = _only_utf8
+        self._held = bytearray()
+        self._at = 0
+        """The offset in the part of the first buffered byte."""
+        self._edits: list[tuple[int, int, bytes]] = []
+        """(from, to, replacement), by offset."""
+        self._cut: int | None = None
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """Handle the start of an element."""
+        raise NotImplementedError
+
+    def end(self, name: str) -> None:
+        """Handle the end of an element."""
+        raise NotImplementedError
+
+    def patch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the part's chunks with the changes. Raises ValueError if it is not UTF-8."""
+        for chunk in chunks:
+            self._held += chunk
+            if len(self._held) > _MOST_HELD:
+                raise ValueError
+            self._parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
+            yield self._ready(self._parser.CurrentByteIndex)
+        self._parser.Parse(b"", True)  # noqa: FBT003  as above
+        yield self._ready(self._at + len(self._held))
+
+    # --- for handlers -------------------------------------------------------------------------------------------
+
+    def tag(self) -> bytes:
+        """Return the raw bytes of the current tag."""
+        found = _TAG.match(self._held, self._parser.CurrentByteIndex - self._at)
+        if found is None:
+            raise ValueError
+        return found[0]
+
+    def change_tag(self, tag: bytes) -> None:
+        """Replace the current tag."""
+        at = self._parser.CurrentByteIndex
+        self._edits.append((at, at + len(self.tag()), tag))
+
+    def insert(self, text: str) -> None:
+        """Insert text before the current tag."""
+        at = self._parser.CurrentByteIndex
+        self._edits.append((at, at, text.encode()))
+
+    def cut_from_here(self) -> None:
+        """Start removing, from the current tag on."""
+        self._cut = self._parser.CurrentByteIndex
+
+    def cut_so_far(self) -> str:
+        """Return the text removed so far, up to and including the current end tag."""
+        begin = (self._cut or 0) - self._at
+        return self._held[begin : self._element_end() - self._at].decode()
+
+    def cut_to_here(self, instead: str = "") -> None:
+        """Stop removing after the current end tag."""
+        if self._cut is not None:
+            self._edits.append((self._cut, self._element_end(), instead.encode()))
+            self._cut = None
+
+    def _element_end(self) -> int:
+        at = self._parser.CurrentByteIndex
+        # For <c/> expat reports its end, for </c> its start.
+        return at + len(self.tag()) if self._held.startswith(b"</", at - self._at) else at
+
+    # --- the bytes ----------------------------------------------------------------------------------------------
+
+    def _ready(self, until: int) -> bytes:
+        """Return the buffered bytes that no later change can affect, and remove them from the buffer."""
+        if self._cut is not None:
+            until = min(until, self._cut)
+        out = bytearray()
+        at = self._at
+        done = 0
+        for begin, end, instead in self._edits:
+            if end > until:
+                until = min(until, begin)
+                break
+            out += self._held[at - self._at : begin - self._at] + instead
+            at = end
+            done += 1
+        until = max(until, at)
+        out += self._held[at - self._at : until - self._at]
+        del self._held[: until - self._at]
+        del self._edits[:done]
+        self._at = until
+        return bytes(out)
+
+
+def replaced(tag: bytes, attribute: str, value: str) -> bytes:
+    """Return a tag with a new value of an attribute; unchanged if it does not have the attribute."""
+    found = re.search(rb"(?<=\s)" + attribute.encode() + rb"\s*=\s*(\"[^\"]*\"|'[^']*')", tag)
+    if found is None:
+        return tag
+    return tag[: found.start(1)] + quoteattr(value).encode() + tag[found.end(1) :]
+
+
+def _only_utf8(_version: str, encoding: str | None, _standalone: int) -> None:
+    if encoding is not None and encoding.lower() not in _UTF8:
+        raise ValueError(encoding)
