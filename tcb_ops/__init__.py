@@ -66,7 +66,7 @@ if TYPE_CHECKING:
         Text as Text,
     )
     from tcb_ops.lists.merchants import Merchants as Merchants
-    from tcb_ops.lists.paths import Batch as Batch
+    from tcb_ops.lists.batch import Batch as Batch
     from tcb_ops.model import (
         Kind as Kind,
         Link as Link,

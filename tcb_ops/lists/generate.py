@@ -17,10 +17,10 @@ from string import Formatter
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import guard, near_names, shown, trim
 from tcb_ops.i18n import Lang, Text, _, as_list, pgettext
-from tcb_ops.lists.merchants import Merchants, list_lines
-from tcb_ops.lists.sources import LocalFile, LocalFiles, UnusableFile
-from tcb_ops.lists.staging import input_error
-from tcb_ops.lists.validate import Unresolved, path_problem, resolve
+from tcb_ops.lists.input_files import input_error
+from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
+from tcb_ops.lists.paths import path_problem
+from tcb_ops.lists.row_files import LocalFile, LocalFiles, UnusableFile
 from tcb_ops.model import Merchant, Problem, file_problem
 from tcb_ops.resources import nearest_path, system_reason
 from tcb_ops.xlsx.workbook import LAST_ROW, open_book
