@@ -251,12 +251,11 @@ def _cols(present: Sequence[dict[str, str]], added: AppendColumns, prefix: str) 
     for column, width in enumerate(added.widths, added.first):
         new = {"min": str(column), "max": str(column), "width": str(width), "customWidth": "1"}
         parts.append((column, new))
-    written = ""
-    for _, attributes in sorted(parts, key=lambda part: part[0]):
-        written += (
-            f"<{prefix}col {' '.join(f'{name}={quoteattr(value)}' for name, value in attributes.items())}/>"
-        )
-    return f"<{prefix}cols>{written}</{prefix}cols>"
+    written = [
+        f"<{prefix}col {' '.join(f'{name}={quoteattr(value)}' for name, value in attributes.items())}/>"
+        for _, attributes in sorted(parts, key=lambda part: part[0])
+    ]
+    return f"<{prefix}cols>{''.join(written)}</{prefix}cols>"
 
 
 class _TableColumns(_Patcher):

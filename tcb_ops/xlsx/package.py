@@ -295,12 +295,12 @@ class PartPatcher:
     def __init__(self) -> None:
         self._parser = new_parser(self.start, self.end)
         self._parser.XmlDeclHandler = _only_utf8
+        self._done = bytearray()
         self._held = bytearray()
+        """What is neither copied nor replaced yet."""
         self._at = 0
-        """The offset in the part of the first buffered byte."""
-        self._edits: list[tuple[int, int, bytes]] = []
-        """(from, to, replacement), by offset."""
-        self._cut: int | None = None
+        """The offset in the part of the first held byte."""
+        self._cutting = False
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """Handle the start of an element."""
@@ -317,9 +317,22 @@ class PartPatcher:
             if len(self._held) > _MOST_HELD:
                 raise ValueError
             self._parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
-            yield self._ready(self._parser.CurrentByteIndex)
+            self._copy()
+            yield bytes(self._done)
+            self._done.clear()
         self._parser.Parse(b"", True)  # noqa: FBT003  as above
-        yield self._ready(self._at + len(self._held))
+        yield bytes(self._done + self._held)
+
+    def _copy(self) -> None:
+        """Copy what precedes the current tag, unless it is to be removed."""
+        if not self._cutting:
+            self._done += self._take(self._parser.CurrentByteIndex)
+
+    def _take(self, until: int) -> bytes:
+        taken = bytes(self._held[: max(until - self._at, 0)])
+        del self._held[: len(taken)]
+        self._at += len(taken)
+        return taken
 
     # --- for handlers -------------------------------------------------------------------------------------------
 
@@ -332,56 +345,35 @@ class PartPatcher:
 
     def change_tag(self, tag: bytes) -> None:
         """Replace the current tag."""
-        at = self._parser.CurrentByteIndex
-        self._edits.append((at, at + len(self.tag()), tag))
+        self._copy()
+        self._take(self._at + len(self.tag()))
+        self._done += tag
 
     def insert(self, text: str) -> None:
         """Insert text before the current tag."""
-        at = self._parser.CurrentByteIndex
-        self._edits.append((at, at, text.encode()))
+        self._copy()
+        self._done += text.encode()
 
     def cut_from_here(self) -> None:
         """Start removing, from the current tag on."""
-        self._cut = self._parser.CurrentByteIndex
+        self._copy()
+        self._cutting = True
 
     def cut_so_far(self) -> str:
         """Return the text removed so far, up to and including the current end tag."""
-        begin = (self._cut or 0) - self._at
-        return self._held[begin : self._element_end() - self._at].decode()
+        return self._held[: self._element_end() - self._at].decode()
 
     def cut_to_here(self, instead: str = "") -> None:
         """Stop removing after the current end tag."""
-        if self._cut is not None:
-            self._edits.append((self._cut, self._element_end(), instead.encode()))
-            self._cut = None
+        if self._cutting:
+            self._take(self._element_end())
+            self._done += instead.encode()
+            self._cutting = False
 
     def _element_end(self) -> int:
         at = self._parser.CurrentByteIndex
         # For <c/> expat reports its end, for </c> its start.
         return at + len(self.tag()) if self._held.startswith(b"</", at - self._at) else at
-
-    # --- the bytes ----------------------------------------------------------------------------------------------
-
-    def _ready(self, until: int) -> bytes:
-        """Return the buffered bytes that no later change can affect, and remove them from the buffer."""
-        if self._cut is not None:
-            until = min(until, self._cut)
-        out = bytearray()
-        at = self._at
-        done = 0
-        for begin, end, instead in self._edits:
-            if end > until:
-                until = min(until, begin)
-                break
-            out += self._held[at - self._at : begin - self._at] + instead
-            at = end
-            done += 1
-        until = max(until, at)
-        out += self._held[at - self._at : until - self._at]
-        del self._held[: until - self._at]
-        del self._edits[:done]
-        self._at = until
-        return bytes(out)
 
 
 def replaced(tag: bytes, attribute: str, value: str) -> bytes:
