@@ -285,9 +285,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     changes = decide(lines, found, settings.tokens.component_appid, only)
     writes = not dry_run and (changes.writes or bool(out) or not roster.exists)
     if writes:
-        left = dict.fromkeys(changes.left, True) | dict.fromkeys(changes.returned, False)
-        content = roster.edited(left, dict(changes.names), changes.added)
-        write_merchants(dest, content, roster.content if roster.exists and not out else None)
+        write_merchants(dest, roster.edited(changes), roster.content if roster.exists and not out else None)
     if common.json:
         about = {"merchants": str(dest), "written": writes, "authorized": len(found.appids)}
         console.json(about | facts_of(lines, changes, settings.lang))

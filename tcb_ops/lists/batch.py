@@ -171,13 +171,6 @@ class Staging:
             yield page
             last = page[-1][0]
 
-    def of_valid(self, columns: str, until: int | None, rest: str = "") -> list[Any]:
-        """Select columns or aggregates from the valid rows up to a line; `rest` groups, sorts or limits them."""
-        return self.query(
-            f"SELECT {columns} FROM {self.its_rows} WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
-            (EVERY_LINE if until is None else until,),
-        )
-
     def count(self) -> int:
         """Count the rows, those with a problem included."""
         return int(self.query(f"SELECT COUNT(*) FROM {self.its_rows}")[0][0])  # noqa: S608  own names
@@ -355,20 +348,24 @@ class Batch:
         return self._number("SUM(size)")
 
     def _number(self, aggregate: str, rest: str = "") -> int:
-        found = self.staging.of_valid(aggregate, self.until, rest)
+        found = self._select(aggregate, rest)
         return int(found[0][0] or 0) if found else 0
+
+    def _select(self, columns: str, rest: str = "") -> list[Any]:
+        """Select columns or aggregates from the valid rows; `rest` groups, sorts or limits them."""
+        return self.staging.query(
+            f"SELECT {columns} FROM {self.staging.its_rows} WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
+            (EVERY_LINE if self.until is None else self.until,),
+        )
 
     def by_merchant(self) -> list[tuple[str, str, int, int, int]]:
         """Return (appid, merchant, environments, rows, bytes) of the valid rows, most rows first."""
-        return self.staging.of_valid(
-            "appid, merchant, COUNT(DISTINCT env), COUNT(*) n, COALESCE(SUM(size), 0)",
-            self.until,
-            "GROUP BY appid, merchant ORDER BY n DESC, merchant",
-        )
+        columns = "appid, merchant, COUNT(DISTINCT env), COUNT(*) n, COALESCE(SUM(size), 0)"
+        return self._select(columns, "GROUP BY appid, merchant ORDER BY n DESC, merchant")
 
     def by_environment(self) -> list[tuple[str, str, int]]:
         """Return (appid, env, rows) of the valid rows."""
-        return self.staging.of_valid("appid, env, COUNT(*)", self.until, "GROUP BY appid, env")
+        return self._select("appid, env, COUNT(*)", "GROUP BY appid, env")
 
     def by_departed_merchant(self) -> list[tuple[Merchant, int]]:
         """Return (line of the merchants file, valid rows) of merchants that have left; these rows are not attempted."""
@@ -384,7 +381,8 @@ class Batch:
     def limited(self, n: int) -> Batch:
         """Return a batch of the first `n` valid rows (`--limit`)."""
         check_count("n", n, least=1)
-        found = self.staging.of_valid("line", None, f"ORDER BY line LIMIT 1 OFFSET {n - 1}")
+        rows = f"{self.staging.its_rows} WHERE {_VALID}"
+        found = self.staging.query(f"SELECT line FROM {rows} ORDER BY line LIMIT 1 OFFSET ?", (n - 1,))  # noqa: S608  own names
         return replace(self, until=found[0][0] if found else EVERY_LINE)
 
     def of_share(self, share: Share) -> Batch:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import quote
 
 from tcb_ops.details import DetailCode, detail
@@ -82,6 +83,9 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
     return None
 
 
+_Check: TypeAlias = "Callable[[str], tuple[Text, Text] | None]"
+
+
 def _control_problem(value: str, code: DetailCode = DetailCode.VALUE_CONTROL) -> tuple[Text, Text] | None:
     """Return (problem, fix) of a value with a control character; None without one."""
     found = _CONTROL.search(value)
@@ -92,8 +96,8 @@ def _control_problem(value: str, code: DetailCode = DetailCode.VALUE_CONTROL) ->
 
 
 def _content_type_problem(value: str) -> tuple[Text, Text] | None:
-    """Return (problem, fix) of an object's content type; None if it is empty or `type/subtype`, with any parameters."""
-    if (problem := _control_problem(value)) or not value or _MEDIA_TYPE.fullmatch(value):
+    """Return (problem, fix) of an object's content type; None if it is `type/subtype`, with any parameters."""
+    if (problem := _control_problem(value)) or _MEDIA_TYPE.fullmatch(value):
         return problem
     fix = _("write one such as image/png, or leave it empty: the extension of the path then decides")
     return detail(DetailCode.MEDIA_TYPE), fix
@@ -175,7 +179,8 @@ class RowValidator:
         merchant = self._value(line, cells, "merchant", bad)
         appid = self._value(line, cells, "appid", bad)
         cells, file, query = self._file_of(cells, self._value(line, cells, "file", bad))
-        kind, cache = self._object_headers(line, cells, bad)
+        kind = self._object_header(line, cells, "content_type", _content_type_problem, bad)
+        cache = self._object_header(line, cells, "cache_control", _control_problem, bad)
         name = ""
         # Too many cells usually means that they are shifted: validating them would mislead.
         if not problems:
@@ -249,19 +254,14 @@ class RowValidator:
             self._warn("long", line, "")
         return True
 
-    def _object_headers(self, line: int, cells: list[str], bad: dict[str, Problem]) -> tuple[str, str]:
-        """Return the row's Content-Type and Cache-Control; "" where it has none."""
-        if "content_type" not in self._found and "cache_control" not in self._found:
-            return "", ""
-        kind = self._value(line, cells, "content_type", bad)
-        cache = self._value(line, cells, "cache_control", bad)
-        for ours, value, wrong in (
-            ("content_type", kind, _content_type_problem(kind)),
-            ("cache_control", cache, _control_problem(cache)),
-        ):
-            if wrong:
-                bad[ours] = Problem(line, self._names[ours], *wrong, shown(value))
-        return kind, cache
+    def _object_header(
+        self, line: int, cells: list[str], ours: str, check: _Check, bad: dict[str, Problem]
+    ) -> str:
+        """Return the row's value of a header that the object is stored with; "" for none."""
+        value = self._value(line, cells, ours, bad)
+        if value and (wrong := check(value)):
+            bad[ours] = Problem(line, self._names[ours], *wrong, shown(value))
+        return value
 
     def _warn(self, kind: str, line: int, what: str) -> None:
         times, first, first_what = self._counts.get(kind, (0, line, what))

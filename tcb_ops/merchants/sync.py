@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import os
+import secrets
 import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -334,23 +334,18 @@ class MerchantsEditor:
     warnings: tuple[Text, ...] = ()
     """Reasons why the detected encoding may be wrong."""
 
-    def edited(self, left: Mapping[int, bool], names: Mapping[int, str], added: Sequence[Merchant]) -> bytes:
-        """Return the file's bytes with these changes.
-
-        Args:
-            left: index in `merchants` → whether its status becomes `left` or empty.
-            names: index in `merchants` → its new name.
-            added: lines to append.
-
-        """
+    def edited(self, changes: Changes) -> bytes:
+        """Return the file's bytes with these changes, whose indexes are those of `merchants`."""
         delimiter, width = self.table.delimiter, len(self.table.headers)
-        status = self.columns.get("status", width if left else -1)
+        statuses = dict.fromkeys(changes.left, "left") | dict.fromkeys(changes.returned, "")
+        names = dict(changes.names)
+        status = self.columns.get("status", width if statuses else -1)
         wider = status == width
         width += wider
         out: list[str] = []
         at, end = 0, "\r\n"
         for line, (raw, cells) in enumerate(_records(self.text, delimiter), 1):
-            changes: dict[int, str] = {}
+            values: dict[int, str] = {}
             if line < self.table.header_line or not any(map(trim, cells)):
                 out.append(raw)
                 continue
@@ -358,19 +353,19 @@ class MerchantsEditor:
             if line == self.table.header_line:
                 ending = end = ending or end
                 if wider:
-                    changes[status] = "status" if fields[self.columns["env"]].isascii() else "状态"
+                    values[status] = "status" if fields[self.columns["env"]].isascii() else "状态"
             else:
                 if at in names:
-                    changes[self.columns["name"]] = guard(names[at])
-                if at in left:
-                    changes[status] = "left" if left[at] else ""
+                    values[self.columns["name"]] = guard(names[at])
+                if at in statuses:
+                    values[status] = statuses[at]
                 at += 1
-            fields += [""] * ((width if wider else max(changes, default=-1) + 1) - len(fields))
-            out.append(_joined(fields, changes, delimiter) + ending)
-        if added and out and not out[-1].endswith(("\n", "\r")):
+            fields += [""] * ((width if wider else max(values, default=-1) + 1) - len(fields))
+            out.append(_joined(fields, values, delimiter) + ending)
+        if changes.added and out and not out[-1].endswith(("\n", "\r")):
             out[-1] += end
         appid, name, env = (self.columns[ours] for ours in ("appid", "name", "env"))
-        for one in added:
+        for one in changes.added:
             new = {appid: one.appid, name: guard(one.name), env: one.env}
             out.append(_joined([""] * width, new, delimiter) + end)
         return self.bom + "".join(out).encode(self.codec)
@@ -405,26 +400,22 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
     Raises StoppedError, with the file unchanged, if it cannot be written or was changed in the meantime.
     """
     real = Path(os.path.realpath(dest))
+    fresh = real.with_name(f".{real.name}.{secrets.token_hex(4)}")
     try:
-        with tempfile.NamedTemporaryFile(dir=real.parent, prefix=f".{real.name}.", delete=False) as fresh:
-            try:
-                fresh.write(content)
-                fresh.flush()
-                os.fsync(fresh.fileno())
-                fresh.close()
-                _keep_mode(Path(fresh.name), real)
-                if (real.read_bytes() if real.exists() else None) != before:
-                    raise StoppedError(
-                        _(
-                            "{dest} changed while the merchants were queried, so it was not written: run the same "
-                            "command again.",
-                            dest=dest,
-                        )
-                    )
-                Path(fresh.name).replace(real)
-            finally:
-                with suppress(FileNotFoundError):
-                    Path(fresh.name).unlink()
+        with fresh.open("xb") as out:
+            if real.exists():
+                shutil.copymode(real, fresh)
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        if (real.read_bytes() if real.exists() else None) != before:
+            raise StoppedError(
+                _(
+                    "{dest} changed while the merchants were queried, so it was not written: run the same command again.",
+                    dest=dest,
+                )
+            )
+        fresh.replace(real)
     except OSError as error:
         failed = _(
             "{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",
@@ -432,15 +423,9 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
             why=system_reason(error),
         )
         raise StoppedError(failed) from None
-
-
-def _keep_mode(fresh: Path, real: Path) -> None:
-    if real.exists():
-        shutil.copymode(real, fresh)
-    else:
-        mask = os.umask(0)
-        os.umask(mask)
-        fresh.chmod(0o666 & ~mask)
+    finally:
+        with suppress(OSError):
+            fresh.unlink()
 
 
 def _records(text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:

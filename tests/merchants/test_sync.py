@@ -14,7 +14,7 @@ from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.merchants.queries import begin_sync
 from tcb_ops.merchants.status import Issue
-from tcb_ops.merchants.sync import Authorized, Authorizer, decide, edit_merchants, write_merchants
+from tcb_ops.merchants.sync import Authorized, Authorizer, Changes, decide, edit_merchants, write_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.simulator import Fault, FaultStep
 from tcb_ops.wechat.call_policy import CallLimits
@@ -262,14 +262,14 @@ def written(file, text, codec="utf-8"):
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_nothing_changed_is_the_same_bytes(file, text, codec, end):
     roster = written(file, text, codec)
-    assert roster.edited({}, {}, ()) == file.read_bytes()
+    assert roster.edited(Changes()) == file.read_bytes()
     assert [m.left for m in roster.merchants] == [False, True]
 
 
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_a_line_more_is_all_that_is_added(file, text, codec, end):
     roster = written(file, text, codec)
-    more = roster.edited({}, {}, (NEW,))
+    more = roster.edited(Changes(added=(NEW,)))
     before = text if text.endswith(end) else text + end
     assert more.startswith(before.encode(codec))
     assert (
@@ -284,7 +284,7 @@ def test_a_line_more_is_all_that_is_added(file, text, codec, end):
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_only_the_status_of_the_lines_named_changes(file, text, codec, end):
     roster = written(file, text, codec)
-    file.write_bytes(roster.edited({0: True, 1: False}, {}, ()))
+    file.write_bytes(roster.edited(Changes(left=(0,), returned=(1,))))
     after = read_merchants(file)
     assert [m.left for m in after] == [True, False]
     status = len(roster.merchants[0].columns) - 1
@@ -295,7 +295,7 @@ def test_only_the_status_of_the_lines_named_changes(file, text, codec, end):
 
 def test_a_status_column_comes_with_the_first_line_that_needs_one(file):
     roster = written(file, "appid,name,env,区域\r\nwx1,茶语小铺,tea-1,华东\r\n\r\nwx2,书店,books-1\r\n")
-    assert roster.edited({1: True}, {}, (NEW,)).decode() == (
+    assert roster.edited(Changes(left=(1,), added=(NEW,))).decode() == (
         "appid,name,env,区域,status\r\nwx1,茶语小铺,tea-1,华东,\r\n\r\nwx2,书店,books-1,,left\r\nwx9,新茶铺,new-1a2b3c,,\r\n"
     )
 
@@ -303,40 +303,42 @@ def test_a_status_column_comes_with_the_first_line_that_needs_one(file):
 def test_a_status_column_takes_the_place_of_an_empty_header(file):
     roster = written(file, "小程序ID,名称,环境ID,,\nwx1,茶语小铺,tea-1,,\n")
     assert (
-        roster.edited({0: True}, {}, ()).decode() == "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n"
+        roster.edited(Changes(left=(0,))).decode() == "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n"
     )
 
 
 def test_a_name_is_put_in_where_the_appid_stood(file):
     roster = written(file, "appid,name,env\nwx1,wx1,tea-1\nwx2,书店,books-1\n")
-    assert roster.edited({}, {0: '茶,"语"'}, ()).decode() == (
+    assert roster.edited(Changes(names=((0, '茶,"语"'),))).decode() == (
         'appid,name,env\nwx1,"茶,""语""",tea-1\nwx2,书店,books-1\n'
     )
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_made_inert(file):
     roster = written(file, "appid,name,env\nwx2,wx2,books-1\n")
-    changed = roster.edited({}, {0: "@书店"}, (Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),))
+    changed = roster.edited(
+        Changes(names=((0, "@书店"),), added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),))
+    )
     assert changed.decode() == "appid,name,env\nwx2,'@书店,books-1\nwx1,'=cmd|' /C calc'!A0,e-1\n"
 
 
 def test_a_quote_within_a_cell_quotes_nothing(file):
     roster = written(file, 'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,6" 屏,\n')
-    assert roster.edited({0: True}, {}, ()).decode().endswith('wx1,5" 屏店,tea-1,6" 屏,left\n')
+    assert roster.edited(Changes(left=(0,))).decode().endswith('wx1,5" 屏店,tea-1,6" 屏,left\n')
     roster = written(file, 'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,6,\n')
-    assert roster.edited({0: True}, {}, ()).decode().endswith('wx1,5" 屏店,tea-1,6,left\n')
+    assert roster.edited(Changes(left=(0,))).decode().endswith('wx1,5" 屏店,tea-1,6,left\n')
 
 
 def test_a_file_that_is_not_there_begins_as_init_makes_it(file):
     roster = edit_merchants(file)
     assert not roster.exists
-    made = roster.edited({}, {}, (NEW,))
+    made = roster.edited(Changes(added=(NEW,)))
     assert made == "appid,name,env,default,owner,status\r\nwx9,新茶铺,new-1a2b3c,,,\r\n".encode("utf-8-sig")
 
 
 def test_a_header_without_merchants_is_begun_with(file):
     assert (
-        written(file, "appid,name,env,区域\n").edited({}, {}, (NEW,)).decode().splitlines()[1]
+        written(file, "appid,name,env,区域\n").edited(Changes(added=(NEW,))).decode().splitlines()[1]
         == "wx9,新茶铺,new-1a2b3c,"
     )
 
