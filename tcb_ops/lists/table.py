@@ -10,9 +10,11 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -161,24 +163,19 @@ class Columns:
             fix = _("did you mean {meant}?", meant=f"--column {ours}={shown(nearest, 40)}")
         return file_problem(message, fix, line=line, option="--column")
 
-    def _resembling(self, group: Sequence[str], headers: Sequence[str]) -> tuple[str, str] | None:
-        """Return a canonical name and a header that is probably a misspelling of one."""
-        near = (
-            (ours, header)
-            for ours in group
-            for header in headers
-            if self.mappable and get_close_matches(_plain(header), self.known[ours])
-        )
-        return next(near, None)
-
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         message = _(
             "no column for {wanted}; the header has {there}", wanted=" / ".join(group), there=_listed(headers)
         )
+        misspelt = (
+            f"--column {ours}={shown(header, 40)}"
+            for ours in group
+            for header in headers
+            if self.mappable and get_close_matches(_plain(header), self.known[ours])
+        )
         if len(headers) == 1 and "，" in headers[0]:
             fix = _("the header is separated by full-width commas (，); use plain commas")
-        elif near := self._resembling(group, headers):
-            meant = f"--column {near[0]}={shown(near[1], 40)}"
+        elif meant := next(misspelt, ""):
             fix = _("did you mean {meant}? Otherwise add the column", meant=meant)
         elif self.mappable:
             fix = _("add it, or say which column it is with --column {group}=HEADER", group=group[0])
@@ -320,16 +317,14 @@ def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Tab
 
 
 def _best_rating(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
-    best: tuple[Rating, int] | tuple[()] = ()
-    try:
-        for cells in islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS):
-            if any(trim(cell).strip(_SIGNS) for cell in cells):
-                rating = rate(cells)
-                # Of equal ratings the first wins: data rows may contain more delimiters.
-                best = best if best and best[0] >= rating else (rating, len(cells))
-    except csv.Error:
-        pass
-    return best
+    found: list[tuple[Rating, int]] = []
+    with suppress(csv.Error):
+        head = islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS)
+        found.extend(
+            (rate(cells), len(cells)) for cells in head if any(trim(cell).strip(_SIGNS) for cell in cells)
+        )
+    # Of equal ratings the first wins: data rows may contain more delimiters.
+    return max(found, key=itemgetter(0), default=())
 
 
 def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:

@@ -1,11 +1,10 @@
 """Copies of a workbook with columns appended to a sheet: of the whole (`add_columns`), or one per group of rows (`write_split`).
 
-In a copy of the whole, everything else is copied byte for byte. Therefore content that this module does not know (charts,
-validations, features of later Excel versions) is preserved.
+In a copy of the whole, all else is copied byte for byte. So content that this module does not know (charts, validations,
+features of later Excel versions) is preserved.
 
-A group's data must not be disclosed to another, and a copy with deleted rows would still contain their texts: in shared
-strings, charts and other sheets. Therefore a group's workbook is written anew with only the header, the group's rows, and
-the formats of cells, rows and columns.
+A copy with deleted rows would still contain their texts: in shared strings, charts and other sheets. So that no group's
+data is disclosed to another, each gets a new workbook with only the header, its rows, and the formats of cells, rows and columns.
 """
 
 from __future__ import annotations
