@@ -74,7 +74,7 @@ def refused(source: str, message: Text, fix: Text, line: int = 0) -> InputError:
     return input_error(source, [file_problem(message, fix, line=line)])
 
 
-def readable(source: str, read: Callable[[], _T]) -> _T:
+def read_or_refuse(source: str, read: Callable[[], _T]) -> _T:
     """Return what `read` does. Raises InputError where a table cannot be read any further."""
     try:
         return read()

@@ -22,7 +22,15 @@ from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import EDGE, near_names, shown, trim, unguard
 from tcb_ops.i18n import Text, _, as_facts, ngettext
 from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
-from tcb_ops.lists.input_files import decode, digest, input_error, is_workbook, open_bytes, readable, refused
+from tcb_ops.lists.input_files import (
+    decode,
+    digest,
+    input_error,
+    is_workbook,
+    open_bytes,
+    read_or_refuse,
+    refused,
+)
 from tcb_ops.lists.merchants import Merchants, Resolve, Share, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import PathMap, SourceCheck, conceal, concealed, refuse_sources, split_source
 from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_table, read_workbook
@@ -443,13 +451,13 @@ def _open_table(
     with open_bytes(source) as raw:
         if is_workbook(raw):
             read = partial(read_workbook, raw, columns.rate, sheet=sheet, header_line=header_line, rows=rows)
-            table = readable(name, read)
+            table = read_or_refuse(name, read)
             yield table, table.layout.en, *digest(raw)
             return
         if sheet:
             raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
         decoded = decode(raw, name)
-        table = readable(name, lambda: read_table(decoded.text, columns.rate, header_line=header_line))
+        table = read_or_refuse(name, lambda: read_table(decoded.text, columns.rate, header_line=header_line))
         layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
         table = replace(table, layout=layout, warnings=decoded.warnings)
         yield table, decoded.encoding, decoded.bytes, decoded.sha256

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from xml.sax.saxutils import escape, quoteattr
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.xlsx.package import Change, PartPatcher, damaged, local, replaced
+from tcb_ops.xlsx.package import Change, PartPatcher, damaged, local
 from tcb_ops.xlsx.workbook import (
     LAST_COLUMN,
     Area,
@@ -95,6 +95,14 @@ def as_text(text: str) -> str:
         text = NOT_XML.sub("\ufffd", text)
     text = _ESCAPED.sub("_x005F_", text)
     return escape(_CONTROL.sub(lambda found: f"_x{ord(found[0]):04X}_", text))
+
+
+def replaced(tag: bytes, attribute: str, value: str) -> bytes:
+    """Return a tag with a new value of an attribute; unchanged if it does not have the attribute."""
+    found = re.search(rb"(?<=\s)" + attribute.encode() + rb"\s*=\s*(\"[^\"]*\"|'[^']*')", tag)
+    if found is None:
+        return tag
+    return tag[: found.start(1)] + quoteattr(value).encode() + tag[found.end(1) :]
 
 
 def first_free(book: Book, sheet: Sheet, used: int) -> int:

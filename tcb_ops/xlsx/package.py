@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import BinaryIO, TypeAlias
 from xml.parsers import expat
-from xml.sax.saxutils import quoteattr
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import shown
@@ -374,14 +373,6 @@ class PartPatcher:
         at = self._parser.CurrentByteIndex
         # For <c/> expat reports its end, for </c> its start.
         return at + len(self.tag()) if self._held.startswith(b"</", at - self._at) else at
-
-
-def replaced(tag: bytes, attribute: str, value: str) -> bytes:
-    """Return a tag with a new value of an attribute; unchanged if it does not have the attribute."""
-    found = re.search(rb"(?<=\s)" + attribute.encode() + rb"\s*=\s*(\"[^\"]*\"|'[^']*')", tag)
-    if found is None:
-        return tag
-    return tag[: found.start(1)] + quoteattr(value).encode() + tag[found.end(1) :]
 
 
 def _only_utf8(_version: str, encoding: str | None, _standalone: int) -> None:

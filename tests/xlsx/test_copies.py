@@ -14,7 +14,7 @@ from openpyxl.utils.escape import unescape
 from xlsxwriter.color import Color
 
 from tcb_ops.xlsx import copies
-from tcb_ops.xlsx.copies import AppendColumns, as_text, write_split
+from tcb_ops.xlsx.copies import AppendColumns, as_text, replaced, write_split
 from tcb_ops.xlsx.workbook import open_book
 
 if TYPE_CHECKING:
@@ -114,3 +114,17 @@ def test_more_groups_than_are_open_at_once_each_get_their_rows(
 def test_a_text_is_written_so_that_xml_can_hold_it(text: str, written: str) -> None:
     assert as_text(text) == written
     ET.fromstring(f"<t>{as_text(text)}</t>")
+
+
+@pytest.mark.parametrize(
+    ("tag", "after"),
+    [
+        (b'<row r="1" spans="1:4">', b'<row r="1" spans="1:8">'),
+        (b"<row spans = '1:4'/>", b'<row spans = "1:8"/>'),
+        (b'<row x:spans="1:4">', b'<row x:spans="1:4">'),
+        (b"<row>", b"<row>"),
+    ],
+    ids=["usual", "other quotes", "another's", "none"],
+)
+def test_an_attribute_gets_another_value(tag: bytes, after: bytes) -> None:
+    assert replaced(tag, "spans", "1:8") == after

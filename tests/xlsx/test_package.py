@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tcb_ops.xlsx.package import PartPatcher, replaced
+from tcb_ops.xlsx.copies import replaced
+from tcb_ops.xlsx.package import PartPatcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,20 +48,6 @@ def test_it_does_not_matter_in_which_pieces_the_part_comes(size: int) -> None:
             yield before[at : at + size]
 
     assert b"".join(Changed().patch(pieces())).decode() == AFTER
-
-
-@pytest.mark.parametrize(
-    ("tag", "after"),
-    [
-        (b'<row r="1" spans="1:4">', b'<row r="1" spans="1:8">'),
-        (b"<row spans = '1:4'/>", b'<row spans = "1:8"/>'),
-        (b'<row x:spans="1:4">', b'<row x:spans="1:4">'),
-        (b"<row>", b"<row>"),
-    ],
-    ids=["usual", "other quotes", "another's", "none"],
-)
-def test_an_attribute_gets_another_value(tag: bytes, after: bytes) -> None:
-    assert replaced(tag, "spans", "1:8") == after
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])
