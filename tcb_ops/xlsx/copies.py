@@ -194,7 +194,7 @@ class _Rows(_Patcher):
         match local(name):
             case "c":
                 self.cut_to_here()
-            case "row" if self._texts is not None:
+            case "row":
                 self._write()
             case "cols":
                 self.cut_to_here(_cols(self._columns or [], self._added, name.removesuffix("cols")))
@@ -226,8 +226,7 @@ class _Rows(_Patcher):
             self._style = attributes.get("s", "")
         if self._column < self._added.first:
             return
-        if self._texts is not None:
-            self._write()
+        self._write()
         if self._column <= self._added.last:
             self.cut_from_here()  # an empty cell: used ones are left of the new columns
 
