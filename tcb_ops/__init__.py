@@ -65,8 +65,8 @@ if TYPE_CHECKING:
         Lang as Lang,
         Text as Text,
     )
+    from tcb_ops.lists.batch import Batch as Batch
     from tcb_ops.lists.merchants import Merchants as Merchants
-    from tcb_ops.lists.paths import Batch as Batch
     from tcb_ops.model import (
         Kind as Kind,
         Link as Link,
@@ -103,8 +103,8 @@ _PUBLIC = {
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
     "i18n": "Lang Text",
+    "lists.batch": "Batch",
     "lists.merchants": "Merchants",
-    "lists.paths": "Batch",
     "model": "Kind Link Merchant Outcome Problem Row Secret",
     "run": "Diff History Run RunHandle",
     "runs.limits": "RunLimits",

@@ -61,10 +61,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
+    from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.known import KnownFailure
-    from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.lists.paths import Batch, OnBad, TextRows
-    from tcb_ops.lists.staging import Share, ShareLike
+    from tcb_ops.lists.merchants import Merchants, Share, ShareLike
+    from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
     from tcb_ops.merchants.status import MerchantState
     from tcb_ops.notifications import Notification, Undelivered
@@ -342,7 +342,7 @@ def start_confirm(
     each file's checksum with that of the bytes that were uploaded, with one request to its download link. `merchants`: only
     their rows.
     """
-    from tcb_ops.lists.paths import Batch
+    from tcb_ops.lists.batch import Batch
     from tcb_ops.runs.stored_specs import confirm_list_spec, confirm_spec
 
     check_flag("content", content)
@@ -386,7 +386,7 @@ def start_delete(
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
     this ledger uploaded; without it they are a UsageError. `merchants`: only their rows.
     """
-    from tcb_ops.lists.paths import Batch
+    from tcb_ops.lists.batch import Batch
     from tcb_ops.runs.stored_specs import delete_list_spec, delete_spec
 
     check_flag("foreign", foreign)
@@ -849,7 +849,7 @@ def check_merchants(
 
     `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
     """
-    from tcb_ops.merchants.check import begin_check, ignore
+    from tcb_ops.merchants.queries import begin_check, ignore
     from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
@@ -1029,7 +1029,7 @@ def upload_link(
     TokenError, TransportError, RefusedError (the platform's errcode).
     """
     from tcb_ops.lists import merchants as merchants_file
-    from tcb_ops.lists.validate import path_problem
+    from tcb_ops.lists.paths import path_problem
     from tcb_ops.runs.loop import hand_over
     from tcb_ops.simulator import opened_target
 
@@ -1395,7 +1395,7 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
 
 def _check_stored(what: object, selection: object, parameter: str = "what") -> None:
     """Check the parameters that the functions about stored files share."""
-    from tcb_ops.lists.paths import Batch
+    from tcb_ops.lists.batch import Batch
 
     is_list = isinstance(what, Batch) and parameter == "what"
     usable = isinstance(what, Run) or is_list or _may_be_a_run(what)
@@ -1405,7 +1405,7 @@ def _check_stored(what: object, selection: object, parameter: str = "what") -> N
 
 def _batch(batch: Batch, share: ShareLike | None) -> Batch:
     """Return the part of a batch that a call is about."""
-    from tcb_ops.lists.paths import Batch
+    from tcb_ops.lists.batch import Batch
 
     check_value("batch", batch, isinstance(batch, Batch), _("a Batch, from read_paths"))
     wanted = _share(share)
@@ -1416,7 +1416,7 @@ def _batch(batch: Batch, share: ShareLike | None) -> Batch:
 
 
 def _share(share: ShareLike | None) -> Share | None:
-    from tcb_ops.lists.staging import read_share
+    from tcb_ops.lists.merchants import read_share
 
     return None if share is None else read_share(share)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang
+from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.lists.paths import Batch
 from tcb_ops.model import SIMULATOR, Kind, Outcome
 from tcb_ops.run import Run
 from tcb_ops.settings import LEDGER_FILE, Settings, load_settings

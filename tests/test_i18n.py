@@ -20,8 +20,9 @@ WITH_CHINESE = {
     "formatting.py",  # characters that take two columns, quotation marks
     "i18n.py",  # a character to try
     "lists/merchants.py",  # values that a merchants file may have
-    "lists/source.py",
+    "lists/input_files.py",
     "lists/table.py",  # headers that are recognised
+    "merchants/sync.py",  # a header
     "reports/formats/terminal.py",
     "simulator/platform.py",  # what WeChat answers
 }

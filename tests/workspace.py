@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import Detail, DetailCode, detail
-from tcb_ops.lists.paths import Batch, read_paths
+from tcb_ops.lists.batch import Batch
+from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import Settings, load_settings

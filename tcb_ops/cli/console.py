@@ -249,7 +249,7 @@ def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
 
 def show_problems(console: Console, source: str, problems: Sequence[Problem], most: int = 50) -> None:
     """Print the first problems, one per line, and the number of those not shown."""
-    from tcb_ops.lists.staging import format_problem
+    from tcb_ops.lists.input_files import format_problem
 
     for problem in problems[:most]:
         console.warn(format_problem(source, problem))

@@ -187,7 +187,7 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
 
 def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
     """Return the merchants file's line for an environment, resolved as for a list's row. Raises UsageError without one."""
-    from tcb_ops.lists.validate import Unresolved, resolve
+    from tcb_ops.lists.merchants import Unresolved, resolve
 
     merchants = common.read_merchants(settings)
     found = resolve(merchants, env.strip(), "", appid.strip())

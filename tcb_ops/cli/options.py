@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from tcb_ops.cli.console import Console
-    from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.lists.staging import Share
+    from tcb_ops.lists.merchants import Merchants, Share
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.settings import Settings
 
@@ -409,7 +408,7 @@ def _seconds(text: str) -> float:
 
 
 def _share(text: str) -> Share:
-    from tcb_ops.lists.staging import read_share
+    from tcb_ops.lists.merchants import read_share
 
     return read_share(text)
 

@@ -33,7 +33,7 @@ from tcb_ops.model import FailOn, Kind
 if TYPE_CHECKING:
     from tcb_ops.cli.console import Console
     from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.lists.paths import Batch
+    from tcb_ops.lists.batch import Batch
     from tcb_ops.run import RunHandle
     from tcb_ops.runs.stored_calls import IfExists
     from tcb_ops.settings import Settings
@@ -476,9 +476,9 @@ def audit(
 def _warn_of_known(console: Console, file: str | None, settings: Settings) -> None:
     """Warn of lines of known.csv whose merchant is not in the merchants file (any more), or whose cause is not catalogued."""
     from tcb_ops import api
+    from tcb_ops.lists.input_files import PROBLEMS_SHOWN
     from tcb_ops.lists.known import uncatalogued, unmatched
     from tcb_ops.lists.merchants import read_merchants
-    from tcb_ops.lists.staging import PROBLEMS_SHOWN
 
     lines = api.known_failures(file, settings)
     for one in uncatalogued(lines)[:PROBLEMS_SHOWN]:

@@ -52,7 +52,7 @@ def init(folder: str, lang: str | None) -> int:
 
     from tcb_ops.cli.console import Console, show_problems
     from tcb_ops.lists.generate import list_template
-    from tcb_ops.lists.merchants import EMPTY_FILE, edit_merchants
+    from tcb_ops.merchants.sync import EMPTY_FILE, edit_merchants
     from tcb_ops.settings import SETTINGS_FILE, load_settings
 
     target = Path(folder)
@@ -267,8 +267,8 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     Exit codes: 0 done · 1 some merchants could not be asked · 3 the platform refuses all calls, or the disk failed:
     nothing was written.
     """
-    from tcb_ops.lists.merchants import edit_merchants, write_merchants
-    from tcb_ops.merchants.sync import begin_sync, decide, draw_changes, facts_of, total
+    from tcb_ops.merchants.queries import begin_sync
+    from tcb_ops.merchants.sync import decide, draw_changes, edit_merchants, facts_of, total, write_merchants
 
     settings, console = common.start()
     dest = Path(out) if out else settings.merchants
@@ -285,9 +285,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     changes = decide(lines, found, settings.tokens.component_appid, only)
     writes = not dry_run and (changes.writes or bool(out) or not roster.exists)
     if writes:
-        left = dict.fromkeys(changes.left, True) | dict.fromkeys(changes.returned, False)
-        content = roster.edited(left, dict(changes.names), changes.added)
-        write_merchants(dest, content, roster.content if roster.exists and not out else None)
+        write_merchants(dest, roster.edited(changes), roster.content if roster.exists and not out else None)
     if common.json:
         about = {"merchants": str(dest), "written": writes, "authorized": len(found.appids)}
         console.json(about | facts_of(lines, changes, settings.lang))
@@ -310,7 +308,7 @@ def check_merchants(out: str | None, *, common: CommonOptions) -> int:
 
     Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
     """
-    from tcb_ops.merchants.check import begin_check
+    from tcb_ops.merchants.queries import begin_check
     from tcb_ops.merchants.status import draw_states, verdict, write_states
 
     settings, console = common.start()

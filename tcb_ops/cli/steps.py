@@ -26,8 +26,9 @@ from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_l
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
-from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.lists.staging import Share, check_fixme, fixme_beside, write_fixme
+from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
+from tcb_ops.lists.merchants import Share
+from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import FailOn, Kind, Outcome, Problem, Reason
 from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon, scope_of_rows
 from tcb_ops.reports.explanations import verdict
@@ -170,7 +171,7 @@ class RunCommand:
 
     def dry_run(self, batch: Batch, *, uploads: bool) -> int:
         """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
-        from tcb_ops.merchants.check import ask_allowances
+        from tcb_ops.merchants.queries import ask_allowances
 
         console, settings, limits = self.console, self.settings, self.which.limits
         console.release()
@@ -449,7 +450,7 @@ def _suggest(
     root: str | None,
 ) -> None:
     """Suggest a command: with the folder that has the files, with the guessed column, or to rerun after correction."""
-    from tcb_ops.lists.sources import find_root
+    from tcb_ops.lists.row_files import find_root
 
     source = Path(error.source).absolute()
     found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None

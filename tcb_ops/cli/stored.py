@@ -33,7 +33,7 @@ from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.lists.paths import Batch
+    from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import Scope
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.runs.sync import SyncPlan

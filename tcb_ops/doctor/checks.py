@@ -26,8 +26,8 @@ from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited, skipped
 from tcb_ops.doctor.target import check_target, check_tokens, first_token_owners
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
+from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.lists.staging import format_problem
 from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
 from tcb_ops.runs.next_commands import install, of_run, quoted, resume
 from tcb_ops.settings import Settings, TokenSettings, load_settings, setting_names, settings_file

@@ -17,10 +17,10 @@ from string import Formatter
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import guard, near_names, shown, trim
 from tcb_ops.i18n import Lang, Text, _, as_list, pgettext
-from tcb_ops.lists.merchants import Merchants, list_lines
-from tcb_ops.lists.sources import LocalFile, LocalFiles, UnusableFile
-from tcb_ops.lists.staging import input_error
-from tcb_ops.lists.validate import Unresolved, path_problem, resolve
+from tcb_ops.lists.input_files import input_error
+from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
+from tcb_ops.lists.paths import path_problem
+from tcb_ops.lists.row_files import LocalFile, LocalFiles, UnusableFile
 from tcb_ops.model import Merchant, Problem, file_problem
 from tcb_ops.resources import nearest_path, system_reason
 from tcb_ops.xlsx.workbook import LAST_ROW, open_book
@@ -272,8 +272,8 @@ class PathTemplate:
 
     def __init__(self, text: str, today: str) -> None:
         self._today = today
-        self._nested, self._at_top = _parse(text), _parse(text.replace("{dir}/", ""))
-        fields = {field for _, field in self._nested}
+        self._nested, self._at_top = text, text.replace("{dir}/", "")
+        fields = _fields_of(self._nested) | _fields_of(self._at_top)
         self.by_target = not fields.isdisjoint({"merchant", "appid", "env"})
         self.dated = "date" in fields
 
@@ -287,22 +287,20 @@ class PathTemplate:
         stem, _dot, ext = name.rpartition(".")
         values = fields | {"name": name, "stem": stem or name, "dir": folder, "rel": file}
         values["ext"] = ext if stem else ""
-        parts = self._nested if folder else self._at_top
-        return "".join(literal + values.get(field, "") for literal, field in parts)
+        return (self._nested if folder else self._at_top).format_map(values)
 
 
-def _parse(text: str) -> list[tuple[str, str]]:
+def _fields_of(text: str) -> set[str]:
+    """Return the fields of a template. Raises UsageError if it is not one."""
     try:
         parsed = list(Formatter().parse(text))
     except ValueError:
         raise _bad_template(text, _("a {{ or }} is unmatched")) from None
-    parts = []
-    for literal, field, spec, conversion in parsed:
+    for _literal, field, spec, conversion in parsed:
         if field is not None and (field not in FIELDS or spec or conversion):
             whole = field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
             raise _bad_template(text, _("there is no field {{{name}}}", name=shown(whole, 40)))
-        parts.append((literal, field or ""))
-    return parts
+    return {field for _literal, field, _spec, _conversion in parsed if field}
 
 
 def _bad_template(text: str, why: Text) -> UsageError:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from tcb_ops.errcodes import all_reasons, all_store_codes, explain
-from tcb_ops.errors import BrokenTableError, UsageError
-from tcb_ops.formatting import shown, trim
-from tcb_ops.i18n import Text, _
-from tcb_ops.lists.source import open_text, read_table
-from tcb_ops.lists.staging import input_error
-from tcb_ops.lists.table import KNOWN_COLUMNS, Table
-from tcb_ops.model import Merchant, Problem, file_problem
+from tcb_ops.errors import UsageError
+from tcb_ops.formatting import shown
+from tcb_ops.i18n import _
+from tcb_ops.lists.table import KNOWN_COLUMNS, Line, read_lines
+from tcb_ops.model import Merchant, Problem
 
 _STORE_CODE = re.compile(r"[A-Z][a-z]+([A-Z][A-Za-z0-9]*)+")
 """What a code of the store looks like, such as NoSuchThing."""
@@ -85,50 +83,28 @@ def uncatalogued(known: Iterable[KnownFailure]) -> list[KnownFailure]:
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:
     """Read known.csv (encodings and delimiters as for lists). Raises InputError with all problems of the file."""
-    problems: list[Problem] = []
-    lines: list[KnownFailure] = []
-    with open_text(file) as decoded:
-        try:
-            table = read_table(decoded.text, KNOWN_COLUMNS.rate)
-            found, problems = KNOWN_COLUMNS.find(table.headers, table.header_line)
-            if not problems:
-                lines = _read_lines(table, found, problems)
-        except BrokenTableError as error:
-            problems.append(error.problem)
-    if problems:
-        raise input_error(str(file), problems)
-    return tuple(lines)
+    return tuple(read_lines(file, KNOWN_COLUMNS, _read)[0])
 
 
-def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) -> list[KnownFailure]:
-    lines = []
-    for line, raw in table.rows:
-        cells = [trim(cell) for cell in raw] + [""] * (len(table.headers) - len(raw))
-        if not any(cells):
-            continue
-        value = {ours: cells[place] for ours, place in found.items()}
-        headers = {ours: table.headers[place] for ours, place in found.items()}
-        appid, env = value.get("appid", ""), value.get("env", "")
+def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[KnownFailure]:
+    for line in lines:
         faults = []
+        appid, env = line.value("appid"), line.value("env")
         if not appid and not env:
             message = _("neither an appid nor an environment is given")
-            faults.append(file_problem(message, _("fill in one of them"), line=line))
-        cause, until = _cause(value["cause"]), _day(value["until"])
-        wrong: list[tuple[str, Text, Text]] = []
+            faults.append(line.problem(message, _("fill in one of them")))
+        cause, until = _cause(line.value("cause")), _day(line.value("until"))
         if cause is None:
+            message = _("'{cause}' is not a cause", cause=shown(line.value("cause")))
             fix = _("write the code as errcodes.csv of the report has it, e.g. 85088 or halted")
-            wrong.append(("cause", _("'{cause}' is not a cause", cause=shown(value["cause"])), fix))
+            faults.append(line.problem(message, fix, "cause"))
         if until is None:
+            message = _("'{until}' is not a date", until=shown(line.value("until")))
             fix = _("write the last day on which it is silenced, e.g. 2026-12-31")
-            wrong.append(("until", _("'{until}' is not a date", until=shown(value["until"])), fix))
-        faults += [
-            file_problem(message, fix, line=line, column=headers[ours], value=shown(value[ours]))
-            for ours, message, fix in wrong
-        ]
+            faults.append(line.problem(message, fix, "until"))
         problems += faults
         if cause is not None and until is not None and not faults:
-            lines.append(KnownFailure(appid, env, cause, until, value.get("note", ""), line))
-    return lines
+            yield KnownFailure(appid, env, cause, until, line.value("note"), line.number)
 
 
 def _cause(text: str) -> str | None:

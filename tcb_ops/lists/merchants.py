@@ -1,31 +1,22 @@
-"""The merchants file: which mini program uses which environment. Reading, and editing in place.
-
-An edit preserves everything except the changes byte for byte: the operator's columns, rows and order, encoding and
-BOM, delimiter, line ends and quoting. New lines are added at the end, and a `status` column if it is needed and missing.
-"""
+"""The merchants file: which mini program uses which environment, which of its lines a row means, and who is in a share."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TextIO, TypeVar, cast, overload
+from typing import Literal, TypeAlias, TypeVar, Union, overload
 
-from tcb_ops.errors import BrokenTableError, StoppedError, UsageError, check_text, check_value
-from tcb_ops.formatting import fold, guard, near_names, shown, trim
+from tcb_ops.details import DetailCode, detail
+from tcb_ops.errors import ArgumentError, UsageError, check_text, check_value
+from tcb_ops.formatting import fold, near_names, shown
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.lists.source import decode, open_source, open_text, read_table
-from tcb_ops.lists.staging import input_error
-from tcb_ops.lists.table import MERCHANT_COLUMNS, Table
-from tcb_ops.model import Merchant, Owner, Problem, file_problem
-from tcb_ops.resources import system_reason
+from tcb_ops.lists.input_files import refused
+from tcb_ops.lists.table import MERCHANT_COLUMNS, Line, read_lines
+from tcb_ops.model import Merchant, Owner, Problem
 
 _T = TypeVar("_T")
 
@@ -134,75 +125,62 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     Raises InputError with all problems of the file; UsageError if an item of `where` names no column or no merchant
     matches.
     """
-    name = str(source)
-    problems: list[Problem] = []
-    lines: list[Merchant] = []
-    with open_text(source) as decoded:
-        try:
-            table = read_table(decoded.text, MERCHANT_COLUMNS.rate)
-            found, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
-            lines = [] if problems else _read_lines(table, found, problems)
-        except BrokenTableError as error:
-            problems.append(error.problem)
-    if not lines and not problems:
+    merchants, sha256 = read_lines(source, MERCHANT_COLUMNS, _read)
+    if not merchants:
         fix = _("add a line per merchant and environment")
-        problems.append(file_problem(_("there is a header but no merchant below it"), fix))
-    if problems:
-        raise input_error(name, problems)
-    whole = Merchants(lines, name, sha256=decoded.sha256)
-    return _narrowed(whole, where, table.headers, found) if where else whole
+        raise refused(str(source), _("there is a header but no merchant below it"), fix)
+    whole = Merchants(merchants, str(source), sha256=sha256)
+    return _narrowed(whole, where) if where else whole
 
 
-def _read_lines(table: Table, found: dict[str, int], problems: list[Problem]) -> list[Merchant]:
-    lines: list[Merchant] = []
+def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[Merchant]:
     first_at: dict[tuple[str, str], int] = {}
     default_of: dict[str, int] = {}
-    headers = tuple(trim(h) for h in table.headers)
-    for line, raw in table.rows:
-        cells = [trim(cell) for cell in raw]
-        if not any(cells):
-            continue
-        cells += [""] * (len(headers) - len(cells))
-        if any(cells[len(headers) :]):
+    for line in lines:
+        if any(line.cells[len(line.headers) :]):
             message = _(
                 "the line has {cells}, the header {headers}",
-                cells=ngettext("{n:,} cell", "{n:,} cells", len(cells)),
-                headers=len(headers),
+                cells=ngettext("{n:,} cell", "{n:,} cells", len(line.cells)),
+                headers=len(line.headers),
             )
-            fix = _("put a cell that holds the delimiter in double quotes")
-            problems.append(file_problem(message, fix, line=line))
+            problems.append(line.problem(message, _("put a cell that holds the delimiter in double quotes")))
             continue
-        merchant = _read_line(line, cells, headers, found, problems)
-        key = (merchant.appid, merchant.env)
-        if all(key) and first_at.setdefault(key, line) != line:
-            problems.append(_duplicate(line, headers[found["env"]], merchant, first_at[key]))
-        name = fold(merchant.name)
-        if merchant.default and name and default_of.setdefault(name, line) != line:
-            problems.append(_two_defaults(line, headers[found["default"]], merchant, default_of[name]))
-        lines.append(merchant)
-    return lines
+        merchant = _merchant(line, problems)
+        key, name = (merchant.appid, merchant.env), fold(merchant.name)
+        if all(key) and (first := first_at.setdefault(key, line.number)) != line.number:
+            message = _(
+                "{appid} with {env} is already in line {first}",
+                appid=shown(merchant.appid),
+                env=shown(merchant.env),
+                first=first,
+            )
+            problems.append(line.problem(message, _("remove one of the two lines"), "env"))
+        if merchant.default and name and (first := default_of.setdefault(name, line.number)) != line.number:
+            message = _(
+                "the default environment of '{name}' is already set in line {first}",
+                name=shown(merchant.name),
+                first=first,
+            )
+            fix = _("keep default=yes in only one line of this name")
+            problems.append(replace(line.problem(message, fix, "default"), value=""))
+        yield merchant
 
 
-def _read_line(
-    line: int, cells: list[str], headers: tuple[str, ...], found: dict[str, int], problems: list[Problem]
-) -> Merchant:
+def _merchant(line: Line, problems: list[Problem]) -> Merchant:
     def needed(ours: str) -> str:
-        value = cells[found[ours]]
+        value = line.value(ours)
         if not value:
             message, fix = _("the {ours} is empty", ours=ours), _("fill it in, or remove the line")
-            problems.append(file_problem(message, fix, line=line, column=headers[found[ours]]))
+            problems.append(line.problem(message, fix, ours))
         return value
 
     def one_of(ours: str, values: dict[str, _T]) -> _T:
-        value = cells[found[ours]] if ours in found else ""
+        value = line.value(ours)
         if fold(value) in values:
             return values[fold(value)]
-        allowed = ", ".join(v for v in values if v)
         message = _("{ours} cannot be '{value}'", ours=ours, value=shown(value))
-        fix = _("write one of {allowed}, or nothing", allowed=allowed)
-        problems.append(
-            file_problem(message, fix, line=line, column=headers[found[ours]], value=shown(value))
-        )
+        fix = _("write one of {allowed}, or nothing", allowed=", ".join(filter(None, values)))
+        problems.append(line.problem(message, fix, ours))
         return values[""]
 
     return Merchant(
@@ -212,14 +190,13 @@ def _read_line(
         default=one_of("default", _DEFAULTS),
         owner=one_of("owner", _OWNERS),
         left=one_of("status", _STATUSES),
-        columns=tuple(zip(headers, cells, strict=False)),
+        columns=tuple(zip(line.headers, line.cells, strict=False)),
     )
 
 
-def _narrowed(
-    whole: Merchants, where: Sequence[str], headers: Sequence[str], found: dict[str, int]
-) -> Merchants:
-    index = {fold(h): i for i, h in enumerate(headers)} | found
+def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
+    headers = [header for header, _cell in whole[0].columns]
+    index = {fold(h): i for i, h in enumerate(headers)} | MERCHANT_COLUMNS.find(headers, 0)[0]
     wanted: dict[int, set[str]] = {}
     for item in where:
         column, equals, value = item.partition("=")
@@ -237,15 +214,14 @@ def _narrowed(
                 options=["--where"],
             )
         if at is None:
-            near = near_names(column, map(trim, headers))[:1]
-            there = ", ".join(trim(h) for h in headers)
+            near = near_names(column, headers)[:1]
             raise UsageError(
                 _(
                     "--where {item}: {source} has no column '{column}'; it has {there}.",
                     item=shown(item),
                     source=whole.source,
                     column=shown(column),
-                    there=there,
+                    there=", ".join(headers),
                 ),
                 _("Did you mean {near}?", near=f"--where {near[0]}={shown(value)}") if near else None,
                 options=["--where"],
@@ -276,200 +252,189 @@ def list_lines(lines: Sequence[Merchant]) -> str:
     return ", ".join(f"{m.env} ({m.name}, {m.appid})" for m in lines[:5]) + more
 
 
-def _duplicate(line: int, column: str, merchant: Merchant, first: int) -> Problem:
-    message = _(
-        "{appid} with {env} is already in line {first}",
-        appid=shown(merchant.appid),
-        env=shown(merchant.env),
-        first=first,
-    )
-    fix = _("remove one of the two lines")
-    return file_problem(message, fix, line=line, column=column, value=shown(merchant.env))
+# --- environment and merchant --------------------------------------------------------------------------------------
+
+_SUGGESTIONS = 200
+"""Limit of searches for near names, each of which takes milliseconds: a list may have a million unknown names."""
 
 
-def _two_defaults(line: int, column: str, merchant: Merchant, first: int) -> Problem:
-    message = _(
-        "the default environment of '{name}' is already set in line {first}",
-        name=shown(merchant.name),
-        first=first,
-    )
-    fix = _("keep default=yes in only one line of this name")
-    return file_problem(message, fix, line=line, column=column)
-
-
-# --- editing -------------------------------------------------------------------------------------------------------
-
-EMPTY_FILE = "appid,name,env,default,owner,status\r\n".encode("utf-8-sig")
-"""A merchants file with only a header: `audit` would query an example merchant."""
+Column: TypeAlias = Literal["env", "merchant", "appid"]
+Near: TypeAlias = Callable[[str, Sequence[str]], list[str]]
+Resolve: TypeAlias = "Callable[[str, str, str], Merchant | Unresolved | None]"
+"""`resolve` of one merchants file: (env, merchant, appid) → its line."""
 
 
 @dataclass(frozen=True, slots=True)
-class MerchantsEditor:
-    """The content of a merchants file, with the details needed to write it again."""
+class Unresolved:
+    """The reason why a row matches no line of the merchants file."""
 
-    merchants: tuple[Merchant, ...]
-    """In the order of the file."""
-    content: bytes = field(repr=False)
-    """The original bytes; a header if the file does not exist."""
-    exists: bool
-    bom: bytes
-    text: str = field(repr=False)
-    codec: str
-    table: Table
-    columns: Mapping[str, int]
-    """Canonical name → column index."""
-    warnings: tuple[Text, ...] = ()
-    """Reasons why the detected encoding may be wrong."""
-
-    def edited(self, left: Mapping[int, bool], names: Mapping[int, str], added: Sequence[Merchant]) -> bytes:
-        """Return the file's bytes with these changes.
-
-        Args:
-            left: index in `merchants` → whether its status becomes `left` or empty.
-            names: index in `merchants` → its new name.
-            added: lines to append.
-
-        """
-        delimiter, width = self.table.delimiter, len(self.table.headers)
-        status = self.columns.get("status", width if left else -1)
-        wider = status == width
-        width += wider
-        out: list[str] = []
-        at, end = 0, "\r\n"
-        for line, (raw, cells) in enumerate(_records(self.text, delimiter), 1):
-            changes: dict[int, str] = {}
-            if line < self.table.header_line or not any(map(trim, cells)):
-                out.append(raw)
-                continue
-            fields, ending = _fields(raw, delimiter)
-            if line == self.table.header_line:
-                ending = end = ending or end
-                if wider:
-                    changes[status] = "status" if fields[self.columns["env"]].isascii() else "状态"
-            else:
-                if at in names:
-                    changes[self.columns["name"]] = guard(names[at])
-                if at in left:
-                    changes[status] = "left" if left[at] else ""
-                at += 1
-            fields += [""] * ((width if wider else max(changes, default=-1) + 1) - len(fields))
-            out.append(_joined(fields, changes, delimiter) + ending)
-        if added and out and not out[-1].endswith(("\n", "\r")):
-            out[-1] += end
-        appid, name, env = (self.columns[ours] for ours in ("appid", "name", "env"))
-        for one in added:
-            new = {appid: one.appid, name: guard(one.name), env: one.env}
-            out.append(_joined([""] * width, new, delimiter) + end)
-        return self.bom + "".join(out).encode(self.codec)
+    column: Column
+    message: Text
+    fix: Text
 
 
-def edit_merchants(file: Path) -> MerchantsEditor:
-    """Read a merchants file for editing; a missing one has just the header, as `init` writes it.
+def resolve(
+    merchants: Merchants, env: str, merchant: str, appid: str, near: Near = near_names
+) -> Merchant | Unresolved | None:
+    """Return the line of the merchants file for a row; None if `--where` excludes it.
 
-    Raises InputError with all problems of the file.
+    The unfiltered merchants file is used, so that `--where` never changes the result. All values are trimmed; `near`
+    suggests names for an unknown one.
+
+    =====  ========  =====  =========================================  ==================================
+    env    merchant  appid  lines in the merchants file                result
+    =====  ========  =====  =========================================  ==================================
+    E      M         any    some of E, none of them M's                problem: merchant
+    E      –, M      –      one of E                                   it
+    E      –, M      A      one of (A, E)                              it
+    E      –, M      A      some of E, none of A                       problem: appid
+    E      M         –      several of E, one of them M's              it
+    E      –         –      several of E, one with default=yes         it
+    E      –         –      several of E otherwise                     problem that lists them
+    E      any       any    none of E                                  problem: env, near ones suggested
+    –      M         any    one of M (by name or appid)                it
+    –      M         any    several of M, one with default=yes         it
+    –      M         any    several of M otherwise                     problem that lists them
+    –      M         any    none of M                                  problem: merchant, near ones
+    –      –         any                                               problem: empty
+    any                     the line, or all listed, left out          None
+    =====  ========  =====  =========================================  ==================================
     """
-    exists, content = file.exists(), EMPTY_FILE
-    if exists:
-        with open_source(file) as raw:
-            content = raw.read()
-    decoded = decode(io.BytesIO(content), str(file))
-    codec, text = cast("TextIO", decoded.text).encoding, decoded.text.read()
-    plain = text.encode(codec)
-    bom = content.removesuffix(plain) if content.endswith(plain) else b""
-    try:
-        table = read_table(io.StringIO(text, newline=""), MERCHANT_COLUMNS.rate)
-    except BrokenTableError as error:
-        raise input_error(str(file), [error.problem]) from None
-    columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
-    merchants = () if not problems and _is_empty(text, table) else tuple(read_merchants(file))
-    return MerchantsEditor(merchants, content, exists, bom, text, codec, table, columns, decoded.warnings)
+    whole = merchants.whole
+    column: Column = "env" if env else "merchant"
+    lines = whole.for_env(env) if env else whole.resolve(merchant)
+    if not env and not merchant:
+        fix = _("fill in the environment id, or the merchant")
+        return Unresolved("env", detail(DetailCode.ENV_EMPTY), fix)
+    if not lines:
+        return _unknown(column, env or merchant, whole, near)
+    if env and merchant:
+        # The columns name different merchants: one of them is wrong, but not clear which.
+        mine = tuple(m for m in whole.resolve(merchant) if m.env == env)
+        if not mine and any(m in merchants for m in lines):
+            return _mismatch("merchant", merchant, lines)
+        lines = mine or lines
+    if appid:
+        of_appid = tuple(m for m in lines if m.appid == appid)
+        if not of_appid and any(m in merchants for m in lines):
+            return _mismatch("appid", appid, lines)
+        lines = of_appid
+    if sum(m.default for m in lines) == 1:
+        lines = tuple(m for m in lines if m.default)
+    if not any(m in merchants for m in lines):
+        return None
+    return lines[0] if len(lines) == 1 else _several(column, lines, whole)
 
 
-def _is_empty(text: str, table: Table) -> bool:
-    try:
-        return not any(
-            any(map(trim, cells))
-            for line, (_, cells) in enumerate(_records(text, table.delimiter, strict=False), 1)
-            if line > table.header_line
-        )
-    except csv.Error:
-        return False  # read_merchants reports it
+def cached_resolve(merchants: Merchants) -> Resolve:
+    """Return `resolve` for a merchants file, with a cache: lists repeat the same few environments."""
+    left = _SUGGESTIONS
+
+    def near(value: str, names: Sequence[str]) -> list[str]:
+        nonlocal left
+        left -= 1
+        return near_names(value, names) if left >= 0 else []
+
+    return lru_cache(maxsize=16_384)(partial(resolve, merchants, near=near))
 
 
-def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
-    """Replace a file's content atomically. `before` is its original content, None if it did not exist.
-
-    Raises StoppedError, with the file unchanged, if it cannot be written or was changed in the meantime.
-    """
-    real = Path(os.path.realpath(dest))
-    try:
-        with tempfile.NamedTemporaryFile(dir=real.parent, prefix=f".{real.name}.", delete=False) as fresh:
-            try:
-                fresh.write(content)
-                fresh.flush()
-                os.fsync(fresh.fileno())
-                fresh.close()
-                _keep_mode(Path(fresh.name), real)
-                if (real.read_bytes() if real.exists() else None) != before:
-                    raise StoppedError(
-                        _(
-                            "{dest} changed while the merchants were queried, so it was not written: run the same "
-                            "command again.",
-                            dest=dest,
-                        )
-                    )
-                Path(fresh.name).replace(real)
-            finally:
-                with suppress(FileNotFoundError):
-                    Path(fresh.name).unlink()
-    except OSError as error:
-        failed = _(
-            "{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",
-            dest=dest,
-            why=system_reason(error),
-        )
-        raise StoppedError(failed) from None
-
-
-def _keep_mode(fresh: Path, real: Path) -> None:
-    if real.exists():
-        shutil.copymode(real, fresh)
+def _unknown(column: Column, value: str, whole: Merchants, near: Near) -> Unresolved:
+    file, name = whole.source or "merchants.csv", shown(value)
+    if column == "env" and (lines := whole.resolve(value)):
+        message = _("'{name}' is a merchant, not an environment", name=name)
+        fix = _("name the column merchant, or write the environment: {listed}", listed=list_lines(lines))
+        return Unresolved(column, message, fix)
+    if column == "merchant" and (lines := whole.for_env(value)):
+        message = _("'{name}' is an environment, not a merchant", name=name)
+        fix = _("name the column env, or write the merchant: {listed}", listed=lines[0].name)
+        return Unresolved(column, message, fix)
+    if column == "env":
+        like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(value, whole.envs))
+        message, check = detail(DetailCode.ENV_UNKNOWN, name=name), _("check the id")
     else:
-        mask = os.umask(0)
-        os.umask(mask)
-        fresh.chmod(0o666 & ~mask)
+        like = ", ".join(near(value, (*whole.names, *dict.fromkeys(m.appid for m in whole))))
+        message, check = detail(DetailCode.MERCHANT_UNKNOWN, name=name), _("check it")
+    fix = _("{check}, or add it to {file}", check=check, file=file)
+    if like:
+        fix = _("did you mean {like}? Otherwise add it to {file}", like=like, file=file)
+    return Unresolved(column, message, fix)
 
 
-def _records(text: str, delimiter: str, *, strict: bool = True) -> Iterator[tuple[str, list[str]]]:
-    """Yield each record's raw text and its cells."""
-    taken: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for line in io.StringIO(text, newline=""):
-            taken.append(line)
-            yield line
-
-    for cells in csv.reader(lines(), delimiter=delimiter, strict=strict):
-        yield "".join(taken), cells
-        taken.clear()
+def _mismatch(column: Column, value: str, lines: Sequence[Merchant]) -> Unresolved:
+    code, fix = DetailCode.APPID_ELSEWHERE, _("write one of these appids, or correct the environment")
+    if column == "merchant":
+        code = DetailCode.MERCHANT_ELSEWHERE
+        fix = _("correct the merchant or the environment: they do not belong together")
+    return Unresolved(column, detail(code, name=shown(value), listed=list_lines(lines)), fix)
 
 
-def _fields(raw: str, delimiter: str) -> tuple[list[str], str]:
-    """Split a record into its raw fields, quotes included, and its line end."""
-    body = raw.rstrip("\r\n")
-    fields, start, quoted = [], 0, False
-    for at, letter in enumerate(body):
-        if letter == '"' and body[start] == '"':  # a doubled quote toggles twice
-            quoted = not quoted
-        elif letter == delimiter and not quoted:
-            fields.append(body[start:at])
-            start = at + 1
-    return [*fields, body[start:]], raw[len(body) :]
+def _several(column: Column, lines: Sequence[Merchant], whole: Merchants) -> Unresolved:
+    code = DetailCode.ENVS_OF_MERCHANT
+    fix = _("write the environment in a column env, or mark one default=yes in the merchants file")
+    if column == "env":
+        # A name can have only one default: lines of a merchant with a default elsewhere cannot be marked.
+        taken = {fold(m.name) for m in whole if m.default}
+        free = [m.name for m in lines if fold(m.name) not in taken]
+        code, fix = DetailCode.ENV_SHARED, _("give the appid in a column appid")
+        if free:
+            fix = _(
+                "give the appid in a column appid, or mark the line of {name} default=yes in the merchants file",
+                name=free[0],
+            )
+    return Unresolved(column, detail(code, listed=list_lines(lines)), fix)
 
 
-def _joined(fields: list[str], values: Mapping[int, str], delimiter: str) -> str:
-    """Join raw fields to a record after setting some to values, quoted if necessary."""
-    for column, value in values.items():
-        quoted = '"' in value or delimiter in value
-        fields[column] = '"' + value.replace('"', '""') + '"' if quoted else value
-    return delimiter.join(fields)
+# --- shares ---------------------------------------------------------------------------------------------------------
+
+ShareLike: TypeAlias = Union["Share", tuple[int, int], str]
+"""A share as callers give it: a Share, (2, 5) or "2/5"."""
+_SHARE = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One of `of` shares, numbered from 1: the merchants whose appid's hash falls to it."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def has(self, appid: str) -> bool:
+        """Return whether an appid belongs to the share; the same on every machine, whatever else the list has."""
+        return _stable_hash(appid) % self.of == self.number - 1
+
+    def added_to(self, selection: str) -> str:
+        """Return a run's selection with the share, which makes it another run."""
+        return "; ".join(filter(None, [selection, f"share {self}"]))
+
+    def removed_from(self, selection: str) -> str:
+        """Return the selection that `added_to` was given."""
+        return selection.removesuffix(f"share {self}").removesuffix("; ")
+
+
+@lru_cache(maxsize=65_536)
+def _stable_hash(appid: str) -> int:
+    return int.from_bytes(hashlib.sha256(appid.encode("utf-8", "backslashreplace")).digest()[:8])
+
+
+def read_share(value: ShareLike, parameter: str = "share") -> Share:
+    """Return the share that a caller gives. Raises ArgumentError.
+
+    ===========================  ===========
+    value                        share
+    ===========================  ===========
+    "2/5", (2, 5), Share(2, 5)   2 of 5
+    "0/5", "6/5", (0, 0)         error
+    "2", "2 / 5", 2, True, None  error
+    ===========================  ===========
+    """
+    given: object = (value.number, value.of) if isinstance(value, Share) else value
+    if isinstance(given, str) and (found := _SHARE.fullmatch(given)):
+        given = int(found[1]), int(found[2])
+    if isinstance(given, tuple) and len(given) == 2 and all(type(one) is int for one in given):
+        number, of = given
+        if 1 <= number <= of:
+            return Share(number, of)
+    raise ArgumentError(parameter, value, _("K/N, such as 2/5, with K from 1 to N"))

@@ -1,192 +1,312 @@
-"""Reading and checking of path lists."""
+"""Reading and checking of path lists: the naming rules of cloud paths, the check of a row, and of the whole list.
+
+Sources: the storage guide's page "file naming rules" (developers.weixin.qq.com, wxcloud/guide/storage/naming) and the
+object store's "object overview" (cloud.tencent.com/document/product/436/13324).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, Self, TypeAlias
+from typing import TypeAlias
+from urllib.parse import quote
 
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import BrokenTableError, UsageError, check_count, check_path
-from tcb_ops.formatting import near_names, shown, trim
+from tcb_ops.errors import BrokenTableError, UsageError
+from tcb_ops.formatting import EDGE, near_names, shown, trim, unguard
 from tcb_ops.i18n import Text, _, as_facts, ngettext
-from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.source import decode, digest, is_workbook, open_source, read_table
-from tcb_ops.lists.sources import LocalFiles, PathMap, SourceCheck, UnusableFile, refuse_sources, whole_source
-from tcb_ops.lists.staging import Problems, Share, Staging, input_error
-from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_workbook
-from tcb_ops.lists.validate import MerchantResolver, RowValidator
-from tcb_ops.model import Merchant, Problem, Row, SourceFile, file_problem, is_source
+from tcb_ops.lists.batch import Batch, OnBad, Problems, Staging
+from tcb_ops.lists.input_files import (
+    decode,
+    digest,
+    input_error,
+    is_workbook,
+    open_bytes,
+    read_or_refuse,
+    refused,
+)
+from tcb_ops.lists.merchants import Merchants, Resolve, Share, Unresolved, cached_resolve
+from tcb_ops.lists.row_files import PathMap, SourceCheck, conceal, concealed, refuse_sources, split_source
+from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_table, read_workbook
+from tcb_ops.model import Problem, Row, Secret, is_source
+from tcb_ops.xlsx.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 
-OnBad: TypeAlias = Literal["refuse", "skip"]
+# --- paths and headers ---------------------------------------------------------------------------------------------
+
+MAX_PATH_BYTES = 850
+"""Both pages limit "the encoded length". It is measured in UTF-8: the object overview defines keys as UTF-8, and the
+form post sends them so. Percent-encoding is mentioned only for later access; a path over the limit in that form
+gets a warning."""
+
+_PLAIN = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*\-]+)*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;.*)?")
+_DOTS = re.compile(r"(?:^|/)(\.{1,2})(?:/|$)")
+_NOT_ADVISED = re.compile(r"[`^\"\\{}\[\]~%#><\u0080-\u00ff\u200b-\u200f\u2028-\u202e\u2060\ufeff]")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Batch:
-    """The checked rows of a list, stored on disk until the batch is closed or garbage-collected.
+def path_problem(path: str) -> tuple[Text, Text] | None:
+    r"""Return (problem, fix) of a trimmed path; None if it is valid.
 
-    Immutable: `check_files`, `limited` and `of_share` return another view of the same rows.
+    ==============================  ============================================
+    path                            problem
+    ==============================  ============================================
+    a/b.png, 目录/图 1.png          none
+    (empty)                         is empty
+    /a.png                          begins with /
+    \a.png                          begins with a backslash
+    a/access_token=•••              masked in a report, not a file's name
+    a//b.png                        //
+    ./a.png, a/../b.png             a . or .. segment
+    a<TAB>b, a<ESC>b, a<DEL>b       a control character (24–27 are refused, the
+                                    others break signatures and headers)
+    over 850 bytes of UTF-8         too long
+    ==============================  ============================================
+    """
+    if _PLAIN.fullmatch(path) and len(path) <= MAX_PATH_BYTES:
+        return None
+    if not path:
+        return detail(DetailCode.PATH_EMPTY), _("write the cloud path, e.g. banner/a.png")
+    if path[0] in "/\\":
+        return detail(DetailCode.PATH_BEGINS, path=path[0]), _("remove the {path} at the front", path=path[0])
+    if problem := _control_problem(path, DetailCode.PATH_CONTROL):
+        return problem
+    if "•••" in path:
+        fix = _("copy the row from the original list, or run it again with tcb-ops retry")
+        return detail(DetailCode.PATH_MASKED), fix
+    if "//" in path:
+        return detail(DetailCode.PATH_SLASHES), _("write a single /")
+    if found := _DOTS.search(path):
+        fix = _("write the path out in full, without . and ..")
+        return detail(DetailCode.PATH_DOTS, segment=found.group(1)), fix
+    if (size := len(path.encode())) > MAX_PATH_BYTES:
+        fix = _("shorten it (a Chinese character is 3 bytes)")
+        return detail(DetailCode.PATH_LONG, bytes=size, most=MAX_PATH_BYTES), fix
+    return None
+
+
+_Check: TypeAlias = "Callable[[str], tuple[Text, Text] | None]"
+
+
+def _control_problem(value: str, code: DetailCode = DetailCode.VALUE_CONTROL) -> tuple[Text, Text] | None:
+    """Return (problem, fix) of a value with a control character; None without one."""
+    found = _CONTROL.search(value)
+    if found is None:
+        return None
+    fix = _("remove it; pasting may have added a line break or tab")
+    return detail(code, character=f"U+{ord(found.group()):04X}"), fix
+
+
+def _content_type_problem(value: str) -> tuple[Text, Text] | None:
+    """Return (problem, fix) of an object's content type; None if it is `type/subtype`, with any parameters."""
+    if (problem := _control_problem(value)) or _MEDIA_TYPE.fullmatch(value):
+        return problem
+    fix = _("write one such as image/png, or leave it empty: the extension of the path then decides")
+    return detail(DetailCode.MEDIA_TYPE), fix
+
+
+def not_advised(path: str) -> str:
+    """Return the first character that is invisible or that the naming rules advise against; "" if there is none.
+
+    Letters, digits, ``- ! _ . * /``, Chinese, and the characters that need encoding (``, : ; = & $ @ + ?`` and space)
+    pass.
+    """
+    found = _NOT_ADVISED.search(path)
+    return found.group() if found else ""
+
+
+def too_long_in_urls(path: str) -> bool:
+    """Return whether a valid path exceeds the limit when percent-encoded in a link."""
+    # A character becomes at most twelve bytes (%F0%9F%98%80), so short paths need not be encoded.
+    return len(path) * 12 > MAX_PATH_BYTES and len(quote(path)) > MAX_PATH_BYTES
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+_NO_MERCHANT = Unresolved("merchant", detail(DetailCode.MERCHANT_EMPTY), _("fill in a name or appid"))
+"""For a list without a column for the environment."""
+_TARGET = frozenset({"env", "merchant", "appid"})
+_TEXT_ONLY = frozenset({"env", "path", "file"})
+_ALLOWED = frozenset({CellKind.NUMBER, CellKind.DATE, CellKind.BOOLEAN})
+"""Allowed in merchant and appid: the displayed value is looked up in the merchants file, so it is unambiguous."""
+OURS = "tcb_"
+"""The prefix of the columns that tcb-ops adds to its exports; reading ignores them."""
+
+
+class RowValidator:
+    """A validator for the rows of one list. Counts rows, rows excluded by `--where`, and warnings.
+
+    `map_file` maps local files named by another machine's path. Cells beyond the header are ignored with a warning in
+    a `sheet`, but are a problem in delimited text, where an extra delimiter shifts cells.
     """
 
-    source: Path
-    """As given by the operator."""
-    sha256: str
-    """Of the file's bytes, 64 hex digits."""
-    bytes: int
-    headers: tuple[str, ...]
-    """As in the file, without columns that begin with `tcb_`."""
-    encoding: str
-    delimiter: str
-    warnings: tuple[Text, ...]
-    decided: Text
-    """One line with the detected encoding, delimiter, columns, and number of rows."""
-    merchants: Merchants = field(repr=False)
-    left_out: int
-    """Rows that `--where` excludes; they are not in the batch."""
-    on_bad: OnBad
-    root: Path | None
-    """The folder of the local files; None if they were not checked."""
-    staging: Staging = field(repr=False)
-    file_column: str = field(default="", repr=False)
-    """The header named in problems of local files."""
-    sources: SourceCheck = field(default=refuse_sources, repr=False)
-    """Looks at files that are URLs."""
-    until: int | None = field(default=None, repr=False)
-    """The last line included, after `limited`."""
-    share: Share | None = None
-    """The share that this batch is, after `of_share`; None: the whole list."""
+    def __init__(
+        self,
+        headers: Sequence[str],
+        found: Mapping[str, int],
+        resolve: Resolve,
+        *,
+        map_file: Callable[[str], str] = str,
+        sheet: bool = False,
+    ) -> None:
+        self._map_file, self._sheet = map_file, sheet
+        self.rows = 0
+        self.left_out = 0
+        self._width = len(headers)
+        self._keep = [i for i, header in enumerate(headers) if not trim(header).startswith(OURS)]
+        # Only exports, which have these columns, guard formula-like cells with a '.
+        self._exported = len(self._keep) < len(headers)
+        self.headers = tuple(unguard(headers[i]) if self._exported else headers[i] for i in self._keep)
+        self._names = {ours: trim(headers[at]) for ours, at in found.items()}
+        self._found, self._resolve = found, resolve
+        self._counts: dict[str, tuple[int, int, str]] = {}
 
-    def __repr__(self) -> str:
-        files = f", files below {self.root}" if self.root is not None else ""
-        rows = ngettext("{n:,} row", "{n:,} rows", self.count)
-        return f"<Batch {self.source}: {self.valid:,} of {rows} valid{files}>"
+    def column(self, ours: str) -> str:
+        """Return the header of a canonical name for a problem, or of the column used in its place."""
+        return self._names.get(ours) or self._names.get({"env": "merchant", "file": "path"}.get(ours, ""), "")
 
-    @property
-    def count(self) -> int:
-        """Number of rows, including invalid ones."""
-        return self.staging.count() if self.until is None else self.valid
+    def validate(self, line: int, cells: list[str]) -> tuple[Row | None, list[Problem]]:
+        """Return the row and its problems; no row if the line is blank or excluded by `--where`."""
+        problems: list[Problem] = []
+        if len(cells) != self._width:
+            cells = self._fitted(line, cells, problems)
+            cells = concealed(cells) if problems else cells  # a URL may be in another column
+        if self._exported:
+            cells = [unguard(cell) for cell in cells]
+        bad: dict[str, Problem] = {}
+        env = self._value(line, cells, "env", bad)
+        path = self._value(line, cells, "path", bad)
+        if not path and not any(map(trim, cells)) and not not_computed(cells):
+            return None, problems
+        merchant = self._value(line, cells, "merchant", bad)
+        appid = self._value(line, cells, "appid", bad)
+        cells, file, query = self._file_of(cells, self._value(line, cells, "file", bad))
+        kind = self._object_header(line, cells, "content_type", _content_type_problem, bad)
+        cache = self._object_header(line, cells, "cache_control", _control_problem, bad)
+        name = ""
+        # Too many cells usually means that they are shifted: validating them would mislead.
+        if not problems:
+            problems += bad.values()
+            if _TARGET.isdisjoint(bad):
+                lacks = "env" not in self._found and not merchant
+                found = _NO_MERCHANT if lacks else self._resolve(env, merchant, appid)
+                if found is None:
+                    self.left_out += 1
+                    return None, []
+                if isinstance(found, Unresolved):
+                    value = {"env": env, "merchant": merchant, "appid": appid}[found.column]
+                    column = self.column(found.column)
+                    problems.append(Problem(line, column, found.message, found.fix, shown(value)))
+                    appid = ""
+                else:
+                    env, appid, name = found.env, found.appid, found.name
+            if "path" not in bad and self._check_path(line, path, problems):
+                file = file or path.replace("\\", "/")
+        if self._exported:
+            cells = [cells[i] for i in self._keep]
+        self.rows += 1
+        row = Row(
+            line,
+            env,
+            path,
+            appid,
+            name,
+            file,
+            tuple(cells),
+            content_type=kind,
+            cache_control=cache,
+            query=query,
+        )
+        return row, problems
 
-    @property
-    def valid(self) -> int:
-        """Number of rows without a problem."""
-        return self._number("COUNT(*)")
+    def _file_of(self, cells: list[str], file: str) -> tuple[list[str], str, Secret | None]:
+        """Return the cells and the file without the query of a URL, and the query."""
+        if not is_source(file):
+            return cells, self._map_file(file.replace("\\", "/")) if file else "", None
+        name, query = split_source(file)
+        return conceal(cells, file), name, None if query is None else Secret(query)
 
-    @property
-    def problems(self) -> Problems:
-        """All problems, in the order of the file."""
-        return Problems(self.staging, self.headers)
-
-    @property
-    def envs(self) -> int:
-        """Number of environments of the valid rows."""
-        return self._number("COUNT(DISTINCT env)")
-
-    @property
-    def merchants_count(self) -> int:
-        """Number of mini programs (appids) of the valid rows."""
-        return self._number("COUNT(DISTINCT appid)")
-
-    @property
-    def most_rows_of_an_appid(self) -> int:
-        """The largest number of valid rows of one mini program; `--rate` applies to each appid."""
-        return self._number("COUNT(*) n", "GROUP BY appid ORDER BY n DESC LIMIT 1")
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes of the valid rows' local files; 0 if they were not checked."""
-        return self._number("SUM(size)")
-
-    def _number(self, aggregate: str, rest: str = "") -> int:
-        found = self.staging.of_valid(aggregate, self.until, rest)
-        return int(found[0][0] or 0) if found else 0
-
-    def by_merchant(self) -> list[tuple[str, str, int, int, int]]:
-        """Return (appid, merchant, environments, rows, bytes) of the valid rows, most rows first."""
-        return self.staging.of_valid(
-            "appid, merchant, COUNT(DISTINCT env), COUNT(*) n, COALESCE(SUM(size), 0)",
-            self.until,
-            "GROUP BY appid, merchant ORDER BY n DESC, merchant",
+    def warnings(self) -> tuple[Text, ...]:
+        """Return one warning per kind, with the number of cases and the location of the first."""
+        return tuple(
+            _WARNINGS[kind].format(n=times, line=line, what=what)
+            for kind, (times, line, what) in self._counts.items()
         )
 
-    def by_environment(self) -> list[tuple[str, str, int]]:
-        """Return (appid, env, rows) of the valid rows."""
-        return self.staging.of_valid("appid, env, COUNT(*)", self.until, "GROUP BY appid, env")
+    def _value(self, line: int, cells: list[str], ours: str, bad: dict[str, Problem]) -> str:
+        at = self._found.get(ours)
+        if at is None:
+            return ""
+        cell = cells[at]
+        if isinstance(cell, NonTextCell) and (ours in _TEXT_ONLY or cell.kind not in _ALLOWED):
+            bad[ours] = Problem(line, self._names[ours], *non_text_problem(cell), shown(cell))
+        value = cell.strip(EDGE)
+        if value != cell:
+            self._warn("trimmed", line, self._names[ours])
+        return value
 
-    def by_departed_merchant(self) -> list[tuple[Merchant, int]]:
-        """Return (line of the merchants file, valid rows) of merchants that have left; these rows are not attempted."""
-        left = {(m.appid, m.env): m for m in self.merchants.whole if m.left}
-        return [
-            (left[appid, env], rows) for appid, env, rows in self.by_environment() if (appid, env) in left
-        ]
+    def _check_path(self, line: int, path: str, problems: list[Problem]) -> bool:
+        """Return whether the path is valid. Counts warnings."""
+        if wrong := path_problem(path):
+            problems.append(Problem(line, self.column("path"), *wrong, shown(path)))
+            return False
+        if character := not_advised(path):
+            self._warn("not advised", line, shown(character))
+        if too_long_in_urls(path):
+            self._warn("long", line, "")
+        return True
 
-    def rows(self) -> Iterator[Row]:
-        """Yield the rows in the order of the file; those with a problem have `invalid` set."""
-        return self.staging.rows(self.until)
+    def _object_header(
+        self, line: int, cells: list[str], ours: str, check: _Check, bad: dict[str, Problem]
+    ) -> str:
+        """Return the row's value of a header that the object is stored with; "" for none."""
+        value = self._value(line, cells, ours, bad)
+        if value and (wrong := check(value)):
+            bad[ours] = Problem(line, self._names[ours], *wrong, shown(value))
+        return value
 
-    def limited(self, n: int) -> Batch:
-        """Return a batch of the first `n` valid rows (`--limit`)."""
-        check_count("n", n, least=1)
-        return replace(self, until=self.staging.line_of_valid(n))
+    def _warn(self, kind: str, line: int, what: str) -> None:
+        times, first, first_what = self._counts.get(kind, (0, line, what))
+        self._counts[kind] = (times + 1, first, first_what)
 
-    def of_share(self, share: Share) -> Batch:
-        """Return a batch of the rows of a share (`--share`). A share of a share is of the whole list, too."""
-        return replace(self, staging=self.staging.of_share(share), share=share)
-
-    def check_files(self, root: str | Path) -> Batch:
-        """Check the file of every row, below `root` or at its URL: add its size and version, or its problem.
-
-        Raises InputError with all problems of the list if the root does not exist, or if any row has a problem and
-        bad rows are not skipped.
-        """
-        check_path("root", root)
-        files = LocalFiles(Path(root))
-        self.staging.clear_file_problems()
-        if problem := files.problem():
-            self.staging.add_problems([problem], file_problem=True)
-            raise input_error(str(self.source), self.problems, self.decided)
-        lost, sample = 0, list[str]()
-        for page in self.staging.files():
-            facts: list[tuple[int | None, int | None, str, int]] = []
-            unusable: list[Problem] = []
-            urls = {line: whole_source(file, query) for line, file, query in page if is_source(file)}
-            there = self.sources([*dict.fromkeys(urls.values())]) if urls else {}
-            for line, file, _query in page:
-                found = there[urls[line]] if line in urls else files.inspect(file)
-                if isinstance(found, UnusableFile):
-                    lost += found.missing
-                    sample += [file] if found.missing and lost <= _SAMPLE else []
-                    why = found.message, found.fix, shown(file)
-                    unusable.append(Problem(line, self.file_column, *why, option=found.option))
-                elif isinstance(found, SourceFile):
-                    facts.append((found.size, None, found.etag, line))
-                else:
-                    facts.append((found.size, found.mtime_ns, "", line))
-            self.staging.set_files(facts)
-            self.staging.add_problems(unusable, file_problem=True)
-        # Problems of other shares' rows refuse the list, too.
-        problems = Problems(self.staging.whole, self.headers)
-        if self.on_bad == "refuse" and problems:
-            all_missing = lost == len(problems) == self.count
-            raise input_error(str(self.source), problems, self.decided, sample if all_missing else ())
-        return replace(self, root=Path(root))
-
-    def close(self) -> None:
-        """Free the disk space. The rows can no longer be read."""
-        self.staging.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def _fitted(self, line: int, cells: list[str], problems: list[Problem]) -> list[str]:
+        """Cut or extend the cells to the width of the header."""
+        if extra := [cell for cell in concealed(cells[self._width :]) if trim(cell)]:
+            if self._sheet:
+                self._warn("beyond", line, shown(extra[0], 40))
+            else:
+                listed = shown(", ".join(extra))
+                message = detail(DetailCode.CELLS_BEYOND, cells=len(cells), width=self._width, listed=listed)
+                fix = _("put a cell that holds the delimiter in double quotes")
+                problems.append(Problem(line, "", message, fix, listed))
+        return cells[: self._width] + [""] * (self._width - len(cells))
 
 
-_SAMPLE = 20
-"""Maximum number of files in the error if all files of the list are missing."""
+_WARNINGS = {
+    "beyond": _(
+        "Rows with cells to the right of the last column name: {n:,}; those cells are ignored (first: line {line}, "
+        "'{what}')"
+    ),
+    "trimmed": _(
+        "Cells with spaces around them: {n:,}; they were trimmed (first: line {line}, column '{what}')"
+    ),
+    "not advised": _(
+        "Paths with characters that the storage advises against: {n:,}; they are sent unchanged (first: line {line}, {what})"
+    ),
+    "long": _(
+        "Paths over {most} bytes when percent-encoded: {n:,}; the storage may refuse them (first: line {line})",
+        most=MAX_PATH_BYTES,
+    ),
+}
+
+
+# --- lists ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +367,7 @@ def read_paths(
         validator = RowValidator(
             table.headers,
             found,
-            MerchantResolver(merchants),
+            cached_resolve(merchants),
             map_file=path_map.map,
             sheet=not table.delimiter,
         )
@@ -256,7 +376,7 @@ def read_paths(
         staging.add_problems([broken])
     elif not validator.rows and not validator.left_out:
         message, fix = _("there is a header but no row below it"), _("add a row per file")
-        raise input_error(name, [file_problem(message, fix, line=table.header_line)])
+        raise refused(name, message, fix, table.header_line)
     column, fix = validator.column("path"), _("remove one of the two rows, or give it another path")
     staging.add_problems(
         Problem(line, column, detail(DetailCode.DUPLICATE, first=first), fix, shown(path))
@@ -328,32 +448,25 @@ def _open_table(
         yield table, "", size, sums.hexdigest()
         return
     name = str(source)
-    with open_source(source) as raw:
-        try:
-            if is_workbook(raw):
-                size, sha256 = digest(raw)
-                table = read_workbook(raw, columns.rate, sheet=sheet, header_line=header_line, rows=rows)
-                opened = table, table.layout.en, size, sha256
-            else:
-                if sheet:
-                    raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
-                decoded = decode(raw, name)
-                table = read_table(decoded.text, columns.rate, header_line=header_line)
-                layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
-                table = replace(table, layout=layout, warnings=decoded.warnings)
-                opened = table, decoded.encoding, decoded.bytes, decoded.sha256
-        except BrokenTableError as error:
-            problem = error.problem
-        else:
-            yield opened
+    with open_bytes(source) as raw:
+        if is_workbook(raw):
+            read = partial(read_workbook, raw, columns.rate, sheet=sheet, header_line=header_line, rows=rows)
+            table = read_or_refuse(name, read)
+            yield table, table.layout.en, *digest(raw)
             return
-        raise input_error(name, [problem])
+        if sheet:
+            raise UsageError(_("--sheet: {name} is not a workbook; omit the option", name=name))
+        decoded = decode(raw, name)
+        table = read_or_refuse(name, lambda: read_table(decoded.text, columns.rate, header_line=header_line))
+        layout = _("{encoding}, {layout}", encoding=decoded.encoding, layout=table.layout)
+        table = replace(table, layout=layout, warnings=decoded.warnings)
+        yield table, decoded.encoding, decoded.bytes, decoded.sha256
 
 
 def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
     if not table.headers:
         fix = _("export the list again; it needs a header and rows")
-        raise input_error(name, [file_problem(_("the file contains only blank lines"), fix)])
+        raise refused(name, _("the file contains only blank lines"), fix)
     found, problems = columns.find(table.headers, table.header_line)
     if problems:
         raise input_error(name, problems, columns=columns.fitting(table.headers))

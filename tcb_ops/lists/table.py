@@ -1,4 +1,4 @@
-"""Tables: the header, the meaning of its columns, and the rows below it; sheets of workbooks (.xlsx, .xlsm) as tables.
+"""Tables: the header, the meaning of its columns, and the rows below it; in delimited text and in workbooks (.xlsx, .xlsm).
 
 Row numbers are those of a spreadsheet: each record is one row, blank ones included, even if its cells contain line
 breaks.
@@ -6,19 +6,26 @@ breaks.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import chain, islice
-from typing import BinaryIO, Literal, NamedTuple, TypeAlias
+from operator import itemgetter
+from pathlib import Path
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias, TypeVar
 
 from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import fold, near_names, shown, trim
-from tcb_ops.i18n import NOTHING, Text, _
+from tcb_ops.i18n import NOTHING, Text, _, ngettext
+from tcb_ops.lists.input_files import CHANGED, input_error, open_text
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.xlsx.workbook import Area, CellKind, NonTextCell, Sheet, SheetRow, Survey, letters, open_book
+
+_T = TypeVar("_T")
 
 # --- columns --------------------------------------------------------------------------------------------------------
 
@@ -156,24 +163,19 @@ class Columns:
             fix = _("did you mean {meant}?", meant=f"--column {ours}={shown(nearest, 40)}")
         return file_problem(message, fix, line=line, option="--column")
 
-    def _resembling(self, group: Sequence[str], headers: Sequence[str]) -> tuple[str, str] | None:
-        """Return a canonical name and a header that is probably a misspelling of one."""
-        near = (
-            (ours, header)
-            for ours in group
-            for header in headers
-            if self.mappable and get_close_matches(_plain(header), self.known[ours])
-        )
-        return next(near, None)
-
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         message = _(
             "no column for {wanted}; the header has {there}", wanted=" / ".join(group), there=_listed(headers)
         )
+        misspelt = (
+            f"--column {ours}={shown(header, 40)}"
+            for ours in group
+            for header in headers
+            if self.mappable and get_close_matches(_plain(header), self.known[ours])
+        )
         if len(headers) == 1 and "，" in headers[0]:
             fix = _("the header is separated by full-width commas (，); use plain commas")
-        elif near := self._resembling(group, headers):
-            meant = f"--column {near[0]}={shown(near[1], 40)}"
+        elif meant := next(misspelt, ""):
             fix = _("did you mean {meant}? Otherwise add the column", meant=meant)
         elif self.mappable:
             fix = _("add it, or say which column it is with --column {group}=HEADER", group=group[0])
@@ -291,6 +293,121 @@ def find_header(
 def _raising(problem: Problem) -> Iterator[Record]:
     raise BrokenTableError(problem)
     yield  # makes this a generator, which raises when iterated
+
+
+# --- delimited text -------------------------------------------------------------------------------------------------
+
+_DELIMITERS = {",": _("comma"), ";": _("semicolon"), "\t": _("tab"), "|": _("vertical bar")}
+"""The detected delimiters; without the full-width comma, which occurs in names."""
+
+_SIGNS = "".join(_DELIMITERS)
+_SAMPLE_LINES = 50
+
+
+def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Table:
+    """Read lines (with their line ends) as a table. `header_line` 0 detects the header.
+
+    The delimiter is the one whose header has the best rating, then the most cells.
+    """
+    rest = iter(lines)
+    sample = list(islice(rest, _SAMPLE_LINES))
+    delimiter = max(_DELIMITERS, key=lambda d: _best_rating(sample, d, rate))
+    records = _records(chain(sample, rest), delimiter)
+    return find_header(records, rate, header_line, delimiter=delimiter, layout=_DELIMITERS[delimiter])
+
+
+def _best_rating(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
+    found: list[tuple[Rating, int]] = []
+    with suppress(csv.Error):
+        head = islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS)
+        found.extend(
+            (rate(cells), len(cells)) for cells in head if any(trim(cell).strip(_SIGNS) for cell in cells)
+        )
+    # Of equal ratings the first wins: data rows may contain more delimiters.
+    return max(found, key=itemgetter(0), default=())
+
+
+def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
+    # strict: a misplaced closing quote may merge rows, which must not become one long cell.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    line = 0
+    try:
+        for cells in reader:
+            line += 1
+            if cells:
+                yield line, cells
+    except csv.Error as error:
+        fix = _("close the quote; a quote inside a quoted cell is written twice")
+        problem = file_problem(_misquoted(str(error)), fix, line=line + 1)
+    except UnicodeDecodeError:
+        problem = replace(CHANGED, line=line + 1)  # the lines were decoded before, so the file has changed
+    else:
+        return
+    raise BrokenTableError(problem)
+
+
+def _misquoted(why: str) -> Text:
+    """Return the message for `why`, the csv module's text: its only exception has no code."""
+    if "unexpected end" in why:
+        return _("a quote opens in this line and never closes")
+    if "field limit" not in why:
+        return _("a quote closes in the middle of a cell, so the end of the cell is unclear")
+    return _(
+        "a cell is longer than {characters}; usually a quote opened here is never closed",
+        characters=ngettext("{n:,} character", "{n:,} characters", csv.field_size_limit()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a file of a few thousand lines, with its cells by canonical name."""
+
+    number: int
+    cells: Sequence[str]
+    """Trimmed; as many as headers, or more."""
+    headers: Sequence[str]
+    """Trimmed."""
+    found: Mapping[str, int]
+    """Canonical name → index."""
+
+    def value(self, ours: str) -> str:
+        """Return the cell of a column; "" if the file does not have the column."""
+        return self.cells[self.found[ours]] if ours in self.found else ""
+
+    def problem(self, message: Text, fix: Text, ours: str = "") -> Problem:
+        """Return a problem of the line, or of the cell of a column."""
+        column = self.headers[self.found[ours]] if ours else ""
+        return file_problem(message, fix, line=self.number, column=column, value=shown(self.value(ours)))
+
+
+def read_lines(
+    source: str | Path, columns: Columns, parse: Callable[[Iterator[Line], list[Problem]], Iterable[_T]]
+) -> tuple[list[_T], str]:
+    """Read delimited text with these columns. Return what `parse` makes of its lines that are not blank, and its SHA-256.
+
+    `parse` adds the problems it finds to the list. Raises InputError with all of them, and those of the file.
+    """
+    values: list[_T] = []
+    problems: list[Problem] = []
+    with open_text(source) as decoded:
+        try:
+            table = read_table(decoded.text, columns.rate)
+            found, problems = columns.find(table.headers, table.header_line)
+            if not problems:
+                values = list(parse(_lines(table, found), problems))
+        except BrokenTableError as error:
+            problems.append(error.problem)
+    if problems:
+        raise input_error(str(source), problems)
+    return values, decoded.sha256
+
+
+def _lines(table: Table, found: Mapping[str, int]) -> Iterator[Line]:
+    headers = tuple(map(trim, table.headers))
+    for number, cells in table.rows:
+        trimmed = [trim(cell) for cell in cells]
+        if any(trimmed):
+            yield Line(number, trimmed + [""] * (len(headers) - len(trimmed)), headers, found)
 
 
 # --- workbooks -----------------------------------------------------------------------------------------------------

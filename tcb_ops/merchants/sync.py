@@ -1,26 +1,33 @@
-"""The sync of the merchants file: query who authorizes the platform, decide what changes (`decide`, pure), show it."""
+"""The sync of the merchants file with the platform: decide what changes (`decide`, pure), show it, and edit the file.
+
+An edit preserves everything except the changes byte for byte: the operator's columns, rows and order, encoding and
+BOM, delimiter, line ends and quoting. New lines are added at the end, and a `status` column if it is needed and missing.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import os
+import secrets
+import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from tcb_ops.errcodes import errcode
-from tcb_ops.errors import PlatformStopError, SettingsError, StoppedError
-from tcb_ops.formatting import fold, guard, sanitize
+from tcb_ops.errors import BrokenTableError, StoppedError
+from tcb_ops.formatting import fold, guard, sanitize, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
-from tcb_ops.merchants.check import STANDARD, Progress, ask, connected, each, ignore
-from tcb_ops.merchants.status import COMPONENT_CODES, NORMAL, WITHOUT_CLOUD, Issue, group, of_the_component
+from tcb_ops.lists.input_files import decode, open_bytes, read_or_refuse
+from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
+from tcb_ops.merchants.status import NORMAL, WITHOUT_CLOUD, Issue, group
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.runs.loop import hand_over
-from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import Caller, CallLimits
-from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment
+from tcb_ops.resources import system_reason
+from tcb_ops.wechat.responses import CloudEnvironment
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -303,106 +310,154 @@ def _kinds(
         )
 
 
-def begin_sync(
-    settings: Settings,
-    *,
-    only: Collection[str] | None = None,
-    limits: CallLimits = STANDARD,
-    progress: Progress = ignore,
-    notify: Callable[[Text], None] = ignore,
-) -> Future[Authorized]:
-    """Start to query who authorizes the platform; the future returns them. Cancelling it ends the calls.
+# --- editing -------------------------------------------------------------------------------------------------------
 
-    With `only`, environments are requested for these appids only. `limits`, `progress` and `notify` are begin_check's.
+EMPTY_FILE = "appid,name,env,default,owner,status\r\n".encode("utf-8-sig")
+"""A merchants file with only a header: `audit` would query an example merchant."""
 
-    Raises SettingsError without a component_appid. The future raises PlatformStopError if the list is refused,
-    OutageError if no host could be reached, StoppedError if the list is incomplete.
+
+@dataclass(frozen=True, slots=True)
+class MerchantsEditor:
+    """The content of a merchants file, with the details needed to write it again."""
+
+    merchants: tuple[Merchant, ...]
+    """In the order of the file."""
+    content: bytes = field(repr=False)
+    """The original bytes; a header if the file does not exist."""
+    exists: bool
+    bom: bytes
+    text: str = field(repr=False)
+    codec: str
+    table: Table
+    columns: Mapping[str, int]
+    """Canonical name → column index."""
+    warnings: tuple[Text, ...] = ()
+    """Reasons why the detected encoding may be wrong."""
+
+    def edited(self, changes: Changes) -> bytes:
+        """Return the file's bytes with these changes, whose indexes are those of `merchants`."""
+        delimiter, width = self.table.delimiter, len(self.table.headers)
+        statuses = dict.fromkeys(changes.left, "left") | dict.fromkeys(changes.returned, "")
+        names = dict(changes.names)
+        status = self.columns.get("status", width if statuses else -1)
+        wider = status == width
+        width += wider
+        out: list[str] = []
+        at, end = 0, "\r\n"
+        for line, (raw, cells) in enumerate(_records(self.text, delimiter), 1):
+            values: dict[int, str] = {}
+            if line < self.table.header_line or not any(map(trim, cells)):
+                out.append(raw)
+                continue
+            fields, ending = _fields(raw, delimiter)
+            if line == self.table.header_line:
+                ending = end = ending or end
+                if wider:
+                    values[status] = "status" if fields[self.columns["env"]].isascii() else "状态"
+            else:
+                if at in names:
+                    values[self.columns["name"]] = guard(names[at])
+                if at in statuses:
+                    values[status] = statuses[at]
+                at += 1
+            fields += [""] * ((width if wider else max(values, default=-1) + 1) - len(fields))
+            out.append(_joined(fields, values, delimiter) + ending)
+        if changes.added and out and not out[-1].endswith(("\n", "\r")):
+            out[-1] += end
+        appid, name, env = (self.columns[ours] for ours in ("appid", "name", "env"))
+        for one in changes.added:
+            new = {appid: one.appid, name: guard(one.name), env: one.env}
+            out.append(_joined([""] * width, new, delimiter) + end)
+        return self.bom + "".join(out).encode(self.codec)
+
+
+def edit_merchants(file: Path) -> MerchantsEditor:
+    """Read a merchants file for editing; a missing one has just the header, as `init` writes it.
+
+    Raises InputError with all problems of the file.
     """
-    if not settings.tokens.component_appid:
-        raise SettingsError(
-            _(
-                "merchants sync needs the component token: set component_appid under [tokens] in "
-                "tcb-ops.toml, and make sure that the token source can provide that appid's token."
+    exists, content = file.exists(), EMPTY_FILE
+    if exists:
+        with open_bytes(file) as raw:
+            content = raw.read()
+    decoded = decode(io.BytesIO(content), str(file))
+    codec, text = cast("TextIO", decoded.text).encoding, decoded.text.read()
+    plain = text.encode(codec)
+    bom = content.removesuffix(plain) if content.endswith(plain) else b""
+    lines = io.StringIO(text, newline="")
+    table = read_or_refuse(str(file), lambda: read_table(lines, MERCHANT_COLUMNS.rate))
+    columns, problems = MERCHANT_COLUMNS.find(table.headers, table.header_line)
+    empty = False
+    with suppress(BrokenTableError):  # which read_merchants reports
+        empty = not problems and not any(any(map(trim, cells)) for _line, cells in table.rows)
+    merchants = () if empty else tuple(read_merchants(file))
+    return MerchantsEditor(merchants, content, exists, bom, text, codec, table, columns, decoded.warnings)
+
+
+def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
+    """Replace a file's content atomically. `before` is its original content, None if it did not exist.
+
+    Raises StoppedError, with the file unchanged, if it cannot be written or was changed in the meantime.
+    """
+    real = Path(os.path.realpath(dest))
+    fresh = real.with_name(f".{real.name}.{secrets.token_hex(4)}")
+    try:
+        with fresh.open("xb") as out:
+            if real.exists():
+                shutil.copymode(real, fresh)
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        if (real.read_bytes() if real.exists() else None) != before:
+            raise StoppedError(
+                _(
+                    "{dest} changed while the merchants were queried, so it was not written: run the same command again.",
+                    dest=dest,
+                )
             )
+        fresh.replace(real)
+    except OSError as error:
+        failed = _(
+            "{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",
+            dest=dest,
+            why=system_reason(error),
         )
-    return hand_over(_sync(settings, only, limits, progress, notify))
+        raise StoppedError(failed) from None
+    finally:
+        with suppress(OSError):
+            fresh.unlink()
 
 
-async def _sync(
-    settings: Settings,
-    only: Collection[str] | None,
-    limits: CallLimits,
-    progress: Progress,
-    notify: Callable[[Text], None],
-) -> Authorized:
-    component = settings.tokens.component_appid
-    async with connected(settings, limits, notify) as (caller, client):
-        appids = await _list(caller, client, component)
-        asked_for = [appid for appid in appids if only is None or appid in only]
+def _records(text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each record's raw text and its cells."""
+    taken: list[str] = []
 
-        async def about(appid: str) -> Authorizer:
-            info: AuthorizerInfo | Issue = await ask(
-                caller, component, partial(client.authorizer, appid=appid)
-            )
-            if isinstance(info, Issue) and info.code in COMPONENT_CODES:
-                raise _stop(component, info)
-            name = "" if isinstance(info, Issue) else info.name
-            return Authorizer(appid, name, await ask(caller, appid, client.environments))
+    def lines() -> Iterator[str]:
+        for line in io.StringIO(text, newline=""):
+            taken.append(line)
+            yield line
 
-        return Authorized(frozenset(appids), tuple(await each(asked_for, about, progress)))
+    for cells in csv.reader(lines(), delimiter=delimiter, strict=True):
+        yield "".join(taken), cells
+        taken.clear()
 
 
-async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
-    """Return every appid once, in the platform's order."""
-    appids: dict[str, None] = {}
-    offset, total = 0, 1
-    while offset < total:
-        page = await ask(caller, component, partial(client.authorizers, offset=offset))
-        if isinstance(page, Issue):
-            raise _stop(component, page)
-        offset, total = offset + len(page.appids), page.total
-        appids |= dict.fromkeys(page.appids)
-        if not page.appids:
-            break
-    if not appids and not total:
-        raise StoppedError(
-            _(
-                "The platform says that no merchant has authorized it, so nothing was changed: is "
-                "component_appid {component} right?",
-                component=component,
-            )
-        )
-    if len(appids) < total:
-        raise StoppedError(
-            _(
-                "The platform says that {merchants} have authorized it, but listed {count:,}: a merchant may have "
-                "authorized it or left meanwhile. Nothing was changed; run the same command again.",
-                merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
-                count=len(appids),
-            )
-        )
-    return list(appids)
+def _fields(raw: str, delimiter: str) -> tuple[list[str], str]:
+    """Split a record into its raw fields, quotes included, and its line end."""
+    body = raw.rstrip("\r\n")
+    fields, start, quoted = [], 0, False
+    for at, letter in enumerate(body):
+        if letter == '"' and body[start] == '"':  # a doubled quote toggles twice
+            quoted = not quoted
+        elif letter == delimiter and not quoted:
+            fields.append(body[start:at])
+            start = at + 1
+    return [*fields, body[start:]], raw[len(body) :]
 
 
-def _stop(component: str, issue: Issue) -> PlatformStopError:
-    issue = of_the_component(issue)
-    if issue.errmsg and issue.errcode is not None and not errcode(issue.errcode).known:
-        return PlatformStopError(
-            _(
-                "The platform refused to list the merchants (component_appid {component}): errcode {code}, “{errmsg}”.",
-                component=component,
-                code=issue.code,
-                errmsg=issue.errmsg,
-            )
-        )
-    code = f" (errcode {issue.code})" if issue.errcode is not None else ""
-    return PlatformStopError(
-        _(
-            "The merchants cannot be listed with the component token (of component_appid {component}){code}: "
-            "{meaning} {action}",
-            component=component,
-            code=code,
-            meaning=issue.meaning,
-            action=issue.action,
-        )
-    )
+def _joined(fields: list[str], values: Mapping[int, str], delimiter: str) -> str:
+    """Join raw fields to a record after setting some to values, quoted if necessary."""
+    for column, value in values.items():
+        quoted = '"' in value or delimiter in value
+        fields[column] = '"' + value.replace('"', '""') + '"' if quoted else value
+    return delimiter.join(fields)

@@ -15,8 +15,9 @@ from tcb_ops import api
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, _, ngettext
-from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.lists.staging import PROBLEMS_SHOWN, fixme_beside, write_fixme
+from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
+from tcb_ops.lists.input_files import PROBLEMS_SHOWN
+from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Problem
 from tcb_ops.panels.context import PanelContext, Worker, html_area, show
 from tcb_ops.panels.html import esc, heading, table

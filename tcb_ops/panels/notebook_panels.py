@@ -11,7 +11,8 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _, as_sentences
-from tcb_ops.lists.paths import Batch, read_paths
+from tcb_ops.lists.batch import Batch
+from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.action_button import Confirmation
 from tcb_ops.panels.context import LINKS_GO_TO, Fold, PanelContext, Worker, html_area, show

@@ -16,18 +16,16 @@ from pathlib import Path
 from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, _, verbatim
-from tcb_ops.lists.source import digest, is_workbook, open_source
-from tcb_ops.lists.sources import concealed
-from tcb_ops.lists.staging import input_error
-from tcb_ops.lists.validate import OURS
+from tcb_ops.lists.input_files import digest, input_error, is_workbook, open_bytes
+from tcb_ops.lists.paths import OURS
+from tcb_ops.lists.row_files import concealed
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import MARK, OUTCOMES
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
-from tcb_ops.xlsx.append_columns import AppendColumns, add_columns, first_free
-from tcb_ops.xlsx.split import write_split
+from tcb_ops.xlsx.copies import AppendColumns, add_columns, first_free, write_split
 from tcb_ops.xlsx.workbook import LAST_COLUMN, LAST_ROW, Book, NonTextCell, Sheet, open_book
 
 _ADDED = _("result")
@@ -210,7 +208,7 @@ class ListSheet:
 @contextmanager
 def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
     """Open the run's own workbook. Raises UsageError if it is another file, or has changed."""
-    with open_source(original) as raw:
+    with open_bytes(original) as raw:
         if not is_workbook(raw):
             raise UsageError(
                 _(

@@ -21,7 +21,7 @@ from typing import Any
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.formatting import guard
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
-from tcb_ops.lists.staging import is_fixme_of
+from tcb_ops.lists.batch import is_fixme_of
 from tcb_ops.model import SUCCESSES, Outcome
 from tcb_ops.reports.explanations import row_count
 from tcb_ops.reports.export import (

@@ -20,7 +20,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
-from tcb_ops.lists.sources import whole_source
+from tcb_ops.lists.row_files import whole_source
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.audit import AccountChecks
 from tcb_ops.runs.calls import Calls, Probe, SomeEnds

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.i18n import Text, _, as_list, ngettext
-from tcb_ops.lists.staging import Share, read_share
+from tcb_ops.lists.merchants import Share, read_share
 from tcb_ops.model import Kind
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.ledger import BATCH, Ledger, taken

@@ -14,9 +14,8 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
-from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.paths import Batch
-from tcb_ops.lists.staging import Share
+from tcb_ops.lists.batch import Batch
+from tcb_ops.lists.merchants import Merchants, Share
 from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns

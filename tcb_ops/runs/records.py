@@ -13,7 +13,7 @@ from sys import intern
 from typing import Any
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
-from tcb_ops.lists.sources import content_type_of
+from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Kind, Outcome, QuotaUsage, Reason, Row, RowEnd
 
 UNDELIVERED = "undelivered"

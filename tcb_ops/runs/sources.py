@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.i18n import _
-from tcb_ops.lists.sources import MAX_FILE_BYTES, SOURCE_FIXES, UnusableFile, split_source, whole_source
+from tcb_ops.lists.row_files import MAX_FILE_BYTES, SOURCE_FIXES, UnusableFile, split_source, whole_source
 from tcb_ops.model import Row, Secret, SourceFile, is_source
 from tcb_ops.settings import Settings
 

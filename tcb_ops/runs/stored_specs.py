@@ -13,8 +13,8 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
+from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.paths import Batch
 from tcb_ops.model import Kind, Outcome, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of

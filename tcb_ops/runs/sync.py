@@ -14,10 +14,11 @@ from pathlib import Path
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Text, _, as_lines, ngettext
+from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.paths import Batch, read_paths
-from tcb_ops.lists.sources import content_type_of
+from tcb_ops.lists.paths import read_paths
+from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Kind, Merchant, Outcome, Row
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger

@@ -1,9 +1,13 @@
-"""The container of a workbook: a zip of XML parts, read as a stream and within limits, since it is not trusted."""
+"""The container of a workbook: a zip of XML parts, read as a stream and within limits, since it is not trusted.
+
+A copy of it, with some parts changed, is byte for byte the same elsewhere.
+"""
 
 from __future__ import annotations
 
 import io
 import posixpath
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -274,3 +278,103 @@ def _ole(raw: BinaryIO) -> Problem:
         tail = chunk[-len(_PASSWORD) :]
     message = _("this is an old workbook (.xls or .et)")
     return file_problem(message, _("open it in Excel or WPS and save it as .xlsx"))
+
+
+# --- changed parts ---------------------------------------------------------------------------------------------------
+
+_TAG = re.compile(rb"<[^>\"']*(?:\"[^\"]*\"[^>\"']*|'[^']*'[^>\"']*)*>")
+_MOST_HELD = 16 << 20
+"""Maximum bytes buffered, of a tag or of removed text. The longest is the list of columns: 16,384 short tags."""
+_UTF8 = {"utf-8", "utf8", "us-ascii"}
+
+
+class PartPatcher:
+    """Parser handlers that copy a part of the package. A subclass makes changes in `start` and `end`."""
+
+    def __init__(self) -> None:
+        self._parser = new_parser(self.start, self.end)
+        self._parser.XmlDeclHandler = _only_utf8
+        self._done = bytearray()
+        self._held = bytearray()
+        """What is neither copied nor replaced yet."""
+        self._at = 0
+        """The offset in the part of the first held byte."""
+        self._cutting = False
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """Handle the start of an element."""
+        raise NotImplementedError
+
+    def end(self, name: str) -> None:
+        """Handle the end of an element."""
+        raise NotImplementedError
+
+    def patch(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the part's chunks with the changes. Raises ValueError if it is not UTF-8."""
+        for chunk in chunks:
+            self._held += chunk
+            if len(self._held) > _MOST_HELD:
+                raise ValueError
+            self._parser.Parse(chunk, False)  # noqa: FBT003  expat takes it by position only
+            self._copy()
+            yield bytes(self._done)
+            self._done.clear()
+        self._parser.Parse(b"", True)  # noqa: FBT003  as above
+        yield bytes(self._done + self._held)
+
+    def _copy(self) -> None:
+        """Copy what precedes the current tag, unless it is to be removed."""
+        if not self._cutting:
+            self._done += self._take(self._parser.CurrentByteIndex)
+
+    def _take(self, until: int) -> bytes:
+        taken = bytes(self._held[: max(until - self._at, 0)])
+        del self._held[: len(taken)]
+        self._at += len(taken)
+        return taken
+
+    # --- for handlers -------------------------------------------------------------------------------------------
+
+    def tag(self) -> bytes:
+        """Return the raw bytes of the current tag."""
+        found = _TAG.match(self._held, self._parser.CurrentByteIndex - self._at)
+        if found is None:
+            raise ValueError
+        return found[0]
+
+    def change_tag(self, tag: bytes) -> None:
+        """Replace the current tag."""
+        self._copy()
+        self._take(self._at + len(self.tag()))
+        self._done += tag
+
+    def insert(self, text: str) -> None:
+        """Insert text before the current tag."""
+        self._copy()
+        self._done += text.encode()
+
+    def cut_from_here(self) -> None:
+        """Start removing, from the current tag on."""
+        self._copy()
+        self._cutting = True
+
+    def cut_so_far(self) -> str:
+        """Return the text removed so far, up to and including the current end tag."""
+        return self._held[: self._element_end() - self._at].decode()
+
+    def cut_to_here(self, instead: str = "") -> None:
+        """Stop removing after the current end tag."""
+        if self._cutting:
+            self._take(self._element_end())
+            self._done += instead.encode()
+            self._cutting = False
+
+    def _element_end(self) -> int:
+        at = self._parser.CurrentByteIndex
+        # For <c/> expat reports its end, for </c> its start.
+        return at + len(self.tag()) if self._held.startswith(b"</", at - self._at) else at
+
+
+def _only_utf8(_version: str, encoding: str | None, _standalone: int) -> None:
+    if encoding is not None and encoding.lower() not in _UTF8:
+        raise ValueError(encoding)

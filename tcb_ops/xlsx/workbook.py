@@ -276,26 +276,23 @@ class Book:
     strings: Strings = field(default_factory=Strings)
     formats: Formats = field(default_factory=Formats)
 
-    def rows(self, sheet: Sheet) -> Iterator[SheetRow]:
+    def rows(self, sheet: Sheet, reader: RowReader | None = None) -> Iterator[SheetRow]:
         """Yield the rows of a sheet that are not empty, in order.
 
         Raises BrokenTableError if the part is not a sheet, or its rows or cells are out of order.
         """
-        return self.read(sheet, RowReader(self))
-
-    def read(self, sheet: Sheet, reader: RowReader) -> Iterator[SheetRow]:
-        """Yield the rows of a sheet as read by `reader`."""
+        reader = reader or RowReader(self)
         for _each in self.package.feed(sheet.part, new_parser(reader.start, reader.end, reader.text)):
             yield from reader.rows
             reader.rows.clear()
 
     def survey(self, sheet: Sheet, header_line: int) -> Survey:
         """Find merged cells, filters, and hidden columns and rows; only rows below the header are counted."""
-        surveyor = _Surveyor(header_line)
-        for _each in self.package.feed(sheet.part, new_parser(surveyor.start, surveyor.end)):
+        survey = Survey(header_line)
+        for _each in self.package.feed(sheet.part, new_parser(survey.start, survey.end)):
             pass
-        surveyor.survey.merges.sort()
-        return surveyor.survey
+        survey.merges.sort()
+        return survey
 
 
 def open_book(raw: BinaryIO) -> Book:
@@ -409,29 +406,22 @@ def area_of(ref: str) -> Area:
 # --- sheets ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
 class Survey:
-    """Properties of a sheet that are needed before its rows, but stored among or after them."""
-
-    merges: list[Area] = field(default_factory=list)
-    """Sorted by first row."""
-    hidden_columns: list[tuple[int, int]] = field(default_factory=list)
-    """(first, last), counted from 1."""
-    hidden_rows: int = 0
-    """Number of hidden rows that are not empty."""
-    first_hidden: int = 0
-    filtered: bool = False
-
-
-class _Surveyor:
-    """Parser handlers that fill a Survey."""
+    """Properties of a sheet that are needed before its rows, but stored among or after them; parser handlers fill it."""
 
     def __init__(self, header_line: int) -> None:
-        self.survey = Survey()
         self._header_line = header_line
         self._line, self._hidden, self._holds = 0, False, False
+        self.merges: list[Area] = []
+        """Sorted by first row."""
+        self.hidden_columns: list[tuple[int, int]] = []
+        """(first, last), counted from 1."""
+        self.hidden_rows = self.first_hidden = 0
+        """The number of hidden rows that are not empty, and the first one's line."""
+        self.filtered = False
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
+        """Handle the start of an element."""
         if name == "c":  # the most frequent case
             return
         match local(name):
@@ -441,20 +431,21 @@ class _Surveyor:
             case "v" | "is":
                 self._holds = True
             case "mergeCell":
-                if len(self.survey.merges) >= _MOST_AREAS:
+                if len(self.merges) >= _MOST_AREAS:
                     raise ValueError
-                self.survey.merges.append(area_of(attributes["ref"]))
+                self.merges.append(area_of(attributes["ref"]))
             case "col" if is_true(attributes.get("hidden")):
-                if len(self.survey.hidden_columns) >= LAST_COLUMN:
+                if len(self.hidden_columns) >= LAST_COLUMN:
                     raise ValueError
-                self.survey.hidden_columns.append((int(attributes["min"]), int(attributes["max"])))
+                self.hidden_columns.append((int(attributes["min"]), int(attributes["max"])))
             case "filterColumn":
-                self.survey.filtered = True
+                self.filtered = True
 
     def end(self, name: str) -> None:
+        """Handle the end of an element."""
         if self._hidden and self._holds and self._line > self._header_line and local(name) == "row":
-            self.survey.hidden_rows += 1
-            self.survey.first_hidden = self.survey.first_hidden or self._line
+            self.hidden_rows += 1
+            self.first_hidden = self.first_hidden or self._line
 
 
 class RowReader(TextReader):

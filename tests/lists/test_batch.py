@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import gc
 import json
 import subprocess
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.i18n import Lang
+from tcb_ops.lists.batch import write_fixme
 from tcb_ops.lists.paths import read_paths
 
 if TYPE_CHECKING:
@@ -180,3 +183,71 @@ print(json.dumps([rows, batch.envs, int(peak)]))
         assert (rows, envs) == (many, 200)
         peaks.append(peak)
     assert peaks[1] < peaks[0] * 1.1
+
+
+BAD_LIST = "环境ID,上传路径,备注\r\ntea-1a2b3c,好.png,x\r\nnope,/b.png,=1+1\r\ntea-1a2b3c,好.png,007\r\n"
+
+
+def read(path: Path) -> list[list[str]]:
+    data = path.read_bytes()
+    assert data.startswith(b"\xef\xbb\xbf")
+    assert data.count(b"\r\n") == data.count(b"\n")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.parametrize("lang", list(Lang))
+def test_the_rows_with_problems_stand_once_each_with_what_and_how(
+    write: Callable[..., Path], merchants: Merchants, tmp_path: Path, lang: Lang
+) -> None:
+    with pytest.raises(InputError) as raised:
+        read_paths(write(BAD_LIST), merchants)
+    problems = raised.value.problems
+    assert write_fixme(problems, tmp_path / "fix-me.csv", lang) == 2
+    header, first, second = read(tmp_path / "fix-me.csv")
+    assert header == [
+        "环境ID",
+        "上传路径",
+        "备注",
+        "tcb_line",
+        "tcb_column",
+        "tcb_problem",
+        "tcb_fix",
+        "tcb_digest",
+    ]
+    assert first[:5] == ["nope", "/b.png", "'=1+1", "3", "环境ID; 上传路径"]
+    assert first[5] == "; ".join(p.message.of(lang) for p in problems[:2])
+    assert second[:5] == ["tea-1a2b3c", "好.png", "007", "4", "上传路径"]
+    assert second[6] == problems[2].fix.of(lang)
+
+
+def test_a_fixed_file_can_be_read_back_in(
+    write: Callable[..., Path], merchants: Merchants, tmp_path: Path
+) -> None:
+    batch = read_paths(write(BAD_LIST), merchants, on_bad="skip")
+    write_fixme(batch.problems, tmp_path / "fix-me.csv")
+    text = (tmp_path / "fix-me.csv").read_text("utf-8-sig").replace("nope,/b", "books-77aa01,b")
+    again = read_paths(write(text, "fixed.csv"), merchants)
+    assert again.headers == batch.headers
+    assert [r.cells for r in again.rows()] == [
+        ("books-77aa01", "b.png", "=1+1"),
+        ("tea-1a2b3c", "好.png", "007"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["env,path\n", "", "a,b\nc,d\n"], ids=["header only", "empty", "no column"])
+def test_problems_of_the_file_as_a_whole_give_no_fix_me_file(
+    write: Callable[..., Path], merchants: Merchants, tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        read_paths(write(text), merchants)
+    assert write_fixme(raised.value.problems, tmp_path / "fix-me.csv") == 0
+    assert not (tmp_path / "fix-me.csv").exists()
+
+
+def test_a_file_that_cannot_be_written_is_reported(
+    write: Callable[..., Path], merchants: Merchants, tmp_path: Path
+) -> None:
+    problems = read_paths(write(BAD_LIST), merchants, on_bad="skip").problems
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_fixme(problems, tmp_path / "nowhere/fix-me.csv")

@@ -23,8 +23,9 @@ from tcb_ops.lists.generate import (
     select_targets,
     write_list,
 )
-from tcb_ops.lists.merchants import EMPTY_FILE, Merchants, read_merchants
+from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.lists.paths import read_paths
+from tcb_ops.merchants.sync import EMPTY_FILE
 from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:

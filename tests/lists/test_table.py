@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.lists.source import read_table
-from tcb_ops.lists.table import LIST_COLUMNS, MERCHANT_COLUMNS, Rating, Table
+from tcb_ops.lists.table import LIST_COLUMNS, MERCHANT_COLUMNS, Rating, Table, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

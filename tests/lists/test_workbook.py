@@ -15,8 +15,8 @@ import python_calamine
 import xlsxwriter
 
 from tcb_ops.errors import InputError
+from tcb_ops.lists.batch import write_fixme
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.staging import write_fixme
 from tcb_ops.xlsx.workbook import CellKind, NonTextCell, open_book
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from workspace import QUICK, Workspace, write_csv
 import tcb_ops as tcb
 from tcb_ops.api import join_shares
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.staging import Share, read_share
+from tcb_ops.lists.merchants import Merchants, Share, read_share
 from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold

@@ -27,7 +27,7 @@ from tcb_ops.wechat.remote_files import next_hop, on_this_machine, read_status, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tcb_ops.lists.paths import Batch
+    from tcb_ops.lists.batch import Batch
     from tcb_ops.run import Run
     from tcb_ops.settings import Settings
 

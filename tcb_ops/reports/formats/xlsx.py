@@ -24,8 +24,7 @@ from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
-from tcb_ops.xlsx.append_columns import NOT_XML
-from tcb_ops.xlsx.split import write_text
+from tcb_ops.xlsx.copies import NOT_XML, write_text
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format

@@ -1,92 +1,35 @@
-"""The checked rows and problems of a list on disk, so that memory does not grow with it.
+"""The checked rows of a list and their problems: a batch, its shares, and the fix-me CSV.
 
-They are in an unnamed temporary SQLite database in the temporary folder, with mode 0600, which no other process can
-open and which disappears with its connection, even after a kill. What is made of them is here, too: the rows of a
-share, the message about problems, the fix-me CSV.
+They are on disk, so that memory does not grow with the list: in an unnamed temporary SQLite database in the temporary
+folder, with mode 0600, which no other process can open and which disappears with its connection, even after a kill.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import re
 import sqlite3
 import stat
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar, Union, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
-from tcb_ops.errors import ArgumentError, InputError, UsageError
-from tcb_ops.formatting import guard, trim
-from tcb_ops.i18n import Bilingual, Lang, Text, _
-from tcb_ops.model import Problem, Row, Secret
+from tcb_ops.errors import UsageError, check_count, check_path
+from tcb_ops.formatting import guard, shown, trim
+from tcb_ops.i18n import Bilingual, Lang, Text, _, ngettext
+from tcb_ops.lists.input_files import input_error
+from tcb_ops.lists.merchants import Merchants, Share
+from tcb_ops.lists.row_files import LocalFiles, SourceCheck, UnusableFile, refuse_sources, whole_source
+from tcb_ops.model import Merchant, Problem, Row, Secret, SourceFile, is_source
 from tcb_ops.resources import system_reason
 
-# --- shares ---------------------------------------------------------------------------------------------------------
-
-ShareLike: TypeAlias = Union["Share", tuple[int, int], str]
-"""A share as callers give it: a Share, (2, 5) or "2/5"."""
-_SHARE = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One of `of` shares, numbered from 1: the merchants whose appid's hash falls to it."""
-
-    number: int
-    of: int
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
-    def has(self, appid: str) -> bool:
-        """Return whether an appid belongs to the share; the same on every machine, whatever else the list has."""
-        return _stable_hash(appid) % self.of == self.number - 1
-
-    def added_to(self, selection: str) -> str:
-        """Return a run's selection with the share, which makes it another run."""
-        return "; ".join(filter(None, [selection, f"share {self}"]))
-
-    def removed_from(self, selection: str) -> str:
-        """Return the selection that `added_to` was given."""
-        return selection.removesuffix(f"share {self}").removesuffix("; ")
-
-
-@lru_cache(maxsize=65_536)
-def _stable_hash(appid: str) -> int:
-    return int.from_bytes(hashlib.sha256(appid.encode("utf-8", "backslashreplace")).digest()[:8])
-
-
-def read_share(value: ShareLike, parameter: str = "share") -> Share:
-    """Return the share that a caller gives. Raises ArgumentError.
-
-    ===========================  ===========
-    value                        share
-    ===========================  ===========
-    "2/5", (2, 5), Share(2, 5)   2 of 5
-    "0/5", "6/5", (0, 0)         error
-    "2", "2 / 5", 2, True, None  error
-    ===========================  ===========
-    """
-    given: object = (value.number, value.of) if isinstance(value, Share) else value
-    if isinstance(given, str) and (found := _SHARE.fullmatch(given)):
-        given = int(found[1]), int(found[2])
-    if isinstance(given, tuple) and len(given) == 2 and all(type(one) is int for one in given):
-        number, of = given
-        if 1 <= number <= of:
-            return Share(number, of)
-    raise ArgumentError(parameter, value, _("K/N, such as 2/5, with K from 1 to N"))
-
-
-# --- rows -----------------------------------------------------------------------------------------------------------
+# --- rows and problems on disk -------------------------------------------------------------------------------------
 
 _T = TypeVar("_T")
 _PAGE = 2_000
@@ -160,15 +103,11 @@ class Staging:
         )
 
     def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
-        """Add problems; `file_problem` marks those that `clear_file_problems` removes."""
+        """Add problems; `file_problem` marks those of a check of files, which the next check removes."""
         self._put(
             f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
             ((*_problem(p), stored(as_detail(p.message))) for p in problems),
         )
-
-    def clear_file_problems(self) -> None:
-        """Remove the problems found by an earlier check of local files."""
-        self.query("DELETE FROM problems WHERE of_file")
 
     def always_wrong(self, columns: Mapping[str, str], rows: int) -> list[str]:
         """Return the keys of `columns` whose header has a problem in each of the rows."""
@@ -231,23 +170,6 @@ class Staging:
         ):
             yield page
             last = page[-1][0]
-
-    def of_valid(self, columns: str, until: int | None, rest: str = "") -> list[Any]:
-        """Select columns or aggregates from the valid rows up to a line; `rest` groups, sorts or limits them."""
-        return self.query(
-            f"SELECT {columns} FROM {self.its_rows} WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
-            (EVERY_LINE if until is None else until,),
-        )
-
-    def line_of_valid(self, n: int) -> int:
-        """Return the line of the nth valid row; EVERY_LINE if there are fewer, 0 for n < 1."""
-        if n < 1:
-            return 0
-        found = self.query(
-            f"SELECT line FROM {self.its_rows} WHERE {_VALID} ORDER BY line LIMIT 1 OFFSET ?",  # noqa: S608  own names
-            (n - 1,),
-        )
-        return int(found[0][0]) if found else EVERY_LINE
 
     def count(self) -> int:
         """Count the rows, those with a problem included."""
@@ -334,24 +256,193 @@ def _run(call: Callable[[], _T]) -> _T:
         return call()
     except sqlite3.Error as error:
         full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    problem = _(
+        "the list's temporary copy cannot be read: it was closed, or the temporary folder failed; read the list again"
+    )
     if full:
         problem = _(
             "the temporary folder is full, so the list could not be checked: free space, or set TMPDIR to "
             "another folder"
         )
-    else:
-        problem = _(
-            "the list's temporary copy cannot be read: it was closed, or the temporary folder failed; read "
-            "the list again"
-        )
     raise UsageError(problem)
 
 
-# --- messages and the fix-me CSV -----------------------------------------------------------------------------------
+# --- the batch ------------------------------------------------------------------------------------------------------
 
-PROBLEMS_SHOWN = 50
-"""Maximum problems on stderr; the fix-me CSV has all."""
+OnBad: TypeAlias = Literal["refuse", "skip"]
 
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Batch:
+    """The checked rows of a list, stored on disk until the batch is closed or garbage-collected.
+
+    Immutable: `check_files`, `limited` and `of_share` return another view of the same rows.
+    """
+
+    source: Path
+    """As given by the operator."""
+    sha256: str
+    """Of the file's bytes, 64 hex digits."""
+    bytes: int
+    headers: tuple[str, ...]
+    """As in the file, without columns that begin with `tcb_`."""
+    encoding: str
+    delimiter: str
+    warnings: tuple[Text, ...]
+    decided: Text
+    """One line with the detected encoding, delimiter, columns, and number of rows."""
+    merchants: Merchants = field(repr=False)
+    left_out: int
+    """Rows that `--where` excludes; they are not in the batch."""
+    on_bad: OnBad
+    root: Path | None
+    """The folder of the local files; None if they were not checked."""
+    staging: Staging = field(repr=False)
+    file_column: str = field(default="", repr=False)
+    """The header named in problems of local files."""
+    sources: SourceCheck = field(default=refuse_sources, repr=False)
+    """Looks at files that are URLs."""
+    until: int | None = field(default=None, repr=False)
+    """The last line included, after `limited`."""
+    share: Share | None = None
+    """The share that this batch is, after `of_share`; None: the whole list."""
+
+    def __repr__(self) -> str:
+        files = f", files below {self.root}" if self.root is not None else ""
+        rows = ngettext("{n:,} row", "{n:,} rows", self.count)
+        return f"<Batch {self.source}: {self.valid:,} of {rows} valid{files}>"
+
+    @property
+    def count(self) -> int:
+        """Number of rows, including invalid ones."""
+        return self.staging.count() if self.until is None else self.valid
+
+    @property
+    def valid(self) -> int:
+        """Number of rows without a problem."""
+        return self._number("COUNT(*)")
+
+    @property
+    def problems(self) -> Problems:
+        """All problems, in the order of the file."""
+        return Problems(self.staging, self.headers)
+
+    @property
+    def envs(self) -> int:
+        """Number of environments of the valid rows."""
+        return self._number("COUNT(DISTINCT env)")
+
+    @property
+    def merchants_count(self) -> int:
+        """Number of mini programs (appids) of the valid rows."""
+        return self._number("COUNT(DISTINCT appid)")
+
+    @property
+    def most_rows_of_an_appid(self) -> int:
+        """The largest number of valid rows of one mini program; `--rate` applies to each appid."""
+        return self._number("COUNT(*) n", "GROUP BY appid ORDER BY n DESC LIMIT 1")
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the valid rows' local files; 0 if they were not checked."""
+        return self._number("SUM(size)")
+
+    def _number(self, aggregate: str, rest: str = "") -> int:
+        found = self._select(aggregate, rest)
+        return int(found[0][0] or 0) if found else 0
+
+    def _select(self, columns: str, rest: str = "") -> list[Any]:
+        """Select columns or aggregates from the valid rows; `rest` groups, sorts or limits them."""
+        return self.staging.query(
+            f"SELECT {columns} FROM {self.staging.its_rows} WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
+            (EVERY_LINE if self.until is None else self.until,),
+        )
+
+    def by_merchant(self) -> list[tuple[str, str, int, int, int]]:
+        """Return (appid, merchant, environments, rows, bytes) of the valid rows, most rows first."""
+        columns = "appid, merchant, COUNT(DISTINCT env), COUNT(*) n, COALESCE(SUM(size), 0)"
+        return self._select(columns, "GROUP BY appid, merchant ORDER BY n DESC, merchant")
+
+    def by_environment(self) -> list[tuple[str, str, int]]:
+        """Return (appid, env, rows) of the valid rows."""
+        return self._select("appid, env, COUNT(*)", "GROUP BY appid, env")
+
+    def by_departed_merchant(self) -> list[tuple[Merchant, int]]:
+        """Return (line of the merchants file, valid rows) of merchants that have left; these rows are not attempted."""
+        left = {(m.appid, m.env): m for m in self.merchants.whole if m.left}
+        return [
+            (left[appid, env], rows) for appid, env, rows in self.by_environment() if (appid, env) in left
+        ]
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows in the order of the file; those with a problem have `invalid` set."""
+        return self.staging.rows(self.until)
+
+    def limited(self, n: int) -> Batch:
+        """Return a batch of the first `n` valid rows (`--limit`)."""
+        check_count("n", n, least=1)
+        rows = f"{self.staging.its_rows} WHERE {_VALID}"
+        found = self.staging.query(f"SELECT line FROM {rows} ORDER BY line LIMIT 1 OFFSET ?", (n - 1,))  # noqa: S608  own names
+        return replace(self, until=found[0][0] if found else EVERY_LINE)
+
+    def of_share(self, share: Share) -> Batch:
+        """Return a batch of the rows of a share (`--share`). A share of a share is of the whole list, too."""
+        return replace(self, staging=self.staging.of_share(share), share=share)
+
+    def check_files(self, root: str | Path) -> Batch:
+        """Check the file of every row, below `root` or at its URL: add its size and version, or its problem.
+
+        Raises InputError with all problems of the list if the root does not exist, or if any row has a problem and
+        bad rows are not skipped.
+        """
+        check_path("root", root)
+        files = LocalFiles(Path(root))
+        self.staging.query("DELETE FROM problems WHERE of_file")
+        if problem := files.problem():
+            self.staging.add_problems([problem], file_problem=True)
+            raise input_error(str(self.source), self.problems, self.decided)
+        lost, sample = 0, list[str]()
+        for page in self.staging.files():
+            facts: list[tuple[int | None, int | None, str, int]] = []
+            unusable: list[Problem] = []
+            urls = {line: whole_source(file, query) for line, file, query in page if is_source(file)}
+            there = self.sources([*dict.fromkeys(urls.values())]) if urls else {}
+            for line, file, _query in page:
+                found = there[urls[line]] if line in urls else files.inspect(file)
+                if isinstance(found, UnusableFile):
+                    lost += found.missing
+                    sample += [file] if found.missing and lost <= _SAMPLE else []
+                    why = found.message, found.fix, shown(file)
+                    unusable.append(Problem(line, self.file_column, *why, option=found.option))
+                elif isinstance(found, SourceFile):
+                    facts.append((found.size, None, found.etag, line))
+                else:
+                    facts.append((found.size, found.mtime_ns, "", line))
+            self.staging.set_files(facts)
+            self.staging.add_problems(unusable, file_problem=True)
+        # Problems of other shares' rows refuse the list, too.
+        problems = Problems(self.staging.whole, self.headers)
+        if self.on_bad == "refuse" and problems:
+            all_missing = lost == len(problems) == self.count
+            raise input_error(str(self.source), problems, self.decided, sample if all_missing else ())
+        return replace(self, root=Path(root))
+
+    def close(self) -> None:
+        """Free the disk space. The rows can no longer be read."""
+        self.staging.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_SAMPLE = 20
+"""Maximum number of files in the error if all files of the list are missing."""
+
+
+# --- the fix-me CSV -------------------------------------------------------------------------------------------------
 
 _FIXME = ".fix-me"
 """Between a list's name and the suffix of its fix-me file, or before the number of a further one."""
@@ -380,34 +471,6 @@ def check_fixme(dest: Path) -> None:
             ),
             options=["--fix-me"],
         )
-
-
-def format_problem(source: str, problem: Problem) -> Text:
-    """Format a problem as `FILE:LINE: column 'X': problem — fix`, without LINE if it concerns the whole file."""
-    where = f"{source}:{problem.line}" if problem.line else source
-    message = _("{message} — {fix}", message=problem.message, fix=problem.fix)
-    if problem.column:
-        return _("{where}: column '{column}': {message}", where=where, column=problem.column, message=message)
-    return _("{where}: {message}", where=where, message=message)
-
-
-def input_error(
-    source: str,
-    problems: Sequence[Problem],
-    decided: Text | None = None,
-    missing_files: Sequence[str] = (),
-    columns: Mapping[str, str] = MappingProxyType({}),
-) -> InputError:
-    """Return the error that refuses a file: the number of problems, and the text of the first one."""
-    many, text = len(problems), format_problem(source, problems[0])
-    if many > 1:
-        text = _(
-            "{source} has {many:,} problems, so nothing was sent. The first: {first}",
-            source=source,
-            many=many,
-            first=text,
-        )
-    return InputError(text, source, problems, decided, missing_files, columns)
 
 
 _COLUMNS = ("tcb_line", "tcb_column", "tcb_problem", "tcb_fix", "tcb_digest")

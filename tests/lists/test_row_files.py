@@ -13,10 +13,11 @@ import pytest
 
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.lists import sources
+from tcb_ops.lists import row_files
+from tcb_ops.lists.batch import write_fixme
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.sources import (
+from tcb_ops.lists.row_files import (
     MAX_FILE_BYTES,
     LocalFile,
     LocalFiles,
@@ -27,7 +28,6 @@ from tcb_ops.lists.sources import (
     split_source,
     whole_source,
 )
-from tcb_ops.lists.staging import write_fixme
 from tcb_ops.model import Merchant, Secret, SourceFile, is_source
 
 if TYPE_CHECKING:
@@ -403,13 +403,13 @@ def test_what_the_machine_says_of_an_extension_does_not_count(tmp_path: Path) ->
     (tmp_path / "mime.types").write_text("x/machine odd9 png\n")
     try:
         mimetypes.init([str(tmp_path / "mime.types")])
-        sources._types.cache_clear()
+        row_files._types.cache_clear()
         assert mimetypes.guess_type("a.odd9")[0] == "x/machine"
         assert content_type_of("a.odd9") == "application/octet-stream"
         assert content_type_of("a.png") == "image/png"
     finally:
         mimetypes.init()
-        sources._types.cache_clear()
+        row_files._types.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ import xlsxwriter
 from openpyxl.utils.escape import unescape
 from xlsxwriter.color import Color
 
-from tcb_ops.xlsx import split
-from tcb_ops.xlsx.append_columns import AppendColumns
-from tcb_ops.xlsx.split import write_split
+from tcb_ops.xlsx import copies
+from tcb_ops.xlsx.copies import AppendColumns, as_text, replaced, write_split
 from tcb_ops.xlsx.workbook import open_book
 
 if TYPE_CHECKING:
@@ -92,10 +91,40 @@ def test_colours_of_the_theme_and_their_tints_become_the_same_colours(tmp_path: 
 def test_more_groups_than_are_open_at_once_each_get_their_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(split, "_OPEN_AT_ONCE", 2)
+    monkeypatch.setattr(copies, "_OPEN_AT_ONCE", 2)
     file = original(tmp_path / "a.xlsx", *((f"env-{n}", f"{n}.png") for n in range(10)))
-    copies = split_up(file, [n % 5 for n in range(10)], tuple(f"text {n}" for n in range(10)))
-    assert [[row[1:] for row in copy.iter_rows(min_row=2, values_only=True)] for copy in copies] == [
+    made = split_up(file, [n % 5 for n in range(10)], tuple(f"text {n}" for n in range(10)))
+    assert [[row[1:] for row in copy.iter_rows(min_row=2, values_only=True)] for copy in made] == [
         [(f"{n}.png", f"text {n}"), (f"{n + 5}.png", f"text {n + 5}")] for n in range(5)
     ]
     assert sorted(one.name for one in tmp_path.iterdir()) == [*(f"{n}.xlsx" for n in range(5)), "a.xlsx"]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a<b>&c", "a&lt;b&gt;&amp;c"),
+        ("a\x00\x1f\rb\n\t", "a_x0000__x001F__x000D_b\n\t"),
+        ("_x0041_", "_x005F_x0041_"),
+        ("_x00_ _xZZZZ_", "_x00_ _xZZZZ_"),
+        ("\ud800\ufffe𠮷", "\ufffd\ufffd𠮷"),
+    ],
+    ids=["marks", "control", "an escape", "no escapes", "no characters"],
+)
+def test_a_text_is_written_so_that_xml_can_hold_it(text: str, written: str) -> None:
+    assert as_text(text) == written
+    ET.fromstring(f"<t>{as_text(text)}</t>")
+
+
+@pytest.mark.parametrize(
+    ("tag", "after"),
+    [
+        (b'<row r="1" spans="1:4">', b'<row r="1" spans="1:8">'),
+        (b"<row spans = '1:4'/>", b'<row spans = "1:8"/>'),
+        (b'<row x:spans="1:4">', b'<row x:spans="1:4">'),
+        (b"<row>", b"<row>"),
+    ],
+    ids=["usual", "other quotes", "another's", "none"],
+)
+def test_an_attribute_gets_another_value(tag: bytes, after: bytes) -> None:
+    assert replaced(tag, "spans", "1:8") == after

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
 
 import pytest
 
-from tcb_ops.xlsx.append_columns import PartPatcher, as_text, replaced
+from tcb_ops.xlsx.copies import replaced
+from tcb_ops.xlsx.package import PartPatcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,36 +48,6 @@ def test_it_does_not_matter_in_which_pieces_the_part_comes(size: int) -> None:
             yield before[at : at + size]
 
     assert b"".join(Changed().patch(pieces())).decode() == AFTER
-
-
-@pytest.mark.parametrize(
-    ("tag", "after"),
-    [
-        (b'<row r="1" spans="1:4">', b'<row r="1" spans="1:8">'),
-        (b"<row spans = '1:4'/>", b'<row spans = "1:8"/>'),
-        (b'<row x:spans="1:4">', b'<row x:spans="1:4">'),
-        (b"<row>", b"<row>"),
-    ],
-    ids=["usual", "other quotes", "another's", "none"],
-)
-def test_an_attribute_gets_another_value(tag: bytes, after: bytes) -> None:
-    assert replaced(tag, "spans", "1:8") == after
-
-
-@pytest.mark.parametrize(
-    ("text", "written"),
-    [
-        ("a<b>&c", "a&lt;b&gt;&amp;c"),
-        ("a\x00\x1f\rb\n\t", "a_x0000__x001F__x000D_b\n\t"),
-        ("_x0041_", "_x005F_x0041_"),
-        ("_x00_ _xZZZZ_", "_x00_ _xZZZZ_"),
-        ("\ud800\ufffe𠮷", "\ufffd\ufffd𠮷"),
-    ],
-    ids=["marks", "control", "an escape", "no escapes", "no characters"],
-)
-def test_a_text_is_written_so_that_xml_can_hold_it(text: str, written: str) -> None:
-    assert as_text(text) == written
-    ET.fromstring(f"<t>{as_text(text)}</t>")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "gb18030"])

@@ -1,24 +1,27 @@
-"""What every merchant can do today, and its quotas: asked of the platform with concurrent calls."""
+"""Questions to the platform, asked with concurrent calls: what merchants can do today, their quotas, who authorizes it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
     OutageError,
+    PlatformStopError,
+    SettingsError,
     StoppedError,
     TcbOpsError,
     TokenError,
     TokenSourceError,
     TransportError,
 )
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.merchants.status import (
     COMPONENT_CODES,
     Allowances,
@@ -30,6 +33,7 @@ from tcb_ops.merchants.status import (
     judge,
     of_the_component,
 )
+from tcb_ops.merchants.sync import Authorized, Authorizer
 from tcb_ops.model import Merchant, Owner, Reason, Secret
 from tcb_ops.runs.loop import hand_over
 from tcb_ops.runs.stop_errors import refused_platform
@@ -278,3 +282,111 @@ _QUOTA_NEEDS_COMPONENT = _(
     "Calls for the platform's own environments count against the component's quota: set component_appid under "
     "[tokens]."
 )
+
+
+# --- who authorizes the platform -------------------------------------------------------------------------------------
+
+
+def begin_sync(
+    settings: Settings,
+    *,
+    only: Collection[str] | None = None,
+    limits: CallLimits = STANDARD,
+    progress: Progress = ignore,
+    notify: Callable[[Text], None] = ignore,
+) -> Future[Authorized]:
+    """Start to query who authorizes the platform; the future returns them. Cancelling it ends the calls.
+
+    With `only`, environments are requested for these appids only. `limits`, `progress` and `notify` are begin_check's.
+
+    Raises SettingsError without a component_appid. The future raises PlatformStopError if the list is refused,
+    OutageError if no host could be reached, StoppedError if the list is incomplete.
+    """
+    if not settings.tokens.component_appid:
+        raise SettingsError(
+            _(
+                "merchants sync needs the component token: set component_appid under [tokens] in "
+                "tcb-ops.toml, and make sure that the token source can provide that appid's token."
+            )
+        )
+    return hand_over(_sync(settings, only, limits, progress, notify))
+
+
+async def _sync(
+    settings: Settings,
+    only: Collection[str] | None,
+    limits: CallLimits,
+    progress: Progress,
+    notify: Callable[[Text], None],
+) -> Authorized:
+    component = settings.tokens.component_appid
+    async with connected(settings, limits, notify) as (caller, client):
+        appids = await _list(caller, client, component)
+        asked_for = [appid for appid in appids if only is None or appid in only]
+
+        async def about(appid: str) -> Authorizer:
+            info: AuthorizerInfo | Issue = await ask(
+                caller, component, partial(client.authorizer, appid=appid)
+            )
+            if isinstance(info, Issue) and info.code in COMPONENT_CODES:
+                raise _stop(component, info)
+            name = "" if isinstance(info, Issue) else info.name
+            return Authorizer(appid, name, await ask(caller, appid, client.environments))
+
+        return Authorized(frozenset(appids), tuple(await each(asked_for, about, progress)))
+
+
+async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
+    """Return every appid once, in the platform's order."""
+    appids: dict[str, None] = {}
+    offset, total = 0, 1
+    while offset < total:
+        page = await ask(caller, component, partial(client.authorizers, offset=offset))
+        if isinstance(page, Issue):
+            raise _stop(component, page)
+        offset, total = offset + len(page.appids), page.total
+        appids |= dict.fromkeys(page.appids)
+        if not page.appids:
+            break
+    if not appids and not total:
+        raise StoppedError(
+            _(
+                "The platform says that no merchant has authorized it, so nothing was changed: is "
+                "component_appid {component} right?",
+                component=component,
+            )
+        )
+    if len(appids) < total:
+        raise StoppedError(
+            _(
+                "The platform says that {merchants} have authorized it, but listed {count:,}: a merchant may have "
+                "authorized it or left meanwhile. Nothing was changed; run the same command again.",
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
+                count=len(appids),
+            )
+        )
+    return list(appids)
+
+
+def _stop(component: str, issue: Issue) -> PlatformStopError:
+    issue = of_the_component(issue)
+    if issue.errmsg and issue.errcode is not None and not errcode(issue.errcode).known:
+        return PlatformStopError(
+            _(
+                "The platform refused to list the merchants (component_appid {component}): errcode {code}, “{errmsg}”.",
+                component=component,
+                code=issue.code,
+                errmsg=issue.errmsg,
+            )
+        )
+    code = f" (errcode {issue.code})" if issue.errcode is not None else ""
+    return PlatformStopError(
+        _(
+            "The merchants cannot be listed with the component token (of component_appid {component}){code}: "
+            "{meaning} {action}",
+            component=component,
+            code=code,
+            meaning=issue.meaning,
+            action=issue.action,
+        )
+    )

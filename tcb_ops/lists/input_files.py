@@ -1,4 +1,4 @@
-"""Lists as files: opening, decoding in one pass and in constant memory, and reading of delimited text.
+"""Input files (lists, merchants files, known.csv): opening, decoding in one pass and in constant memory, and their refusal.
 
 =================================  =====================================================================
 the bytes                          read as
@@ -15,26 +15,75 @@ begin as a workbook does           a problem: save it as CSV (path lists are rea
 from __future__ import annotations
 
 import codecs
-import csv
 import hashlib
 import io
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO
+from types import MappingProxyType
+from typing import IO, BinaryIO, TypeVar
 
 from tcb_ops.errors import BrokenTableError, InputError
-from tcb_ops.formatting import shown, trim
-from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.lists.staging import input_error
-from tcb_ops.lists.table import HEAD_ROWS, Rate, Rating, Record, Table, find_header
+from tcb_ops.formatting import shown
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, file_problem
 from tcb_ops.resources import nearest_path, raise_if_exhausted, system_reason
+
+_T = TypeVar("_T")
+
+# --- messages about problems ---------------------------------------------------------------------------------------
+
+PROBLEMS_SHOWN = 50
+"""Maximum problems on stderr; the fix-me CSV has all."""
+
+
+def format_problem(source: str, problem: Problem) -> Text:
+    """Format a problem as `FILE:LINE: column 'X': problem — fix`, without LINE if it concerns the whole file."""
+    where = f"{source}:{problem.line}" if problem.line else source
+    message = _("{message} — {fix}", message=problem.message, fix=problem.fix)
+    if problem.column:
+        return _("{where}: column '{column}': {message}", where=where, column=problem.column, message=message)
+    return _("{where}: {message}", where=where, message=message)
+
+
+def input_error(
+    source: str,
+    problems: Sequence[Problem],
+    decided: Text | None = None,
+    missing_files: Sequence[str] = (),
+    columns: Mapping[str, str] = MappingProxyType({}),
+) -> InputError:
+    """Return the error that refuses a file: the number of problems, and the text of the first one."""
+    many, text = len(problems), format_problem(source, problems[0])
+    if many > 1:
+        text = _(
+            "{source} has {many:,} problems, so nothing was sent. The first: {first}",
+            source=source,
+            many=many,
+            first=text,
+        )
+    return InputError(text, source, problems, decided, missing_files, columns)
+
+
+def refused(source: str, message: Text, fix: Text, line: int = 0) -> InputError:
+    """Return the error that refuses a file as a whole."""
+    return input_error(source, [file_problem(message, fix, line=line)])
+
+
+def read_or_refuse(source: str, read: Callable[[], _T]) -> _T:
+    """Return what `read` does. Raises InputError where a table cannot be read any further."""
+    try:
+        return read()
+    except BrokenTableError as error:
+        problem = error.problem
+    raise input_error(source, [problem])
+
+
+# --- decoding ------------------------------------------------------------------------------------------------------
 
 _CHUNK = 1 << 20
 _LONGEST_LINE = 16 << 20
@@ -111,8 +160,8 @@ class _Attempt:
 
 @contextmanager
 def open_text(source: str | Path) -> Iterator[Decoded]:
-    """Open a list as text. Raises InputError as `open_source` and `decode` do."""
-    with open_source(source) as raw:
+    """Open a list as text. Raises InputError as `open_bytes` and `decode` do."""
+    with open_bytes(source) as raw:
         decoded = decode(raw, str(source))  # keeps it alive: collecting its wrapper closes the file
         yield decoded
 
@@ -123,24 +172,24 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
     Raises InputError if it is empty, a workbook, binary, or in an unknown encoding.
     """
     if is_workbook(raw):
-        raise _refused(name, _("this is a workbook (XLSX or XLS), not a CSV"), _SAVE_AS)
+        raise refused(name, _("this is a workbook (XLSX or XLS), not a CSV"), _SAVE_AS)
     raw.seek(0)
     head = raw.read(64)
     for pattern, kind in _OTHER_KINDS:
         if pattern.match(head):
             fix = _SAVE_AS if kind is _WEB_PAGE else _GIVE_A_LIST
-            raise _refused(name, _("this is {kind}, not a list", kind=kind), fix)
+            raise refused(name, _("this is {kind}, not a list", kind=kind), fix)
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
     attempts = [_Attempt(codec)] if bom else [_Attempt("utf-8"), _Attempt("gb18030")]
     size, sha256 = _read_through(raw, len(bom), attempts, name)
     if size == len(bom):
-        raise _refused(name, _("the file is empty"), _("export the list again; it needs a header and rows"))
+        raise refused(name, _("the file is empty"), _("export the list again; it needs a header and rows"))
     chosen = next((t for t in attempts if t.failed_at is None), None)
     if chosen is None:
         furthest = max(attempts, key=lambda t: t.failed_at or 0)
         line = _line_at(raw, len(bom), furthest.failed_at or 0, furthest.codec)
         message = _("these bytes are not text in {tried}", tried=encoding or "UTF-8, GB18030")
-        raise _refused(name, message, _SAVE_AS, line)
+        raise refused(name, message, _SAVE_AS, line)
     warnings = () if bom else _warnings(raw, attempts, chosen)
     raw.seek(len(bom))
     text = io.TextIOWrapper(raw, encoding=chosen.codec, newline="")
@@ -157,15 +206,14 @@ def _read_through(raw: BinaryIO, skip: int, attempts: list[_Attempt], name: str)
         if b"\0" in chunk and not wide:
             line = _line_at(raw, 0, size + chunk.index(b"\0"), "latin-1")
             message = _("there are NUL bytes here: this is not text, or UTF-16 without a BOM")
-            raise _refused(name, message, _SAVE_AS, line)
+            raise refused(name, message, _SAVE_AS, line)
         if (end := max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))) >= 0:
             line_begins = size + end
         for attempt in attempts:
             attempt.feed(chunk if size else chunk[skip:], last=False)
         size += len(chunk)
         if size - line_begins > _LONGEST_LINE:
-            message = _("a line is longer than 16 MiB, so this is not a list")
-            raise input_error(name, [file_problem(message, _SAVE_AS)])
+            raise refused(name, _("a line is longer than 16 MiB, so this is not a list"), _SAVE_AS)
     for attempt in attempts:
         attempt.feed(b"", last=True)
     return size, digest.hexdigest()
@@ -218,10 +266,6 @@ def _line_at(raw: BinaryIO, skip: int, offset: int, codec: str) -> int:
     return line
 
 
-def _refused(name: str, message: Text, fix: Text, line: int = 0) -> InputError:
-    return input_error(name, [file_problem(message, fix, line=line)])
-
-
 _WEB_PAGE = _("a web page")
 _OTHER_KINDS = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), _("a PNG image")),
@@ -241,34 +285,30 @@ _WORKBOOKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 
 
 @contextmanager
-def open_source(source: str | Path) -> Iterator[BinaryIO]:
-    """Open a list as bytes.
+def open_bytes(source: str | Path) -> Iterator[BinaryIO]:
+    """Open an input file as bytes.
 
     Raises InputError if it does not exist, cannot be read, is not a regular file, or changes while it is read.
     """
     name, path = str(source), Path(source)
     if not name:
-        raise _refused("''", _("the file name is empty"), _GIVE_A_LIST)
+        raise refused("''", _("the file name is empty"), _GIVE_A_LIST)
     try:
         # Opening a FIFO would wait for a writer, so the type is checked first.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise input_error(name, [_not_a_file(path)])
+            raise _not_a_file(name, path)
         if path.name.startswith("~$"):
             workbook = path.with_name(path.name.removeprefix("~$"))
             message = _("this is not a list but the file that Excel keeps while a workbook is open")
-            raise _refused(name, message, _("give {workbook}", workbook=shown(str(workbook))))
+            raise refused(name, message, _("give {workbook}", workbook=shown(str(workbook))))
         raw = path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
-        if _URL.match(name):
-            name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # both may contain a password
-            problem = file_problem(_("this is a URL, not a file"), _("download it first, then give the file"))
-        else:
-            problem = _missing(path)
+        failed = _missing(name, path)
     except (OSError, ValueError) as error:
         raise_if_exhausted(error)
         message = _("the file cannot be read ({why})", why=system_reason(error))
         fix = _("check its permissions, and whether another program has locked it")
-        problem = file_problem(message, fix)
+        failed = refused(name, message, fix)
     else:
         with raw:
             before = os.fstat(raw.fileno())
@@ -277,7 +317,7 @@ def open_source(source: str | Path) -> Iterator[BinaryIO]:
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise input_error(name, [CHANGED])
         return
-    raise input_error(name, [problem])
+    raise failed  # outside of `except`: the error that led here may contain a password
 
 
 def is_workbook(raw: BinaryIO) -> bool:
@@ -310,90 +350,26 @@ def _is_list(path: Path) -> bool:
     return path.suffix.lower() in _LISTS and path.name[0] not in ".~"
 
 
-def _not_a_file(path: Path) -> Problem:
+def _not_a_file(name: str, path: Path) -> InputError:
     if not path.is_dir():
-        return file_problem(_("this is not a regular file but a pipe or a device"), _GIVE_A_LIST)
-    message = _("this is a folder, not a file")
+        return refused(name, _("this is not a regular file but a pipe or a device"), _GIVE_A_LIST)
     lists: list[str] = []
     with suppress(OSError):
         lists = sorted(
             entry.name for entry in path.iterdir() if _is_list(entry) and entry.name not in _OWN_FILES
         )
-    if not lists:
-        return file_problem(message, _GIVE_A_LIST)
     listed = ", ".join(shown(name, 60) for name in lists[:5]) + (" …" if lists[5:] else "")
-    return file_problem(message, _("choose one of the lists in it: {listed}", listed=listed))
+    fix = _("choose one of the lists in it: {listed}", listed=listed) if lists else _GIVE_A_LIST
+    return refused(name, _("this is a folder, not a file"), fix)
 
 
-def _missing(path: Path) -> Problem:
+def _missing(name: str, path: Path) -> InputError:
+    if _URL.match(name):
+        name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # both may contain a password
+        return refused(name, _("this is a URL, not a file"), _("download it first, then give the file"))
     fix = _("check the name and the folder")
     if not path.parent.is_dir():
         fix = _("there is no folder {folder}: check the path", folder=shown(str(path.parent)))
     elif near := nearest_path(path, lambda other: _is_list(other) and other != path):
         fix = _("did you mean {meant}?", meant=shown(str(near)))
-    return file_problem(_("there is no such file"), fix)
-
-
-# --- records -------------------------------------------------------------------------------------------------------
-
-_DELIMITERS = {",": _("comma"), ";": _("semicolon"), "\t": _("tab"), "|": _("vertical bar")}
-"""The detected delimiters; without the full-width comma, which occurs in names."""
-
-_SIGNS = "".join(_DELIMITERS)
-_SAMPLE_LINES = 50
-
-
-def read_table(lines: Iterable[str], rate: Rate, *, header_line: int = 0) -> Table:
-    """Read lines (with their line ends) as a table. `header_line` 0 detects the header.
-
-    The delimiter is the one whose header has the best rating, then the most cells.
-    """
-    rest = iter(lines)
-    sample = list(islice(rest, _SAMPLE_LINES))
-    delimiter = max(_DELIMITERS, key=lambda d: _best_rating(sample, d, rate))
-    records = _records(chain(sample, rest), delimiter)
-    return find_header(records, rate, header_line, delimiter=delimiter, layout=_DELIMITERS[delimiter])
-
-
-def _best_rating(sample: list[str], delimiter: str, rate: Rate) -> tuple[Rating, int] | tuple[()]:
-    best: tuple[Rating, int] | tuple[()] = ()
-    try:
-        for cells in islice(csv.reader(sample, delimiter=delimiter), HEAD_ROWS):
-            if any(trim(cell).strip(_SIGNS) for cell in cells):
-                rating = rate(cells)
-                # Of equal ratings the first wins: data rows may contain more delimiters.
-                best = best if best and best[0] >= rating else (rating, len(cells))
-    except csv.Error:
-        pass
-    return best
-
-
-def _records(lines: Iterable[str], delimiter: str) -> Iterator[Record]:
-    # strict: a misplaced closing quote may merge rows, which must not become one long cell.
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    line = 0
-    try:
-        for cells in reader:
-            line += 1
-            if cells:
-                yield line, cells
-    except csv.Error as error:
-        fix = _("close the quote; a quote inside a quoted cell is written twice")
-        problem = file_problem(_misquoted(str(error)), fix, line=line + 1)
-    except UnicodeDecodeError:
-        problem = replace(CHANGED, line=line + 1)  # the lines were decoded before, so the file has changed
-    else:
-        return
-    raise BrokenTableError(problem)
-
-
-def _misquoted(why: str) -> Text:
-    """Return the message for `why`, the csv module's text: its only exception has no code."""
-    if "unexpected end" in why:
-        return _("a quote opens in this line and never closes")
-    if "field limit" not in why:
-        return _("a quote closes in the middle of a cell, so the end of the cell is unclear")
-    return _(
-        "a cell is longer than {characters}; usually a quote opened here is never closed",
-        characters=ngettext("{n:,} character", "{n:,} characters", csv.field_size_limit()),
-    )
+    return refused(name, _("there is no such file"), fix)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError
-from tcb_ops.lists.source import open_text
+from tcb_ops.i18n import Bilingual, Lang
+from tcb_ops.lists.input_files import format_problem, open_text
+from tcb_ops.model import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -170,3 +172,22 @@ def test_a_file_written_to_while_it_is_read_is_refused(write: Callable[..., Path
         file.write("tea,a\n")
     with pytest.raises(InputError, match="changed while"):
         reading.__exit__(None, None, None)
+
+
+PROBLEM = Problem(7, "路径", Bilingual("is wrong", "不对"), Bilingual("fix it", "请改正"))
+WHOLE = Problem(0, "", Bilingual("is wrong", "不对"), Bilingual("fix it", "请改正"))
+
+
+@pytest.mark.parametrize(
+    ("problem", "lang", "line"),
+    [
+        (PROBLEM, Lang.EN, "p.csv:7: column '路径': is wrong — fix it"),
+        (PROBLEM, Lang.ZH, "p.csv:7: “路径”列：不对 —— 请改正"),
+        (WHOLE, Lang.EN, "p.csv: is wrong — fix it"),
+        (WHOLE, Lang.ZH, "p.csv: 不对 —— 请改正"),
+    ],
+)
+def test_a_problem_is_one_line_that_names_file_line_and_column(
+    problem: Problem, lang: Lang, line: str
+) -> None:
+    assert format_problem("p.csv", problem).of(lang) == line
