@@ -17,7 +17,7 @@ from tcb_ops.runs.audit import REFUSED_TOKENS, judged
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.scheduler import AppState, EnvState, Lane, Scheduler, Task
+from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, ScopeState, Task
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.runs.writer import Closing, LedgerWriter
 from tcb_ops.wechat.call_policy import NextStep, backoff_wait, next_step
@@ -121,7 +121,7 @@ class OutcomeHandler:
 
     def close(
         self,
-        what: AppState | EnvState | Lane,
+        what: ScopeState | Lane,
         reason: Reason,
         why: Text | None = None,
         *,

@@ -60,7 +60,7 @@ class Task:
 
 
 @dataclass(eq=False, slots=True)
-class EnvState:
+class ScopeState:
     """State of an environment: its limit of rows in flight, the store's breaker."""
 
     name: str
@@ -78,22 +78,9 @@ class EnvState:
 
 
 @dataclass(eq=False, slots=True)
-class AppState:
+class AppState(ScopeState):
     """State of a merchant (appid), or of the component for the platform's own environments: token, rate, breaker."""
 
-    appid: str
-    """Empty if the settings name no component."""
-    slowdown: Slowdown
-    breaker: Breaker = field(default_factory=Breaker)
-    in_flight: int = 0
-    lanes: list[Lane] = field(default_factory=list)
-    """Those that are made and not done."""
-    left: int = 1
-    """Lanes that are not done, those to be made included."""
-    numbers: Sequence[int] = ()
-    """Its environments, by number, if there are several."""
-    closed: RowEnd | None = None
-    """How the rows of its lanes end if none may begin any more, also of lanes made later."""
     token: Token | None = None
     renew_at: float = float("inf")
     """When the token is renewed, ahead of its expiry."""
@@ -112,6 +99,11 @@ class AppState:
     next_call: float = 0.0
     """When `rate` allows the next link call."""
 
+    @property
+    def appid(self) -> str:
+        """Its appid; empty if the settings name no component."""
+        return self.name
+
 
 @dataclass(eq=False, slots=True)
 class Lane:
@@ -119,7 +111,7 @@ class Lane:
 
     number: int
     """The environment's number in the ledger."""
-    env: EnvState
+    env: ScopeState
     app: AppState
     owner: str
     fresh: list[Row] = field(default_factory=list)
@@ -179,7 +171,7 @@ class Roster:
         self.records: dict[int, EnvRecord] = {}
         """Those of the lanes that are made and not done, by number."""
         self.apps: dict[tuple[str, str], AppState] = {}
-        self._envs: dict[str, EnvState] = {}
+        self._envs: dict[str, ScopeState] = {}
         apps, envs = defaultdict[tuple[str, str], list[int]](list), defaultdict[str, list[int]](list)
         for one in environments:
             self.coming.append(one.number)
@@ -203,7 +195,7 @@ class Roster:
         self.records[record.number] = record
         return lane
 
-    def rest_of(self, scope: AppState | EnvState) -> list[int]:
+    def rest_of(self, scope: ScopeState) -> list[int]:
         """Take the environments of an appid or of an env from those that are to be made; return their numbers."""
         wanted = set(scope.numbers).intersection(self.coming)
         if wanted:
@@ -230,7 +222,7 @@ class Roster:
 
         Times are seconds until or since `now`. May be called from any thread.
         """
-        named: list[tuple[str, EnvState | AppState]] = [
+        named: list[tuple[str, ScopeState]] = [
             *((_name(*key), app) for key, app in self.apps.copy().items()),
             *((_name("env", env), state) for env, state in self._envs.copy().items()),
         ]
@@ -254,11 +246,11 @@ class Roster:
             self.apps[key] = AppState(key[1], Slowdown(most), left=left, numbers=numbers)
         return self.apps[key]
 
-    def _env(self, name: str) -> EnvState:
+    def _env(self, name: str) -> ScopeState:
         if name not in self._envs:
             numbers = self._of_env.get(name, ())
             slowdown = Slowdown(self._limits.per_env)
-            self._envs[name] = EnvState(name, slowdown, left=max(1, len(numbers)), numbers=numbers)
+            self._envs[name] = ScopeState(name, slowdown, left=max(1, len(numbers)), numbers=numbers)
         return self._envs[name]
 
     def _account(self, record: EnvRecord) -> tuple[str, str]:
@@ -331,7 +323,7 @@ class Scheduler:
         """Note how many of `needs_lanes` were added."""
         self._making -= lanes
 
-    def make_now(self, scope: AppState | EnvState) -> None:
+    def make_now(self, scope: ScopeState) -> None:
         """Have the other lanes of an appid or of an env made before their turn: it was closed, and they end with it."""
         numbers = self._roster.rest_of(scope)
         self._making += len(numbers)
@@ -545,12 +537,12 @@ def _forget_written(lane: Lane, rows: Iterable[Row]) -> None:
         lane.written.pop(row.path, None)
 
 
-def _no_more_begin(scope: EnvState | AppState) -> bool:
+def _no_more_begin(scope: ScopeState) -> bool:
     """Return whether a scope has as many rows begun and not ended as its limit allows."""
     return scope.in_flight >= scope.slowdown.limit
 
 
-def _no_more_go_on(scope: EnvState | AppState) -> bool:
+def _no_more_go_on(scope: ScopeState) -> bool:
     """Return whether a slowed scope has as many rows in progress, without waiting ones, as its limit allows."""
     if scope.slowdown.limit >= scope.slowdown.full:
         return False
@@ -562,7 +554,7 @@ def _name(owner: str, of: str) -> str:
     return f"{owner} {of}"
 
 
-def _kept(scope: EnvState | AppState, now: float) -> dict[str, Any]:
+def _kept(scope: ScopeState, now: float) -> dict[str, Any]:
     slowed, breaker = scope.slowdown, scope.breaker
     kept = {
         "limit": slowed.limit if slowed.limit < slowed.full else None,
@@ -591,7 +583,7 @@ def _aged(kept: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     return aged
 
 
-def _restore(scope: EnvState | AppState, kept: Mapping[str, Any], now: float) -> None:
+def _restore(scope: ScopeState, kept: Mapping[str, Any], now: float) -> None:
     slowed = scope.slowdown
     slowed.limit = min(slowed.full, kept.get("limit", slowed.full))
     slowed.good = kept.get("good", 0)

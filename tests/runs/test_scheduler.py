@@ -19,10 +19,10 @@ from tcb_ops.runs.scheduler import (
     REFILL,
     TURN,
     AppState,
-    EnvState,
     Lane,
     Roster,
     Scheduler,
+    ScopeState,
     Task,
 )
 from tcb_ops.runs.writer import Closing
@@ -52,7 +52,7 @@ class Floor:
         for no, count in enumerate(rows):
             mine = app if shared else AppState(f"wx{no}", Slowdown(per_app))
             mine.token = TOKEN if token else None
-            env = EnvState(f"env{no}", Slowdown(per_env))
+            env = ScopeState(f"env{no}", Slowdown(per_env))
             lane = Lane(no, env, mine, "merchant", batch=batch)
             env.lanes.append(lane)
             mine.lanes.append(lane)
