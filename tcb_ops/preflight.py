@@ -22,7 +22,6 @@ from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.responses import Quota
 
 LINK_LIFE = 900
 """Lifetime of a link in seconds (domain.md §1.1: the sample's q-sign-time)."""
@@ -196,10 +195,6 @@ class Cost:
     seconds_left: float
     """Until midnight in Beijing."""
 
-    def quota(self, appid: str) -> Quota | None:
-        """Return what is left to a merchant: of its own account, if it has rows of its own."""
-        return self.allowances.quotas.get(self.accounts[appid][0])
-
     def fits(self, appid: str) -> bool | None:
         """Return whether a merchant's rows fit into the day: False if one of its accounts' do not, None if unknown."""
         answers = [self.account_fits(account) for account in self.accounts[appid]]
@@ -225,18 +220,17 @@ class Cost:
         return len(whose) > 1 or any(len(accounts) > 1 for accounts in whose)
 
     def as_dict(self, appid: str) -> dict[str, Any]:
-        """Return a merchant's part, for `--json`."""
-        return {"quota": _figures(self.quota(appid)), "fits": self.fits(appid)}
+        """Return a merchant's part, for `--json`: the quota is that of its own account, if it has rows of its own."""
+        return {"quota": self._figures(self.accounts[appid][0]), "fits": self.fits(appid)}
 
     def platform_dict(self, account: QuotaAccount) -> dict[str, Any]:
         """Return the platform's part, for `--json`."""
-        quota = _figures(self.allowances.quotas.get(account))
-        return {
-            "appid": account.appid,
-            "rows": self.rows[account],
-            "quota": quota,
-            "fits": self.account_fits(account),
-        }
+        quota, fit = self._figures(account), self.account_fits(account)
+        return {"appid": account.appid, "rows": self.rows[account], "quota": quota, "fits": fit}
+
+    def _figures(self, account: QuotaAccount) -> dict[str, int] | None:
+        quota = self.allowances.quotas.get(account)
+        return quota.figures if quota is not None else None
 
     def left(self, account: QuotaAccount) -> str:
         """Return an account's calls left, for a table."""
@@ -396,7 +390,3 @@ def _name(account: QuotaAccount, names: Mapping[str, str]) -> Text:
     if account.owner is Owner.PLATFORM:
         return _("the platform's own environments")
     return verbatim(names.get(account.appid, account.appid))
-
-
-def _figures(quota: Quota | None) -> dict[str, int] | None:
-    return quota.figures if quota is not None else None

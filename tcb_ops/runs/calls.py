@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tcb_ops.details import Detail, DetailCode, as_detail, detail
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text, verbatim
@@ -277,7 +277,8 @@ class Calls:
             decision, scope, code = Decision.RETRY, Scope.ROW, ""
         else:
             known = store_code(answer.code, answer.message, answer.http_status)
-            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, _message(answer.message))
+            why = detail(DetailCode.STORE_MESSAGE, message=answer.message) if answer.message else None
+            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, why)
             decision, scope, code = known.decision, known.scope, answer.code
         end = replace(end, http_status=answer.http_status, rid=answer.request_id, store_code=code)
         return FailedAttempt(end, decision, scope, "store")
@@ -406,7 +407,3 @@ class Calls:
             ended_at=time.time(),
             **more,
         )
-
-
-def _message(message: str) -> Detail | None:
-    return detail(DetailCode.STORE_MESSAGE, message=message) if message else None

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from copy import copy
 from difflib import get_close_matches
@@ -322,9 +322,7 @@ class LedgerReader:
             .limit(limit)
         )
         with self.reading(run):
-            return [
-                RowRecord(read_row(record, environment), read_end(record)) for record in self._read(query)
-            ]
+            return _with_ends(self._read(query), {environment.number: environment})
 
     def page(
         self,
@@ -336,16 +334,10 @@ class LedgerReader:
         after_line: int,
         limit: int,
     ) -> list[RowRecord]:
-        """Return the next rows after a line, in the order of the list.
+        """Return at most `limit` rows after a line (-1 for the first page), in the order of the list.
 
-        Args:
-            run: the run.
-            ends: the (outcome, reason, errcode, store_code) of the wanted rows; None for all.
-            environments: the environments of the wanted rows; None for all.
-            path: a part of the cloud path.
-            after_line: the line of the last row of the previous page; -1 for the first page.
-            limit: the maximum number of rows.
-
+        `ends`: the (outcome, reason, errcode, store_code) of the wanted rows, `environments`: theirs; None for all. `path`: a
+        part of the cloud path.
         """
         query = sa.select(rows).where(rows.c.run == run.number, rows.c.line > after_line)
         if ends is not None:
@@ -368,10 +360,10 @@ class LedgerReader:
         if path:
             query = query.where(rows.c.path.contains(path, autoescape=True))
         found = self._read(query.order_by(rows.c.line).limit(limit))
-        by_number = {one.number: one for one in self.envs(run)}
+        known = self.envs(run)
         with self.reading(run):
             check_order(found, after_line)
-            return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in found]
+            return _with_ends(found, {one.number: one for one in known})
 
     def earlier(
         self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
@@ -538,9 +530,7 @@ class LedgerReader:
             run, lambda last: self._read(query.where(rows.c.line > last)), whole=not selected
         ):
             with self.reading(run):
-                records = [
-                    RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in batch
-                ]
+                records = _with_ends(batch, by_number)
             yield from records
 
     def _in_order(
@@ -983,6 +973,11 @@ class LedgerReader:
                 why=why,
             )
         )
+
+
+def _with_ends(records: Iterable[Any], by_number: Mapping[int, EnvRecord]) -> list[RowRecord]:
+    """Return the rows of records of the rows table, by the numbers of their environments."""
+    return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in records]
 
 
 def _in_doubt(reason: str, attempts: int, settings: str) -> bool:

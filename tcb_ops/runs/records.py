@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from sys import intern
@@ -266,9 +266,6 @@ def usage_of(kept: Detail | None) -> dict[str, QuotaUsage]:
     }
 
 
-_RUN = tuple(RunRecord.__dataclass_fields__)
-
-
 END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in {"line", "link"})
 """Columns written when a row ends, named like the fields of RowEnd."""
 PLAN_COLUMNS = (
@@ -302,20 +299,11 @@ def plan_values(
     if row.invalid:
         skipped = "not_undoable" if kind is Kind.UNDO else "invalid"
         state = (skipped, skipped, stored(as_detail(row.invalid)))
+    place, cells = number_of[row.env, row.appid], _encode(row.cells)
     return (
-        number,
-        row.line,
-        number_of[row.env, row.appid],
-        row.path,
-        row.file,
-        row.size,
-        row.mtime_ns,
-        _encode(row.cells),
-        *state,
-        content_type,
-        cache_control,
-        row.etag or None,
-    )
+        number, row.line, place, row.path, row.file, row.size, row.mtime_ns, cells, *state,
+        content_type, cache_control, row.etag or None,
+    )  # fmt: skip
 
 
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
@@ -408,21 +396,11 @@ def read_row(record: Any, environment: EnvRecord) -> Row:
     """
     _ROW_TYPES.check(record)
     line, _, path, file, size, mtime_ns, cells = record[1:8]
+    content_type, cache_control, etag = record[22:25]
     return Row(
-        line,
-        environment.env,
-        path,
-        environment.appid,
-        environment.merchant,
-        file,
-        _texts(cells),
-        size,
-        mtime_ns,
-        None,
-        record[22] or "",
-        record[23] or "",
-        record[24] or "",
-    )
+        line, environment.env, path, environment.appid, environment.merchant, file, _texts(cells), size, mtime_ns, None,
+        content_type or "", cache_control or "", etag or "",
+    )  # fmt: skip
 
 
 def read_pending(record: Any, environment: EnvRecord) -> Row:
@@ -486,23 +464,17 @@ def read_run(record: Any) -> RunRecord:
     if type(settings) is not dict:
         raise ValueError(settings)
     values = {
-        name: getattr(record, name)
-        for name in _RUN
-        if name not in {"headers", "settings", "kind", "retries", "environments", "stopped"}
+        "kind": Kind(record.kind),
+        "headers": _texts(record.headers),
+        "settings": settings,
+        "stopped": read_detail(record.stopped),
     }
-    return RunRecord(
-        **values,
-        kind=Kind(record.kind),
-        headers=_texts(record.headers),
-        settings=settings,
-        stopped=read_detail(record.stopped),
-    )
+    return RunRecord(**record._asdict() | values)
 
 
 def run_values(new: NewRun) -> dict[str, Any]:
     """Return a new run's record."""
-    values = {name: getattr(new, name) for name in NewRun.__dataclass_fields__}
-    return values | {
+    return asdict(new) | {
         "headers": json.dumps(new.headers, ensure_ascii=False),
         "settings": json.dumps(new.settings, ensure_ascii=False, sort_keys=True),
     }

@@ -30,6 +30,8 @@ BUFFERED = 10_000
 """Rows that all lanes together may buffer: with many lanes, each buffers fewer, so that memory stays constant."""
 COMING = 256
 """Environments whose lanes are made at a time, when fewer than half as many have rows to begin."""
+_ENV = "env"
+"""In place of an owner, for the state of an environment."""
 TURN = 8
 """Rows taken from a lane in one turn: they are adjacent in the ledger, and a commit writes whole pages."""
 
@@ -172,19 +174,15 @@ class Roster:
         """Those of the lanes that are made and not done, by number."""
         self.apps: dict[tuple[str, str], AppState] = {}
         self._envs: dict[str, ScopeState] = {}
-        apps, envs = defaultdict[tuple[str, str], list[int]](list), defaultdict[str, list[int]](list)
+        numbers = defaultdict[tuple[str, str], list[int]](list)
         for one in environments:
             self.coming.append(one.number)
-            apps[self._account(one)].append(one.number)
-            envs[one.env].append(one.number)
-        self._of_app = {key: numbers for key, numbers in apps.items() if len(numbers) > 1}
-        self._of_env = {env: numbers for env, numbers in envs.items() if len(numbers) > 1}
-        for key in apps:
+            numbers[self._account(one)].append(one.number)
+            numbers[_ENV, one.env].append(one.number)
+        self._numbers = {key: shared for key, shared in numbers.items() if len(shared) > 1}
+        for key in numbers if state else ():
             if kept := (state or {}).get(_name(*key)):
-                _restore(self._app(key), kept, now)
-        for env in envs:
-            if kept := (state or {}).get(_name("env", env)):
-                _restore(self._env(env), kept, now)
+                _restore(self._env(key[1]) if key[0] == _ENV else self._app(key), kept, now)
 
     def make(self, record: EnvRecord) -> Lane:
         """Return the lane of an environment; lanes that share an env or an appid share its limits."""
@@ -224,7 +222,7 @@ class Roster:
         """
         named: list[tuple[str, ScopeState]] = [
             *((_name(*key), app) for key, app in self.apps.copy().items()),
-            *((_name("env", env), state) for env, state in self._envs.copy().items()),
+            *((_name(_ENV, env), state) for env, state in self._envs.copy().items()),
         ]
         return {name: kept for name, scope in named if (kept := _kept(scope, now))}
 
@@ -240,7 +238,7 @@ class Roster:
     def _app(self, key: tuple[str, str]) -> AppState:
         """Return the state of an appid. The platform's own environments share the component's."""
         if key not in self.apps:
-            numbers = self._of_app.get(key, ())
+            numbers = self._numbers.get(key, ())
             left = max(1, len(numbers))
             most = min(self._limits.concurrency, self._limits.per_env * left)
             self.apps[key] = AppState(key[1], Slowdown(most), left=left, numbers=numbers)
@@ -248,7 +246,7 @@ class Roster:
 
     def _env(self, name: str) -> ScopeState:
         if name not in self._envs:
-            numbers = self._of_env.get(name, ())
+            numbers = self._numbers.get((_ENV, name), ())
             slowdown = Slowdown(self._limits.per_env)
             self._envs[name] = ScopeState(name, slowdown, left=max(1, len(numbers)), numbers=numbers)
         return self._envs[name]
@@ -569,18 +567,13 @@ def _kept(scope: ScopeState, now: float) -> dict[str, Any]:
 
 def later(state: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Return what `Roster.state` returned, as of `seconds` later."""
-    return {name: aged for name, kept in state.items() if (aged := _aged(kept, seconds))}
-
-
-def _aged(kept: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    aged = dict(kept)
-    if "slow_for" in aged:
-        aged["slow_for"] = round(aged["slow_for"] + seconds, 1)
-    if aged.get("paused", seconds) <= seconds:
-        aged.pop("paused", None)
-    else:
-        aged["paused"] = round(aged["paused"] - seconds, 1)
-    return aged
+    found = {name: dict(kept) for name, kept in state.items()}
+    for aged in found.values():
+        if "slow_for" in aged:
+            aged["slow_for"] = round(aged["slow_for"] + seconds, 1)
+        if (paused := aged.pop("paused", 0.0)) > seconds:
+            aged["paused"] = round(paused - seconds, 1)
+    return {name: aged for name, aged in found.items() if aged}
 
 
 def _restore(scope: ScopeState, kept: Mapping[str, Any], now: float) -> None:
