@@ -31,8 +31,7 @@ from functools import wraps
 from inspect import signature
 from os import PathLike
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, get_args
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeAlias, get_args
 
 from tcb_ops.errors import (
     ArgumentError,
@@ -308,13 +307,14 @@ def start_audit(
     )
     listed, settings, only = _merchants(merchants), _settings(settings, target), _share(share)
     failures = [line.to_json() for line in known_failures(known, settings)]
-    known_file = {} if known is None else {"known_file": str(Path(known).absolute())}
+    options = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
+    if known is not None:
+        options["known_file"] = str(Path(known).absolute())
     return _start(
-        lambda _: audit_spec(listed, selection, only),
+        lambda _: audit_spec(listed, selection, only, options),
         _absolute(report, "report"),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
-        kept={"write_probe": write_probe, "confirm_after": confirm_after, "known": failures} | known_file,
     )
 
 
@@ -676,7 +676,6 @@ def start_retry(
         _absolute(out),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
-        kept={"write_probe": parent.settings.get("write_probe", False)},
     )
 
 
@@ -1161,12 +1160,11 @@ def _start(
     *,
     skip_unchanged: bool = False,
     canary: int = 0,
-    kept: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunHandle:
     """Plan the run, or find the unfinished one to resume, and start to work on it.
 
-    `out`: the file of the links, else the folder that the caller will export to. `kept`: an audit's own options. The
-    embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
+    `out`: the file of the links, else the folder that the caller will export to. The embedded simulator runs until the
+    work on the run ends. Raises UsageError, LedgerError.
     """
     from tcb_ops.runs.calls import probe_file
     from tcb_ops.runs.engine import RunContext
@@ -1216,8 +1214,7 @@ def _start(
             out=out,
             options=asdict(limits)
             | {"skip_unchanged": skip_unchanged, "canary": canary}
-            | ({"cluster": cluster} if isinstance(cluster, str) else {})
-            | dict(kept),
+            | ({"cluster": cluster} if isinstance(cluster, str) else {}),
             note=note,
             new_run=new_run,
             resume=resume or "",

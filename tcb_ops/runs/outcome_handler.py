@@ -157,7 +157,7 @@ class OutcomeHandler:
     def _close(self, lane: Lane, end: RowEnd) -> None:
         if lane.end_as is None:
             stopped = end.reason is Reason.BREAKER and end.errcode is not None
-            by_component = stopped and lane.owner == Owner.PLATFORM
+            by_component = stopped and lane.owner is Owner.PLATFORM
             its = replace(end, reason=Reason.COMPONENT) if by_component else end
             its = judged(its) if self.audits else its
             begun = tuple(row.line for task in lane.tasks for row in task.rows)
@@ -198,7 +198,7 @@ class OutcomeHandler:
 
 def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:
     """Return how a row ends whose token was refused and returned again; the component token has a reason of its own."""
-    dead = Reason.COMPONENT if lane.owner == Owner.PLATFORM else Reason.DEAD_TOKEN
+    dead = Reason.COMPONENT if lane.owner is Owner.PLATFORM else Reason.DEAD_TOKEN
     return replace(end, reason=dead)
 
 

@@ -297,7 +297,7 @@ AGAIN = frozenset(
 """The outcomes that a retry runs again."""
 
 
-_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign")
+_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign", "write_probe")
 """What a retry takes over of its parent's settings."""
 
 
@@ -352,8 +352,8 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
 
 def _of_share(spec: RunSpec, share: Share, listed: int | None) -> RunSpec:
     """Return a spec whose run knows its share, and how many rows all shares have together (None: unknown)."""
-    options = {"share": str(share), **({} if listed is None else {"listed": listed})}
-    return replace(spec, selection=share.added_to(spec.selection), options=options)
+    own = {"share": str(share)} | ({} if listed is None else {"listed": listed})
+    return replace(spec, selection=share.added_to(spec.selection), options={**spec.options, **own})
 
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
@@ -582,7 +582,9 @@ def _others_to_retry(ledger: Ledger, run: RunRecord, settings: Settings) -> list
     return []
 
 
-def audit_spec(merchants: Merchants, selection: str = "", share: Share | None = None) -> RunSpec:
+def audit_spec(
+    merchants: Merchants, selection: str, share: Share | None, options: Mapping[str, Any]
+) -> RunSpec:
     """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path.
 
     With a share only its rows, numbered as in the audit of all.
@@ -598,7 +600,9 @@ def audit_spec(merchants: Merchants, selection: str = "", share: Share | None = 
 
     name, headers = Path(merchants.source).name, ("appid", "name", "env")
     places = environments_of_rows(rows(), merchants)
-    spec = RunSpec(Kind.AUDIT, name, merchants.sha256, 0, headers, None, rows, places, selection)
+    spec = RunSpec(
+        Kind.AUDIT, name, merchants.sha256, 0, headers, None, rows, places, selection, options=options
+    )
     return spec if share is None else _of_share(spec, share, len(lines))
 
 

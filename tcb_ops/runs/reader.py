@@ -16,6 +16,7 @@ from copy import copy
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, Self, cast
 
 import sqlalchemy as sa
@@ -248,26 +249,14 @@ class LedgerReader:
 
     def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments, or `only` these by number, with their numbers of rows and of pending rows."""
-        pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
-        its_rows, its_envs = rows.c.run == run.number, envs.c.run == run.number
+        its = rows.c.run == run.number
         if only is not None:
-            its_rows, its_envs = its_rows & rows.c.place.in_(only), its_envs & envs.c.no.in_(only)
-        counted = (
-            sa.select(rows.c.place, sa.func.count().label("rows"), pending.label("pending"))
-            .where(its_rows)
-            .group_by(rows.c.place)
-            .subquery()
-        )
-        query = (
-            sa.select(envs, sa.func.coalesce(counted.c.rows, 0), sa.func.coalesce(counted.c.pending, 0))
-            .outerjoin(counted, counted.c.place == envs.c.no)
-            .where(its_envs)
-            .order_by(envs.c.no)
-        )
+            its &= rows.c.place.in_(only)
+        pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
+        query = sa.select(rows.c.place, sa.func.count(), pending).where(its).group_by(rows.c.place)
         with self.reading(run):
-            found = [
-                read_env(record, int(count), int(waiting)) for *record, count, waiting in self._stream(query)
-            ]
+            counted = {place: (int(count), int(waiting)) for place, count, waiting in self._stream(query)}
+        found = [*self._list(run, only, counted)]
         if only is None:
             self.check_rows(run, sum(environment.rows for environment in found))
         return found
@@ -282,12 +271,19 @@ class LedgerReader:
             self._listed[run.number] = [same.get(one, one) for one in self._list(run)]
         return self._listed[run.number]
 
-    def _list(self, run: RunRecord, only: Sequence[int] | None = None) -> Iterator[EnvRecord]:
+    def _list(
+        self,
+        run: RunRecord,
+        only: Sequence[int] | None = None,
+        counted: Mapping[int, tuple[int, int]] = MappingProxyType({}),
+    ) -> Iterator[EnvRecord]:
+        """Stream environments; `counted`: their numbers of rows and of pending rows, by number."""
         query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
         if only is not None:
             query = query.where(envs.c.no.in_(only))
         with self.reading(run):
-            yield from map(read_env, self._stream(query))
+            for record in self._stream(query):
+                yield read_env(record, *counted.get(record.no, (0, 0)))
 
     def pending(self, run: RunRecord, wanted: Iterable[tuple[EnvRecord, int]], limit: int) -> list[list[Row]]:
         """Return the next pending rows of some environments, each after a line, in the order of the list.

@@ -30,6 +30,7 @@ BUFFERED = 10_000
 """Rows that all lanes together may buffer: with many lanes, each buffers fewer, so that memory stays constant."""
 COMING = 256
 """Environments whose lanes are made at a time, when fewer than half as many have rows to begin."""
+_UNSET = Secret("")
 _ENV = "env"
 """In place of an owner, for the state of an environment."""
 TURN = 8
@@ -47,8 +48,8 @@ class Task:
     link: Link | None = None
     link_until: float = 0.0
     """When the link must be replaced, in the engine's monotonic time."""
-    token: Secret | None = None
-    """The token of the last link call, to which a refusal refers."""
+    token: Secret = _UNSET
+    """The token of its calls, to which a refusal refers; empty before the first."""
     refusal: RowEnd | None = None
     """How the row ends if the token source has no other token."""
     started_at: float | None = None
@@ -115,7 +116,7 @@ class Lane:
     """The environment's number in the ledger."""
     env: ScopeState
     app: AppState
-    owner: str
+    owner: Owner
     fresh: list[Row] = field(default_factory=list)
     """Lists, since there are many lanes: an empty deque takes 600 bytes."""
     back: list[Task] = field(default_factory=list)
@@ -164,7 +165,7 @@ class Roster:
         batch: int = 1,
         state: Mapping[str, Any] | None = None,
         now: float = 0.0,
-        forget: Callable[[str, str], None] = lambda _appid, _owner: None,
+        forget: Callable[[str, Owner], None] = lambda _appid, _owner: None,
     ) -> None:
         """`batch`: rows per call. `state`: what `state` returned to a session before. `forget`: told of each account (appid, owner) that is done."""
         self.batch, self._limits, self._component, self._forget = batch, limits, component_appid, forget
@@ -187,7 +188,7 @@ class Roster:
     def make(self, record: EnvRecord) -> Lane:
         """Return the lane of an environment; lanes that share an env or an appid share its limits."""
         app, env = self._app(self._account(record)), self._env(record.env)
-        lane = Lane(record.number, env, app, record.owner, batch=self.batch)
+        lane = Lane(record.number, env, app, Owner(record.owner), batch=self.batch)
         app.lanes.append(lane)
         env.lanes.append(lane)
         self.records[record.number] = record
@@ -273,7 +274,7 @@ class Scheduler:
         """Rows read from the ledger at a time for one lane; at least those of one call."""
         self._low = self.refill // 3
         """Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
-        self._phases = phases
+        self._phases = phases or PhaseTimer(1, lambda: 0.0)
         self._queue: deque[Lane] = deque()
         self._later: deque[Lane] = deque()
         """The queue of the lanes that have had a turn."""
@@ -358,8 +359,7 @@ class Scheduler:
     def wait(self, task: Task, until: float) -> None:
         """Take back a row that continues at a later time. It still counts as in flight."""
         self._at(until, task.lane, task)
-        if self._phases is not None:
-            self._phases.enter("backoff")
+        self._phases.enter("backoff")
 
     def again(self, task: Task) -> None:
         """Take back a row that continues as soon as its lane may."""
@@ -506,12 +506,11 @@ class Scheduler:
 
     def _hold(self, lane: Lane, phase: str) -> None:
         """Report to the phase timer what a lane waits for from now on; empty for nothing."""
-        if self._phases is not None:
-            if lane.waits_in:
-                self._phases.leave(lane.waits_in)
-            if phase:
-                self._phases.enter(phase)
-            lane.waits_in = phase
+        if lane.waits_in:
+            self._phases.leave(lane.waits_in)
+        if phase:
+            self._phases.enter(phase)
+        lane.waits_in = phase
 
     def _at(self, when: float, lane: Lane, task: Task | None) -> None:
         self._ticket += 1
@@ -523,8 +522,7 @@ class Scheduler:
             if task is None:
                 lane.timer = float("inf")
             else:
-                if self._phases is not None:
-                    self._phases.leave("backoff")
+                self._phases.leave("backoff")
                 lane.back.append(task)
             self.enqueue(lane)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
 from tcb_ops.runs.outcome_handler import OutcomeHandler
 from tcb_ops.runs.records import EnvRecord
@@ -53,7 +53,7 @@ class Floor:
             mine = app if shared else AppState(f"wx{no}", Slowdown(per_app))
             mine.token = TOKEN if token else None
             env = ScopeState(f"env{no}", Slowdown(per_env))
-            lane = Lane(no, env, mine, "merchant", batch=batch)
+            lane = Lane(no, env, mine, Owner.MERCHANT, batch=batch)
             env.lanes.append(lane)
             mine.lanes.append(lane)
             self.lanes.append(lane)
