@@ -471,7 +471,7 @@ def download_links(
     spec = confirm_spec(ledger, subject, only, "", content=False)
     with opened_target(settings, lambda: _merchants_of(ledger, subject)) as opened:
         rows = file_ids(ledger, spec, settings.run_target)
-        owners = {(one.env, one.appid): Owner(one.owner) for one in spec.environments}
+        owners = {(one.env, one.appid): one.owner for one in spec.environments}
         component, dest = settings.tokens.component_appid, Path(out).absolute()
 
         async def write() -> DownloadLinks:
@@ -981,9 +981,7 @@ def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
         and run.number <= record.number
         and UNDELIVERED in run.settings
     ]
-    if not kept:
-        return {}
-    news = max(kept, key=lambda run: run.number).settings[UNDELIVERED]
+    news = max(kept, key=lambda run: run.number, default=record).settings.get(UNDELIVERED, {})
     with suppress(AttributeError, TypeError):  # what tcb-ops does not write
         return {name: tuple(Missed(**one) for one in missed) for name, missed in news.items()}
     return {}
@@ -1310,7 +1308,7 @@ def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFa
 def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
     """Return the merchants of a run, which the embedded simulator serves."""
     return [
-        Merchant(place.appid, place.merchant, place.env, owner=Owner(place.owner), left=place.left)
+        Merchant(place.appid, place.merchant, place.env, owner=place.owner, left=place.left)
         for place in ledger.envs(run)
     ]
 

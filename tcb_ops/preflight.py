@@ -289,8 +289,11 @@ class Cost:
 
 def calls_by_account(
     batch: Batch, settings: Settings
-) -> tuple[Counter[QuotaAccount], dict[str, set[QuotaAccount]]]:
-    """Return a list's link calls by account, and each appid's accounts; rows that will not be attempted count 0."""
+) -> tuple[Counter[QuotaAccount], dict[str, tuple[QuotaAccount, ...]]]:
+    """Return a list's link calls by account, and each appid's accounts, the platform's last.
+
+    Rows that will not be attempted count 0.
+    """
     owner = {(m.appid, m.env): m.owner for m in batch.merchants.whole}
     left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
     rows: Counter[QuotaAccount] = Counter()
@@ -300,7 +303,10 @@ def calls_by_account(
         account = QuotaAccount(appid if whose is Owner.MERCHANT else settings.tokens.component_appid, whose)
         rows[account] += 0 if (appid, env) in left else count
         accounts.setdefault(appid, set()).add(account)
-    return rows, accounts
+    return rows, {
+        appid: tuple(sorted(its, key=lambda one: one.owner is Owner.PLATFORM))
+        for appid, its in accounts.items()
+    }
 
 
 def accounts_to_ask(batch: Batch, settings: Settings) -> list[QuotaAccount]:
@@ -313,16 +319,7 @@ def reckon(
 ) -> Cost:
     """Return what a list costs if it is started now."""
     rows, accounts = calls_by_account(batch, settings)
-    return Cost(
-        rows,
-        {
-            appid: tuple(sorted(its, key=lambda one: one.owner is Owner.PLATFORM))
-            for appid, its in accounts.items()
-        },
-        allowances,
-        limits.rate,
-        seconds_left_of_the_day(now),
-    )
+    return Cost(rows, accounts, allowances, limits.rate, seconds_left_of_the_day(now))
 
 
 @dataclass(frozen=True, slots=True)

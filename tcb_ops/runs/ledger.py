@@ -73,7 +73,8 @@ class Ledger(LedgerReader):
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
             while places := [
-                (number, p.number, p.env, p.appid, p.merchant, p.owner, p.left) for p in islice(listed, BATCH)
+                (number, p.number, p.env, p.appid, p.merchant, str.__str__(p.owner), p.left)
+                for p in islice(listed, BATCH)
             ]:
                 self.driver(connection, _PLACE, places)
             count = 0

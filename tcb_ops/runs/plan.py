@@ -29,8 +29,6 @@ from tcb_ops.runs.sources import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
 _NAMED = 5
-_OWNERS = {owner: str(owner) for owner in Owner}
-"""As records have them; the same text for all."""
 _LOOKED_AT = 20
 """How many of the newest runs are searched for rows to retry."""
 CHECK_NEW_SECONDS = 0.5
@@ -625,12 +623,12 @@ def resume_spec(run: RunRecord) -> RunSpec:
 
 def environments_of_rows(rows: Iterable[Row], known: Iterable[EnvRecord | Merchant]) -> list[EnvRecord]:
     """Number the environments of some rows, in order of appearance; `known` says who owns them."""
-    facts = {(one.env, one.appid): (_OWNERS[Owner(one.owner)], one.left) for one in known}
+    facts = {(one.env, one.appid): (one.owner, one.left) for one in known}
     environments: dict[tuple[str, str], EnvRecord] = {}
     for row in rows:
         key = (row.env, row.appid)
         if key not in environments:
-            owner, left = facts.get(key, (_OWNERS[Owner.MERCHANT], False))
+            owner, left = facts.get(key, (Owner.MERCHANT, False))
             environments[key] = EnvRecord(len(environments), *key, row.merchant, owner, left)
     return list(environments.values())
 

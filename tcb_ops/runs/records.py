@@ -9,12 +9,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from sys import intern
 from typing import Any
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.lists.sources import content_type_of
-from tcb_ops.model import Kind, Outcome, QuotaUsage, Reason, Row, RowEnd
+from tcb_ops.model import Kind, Outcome, Owner, QuotaUsage, Reason, Row, RowEnd
 
 UNDELIVERED = "undelivered"
 """Among an audit's settings: what each receiver has not been told. Not part of its report, which is older."""
@@ -94,7 +93,7 @@ class EnvRecord:
     env: str
     appid: str
     merchant: str
-    owner: str
+    owner: Owner
     left: bool
     rows: int = 0
     pending: int = 0
@@ -308,6 +307,7 @@ def plan_values(
 
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _decode = json.JSONDecoder().raw_decode
+_OWNERS = {str(owner): owner for owner in Owner}
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 _REASONS = {"": None} | {str(reason): reason for reason in Reason}
 
@@ -438,10 +438,10 @@ def read_end(record: Any) -> RowEnd:
 
 
 def read_env(record: Any, counted: int = 0, pending: int = 0) -> EnvRecord:
-    """Return the environment of a record. Raises TypeError for a damaged record."""
+    """Return the environment of a record. Raises TypeError or KeyError for a damaged record."""
     _ENV_TYPES.check(record)
     _, number, env, appid, merchant, owner, left = record
-    return EnvRecord(number, env, appid, merchant, intern(owner), left, counted, pending)
+    return EnvRecord(number, env, appid, merchant, _OWNERS[owner], left, counted, pending)
 
 
 def _texts(value: str) -> tuple[str, ...]:

@@ -188,7 +188,7 @@ class Roster:
     def make(self, record: EnvRecord) -> Lane:
         """Return the lane of an environment; lanes that share an env or an appid share its limits."""
         app, env = self._app(self._account(record)), self._env(record.env)
-        lane = Lane(record.number, env, app, Owner(record.owner), batch=self.batch)
+        lane = Lane(record.number, env, app, record.owner, batch=self.batch)
         app.lanes.append(lane)
         env.lanes.append(lane)
         self.records[record.number] = record

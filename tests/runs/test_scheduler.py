@@ -349,7 +349,8 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
         ("d", "wxp", "merchant"),
     ]
     environments = [
-        EnvRecord(no, env, appid, "", owner, left=False) for no, (env, appid, owner) in enumerate(listed)
+        EnvRecord(no, env, appid, "", Owner(owner), left=False)
+        for no, (env, appid, owner) in enumerate(listed)
     ]
     roster = Roster(environments, RunLimits(per_env=2), "wxp")
     merchant, own, other, its_own = (roster.make(one).app for one in environments)
