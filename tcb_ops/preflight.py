@@ -257,25 +257,21 @@ class Cost:
                 for account, left in short
             ]
             who = as_list(listed, NAMED)
-            yield (
-                _(
-                    "More rows than link calls left today: {who}. The rows beyond that will be refused with 45009: "
-                    "run them tomorrow, or reset the quota with clear_quota.",
-                    who=who,
-                )
+            yield _(
+                "More rows than link calls left today: {who}. The rows beyond that will be refused with 45009: "
+                "run them tomorrow, or reset the quota with clear_quota.",
+                who=who,
             )
         slow = [account for account in self.rows if self.seconds(account) > self.seconds_left]
         if slow:
             who = as_list((_name(account, names) for account in slow), NAMED)
             longest = max(map(self.seconds, slow))
-            yield (
-                _(
-                    "At this rate the calls do not finish today: {who} needs up to {longest}, but the daily quota "
-                    "resets at midnight in Beijing, in {left}.",
-                    who=who,
-                    longest=format_duration(longest),
-                    left=format_duration(self.seconds_left),
-                )
+            yield _(
+                "At this rate the calls do not finish today: {who} needs up to {longest}, but the daily quota "
+                "resets at midnight in Beijing, in {left}.",
+                who=who,
+                longest=format_duration(longest),
+                left=format_duration(self.seconds_left),
             )
 
     @property

@@ -569,21 +569,16 @@ class Engine:
     async def _refill(self, lanes: list[Lane]) -> None:
         """Read the next pending rows of some environments."""
         wanted = [(self._at_work.records[lane.number], lane.last_line) for lane in lanes]
-        limit = self._scheduler.refill
-        about_stored = self._run.kind in BATCHES
+        limit, of_run = self._scheduler.refill, (self._run.target, self._run.number)
+        skips, about_stored = self._context.skip_unchanged, self._run.kind in BATCHES
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload], dict[str, list[EarlierUpload]]]]:
             ledger, found = self._context.ledger, []
             pending = ledger.pending(self._run, wanted, limit)
             for (environment, _last), rows in zip(wanted, pending, strict=True):
-                known = self._context.skip_unchanged and bool(rows)
                 paths = [row.path for row in rows]
-                earlier = ledger.earlier(self._run, environment, paths) if known else {}
-                written = (
-                    ledger.written(self._run.target, self._run.number, environment.env, paths)
-                    if about_stored and rows
-                    else {}
-                )
+                earlier = ledger.earlier(self._run, environment, paths) if paths and skips else {}
+                written = ledger.written(*of_run, environment.env, paths) if paths and about_stored else {}
                 found.append((rows, earlier, written))
             return found
 
@@ -663,18 +658,9 @@ class Engine:
         if self._outage.since is not None:
             return unreachable(self._run.target, self._limits.patience)
         if self._source_error is not None:
-            seconds = f"{self._limits.patience:g}"
-            return _(
-                "{source_error} Trying again for {seconds} s",
-                source_error=self._source_error,
-                seconds=seconds,
-            )
-        paused = self._at_work.paused(now)
-        return (
-            _(
-                "{environments} paused: the platform asked to slow down",
-                environments=ngettext("{n:,} environment", "{n:,} environments", paused),
-            )
-            if paused
-            else None
-        )
+            seconds, error = f"{self._limits.patience:g}", self._source_error
+            return _("{source_error} Trying again for {seconds} s", source_error=error, seconds=seconds)
+        if not (paused := self._at_work.paused(now)):
+            return None
+        environments = ngettext("{n:,} environment", "{n:,} environments", paused)
+        return _("{environments} paused: the platform asked to slow down", environments=environments)

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from copy import copy
 from difflib import get_close_matches
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, Self, cast
@@ -755,11 +756,8 @@ class LedgerReader:
         """
         if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
             return None
-        both = self.envs(older), self.envs(newer)
-        if len(both[0]) != len(both[1]) or any(
-            (one.number, one.env, one.appid) != (other.number, other.env, other.appid)
-            for one, other in zip(*both, strict=True)
-        ):
+        places = attrgetter("number", "env", "appid")
+        if [*map(places, self.envs(older))] != [*map(places, self.envs(newer))]:
             return None
         for run in (older, newer):
             count = sa.select(sa.func.count()).where(rows.c.run == run.number)

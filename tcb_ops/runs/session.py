@@ -256,31 +256,21 @@ def wait_left(ended: float, seconds: float, now: float) -> float:
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
     """Add to an error that stopped a run its id, its target, and the command that resumes it."""
     target = target_label(run.target, settings.api_base)
-    ways = [
-        (
-            _("To resume run {id} ({target}):", id=run.id, target=target),
-            resume(settings, run),
-        )
-    ]
-    if isinstance(error, CanaryError):
-        ways = [
-            (_("To see why:"), of_run(settings, run, "errcodes")),
-            (
-                _(
-                    "To resume the other environments of run {id} ({target}) anyway, without --canary:",
-                    id=run.id,
-                    target=target,
-                ),
-                resume(settings, run, canary=False),
-            ),
-        ]
-    left = []
+    lines: list[object] = [error.text]
     if isinstance(error, InterruptedRunError) and run.settings.get("write_probe"):
-        left.append(
-            _("Probe files ({path}) may be left in some environments; resuming removes them.", path=PROBE)
+        left = _("Probe files ({path}) may be left in some environments; resuming removes them.", path=PROBE)
+        lines.append(left)
+    if isinstance(error, CanaryError):
+        lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]
+        others = _(
+            "To resume the other environments of run {id} ({target}) anyway, without --canary:",
+            id=run.id,
+            target=target,
         )
-    error.text = as_lines(
-        [error.text, *left, *(part for label, words in ways for part in (label, quoted(words)))]
-    )
+        lines += [others, quoted(resume(settings, run, canary=False))]
+    else:
+        whole = _("To resume run {id} ({target}):", id=run.id, target=target)
+        lines += [whole, quoted(resume(settings, run))]
+    error.text = as_lines(lines)
     error.args = (error.text.en,)
     return error
