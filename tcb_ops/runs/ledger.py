@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -144,8 +145,7 @@ class Ledger(LedgerReader):
         stopped = stored(rest.detail) if rest is not None else ""
         with self._writing() as connection:
             if rest is not None:
-                values = {name: getattr(rest, name) for name in END_COLUMNS}
-                values |= {"reason": rest.reason or "", "detail": stopped, "ended_at": at}
+                values = dict(zip(END_COLUMNS, end_values(replace(rest, ended_at=at)), strict=True))
                 pending = (rows.c.run == run.number) & (rows.c.outcome == Outcome.PENDING)
                 connection.execute(rows.update().where(pending).values(values))
             self._forget_sums(connection, run)

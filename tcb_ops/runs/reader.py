@@ -75,7 +75,7 @@ _EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT
 """Reasons whose rows have a detail that the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
-OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
+_OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 """Joins the environment of a row."""
 _WRITES = (Kind.UPLOAD, Kind.DELETE, Kind.UNDO)
 """The kinds of runs that change what is stored."""
@@ -396,7 +396,7 @@ class LedgerReader:
         ids = dict(map(tuple, interrupted))
         pending = self._read(
             sa.select(rows.c.path, rows.c.run)
-            .join(envs, OF_ENV)
+            .join(envs, _OF_ENV)
             .where(
                 rows.c.run.in_(list(ids)),
                 envs.c.env == env,
@@ -431,7 +431,7 @@ class LedgerReader:
         query = (
             sa.select(rows.c.path, rows.c.file)
             .distinct()
-            .join(envs, OF_ENV)
+            .join(envs, _OF_ENV)
             .where(
                 envs.c.env == env,
                 envs.c.appid == appid,
@@ -457,8 +457,13 @@ class LedgerReader:
             sa.select(
                 rows.c.path,
                 rows.c.outcome,
+                rows.c.reason,
+                rows.c.attempts,
+                sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
+                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
+                # The fields of an EarlierUpload, but for the outcome.
                 runs.c.id,
-                rows.c.md5,
+                sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
                 sa.func.coalesce(rows.c.bytes, 0),
                 rows.c.file_id,
                 sa.func.coalesce(rows.c.content_type, ""),
@@ -466,12 +471,8 @@ class LedgerReader:
                 rows.c.file,
                 sa.func.coalesce(rows.c.etag, ""),
                 runs.c.number,
-                rows.c.reason,
-                rows.c.attempts,
-                sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
-                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
             )
-            .join(envs, OF_ENV)
+            .join(envs, _OF_ENV)
             .join(runs, runs.c.number == rows.c.run)
             .where(
                 STORED,
@@ -484,12 +485,10 @@ class LedgerReader:
             .order_by(rows.c.ended_at)
         )
         found: dict[str, list[EarlierUpload]] = {}
-        for path, outcome, run_id, md5, *more, why, attempts, of_run, sent in self._read(query):
-            if outcome == Outcome.FAILED and not (strict or (sent and _in_doubt(why, attempts, of_run))):
-                continue
-            certain = md5 if outcome in _CERTAIN else ""
-            end = Outcome(outcome)
-            found.setdefault(path, []).append(EarlierUpload(*(run_id, certain, *more[:-1], end, more[-1])))
+        for path, outcome, why, attempts, of_run, sent, *known, number in self._read(query):
+            if outcome != Outcome.FAILED or strict or (sent and _in_doubt(why, attempts, of_run)):
+                fields = (*known, Outcome(outcome), number)
+                found.setdefault(path, []).append(EarlierUpload(*fields))
         return found
 
     def rows(
@@ -736,7 +735,7 @@ class LedgerReader:
         ordered = [sa.collate(key, "C") for key in keys] if postgresql else keys
         query = (
             sa.select(*keys, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-            .join(envs, OF_ENV)
+            .join(envs, _OF_ENV)
             .where(rows.c.run == run.number)
             .order_by(*ordered, rows.c.outcome == Outcome.INVALID, rows.c.line)
         )
@@ -1030,7 +1029,7 @@ def _last_known(audit: RunRecord, before: list[int]) -> sa.Select[Any]:
     """
     unknown = (
         sa.select(envs.c.env, envs.c.appid)
-        .join(rows, OF_ENV)
+        .join(rows, _OF_ENV)
         .where(rows.c.run == audit.number, rows.c.outcome == Outcome.UNKNOWN)
         .subquery()
     )
@@ -1040,7 +1039,7 @@ def _last_known(audit: RunRecord, before: list[int]) -> sa.Select[Any]:
     state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code, rows.c.detail)
     found = (
         sa.select(rows.c.run, envs.c.env, envs.c.appid, *state, newest_first.label("nth"))
-        .join(envs, OF_ENV)
+        .join(envs, _OF_ENV)
         .join(unknown, (unknown.c.env == envs.c.env) & (unknown.c.appid == envs.c.appid))
         .where(rows.c.run.in_(before), rows.c.outcome.in_([Outcome.HEALTHY, Outcome.UNHEALTHY]))
         .subquery()
