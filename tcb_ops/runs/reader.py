@@ -461,7 +461,7 @@ class LedgerReader:
                 rows.c.attempts,
                 sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
                 (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
-                # The fields of an EarlierUpload, but for the outcome.
+                # The fields of an EarlierUpload, except its outcome.
                 runs.c.id,
                 sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
                 sa.func.coalesce(rows.c.bytes, 0),
