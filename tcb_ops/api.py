@@ -31,8 +31,7 @@ from functools import wraps
 from inspect import signature
 from os import PathLike
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, get_args
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeAlias, get_args
 
 from tcb_ops.errors import (
     ArgumentError,
@@ -308,13 +307,14 @@ def start_audit(
     )
     listed, settings, only = _merchants(merchants), _settings(settings, target), _share(share)
     failures = [line.to_json() for line in known_failures(known, settings)]
-    known_file = {} if known is None else {"known_file": str(Path(known).absolute())}
+    options = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
+    if known is not None:
+        options["known_file"] = str(Path(known).absolute())
     return _start(
-        lambda _: audit_spec(listed, selection, only),
+        lambda _: audit_spec(listed, selection, only, options),
         _absolute(report, "report"),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
-        kept={"write_probe": write_probe, "confirm_after": confirm_after, "known": failures} | known_file,
     )
 
 
@@ -471,7 +471,7 @@ def download_links(
     spec = confirm_spec(ledger, subject, only, "", content=False)
     with opened_target(settings, lambda: _merchants_of(ledger, subject)) as opened:
         rows = file_ids(ledger, spec, settings.run_target)
-        owners = {(one.env, one.appid): Owner(one.owner) for one in spec.environments}
+        owners = {(one.env, one.appid): one.owner for one in spec.environments}
         component, dest = settings.tokens.component_appid, Path(out).absolute()
 
         async def write() -> DownloadLinks:
@@ -676,7 +676,6 @@ def start_retry(
         _absolute(out),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
-        kept={"write_probe": parent.settings.get("write_probe", False)},
     )
 
 
@@ -982,9 +981,7 @@ def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
         and run.number <= record.number
         and UNDELIVERED in run.settings
     ]
-    if not kept:
-        return {}
-    news = max(kept, key=lambda run: run.number).settings[UNDELIVERED]
+    news = max(kept, key=lambda run: run.number, default=record).settings.get(UNDELIVERED, {})
     with suppress(AttributeError, TypeError):  # what tcb-ops does not write
         return {name: tuple(Missed(**one) for one in missed) for name, missed in news.items()}
     return {}
@@ -1161,12 +1158,11 @@ def _start(
     *,
     skip_unchanged: bool = False,
     canary: int = 0,
-    kept: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunHandle:
     """Plan the run, or find the unfinished one to resume, and start to work on it.
 
-    `out`: the file of the links, else the folder that the caller will export to. `kept`: an audit's own options. The
-    embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
+    `out`: the file of the links, else the folder that the caller will export to. The embedded simulator runs until the
+    work on the run ends. Raises UsageError, LedgerError.
     """
     from tcb_ops.runs.calls import probe_file
     from tcb_ops.runs.engine import RunContext
@@ -1216,8 +1212,7 @@ def _start(
             out=out,
             options=asdict(limits)
             | {"skip_unchanged": skip_unchanged, "canary": canary}
-            | ({"cluster": cluster} if isinstance(cluster, str) else {})
-            | dict(kept),
+            | ({"cluster": cluster} if isinstance(cluster, str) else {}),
             note=note,
             new_run=new_run,
             resume=resume or "",
@@ -1313,7 +1308,7 @@ def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFa
 def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
     """Return the merchants of a run, which the embedded simulator serves."""
     return [
-        Merchant(place.appid, place.merchant, place.env, owner=Owner(place.owner), left=place.left)
+        Merchant(place.appid, place.merchant, place.env, owner=place.owner, left=place.left)
         for place in ledger.envs(run)
     ]
 

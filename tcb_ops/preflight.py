@@ -22,7 +22,6 @@ from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.responses import Quota
 
 LINK_LIFE = 900
 """Lifetime of a link in seconds (domain.md §1.1: the sample's q-sign-time)."""
@@ -196,10 +195,6 @@ class Cost:
     seconds_left: float
     """Until midnight in Beijing."""
 
-    def quota(self, appid: str) -> Quota | None:
-        """Return what is left to a merchant: of its own account, if it has rows of its own."""
-        return self.allowances.quotas.get(self.accounts[appid][0])
-
     def fits(self, appid: str) -> bool | None:
         """Return whether a merchant's rows fit into the day: False if one of its accounts' do not, None if unknown."""
         answers = [self.account_fits(account) for account in self.accounts[appid]]
@@ -225,18 +220,17 @@ class Cost:
         return len(whose) > 1 or any(len(accounts) > 1 for accounts in whose)
 
     def as_dict(self, appid: str) -> dict[str, Any]:
-        """Return a merchant's part, for `--json`."""
-        return {"quota": _figures(self.quota(appid)), "fits": self.fits(appid)}
+        """Return a merchant's part, for `--json`: the quota is that of its own account, if it has rows of its own."""
+        return {"quota": self._figures(self.accounts[appid][0]), "fits": self.fits(appid)}
 
     def platform_dict(self, account: QuotaAccount) -> dict[str, Any]:
         """Return the platform's part, for `--json`."""
-        quota = _figures(self.allowances.quotas.get(account))
-        return {
-            "appid": account.appid,
-            "rows": self.rows[account],
-            "quota": quota,
-            "fits": self.account_fits(account),
-        }
+        quota, fit = self._figures(account), self.account_fits(account)
+        return {"appid": account.appid, "rows": self.rows[account], "quota": quota, "fits": fit}
+
+    def _figures(self, account: QuotaAccount) -> dict[str, int] | None:
+        quota = self.allowances.quotas.get(account)
+        return quota.figures if quota is not None else None
 
     def left(self, account: QuotaAccount) -> str:
         """Return an account's calls left, for a table."""
@@ -263,25 +257,21 @@ class Cost:
                 for account, left in short
             ]
             who = as_list(listed, NAMED)
-            yield (
-                _(
-                    "More rows than link calls left today: {who}. The rows beyond that will be refused with 45009: "
-                    "run them tomorrow, or reset the quota with clear_quota.",
-                    who=who,
-                )
+            yield _(
+                "More rows than link calls left today: {who}. The rows beyond that will be refused with 45009: "
+                "run them tomorrow, or reset the quota with clear_quota.",
+                who=who,
             )
         slow = [account for account in self.rows if self.seconds(account) > self.seconds_left]
         if slow:
             who = as_list((_name(account, names) for account in slow), NAMED)
             longest = max(map(self.seconds, slow))
-            yield (
-                _(
-                    "At this rate the calls do not finish today: {who} needs up to {longest}, but the daily quota "
-                    "resets at midnight in Beijing, in {left}.",
-                    who=who,
-                    longest=format_duration(longest),
-                    left=format_duration(self.seconds_left),
-                )
+            yield _(
+                "At this rate the calls do not finish today: {who} needs up to {longest}, but the daily quota "
+                "resets at midnight in Beijing, in {left}.",
+                who=who,
+                longest=format_duration(longest),
+                left=format_duration(self.seconds_left),
             )
 
     @property
@@ -295,8 +285,11 @@ class Cost:
 
 def calls_by_account(
     batch: Batch, settings: Settings
-) -> tuple[Counter[QuotaAccount], dict[str, set[QuotaAccount]]]:
-    """Return a list's link calls by account, and each appid's accounts; rows that will not be attempted count 0."""
+) -> tuple[Counter[QuotaAccount], dict[str, tuple[QuotaAccount, ...]]]:
+    """Return a list's link calls by account, and each appid's accounts, the platform's last.
+
+    Rows that will not be attempted count 0.
+    """
     owner = {(m.appid, m.env): m.owner for m in batch.merchants.whole}
     left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
     rows: Counter[QuotaAccount] = Counter()
@@ -306,7 +299,10 @@ def calls_by_account(
         account = QuotaAccount(appid if whose is Owner.MERCHANT else settings.tokens.component_appid, whose)
         rows[account] += 0 if (appid, env) in left else count
         accounts.setdefault(appid, set()).add(account)
-    return rows, accounts
+    return rows, {
+        appid: tuple(sorted(its, key=lambda one: one.owner is Owner.PLATFORM))
+        for appid, its in accounts.items()
+    }
 
 
 def accounts_to_ask(batch: Batch, settings: Settings) -> list[QuotaAccount]:
@@ -319,16 +315,7 @@ def reckon(
 ) -> Cost:
     """Return what a list costs if it is started now."""
     rows, accounts = calls_by_account(batch, settings)
-    return Cost(
-        rows,
-        {
-            appid: tuple(sorted(its, key=lambda one: one.owner is Owner.PLATFORM))
-            for appid, its in accounts.items()
-        },
-        allowances,
-        limits.rate,
-        seconds_left_of_the_day(now),
-    )
+    return Cost(rows, accounts, allowances, limits.rate, seconds_left_of_the_day(now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,7 +383,3 @@ def _name(account: QuotaAccount, names: Mapping[str, str]) -> Text:
     if account.owner is Owner.PLATFORM:
         return _("the platform's own environments")
     return verbatim(names.get(account.appid, account.appid))
-
-
-def _figures(quota: Quota | None) -> dict[str, int] | None:
-    return quota.figures if quota is not None else None

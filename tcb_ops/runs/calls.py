@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tcb_ops.details import Detail, DetailCode, as_detail, detail
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text, verbatim
@@ -115,10 +115,10 @@ class Calls:
     last_answer: float = field(default=float("-inf"))
     """When any server last responded, by `clock`."""
 
-    def forget(self, appid: str, owner: str) -> None:
+    def forget(self, appid: str, owner: Owner) -> None:
         """Forget what was found about an account of which no row is left."""
         if self.checks is not None:
-            self.checks.accounts.pop((appid, Owner(owner)), None)
+            self.checks.accounts.pop((appid, owner), None)
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of a row until it ends or one fails."""
@@ -137,9 +137,8 @@ class Calls:
             return replace(end, errcode=causes[0].errcode)
         result = await self._link_and_store(task)
         if isinstance(result, RowEnd) and result.outcome in SUCCESSES:
-            used, missing = await self.checks.measure(
-                task.lane.app.appid, Owner(task.lane.owner), task.token or Secret(""), task.row.env
-            )
+            account = task.lane.app.appid, task.lane.owner
+            used, missing = await self.checks.measure(*account, task.token, task.row.env)
             result = replace(result, detail=measured(used, missing))
         return result
 
@@ -168,12 +167,9 @@ class Calls:
 
     async def _facts(self, task: Task, checks: AccountChecks) -> AccountFacts | FailedAttempt:
         """Return the facts about the row's account."""
-        if task.token is None:  # as in `_link`
-            message = "a row was taken without a token"
-            raise AssertionError(message)
         self.phases.enter("link")
         try:
-            found, calls = await checks.ask(task.lane.app.appid, Owner(task.lane.owner), task.token)
+            found, calls = await checks.ask(task.lane.app.appid, task.lane.owner, task.token)
         except TransportError as error:
             return self._no_answer(task, error, "link")
         finally:
@@ -187,13 +183,10 @@ class Calls:
 
     async def _link(self, task: Task) -> Link | FailedAttempt:
         row = task.row
-        if task.token is None:  # the scheduler returns no row of an app without a token
-            message = "a row was taken without a token"
-            raise AssertionError(message)
         self.link_calls += 1
         task.counts.calls += 1
         try:
-            answer = await self.wechat.upload_link(row.env, row.path, task.token, Owner(task.lane.owner))
+            answer = await self.wechat.upload_link(row.env, row.path, task.token, task.lane.owner)
         except TransportError as error:
             return self._no_answer(task, error, "link")
         self.last_answer = self.clock()
@@ -209,7 +202,7 @@ class Calls:
         if isinstance(answer, InvalidResponse):
             end = self._end(task, Outcome.FAILED, Reason.NO_ANSWER, answer.why)
             return FailedAttempt(replace(end, http_status=answer.http_status), decision, scope, "link")
-        by_component = task.lane.owner == Owner.PLATFORM
+        by_component = task.lane.owner is Owner.PLATFORM
         end = replace(
             self._end(task, Outcome.REFUSED, Reason.COMPONENT if by_component else Reason.REFUSED),
             errcode=answer.errcode,
@@ -238,9 +231,7 @@ class Calls:
             await asyncio.sleep(wait)
             task.counts.calls += 1
             try:
-                answer = await self.wechat.delete(
-                    task.row.env, [file_id], task.token or Secret(""), Owner(task.lane.owner)
-                )
+                answer = await self.wechat.delete(task.row.env, [file_id], task.token, task.lane.owner)
             except TransportError as error:
                 why = error.text
                 continue
@@ -277,7 +268,8 @@ class Calls:
             decision, scope, code = Decision.RETRY, Scope.ROW, ""
         else:
             known = store_code(answer.code, answer.message, answer.http_status)
-            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, _message(answer.message))
+            why = detail(DetailCode.STORE_MESSAGE, message=answer.message) if answer.message else None
+            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, why)
             decision, scope, code = known.decision, known.scope, answer.code
         end = replace(end, http_status=answer.http_status, rid=answer.request_id, store_code=code)
         return FailedAttempt(end, decision, scope, "store")
@@ -406,7 +398,3 @@ class Calls:
             ended_at=time.time(),
             **more,
         )
-
-
-def _message(message: str) -> Detail | None:
-    return detail(DetailCode.STORE_MESSAGE, message=message) if message else None

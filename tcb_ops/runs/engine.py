@@ -237,7 +237,9 @@ class Engine:
             if self._after_canary_roster is not None and self._error is None:
                 await self._after_canary()
                 await self._dispatch()
-            await self._drain()
+            if self._tasks:  # after an error; rows that do not end in time stay pending
+                await asyncio.wait(self._tasks, timeout=GRACE)
+            self._phases_recorded = float("-inf")  # the remainder is written with the last commit
             self._writer.close()
             await writing
         except asyncio.CancelledError:
@@ -258,8 +260,7 @@ class Engine:
     # --- setting up and shutting down -------------------------------------------------------------------------
 
     async def _set_up(self) -> None:
-        first, rest = await self._loop.run_in_executor(self._reader_thread, self._read_roster)
-        counts = await self._loop.run_in_executor(self._reader_thread, self._context.ledger.counts, self._run)
+        first, rest, counts = await self._loop.run_in_executor(self._reader_thread, self._read_roster)
         for outcome, rows in counts.items():
             if outcome is not Outcome.PENDING:
                 self._writer.counts[outcome] = rows
@@ -267,13 +268,14 @@ class Engine:
         self._after_canary_roster = rest
         self._schedule(first)
 
-    def _read_roster(self) -> tuple[Roster, Roster | None]:
-        """Read which environments have pending rows: of the canary, and those after it."""
+    def _read_roster(self) -> tuple[Roster, Roster | None, Mapping[Outcome, int]]:
+        """Read which environments have pending rows, of the canary and those after it, and how many rows ended how."""
         environments = self._context.ledger.environments(self._run)
         rest = self._after_canary_envs = after_canary(environments, self._context.canary)
         pending = [one for one in environments if one.pending]
         first = self._roster(one for one in pending if one.env not in rest)
-        return first, self._roster(one for one in pending if one.env in rest) if rest else None
+        later = self._roster(one for one in pending if one.env in rest) if rest else None
+        return first, later, self._context.ledger.counts(self._run)
 
     def _roster(self, environments: Iterable[EnvRecord]) -> Roster:
         return Roster(
@@ -315,12 +317,6 @@ class Engine:
             audits=self._audits,
             closed_as=Outcome.UNKNOWN if self._run.kind is Kind.CONFIRM else Outcome.NOT_ATTEMPTED,
         )
-
-    async def _drain(self) -> None:
-        """Give calls in flight GRACE seconds to end after an error; rows that do not end stay pending."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=GRACE)
-        self._phases_recorded = float("-inf")  # the remainder is written with the last commit
 
     async def _shut_down(self, writing: asyncio.Task[None] | None) -> None:
         for timer in (self._timer, self._show_later):
@@ -369,15 +365,13 @@ class Engine:
                 else:
                     self._probe(now)
                 self._start_background()
-            if self._idle() and self._scheduler.is_done:
+            at_work = self._tasks or self._background or self._held_tasks or self._writer.busy
+            if not at_work and self._scheduler.is_done:
                 return
             if not self._tasks:
                 self._writer.flush()
             self._set_timer(now)
             await self._wake.wait()
-
-    def _idle(self) -> bool:
-        return not (self._tasks or self._background or self._held_tasks or self._writer.busy)
 
     def _begin_ready(self, now: float) -> None:
         """Begin rows while fewer than `concurrency` are in flight, and a kill could lose fewer than twice as many."""
@@ -575,21 +569,16 @@ class Engine:
     async def _refill(self, lanes: list[Lane]) -> None:
         """Read the next pending rows of some environments."""
         wanted = [(self._at_work.records[lane.number], lane.last_line) for lane in lanes]
-        limit = self._scheduler.refill
-        about_stored = self._run.kind in BATCHES
+        limit, of_run = self._scheduler.refill, (self._run.target, self._run.number)
+        skips, about_stored = self._context.skip_unchanged, self._run.kind in BATCHES
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload], dict[str, list[EarlierUpload]]]]:
             ledger, found = self._context.ledger, []
             pending = ledger.pending(self._run, wanted, limit)
             for (environment, _last), rows in zip(wanted, pending, strict=True):
-                known = self._context.skip_unchanged and bool(rows)
                 paths = [row.path for row in rows]
-                earlier = ledger.earlier(self._run, environment, paths) if known else {}
-                written = (
-                    ledger.written(self._run.target, self._run.number, environment.env, paths)
-                    if about_stored and rows
-                    else {}
-                )
+                earlier = ledger.earlier(self._run, environment, paths) if paths and skips else {}
+                written = ledger.written(*of_run, environment.env, paths) if paths and about_stored else {}
                 found.append((rows, earlier, written))
             return found
 
@@ -669,18 +658,9 @@ class Engine:
         if self._outage.since is not None:
             return unreachable(self._run.target, self._limits.patience)
         if self._source_error is not None:
-            seconds = f"{self._limits.patience:g}"
-            return _(
-                "{source_error} Trying again for {seconds} s",
-                source_error=self._source_error,
-                seconds=seconds,
-            )
-        paused = self._at_work.paused(now)
-        return (
-            _(
-                "{environments} paused: the platform asked to slow down",
-                environments=ngettext("{n:,} environment", "{n:,} environments", paused),
-            )
-            if paused
-            else None
-        )
+            seconds, error = f"{self._limits.patience:g}", self._source_error
+            return _("{source_error} Trying again for {seconds} s", source_error=error, seconds=seconds)
+        if not (paused := self._at_work.paused(now)):
+            return None
+        environments = ngettext("{n:,} environment", "{n:,} environments", paused)
+        return _("{environments} paused: the platform asked to slow down", environments=environments)

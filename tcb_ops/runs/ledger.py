@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -20,7 +21,6 @@ from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
-from tcb_ops.runs.database import may_not_write
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
@@ -74,7 +74,8 @@ class Ledger(LedgerReader):
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
             while places := [
-                (number, p.number, p.env, p.appid, p.merchant, p.owner, p.left) for p in islice(listed, BATCH)
+                (number, p.number, p.env, p.appid, p.merchant, str.__str__(p.owner), p.left)
+                for p in islice(listed, BATCH)
             ]:
                 self.driver(connection, _PLACE, places)
             count = 0
@@ -82,7 +83,7 @@ class Ledger(LedgerReader):
             while batch := [plan_values(number, row, number_of, new.kind) for row in islice(stream, BATCH)]:
                 self.driver(connection, _PLAN, batch)
                 count += len(batch)
-            connection.execute(runs.update().where(runs.c.number == number).values(rows=count))
+            _set(connection, number, rows=count)
         return self.run(new.id)
 
     # --- writing what happened ----------------------------------------------------------------------------------
@@ -144,15 +145,12 @@ class Ledger(LedgerReader):
         stopped = stored(rest.detail) if rest is not None else ""
         with self._writing() as connection:
             if rest is not None:
-                values = {name: getattr(rest, name) for name in END_COLUMNS}
-                values |= {"reason": rest.reason or "", "detail": stopped, "ended_at": at}
+                values = dict(zip(END_COLUMNS, end_values(replace(rest, ended_at=at)), strict=True))
                 pending = (rows.c.run == run.number) & (rows.c.outcome == Outcome.PENDING)
                 connection.execute(rows.update().where(pending).values(values))
             self._forget_sums(connection, run)
             self._keep_sums(connection, run.number)
-            connection.execute(
-                runs.update().where(runs.c.number == run.number).values(finished_at=at, stopped=stopped)
-            )
+            _set(connection, run.number, finished_at=at, stopped=stopped)
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA shrink_memory")  # the pages that it keeps: 2 MB
 
@@ -190,15 +188,14 @@ class Ledger(LedgerReader):
     def note_report(self, run: RunRecord, report: str) -> None:
         """Record the path of a run's links.csv or newest report folder."""
         with self._writing() as connection:
-            connection.execute(runs.update().where(runs.c.number == run.number).values(report=report))
+            _set(connection, run.number, report=report)
 
     def note_undelivered(self, run: RunRecord, news: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Record in an audit's settings what each receiver has not been told, by its name, as `undelivered`."""
-        own = runs.c.number == run.number
+        of_run = sa.select(runs.c.settings).where(runs.c.number == run.number)
         with self._writing() as connection:
-            kept = json.loads(connection.execute(sa.select(runs.c.settings).where(own)).scalar_one())
-            text = json.dumps(kept | {UNDELIVERED: news}, ensure_ascii=False)
-            connection.execute(runs.update().where(own).values(settings=text))
+            kept = json.loads(connection.execute(of_run).scalar_one())
+            _set(connection, run.number, settings=json.dumps(kept | {UNDELIVERED: news}, ensure_ascii=False))
 
     # --- sessions on a cluster ------------------------------------------------------------------------------------
 
@@ -254,25 +251,21 @@ class Ledger(LedgerReader):
             more = spent.update().where(mine).values(seconds=spent.c.seconds + seconds)
             if connection.execute(more).rowcount == 0:
                 connection.execute(spent.insert().values(run=run.number, phase=phase, seconds=seconds))
-        connection.execute(
-            runs.update()
-            .where(runs.c.number == run.number)
-            .values(
-                seconds=runs.c.seconds + usage.seconds,
-                link_calls=runs.c.link_calls + usage.link_calls,
-                upload_calls=runs.c.upload_calls + usage.upload_calls,
-            )
+        _set(
+            connection,
+            run.number,
+            seconds=runs.c.seconds + usage.seconds,
+            link_calls=runs.c.link_calls + usage.link_calls,
+            upload_calls=runs.c.upload_calls + usage.upload_calls,
         )
 
     def _identify(self) -> tuple[int, int] | None:
         """Return the device and inode of the ledger's file; None for PostgreSQL or a missing file."""
-        if self.file is None:
-            return None
-        try:
-            stat = self.file.stat()
-        except OSError:
-            return None
-        return stat.st_dev, stat.st_ino
+        with suppress(OSError):
+            if self.file is not None:
+                stat = self.file.stat()
+                return stat.st_dev, stat.st_ino
+        return None
 
     def check_in_place(self) -> None:
         """Raise LedgerError if the file was removed or replaced: SQLite would still use the deleted file."""
@@ -289,9 +282,7 @@ class Ledger(LedgerReader):
         try:
             yield
         except SQLAlchemyError as error:
-            if (denied := may_not_write(self.name, error)) is not None:
-                raise denied from None
-            raise
+            raise self._trouble_at_start(error) from None
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
@@ -301,6 +292,11 @@ class Ledger(LedgerReader):
                 yield connection
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
+
+
+def _set(connection: sa.Connection, number: int, **values: Any) -> None:
+    """Change a run's own record."""
+    connection.execute(runs.update().where(runs.c.number == number).values(values))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from tcb_ops.errors import ArgumentError
+from tcb_ops.errors import check_count, check_value
 from tcb_ops.i18n import _
 from tcb_ops.wechat.call_policy import CallLimits, NextStep, backoff_wait
 
@@ -41,15 +41,12 @@ class RunLimits(CallLimits):
     def __post_init__(self) -> None:
         """Raise ArgumentError for an invalid value."""
         for name in ("concurrency", "per_env", "attempts"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ArgumentError(name, value, _("a whole number from 1"))
+            check_count(name, getattr(self, name), least=1)
         for name in ("backoff", "slow_wait", "patience"):
             value = getattr(self, name)
-            if not _is_number(value) or value < 0:
-                raise ArgumentError(name, value, _("seconds, 0 or more"))
-        if self.rate is not None and (not _is_number(self.rate) or self.rate <= 0):
-            raise ArgumentError("rate", self.rate, _("link calls a second, more than 0, or None"))
+            check_value(name, value, _is_number(value) and value >= 0, _("seconds, 0 or more"))
+        usable = self.rate is None or (_is_number(self.rate) and self.rate > 0)
+        check_value("rate", self.rate, usable, _("link calls a second, more than 0, or None"))
 
 
 def _is_number(value: object) -> bool:

@@ -91,20 +91,17 @@ def _running() -> asyncio.AbstractEventLoop:
     global _loop  # noqa: PLW0603  one loop a process, made when it is first needed
     with _lock:
         if _loop is None:
-            loop = _new()
+            _check_room()
+            if sys.platform == "win32":
+                loop = asyncio.new_event_loop()
+            else:
+                import uvloop
+
+                loop = uvloop.new_event_loop()
             loop.set_default_executor(ThreadPoolExecutor(FILES_READ, thread_name_prefix="tcb-ops-file"))
             threading.Thread(target=loop.run_forever, name="tcb-ops", daemon=True).start()
             _loop = loop  # last: a loop that Ctrl-C kept from starting would block every later call
         return _loop
-
-
-def _new() -> asyncio.AbstractEventLoop:
-    _check_room()
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    return uvloop.new_event_loop()
 
 
 def _check_room() -> None:

@@ -17,7 +17,7 @@ from tcb_ops.runs.audit import REFUSED_TOKENS, judged
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.scheduler import AppState, EnvState, Lane, Scheduler, Task
+from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, ScopeState, Task
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.runs.writer import Closing, LedgerWriter
 from tcb_ops.wechat.call_policy import NextStep, backoff_wait, next_step
@@ -121,7 +121,7 @@ class OutcomeHandler:
 
     def close(
         self,
-        what: AppState | EnvState | Lane,
+        what: ScopeState | Lane,
         reason: Reason,
         why: Text | None = None,
         *,
@@ -157,7 +157,7 @@ class OutcomeHandler:
     def _close(self, lane: Lane, end: RowEnd) -> None:
         if lane.end_as is None:
             stopped = end.reason is Reason.BREAKER and end.errcode is not None
-            by_component = stopped and lane.owner == Owner.PLATFORM
+            by_component = stopped and lane.owner is Owner.PLATFORM
             its = replace(end, reason=Reason.COMPONENT) if by_component else end
             its = judged(its) if self.audits else its
             begun = tuple(row.line for task in lane.tasks for row in task.rows)
@@ -198,7 +198,7 @@ class OutcomeHandler:
 
 def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:
     """Return how a row ends whose token was refused and returned again; the component token has a reason of its own."""
-    dead = Reason.COMPONENT if lane.owner == Owner.PLATFORM else Reason.DEAD_TOKEN
+    dead = Reason.COMPONENT if lane.owner is Owner.PLATFORM else Reason.DEAD_TOKEN
     return replace(end, reason=dead)
 
 

@@ -28,8 +28,6 @@ from tcb_ops.runs.sources import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
 _NAMED = 5
-_OWNERS = {owner: str(owner) for owner in Owner}
-"""As records have them; the same text for all."""
 _LOOKED_AT = 20
 """How many of the newest runs are searched for rows to retry."""
 CHECK_NEW_SECONDS = 0.5
@@ -103,9 +101,7 @@ def plan(
                 _("Upload its list again with --new-run."),
                 options=["--new-run"],
             )
-        run = _wanted(run, work, settings)
-        _refuse_other_options(run, work)
-        return _resumed(ledger, run)
+        return _resumed(ledger, _wanted(run, work, settings), work)
     if not new_run:
         _refuse_another_root(ledger, work, settings)
     found = _same_work(ledger, work, settings, now)
@@ -123,8 +119,7 @@ def plan(
             )
         )
     if found is not None and choice is not Choice.NEW:
-        _refuse_other_options(found, work)
-        return _resumed(ledger, found)
+        return _resumed(ledger, found, work)
     ledger.check_file(CHECK_NEW_SECONDS)
     # Of two runs of one second, random digits keep the ids apart.
     new_id = f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -158,7 +153,8 @@ def plan(
     return Planned(ledger.plan(new, work.rows(), work.environments), resumed=False)
 
 
-def _resumed(ledger: Ledger, run: RunRecord) -> Planned:
+def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec) -> Planned:
+    _refuse_other_options(run, work)
     ledger.check(run)
     return Planned(run, resumed=True)
 
@@ -296,7 +292,7 @@ AGAIN = frozenset(
 """The outcomes that a retry runs again."""
 
 
-_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign")
+_KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign", "write_probe")
 """What a retry takes over of its parent's settings."""
 
 
@@ -351,8 +347,8 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
 
 def _of_share(spec: RunSpec, share: Share, listed: int | None) -> RunSpec:
     """Return a spec whose run knows its share, and how many rows all shares have together (None: unknown)."""
-    options = {"share": str(share), **({} if listed is None else {"listed": listed})}
-    return replace(spec, selection=share.added_to(spec.selection), options=options)
+    own = {"share": str(share)} | ({} if listed is None else {"listed": listed})
+    return replace(spec, selection=share.added_to(spec.selection), options={**spec.options, **own})
 
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
@@ -483,58 +479,49 @@ def _nothing_left(
     ledger: Ledger, parent: RunRecord, settings: Settings, codes: Collection[str], *, narrowed: bool
 ) -> Text:
     """Return why a run has no rows to retry, and what to do instead."""
-    counts = ledger.counts(parent)
-    bad = sum(rows for outcome, rows in counts.items() if outcome in AGAIN)
-    succeeded = ledger.succeeded_since(parent)
-    if bad and len(succeeded) >= bad:
-        since = ", ".join(retry.id for retry in ledger.retries(parent))
+    counts, nothing = ledger.counts(parent), None
+    if SUCCESSES.issuperset(counts):
+        nothing = ngettext(
+            "The one row of run {id} ({kind}) succeeded: there is nothing to retry.",
+            "All {n:,} rows of run {id} ({kind}) succeeded: there is nothing to retry.",
+            sum(counts.values()),
+            id=parent.id,
+            kind=parent.kind,
+        )
+    elif not AGAIN.isdisjoint(counts) and _left(ledger, parent) <= 0:
         nothing = _(
             "nothing is left to retry: every row of run {id} has succeeded in {since}.",
             id=parent.id,
-            since=since,
+            since=", ".join(retry.id for retry in ledger.retries(parent)),
         )
+    if nothing is not None:
         return as_lines((nothing, *_others_to_retry(ledger, parent, settings)))
+    succeeded = ledger.succeeded_since(parent)
     there = Counter(
         str(record.end.errcode or record.end.store_code)
         for record in (ledger.rows(parent, outcomes=AGAIN) if codes else ())
         if record.row.line not in succeeded and (record.end.errcode or record.end.store_code)
     )
-    reported: list[object]
     if there:
         counted = [
             _("{code} ({rows})", code=code, rows=ngettext("{n:,} row", "{n:,} rows", rows))
             for code, rows in there.most_common()
         ]
-        reported = [
-            _(
-                "run {id} has no row to retry with errcode {codes}. It has {there}.",
-                id=parent.id,
-                codes=as_list(sorted(codes)),
-                there=as_list(counted, _NAMED),
-            )
-        ]
-    elif SUCCESSES.issuperset(counts):
-        reported = [
-            ngettext(
-                "The one row of run {id} ({kind}) succeeded: there is nothing to retry.",
-                "All {n:,} rows of run {id} ({kind}) succeeded: there is nothing to retry.",
-                sum(counts.values()),
-                id=parent.id,
-                kind=parent.kind,
-            ),
-            *_others_to_retry(ledger, parent, settings),
-        ]
-    else:
-        none = (
-            _("run {id} has no such rows to retry: --errcode and --where leave none.", id=parent.id)
-            if narrowed
-            else _("run {id} has no rows to retry: none was refused, failed or not attempted.", id=parent.id)
+        none = _(
+            "run {id} has no row to retry with errcode {codes}. It has {there}.",
+            id=parent.id,
+            codes=as_list(sorted(codes)),
+            there=as_list(counted, _NAMED),
         )
-        see = _("To list its rows:")
-        reported = [as_sentences((none, see)), quoted(of_run(settings, parent, "errcodes"))]
-    if not SUCCESSES.issuperset(counts):
-        reported += _rest_of_original(ledger, parent, settings)
-    return as_lines(reported)
+        return as_lines((none, *_rest_of_original(ledger, parent, settings)))
+    none = (
+        _("run {id} has no such rows to retry: --errcode and --where leave none.", id=parent.id)
+        if narrowed
+        else _("run {id} has no rows to retry: none was refused, failed or not attempted.", id=parent.id)
+    )
+    see = as_sentences((none, _("To list its rows:")))
+    listing = quoted(of_run(settings, parent, "errcodes"))
+    return as_lines((see, listing, *_rest_of_original(ledger, parent, settings)))
 
 
 def original_of(ledger: Ledger, run: RunRecord) -> RunRecord:
@@ -581,7 +568,9 @@ def _others_to_retry(ledger: Ledger, run: RunRecord, settings: Settings) -> list
     return []
 
 
-def audit_spec(merchants: Merchants, selection: str = "", share: Share | None = None) -> RunSpec:
+def audit_spec(
+    merchants: Merchants, selection: str, share: Share | None, options: Mapping[str, Any]
+) -> RunSpec:
     """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path.
 
     With a share only its rows, numbered as in the audit of all.
@@ -597,7 +586,9 @@ def audit_spec(merchants: Merchants, selection: str = "", share: Share | None = 
 
     name, headers = Path(merchants.source).name, ("appid", "name", "env")
     places = environments_of_rows(rows(), merchants)
-    spec = RunSpec(Kind.AUDIT, name, merchants.sha256, 0, headers, None, rows, places, selection)
+    spec = RunSpec(
+        Kind.AUDIT, name, merchants.sha256, 0, headers, None, rows, places, selection, options=options
+    )
     return spec if share is None else _of_share(spec, share, len(lines))
 
 
@@ -620,12 +611,12 @@ def resume_spec(run: RunRecord) -> RunSpec:
 
 def environments_of_rows(rows: Iterable[Row], known: Iterable[EnvRecord | Merchant]) -> list[EnvRecord]:
     """Number the environments of some rows, in order of appearance; `known` says who owns them."""
-    facts = {(one.env, one.appid): (_OWNERS[Owner(one.owner)], one.left) for one in known}
+    facts = {(one.env, one.appid): (one.owner, one.left) for one in known}
     environments: dict[tuple[str, str], EnvRecord] = {}
     for row in rows:
         key = (row.env, row.appid)
         if key not in environments:
-            owner, left = facts.get(key, (_OWNERS[Owner.MERCHANT], False))
+            owner, left = facts.get(key, (Owner.MERCHANT, False))
             environments[key] = EnvRecord(len(environments), *key, row.merchant, owner, left)
     return list(environments.values())
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import sqlite3
 import weakref
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from copy import copy
 from difflib import get_close_matches
+from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, Self, cast
 
 import sqlalchemy as sa
@@ -64,8 +67,6 @@ from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, partitio
 
 BATCH = 500
 """Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
-
-
 AUDITS_BACK = 30
 """Audits that are searched for the last known state of what is unknown."""
 QUARTER = 900
@@ -74,34 +75,21 @@ _EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT
 """Reasons whose rows have a detail that the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
-
-
+_OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
+"""Joins the environment of a row."""
 _WRITES = (Kind.UPLOAD, Kind.DELETE, Kind.UNDO)
 """The kinds of runs that change what is stored."""
 _CERTAIN = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.RESTORED})
 """The outcomes after which it is certain what is stored."""
 
 
-class RunReader(Protocol):
-    """The read interface of reports, to the ledger or to a run merged with its retries.
-
-    Methods that sum up or stream a run's rows raise LedgerDamagedError if rows are missing.
-    """
-
+class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
     @property
-    def name(self) -> str:
-        """The ledger's name in messages."""
-
+    def name(self) -> str: ...
     @property
-    def file(self) -> Path | None:
-        """The SQLite file; None for PostgreSQL."""
-
-    def run(self, wanted: str, target: str | None = None) -> RunRecord:
-        """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
-
-    def envs(self, run: RunRecord) -> list[EnvRecord]:
-        """List a run's environments without counting their rows."""
-
+    def file(self) -> Path | None: ...
+    def run(self, wanted: str, target: str | None = None) -> RunRecord: ...
+    def envs(self, run: RunRecord) -> list[EnvRecord]: ...
     def rows(
         self,
         run: RunRecord,
@@ -110,44 +98,26 @@ class RunReader(Protocol):
         merchant: str = "",
         path: str = "",
         line: int | None = None,
-    ) -> Iterator[RowRecord]:
-        """Stream a run's rows in the order of the list."""
+    ) -> Iterator[RowRecord]: ...
+    def counts(self, run: RunRecord) -> dict[Outcome, int]: ...
+    def tallies(self, run: RunRecord) -> list[Tally]: ...
+    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]: ...
+    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int: ...
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]: ...
+    def phase_seconds(self, run: RunRecord) -> dict[str, float]: ...
+    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None: ...
+    def partitions(self, run: RunRecord) -> list[Partition]: ...
+    def previous(self, run: RunRecord) -> RunRecord | None: ...
+    def exports(self, run: RunRecord) -> set[str]: ...
+    def worked_on_by(self, run: RunRecord) -> str: ...
+    def snapshot(self) -> AbstractContextManager[RunReader]: ...
 
-    def counts(self, run: RunRecord) -> dict[Outcome, int]:
-        """Count rows by outcome, without zeros."""
 
-    def tallies(self, run: RunRecord) -> list[Tally]:
-        """Count rows by merchant, environment, outcome and code, most rows first."""
+class RunReader(_OfRun, Protocol):
+    """What reports need of a LedgerReader; they read some of a run's rows, or a merged run, from `reports.run_views` instead.
 
-    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
-        """Read the first rows of an environment that ended without success, in the order of the list."""
-
-    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
-        """Sum up the sizes of the local files of the rows with these outcomes."""
-
-    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
-        """Return how rows ended over time; empty if no row has ended."""
-
-    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Return the seconds that the run spent in each phase (`progress.PHASES`)."""
-
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
-        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome."""
-
-    def partitions(self, run: RunRecord) -> list[Partition]:
-        """List the partitions of all sessions of a run on a cluster; empty for any other run."""
-
-    def previous(self, run: RunRecord) -> RunRecord | None:
-        """Find the last finished run before this one that it can be compared with."""
-
-    def exports(self, run: RunRecord) -> set[str]:
-        """Return the SHA-256 of the manifest.json of each report of the run."""
-
-    def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else is working on the run; empty if nobody is."""
-
-    def snapshot(self) -> AbstractContextManager[RunReader]:
-        """Open a consistent snapshot, which later writes do not change."""
+    Methods that sum up or stream a run's rows raise LedgerDamagedError if rows are missing.
+    """
 
 
 class LedgerReader:
@@ -169,7 +139,7 @@ class LedgerReader:
 
     def advisory_lock(self, name: str) -> AdvisoryLock | None:
         """Return a lock in the database; None for an SQLite file, which has lock files beside it."""
-        return AdvisoryLock(self._engine, name, self._lock_trouble) if self.file is None else None
+        return AdvisoryLock(self._engine, name, self._trouble_at_start) if self.file is None else None
 
     def worked_on_by(self, run: RunRecord) -> str:
         """Return who else is working on a run, as far as can be determined here; empty if nobody is."""
@@ -280,26 +250,14 @@ class LedgerReader:
 
     def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments, or `only` these by number, with their numbers of rows and of pending rows."""
-        pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
-        its_rows, its_envs = rows.c.run == run.number, envs.c.run == run.number
+        its = rows.c.run == run.number
         if only is not None:
-            its_rows, its_envs = its_rows & rows.c.place.in_(only), its_envs & envs.c.no.in_(only)
-        counted = (
-            sa.select(rows.c.place, sa.func.count().label("rows"), pending.label("pending"))
-            .where(its_rows)
-            .group_by(rows.c.place)
-            .subquery()
-        )
-        query = (
-            sa.select(envs, sa.func.coalesce(counted.c.rows, 0), sa.func.coalesce(counted.c.pending, 0))
-            .outerjoin(counted, counted.c.place == envs.c.no)
-            .where(its_envs)
-            .order_by(envs.c.no)
-        )
+            its &= rows.c.place.in_(only)
+        pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
+        query = sa.select(rows.c.place, sa.func.count(), pending).where(its).group_by(rows.c.place)
         with self.reading(run):
-            found = [
-                read_env(record, int(count), int(waiting)) for *record, count, waiting in self._stream(query)
-            ]
+            counted = {place: (int(count), int(waiting)) for place, count, waiting in self._stream(query)}
+        found = [*self._list(run, only, counted)]
         if only is None:
             self.check_rows(run, sum(environment.rows for environment in found))
         return found
@@ -314,12 +272,19 @@ class LedgerReader:
             self._listed[run.number] = [same.get(one, one) for one in self._list(run)]
         return self._listed[run.number]
 
-    def _list(self, run: RunRecord, only: Sequence[int] | None = None) -> Iterator[EnvRecord]:
+    def _list(
+        self,
+        run: RunRecord,
+        only: Sequence[int] | None = None,
+        counted: Mapping[int, tuple[int, int]] = MappingProxyType({}),
+    ) -> Iterator[EnvRecord]:
+        """Stream environments; `counted`: their numbers of rows and of pending rows, by number."""
         query = sa.select(envs).where(envs.c.run == run.number).order_by(envs.c.no)
         if only is not None:
             query = query.where(envs.c.no.in_(only))
         with self.reading(run):
-            yield from map(read_env, self._stream(query))
+            for record in self._stream(query):
+                yield read_env(record, *counted.get(record.no, (0, 0)))
 
     def pending(self, run: RunRecord, wanted: Iterable[tuple[EnvRecord, int]], limit: int) -> list[list[Row]]:
         """Return the next pending rows of some environments, each after a line, in the order of the list.
@@ -354,9 +319,7 @@ class LedgerReader:
             .limit(limit)
         )
         with self.reading(run):
-            return [
-                RowRecord(read_row(record, environment), read_end(record)) for record in self._read(query)
-            ]
+            return _with_ends(self._read(query), {environment.number: environment})
 
     def page(
         self,
@@ -368,16 +331,10 @@ class LedgerReader:
         after_line: int,
         limit: int,
     ) -> list[RowRecord]:
-        """Return the next rows after a line, in the order of the list.
+        """Return at most `limit` rows after a line (-1 for the first page), in the order of the list.
 
-        Args:
-            run: the run.
-            ends: the (outcome, reason, errcode, store_code) of the wanted rows; None for all.
-            environments: the environments of the wanted rows; None for all.
-            path: a part of the cloud path.
-            after_line: the line of the last row of the previous page; -1 for the first page.
-            limit: the maximum number of rows.
-
+        `ends`: the (outcome, reason, errcode, store_code) of the wanted rows, `environments`: theirs; None for all. `path`: a
+        part of the cloud path.
         """
         query = sa.select(rows).where(rows.c.run == run.number, rows.c.line > after_line)
         if ends is not None:
@@ -400,10 +357,10 @@ class LedgerReader:
         if path:
             query = query.where(rows.c.path.contains(path, autoescape=True))
         found = self._read(query.order_by(rows.c.line).limit(limit))
-        by_number = {one.number: one for one in self.envs(run)}
+        known = self.envs(run)
         with self.reading(run):
             check_order(found, after_line)
-            return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in found]
+            return _with_ends(found, {one.number: one for one in known})
 
     def earlier(
         self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
@@ -439,7 +396,7 @@ class LedgerReader:
         ids = dict(map(tuple, interrupted))
         pending = self._read(
             sa.select(rows.c.path, rows.c.run)
-            .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
+            .join(envs, _OF_ENV)
             .where(
                 rows.c.run.in_(list(ids)),
                 envs.c.env == env,
@@ -474,7 +431,7 @@ class LedgerReader:
         query = (
             sa.select(rows.c.path, rows.c.file)
             .distinct()
-            .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
+            .join(envs, _OF_ENV)
             .where(
                 envs.c.env == env,
                 envs.c.appid == appid,
@@ -500,8 +457,13 @@ class LedgerReader:
             sa.select(
                 rows.c.path,
                 rows.c.outcome,
+                rows.c.reason,
+                rows.c.attempts,
+                sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
+                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
+                # The fields of an EarlierUpload, except its outcome.
                 runs.c.id,
-                rows.c.md5,
+                sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
                 sa.func.coalesce(rows.c.bytes, 0),
                 rows.c.file_id,
                 sa.func.coalesce(rows.c.content_type, ""),
@@ -509,12 +471,8 @@ class LedgerReader:
                 rows.c.file,
                 sa.func.coalesce(rows.c.etag, ""),
                 runs.c.number,
-                rows.c.reason,
-                rows.c.attempts,
-                sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
-                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
             )
-            .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
+            .join(envs, _OF_ENV)
             .join(runs, runs.c.number == rows.c.run)
             .where(
                 STORED,
@@ -527,12 +485,10 @@ class LedgerReader:
             .order_by(rows.c.ended_at)
         )
         found: dict[str, list[EarlierUpload]] = {}
-        for path, outcome, run_id, md5, *more, why, attempts, of_run, sent in self._read(query):
-            if outcome == Outcome.FAILED and not (strict or (sent and _in_doubt(why, attempts, of_run))):
-                continue
-            certain = md5 if outcome in _CERTAIN else ""
-            end = Outcome(outcome)
-            found.setdefault(path, []).append(EarlierUpload(*(run_id, certain, *more[:-1], end, more[-1])))
+        for path, outcome, why, attempts, of_run, sent, *known, number in self._read(query):
+            if outcome != Outcome.FAILED or strict or (sent and _in_doubt(why, attempts, of_run)):
+                fields = (*known, Outcome(outcome), number)
+                found.setdefault(path, []).append(EarlierUpload(*fields))
         return found
 
     def rows(
@@ -566,17 +522,28 @@ class LedgerReader:
             query = query.where(rows.c.path.contains(path, autoescape=True))
         if line is not None:
             query = query.where(rows.c.line == line)
+        for batch in self._in_order(
+            run, lambda last: self._read(query.where(rows.c.line > last)), whole=not selected
+        ):
+            with self.reading(run):
+                records = _with_ends(batch, by_number)
+            yield from records
+
+    def _in_order(
+        self, run: RunRecord, read: Callable[[int], Sequence[Any]], *, whole: bool = True
+    ) -> Iterator[Sequence[Any]]:
+        """Stream batches of a run's records in the order of the list; `read` returns those after a line.
+
+        They begin with run and line. `whole`: all rows of the run are read, and missing ones detected.
+        """
         last, found = -1, 0
-        while batch := self._read(query.where(rows.c.line > last)):
+        while batch := read(last):
             with self.reading(run):
                 check_order(batch, last)
                 check_runs(run, *{record[0] for record in batch})
-                last, found = batch[-1].line, found + len(batch)
-                records = [
-                    RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in batch
-                ]
-            yield from records
-        if not selected:
+            last, found = batch[-1][1], found + len(batch)
+            yield batch
+        if whole:
             self.check_rows(run, found)
 
     def planned_files(self, run: RunRecord, line: int) -> list[tuple[str, int | None, int | None]]:
@@ -590,18 +557,15 @@ class LedgerReader:
             "SELECT run, line, cells, outcome, errcode, errmsg FROM rows "
             "WHERE run = ? AND line > ? ORDER BY line LIMIT ?"
         )
-        last, found = -1, 0
-        while True:
+
+        def read(last: int) -> Sequence[Any]:
             with self.reading(run), self._engine.connect() as connection:
-                batch = self.driver(connection, query, (run.number, last, BATCH)).fetchall()
-                check_order(batch, last)
-                check_runs(run, *{record[0] for record in batch})
+                return self.driver(connection, query, (run.number, last, BATCH)).fetchall()
+
+        for batch in self._in_order(run, read):
+            with self.reading(run):
                 listed = [read_listed(record) for record in batch]
-            if not batch:
-                break
-            last, found = listed[-1][0], found + len(batch)
             yield from listed
-        self.check_rows(run, found)
 
     def records(self, run: RunRecord) -> Iterator[Sequence[Any]]:
         """Stream a run's rows in the order of the list, as batches of checked database records.
@@ -609,15 +573,10 @@ class LedgerReader:
         For writers of a million rows, for which an object per row is most of the cost.
         """
         query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
-        last, found = -1, 0
-        while batch := self._fetch(query.where(rows.c.line > last)):
+        for batch in self._in_order(run, lambda last: self._fetch(query.where(rows.c.line > last))):
             with self.reading(run):
-                check_order(batch, last)
-                check_runs(run, *{record[0] for record in batch})
                 check_records(batch)
-            last, found = batch[-1][1], found + len(batch)
             yield batch
-        self.check_rows(run, found)
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
         """Return the lines of a run that have succeeded in one of its retries, or in a retry of those."""
@@ -662,19 +621,8 @@ class LedgerReader:
         return self._tallied[run.number]
 
     def _tally(self, run: RunRecord) -> list[Tally]:
-        table = tallies.c
-        kept = (
-            table.place,
-            table.outcome,
-            table.reason,
-            table.errcode,
-            table.store_code,
-            table.rows,
-            table.message,
-        )
-        query = (
-            sa.select(*kept).where(table.run == run.number) if self._has_sums(run) else summed_up(run.number)
-        )
+        kept = sa.select(*tallies.c[2:]).where(tallies.c.run == run.number)  # without its own key
+        query = kept if self._has_sums(run) else summed_up(run.number)
         by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
         with self.reading(run):
@@ -715,11 +663,8 @@ class LedgerReader:
 
         Empty if no row has ended. Does not include invalid rows.
         """
-        first, last = self._read(
-            sa.select(sa.func.min(rows.c.ended_at), sa.func.max(rows.c.ended_at)).where(
-                rows.c.run == run.number
-            )
-        )[0]
+        ended, of_run = rows.c.ended_at, rows.c.run == run.number
+        first, last = self._read(sa.select(sa.func.min(ended), sa.func.max(ended)).where(of_run))[0]
         if last is None:
             return []
         with self.reading(run):
@@ -727,8 +672,17 @@ class LedgerReader:
                 raise ValueError(last)
             began = min(run.created_at, first)
             width = max(last - began, 0.001) / buckets
-            found = self._read(_ends_by_moment(run, began, width, self._engine.dialect.name))
-            return _moments(began, width, buckets, found)
+            at = (ended - began) / width
+            # A cast truncates in SQLite, which may lack floor, and rounds in PostgreSQL.
+            sqlite = self._engine.dialect.name == "sqlite"
+            moment = (sa.cast(at, sa.Integer) if sqlite else sa.func.floor(at)).label("moment")
+            query = sa.select(moment, rows.c.outcome, sa.func.count()).where(of_run, ended.is_not(None))
+            found: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
+            for number, outcome, count in self._read(query.group_by(moment, rows.c.outcome)):
+                # The last end falls on the boundary.
+                found[min(int(number), buckets - 1)][Outcome(outcome)] += int(count)
+        starts = [began + number * width for number in range(buckets + 1)]
+        return [TimelineBucket(*pair, found[number]) for number, pair in enumerate(pairwise(starts))]
 
     def exports(self, run: RunRecord) -> set[str]:
         """Return the SHA-256 of the manifest.json of each report of a run."""
@@ -737,12 +691,8 @@ class LedgerReader:
 
     def phase_seconds(self, run: RunRecord) -> dict[str, float]:
         """Return a run's seconds by phase (progress.PHASES), over all sessions; empty if not measured."""
-        return {
-            phase: float(seconds)
-            for phase, seconds in self._read(
-                sa.select(spent.c.phase, spent.c.seconds).where(spent.c.run == run.number)
-            )
-        }
+        query = sa.select(spent.c.phase, spent.c.seconds).where(spent.c.run == run.number)
+        return {phase: float(seconds) for phase, seconds in self._read(query)}
 
     @contextmanager
     def snapshot(self) -> Iterator[Self]:
@@ -776,10 +726,22 @@ class LedgerReader:
     # --- across runs --------------------------------------------------------------------------------------------
 
     def by_path(self, run: RunRecord) -> Iterator[Any]:
-        """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three."""
+        """Stream (env, appid, path, outcome, reason, errcode, store_code) of a run's rows, ordered by the first three.
+
+        Of rows that share all three, invalid ones come last. The order is by code point, whatever the database's locale.
+        """
+        keys = [envs.c.env, envs.c.appid, rows.c.path]
+        postgresql = self._engine.dialect.name == "postgresql"
+        ordered = [sa.collate(key, "C") for key in keys] if postgresql else keys
+        query = (
+            sa.select(*keys, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
+            .join(envs, _OF_ENV)
+            .where(rows.c.run == run.number)
+            .order_by(*ordered, rows.c.outcome == Outcome.INVALID, rows.c.line)
+        )
         found = 0
         with self.reading(run):
-            for record in self._stream(_rows_by_path(run, self._engine.dialect.name)):
+            for record in self._stream(query):
                 env, appid, at, *state = record
                 check_state(*state, env, appid, at)
                 found += 1
@@ -793,11 +755,8 @@ class LedgerReader:
         """
         if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
             return None
-        both = self.envs(older), self.envs(newer)
-        if len(both[0]) != len(both[1]) or any(
-            (one.number, one.env, one.appid) != (other.number, other.env, other.appid)
-            for one, other in zip(*both, strict=True)
-        ):
+        places = attrgetter("number", "env", "appid")
+        if [*map(places, self.envs(older))] != [*map(places, self.envs(newer))]:
             return None
         for run in (older, newer):
             count = sa.select(sa.func.count()).where(rows.c.run == run.number)
@@ -879,11 +838,42 @@ class LedgerReader:
 
     def rows_by_appid(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, when the run began, rows) of a target's finished runs that request links, from `since` on."""
-        return self._stream(_rows_by_appid(target, since))
+        without_a_link = (Outcome.NOT_ATTEMPTED, Outcome.UNCHANGED, Outcome.INVALID, Outcome.PENDING)
+        of_run = runs.c.number == tallies.c.run
+        of_env = (envs.c.run == tallies.c.run) & (envs.c.no == tallies.c.place)
+        return self._stream(
+            sa.select(envs.c.appid, runs.c.created_at, sa.func.sum(tallies.c.rows))
+            .select_from(tallies.join(runs, of_run).join(envs, of_env))
+            .where(
+                runs.c.target == target,
+                runs.c.created_at >= since,
+                runs.c.kind.in_([Kind.LINKS, Kind.UPLOAD]),
+                envs.c.owner == Owner.MERCHANT,
+                tallies.c.outcome.not_in(without_a_link),
+            )
+            .group_by(runs.c.number, runs.c.created_at, envs.c.appid)
+        )
 
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
-        """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) of a target's runs, from `since` on."""
-        return self._stream(_errcodes_by_quarter(target, since, self._engine.dialect.name))
+        """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) of a target's runs, from `since` on.
+
+        Rows that a breaker ended count at the time it opened.
+        """
+        at = sa.func.coalesce(rows.c.ended_at, runs.c.created_at) / QUARTER
+        if self._engine.dialect.name == "postgresql":  # a cast rounds there
+            at = sa.func.floor(at)
+        keys = (rows.c.run, rows.c.place, rows.c.errcode, sa.cast(at, sa.Integer).label("quarter"))
+        unfinished_or_since = runs.c.finished_at.is_(None) | (runs.c.finished_at >= since)
+        counted = (
+            sa.select(*keys, sa.func.count().label("rows"))
+            .join(runs, runs.c.number == rows.c.run)
+            .where(CARRIES_ERRCODE, runs.c.target == target, unfinished_or_since)
+            .group_by(*keys[:3], "quarter")
+            .subquery()
+        )
+        of_env = (envs.c.run == counted.c.run) & (envs.c.no == counted.c.place)
+        found = (envs.c.appid, envs.c.merchant, counted.c.errcode, counted.c.quarter, counted.c.rows)
+        return self._stream(sa.select(*found).join(envs, of_env))
 
     # --- the database -------------------------------------------------------------------------------------------
 
@@ -895,19 +885,20 @@ class LedgerReader:
             statement = statement.replace("?", "%s")
         return connection.exec_driver_sql(statement, values)
 
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        """Open a connection for reading, or use the one that a snapshot holds."""
+        held = nullcontext(self._held) if self._held is not None else self._engine.connect()
+        with self.reading(), held as connection:
+            yield connection
+
     def _read(self, query: sa.Executable) -> Sequence[Any]:
-        with self.reading():
-            if self._held is not None:
-                return self._held.execute(query).all()
-            with self._engine.connect() as connection:
-                return connection.execute(query).all()
+        with self._connection() as connection:
+            return connection.execute(query).all()
 
     def _fetch(self, query: sa.Select[Any]) -> Sequence[Any]:
         """Read the driver's own records: converting them to SQLAlchemy's takes longer than reading them."""
-        with (
-            self.reading(),
-            self._engine.connect() if self._held is None else nullcontext(self._held) as connection,
-        ):
+        with self._connection() as connection:
             try:
                 found: Sequence[Any] = connection.execute(query).cursor.fetchall()
             except self._engine.dialect.loaded_dbapi.Error as error:  # the cursor is the driver's own
@@ -944,15 +935,12 @@ class LedgerReader:
 
     def _stream(self, query: sa.Select[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""
-        with (
-            self.reading(),
-            self._engine.connect() if self._held is None else nullcontext(self._held) as connection,
-        ):
+        with self._connection() as connection:
             for batch in connection.execute(query, execution_options={"yield_per": BATCH}).partitions():
                 yield from batch
 
-    def _lock_trouble(self, error: SQLAlchemyError) -> TcbOpsError:
-        """Return the error for a lock that cannot be taken or looked up: nothing has begun."""
+    def _trouble_at_start(self, error: SQLAlchemyError) -> TcbOpsError:
+        """Return the error of a statement, or of a lock that cannot be taken or looked up: nothing has begun."""
         return may_not_write(self.name, error) or self._trouble(error)
 
     def _trouble(self, error: SQLAlchemyError) -> StoppedError:
@@ -980,6 +968,11 @@ class LedgerReader:
         )
 
 
+def _with_ends(records: Iterable[Any], by_number: Mapping[int, EnvRecord]) -> list[RowRecord]:
+    """Return the rows of records of the rows table, by the numbers of their environments."""
+    return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in records]
+
+
 def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
     """Return whether a failed row may have stored its file, also if the record of its run is damaged."""
     try:
@@ -1003,21 +996,6 @@ def summed_up(run: int) -> sa.Select[Any]:
     ).label("message")
     count = sa.func.count().label("rows")
     return sa.select(*keys, count, message, *RUNS).where(rows.c.run == run).group_by(*keys)
-
-
-def _rows_by_path(run: RunRecord, dialect: str) -> sa.Select[Any]:
-    """Select a run's rows as (env, appid, path, outcome, reason, errcode, store_code), ordered by the first three.
-
-    Of rows that share all three, invalid ones come last. The order is by code point, whatever the database's locale.
-    """
-    keys = [envs.c.env, envs.c.appid, rows.c.path]
-    ordered = [sa.collate(key, "C") for key in keys] if dialect == "postgresql" else keys
-    return (
-        sa.select(*keys, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-        .join(envs, (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place))
-        .where(rows.c.run == run.number)
-        .order_by(*ordered, rows.c.outcome == Outcome.INVALID, rows.c.line)
-    )
 
 
 def _pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
@@ -1049,10 +1027,9 @@ def _last_known(audit: RunRecord, before: list[int]) -> sa.Select[Any]:
 
     Of the newest of the runs `before`, by their numbers, in which the environment was healthy or unhealthy.
     """
-    of_row = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
     unknown = (
         sa.select(envs.c.env, envs.c.appid)
-        .join(rows, of_row)
+        .join(rows, _OF_ENV)
         .where(rows.c.run == audit.number, rows.c.outcome == Outcome.UNKNOWN)
         .subquery()
     )
@@ -1062,58 +1039,12 @@ def _last_known(audit: RunRecord, before: list[int]) -> sa.Select[Any]:
     state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code, rows.c.detail)
     found = (
         sa.select(rows.c.run, envs.c.env, envs.c.appid, *state, newest_first.label("nth"))
-        .join(envs, of_row)
+        .join(envs, _OF_ENV)
         .join(unknown, (unknown.c.env == envs.c.env) & (unknown.c.appid == envs.c.appid))
         .where(rows.c.run.in_(before), rows.c.outcome.in_([Outcome.HEALTHY, Outcome.UNHEALTHY]))
         .subquery()
     )
     return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
-
-
-def _errcodes_by_quarter(target: str, since: float, dialect: str) -> sa.Select[Any]:
-    """Select (appid, merchant, errcode, quarter of an hour since 1970, rows) over all runs of a target.
-
-    Rows that a breaker ended count at the time it opened.
-    """
-    at = sa.func.coalesce(rows.c.ended_at, runs.c.created_at) / QUARTER
-    if dialect == "postgresql":  # a cast rounds there
-        at = sa.func.floor(at)
-    counted = (
-        sa.select(
-            rows.c.run, rows.c.place, rows.c.errcode, sa.cast(at, sa.Integer).label("quarter"),
-            sa.func.count().label("rows"),
-        )
-        .join(runs, runs.c.number == rows.c.run)
-        .where(
-            CARRIES_ERRCODE,
-            runs.c.target == target,
-            runs.c.finished_at.is_(None) | (runs.c.finished_at >= since),
-        )
-        .group_by(rows.c.run, rows.c.place, rows.c.errcode, "quarter")
-        .subquery()
-    )  # fmt: skip
-    return sa.select(
-        envs.c.appid, envs.c.merchant, counted.c.errcode, counted.c.quarter, counted.c.rows
-    ).join(envs, (envs.c.run == counted.c.run) & (envs.c.no == counted.c.place))
-
-
-def _rows_by_appid(target: str, since: float) -> sa.Select[Any]:
-    """Sum up the rows for which links were requested, by run and appid, from the tallies of finished runs."""
-    without_a_link = (Outcome.NOT_ATTEMPTED, Outcome.UNCHANGED, Outcome.INVALID, Outcome.PENDING)
-    of_run = runs.c.number == tallies.c.run
-    of_env = (envs.c.run == tallies.c.run) & (envs.c.no == tallies.c.place)
-    return (
-        sa.select(envs.c.appid, runs.c.created_at, sa.func.sum(tallies.c.rows))
-        .select_from(tallies.join(runs, of_run).join(envs, of_env))
-        .where(
-            runs.c.target == target,
-            runs.c.created_at >= since,
-            runs.c.kind.in_([Kind.LINKS, Kind.UPLOAD]),
-            envs.c.owner == Owner.MERCHANT,
-            tallies.c.outcome.not_in(without_a_link),
-        )
-        .group_by(runs.c.number, runs.c.created_at, envs.c.appid)
-    )
 
 
 def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
@@ -1123,43 +1054,13 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
         runs.c.target == run.target,
         runs.c.parent == "",
         runs.c.finished_at.is_not(None),
-        (runs.c.created_at < run.created_at)
-        | ((runs.c.created_at == run.created_at) & (runs.c.number < run.number)),
     )
     if run.kind is Kind.AUDIT:
         # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
-        before = sa.select(runs).where(
-            runs.c.kind == run.kind,
-            runs.c.target == run.target,
-            runs.c.parent == "",
-            runs.c.finished_at.is_not(None),
-            runs.c.stopped == "",
-            runs.c.number < run.number,
-        )
-        return before.order_by(runs.c.number.desc())
-    query = query.where(runs.c.list_name == run.list_name)
-    return query.order_by(runs.c.created_at.desc(), runs.c.number.desc())
-
-
-def _ends_by_moment(run: RunRecord, began: float, width: float, dialect: str) -> sa.Select[Any]:
-    """Select (number of the interval, outcome, rows) of the rows that have ended."""
-    at = (rows.c.ended_at - began) / width
-    # A cast truncates in SQLite, which may lack floor, and rounds in PostgreSQL.
-    moment = (sa.cast(at, sa.Integer) if dialect == "sqlite" else sa.func.floor(at)).label("moment")
-    return (
-        sa.select(moment, rows.c.outcome, sa.func.count())
-        .where(rows.c.run == run.number, rows.c.ended_at.is_not(None))
-        .group_by(moment, rows.c.outcome)
+        before = (runs.c.stopped == "", runs.c.number < run.number)
+        return query.where(*before).order_by(runs.c.number.desc())
+    older = (runs.c.created_at < run.created_at) | (
+        (runs.c.created_at == run.created_at) & (runs.c.number < run.number)
     )
-
-
-def _moments(began: float, width: float, buckets: int, found: Iterable[Any]) -> list[TimelineBucket]:
-    """Return all intervals with what `_ends_by_moment` found, empty ones included."""
-    ended: defaultdict[int, dict[Outcome, int]] = defaultdict(dict)
-    for moment, outcome, count in found:
-        in_it = ended[min(int(moment), buckets - 1)]  # the last end time falls on the boundary
-        in_it[Outcome(outcome)] = in_it.get(Outcome(outcome), 0) + int(count)
-    return [
-        TimelineBucket(began + number * width, began + (number + 1) * width, ended[number])
-        for number in range(buckets)
-    ]
+    query = query.where(older, runs.c.list_name == run.list_name)
+    return query.order_by(runs.c.created_at.desc(), runs.c.number.desc())

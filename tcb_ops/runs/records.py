@@ -6,15 +6,14 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from sys import intern
 from typing import Any
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import Kind, Outcome, QuotaUsage, Reason, Row, RowEnd
+from tcb_ops.model import Kind, Outcome, Owner, QuotaUsage, Reason, Row, RowEnd
 
 UNDELIVERED = "undelivered"
 """Among an audit's settings: what each receiver has not been told. Not part of its report, which is older."""
@@ -94,7 +93,7 @@ class EnvRecord:
     env: str
     appid: str
     merchant: str
-    owner: str
+    owner: Owner
     left: bool
     rows: int = 0
     pending: int = 0
@@ -266,9 +265,6 @@ def usage_of(kept: Detail | None) -> dict[str, QuotaUsage]:
     }
 
 
-_RUN = tuple(RunRecord.__dataclass_fields__)
-
-
 END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in {"line", "link"})
 """Columns written when a row ends, named like the fields of RowEnd."""
 PLAN_COLUMNS = (
@@ -302,24 +298,16 @@ def plan_values(
     if row.invalid:
         skipped = "not_undoable" if kind is Kind.UNDO else "invalid"
         state = (skipped, skipped, stored(as_detail(row.invalid)))
+    place, cells = number_of[row.env, row.appid], _encode(row.cells)
     return (
-        number,
-        row.line,
-        number_of[row.env, row.appid],
-        row.path,
-        row.file,
-        row.size,
-        row.mtime_ns,
-        _encode(row.cells),
-        *state,
-        content_type,
-        cache_control,
-        row.etag or None,
-    )
+        number, row.line, place, row.path, row.file, row.size, row.mtime_ns, cells, *state,
+        content_type, cache_control, row.etag or None,
+    )  # fmt: skip
 
 
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _decode = json.JSONDecoder().raw_decode
+_OWNERS = {str(owner): owner for owner in Owner}
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome}
 _REASONS = {"": None} | {str(reason): reason for reason in Reason}
 
@@ -408,21 +396,11 @@ def read_row(record: Any, environment: EnvRecord) -> Row:
     """
     _ROW_TYPES.check(record)
     line, _, path, file, size, mtime_ns, cells = record[1:8]
+    content_type, cache_control, etag = record[22:25]
     return Row(
-        line,
-        environment.env,
-        path,
-        environment.appid,
-        environment.merchant,
-        file,
-        _texts(cells),
-        size,
-        mtime_ns,
-        None,
-        record[22] or "",
-        record[23] or "",
-        record[24] or "",
-    )
+        line, environment.env, path, environment.appid, environment.merchant, file, _texts(cells), size, mtime_ns, None,
+        content_type or "", cache_control or "", etag or "",
+    )  # fmt: skip
 
 
 def read_pending(record: Any, environment: EnvRecord) -> Row:
@@ -460,10 +438,10 @@ def read_end(record: Any) -> RowEnd:
 
 
 def read_env(record: Any, counted: int = 0, pending: int = 0) -> EnvRecord:
-    """Return the environment of a record. Raises TypeError for a damaged record."""
+    """Return the environment of a record. Raises TypeError or KeyError for a damaged record."""
     _ENV_TYPES.check(record)
     _, number, env, appid, merchant, owner, left = record
-    return EnvRecord(number, env, appid, merchant, intern(owner), left, counted, pending)
+    return EnvRecord(number, env, appid, merchant, _OWNERS[owner], left, counted, pending)
 
 
 def _texts(value: str) -> tuple[str, ...]:
@@ -486,23 +464,17 @@ def read_run(record: Any) -> RunRecord:
     if type(settings) is not dict:
         raise ValueError(settings)
     values = {
-        name: getattr(record, name)
-        for name in _RUN
-        if name not in {"headers", "settings", "kind", "retries", "environments", "stopped"}
+        "kind": Kind(record.kind),
+        "headers": _texts(record.headers),
+        "settings": settings,
+        "stopped": read_detail(record.stopped),
     }
-    return RunRecord(
-        **values,
-        kind=Kind(record.kind),
-        headers=_texts(record.headers),
-        settings=settings,
-        stopped=read_detail(record.stopped),
-    )
+    return RunRecord(**record._asdict() | values)
 
 
 def run_values(new: NewRun) -> dict[str, Any]:
     """Return a new run's record."""
-    values = {name: getattr(new, name) for name in NewRun.__dataclass_fields__}
-    return values | {
+    return asdict(new) | {
         "headers": json.dumps(new.headers, ensure_ascii=False),
         "settings": json.dumps(new.settings, ensure_ascii=False, sort_keys=True),
     }

@@ -30,6 +30,9 @@ BUFFERED = 10_000
 """Rows that all lanes together may buffer: with many lanes, each buffers fewer, so that memory stays constant."""
 COMING = 256
 """Environments whose lanes are made at a time, when fewer than half as many have rows to begin."""
+_UNSET = Secret("")
+_ENV = "env"
+"""In place of an owner, for the state of an environment."""
 TURN = 8
 """Rows taken from a lane in one turn: they are adjacent in the ledger, and a commit writes whole pages."""
 
@@ -45,8 +48,8 @@ class Task:
     link: Link | None = None
     link_until: float = 0.0
     """When the link must be replaced, in the engine's monotonic time."""
-    token: Secret | None = None
-    """The token of the last link call, to which a refusal refers."""
+    token: Secret = _UNSET
+    """The token of its calls, to which a refusal refers; empty before the first."""
     refusal: RowEnd | None = None
     """How the row ends if the token source has no other token."""
     started_at: float | None = None
@@ -60,7 +63,7 @@ class Task:
 
 
 @dataclass(eq=False, slots=True)
-class EnvState:
+class ScopeState:
     """State of an environment: its limit of rows in flight, the store's breaker."""
 
     name: str
@@ -78,22 +81,9 @@ class EnvState:
 
 
 @dataclass(eq=False, slots=True)
-class AppState:
+class AppState(ScopeState):
     """State of a merchant (appid), or of the component for the platform's own environments: token, rate, breaker."""
 
-    appid: str
-    """Empty if the settings name no component."""
-    slowdown: Slowdown
-    breaker: Breaker = field(default_factory=Breaker)
-    in_flight: int = 0
-    lanes: list[Lane] = field(default_factory=list)
-    """Those that are made and not done."""
-    left: int = 1
-    """Lanes that are not done, those to be made included."""
-    numbers: Sequence[int] = ()
-    """Its environments, by number, if there are several."""
-    closed: RowEnd | None = None
-    """How the rows of its lanes end if none may begin any more, also of lanes made later."""
     token: Token | None = None
     renew_at: float = float("inf")
     """When the token is renewed, ahead of its expiry."""
@@ -112,6 +102,11 @@ class AppState:
     next_call: float = 0.0
     """When `rate` allows the next link call."""
 
+    @property
+    def appid(self) -> str:
+        """Its appid; empty if the settings name no component."""
+        return self.name
+
 
 @dataclass(eq=False, slots=True)
 class Lane:
@@ -119,9 +114,9 @@ class Lane:
 
     number: int
     """The environment's number in the ledger."""
-    env: EnvState
+    env: ScopeState
     app: AppState
-    owner: str
+    owner: Owner
     fresh: list[Row] = field(default_factory=list)
     """Lists, since there are many lanes: an empty deque takes 600 bytes."""
     back: list[Task] = field(default_factory=list)
@@ -170,7 +165,7 @@ class Roster:
         batch: int = 1,
         state: Mapping[str, Any] | None = None,
         now: float = 0.0,
-        forget: Callable[[str, str], None] = lambda _appid, _owner: None,
+        forget: Callable[[str, Owner], None] = lambda _appid, _owner: None,
     ) -> None:
         """`batch`: rows per call. `state`: what `state` returned to a session before. `forget`: told of each account (appid, owner) that is done."""
         self.batch, self._limits, self._component, self._forget = batch, limits, component_appid, forget
@@ -179,20 +174,16 @@ class Roster:
         self.records: dict[int, EnvRecord] = {}
         """Those of the lanes that are made and not done, by number."""
         self.apps: dict[tuple[str, str], AppState] = {}
-        self._envs: dict[str, EnvState] = {}
-        apps, envs = defaultdict[tuple[str, str], list[int]](list), defaultdict[str, list[int]](list)
+        self._envs: dict[str, ScopeState] = {}
+        numbers = defaultdict[tuple[str, str], list[int]](list)
         for one in environments:
             self.coming.append(one.number)
-            apps[self._account(one)].append(one.number)
-            envs[one.env].append(one.number)
-        self._of_app = {key: numbers for key, numbers in apps.items() if len(numbers) > 1}
-        self._of_env = {env: numbers for env, numbers in envs.items() if len(numbers) > 1}
-        for key in apps:
+            numbers[self._account(one)].append(one.number)
+            numbers[_ENV, one.env].append(one.number)
+        self._numbers = {key: shared for key, shared in numbers.items() if len(shared) > 1}
+        for key in numbers if state else ():
             if kept := (state or {}).get(_name(*key)):
-                _restore(self._app(key), kept, now)
-        for env in envs:
-            if kept := (state or {}).get(_name("env", env)):
-                _restore(self._env(env), kept, now)
+                _restore(self._env(key[1]) if key[0] == _ENV else self._app(key), kept, now)
 
     def make(self, record: EnvRecord) -> Lane:
         """Return the lane of an environment; lanes that share an env or an appid share its limits."""
@@ -203,7 +194,7 @@ class Roster:
         self.records[record.number] = record
         return lane
 
-    def rest_of(self, scope: AppState | EnvState) -> list[int]:
+    def rest_of(self, scope: ScopeState) -> list[int]:
         """Take the environments of an appid or of an env from those that are to be made; return their numbers."""
         wanted = set(scope.numbers).intersection(self.coming)
         if wanted:
@@ -230,9 +221,9 @@ class Roster:
 
         Times are seconds until or since `now`. May be called from any thread.
         """
-        named: list[tuple[str, EnvState | AppState]] = [
+        named: list[tuple[str, ScopeState]] = [
             *((_name(*key), app) for key, app in self.apps.copy().items()),
-            *((_name("env", env), state) for env, state in self._envs.copy().items()),
+            *((_name(_ENV, env), state) for env, state in self._envs.copy().items()),
         ]
         return {name: kept for name, scope in named if (kept := _kept(scope, now))}
 
@@ -248,17 +239,17 @@ class Roster:
     def _app(self, key: tuple[str, str]) -> AppState:
         """Return the state of an appid. The platform's own environments share the component's."""
         if key not in self.apps:
-            numbers = self._of_app.get(key, ())
+            numbers = self._numbers.get(key, ())
             left = max(1, len(numbers))
             most = min(self._limits.concurrency, self._limits.per_env * left)
             self.apps[key] = AppState(key[1], Slowdown(most), left=left, numbers=numbers)
         return self.apps[key]
 
-    def _env(self, name: str) -> EnvState:
+    def _env(self, name: str) -> ScopeState:
         if name not in self._envs:
-            numbers = self._of_env.get(name, ())
+            numbers = self._numbers.get((_ENV, name), ())
             slowdown = Slowdown(self._limits.per_env)
-            self._envs[name] = EnvState(name, slowdown, left=max(1, len(numbers)), numbers=numbers)
+            self._envs[name] = ScopeState(name, slowdown, left=max(1, len(numbers)), numbers=numbers)
         return self._envs[name]
 
     def _account(self, record: EnvRecord) -> tuple[str, str]:
@@ -283,7 +274,7 @@ class Scheduler:
         """Rows read from the ledger at a time for one lane; at least those of one call."""
         self._low = self.refill // 3
         """Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
-        self._phases = phases
+        self._phases = phases or PhaseTimer(1, lambda: 0.0)
         self._queue: deque[Lane] = deque()
         self._later: deque[Lane] = deque()
         """The queue of the lanes that have had a turn."""
@@ -331,7 +322,7 @@ class Scheduler:
         """Note how many of `needs_lanes` were added."""
         self._making -= lanes
 
-    def make_now(self, scope: AppState | EnvState) -> None:
+    def make_now(self, scope: ScopeState) -> None:
         """Have the other lanes of an appid or of an env made before their turn: it was closed, and they end with it."""
         numbers = self._roster.rest_of(scope)
         self._making += len(numbers)
@@ -368,8 +359,7 @@ class Scheduler:
     def wait(self, task: Task, until: float) -> None:
         """Take back a row that continues at a later time. It still counts as in flight."""
         self._at(until, task.lane, task)
-        if self._phases is not None:
-            self._phases.enter("backoff")
+        self._phases.enter("backoff")
 
     def again(self, task: Task) -> None:
         """Take back a row that continues as soon as its lane may."""
@@ -516,12 +506,11 @@ class Scheduler:
 
     def _hold(self, lane: Lane, phase: str) -> None:
         """Report to the phase timer what a lane waits for from now on; empty for nothing."""
-        if self._phases is not None:
-            if lane.waits_in:
-                self._phases.leave(lane.waits_in)
-            if phase:
-                self._phases.enter(phase)
-            lane.waits_in = phase
+        if lane.waits_in:
+            self._phases.leave(lane.waits_in)
+        if phase:
+            self._phases.enter(phase)
+        lane.waits_in = phase
 
     def _at(self, when: float, lane: Lane, task: Task | None) -> None:
         self._ticket += 1
@@ -533,8 +522,7 @@ class Scheduler:
             if task is None:
                 lane.timer = float("inf")
             else:
-                if self._phases is not None:
-                    self._phases.leave("backoff")
+                self._phases.leave("backoff")
                 lane.back.append(task)
             self.enqueue(lane)
 
@@ -545,12 +533,12 @@ def _forget_written(lane: Lane, rows: Iterable[Row]) -> None:
         lane.written.pop(row.path, None)
 
 
-def _no_more_begin(scope: EnvState | AppState) -> bool:
+def _no_more_begin(scope: ScopeState) -> bool:
     """Return whether a scope has as many rows begun and not ended as its limit allows."""
     return scope.in_flight >= scope.slowdown.limit
 
 
-def _no_more_go_on(scope: EnvState | AppState) -> bool:
+def _no_more_go_on(scope: ScopeState) -> bool:
     """Return whether a slowed scope has as many rows in progress, without waiting ones, as its limit allows."""
     if scope.slowdown.limit >= scope.slowdown.full:
         return False
@@ -562,7 +550,7 @@ def _name(owner: str, of: str) -> str:
     return f"{owner} {of}"
 
 
-def _kept(scope: EnvState | AppState, now: float) -> dict[str, Any]:
+def _kept(scope: ScopeState, now: float) -> dict[str, Any]:
     slowed, breaker = scope.slowdown, scope.breaker
     kept = {
         "limit": slowed.limit if slowed.limit < slowed.full else None,
@@ -577,21 +565,16 @@ def _kept(scope: EnvState | AppState, now: float) -> dict[str, Any]:
 
 def later(state: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     """Return what `Roster.state` returned, as of `seconds` later."""
-    return {name: aged for name, kept in state.items() if (aged := _aged(kept, seconds))}
+    found = {name: dict(kept) for name, kept in state.items()}
+    for aged in found.values():
+        if "slow_for" in aged:
+            aged["slow_for"] = round(aged["slow_for"] + seconds, 1)
+        if (paused := aged.pop("paused", 0.0)) > seconds:
+            aged["paused"] = round(paused - seconds, 1)
+    return {name: aged for name, aged in found.items() if aged}
 
 
-def _aged(kept: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    aged = dict(kept)
-    if "slow_for" in aged:
-        aged["slow_for"] = round(aged["slow_for"] + seconds, 1)
-    if aged.get("paused", seconds) <= seconds:
-        aged.pop("paused", None)
-    else:
-        aged["paused"] = round(aged["paused"] - seconds, 1)
-    return aged
-
-
-def _restore(scope: EnvState | AppState, kept: Mapping[str, Any], now: float) -> None:
+def _restore(scope: ScopeState, kept: Mapping[str, Any], now: float) -> None:
     slowed = scope.slowdown
     slowed.limit = min(slowed.full, kept.get("limit", slowed.full))
     slowed.good = kept.get("good", 0)

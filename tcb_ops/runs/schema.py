@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
 VERSION = 7
-"""The newest version in migrations/versions/. An older ledger is upgraded, a newer one refused."""
+"""The version to which the last step of `migrations` leads. An older ledger is upgraded, a newer one refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
 """One row: the ledger's version. Read at each start, also by programs that do not know Alembic."""
@@ -53,24 +55,26 @@ runs = sa.Table(
     sa.Column("upload_calls", sa.Integer, nullable=False, default=0),
 )
 
-envs = sa.Table(
+
+def _of_run(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    """Return a table whose records belong to runs; the number of the run is the first part of its primary key."""
+    run = sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True)
+    return sa.Table(name, SCHEMA, run, *columns, sqlite_with_rowid=False)
+
+
+envs = _of_run(
     "envs",
-    SCHEMA,
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
     sa.Column("no", sa.Integer, primary_key=True),
     _text("env"),
     _text("appid"),
     _text("merchant"),
     _text("owner"),
     sa.Column("left", sa.Boolean, nullable=False, default=False),
-    sqlite_with_rowid=False,
 )
 """The environments of a run; rows refer to them by number, which keeps a million rows small."""
 
-rows = sa.Table(
+rows = _of_run(
     "rows",
-    SCHEMA,
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
     sa.Column("line", sa.Integer, primary_key=True),
     sa.Column("place", sa.Integer, nullable=False),
     _text("path"),
@@ -95,23 +99,17 @@ rows = sa.Table(
     sa.Column("content_type", sa.Text),
     sa.Column("cache_control", sa.Text),
     sa.Column("etag", sa.Text),
-    sqlite_with_rowid=False,
 )
 
-spent = sa.Table(
+spent = _of_run(
     "spent",
-    SCHEMA,
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
     sa.Column("phase", sa.Text, primary_key=True),
     sa.Column("seconds", sa.Double, nullable=False, default=0.0),
-    sqlite_with_rowid=False,
 )
 """Seconds of a run by phase (progress.PHASES)."""
 
-tallies = sa.Table(
+tallies = _of_run(
     "tallies",
-    SCHEMA,
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
     sa.Column("no", sa.Integer, primary_key=True),
     sa.Column("place", sa.Integer, nullable=False),
     _text("outcome"),
@@ -120,35 +118,23 @@ tallies = sa.Table(
     _text("store_code"),
     sa.Column("rows", sa.Integer, nullable=False),
     _text("message"),
-    sqlite_with_rowid=False,
 )
 """A finished run's numbers of rows by environment, outcome and code; removed when one of its rows changes."""
 
-exports = sa.Table(
-    "exports",
-    SCHEMA,
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
-    sa.Column("manifest_sha256", sa.Text, primary_key=True),
-    sqlite_with_rowid=False,
-)
+exports = _of_run("exports", sa.Column("manifest_sha256", sa.Text, primary_key=True))
 """SHA-256 of the manifest.json of every report of a run, by which `verify` recognises genuine reports."""
 
-cluster_sessions = sa.Table(
+cluster_sessions = _of_run(
     "cluster_sessions",
-    SCHEMA,
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
     sa.Column("session", sa.Integer, primary_key=True),
     sa.Column("beat", sa.Integer, nullable=False, default=0),
     sa.Column("stopping", sa.Boolean, nullable=False, default=False),
     sa.Column("ended", sa.Boolean, nullable=False, default=False),
-    sqlite_with_rowid=False,
 )
 """Sessions of a run on a cluster. The starting process raises `beat` every second; without it, workers stop."""
 
-partitions = sa.Table(
+partitions = _of_run(
     "partitions",
-    SCHEMA,
-    sa.Column("run", sa.Integer, sa.ForeignKey("runs.number"), primary_key=True),
     sa.Column("session", sa.Integer, primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
     _text("envs"),
@@ -156,7 +142,6 @@ partitions = sa.Table(
     _text("workers"),
     _text("state"),
     _text("done"),
-    sqlite_with_rowid=False,
 )
 """Groups of whole merchants that one worker of a cluster works on at a time.
 

@@ -67,16 +67,13 @@ class RunSession:
             planned = Path(self._run.out)
             self._links = LinksFile(context.out or planned, self._run.id, context.settings.zone, planned)
             self._links.open(context.may_discard)
-            self._reopen_lost(self._links)
+            # Links that are missing from the part file, or have expired, are requested again.
+            linked = self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED}))
+            self._ledger.reopen(self._run, self._links.lost((r.row.line for r in linked), time.time()))
         done = self._ledger.counts(self._run)
         self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
         """Number of rows that earlier sessions had done."""
         self._future = hand_over(self._work())
-
-    @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self._run.id
 
     def cancel(self) -> None:
         """End the session: calls in flight have a few seconds to end, all other rows stay pending."""
@@ -173,13 +170,8 @@ class RunSession:
             await self._take_over()
             async with Transport(connections=self._context.limits.concurrency) as transport:
                 await self._do_pending(transport)
-                lines, ended = await self._lines_to_confirm()
-                if lines:
-                    seconds = float(self._run.settings["confirm_after"])
-                    await self._wait_to_confirm(wait_left(ended, seconds, time.time()), len(lines))
-                    self._context.confirm()
-                    await asyncio.to_thread(self._ledger.reopen, self._run, lines)
-                    await self._do_pending(transport)
+                if seconds := float(self._run.settings.get("confirm_after") or 0):
+                    await self._ask_again(transport, seconds)
         finally:
             await self._context.tokens.aclose()
             if self._links is not None:
@@ -211,22 +203,22 @@ class RunSession:
             self._engine.interrupt()
         await self._engine.work()
 
-    async def _lines_to_confirm(self) -> tuple[list[int], float]:
-        """Return the lines of an audit that are checked again after a wait, and when the last of them ended."""
-        if not self._run.settings.get("confirm_after"):
-            return [], 0.0
-        return await asyncio.to_thread(self._context.ask_again)
-
-    async def _wait_to_confirm(self, seconds: float, lines: int) -> None:
-        """Wait before new failures are checked again."""
-        at = datetime.fromtimestamp(time.time() + seconds, self._context.settings.zone)
+    async def _ask_again(self, transport: Transport, seconds: float) -> None:
+        """Check the environments of an audit whose failures are new once more, when they are so many seconds old."""
+        lines, ended = await asyncio.to_thread(self._context.ask_again)
+        if not lines:
+            return
+        left = wait_left(ended, seconds, time.time())
         note = ngettext(
             "{n:,} new failure is asked again at {at:%H:%M:%S}",
             "{n:,} new failures are asked again at {at:%H:%M:%S}",
-            lines,
-            at=at,
+            len(lines),
+            at=datetime.fromtimestamp(time.time() + left, self._context.settings.zone),
         )
-        await self._wait(seconds, note)
+        await self._wait(left, note)
+        self._context.confirm()
+        await asyncio.to_thread(self._ledger.reopen, self._run, lines)
+        await self._do_pending(transport)
 
     async def _wait(self, seconds: float, note: Text) -> None:
         """Wait, and show why. Raises InterruptedRunError if the run is cancelled meanwhile."""
@@ -243,11 +235,6 @@ class RunSession:
             self._news.notify_all()
         if self._context.progress is not None:
             self._context.progress(progress)
-
-    def _reopen_lost(self, links: LinksFile) -> None:
-        """Set linked rows whose link is missing from the part file or has expired back to pending."""
-        linked = (r.row.line for r in self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED})))
-        self._ledger.reopen(self._run, links.lost(linked, time.time()))
 
 
 def wait_left(ended: float, seconds: float, now: float) -> float:
@@ -269,31 +256,21 @@ def wait_left(ended: float, seconds: float, now: float) -> float:
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
     """Add to an error that stopped a run its id, its target, and the command that resumes it."""
     target = target_label(run.target, settings.api_base)
-    ways = [
-        (
-            _("To resume run {id} ({target}):", id=run.id, target=target),
-            resume(settings, run),
-        )
-    ]
-    if isinstance(error, CanaryError):
-        ways = [
-            (_("To see why:"), of_run(settings, run, "errcodes")),
-            (
-                _(
-                    "To resume the other environments of run {id} ({target}) anyway, without --canary:",
-                    id=run.id,
-                    target=target,
-                ),
-                resume(settings, run, canary=False),
-            ),
-        ]
-    left = []
+    lines: list[object] = [error.text]
     if isinstance(error, InterruptedRunError) and run.settings.get("write_probe"):
-        left.append(
-            _("Probe files ({path}) may be left in some environments; resuming removes them.", path=PROBE)
+        left = _("Probe files ({path}) may be left in some environments; resuming removes them.", path=PROBE)
+        lines.append(left)
+    if isinstance(error, CanaryError):
+        lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]
+        others = _(
+            "To resume the other environments of run {id} ({target}) anyway, without --canary:",
+            id=run.id,
+            target=target,
         )
-    error.text = as_lines(
-        [error.text, *left, *(part for label, words in ways for part in (label, quoted(words)))]
-    )
+        lines += [others, quoted(resume(settings, run, canary=False))]
+    else:
+        whole = _("To resume run {id} ({target}):", id=run.id, target=target)
+        lines += [whole, quoted(resume(settings, run))]
+    error.text = as_lines(lines)
     error.args = (error.text.en,)
     return error

@@ -20,7 +20,7 @@ from tcb_ops.i18n import _
 from tcb_ops.model import SUCCESSES, Outcome
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import SqliteFile, held_advisory_lock, held_runs, lock_key, planning, sync_folder
-from tcb_ops.runs.schema import VERSION, runs, version
+from tcb_ops.runs.schema import VERSION, alembic_version, runs, version
 
 _LOG = logging.getLogger("tcb_ops.runs")
 
@@ -90,15 +90,15 @@ def _version(connection: sa.Connection) -> int:
 
 
 def _migrate(connection: sa.Connection) -> None:
-    from alembic import command
-    from alembic.config import Config
+    from tcb_ops.runs.migrations import migrate
 
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
-    config.attributes["connection"] = connection
     for name in VIEWS:
         connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
-    command.upgrade(config, "head")
+    migrate(connection, _version(connection))
+    connection.execute(version.update().values(version=VERSION))
+    alembic_version.create(connection, checkfirst=True)
+    connection.execute(alembic_version.delete())
+    connection.execute(alembic_version.insert().values(version_num=str(VERSION)))
     create_views(connection)
 
 

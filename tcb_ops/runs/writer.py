@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs.ledger import Ledger
@@ -25,43 +25,37 @@ class Closing:
     in_flight: tuple[int, ...]
 
 
+@dataclass(eq=False, slots=True)
 class LedgerWriter:
     """Queue of row ends and closings, written in order to links.csv.part and the ledger."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        run: RunRecord,
-        links: LinksFile | None,
-        threads: Executor,
-        usage: Callable[[], Usage],
-        written: Callable[[], None],
-        confirm: Callable[[], None],
-        enough: int,
-    ) -> None:
-        """`confirm` raises LedgerError if the run's lock is lost; called after each commit.
-
-        `enough` ends are committed without waiting for others.
-        """
-        self._ledger, self._run, self._links, self._threads = ledger, run, links, threads
-        self._usage = usage
-        self._written, self._confirm = written, confirm
-        self._queue: list[RowEnd | Closing] = []
-        self._enough = enough
-        self._more = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._closing = False
-        self._committing = False
-        self.uncommitted = 0
-        """Rows that have ended and are not yet in the ledger."""
-        self.counts = dict.fromkeys(Outcome, 0)
-        """Committed rows by outcome, without pending ones."""
+    ledger: Ledger
+    run: RunRecord
+    links: LinksFile | None
+    threads: Executor
+    usage: Callable[[], Usage]
+    """Returns what was used since the last commit."""
+    written: Callable[[], None]
+    """Called after each commit, on the loop."""
+    confirm: Callable[[], None]
+    """Raises LedgerError if the run's lock is lost; called after each commit, in the writer's thread."""
+    enough: int
+    """So many ends are committed without waiting for others."""
+    uncommitted: int = 0
+    """Rows that have ended and are not yet in the ledger."""
+    counts: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    """Committed rows by outcome, without pending ones."""
+    _queue: list[RowEnd | Closing] = field(default_factory=list)
+    _more: asyncio.Event = field(default_factory=asyncio.Event)
+    _timer: asyncio.TimerHandle | None = None
+    _closing: bool = False
+    _committing: bool = False
 
     def add(self, item: RowEnd | Closing) -> None:
         """Queue an end or a closing for the next commit."""
         self._queue.append(item)
         self.uncommitted += isinstance(item, RowEnd)
-        if len(self._queue) >= self._enough:
+        if len(self._queue) >= self.enough:
             self._more.set()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LINGER, self._more.set)
@@ -93,16 +87,16 @@ class LedgerWriter:
             batch, self._queue = self._queue, []
             if batch:
                 self._committing = True
-                committed = await loop.run_in_executor(self._threads, self._commit, batch, self._usage())
+                committed = await loop.run_in_executor(self.threads, self._commit, batch, self.usage())
                 self._committing = False
                 for outcome, rows in committed.items():
                     self.counts[outcome] += rows
                 self.uncommitted -= sum(isinstance(item, RowEnd) for item in batch)
-                self._written()
+                self.written()
             elif self._closing:
-                await loop.run_in_executor(self._threads, self._ledger.record, self._run, [], self._usage())
+                await loop.run_in_executor(self.threads, self.ledger.record, self.run, [], self.usage())
                 return
-            if len(self._queue) >= self._enough or self._closing:
+            if len(self._queue) >= self.enough or self._closing:
                 self._more.set()
 
     def _commit(self, batch: list[RowEnd | Closing], usage: Usage) -> dict[Outcome, int]:
@@ -111,9 +105,9 @@ class LedgerWriter:
         ends: list[RowEnd] = []
 
         def flush(usage: Usage) -> None:
-            if self._links is not None:
-                self._links.append(ends)
-            self._ledger.record(self._run, ends, usage)
+            if self.links is not None:
+                self.links.append(ends)
+            self.ledger.record(self.run, ends, usage)
             for end in ends:
                 committed[end.outcome] = committed.get(end.outcome, 0) + 1
             ends.clear()
@@ -123,8 +117,8 @@ class LedgerWriter:
                 ends.append(item)
                 continue
             flush(Usage())
-            rows = self._ledger.close_environment(self._run, item.environment, item.end, item.in_flight)
+            rows = self.ledger.close_environment(self.run, item.environment, item.end, item.in_flight)
             committed[item.end.outcome] = committed.get(item.end.outcome, 0) + rows
         flush(usage)
-        self._confirm()
+        self.confirm()
         return committed

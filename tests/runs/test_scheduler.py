@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
 from tcb_ops.runs.outcome_handler import OutcomeHandler
 from tcb_ops.runs.records import EnvRecord
@@ -19,10 +19,10 @@ from tcb_ops.runs.scheduler import (
     REFILL,
     TURN,
     AppState,
-    EnvState,
     Lane,
     Roster,
     Scheduler,
+    ScopeState,
     Task,
 )
 from tcb_ops.runs.writer import Closing
@@ -52,8 +52,8 @@ class Floor:
         for no, count in enumerate(rows):
             mine = app if shared else AppState(f"wx{no}", Slowdown(per_app))
             mine.token = TOKEN if token else None
-            env = EnvState(f"env{no}", Slowdown(per_env))
-            lane = Lane(no, env, mine, "merchant", batch=batch)
+            env = ScopeState(f"env{no}", Slowdown(per_env))
+            lane = Lane(no, env, mine, Owner.MERCHANT, batch=batch)
             env.lanes.append(lane)
             mine.lanes.append(lane)
             self.lanes.append(lane)
@@ -349,7 +349,8 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
         ("d", "wxp", "merchant"),
     ]
     environments = [
-        EnvRecord(no, env, appid, "", owner, left=False) for no, (env, appid, owner) in enumerate(listed)
+        EnvRecord(no, env, appid, "", Owner(owner), left=False)
+        for no, (env, appid, owner) in enumerate(listed)
     ]
     roster = Roster(environments, RunLimits(per_env=2), "wxp")
     merchant, own, other, its_own = (roster.make(one).app for one in environments)

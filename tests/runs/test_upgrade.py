@@ -16,7 +16,6 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from postgres import PASSWORD
 from workspace import BOOKS
 
@@ -25,9 +24,9 @@ from tcb_ops.details import stored
 from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
 from tcb_ops.model import Kind, Outcome, Row, RowEnd
 from tcb_ops.reports.formats.csv import RowsDigest
-from tcb_ops.runs import database
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import host_name, operator_name
+from tcb_ops.runs.migrations import STEPS
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 from tcb_ops.runs.schema import SCHEMA, VERSION, holders
 from tcb_ops.runs.upgrade import VIEWS
@@ -269,8 +268,7 @@ def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path:
             assert str(VERSION) == context.get_current_revision()
     with closing(Ledger(str(tmp_path / "new.db"))) as fresh, fresh._engine.connect() as connection:
         assert MigrationContext.configure(connection).get_current_revision() == str(VERSION)
-    migrations = Path(database.__file__).with_name("migrations")
-    assert ScriptDirectory(str(migrations)).get_current_head() == str(VERSION)
+    assert len(STEPS) + 1 == VERSION
 
 
 @pytest.mark.parametrize(
