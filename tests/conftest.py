@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import shutil
@@ -60,6 +61,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 *(item.get_closest_marker(mark) is None for mark in longest),
             ]
         )
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and collected tests out of every later garbage collection, which would take 0.4 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
