@@ -269,6 +269,7 @@ class Transport:
         self._connectors: dict[bool, aiohttp.TCPConnector] = {}
         """Of requests, and of responses that are read while something else is sent."""
         self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -277,7 +278,8 @@ class Transport:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every connection. The next request opens new ones."""
+        """Close every connection, for good: a new session would be closed by nobody."""
+        self._closed = True
         while self._sessions:
             await self._sessions.popitem()[1].close()
         while self._connectors:
@@ -291,6 +293,8 @@ class Transport:
         proxy = proxy_for(request.address, self._proxies) if self._proxies else None
         session = self._sessions.get((proxy, incoming))
         if session is None:
+            if self._closed:
+                raise RuntimeError("the transport is closed")
             if incoming not in self._connectors:
                 self._connectors[incoming] = aiohttp.TCPConnector(limit=self._connections, ssl=self._tls)
             session = self._sessions[proxy, incoming] = aiohttp.ClientSession(
