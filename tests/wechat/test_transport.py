@@ -355,6 +355,18 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again(run: Run) -> 
     assert run(twice()) == 2
 
 
+def test_what_is_sent_after_the_end_opens_no_connection_that_nobody_closes(run: Run) -> None:
+    async def late() -> int:
+        async with Server(always()) as server:
+            async with Transport(connections=1) as transport:
+                pass
+            with pytest.raises(RuntimeError, match="closed"):
+                await transport.send(post(server.base))
+            return server.connections
+
+    assert run(late()) == 0
+
+
 def test_a_post_that_may_have_arrived_is_not_sent_twice_by_the_library(run: Run) -> None:
     async def reset() -> int:
         async with Server(resets_before_the_answer) as server, Transport(connections=1) as transport:
