@@ -32,8 +32,7 @@ from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
 from tcb_ops.reports.explanations import MARK, row_count
 from tcb_ops.reports.formats.csv import row_texts, write_errcodes, write_lines
-from tcb_ops.reports.formats.html import page, with_pdf
-from tcb_ops.reports.formats.pdf import find_chromium, not_written, write_pdf
+from tcb_ops.reports.formats.html import find_chromium, not_written, page, with_pdf, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import system_reason

@@ -1,4 +1,6 @@
-"""report.html: one file to read, print or forward. It is complete without its script, and has no external address.
+"""report.html: one file to read, print or forward, and report.pdf, the same printed.
+
+It is complete without its script, and has no external address.
 
 The template engine escapes all text. The page is made from totals, so that it stays small however large the run, and
 names where the rest is.
@@ -7,13 +9,19 @@ names where the rest is.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -42,6 +50,7 @@ from tcb_ops.reports.formats.charts import (
 )
 from tcb_ops.reports.next_actions import NextAction, Per, next_actions
 from tcb_ops.reports.summary import RunSummary, worker_lines
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.reader import RunReader
@@ -84,6 +93,12 @@ PDF_MARK = "<!--pdf-->"
 """Where the link to report.pdf is added once that is printed: a page never links to a file that was not made."""
 SCRIPT = (files("tcb_ops.reports") / "templates" / "report.js").read_text(encoding="utf-8")
 """Search and copy buttons; the page's security policy allows only this script."""
+
+CHROMIUM = "TCB_OPS_CHROMIUM"
+"""The environment variable that names the browser; empty for none."""
+_BROWSERS = (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
+)  # fmt: skip
 
 PHASES: dict[str, Text] = {
     "link": _("requesting links"),
@@ -174,11 +189,6 @@ def page(
     others = merchants[len(blocks) :][:LISTED]
     html: str = whole(values, blocks=blocks, lines=_fitting(map(of.line, others), room))
     return html
-
-
-def with_pdf(html: str) -> str:
-    """Return a page with a link to report.pdf."""
-    return html.replace(PDF_MARK, ' · <a href="report.pdf">report.pdf</a>', 1)
 
 
 def _fitting(parts: Iterable[str], room: int) -> list[str]:
@@ -314,4 +324,97 @@ def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
     most = max(PHASES, key=lambda phase: phases.get(phase, 0.0))
     return _(
         "Where the time went: {share} {phases}.", share=f"{phases[most] / whole:.0%}", phases=PHASES[most]
+    )
+
+
+# --- report.pdf: the page, printed by a Chromium on this machine. Without one there is none, which is no error ---
+
+
+def with_pdf(html: str) -> str:
+    """Return a page with a link to report.pdf."""
+    return html.replace(PDF_MARK, ' · <a href="report.pdf">report.pdf</a>', 1)
+
+
+def find_chromium() -> str | None:
+    """Find a Chromium: the one that TCB_OPS_CHROMIUM names (empty: none), else the first in PATH."""
+    named = os.environ.get(CHROMIUM)
+    if named is not None:
+        return shutil.which(named) if named else None
+    return next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+
+
+def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: float = 60) -> Text | None:
+    """Print a page to `pdf`; return None, or why it failed. A failure leaves no file.
+
+    `chromium`: the program; None to search for it. `timeout` is in seconds. Nothing is loaded from the network.
+    """
+    program = chromium or find_chromium()
+    if program is None:
+        return not_written(_("no Chromium was found"))
+    why: Text | None = None
+    with tempfile.TemporaryDirectory(prefix="tcb-ops-pdf-", ignore_cleanup_errors=True) as folder:
+        made = Path(folder) / "report.pdf"
+        try:
+            done = subprocess.run(  # noqa: S603  the operator's own browser, no shell
+                _command(program, page, made, Path(folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=timeout,
+                check=False,
+                env=_environment(folder),
+            )
+            if not _is_pdf(made):
+                text = _("{name} ended with code {returncode} without writing one")
+                why = not_written(text.format(name=Path(program).name, returncode=done.returncode))
+            else:
+                shutil.copyfile(made, pdf)
+        except subprocess.TimeoutExpired:
+            why = not_written(_("it took longer than {timeout:g} seconds", timeout=timeout))
+        except OSError as error:
+            why = not_written(system_reason(error))
+    if why is not None:
+        with suppress(OSError):
+            pdf.unlink(missing_ok=True)
+    return why
+
+
+def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return [
+        program,
+        "--headless",
+        *(["--no-sandbox"] if as_root else []),  # Chromium's sandbox refuses to run as root
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-extensions",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+        "--host-resolver-rules=MAP * ~NOTFOUND",  # the page loads nothing, and neither may the browser itself
+        f"--user-data-dir={folder}/profile",
+        "--no-pdf-header-footer",
+        f"--print-to-pdf={made}",
+        page.resolve().as_uri(),
+    ]
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """Return the environment for the browser: a home of its own, and no TCB_OPS_ variables, which may hold secrets."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
+    return kept | {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder}
+
+
+def _is_pdf(file: Path) -> bool:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(5) == b"%PDF-"
+    except OSError:
+        return False
+
+
+def not_written(why: Text) -> Text:
+    """Return the warning that there is no report.pdf, and why."""
+    return _(
+        "report.pdf was not written: {why}. report.html has the same, and prints from any browser.", why=why
     )
