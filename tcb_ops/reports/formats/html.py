@@ -37,6 +37,7 @@ from tcb_ops.reports.explanations import (
     environment_count,
     merchant_count,
     reason_text,
+    row_count,
     verdict,
 )
 from tcb_ops.reports.formats.charts import (
@@ -238,6 +239,8 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "outcomes": OUTCOMES,
         "reason_text": reason_text,
         "reasons": {*Reason, Outcome.PENDING},
+        "lang": str(lang),
+        "row_count": row_count,
         "code_label": code_label,
         "css": outcome_class,
         "colour": code_colour,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +21,7 @@ from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import ERRCODE, KINDS, row_count, verdict
-from tcb_ops.reports.formats.charts import code_colour
+from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.summary import RunSummary, worker_lines
@@ -368,5 +368,18 @@ def _chart(history: ErrcodeHistory) -> Any:
     return _macros(history.settings.lang).chart(days, bars, top, legend)
 
 
-def _macros(lang: Lang) -> Any:
-    return environment(lang).get_template("notebook.html.j2").module
+def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
+    """Draw the rows that did not succeed by merchant and code; darker cells have more.
+
+    Cells have `data-appid` and `data-code`, and are buttons for keyboards and screen readers.
+    """
+    return str(_macros(lang).heat_map(matrix))
+
+
+def timeline_svg(drawing: Drawing, lang: Lang, zone: tzinfo) -> str:
+    """Draw how rows ended over time, with times and the highest rate."""
+    return str(_macros(lang, str(zone)).timeline(drawing, axis_format(drawing, zone)))
+
+
+def _macros(lang: Lang, timezone: str = "UTC") -> Any:
+    return environment(lang, timezone).get_template("notebook.html.j2").module
