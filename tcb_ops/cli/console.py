@@ -345,7 +345,7 @@ def suggest_next(
     more: Sequence[str] = (),
 ) -> bool:
     """Suggest the next command for a finished run, with `more` words; return whether anything is left to do."""
-    from tcb_ops.reports.next_actions import next_command
+    from tcb_ops.reports.summary import next_command
 
     left = next_command(settings, record, groups)
     if left is not None:

@@ -49,8 +49,7 @@ from tcb_ops.reports.formats.charts import (
     outcome_class,
     shade,
 )
-from tcb_ops.reports.next_actions import NextAction, Per, next_actions
-from tcb_ops.reports.summary import RunSummary, worker_lines
+from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions, worker_lines
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.plan import AGAIN

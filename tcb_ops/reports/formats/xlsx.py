@@ -18,8 +18,7 @@ from tcb_ops.i18n import Joined, Lang, Text, _, as_list, pgettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, is_simulated
 from tcb_ops.reports.explanations import MARK, OUTCOMES, TITLES, row_count, verdict
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
-from tcb_ops.reports.next_actions import next_actions
-from tcb_ops.reports.summary import RunSummary, worker_lines
+from tcb_ops.reports.summary import RunSummary, next_actions, worker_lines
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
