@@ -272,8 +272,10 @@ def _merged(
 ) -> Iterator[tuple[tuple[str, str], State | None, State | None]]:
     """Merge two streams ordered by environment, appid and path; yield (env, appid) and a row's state in each."""
     for (env, appid, _path), found in groupby(merge(_once(older, 0), _once(newer, 1)), itemgetter(0)):
-        states = {which: state for _key, which, state in found}
-        yield (env, appid), states.get(0), states.get(1)
+        states: list[State | None] = [None, None]
+        for _key, which, state in found:
+            states[which] = state
+        yield (env, appid), states[0], states[1]
 
 
 def _once(records: Iterable[Any], which: int) -> Iterator[tuple[tuple[str, str, str], int, State]]:
