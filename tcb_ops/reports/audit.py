@@ -307,7 +307,7 @@ class AuditLine:
 
 @dataclass(frozen=True, slots=True)
 class AuditGroup:
-    """A kind of findings; `lines` is empty if there are none."""
+    """A kind of findings."""
 
     title: Text
     lines: Sequence[AuditLine]
@@ -316,40 +316,37 @@ class AuditGroup:
 
 
 def audit_groups(result: AuditResult) -> list[AuditGroup]:
-    """Return all kinds of findings, the most urgent first."""
+    """Return the kinds of findings that there are, the most urgent first."""
 
-    def of(title: Text, findings: tuple[Finding, ...]) -> AuditGroup:
-        lines = [
-            AuditLine(one.cause.merchant, one.cause.env, one.cause.code, _remark(one)) for one in findings
-        ]
-        return AuditGroup(title, lines, findings)
+    def group(title: Text, findings: tuple[Finding, ...]) -> AuditGroup:
+        return AuditGroup(title, [*map(_line, findings)], findings)
 
     recovered = [
         AuditLine(line.merchant, line.env, "", _("was {before}", before=line.before))
         for line in result.recovered
     ]
     soon = [AuditLine(one.merchant, one.env, "", one.text) for one in result.forecasts]
-    silenced = [
-        AuditLine(one.cause.merchant, one.cause.env, one.cause.code, _until(one.known), one.known.note)
-        for one in result.silenced
-        if one.known is not None
-    ]
     expired = [AuditLine(one.appid, one.env, one.cause, _until(one), one.note) for one in result.expired]
-    return [
-        of(_("Newly broken"), result.new),
+    groups = (
+        group(_("Newly broken"), result.new),
         AuditGroup(_("Recovered"), recovered),
-        of(_("Unknown"), result.unknown),
+        group(_("Unknown"), result.unknown),
         AuditGroup(_("Used up soon"), soon),
-        of(_("Still broken"), result.still),
-        AuditGroup(_("Silenced by known.csv"), silenced),
+        group(_("Still broken"), result.still),
+        AuditGroup(_("Silenced by known.csv"), [*map(_line, result.silenced)]),
         AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
-    ]
+    )
+    return [one for one in groups if one.lines]
 
 
-def _remark(one: Finding) -> Text | None:
-    was = _("was {before}", before=one.before) if one.before not in {"", one.cause.code} else None
+def _line(one: Finding) -> AuditLine:
+    cause, known = one.cause, one.known
+    if known is not None:
+        return AuditLine(cause.merchant, cause.env, cause.code, _until(known), known.note)
+    was = _("was {before}", before=one.before) if one.before not in {"", cause.code} else None
     also = _("also {codes}", codes=", ".join(one.also)) if one.also else None
-    return _("{first}; {second}", first=also, second=was) if also and was else also or was
+    remark = _("{first}; {second}", first=also, second=was) if also and was else also or was
+    return AuditLine(cause.merchant, cause.env, cause.code, remark)
 
 
 def _until(known: KnownFailure) -> Text:

@@ -109,6 +109,11 @@ class RunDiff:
         """Return the lines of one change, most rows first."""
         return [line for line in self.lines if line.change is wanted]
 
+    def failures(self, *wanted: Change) -> list[tuple[Text, int, list[DiffLine]]]:
+        """Return the changes whose rows failed in either run, each as (title, rows, lines), most rows first."""
+        found = ((one, [line for line in self.of(one) if line.before or line.after]) for one in wanted)
+        return [(change_title(one), sum(line.rows for line in lines), lines) for one, lines in found if lines]
+
     def to_json(self) -> dict[str, Any]:
         """Return the object that `diff --json` prints."""
         return {

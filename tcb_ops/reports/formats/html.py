@@ -28,7 +28,7 @@ from zoneinfo import ZoneInfo
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
-from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.comparisons import Change, RunDiff, diff_verdict
 from tcb_ops.reports.explanations import (
     OUTCOMES,
     TITLES,
@@ -136,6 +136,7 @@ def page(
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": TITLES[Kind(run.kind)],
         "run": run,
+        "summary": summary,
         "stopped": stop_text(run.stopped) if run.stopped is not None else None,
         "namesakes": summary.namesakes,
         "simulated": is_simulated(run.target),
@@ -143,11 +144,8 @@ def page(
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
         "state": state if run.finished_at is not None else "unfinished",
         "now": now,
-        "sums": [(OUTCOMES[outcome], rows, outcome_class(outcome)) for outcome, rows in counts.items()],
-        "total": summary.total,
         "holder": "" if run.finished_at is not None else reader.worked_on_by(run),
         "resume": quoted(resume(settings, run, canary=counts.keys() <= SUCCESSES | {Outcome.PENDING})),
-        "unverified": summary.unverified,
         "actions": [(action, _whose(action, settings.lang)) for action in actions[:CAUSES]],
         "actions_left": len(actions[CAUSES:]),
         "rows_left": sum(action.group.rows for action in actions[CAUSES:]),
@@ -159,6 +157,7 @@ def page(
         else "",
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
+        "changed": CHANGED,
         "matrix": errcode_matrix(summary.causes),
         "changes": _changes(changes, settings),
         "audit": _audit(reader, summary, changes, settings),
@@ -277,21 +276,14 @@ def _whose(action: NextAction, lang: Lang) -> str:
 
 
 def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | None:
-    """Return what the page shows of a diff: its lines by kind of change, limited in number."""
+    """Return what the page shows of a diff: its lines by kind of change."""
     if changes is None:
         return None
-    listed = {
-        wanted: changes.of(wanted) for wanted in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED)
-    }
-    listed[Change.ONLY_IN_NEWER] = [line for line in changes.of(Change.ONLY_IN_NEWER) if line.after]
+    kinds = changes.failures(Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
     return {
         "verdict": diff_verdict(changes),
-        "kinds": [
-            (change_title(change), sum(line.rows for line in lines), lines[:CHANGED])
-            for change, lines in listed.items()
-            if lines
-        ],
-        "left": sum(max(0, len(lines) - CHANGED) for lines in listed.values()),
+        "kinds": kinds,
+        "left": sum(max(0, len(lines) - CHANGED) for _title, _rows, lines in kinds),
         "command": quoted(
             command(settings, "diff", changes.older.id, changes.newer.id, target=changes.newer.target)
         ),
@@ -301,16 +293,13 @@ def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | No
 def _audit(
     reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
 ) -> dict[str, Any] | None:
-    """Return what the page shows of a finished audit: its environments by kind, limited in number."""
+    """Return what the page shows of a finished audit: its environments by kind."""
     if summary.run.kind is not Kind.AUDIT or summary.run.finished_at is None or summary.run.parent:
         return None
     result = audit_result(reader, summary, changes, settings)
-    groups = [group for group in audit_groups(result) if group.lines and result.stopped is None]
-    return {
-        "stopped": result.stopped,
-        "notes": list(audit_notes(result)) if result.stopped is None else [],
-        "kinds": [(group.title, len(group.lines), group.lines[:CHANGED]) for group in groups],
-    }
+    if result.stopped is not None:
+        return {"stopped": result.stopped, "notes": [], "groups": []}
+    return {"stopped": None, "notes": list(audit_notes(result)), "groups": audit_groups(result)}
 
 
 def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:

@@ -19,7 +19,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.i18n import Lang, _
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
-from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, diff_verdict
 from tcb_ops.reports.explanations import ERRCODE, KINDS, row_count, verdict
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
@@ -322,18 +322,14 @@ def run_html(summary: RunSummary, lang: Lang) -> str:
 
 def diff_html(diff: RunDiff) -> str:
     """Render a small table per change that concerns the operator."""
-    kinds = [
-        (change_title(change), row_count(sum(line.rows for line in lines)), lines)
-        for change in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
-        if (lines := [line for line in diff.of(change) if line.before or line.after])
-    ]
+    kinds = diff.failures(Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
     return str(_macros(diff.settings.lang).diff_card(diff_verdict(diff), kinds, diff.meanings, LINES))
 
 
 def audit_html(result: AuditResult, lang: Lang) -> str:
     """Render an audit's findings, a small table per kind."""
     stopped = result.stopped
-    groups = [group for group in audit_groups(result) if group.lines] if stopped is None else []
+    groups = audit_groups(result) if stopped is None else []
     summed = stopped or audit_counts(result)
     return str(_macros(lang).audit_card(summed, groups, list(audit_notes(result)), LINES))
 

@@ -211,7 +211,7 @@ def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") ->
 
     from tcb_ops.reports.audit import audit_groups, audit_notes
 
-    groups = [group for group in audit_groups(result) if group.lines]
+    groups = audit_groups(result)
     codes = [by_code(finding.cause for finding in group.findings) for group in groups]
     every = list(chain.from_iterable(chain(*(merchant_lines(its, lang, rest) for its in codes))))
     for group, its in zip(groups, codes, strict=True):
