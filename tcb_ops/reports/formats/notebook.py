@@ -294,7 +294,7 @@ def _frame(
     kinds = (*[""] * len(headers), *names)
     arrays = (array(name, column) for name, column in zip(kinds, columns, strict=True))
     frame = pd.DataFrame(dict(enumerate(arrays)))
-    frame.columns = pd.Index([*headers, *names], dtype="object")
+    frame.columns = pd.Index([*headers, *names], dtype="object" if headers else None)
     if settings is not None:
         frame.attrs["timezone"] = settings.timezone
     return frame
