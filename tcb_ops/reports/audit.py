@@ -175,6 +175,8 @@ def audit_result(
     """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
     run, previous = summary.run, changes.older if changes is not None else None
     known, day = kept_with_run(run.settings), day_of(run, settings)
+    here = {(place.appid, place.env) for place in reader.envs(run)}
+    there = {(place.appid, place.env) for place in reader.envs(previous)} if previous is not None else set()
     findings = _findings(reader, summary, changes, settings)
     bad = [one for one in findings if one.known is None]
     unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
@@ -191,17 +193,9 @@ def audit_result(
         tuple(line for line in known if line.until < day),
         _not_checked(reader, run),
         tuple(forecasts(reader, run)) if isinstance(reader, LedgerReader) else (),
-        *_fleet_changes(reader, run, previous),
+        len(here - there) if previous is not None else 0,
+        len(there - here),
     )
-
-
-def _fleet_changes(reader: RunReader, run: RunRecord, previous: RunRecord | None) -> tuple[int, int]:
-    """Return how many environments an audit has that the one before it had not, and the reverse."""
-    if previous is None:
-        return 0, 0
-    there = {(place.appid, place.env) for place in reader.envs(previous)}
-    stayed = [(place.appid, place.env) in there for place in reader.envs(run)]
-    return stayed.count(False), len(there) - stayed.count(True)
 
 
 def is_new(causes: Collection[str], before: Collection[str], *, was_silenced: bool) -> bool:

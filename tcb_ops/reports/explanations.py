@@ -166,7 +166,12 @@ def reason_text(end: RowEnd) -> Text:
     if found.code in {end.reason, end.outcome}:
         return meaning
     if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
-        return _breaker(end, found)
+        known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
+        if known.decision is errcodes.Decision.SLOW:
+            text = _("Not attempted: {code} persisted for longer than --patience. {meaning}")
+        else:
+            text = _("Not attempted: three rows in succession ended with {code}. {meaning}")
+        return text.format(code=found.code, meaning=found.meaning)
     return _("{code}: {meaning}", code=found.code, meaning=meaning)
 
 
@@ -188,15 +193,6 @@ def _redacted(found: Detail) -> Detail:
         for name, value in found.params.items()
     }
     return detail(found.code, **params)
-
-
-def _breaker(end: RowEnd, found: Why) -> Text:
-    known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
-    if known.decision is errcodes.Decision.SLOW:
-        text = _("Not attempted: {code} persisted for longer than --patience. {meaning}")
-    else:
-        text = _("Not attempted: three rows in succession ended with {code}. {meaning}")
-    return text.format(code=found.code, meaning=found.meaning)
 
 
 def action_text(end: RowEnd) -> Text:

@@ -342,7 +342,7 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
     program = chromium or find_chromium()
     if program is None:
         return not_written(_("no Chromium was found"))
-    why: Text | None = None
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
     with tempfile.TemporaryDirectory(prefix="tcb-ops-pdf-", ignore_cleanup_errors=True) as folder:
         made = Path(folder) / "report.pdf"
         try:
@@ -353,21 +353,21 @@ def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: fl
                 stderr=subprocess.DEVNULL,
                 timeout=timeout,
                 check=False,
-                env=_environment(folder),
+                # A home of its own, and none of our variables, which may hold secrets.
+                env=kept | {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder},
             )
-            if not _is_pdf(made):
-                text = _("{name} ended with code {returncode} without writing one")
-                why = not_written(text.format(name=Path(program).name, returncode=done.returncode))
-            else:
+            if made.is_file() and made.read_bytes().startswith(b"%PDF-"):
                 shutil.copyfile(made, pdf)
+                return None
+            text = _("{name} ended with code {returncode} without writing one")
+            why = text.format(name=Path(program).name, returncode=done.returncode)
         except subprocess.TimeoutExpired:
-            why = not_written(_("it took longer than {timeout:g} seconds", timeout=timeout))
+            why = _("it took longer than {timeout:g} seconds", timeout=timeout)
         except OSError as error:
-            why = not_written(system_reason(error))
-    if why is not None:
-        with suppress(OSError):
-            pdf.unlink(missing_ok=True)
-    return why
+            why = system_reason(error)
+    with suppress(OSError):
+        pdf.unlink(missing_ok=True)
+    return not_written(why)
 
 
 def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
@@ -388,20 +388,6 @@ def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
         f"--print-to-pdf={made}",
         page.resolve().as_uri(),
     ]
-
-
-def _environment(folder: str) -> dict[str, str]:
-    """Return the environment for the browser: a home of its own, and no TCB_OPS_ variables, which may hold secrets."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
-    return kept | {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder}
-
-
-def _is_pdf(file: Path) -> bool:
-    try:
-        with file.open("rb") as stream:
-            return stream.read(5) == b"%PDF-"
-    except OSError:
-        return False
 
 
 def not_written(why: Text) -> Text:
