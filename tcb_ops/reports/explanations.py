@@ -20,15 +20,20 @@ from tcb_ops.secrets import redact
 if TYPE_CHECKING:
     from tcb_ops.runs.records import Tally
 
-KINDS: dict[Kind, Text] = {
-    Kind.LINKS: _("links"),
-    Kind.UPLOAD: _("upload"),
-    Kind.AUDIT: _("audit"),
-    Kind.CONFIRM: _("confirm"),
-    Kind.DELETE: _("delete"),
-    Kind.UNDO: _("undo"),
+_KIND_TEXTS = {
+    Kind.LINKS: (_("links"), _("Upload links report"), _("issued with a link")),
+    Kind.UPLOAD: (_("upload"), _("Upload report"), _("uploaded")),
+    Kind.AUDIT: (_("audit"), _("Audit report"), _("healthy")),
+    Kind.CONFIRM: (_("confirm"), _("Confirmation report"), _("the file is there")),
+    Kind.DELETE: (_("delete"), _("Deletion report"), _("deleted or already gone")),
+    Kind.UNDO: (_("undo"), _("Undo report"), _("restored or deleted")),
 }
+KINDS = {kind: texts[0] for kind, texts in _KIND_TEXTS.items()}
 """What runs of a kind do, in panels and cards of notebooks."""
+TITLES = {kind: texts[1] for kind, texts in _KIND_TEXTS.items()}
+"""A report's title, by the run's kind."""
+_DONE = {kind: texts[2] for kind, texts in _KIND_TEXTS.items()}
+"""What was done to all rows of a run that succeeded."""
 OUTCOMES: dict[Outcome, Text] = {
     Outcome.LINKED: _("linked"),
     Outcome.UPLOADED: _("uploaded"),
@@ -53,15 +58,6 @@ OUTCOMES: dict[Outcome, Text] = {
     Outcome.PENDING: _("pending"),
 }
 """Names of the outcomes on screens."""
-TITLES: dict[Kind, Text] = {
-    Kind.UPLOAD: _("Upload report"),
-    Kind.LINKS: _("Upload links report"),
-    Kind.AUDIT: _("Audit report"),
-    Kind.CONFIRM: _("Confirmation report"),
-    Kind.DELETE: _("Deletion report"),
-    Kind.UNDO: _("Undo report"),
-}
-"""A report's title, by the run's kind."""
 MARK = "SIMULATED 演练"
 """Marks what is about a loopback target."""
 
@@ -253,16 +249,6 @@ def counts_line(counts: Mapping[Outcome, int]) -> Text:
         if rows
     ]
     return Joined(tuple(parts), verbatim(" · "))
-
-
-_DONE = {
-    Kind.UPLOAD: _("uploaded"),
-    Kind.LINKS: _("issued with a link"),
-    Kind.AUDIT: _("healthy"),
-    Kind.CONFIRM: _("the file is there"),
-    Kind.DELETE: _("deleted or already gone"),
-    Kind.UNDO: _("restored or deleted"),
-}
 
 
 def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Text:

@@ -19,6 +19,7 @@ from datetime import datetime, tzinfo
 from functools import lru_cache
 from itertools import islice
 from json.encoder import encode_basestring
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +35,10 @@ from tcb_ops.secrets import masked, redact
 
 CONTENT_TYPE = "tcb_content_type"
 RESULT_COLUMNS = (
-    "tcb_line",
-    "tcb_merchant",
-    "tcb_appid",
-    "tcb_env",
-    "tcb_outcome",
-    "tcb_reason",
-    "tcb_action",
-    "tcb_errcode",
-    "tcb_errmsg",
-    "tcb_rid",
-    "tcb_http_status",
-    "tcb_store_code",
-    "tcb_attempts",
-    "tcb_bytes",
-    "tcb_md5",
-    "tcb_file_id",
-    CONTENT_TYPE,
-    "tcb_started_at",
-    "tcb_ended_at",
-)
+    "tcb_line", "tcb_merchant", "tcb_appid", "tcb_env", "tcb_outcome", "tcb_reason", "tcb_action", "tcb_errcode",
+    "tcb_errmsg", "tcb_rid", "tcb_http_status", "tcb_store_code", "tcb_attempts", "tcb_bytes", "tcb_md5", "tcb_file_id",
+    CONTENT_TYPE, "tcb_started_at", "tcb_ended_at",
+)  # fmt: skip
 """The columns of results.csv and failed.csv after the input's own; their order is part of the contract."""
 WORDS = ("tcb_reason", "tcb_action")
 """Those of them that contain sentences; they are adjacent."""
@@ -216,6 +201,12 @@ class RowsDigest:
         return whole.hexdigest()
 
 
+_OF_ROW = attrgetter("line", "env", "appid", "merchant", "path", "file", "size", "cells")
+_OF_END = attrgetter(
+    "errcode", "errmsg", "rid", "http_status", "store_code", "attempts", "bytes", "md5", "file_id"
+)
+
+
 def fields(record: RowRecord) -> tuple[Any, ...]:
     """Return everything that the ledger holds of a row, in the order of the digest."""
     row, end = record.row, record.end
@@ -223,26 +214,11 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
     # Runs from before headers were sent have none, and keep the digest of their reports.
     headers = (row.content_type, row.cache_control) if row.content_type or row.cache_control else ()
     return (
-        row.line,
-        row.env,
-        row.appid,
-        row.merchant,
-        row.path,
-        row.file,
-        row.size,
-        row.cells,
+        *_OF_ROW(row),
         end.outcome,
         end.reason or "",
         detail_text(end.detail),
-        end.errcode,
-        end.errmsg,
-        end.rid,
-        end.http_status,
-        end.store_code,
-        end.attempts,
-        end.bytes,
-        end.md5,
-        end.file_id,
+        *_OF_END(end),
         None if started is None else round(started * 1000),
         None if ended is None else round(ended * 1000),
         *headers,
