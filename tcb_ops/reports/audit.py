@@ -19,14 +19,14 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.model import FailOn, Outcome
-from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff
+from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff, further_causes
 from tcb_ops.reports.explanations import environment_count
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.reader import LedgerReader, RunReader
-from tcb_ops.runs.records import STORAGE, WRITES, RunRecord, other_causes
+from tcb_ops.runs.records import STORAGE, WRITES, RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
@@ -216,11 +216,7 @@ def _findings(
     reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
 ) -> list[Finding]:
     run = summary.run
-    others = {
-        (record.row.appid, record.row.env): also
-        for record in reader.rows(run, outcomes=frozenset({Outcome.UNHEALTHY}))
-        if (also := other_causes(record.end.detail))
-    }
+    others = further_causes(reader, run)
     lines = {
         (line.appid, line.env): line for line in (changes.lines if changes is not None else ()) if line.after
     }

@@ -26,7 +26,7 @@ from tcb_ops.runs.records import other_causes
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.reader import LedgerReader
+    from tcb_ops.runs.reader import LedgerReader, RunReader
     from tcb_ops.runs.records import RunRecord
 
 
@@ -264,12 +264,17 @@ def _audited_before(
         place: (state, AuditedBefore(run, other_causes(kept)))
         for run, place, state, kept in ledger.last_known(audit)
     }
-    several = {
-        (record.row.env, record.row.appid): AuditedBefore(audit, also)
-        for record in ledger.rows(audit, outcomes=frozenset({Outcome.UNHEALTHY}))
+    several = further_causes(ledger, audit)
+    return known, {(env, appid): AuditedBefore(audit, also) for (appid, env), also in several.items()}
+
+
+def further_causes(reader: RunReader, audit: RunRecord) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the codes of the further causes of environments that have several in an audit, by (appid, env)."""
+    return {
+        (record.row.appid, record.row.env): also
+        for record in reader.rows(audit, outcomes=frozenset({Outcome.UNHEALTHY}))
         if (also := other_causes(record.end.detail))
     }
-    return known, several
 
 
 def _merged(

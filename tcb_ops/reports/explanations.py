@@ -243,12 +243,15 @@ def unit_count(kind: Kind, count: int) -> Text:
 
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
     """Return the counts on one line, without zeros: `412 uploaded · 12 refused`."""
-    parts = [
+    return Joined(tuple(_counted(counts)), verbatim(" · "))
+
+
+def _counted(counts: Mapping[Outcome, int]) -> list[Text]:
+    return [
         pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome])
         for outcome, rows in counts.items()
         if rows
     ]
-    return Joined(tuple(parts), verbatim(" · "))
 
 
 def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
@@ -328,15 +331,13 @@ def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
             rows,
             run=run,
         )
-    bad = as_list(
-        pgettext("count", "{rows:,} {outcome}", rows=count, outcome=OUTCOMES[outcome])
-        for outcome, count in counts.items()
-        if outcome is not Outcome.PRESENT
-    )
+    bad: dict[Outcome, int] = {
+        outcome: count for outcome, count in counts.items() if outcome is not Outcome.PRESENT
+    }
     return _(
         "Confirmed: {there:,} of {files} are there; {bad} (run {run}).",
         there=there,
         files=ngettext("{n:,} file", "{n:,} files", rows),
-        bad=bad,
+        bad=as_list(_counted(bad)),
         run=run,
     )

@@ -31,7 +31,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
 from tcb_ops.reports.explanations import MARK, row_count
-from tcb_ops.reports.formats.csv import row_texts, write_errcodes, write_lines
+from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import find_chromium, not_written, page, with_pdf, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.summary import RunSummary
@@ -193,7 +193,7 @@ def _write(
     seen: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float, *, pdf: bool
 ) -> None:
     """Write every file of a report except report.pdf; `seen` is a snapshot of the ledger."""
-    texts = row_texts(seen, run, settings.lang, settings.zone)
+    texts = RowTexts(seen, run, settings.lang, settings.zone)
     write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
     hidden, digest = texts.hidden, texts.hexdigest()
     del texts  # it keeps a text of each environment

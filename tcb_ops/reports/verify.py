@@ -45,7 +45,6 @@ from tcb_ops.reports.formats.csv import (
     RowTexts,
     errcode_cell,
     errcode_table,
-    row_texts,
 )
 from tcb_ops.reports.run_views import RunView, merged_run
 from tcb_ops.reports.summary import Cause, RunSummary
@@ -314,7 +313,7 @@ def _check_about(
 def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecord) -> tuple[Check, bool]:
     """Compare every row of the three CSVs with the ledger; return also whether the ledger is as it was exported."""
     lang = manifest.content.get("lang")
-    texts = row_texts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, manifest.zone)
+    texts = RowTexts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, manifest.zone)
     same = _same_as(texts, folder)
     as_exported = texts.hexdigest() == manifest.rows_digest
     summary = RunSummary(seen, run)

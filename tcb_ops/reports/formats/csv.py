@@ -30,7 +30,7 @@ from tcb_ops.model import SUCCESSES, Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, reason_text
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader, RunReader
-from tcb_ops.runs.records import RowRecord, RunRecord, read_end, read_row
+from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, read_end, read_row
 from tcb_ops.secrets import masked, redact
 
 CONTENT_TYPE = "tcb_content_type"
@@ -236,23 +236,23 @@ def detail_text(why: Detail | None) -> str:
     return stored(why)
 
 
-def row_texts(reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> RowTexts:
-    """Return the texts of a run's rows, in a language and a time zone."""
-    if isinstance(reader, LedgerReader):
-        return _TextsOfRecords(reader, run, lang, zone)
-    return RowTexts(reader.rows(run), run.headers, lang, zone)
+class _IrregularError(Exception):
+    """A text that has to be masked: its row is written cell by cell."""
 
 
 class RowTexts:
-    """The lines of rows, in the order of the list, and the digest over them: of rows that are read one by one.
+    """The lines of a run's rows, in the order of the list, and the digest over them.
 
     `head` is the first line of results.csv and failed.csv.
     """
 
-    def __init__(self, rows: Iterable[RowRecord], headers: Sequence[str], lang: Lang, zone: tzinfo) -> None:
-        self._digest, self._lines = RowsDigest(), RowLines(headers, lang, zone)
-        self._rows, self.hexdigest = self._digest.passing(rows), self._digest.hexdigest
-        self.head = self._lines.head()
+    def __init__(self, reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
+        self._reader, self._run, self._lang = reader, run, lang
+        self._digest, self._lines = RowsDigest(), RowLines(run.headers, lang, zone)
+        self.head, self.hexdigest = self._lines.head(), self._digest.hexdigest
+        self._iso = Clock(zone).of_milliseconds
+        self._environments: dict[int, EnvRecord] = {}
+        self._places: dict[int, tuple[str, str]] = {}
 
     @property
     def hidden(self) -> int:
@@ -261,28 +261,18 @@ class RowTexts:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield the lines of the next rows, and of those that did not succeed; only once. Raises LedgerDamagedError."""
-        while batch := list(islice(self._rows, _BATCH)):
+        if isinstance(self._reader, LedgerReader):
+            yield from self._of_records(self._reader)
+            return
+        rows = self._digest.passing(self._reader.rows(self._run))
+        while batch := list(islice(rows, _BATCH)):
             lines = [(self._lines.line(record), record.end.outcome in SUCCESSES) for record in batch]
             yield "".join(line for line, _ in lines), "".join(line for line, good in lines if not good)
 
-
-class _IrregularError(Exception):
-    """A text that has to be masked: its row is written cell by cell."""
-
-
-class _TextsOfRecords(RowTexts):
-    """The texts of a run in the ledger."""
-
-    def __init__(self, reader: LedgerReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
-        super().__init__((), run.headers, lang, zone)
-        self._reader, self._run, self._lang = reader, run, lang
-        self._iso = Clock(zone).of_milliseconds
-        self._environments = {place.number: place for place in reader.envs(run)}
-        self._places: dict[int, tuple[str, str]] = {}
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        for records in self._reader.records(self._run):
-            with self._reader.reading(self._run):
+    def _of_records(self, ledger: LedgerReader) -> Iterator[tuple[str, str]]:
+        self._environments = {place.number: place for place in ledger.envs(self._run)}
+        for records in ledger.records(self._run):
+            with ledger.reading(self._run):
                 lines, digested = self._texts(records)
             self._digest.add(",".join(digested))
             bad = [line for line, record in zip(lines, records, strict=True) if record[8] not in _GOOD]

@@ -166,22 +166,11 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
     Merchants and codes are ordered by their largest number. If all rows succeeded, the frame is empty, with the
     same index names.
     """
-    import pandas as pd
-
-    index = ["merchant", "appid", "env"]
-    found = pd.DataFrame(
-        {
-            "merchant": cause.merchant,
-            "appid": cause.appid,
-            "env": cause.env,
-            "errcode": int(cause.code) if ERRCODE.fullmatch(cause.code) else cause.code,
-            "rows": cause.rows,
-        }
-        for cause in summary.causes
-    ).reindex(columns=[*index, "errcode", "rows"])
-    found = found.astype(dict.fromkeys(index, "string") | {"rows": "Int64"})
+    names = ("merchant", "appid", "env", "rows")
+    found = _frame(names, _columns(names, map(attrgetter(*names), summary.causes)))
+    found["errcode"] = [int(one.code) if ERRCODE.fullmatch(one.code) else one.code for one in summary.causes]
     frame = found.pivot_table(
-        index=index, columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
+        index=[*names[:3]], columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
     )
     return frame.astype("Int64")
 
