@@ -50,10 +50,10 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
 
 
 class RunView:
-    """A RunReader of one run's rows: of their last states after `retries`, and of the environments in `only` (`report --where`).
+    """A RunReader of one run's rows: their last states after `retries`, those of the environments in `only` (`--where`).
 
-    `only` has each as (appid, env); None for all. Other runs are read unchanged, except for `only`. What the ledger has only of a whole single run (timeline, phases, workers)
-    is that of the view if it is one.
+    `only` has each as (appid, env); None for all. Other runs are read unchanged, except for `only`. What the ledger has only
+    of a whole single run (timeline, phases, workers) is that of the view if it is one.
     """
 
     def __init__(
