@@ -152,6 +152,9 @@ def render_diff(diff: RunDiff, lang: Lang) -> RenderableType:
     from rich.console import Group
     from rich.text import Text as Styled
 
+    def folded(text: str, style: str = "") -> Styled:
+        return Styled(text, style=style, overflow="fold", no_wrap=False)
+
     drawn: list[RenderableType] = []
     every: list[tuple[str, str, str, str]] = []  # complete when the first of them is drawn
     for change in _SHOWN:
@@ -159,13 +162,13 @@ def render_diff(diff: RunDiff, lang: Lang) -> RenderableType:
         if not codes:
             continue
         rows = sum(line.rows for _, lines in codes for line in lines)
-        drawn.append(Styled(f"{change_title(change).of(lang)} · {row_count(rows).of(lang)}", style="bold"))
+        drawn.append(folded(f"{change_title(change).of(lang)} · {row_count(rows).of(lang)}", "bold"))
         for code, lines in codes[:DIFF_CODES]:
             count = row_count(sum(line.rows for line in lines)).of(lang)
             head = " · ".join((sanitize(code), count, diff.meanings[code].of(lang)))
             block = list(_merchants(lines, change, lang))
             every += block
-            drawn += [Styled(f"  {head}", overflow="fold"), _aligned(block, every, 4)]
+            drawn += [folded(f"  {head}"), _aligned(block, every, 4)]
         if left := codes[DIFF_CODES:]:
             rows = sum(line.rows for _, lines in left for line in lines)
             more = _(
@@ -173,9 +176,9 @@ def render_diff(diff: RunDiff, lang: Lang) -> RenderableType:
                 more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(left)),
                 rows=row_count(rows).of(lang),
             )
-            drawn.append(Styled(more.of(lang)))
+            drawn.append(folded(more.of(lang)))
         drawn.append("")
-    return Group(*drawn, Styled(diff_verdict(diff).of(lang), overflow="fold"))
+    return Group(*drawn, folded(diff_verdict(diff).of(lang)))
 
 
 def _lines_by_code(lines: Sequence[DiffLine], change: Change) -> list[tuple[str, list[DiffLine]]]:
