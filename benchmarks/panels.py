@@ -29,7 +29,7 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 
 from tcb_ops.model import Kind, Merchant, Outcome, Reason, Row, RowEnd  # noqa: E402
 from tcb_ops.notebooks import NOTEBOOKS  # noqa: E402
-from tcb_ops.reports.formats.pdf import find_chromium  # noqa: E402
+from tcb_ops.reports.formats.html import find_chromium  # noqa: E402
 from tcb_ops.runs.ledger import Ledger  # noqa: E402
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage  # noqa: E402
 from tcb_ops.simulator import Fault, Faults, Simulator  # noqa: E402

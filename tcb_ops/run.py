@@ -110,10 +110,10 @@ class Run:
 
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
-        from tcb_ops.reports.run_views import SelectedRows
+        from tcb_ops.reports.run_views import RunView
 
-        selected = SelectedRows(self._reader, environments_of(merchants))
-        return Run(self._ledger, selected.run(self.id), self._settings, selected)
+        selected = RunView(self._reader, self._reader.run(self.id), only=environments_of(merchants))
+        return Run(self._ledger, selected.record, self._settings, selected)
 
     def close(self) -> None:
         """Close the ledger's connections."""
@@ -291,7 +291,7 @@ class Run:
         from tcb_ops.reports.run_views import merged_run
 
         merged = merged_run(self._ledger, self.record)
-        return Run(self._ledger, merged.original, self._settings, merged)
+        return Run(self._ledger, merged.record, self._settings, merged)
 
     def with_retries(self) -> tuple[str, int, int]:
         """Return the id of the original of a retry, how many of its rows have succeeded by now, and its rows.

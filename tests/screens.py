@@ -29,7 +29,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Merchant
 from tcb_ops.notebooks import notebook_names
-from tcb_ops.reports.formats.pdf import find_chromium
+from tcb_ops.reports.formats.html import find_chromium
 from tcb_ops.simulator import Fault, Faults, Simulator
 
 SCREENS = Path(__file__).parents[1] / "docs" / "screens"

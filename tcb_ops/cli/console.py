@@ -275,7 +275,7 @@ def show_notifications(console: Console, found: Iterable[Notification]) -> None:
 
 def announce_pdf(console: Console) -> None:
     """Print that report.pdf is yet to be written, if a Chromium is found: all other files are there."""
-    from tcb_ops.reports.formats.pdf import find_chromium
+    from tcb_ops.reports.formats.html import find_chromium
 
     if find_chromium() is not None:
         console.info(_("report.pdf follows in a few seconds; --no-pdf leaves it out."))
@@ -345,7 +345,7 @@ def suggest_next(
     more: Sequence[str] = (),
 ) -> bool:
     """Suggest the next command for a finished run, with `more` words; return whether anything is left to do."""
-    from tcb_ops.reports.next_actions import next_command
+    from tcb_ops.reports.summary import next_command
 
     left = next_command(settings, record, groups)
     if left is not None:

@@ -28,7 +28,6 @@ from tcb_ops.errors import InputError, SettingsError, TcbOpsError
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium
 from tcb_ops.runs.next_commands import install, of_run, quoted, resume
 from tcb_ops.settings import Settings, TokenSettings, load_settings, setting_names, settings_file
 
@@ -116,6 +115,8 @@ def _describe(wrong: Iterable[tuple[Requirement, str | None]]) -> Text:
 
 def check_browser() -> list[CheckResult]:
     """Look for a Chromium, needed for PDF reports."""
+    from tcb_ops.reports.formats.html import CHROMIUM, find_chromium
+
     if os.environ.get(CHROMIUM) == "":
         return [skipped("browser", _("TCB_OPS_CHROMIUM is empty: no PDFs"))]
     found = find_chromium()

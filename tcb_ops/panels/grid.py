@@ -20,14 +20,7 @@ from tcb_ops.model import Outcome
 from tcb_ops.panels.context import Worker
 from tcb_ops.panels.html import MerchantLine, merchant_lines, merchant_state, render_codes
 from tcb_ops.reports.explanations import OUTCOMES, action_text, code_label, reason_text
-from tcb_ops.reports.formats.charts import (
-    code_colour,
-    draw,
-    errcode_matrix,
-    heat_map,
-    outcome_class,
-    timeline_svg,
-)
+from tcb_ops.reports.formats.charts import code_colour, draw, errcode_matrix, outcome_class
 from tcb_ops.reports.summary import by_code, causes_of, most_first
 from tcb_ops.run import Run
 from tcb_ops.runs.records import RowRecord, Tally
@@ -116,6 +109,8 @@ class RunGrid(anywidget.AnyWidget):
 
         `paused`: seconds until a paused appid continues.
         """
+        from tcb_ops.reports.formats.notebook import heat_map, timeline_svg  # loads SQLAlchemy
+
         new = self._run is None or self._run.id != run.id or self._running != running
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()

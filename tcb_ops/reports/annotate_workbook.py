@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
@@ -112,12 +113,8 @@ def _beside(found: ListSheet, run: RunRecord, lang: Lang) -> AppendColumns:
     for text in COLUMNS:
         # A colleague must not mistake a simulated run for the real upload.
         mark = f" {MARK}" if text is COLUMNS[0] and is_simulated(run.target) else ""
-        name = wanted = text.of(lang) + mark
-        number = 2
-        while fold(name) in taken:  # the list may have such a column, and names in a table are unique
-            name, number = f"{wanted} {number}", number + 1
-        taken.add(fold(name))
-        headers.append(name)
+        # The list may have such a column, and names in a table are unique.
+        headers.append(_distinct(text.of(lang) + mark, taken, "{name} {number}"))
     return AppendColumns(found.header_line, first, tuple(headers), WIDTHS, like=found.path)
 
 
@@ -181,12 +178,16 @@ def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
         printable = "".join(letter if letter.isprintable() else "_" for letter in value)
         safe = _NOT_IN_NAMES.sub("_", printable)[:_LONGEST].strip(" .")
         safe = safe or _("(empty)").of(lang)
-        name, number = f"{stem[:_LONGEST]} {safe}", 2
-        while fold(name) in taken:
-            name, number = f"{stem[:_LONGEST]} {safe} ({number})", number + 1
-        taken.add(fold(name))
-        names.append(f"{name}.xlsx")
+        names.append(_distinct(f"{stem[:_LONGEST]} {safe}", taken, "{name} ({number})") + ".xlsx")
     return names
+
+
+def _distinct(name: str, taken: set[str], form: str) -> str:
+    """Return a name that is not among the folded ones that are taken, numbered if need be, and add it to them."""
+    numbered = (form.format(name=name, number=number) for number in count(2))
+    found = next(one for one in chain([name], numbered) if fold(one) not in taken)
+    taken.add(fold(found))
+    return found
 
 
 # --- the run's own workbook ---

@@ -19,14 +19,14 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.model import FailOn, Outcome
-from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff
+from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff, further_causes
 from tcb_ops.reports.explanations import environment_count
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.reader import LedgerReader, RunReader
-from tcb_ops.runs.records import STORAGE, WRITES, RunRecord, other_causes
+from tcb_ops.runs.records import STORAGE, WRITES, RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
@@ -175,6 +175,8 @@ def audit_result(
     """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
     run, previous = summary.run, changes.older if changes is not None else None
     known, day = kept_with_run(run.settings), day_of(run, settings)
+    here = {(place.appid, place.env) for place in reader.envs(run)}
+    there = {(place.appid, place.env) for place in reader.envs(previous)} if previous is not None else set()
     findings = _findings(reader, summary, changes, settings)
     bad = [one for one in findings if one.known is None]
     unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
@@ -191,17 +193,9 @@ def audit_result(
         tuple(line for line in known if line.until < day),
         _not_checked(reader, run),
         tuple(forecasts(reader, run)) if isinstance(reader, LedgerReader) else (),
-        *_fleet_changes(reader, run, previous),
+        len(here - there) if previous is not None else 0,
+        len(there - here),
     )
-
-
-def _fleet_changes(reader: RunReader, run: RunRecord, previous: RunRecord | None) -> tuple[int, int]:
-    """Return how many environments an audit has that the one before it had not, and the reverse."""
-    if previous is None:
-        return 0, 0
-    there = {(place.appid, place.env) for place in reader.envs(previous)}
-    stayed = [(place.appid, place.env) in there for place in reader.envs(run)]
-    return stayed.count(False), len(there) - stayed.count(True)
 
 
 def is_new(causes: Collection[str], before: Collection[str], *, was_silenced: bool) -> bool:
@@ -222,11 +216,7 @@ def _findings(
     reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
 ) -> list[Finding]:
     run = summary.run
-    others = {
-        (record.row.appid, record.row.env): also
-        for record in reader.rows(run, outcomes=frozenset({Outcome.UNHEALTHY}))
-        if (also := other_causes(record.end.detail))
-    }
+    others = further_causes(reader, run)
     lines = {
         (line.appid, line.env): line for line in (changes.lines if changes is not None else ()) if line.after
     }
@@ -307,7 +297,7 @@ class AuditLine:
 
 @dataclass(frozen=True, slots=True)
 class AuditGroup:
-    """A kind of findings; `lines` is empty if there are none."""
+    """A kind of findings."""
 
     title: Text
     lines: Sequence[AuditLine]
@@ -316,40 +306,37 @@ class AuditGroup:
 
 
 def audit_groups(result: AuditResult) -> list[AuditGroup]:
-    """Return all kinds of findings, the most urgent first."""
+    """Return the kinds of findings that there are, the most urgent first."""
 
-    def of(title: Text, findings: tuple[Finding, ...]) -> AuditGroup:
-        lines = [
-            AuditLine(one.cause.merchant, one.cause.env, one.cause.code, _remark(one)) for one in findings
-        ]
-        return AuditGroup(title, lines, findings)
+    def group(title: Text, findings: tuple[Finding, ...]) -> AuditGroup:
+        return AuditGroup(title, [*map(_line, findings)], findings)
 
     recovered = [
         AuditLine(line.merchant, line.env, "", _("was {before}", before=line.before))
         for line in result.recovered
     ]
     soon = [AuditLine(one.merchant, one.env, "", one.text) for one in result.forecasts]
-    silenced = [
-        AuditLine(one.cause.merchant, one.cause.env, one.cause.code, _until(one.known), one.known.note)
-        for one in result.silenced
-        if one.known is not None
-    ]
     expired = [AuditLine(one.appid, one.env, one.cause, _until(one), one.note) for one in result.expired]
-    return [
-        of(_("Newly broken"), result.new),
+    groups = (
+        group(_("Newly broken"), result.new),
         AuditGroup(_("Recovered"), recovered),
-        of(_("Unknown"), result.unknown),
+        group(_("Unknown"), result.unknown),
         AuditGroup(_("Used up soon"), soon),
-        of(_("Still broken"), result.still),
-        AuditGroup(_("Silenced by known.csv"), silenced),
+        group(_("Still broken"), result.still),
+        AuditGroup(_("Silenced by known.csv"), [*map(_line, result.silenced)]),
         AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
-    ]
+    )
+    return [one for one in groups if one.lines]
 
 
-def _remark(one: Finding) -> Text | None:
-    was = _("was {before}", before=one.before) if one.before not in {"", one.cause.code} else None
+def _line(one: Finding) -> AuditLine:
+    cause, known = one.cause, one.known
+    if known is not None:
+        return AuditLine(cause.merchant, cause.env, cause.code, _until(known), known.note)
+    was = _("was {before}", before=one.before) if one.before not in {"", cause.code} else None
     also = _("also {codes}", codes=", ".join(one.also)) if one.also else None
-    return _("{first}; {second}", first=also, second=was) if also and was else also or was
+    remark = _("{first}; {second}", first=also, second=was) if also and was else also or was
+    return AuditLine(cause.merchant, cause.env, cause.code, remark)
 
 
 def _until(known: KnownFailure) -> Text:

@@ -6,23 +6,27 @@ ledger, in constant memory. A history takes one query.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cache, lru_cache
+from heapq import merge
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason
 from tcb_ops.reports.explanations import Why, merchant_count, row_count, why
+from tcb_ops.reports.summary import most_first
 from tcb_ops.runs.records import other_causes
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.reader import LedgerReader
+    from tcb_ops.runs.reader import LedgerReader, RunReader
     from tcb_ops.runs.records import RunRecord
 
 
@@ -41,16 +45,17 @@ class Change(StrEnum):
     STILL_GOOD = "still_good"
 
 
-CHANGES: dict[Change, Text] = {
-    Change.NEWLY_BROKEN: _("Newly broken"),
-    Change.STILL_BROKEN: _("Still broken"),
-    Change.FIXED: _("Fixed"),
-    Change.ONLY_IN_NEWER: _("Only in the newer run"),
-    Change.ONLY_IN_OLDER: _("Only in the older run"),
-    Change.UNFINISHED: _("Not finished"),
-    Change.UNKNOWN: _("Unknown"),
-    Change.STILL_GOOD: _("Succeeded in both"),
+_TEXTS: dict[Change, tuple[Text, Text]] = {
+    Change.NEWLY_BROKEN: (_("Newly broken"), _("{rows:,} newly broken")),
+    Change.STILL_BROKEN: (_("Still broken"), _("{rows:,} still broken")),
+    Change.FIXED: (_("Fixed"), _("{rows:,} fixed")),
+    Change.ONLY_IN_NEWER: (_("Only in the newer run"), _("{rows:,} only in the newer run")),
+    Change.ONLY_IN_OLDER: (_("Only in the older run"), _("{rows:,} only in the older run")),
+    Change.UNFINISHED: (_("Not finished"), _("{rows:,} not finished")),
+    Change.UNKNOWN: (_("Unknown"), _("{rows:,} unknown")),
+    Change.STILL_GOOD: (_("Succeeded in both"), _("{rows:,} succeeded in both")),
 }
+"""A change's title, and its rows in the summary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,11 @@ class RunDiff:
     def of(self, wanted: Change) -> list[DiffLine]:
         """Return the lines of one change, most rows first."""
         return [line for line in self.lines if line.change is wanted]
+
+    def failures(self, *wanted: Change) -> list[tuple[Text, int, list[DiffLine]]]:
+        """Return the changes whose rows failed in either run, each as (title, rows, lines), most rows first."""
+        found = ((one, [line for line in self.of(one) if line.before or line.after]) for one in wanted)
+        return [(change_title(one), sum(line.rows for line in lines), lines) for one, lines in found if lines]
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `diff --json` prints."""
@@ -158,9 +168,10 @@ def change(before: str | None, after: str | None) -> Change:
 
 def change_title(what: Change) -> Text:
     """Return the title of a change's lines. Of the rows that only one run has, only failures are listed."""
+    title, _counted = _TEXTS[what]
     if what in {Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER}:
-        return _("{changes}, did not succeed", changes=CHANGES[what])
-    return CHANGES[what]
+        return _("{changes}, did not succeed", changes=title)
+    return title
 
 
 def compare(
@@ -214,24 +225,12 @@ def compare(
     return RunDiff(older, newer, counts, tuple(listed), meanings, settings, audited)
 
 
-_COUNTED = {
-    Change.NEWLY_BROKEN: _("{rows:,} newly broken"),
-    Change.STILL_BROKEN: _("{rows:,} still broken"),
-    Change.FIXED: _("{rows:,} fixed"),
-    Change.ONLY_IN_NEWER: _("{rows:,} only in the newer run"),
-    Change.ONLY_IN_OLDER: _("{rows:,} only in the older run"),
-    Change.UNFINISHED: _("{rows:,} not finished"),
-    Change.UNKNOWN: _("{rows:,} unknown"),
-    Change.STILL_GOOD: _("{rows:,} succeeded in both"),
-}
-
-
 def diff_verdict(diff: RunDiff) -> Text:
     """Sum up a comparison in one sentence, without changes that did not occur."""
-    there = [(change, rows) for change, rows in diff.counts.items() if rows]
+    there = tuple(_TEXTS[change][1].format(rows=rows) for change, rows in diff.counts.items() if rows)
     if not there:
         return _("Neither run has a row.")
-    listed = Joined(tuple(_COUNTED[change].format(rows=rows) for change, rows in there), verbatim(" · "))
+    listed = Joined(there, verbatim(" · "))
     return _(
         "Rows from {older} to {newer}: {listed}.", older=diff.older.id, newer=diff.newer.id, listed=listed
     )
@@ -265,43 +264,38 @@ def _audited_before(
         place: (state, AuditedBefore(run, other_causes(kept)))
         for run, place, state, kept in ledger.last_known(audit)
     }
-    several = {
-        (record.row.env, record.row.appid): AuditedBefore(audit, also)
-        for record in ledger.rows(audit, outcomes=frozenset({Outcome.UNHEALTHY}))
+    several = further_causes(ledger, audit)
+    return known, {(env, appid): AuditedBefore(audit, also) for (appid, env), also in several.items()}
+
+
+def further_causes(reader: RunReader, audit: RunRecord) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return the codes of the further causes of environments that have several in an audit, by (appid, env)."""
+    return {
+        (record.row.appid, record.row.env): also
+        for record in reader.rows(audit, outcomes=frozenset({Outcome.UNHEALTHY}))
         if (also := other_causes(record.end.detail))
     }
-    return known, several
 
 
 def _merged(
-    older: Iterator[Any], newer: Iterator[Any]
+    older: Iterable[Any], newer: Iterable[Any]
 ) -> Iterator[tuple[tuple[str, str], State | None, State | None]]:
     """Merge two streams ordered by environment, appid and path; yield (env, appid) and a row's state in each."""
-    olds, news = _once(older), _once(newer)
-    old, new = next(olds, None), next(news, None)
-    while old is not None or new is not None:
-        if new is None or (old is not None and old[0] < new[0]):
-            (env, appid, _other), state = old  # type: ignore[misc]  # one of the two exists
-            yield (env, appid), state, None
-            old = next(olds, None)
-        elif old is None or new[0] < old[0]:
-            (env, appid, _other), state = new
-            yield (env, appid), None, state
-            new = next(news, None)
-        else:
-            (env, appid, _other), state = new
-            yield (env, appid), old[1], state
-            old, new = next(olds, None), next(news, None)
+    for (env, appid, _path), found in groupby(merge(_once(older, 0), _once(newer, 1)), itemgetter(0)):
+        states: list[State | None] = [None, None]
+        for _key, which, state in found:
+            states[which] = state
+        yield (env, appid), states[0], states[1]
 
 
-def _once(records: Iterable[Any]) -> Iterator[tuple[tuple[str, str, str], State]]:
+def _once(records: Iterable[Any], which: int) -> Iterator[tuple[tuple[str, str, str], int, State]]:
     """Yield each key once: the second of two duplicate rows was skipped as invalid."""
     last = None
     for record in records:
         key = record[:3]
         if key != last:
             last = key
-            yield key, record[3:]
+            yield key, which, record[3:]
 
 
 @lru_cache(maxsize=4096)
@@ -389,19 +383,23 @@ class ErrcodeHistory:
 
     def codes(self) -> list[tuple[int, tuple[int, ...]]]:
         """Return each errcode with its rows per day, aligned with `days`; most rows first."""
-        place = {day: number for number, day in enumerate(self.days)}
-        counted: dict[int, list[int]] = {}
+        counted: defaultdict[int, Counter[date]] = defaultdict(Counter)
         for line in self.lines:
-            counted.setdefault(line.errcode, [0] * len(self.days))[place[line.day]] += line.rows
-        ordered = sorted(counted.items(), key=lambda found: (-sum(found[1]), found[0]))
-        return [(errcode, tuple(rows)) for errcode, rows in ordered]
+            counted[line.errcode][line.day] += line.rows
+        ordered = sorted(counted.items(), key=lambda found: (-found[1].total(), found[0]))
+        return [(errcode, tuple(rows[day] for day in self.days)) for errcode, rows in ordered]
 
     def merchants(self) -> list[MerchantHistory]:
         """Return the merchants that had an errcode, most days first."""
-        its: dict[tuple[str, str], list[HistoryLine]] = {}
+        days: defaultdict[tuple[str, str], set[date]] = defaultdict(set)
+        codes: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
         for line in self.lines:
-            its.setdefault((line.merchant, line.appid), []).append(line)
-        found = [_of_merchant(*key, lines) for key, lines in its.items()]
+            days[line.merchant, line.appid].add(line.day)
+            codes[line.merchant, line.appid][line.errcode] += line.rows
+        found = [
+            MerchantHistory(*key, len(its), max(its), codes[key].total(), tuple(dict(most_first(codes[key]))))
+            for key, its in days.items()
+        ]
         return sorted(found, key=lambda one: (-one.days, -one.rows, one.merchant, one.appid))
 
     def __repr__(self) -> str:
@@ -443,12 +441,3 @@ def history(
     lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
     lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.errcode))
     return ErrcodeHistory(span, tuple(lines), target, settings)
-
-
-def _of_merchant(merchant: str, appid: str, lines: list[HistoryLine]) -> MerchantHistory:
-    codes: Counter[int] = Counter()
-    for line in lines:
-        codes[line.errcode] += line.rows
-    days = {line.day for line in lines}
-    ordered = sorted(codes, key=lambda code: (-codes[code], code))
-    return MerchantHistory(merchant, appid, len(days), max(days), codes.total(), tuple(ordered))

@@ -20,15 +20,20 @@ from tcb_ops.secrets import redact
 if TYPE_CHECKING:
     from tcb_ops.runs.records import Tally
 
-KINDS: dict[Kind, Text] = {
-    Kind.LINKS: _("links"),
-    Kind.UPLOAD: _("upload"),
-    Kind.AUDIT: _("audit"),
-    Kind.CONFIRM: _("confirm"),
-    Kind.DELETE: _("delete"),
-    Kind.UNDO: _("undo"),
+_KIND_TEXTS = {
+    Kind.LINKS: (_("links"), _("Upload links report"), _("issued with a link")),
+    Kind.UPLOAD: (_("upload"), _("Upload report"), _("uploaded")),
+    Kind.AUDIT: (_("audit"), _("Audit report"), _("healthy")),
+    Kind.CONFIRM: (_("confirm"), _("Confirmation report"), _("the file is there")),
+    Kind.DELETE: (_("delete"), _("Deletion report"), _("deleted or already gone")),
+    Kind.UNDO: (_("undo"), _("Undo report"), _("restored or deleted")),
 }
+KINDS = {kind: texts[0] for kind, texts in _KIND_TEXTS.items()}
 """What runs of a kind do, in panels and cards of notebooks."""
+TITLES = {kind: texts[1] for kind, texts in _KIND_TEXTS.items()}
+"""A report's title, by the run's kind."""
+_DONE = {kind: texts[2] for kind, texts in _KIND_TEXTS.items()}
+"""What was done to all rows of a run that succeeded."""
 OUTCOMES: dict[Outcome, Text] = {
     Outcome.LINKED: _("linked"),
     Outcome.UPLOADED: _("uploaded"),
@@ -53,15 +58,6 @@ OUTCOMES: dict[Outcome, Text] = {
     Outcome.PENDING: _("pending"),
 }
 """Names of the outcomes on screens."""
-TITLES: dict[Kind, Text] = {
-    Kind.UPLOAD: _("Upload report"),
-    Kind.LINKS: _("Upload links report"),
-    Kind.AUDIT: _("Audit report"),
-    Kind.CONFIRM: _("Confirmation report"),
-    Kind.DELETE: _("Deletion report"),
-    Kind.UNDO: _("Undo report"),
-}
-"""A report's title, by the run's kind."""
 MARK = "SIMULATED 演练"
 """Marks what is about a loopback target."""
 
@@ -166,7 +162,12 @@ def reason_text(end: RowEnd) -> Text:
     if found.code in {end.reason, end.outcome}:
         return meaning
     if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
-        return _breaker(end, found)
+        known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
+        if known.decision is errcodes.Decision.SLOW:
+            text = _("Not attempted: {code} persisted for longer than --patience. {meaning}")
+        else:
+            text = _("Not attempted: three rows in succession ended with {code}. {meaning}")
+        return text.format(code=found.code, meaning=found.meaning)
     return _("{code}: {meaning}", code=found.code, meaning=meaning)
 
 
@@ -188,15 +189,6 @@ def _redacted(found: Detail) -> Detail:
         for name, value in found.params.items()
     }
     return detail(found.code, **params)
-
-
-def _breaker(end: RowEnd, found: Why) -> Text:
-    known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
-    if known.decision is errcodes.Decision.SLOW:
-        text = _("Not attempted: {code} persisted for longer than --patience. {meaning}")
-    else:
-        text = _("Not attempted: three rows in succession ended with {code}. {meaning}")
-    return text.format(code=found.code, meaning=found.meaning)
 
 
 def action_text(end: RowEnd) -> Text:
@@ -251,22 +243,15 @@ def unit_count(kind: Kind, count: int) -> Text:
 
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
     """Return the counts on one line, without zeros: `412 uploaded · 12 refused`."""
-    parts = [
+    return Joined(tuple(_counted(counts)), verbatim(" · "))
+
+
+def _counted(counts: Mapping[Outcome, int]) -> list[Text]:
+    return [
         pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome])
         for outcome, rows in counts.items()
         if rows
     ]
-    return Joined(tuple(parts), verbatim(" · "))
-
-
-_DONE = {
-    Kind.UPLOAD: _("uploaded"),
-    Kind.LINKS: _("issued with a link"),
-    Kind.AUDIT: _("healthy"),
-    Kind.CONFIRM: _("the file is there"),
-    Kind.DELETE: _("deleted or already gone"),
-    Kind.UNDO: _("restored or deleted"),
-}
 
 
 def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
@@ -346,15 +331,13 @@ def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
             rows,
             run=run,
         )
-    bad = as_list(
-        pgettext("count", "{rows:,} {outcome}", rows=count, outcome=OUTCOMES[outcome])
-        for outcome, count in counts.items()
-        if outcome is not Outcome.PRESENT
-    )
+    bad: dict[Outcome, int] = {
+        outcome: count for outcome, count in counts.items() if outcome is not Outcome.PRESENT
+    }
     return _(
         "Confirmed: {there:,} of {files} are there; {bad} (run {run}).",
         there=there,
         files=ngettext("{n:,} file", "{n:,} files", rows),
-        bad=bad,
+        bad=as_list(_counted(bad)),
         run=run,
     )

@@ -31,9 +31,8 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
 from tcb_ops.reports.explanations import MARK, row_count
-from tcb_ops.reports.formats.csv import row_texts, write_errcodes, write_lines
-from tcb_ops.reports.formats.html import page, with_pdf
-from tcb_ops.reports.formats.pdf import find_chromium, not_written, write_pdf
+from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
+from tcb_ops.reports.formats.html import find_chromium, not_written, page, with_pdf, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import system_reason
@@ -108,8 +107,7 @@ def export(
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
     """
     check_destination(dest, run.id, replace=replace)
-    real = _real(dest)
-    trouble = None
+    real, trouble = _real(dest), None
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         _clear_stale(real)
@@ -147,7 +145,10 @@ def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chr
         with _part(real) as (part, finished):
             content = json.loads((real / MANIFEST).read_text(encoding="utf-8"))
             for name in content["files"]:
-                _link(real / name, part / name)
+                try:
+                    os.link(real / name, part / name)
+                except OSError:  # the file system has no links
+                    shutil.copyfile(real / name, part / name)
             why = write_pdf(part / PAGE, part / PDF, chromium)
             if why is None:
                 html = with_pdf((part / PAGE).read_text(encoding="utf-8"))
@@ -165,18 +166,10 @@ def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chr
     except (OSError, UsageError) as error:
         why = not_written(error.text if isinstance(error, UsageError) else system_reason(error))
     if why is not None:
-        _LOG.warning("%s", why.of(settings.lang))
+        _warn(why, settings)
 
 
-def _link(file: Path, other: Path) -> None:
-    """Create a hard link to a file, or a copy if the file system has no links."""
-    try:
-        os.link(file, other)
-    except OSError:
-        shutil.copyfile(file, other)
-
-
-def _write_manifest(folder: Path, content: dict[str, Any]) -> None:
+def _write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
 
@@ -186,20 +179,21 @@ def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, set
     try:
         keep(run, what)
     except LedgerError as error:
-        text = _(
-            "the report is complete, but its export could not be recorded in the ledger: {text}",
-            text=error.text,
-        )
-        _LOG.warning("%s", text.of(settings.lang))
+        text = _("the report is complete, but its export could not be recorded in the ledger: {text}")
+        _warn(text.format(text=error.text), settings)
         return False
     return True
+
+
+def _warn(text: Text, settings: Settings) -> None:
+    _LOG.warning("%s", text.of(settings.lang))
 
 
 def _write(
     seen: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float, *, pdf: bool
 ) -> None:
     """Write every file of a report except report.pdf; `seen` is a snapshot of the ledger."""
-    texts = row_texts(seen, run, settings.lang, settings.zone)
+    texts = RowTexts(seen, run, settings.lang, settings.zone)
     write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
     hidden, digest = texts.hidden, texts.hexdigest()
     del texts  # it keeps a text of each environment
@@ -210,7 +204,7 @@ def _write(
             rows=row_count(hidden),
             mask=MASK,
         )
-        _LOG.warning("%s", warning.of(settings.lang))
+        _warn(warning, settings)
     summary = RunSummary(seen, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
     write_workbook(seen, summary, folder / WORKBOOK, settings, now=now)
@@ -227,10 +221,30 @@ def _write(
     html = page(seen, summary, settings, versions(), now=now, no_chromium=no_chromium, changes=changes)
     (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
     files = {name: fingerprint(folder / name) for name in sorted(_names(folder))}
-    content = manifest(summary, files, digest, settings, now=now)
-    _write_manifest(folder, content)
+    content = {
+        "schema": SCHEMA,
+        **about(summary, settings.zone),
+        "rows_digest": digest,
+        "files": files,
+        "exported_at": _moment(now, settings.zone),
+        "lang": str(settings.lang),
+        "timezone": settings.timezone,
+        "versions": versions(),
+    }
+    _write_manifest(folder, clean(content))
     for name in sorted(_names(folder)):
-        _refuse_leak(folder / name, run)
+        if leak := find_leak(folder / name):
+            raise StoppedError(
+                _(
+                    "the report was not finished: line {line} of {name} would contain {kind}. Everything written was "
+                    "removed, and run {id} is safe in the ledger.",
+                    line=leak.line,
+                    name=name,
+                    kind=leak.kind,
+                    id=run.id,
+                ),
+                _("This is a bug in tcb-ops: please report it."),
+            )
         _sync(folder / name)
     _sync(folder)
 
@@ -250,28 +264,12 @@ def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | N
                 "the report of run {run} is complete, but was not compared with run {before} before it: {text}"
             )
         before_id = "" if before is None else before.id
-        text = text.format(run=run.id, before=before_id, text=error.text)
-        _LOG.warning("%s", text.of(settings.lang))
+        _warn(text.format(run=run.id, before=before_id, text=error.text), settings)
         return None
 
 
 def _names(folder: Path) -> set[str]:
     return {entry.name for entry in folder.iterdir()} - {IN_USE}
-
-
-def _refuse_leak(file: Path, run: RunRecord) -> None:
-    if leak := find_leak(file):
-        raise StoppedError(
-            _(
-                "the report was not finished: line {line} of {name} would contain {kind}. Everything written was "
-                "removed, and run {id} is safe in the ledger.",
-                line=leak.line,
-                name=file.name,
-                kind=leak.kind,
-                id=run.id,
-            ),
-            _("This is a bug in tcb-ops: please report it."),
-        )
 
 
 @contextmanager
@@ -411,7 +409,6 @@ class Manifest:
     list_sha256: str
     root: str
     """Folder of the local files, which usually contains the list."""
-    rows: int
     rows_digest: str
     zone: tzinfo
     """Time zone of its times."""
@@ -426,32 +423,8 @@ class Manifest:
     """The whole JSON object."""
 
 
-def manifest(
-    summary: RunSummary,
-    files: Mapping[str, Mapping[str, Any]],
-    rows_digest: str,
-    settings: Settings,
-    *,
-    now: float,
-) -> dict[str, Any]:
-    """Return the contents of manifest.json, with secrets in the operator's texts masked."""
-    content: dict[str, Any] = clean(
-        {
-            "schema": SCHEMA,
-            **about(summary, settings.zone),
-            "rows_digest": rows_digest,
-            "files": files,
-            "exported_at": _moment(now, settings.zone),
-            "lang": str(settings.lang),
-            "timezone": settings.timezone,
-            "versions": versions(),
-        }
-    )
-    return content
-
-
 def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
-    """Return the part of a manifest that can be compared with the ledger."""
+    """Return the part of a manifest that can be compared with the ledger, secrets in the operator's texts not yet masked."""
     run = summary.run
     return {
         "run": run.id,
@@ -503,7 +476,6 @@ def read_manifest(folder: Path) -> Manifest | None:
             list_name=str(found["input"]["name"]),
             list_sha256=str(found["input"]["sha256"]),
             root=str(found["root"]),
-            rows=int(found["rows"]),
             rows_digest=str(found["rows_digest"]),
             zone=ZoneInfo(found["timezone"]),
             finished=found["finished_at"] is not None,

@@ -2,143 +2,30 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby, islice
-from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import Detail
 from tcb_ops.errors import RunNotFoundError
-from tcb_ops.model import SUCCESSES, Outcome, Reason
+from tcb_ops.model import SUCCESSES, Outcome, Reason, Row
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
 
 
-class RunView(ABC):
-    """The part of a RunReader that views have in common: they read from another reader and are compared with no run.
-
-    `whole`: whether what the ledger has only of a whole single run (timeline, phases, workers) is that of the view.
-    """
-
-    def __init__(self, reader: RunReader, *, whole: bool) -> None:
-        self._reader, self._whole = reader, whole
-
-    @property
-    def name(self) -> str:
-        """The ledger's name in messages."""
-        return self._reader.name
-
-    @property
-    def file(self) -> Path | None:
-        """The SQLite file; None for PostgreSQL."""
-        return self._reader.file
-
-    def envs(self, run: RunRecord) -> list[EnvRecord]:
-        """List a run's environments without counting their rows."""
-        return self._reader.envs(run)
-
-    @abstractmethod
-    def rows(
-        self,
-        run: RunRecord,
-        *,
-        outcomes: frozenset[Outcome] | None = None,
-        merchant: str = "",
-        path: str = "",
-        line: int | None = None,
-    ) -> Iterator[RowRecord]:
-        """Stream the rows in the order of the list, in constant memory."""
-
-    @abstractmethod
-    def tallies(self, run: RunRecord) -> list[Tally]:
-        """Count rows by merchant, environment, outcome and code, most rows first."""
-
-    def counts(self, run: RunRecord) -> dict[Outcome, int]:
-        """Count rows by outcome, without zeros."""
-        return count_outcomes(self.tallies(run))
-
-    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
-        """Sum up the sizes of the local files of the rows with these outcomes."""
-        return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
-
-    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
-        """Return how rows ended over time; nothing unless `whole`: retries are too far from the run for one chart."""
-        return self._reader.timeline(run, buckets) if self._whole else []
-
-    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Return the seconds that the run spent in each phase; nothing unless `whole`."""
-        return self._reader.phase_seconds(run) if self._whole else {}
-
-    def partitions(self, run: RunRecord) -> list[Partition]:
-        """List the partitions of a run on a cluster; nothing unless `whole`."""
-        return self._reader.partitions(run) if self._whole else []
-
-    def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
-        """Return None: only whole single runs are compared with earlier ones."""
-        return None
-
-    def exports(self, run: RunRecord) -> set[str]:
-        """Return the SHA-256 of the manifest.json of each report of the run."""
-        return self._reader.exports(run)
-
-    def worked_on_by(self, run: RunRecord) -> str:
-        """Return who else is working on the run; empty if nobody is."""
-        return self._reader.worked_on_by(run)
-
-
-class SelectedRows(RunView):
-    """The rows of the environments in `only`, each as (appid, env): `report --where`, `Run.of_merchants`."""
-
-    def __init__(self, reader: RunReader, only: frozenset[tuple[str, str]]) -> None:
-        super().__init__(reader, whole=False)
-        self._only = only
-
-    def run(self, wanted: str, target: str | None = None) -> RunRecord:
-        """Find a run, as the ledger does; its field `rows` counts the whole run."""
-        return replace(self._reader.run(wanted, target), environments=tuple(sorted(self._only)))
-
-    def envs(self, run: RunRecord) -> list[EnvRecord]:
-        """List the selected environments of a run without counting their rows."""
-        return [one for one in self._reader.envs(run) if (one.appid, one.env) in self._only]
-
-    def rows(self, run: RunRecord, **wanted: Any) -> Iterator[RowRecord]:
-        """Stream the rows in the order of the list, in constant memory."""
-        found = self._reader.rows(run, **wanted)
-        return (record for record in found if (record.row.appid, record.row.env) in self._only)
-
-    def tallies(self, run: RunRecord) -> list[Tally]:
-        """Count rows by merchant, environment, outcome and code, most rows first."""
-        return [one for one in self._reader.tallies(run) if (one.appid, one.env) in self._only]
-
-    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
-        """Read the first rows of an environment that ended without success, in the order of the list."""
-        return self._reader.first_failures(run, environment, limit)
-
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:  # noqa: ARG002
-        """Return None: a confirmation counts the rows of the whole run."""
-        return None
-
-    @contextmanager
-    def snapshot(self) -> Iterator[SelectedRows]:
-        """Open a consistent snapshot, which later writes do not change."""
-        with self._reader.snapshot() as seen:
-            yield SelectedRows(seen, self._only)
-
-
-def merged_run(ledger: LedgerReader, run: RunRecord) -> MergedRun:
-    """Merge the original of `run` (itself, unless it is a retry) with its retries."""
+def merged_run(ledger: LedgerReader, run: RunRecord) -> RunView:
+    """Merge the original of `run` (itself, unless it is a retry) with its retries (`report --final`)."""
     while run.parent:
         try:
             run = ledger.run(run.parent)
         except RunNotFoundError:  # the parent was deleted: this is the oldest run that remains
             break
-    return MergedRun(ledger, run)
+    return RunView(ledger, run, ledger.retries(run))
 
 
 def last_state(states: Sequence[RowRecord]) -> RowRecord:
@@ -162,27 +49,35 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
     return (good or ended or states)[-1]
 
 
-class MergedRun(RunView):
-    """The last states of one run's rows, and other runs unchanged (`report --final`)."""
+class RunView:
+    """A RunReader of one run's rows: their last states after `retries`, those of the environments in `only` (`--where`).
 
-    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
-        self._ledger, self._retries = ledger, ledger.retries(run)
-        super().__init__(ledger, whole=not self._retries)
-        family = (run, *self._retries)
-        ends = [one.finished_at for one in family if one.finished_at is not None]
-        self.original = replace(
-            run,
-            retries=tuple(retry.id for retry in self._retries),
-            finished_at=max(ends) if run.finished_at is not None else None,
-            seconds=sum(one.seconds for one in family),
-            link_calls=sum(one.link_calls for one in family),
-            upload_calls=sum(one.upload_calls for one in family),
-        )
+    `only` has each as (appid, env); None for all. Other runs are read unchanged, except for `only`. What the ledger has only
+    of a whole single run (timeline, phases, workers) is that of the view if it is one.
+    """
+
+    def __init__(
+        self,
+        reader: RunReader,
+        run: RunRecord,
+        retries: Sequence[RunRecord] = (),
+        only: frozenset[tuple[str, str]] | None = None,
+    ) -> None:
+        self._reader, self._retries, self._only = reader, retries, only
+        self._whole = not retries and only is None
+        self.name, self.file = reader.name, reader.file
+        self.exports, self.worked_on_by = reader.exports, reader.worked_on_by
+        self.record = self._shown(run)
+        """The run as the view shows it; its field `rows` counts the whole run."""
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run, as the ledger does."""
-        found = self._ledger.run(wanted, target)
-        return replace(self.original, report=found.report) if found.id == self.original.id else found
+        found = self._reader.run(wanted, target)
+        return self._shown(found) if found.id == self.record.id else found
+
+    def envs(self, run: RunRecord) -> list[EnvRecord]:
+        """List a run's environments without counting their rows."""
+        return [one for one in self._reader.envs(run) if self._shows(one)]
 
     def rows(
         self,
@@ -193,20 +88,24 @@ class MergedRun(RunView):
         path: str = "",
         line: int | None = None,
     ) -> Iterator[RowRecord]:
-        """Stream the rows' last states in the order of the list, in constant memory."""
-        family = [run] if run.id != self.original.id else [self.original, *self._retries]
-        states = merge(
-            *(self._ledger.rows(one, path=path, line=line) for one in family),
-            key=lambda record: record.row.line,
+        """Stream the rows in the order of the list, in constant memory."""
+        if run.id != self.record.id or not self._retries:
+            found = self._reader.rows(run, outcomes=outcomes, merchant=merchant, path=path, line=line)
+            return (record for record in found if self._shows(record.row))
+        runs = (self.record, *self._retries)
+        states = (self._reader.rows(one, merchant=merchant, path=path, line=line) for one in runs)
+        by_line = groupby(merge(*states, key=_line), key=_line)
+        last = (last_state(list(of_a_line)) for _, of_a_line in by_line)
+        return (
+            record
+            for record in last
+            if self._shows(record.row) and (outcomes is None or record.end.outcome in outcomes)
         )
-        for _, of_a_line in groupby(states, key=lambda record: record.row.line):
-            record = last_state(list(of_a_line))
-            fits = outcomes is None or record.end.outcome in outcomes
-            if fits and (not merchant or merchant in {record.row.merchant, record.row.appid}):
-                yield record
 
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first."""
+        if not self._retries:
+            return [one for one in self._reader.tallies(run) if self._shows(one)]
         counted: Counter[tuple[Any, ...]] = Counter()
         errmsgs: dict[tuple[Any, ...], str] = {}
         details: dict[tuple[Any, ...], Detail | None] = {}
@@ -223,18 +122,66 @@ class MergedRun(RunView):
         ]
         return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
-    def first_failures(self, run: RunRecord, place: EnvRecord, limit: int) -> list[RowRecord]:
+    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
         """Read the first rows of an environment that have still not succeeded, of the first 50 that once did not."""
-        once = self._ledger.first_failures(run, place, 50 if self._retries else limit)
+        if not self._retries:
+            return self._reader.first_failures(run, environment, limit)
+        once = self._reader.first_failures(run, environment, 50)
         last = (record for one in once for record in self.rows(run, line=one.row.line))
         return list(islice((record for record in last if record.end.outcome not in SUCCESSES), limit))
 
+    def counts(self, run: RunRecord) -> dict[Outcome, int]:
+        """Count rows by outcome, without zeros."""
+        return count_outcomes(self.tallies(run))
+
+    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
+        """Sum up the sizes of the local files of the rows with these outcomes."""
+        return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
+
     def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
-        """Find the newest finished run that confirmed an upload, as the ledger does."""
-        return self._ledger.confirmation(run)
+        """Find the newest finished run that confirmed an upload; it counts all rows, so that a selection has none."""
+        return self._reader.confirmation(run) if self._only is None else None
+
+    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
+        """Return how rows ended over time; retries are too far from the run for one chart."""
+        return self._reader.timeline(run, buckets) if self._whole else []
+
+    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
+        """Return the seconds that the run spent in each phase."""
+        return self._reader.phase_seconds(run) if self._whole else {}
+
+    def partitions(self, run: RunRecord) -> list[Partition]:
+        """List the partitions of a run on a cluster."""
+        return self._reader.partitions(run) if self._whole else []
+
+    def previous(self, run: RunRecord) -> RunRecord | None:  # noqa: ARG002
+        """Return None: only whole single runs are compared with earlier ones."""
+        return None
 
     @contextmanager
-    def snapshot(self) -> Iterator[MergedRun]:
+    def snapshot(self) -> Iterator[RunView]:
         """Open a consistent snapshot, which later writes do not change."""
-        with self._ledger.snapshot() as seen:
-            yield MergedRun(seen, seen.run(self.original.id))
+        with self._reader.snapshot() as seen:
+            retries = [seen.run(one.id) for one in self._retries]
+            yield RunView(seen, seen.run(self.record.id), retries, self._only)
+
+    def _shown(self, run: RunRecord) -> RunRecord:
+        family = (run, *self._retries)
+        ends = [one.finished_at for one in family if one.finished_at is not None]
+        return replace(
+            run,
+            retries=tuple(retry.id for retry in self._retries) or run.retries,
+            environments=run.environments if self._only is None else tuple(sorted(self._only)),
+            finished_at=max(ends) if run.finished_at is not None else None,
+            seconds=sum(one.seconds for one in family),
+            link_calls=sum(one.link_calls for one in family),
+            upload_calls=sum(one.upload_calls for one in family),
+        )
+
+    def _shows(self, one: EnvRecord | Row | Tally) -> bool:
+        """Return whether an environment, or one of its rows or sums, belongs to the view."""
+        return self._only is None or (one.appid, one.env) in self._only
+
+
+def _line(record: RowRecord) -> int:
+    return record.row.line

@@ -1,31 +1,46 @@
-"""The summary of a run, computed once from the ledger's tallies; every format renders it."""
+"""The summary of a run, computed once from the ledger's tallies; every format renders it. And what to do next, by cause."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from heapq import nsmallest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
+from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Joined, Text, _, as_list, ngettext, verbatim
-from tcb_ops.model import SUCCESSES, Outcome, Reason
-from tcb_ops.reports.explanations import own_words, why
+from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason
+from tcb_ops.reports.explanations import (
+    COMPONENT_MARK,
+    ETAG_MISMATCH,
+    catalogued,
+    environment_count,
+    own_words,
+    row_count,
+    why,
+)
 from tcb_ops.runs.records import RELEASED, Partition, RowRecord, RunRecord, Tally, lost_workers
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import RunReader  # loads SQLAlchemy
+    from tcb_ops.settings import Settings
 
-_Key = TypeVar("_Key", str, tuple[Any, ...])
+_Key = TypeVar("_Key", int, str, tuple[Any, ...])
 _NOT_BAD = SUCCESSES | {Outcome.PENDING}
 FIRST_ROWS = 3
 """Rows shown per merchant."""
 WORKERS = 20
 """Workers named, those with most rows; as many lost ones have a line."""
+_FOR_ALL = {61028, "RequestTimeTooSkewed"}
+"""Codes of a merchant or an environment that one action fixes for all: the platform's own publication, this
+machine's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,21 +235,14 @@ class RunSummary:
         all sessions; `report` is a path or None. `workers` is there for a run on a cluster.
         """
         run = self.run
-        errcodes: Counter[tuple[str, str, str, int]] = Counter()
-        store_codes: Counter[tuple[str, str, str, str]] = Counter()
-        for one in self.tallies:
-            if one.errcode:
-                errcodes[one.appid, one.merchant, one.env, one.errcode] += one.rows
-            if one.store_code:
-                store_codes[one.appid, one.merchant, one.env, redact(one.store_code)] += one.rows
         found: dict[str, Any] = {
             "run": run.id,
             "kind": str(run.kind),
             "target": run.target,
             "rows": self.total,
             "counts": {str(outcome): rows for outcome, rows in self.counts.items()},
-            "errcodes": _by_environment(errcodes, "errcode"),
-            "store_codes": _by_environment(store_codes, "code"),
+            "errcodes": self._listed("errcode", lambda one: one.errcode),
+            "store_codes": self._listed("code", lambda one: redact(one.store_code)),
             "calls": {"link": run.link_calls, "upload": run.upload_calls},
             "seconds": round(run.seconds, 3),
             "report": run.report or None,
@@ -251,11 +259,21 @@ class RunSummary:
 
     def reasons(self) -> list[dict[str, Any]]:
         """Count the rows that did not succeed and have no code by merchant, environment and reason, most rows first."""
-        found: Counter[tuple[str, str, str, str]] = Counter()
+
+        def reason(one: Tally) -> str | None:
+            coded = one.errcode or one.store_code
+            return str(one.reason) if one.reason and one.outcome not in SUCCESSES and not coded else None
+
+        return self._listed("reason", reason)
+
+    def _listed(self, name: str, code_of: Callable[[Tally], object]) -> list[dict[str, Any]]:
+        """Count the rows with a code by merchant, environment and code, most rows first."""
+        counted: Counter[tuple[Any, ...]] = Counter()
         for one in self.tallies:
-            if one.reason and one.outcome not in SUCCESSES and not (one.errcode or one.store_code):
-                found[one.appid, one.merchant, one.env, str(one.reason)] += one.rows
-        return _by_environment(found, "reason")
+            if code := code_of(one):
+                counted[one.appid, one.merchant, one.env, code] += one.rows
+        names = ("appid", "merchant", "env", name)
+        return [dict(zip(names, key, strict=True)) | {"rows": rows} for key, rows in most_first(counted)]
 
 
 def causes_of(tallies: Iterable[Tally]) -> list[Cause]:
@@ -370,13 +388,6 @@ def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     return {outcome: counted[outcome] for outcome in Outcome if counted[outcome]}
 
 
-def _by_environment(counted: Counter[Any], name: str) -> list[dict[str, Any]]:
-    return [
-        {"appid": appid, "merchant": merchant, "env": env, name: code, "rows": rows}
-        for (appid, merchant, env, code), rows in most_first(counted)
-    ]
-
-
 def worker_shares(partitions: Sequence[Partition]) -> list[WorkerShare]:
     """Sum up partitions by worker, most rows first, then by name.
 
@@ -422,3 +433,153 @@ def worker_lines(workers: Sequence[WorkerShare]) -> list[Text]:
     if more := lost[WORKERS:]:
         lines.append(ngettext("{n:,} more worker was lost.", "{n:,} more workers were lost.", len(more)))
     return lines
+
+
+# --- what to do next ---
+
+
+class Per(StrEnum):
+    """How often the operator has to act."""
+
+    ONCE = "once"
+    MERCHANT = "merchant"
+    ENV = "env"
+    NOBODY = "nobody"
+    """There is nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextAction:
+    """The action that fixes the rows of a code, and how often it is needed."""
+
+    group: CodeGroup
+    per: Per
+    actions: int
+    """Number of actions: 1, one per merchant or environment, or 0 if there is nothing to do."""
+    even: bool
+    """Whether all actions fix the same number of rows."""
+    in_list: bool
+    """Whether the list's own values may be wrong, so that a retry of the same rows would be refused again."""
+
+
+def next_actions(groups: Iterable[CodeGroup]) -> list[NextAction]:
+    """Return the actions for a run's codes: most rows per action first, "nothing to do" last."""
+    found = []
+    for group in groups:
+        how_often = per(group.code, group.token)
+        of_merchants = [share.rows for share in group.merchants]
+        rows_each = {Per.MERCHANT: of_merchants, Per.ENV: [*group.envs]}.get(how_often, [group.rows])
+        actions = 0 if how_often is Per.NOBODY else len(rows_each)
+        found.append(NextAction(group, how_often, actions, len(set(rows_each)) == 1, _in_list(group.code)))
+    return sorted(
+        found,
+        key=lambda one: (
+            -one.group.rows / one.actions if one.actions else 1,
+            -one.group.rows,
+            one.group.code,
+        ),
+    )
+
+
+def per(code: str, token: Reason | None = None) -> Per:
+    """Return how often the operator has to act on the rows of a code, as errcodes.csv lists it.
+
+    ==================================================  ==========================
+    the code                                            act
+    ==================================================  ==========================
+    merchant_left                                       nobody
+    no_token, any code of a dead token                  per merchant
+    ETagMismatch, halted, unavailable, probe_left       per environment
+    a code that one action fixes for all                once
+    a code that says slow down (lower --rate)           once
+    a code of scope appid, of the component token       once
+    a code of scope appid                               per merchant
+    a code of scope env                                 per environment
+    a code of scope row (the list), or platform         once
+    anything else: the list, files, network, pending    once
+    ==================================================  ==========================
+
+    `token`: DEAD_TOKEN or COMPONENT if the code is about such a token. Rows that a breaker kept from being attempted are
+    fixed together with those that opened it.
+    """
+    if code == Reason.MERCHANT_LEFT:
+        return Per.NOBODY
+    if code == Reason.NO_TOKEN or token is Reason.DEAD_TOKEN:
+        return Per.MERCHANT
+    if code in {ETAG_MISMATCH, Reason.HALTED, Reason.UNAVAILABLE, Reason.PROBE_LEFT}:
+        return Per.ENV
+    known = catalogued(code)
+    if known.decision is Decision.SLOW or known.code in _FOR_ALL:
+        return Per.ONCE
+    if token is Reason.COMPONENT and known.scope is Scope.APPID:
+        return Per.ONCE
+    return {Scope.APPID: Per.MERCHANT, Scope.ENV: Per.ENV}.get(known.scope, Per.ONCE)
+
+
+def _in_list(code: str) -> bool:
+    """Return whether rows with a code fail again until the list itself is corrected."""
+    if code in set(Reason) | {Outcome.PENDING} or code.endswith(COMPONENT_MARK):
+        return code in {Reason.INVALID, Reason.SOURCE_REDIRECT}
+    known = catalogued(code)
+    return known.known and (known.decision, known.scope) == (Decision.FIX, Scope.ROW)
+
+
+def next_command(
+    settings: Settings, run: RunRecord, groups: Iterable[CodeGroup]
+) -> tuple[Text, list[str]] | None:
+    """Return the purpose and the next command for a finished run; None if nothing is left to do.
+
+    If only the list's own values are wrong, it runs a corrected copy of their rows, else it is a retry.
+    """
+    from tcb_ops.runs.next_commands import audit_again, fixed_list, retry
+
+    left = [action for action in next_actions(groups) if action.per is not Per.NOBODY]
+    if not left:
+        return None
+    if run.kind in {Kind.CONFIRM, Kind.DELETE, Kind.UNDO}:
+        return _about_stored(settings, run, [action.group for action in left])
+    rows = sum(action.group.rows for action in left)
+    if run.kind is Kind.AUDIT and run.stopped is not None and not run.parent:
+        # A retry is no audit of its own, with which the next one could be compared.
+        return _("When that is fixed, audit again:"), audit_again(settings, run)
+    if run.kind is Kind.AUDIT:
+        environments = environment_count(rows)
+        purpose = _("When the causes are fixed, check {environments} again:", environments=environments)
+        return purpose, retry(settings, run)
+    if all(action.in_list for action in left):
+        purpose = _("Correct {rows} in a copy of the list, failed-fixed.csv, then run:", rows=row_count(rows))
+        return purpose, fixed_list(settings, run)
+    return _("When the causes are fixed, run {rows} again:", rows=row_count(rows)), retry(settings, run)
+
+
+def _about_stored(
+    settings: Settings, run: RunRecord, groups: Iterable[CodeGroup]
+) -> tuple[Text, list[str]] | None:
+    """Compose what follows a confirm, a delete or an undo: its open rows again, or files that are missing uploaded again."""
+    from tcb_ops.runs.next_commands import SIGNED_LIST, command, retry, upload_options
+    from tcb_ops.runs.plan import AGAIN  # loads SQLAlchemy
+
+    outcomes: Counter[Outcome] = Counter()
+    for group in groups:
+        if group.code == Reason.NO_CHECKSUM:  # asked again, the answer would be the same
+            continue
+        outcomes.update(group.outcomes)
+    again = sum(outcomes[outcome] for outcome in AGAIN)
+    if again:
+        return _("When the causes are fixed, run {rows} again:", rows=row_count(again)), retry(settings, run)
+    missing = sum(outcomes[outcome] for outcome in (Outcome.ABSENT, Outcome.DIFFERENT, Outcome.FOREIGN))
+    root = str(run.settings.get("root", ""))
+    if run.kind is not Kind.CONFIRM or not missing or not root or not run.report:
+        return None
+    options = ("--root", root, *upload_options(run))
+    if SIGNED_LIST in run.settings:
+        purpose = _(
+            "failed.csv has {rows} without the queries of their URLs. To upload the whole list again, if your versions "
+            "are the right ones:",
+            rows=row_count(missing),
+        )
+        words = (*run.settings[SIGNED_LIST], *options, "--on-bad", "skip", "--new-run")
+    else:
+        purpose = _("To upload {rows} again, if your version is the right one:", rows=row_count(missing))
+        words = (str(Path(run.report) / "failed.csv"), *options)
+    return purpose, command(settings, "upload", *words, target=run.target)

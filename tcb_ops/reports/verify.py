@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import tzinfo
 from enum import StrEnum
 from functools import partial
 from itertools import chain, zip_longest
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
-from tcb_ops.formatting import guard
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.lists.batch import is_fixme_of
 from tcb_ops.model import SUCCESSES, Outcome
@@ -42,17 +40,13 @@ from tcb_ops.reports.export import (
 )
 from tcb_ops.reports.formats.csv import (
     CONTENT_TYPE,
-    ERRCODE_COLUMNS,
-    RESULT_COLUMNS,
     WORDS,
-    Clock,
+    RowLines,
     RowTexts,
-    errcode_facts,
-    errcode_outcomes,
-    fact_values,
-    row_texts,
+    errcode_cell,
+    errcode_table,
 )
-from tcb_ops.reports.run_views import SelectedRows, merged_run
+from tcb_ops.reports.run_views import RunView, merged_run
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader, RunReader
@@ -92,9 +86,6 @@ ROWS, INPUT = "rows", "input"
 LEDGER = "ledger"
 _CELL = 60
 """Characters of a cell that a message shows."""
-_FACTS = tuple(name for name in RESULT_COLUMNS if name not in WORDS)
-_MEANINGS = ("meaning", "action")
-_MEANINGS_AT = ERRCODE_COLUMNS.index(_MEANINGS[0])
 _MISSING = object()
 """Placeholder for a key that the manifest lacks; equal to no value of the ledger."""
 
@@ -271,7 +262,7 @@ def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Ite
         return
     reader: RunReader = merged_run(ledger, run) if manifest.retries else ledger
     if manifest.environments:
-        reader = SelectedRows(reader, manifest.environments)
+        reader = RunView(reader, run, only=manifest.environments)
     with reader.snapshot() as seen:
         run = seen.run(run.id)
         if manifest.retries == run.retries:
@@ -322,12 +313,13 @@ def _check_about(
 def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecord) -> tuple[Check, bool]:
     """Compare every row of the three CSVs with the ledger; return also whether the ledger is as it was exported."""
     lang = manifest.content.get("lang")
-    texts = row_texts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, manifest.zone)
+    texts = RowTexts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, manifest.zone)
     same = _same_as(texts, folder)
     as_exported = texts.hexdigest() == manifest.rows_digest
     summary = RunSummary(seen, run)
+    writer = RowLines(run.headers, Lang.EN, manifest.zone)
     wrong = [
-        _compare(folder / name, partial(_first_difference, name, rows, run.headers, manifest.zone))
+        _compare(folder / name, partial(_first_row, name, rows, writer))
         for name, rows in (
             (RESULTS, seen.rows(run)),
             (FAILED, seen.rows(run, outcomes=frozenset(Outcome) - SUCCESSES)),
@@ -379,107 +371,103 @@ def _same_as(texts: RowTexts, folder: Path) -> set[str]:
         return {name for name in same if not files[name].read(1)}
 
 
-def _compare(file: Path, first_difference: Callable[[Any], Text | None]) -> Text | None:
-    """Compare the lines of a CSV; return the first difference, or why the file cannot be read."""
+def _compare(file: Path, first_difference: Callable[[list[str], Any], Text | None]) -> Text | None:
+    """Compare a CSV's head and lines; return the first difference, or why the file cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            return first_difference(csv.reader(stream))
+            lines = csv.reader(stream)
+            return first_difference(next(lines, []), lines)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         why = system_reason(error) if isinstance(error, OSError) else verbatim(type(error).__name__)
         return _("{name} cannot be read as CSV ({why}).", name=file.name, why=why)
 
 
-def _first_difference(
-    name: str, records: Iterable[RowRecord], headers: Sequence[str], zone: tzinfo, lines: Any
+def _first_row(
+    file: str, records: Iterable[RowRecord], writer: RowLines, head: list[str], lines: Any
 ) -> Text | None:
     """Return the first row of results.csv or failed.csv that differs from the ledger."""
-    iso = Clock(zone).iso
-    names = [*headers, *_FACTS]
-    words_at = len(headers) + RESULT_COLUMNS.index(WORDS[0])
+    columns, type_at = writer.names, writer.names.index(CONTENT_TYPE)
+    left_out = slice(
+        type_at, type_at + (CONTENT_TYPE not in head)
+    )  # reports of earlier versions have no such column
 
-    def facts(line: list[str]) -> list[str]:
-        return line[:words_at] + line[words_at + len(WORDS) :]
+    def cells(record: RowRecord) -> list[str]:
+        known, _joined = writer.cells(record)
+        del known[left_out]
+        return known
 
-    head: list[str] = next(lines, [])
-    whole = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
-    # Reports of earlier versions have no content types.
-    older = head == [name for name in whole if name != CONTENT_TYPE]
-    if head != whole and not older:
-        return _("The first line of {name} is not the report's header.", name=name)
-    type_at = names.index(CONTENT_TYPE)
-    if older:
-        del names[type_at]
-    for record, line in zip_longest(records, lines):
-        if record is None:
-            return _(
-                "Line {line_num} of {name} is a row that, according to the ledger, does not belong there.",
-                line_num=lines.line_num,
-                name=name,
-            )
-        if line is None:
-            return _("{name} lacks {where}.", name=name, where=_where(record))
-        *values, started, ended = fact_values(record)
-        known = [guard(cell) for cell in record.row.cells]
-        known += [
-            "" if value is None else guard(value) if isinstance(value, str) else str(value)
-            for value in values
-        ]
-        known += (iso(started), iso(ended))
-        if older:
-            del known[type_at]
-        found = facts(line)
-        if found != known and found != (shown := [*map(masked, known)]):
-            return _cell(names, found, shown, name, lines.line_num, _where(record))
-    return None
+    def where(record: RowRecord) -> Text:
+        return _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
+
+    if head != columns[: left_out.start] + columns[left_out.stop :]:
+        return _("The first line of {name} is not the report's header.", name=file)
+    known = ((record, cells(record)) for record in records)
+    return _first_difference(file, head, columns.index(WORDS[0]), known, where, lines)
 
 
-def _first_errcode(listed: Iterable[Cause], lines: Any) -> Text | None:
+def _first_errcode(causes: Sequence[Cause], head: list[str], lines: Any) -> Text | None:
     """Return the first line of errcodes.csv that differs from the ledger."""
-    listed = list(listed)
-    outcomes = errcode_outcomes(listed)
-    columns = [*ERRCODE_COLUMNS, *map(str, outcomes)]
-    if next(lines, []) != columns:
+    columns, known = errcode_table(causes, Lang.EN)
+    if head != columns:
         return _("The first line of {name} is not the report's header.", name=ERRCODES)
-    names = [name for name in columns if name not in _MEANINGS]
-    for cause, line in zip_longest(listed, lines):
-        if cause is None or line is None:
-            at = lines.line_num + (line is None)
+    pairs = ((cause, [*map(errcode_cell, line)]) for cause, line in zip(causes, known, strict=True))
+    words_at = columns.index("meaning")
+    return _first_difference(
+        ERRCODES, head, words_at, pairs, lambda cause: verbatim(f"{cause.merchant} {cause.env}"), lines
+    )
+
+
+def _first_difference(
+    file: str,
+    columns: Sequence[str],
+    words_at: int,
+    known: Iterable[tuple[Any, list[str]]],
+    where: Callable[[Any], Text],
+    lines: Any,
+) -> Text | None:
+    """Return the first difference of a CSV's lines; `known` has what each line is about, and its cells.
+
+    The two sentences from column `words_at` on are not compared: their wording changes with versions and language.
+    """
+    for pair, line in zip_longest(known, lines):
+        at = lines.line_num + (line is None)
+        if file == ERRCODES and (pair is None or line is None):
             return _(
                 "errcodes.csv has more or fewer lines than the ledger has errcodes, from line {at}.", at=at
             )
-        known = [
-            guard(masked(value)) if isinstance(value, str) else str(value)
-            for value in errcode_facts(cause, outcomes)
-        ]
-        found = line[:_MEANINGS_AT] + line[_MEANINGS_AT + len(_MEANINGS) :]
-        if found != known:
-            where = verbatim(f"{cause.merchant} {cause.env}")
-            return _cell(names, found, known, ERRCODES, lines.line_num, where)
-    return None
-
-
-def _where(record: RowRecord) -> Text:
-    return _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
-
-
-def _cell(names: list[str], found: list[str], known: list[str], file: str, at: int, where: Text) -> Text:
-    if len(found) != len(known):
+        if pair is None:
+            return _(
+                "Line {line_num} of {name} is a row that, according to the ledger, does not belong there.",
+                line_num=at,
+                name=file,
+            )
+        about, cells = pair
+        if line is None:
+            return _("{name} lacks {where}.", name=file, where=where(about))
+        words = slice(words_at, words_at + 2)
+        cells[words] = line[words]
+        if line == cells or [*map(masked, line)] == cells:
+            continue
+        if len(line) != len(cells):
+            return _(
+                "Line {at} of {file}, {where}: the number of cells differs from the header.",
+                at=at,
+                file=file,
+                where=where(about),
+            )
+        name, here, there = next(
+            found for found in zip(columns, line, cells, strict=True) if found[1] != found[2]
+        )
         return _(
-            "Line {at} of {file}, {where}: the number of cells differs from the header.",
+            "Line {at} of {file}, {where}: {name} is “{here}”, the ledger has “{there}”.",
             at=at,
             file=file,
-            where=where,
+            where=where(about),
+            name=name,
+            here=_short(here),
+            there=_short(there),
         )
-    name, is_now, was = next(cells for cells in zip(names, found, known, strict=True) if cells[1] != cells[2])
-    return _(
-        "Line {at} of {file}, {where}: {name} is “{here}”, the ledger has “{there}”.",
-        at=at,
-        file=file,
-        where=where,
-        name=name,
-        here=_short(is_now),
-        there=_short(was),
-    )
+    return None
 
 
 def _short(cell: str) -> str:

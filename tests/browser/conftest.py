@@ -20,7 +20,7 @@ from workspace import write_csv
 
 from tcb_ops.model import Merchant
 from tcb_ops.notebooks import NOTEBOOKS
-from tcb_ops.reports.formats.pdf import find_chromium
+from tcb_ops.reports.formats.html import find_chromium
 from tcb_ops.simulator import Fault, Faults, Simulator
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from tcb_ops.reports.formats.charts import (
     code_colour,
     draw,
     errcode_matrix,
-    heat_map,
     outcome_class,
     shade,
 )
 from tcb_ops.reports.formats.charts import MATRIX_CODES as CODES
 from tcb_ops.reports.formats.charts import MATRIX_MERCHANTS as MERCHANTS
 from tcb_ops.reports.formats.html import OWN, PHASES, bottleneck
+from tcb_ops.reports.formats.notebook import heat_map
 from tcb_ops.reports.summary import causes_of
 from tcb_ops.runs.progress import PHASES as MEASURED
 from tcb_ops.runs.records import Tally, TimelineBucket

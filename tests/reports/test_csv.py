@@ -7,6 +7,7 @@ import re
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -20,10 +21,10 @@ from tcb_ops.reports.formats.csv import (
     RESULT_COLUMNS,
     Clock,
     RowTexts,
-    row_texts,
     write_errcodes,
     write_lines,
 )
+from tcb_ops.reports.run_views import RunView
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord, RowRecord
 
@@ -177,7 +178,8 @@ def peak_of(rows: int, folder: Path, settings: Settings) -> int:
     folder.mkdir()
     tracemalloc.start()
     try:
-        texts = RowTexts(stream(), ("货号", "path"), settings.lang, settings.zone)
+        reader, run = SimpleNamespace(rows=lambda _run: stream()), SimpleNamespace(headers=("货号", "path"))
+        texts = RowTexts(reader, run, settings.lang, settings.zone)
         write_lines(texts.head, texts, folder / "r", folder / "f")
         return tracemalloc.get_traced_memory()[1]
     finally:
@@ -238,9 +240,8 @@ def check(reported: Any) -> tuple[str, str, str, int]:
     """Return the texts, after comparing the two ways to make them."""
     run = reported.run
     for lang in Lang:
-        rows = RowTexts(reported.ledger.rows(run), run.headers, lang, ZONE)
-        found = together(row_texts(reported.ledger, run, lang, ZONE))
-        assert found == together(rows)
+        found = together(RowTexts(reported.ledger, run, lang, ZONE))
+        assert found == together(RowTexts(RunView(reported.ledger, run), run, lang, ZONE))
     return found
 
 

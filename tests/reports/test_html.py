@@ -293,7 +293,7 @@ def test_a_final_report_shows_only_rows_that_are_not_good_now(
         parent=original.run.id,
     )
     final = merged_run(original.ledger, original.run)
-    page, html = page_of(replace(original, run=final.original, reader=final), tmp_path)
+    page, html = page_of(replace(original, run=final.record, reader=final), tmp_path)
     assert [row[0] for row in page.tables[-1][1:]] == ["3"], "line 2 was mended by the retry"
     assert "a run and its retries are too far apart" in page.text
     before_the_causes = page.text.partition("What to do next")[0]

@@ -18,8 +18,8 @@ from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import compare
+from tcb_ops.reports.formats.html import find_chromium, write_pdf
 from tcb_ops.reports.formats.html import page as page_of
-from tcb_ops.reports.formats.pdf import find_chromium, write_pdf
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord, Usage
 from tcb_ops.runs.stop_errors import stop_reason

@@ -10,9 +10,8 @@ from tcb_ops.errcodes import all_errcodes, all_store_codes
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import code_label
-from tcb_ops.reports.next_actions import NextAction, Per, per
-from tcb_ops.reports.next_actions import next_actions as order
-from tcb_ops.reports.summary import by_code, causes_of
+from tcb_ops.reports.summary import NextAction, Per, by_code, causes_of, per
+from tcb_ops.reports.summary import next_actions as order
 from tcb_ops.runs.records import Tally
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.reports.formats.pdf import CHROMIUM, find_chromium, write_pdf
+from tcb_ops.reports.formats.html import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.reports.verify import verify
 
 if TYPE_CHECKING:

@@ -130,7 +130,7 @@ def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
     reported = a_run([UPLOADED, REFUSED, FAILED])
     retry(reported, reported.run, {3: UPLOADED, 4: REFUSED}, "20251125-100000-abcd")
     view = merged_run(reported.ledger, reported.run)
-    out = export(reported.ledger, view.original, tmp_path / "out", in_english, now=NOW, reader=view)
+    out = export(reported.ledger, view.record, tmp_path / "out", in_english, now=NOW, reader=view)
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["run"] == reported.run.id
     assert manifest["retries"] == ["20251125-100000-abcd"]

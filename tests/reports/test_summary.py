@@ -14,7 +14,7 @@ import pytest
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.notebook import run_html
-from tcb_ops.reports.run_views import SelectedRows, merged_run
+from tcb_ops.reports.run_views import RunView, merged_run
 from tcb_ops.reports.summary import WORKERS, RunSummary, WorkerShare, worker_lines, worker_shares
 from tcb_ops.runs.cluster_task import PartitionLedger
 from tcb_ops.runs.coordinator import CoordinatorLedger
@@ -167,7 +167,7 @@ def test_the_json_object_has_every_worker(of_cluster: Any) -> None:
 
 def test_a_part_of_a_run_has_no_workers(of_cluster: Any) -> None:
     ledger, run = of_cluster.ledger, of_cluster.run
-    part = SelectedRows(ledger, frozenset({("wxaaaa", "prod-1a2b")}))
+    part = RunView(ledger, run, only=frozenset({("wxaaaa", "prod-1a2b")}))
     assert RunSummary(part, part.run(run.id)).workers == []
     assert [one.rows for one in RunSummary(merged_run(ledger, run), run).workers] == [3, 1]
 

@@ -23,8 +23,7 @@ from tcb_ops.model import SUCCESSES, Outcome, Reason, RowEnd
 from tcb_ops.reports.formats import xlsx as workbook
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.formats.xlsx import CUT, LONGEST, write_workbook
-from tcb_ops.reports.next_actions import next_actions
-from tcb_ops.reports.summary import RunSummary
+from tcb_ops.reports.summary import RunSummary, next_actions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, and the colours of outcomes and errcodes, for reports, panels and notebooks."""
+"""What charts show, and the colours of outcomes and errcodes, for reports, panels and notebooks."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
-from html import escape
 from zlib import crc32
 
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import Text
 from tcb_ops.model import SUCCESSES, Outcome
-from tcb_ops.reports.explanations import code_label, row_count
 from tcb_ops.reports.summary import Cause, most_first
 from tcb_ops.runs.records import TimelineBucket
 
@@ -31,8 +29,6 @@ _SALT = 980
 """Chosen so that the 18 most frequent codes have different colours."""
 PAUSE = 60.0
 """Seconds without an ended row from which they are reported as a pause."""
-_LABEL, _CELL, _LINE = 170, 88, 24
-"""Pixels of the heat map: width of the names, width and height of a cell."""
 
 
 def outcome_class(outcome: Outcome) -> str:
@@ -134,70 +130,6 @@ def shade(rows: int, most: int) -> int:
     return 1 + round((SHADES - 1) * math.log(rows) / math.log(most))
 
 
-def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
-    """Draw the rows that did not succeed by merchant and code; darker cells have more.
-
-    Cells have `data-appid` and `data-code`, and are buttons for keyboards and screen readers.
-    """
-    wide, high = _LABEL + _CELL * len(matrix.codes), _LINE * (len(matrix.lines) + 2)
-    parts = []
-    for number, code in enumerate(matrix.codes):
-        x = _LABEL + number * _CELL + 4
-        label = code_label(code).of(lang)
-        parts.append(
-            f'<text x="{x}" y="16" font-weight="600">{_cut(code, 9)}<title>{escape(f"{code} {label}")}</title></text>'
-            f'<text x="{x}" y="34" font-size="10">{_cut(label, 7 if lang is Lang.ZH else 12)}</text>'
-        )
-    for at, line in enumerate(matrix.lines):
-        y = _LINE * (at + 2)
-        parts.append(
-            f'<text x="0" y="{y + 16}">{_cut(line.merchant, 14)}<title>{escape(line.merchant)}</title></text>'
-        )
-        for number, (code, rows) in enumerate(zip(matrix.codes, line.cells, strict=True)):
-            if not rows:
-                continue
-            x, opacity = _LABEL + number * _CELL, 0.08 + 0.36 * shade(rows, matrix.most) / SHADES
-            count = row_count(rows)
-            about = _("{merchant}, {code}: {count}", merchant=line.merchant, code=code, count=count).of(lang)
-            parts.append(
-                f'<g role="button" tabindex="0" data-appid="{escape(line.appid)}" data-code="{escape(code)}" '
-                f'aria-label="{escape(about)}"><rect x="{x}" y="{y}" width="{_CELL - 2}" height="{_LINE - 2}" '
-                f'fill="{code_colour(code)}" fill-opacity="{opacity:.2f}"/>'
-                f'<text x="{x + _CELL - 8}" y="{y + 16}" text-anchor="end">{rows:,}</text></g>'
-            )
-    title = _("Rows that did not succeed, by merchant and code. The darker, the more.").of(lang)
-    return (
-        f'<div class="op-heat" tabindex="0" role="region" aria-label="{escape(title)}"><svg style="min-width:{wide * 4 // 5}px;max-width:{wide}px" '
-        f'viewBox="0 0 {wide} {high}" font-size="12" fill="currentColor">{"".join(parts)}</svg></div>'
-    )
-
-
-def timeline_svg(drawing: Drawing, lang: Lang, zone: tzinfo) -> str:
-    """Draw how rows ended over time, with times and the highest rate."""
-    began, ended = (datetime.fromtimestamp(at, zone) for at in (drawing.began, drawing.ended))
-    form = axis_format(drawing, zone)
-    good, skipped, bad = drawing.sums
-    about = _(
-        "Rows over time, from {began} to {ended}: {good} succeeded, {bad} refused or failed, {skipped} not attempted; "
-        "{mean} a second on average, {peak} at most.",
-        began=began.strftime(form),
-        ended=ended.strftime(form),
-        good=f"{good:,}",
-        bad=f"{bad:,}",
-        skipped=f"{skipped:,}",
-        mean=format_rate(drawing.mean),
-        peak=format_rate(drawing.peak),
-    ).of(lang)
-    title, peak = _("Rows that ended, over time"), _("at most {peak}/s", peak=format_rate(drawing.peak))
-    return (
-        f'<div class="op-time"><p><b>{escape(title.of(lang))}</b> <span class="op-quiet">{escape(peak.of(lang))}</span></p>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{escape(about)}">'
-        f'<path class="good" d="{drawing.good}"/><path class="skip" d="{drawing.skipped}"/>'
-        f'<path class="bad" d="{drawing.bad}"/></svg>'
-        f'<p class="op-quiet op-axis"><span>{began.strftime(form)}</span><span>{ended.strftime(form)}</span></p></div>'
-    )
-
-
 def axis_format(drawing: Drawing, zone: tzinfo) -> str:
     """Return the format of times in a drawing: with the date if the run passed midnight."""
     days = {datetime.fromtimestamp(at, zone).date() for at in (drawing.began, drawing.ended)}
@@ -207,10 +139,6 @@ def axis_format(drawing: Drawing, zone: tzinfo) -> str:
 def format_rate(rows_a_second: float) -> str:
     """Return a rate with one decimal below 10."""
     return f"{rows_a_second:,.0f}" if rows_a_second >= 10 else f"{rows_a_second:.1f}"
-
-
-def _cut(text: str, length: int) -> str:
-    return escape(text if len(text) <= length else f"{text[: length - 1]}…")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from datetime import datetime, tzinfo
 from functools import lru_cache
 from itertools import islice
 from json.encoder import encode_basestring
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +30,15 @@ from tcb_ops.model import SUCCESSES, Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, reason_text
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader, RunReader
-from tcb_ops.runs.records import RowRecord, RunRecord, read_end, read_row
+from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, read_end, read_row
 from tcb_ops.secrets import masked, redact
 
 CONTENT_TYPE = "tcb_content_type"
 RESULT_COLUMNS = (
-    "tcb_line",
-    "tcb_merchant",
-    "tcb_appid",
-    "tcb_env",
-    "tcb_outcome",
-    "tcb_reason",
-    "tcb_action",
-    "tcb_errcode",
-    "tcb_errmsg",
-    "tcb_rid",
-    "tcb_http_status",
-    "tcb_store_code",
-    "tcb_attempts",
-    "tcb_bytes",
-    "tcb_md5",
-    "tcb_file_id",
-    CONTENT_TYPE,
-    "tcb_started_at",
-    "tcb_ended_at",
-)
+    "tcb_line", "tcb_merchant", "tcb_appid", "tcb_env", "tcb_outcome", "tcb_reason", "tcb_action", "tcb_errcode",
+    "tcb_errmsg", "tcb_rid", "tcb_http_status", "tcb_store_code", "tcb_attempts", "tcb_bytes", "tcb_md5", "tcb_file_id",
+    CONTENT_TYPE, "tcb_started_at", "tcb_ended_at",
+)  # fmt: skip
 """The columns of results.csv and failed.csv after the input's own; their order is part of the contract."""
 WORDS = ("tcb_reason", "tcb_action")
 """Those of them that contain sentences; they are adjacent."""
@@ -101,29 +86,14 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
     Text from outside is redacted.
     """
-    return (*_whose(record), *explanation(record.end, lang), *_how(record))
-
-
-def explanation(end: RowEnd, lang: Lang) -> tuple[str, str]:
-    """Return the values of WORDS."""
-    if end.reason is None and end.outcome in _NOTHING_TO_SAY:
-        return "", ""
-    return reason_text(end).of(lang), action_text(end).of(lang)
-
-
-def fact_values(record: RowRecord) -> tuple[Any, ...]:
-    """Return the same values without WORDS, which depend on the language and on our wording."""
-    return (*_whose(record), *_how(record))
-
-
-def _whose(record: RowRecord) -> tuple[Any, ...]:
-    row = record.row
-    return row.line, row.merchant, row.appid, row.env, record.end.outcome.value
-
-
-def _how(record: RowRecord) -> tuple[Any, ...]:
-    end = record.end
+    row, end = record.row, record.end
     return (
+        row.line,
+        row.merchant,
+        row.appid,
+        row.env,
+        end.outcome.value,
+        *explanation(end, lang),
         end.errcode,
         redact(end.errmsg) if end.errmsg else "",
         redact(end.rid) if end.rid else "",
@@ -133,10 +103,17 @@ def _how(record: RowRecord) -> tuple[Any, ...]:
         end.bytes,
         end.md5,
         redact(end.file_id) if "=" in end.file_id else end.file_id,
-        record.row.content_type,
+        row.content_type,
         end.started_at,
         end.ended_at,
     )
+
+
+def explanation(end: RowEnd, lang: Lang) -> tuple[str, str]:
+    """Return the values of WORDS."""
+    if end.reason is None and end.outcome in _NOTHING_TO_SAY:
+        return "", ""
+    return reason_text(end).of(lang), action_text(end).of(lang)
 
 
 class RowLines:
@@ -144,7 +121,7 @@ class RowLines:
 
     def __init__(self, headers: Sequence[str], lang: Lang, zone: tzinfo) -> None:
         self._iso, self._lang = Clock(zone).iso, lang
-        self._names = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
+        self.names = [guard(masked(name)) for name in (*headers, *RESULT_COLUMNS)]
         self._buffer = io.StringIO(newline="")
         self._write = _writer(self._buffer)
         self.hidden = 0
@@ -152,10 +129,10 @@ class RowLines:
 
     def head(self) -> str:
         """Return the first line."""
-        return self._quoted(self._names)
+        return self._quoted(self.names)
 
-    def line(self, record: RowRecord) -> str:
-        """Return a row's line, with a line break."""
+    def cells(self, record: RowRecord) -> tuple[list[str], str]:
+        """Return a row's cells, and the same joined by commas."""
         *values, started, ended = own_values(record, self._lang)
         cells = [guard(cell) if cell and cell[0] in RISKY else cell for cell in record.row.cells]
         cells += [
@@ -165,7 +142,6 @@ class RowLines:
             for value in values
         ]
         cells += (self._iso(started), self._iso(ended))
-        # csv.writer examines every character, which is slow: a line that needs no quoting is joined here.
         line = ",".join(cells)
         if not line.isprintable():
             cells = [*map(picture_controls, cells)]
@@ -174,12 +150,13 @@ class RowLines:
             self.hidden += 1
             cells = [*map(masked, cells)]
             line = ",".join(cells)
-        if (
-            line.count(",") == len(self._names) - 1
-            and '"' not in line
-            and "\n" not in line
-            and "\r" not in line
-        ):
+        return cells, line
+
+    def line(self, record: RowRecord) -> str:
+        """Return a row's line, with a line break."""
+        cells, line = self.cells(record)
+        # csv.writer examines every character, which is slow: a line that needs no quoting is ready.
+        if line.count(",") == len(cells) - 1 and '"' not in line and "\n" not in line and "\r" not in line:
             return f"{line}\r\n"
         return self._quoted(cells)
 
@@ -224,6 +201,12 @@ class RowsDigest:
         return whole.hexdigest()
 
 
+_OF_ROW = attrgetter("line", "env", "appid", "merchant", "path", "file", "size", "cells")
+_OF_END = attrgetter(
+    "errcode", "errmsg", "rid", "http_status", "store_code", "attempts", "bytes", "md5", "file_id"
+)
+
+
 def fields(record: RowRecord) -> tuple[Any, ...]:
     """Return everything that the ledger holds of a row, in the order of the digest."""
     row, end = record.row, record.end
@@ -231,26 +214,11 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
     # Runs from before headers were sent have none, and keep the digest of their reports.
     headers = (row.content_type, row.cache_control) if row.content_type or row.cache_control else ()
     return (
-        row.line,
-        row.env,
-        row.appid,
-        row.merchant,
-        row.path,
-        row.file,
-        row.size,
-        row.cells,
+        *_OF_ROW(row),
         end.outcome,
         end.reason or "",
         detail_text(end.detail),
-        end.errcode,
-        end.errmsg,
-        end.rid,
-        end.http_status,
-        end.store_code,
-        end.attempts,
-        end.bytes,
-        end.md5,
-        end.file_id,
+        *_OF_END(end),
         None if started is None else round(started * 1000),
         None if ended is None else round(ended * 1000),
         *headers,
@@ -268,23 +236,23 @@ def detail_text(why: Detail | None) -> str:
     return stored(why)
 
 
-def row_texts(reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> RowTexts:
-    """Return the texts of a run's rows, in a language and a time zone."""
-    if isinstance(reader, LedgerReader):
-        return _TextsOfRecords(reader, run, lang, zone)
-    return RowTexts(reader.rows(run), run.headers, lang, zone)
+class _IrregularError(Exception):
+    """A text that has to be masked: its row is written cell by cell."""
 
 
 class RowTexts:
-    """The lines of rows, in the order of the list, and the digest over them: of rows that are read one by one.
+    """The lines of a run's rows, in the order of the list, and the digest over them.
 
     `head` is the first line of results.csv and failed.csv.
     """
 
-    def __init__(self, rows: Iterable[RowRecord], headers: Sequence[str], lang: Lang, zone: tzinfo) -> None:
-        self._digest, self._lines = RowsDigest(), RowLines(headers, lang, zone)
-        self._rows, self.hexdigest = self._digest.passing(rows), self._digest.hexdigest
-        self.head = self._lines.head()
+    def __init__(self, reader: RunReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
+        self._reader, self._run, self._lang = reader, run, lang
+        self._digest, self._lines = RowsDigest(), RowLines(run.headers, lang, zone)
+        self.head, self.hexdigest = self._lines.head(), self._digest.hexdigest
+        self._iso = Clock(zone).of_milliseconds
+        self._environments: dict[int, EnvRecord] = {}
+        self._places: dict[int, tuple[str, str]] = {}
 
     @property
     def hidden(self) -> int:
@@ -293,29 +261,18 @@ class RowTexts:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield the lines of the next rows, and of those that did not succeed; only once. Raises LedgerDamagedError."""
-        while batch := list(islice(self._rows, _BATCH)):
+        if isinstance(self._reader, LedgerReader):
+            yield from self._of_records(self._reader)
+            return
+        rows = self._digest.passing(self._reader.rows(self._run))
+        while batch := list(islice(rows, _BATCH)):
             lines = [(self._lines.line(record), record.end.outcome in SUCCESSES) for record in batch]
             yield "".join(line for line, _ in lines), "".join(line for line, good in lines if not good)
 
-
-class _IrregularError(Exception):
-    """A text that has to be masked: its row is written cell by cell."""
-
-
-class _TextsOfRecords(RowTexts):
-    """The texts of a run in the ledger."""
-
-    def __init__(self, reader: LedgerReader, run: RunRecord, lang: Lang, zone: tzinfo) -> None:
-        super().__init__((), run.headers, lang, zone)
-        self._reader, self._run, self._lang = reader, run, lang
-        self._iso = Clock(zone).of_milliseconds
-        self._environments = {place.number: place for place in reader.envs(run)}
-        self._places: dict[int, tuple[str, str]] = {}
-        self._kept: dict[Any, Any] = {}
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        for records in self._reader.records(self._run):
-            with self._reader.reading(self._run):
+    def _of_records(self, ledger: LedgerReader) -> Iterator[tuple[str, str]]:
+        self._environments = {place.number: place for place in ledger.envs(self._run)}
+        for records in ledger.records(self._run):
+            with ledger.reading(self._run):
                 lines, digested = self._texts(records)
             self._digest.add(",".join(digested))
             bad = [line for line, record in zip(lines, records, strict=True) if record[8] not in _GOOD]
@@ -354,12 +311,14 @@ class _TextsOfRecords(RowTexts):
         quoted = encode_basestring
         begun = None if started is None else round(started * 1000)
         done = None if ended is None else round(ended * 1000)
-        state = outcome, reason, detail, errcode, errmsg, rid, http_status, store_code
         try:
             in_csv, in_json = self._places.get(place) or self._place(place)
-            state_in_csv, state_in_json = self._kept.get(state) or self._state(*state)
+            why_in_csv, http_in_csv, why_in_json, http_in_json = _end_texts(
+                self._lang, outcome, reason, detail, errcode, errmsg, http_status, store_code
+            )
             text = (
-                f"{own},{line},{in_csv},{state_in_csv},{attempts},{'' if sent is None else sent},"
+                f"{own},{line},{in_csv},{why_in_csv},{_cell(redact(rid)) if rid else ''},{http_in_csv},"
+                f"{attempts},{'' if sent is None else sent},"
                 f"{md5 if md5.isalnum() else _cell(md5)},"
                 f"{_cell(redact(file_id) if '=' in file_id else file_id)},"
                 f"{_cell(content_type) if content_type else ''},"
@@ -374,26 +333,9 @@ class _TextsOfRecords(RowTexts):
         )
         return text, (
             f"[{line},{in_json},{quoted(path)},{quoted(file)},{'null' if size is None else size},{cells},"
-            f"{state_in_json},{attempts},{'null' if sent is None else sent},{quoted(md5)},{quoted(file_id)},"
+            f"{why_in_json},{quoted(rid)},{http_in_json},{attempts},{'null' if sent is None else sent},{quoted(md5)},{quoted(file_id)},"
             f"{'null' if begun is None else begun},{'null' if done is None else done}{headers}]"
         )
-
-    def _state(self, *state: Any) -> tuple[str, str]:
-        """Return the parts of the line and of the digest's input that say how a row ended."""
-        outcome, reason, detail, errcode, errmsg, rid, http_status, store_code = state
-        words, in_digest = self._why(outcome, reason, detail, errcode, store_code, http_status)
-        quoted, server_text = encode_basestring, self._server_text
-        in_csv = (
-            f"{outcome},{words},{'' if errcode is None else errcode},{server_text(errmsg)},{server_text(rid)},"
-            f"{'' if http_status is None else http_status},{server_text(store_code)}"
-        )
-        in_json = (
-            f'"{outcome}","{reason}",{in_digest},{"null" if errcode is None else errcode},{quoted(errmsg)},{quoted(rid)},'
-            f"{'null' if http_status is None else http_status},{quoted(store_code)}"
-        )
-        if not rid:  # which no other row has
-            self._keep(state, (in_csv, in_json))
-        return in_csv, in_json
 
     def _place(self, number: int) -> tuple[str, str]:
         """Return an environment's parts of the line and of the digest's input."""
@@ -404,39 +346,37 @@ class _TextsOfRecords(RowTexts):
         self._places[number] = in_csv, encode((place.env, place.appid, place.merchant))[1:-1]
         return self._places[number]
 
-    def _why(self, *state: Any) -> tuple[str, str]:
-        """Return the two columns of WORDS, and the detail for the digest."""
-        found: tuple[str, str] | None = self._kept.get(state)
-        if found is None:
-            outcome, reason, detail, errcode, store_code, http_status = state
-            end = RowEnd(
-                0,
-                Outcome(outcome),
-                Reason(reason) if reason else None,
-                read_detail(detail),
-                errcode,
-                http_status=http_status,
-                store_code=store_code,
-            )
-            words = ",".join(map(_cell, explanation(end, self._lang)))
-            found = words, encode_basestring(detail_text(end.detail))
-            self._keep(state, found)
-        return found
 
-    def _server_text(self, text: str) -> str:
-        """Return the cell of a text from a server, redacted."""
-        if not text:
-            return ""
-        found: str | None = self._kept.get(text)
-        if found is None:
-            found = _cell(redact(text))
-            self._keep(text, found)
-        return found
-
-    def _keep(self, key: Any, value: Any) -> None:
-        if len(self._kept) >= _SHARED:
-            self._kept.clear()
-        self._kept[key] = value
+@lru_cache(maxsize=_SHARED)
+def _end_texts(
+    lang: Lang,
+    outcome: str,
+    reason: str,
+    detail: str,
+    errcode: int | None,
+    errmsg: str,
+    http_status: int | None,
+    store_code: str,
+) -> tuple[str, str, str, str]:
+    """Return what the line and the digest's input say about how a row ended, each before and after its rid."""
+    end = RowEnd(
+        0,
+        Outcome(outcome),
+        Reason(reason) if reason else None,
+        read_detail(detail),
+        errcode,
+        http_status=http_status,
+        store_code=store_code,
+    )
+    words = ",".join(map(_cell, explanation(end, lang)))
+    quoted, errmsg_cell, store_cell = encode_basestring, _cell(redact(errmsg)), _cell(redact(store_code))
+    errcode_json = "null" if errcode is None else errcode
+    return (
+        f"{outcome},{words},{'' if errcode is None else errcode},{errmsg_cell}",
+        f"{'' if http_status is None else http_status},{store_cell}",
+        f'"{outcome}","{reason}",{quoted(detail_text(end.detail))},{errcode_json},{quoted(errmsg)}',
+        f"{'null' if http_status is None else http_status},{quoted(store_code)}",
+    )
 
 
 def _cell(text: str) -> str:
@@ -468,29 +408,35 @@ def write_lines(head: str, batches: Iterable[tuple[str, str]], results: Path, fa
             bad_rows.write(bad)
 
 
-def write_errcodes(listed: Iterable[Cause], file: Path, lang: Lang) -> None:
-    """Write errcodes.csv: a line per merchant, environment and code, with its rows by outcome. Raises OSError."""
+def write_errcodes(causes: Sequence[Cause], file: Path, lang: Lang) -> None:
+    """Write errcodes.csv. Raises OSError."""
+    columns, lines = errcode_table(causes, lang)
     with _new(file) as stream:
         write = _writer(stream)
-        listed = list(listed)
-        outcomes = errcode_outcomes(listed)
-        write((*ERRCODE_COLUMNS, *outcomes))
-        for cause in listed:
-            appid, merchant, env, code, *counts = errcode_facts(cause, outcomes)
-            texts = (appid, merchant, env, code, cause.meaning.of(lang), cause.action.of(lang))
-            write([*(guard(masked(text)) for text in texts), *counts])
+        write(columns)
+        for line in lines:
+            write([*map(errcode_cell, line)])
 
 
-def errcode_outcomes(listed: Iterable[Cause]) -> tuple[Outcome, ...]:
-    """Return the outcomes that errcodes.csv counts: always those of uploads, others where a cause has them."""
-    found = {outcome for cause in listed for outcome in cause.outcomes}
-    return (*_OF_UPLOADS, *(outcome for outcome in Outcome if outcome in found.difference(_OF_UPLOADS)))
+def errcode_table(causes: Sequence[Cause], lang: Lang) -> tuple[list[str], Iterator[Sequence[str | int]]]:
+    """Return the columns and lines of errcodes.csv: a line per merchant, environment and code, with its rows by outcome.
+
+    The outcomes are always those of uploads, others where a cause has them.
+    """
+    found = {outcome for cause in causes for outcome in cause.outcomes}.difference(_OF_UPLOADS)
+    outcomes = (*_OF_UPLOADS, *(outcome for outcome in Outcome if outcome in found))
+
+    def line(cause: Cause) -> list[str | int]:
+        texts = (cause.meaning.of(lang), cause.action.of(lang))
+        counts = (cause.outcomes.get(outcome, 0) for outcome in outcomes)
+        return [cause.appid, cause.merchant, cause.env, cause.code, *texts, cause.rows, *counts]
+
+    return [*ERRCODE_COLUMNS, *map(str, outcomes)], map(line, causes)
 
 
-def errcode_facts(cause: Cause, outcomes: Iterable[Outcome]) -> tuple[Any, ...]:
-    """Return a line of errcodes.csv without meaning and action, which depend on the language."""
-    counts = (cause.outcomes.get(outcome, 0) for outcome in outcomes)
-    return cause.appid, cause.merchant, cause.env, cause.code, cause.rows, *counts
+def errcode_cell(value: str | int) -> str:
+    """Return a value of errcodes.csv as its cell."""
+    return guard(masked(value)) if isinstance(value, str) else str(value)
 
 
 def _new(file: Path) -> Any:

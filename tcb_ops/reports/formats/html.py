@@ -1,4 +1,6 @@
-"""report.html: one file to read, print or forward. It is complete without its script, and has no external address.
+"""report.html: one file to read, print or forward, and report.pdf, the same printed.
+
+It is complete without its script, and has no external address.
 
 The template engine escapes all text. The page is made from totals, so that it stays small however large the run, and
 names where the rest is.
@@ -7,20 +9,26 @@ names where the rest is.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, is_simulated
 from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
-from tcb_ops.reports.comparisons import Change, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.comparisons import Change, RunDiff, diff_verdict
 from tcb_ops.reports.explanations import (
     OUTCOMES,
     TITLES,
@@ -29,6 +37,7 @@ from tcb_ops.reports.explanations import (
     environment_count,
     merchant_count,
     reason_text,
+    row_count,
     verdict,
 )
 from tcb_ops.reports.formats.charts import (
@@ -40,8 +49,8 @@ from tcb_ops.reports.formats.charts import (
     outcome_class,
     shade,
 )
-from tcb_ops.reports.next_actions import NextAction, Per, next_actions
-from tcb_ops.reports.summary import RunSummary, worker_lines
+from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions, worker_lines
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.reader import RunReader
@@ -85,6 +94,12 @@ PDF_MARK = "<!--pdf-->"
 SCRIPT = (files("tcb_ops.reports") / "templates" / "report.js").read_text(encoding="utf-8")
 """Search and copy buttons; the page's security policy allows only this script."""
 
+CHROMIUM = "TCB_OPS_CHROMIUM"
+"""The environment variable that names the browser; empty for none."""
+_BROWSERS = (
+    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
+)  # fmt: skip
+
 PHASES: dict[str, Text] = {
     "link": _("requesting links"),
     "store": _("sending files to the store"),
@@ -121,6 +136,7 @@ def page(
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
         "heading": TITLES[Kind(run.kind)],
         "run": run,
+        "summary": summary,
         "stopped": stop_text(run.stopped) if run.stopped is not None else None,
         "namesakes": summary.namesakes,
         "simulated": is_simulated(run.target),
@@ -128,11 +144,8 @@ def page(
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
         "state": state if run.finished_at is not None else "unfinished",
         "now": now,
-        "sums": [(OUTCOMES[outcome], rows, outcome_class(outcome)) for outcome, rows in counts.items()],
-        "total": summary.total,
         "holder": "" if run.finished_at is not None else reader.worked_on_by(run),
         "resume": quoted(resume(settings, run, canary=counts.keys() <= SUCCESSES | {Outcome.PENDING})),
-        "unverified": summary.unverified,
         "actions": [(action, _whose(action, settings.lang)) for action in actions[:CAUSES]],
         "actions_left": len(actions[CAUSES:]),
         "rows_left": sum(action.group.rows for action in actions[CAUSES:]),
@@ -144,6 +157,7 @@ def page(
         else "",
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
+        "changed": CHANGED,
         "matrix": errcode_matrix(summary.causes),
         "changes": _changes(changes, settings),
         "audit": _audit(reader, summary, changes, settings),
@@ -174,11 +188,6 @@ def page(
     others = merchants[len(blocks) :][:LISTED]
     html: str = whole(values, blocks=blocks, lines=_fitting(map(of.line, others), room))
     return html
-
-
-def with_pdf(html: str) -> str:
-    """Return a page with a link to report.pdf."""
-    return html.replace(PDF_MARK, ' · <a href="report.pdf">report.pdf</a>', 1)
 
 
 def _fitting(parts: Iterable[str], room: int) -> list[str]:
@@ -228,6 +237,8 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "outcomes": OUTCOMES,
         "reason_text": reason_text,
         "reasons": {*Reason, Outcome.PENDING},
+        "lang": str(lang),
+        "row_count": row_count,
         "code_label": code_label,
         "css": outcome_class,
         "colour": code_colour,
@@ -265,21 +276,14 @@ def _whose(action: NextAction, lang: Lang) -> str:
 
 
 def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | None:
-    """Return what the page shows of a diff: its lines by kind of change, limited in number."""
+    """Return what the page shows of a diff: its lines by kind of change."""
     if changes is None:
         return None
-    listed = {
-        wanted: changes.of(wanted) for wanted in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED)
-    }
-    listed[Change.ONLY_IN_NEWER] = [line for line in changes.of(Change.ONLY_IN_NEWER) if line.after]
+    kinds = changes.failures(Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
     return {
         "verdict": diff_verdict(changes),
-        "kinds": [
-            (change_title(change), sum(line.rows for line in lines), lines[:CHANGED])
-            for change, lines in listed.items()
-            if lines
-        ],
-        "left": sum(max(0, len(lines) - CHANGED) for lines in listed.values()),
+        "kinds": kinds,
+        "left": sum(max(0, len(lines) - CHANGED) for _title, _rows, lines in kinds),
         "command": quoted(
             command(settings, "diff", changes.older.id, changes.newer.id, target=changes.newer.target)
         ),
@@ -289,16 +293,13 @@ def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | No
 def _audit(
     reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
 ) -> dict[str, Any] | None:
-    """Return what the page shows of a finished audit: its environments by kind, limited in number."""
+    """Return what the page shows of a finished audit: its environments by kind."""
     if summary.run.kind is not Kind.AUDIT or summary.run.finished_at is None or summary.run.parent:
         return None
     result = audit_result(reader, summary, changes, settings)
-    groups = [group for group in audit_groups(result) if group.lines and result.stopped is None]
-    return {
-        "stopped": result.stopped,
-        "notes": list(audit_notes(result)) if result.stopped is None else [],
-        "kinds": [(group.title, len(group.lines), group.lines[:CHANGED]) for group in groups],
-    }
+    if result.stopped is not None:
+        return {"stopped": result.stopped, "notes": [], "groups": []}
+    return {"stopped": None, "notes": list(audit_notes(result)), "groups": audit_groups(result)}
 
 
 def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
@@ -314,4 +315,83 @@ def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
     most = max(PHASES, key=lambda phase: phases.get(phase, 0.0))
     return _(
         "Where the time went: {share} {phases}.", share=f"{phases[most] / whole:.0%}", phases=PHASES[most]
+    )
+
+
+# --- report.pdf: the page, printed by a Chromium on this machine. Without one there is none, which is no error ---
+
+
+def with_pdf(html: str) -> str:
+    """Return a page with a link to report.pdf."""
+    return html.replace(PDF_MARK, ' · <a href="report.pdf">report.pdf</a>', 1)
+
+
+def find_chromium() -> str | None:
+    """Find a Chromium: the one that TCB_OPS_CHROMIUM names (empty: none), else the first in PATH."""
+    named = os.environ.get(CHROMIUM)
+    if named is not None:
+        return shutil.which(named) if named else None
+    return next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+
+
+def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: float = 60) -> Text | None:
+    """Print a page to `pdf`; return None, or why it failed. A failure leaves no file.
+
+    `chromium`: the program; None to search for it. `timeout` is in seconds. Nothing is loaded from the network.
+    """
+    program = chromium or find_chromium()
+    if program is None:
+        return not_written(_("no Chromium was found"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
+    with tempfile.TemporaryDirectory(prefix="tcb-ops-pdf-", ignore_cleanup_errors=True) as folder:
+        made = Path(folder) / "report.pdf"
+        try:
+            done = subprocess.run(  # noqa: S603  the operator's own browser, no shell
+                _command(program, page, made, Path(folder)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=timeout,
+                check=False,
+                # A home of its own, and none of our variables, which may hold secrets.
+                env=kept | {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder},
+            )
+            if made.is_file() and made.read_bytes().startswith(b"%PDF-"):
+                shutil.copyfile(made, pdf)
+                return None
+            text = _("{name} ended with code {returncode} without writing one")
+            why = text.format(name=Path(program).name, returncode=done.returncode)
+        except subprocess.TimeoutExpired:
+            why = _("it took longer than {timeout:g} seconds", timeout=timeout)
+        except OSError as error:
+            why = system_reason(error)
+    with suppress(OSError):
+        pdf.unlink(missing_ok=True)
+    return not_written(why)
+
+
+def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    return [
+        program,
+        "--headless",
+        *(["--no-sandbox"] if as_root else []),  # Chromium's sandbox refuses to run as root
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-extensions",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+        "--host-resolver-rules=MAP * ~NOTFOUND",  # the page loads nothing, and neither may the browser itself
+        f"--user-data-dir={folder}/profile",
+        "--no-pdf-header-footer",
+        f"--print-to-pdf={made}",
+        page.resolve().as_uri(),
+    ]
+
+
+def not_written(why: Text) -> Text:
+    """Return the warning that there is no report.pdf, and why."""
+    return _(
+        "report.pdf was not written: {why}. report.html has the same, and prints from any browser.", why=why
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -19,9 +19,9 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.i18n import Lang, _
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
-from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, diff_verdict
 from tcb_ops.reports.explanations import ERRCODE, KINDS, row_count, verdict
-from tcb_ops.reports.formats.charts import code_colour
+from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.summary import RunSummary, worker_lines
@@ -37,9 +37,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_INTS = {"tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode"}
-_TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at"}
-"""Columns of results.csv and links.csv that are not text."""
+_INTS = {
+    "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode",
+    "rows", "good", "not_good", "pending", "ended", *map(str, Outcome),
+}  # fmt: skip
+_FLOATS = {"seconds", "rate"}
+_TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at", "at"}
+"""Columns of our own that are not text."""
 _OF_TIMELINES = {
     Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.HEALTHY, Outcome.REFUSED, Outcome.FAILED,
     Outcome.NOT_ATTEMPTED, Outcome.UNHEALTHY, Outcome.UNKNOWN,
@@ -69,7 +73,7 @@ def results_frame(
         values = (*record.row.cells, *own_values(record, settings.lang))
         for column, value in zip(columns, values, strict=True):
             column.append(value)
-    return _of_columns(columns, run.headers, RESULT_COLUMNS, settings)
+    return _frame(RESULT_COLUMNS, columns, settings, run.headers)
 
 
 def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Settings) -> Path:
@@ -150,7 +154,7 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
     errcode, expires = (len(run.headers) + LINK_COLUMNS.index(name) for name in ("errcode", "expires_at"))
     values[errcode] = [int(code) if code else None for code in values[errcode]]
     values[expires] = [datetime.fromisoformat(at).timestamp() if at else None for at in values[expires]]
-    return _of_columns(values, head[: len(run.headers)], head[len(run.headers) :], settings)
+    return _frame(LINK_COLUMNS, values, settings, head[: len(run.headers)])
 
 
 def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
@@ -162,22 +166,11 @@ def errcodes_frame(summary: RunSummary) -> pd.DataFrame:
     Merchants and codes are ordered by their largest number. If all rows succeeded, the frame is empty, with the
     same index names.
     """
-    import pandas as pd
-
-    index = ["merchant", "appid", "env"]
-    found = pd.DataFrame(
-        {
-            "merchant": cause.merchant,
-            "appid": cause.appid,
-            "env": cause.env,
-            "errcode": int(cause.code) if ERRCODE.fullmatch(cause.code) else cause.code,
-            "rows": cause.rows,
-        }
-        for cause in summary.causes
-    ).reindex(columns=[*index, "errcode", "rows"])
-    found = found.astype(dict.fromkeys(index, "string") | {"rows": "Int64"})
+    names = ("merchant", "appid", "env", "rows")
+    found = _frame(names, _columns(names, map(attrgetter(*names), summary.causes)))
+    found["errcode"] = [int(one.code) if ERRCODE.fullmatch(one.code) else one.code for one in summary.causes]
     frame = found.pivot_table(
-        index=index, columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
+        index=[*names[:3]], columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
     )
     return frame.astype("Int64")
 
@@ -199,7 +192,7 @@ def causes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
         (one.code, one.merchant, one.appid, one.env, one.rows, one.meaning.of(lang), one.action.of(lang))
         for one in summary.causes
     ]
-    return _frame(names, lines, ints=("rows",))
+    return _frame(names, _columns(names, lines))
 
 
 def merchants_frame(summary: RunSummary) -> pd.DataFrame:
@@ -212,7 +205,7 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
         (one.merchant, one.appid, one.rows, one.good, one.bad, one.outcomes.get(Outcome.PENDING, 0))
         for one in sorted(summary.merchants, key=lambda one: (one.merchant, one.appid))
     ]
-    return _frame(names, lines, ints=names[2:])
+    return _frame(names, _columns(names, lines))
 
 
 def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
@@ -230,33 +223,23 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
 
     Invalid rows are not included.
     """
-    import pandas as pd
-
     moments = reader.timeline(run)
     seen = {outcome for moment in moments for outcome in moment.outcomes}
     kinds = (_OF_TIMELINES | seen) - {Outcome.INVALID, Outcome.PENDING}
-    ended = [sum(moment.outcomes.values()) for moment in moments]
-    seconds = [moment.until - moment.at for moment in moments]
-    columns = {
-        "at": _times([moment.at for moment in moments], settings),
-        "seconds": pd.array(seconds, dtype="Float64"),
-        **{
-            str(outcome): pd.array([moment.outcomes.get(outcome, 0) for moment in moments], dtype="Int64")
-            for outcome in Outcome
-            if outcome in kinds
-        },
-        "ended": pd.array(ended, dtype="Int64"),
-        "rate": pd.array([rows / span for rows, span in zip(ended, seconds, strict=True)], dtype="Float64"),
-    }
-    frame = pd.DataFrame(columns)
-    frame.attrs["timezone"] = settings.timezone
-    return frame
+    outcomes = [outcome for outcome in Outcome if outcome in kinds]
+    lines = []
+    for moment in moments:
+        ended, seconds = sum(moment.outcomes.values()), moment.until - moment.at
+        counts = (moment.outcomes.get(outcome, 0) for outcome in outcomes)
+        lines.append((moment.at, seconds, *counts, ended, ended / seconds))
+    names = ("at", "seconds", *map(str, outcomes), "ended", "rate")
+    return _frame(names, _columns(names, lines), settings)
 
 
 def diff_frame(diff: RunDiff) -> pd.DataFrame:
     """Return what changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
     names = ("change", "merchant", "appid", "env", "before", "after", "rows")
-    return _frame(names, [*map(attrgetter(*names), diff.lines)], ints=("rows",))
+    return _frame(names, _columns(names, map(attrgetter(*names), diff.lines)))
 
 
 def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
@@ -267,49 +250,42 @@ def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
     import pandas as pd
 
     names = ("day", "merchant", "appid", "errcode", "rows")
-    frame = _frame(names, [*map(attrgetter(*names), history.lines)], ints=("errcode", "rows"))
+    frame = _frame(names, _columns(names, map(attrgetter(*names), history.lines)), history.settings)
     frame["day"] = pd.DatetimeIndex([line.day for line in history.lines], dtype="datetime64[s]")
-    frame.attrs["timezone"] = history.settings.timezone
     return frame
 
 
-def _frame(names: Sequence[str], lines: Sequence[Sequence[Any]], *, ints: Sequence[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    columns = list(zip(*lines, strict=True)) or [()] * len(names)
-    return pd.DataFrame(
-        {
-            name: pd.array(list(column), dtype="Int64" if name in ints else "string")
-            for name, column in zip(names, columns, strict=True)
-        }
-    )
+def _columns(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+    return list(zip(*lines, strict=True)) or [()] * len(names)
 
 
-def _times(column: Iterable[float | None], settings: Settings) -> pd.DatetimeIndex:
-    import pandas as pd
-
-    moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
-    return (
-        pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]").tz_convert(settings.timezone).tz_localize(None)
-    )
-
-
-def _of_columns(
-    columns: Iterable[list[Any]], headers: Sequence[str], own: Sequence[str], settings: Settings
+def _frame(
+    names: Sequence[str],
+    columns: Iterable[Sequence[Any]],
+    settings: Settings | None = None,
+    headers: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Return a frame of the list's columns, as text, and our own. By position: a list may have duplicate headers."""
+    """Return a frame of our own columns, after those of the list, as text. By position: a list may have duplicate headers.
+
+    `settings` are needed for times.
+    """
     import pandas as pd
 
-    frame = pd.DataFrame(
-        {
-            place: _times(column, settings)
-            if name in _TIMES
-            else pd.array(column, dtype="Int64" if name in _INTS else "string")
-            for place, (column, name) in enumerate(zip(columns, [*[""] * len(headers), *own], strict=True))
-        }
-    )
-    frame.columns = pd.Index([*headers, *own], dtype="object")
-    frame.attrs["timezone"] = settings.timezone
+    def array(name: str, column: Sequence[Any]) -> Any:
+        if name in _TIMES and settings is not None:
+            moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
+            index = pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]")
+            return index.tz_convert(settings.timezone).tz_localize(None)
+        if name in _FLOATS:
+            return pd.array(list(column), dtype="Float64")
+        return pd.array(list(column), dtype="Int64" if name in _INTS else "string")
+
+    kinds = (*[""] * len(headers), *names)
+    arrays = (array(name, column) for name, column in zip(kinds, columns, strict=True))
+    frame = pd.DataFrame(dict(enumerate(arrays)))
+    frame.columns = pd.Index([*headers, *names], dtype="object" if headers else None)
+    if settings is not None:
+        frame.attrs["timezone"] = settings.timezone
     return frame
 
 
@@ -335,18 +311,14 @@ def run_html(summary: RunSummary, lang: Lang) -> str:
 
 def diff_html(diff: RunDiff) -> str:
     """Render a small table per change that concerns the operator."""
-    kinds = [
-        (change_title(change), row_count(sum(line.rows for line in lines)), lines)
-        for change in (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
-        if (lines := [line for line in diff.of(change) if line.before or line.after])
-    ]
+    kinds = diff.failures(Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
     return str(_macros(diff.settings.lang).diff_card(diff_verdict(diff), kinds, diff.meanings, LINES))
 
 
 def audit_html(result: AuditResult, lang: Lang) -> str:
     """Render an audit's findings, a small table per kind."""
     stopped = result.stopped
-    groups = [group for group in audit_groups(result) if group.lines] if stopped is None else []
+    groups = audit_groups(result) if stopped is None else []
     summed = stopped or audit_counts(result)
     return str(_macros(lang).audit_card(summed, groups, list(audit_notes(result)), LINES))
 
@@ -381,5 +353,18 @@ def _chart(history: ErrcodeHistory) -> Any:
     return _macros(history.settings.lang).chart(days, bars, top, legend)
 
 
-def _macros(lang: Lang) -> Any:
-    return environment(lang).get_template("notebook.html.j2").module
+def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:
+    """Draw the rows that did not succeed by merchant and code; darker cells have more.
+
+    Cells have `data-appid` and `data-code`, and are buttons for keyboards and screen readers.
+    """
+    return str(_macros(lang).heat_map(matrix))
+
+
+def timeline_svg(drawing: Drawing, lang: Lang, zone: tzinfo) -> str:
+    """Draw how rows ended over time, with times and the highest rate."""
+    return str(_macros(lang, str(zone)).timeline(drawing, axis_format(drawing, zone)))
+
+
+def _macros(lang: Lang, timezone: str = "UTC") -> Any:
+    return environment(lang, timezone).get_template("notebook.html.j2").module

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
@@ -37,104 +37,77 @@ FEWEST_LINES = 3
 """Lines that each code may take at least."""
 DIFF_CODES, DIFF_MERCHANTS = 8, 10
 """Codes shown per change, and merchants per code; the others are counted."""
+NAME_CELLS, ENV_CELLS = 30, 28
+"""Cells that a merchant's name and its environments take at most below a code."""
 NOTE_INDENT = 7
 """Cells by which a run's list and note are indented below its figures."""
-MORE = 16
-"""Cells that "… and 290 more" takes under the merchants."""
 _SHOWN = (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER)
 
 
-Widths = tuple[int, int, int]
-"""Of a merchant's line below a code: its name, its environments, its rows; in terminal cells."""
-NARROWEST: Widths = (0, 0, 0)
-
-
 def render_errcodes(
-    groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcodes.csv", least: Widths = NARROWEST
-) -> Table:
+    groups: Sequence[CodeGroup],
+    lang: Lang,
+    rest: str = "errcodes.csv",
+    every: Sequence[Sequence[str]] = (),
+    indent: int = 0,
+) -> RenderableType:
     """Render a run's codes: each with its texts, and its merchants and their rows below, aligned.
 
-    Limited to a screen or two; what is left out is counted, and `rest` names where it can be found. `least`: the
-    widths of the columns, if they are to be aligned with another table.
+    Limited to a screen or two; what is left out is counted, and `rest` names where it can be found. `every`: the lines of
+    merchants with which these are aligned, if they are not the only ones.
     """
+    from rich.console import Group
     from rich.padding import Padding
-    from rich.table import Table
 
-    table = Table.grid()
-    shown = groups[:MOST_CODES]
-    parts = _parts(groups, lang, rest)
-    widths = _widest(least, code_widths(groups, lang, rest))
-    for group, lines in zip(shown, parts, strict=True):
+    def wrapped(text: str, more: int = 0, bold: int = 0, style: str = "") -> RenderableType:
+        return Padding(Wrapped(text, bold, style), (0, 0, 0, indent + more))
+
+    drawn: list[RenderableType] = []
+    blocks = merchant_lines(groups, lang, rest)
+    every = every or list(chain(*blocks))
+    for group, lines in zip(groups[: len(blocks)], blocks, strict=True):
         code = sanitize(group.code)
         head = f"{code} · {row_count(group.rows).of(lang)} · {sanitize(group.meaning.of(lang))}"
-        table.add_row(Wrapped(head, bold=len(code)))
-        table.add_row(Wrapped(f"→ {group.action.of(lang)}"))
+        drawn += [wrapped(head, bold=len(code)), wrapped(f"→ {group.action.of(lang)}")]
         if group.detail:
-            table.add_row(Padding(Wrapped(sanitize(group.detail.of(lang)), style="italic"), (0, 0, 0, 2)))
-        table.add_row(Padding(_aligned(lines, widths), (0, 0, 1, 2)))
-    if left := groups[len(shown) :]:
-        rows = row_count(sum(group.rows for group in left)).of(lang)
-        table.add_row(
-            _(
-                "… and {more_codes} · {rows}: {rest}",
-                more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(left)),
-                rows=rows,
-                rest=rest,
-            ).of(lang)
+            drawn.append(wrapped(sanitize(group.detail.of(lang)), more=2, style="italic"))
+        drawn += [_aligned(lines, every, indent + 2), ""]
+    if left := groups[len(blocks) :]:
+        text = _(
+            "… and {more_codes} · {rows}: {rest}",
+            more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(left)),
+            rows=row_count(sum(group.rows for group in left)),
+            rest=rest,
         )
-    return table
+        drawn.append(wrapped(text.of(lang)))
+    return Group(*drawn)
 
 
-def _aligned(lines: Iterable[Sequence[str]], widths: Widths) -> Table:
-    """Align lines of merchant, environments, rows, and perhaps a remark; the first three are shortened to `widths`."""
-    from rich.table import Table
-    from rich.text import Text as Styled
-
-    table = Table.grid(padding=(0, 3, 0, 0))
-    for width in widths[:2]:
-        table.add_column(no_wrap=True, width=width)
-    table.add_column(no_wrap=True, width=widths[2], justify="right")
-    for line in lines:
-        texts = [*map(shorten, line, widths), *line[3:]]
-        table.add_row(*(Styled(text, no_wrap=True) for text in texts))
-    return table
-
-
-def code_widths(groups: Sequence[CodeGroup], lang: Lang, rest: str = "errcodes.csv") -> Widths:
-    """Return the widths that the lines of some codes need."""
-    every = [line for lines in _parts(groups, lang, rest) for line in lines]
-    return (
-        min(max((cell_len(name) for name, _, _ in every), default=0), 30),
-        # Users copy the command in `rest`: never shorten it.
-        max(
-            (min(cell_len(place), 28) if place != rest else cell_len(rest) for _, place, _ in every),
-            default=0,
-        ),
-        max((cell_len(rows) for _, _, rows in every), default=0),
+def _aligned(lines: Sequence[Sequence[str]], every: Sequence[Sequence[str]], indent: int) -> Columns:
+    """Align lines of merchant, environments, rows, and perhaps a remark, with all lines that are shown."""
+    return Columns(
+        lines, frozenset({2}), frozenset({0}), gap=3, head=False, indent=indent, aligned_with=every
     )
 
 
-def _widest(one: Widths, other: Widths) -> Widths:
-    return max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2])
-
-
-def _parts(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[list[tuple[str, str, str]]]:
-    """Return the lines below each code that is shown."""
+def merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[list[tuple[str, str, str]]]:
+    """Return the lines below each code that is shown: name, environments, rows; the last may count other merchants."""
     shown = groups[:MOST_CODES]
-    counts = _share([len(group.merchants) for group in shown])
-    return [_code_lines(group, count, lang, rest) for group, count in zip(shown, counts, strict=True)]
-
-
-def _code_lines(group: CodeGroup, count: int, lang: Lang, rest: str) -> list[tuple[str, str, str]]:
-    """Return the merchants of a code that are shown, and how many more there are: name, environments, rows."""
-    lines = [(sanitize(share.merchant), _envs(share), f"{share.rows:,}") for share in group.merchants[:count]]
-    if left := group.merchants[count:]:
-        more = _(
-            "… and {more_merchants}",
-            more_merchants=ngettext("{n:,} more merchant", "{n:,} more merchants", len(left)),
-        )
-        lines.append((more.of(lang), rest, f"{sum(share.rows for share in left):,}"))
-    return lines
+    blocks = []
+    for group, count in zip(shown, _share([len(group.merchants) for group in shown]), strict=True):
+        lines = [
+            (_short_name(share.merchant), _envs(share), f"{share.rows:,}")
+            for share in group.merchants[:count]
+        ]
+        if left := group.merchants[count:]:
+            more = _(
+                "… and {more_merchants}",
+                more_merchants=ngettext("{n:,} more merchant", "{n:,} more merchants", len(left)),
+            )
+            # Users copy the command in `rest`: never shorten it.
+            lines.append((more.of(lang), rest, f"{sum(share.rows for share in left):,}"))
+        blocks.append(lines)
+    return blocks
 
 
 def _share(wanted: Sequence[int]) -> list[int]:
@@ -161,47 +134,41 @@ def _share(wanted: Sequence[int]) -> list[int]:
     return given
 
 
+def _short_name(merchant: str) -> str:
+    return shorten(sanitize(merchant), NAME_CELLS)
+
+
 def _envs(share: MerchantShare) -> str:
-    first = sanitize(share.envs[0])
-    return first if len(share.envs) == 1 else f"{first} +{len(share.envs) - 1}"
+    more = f" +{len(share.envs) - 1}" if len(share.envs) > 1 else ""
+    return shorten(f"{sanitize(share.envs[0])}{more}", ENV_CELLS)
 
 
-def render_diff(diff: RunDiff, lang: Lang) -> Table:
+def render_diff(diff: RunDiff, lang: Lang) -> RenderableType:
     """Render the rows of a diff that failed in either run: by change and code, and below each its merchants.
 
     Fixed rows, and those only in the older run, are under their code in that run, all others under the newer one. The
     last line is the summary.
     """
-    from rich.padding import Padding
-    from rich.table import Table
+    from rich.console import Group
     from rich.text import Text as Styled
 
-    table = Table.grid()
-    found = {
-        change: _lines_by_code([line for line in diff.of(change) if line.before or line.after], change)
-        for change in _SHOWN
-    }
-    groups = [lines for codes in found.values() for _, lines in codes]
-    listed = [line for lines in groups for line in lines]
-    cut = any(len(lines) > DIFF_MERCHANTS for lines in groups)
-    widths = (
-        max(
-            min(max((cell_len(sanitize(line.merchant)) for line in listed), default=0), 30),
-            MORE if cut else 0,
-        ),
-        min(max((cell_len(sanitize(line.env)) for line in listed), default=0), 28),
-        max((len(f"{line.rows:,}") for line in listed), default=0),
-    )
-    for change, codes in found.items():
+    def folded(text: str, style: str = "") -> Styled:
+        return Styled(text, style=style, overflow="fold", no_wrap=False)
+
+    drawn: list[RenderableType] = []
+    every: list[tuple[str, str, str, str]] = []  # complete when the first of them is drawn
+    for change in _SHOWN:
+        codes = _lines_by_code([line for line in diff.of(change) if line.before or line.after], change)
         if not codes:
             continue
         rows = sum(line.rows for _, lines in codes for line in lines)
-        table.add_row(Styled(f"{change_title(change).of(lang)} · {row_count(rows).of(lang)}", style="bold"))
+        drawn.append(folded(f"{change_title(change).of(lang)} · {row_count(rows).of(lang)}", "bold"))
         for code, lines in codes[:DIFF_CODES]:
             count = row_count(sum(line.rows for line in lines)).of(lang)
             head = " · ".join((sanitize(code), count, diff.meanings[code].of(lang)))
-            table.add_row(Styled(f"  {head}", overflow="fold"))
-            table.add_row(Padding(_aligned(_merchants(lines, change, lang), widths), (0, 0, 0, 4)))
+            block = list(_merchants(lines, change, lang))
+            every += block
+            drawn += [folded(f"  {head}"), _aligned(block, every, 4)]
         if left := codes[DIFF_CODES:]:
             rows = sum(line.rows for _, lines in left for line in lines)
             more = _(
@@ -209,10 +176,9 @@ def render_diff(diff: RunDiff, lang: Lang) -> Table:
                 more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(left)),
                 rows=row_count(rows).of(lang),
             )
-            table.add_row(Styled(more.of(lang)))
-        table.add_row("")
-    table.add_row(Styled(diff_verdict(diff).of(lang), overflow="fold"))
-    return table
+            drawn.append(folded(more.of(lang)))
+        drawn.append("")
+    return Group(*drawn, folded(diff_verdict(diff).of(lang)))
 
 
 def _lines_by_code(lines: Sequence[DiffLine], change: Change) -> list[tuple[str, list[DiffLine]]]:
@@ -232,7 +198,7 @@ def _merchants(lines: Sequence[DiffLine], change: Change, lang: Lang) -> Iterato
         was = ""
         if change is Change.STILL_BROKEN and line.before != line.after:
             was = _("was {before}", before=sanitize(line.before)).of(lang)
-        yield sanitize(line.merchant), sanitize(line.env), f"{line.rows:,}", was
+        yield _short_name(line.merchant), shorten(sanitize(line.env), ENV_CELLS), f"{line.rows:,}", was
     if left := ordered[DIFF_MERCHANTS:]:
         more = _("… and {count:,} more", count=len(left))
         yield more.of(lang), "--json", f"{sum(line.rows for line in left):,}", ""
@@ -244,20 +210,17 @@ AUDIT_LINES = 20
 
 def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") -> Iterator[RenderableType]:
     """Render an audit's findings by kind, newly broken ones first, with each cause once."""
-    from rich.padding import Padding
     from rich.text import Text as Styled
 
     from tcb_ops.reports.audit import audit_groups, audit_notes
 
-    groups = [group for group in audit_groups(result) if group.lines]
+    groups = audit_groups(result)
     codes = [by_code(finding.cause for finding in group.findings) for group in groups]
-    widths = NARROWEST
-    for its in codes:
-        widths = _widest(widths, code_widths(its, lang, rest))
+    every = list(chain.from_iterable(chain(*(merchant_lines(its, lang, rest) for its in codes))))
     for group, its in zip(groups, codes, strict=True):
         yield Styled(f"{group.title.of(lang)} · {len(group.lines):,}", style="bold")
         if its:
-            yield Padding(render_errcodes(its, lang, rest, widths), (0, 0, 0, 2), expand=False)
+            yield render_errcodes(its, lang, rest, every, indent=2)
         else:
             yield _audit_lines(group.lines, lang, rest)
             yield ""
@@ -314,13 +277,17 @@ class Columns:
     """Whether the first line is the head, in bold."""
     indent: int = 0
     """Cells before each line. Not rich's Padding: that cuts a line of a pipe, which may be of any length."""
+    aligned_with: Sequence[Sequence[str]] = ()
+    """All lines that have these widths; empty if they are the only ones."""
 
     def widths(self, most: int) -> list[int]:
         """Return the columns' widths, with the gaps at most `most` cells if the elastic ones allow it.
 
         The widest elastic column is narrowed first, none below 8 cells.
         """
-        widths = [max(map(cell_len, column)) for column in zip(*self.lines, strict=True)]
+        widths = [
+            max(map(cell_len, column)) for column in zip(*(self.aligned_with or self.lines), strict=True)
+        ]
         while sum(widths) + self.gap * (len(widths) - 1) > most:
             widest = max(self.elastic, key=lambda column: widths[column], default=None)
             if widest is None or widths[widest] <= 8:

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, pgettext, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Outcome, is_simulated
 from tcb_ops.reports.explanations import MARK, OUTCOMES, TITLES, row_count, verdict
-from tcb_ops.reports.formats.csv import ERRCODE_COLUMNS, RESULT_COLUMNS, Clock, errcode_outcomes, own_values
-from tcb_ops.reports.next_actions import next_actions
-from tcb_ops.reports.summary import RunSummary, worker_lines
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
+from tcb_ops.reports.summary import RunSummary, next_actions, worker_lines
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
@@ -139,10 +138,9 @@ class _Report:
         self._write_summary(title)
         heads = [head.of(self._lang) for head in _CAUSE_HEADS]
         self._table("causes", heads, self._causes(), "errcodes.csv", wrapped={1, 2, 6})
-        outcomes = errcode_outcomes(self._summary.causes)
-        columns = [_ERRCODE_HEADS[name].of(self._lang) for name in (*ERRCODE_COLUMNS, *outcomes)]
-        listed, lines = len(self._summary.causes), self._errcodes(outcomes)
-        self._table("errcodes", columns, lines, "errcodes.csv", wrapped={4, 5}, total=listed)
+        columns, lines = errcode_table(self._summary.causes, self._lang)
+        heads = [_ERRCODE_HEADS[name].of(self._lang) for name in columns]
+        self._table("errcodes", heads, lines, "errcodes.csv", wrapped={4, 5}, total=len(self._summary.causes))
         names = (*self._run.headers, *RESULT_COLUMNS)
         total, bad = self._summary.total, self._summary.bad
         # Queried only if there are any: in a large run without failures, the query would read every row.
@@ -211,12 +209,6 @@ class _Report:
             meaning = f"{group.meaning.of(self._lang)} {more}".strip()
             texts = (group.code, meaning, group.action.of(self._lang))
             yield (*texts, group.rows, len(names), len(group.envs), listed)
-
-    def _errcodes(self, outcomes: Sequence[Outcome]) -> Iterator[Sequence[Any]]:
-        for cause in self._summary.causes:
-            texts = (cause.meaning.of(self._lang), cause.action.of(self._lang))
-            counts = [cause.outcomes.get(outcome, 0) for outcome in outcomes]
-            yield (cause.appid, cause.merchant, cause.env, cause.code, *texts, cause.rows, *counts)
 
     def _values(self, records: Iterable[RowRecord]) -> Iterator[Sequence[Any]]:
         iso = Clock(self._settings.zone).iso
