@@ -28,7 +28,10 @@ from click.shell_completion import (
     shell_complete,
 )
 
-from tcb_ops.cli.options import lang_option
+from tcb_ops.cli.options import (
+    Command,
+    lang_option,
+)
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _
 
@@ -42,7 +45,7 @@ RUNS_SHOWN = 50
 Suggest = Callable[[click.Context, click.Parameter, str], Iterable["CompletionItem[str]"]]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @lang_option
 def completion(shell: str, lang: str | None) -> int:  # noqa: ARG001  main reads it

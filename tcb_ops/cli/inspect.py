@@ -1,4 +1,4 @@
-"""The commands that show results: show, errcodes, report, diff, verify, explain."""
+"""The commands that show results: show, errcodes, report, diff, verify, explain; and notify, which sends them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options, pdf_option
+from tcb_ops.cli.options import (
+    Command,
+    CommonOptions,
+    WholeNumber,
+    common_options,
+    pdf_option,
+)
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext, pgettext
@@ -26,7 +32,7 @@ ROWS_SHOWN = 200
 """Maximum number of rows that `show` prints."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", default="latest")
 @click.option("--line", type=WholeNumber(min=1), metavar="N", help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
@@ -114,7 +120,7 @@ def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
     return narrowed
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", default="latest")
 @common_options
 def errcodes(run: str, *, common: CommonOptions) -> int:
@@ -150,7 +156,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     return 0
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", default="latest")
 @click.option(
     "--out",
@@ -248,7 +254,7 @@ def _joined(asked: str, run: Run) -> Text:
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("older", metavar="OLDER", required=False)
 @click.argument("newer", metavar="NEWER", required=False)
 @common_options
@@ -313,7 +319,7 @@ def _suggest_next(console: Console, run_id: str, settings: Settings, common: Com
     suggest_next(console, settings, run.record, by_code(run.cause_list()), common.where_words())
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", metavar="DIR")
 @common_options
 def verify(folder: str, *, common: CommonOptions) -> int:
@@ -378,7 +384,7 @@ def _settings_beside(folder: Path, settings: Settings) -> Path | None:
     return None
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(cls=Command, context_settings={"ignore_unknown_options": True})
 @click.argument("code")
 @common_options
 def explain(code: str, *, common: CommonOptions) -> int:
@@ -449,6 +455,27 @@ def _explain_reason(console: Console, reason: Reason, *, as_json: bool) -> int:
         console.print(f"{reason}: {found.meaning.of(console.lang)}")
         console.print(_("What to do: {action}", action=found.action).of(console.lang))
     return 0
+
+
+@click.command(cls=Command)
+@click.argument("run", default="latest")
+@click.option("--test", is_flag=True, help="Send a test message instead.")
+@common_options
+def notify(run: str, *, test: bool, common: CommonOptions) -> int:
+    """Send the message about an audit to every [[notify]] of the settings.
+
+    Exit code 0 when every receiver accepted it, 1 when one did not.
+    """
+    from tcb_ops import api
+    from tcb_ops.cli.console import show_notifications
+
+    common.refuse_where(_("A message is about a whole audit: --where cannot narrow it."))
+    settings, console = common.start()
+    found = api.notify(None if test else run, settings=settings)
+    if common.json:
+        console.json({"notifications": [one.to_json(console.lang) for one in found]})
+    show_notifications(console, found)
+    return 0 if all(one.sent for one in found) else 1
 
 
 def _head(run: Run, settings: Settings) -> Text:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.cli.options import DURATION, CommonOptions, Group, common_options
+from tcb_ops.cli.options import (
+    DURATION,
+    Command,
+    CommonOptions,
+    common_options,
+)
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext, verbatim
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
 _WHOLE = _("Runs are copied whole: --where cannot leave merchants out.")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("action", metavar="[prune]", type=click.Choice(["prune"]), required=False)
 @click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
 @click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
@@ -244,12 +249,7 @@ def _about(run: Run, settings: Settings) -> dict[str, Any]:
     }
 
 
-@click.group(cls=Group)
-def ledger() -> None:
-    """Copy runs to another ledger; join the shares of a list."""
-
-
-@ledger.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="FROM")
 @click.argument("dest", metavar="TO")
 @click.argument("wanted", metavar="[RUN]...", nargs=-1)
@@ -285,7 +285,7 @@ def copy(source: str, dest: str, wanted: tuple[str, ...], *, common: CommonOptio
     return 0
 
 
-@ledger.command()
+@click.command(cls=Command)
 @click.argument("dest", metavar="OUT")
 @click.argument("sources", metavar="IN...", nargs=-1, required=True)
 @click.option(

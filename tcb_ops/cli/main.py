@@ -11,24 +11,18 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from difflib import SequenceMatcher
+from functools import cache
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from tcb_ops import signals
-from tcb_ops.cli import completion
-from tcb_ops.cli.doctor import doctor
-from tcb_ops.cli.inspect import diff, errcodes, explain, report, show, verify
-from tcb_ops.cli.ledger import ledger, runs
-from tcb_ops.cli.options import Group
-from tcb_ops.cli.practice import demo, lab, notebook, simulate
-from tcb_ops.cli.runs import audit, check, links, notify, retry, upload
-from tcb_ops.cli.setup import init, make_list, merchants, tokens
-from tcb_ops.cli.stored import confirm, delete, sync, undo
+from tcb_ops.cli.options import common_options
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.formatting import lines, wrap
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
@@ -115,48 +109,86 @@ def _hints_about_extra(context: click.Context | None, command: str, arguments: S
     return [one, quotes] if any(word.startswith("--") for word in arguments) else [one]
 
 
-class _Sections(Group):
-    """The top-level command group, listed by section in the order of an operator's work."""
+class _Commands(Mapping[str, click.Command]):
+    """The commands of a group by name, each loaded when it is asked for.
 
-    SECTIONS = (
-        (N_("Run a list"), (check, links, upload, retry, audit)),
-        (N_("Stored files"), (sync, confirm, undo, delete)),
-        (N_("Inspect"), (runs, show, errcodes, report, diff, verify, explain, notify)),
-        (N_("Set up"), (init, doctor, merchants, tokens, make_list, ledger, completion.completion)),
-        (N_("Notebooks"), (notebook, lab)),
-        (N_("Practise"), (simulate, demo)),
-    )
-
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        return [command.name or "" for _section, commands in self.SECTIONS for command in commands]
-
-    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for section, commands in self.SECTIONS:
-            with formatter.section(gettext.gettext(section)):
-                listed = map(translated, commands)
-                formatter.write_dl(
-                    [(one.name or "", one.get_short_help_str(formatter.width)) for one in listed]
-                )
-
-
-@click.group(
-    cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
-)
-@click.version_option(package_name="tcb-ops", message="%(prog)s %(version)s")
-def cli() -> None:
-    """Upload files into many merchants' WeChat cloud environments, see every errcode with what to do, prove it.
-
-    Exit codes: 0 every row succeeded · 1 finished, some rows did not · 2 usage, settings or input: nothing was sent ·
-    3 stopped by a problem that affects every row · 130 interrupted · 143 terminated.
-
-    Shared options, before or after the command's name: --lang zh or en, the language; --config, the settings file; --target, where
-    calls go. `tcb-ops COMMAND --help` lists the others.
+    `places`: module and function of each. The function has the command's name, with `_` at its end if Python has that name.
     """
 
+    def __init__(self, places: str) -> None:
+        self._places = {place.partition(".")[2].rstrip("_"): place for place in places.split()}
 
-for _section, _commands in _Sections.SECTIONS:
-    for _command in _commands:
-        cli.add_command(_command)
+    def __getitem__(self, name: str) -> click.Command:
+        module, _dot, function = self._places[name].partition(".")
+        found: click.Command = getattr(import_module(f"tcb_ops.cli.{module}"), function)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class Group(click.Group):
+    """A group of commands that are loaded, and translated, when they are asked for; shared options may precede their names."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(self.commands)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return a command, except to complete a line with its help in the language set by `translate_click`."""
+        found = super().get_command(ctx, name)
+        return found if found is None or ctx.resilient_parsing else translated(found)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments after moving the command's name to the front."""
+        shared = shared_options()
+        ordered = command_first(args, {name: not shared[name].is_flag for name in shared})
+        if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
+            last = shared.get(ordered[-1])  # the line has no command
+            if last is not None and not last.is_flag:
+                one, many = (
+                    "Option {name!r} requires an argument.",
+                    "Option {name!r} requires {nargs} arguments.",
+                )
+                lacks = gettext.ngettext(one, many, 1).format(name=ordered[-1], nargs=1)  # click's message
+                raise click.BadOptionUsage(ordered[-1], lacks, ctx)
+            raise click.UsageError(gettext.gettext("Missing command."), ctx)
+        return super().parse_args(ctx, ordered)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the group's options, during shell completion with the shared ones."""
+        return [*super().get_params(ctx), *(shared_options().values() if ctx.resilient_parsing else ())]
+
+
+@cache
+def shared_options() -> dict[str, click.Option]:
+    """Return the options that every command shares, by their spelling."""
+    every = click.command()(common_options(lambda: None)).params
+    return {param.opts[0]: param for param in every if isinstance(param, click.Option)}
+
+
+def command_first(arguments: list[str], options: Mapping[str, bool]) -> list[str]:
+    """Move shared options that precede a command's name behind it.
+
+    `options` maps each to whether it takes a value. Beside `--help` they are dropped; other arguments are left to click.
+    """
+    moved, rest = _split(arguments, options)
+    if rest and rest[0] in {"--help", "-h", "--version"}:
+        return [rest[0], *_split(rest[1:], options)[1]]
+    if not moved or not rest:
+        return arguments
+    return [rest[0], *moved, *rest[1:]] if not rest[0].startswith("-") else rest
+
+
+def _split(arguments: list[str], options: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    """Split arguments into the shared options with which they begin and the others."""
+    place = 0
+    while place < len(arguments) and (name := arguments[place].partition("=")[0]) in options:
+        place += 2 if options[name] and "=" not in arguments[place] else 1
+    return arguments[:place], arguments[place:]
 
 
 class _Formatter(click.HelpFormatter):
@@ -204,26 +236,83 @@ def translated(command: click.Command) -> click.Command:
     made = copy(command)
     made._help_option = None  # noqa: SLF001  click caches it in the language in which it was created
     made.context_class = _Context
-    options = N_("[OPTIONS]")
+    options, commands = N_("[OPTIONS]"), N_("COMMAND [ARGS]...")
     made.options_metavar = gettext.gettext(options)
+    if isinstance(made, click.Group):
+        made.subcommand_metavar = gettext.gettext(commands)
     texts = [gettext.gettext(paragraph) for paragraph in paragraphs(command.help or "")]
     made.help, made.short_help = "\n\n".join(texts), texts[0].rstrip("。.") if texts else None
     made.params = [copy(param) for param in command.params]
     for param in made.params:
         if isinstance(param, click.Option) and param.help:
             param.help = gettext.gettext(param.help)
-    if isinstance(made, click.Group):
-        commands = N_("COMMAND [ARGS]...")
-        made.subcommand_metavar = gettext.gettext(commands)
-        of_group = made.get_command
-
-        def get_command(context: click.Context, name: str) -> click.Command | None:
-            # Only the command that runs is translated: the help of all of them takes longer than a short command.
-            found = of_group(context, name)
-            return translated(found) if found is not None else None
-
-        made.__dict__["get_command"] = get_command
     return made
+
+
+_SECTIONS = (
+    (N_("Run a list"), "runs.check runs.links runs.upload runs.retry runs.audit"),
+    (N_("Stored files"), "stored.sync stored.confirm stored.undo stored.delete"),
+    (
+        N_("Inspect"),
+        "ledger.runs inspect.show inspect.errcodes inspect.report inspect.diff inspect.verify inspect.explain \
+        inspect.notify",
+    ),
+    (
+        N_("Set up"),
+        "setup.init setup.doctor main.merchants main.tokens stored.list_ main.ledger completion.completion",
+    ),
+    (N_("Notebooks"), "notebooks.notebook notebooks.lab"),
+    (N_("Practise"), "practice.simulate practice.demo"),
+)
+"""The commands by section of the help, in the order of an operator's work."""
+
+
+class _TopGroup(Group):
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, places in _SECTIONS:
+            with formatter.section(gettext.gettext(section)):
+                listed = map(translated, _Commands(places).values())
+                formatter.write_dl(
+                    [(one.name or "", one.get_short_help_str(formatter.width)) for one in listed]
+                )
+
+
+@click.group(
+    cls=_TopGroup,
+    commands=_Commands(" ".join(places for _section, places in _SECTIONS)),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(package_name="tcb-ops", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Upload files into many merchants' WeChat cloud environments, see every errcode with what to do, prove it.
+
+    Exit codes: 0 every row succeeded · 1 finished, some rows did not · 2 usage, settings or input: nothing was sent ·
+    3 stopped by a problem that affects every row · 130 interrupted · 143 terminated.
+
+    Shared options, before or after the command's name: --lang zh or en, the language; --config, the settings file; --target, where
+    calls go. `tcb-ops COMMAND --help` lists the others.
+    """
+
+
+@click.group(cls=Group, commands=_Commands("setup.check setup.sync"))
+def merchants() -> None:
+    """Keep the merchants file; check which merchants are ready.
+
+    sync and check: who has authorized the platform, and what keeps a merchant from being served.
+    """
+
+
+@click.group(cls=Group, commands=_Commands("setup.serve"))
+def tokens() -> None:
+    """Serve tokens to other machines.
+
+    serve: a token server for their source `service`.
+    """
+
+
+@click.group(cls=Group, commands=_Commands("ledger.copy ledger.join"))
+def ledger() -> None:
+    """Copy runs to another ledger; join the shares of a list."""
 
 
 _ASCII = str.maketrans(
@@ -262,8 +351,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return the exit code. Exceptions are printed as messages."""
-    if completion.VARIABLE in os.environ:
-        return completion.answer(cli)
+    if "_TCB_OPS_COMPLETE" in os.environ:
+        from tcb_ops.cli.completion import answer
+
+        return answer(cli)
     lang = Lang.EN
     try:
         os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))

@@ -1,4 +1,4 @@
-"""Options that several commands share: a frozen dataclass per group, and the decorator that adds it."""
+"""Options that several commands share: frozen dataclasses, whose fields are the options; how a command gets them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import wraps
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -24,30 +24,148 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from tcb_ops.cli.console import Console
+    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.staging import Share
-    from tcb_ops.runs.limits import RunLimits
     from tcb_ops.settings import Settings
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command whose function gets its shared options as objects: for each parameter annotated with a class of `_KINDS`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the function."""
+        assert self.callback is not None  # noqa: S101  a command without one does nothing
+        values = dict(ctx.params)
+        kinds = {name: _KINDS.get(kind) for name, kind in self.callback.__annotations__.items()}
+        objects = {name: kind(values) for name, kind in kinds.items() if kind is not None}
+        return ctx.invoke(self.callback, **values, **objects)
+
+
+def _given(text: str, default: Any = None, *, name: str = "", **attributes: Any) -> Any:
+    """Return a field that an option gives, with the option's help; its name is the field's, unless another is given.
+
+    With a tuple as the default the option is repeatable, with False it is a flag.
+    """
+    if default == ():
+        attributes["multiple"] = True
+    elif default is False:
+        attributes["is_flag"] = True
+    elif default is not None:
+        attributes["default"] = default
+    return field(default=default, metadata={"option": name, "attributes": attributes | {"help": text}})
+
+
+def _options(kind: type[DataclassInstance], *names: str, **helps: str) -> Callable[[Function], Function]:
+    """Return a decorator that adds the options of some fields, or all, to a command; `helps`: other texts than theirs."""
+    chosen = [one for one in fields(kind) if one.name in names or not names]
+
+    def decorate(function: Function) -> Function:
+        for one in reversed(chosen):
+            option = f"--{one.metadata['option'] or one.name.replace('_', '-')}"
+            attributes = dict(one.metadata["attributes"])
+            attributes["help"] = helps.get(one.name, attributes["help"])
+            function = click.option(option, one.name, **attributes)(function)
+        return function
+
+    return decorate
+
+
+def _taken(kind: type[Any], values: dict[str, Any]) -> Any:
+    """Move the values of a dataclass's fields out of `values`, into an object."""
+    return kind(**{one.name: values.pop(one.name) for one in fields(kind) if one.name in values})
+
+
+class WholeNumber(click.IntRange):
+    """An integer in a range, with one message for every invalid value."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value as an integer."""
+        with suppress(click.BadParameter):
+            return super().convert(value, param, ctx)
+        template = N_("must be a whole number from {least} to {most}, not '{value}'.")
+        if self.max is None:
+            template = N_("must be a whole number, {least} or more, not '{value}'.")
+        message = gettext.gettext(template).format(value=value, least=self.min, most=self.max)
+        raise click.BadParameter(message, ctx, param)
+
+
+class _Number(click.FloatRange):
+    """A number in a range, excluding `nan` and `inf`, which click accepts."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with suppress(click.BadParameter):
+            number = super().convert(value, param, ctx)
+            if math.isfinite(number):
+                return number
+        template = N_("must be a number, {least:g} or more, not '{value}'.")
+        if self.min_open:
+            template = N_("must be a number greater than {least:g}, not '{value}'.")
+        message = gettext.gettext(template).format(value=value, least=self.min)
+        raise click.BadParameter(message, ctx, param)
+
+
+class _Parsed(click.ParamType[Any]):
+    """A value that a function reads, with one message for every invalid one."""
+
+    def __init__(self, name: str, read: Callable[[str], Any], message: str) -> None:
+        self.name, self._read, self._message = name, read, message
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with suppress(UsageError, ValueError):
+            return self._read(str(value))
+        raise click.BadParameter(gettext.gettext(self._message).format(value=value), ctx, param)
+
+
+def _seconds(text: str) -> float:
+    """Return a duration such as 90s, 10m or 26h in seconds."""
+    found = re.fullmatch("(0)|([0-9]+)([smh])", text.strip().lower())
+    if found is None:
+        raise ValueError(text)
+    return 0.0 if found[1] else float(found[2]) * {"s": 1, "m": 60, "h": 3600}[found[3]]
+
+
+def _share(text: str) -> Share:
+    from tcb_ops.lists.staging import read_share
+
+    return read_share(text)
+
+
+def _cluster(text: str) -> str:
+    from tcb_ops.runs.cluster import check_cluster
+
+    check_cluster(text)
+    return text
+
+
+DURATION = _Parsed(
+    "duration", _seconds, N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CommonOptions:
     """The options of every command that reads the settings."""
 
-    config: str | None = None
-    api_base: str | None = None
-    target: str | None = None
-    merchants: str | None = None
-    tokens: str | None = None
-    ledger: str | None = None
-    where: tuple[str, ...] = ()
-    json: bool = False
-    lang: str | None = None
-    note: str = ""
-    quiet: bool = False
-    verbose: bool = False
+    config: str | None = _given("Settings file. [default: tcb-ops.toml here, if there]", metavar="FILE")
+    target: str | None = _given(
+        "Where calls go; simulator: the embedded one. [default: https://api.weixin.qq.com]",
+        metavar="simulator|URL",
+    )
+    api_base: str | None = _given("The same as --target URL.", metavar="URL")
+    merchants: str | None = _given("Merchants file. [default: merchants.csv]", metavar="FILE")
+    tokens: str | None = _given("Token file: appid,access_token[,expires_at].", metavar="FILE")
+    ledger: str | None = _given("The ledger. [default: tcb-ops.db]", metavar="FILE|URL")
+    where: tuple[str, ...] = _given("Only matching merchants. Repeatable.", (), metavar="COLUMN=VALUE")
+    json: bool = _given("Print one JSON object on stdout.", default=False)
+    lang: str | None = _given("Language of messages and reports.", type=click.Choice(["zh", "en"]))
+    note: str = _given(
+        "Kept with the run; `runs` lists only runs whose note contains it.", "", metavar="TEXT"
+    )
+    quiet: bool = _given("Print only the result, errors and warnings.", default=False)
+    verbose: bool = _given("Show the stack trace of an internal error.", default=False)
 
     def overrides(self) -> dict[str, str | None]:
         """Return the settings that these options override, except the tokens."""
@@ -160,62 +278,6 @@ class CommonOptions:
         return "; ".join(f"where {item}" for item in sorted(self.where))
 
 
-class Group(click.Group):
-    """A group of commands whose shared options may also precede the command's name."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments after moving the command's name to the front."""
-        shared = self.shared_options()
-        ordered = command_first(args, {name: not shared[name].is_flag for name in shared})
-        if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
-            last = shared.get(ordered[-1])  # the line has no command
-            if last is not None and not last.is_flag:
-                one, many = (
-                    "Option {name!r} requires an argument.",
-                    "Option {name!r} requires {nargs} arguments.",
-                )
-                lacks = gettext.ngettext(one, many, 1).format(name=ordered[-1], nargs=1)  # click's message
-                raise click.BadOptionUsage(ordered[-1], lacks, ctx)
-            raise click.UsageError(gettext.gettext("Missing command."), ctx)
-        return super().parse_args(ctx, ordered)
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the group's options, during shell completion with the shared ones."""
-        shared = self.shared_options().values() if ctx.resilient_parsing else ()
-        return [*super().get_params(ctx), *dict.fromkeys(shared)]
-
-    def shared_options(self) -> dict[str, click.Option]:
-        """Return the shared options of the group's commands by their spelling."""
-        shared = {field.name for field in fields(CommonOptions)}
-        found: dict[str, click.Option] = {}
-        for command in self.commands.values():
-            below = command.shared_options() if isinstance(command, Group) else {}
-            own = [p for p in command.params if isinstance(p, click.Option) and p.name in shared]
-            found = below | {opt: param for param in own for opt in param.opts} | found
-        return found
-
-
-def command_first(arguments: list[str], options: Mapping[str, bool]) -> list[str]:
-    """Move shared options that precede a command's name behind it.
-
-    `options` maps each to whether it takes a value. Beside `--help` they are dropped; other arguments are left to click.
-    """
-    moved, rest = _split(arguments, options)
-    if rest and rest[0] in {"--help", "-h", "--version"}:
-        return [rest[0], *_split(rest[1:], options)[1]]
-    if not moved or not rest:
-        return arguments
-    return [rest[0], *moved, *rest[1:]] if not rest[0].startswith("-") else rest
-
-
-def _split(arguments: list[str], options: Mapping[str, bool]) -> tuple[list[str], list[str]]:
-    """Split arguments into the shared options with which they begin and the others."""
-    place = 0
-    while place < len(arguments) and (name := arguments[place].partition("=")[0]) in options:
-        place += 2 if options[name] and "=" not in arguments[place] else 1
-    return arguments[:place], arguments[place:]
-
-
 def _settings_beside_the_list() -> Path | None:
     """Return the settings file in the folder of the list, or of the folder to send, that was given to the command."""
     from tcb_ops.settings import SETTINGS_FILE
@@ -261,14 +323,35 @@ def target_line(settings: Settings) -> Text:
 class ListOptions:
     """Options that determine how a path list is read."""
 
-    column: tuple[str, ...] = ()
-    sheet: str = ""
-    header_row: int | None = None
-    rows: Literal["all", "visible"] | None = None
-    maps: tuple[str, ...] = ()
-    on_bad: Literal["refuse", "skip"] = "refuse"
-    fix_me: str | None = None
-    root: str | None = None
+    column: tuple[str, ...] = _given(
+        "Which header means env, merchant, path, file or appid. Repeatable.", (), metavar="NAME=HEADER"
+    )
+    sheet: str = _given("The workbook's sheet. [default: the one that fits]", "", metavar="NAME")
+    header_row: int | None = _given(
+        "The row of the column names. [default: found; titles above it are skipped]",
+        type=WholeNumber(min=1),
+        metavar="N",
+    )
+    rows: Literal["all", "visible"] | None = _given(
+        "Whether a sheet's hidden and filtered rows count. [default: they refuse the list]",
+        type=click.Choice(["all", "visible"]),
+    )
+    maps: tuple[str, ...] = _given(
+        r"Where a folder of another machine is on this one, e.g. 'D:\素材=/data/素材'. Repeatable.",
+        (),
+        name="map",
+        metavar="THERE=HERE",
+    )
+    on_bad: Literal["refuse", "skip"] = _given(
+        "Refuse a list that has problems, or continue without those rows.",
+        "refuse",
+        type=click.Choice(["refuse", "skip"]),
+        show_default=True,
+    )
+    fix_me: str | None = _given(
+        "Where the rows with problems go, as CSV. [default: beside the list]", metavar="FILE"
+    )
+    root: str | None = _given("The folder of the local files. [default: the list's folder]", metavar="DIR")
 
     def columns(self) -> dict[str, str]:
         """Return the `--column NAME=HEADER` options as a dict. Raises UsageError for a malformed one."""
@@ -301,205 +384,63 @@ class ListOptions:
         return ("sheet", self.sheet), ("header-row", self.header_row), ("rows", self.rows)
 
 
-def _limits(**values: Any) -> RunLimits:
-    from tcb_ops.runs.limits import RunLimits
-
-    return RunLimits(**values)
-
-
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """Options that determine which run is started or resumed, how, and where its report goes; few commands have all."""
 
-    limits: RunLimits = field(default_factory=_limits)
-    dry_run: bool = False
-    limit: int | None = None
-    new_run: bool = False
-    resume: str | None = None
-    cluster: str | None = None
-    share: Share | None = None
-    out: str | None = None
-    pdf: bool = True
-    yes: bool = False
+    out: str | None = _given("The report folder. [default: reports/RUN]", metavar="DIR")
+    pdf: bool = _given("Write no report.pdf.", default=True, name="no-pdf", is_flag=True, flag_value=False)
+    yes: bool = _given("Do not ask before files on a live target are changed.", default=False)
+    cluster: str | None = _given(
+        "Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
+        type=_Parsed(
+            "cluster",
+            _cluster,
+            N_("must be local:N with N from 1 to 999, or tls://HOST:PORT, not '{value}'."),
+        ),
+        metavar="local:N|URL",
+    )
+    share: Share | None = _given(  # noqa: RUF009  it makes a field
+        "Only the merchants of share K of N. Each share has a ledger of its own; `ledger join` joins them.",
+        type=_Parsed("share", _share, N_("must be K/N, such as 2/5, with K from 1 to N, not '{value}'.")),
+        metavar="K/N",
+    )
+    dry_run: bool = _given("Show what would be sent; send nothing.", default=False)
+    limit: int | None = _given(
+        "Only the first N valid rows, with --share of each share.", type=WholeNumber(min=1), metavar="N"
+    )
+    new_run: bool = _given("Start a new run even if there is one to resume.", default=False)
+    resume: str | None = _given("Resume this unfinished run.", metavar="RUN")
 
 
 @dataclass(frozen=True, slots=True)
 class ScanOptions:
     """Options that make a list of a folder: which files, for whom, and where to."""
 
-    to: tuple[str, ...]
-    template: str = "{rel}"
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    to: tuple[str, ...] = _given(
+        "An env, a merchant's name or appid; all: every merchant's default environment; all-envs: every "
+        "environment. --where narrows the last two. Repeatable.",
+        (),
+        required=True,
+        metavar="WHOM",
+    )
+    template: str = _given("The cloud path.", "{rel}", name="path", show_default=True, metavar="TEMPLATE")
+    include: tuple[str, ...] = _given("Only such files, e.g. '*.png'. Repeatable.", (), metavar="GLOB")
+    exclude: tuple[str, ...] = _given("Exclude such files, e.g. '旧/*'. Repeatable.", (), metavar="GLOB")
 
 
-def _group(
-    argument: str, kind: type[DataclassInstance], *options: Callable[[Any], Any]
-) -> Callable[[Command], Command]:
-    """Make a decorator that adds options to a command and passes those that are fields of `kind` to it as one."""
-    return _passed_as(argument, [field.name for field in fields(kind)], kind, *options)
-
-
-def _passed_as(
-    argument: str, names: Sequence[str], kind: Callable[..., object], *options: Callable[[Any], Any]
-) -> Callable[[Command], Command]:
-
-    def decorate(command: Command) -> Command:
-        @wraps(command)
-        def with_group(*args: Any, **values: Any) -> Any:
-            named = {name: values.pop(name) for name in names if name in values}
-            return command(*args, **values, **{argument: kind(**named)})
-
-        decorated: Any = with_group
-        for option in reversed(options):
-            decorated = option(decorated)
-        result: Command = decorated
-        return result
-
-    return decorate
-
-
-class WholeNumber(click.IntRange):
-    """An integer in a range, with one message for every invalid value."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value as an integer."""
-        with suppress(click.BadParameter):
-            return super().convert(value, param, ctx)
-        template = N_("must be a whole number from {least} to {most}, not '{value}'.")
-        if self.max is None:
-            template = N_("must be a whole number, {least} or more, not '{value}'.")
-        message = gettext.gettext(template).format(value=value, least=self.min, most=self.max)
-        raise click.BadParameter(message, ctx, param)
-
-
-class _Number(click.FloatRange):
-    """A number in a range, excluding `nan` and `inf`, which click accepts."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        with suppress(click.BadParameter):
-            number = super().convert(value, param, ctx)
-            if math.isfinite(number):
-                return number
-        template = N_("must be a number, {least:g} or more, not '{value}'.")
-        if self.min_open:
-            template = N_("must be a number greater than {least:g}, not '{value}'.")
-        message = gettext.gettext(template).format(value=value, least=self.min)
-        raise click.BadParameter(message, ctx, param)
-
-
-class _Parsed(click.ParamType[Any]):
-    """A value that a function reads, with one message for every invalid one."""
-
-    def __init__(self, name: str, read: Callable[[str], Any], message: str) -> None:
-        self.name, self._read, self._message = name, read, message
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        with suppress(UsageError, ValueError):
-            return self._read(str(value))
-        raise click.BadParameter(gettext.gettext(self._message).format(value=value), ctx, param)
-
-
-def _seconds(text: str) -> float:
-    """Return a duration such as 90s, 10m or 26h in seconds."""
-    found = re.fullmatch("(0)|([0-9]+)([smh])", text.strip().lower())
-    if found is None:
-        raise ValueError(text)
-    return 0.0 if found[1] else float(found[2]) * {"s": 1, "m": 60, "h": 3600}[found[3]]
-
-
-def _share(text: str) -> Share:
-    from tcb_ops.lists.staging import read_share
-
-    return read_share(text)
-
-
-def _cluster(text: str) -> str:
-    from tcb_ops.runs.cluster import check_cluster
-
-    check_cluster(text)
-    return text
-
-
-DURATION = _Parsed(
-    "duration", _seconds, N_("'{value}' is not a time. Write a number and s, m or h: 90s, 10m, 26h.")
-)
-out_option = click.option("--out", metavar="DIR", help="The report folder. [default: reports/RUN]")
-pdf_option = click.option(
-    "--no-pdf", "pdf", is_flag=True, flag_value=False, default=True, help="Write no report.pdf."
-)
-lang_option = click.option(
-    "--lang", type=click.Choice(["zh", "en"]), help="Language of messages and reports."
-)
-common_options = _group(
-    "common",
-    CommonOptions,
-    click.option("--config", metavar="FILE", help="Settings file. [default: tcb-ops.toml here, if there]"),
-    click.option(
-        "--target",
-        metavar="simulator|URL",
-        help="Where calls go; simulator: the embedded one. [default: https://api.weixin.qq.com]",
-    ),
-    click.option("--api-base", metavar="URL", help="The same as --target URL."),
-    click.option("--merchants", metavar="FILE", help="Merchants file. [default: merchants.csv]"),
-    click.option("--tokens", metavar="FILE", help="Token file: appid,access_token[,expires_at]."),
-    click.option("--ledger", metavar="FILE|URL", help="The ledger. [default: tcb-ops.db]"),
-    click.option(
-        "--where", multiple=True, metavar="COLUMN=VALUE", help="Only matching merchants. Repeatable."
-    ),
-    click.option("--json", is_flag=True, help="Print one JSON object on stdout."),
-    lang_option,
-    click.option(
-        "--note",
-        default="",
-        metavar="TEXT",
-        help="Kept with the run; `runs` lists only runs whose note contains it.",
-    ),
-    click.option("--quiet", is_flag=True, help="Print only the result, errors and warnings."),
-    click.option("--verbose", is_flag=True, help="Show the stack trace of an internal error."),
-)
-list_options = _group(
-    "listing",
-    ListOptions,
-    click.option(
-        "--column",
-        multiple=True,
-        metavar="NAME=HEADER",
-        help="Which header means env, merchant, path, file or appid. Repeatable.",
-    ),
-    click.option(
-        "--sheet", default="", metavar="NAME", help="The workbook's sheet. [default: the one that fits]"
-    ),
-    click.option(
-        "--header-row",
-        type=WholeNumber(min=1),
-        metavar="N",
-        help="The row of the column names. [default: found; titles above it are skipped]",
-    ),
-    click.option(
-        "--rows",
-        type=click.Choice(["all", "visible"]),
-        help="Whether a sheet's hidden and filtered rows count. [default: they refuse the list]",
-    ),
-    click.option(
-        "--map",
-        "maps",
-        multiple=True,
-        metavar="THERE=HERE",
-        help=r"Where a folder of another machine is on this one, e.g. 'D:\素材=/data/素材'. Repeatable.",
-    ),
-    click.option(
-        "--on-bad",
-        type=click.Choice(["refuse", "skip"]),
-        default="refuse",
-        show_default=True,
-        help="Refuse a list that has problems, or continue without those rows.",
-    ),
-    click.option(
-        "--fix-me", metavar="FILE", help="Where the rows with problems go, as CSV. [default: beside the list]"
-    ),
-    click.option("--root", metavar="DIR", help="The folder of the local files. [default: the list's folder]"),
-)
+common_options = _options(CommonOptions)
+lang_option = _options(CommonOptions, "lang")
+list_options = _options(ListOptions)
+report_options = _options(RunOptions, "out", "pdf")
+pdf_option = _options(RunOptions, "pdf")
+yes_option = _options(RunOptions, "yes")
+upload_yes_option = _options(RunOptions, "yes", yes="Do not ask before uploading to a live target.")
+cluster_option = _options(RunOptions, "cluster")
+share_option = _options(RunOptions, "share")
+new_run_options = _options(RunOptions, "dry_run", "new_run")
+resume_options = _options(RunOptions, "new_run", "resume")
+run_options = _options(RunOptions, "dry_run", "limit", "new_run", "resume")
 _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
     ("concurrency", WholeNumber(1, 1000), "Requests in flight, in all; with --cluster, per worker."),
     ("per_env", WholeNumber(1, 1000), "Rows in flight per environment."),
@@ -513,8 +454,6 @@ _LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
     ("slow_wait", _Number(min=0), "Seconds to pause when asked to slow down."),
     ("patience", _Number(min=0), "Give up after this many seconds without progress or connection."),
 )
-
-
 _SECONDS = {"backoff", "slow_wait", "patience"}
 
 
@@ -523,29 +462,15 @@ class _LimitOption(click.Option):
 
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:  # noqa: ARG002  as click calls it
         """Return the default."""
-        return getattr(_limits(), self.name or "")
+        from tcb_ops.runs.limits import RunLimits
+
+        return getattr(RunLimits(), self.name or "")
 
 
-cluster_option = click.option(
-    "--cluster",
-    type=_Parsed(
-        "cluster", _cluster, N_("must be local:N with N from 1 to 999, or tls://HOST:PORT, not '{value}'.")
-    ),
-    metavar="local:N|URL",
-    help="Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",
-)
-share_option = click.option(
-    "--share",
-    type=_Parsed("share", _share, N_("must be K/N, such as 2/5, with K from 1 to N, not '{value}'.")),
-    metavar="K/N",
-    help="Only the merchants of share K of N. Each share has a ledger of its own; `ledger join` joins them.",
-)
-limit_options = _passed_as(
-    "limits",
-    [name for name, _kind, _text in _LIMITS],
-    _limits,
-    *(
-        click.option(
+def limit_options(function: Function) -> Function:
+    """Add the options of a run's limits to a command."""
+    for name, kind, text in reversed(_LIMITS):
+        option = click.option(
             f"--{name.replace('_', '-')}",
             cls=_LimitOption,
             type=kind,
@@ -553,27 +478,11 @@ limit_options = _passed_as(
             show_default=True,
             help=text,
         )
-        for name, kind, text in _LIMITS
-    ),
-)
-dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
-new_run_option = click.option(
-    "--new-run", is_flag=True, help="Start a new run even if there is one to resume."
-)
-resume_option = click.option("--resume", metavar="RUN", help="Resume this unfinished run.")
-limit_option = click.option(
-    "--limit",
-    type=WholeNumber(min=1),
-    metavar="N",
-    help="Only the first N valid rows, with --share of each share.",
-)
-# Decorators below those of the other options of a run, which they pass to the command as RunOptions.
-run_options = _group("which", RunOptions, dry_run_option, limit_option, new_run_option, resume_option)
-resume_options = _group("which", RunOptions, new_run_option, resume_option)
-given_options = _group("which", RunOptions)
+        function = option(function)
+    return function
 
 
-def port_option(default: int) -> Callable[[Command], Command]:
+def port_option(default: int) -> Callable[[Function], Function]:
     """Return the option of a command that listens on a port."""
     kind = WholeNumber(0, 65535)
     return click.option(
@@ -581,31 +490,22 @@ def port_option(default: int) -> Callable[[Command], Command]:
     )
 
 
-def scan_options(path_help: str) -> Callable[[Command], Command]:
+def scan_options(path_help: str) -> Callable[[Function], Function]:
     """Return the options of a command that scans a folder; `path_help`: the help of --path."""
-    return _group(
-        "scanning",
-        ScanOptions,
-        click.option(
-            "--to",
-            multiple=True,
-            required=True,
-            metavar="WHOM",
-            help="An env, a merchant's name or appid; all: every merchant's default environment; all-envs: every "
-            "environment. --where narrows the last two. Repeatable.",
-        ),
-        click.option(
-            "--path",
-            "template",
-            default="{rel}",
-            show_default=True,
-            metavar="TEMPLATE",
-            help=path_help,
-        ),
-        click.option(
-            "--include", multiple=True, metavar="GLOB", help="Only such files, e.g. '*.png'. Repeatable."
-        ),
-        click.option(
-            "--exclude", multiple=True, metavar="GLOB", help="Exclude such files, e.g. '旧/*'. Repeatable."
-        ),
-    )
+    return _options(ScanOptions, template=path_help)
+
+
+def _run_command(values: dict[str, Any]) -> RunCommand:
+    from tcb_ops.cli.steps import RunCommand
+    from tcb_ops.runs.limits import RunLimits
+
+    common, which = _taken(CommonOptions, values), _taken(RunOptions, values)
+    limits = RunLimits(**{name: values.pop(name) for name, _kind, _text in _LIMITS if name in values})
+    return RunCommand(common, which, limits, *common.start())
+
+
+_KINDS: Mapping[str, Callable[[dict[str, Any]], object]] = {
+    **{kind.__name__: partial(_taken, kind) for kind in (CommonOptions, ListOptions, ScanOptions)},
+    "RunCommand": _run_command,
+}
+"""What a command's function may ask for, by the annotation of its parameter, and how it is made of the options' values."""

@@ -54,14 +54,10 @@ class RunCommand:
 
     common: CommonOptions
     which: RunOptions
+    limits: RunLimits
     settings: Settings
     """From `opened` on, of the target that was opened."""
     console: Console
-
-    @classmethod
-    def start(cls, common: CommonOptions, which: RunOptions) -> RunCommand:
-        """Read the settings. Nothing is opened yet."""
-        return cls(common, which, *common.start())
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -74,7 +70,7 @@ class RunCommand:
         """What every function of the API that starts a run is given."""
         return {
             "settings": self.settings,
-            "limits": self.which.limits,
+            "limits": self.limits,
             "note": self.common.note,
             "new_run": self.which.new_run,
             "resume": self.which.resume,
@@ -90,6 +86,10 @@ class RunCommand:
     def folder(self, run_id: str) -> Path:
         """Return where a run's report goes."""
         return Path(self.which.out) if self.which.out is not None else self.settings.reports / run_id
+
+    def selection(self, listing: ListOptions) -> str:
+        """Return a text that distinguishes runs over different parts of the same list."""
+        return listing.selection(self.common, self.which.limit)
 
     def check_folder(self) -> None:
         """Refuse a report folder that cannot be had. Raises UsageError."""
@@ -172,7 +172,7 @@ class RunCommand:
         """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
         from tcb_ops.merchants.check import ask_allowances
 
-        console, settings, limits = self.console, self.settings, self.which.limits
+        console, settings, limits = self.console, self.settings, self.limits
         console.release()
         allowances = ask_allowances(settings, accounts_to_ask(batch, settings))
         cost = reckon(batch, settings, limits, allowances, datetime.now(UTC))
@@ -277,7 +277,7 @@ class RunCommand:
             scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
             self.confirm(kind, scope, _("Remaining: {text}", text=scope.text))
         return api.start_resume(
-            record.id, settings=settings, limits=which.limits, cluster=which.cluster, **upload
+            record.id, settings=settings, limits=self.limits, cluster=which.cluster, **upload
         )
 
     def follow(self, handle: RunHandle) -> Run:
@@ -365,7 +365,7 @@ class RunCommand:
             content=True,
             report=settings.reports,
             settings=settings,
-            limits=which.limits,
+            limits=self.limits,
             note=self.common.note,
         )
         confirmed = self.follow(handle)
