@@ -447,7 +447,7 @@ def _print_error(text: Text, lang: Lang) -> None:
 
 def _lang(arguments: Sequence[str]) -> Lang:
     """Return the language for error messages, even if the settings cannot be read."""
-    from tcb_ops.settings import load_settings, settings_file
+    from tcb_ops.settings import load_settings, settings_file, system_lang
     from tcb_ops.toml_file import read_toml
 
     asked, config = _value_of(arguments, "--lang"), _value_of(arguments, "--config")
@@ -457,12 +457,8 @@ def _lang(arguments: Sequence[str]) -> Lang:
         in_file = None
         with suppress(TcbOpsError):
             in_file = read_toml(settings_file(config)).get("lang")
-        variables = map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))
         given = (asked, os.environ.get("TCB_OPS_LANG"), in_file)
-        lang = next((lang for lang in given if lang in {"zh", "en"}), None) or next(
-            filter(None, variables), ""
-        )
-        return Lang.ZH if lang.lower().startswith("zh") else Lang.EN
+        return next((Lang(lang) for lang in given if lang in {"zh", "en"}), system_lang())
 
 
 def _value_of(arguments: Sequence[str], option: str) -> str | None:

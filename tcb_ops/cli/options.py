@@ -499,13 +499,13 @@ def _run_command(values: dict[str, Any]) -> RunCommand:
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.runs.limits import RunLimits
 
-    common, which = _taken(CommonOptions, values), _taken(RunOptions, values)
+    common, listing, which = (_taken(kind, values) for kind in (CommonOptions, ListOptions, RunOptions))
     limits = RunLimits(**{name: values.pop(name) for name, _kind, _text in _LIMITS if name in values})
-    return RunCommand(common, which, limits, *common.start())
+    return RunCommand(common, listing, which, limits, *common.start())
 
 
 _KINDS: Mapping[str, Callable[[dict[str, Any]], object]] = {
-    **{kind.__name__: partial(_taken, kind) for kind in (CommonOptions, ListOptions, ScanOptions)},
+    **{kind.__name__: partial(_taken, kind) for kind in (CommonOptions, ScanOptions)},
     "RunCommand": _run_command,
 }
 """What a command's function may ask for, by the annotation of its parameter, and how it is made of the options' values."""

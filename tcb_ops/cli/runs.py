@@ -10,7 +10,6 @@ import click
 from tcb_ops.cli.options import (
     DURATION,
     Command,
-    ListOptions,
     WholeNumber,
     cluster_option,
     common_options,
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 @list_options
 @share_option
 @common_options
-def check(command: RunCommand, paths: str, *, listing: ListOptions) -> int:
+def check(command: RunCommand, paths: str) -> int:
     """Check a path list; report all problems in one pass.
 
     Each with line, column and fix. Nothing is sent.
@@ -53,7 +52,7 @@ def check(command: RunCommand, paths: str, *, listing: ListOptions) -> int:
     from tcb_ops.preflight import facts, facts_line
 
     console = command.console
-    with command.read_list(paths, listing, listing.root) as batch:
+    with command.read_list(paths, command.listing.root) as batch:
         if command.common.json:
             console.json(facts(batch))
         else:
@@ -88,9 +87,7 @@ def check(command: RunCommand, paths: str, *, listing: ListOptions) -> int:
 @share_option
 @run_options
 @common_options
-def links(
-    command: RunCommand, paths: str | None, max_age: int, *, download: bool, listing: ListOptions
-) -> int:
+def links(command: RunCommand, paths: str | None, max_age: int, *, download: bool) -> int:
     """Request an upload link per row; write links.csv.
 
     Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
@@ -105,10 +102,10 @@ def links(
                 raise UsageError(_("--share is for a list; --download has links of one run."))
             return _download(command, paths or "latest", max_age)
         if paths is None:
-            handle = command.resume(Kind.LINKS, listing.root)
+            handle = command.resume(Kind.LINKS, command.listing.root)
             run = command.follow(handle)
         else:
-            with command.read_list(paths, listing, root=None) as batch:
+            with command.read_list(paths, root=None) as batch:
                 if command.which.dry_run:
                     return command.dry_run(batch, uploads=False)
                 if (short := short_life(batch, command.limits)) is not None:
@@ -116,7 +113,7 @@ def links(
                 handle = api.start_links(
                     batch,
                     out=Path(command.which.out or "links.csv").absolute(),
-                    selection=command.selection(listing),
+                    selection=command.selection,
                     **command.options,
                 )
                 run = command.follow(handle)
@@ -204,7 +201,6 @@ def upload(
     if_exists: IfExists,
     backup: str | None,
     confirms: bool,
-    listing: ListOptions,
 ) -> int:
     """Upload the list's files; write a report folder.
 
@@ -227,21 +223,21 @@ def upload(
                 )
             command.check_folder()
             handle = command.resume(
-                Kind.UPLOAD, listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
+                Kind.UPLOAD, command.listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
             )
             return _finish_upload(command, handle, confirms=confirms)
         settings = command.settings
-        root = listing.root or str(Path(paths).parent)
+        root = command.listing.root or str(Path(paths).parent)
         others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
         others += ["--if-exists", if_exists] if if_exists != "overwrite" else []
         others += ["--confirm"] if confirms else []
-        with command.read_list(paths, listing, root, others) as batch:
+        with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
                 if backup is not None:
                     check_folder(Path(backup), make=False)
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
-            selection = command.selection(listing)
+            selection = command.selection
             if not skip_unchanged and command.which.resume is None:
                 try:
                     runs = api.all_runs(settings=settings)
@@ -336,7 +332,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
             scope = scope_of_rows(parent.tallies(), RETRIED)
             what = _("At most {text}", text=scope.text)
             command.confirm(record.kind, scope, as_sentences((retrying, what)))
-        words = [*(f"errcode {code}" for code in sorted(codes)), command.common.selection()]
+        words = [*(f"errcode {code}" for code in sorted(codes)), command.selection]
         handle = api.start_retry(
             parent.id,
             command.common.read_merchants(command.settings),
@@ -417,7 +413,7 @@ def audit(
             confirm_after=confirm_after,
             known=known,
             report=command.reports,
-            selection=command.common.selection(),
+            selection=command.selection,
             share=command.which.share,
             **command.options,
         )

@@ -15,7 +15,6 @@ import click
 from tcb_ops.cli.options import (
     Command,
     CommonOptions,
-    ListOptions,
     ScanOptions,
     cluster_option,
     common_options,
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
 @cluster_option
 @resume_options
 @common_options
-def confirm(command: RunCommand, what: str, *, content: bool, listing: ListOptions) -> int:
+def confirm(command: RunCommand, what: str, *, content: bool) -> int:
     """Confirm that uploaded files are there.
 
     RUN is an upload, by default the latest one; a LIST is compared with what this ledger uploaded. Asks for the download links
@@ -66,7 +65,7 @@ def confirm(command: RunCommand, what: str, *, content: bool, listing: ListOptio
     with _opened(command):
         if command.which.resume is not None:
             return _finish(command, command.resume(Kind.CONFIRM))
-        with _subject(command, what, listing) as (subject, selection):
+        with _subject(command, what) as (subject, selection):
             handle = api.start_confirm(
                 subject,
                 content=content,
@@ -87,7 +86,7 @@ def confirm(command: RunCommand, what: str, *, content: bool, listing: ListOptio
 @limit_options
 @resume_options
 @common_options
-def delete(command: RunCommand, what: str | None, *, foreign: bool, listing: ListOptions) -> int:
+def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     """Delete uploaded files from the merchants' environments.
 
     RUN is an upload, whose files are deleted; --where narrows it. Files of a LIST that no run of this ledger uploaded are
@@ -102,7 +101,7 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool, listing: Lis
         if what is None:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
-        with _subject(command, what, listing) as (subject, selection):
+        with _subject(command, what) as (subject, selection):
             merchants = command.common.matching(command.settings)
             found: dict[str, Any] = {
                 "selection": selection,
@@ -157,7 +156,7 @@ def undo(command: RunCommand, run: str) -> int:
             subject,
             merchants=merchants,
             report=command.reports,
-            selection=command.common.selection(),
+            selection=command.selection,
             **command.options,
         )
         return _finish(command, handle)
@@ -192,7 +191,7 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
         console, settings = command.console, command.settings
         plan = _planned(command, folder, scanning)
         code = 0
-        options = command.options | {"selection": command.common.selection()}
+        options = command.options | {"selection": command.selection}
         # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
         fresh = options | {"new_run": True, "report": settings.reports}
         if confirms and api.overwritten(plan.batch, settings=settings):
@@ -331,13 +330,13 @@ def _finish(command: RunCommand, handle: RunHandle) -> int:
 
 
 @contextmanager
-def _subject(command: RunCommand, what: str, listing: ListOptions) -> Iterator[tuple[str | Batch, str]]:
+def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]]:
     """Return the run that is named, or read the list; and what distinguishes it from other parts of the same."""
     if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
         yield what, command.common.selection()
         return
-    with command.read_list(what, listing, root=None) as batch:
-        yield batch, command.selection(listing)
+    with command.read_list(what, root=None) as batch:
+        yield batch, command.selection
 
 
 def _ask(command: RunCommand, kind: Kind, scope: Scope, what: Text) -> None:
