@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcb_ops.cli.console import Console, announce_pdf, show_causes, show_notifications, show_run, suggest_next
 from tcb_ops.cli.options import (
     Command,
     CommonOptions,
@@ -21,12 +22,11 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason
+from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
     from tcb_ops.run import Run
     from tcb_ops.runs.records import RowRecord
-    from tcb_ops.settings import Settings
 
 ROWS_SHOWN = 200
 """Maximum number of rows that `show` prints."""
@@ -40,8 +40,6 @@ ROWS_SHOWN = 200
 @common_options
 def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
     """Show a run, or rows of it."""
-    from tcb_ops.cli.console import show_run
-
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
     if line is None and not merchant and not path:
@@ -128,8 +126,6 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
 
     By merchant and environment; `--json` gives the numbers.
     """
-    from tcb_ops.cli.console import show_causes
-
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
     if common.json:
@@ -195,7 +191,6 @@ def report(
     merchants' rows only. With --into, the workbook for colleagues instead.
     """
     from tcb_ops import api
-    from tcb_ops.cli.console import announce_pdf
 
     if into is not None:
         common.refuse_where(
@@ -308,7 +303,6 @@ def _needs_two_runs(run: str | None, settings: Settings, common: CommonOptions) 
 def _suggest_next(console: Console, run_id: str, settings: Settings, common: CommonOptions) -> None:
     """Suggest the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
     from tcb_ops import api
-    from tcb_ops.cli.console import suggest_next
     from tcb_ops.reports.summary import by_code
 
     run = api.open_run(run_id, settings=settings)
@@ -375,7 +369,6 @@ def _no_such_folder(folder: str, settings: Settings) -> UsageError:
 def _settings_beside(folder: Path, settings: Settings) -> Path | None:
     """Return the settings file that a report was written with, unless it is in use: in the demo's report, or above others."""
     from tcb_ops.reports.export import DEMO_LEDGER
-    from tcb_ops.settings import SETTINGS_FILE
 
     for place in (folder / DEMO_LEDGER, folder.parent, folder.parent.parent):
         file = place / SETTINGS_FILE
@@ -467,7 +460,6 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
     Exit code 0 when every receiver accepted it, 1 when one did not.
     """
     from tcb_ops import api
-    from tcb_ops.cli.console import show_notifications
 
     common.refuse_where(_("A message is about a whole audit: --where cannot narrow it."))
     settings, console = common.start()

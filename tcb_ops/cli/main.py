@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from difflib import SequenceMatcher
@@ -22,10 +22,14 @@ from typing import NoReturn
 import click
 
 from tcb_ops import signals
+from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.cli.options import common_options
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.formatting import lines, wrap
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
+from tcb_ops.resources import exhausted, system_reason
+from tcb_ops.settings import load_settings, settings_file, system_lang
+from tcb_ops.toml_file import read_toml
 
 _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 """Characters that word processors, chat programs and Chinese keyboards put in place of an option's hyphens."""
@@ -138,9 +142,10 @@ class Group(click.Group):
         return list(self.commands)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Return a command, except to complete a line with its help in the language set by `translate_click`."""
+        """Return a command with its help in the language set by `translate_click`; to complete a line, with suggestions."""
         found = super().get_command(ctx, name)
-        return found if found is None or ctx.resilient_parsing else translated(found)
+        prepared: Callable[[click.Command], click.Command] = ctx.obj or translated
+        return None if found is None else prepared(found)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments after moving the command's name to the front."""
@@ -405,8 +410,6 @@ def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
             character=ascii(error.object[error.start]),
         )
     elif isinstance(error, OSError):  # one that no command has reported in more specific terms
-        from tcb_ops.resources import exhausted, system_reason
-
         shortage = exhausted(error)
         text = _("{why}. Fix that, then run the same command again.", why=system_reason(error))
         if shortage is not None:
@@ -427,8 +430,6 @@ def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
 
 def _print_problems(error: InputError, lang: Lang) -> None:
     """Print all problems of a file that is refused, such as known.csv or the merchants file; at most 50."""
-    from tcb_ops.cli.console import Console, show_problems
-
     if (many := len(error.problems)) < 2:
         _print_error(error.text, lang)
         return
@@ -439,17 +440,12 @@ def _print_problems(error: InputError, lang: Lang) -> None:
 def _print_error(text: Text, lang: Lang) -> None:
     from rich.console import Console as RichConsole
 
-    from tcb_ops.cli.console import wrapped
-
     message = f"tcb-ops: {lines(text.of(lang))}"
     sys.stderr.write(f"{wrapped(message, RichConsole(stderr=True)) if sys.stderr.isatty() else message}\n")
 
 
 def _lang(arguments: Sequence[str]) -> Lang:
     """Return the language for error messages, even if the settings cannot be read."""
-    from tcb_ops.settings import load_settings, settings_file, system_lang
-    from tcb_ops.toml_file import read_toml
-
     asked, config = _value_of(arguments, "--lang"), _value_of(arguments, "--config")
     try:
         return load_settings(config, {"lang": asked}).lang

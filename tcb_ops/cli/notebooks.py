@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     Command,
     CommonOptions,
@@ -21,12 +22,11 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import SIMULATOR
+from tcb_ops.settings import CONFIG, Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
     from tcb_ops.notebooks import Source, Value
     from tcb_ops.notebooks.execute import Executed
-    from tcb_ops.settings import Settings
 
 
 @click.command(cls=Command)
@@ -115,8 +115,6 @@ def _from_options(common: CommonOptions) -> list[str]:
 
 def _environment(common: CommonOptions) -> dict[str, str]:
     """Return the environment variables that pass the target and the files' options to the notebook."""
-    from tcb_ops.settings import CONFIG
-
     target = common.target or common.api_base
     tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", common.tokens))
     variables = (

@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from tcb_ops.cli.console import Console
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.model import target_label
+from tcb_ops.resources import nearest_path
+from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
+from tcb_ops.toml_file import line_of, read_toml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from tcb_ops.cli.console import Console
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.staging import Share
-    from tcb_ops.settings import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -174,8 +176,6 @@ class CommonOptions:
 
     def settings(self) -> Settings:
         """Return the settings of the settings file and the environment, overridden by these options."""
-        from tcb_ops.settings import load_settings
-
         settings = load_settings(self.config, self.overrides())
         if self.tokens is None:
             return settings
@@ -184,9 +184,6 @@ class CommonOptions:
 
     def start(self, *, reads_ledger: bool = False) -> tuple[Settings, Console]:
         """Return the settings and the console; with `reads_ledger`, print which ledger is read if two are possible."""
-        from tcb_ops.cli.console import Console
-        from tcb_ops.settings import holds_password
-
         settings = self.settings()
         console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
         if self.ledger and holds_password(self.ledger):
@@ -223,7 +220,6 @@ class CommonOptions:
     def read_merchants(self, settings: Settings) -> Merchants:
         """Return the merchants of the merchants file, narrowed by `--where`."""
         from tcb_ops.lists.merchants import read_merchants
-        from tcb_ops.resources import nearest_path
 
         file = settings.merchants
         if not file.exists():
@@ -252,8 +248,6 @@ class CommonOptions:
 
     def _named_at(self, settings: Settings) -> str | None:
         """Return file and line of the settings that name the merchants file; None if it is named elsewhere, or nowhere."""
-        from tcb_ops.toml_file import line_of, read_toml
-
         file = settings.origin.file
         if file is None or "merchants" in settings.origin.overridden or "merchants" not in read_toml(file):
             return None
@@ -280,8 +274,6 @@ class CommonOptions:
 
 def _settings_beside_the_list() -> Path | None:
     """Return the settings file in the folder of the list, or of the folder to send, that was given to the command."""
-    from tcb_ops.settings import SETTINGS_FILE
-
     context = click.get_current_context(silent=True)
     given = context.params if context is not None else {}
     for name in ("paths", "folder", "source", "what"):

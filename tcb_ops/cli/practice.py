@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.cli.console import Console, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
     WholeNumber,
@@ -20,9 +21,9 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, ngettext, verbatim
 from tcb_ops.model import SIMULATOR, Owner
+from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.settings import Settings
     from tcb_ops.simulator import Simulator
 
 
@@ -121,12 +122,10 @@ def demo(lang: str | None) -> int:
     import tempfile
 
     import tcb_ops as tcb
-    from tcb_ops.cli.console import Console, show_run
     from tcb_ops.reports.explanations import counts_line
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
     from tcb_ops.runs.next_commands import quoted, retry
     from tcb_ops.sample import FILES, PATHS, sample_simulator, unexpected_lines
-    from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE
 
     started, dest = time.monotonic(), Path("demo-report").resolve()
     home = dest / DEMO_LEDGER
@@ -188,8 +187,6 @@ def demo(lang: str | None) -> int:
 def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
     """Copy the demo's ledger into the report folder, with a settings file that refers to it."""
     import shutil
-
-    from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE
 
     home.mkdir()
     for part in folder.glob(f"{LEDGER_FILE}*"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     DURATION,
     Command,
@@ -27,14 +28,13 @@ from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
 from tcb_ops.model import FailOn, Kind
+from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.paths import Batch
     from tcb_ops.run import RunHandle
     from tcb_ops.runs.stored_calls import IfExists
-    from tcb_ops.settings import Settings
 
 
 @click.command(cls=Command)

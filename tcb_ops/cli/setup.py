@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
+from tcb_ops.cli.console import LINE_EVERY, Console, show_problems
 from tcb_ops.cli.options import (
     Command,
     CommonOptions,
@@ -25,14 +26,14 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import SIMULATOR, Merchant
+from tcb_ops.resources import system_reason
+from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from rich.table import Table
 
-    from tcb_ops.cli.console import Console
-    from tcb_ops.settings import Settings
     from tcb_ops.wechat.tokens.server import Access
 
 
@@ -50,10 +51,8 @@ def init(folder: str, *, common: CommonOptions) -> int:
     """
     from importlib.resources import files
 
-    from tcb_ops.cli.console import show_problems
     from tcb_ops.lists.generate import list_template
     from tcb_ops.lists.merchants import EMPTY_FILE, edit_merchants
-    from tcb_ops.settings import SETTINGS_FILE
 
     target = Path(folder)
     config, template = target / SETTINGS_FILE, target / "list-template.xlsx"
@@ -123,7 +122,6 @@ def _write_new(console: Console, file: Path, content: bytes) -> None:
 
 
 def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb"]) -> None:
-    from tcb_ops.resources import system_reason
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -231,8 +229,6 @@ def check(out: str | None, *, common: CommonOptions) -> int:
 def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
     """Show progress until the work is done. Ctrl-C cancels the calls; nothing has been written by then."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    from tcb_ops.cli.console import LINE_EVERY
 
     seen = [0, 0]
 
@@ -388,7 +384,6 @@ def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOpti
 
 
 def _check(common: CommonOptions) -> int:
-    from tcb_ops.cli.console import Console
     from tcb_ops.doctor.checks import DoctorContext, run_checks
 
     context = DoctorContext.of(common.settings, common.overrides(), common.config, common.where)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcb_ops.cli.console import Console, show_problems
 from tcb_ops.cli.options import (
     Command,
     CommonOptions,
@@ -31,16 +32,15 @@ from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Reason
+from tcb_ops.settings import Settings, settings_file
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.generate import ScannedFiles
     from tcb_ops.lists.paths import Batch
     from tcb_ops.preflight import Scope
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.runs.sync import SyncPlan
-    from tcb_ops.settings import Settings
 
 
 @click.command(cls=Command)
@@ -273,7 +273,6 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
 def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
     """Plan a synchronization. If the folder holds files that cannot be listed, print the problems and exit 2."""
     from tcb_ops import api
-    from tcb_ops.cli.console import show_problems
 
     console, settings = command.console, command.settings
     try:
@@ -375,7 +374,6 @@ def list_(
 
     Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
     """
-    from tcb_ops.cli.console import show_problems
     from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
     from tcb_ops.runs.next_commands import command
 
@@ -421,8 +419,6 @@ def list_(
 
 def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
     """Return the real paths of tcb-ops's own files, which must never be uploaded."""
-    from tcb_ops.settings import settings_file
-
     links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
     tokens = settings.tokens
     named: list[str | Path] = [
