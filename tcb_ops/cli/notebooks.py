@@ -58,7 +58,9 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
     settings, console = common.start()
     source = open_notebook(file)
     known = {parameter.name for parameter in source.parameters}
-    taken = take_parameters(source.parameters, [*parameters, *_from_options(common)], source.name)
+    options = {"lang": common.lang, "note": common.note, "where": "; ".join(common.where)}
+    words = [f"{option}={value}" for option, value in options.items() if value]
+    taken = take_parameters(source.parameters, [*parameters, *words], source.name)
     if "lang" in known:
         taken.setdefault("lang", settings.lang.value)
     target = _check_target(common, source, taken, settings)
@@ -107,12 +109,6 @@ def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
             console.print(str(left))
 
 
-def _from_options(common: CommonOptions) -> list[str]:
-    """Return the options that are parameters of a notebook, as NAME=VALUE."""
-    words = [f"{name}={value}" for name, value in (("lang", common.lang), ("note", common.note)) if value]
-    return [*words, f"where={'; '.join(common.where)}"] if common.where else words
-
-
 def _environment(common: CommonOptions) -> dict[str, str]:
     """Return the environment variables that pass the target and the files' options to the notebook."""
     target = common.target or common.api_base
@@ -140,20 +136,13 @@ def _check_target(
         return None
     if taken.get("target", usual["target"]) != SIMULATOR:
         return target_line(settings)
-    options = {
-        "--target": None if common.target == SIMULATOR else common.target,
-        "--api-base": common.api_base,
-        "--merchants": common.merchants,
-        "--tokens": common.tokens,
-        "--ledger": common.ledger,
-    }
-    for option, value in options.items():
-        if value:
+    for name in ("target", "api_base", "merchants", "tokens", "ledger"):
+        if getattr(common, name) and (name, common.target) != ("target", SIMULATOR):
             raise UsageError(
                 _(
                     "{option} is for a live run, but {name} uses the embedded simulator: add -p "
                     "target=live. Nothing was run.",
-                    option=option,
+                    option=f"--{name.replace('_', '-')}",
                     name=source.name,
                 )
             )

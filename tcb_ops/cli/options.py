@@ -193,8 +193,8 @@ class CommonOptions:
                     "suggested here omit it: set TCB_OPS_LEDGER to the URL instead, or `ledger` in tcb-ops.toml."
                 )
             )
-        if reads_ledger:
-            _name_ledger(console, settings)
+        if reads_ledger and settings.origin.ledger_choice is not None:
+            console.info(settings.origin.ledger_choice)
         return settings, console
 
     @contextmanager
@@ -212,7 +212,8 @@ class CommonOptions:
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
             console.held(None if self.quiet and opened.on_loopback else target_line(opened)),
         ):
-            _name_ledger(console, settings)
+            if settings.origin.ledger_choice is not None:
+                console.info(settings.origin.ledger_choice)
             if looks_at_tokens:
                 _warn_of_readable_tokens(console, settings)
             yield opened
@@ -281,11 +282,6 @@ def _settings_beside_the_list() -> Path | None:
             file = Path(os.path.abspath(given[name])).parent / SETTINGS_FILE  # noqa: PTH100  without `..`
             return file if file.is_file() else None
     return None
-
-
-def _name_ledger(console: Console, settings: Settings) -> None:
-    if settings.origin.ledger_choice is not None:
-        console.info(settings.origin.ledger_choice)
 
 
 def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:

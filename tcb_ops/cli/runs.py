@@ -113,7 +113,6 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
                 handle = api.start_links(
                     batch,
                     out=Path(command.which.out or "links.csv").absolute(),
-                    selection=command.selection,
                     **command.options,
                 )
                 run = command.follow(handle)
@@ -237,11 +236,12 @@ def upload(
                     check_folder(Path(backup), make=False)
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
-            selection = command.selection
             if not skip_unchanged and command.which.resume is None:
                 try:
                     runs = api.all_runs(settings=settings)
-                    again = done_before(batch, settings, selection, runs, new_run=command.which.new_run)
+                    again = done_before(
+                        batch, settings, command.selection, runs, new_run=command.which.new_run
+                    )
                 except LedgerDamagedError as error:  # of an earlier run, on which this one does not depend
                     console.info(error.text)
                     again = None
@@ -259,7 +259,6 @@ def upload(
                 if_exists=if_exists,
                 backup=backup,
                 canary=canary or 0,
-                selection=selection,
                 **command.options,
             )
             return _finish_upload(command, handle, confirms=confirms)
@@ -338,8 +337,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
             command.common.read_merchants(command.settings),
             codes=codes,
             out=(command.which.out or "links.retry.csv") if is_links else command.reports,
-            selection="; ".join(filter(None, words)),
-            **command.options,
+            **command.options | {"selection": "; ".join(filter(None, words))},
         )
         command.console.info(retrying)
         if handle.warning is not None:
@@ -413,7 +411,6 @@ def audit(
             confirm_after=confirm_after,
             known=known,
             report=command.reports,
-            selection=command.selection,
             share=command.which.share,
             **command.options,
         )

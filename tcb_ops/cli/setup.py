@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,8 +32,6 @@ from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-    from rich.table import Table
 
     from tcb_ops.wechat.tokens.server import Access
 
@@ -324,7 +323,7 @@ def serve(host: str, port: int, cert: str | None, key: str | None, *, common: Co
     )
 
 
-_NAMES = {
+_CHECKS = {
     "python": verbatim("Python"),
     "packages": _("packages"),
     "lab": verbatim("JupyterLab"),
@@ -379,66 +378,65 @@ def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOpti
     if live is None:
         if appid is not None or yes:
             raise UsageError(_("--appid and --yes go with --live ENV."))
-        return _check(common)
+        return _check_all(common)
     return _check_live(common, live, appid or "", yes=yes)
 
 
-def _check(common: CommonOptions) -> int:
+def _check_all(common: CommonOptions) -> int:
     from tcb_ops.doctor.checks import DoctorContext, run_checks
 
     context = DoctorContext.of(common.settings, common.overrides(), common.config, common.where)
-    lang = context.fallback.lang if context.fallback is not None else Lang(common.lang or "en")
+    lang = context.settings.lang if context.settings is not None else Lang(common.lang or "en")
     console = Console(lang, quiet=common.quiet, verbose=common.verbose)
     with ExitStack() as stack:
-        if context.settings is not None:
+        if context.settings is not None and context.error is None:
             opened = stack.enter_context(common.open_target(console, context.settings, looks_at_tokens=False))
             console.release()
-            context = replace(context, settings=opened, fallback=opened)
+            context = replace(context, settings=opened)
         stack.enter_context(console.waiting(_("checking")))
         results = list(run_checks(context))
-    bad = sum(result.grade is Grade.BAD for result in results)
-    warnings = sum(result.grade is Grade.WARNING for result in results)
+    grades = Counter(result.grade for result in results)
+    bad, warnings = grades[Grade.BAD], grades[Grade.WARNING]
     if common.json:
-        known = "api_base" in context.known and context.fallback is not None
-        target = context.fallback.run_target if known and context.fallback else None
+        known = context.settings if "api_base" in context.known else None
+        target = known.run_target if known is not None else None
         counts = {"target": target, "ok": not bad, "bad": bad, "warnings": warnings}
         console.json(counts | {"checks": [result.as_dict(lang) for result in results]})
     else:
-        console.print(_table(results, console.lang))
-        console.print("")
-        console.print(_verdict(bad, warnings))
+        _print_results(console, results)
     return 1 if bad else 0
 
 
-def _table(results: Sequence[CheckResult], lang: Lang) -> Table:
-    """Return a table with a line per check, each fix below what was found."""
+def _print_results(console: Console, results: Sequence[CheckResult]) -> None:
+    """Print a table with a line per check, each fix below what was found; and whether all passed."""
     from rich.table import Table
     from rich.text import Text as Styled
 
-    table = Table(box=None, pad_edge=False, show_header=False)
+    lang, table = console.lang, Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for result in results:
         word, style = _GRADES[result.grade]
         table.add_row(
-            Styled(word.of(lang), style), _NAMES[result.name].of(lang), sanitize(result.seen.of(lang))
+            Styled(word.of(lang), style), _CHECKS[result.name].of(lang), sanitize(result.seen.of(lang))
         )
         if result.fix is not None:
             # A no-break space follows the arrow: Chinese text has no spaces, so all of it would move to the next line.
             table.add_row("", "", f"→\u00a0{sanitize(result.fix.of(lang))}")
-    return table
-
-
-def _verdict(bad: int, warnings: int) -> Text:
+    console.print(table)
+    console.print("")
+    grades = Counter(result.grade for result in results)
+    bad, warnings = grades[Grade.BAD], grades[Grade.WARNING]
     noted = ngettext("{n:,} warning", "{n:,} warnings", warnings)
     if bad and warnings:
-        return _("Checks failed: {bad}, {noted}. Fix them from the top.", bad=bad, noted=noted)
-    if bad:
-        return _("Checks failed: {bad}. Fix them from the top.", bad=bad)
-    if warnings:
-        return _("All checks passed, {noted}.", noted=noted)
-    return _("All checks passed.")
+        console.print(_("Checks failed: {bad}, {noted}. Fix them from the top.", bad=bad, noted=noted))
+    elif bad:
+        console.print(_("Checks failed: {bad}. Fix them from the top.", bad=bad))
+    elif warnings:
+        console.print(_("All checks passed, {noted}.", noted=noted))
+    else:
+        console.print(_("All checks passed."))
 
 
 def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
@@ -479,9 +477,7 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
             }
         )
     else:
-        console.print(_table(result.steps, console.lang))
-        console.print("")
-        console.print(_verdict(sum(step.grade is Grade.BAD for step in result.steps), 0))
+        _print_results(console, result.steps)
         if settings.on_loopback:
             console.print(_SIMULATED)
     return 0 if result.ok else 1

@@ -78,6 +78,7 @@ class RunCommand:
             "settings": self.settings,
             "limits": self.limits,
             "note": self.common.note,
+            "selection": self.selection,
             "new_run": self.which.new_run,
             "resume": self.which.resume,
             "may_resume": self._may_resume,

@@ -71,8 +71,7 @@ def confirm(command: RunCommand, what: str, *, content: bool) -> int:
                 content=content,
                 merchants=command.common.matching(command.settings),
                 report=command.reports,
-                selection=selection,
-                **command.options,
+                **command.options | {"selection": selection},
             )
             return _finish(command, handle)
 
@@ -122,8 +121,7 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
                 foreign=foreign,
                 merchants=merchants,
                 report=command.reports,
-                selection=selection,
-                **command.options,
+                **command.options | {"selection": selection},
             )
             return _finish(command, handle)
 
@@ -156,7 +154,6 @@ def undo(command: RunCommand, run: str) -> int:
             subject,
             merchants=merchants,
             report=command.reports,
-            selection=command.selection,
             **command.options,
         )
         return _finish(command, handle)
@@ -191,9 +188,8 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
         console, settings = command.console, command.settings
         plan = _planned(command, folder, scanning)
         code = 0
-        options = command.options | {"selection": command.selection}
         # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
-        fresh = options | {"new_run": True, "report": settings.reports}
+        fresh = command.options | {"new_run": True, "report": settings.reports}
         if confirms and api.overwritten(plan.batch, settings=settings):
             compared = command.follow(api.start_confirm(plan.batch, content=True, **fresh))
             where = compared.export(settings.reports / compared.id, pdf=False)
@@ -225,7 +221,7 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
             scope = scope_of_list(plan.gone)
             _ask(command, Kind.DELETE, scope, _("To be deleted: {text}", text=scope.text))
         run = command.follow(
-            api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **options)
+            api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options)
         )
         deleted = None
         if deletes and plan.gone is not None:
