@@ -28,8 +28,8 @@ from click.shell_completion import (
     shell_complete,
 )
 
+from tcb_ops.cli import Command
 from tcb_ops.cli.options import (
-    Command,
     lang_option,
 )
 from tcb_ops.formatting import sanitize

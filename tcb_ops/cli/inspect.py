@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, announce_pdf, show_causes, show_notifications, show_run, suggest_next
 from tcb_ops.cli.options import (
-    Command,
     CommonOptions,
     WholeNumber,
     common_options,

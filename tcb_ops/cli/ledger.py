@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcb_ops.cli import Command
 from tcb_ops.cli.console import LINE_EVERY, Console, suggest_next
 from tcb_ops.cli.options import (
     DURATION,
-    Command,
     CommonOptions,
     common_options,
 )

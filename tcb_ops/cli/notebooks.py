@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
-    Command,
     CommonOptions,
     common_options,
     lang_option,

@@ -1,4 +1,4 @@
-"""Options that several commands share: frozen dataclasses, whose fields are the options; how a command gets them."""
+"""Options that several commands share: frozen dataclasses, whose fields are the options."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -27,23 +26,10 @@ from tcb_ops.toml_file import line_of, read_toml
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.staging import Share
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Command(click.Command):
-    """A command whose function gets its shared options as objects: for each parameter annotated with a class of `_KINDS`."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Call the function."""
-        assert self.callback is not None  # noqa: S101  a command without one does nothing
-        values = dict(ctx.params)
-        kinds = {name: _KINDS.get(kind) for name, kind in self.callback.__annotations__.items()}
-        objects = {name: kind(values) for name, kind in kinds.items() if kind is not None}
-        return ctx.invoke(self.callback, **values, **objects)
 
 
 def _given(text: str, default: Any = None, *, name: str = "", **attributes: Any) -> Any:
@@ -73,11 +59,6 @@ def _options(kind: type[DataclassInstance], *names: str, **helps: str) -> Callab
         return function
 
     return decorate
-
-
-def _taken(kind: type[Any], values: dict[str, Any]) -> Any:
-    """Move the values of a dataclass's fields out of `values`, into an object."""
-    return kind(**{one.name: values.pop(one.name) for one in fields(kind) if one.name in values})
 
 
 class WholeNumber(click.IntRange):
@@ -429,7 +410,7 @@ share_option = _options(RunOptions, "share")
 new_run_options = _options(RunOptions, "dry_run", "new_run")
 resume_options = _options(RunOptions, "new_run", "resume")
 run_options = _options(RunOptions, "dry_run", "limit", "new_run", "resume")
-_LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
+LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
     ("concurrency", WholeNumber(1, 1000), "Requests in flight, in all; with --cluster, per worker."),
     ("per_env", WholeNumber(1, 1000), "Rows in flight per environment."),
     ("rate", _Number(min=0, min_open=True), "Link calls per second and appid. [default: no limit]"),
@@ -457,7 +438,7 @@ class _LimitOption(click.Option):
 
 def limit_options(function: Function) -> Function:
     """Add the options of a run's limits to a command."""
-    for name, kind, text in reversed(_LIMITS):
+    for name, kind, text in reversed(LIMITS):
         option = click.option(
             f"--{name.replace('_', '-')}",
             cls=_LimitOption,
@@ -481,19 +462,3 @@ def port_option(default: int) -> Callable[[Function], Function]:
 def scan_options(path_help: str) -> Callable[[Function], Function]:
     """Return the options of a command that scans a folder; `path_help`: the help of --path."""
     return _options(ScanOptions, template=path_help)
-
-
-def _run_command(values: dict[str, Any]) -> RunCommand:
-    from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.runs.limits import RunLimits
-
-    common, listing, which = (_taken(kind, values) for kind in (CommonOptions, ListOptions, RunOptions))
-    limits = RunLimits(**{name: values.pop(name) for name, _kind, _text in _LIMITS if name in values})
-    return RunCommand(common, listing, which, limits, *common.start())
-
-
-_KINDS: Mapping[str, Callable[[dict[str, Any]], object]] = {
-    **{kind.__name__: partial(_taken, kind) for kind in (CommonOptions, ScanOptions)},
-    "RunCommand": _run_command,
-}
-"""What a command's function may ask for, by the annotation of its parameter, and how it is made of the options' values."""

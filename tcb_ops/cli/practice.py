@@ -62,7 +62,7 @@ def simulate(
     from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.simulator import Faults, Simulator, load_faults, serve
 
-    settings, console = CommonOptions(lang=lang).start()
+    settings, console = CommonOptions(lang=lang).start()  # --merchants and --tokens are of its own kind
     plan = load_faults(Path(faults)) if faults else Faults()
     if tokens is None and not (plan.component and plan.component.secret):
         raise UsageError(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     DURATION,
-    Command,
     WholeNumber,
     cluster_option,
     common_options,

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
+from tcb_ops.cli import Command
 from tcb_ops.cli.console import LINE_EVERY, Console, show_problems
 from tcb_ops.cli.options import (
-    Command,
     CommonOptions,
     common_options,
     lang_option,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_problems
 from tcb_ops.cli.options import (
-    Command,
     CommonOptions,
     ScanOptions,
     cluster_option,
