@@ -15,7 +15,8 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 import tcb_ops
-from tcb_ops.cli.main import cli, paragraphs
+from tcb_ops.cli import paragraphs
+from tcb_ops.cli.main import cli
 from tcb_ops.i18n import DOMAIN, LOCALE
 
 PO = LOCALE / "zh" / "LC_MESSAGES" / f"{DOMAIN}.po"

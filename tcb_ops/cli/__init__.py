@@ -1,1 +1,196 @@
-"""The command line: parse, call the Python API, print, exit code."""
+"""The command line: parse, call the Python API, print, exit code. Here: how commands are found, translated and called."""
+
+from __future__ import annotations
+
+import gettext
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import fields
+from functools import cache, partial
+from importlib import import_module
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tcb_ops.cli.options import LIMITS, CommonOptions, ListOptions, RunOptions, ScanOptions, common_options
+from tcb_ops.formatting import wrap
+from tcb_ops.i18n import N_
+
+if TYPE_CHECKING:
+    from tcb_ops.cli.steps import RunCommand
+
+
+class Command(click.Command):
+    """A command whose function gets its shared options as objects: for each parameter annotated with a class of `_KINDS`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call the function."""
+        assert self.callback is not None  # noqa: S101  a command without one does nothing
+        values = dict(ctx.params)
+        kinds = {name: _KINDS.get(kind) for name, kind in self.callback.__annotations__.items()}
+        objects = {name: kind(values) for name, kind in kinds.items() if kind is not None}
+        return ctx.invoke(self.callback, **values, **objects)
+
+
+def _taken(kind: type[Any], values: dict[str, Any]) -> Any:
+    """Move the values of a dataclass's fields out of `values`, into an object."""
+    return kind(**{one.name: values.pop(one.name) for one in fields(kind) if one.name in values})
+
+
+def _run_command(values: dict[str, Any]) -> RunCommand:
+    from tcb_ops.cli.steps import RunCommand
+    from tcb_ops.runs.limits import RunLimits
+
+    common, listing, which = (_taken(kind, values) for kind in (CommonOptions, ListOptions, RunOptions))
+    limits = RunLimits(**{name: values.pop(name) for name, _kind, _text in LIMITS if name in values})
+    return RunCommand(common, listing, which, limits, *common.start())
+
+
+_KINDS: Mapping[str, Callable[[dict[str, Any]], object]] = {
+    **{kind.__name__: partial(_taken, kind) for kind in (CommonOptions, ScanOptions)},
+    "RunCommand": _run_command,
+}
+"""What a command's function may ask for, by the annotation of its parameter, and how it is made of the options' values."""
+
+
+class Commands(Mapping[str, click.Command]):
+    """The commands of a group by name, each loaded when it is asked for.
+
+    `places`: module and function of each. The function has the command's name, with `_` at its end if Python has that name.
+    """
+
+    def __init__(self, places: str) -> None:
+        self._places = {place.partition(".")[2].rstrip("_"): place for place in places.split()}
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _dot, function = self._places[name].partition(".")
+        found: click.Command = getattr(import_module(f"tcb_ops.cli.{module}"), function)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class Group(click.Group):
+    """A group of commands that are loaded, and translated, when they are asked for; shared options may precede their names."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(self.commands)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return a command with its help in the language set by `translate_click`; to complete a line, with suggestions."""
+        found = super().get_command(ctx, name)
+        prepared: Callable[[click.Command], click.Command] = ctx.obj or translated
+        return None if found is None else prepared(found)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments after moving the command's name to the front."""
+        shared = shared_options()
+        ordered = command_first(args, {name: not shared[name].is_flag for name in shared})
+        if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
+            last = shared.get(ordered[-1])  # the line has no command
+            if last is not None and not last.is_flag:
+                one, many = (
+                    "Option {name!r} requires an argument.",
+                    "Option {name!r} requires {nargs} arguments.",
+                )
+                lacks = gettext.ngettext(one, many, 1).format(name=ordered[-1], nargs=1)  # click's message
+                raise click.BadOptionUsage(ordered[-1], lacks, ctx)
+            raise click.UsageError(gettext.gettext("Missing command."), ctx)
+        return super().parse_args(ctx, ordered)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the group's options, during shell completion with the shared ones."""
+        return [*super().get_params(ctx), *(shared_options().values() if ctx.resilient_parsing else ())]
+
+
+@cache
+def shared_options() -> dict[str, click.Option]:
+    """Return the options that every command shares, by their spelling."""
+    every = click.command()(common_options(lambda: None)).params
+    return {param.opts[0]: param for param in every if isinstance(param, click.Option)}
+
+
+def command_first(arguments: list[str], options: Mapping[str, bool]) -> list[str]:
+    """Move shared options that precede a command's name behind it.
+
+    `options` maps each to whether it takes a value. Beside `--help` they are dropped; other arguments are left to click.
+    """
+    moved, rest = _split(arguments, options)
+    if rest and rest[0] in {"--help", "-h", "--version"}:
+        return [rest[0], *_split(rest[1:], options)[1]]
+    if not moved or not rest:
+        return arguments
+    return [rest[0], *moved, *rest[1:]] if not rest[0].startswith("-") else rest
+
+
+def _split(arguments: list[str], options: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    """Split arguments into the shared options with which they begin and the others."""
+    place = 0
+    while place < len(arguments) and (name := arguments[place].partition("=")[0]) in options:
+        place += 2 if options[name] and "=" not in arguments[place] else 1
+    return arguments[:place], arguments[place:]
+
+
+class _Formatter(click.HelpFormatter):
+    """A help formatter that wraps by terminal columns (a Chinese character takes two) and translates headings."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        usage = N_("Usage: ")
+        super().write_usage(prog, args, prefix or gettext.gettext(usage))
+
+    def write_heading(self, heading: str) -> None:
+        template = N_("{heading}:")
+        self.write(f"{'':>{self.current_indent}}{gettext.gettext(template).format(heading=heading)}\n")
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        rows = list(rows)
+        first = min(max(len(name) for name, _text in rows), col_max) + col_spacing
+        width = max(self.width - first - 2, 10)
+        super().write_dl([(name, _broken(text, width)) for name, text in rows], col_max, col_spacing)
+
+    def write_text(self, text: str) -> None:
+        width = self.width - self.current_indent
+        super().write_text("\n\n".join(_broken(paragraph, width) for paragraph in paragraphs(text)))
+
+
+def _broken(text: str, width: int) -> str:
+    return f"\b\n{wrap(text, width)}"  # \b keeps click from rewrapping the lines
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+    def get_help(self) -> str:
+        """Return the help with ASCII for characters that the terminal cannot show; click would write UTF-8."""
+        encoding = sys.stdout.encoding or "utf-8"
+        return super().get_help().encode(encoding, "tcb_ops").decode(encoding)
+
+
+def paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a help text, each a message of the catalogue."""
+    return [" ".join(lines.split()) for lines in cleandoc(text).split("\n\n")] if text else []
+
+
+def translated(command: click.Command) -> click.Command:
+    """Return a copy of a command with its help in the language set by `translate_click`."""
+    made = copy(command)
+    made._help_option = None  # noqa: SLF001  click caches it in the language in which it was created
+    made.context_class = _Context
+    options, commands = N_("[OPTIONS]"), N_("COMMAND [ARGS]...")
+    made.options_metavar = gettext.gettext(options)
+    if isinstance(made, click.Group):
+        made.subcommand_metavar = gettext.gettext(commands)
+    texts = [gettext.gettext(paragraph) for paragraph in paragraphs(command.help or "")]
+    made.help, made.short_help = "\n\n".join(texts), texts[0].rstrip("。.") if texts else None
+    made.params = [copy(param) for param in command.params]
+    for param in made.params:
+        if isinstance(param, click.Option) and param.help:
+            param.help = gettext.gettext(param.help)
+    return made

@@ -28,13 +28,16 @@ from click.shell_completion import (
     shell_complete,
 )
 
-from tcb_ops.cli.options import lang_option
+from tcb_ops.cli import Command
+from tcb_ops.cli.options import (
+    lang_option,
+)
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _
+from tcb_ops.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from tcb_ops.model import Merchant
-    from tcb_ops.settings import Settings
 
 VARIABLE = "_TCB_OPS_COMPLETE"
 """The environment variable by which a shell's script passes shell and instruction, such as `bash_complete`."""
@@ -42,7 +45,7 @@ RUNS_SHOWN = 50
 Suggest = Callable[[click.Context, click.Parameter, str], Iterable["CompletionItem[str]"]]
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @lang_option
 def completion(shell: str, lang: str | None) -> int:  # noqa: ARG001  main reads it
@@ -67,8 +70,8 @@ def answer(cli: click.Group) -> int:
     with redirect_stderr(io.StringIO()), suppress(Exception, KeyboardInterrupt):
         for shell in (_Bash, _Zsh, _Fish):
             add_completion_class(shell)
-        _add_suggestions(cli)
-        shell_complete(cli, {}, "tcb-ops", VARIABLE, os.environ[VARIABLE])
+        obj = {"obj": _with_suggestions}  # which the groups call for each command that the line needs
+        shell_complete(_with_suggestions(cli), obj, "tcb-ops", VARIABLE, os.environ[VARIABLE])
     return 0
 
 
@@ -89,20 +92,17 @@ class _Suggested(click.types.StringParamType):
         return list({item.value: item for item in fitting}.values())
 
 
-def _add_suggestions(command: click.Command) -> None:
-    for param in command.params:
+def _with_suggestions(command: click.Command) -> click.Command:
+    """Give a command's options and arguments of text their suggestions."""
+    for param in command.get_params(click.Context(command, resilient_parsing=True)):
         key = param.name if isinstance(param, click.Argument) else param.metavar or param.name
         if param.type is click.STRING and key in _SUGGESTIONS:
             param.type = _Suggested(_SUGGESTIONS[key])
-    if isinstance(command, click.Group):
-        for each in command.commands.values():
-            _add_suggestions(each)
+    return command
 
 
 def _settings(ctx: click.Context) -> Settings:
     """Return the settings with the options given earlier on the line, which the shell has not expanded."""
-    from tcb_ops.settings import load_settings
-
     given = {
         name: ctx.params.get(name) for name in ("config", "target", "api_base", "merchants", "ledger", "lang")
     }

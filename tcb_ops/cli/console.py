@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console as RichConsole
-
 from tcb_ops.formatting import format_duration, lines, wrap
 from tcb_ops.i18n import Lang, Text, _, ngettext, terminal_lang
 from tcb_ops.model import SUCCESSES, FailOn, Kind, Problem
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
     from rich.console import RenderableType
 
     from tcb_ops.notifications import Notification
@@ -32,12 +31,16 @@ LINE_EVERY = 5.0
 """Seconds between two lines of progress if stderr is not a terminal."""
 
 
-class _Pipe(RichConsole):
-    """A rich console that survives a closed pipe: `tcb-ops upload … | head` keeps the run's exit code."""
+def _pipe(**options: Any) -> RichConsole:
+    """Return a rich console that survives a closed pipe: `tcb-ops upload … | head` keeps the run's exit code."""
+    from rich.console import Console as RichConsole
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+    class Pipe(RichConsole):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+    return Pipe(highlight=False, markup=False, emoji=False, **options)
 
 
 class Console:
@@ -52,8 +55,8 @@ class Console:
         self._held: list[Text] | None = None
         self._announced: list[Text] = []
         self._head: Text | None = None
-        self.out = _Pipe(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
-        self.err = _Pipe(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self.out = _pipe(soft_wrap=not sys.stdout.isatty())
+        self.err = _pipe(stderr=True, soft_wrap=True)
 
     @property
     def is_watched(self) -> bool:

@@ -1,4 +1,4 @@
-"""The commands that show results: show, errcodes, report, diff, verify, explain."""
+"""The commands that show results: show, errcodes, report, diff, verify, explain; and notify, which sends them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.cli.options import CommonOptions, WholeNumber, common_options, pdf_option
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import Console, announce_pdf, show_causes, show_notifications, show_run, suggest_next
+from tcb_ops.cli.options import (
+    CommonOptions,
+    WholeNumber,
+    common_options,
+    pdf_option,
+)
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext, pgettext
 from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason
+from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
     from tcb_ops.run import Run
     from tcb_ops.runs.records import RowRecord
-    from tcb_ops.settings import Settings
 
 ROWS_SHOWN = 200
 """Maximum number of rows that `show` prints."""
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", default="latest")
 @click.option("--line", type=WholeNumber(min=1), metavar="N", help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
@@ -34,8 +40,6 @@ ROWS_SHOWN = 200
 @common_options
 def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
     """Show a run, or rows of it."""
-    from tcb_ops.cli.console import show_run
-
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
     if line is None and not merchant and not path:
@@ -114,7 +118,7 @@ def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
     return narrowed
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", default="latest")
 @common_options
 def errcodes(run: str, *, common: CommonOptions) -> int:
@@ -122,8 +126,6 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
 
     By merchant and environment; `--json` gives the numbers.
     """
-    from tcb_ops.cli.console import show_causes
-
     settings, console = common.start(reads_ledger=True)
     wanted = _open(run, settings, common)
     if common.json:
@@ -150,7 +152,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     return 0
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", default="latest")
 @click.option(
     "--out",
@@ -189,7 +191,6 @@ def report(
     merchants' rows only. With --into, the workbook for colleagues instead.
     """
     from tcb_ops import api
-    from tcb_ops.cli.console import announce_pdf
 
     if into is not None:
         common.refuse_where(
@@ -248,7 +249,7 @@ def _joined(asked: str, run: Run) -> Text:
     )
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("older", metavar="OLDER", required=False)
 @click.argument("newer", metavar="NEWER", required=False)
 @common_options
@@ -302,7 +303,6 @@ def _needs_two_runs(run: str | None, settings: Settings, common: CommonOptions) 
 def _suggest_next(console: Console, run_id: str, settings: Settings, common: CommonOptions) -> None:
     """Suggest the command for the rows of a run that neither it nor its retries completed, narrowed by `--where`."""
     from tcb_ops import api
-    from tcb_ops.cli.console import suggest_next
     from tcb_ops.reports.summary import by_code
 
     run = api.open_run(run_id, settings=settings)
@@ -313,7 +313,7 @@ def _suggest_next(console: Console, run_id: str, settings: Settings, common: Com
     suggest_next(console, settings, run.record, by_code(run.cause_list()), common.where_words())
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", metavar="DIR")
 @common_options
 def verify(folder: str, *, common: CommonOptions) -> int:
@@ -369,7 +369,6 @@ def _no_such_folder(folder: str, settings: Settings) -> UsageError:
 def _settings_beside(folder: Path, settings: Settings) -> Path | None:
     """Return the settings file that a report was written with, unless it is in use: in the demo's report, or above others."""
     from tcb_ops.reports.export import DEMO_LEDGER
-    from tcb_ops.settings import SETTINGS_FILE
 
     for place in (folder / DEMO_LEDGER, folder.parent, folder.parent.parent):
         file = place / SETTINGS_FILE
@@ -378,7 +377,7 @@ def _settings_beside(folder: Path, settings: Settings) -> Path | None:
     return None
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(cls=Command, context_settings={"ignore_unknown_options": True})
 @click.argument("code")
 @common_options
 def explain(code: str, *, common: CommonOptions) -> int:
@@ -449,6 +448,26 @@ def _explain_reason(console: Console, reason: Reason, *, as_json: bool) -> int:
         console.print(f"{reason}: {found.meaning.of(console.lang)}")
         console.print(_("What to do: {action}", action=found.action).of(console.lang))
     return 0
+
+
+@click.command(cls=Command)
+@click.argument("run", default="latest")
+@click.option("--test", is_flag=True, help="Send a test message instead.")
+@common_options
+def notify(run: str, *, test: bool, common: CommonOptions) -> int:
+    """Send the message about an audit to every [[notify]] of the settings.
+
+    Exit code 0 when every receiver accepted it, 1 when one did not.
+    """
+    from tcb_ops import api
+
+    common.refuse_where(_("A message is about a whole audit: --where cannot narrow it."))
+    settings, console = common.start()
+    found = api.notify(None if test else run, settings=settings)
+    if common.json:
+        console.json({"notifications": [one.to_json(console.lang) for one in found]})
+    show_notifications(console, found)
+    return 0 if all(one.sent for one in found) else 1
 
 
 def _head(run: Run, settings: Settings) -> Text:

@@ -12,23 +12,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.cli.options import DURATION, CommonOptions, Group, common_options
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import LINE_EVERY, Console, suggest_next
+from tcb_ops.cli.options import (
+    DURATION,
+    CommonOptions,
+    common_options,
+)
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext, verbatim
 from tcb_ops.model import SIMULATOR, Kind
+from tcb_ops.settings import Settings, holds_password, shown_url, without_password
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
     from tcb_ops.model import Outcome
     from tcb_ops.run import Run
     from tcb_ops.runs.ledger_copy import Copied
-    from tcb_ops.settings import Settings
 
 _WHOLE = _("Runs are copied whole: --where cannot leave merchants out.")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("action", metavar="[prune]", type=click.Choice(["prune"]), required=False)
 @click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
 @click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
@@ -244,12 +249,7 @@ def _about(run: Run, settings: Settings) -> dict[str, Any]:
     }
 
 
-@click.group(cls=Group)
-def ledger() -> None:
-    """Copy runs to another ledger; join the shares of a list."""
-
-
-@ledger.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="FROM")
 @click.argument("dest", metavar="TO")
 @click.argument("wanted", metavar="[RUN]...", nargs=-1)
@@ -261,7 +261,6 @@ def copy(source: str, dest: str, wanted: tuple[str, ...], *, common: CommonOptio
     already are skipped; a copy that was interrupted is completed by the same command.
     """
     from tcb_ops import api
-    from tcb_ops.settings import shown_url
 
     common.refuse_where(_WHOLE)
     settings, console = common.start()
@@ -285,7 +284,7 @@ def copy(source: str, dest: str, wanted: tuple[str, ...], *, common: CommonOptio
     return 0
 
 
-@ledger.command()
+@click.command(cls=Command)
 @click.argument("dest", metavar="OUT")
 @click.argument("sources", metavar="IN...", nargs=-1, required=True)
 @click.option(
@@ -303,11 +302,9 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     joined run has each row of the list with its outcome; retries go along.
     """
     from tcb_ops import api
-    from tcb_ops.cli.console import suggest_next
     from tcb_ops.reports.explanations import verdict
     from tcb_ops.reports.summary import by_code
     from tcb_ops.runs.next_commands import of_run
-    from tcb_ops.settings import holds_password, shown_url, without_password
 
     common.refuse_where(_WHOLE)
     _settings, console = common.start()
@@ -345,7 +342,6 @@ def _show_already_there(console: Console, copied: Copied) -> None:
 
 
 def _warn_of_passwords(console: Console, *ledgers: str) -> None:
-    from tcb_ops.settings import holds_password, shown_url
 
     for one in ledgers:
         if holds_password(one):
@@ -362,8 +358,6 @@ def _warn_of_passwords(console: Console, *ledgers: str) -> None:
 def _progress(console: Console) -> Iterator[Callable[[int, int, int], None]]:
     """Show how much is copied: a line that moves on a terminal, otherwise a line every few seconds."""
     from rich.status import Status
-
-    from tcb_ops.cli.console import LINE_EVERY
 
     last = time.monotonic()
     with console.waiting(_("Reading")) as status:

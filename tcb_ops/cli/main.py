@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import codecs
 import gettext
-import inspect
 import io
 import itertools
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from copy import copy
 from difflib import SequenceMatcher
 from typing import NoReturn
 
 import click
 
 from tcb_ops import signals
-from tcb_ops.cli import completion
-from tcb_ops.cli.doctor import doctor
-from tcb_ops.cli.inspect import diff, errcodes, explain, report, show, verify
-from tcb_ops.cli.ledger import ledger, runs
-from tcb_ops.cli.options import Group
-from tcb_ops.cli.practice import demo, lab, notebook, simulate
-from tcb_ops.cli.runs import audit, check, links, notify, retry, upload
-from tcb_ops.cli.setup import init, make_list, merchants, tokens
-from tcb_ops.cli.stored import confirm, delete, sync, undo
+from tcb_ops.cli import Commands, Group, translated
+from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.errors import InputError, TcbOpsError
-from tcb_ops.formatting import lines, wrap
+from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
+from tcb_ops.resources import exhausted, system_reason
+from tcb_ops.settings import load_settings, settings_file, system_lang
+from tcb_ops.toml_file import read_toml
 
 _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 """Characters that word processors, chat programs and Chinese keyboards put in place of an option's hyphens."""
@@ -115,32 +109,38 @@ def _hints_about_extra(context: click.Context | None, command: str, arguments: S
     return [one, quotes] if any(word.startswith("--") for word in arguments) else [one]
 
 
-class _Sections(Group):
-    """The top-level command group, listed by section in the order of an operator's work."""
+_SECTIONS = (
+    (N_("Run a list"), "runs.check runs.links runs.upload runs.retry runs.audit"),
+    (N_("Stored files"), "stored.sync stored.confirm stored.undo stored.delete"),
+    (
+        N_("Inspect"),
+        "ledger.runs inspect.show inspect.errcodes inspect.report inspect.diff inspect.verify inspect.explain \
+        inspect.notify",
+    ),
+    (
+        N_("Set up"),
+        "setup.init setup.doctor main.merchants main.tokens stored.list_ main.ledger completion.completion",
+    ),
+    (N_("Notebooks"), "notebooks.notebook notebooks.lab"),
+    (N_("Practise"), "practice.simulate practice.demo"),
+)
+"""The commands by section of the help, in the order of an operator's work."""
 
-    SECTIONS = (
-        (N_("Run a list"), (check, links, upload, retry, audit)),
-        (N_("Stored files"), (sync, confirm, undo, delete)),
-        (N_("Inspect"), (runs, show, errcodes, report, diff, verify, explain, notify)),
-        (N_("Set up"), (init, doctor, merchants, tokens, make_list, ledger, completion.completion)),
-        (N_("Notebooks"), (notebook, lab)),
-        (N_("Practise"), (simulate, demo)),
-    )
 
-    def list_commands(self, _ctx: click.Context) -> list[str]:
-        return [command.name or "" for _section, commands in self.SECTIONS for command in commands]
-
+class _TopGroup(Group):
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for section, commands in self.SECTIONS:
+        for section, places in _SECTIONS:
             with formatter.section(gettext.gettext(section)):
-                listed = map(translated, commands)
+                listed = map(translated, Commands(places).values())
                 formatter.write_dl(
                     [(one.name or "", one.get_short_help_str(formatter.width)) for one in listed]
                 )
 
 
 @click.group(
-    cls=_Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=_TopGroup,
+    commands=Commands(" ".join(places for _section, places in _SECTIONS)),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="tcb-ops", message="%(prog)s %(version)s")
 def cli() -> None:
@@ -154,76 +154,25 @@ def cli() -> None:
     """
 
 
-for _section, _commands in _Sections.SECTIONS:
-    for _command in _commands:
-        cli.add_command(_command)
+@click.group(cls=Group, commands=Commands("setup.check setup.sync"))
+def merchants() -> None:
+    """Keep the merchants file; check which merchants are ready.
+
+    sync and check: who has authorized the platform, and what keeps a merchant from being served.
+    """
 
 
-class _Formatter(click.HelpFormatter):
-    """A help formatter that wraps by terminal columns (a Chinese character takes two) and translates headings."""
+@click.group(cls=Group, commands=Commands("setup.serve"))
+def tokens() -> None:
+    """Serve tokens to other machines.
 
-    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
-        usage = N_("Usage: ")
-        super().write_usage(prog, args, prefix or gettext.gettext(usage))
-
-    def write_heading(self, heading: str) -> None:
-        template = N_("{heading}:")
-        self.write(f"{'':>{self.current_indent}}{gettext.gettext(template).format(heading=heading)}\n")
-
-    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        rows = list(rows)
-        first = min(max(len(name) for name, _text in rows), col_max) + col_spacing
-        width = max(self.width - first - 2, 10)
-        super().write_dl([(name, _broken(text, width)) for name, text in rows], col_max, col_spacing)
-
-    def write_text(self, text: str) -> None:
-        width = self.width - self.current_indent
-        super().write_text("\n\n".join(_broken(paragraph, width) for paragraph in paragraphs(text)))
+    serve: a token server for their source `service`.
+    """
 
 
-def _broken(text: str, width: int) -> str:
-    return f"\b\n{wrap(text, width)}"  # \b keeps click from rewrapping the lines
-
-
-class _Context(click.Context):
-    formatter_class = _Formatter
-
-    def get_help(self) -> str:
-        """Return the help with ASCII for characters that the terminal cannot show; click would write UTF-8."""
-        encoding = sys.stdout.encoding or "utf-8"
-        return super().get_help().encode(encoding, "tcb_ops").decode(encoding)
-
-
-def paragraphs(text: str) -> list[str]:
-    """Return the paragraphs of a help text, each a message of the catalogue."""
-    return [" ".join(lines.split()) for lines in inspect.cleandoc(text).split("\n\n")] if text else []
-
-
-def translated(command: click.Command) -> click.Command:
-    """Return a copy of a command with its help in the language set by `translate_click`."""
-    made = copy(command)
-    made._help_option = None  # noqa: SLF001  click caches it in the language in which it was created
-    made.context_class = _Context
-    options = N_("[OPTIONS]")
-    made.options_metavar = gettext.gettext(options)
-    texts = [gettext.gettext(paragraph) for paragraph in paragraphs(command.help or "")]
-    made.help, made.short_help = "\n\n".join(texts), texts[0].rstrip("。.") if texts else None
-    made.params = [copy(param) for param in command.params]
-    for param in made.params:
-        if isinstance(param, click.Option) and param.help:
-            param.help = gettext.gettext(param.help)
-    if isinstance(made, click.Group):
-        commands = N_("COMMAND [ARGS]...")
-        made.subcommand_metavar = gettext.gettext(commands)
-        of_group = made.get_command
-
-        def get_command(context: click.Context, name: str) -> click.Command | None:
-            # Only the command that runs is translated: the help of all of them takes longer than a short command.
-            found = of_group(context, name)
-            return translated(found) if found is not None else None
-
-        made.__dict__["get_command"] = get_command
-    return made
+@click.group(cls=Group, commands=Commands("ledger.copy ledger.join"))
+def ledger() -> None:
+    """Copy runs to another ledger; join the shares of a list."""
 
 
 _ASCII = str.maketrans(
@@ -262,8 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return the exit code. Exceptions are printed as messages."""
-    if completion.VARIABLE in os.environ:
-        return completion.answer(cli)
+    if "_TCB_OPS_COMPLETE" in os.environ:
+        from tcb_ops.cli.completion import answer
+
+        return answer(cli)
     lang = Lang.EN
     try:
         os.environ["LANGUAGE"] = lang = terminal_lang(_lang(arguments))
@@ -314,8 +265,6 @@ def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
             character=ascii(error.object[error.start]),
         )
     elif isinstance(error, OSError):  # one that no command has reported in more specific terms
-        from tcb_ops.resources import exhausted, system_reason
-
         shortage = exhausted(error)
         text = _("{why}. Fix that, then run the same command again.", why=system_reason(error))
         if shortage is not None:
@@ -336,8 +285,6 @@ def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
 
 def _print_problems(error: InputError, lang: Lang) -> None:
     """Print all problems of a file that is refused, such as known.csv or the merchants file; at most 50."""
-    from tcb_ops.cli.console import Console, show_problems
-
     if (many := len(error.problems)) < 2:
         _print_error(error.text, lang)
         return
@@ -348,17 +295,12 @@ def _print_problems(error: InputError, lang: Lang) -> None:
 def _print_error(text: Text, lang: Lang) -> None:
     from rich.console import Console as RichConsole
 
-    from tcb_ops.cli.console import wrapped
-
     message = f"tcb-ops: {lines(text.of(lang))}"
     sys.stderr.write(f"{wrapped(message, RichConsole(stderr=True)) if sys.stderr.isatty() else message}\n")
 
 
 def _lang(arguments: Sequence[str]) -> Lang:
     """Return the language for error messages, even if the settings cannot be read."""
-    from tcb_ops.settings import load_settings, settings_file
-    from tcb_ops.toml_file import read_toml
-
     asked, config = _value_of(arguments, "--lang"), _value_of(arguments, "--config")
     try:
         return load_settings(config, {"lang": asked}).lang
@@ -366,12 +308,8 @@ def _lang(arguments: Sequence[str]) -> Lang:
         in_file = None
         with suppress(TcbOpsError):
             in_file = read_toml(settings_file(config)).get("lang")
-        variables = map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))
         given = (asked, os.environ.get("TCB_OPS_LANG"), in_file)
-        lang = next((lang for lang in given if lang in {"zh", "en"}), None) or next(
-            filter(None, variables), ""
-        )
-        return Lang.ZH if lang.lower().startswith("zh") else Lang.EN
+        return next((Lang(lang) for lang in given if lang in {"zh", "en"}), system_lang())
 
 
 def _value_of(arguments: Sequence[str], option: str) -> str | None:

@@ -1,255 +1,30 @@
-"""The commands for notebooks, which may be run against a live target, and for practice: notebook, lab, simulate, demo."""
+"""The commands for practice against the simulator: simulate, demo."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.cli.console import Console, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
     WholeNumber,
-    common_options,
     lang_option,
     port_option,
     target_line,
 )
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
+from tcb_ops.i18n import Text, _, ngettext, verbatim
 from tcb_ops.model import SIMULATOR, Owner
+from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
-    from tcb_ops.notebooks import Source, Value
-    from tcb_ops.notebooks.execute import Executed
-    from tcb_ops.settings import Settings
     from tcb_ops.simulator import Simulator
-
-
-@click.command()
-@click.argument("name")
-@click.option(
-    "-p",
-    "parameters",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A parameter of the notebook; text stays text. Repeatable.",
-)
-@click.option(
-    "--out", required=True, metavar="DIR", help="Where the executed notebook, its page and the report go."
-)
-@common_options
-def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: CommonOptions) -> int:
-    """Run a notebook from top to bottom, unattended.
-
-    NAME is one of the five, a part of its name (03), or a path. DIR gets the executed notebook, its page without code,
-    and the run's report in a folder named after the run. Exit codes are the run's.
-    """
-    from tcb_ops.notebooks import find_notebook
-
-    file = find_notebook(name)
-    _need("papermill", "nbconvert", "ipykernel")
-    from tcb_ops.notebooks import check_output, open_notebook, take_parameters
-    from tcb_ops.notebooks.execute import execute
-
-    settings, console = common.start()
-    source = open_notebook(file)
-    known = {parameter.name for parameter in source.parameters}
-    taken = take_parameters(source.parameters, [*parameters, *_from_options(common)], source.name)
-    if "lang" in known:
-        taken.setdefault("lang", settings.lang.value)
-    target = _check_target(common, source, taken, settings)
-    check_output(source, Path(out))
-    if target is not None:
-        console.warn(target)
-    ended = execute(
-        source,
-        taken,
-        Path(out),
-        environment=_environment(common),
-        lang=Lang(settings.lang),
-        zone=settings.zone,
-        progress=lambda number, of, cell: console.info(
-            _("{name} {number}/{of} · {cell}", name=source.name, number=number, of=of, cell=cell)
-        ),
-    )
-    _show(console, ended, as_json=common.json)
-    if target is not None:
-        console.info(target)
-    return ended.exit_code
-
-
-def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
-    """Print how the notebook ended and which files it wrote."""
-    if ended.text is not None and ended.exit_code > 1:
-        console.warn(_("tcb-ops: {text}", text=ended.text))
-    elif ended.text is not None and as_json:
-        console.info(ended.text)
-    if as_json:
-        console.json(
-            {
-                "notebook": str(ended.notebook),
-                "page": str(ended.page),
-                "run": ended.run,
-                "report": ended.report,
-                "exit_code": ended.exit_code,
-            }
-        )
-    else:
-        if ended.screen:
-            console.print(ended.screen)
-        if ended.text is not None and ended.exit_code <= 1:
-            console.print(ended.text)
-        for left in filter(None, (ended.notebook, ended.page, ended.report)):
-            console.print(str(left))
-
-
-def _from_options(common: CommonOptions) -> list[str]:
-    """Return the options that are parameters of a notebook, as NAME=VALUE."""
-    words = [f"{name}={value}" for name, value in (("lang", common.lang), ("note", common.note)) if value]
-    return [*words, f"where={'; '.join(common.where)}"] if common.where else words
-
-
-def _environment(common: CommonOptions) -> dict[str, str]:
-    """Return the environment variables that pass the target and the files' options to the notebook."""
-    from tcb_ops.settings import CONFIG
-
-    target = common.target or common.api_base
-    tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", common.tokens))
-    variables = (
-        (CONFIG, common.config),
-        ("TCB_OPS_TARGET", target),
-        ("TCB_OPS_API_BASE", target),  # set both: an existing value of one must not contradict the other
-        ("TCB_OPS_MERCHANTS", common.merchants),
-        ("TCB_OPS_LEDGER", common.ledger),
-        *(tokens if common.tokens else ()),
-    )
-    return {name: value for name, value in variables if value}
-
-
-def _check_target(
-    common: CommonOptions, source: Source, taken: Mapping[str, Value], settings: Settings
-) -> Text | None:
-    """Return the line that names the target; None for a notebook without the parameter `target`.
-
-    Raises UsageError for options of a live run if the notebook uses the embedded simulator.
-    """
-    usual = {parameter.name: parameter.default for parameter in source.parameters}
-    if "target" not in usual:
-        return None
-    if taken.get("target", usual["target"]) != SIMULATOR:
-        return target_line(settings)
-    options = {
-        "--target": None if common.target == SIMULATOR else common.target,
-        "--api-base": common.api_base,
-        "--merchants": common.merchants,
-        "--tokens": common.tokens,
-        "--ledger": common.ledger,
-    }
-    for option, value in options.items():
-        if value:
-            raise UsageError(
-                _(
-                    "{option} is for a live run, but {name} uses the embedded simulator: add -p "
-                    "target=live. Nothing was run.",
-                    option=option,
-                    name=source.name,
-                )
-            )
-    return _("SIMULATED: the sample's 12 merchants, not yours. For your own: -p target=live")
-
-
-class _Passing(click.Command):
-    """A command that passes the words after `--` to another program."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the words before `--`; those after it become `arguments`."""
-        at = args.index("--") if "--" in args else len(args)
-        rest = super().parse_args(ctx, args[:at])
-        if more := ctx.params["arguments"]:
-            raise UsageError(_("{more}: put options for JupyterLab after -- .", more=" ".join(more)))
-        ctx.params["arguments"] = tuple(args[at + 1 :])
-        return rest
-
-
-@click.command(cls=_Passing)
-@click.argument("folder", metavar="[DIR]", default=".")
-@click.argument("arguments", metavar="[-- JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
-@click.option("--no-open", is_flag=True, help="Only copy; start nothing.")
-@click.option("--no-browser", is_flag=True, help="Start JupyterLab, open no browser; its address is shown.")
-@lang_option
-def lab(folder: str, arguments: tuple[str, ...], lang: str | None, *, no_open: bool, no_browser: bool) -> int:
-    """Copy the notebooks into DIR and open JupyterLab there.
-
-    The sample data is copied, too. Existing files are not overwritten; those that differ from this
-    version's are listed. DIR is the working folder unless given.
-    """
-    import subprocess
-
-    from tcb_ops.cli.console import Console
-    from tcb_ops.notebooks import fill
-    from tcb_ops.settings import load_settings
-
-    console = Console(load_settings(options={"lang": lang}).lang)
-    if not no_open:
-        _need("jupyterlab", "ipywidgets", "anywidget")
-    workspace = Path(folder)
-    copied = fill(workspace)
-    fresh = [name for name in copied.new if name.endswith(".ipynb")]
-    for name in fresh:
-        console.print(str(workspace / name))
-    for name in copied.kept:
-        console.info(
-            _(
-                "{workspace}: not overwritten; it differs from this version's. Rename it and run lab again to get "
-                "this version's.",
-                workspace=workspace / name,
-            )
-        )
-    if no_open:
-        return 0
-    words = ["-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
-    if no_browser:
-        words.append("--no-browser")
-    # Without JupyterLab's question about its news; a user's own configuration is not touched.
-    path = [str(files("tcb_ops.notebooks") / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
-    env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, path))}
-    # Each panel works in a thread, and glibc would keep what up to 16 of them have freed: 9 MiB each.
-    env.setdefault("MALLOC_ARENA_MAX", "2")
-    if lang is not None:
-        env["TCB_OPS_LANG"] = lang  # of the panels
-    with subprocess.Popen([sys.executable, *words, *arguments], env=env) as server:  # noqa: S603  our own interpreter
-        try:
-            return server.wait()
-        except KeyboardInterrupt:  # the server would ask for confirmation; one Ctrl-C is enough
-            server.terminate()
-            raise
-
-
-def _need(*libraries: str) -> None:
-    """Raise UsageError with the command that installs the libraries if one is missing."""
-    from importlib.util import find_spec
-
-    from tcb_ops.runs.next_commands import install
-
-    missing = [library for library in libraries if find_spec(library) is None]
-    if missing:
-        names, command = ", ".join(missing), install("lab")
-        raise UsageError(
-            _(
-                "Notebooks need {names}. Install them, then run the same command again:\n{command}",
-                names=names,
-                command=command,
-            )
-        )
 
 
 @click.command()
@@ -284,13 +59,10 @@ def simulate(
 
     For practice, on this machine only. Press Ctrl-C to stop it.
     """
-    from tcb_ops.cli.console import Console
     from tcb_ops.lists.merchants import read_merchants
-    from tcb_ops.settings import load_settings
     from tcb_ops.simulator import Faults, Simulator, load_faults, serve
 
-    settings = load_settings(options={"lang": lang})
-    console = Console(settings.lang)
+    settings, console = CommonOptions(lang=lang).start()  # --merchants and --tokens are of its own kind
     plan = load_faults(Path(faults)) if faults else Faults()
     if tokens is None and not (plan.component and plan.component.secret):
         raise UsageError(
@@ -350,12 +122,10 @@ def demo(lang: str | None) -> int:
     import tempfile
 
     import tcb_ops as tcb
-    from tcb_ops.cli.console import Console, show_run
     from tcb_ops.reports.explanations import counts_line
     from tcb_ops.reports.export import DEMO_LEDGER, check_destination
     from tcb_ops.runs.next_commands import quoted, retry
     from tcb_ops.sample import FILES, PATHS, sample_simulator, unexpected_lines
-    from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE
 
     started, dest = time.monotonic(), Path("demo-report").resolve()
     home = dest / DEMO_LEDGER
@@ -417,8 +187,6 @@ def demo(lang: str | None) -> int:
 def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
     """Copy the demo's ledger into the report folder, with a settings file that refers to it."""
     import shutil
-
-    from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE
 
     home.mkdir()
     for part in folder.glob(f"{LEDGER_FILE}*"):

@@ -7,60 +7,53 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     DURATION,
-    CommonOptions,
-    ListOptions,
-    RunOptions,
     WholeNumber,
     cluster_option,
     common_options,
-    given_options,
     limit_options,
     list_options,
-    out_option,
     pdf_option,
+    report_options,
     resume_options,
     run_options,
     share_option,
     target_line,
+    upload_yes_option,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
 from tcb_ops.model import FailOn, Kind
+from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.batch import Batch
     from tcb_ops.run import RunHandle
     from tcb_ops.runs.stored_calls import IfExists
-    from tcb_ops.settings import Settings
-
-yes_option = click.option("--yes", is_flag=True, help="Do not ask before uploading to a live target.")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("paths", metavar="LIST")
 @list_options
 @share_option
-@given_options
 @common_options
-def check(paths: str, *, common: CommonOptions, listing: ListOptions, which: RunOptions) -> int:
+def check(command: RunCommand, paths: str) -> int:
     """Check a path list; report all problems in one pass.
 
     Each with line, column and fix. Nothing is sent.
 
     With --root the local files are checked too, as upload does.
     """
-    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.preflight import facts, facts_line
 
-    command = RunCommand.start(common, which)
     console = command.console
-    with command.read_list(paths, listing, listing.root) as batch:
-        if common.json:
+    with command.read_list(paths, command.listing.root) as batch:
+        if command.common.json:
             console.json(facts(batch))
         else:
             console.print(facts_line(batch))
@@ -73,7 +66,7 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions, which: Run
         return 1 if batch.valid < batch.count else 0
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("paths", metavar="[LIST]", required=False)
 @click.option("--out", metavar="FILE", help="Where the links go (0600). [default: links.csv]")
 @click.option(
@@ -94,47 +87,36 @@ def check(paths: str, *, common: CommonOptions, listing: ListOptions, which: Run
 @share_option
 @run_options
 @common_options
-def links(
-    paths: str | None,
-    max_age: int,
-    *,
-    download: bool,
-    common: CommonOptions,
-    listing: ListOptions,
-    which: RunOptions,
-) -> int:
+def links(command: RunCommand, paths: str | None, max_age: int, *, download: bool) -> int:
     """Request an upload link per row; write links.csv.
 
     Links expire after about 15 minutes. An unfinished run of the same list is resumed; --resume RUN needs no list.
     """
     from tcb_ops import api
-    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.preflight import ran_out, short_life
 
-    command = RunCommand.start(common, which)
     console = command.console
     with command.opened():
         if download:
-            if which.share is not None:
+            if command.which.share is not None:
                 raise UsageError(_("--share is for a list; --download has links of one run."))
             return _download(command, paths or "latest", max_age)
         if paths is None:
-            handle = command.resume(Kind.LINKS, listing.root)
+            handle = command.resume(Kind.LINKS, command.listing.root)
             run = command.follow(handle)
         else:
-            with command.read_list(paths, listing, root=None) as batch:
-                if which.dry_run:
+            with command.read_list(paths, root=None) as batch:
+                if command.which.dry_run:
                     return command.dry_run(batch, uploads=False)
-                if (short := short_life(batch, which.limits)) is not None:
+                if (short := short_life(batch, command.limits)) is not None:
                     console.warn(short)
                 handle = api.start_links(
                     batch,
-                    out=Path(which.out or "links.csv").absolute(),
-                    selection=listing.selection(common, which.limit),
+                    out=Path(command.which.out or "links.csv").absolute(),
                     **command.options,
                 )
                 run = command.follow(handle)
-        if (late := ran_out(handle.links_run_out, which.out or run.record.report)) is not None:
+        if (late := ran_out(handle.links_run_out, command.which.out or run.record.report)) is not None:
             console.warn(late)
         return command.end(run, Path(run.record.report))
 
@@ -170,10 +152,9 @@ def _download(command: RunCommand, run: str, max_age: int) -> int:
     return 0 if written.links == written.rows else 1
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("paths", metavar="[LIST]", required=False)
-@out_option
-@pdf_option
+@report_options
 @click.option(
     "--skip-unchanged",
     is_flag=True,
@@ -203,7 +184,7 @@ def _download(command: RunCommand, run: str, max_age: int) -> int:
     is_flag=True,
     help="Afterwards confirm that the files are there, with their checksums.",
 )
-@yes_option
+@upload_yes_option
 @list_options
 @limit_options
 @cluster_option
@@ -211,6 +192,7 @@ def _download(command: RunCommand, run: str, max_age: int) -> int:
 @run_options
 @common_options
 def upload(
+    command: RunCommand,
     paths: str | None,
     canary: int | None,
     *,
@@ -218,9 +200,6 @@ def upload(
     if_exists: IfExists,
     backup: str | None,
     confirms: bool,
-    common: CommonOptions,
-    listing: ListOptions,
-    which: RunOptions,
 ) -> int:
     """Upload the list's files; write a report folder.
 
@@ -228,11 +207,9 @@ def upload(
     terminal an upload to a live target asks first.
     """
     from tcb_ops import api
-    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.preflight import done_before, facts_line, scope_of_list
     from tcb_ops.runs.stored_files import check_folder
 
-    command = RunCommand.start(common, which)
     console = command.console
     with command.opened():
         if paths is None:
@@ -245,25 +222,26 @@ def upload(
                 )
             command.check_folder()
             handle = command.resume(
-                Kind.UPLOAD, listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
+                Kind.UPLOAD, command.listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
             )
             return _finish_upload(command, handle, confirms=confirms)
         settings = command.settings
-        root = listing.root or str(Path(paths).parent)
+        root = command.listing.root or str(Path(paths).parent)
         others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
         others += ["--if-exists", if_exists] if if_exists != "overwrite" else []
         others += ["--confirm"] if confirms else []
-        with command.read_list(paths, listing, root, others) as batch:
-            if which.dry_run:
+        with command.read_list(paths, root, others) as batch:
+            if command.which.dry_run:
                 if backup is not None:
                     check_folder(Path(backup), make=False)
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
-            selection = listing.selection(common, which.limit)
-            if not skip_unchanged and which.resume is None:
+            if not skip_unchanged and command.which.resume is None:
                 try:
                     runs = api.all_runs(settings=settings)
-                    again = done_before(batch, settings, selection, runs, new_run=which.new_run)
+                    again = done_before(
+                        batch, settings, command.selection, runs, new_run=command.which.new_run
+                    )
                 except LedgerDamagedError as error:  # of an earlier run, on which this one does not depend
                     console.info(error.text)
                     again = None
@@ -281,7 +259,6 @@ def upload(
                 if_exists=if_exists,
                 backup=backup,
                 canary=canary or 0,
-                selection=selection,
                 **command.options,
             )
             return _finish_upload(command, handle, confirms=confirms)
@@ -315,28 +292,7 @@ def _announce_overwritten(console: Console, batch: Batch, settings: Settings, if
     )
 
 
-@click.command()
-@click.argument("run", default="latest")
-@click.option("--test", is_flag=True, help="Send a test message instead.")
-@common_options
-def notify(run: str, *, test: bool, common: CommonOptions) -> int:
-    """Send the message about an audit to every [[notify]] of the settings.
-
-    Exit code 0 when every receiver accepted it, 1 when one did not.
-    """
-    from tcb_ops import api
-    from tcb_ops.cli.console import show_notifications
-
-    common.refuse_where(_("A message is about a whole audit: --where cannot narrow it."))
-    settings, console = common.start()
-    found = api.notify(None if test else run, settings=settings)
-    if common.json:
-        console.json({"notifications": [one.to_json(console.lang) for one in found]})
-    show_notifications(console, found)
-    return 0 if all(one.sent for one in found) else 1
-
-
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", default="latest")
 @click.option(
     "--errcode",
@@ -347,22 +303,20 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 )
 @click.option("--out", metavar="PATH", help="The report folder, or links.retry.csv. [default: reports/RUN]")
 @pdf_option
-@yes_option
+@upload_yes_option
 @limit_options
 @cluster_option
 @resume_options
 @common_options
-def retry(run: str, codes: tuple[str, ...], *, common: CommonOptions, which: RunOptions) -> int:
+def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
     """Run again the rows of a finished run that did not succeed.
 
     Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
     """
     from tcb_ops import api
-    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.preflight import RETRIED, scope_of_rows
     from tcb_ops.runs.plan import check_retry
 
-    command = RunCommand.start(common, which)
     parent = api.run_to_retry(run, command.settings)
     record = parent.record
     check_retry(record, command.settings)
@@ -377,14 +331,13 @@ def retry(run: str, codes: tuple[str, ...], *, common: CommonOptions, which: Run
             scope = scope_of_rows(parent.tallies(), RETRIED)
             what = _("At most {text}", text=scope.text)
             command.confirm(record.kind, scope, as_sentences((retrying, what)))
-        words = [*(f"errcode {code}" for code in sorted(codes)), common.selection()]
+        words = [*(f"errcode {code}" for code in sorted(codes)), command.selection]
         handle = api.start_retry(
             parent.id,
-            common.read_merchants(command.settings),
+            command.common.read_merchants(command.settings),
             codes=codes,
-            out=(which.out or "links.retry.csv") if is_links else command.reports,
-            selection="; ".join(filter(None, words)),
-            **command.options,
+            out=(command.which.out or "links.retry.csv") if is_links else command.reports,
+            **command.options | {"selection": "; ".join(filter(None, words))},
         )
         command.console.info(retrying)
         if handle.warning is not None:
@@ -398,9 +351,8 @@ def retry(run: str, codes: tuple[str, ...], *, common: CommonOptions, which: Run
         return command.end(done, Path(done.record.report)) if is_links else command.report(done)
 
 
-@click.command()
-@out_option
-@pdf_option
+@click.command(cls=Command)
+@report_options
 @click.option(
     "--write-probe", is_flag=True, help="Also upload a tiny file to each environment and delete it again."
 )
@@ -431,14 +383,13 @@ def retry(run: str, codes: tuple[str, ...], *, common: CommonOptions, which: Run
 @resume_options
 @common_options
 def audit(
+    command: RunCommand,
     metrics: str | None,
     fail_on: str,
     confirm_after: float,
     known: str | None,
     *,
     write_probe: bool,
-    common: CommonOptions,
-    which: RunOptions,
 ) -> int:
     """Check whether each environment is healthy, and say why where it is not.
 
@@ -446,15 +397,13 @@ def audit(
     --where narrows it.
     """
     from tcb_ops import api
-    from tcb_ops.cli.steps import RunCommand
     from tcb_ops.reports.audit import check_metrics, write_metrics
 
-    command = RunCommand.start(common, which)
     command.check_folder()
     if metrics is not None:
         check_metrics(Path(metrics))
     with command.opened():
-        merchants = common.read_merchants(command.settings)
+        merchants = command.common.read_merchants(command.settings)
         _warn_of_known(command.console, known, command.settings)
         handle = api.start_audit(
             merchants,
@@ -462,8 +411,7 @@ def audit(
             confirm_after=confirm_after,
             known=known,
             report=command.reports,
-            selection=common.selection(),
-            share=which.share,
+            share=command.which.share,
             **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written

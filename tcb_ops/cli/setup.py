@@ -1,10 +1,11 @@
-"""The commands that prepare a run: init, list, merchants sync, merchants check, tokens serve."""
+"""The commands that prepare runs: init, merchants sync, merchants check, tokens serve, doctor."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -12,37 +13,36 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import LINE_EVERY, Console, show_problems
 from tcb_ops.cli.options import (
     CommonOptions,
-    Group,
-    ScanOptions,
     common_options,
     lang_option,
     port_option,
-    scan_options,
     target_line,
 )
+from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.formatting import format_size
-from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
-from tcb_ops.model import SIMULATOR
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Lang, Text, _, as_list, ngettext, pgettext, verbatim
+from tcb_ops.model import SIMULATOR, Merchant
+from tcb_ops.resources import system_reason
+from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from tcb_ops.cli.console import Console
-    from tcb_ops.lists.generate import ScannedFiles
-    from tcb_ops.settings import Settings
     from tcb_ops.wechat.tokens.server import Access
 
 
 Found = TypeVar("Found")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dir", "folder", default=".", metavar="DIR", help="Where to. [default: the working folder]")
 @lang_option
-def init(folder: str, lang: str | None) -> int:
+def init(folder: str, *, common: CommonOptions) -> int:
     """Write settings, a merchants file and a list template.
 
     tcb-ops.toml, merchants.csv and list-template.xlsx; existing files are not overwritten. The template's drop-down has
@@ -50,15 +50,12 @@ def init(folder: str, lang: str | None) -> int:
     """
     from importlib.resources import files
 
-    from tcb_ops.cli.console import Console, show_problems
     from tcb_ops.lists.generate import list_template
     from tcb_ops.merchants.sync import EMPTY_FILE, edit_merchants
-    from tcb_ops.settings import SETTINGS_FILE, load_settings
 
     target = Path(folder)
     config, template = target / SETTINGS_FILE, target / "list-template.xlsx"
-    settings = load_settings(config if config.exists() else None, {"lang": lang})
-    console = Console(settings.lang)
+    settings, console = replace(common, config=str(config) if config.exists() else None).start()
     merchants, broken, names = target / "merchants.csv", None, list[str]()
     try:
         names = list(dict.fromkeys(m.name for m in edit_merchants(merchants).merchants if not m.left))
@@ -124,7 +121,6 @@ def _write_new(console: Console, file: Path, content: bytes) -> None:
 
 
 def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb"]) -> None:
-    from tcb_ops.resources import system_reason
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -136,124 +132,7 @@ def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb
     console.print(str(file))
 
 
-@click.command("list")
-@click.argument("source")
-@scan_options(
-    "The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
-    "{appid} {env}."
-)
-@click.option(
-    "--out", default="list.csv", show_default=True, metavar="FILE", help="The list; never overwritten."
-)
-@click.option(
-    "--root",
-    metavar="DIR",
-    help="Where the list's file column starts from. [default: the list's folder, else SOURCE]",
-)
-@common_options
-def make_list(
-    source: str,
-    out: str,
-    root: str | None,
-    *,
-    scanning: ScanOptions,
-    common: CommonOptions,
-) -> int:
-    """Make a path list of a file or a folder.
-
-    A row per file and environment. Nothing is sent: check the list, then run check and upload with it.
-
-    Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
-    """
-    from tcb_ops.cli.console import show_problems
-    from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
-    from tcb_ops.runs.next_commands import command
-
-    settings, console = common.start()
-    dest = Path(out)
-    today = datetime.now(settings.zone).date().isoformat()
-    fields = PathTemplate(scanning.template, today)
-    targets = select_targets(common.read_merchants(settings), scanning.to)
-    scanned = scan(
-        Path(source), include=scanning.include, exclude=scanning.exclude, own=own_files(common, settings)
-    )
-    base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
-    try:
-        made = write_list(scanned, targets, fields, dest, base)
-    except InputError as error:
-        show_problems(console, error.source, error.problems)
-        console.warn(_("No list was written."))
-        raise click.exceptions.Exit(error.exit_code) from None
-    print_left_out(console, scanned)
-    if common.json:
-        left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
-        console.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
-        return 0
-    console.print(
-        _(
-            "{dest}: {rows}, {files} for {environments} of {merchants}, {size}",
-            dest=dest,
-            rows=ngettext("{n:,} row", "{n:,} rows", made.rows),
-            files=ngettext("{n:,} file", "{n:,} files", made.files),
-            environments=ngettext("{n:,} environment", "{n:,} environments", made.envs),
-            merchants=ngettext("{n:,} merchant", "{n:,} merchants", made.merchants),
-            size=format_size(made.bytes),
-        )
-    )
-    console.suggest(
-        _("Check it, then run:")
-        if settings.on_loopback
-        else _("Check it, then upload it (LIVE; to rehearse, add --target simulator):"),
-        command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())),
-    )
-    return 0
-
-
-def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
-    """Return the real paths of tcb-ops's own files, which must never be uploaded."""
-    from tcb_ops.settings import settings_file
-
-    links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
-    tokens = settings.tokens
-    named: list[str | Path] = [
-        settings_file(common.config),
-        settings.merchants,
-        settings.reports,
-        tokens.file,
-        tokens.store,
-        *links,
-    ]
-    named += [
-        value.removeprefix("file:")
-        for value in (tokens.secret, tokens.ticket, tokens.serve_key)
-        if value.startswith("file:")
-    ]
-    if "://" not in settings.ledger:
-        real = os.path.realpath(settings.ledger)
-        named += [real + tail for tail in ("", "-wal", "-shm", "-journal", "-locks")]
-    return frozenset(os.path.realpath(name) for name in named)
-
-
-def print_left_out(console: Console, scanned: ScannedFiles) -> None:
-    """Print how many files a scan left out, and why."""
-    for count, what in (
-        (scanned.junk, _("hidden or temporary")),
-        (scanned.own, _("tcb-ops's own")),
-        (scanned.excluded, _("by --include and --exclude")),
-    ):
-        if count:
-            console.info(_("Skipped, {what}: {count:,}", what=what, count=count))
-
-
-@click.group(cls=Group)
-def merchants() -> None:
-    """Keep the merchants file; check which merchants are ready.
-
-    sync and check: who has authorized the platform, and what keeps a merchant from being served.
-    """
-
-
-@merchants.command()
+@click.command(cls=Command)
 @click.option("--out", metavar="FILE", help="Write to this new file instead of the merchants file.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @common_options
@@ -296,10 +175,10 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     return 1 if changes.unread else 0
 
 
-@merchants.command("check")
+@click.command(cls=Command)
 @click.option("--out", metavar="FILE.csv", help="Write a line per merchant and environment, for Excel.")
 @common_options
-def check_merchants(out: str | None, *, common: CommonOptions) -> int:
+def check(out: str | None, *, common: CommonOptions) -> int:
     """Check which merchants are ready, and what to do about the others.
 
     Per merchant and environment: whether its token works, permission set 49 or 64 is granted, 云开发 is open, the
@@ -348,8 +227,6 @@ def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
     """Show progress until the work is done. Ctrl-C cancels the calls; nothing has been written by then."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from tcb_ops.cli.console import LINE_EVERY
-
     seen = [0, 0]
 
     def progress(done: int, all_of_them: int) -> None:
@@ -381,15 +258,7 @@ def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
         work.cancel()
 
 
-@click.group(cls=Group)
-def tokens() -> None:
-    """Serve tokens to other machines.
-
-    serve: a token server for their source `service`.
-    """
-
-
-@tokens.command()
+@click.command(cls=Command)
 @click.option(
     "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="The address to listen on."
 )
@@ -450,3 +319,183 @@ def serve(host: str, port: int, cert: str | None, key: str | None, *, common: Co
             log=log if common.verbose else None,
         )
     )
+
+
+_CHECKS = {
+    "python": verbatim("Python"),
+    "packages": _("packages"),
+    "lab": verbatim("JupyterLab"),
+    "browser": _("PDF browser"),
+    "fonts": _("Chinese font"),
+    "settings": _("settings"),
+    "merchants": pgettext("check", "merchants"),
+    "ledger": _("ledger"),
+    "disk": _("disk"),
+    "secrets": _("secrets"),
+    "target": pgettext("check", "target"),
+    "clock": _("clock"),
+    "tokens": _("token source"),
+    "address": _("this address"),
+    "link": _("link"),
+    "upload": _("upload"),
+    "confirm": _("fetch back"),
+    "content_type": verbatim("Content-Type"),
+    "delete": _("delete"),
+    "quota": _("quota"),
+}
+_GRADES = {
+    Grade.OK: (_("✓ ok"), "green"),
+    Grade.WARNING: (_("! warning"), "yellow"),
+    Grade.BAD: (_("✗ FAILED"), "bold red"),
+    Grade.SKIPPED: (_("– not checked"), "dim"),
+}
+
+
+_SIMULATED = _("SIMULATED 演练: these are the simulator's answers, not the platform's.")
+
+
+@click.command(cls=Command)
+@click.option(
+    "--live", metavar="ENV", help="Upload one tiny file into ENV for real, fetch it back, delete it."
+)
+@click.option("--appid", metavar="APPID", help="With --live: the merchant, where several share ENV.")
+@click.option("--yes", is_flag=True, help="With --live: do not ask.")
+@common_options
+def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOptions) -> int:
+    """Check machine, files, tokens and target; suggest fixes.
+
+    Checks Python, packages, JupyterLab, fonts, settings, merchants file, ledger, disk, the modes of token files, the
+    target, its clock against this machine's, the token source, and whether the platform accepts calls from this address
+    (61004). Nothing is uploaded, and no link is requested.
+
+    --live ENV uploads one tiny file for real, fetches it back, compares it and deletes it.
+
+    Exit codes: 0 all checks passed (warnings allowed) · 1 a check failed · 2 usage · 3 --live was stopped before it
+    began.
+    """
+    if live is None:
+        if appid is not None or yes:
+            raise UsageError(_("--appid and --yes go with --live ENV."))
+        return _check_all(common)
+    return _check_live(common, live, appid or "", yes=yes)
+
+
+def _check_all(common: CommonOptions) -> int:
+    from tcb_ops.doctor.checks import DoctorContext, run_checks
+
+    context = DoctorContext.of(common.settings, common.overrides(), common.config, common.where)
+    lang = context.settings.lang if context.settings is not None else Lang(common.lang or "en")
+    console = Console(lang, quiet=common.quiet, verbose=common.verbose)
+    with ExitStack() as stack:
+        if context.settings is not None and context.error is None:
+            opened = stack.enter_context(common.open_target(console, context.settings, looks_at_tokens=False))
+            console.release()
+            context = replace(context, settings=opened)
+        stack.enter_context(console.waiting(_("checking")))
+        results = list(run_checks(context))
+    grades = Counter(result.grade for result in results)
+    bad, warnings = grades[Grade.BAD], grades[Grade.WARNING]
+    if common.json:
+        known = context.settings if "api_base" in context.known else None
+        target = known.run_target if known is not None else None
+        counts = {"target": target, "ok": not bad, "bad": bad, "warnings": warnings}
+        console.json(counts | {"checks": [result.as_dict(lang) for result in results]})
+    else:
+        _print_results(console, results)
+    return 1 if bad else 0
+
+
+def _print_results(console: Console, results: Sequence[CheckResult]) -> None:
+    """Print a table with a line per check, each fix below what was found; and whether all passed."""
+    from rich.table import Table
+    from rich.text import Text as Styled
+
+    lang, table = console.lang, Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for result in results:
+        word, style = _GRADES[result.grade]
+        table.add_row(
+            Styled(word.of(lang), style), _CHECKS[result.name].of(lang), sanitize(result.seen.of(lang))
+        )
+        if result.fix is not None:
+            # A no-break space follows the arrow: Chinese text has no spaces, so all of it would move to the next line.
+            table.add_row("", "", f"→\u00a0{sanitize(result.fix.of(lang))}")
+    console.print(table)
+    console.print("")
+    grades = Counter(result.grade for result in results)
+    bad, warnings = grades[Grade.BAD], grades[Grade.WARNING]
+    noted = ngettext("{n:,} warning", "{n:,} warnings", warnings)
+    if bad and warnings:
+        console.print(_("Checks failed: {bad}, {noted}. Fix them from the top.", bad=bad, noted=noted))
+    elif bad:
+        console.print(_("Checks failed: {bad}. Fix them from the top.", bad=bad))
+    elif warnings:
+        console.print(_("All checks passed, {noted}.", noted=noted))
+    else:
+        console.print(_("All checks passed."))
+
+
+def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
+    from tcb_ops.cli.steps import confirm_or_abort
+    from tcb_ops.doctor.target import start_live_check
+
+    settings, console = common.start()
+    merchant = _merchant_of(common, settings, env, appid)
+    with common.open_target(console, settings) as settings:
+        console.release()
+        if not settings.on_loopback and not yes:
+            question = _(
+                "Upload one tiny file into {env} of {name} ({appid}) on {api_base}, and delete it?",
+                env=merchant.env,
+                name=merchant.name,
+                appid=merchant.appid,
+                api_base=settings.api_base,
+            )
+            confirm_or_abort(console, question)
+        work = start_live_check(settings, merchant)
+        try:
+            with console.waiting(_("uploading one tiny file")):
+                result = work.result()
+        except KeyboardInterrupt:
+            console.warn(_("Stopping: the file is deleted first."))
+            work.result()
+            raise
+    lang = settings.lang
+    if common.json:
+        console.json(
+            {
+                "target": settings.run_target,
+                "env": result.env,
+                "path": result.path,
+                "ok": result.ok,
+                "left_behind": result.left_behind or None,
+                "checks": [step.as_dict(lang) for step in result.steps],
+            }
+        )
+    else:
+        _print_results(console, result.steps)
+        if settings.on_loopback:
+            console.print(_SIMULATED)
+    return 0 if result.ok else 1
+
+
+def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
+    """Return the merchants file's line for an environment, resolved as for a list's row. Raises UsageError without one."""
+    from tcb_ops.lists.merchants import Unresolved, resolve
+
+    merchants = common.read_merchants(settings)
+    found = resolve(merchants, env.strip(), "", appid.strip())
+    if isinstance(found, Unresolved):
+        fix = found.fix
+        if not appid and merchants.whole.for_env(env.strip()):
+            fix = _("choose one with --appid")
+        why = _("{message} — {fix}", message=found.message, fix=fix)
+    elif found is None:
+        why = _("It is excluded by --where.")
+    elif found.left:
+        why = _("{name} has left (status = left), so nothing can be sent there.", name=found.name)
+    else:
+        return found
+    raise UsageError(_("--live {env}: {why}", env=env, why=why))

@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     from tcb_ops.notifications import Notification
 
 _FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
+_QUESTIONS = {
+    Kind.UPLOAD: _("Upload to {live_environments} of {api_base}?"),
+    Kind.DELETE: _("Delete files in {live_environments} of {api_base}?"),
+    Kind.UNDO: _("Undo the upload in {live_environments} of {api_base}?"),
+}
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -54,15 +59,12 @@ class RunCommand:
     """A command that starts or resumes a run: its options, its console and its settings."""
 
     common: CommonOptions
+    listing: ListOptions
     which: RunOptions
+    limits: RunLimits
     settings: Settings
     """From `opened` on, of the target that was opened."""
     console: Console
-
-    @classmethod
-    def start(cls, common: CommonOptions, which: RunOptions) -> RunCommand:
-        """Read the settings. Nothing is opened yet."""
-        return cls(common, which, *common.start())
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -75,8 +77,9 @@ class RunCommand:
         """What every function of the API that starts a run is given."""
         return {
             "settings": self.settings,
-            "limits": self.which.limits,
+            "limits": self.limits,
             "note": self.common.note,
+            "selection": self.selection,
             "new_run": self.which.new_run,
             "resume": self.which.resume,
             "may_resume": self._may_resume,
@@ -92,21 +95,23 @@ class RunCommand:
         """Return where a run's report goes."""
         return Path(self.which.out) if self.which.out is not None else self.settings.reports / run_id
 
+    @property
+    def selection(self) -> str:
+        """A text that distinguishes runs over different merchants or different parts of the same list."""
+        return self.listing.selection(self.common, self.which.limit)
+
     def check_folder(self) -> None:
         """Refuse a report folder that cannot be had. Raises UsageError."""
         from tcb_ops.reports.export import check_destination
 
         check_destination(self.folder("a-run"))
 
-    def read_list(
-        self, source: str, listing: ListOptions, root: str | None, others: Sequence[str] = ()
-    ) -> Batch:
+    def read_list(self, source: str, root: str | None, others: Sequence[str] = ()) -> Batch:
         """Read the list and print what was detected. If it is refused, print its problems, write the fix-me CSV, and exit 2.
 
         `others`: the command's options that are not about the list, for suggestions.
         """
-        console, settings, share = self.console, self.settings, self.which.share
-        name = click.get_current_context().command.name or ""
+        console, settings, listing, share = self.console, self.settings, self.listing, self.which.share
         if listing.fix_me is not None:
             check_fixme(Path(listing.fix_me))
         try:
@@ -126,41 +131,24 @@ class RunCommand:
         except InputError as error:
             if error.source != source:
                 raise
-            _show_refusal(console, error, listing, root)
-            if error.columns:
-                fitting = tuple(f"{ours}={header}" for ours, header in error.columns.items())
-                listing = replace(listing, column=fitting)
-            options = [
-                *others,
-                *listing.words(self.common),
-                *(["--share", str(share)] if share is not None else []),
-            ]
-            _suggest(console, error, settings, name, options, root)
+            self._show_refusal(error, root)
+            self._suggest_correction(error, root, others)
             raise click.exceptions.Exit(error.exit_code) from None
         console.info(batch.decided)
         for warning in batch.warnings:
             console.warn(warning)
         if batch.problems:
             show_problems(console, source, batch.problems)
-            fix_me, rows = _write_fixme(console, source, listing, batch.problems)
+            fix_me, rows = self._write_fixme(source, batch.problems)
             if rows:
-                as_csv = replace(listing, sheet="", header_row=None, rows=None)
-                console.fix_me = (
-                    ngettext(
-                        "{fix_me} has the {n:,} skipped row. Correct it there, then run:",
-                        "{fix_me} has the {n:,} skipped rows. Correct them there, then run:",
-                        rows,
-                        fix_me=fix_me,
-                    ),
-                    command(
-                        settings,
-                        name,
-                        str(fix_me.absolute()),
-                        *_root_option(root),
-                        *others,
-                        *as_csv.words(self.common),
-                    ),
+                text = ngettext(
+                    "{fix_me} has the {n:,} skipped row. Correct it there, then run:",
+                    "{fix_me} has the {n:,} skipped rows. Correct them there, then run:",
+                    rows,
+                    fix_me=fix_me,
                 )
+                as_csv = replace(listing, sheet="", header_row=None, rows=None)
+                console.fix_me = text, self._again(fix_me, root, [*others, *as_csv.words(self.common)])
         if batch.left_out:
             console.info(
                 _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
@@ -169,11 +157,76 @@ class RunCommand:
             console.info(_share_of(batch, share))
         return batch.limited(self.which.limit) if self.which.limit else batch
 
+    def _write_fixme(self, source: str, problems: Sequence[Problem]) -> tuple[Path, int]:
+        """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
+        if not any(problem.skippable for problem in problems):
+            return Path(source), 0
+        fix_me = self.listing.fix_me
+        dest = Path(fix_me) if fix_me else fixme_beside(Path(source))
+        return dest, write_fixme(problems, dest, self.console.lang)
+
+    def _show_refusal(self, error: InputError, root: str | None) -> None:
+        console, count = self.console, len(error.problems)
+        if error.decided is not None:
+            console.info(_("Read as {decided}", decided=error.decided))
+        if error.missing_files and count > _FEW:
+            show_problems(console, error.source, error.problems[:1])
+            given = self.listing.root is not None
+            why = verbatim("--root") if given else _("the list's folder, because --root was not given")
+            console.warn(
+                _(
+                    "The same for all {rows}: none of their files is below {base} ({why}).",
+                    rows=ngettext("{n:,} row", "{n:,} rows", count),
+                    base=Path(root or ".").absolute(),
+                    why=why,
+                )
+            )
+        else:
+            show_problems(console, error.source, error.problems)
+        # Missing files have one cause: no row to correct.
+        if self.listing.fix_me or not error.missing_files:
+            dest, rows = self._write_fixme(error.source, error.problems)
+            if rows:
+                console.warn(
+                    _(
+                        "{dest} has the rows with problems, and what to fix in each. For the other rows: --on-bad skip",
+                        dest=dest,
+                    )
+                )
+        problems = ngettext("{n:,} problem", "{n:,} problems", count)
+        console.warn(_("The list is refused: {problems}. Nothing was sent.", problems=problems))
+
+    def _suggest_correction(self, error: InputError, root: str | None, others: Sequence[str]) -> None:
+        """Suggest a command: with the folder that has the files, with the guessed column, or to rerun after correction."""
+        from tcb_ops.lists.row_files import find_root
+
+        listing, source = self.listing, Path(error.source).absolute()
+        if error.columns:
+            fitting = tuple(f"{ours}={header}" for ours, header in error.columns.items())
+            listing = replace(listing, column=fitting)
+        found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None
+        if found is not None:
+            text, root = _("The files are below {found}. To use that folder:", found=found), str(found)
+        elif error.columns:
+            text = _("With the column that you probably mean:")
+        elif any(problem.skippable for problem in error.problems):
+            text = _("Correct the list, then run:")
+        else:
+            return
+        share = ["--share", str(self.which.share)] if self.which.share is not None else []
+        self.console.suggest(text, self._again(source, root, [*others, *listing.words(self.common), *share]))
+
+    def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
+        """Return this command for another list."""
+        name = click.get_current_context().command.name or ""
+        root_option = ["--root", str(Path(root).absolute())] if root is not None else []
+        return command(self.settings, name, str(source.absolute()), *root_option, *options)
+
     def dry_run(self, batch: Batch, *, uploads: bool) -> int:
         """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
         from tcb_ops.merchants.queries import ask_allowances
 
-        console, settings, limits = self.console, self.settings, self.which.limits
+        console, settings, limits = self.console, self.settings, self.limits
         console.release()
         allowances = ask_allowances(settings, accounts_to_ask(batch, settings))
         cost = reckon(batch, settings, limits, allowances, datetime.now(UTC))
@@ -218,21 +271,8 @@ class RunCommand:
         self.console.warn(what)
         if not self.which.yes:
             envs = ngettext("{n:,} live environment", "{n:,} live environments", scope.envs)
-            base = self.settings.api_base
-            questions = {
-                Kind.DELETE: _(
-                    "Delete files in {live_environments} of {api_base}?",
-                    live_environments=envs,
-                    api_base=base,
-                ),
-                Kind.UNDO: _(
-                    "Undo the upload in {live_environments} of {api_base}?",
-                    live_environments=envs,
-                    api_base=base,
-                ),
-            }
-            upload = _("Upload to {live_environments} of {api_base}?", live_environments=envs, api_base=base)
-            confirm_or_abort(self.console, questions.get(kind, upload))
+            question = _QUESTIONS[kind].format(live_environments=envs, api_base=self.settings.api_base)
+            confirm_or_abort(self.console, question)
 
     def _may_resume(self, run_id: str, started: float) -> bool:
         """Ask whether to resume an unfinished run over a day old; without a terminal the answer is no."""
@@ -278,7 +318,7 @@ class RunCommand:
             scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
             self.confirm(kind, scope, _("Remaining: {text}", text=scope.text))
         return api.start_resume(
-            record.id, settings=settings, limits=which.limits, cluster=which.cluster, **upload
+            record.id, settings=settings, limits=self.limits, cluster=which.cluster, **upload
         )
 
     def follow(self, handle: RunHandle) -> Run:
@@ -366,7 +406,7 @@ class RunCommand:
             content=True,
             report=settings.reports,
             settings=settings,
-            limits=which.limits,
+            limits=self.limits,
             note=self.common.note,
         )
         confirmed = self.follow(handle)
@@ -390,83 +430,6 @@ def _share_of(batch: Batch, share: Share) -> Text:
             whole=whole,
         )
     return _("Share {share}: {rows:,} of {whole}", share=share, rows=batch.count, whole=whole)
-
-
-def _write_fixme(
-    console: Console, source: str, listing: ListOptions, problems: Sequence[Problem]
-) -> tuple[Path, int]:
-    """Write the rows with problems; return the fix-me CSV and its row count, or the list and 0 if no single row is wrong."""
-    if not any(problem.skippable for problem in problems):
-        return Path(source), 0
-    dest = Path(listing.fix_me) if listing.fix_me else fixme_beside(Path(source))
-    return dest, write_fixme(problems, dest, console.lang)
-
-
-def _show_refusal(console: Console, error: InputError, listing: ListOptions, root: str | None) -> None:
-    if error.decided is not None:
-        console.info(_("Read as {decided}", decided=error.decided))
-    count = len(error.problems)
-    if error.missing_files and count > _FEW:
-        show_problems(console, error.source, error.problems[:1])
-        why = (
-            _("the list's folder, because --root was not given")
-            if listing.root is None
-            else verbatim("--root")
-        )
-        base = Path(root or ".").absolute()
-        console.warn(
-            _(
-                "The same for all {rows}: none of their files is below {base} ({why}).",
-                rows=ngettext("{n:,} row", "{n:,} rows", count),
-                base=base,
-                why=why,
-            )
-        )
-    else:
-        show_problems(console, error.source, error.problems)
-    if listing.fix_me or not error.missing_files:  # missing files have one cause: no row to correct
-        dest, rows = _write_fixme(console, error.source, listing, error.problems)
-        if rows:
-            console.warn(
-                _(
-                    "{dest} has the rows with problems, and what to fix in each. For the other rows: --on-bad skip",
-                    dest=dest,
-                )
-            )
-    console.warn(
-        _(
-            "The list is refused: {problems}. Nothing was sent.",
-            problems=ngettext("{n:,} problem", "{n:,} problems", count),
-        )
-    )
-
-
-def _suggest(
-    console: Console,
-    error: InputError,
-    settings: Settings,
-    name: str,
-    options: list[str],
-    root: str | None,
-) -> None:
-    """Suggest a command: with the folder that has the files, with the guessed column, or to rerun after correction."""
-    from tcb_ops.lists.row_files import find_root
-
-    source = Path(error.source).absolute()
-    found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None
-    if found is not None:
-        text, root = _("The files are below {found}. To use that folder:", found=found), str(found)
-    elif error.columns:
-        text = _("With the column that you probably mean:")
-    elif any(problem.skippable for problem in error.problems):
-        text = _("Correct the list, then run:")
-    else:
-        return
-    console.suggest(text, command(settings, name, str(source), *_root_option(root), *options))
-
-
-def _root_option(root: str | None) -> list[str]:
-    return ["--root", str(Path(root).absolute())] if root is not None else []
 
 
 def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:

@@ -1,61 +1,60 @@
-"""The commands about files that are stored: sync, confirm, undo, delete."""
+"""The commands about a folder and the files stored from it: list, sync, confirm, undo, delete."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import Console, show_problems
 from tcb_ops.cli.options import (
     CommonOptions,
-    ListOptions,
-    RunOptions,
     ScanOptions,
     cluster_option,
     common_options,
-    dry_run_option,
-    given_options,
     limit_options,
     list_options,
-    new_run_option,
-    out_option,
-    pdf_option,
+    new_run_options,
+    report_options,
     resume_options,
     scan_options,
     target_line,
+    yes_option,
 )
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Reason
+from tcb_ops.settings import Settings, settings_file
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.batch import Batch
+    from tcb_ops.lists.generate import ScannedFiles
     from tcb_ops.preflight import Scope
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.runs.sync import SyncPlan
 
-yes_option = click.option("--yes", is_flag=True, help="Do not ask before files on a live target are changed.")
 
-
-@click.command()
+@click.command(cls=Command)
 @click.argument("what", metavar="[RUN|LIST]", default="latest")
 @click.option(
     "--content", is_flag=True, help="Compare checksums, too: one request to each file's download link."
 )
-@out_option
-@pdf_option
+@report_options
 @list_options
 @limit_options
 @cluster_option
 @resume_options
 @common_options
-def confirm(
-    what: str, *, content: bool, common: CommonOptions, listing: ListOptions, which: RunOptions
-) -> int:
+def confirm(command: RunCommand, what: str, *, content: bool) -> int:
     """Confirm that uploaded files are there.
 
     RUN is an upload, by default the latest one; a LIST is compared with what this ledger uploaded. Asks for the download links
@@ -63,34 +62,30 @@ def confirm(
     """
     from tcb_ops import api
 
-    with _opened(common, which) as command:
-        if which.resume is not None:
+    with _opened(command):
+        if command.which.resume is not None:
             return _finish(command, command.resume(Kind.CONFIRM))
-        with _subject(command, what, listing) as subject:
+        with _subject(command, what) as (subject, selection):
             handle = api.start_confirm(
                 subject,
                 content=content,
-                merchants=common.matching(command.settings),
+                merchants=command.common.matching(command.settings),
                 report=command.reports,
-                selection=_selection(subject, common, listing),
-                **command.options,
+                **command.options | {"selection": selection},
             )
             return _finish(command, handle)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("what", metavar="RUN|LIST", required=False)
 @click.option("--foreign", is_flag=True, help="Delete also files that no run of this ledger uploaded.")
-@out_option
-@pdf_option
+@report_options
 @yes_option
 @list_options
 @limit_options
 @resume_options
 @common_options
-def delete(
-    what: str | None, *, foreign: bool, common: CommonOptions, listing: ListOptions, which: RunOptions
-) -> int:
+def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     """Delete uploaded files from the merchants' environments.
 
     RUN is an upload, whose files are deleted; --where narrows it. Files of a LIST that no run of this ledger uploaded are
@@ -99,18 +94,17 @@ def delete(
     from tcb_ops import api
     from tcb_ops.preflight import Scope, scope_of_list
 
-    with _opened(common, which) as command:
-        if which.resume is not None:
+    with _opened(command):
+        if command.which.resume is not None:
             return _finish(command, command.resume(Kind.DELETE))
         if what is None:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
-        with _subject(command, what, listing) as subject:
-            selection = _selection(subject, common, listing)
-            merchants = common.matching(command.settings)
+        with _subject(command, what) as (subject, selection):
+            merchants = command.common.matching(command.settings)
             found: dict[str, Any] = {
                 "selection": selection,
-                "new_run": which.new_run,
+                "new_run": command.which.new_run,
                 "settings": command.settings,
             }
             listed = None
@@ -127,21 +121,19 @@ def delete(
                 foreign=foreign,
                 merchants=merchants,
                 report=command.reports,
-                selection=selection,
-                **command.options,
+                **command.options | {"selection": selection},
             )
             return _finish(command, handle)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", default="latest")
-@out_option
-@pdf_option
+@report_options
 @yes_option
 @limit_options
 @resume_options
 @common_options
-def undo(run: str, *, common: CommonOptions, which: RunOptions) -> int:
+def undo(command: RunCommand, run: str) -> int:
     """Undo an upload: restore what it overwrote, delete what it added.
 
     By default the latest upload. What was overwritten is restored from the folder given with --backup at the upload. A file
@@ -150,25 +142,24 @@ def undo(run: str, *, common: CommonOptions, which: RunOptions) -> int:
     from tcb_ops import api
     from tcb_ops.preflight import scope_of_stored
 
-    with _opened(common, which) as command:
-        if which.resume is not None:
+    with _opened(command):
+        if command.which.resume is not None:
             return _finish(command, command.resume(Kind.UNDO))
         settings = command.settings
         subject = api.open_run(api.upload_of(run, settings).id, settings=settings)
-        merchants = common.matching(settings)
+        merchants = command.common.matching(settings)
         what = api.undo_scope(subject, merchants=merchants, settings=settings).text
         _ask(command, Kind.UNDO, scope_of_stored(subject, merchants), what)
         handle = api.start_undo(
             subject,
             merchants=merchants,
             report=command.reports,
-            selection=common.selection(),
             **command.options,
         )
         return _finish(command, handle)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", metavar="DIR")
 @scan_options(
     "The cloud path, e.g. 'banner/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {merchant} {appid} {env}."
@@ -177,23 +168,12 @@ def undo(run: str, *, common: CommonOptions, which: RunOptions) -> int:
 @click.option(
     "--confirm", "confirms", is_flag=True, help="Ask the store first what it has; send what differs."
 )
-@dry_run_option
-@new_run_option
-@out_option
-@pdf_option
+@new_run_options
+@report_options
 @yes_option
 @limit_options
-@given_options
 @common_options
-def sync(
-    folder: str,
-    *,
-    deletes: bool,
-    confirms: bool,
-    scanning: ScanOptions,
-    common: CommonOptions,
-    which: RunOptions,
-) -> int:
+def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, scanning: ScanOptions) -> int:
     """Upload what is new or changed in a folder.
 
     Files are compared with what the ledger last uploaded, with --confirm also with the store. Files that are no longer in DIR are
@@ -204,13 +184,12 @@ def sync(
     from tcb_ops.preflight import facts_line, scope_of_list
     from tcb_ops.reports.explanations import verdict
 
-    with _opened(common, which) as command:
+    with _opened(command):
         console, settings = command.console, command.settings
         plan = _planned(command, folder, scanning)
         code = 0
-        options = command.options | {"selection": common.selection()}
         # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
-        fresh = options | {"new_run": True, "report": settings.reports}
+        fresh = command.options | {"new_run": True, "report": settings.reports}
         if confirms and api.overwritten(plan.batch, settings=settings):
             compared = command.follow(api.start_confirm(plan.batch, content=True, **fresh))
             where = compared.export(settings.reports / compared.id, pdf=False)
@@ -229,10 +208,10 @@ def sync(
                         unseen,
                     )
                 )
-        if which.dry_run:
+        if command.which.dry_run:
             return max(code, _rehearse(command, plan, deletes=deletes))
         command.confirm(Kind.UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
-        if deletes and plan.loses_most and not which.yes:
+        if deletes and plan.loses_most and not command.which.yes:
             raise UsageError(
                 _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
                 _("Nothing was sent. To delete them all the same: --yes"),
@@ -242,7 +221,7 @@ def sync(
             scope = scope_of_list(plan.gone)
             _ask(command, Kind.DELETE, scope, _("To be deleted: {text}", text=scope.text))
         run = command.follow(
-            api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **options)
+            api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options)
         )
         deleted = None
         if deletes and plan.gone is not None:
@@ -256,7 +235,7 @@ def sync(
                 code |= not SUCCESSES.issuperset(deleted.counts)
                 ended = verdict(Kind.DELETE, deleted.overview().counts, finished=True)
                 text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
-                (console.info if common.json else console.print)(text)
+                (console.info if command.common.json else console.print)(text)
             if failed:
                 console.warn(
                     _(
@@ -290,19 +269,17 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
 def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
     """Plan a synchronization. If the folder holds files that cannot be listed, print the problems and exit 2."""
     from tcb_ops import api
-    from tcb_ops.cli.console import show_problems
-    from tcb_ops.cli.setup import own_files, print_left_out
 
-    common, console, settings = command.common, command.console, command.settings
+    console, settings = command.console, command.settings
     try:
         plan = api.plan_sync(
             folder,
             scanning.to,
-            merchants=common.read_merchants(settings),
+            merchants=command.common.read_merchants(settings),
             path=scanning.template,
             include=scanning.include,
             exclude=scanning.exclude,
-            own=own_files(common, settings),
+            own=own_files(command.common, settings),
             settings=settings,
         )
     except InputError as error:
@@ -327,11 +304,8 @@ def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:
 
 
 @contextmanager
-def _opened(common: CommonOptions, which: RunOptions) -> Iterator[RunCommand]:
-    """Open the console and the target; refuse a report folder that cannot be had before anything is sent."""
-    from tcb_ops.cli.steps import RunCommand
-
-    command = RunCommand.start(common, which)
+def _opened(command: RunCommand) -> Iterator[None]:
+    """Open the target; refuse a report folder that cannot be had before anything is sent."""
     command.check_folder()
     with command.opened():
         if command.settings.run_target == SIMULATOR:
@@ -341,7 +315,7 @@ def _opened(common: CommonOptions, which: RunOptions) -> Iterator[RunCommand]:
                     "running `tcb-ops simulate`: give its address with --target."
                 )
             )
-        yield command
+        yield
 
 
 def _finish(command: RunCommand, handle: RunHandle) -> int:
@@ -351,17 +325,13 @@ def _finish(command: RunCommand, handle: RunHandle) -> int:
 
 
 @contextmanager
-def _subject(command: RunCommand, what: str, listing: ListOptions) -> Iterator[str | Batch]:
-    """Return the run that is named, or read the list."""
+def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]]:
+    """Return the run that is named, or read the list; and what distinguishes it from other parts of the same."""
     if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
-        yield what
+        yield what, command.common.selection()
         return
-    with command.read_list(what, listing, root=None) as batch:
-        yield batch
-
-
-def _selection(subject: str | Batch, common: CommonOptions, listing: ListOptions) -> str:
-    return common.selection() if isinstance(subject, str) else listing.selection(common, None)
+    with command.read_list(what, root=None) as batch:
+        yield batch, command.selection
 
 
 def _ask(command: RunCommand, kind: Kind, scope: Scope, what: Text) -> None:
@@ -369,3 +339,109 @@ def _ask(command: RunCommand, kind: Kind, scope: Scope, what: Text) -> None:
     if command.settings.on_loopback:
         command.console.info(what)
     command.confirm(kind, scope, what)
+
+
+@click.command("list", cls=Command)
+@click.argument("source")
+@scan_options(
+    "The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
+    "{appid} {env}."
+)
+@click.option(
+    "--out", default="list.csv", show_default=True, metavar="FILE", help="The list; never overwritten."
+)
+@click.option(
+    "--root",
+    metavar="DIR",
+    help="Where the list's file column starts from. [default: the list's folder, else SOURCE]",
+)
+@common_options
+def list_(
+    source: str,
+    out: str,
+    root: str | None,
+    *,
+    scanning: ScanOptions,
+    common: CommonOptions,
+) -> int:
+    """Make a path list of a file or a folder.
+
+    A row per file and environment. Nothing is sent: check the list, then run check and upload with it.
+
+    Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
+    """
+    from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
+    from tcb_ops.runs.next_commands import command
+
+    settings, console = common.start()
+    dest = Path(out)
+    today = datetime.now(settings.zone).date().isoformat()
+    fields = PathTemplate(scanning.template, today)
+    targets = select_targets(common.read_merchants(settings), scanning.to)
+    scanned = scan(
+        Path(source), include=scanning.include, exclude=scanning.exclude, own=own_files(common, settings)
+    )
+    base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
+    try:
+        made = write_list(scanned, targets, fields, dest, base)
+    except InputError as error:
+        show_problems(console, error.source, error.problems)
+        console.warn(_("No list was written."))
+        raise click.exceptions.Exit(error.exit_code) from None
+    print_left_out(console, scanned)
+    if common.json:
+        left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
+        console.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
+        return 0
+    console.print(
+        _(
+            "{dest}: {rows}, {files} for {environments} of {merchants}, {size}",
+            dest=dest,
+            rows=ngettext("{n:,} row", "{n:,} rows", made.rows),
+            files=ngettext("{n:,} file", "{n:,} files", made.files),
+            environments=ngettext("{n:,} environment", "{n:,} environments", made.envs),
+            merchants=ngettext("{n:,} merchant", "{n:,} merchants", made.merchants),
+            size=format_size(made.bytes),
+        )
+    )
+    console.suggest(
+        _("Check it, then run:")
+        if settings.on_loopback
+        else _("Check it, then upload it (LIVE; to rehearse, add --target simulator):"),
+        command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())),
+    )
+    return 0
+
+
+def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
+    """Return the real paths of tcb-ops's own files, which must never be uploaded."""
+    links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
+    tokens = settings.tokens
+    named: list[str | Path] = [
+        settings_file(common.config),
+        settings.merchants,
+        settings.reports,
+        tokens.file,
+        tokens.store,
+        *links,
+    ]
+    named += [
+        value.removeprefix("file:")
+        for value in (tokens.secret, tokens.ticket, tokens.serve_key)
+        if value.startswith("file:")
+    ]
+    if "://" not in settings.ledger:
+        real = os.path.realpath(settings.ledger)
+        named += [real + tail for tail in ("", "-wal", "-shm", "-journal", "-locks")]
+    return frozenset(os.path.realpath(name) for name in named)
+
+
+def print_left_out(console: Console, scanned: ScannedFiles) -> None:
+    """Print how many files a scan left out, and why."""
+    for count, what in (
+        (scanned.junk, _("hidden or temporary")),
+        (scanned.own, _("tcb-ops's own")),
+        (scanned.excluded, _("by --include and --exclude")),
+    ):
+        if count:
+            console.info(_("Skipped, {what}: {count:,}", what=what, count=count))

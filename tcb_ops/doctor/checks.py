@@ -350,13 +350,11 @@ class DoctorContext:
     """The input of the checks."""
 
     settings: Settings | None
-    """None if they are invalid."""
+    """Without the settings file if it is invalid; None if the options or variables are invalid too."""
     error: SettingsError | None
-    """Why they are invalid."""
+    """Why the settings are invalid; None if they are valid."""
     known: frozenset[str]
     """Settings known from options and variables if the file is invalid; otherwise all."""
-    fallback: Settings | None
-    """The settings to use: without the file if it is invalid, None if the options or variables are invalid too."""
     config: str | None
     where: tuple[str, ...]
 
@@ -370,16 +368,14 @@ class DoctorContext:
     ) -> DoctorContext:
         """Read the settings; if they are invalid, use options and variables only."""
         try:
-            settings = read()
+            return cls(read(), None, frozenset(setting_names(Settings)), config, where)
         except SettingsError as invalid:
             error = invalid
-        else:
-            return cls(settings, None, frozenset(setting_names(Settings)), settings, config, where)
         try:
-            fallback = load_settings(os.devnull, options)
+            usable = load_settings(os.devnull, options)
         except SettingsError:
-            return cls(None, error, frozenset(), None, config, where)
-        return cls(None, error, fallback.origin.overridden, fallback, config, where)
+            return cls(None, error, frozenset(), config, where)
+        return cls(usable, error, usable.origin.overridden, config, where)
 
 
 def run_checks(context: DoctorContext) -> Iterator[CheckResult]:
@@ -413,11 +409,11 @@ def run_checks(context: DoctorContext) -> Iterator[CheckResult]:
             lambda settings: _tokens(context, settings, reached=grades.get("target") is Grade.OK),
         ),
     ):
-        if context.fallback is None or not needs <= context.known:
+        if context.settings is None or not needs <= context.known:
             why = _("unknown, because the settings are invalid")
             yield from (skipped(name, why) for name in names)
             continue
-        results = run(names, partial(check_settings, context.fallback), seconds)
+        results = run(names, partial(check_settings, context.settings), seconds)
         grades.update((result.name, result.grade) for result in results)
         yield from results
 

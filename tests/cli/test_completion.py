@@ -94,6 +94,7 @@ def test_commands_options_choices_and_files(ask):
     assert {"upload", "completion"} <= set(ask(""))
     assert ask("--lang", "en", "--led") == ["--ledger"]
     assert ask("--ledger", "x.db", "upl") == ["upload"]
+    assert ask("--ledger", "x") == ask("merchants", "--ledger", "x") == ["file,x"]
     assert ask("confirm", "many.") == ["file,many."]  # the shell completes a list; runs are suggested, too
     assert ask("upload", "--lang", "") == ["zh", "en"]
     assert ask("--lang", "=", "z") == ["zh"]

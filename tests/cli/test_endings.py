@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -462,6 +463,15 @@ def test_help_names_every_command_and_the_exit_codes(capsys):
     for name in commands:
         assert run([name, "--help"]) == 0
         assert capsys.readouterr().out.startswith(f"Usage: tcb-ops {name}")
+
+
+def test_a_command_loads_no_other_commands():
+    code = "import sys; from tcb_ops.cli.main import run; run(['explain', '85088']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    commands = {"completion", "ledger", "notebooks", "practice", "runs", "setup", "stored"}
+    assert "tcb_ops.cli.inspect" in loaded
+    assert {f"tcb_ops.cli.{name}" for name in commands} & loaded == set()
 
 
 @pytest.mark.slow

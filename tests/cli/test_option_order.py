@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from workspace import TEA, many
 
-from tcb_ops.cli.options import command_first
+from tcb_ops.cli import command_first
 
 OPTIONS = {"--json": False, "--config": True}
 
