@@ -43,8 +43,8 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
     unreachable,
 )
-from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls
-from tcb_ops.runs.stored_files import Backup, WrittenFiles
+from tcb_ops.runs.stored_calls import BATCHES, OVERWRITE, StoredCalls
+from tcb_ops.runs.stored_files import ARGUMENT_ERRORS, Backup, WrittenFiles
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait

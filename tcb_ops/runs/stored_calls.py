@@ -25,6 +25,7 @@ from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Lane, Task
 from tcb_ops.runs.stored_files import (
+    FILES_PER_CALL,
     Backup,
     BackupError,
     Download,
@@ -49,12 +50,8 @@ IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
 OVERWRITE = "overwrite"
 """What an upload does about a file that is there already, unless it is told otherwise."""
 
-FILES_PER_CALL = 50
-"""The most that batchdownloadfile and batchdeletefile take (domain.md §2.1)."""
 BATCHES = {Kind.CONFIRM: FILES_PER_CALL, Kind.DELETE: FILES_PER_CALL, Kind.UNDO: 1}
 """Rows in one call, by the kinds that are about stored files. An undo looks at each file right before it acts."""
-ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
-"""Errcodes that say that a value is wrong, or that there are too many: the call is halved."""
 _GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
 _MD5 = re.compile(r"[0-9a-f]{32}")

@@ -32,6 +32,10 @@ from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RunRecord
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
+FILES_PER_CALL = 50
+"""The most that batchdownloadfile and batchdeletefile take (domain.md §2.1)."""
+ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
+"""Errcodes that say that a value is wrong, or that there are too many: the call is halved."""
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
 Undone: TypeAlias = Mapping[str, frozenset[str]]
