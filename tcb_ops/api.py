@@ -77,8 +77,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.runs.stored_calls import IfExists
-    from tcb_ops.runs.stored_specs import UndoScope
-    from tcb_ops.runs.sync import SyncPlan
+    from tcb_ops.runs.stored_specs import SyncPlan, UndoScope
     from tcb_ops.wechat.call_policy import Caller
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.tokens import TokenSource
@@ -568,7 +567,7 @@ def plan_sync(
     `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
     """
     from tcb_ops.lists.generate import PathTemplate, scan, select_targets
-    from tcb_ops.runs.sync import plan_sync as plan_lists
+    from tcb_ops.runs.stored_specs import plan_sync as plan_lists
 
     check_path("folder", folder)
     source = Path(folder)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.paths import Batch
     from tcb_ops.preflight import Scope
     from tcb_ops.run import Run, RunHandle
-    from tcb_ops.runs.sync import SyncPlan
+    from tcb_ops.runs.stored_specs import SyncPlan
 
 yes_option = click.option("--yes", is_flag=True, help="Do not ask before files on a live target are changed.")
 
