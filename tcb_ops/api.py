@@ -143,7 +143,7 @@ def read_paths(
 
     """
     from tcb_ops.lists import paths as path_list
-    from tcb_ops.runs.sources import SourceInspector
+    from tcb_ops.runs.url_files import SourceInspector
 
     check_value(
         "columns",

@@ -175,18 +175,16 @@ class StoredCalls(Calls):
         known = self._known(task.lane, row)
         if known is None:
             return replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM)
-        first = etag = await self._etag(task, end, url)
+        first = await self._etag(task, end, url)
         if first == known.md5:
             return replace(end, md5=known.md5)
-        if first is not None:
-            etag = await self._etag(task, end, url, past_caches=True)
-        if etag is None:
+        etag = await self._etag(task, end, url, past_caches=True) if first is not None else None
+        if first is None or etag is None:
             return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
         outcome = Outcome.STALE
         if etag != known.md5:
             outcome = confirm_outcome(etag, known.md5, await self._older(task.lane, row))
-        differs = detail(DetailCode.ETAG_DIFFERS, etag=first if etag == known.md5 else etag, md5=known.md5)
-        return replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs, md5=known.md5)
+        return _differing(end, outcome, first if etag == known.md5 else etag, known.md5)
 
     async def _etag(self, task: Task, end: RowEnd, url: Secret, *, past_caches: bool = False) -> str | None:
         """Ask for a file's ETag, in lower case without quotes; without an MD5 in it, hash the whole file.
@@ -245,10 +243,7 @@ class StoredCalls(Calls):
             unseen = Outcome.UNKNOWN if self.content else Outcome.PRESENT
             return replace(end, outcome=unseen, reason=Reason.UNVERIFIED)
         outcome = confirm_outcome(etag, known.md5, ())
-        if outcome is Outcome.PRESENT:
-            return end
-        differs = detail(DetailCode.ETAG_DIFFERS, etag=etag, md5=known.md5)
-        return replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs)
+        return end if outcome is Outcome.PRESENT else _differing(end, outcome, etag, known.md5)
 
     # --- delete -------------------------------------------------------------------------------------------------
 
@@ -314,8 +309,12 @@ class StoredCalls(Calls):
         taken_back = self.files is not None and self.files.taken_back(written)
         ours = "" if taken_back else await self._ours(row, known, saved, now)
         certain = known is not None or saved is not None
-        same = known is not None and saved is not None and _headers(known) == _headers(saved)
-        match undo_step(now or None, ours, before, certain=certain, same_headers=same):
+        same_headers = (
+            known is not None
+            and saved is not None
+            and (known.content_type, known.cache_control) == (saved.content_type, saved.cache_control)
+        )
+        match undo_step(now or None, ours, before, certain=certain, same_headers=same_headers):
             case UndoStep.NOTHING:  # a file at a path that was free: the upload did not store its own
                 return replace(done, outcome=Outcome.RESTORED if now else done.outcome)
             case UndoStep.NOT_KNOWN:
@@ -630,8 +629,9 @@ def bare_etag(answer: HttpResponse) -> str:
     return answer.headers.get("etag", "").strip().removeprefix("W/").strip('"').strip().lower()[:64]
 
 
-def _headers(file: EarlierUpload | SavedFile) -> tuple[str, str]:
-    return file.content_type, file.cache_control
+def _differing(end: RowEnd, outcome: Outcome, etag: str, md5: str) -> RowEnd:
+    differs = detail(DetailCode.ETAG_DIFFERS, etag=etag, md5=md5)
+    return replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs, md5=md5)
 
 
 def _bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:

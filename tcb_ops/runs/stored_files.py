@@ -401,7 +401,7 @@ class Download:
             if self._stream is not None:
                 self._stream.write(chunk)
         except OSError as error:
-            self.error = _backup_error(self._path, error)
+            self.error = _backup_error(self.file, error)
         return self.error is None
 
     @property
@@ -418,7 +418,7 @@ class Download:
                 self._stream.flush()
                 os.fsync(self._stream.fileno())
         except OSError as error:
-            self.error = self.error or _backup_error(self._path, error)
+            self.error = self.error or _backup_error(self.file, error)
 
     def discard(self) -> None:
         """Remove what was written and not kept."""
@@ -426,10 +426,6 @@ class Download:
             with suppress(OSError):
                 self.file.unlink(missing_ok=True)
 
-    @property
-    def _path(self) -> Path:
-        return self.file or Path()
 
-
-def _backup_error(file: Path, error: OSError) -> BackupError:
+def _backup_error(file: Path | None, error: OSError) -> BackupError:
     return BackupError(detail(DetailCode.BACKUP_ACCESS, file=str(file), why=system_reason(error)))
