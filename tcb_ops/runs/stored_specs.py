@@ -112,11 +112,10 @@ def confirm_spec(
     options = {"content": content, "backup": subject.settings.get("backup", ""), "root": subject.root}
     if SIGNED in subject.settings:
         options[SIGNED_LIST] = list_of(subject)
-
-    def is_meant(record: RowRecord) -> bool:
-        return record.end.outcome in {Outcome.UPLOADED, Outcome.UNCHANGED}
-
-    spec = _of_run(ledger, subject, Kind.CONFIRM, is_meant, only, selection, options)
+    stored = {Outcome.UPLOADED, Outcome.UNCHANGED}
+    spec = _of_run(
+        ledger, subject, Kind.CONFIRM, lambda row: row.end.outcome in stored, only, selection, options
+    )
     warnings: list[Text] = []
     if pending := ledger.counts(subject).get(Outcome.PENDING, 0):
         text = ngettext(
@@ -140,11 +139,9 @@ def delete_spec(
     What an unfinished delete of the same files has deleted is left to it, when it is resumed: not with `new_run`. Raises
     UsageError where there are none, or if a process works on the run.
     """
-
-    def is_meant(record: RowRecord) -> bool:
-        return record.end.outcome is Outcome.UPLOADED
-
-    spec = _of_run(ledger, subject, Kind.DELETE, is_meant, only, selection, {})
+    spec = _of_run(
+        ledger, subject, Kind.DELETE, lambda row: row.end.outcome is Outcome.UPLOADED, only, selection, {}
+    )
     deletes, undone = _ids(runs_about(ledger, subject, Kind.DELETE)), undone_uploads(ledger, subject.target)
     resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
     own = frozenset(spec.options["of"]) | (deletes & resumed)
