@@ -58,6 +58,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 _ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 _GOOD = frozenset({200, 206})
 """HTTP statuses of a file's bytes."""
+_PAST_CACHES = {"Cache-Control": "no-cache"}
 _OWN_OUTCOMES = {
     (Kind.CONFIRM, Outcome.REFUSED): Outcome.UNKNOWN,
     (Kind.CONFIRM, Outcome.FAILED): Outcome.UNKNOWN,
@@ -191,26 +192,15 @@ class StoredCalls(Calls):
 
         None if the file is missing. `end`: of its row, so far.
         """
-        try:
-            async with self.gate:
-                self._count_store(task)
-                answer = await self.wechat.look(url, past_caches=past_caches)
-                etag = "" if isinstance(answer, UnsafeLink) else bare_etag(answer)
-                if not isinstance(answer, UnsafeLink) and (
-                    answer.status == 416 or (answer.status in _GOOD and not _ETAG.fullmatch(etag))
-                ):
-                    self._count_store(task)
-                    whole = Download(None)
-                    headers = {"Cache-Control": "no-cache"} if past_caches else {}
-                    answer = await self.wechat.fetch(url, headers=headers, sink=whole.write)
-                    etag = whole.md5
-        except TransportError as error:
-            attempt = self._no_answer(task, error, "store")
-            raise _EarlyEndError(replace(attempt, end=replace(attempt.end, line=end.line))) from None
-        self.last_answer = self.clock()
-        if isinstance(answer, UnsafeLink):
-            bad_link = replace(end, reason=Reason.BAD_LINK, detail=as_detail(answer.why))
-            raise _EarlyEndError(replace(bad_link, outcome=Outcome.FAILED))
+        async with self.gate:
+            answer = await self._ask_store(task, end, self.wechat.look(url, past_caches=past_caches))
+            etag = bare_etag(answer)
+            if answer.status == 416 or (answer.status in _GOOD and not _ETAG.fullmatch(etag)):
+                whole = Download(None)
+                headers = _PAST_CACHES if past_caches else {}
+                fetching = self.wechat.fetch(url, headers=headers, sink=whole.write)
+                answer = await self._ask_store(task, end, fetching)
+                etag = whole.md5
         if answer.status == 404:
             return None
         if answer.status not in _GOOD:
@@ -456,19 +446,13 @@ class StoredCalls(Calls):
         try:
             if whole.error is not None:
                 raise whole.error
-            self._count_store(task)
+            fetching = self.wechat.fetch(file.url, headers=_PAST_CACHES, sink=whole.write)
             try:
-                headers = {"Cache-Control": "no-cache"}
-                answer = await self.wechat.fetch(file.url, headers=headers, sink=whole.write)
-            except TransportError as error:
-                raise _EarlyEndError(self._no_answer(task, error, "store")) from None
+                answer = await self._ask_store(task, self._end(task, Outcome.FAILED), fetching)
             finally:
                 await asyncio.to_thread(whole.close)
-            self.last_answer = self.clock()
             if whole.error is not None:
                 raise whole.error
-            if isinstance(answer, UnsafeLink):
-                raise _EarlyEndError(self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why))
             etag = bare_etag(answer)
             if answer.status != 200 or (_MD5.fullmatch(etag) and etag != whole.md5):
                 raise _EarlyEndError(_bad_status(self._end(task, Outcome.FAILED), answer))
@@ -541,10 +525,23 @@ class StoredCalls(Calls):
             return [await one(row) for row in rows]
         return list(await asyncio.gather(*map(one, rows)))
 
-    def _count_store(self, task: Task) -> None:
+    async def _ask_store(
+        self, task: Task, end: RowEnd, request: Awaitable[HttpResponse | UnsafeLink]
+    ) -> HttpResponse:
+        """Make a call to the store, and return its answer. `end`: of its row, so far."""
         self.upload_calls += 1
         if task.started_at is None:
             task.started_at = time.time()
+        try:
+            answer = await request
+        except TransportError as error:
+            attempt = self._no_answer(task, error, "store")
+            raise _EarlyEndError(replace(attempt, end=replace(attempt.end, line=end.line))) from None
+        self.last_answer = self.clock()
+        if isinstance(answer, UnsafeLink):
+            bad_link = replace(end, reason=Reason.BAD_LINK, detail=as_detail(answer.why))
+            raise _EarlyEndError(replace(bad_link, outcome=Outcome.FAILED))
+        return answer
 
     # --- what the ledger knows --------------------------------------------------------------------------------------
 
