@@ -69,15 +69,14 @@ if TYPE_CHECKING:
     from tcb_ops.notifications import Notification, Undelivered
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster
-    from tcb_ops.runs.download_links import DownloadLinks
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.ledger_copy import Copied, OnCopied
     from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.runs.stored_calls import IfExists
-    from tcb_ops.runs.stored_specs import UndoScope
-    from tcb_ops.runs.sync import SyncPlan
+    from tcb_ops.runs.stored_specs import SyncPlan, UndoScope
     from tcb_ops.wechat.call_policy import Caller
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.tokens import TokenSource
@@ -143,7 +142,7 @@ def read_paths(
 
     """
     from tcb_ops.lists import paths as path_list
-    from tcb_ops.runs.sources import SourceInspector
+    from tcb_ops.runs.url_files import SourceInspector
 
     check_value(
         "columns",
@@ -455,8 +454,12 @@ def download_links(
 
     They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
     """
-    from tcb_ops.runs.download_links import COLUMNS, LinkRequests, write_download_links
-    from tcb_ops.runs.links_file import check_destination
+    from tcb_ops.runs.links_file import (
+        DOWNLOAD_COLUMNS,
+        LinkRequests,
+        check_destination,
+        write_download_links,
+    )
     from tcb_ops.runs.loop import hand_over
     from tcb_ops.runs.stored_specs import confirm_spec, file_ids
     from tcb_ops.simulator import opened_target
@@ -464,7 +467,7 @@ def download_links(
     check_path("out", out)
     check_count("max_age", max_age, least=1)
     only = None if merchants is None else _merchants(merchants)
-    check_destination(Path(out), COLUMNS)
+    check_destination(Path(out), DOWNLOAD_COLUMNS)
     settings = _settings(settings, None, run)
     subject = upload_of(run, settings)
     ledger = _ledger_with_runs(settings)
@@ -476,7 +479,7 @@ def download_links(
 
         async def write() -> DownloadLinks:
             async with _platform(opened, connections=16) as (client, caller):
-                requests = LinkRequests(client, caller, owners, component, max_age)
+                requests = LinkRequests(client.locate, caller, owners, component, max_age)
                 return await write_download_links(rows, subject.headers, dest, requests, settings.zone)
 
         return hand_over(write()).result()
@@ -564,7 +567,7 @@ def plan_sync(
     `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
     """
     from tcb_ops.lists.generate import PathTemplate, scan, select_targets
-    from tcb_ops.runs.sync import plan_sync as plan_lists
+    from tcb_ops.runs.stored_specs import plan_sync as plan_lists
 
     check_path("folder", folder)
     source = Path(folder)

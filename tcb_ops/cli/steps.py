@@ -36,7 +36,7 @@ from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
-from tcb_ops.runs.sources import SourceInspector
+from tcb_ops.runs.url_files import SourceInspector
 from tcb_ops.settings import Settings, without_dots
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.generate import ScannedFiles
     from tcb_ops.preflight import Scope
     from tcb_ops.run import Run, RunHandle
-    from tcb_ops.runs.sync import SyncPlan
+    from tcb_ops.runs.stored_specs import SyncPlan
 
 
 @click.command(cls=Command)

@@ -24,7 +24,7 @@ from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import done_before, facts_line
 from tcb_ops.reports.explanations import environment_count, merchant_count, row_count
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.sources import SourceInspector
+from tcb_ops.runs.url_files import SourceInspector
 from tcb_ops.sample import FILES, PATHS
 
 MERCHANTS_SHOWN = 300

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from distributed import Client
     from distributed.security import Security
 
-    from tcb_ops.runs.sources import SourceQueries
+    from tcb_ops.runs.url_files import SourceQueries
 
 Cluster: TypeAlias = "str | Client"
 _LOCAL = r"local:([1-9][0-9]{0,2})"

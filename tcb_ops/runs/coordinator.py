@@ -284,10 +284,25 @@ class Coordinator:
     def _submit_unsent(self, tasks: dict[Future, int], workers: int) -> None:
         """Submit the partitions that are not with the scheduler, if a worker can work on them."""
         meant_for = self._suitable()
-        if meant_for is None or meant_for:
-            for number in sorted(self._unsent):
-                tasks[self._submit(number, workers, meant_for)] = number
-                self._unsent.remove(number)
+        if meant_for is not None and not meant_for:
+            return
+        for number in sorted(self._unsent):
+            self._meant_for[number] = meant_for
+            # Packed: Dask ends a worker without tcb-ops that is sent an object of it. Unpacked there, it is an error of the task.
+            task = self._client.submit(
+                pickle.loads,
+                packed(self._assignment(number, workers)),
+                key=f"work_on-{uuid4().hex}",
+                pure=False,
+                retries=0,
+                workers=None if meant_for is None else sorted(meant_for),
+                # What a lost worker had begun is the next to be continued; without, it would be the last.
+                priority=-number,
+            )
+            if self._client.status != "running":  # the client drops what it is given while it reconnects
+                raise self._connection_lost()
+            tasks[task] = number
+            self._unsent.remove(number)
 
     def _suitable(self) -> frozenset[str] | None:
         """Return the workers that a partition may be submitted to; None for any."""
@@ -404,23 +419,6 @@ class Coordinator:
             version=version("tcb-ops"),
             host="" if self._only_here is None else host_name(),
         )
-
-    def _submit(self, number: int, workers: int, meant_for: frozenset[str] | None) -> Future:
-        self._meant_for[number] = meant_for
-        # Packed: Dask ends a worker without tcb-ops that is sent an object of it. Unpacked there, it is an error of the task.
-        task = self._client.submit(
-            pickle.loads,
-            packed(self._assignment(number, workers)),
-            key=f"work_on-{uuid4().hex}",
-            pure=False,
-            retries=0,
-            workers=None if meant_for is None else sorted(meant_for),
-            # What a lost worker had begun is the next to be continued; without, it would be the last.
-            priority=-number,
-        )
-        if self._client.status != "running":  # the client drops what it is given while it reconnects
-            raise self._connection_lost()
-        return task
 
     def _has_to_be_repeated(self, task: Future) -> bool:
         """Return whether a task's partition has to be submitted again. Raises the error that stops the run."""

@@ -1,16 +1,20 @@
 """Opening the ledger's database: SQLite with commits that survive a power cut, or PostgreSQL by URL.
 
 A file that is not a ledger is refused unchanged, and so is one on a network file system, where locks are unreliable.
+A ledger of an older schema version is upgraded in place, with Alembic, in one transaction: a kill at any point leaves it
+unchanged, and the next start upgrades it. An SQLite file is first copied beside itself.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,17 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, verbatim
+from tcb_ops.model import SUCCESSES, Outcome
 from tcb_ops.resources import raise_if_exhausted, system_reason
-from tcb_ops.runs.locks import SqliteFile, held_runs, lock_folder, lock_key, planning
+from tcb_ops.runs.locks import (
+    SqliteFile,
+    held_advisory_lock,
+    held_runs,
+    lock_folder,
+    lock_key,
+    planning,
+    sync_folder,
+)
 from tcb_ops.runs.schema import (
     SCHEMA,
     VERSION,
@@ -32,8 +45,9 @@ from tcb_ops.runs.schema import (
     runs,
     version,
 )
-from tcb_ops.runs.upgrade import create_views, upgrade
 from tcb_ops.settings import shown_url
+
+_LOG = logging.getLogger("tcb_ops.runs")
 
 MAKING_SECONDS = 30
 """Seconds that a process waits for another one that is creating the same ledger."""
@@ -143,11 +157,6 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
     if gone := sorted({runs.name, envs.name, rows.name} - there):
         gone_names = ", ".join(gone)
         raise damaged(name, file, _("it has no table {gone_names}", gone_names=gone_names))
-    _check_version(engine, name, file, versions)
-
-
-def _check_version(engine: sa.Engine, name: str, file: Path | None, versions: Sequence[int]) -> None:
-    """Refuse a ledger of a newer schema version; upgrade an older one."""
     if len(versions) != 1 or versions[0] < 1:
         raise damaged(name, file, _("its schema version is not a single number"))
     found = versions[0]
@@ -161,22 +170,7 @@ def _check_version(engine: sa.Engine, name: str, file: Path | None, versions: Se
             ),
         )
     if found < VERSION:
-        try:
-            upgrade(engine, name, file)
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            raise_if_exhausted(error, unclear=True)
-            if is_damage(error):
-                raise
-            raise LedgerError(
-                _(
-                    "the ledger {name} cannot be upgraded to schema version {version} ({why}); nothing was "
-                    "changed. Fix that, then run the same command again: of a database, as a user who may change "
-                    "its tables.",
-                    name=name,
-                    version=VERSION,
-                    why=reason(error),
-                )
-            ) from None
+        _upgrade(engine, name, file)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -273,20 +267,13 @@ def _make(file: Path) -> None:
 
 def on_network(folder: Path) -> bool:
     """Return whether a folder is on a network file system, where SQLite's locks are unreliable; False except on Linux."""
-    return _filesystem(folder.resolve()) in _NETWORK
-
-
-def _filesystem(folder: Path) -> str:
-    """Return the type of file system, as Linux names it; empty on other systems."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return ""
-    fields = [line.split(" ") for line in mounts]
-    holding = [
-        (f[1], f[2]) for f in fields if len(f) > 2 and folder.is_relative_to(f[1].replace("\\040", " "))
-    ]
-    return max(holding, key=lambda found: len(found[0]), default=("", ""))[1]
+        return False
+    real, fields = folder.resolve(), [line.split(" ") for line in mounts]
+    holding = [(f[1], f[2]) for f in fields if len(f) > 2 and real.is_relative_to(f[1].replace("\\040", " "))]
+    return max(holding, key=lambda found: len(found[0]), default=("", ""))[1] in _NETWORK
 
 
 def reason(error: SQLAlchemyError | sqlite3.Error) -> str:
@@ -304,6 +291,195 @@ def not_a_ledger(name: str, why: Text, todo: Text | None = None) -> UsageError:
         todo or _("Choose another ledger with --ledger."),
         options=["--ledger"],
     )
+
+
+# --- older schema versions -------------------------------------------------------------------------------------
+
+
+def _upgrade(engine: sa.Engine, name: str, file: Path | None) -> None:
+    """Upgrade a ledger to this schema, unless another process has done so meanwhile, and log it.
+
+    Raises UsageError if a process works on one of its runs, LedgerError if no copy can be made, or it cannot be changed.
+    """
+    try:
+        kept = _upgrade_file(engine, name, file) if file is not None else _upgrade_database(engine, name)
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise_if_exhausted(error, unclear=True)
+        if is_damage(error):
+            raise
+        raise LedgerError(
+            _(
+                "the ledger {name} cannot be upgraded to schema version {version} ({why}); nothing was "
+                "changed. Fix that, then run the same command again: of a database, as a user who may change "
+                "its tables.",
+                name=name,
+                version=VERSION,
+                why=reason(error),
+            )
+        ) from None
+    if kept is not None:
+        done = _(
+            "The ledger {name} was upgraded to schema version {version}; {kept}.",
+            name=name,
+            version=VERSION,
+            kept=kept,
+        )
+        _LOG.warning("%s %s", done.en, done.zh)
+
+
+def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Text | None:
+    """Upgrade an SQLite file; return where its copy is, None if another process was first."""
+    ledger, file = SqliteFile(name, file), file.resolve()
+    with planning(ledger):
+        with engine.connect() as connection:
+            if (found := _version(connection)) == VERSION:
+                return None
+        for run_id, who in held_runs(ledger):
+            raise _in_use(name, run_id, who)
+        endings = chain([""], (f"-{number}" for number in count(2)))  # earlier copies are kept
+        names = (file.with_name(f"{file.name}.v{found}-backup{ending}") for ending in endings)
+        copy = next(one for one in names if not one.exists())
+        try:
+            with engine.begin() as connection:
+                # Prevents writes between the copy and the upgrade.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                _copy(file, name, copy)
+                _migrate(connection)
+        except Exception:  # the ledger is unchanged
+            copy.unlink(missing_ok=True)
+            raise
+    return _("a copy of the old one is {copy}", copy=copy)
+
+
+def _upgrade_database(engine: sa.Engine, name: str) -> Text | None:
+    """Upgrade a PostgreSQL ledger; return that there is no copy, None if another process was first."""
+    with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
+        if _version(connection) == VERSION:
+            return None
+        alone = sa.select(sa.func.pg_try_advisory_xact_lock(lock_key(connection, "planning")))
+        names = [*connection.execute(sa.select(runs.c.id)).scalars()]
+        if not connection.execute(alone).scalar():
+            names = ["planning", *names]
+        if (held := held_advisory_lock(connection, names)) is not None:
+            raise _in_use(name, *held)
+        _migrate(connection)
+    return _("no copy of the old one was made")
+
+
+def _version(connection: sa.Connection) -> int:
+    return int(connection.execute(sa.select(version.c.version)).scalar_one())
+
+
+def _migrate(connection: sa.Connection) -> None:
+    from tcb_ops.runs.migrations import migrate
+
+    for name in VIEWS:
+        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
+    migrate(connection, _version(connection))
+    connection.execute(version.update().values(version=VERSION))
+    alembic_version.create(connection, checkfirst=True)
+    connection.execute(alembic_version.delete())
+    connection.execute(alembic_version.insert().values(version_num=str(VERSION)))
+    create_views(connection)
+
+
+def _copy(file: Path, name: str, copy: Path) -> None:
+    """Copy an SQLite file with mode 0600, as a consistent snapshot. Raises LedgerError."""
+    part = copy.with_name(f"{copy.name}.part")
+    try:
+        part.unlink(missing_ok=True)
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        with (
+            closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as source,
+            closing(sqlite3.connect(part)) as target,
+        ):
+            source.backup(target)
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        part.replace(copy)
+        sync_folder(copy.parent)
+    except OSError as error:
+        raise_if_exhausted(error)
+        raise LedgerError(
+            _(
+                "the ledger {name} was not upgraded, because it could not be copied to {whole}: {why}. Free space "
+                "or fix the access, then run the same command again.",
+                name=name,
+                whole=copy,
+                why=system_reason(error),
+            )
+        ) from None
+
+
+def _in_use(name: str, run_id: str, who: str) -> UsageError:
+    what = _("plans a run in it") if run_id == "planning" else _("works on run {run_id}", run_id=run_id)
+    return UsageError(
+        _(
+            "the ledger {name} must be upgraded to schema version {version} first, but {who} {what}. Wait "
+            "for it, or stop it there; then run the same command again.",
+            name=name,
+            version=VERSION,
+            who=who,
+            what=what,
+        )
+    )
+
+
+# --- views -------------------------------------------------------------------------------------------------------
+
+VIEWS = ("v_errcodes", "v_rows", "v_runs")
+"""The views for tools that read the database, in the order in which they can be dropped.
+
+Their columns are documented (docs, reference/files) and do not change with the tables.
+"""
+_RUNS = """
+CREATE VIEW v_runs AS
+SELECT id AS run, kind, target, list_name, parent, note, operator, host,
+    {created_at} AS started_at, {finished_at} AS finished_at, rows, seconds, link_calls, upload_calls
+FROM runs
+"""
+_ROWS = """
+CREATE VIEW v_rows AS
+SELECT runs.id AS run, rows.line, envs.merchant, envs.appid, envs.env, rows.path, rows.outcome,
+    CASE WHEN rows.outcome IN ({without_code}) THEN NULL
+        WHEN rows.errcode <> 0 THEN CAST(rows.errcode AS TEXT)
+        WHEN rows.store_code <> '' THEN rows.store_code
+        WHEN rows.reason <> '' THEN rows.reason
+        ELSE rows.outcome END AS code,
+    rows.errmsg, rows.rid, rows.http_status, rows.attempts, rows.bytes, rows.md5,
+    {rows_started_at} AS started_at, {rows_ended_at} AS ended_at,
+    rows.ended_at - rows.started_at AS seconds
+FROM rows
+JOIN runs ON runs.number = rows.run
+JOIN envs ON envs.run = rows.run AND envs.no = rows.place
+"""
+_ERRCODES = """
+CREATE VIEW v_errcodes AS
+SELECT v_runs.run, v_runs.started_at, v_runs.kind, v_runs.target,
+    v_rows.merchant, v_rows.appid, v_rows.env, v_rows.code, COUNT(*) AS rows
+FROM v_rows
+JOIN v_runs ON v_runs.run = v_rows.run
+WHERE v_rows.code IS NOT NULL
+GROUP BY v_runs.run, v_runs.started_at, v_runs.kind, v_runs.target,
+    v_rows.merchant, v_rows.appid, v_rows.env, v_rows.code
+"""
+_TIMES = {
+    "created_at": "created_at",
+    "finished_at": "finished_at",
+    "rows_started_at": "rows.started_at",
+    "rows_ended_at": "rows.ended_at",
+}
+
+
+def create_views(connection: sa.Connection) -> None:
+    """Create the views. Times are UTC: text in SQLite, timestamptz in PostgreSQL."""
+    sqlite = connection.dialect.name == "sqlite"
+    form = "datetime({column}, 'unixepoch')" if sqlite else "to_timestamp({column})"
+    times = {name: form.format(column=column) for name, column in _TIMES.items()}
+    without_code = ", ".join(f"'{outcome}'" for outcome in sorted(SUCCESSES | {Outcome.PENDING}))
+    for view in (_RUNS, _ROWS, _ERRCODES):
+        connection.exec_driver_sql(view.format(**times, without_code=without_code))
 
 
 # --- PostgreSQL's errors ---------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
 from tcb_ops.runs.scheduler import COMING, AppState, Lane, Roster, Scheduler, Task
-from tcb_ops.runs.sources import SourceQueries, source_client
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
     canary_stop,
@@ -43,8 +42,9 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
     unreachable,
 )
-from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, BATCHES, OVERWRITE, StoredCalls
-from tcb_ops.runs.stored_files import Backup, WrittenFiles
+from tcb_ops.runs.stored_calls import BATCHES, OVERWRITE, StoredCalls
+from tcb_ops.runs.stored_files import ARGUMENT_ERRORS, Backup, WrittenFiles
+from tcb_ops.runs.url_files import SourceQueries, source_client
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait

@@ -37,10 +37,8 @@ OnCopied: TypeAlias = Callable[[int, int, int], None]
 
 _LISTED = 20
 """Missing shares that a message lists."""
-_REST = (spent, exports, cluster_sessions, partitions)
-"""Tables of a few records per run. The sums are counted again."""
-_OWN = frozenset({"number", "report"})
-"""Columns of a run that may differ in two ledgers: its number, and where its newest report is."""
+_TABLES = (envs, spent, exports, cluster_sessions, partitions)
+"""Tables that are copied besides runs and rows. The sums are counted again."""
 _COLUMNS = tuple(rows.c.keys())
 _INSERT = f"INSERT INTO rows ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  own names
 
@@ -60,8 +58,7 @@ class _Content:
     """A run as one ledger has it, and another one gets it: records without the run's number."""
 
     run: dict[str, Any]
-    envs: list[dict[str, Any]]
-    rest: list[tuple[sa.Table, dict[str, Any]]]
+    tables: dict[sa.Table, list[dict[str, Any]]]
     rows: Callable[[], Iterator[tuple[Any, ...]]]
     """Streams the rows in the order of the list."""
 
@@ -71,12 +68,11 @@ class _Content:
 
     def same(self, other: _Content) -> bool:
         """Return whether two ledgers have the same run, reports and deliveries aside."""
+        # Each ledger has its own newest report.
         ours, theirs = (
-            {name: value for name, value in one.run.items() if name not in _OWN}
-            | {"settings": _as_begun(one.run["settings"])}
-            for one in (self, other)
+            one.run | {"report": "", "settings": _as_begun(one.run["settings"])} for one in (self, other)
         )
-        if ours != theirs or self.envs != other.envs:
+        if ours != theirs or self.tables[envs] != other.tables[envs]:
             return False
         return all(one == two for one, two in zip_longest(self.rows(), other.rows()))
 
@@ -97,15 +93,10 @@ class _CopyLedger(Ledger):
 
     def content(self, run: RunRecord) -> _Content:
         """Return a run's content. Read its rows inside the same snapshot."""
-        [record] = self._records(runs, runs.c.number == run.number)
+        [record] = self._records(runs, runs.c.number == run.number, without="number")
         return _Content(
             record,
-            _without_run(self._records(envs, envs.c.run == run.number)),
-            [
-                (table, one)
-                for table in _REST
-                for one in _without_run(self._records(table, table.c.run == run.number))
-            ],
+            {table: self._records(table, table.c.run == run.number, without="run") for table in _TABLES},
             lambda: (tuple(one[1:]) for batch in self.records(run) for one in batch),
         )
 
@@ -124,10 +115,9 @@ class _CopyLedger(Ledger):
     def insert(self, content: _Content, wrote: Callable[[int], None], still_held: Callable[[], None]) -> None:
         """Write a run in one transaction. `wrote` is called with the number of rows of each batch."""
         with self._writing() as connection:
-            values = {name: value for name, value in content.run.items() if name != "number"}
-            made = connection.execute(runs.insert().values(**values))
+            made = connection.execute(runs.insert().values(**content.run))
             number = int(made.inserted_primary_key[0])  # type: ignore[index]  # an insert of one record has one
-            for table, records in ((envs, content.envs), *((table, [one]) for table, one in content.rest)):
+            for table, records in content.tables.items():
                 if records:
                     connection.execute(table.insert(), [{**one, "run": number} for one in records])
             stream = content.rows()
@@ -138,13 +128,10 @@ class _CopyLedger(Ledger):
                 self._keep_sums(connection, number)
             still_held()  # raises if another process may have begun to work on the run
 
-    def _records(self, table: sa.Table, its: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
-        query = sa.select(table).where(its).order_by(*table.primary_key)
-        return [dict(record._mapping) for record in self._read(query)]  # noqa: SLF001  its public name
-
-
-def _without_run(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in one.items() if name != "run"} for one in records]
+    def _records(self, table: sa.Table, its: sa.ColumnElement[bool], *, without: str) -> list[dict[str, Any]]:
+        columns = [column for column in table.c if column.name != without]
+        found = self._read(sa.select(*columns).where(its).order_by(*table.primary_key))
+        return [dict(record._mapping) for record in found]  # noqa: SLF001  its public name
 
 
 class _Writer:
@@ -257,12 +244,10 @@ def _check_apart(dest: str, sources: Iterable[str]) -> None:
     """Raise UsageError if the file to write to is one of those to read from, also as a link or a URL."""
     there = ledger_file(dest)
     for source in sources:
-        if source == dest or _same_file(ledger_file(source), there):
+        here = ledger_file(source)
+        same_file = here and there and here.exists() and there.exists() and here.samefile(there)
+        if source == dest or same_file:
             raise _into_itself(shown_url(dest))
-
-
-def _same_file(one: Path | None, other: Path | None) -> bool:
-    return one is not None and other is not None and one.exists() and other.exists() and one.samefile(other)
 
 
 def _check_databases(dest: _CopyLedger, sources: Iterable[_CopyLedger]) -> None:
@@ -445,7 +430,7 @@ def _joined(shares: Sequence[_ShareRun]) -> _Content:
     summed = ("rows", "seconds", "link_calls", "upload_calls")
     phases = Counter[str]()
     for content in contents:
-        phases.update({one["phase"]: one["seconds"] for table, one in content.rest if table is spent})
+        phases.update({one["phase"]: one["seconds"] for one in content.tables[spent]})
     run = {
         **records[0],
         **{name: sum(record[name] for record in records) for name in summed},
@@ -461,8 +446,10 @@ def _joined(shares: Sequence[_ShareRun]) -> _Content:
     environments, places = _environments(shares, contents)
     return _Content(
         run,
-        environments,
-        [(spent, {"phase": phase, "seconds": seconds}) for phase, seconds in sorted(phases.items())],
+        {
+            envs: environments,
+            spent: [{"phase": phase, "seconds": seconds} for phase, seconds in sorted(phases.items())],
+        },
         lambda: _merged(contents, places),
     )
 
@@ -478,7 +465,7 @@ def _environments(
     lines = [one.ledger.first_lines(one.run) for one in shares]
     order = sorted((line, at, number) for at, first in enumerate(lines) for number, line in first.items())
     places: list[dict[int, int]] = [{} for _one in shares]
-    by_number = [{one["no"]: one for one in content.envs} for content in contents]
+    by_number = [{one["no"]: one for one in content.tables[envs]} for content in contents]
     for new, (_line, at, number) in enumerate(order):
         places[at][number] = new
     return [{**by_number[at][number], "no": new} for new, (_line, at, number) in enumerate(order)], places

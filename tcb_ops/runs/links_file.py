@@ -1,12 +1,15 @@
-"""links.csv, the only file that links are written to. Mode 0600, UTF-8 without BOM.
+"""The files of links, which are secrets: links.csv, and that of an upload's download links. Mode 0600, UTF-8 without BOM.
 
-During a run, links are appended to `links.csv.part` in the order of issue, and synced to disk before the ledger records
+No ledger and no report contains links. Download links are not resumed, because they expire: the next call requests new ones.
+
+links.csv: during a run, links are appended to `links.csv.part` in the order of issue, and synced to disk before the ledger records
 their rows as linked. At the end they are written in the list's order; the file is synced, renamed into place, and its
 folder synced. Only then is the run marked as finished in the ledger, and only then is the part file removed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import os
@@ -14,25 +17,35 @@ import re
 import stat
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
+from typing import IO
 from zoneinfo import ZoneInfo
 
-from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.i18n import _
-from tcb_ops.model import RowEnd
-from tcb_ops.resources import exhausted, system_reason
+from tcb_ops.errors import StoppedError, TokenError, TransportError, UsageError
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Owner, Row, RowEnd, Secret
+from tcb_ops.resources import exhausted, raise_if_exhausted, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import sync_folder
 from tcb_ops.runs.records import RunRecord
+from tcb_ops.runs.stored_files import ARGUMENT_ERRORS, FILES_PER_CALL
+from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep
+from tcb_ops.wechat.responses import ApiError, FileStatus, InvalidResponse
 
 LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")
 """Names of the interface, and the link's expiry."""
-
-
+DOWNLOAD_COLUMNS = ("errcode", "errmsg", "file_id", "download_url", "expires_at")
+_WINDOW = 5_000
+"""Rows whose download links are requested before they are written."""
+_CALLS = 16
+"""Concurrent calls for download links."""
 _OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
 """The first line of a part file: its run's id."""
 
@@ -43,7 +56,8 @@ class _Given:
     write = staticmethod(str)
 
 
-_as_text = csv.writer(_Given(), lineterminator="").writerow
+_line_of = csv.writer(_Given()).writerow
+"""Returns the line of a CSV with these cells, which ends with CRLF."""
 
 
 def check_columns(headers: Iterable[str]) -> None:
@@ -173,7 +187,7 @@ class LinksFile:
                 record = ",".join(fields)
                 if record.count(",") >= len(fields) or '"' in record:
                     # Only if needed: the csv module examines every character.
-                    record = _as_text(fields)
+                    record = _line_of(fields).removesuffix("\r\n")
                 records.append(record)
         if not records:
             return
@@ -193,31 +207,24 @@ class LinksFile:
     def finish(self, ledger: Ledger, run: RunRecord, now: float) -> int:
         """Write links.csv in the list's order, each row once; return how many of its links have expired."""
         offsets, lengths = self._find(None)
-        fresh = self.dest.with_name(f".{self._run_id}.tmp")
         run_out = 0
         try:
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as out, self.part.open("rb", buffering=0) as part:
-                fresh.chmod(0o600)
-                out.write(f"{_as_text((*run.headers, *LINK_COLUMNS))}\r\n".encode())
+            with (
+                _replacing(self.dest, self.dest.with_name(f".{self._run_id}.tmp")) as out,
+                self.part.open("rb", buffering=0) as part,
+            ):
+                out.write(_line_of((*run.headers, *LINK_COLUMNS)).encode())
                 for line, cells, outcome, errcode, errmsg in ledger.listed(run):
                     if outcome == "linked":
                         part.seek(offsets[line])
                         _, alive_until, text = part.read(lengths[line]).split(b",", 2)
                         run_out += float(alive_until) <= now
                         # One cell more: csv.writer would quote a single empty one.
-                        out.write(b"%b,%b\r\n" % (_as_text((*cells, ""))[:-1].encode(), text))
+                        out.write(b"%b%b\r\n" % (_line_of((*cells, ""))[:-2].encode(), text))
                     else:
-                        out.write(f"{_as_text((*cells, errcode, errmsg, *[''] * 6))}\r\n".encode())
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.replace(self.dest)
-            sync_folder(self.dest.parent)
+                        out.write(_line_of((*cells, errcode, errmsg, *[""] * 6)).encode())
         except OSError as error:
             raise _trouble(self.dest, error) from None
-        finally:  # it holds links
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
         return run_out
 
     def discard(self) -> None:
@@ -257,6 +264,23 @@ class LinksFile:
         return offsets, lengths
 
 
+@contextmanager
+def _replacing(dest: Path, part: Path) -> Iterator[IO[bytes]]:
+    """Open a new file that replaces `dest` once it is whole and on the disk; otherwise remove it, as it holds links."""
+    try:
+        part.unlink(missing_ok=True)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        part.replace(dest)
+        sync_folder(dest.parent)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
 def _expiry(expires_at: int, zone: ZoneInfo) -> str:
     """Return a link's expiry as links.csv shows it."""
     return datetime.fromtimestamp(expires_at, UTC).astimezone(zone).isoformat()
@@ -289,3 +313,125 @@ def _trouble(file: Path, error: OSError) -> StoppedError:
             why=why,
         )
     )
+
+
+# --- download links ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLinks:
+    """Where the links were written, and how many rows have one."""
+
+    file: Path
+    rows: int
+    links: int
+
+
+@dataclass(slots=True)
+class LinkRequests:
+    """Requests download links for windows of rows."""
+
+    locate: Callable[..., Awaitable[dict[str, FileStatus] | ApiError | InvalidResponse]]
+    """`PlatformClient.locate`."""
+    caller: Caller
+    owners: Mapping[tuple[str, str], Owner]
+    """By (env, appid)."""
+    component_appid: str
+    max_age: int
+    """Seconds that the links are valid."""
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CALLS))
+    no_answer: Text | None = None
+    """Why the last call without a usable answer had none."""
+
+    async def found(self, rows: Sequence[tuple[Row, str]]) -> dict[str, FileStatus]:
+        """Return the results by file_id; `rows` have theirs."""
+        by_env: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        for row, file_id in rows:
+            if file_id:
+                by_env[row.env, row.appid].append(file_id)
+        calls = [
+            self._some(env, appid, ids[at : at + FILES_PER_CALL])
+            for (env, appid), ids in by_env.items()
+            for at in range(0, len(ids), FILES_PER_CALL)
+        ]
+        found: dict[str, FileStatus] = {}
+        for some in await asyncio.gather(*calls):
+            found |= some
+        return found
+
+    async def _some(self, env: str, appid: str, ids: Sequence[str]) -> dict[str, FileStatus]:
+        """Request the links of one call; halved where the platform refuses an argument."""
+        owner = self.owners.get((env, appid), Owner.MERCHANT)
+        whose = self.component_appid if owner is Owner.PLATFORM else appid
+        try:
+            async with self.gate:
+                answer = await self.caller.call(
+                    whose, lambda token: self.locate(env, ids, token, owner, self.max_age)
+                )
+        except TokenError as error:
+            return _all(ids, error.errcode or -1, error.text.en)
+        if not isinstance(answer, CallFailure):
+            return answer
+        refusal = answer.answer
+        if answer.step is NextStep.STOP_RUN or answer.unreachable:
+            raise _stopped(_sentence(refusal))
+        if not isinstance(refusal, ApiError):
+            self.no_answer = _sentence(refusal)
+            return _all(ids, -1, self.no_answer.en)
+        if str(refusal.errcode) in ARGUMENT_ERRORS and len(ids) > 1:
+            half = len(ids) // 2
+            return await self._some(env, appid, ids[:half]) | await self._some(env, appid, ids[half:])
+        return _all(ids, refusal.errcode, refusal.errmsg)
+
+
+async def write_download_links(
+    rows: Iterable[tuple[Row, str]],
+    headers: Sequence[str],
+    dest: Path,
+    requests: LinkRequests,
+    zone: ZoneInfo,
+) -> DownloadLinks:
+    """Write the links of rows (with their file_ids) to `dest`, 0600, which appears when it is complete.
+
+    Raises UsageError where it cannot be written, and StoppedError, with nothing written, for a problem that affects every row.
+    """
+    count = links = 0
+    stream = iter(rows)
+    try:
+        with _replacing(dest, dest.with_name(f"{dest.name}.part")) as out:
+            out.write(_line_of([*headers, *DOWNLOAD_COLUMNS]).encode())
+            while window := list(islice(stream, _WINDOW)):
+                alive_until = datetime.fromtimestamp(time.time() + requests.max_age, zone)
+                expires = alive_until.isoformat(timespec="seconds")
+                found = await requests.found(window)
+                for row, file_id in window:
+                    one = found.get(file_id)
+                    url = one.url.reveal() if one is not None and not one.status else ""
+                    result = (one.status, one.errmsg) if one is not None else ("", "")
+                    cells = (*row.cells, *result, file_id, url, expires if url else "")
+                    out.write(_line_of(cells).encode())
+                    count, links = count + 1, links + bool(url)
+            if not links and requests.no_answer is not None:
+                raise _stopped(requests.no_answer)
+    except OSError as error:
+        raise_if_exhausted(error)
+        raise UsageError(_("{file} cannot be written: {why}.", file=dest, why=system_reason(error))) from None
+    return DownloadLinks(dest, count, links)
+
+
+def _stopped(why: Text) -> StoppedError:
+    return StoppedError(_("{what} No download links were written.", what=why))
+
+
+def _sentence(refusal: ApiError | InvalidResponse | TransportError) -> Text:
+    if isinstance(refusal, TransportError):
+        return refusal.text
+    if isinstance(refusal, InvalidResponse):
+        return refusal.why
+    return _(
+        "The platform returned errcode {errcode}: {errmsg}.", errcode=refusal.errcode, errmsg=refusal.errmsg
+    )
+
+
+def _all(ids: Sequence[str], errcode: int, errmsg: str) -> dict[str, FileStatus]:
+    return {file_id: FileStatus(file_id, errcode, errmsg, Secret("")) for file_id in ids}

@@ -24,7 +24,7 @@ from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
-from tcb_ops.runs.sources import SourceInspector, SourceQueries, as_they_are
+from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
 _NAMED = 5

@@ -25,6 +25,7 @@ from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Lane, Task
 from tcb_ops.runs.stored_files import (
+    FILES_PER_CALL,
     Backup,
     BackupError,
     Download,
@@ -49,16 +50,15 @@ IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
 OVERWRITE = "overwrite"
 """What an upload does about a file that is there already, unless it is told otherwise."""
 
-FILES_PER_CALL = 50
-"""The most that batchdownloadfile and batchdeletefile take (domain.md §2.1)."""
 BATCHES = {Kind.CONFIRM: FILES_PER_CALL, Kind.DELETE: FILES_PER_CALL, Kind.UNDO: 1}
 """Rows in one call, by the kinds that are about stored files. An undo looks at each file right before it acts."""
-ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
-"""Errcodes that say that a value is wrong, or that there are too many: the call is halved."""
 _GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
+_GOOD = frozenset({200, 206})
+"""HTTP statuses of a file's bytes."""
+_PAST_CACHES = {"Cache-Control": "no-cache"}
 _OWN_OUTCOMES = {
     (Kind.CONFIRM, Outcome.REFUSED): Outcome.UNKNOWN,
     (Kind.CONFIRM, Outcome.FAILED): Outcome.UNKNOWN,
@@ -71,9 +71,20 @@ AskFiles: TypeAlias = Callable[
 ]
 
 
+class _EarlyEndError(Exception):
+    """A row, or all rows of a call, go no further; `result`: how they end, or the attempt that failed."""
+
+    def __init__(self, result: RowEnd | FailedAttempt) -> None:
+        super().__init__()
+        self.result = result
+
+
 @dataclass
 class StoredCalls(Calls):
-    """Makes the calls of rows about stored files. What uploads and restores send goes through `Calls`."""
+    """Makes the calls of rows about stored files. What uploads and restores send goes through `Calls`.
+
+    Where a row goes no further, the methods raise `_EarlyEndError`.
+    """
 
     content: bool = False
     """Whether a confirm compares bytes."""
@@ -93,58 +104,55 @@ class StoredCalls(Calls):
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Take rows as far as their calls succeed."""
-        result: RowEnd | FailedAttempt | SomeEnds
         match self.kind:
             case Kind.CONFIRM:
-                result = await self._confirm(task)
+                work = self._confirm
             case Kind.DELETE:
-                result = await self._delete(task)
+                work = self._delete
             case Kind.UNDO:
-                result = await self._undo(task)
+                work = self._undo
             case _:
                 return await super().advance(task)
-        if isinstance(result, SomeEnds):
-            path_of = {row.line: row.path for row in task.rows}
-            for end in result.ends:
-                task.lane.written.pop(path_of[end.line], None)
-            rest = None if result.rest is None else self._of_kind(result.rest)
-            return SomeEnds([self._end_of_kind(end) for end in result.ends], rest)
-        if isinstance(result, FailedAttempt):
-            return self._of_kind(result)
-        task.lane.written.pop(task.row.path, None)
-        return self._end_of_kind(result)
+        try:
+            results = await work(task)
+        except _EarlyEndError as error:
+            results = [error.result]
+        ends, path_of = list[RowEnd](), {row.line: row.path for row in task.rows}
+        rest: FailedAttempt | None = None
+        for result in results:
+            if isinstance(result, RowEnd):
+                task.lane.written.pop(path_of[result.line], None)
+                ends.append(self._of_kind(result))
+            else:
+                rest = rest or replace(result, end=self._of_kind(result.end))
+        return SomeEnds(ends, rest)
 
-    def _of_kind(self, attempt: FailedAttempt) -> FailedAttempt:
-        return replace(attempt, end=self._end_of_kind(attempt.end))
-
-    def _end_of_kind(self, end: RowEnd) -> RowEnd:
+    def _of_kind(self, end: RowEnd) -> RowEnd:
         """Return an end with one of the kind's own outcomes."""
         return replace(end, outcome=_OWN_OUTCOMES.get((self.kind, end.outcome), end.outcome))
 
     # --- confirm ------------------------------------------------------------------------------------------------
 
-    async def _confirm(self, task: Task) -> FailedAttempt | SomeEnds:
+    async def _confirm(self, task: Task) -> list[RowEnd | FailedAttempt]:
         if task.lane.owner == Owner.PLATFORM:
-            return await self._confirm_by_listing(task)
+            listing = await self._listing(task)
+            return [self._as_listed(task, row, listing.etag(row.path)) for row in task.rows]
         located = await self._locate(task)
-        if isinstance(located, FailedAttempt):
-            return located
         self.phases.enter("store")
         try:
-            results = await self._each(
+            return await self._each(
                 task.rows, lambda row: self._confirm_row(task, row, located.get(row.line))
             )
         finally:
             self.phases.leave("store")
-        return _sorted_out(results)
 
-    async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
+    async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
         known = self._known(task.lane, row)
         if file is not None and file.status == NOT_THERE:
             md5 = known.md5 if known else ""
             return self._row_end(task, row, Outcome.ABSENT, Reason.ABSENT, file_id=file.file_id, md5=md5)
         if file is None or file.status:
-            return self._file_refused(task, row, file)
+            raise _EarlyEndError(self._file_refused(task, row, file))
         size = known.bytes if known else None
         end = self._row_end(task, row, Outcome.PRESENT, file_id=file.file_id, bytes=size)
         return await self._compare(task, row, end, file.url) if self.content else end
@@ -152,82 +160,66 @@ class StoredCalls(Calls):
     def _file_refused(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
         """Return what a file's own status leads to; one that was left out is asked for again."""
         if file is None:
-            return self._file_left_out(task, row)
-        known = errcode(file.status)
+            left_out = detail(DetailCode.FILE_LEFT_OUT)
+            end = self._row_end(task, row, Outcome.FAILED, Reason.NO_ANSWER, left_out)
+            return FailedAttempt(end, Decision.RETRY, Scope.ROW, "link")
         end = replace(
             self._row_end(task, row, Outcome.REFUSED, Reason.REFUSED, file_id=file.file_id),
             errcode=file.status,
             errmsg=file.errmsg,
         )
-        return FailedAttempt(end, Decision.RETRY, Scope.ROW, "link") if known.decision in _GOES_AGAIN else end
+        goes_again = errcode(file.status).decision in _GOES_AGAIN
+        return FailedAttempt(end, Decision.RETRY, Scope.ROW, "link") if goes_again else end
 
-    def _file_left_out(self, task: Task, row: Row) -> FailedAttempt:
-        left_out = detail(DetailCode.FILE_LEFT_OUT)
-        end = self._row_end(task, row, Outcome.FAILED, Reason.NO_ANSWER, left_out)
-        return FailedAttempt(end, Decision.RETRY, Scope.ROW, "link")
-
-    async def _compare(self, task: Task, row: Row, end: RowEnd, url: Secret) -> RowEnd | FailedAttempt:
+    async def _compare(self, task: Task, row: Row, end: RowEnd, url: Secret) -> RowEnd:
         """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
         known = self._known(task.lane, row)
         if known is None:
             return replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM)
         first = await self._etag(task, end, url)
-        if not isinstance(first, str) or first == known.md5:
-            return replace(end, md5=known.md5) if isinstance(first, str) else first
-        etag = await self._etag(task, end, url, past_caches=True)
-        if not isinstance(etag, str):
-            return etag
+        if first == known.md5:
+            return replace(end, md5=known.md5)
+        etag = await self._etag(task, end, url, past_caches=True) if first is not None else None
+        if first is None or etag is None:
+            return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
         outcome = Outcome.STALE
         if etag != known.md5:
             outcome = confirm_outcome(etag, known.md5, await self._older(task.lane, row))
-        differs = detail(DetailCode.ETAG_DIFFERS, etag=first if etag == known.md5 else etag, md5=known.md5)
-        return replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs, md5=known.md5)
+        return _differing(end, outcome, first if etag == known.md5 else etag, known.md5)
 
-    async def _etag(
-        self, task: Task, end: RowEnd, url: Secret, *, past_caches: bool = False
-    ) -> str | RowEnd | FailedAttempt:
+    async def _etag(self, task: Task, end: RowEnd, url: Secret, *, past_caches: bool = False) -> str | None:
         """Ask for a file's ETag, in lower case without quotes; without an MD5 in it, hash the whole file.
 
-        The row of a missing file ends as absent.
+        None if the file is missing. `end`: of its row, so far.
         """
-        try:
-            async with self.gate:
-                self._count_store(task)
-                answer = await self.wechat.look(url, past_caches=past_caches)
-                etag = "" if isinstance(answer, UnsafeLink) else bare_etag(answer)
-                if not isinstance(answer, UnsafeLink) and (
-                    answer.status == 416 or (_good(answer) and not _ETAG.fullmatch(etag))
-                ):
-                    self._count_store(task)
-                    whole = Download(None)
-                    headers = {"Cache-Control": "no-cache"} if past_caches else {}
-                    answer = await self.wechat.fetch(url, headers=headers, sink=whole.write)
-                    etag = whole.md5
-        except TransportError as error:
-            attempt = self._no_answer(task, error, "store")
-            return replace(attempt, end=replace(attempt.end, line=end.line))
-        self.last_answer = self.clock()
-        if isinstance(answer, UnsafeLink):
-            return replace(end, outcome=Outcome.FAILED, reason=Reason.BAD_LINK, detail=as_detail(answer.why))
+        async with self.gate:
+            answer = await self._ask_store(task, end, self.wechat.look(url, past_caches=past_caches))
+            etag = bare_etag(answer)
+            if answer.status == 416 or (answer.status in _GOOD and not _ETAG.fullmatch(etag)):
+                whole = Download(None)
+                headers = _PAST_CACHES if past_caches else {}
+                fetching = self.wechat.fetch(url, headers=headers, sink=whole.write)
+                answer = await self._ask_store(task, end, fetching)
+                etag = whole.md5
         if answer.status == 404:
-            return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
-        return etag if _good(answer) else _bad_status(end, answer)
+            return None
+        if answer.status not in _GOOD:
+            raise _EarlyEndError(_bad_status(end, answer))
+        return etag
 
-    async def _confirm_by_listing(self, task: Task) -> FailedAttempt | SomeEnds:
-        """Compare with the listing of an environment that the platform owns, which is read once."""
+    async def _listing(self, task: Task) -> Listing:
+        """Return the listing of an environment that the platform owns, which is read once."""
         listing = self._listings.setdefault(task.lane.number, Listing())
         async with listing.lock:
             while not listing.complete:
                 marker = listing.marker
                 page = await self._answer(task, partial(self.wechat.bucket, task.row.env, marker=marker))
-                if isinstance(page, FailedAttempt):
-                    return page
                 if page.next_marker and page.next_marker <= marker:  # the same keys again
                     why = detail(DetailCode.LISTING_REPEATS)
                     end = self._end(task, Outcome.FAILED, Reason.NO_ANSWER, why)
-                    return FailedAttempt(end, Decision.RETRY, Scope.ROW, "link")
+                    raise _EarlyEndError(FailedAttempt(end, Decision.RETRY, Scope.ROW, "link"))
                 listing.add(page)
-        return SomeEnds([self._as_listed(task, row, listing.etag(row.path)) for row in task.rows], None)
+        return listing
 
     def _as_listed(self, task: Task, row: Row, etag: str | None) -> RowEnd:
         """Return the end of a row whose file is listed with an ETag; None if it is not listed."""
@@ -241,74 +233,64 @@ class StoredCalls(Calls):
             unseen = Outcome.UNKNOWN if self.content else Outcome.PRESENT
             return replace(end, outcome=unseen, reason=Reason.UNVERIFIED)
         outcome = confirm_outcome(etag, known.md5, ())
-        if outcome is Outcome.PRESENT:
-            return end
-        differs = detail(DetailCode.ETAG_DIFFERS, etag=etag, md5=known.md5)
-        return replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs)
+        return end if outcome is Outcome.PRESENT else _differing(end, outcome, etag, known.md5)
 
     # --- delete -------------------------------------------------------------------------------------------------
 
-    async def _delete(self, task: Task) -> FailedAttempt | SomeEnds:
-        kept, rest = list[RowEnd](), list[Row]()
+    async def _delete(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        results, ours = list[RowEnd | FailedAttempt](), list[Row]()
         for row in task.rows:
             why = self.files.not_ours(task.lane.written.get(row.path, [])) if self.files else None
             if why is not None:  # another run has written to its path since
-                kept.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
+                results.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
             else:
-                rest.append(row)
-        if not kept:
-            return await self._delete_files(task)
-        if not rest:
-            return SomeEnds(kept, None)
-        found = await self._delete_files(replace(task, rows=rest))
-        if isinstance(found, FailedAttempt):
-            return SomeEnds(kept, found)
-        return SomeEnds([*kept, *found.ends], found.rest)
+                ours.append(row)
+        if not ours:
+            return results
+        try:
+            return results + await self._delete_files(replace(task, rows=ours) if results else task)
+        except _EarlyEndError as error:
+            return [*results, error.result]
 
-    async def _delete_files(self, task: Task) -> FailedAttempt | SomeEnds:
+    async def _delete_files(self, task: Task) -> list[RowEnd | FailedAttempt]:
         ids = await self._file_ids(task)
-        if isinstance(ids, FailedAttempt):
-            return ids
         answer = await self._ask_files(task, ids, self.wechat.delete)
-        if isinstance(answer, FailedAttempt):
-            return answer
-        gone = [row for row in task.rows if (f := answer.get(row.line)) is not None and f.status == NOT_THERE]
-        second: dict[int, FileStatus] | FailedAttempt = {}
+        gone = [line for line, file in answer.items() if file.status == NOT_THERE]
+        second: dict[int, FileStatus] = {}
+        unanswered: RowEnd | FailedAttempt | None = None
         if gone:
-            asked = {row.line: ids[row.line] for row in gone}
-            second = await self._ask_files(task, asked, self.wechat.locate)
+            try:
+                second = await self._ask_files(task, {line: ids[line] for line in gone}, self.wechat.locate)
+            except _EarlyEndError as error:
+                unanswered = error.result
         results: list[RowEnd | FailedAttempt] = []
         for row in task.rows:
-            file = answer.get(row.line)
-            if file is not None and not file.status:
-                results.append(self._row_end(task, row, Outcome.DELETED, file_id=file.file_id))
-            elif file is None or file.status != NOT_THERE:
+            file, again = answer.get(row.line), second.get(row.line)
+            if file is None or file.status not in {0, NOT_THERE}:
                 results.append(self._file_refused(task, row, file))
-            elif isinstance(second, FailedAttempt):
-                results.append(second)
-            elif (again := second.get(row.line)) is not None and again.status == NOT_THERE:
+            elif not file.status:
+                results.append(self._row_end(task, row, Outcome.DELETED, file_id=file.file_id))
+            elif again is not None and again.status == NOT_THERE:
                 results.append(self._row_end(task, row, Outcome.ALREADY_GONE, file_id=file.file_id))
             else:  # it is there after all, or the second answer leaves it out
-                results.append(
-                    self._file_refused(task, row, None if again is None or not again.status else again)
-                )
-        return _sorted_out(results)
+                there = None if again is None or not again.status else again
+                results.append(unanswered or self._file_refused(task, row, there))
+        return results
 
     # --- undo ---------------------------------------------------------------------------------------------------
 
-    async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
-        row, known = task.row, self._known(task.lane, task.row)
+    async def _undo(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return [await self._undo_row(task, task.row)]
+
+    async def _undo_row(self, task: Task, row: Row) -> RowEnd | FailedAttempt:
+        known = self._known(task.lane, row)
         written = task.lane.written.get(row.path, [])
         why = self.files.not_ours(written) if self.files is not None else None
         if why is not None:  # written after this run was planned
             return self._not_undoable(task, why)
         saved = await self._record_of(task)
-        if isinstance(saved, RowEnd):
-            return saved
         before = saved.md5 if saved is not None and row.file else None
         now = await self._now(task)
-        if isinstance(now, RowEnd | FailedAttempt):
-            return now
         if saved is not None and before and saved.has(now):
             now = before
         done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
@@ -317,30 +299,40 @@ class StoredCalls(Calls):
         taken_back = self.files is not None and self.files.taken_back(written)
         ours = "" if taken_back else await self._ours(row, known, saved, now)
         certain = known is not None or saved is not None
-        same = known is not None and saved is not None and _headers(known) == _headers(saved)
-        match undo_step(now or None, ours, before, certain=certain, same_headers=same):
+        same_headers = (
+            known is not None
+            and saved is not None
+            and (known.content_type, known.cache_control) == (saved.content_type, saved.cache_control)
+        )
+        match undo_step(now or None, ours, before, certain=certain, same_headers=same_headers):
             case UndoStep.NOTHING:  # a file at a path that was free: the upload did not store its own
                 return replace(done, outcome=Outcome.RESTORED if now else done.outcome)
             case UndoStep.NOT_KNOWN:
                 return self._not_undoable(task, detail(DetailCode.NOT_KNOWN_WHOSE))
             case UndoStep.CONFLICT:
                 return replace(done, outcome=Outcome.CONFLICT, reason=Reason.CONFLICT, md5=now)
-            case UndoStep.DELETE:
-                return await self._take_away(task)
+            case UndoStep.DELETE:  # what the upload added
+                (result,) = await self._delete_files(task)
+                if isinstance(result, RowEnd) and result.outcome in _GONE:
+                    return replace(result, outcome=Outcome.DELETED)
+                return result
             case UndoStep.RESTORE:
                 return await self._bring_back(task, before or "")
 
-    async def _record_of(self, task: Task) -> SavedFile | RowEnd | None:
-        """Return what was saved for a row of an undo; its end if the record cannot be used."""
+    async def _record_of(self, task: Task) -> SavedFile | None:
+        """Return what was saved for a row of an undo; ends the row if the record cannot be used."""
         row = task.row
         try:
             saved = await self._saved(row)
         except BackupError as error:
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, error.text)
+            raise self._backup_damaged(task, error.text) from None
         if row.file and (saved is None or (saved.env, saved.path) != (row.env, row.path)):
-            lost = detail(DetailCode.BACKUP_DAMAGED, file=row.file)
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, lost)
+            raise self._backup_damaged(task)
         return saved
+
+    def _backup_damaged(self, task: Task, why: Text | None = None) -> _EarlyEndError:
+        why = why or detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
+        return _EarlyEndError(self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, why))
 
     async def _ours(self, row: Row, known: EarlierUpload | None, saved: SavedFile | None, now: str) -> str:
         """Return the MD5 of what the upload put at a path: `now` if that is one of several; empty if it is unknown."""
@@ -356,129 +348,86 @@ class StoredCalls(Calls):
     def _not_undoable(self, task: Task, why: Text) -> RowEnd:
         return self._end(task, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE, why)
 
-    async def _take_away(self, task: Task) -> RowEnd | FailedAttempt:
-        """Delete what an upload added."""
-        result = await self._delete_files(task)
-        if isinstance(result, FailedAttempt):
-            return result
-        for end in result.ends:
-            return replace(end, outcome=Outcome.DELETED) if end.outcome in _GONE else end
-        return result.rest or self._file_left_out(task, task.row)
-
     async def _bring_back(self, task: Task, before: str) -> RowEnd | FailedAttempt:
         """Store what an upload overwrote; `before`: its MD5."""
-        kept = await self._md5_of_local(task)
-        if not isinstance(kept, str):
-            return kept
-        if kept != before:
-            damaged = detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, damaged)
+        if await self._md5_of_local(task) != before:
+            raise self._backup_damaged(task)
         sent = await self._link_and_store(task)
         if isinstance(sent, RowEnd) and sent.outcome is Outcome.UPLOADED:
             return replace(sent, outcome=Outcome.RESTORED)
         return sent
 
-    async def _now(self, task: Task) -> str | RowEnd | FailedAttempt:
+    async def _now(self, task: Task) -> str:
         """Return the MD5 of what is at a row's path, empty where nothing is."""
-        located = await self._locate(task)
-        if isinstance(located, FailedAttempt):
-            return located
-        file = located.get(task.row.line)
+        file = (await self._locate(task)).get(task.row.line)
         if file is not None and file.status == NOT_THERE:
             return ""
         if file is None or file.status:
-            return self._file_refused(task, task.row, file)
+            raise _EarlyEndError(self._file_refused(task, task.row, file))
         return await self._etag_there(task, file)
 
-    async def _etag_there(self, task: Task, file: FileStatus) -> str | RowEnd | FailedAttempt:
+    async def _etag_there(self, task: Task, file: FileStatus) -> str:
         """Return the ETag of a file that was located, empty where it is gone after all."""
-        etag = await self._etag(task, self._end(task, Outcome.FAILED), file.url, past_caches=True)
-        if isinstance(etag, RowEnd) and etag.outcome is Outcome.ABSENT:
-            return ""
-        return etag
+        return await self._etag(task, self._end(task, Outcome.FAILED), file.url, past_caches=True) or ""
 
     # --- before an upload -----------------------------------------------------------------------------------------
 
     async def _store(self, task: Task, link: Link, probe: Probe | None = None) -> RowEnd | FailedAttempt:
         if self.kind is Kind.UPLOAD:
             try:
-                found = await self._before_store(task, link)
+                await self._before_store(task, link)
             except BackupError as error:
                 return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
-            if found is not None:
-                return found
+            except _EarlyEndError as error:
+                return error.result
         return await super()._store(task, link, probe)
 
-    async def _before_store(self, task: Task, link: Link) -> RowEnd | FailedAttempt | None:
-        """Look at what is at the path, and save it; None where the upload may go on."""
+    async def _before_store(self, task: Task, link: Link) -> None:
+        """Look at what is at the path, and save it. Raises _EarlyEndError if the upload may not go on, and BackupError."""
         row, saved, md5 = task.row, await self._saved(task.row), ""
         ids = {row.line: f"{prefix_of(link.file_id, row.env)}/{row.path}"}
-        located = await self._ask_files(task, ids, self.wechat.locate)
-        if isinstance(located, FailedAttempt):
-            return located
-        file = located.get(row.line)
-        there = file is not None and not file.status
+        file = (await self._ask_files(task, ids, self.wechat.locate)).get(row.line)
         if file is None or file.status not in {0, NOT_THERE}:
-            return self._file_refused(task, row, file)
+            raise _EarlyEndError(self._file_refused(task, row, file))
+        there = file if not file.status else None
         if self.backup is not None and not is_source(row.file):
-            hashed = await self._md5_of_local(task)
-            if not isinstance(hashed, str):
-                return hashed
-            md5 = hashed
-        if saved is not None:
-            again = await self._since_saved(task, file if there else None, saved, md5)
-            if not isinstance(again, bool):
-                return again
-            if not again:
-                await self._note_sent(row, saved, md5)
-                return None
-        if there and self.if_exists != "overwrite":
-            return await self._exists(task, file)
-        return await self._save(task, self.backup, file.url if there else None, md5) if self.backup else None
+            md5 = await self._md5_of_local(task)
+        if saved is not None and not await self._changed_since(task, there, saved, md5):
+            if self.backup is not None and md5 and md5 not in saved.sent:
+                noted = replace(saved, sent=(*saved.sent, md5))
+                await asyncio.to_thread(self.backup.save, row.line, noted)
+            return
+        if there is not None and self.if_exists != OVERWRITE:
+            raise _EarlyEndError(await self._exists(task, there))
+        if self.backup is not None:
+            await self._save(task, self.backup, there, md5)
 
-    async def _since_saved(
-        self, task: Task, file: FileStatus | None, saved: SavedFile, md5: str
-    ) -> bool | RowEnd | FailedAttempt:
+    async def _changed_since(self, task: Task, file: FileStatus | None, saved: SavedFile, md5: str) -> bool:
         """Return whether a path that was saved before has to be looked at again: not if its file is the saved one, or ours.
 
         It was saved in a session that was killed, or by a row that a retry repeats. Somebody else may have changed it since.
         `md5`: of the local file, which may have changed since, too; empty for a URL.
         """
         now = await self._etag_there(task, file) if file is not None else ""
-        if not isinstance(now, str):
-            return now
         if saved.has(now):
             return bool(now) and self.if_exists != OVERWRITE
-        if now in saved.sent:
-            return False
-        local = md5 or await self._md5_of_local(task)
-        return now != local if isinstance(local, str) else local
+        return now not in saved.sent and now != (md5 or await self._md5_of_local(task))
 
-    async def _md5_of_local(self, task: Task) -> str | RowEnd | FailedAttempt:
-        """Return the MD5 of what a row sends; its end, or the failed attempt, if that cannot be read."""
+    async def _md5_of_local(self, task: Task) -> str:
+        """Return the MD5 of what a row sends."""
         try:
             return await self._hash(task.row)
         except (FileChangedError, FileUnreadableError) as error:
-            return self._unusable(task, error)
+            raise _EarlyEndError(self._unusable(task, error)) from None
         except TransportError as error:
-            return self._no_answer(task, error, "store")
-
-    async def _note_sent(self, row: Row, saved: SavedFile, md5: str) -> None:
-        """Record what is about to be sent to a path that was saved before. Raises BackupError."""
-        if self.backup is not None and md5 and md5 not in saved.sent:
-            noted = replace(saved, sent=(*saved.sent, md5))
-            await asyncio.to_thread(self.backup.save, row.line, noted)
+            raise _EarlyEndError(self._no_answer(task, error, "store")) from None
 
     async def _exists(self, task: Task, file: FileStatus) -> RowEnd | FailedAttempt:
         """End a row whose path is taken: as unchanged where the bytes are the same, or existing files are to be kept."""
         row, etag = task.row, await self._etag_there(task, file)
-        if not isinstance(etag, str):
-            return etag
         if not etag:
-            return self._file_left_out(task, row)
+            return self._file_refused(task, row, None)
         md5 = await self._md5_of_local(task)
-        if not isinstance(md5, str):
-            return md5
         if etag == md5 and task.sent:  # an earlier attempt, whose answer was lost
             end = self._end(task, Outcome.UPLOADED, errcode=0, errmsg="ok")
             return replace(end, file_id=file.file_id, md5=md5, bytes=row.size)
@@ -487,33 +436,26 @@ class StoredCalls(Calls):
             return replace(end, md5=md5, bytes=row.size) if etag == md5 else end
         return replace(self._end(task, Outcome.FAILED, Reason.EXISTS), file_id=file.file_id)
 
-    async def _save(
-        self, task: Task, backup: Backup, url: Secret | None, md5: str
-    ) -> RowEnd | FailedAttempt | None:
+    async def _save(self, task: Task, backup: Backup, file: FileStatus | None, md5: str) -> None:
         """Save what is at a row's path, and note the MD5 of what is about to be sent there. Raises BackupError."""
         row, sent = task.row, (md5,) if md5 else ()
-        if url is None:
+        if file is None:
             await asyncio.to_thread(backup.save, row.line, SavedFile(row.env, row.path, "", sent=sent))
-            return None
+            return
         whole = await asyncio.to_thread(Download, backup.data(row.line).with_suffix(".part"))
         try:
             if whole.error is not None:
                 raise whole.error
-            self._count_store(task)
+            fetching = self.wechat.fetch(file.url, headers=_PAST_CACHES, sink=whole.write)
             try:
-                answer = await self.wechat.fetch(url, headers={"Cache-Control": "no-cache"}, sink=whole.write)
-            except TransportError as error:
-                return self._no_answer(task, error, "store")
+                answer = await self._ask_store(task, self._end(task, Outcome.FAILED), fetching)
             finally:
                 await asyncio.to_thread(whole.close)
-            self.last_answer = self.clock()
             if whole.error is not None:
                 raise whole.error
-            if isinstance(answer, UnsafeLink):
-                return self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why)
             etag = bare_etag(answer)
             if answer.status != 200 or (_MD5.fullmatch(etag) and etag != whole.md5):
-                return _bad_status(self._end(task, Outcome.FAILED), answer)
+                raise _EarlyEndError(_bad_status(self._end(task, Outcome.FAILED), answer))
             saved = SavedFile(
                 row.env,
                 row.path,
@@ -526,30 +468,26 @@ class StoredCalls(Calls):
             await asyncio.to_thread(backup.save, row.line, saved, whole.file)
         finally:
             await asyncio.to_thread(whole.discard)
-        return None
 
     async def _saved(self, row: Row) -> SavedFile | None:
         return await asyncio.to_thread(self.backup.read, row.line) if self.backup is not None else None
 
     # --- calls ----------------------------------------------------------------------------------------------------
 
-    async def _locate(self, task: Task) -> dict[int, FileStatus] | FailedAttempt:
-        ids = await self._file_ids(task)
-        return ids if isinstance(ids, FailedAttempt) else await self._ask_files(task, ids, self.wechat.locate)
+    async def _locate(self, task: Task) -> dict[int, FileStatus]:
+        return await self._ask_files(task, await self._file_ids(task), self.wechat.locate)
 
     async def _ask_files(
         self, task: Task, ids: Mapping[int, str], request: AskFiles
-    ) -> dict[int, FileStatus] | FailedAttempt:
+    ) -> dict[int, FileStatus]:
         """Ask about files, or have them deleted; their statuses by row."""
         env, wanted, owner = task.row.env, list(dict.fromkeys(ids.values())), Owner(task.lane.owner)
         found = await self._answer(task, lambda token: request(env, wanted, token, owner))
-        if isinstance(found, FailedAttempt):
-            return found
         return {line: found[file_id] for line, file_id in ids.items() if file_id in found}
 
     async def _answer(
         self, task: Task, request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]]
-    ) -> Found | FailedAttempt:
+    ) -> Found:
         """Make a call of a task with its token, and return the platform's answer."""
         if task.token is None:  # the scheduler hands out no row of an app without a token
             message = "a row was taken without a token"
@@ -562,32 +500,48 @@ class StoredCalls(Calls):
         try:
             answer = await request(task.token)
         except TransportError as error:
-            return self._no_answer(task, error, "link")
+            raise _EarlyEndError(self._no_answer(task, error, "link")) from None
         finally:
             self.phases.leave("link")
         self.last_answer = self.clock()
-        if not isinstance(answer, ApiError | InvalidResponse):
-            return answer
-        return self._refused(task, answer)
+        if isinstance(answer, ApiError | InvalidResponse):
+            raise _EarlyEndError(self._refused(task, answer))
+        return answer
 
     async def _each(
-        self, rows: Sequence[Row], work: Callable[[Row], Awaitable[RowEnd | FailedAttempt]]
+        self, rows: Sequence[Row], work: Callable[[Row], Awaitable[RowEnd]]
     ) -> list[RowEnd | FailedAttempt]:
         """Work on rows of one call, as many at once as an environment may have in flight."""
-        if not self.content:
-            return [await work(row) for row in rows]
         room = asyncio.Semaphore(self.per_call)
 
         async def one(row: Row) -> RowEnd | FailedAttempt:
             async with room:
-                return await work(row)
+                try:
+                    return await work(row)
+                except _EarlyEndError as error:
+                    return error.result
 
+        if not self.content:  # no row makes a call of its own
+            return [await one(row) for row in rows]
         return list(await asyncio.gather(*map(one, rows)))
 
-    def _count_store(self, task: Task) -> None:
+    async def _ask_store(
+        self, task: Task, end: RowEnd, request: Awaitable[HttpResponse | UnsafeLink]
+    ) -> HttpResponse:
+        """Make a call to the store, and return its answer. `end`: of its row, so far."""
         self.upload_calls += 1
         if task.started_at is None:
             task.started_at = time.time()
+        try:
+            answer = await request
+        except TransportError as error:
+            attempt = self._no_answer(task, error, "store")
+            raise _EarlyEndError(replace(attempt, end=replace(attempt.end, line=end.line))) from None
+        self.last_answer = self.clock()
+        if isinstance(answer, UnsafeLink):
+            bad_link = replace(end, reason=Reason.BAD_LINK, detail=as_detail(answer.why))
+            raise _EarlyEndError(replace(bad_link, outcome=Outcome.FAILED))
+        return answer
 
     # --- what the ledger knows --------------------------------------------------------------------------------------
 
@@ -607,7 +561,7 @@ class StoredCalls(Calls):
             return {one.md5 for one in before} | {saved.md5 if saved is not None else ""}
         return {one.md5 for one in before}
 
-    async def _file_ids(self, task: Task) -> dict[int, str] | FailedAttempt:
+    async def _file_ids(self, task: Task) -> dict[int, str]:
         """Return the file_ids of a task's rows: as the ledger has them, else made of the environment's bucket."""
         lane = task.lane
         ids: dict[int, str] = {}
@@ -619,7 +573,7 @@ class StoredCalls(Calls):
         if len(ids) < len(task.rows) and not self._prefixes.get(lane.number):
             link = await self._link(task)  # nothing is stored: its file_id names the bucket
             if isinstance(link, FailedAttempt):
-                return link
+                raise _EarlyEndError(link)
             self._prefixes[lane.number] = prefix_of(link.file_id, task.row.env)
         prefix = self._prefixes.get(lane.number, "")
         return {row.line: ids.get(row.line) or f"{prefix}/{row.path}" for row in task.rows}
@@ -672,12 +626,9 @@ def bare_etag(answer: HttpResponse) -> str:
     return answer.headers.get("etag", "").strip().removeprefix("W/").strip('"').strip().lower()[:64]
 
 
-def _headers(file: EarlierUpload | SavedFile) -> tuple[str, str]:
-    return file.content_type, file.cache_control
-
-
-def _good(answer: HttpResponse) -> bool:
-    return answer.status in {200, 206}
+def _differing(end: RowEnd, outcome: Outcome, etag: str, md5: str) -> RowEnd:
+    differs = detail(DetailCode.ETAG_DIFFERS, etag=etag, md5=md5)
+    return replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs, md5=md5)
 
 
 def _bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:
@@ -686,9 +637,3 @@ def _bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:
     end = replace(end, outcome=Outcome.FAILED, reason=Reason.NO_ANSWER, detail=why, http_status=answer.status)
     redirected = 300 <= answer.status < 400
     return FailedAttempt(end, Decision.FIX if redirected else Decision.RETRY, Scope.ROW, "store")
-
-
-def _sorted_out(results: Sequence[RowEnd | FailedAttempt]) -> SomeEnds:
-    """Part rows that ended from those that did not."""
-    rest = [result for result in results if isinstance(result, FailedAttempt)]
-    return SomeEnds([result for result in results if isinstance(result, RowEnd)], rest[0] if rest else None)

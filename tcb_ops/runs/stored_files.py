@@ -32,6 +32,10 @@ from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RunRecord
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
+FILES_PER_CALL = 50
+"""The most that batchdownloadfile and batchdeletefile take (domain.md §2.1)."""
+ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
+"""Errcodes that say that a value is wrong, or that there are too many: the call is halved."""
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
 Undone: TypeAlias = Mapping[str, frozenset[str]]
@@ -397,7 +401,7 @@ class Download:
             if self._stream is not None:
                 self._stream.write(chunk)
         except OSError as error:
-            self.error = _backup_error(self._path, error)
+            self.error = _backup_error(self.file, error)
         return self.error is None
 
     @property
@@ -414,7 +418,7 @@ class Download:
                 self._stream.flush()
                 os.fsync(self._stream.fileno())
         except OSError as error:
-            self.error = self.error or _backup_error(self._path, error)
+            self.error = self.error or _backup_error(self.file, error)
 
     def discard(self) -> None:
         """Remove what was written and not kept."""
@@ -422,10 +426,6 @@ class Download:
             with suppress(OSError):
                 self.file.unlink(missing_ok=True)
 
-    @property
-    def _path(self) -> Path:
-        return self.file or Path()
 
-
-def _backup_error(file: Path, error: OSError) -> BackupError:
+def _backup_error(file: Path | None, error: OSError) -> BackupError:
     return BackupError(detail(DetailCode.BACKUP_ACCESS, file=str(file), why=system_reason(error)))

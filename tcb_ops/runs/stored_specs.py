@@ -1,21 +1,29 @@
-"""Which rows a run about stored files has: those that an upload stored, or those of a list."""
+"""Which rows a command about stored files has: those that an upload stored, those of a list, or those of a folder."""
 
 from __future__ import annotations
 
+import csv
+import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
-from tcb_ops.formatting import sanitize
+from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.lists.batch import Batch
+from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import Kind, Outcome, Row
+from tcb_ops.lists.paths import read_paths
+from tcb_ops.lists.row_files import content_type_of
+from tcb_ops.model import Kind, Merchant, Outcome, Row
+from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
@@ -31,9 +39,10 @@ from tcb_ops.runs.stored_files import (
     undone_uploads,
     written_since,
 )
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 _LISTED = 20
-"""Foreign files that an error lists."""
+"""Files that a message lists."""
 _DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
 
@@ -92,14 +101,9 @@ class UndoScope:
             "since.",
             self.not_undoable,
         )
-        parts = (
-            (self.restored, restored),
-            (self.deleted, deleted),
-            (self.uncertain, uncertain),
-            (self.undone, undone),
-            (self.not_undoable, not_undoable),
-        )
-        return as_sentences(text for count, text in parts if count)
+        counts = (self.restored, self.deleted, self.uncertain, self.undone, self.not_undoable)
+        texts = (restored, deleted, uncertain, undone, not_undoable)
+        return as_sentences(text for count, text in zip(counts, texts, strict=True) if count)
 
 
 def confirm_spec(
@@ -109,11 +113,10 @@ def confirm_spec(
     options = {"content": content, "backup": subject.settings.get("backup", ""), "root": subject.root}
     if SIGNED in subject.settings:
         options[SIGNED_LIST] = list_of(subject)
-
-    def is_meant(record: RowRecord) -> bool:
-        return record.end.outcome in {Outcome.UPLOADED, Outcome.UNCHANGED}
-
-    spec = _of_run(ledger, subject, Kind.CONFIRM, is_meant, only, selection, options)
+    stored = {Outcome.UPLOADED, Outcome.UNCHANGED}
+    spec = _of_run(
+        ledger, subject, Kind.CONFIRM, lambda row: row.end.outcome in stored, only, selection, options
+    )
     warnings: list[Text] = []
     if pending := ledger.counts(subject).get(Outcome.PENDING, 0):
         text = ngettext(
@@ -137,11 +140,9 @@ def delete_spec(
     What an unfinished delete of the same files has deleted is left to it, when it is resumed: not with `new_run`. Raises
     UsageError where there are none, or if a process works on the run.
     """
-
-    def is_meant(record: RowRecord) -> bool:
-        return record.end.outcome is Outcome.UPLOADED
-
-    spec = _of_run(ledger, subject, Kind.DELETE, is_meant, only, selection, {})
+    spec = _of_run(
+        ledger, subject, Kind.DELETE, lambda row: row.end.outcome is Outcome.UPLOADED, only, selection, {}
+    )
     deletes, undone = _ids(runs_about(ledger, subject, Kind.DELETE)), undone_uploads(ledger, subject.target)
     resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
     own = frozenset(spec.options["of"]) | (deletes & resumed)
@@ -193,13 +194,14 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
         if is_meant(record)
     }
     pending = 0 if backup is not None else sum(ledger.counts(run).get(Outcome.PENDING, 0) for run in runs)
-    warning = ngettext(
+    pending_text = ngettext(
         "{n:,} row of the upload is pending. Whether it was sent is not known, and it is not undone. To know, resume the "
         "upload instead.",
         "{n:,} rows of the upload are pending. Whether they were sent is not known, and they are not undone. To know, resume "
         "the upload instead.",
         pending,
     )
+    warning = pending_text if pending else None
     spec = _of_run(
         ledger,
         subject,
@@ -208,7 +210,7 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
         only,
         selection,
         {"backup": kept, "undoes": subject.id},
-        warning if pending else None,
+        warning,
     )
     again = _ids(runs_about(ledger, subject, Kind.UNDO))
 
@@ -218,7 +220,7 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
             yield _undone(row, written, subject, backup, of, again)
 
     root = backup.folder if backup is not None else None
-    return replace(spec, rows=rows, root=root, warning=warning if pending else None)
+    return replace(spec, rows=rows, root=root, warning=warning)
 
 
 def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
@@ -436,3 +438,157 @@ def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
 
 def _ids(runs: Iterable[RunRecord]) -> set[str]:
     return {run.id for run in runs}
+
+
+# --- folders ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """The rows of a synchronization."""
+
+    scanned: ScannedFiles
+    batch: Batch
+    """A row per file and environment."""
+    gone: Batch | None
+    """Files that this folder's earlier synchronizations uploaded and that it no longer has; None if there are none."""
+
+    @property
+    def gone_text(self) -> Text | None:
+        """The first files that are gone from the folder, in words."""
+        if self.gone is None:
+            return None
+        count, envs = self.gone.count, self.gone.envs
+        first = list(islice(self.gone.rows(), _LISTED))
+        width = max(len(row.env) for row in first)
+        head = ngettext(
+            "{n:,} uploaded file is no longer in the folder, but in {environments}:",
+            "{n:,} uploaded files are no longer in the folder, but in {environments}:",
+            count,
+            environments=ngettext("{n:,} environment", "{n:,} environments", envs),
+        )
+        rest, file = count - len(first), self.gone.source
+        more = [_("and {n:,} more: {file}", n=rest, file=file)] if rest else []
+        return as_lines([head, *(f"  {row.env:{width}}  {sanitize(row.path)}" for row in first), *more])
+
+    def gone_from(self, environments: Collection[tuple[str, str]]) -> Batch | None:
+        """Return the files of `gone` that are still gone, in other than these environments, given as (env, appid)."""
+        if self.gone is None:
+            return None
+        kept = (
+            row
+            for row in self.gone.rows()
+            if (row.env, row.appid) not in environments
+            and not os.path.lexists(self.scanned.folder / row.file)
+        )
+        return _written(self.gone.source, kept, self.gone.merchants)
+
+    @property
+    def loses_most(self) -> bool:
+        """Whether more files are gone than are left, as if it were another folder."""
+        return self.gone is not None and self.gone.count > self.batch.count
+
+    def changed(self, ledger: Ledger | None, target: str) -> Batch | None:
+        """Return the rows that differ from what the ledger last knows at their paths; None if all are the same."""
+        if ledger is None or self.batch.root is None:
+            return self.batch
+        root, digests = self.batch.root, dict[str, str]()
+
+        def differs(row: Row, last: EarlierUpload | None) -> bool:
+            if last is None or not last.md5 or last.bytes != row.size:
+                return True
+            if row.file not in digests:
+                with suppress(FileChangedError, FileUnreadableError):
+                    digests[row.file] = hash_file(root / row.file, row.size or 0, row.mtime_ns or 0)
+            headers = row.content_type or content_type_of(row.path, row.file), row.cache_control
+            return digests.get(row.file) != last.md5 or headers != (last.content_type, last.cache_control)
+
+        known = known_files(ledger, self.batch.rows(), target, confirmed=True)
+        rows = (row for row, written in known if differs(row, written[-1] if written else None))
+        return _written(self.batch.source.with_suffix(".changed.csv"), rows, self.batch.merchants, root)
+
+
+def plan_sync(
+    scanned: ScannedFiles,
+    targets: Sequence[Merchant],
+    template: PathTemplate,
+    merchants: Merchants,
+    folder: Path,
+    *,
+    ledger: Ledger | None,
+    target: str,
+) -> SyncPlan:
+    """Write the list of a folder's files, and the one of those that are gone, into `folder`; read and check both.
+
+    A synchronization is recognized by its list's name, which is made of the folder's. Raises InputError, UsageError.
+    """
+    if template.dated:
+        raise UsageError(_("--path with {{date}}: every day all files would be new. Leave {{date}} out."))
+    root = scanned.folder.resolve()
+    name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
+    dest = folder / f"{name}.csv"
+    with _replacing(dest) as part:
+        write_list(scanned, targets, template, part, root, versions=True)
+    batch = read_paths(dest, merchants, root)
+    found = iter(()) if ledger is None else _gone(ledger, target, dest.name, scanned, targets, template)
+    return SyncPlan(scanned, batch, _written(folder / f"{name}.gone.csv", found, merchants))
+
+
+@contextmanager
+def _replacing(dest: Path) -> Iterator[Path]:
+    """Give a new file that replaces `dest` at the end. Raises UsageError if it cannot be written."""
+    part = dest.with_suffix(f".{os.getpid()}.part")
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        yield part
+        part.replace(dest)
+    except OSError as error:
+        why = system_reason(error)
+        raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=why)) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _written(
+    dest: Path, found: Iterable[Row], merchants: Merchants, root: Path | None = None
+) -> Batch | None:
+    """Write rows as a list and read it; None if there are none."""
+    rows = 0
+    with _replacing(dest) as part, part.open("x", encoding="utf-8-sig", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["env", "appid", "path", "file", "tcb_guarded"])
+        for row in found:
+            out.writerow(map(guard, (row.env, row.appid, row.path, row.file)))
+            rows += 1
+    return read_paths(dest, merchants, root) if rows else None
+
+
+def _gone(
+    ledger: Ledger,
+    target: str,
+    list_name: str,
+    scanned: ScannedFiles,
+    targets: Sequence[Merchant],
+    template: PathTemplate,
+) -> Iterator[Row]:
+    """Give the files that runs of the list uploaded last, whose local file no longer exists."""
+    ours = {
+        run.id: run for run in ledger.runs(target) if run.kind is Kind.UPLOAD and run.list_name == list_name
+    }
+    paths = set(template.paths(scanned.files, targets[0]))
+    for merchant in targets:
+        if template.by_target:
+            paths = set(template.paths(scanned.files, merchant))
+        stored = ledger.paths_stored(list(ours.values()), merchant.env, merchant.appid)
+        missing = (
+            Row(0, merchant.env, path, merchant.appid, merchant.name, file, ())
+            for path, file in stored
+            if path not in paths and not os.path.lexists(scanned.folder / file)
+        )
+        for row, written in known_files(ledger, missing, target):
+            # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
+            without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
+            sent = [one for one in written if one.outcome not in without]
+            if sent and sent[-1].md5 and sent[-1].run in ours:
+                yield row

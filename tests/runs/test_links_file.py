@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PLACE = EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False)
 ZONE = ZoneInfo("Asia/Shanghai")
-CELLS = ("tea", "a,b.png", '第 1 行\n"quoted"')
+CELLS = ("tea", "a,b.png", '第 1 行\n"quoted"', "第 1 行\n第 2 行")
 
 
 def link(name: str = "", until: int = 1_900) -> Link:
@@ -58,7 +58,20 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def run(ledger: Ledger) -> RunRecord:
     rows = [Row(line, "tea", f"{line}.png", "wxtea", "", "", CELLS) for line in (2, 3, 5, 9)]
     new = NewRun(
-        "run-1", Kind.LINKS, "t", "list.csv", "", 0, ("env", "path", "备注"), "", {}, "", "", "", "", 1.0
+        "run-1",
+        Kind.LINKS,
+        "t",
+        "list.csv",
+        "",
+        0,
+        ("env", "path", "备注", "说明"),
+        "",
+        {},
+        "",
+        "",
+        "",
+        "",
+        1.0,
     )
     return ledger.plan(new, rows, [PLACE])
 
@@ -91,7 +104,7 @@ def test_the_finished_file_is_the_list_in_its_order_with_the_interfaces_columns(
     done(ledger, run, links, [refused, RowEnd(5, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN)])
     assert links.finish(ledger, run, 1_500) == 0
     header, *rows = written(links)
-    assert header == ["env", "path", "备注", *LINK_COLUMNS]
+    assert header == ["env", "path", "备注", "说明", *LINK_COLUMNS]
     until = "1970-01-01T08:31:40+08:00"
     good = [
         [
@@ -192,7 +205,7 @@ def test_of_a_row_asked_for_again_the_newest_link_counts(
     assert links.finish(ledger, run, 1_500) == 1
     rows = written(links)
     assert len(rows) == 5
-    assert [row[5] for row in rows[1:3]] == ["https://cos/new", "https://cos/newest"]
+    assert [row[6] for row in rows[1:3]] == ["https://cos/new", "https://cos/newest"]
 
 
 def test_how_many_links_had_run_out_is_said(ledger: Ledger, run: RunRecord, links: LinksFile) -> None:

@@ -214,7 +214,7 @@ def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web: 
 def test_a_url_that_cannot_be_sent_is_a_problem_of_its_row(
     web: Web, how: dict[str, Any], code: DetailCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcb_ops.runs.sources.TRY_AGAIN", (0, 0))
+    monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0, 0))
     good, bad = web.sources.serve("/good", b"x"), web.sources.serve("/bad", b"x", **how)
     with pytest.raises(InputError) as caught:
         web.read(good, bad)
@@ -256,8 +256,8 @@ def test_without_the_setting_no_url_is_read(open_workspace: OpenWorkspace) -> No
 def test_a_host_that_cannot_be_reached_is_tried_for_one_url(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcb_ops.runs.sources.TRY_AGAIN", (0, 0))
-    monkeypatch.setattr("tcb_ops.runs.sources.AT_ONCE", 1)
+    monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0, 0))
+    monkeypatch.setattr("tcb_ops.runs.url_files.AT_ONCE", 1)
     with Sources() as gone:
         urls = [f"{gone.base}/{n}" for n in range(50)]
     batch = web.read(*urls, on_bad="skip")
@@ -349,7 +349,7 @@ def test_a_length_that_is_a_lie_from_the_beginning_is_no_success(web: Web, conte
 def test_certificates_are_checked(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tcb_ops.runs.sources.TRY_AGAIN", (0,))
+    monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0,))
     both = tmp_path / "both.pem"
     words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=a"
     words += f" -addext subjectAltName=IP:127.0.0.1 -keyout {both} -out {tmp_path / 'cert.pem'}"

@@ -24,12 +24,12 @@ from tcb_ops.details import stored
 from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
 from tcb_ops.model import Kind, Outcome, Row, RowEnd
 from tcb_ops.reports.formats.csv import RowsDigest
+from tcb_ops.runs.database import VIEWS
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.migrations import STEPS
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 from tcb_ops.runs.schema import SCHEMA, VERSION, holders
-from tcb_ops.runs.upgrade import VIEWS
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -404,7 +404,7 @@ def test_processes_that_upgrade_a_ledger_at_once_upgrade_it_once(
 KILLED = """
 import itertools, os, shutil, signal, sys
 import sqlalchemy as sa
-from tcb_ops.runs import upgrade
+from tcb_ops.runs import database
 from tcb_ops.runs.ledger import Ledger
 source, place = sys.argv[1:]
 for last in itertools.count():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
-from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
+from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import _
 from tcb_ops.lists.row_files import MAX_FILE_BYTES, SOURCE_FIXES, UnusableFile, split_source, whole_source
 from tcb_ops.model import Row, Secret, SourceFile, is_source
@@ -68,23 +68,19 @@ class SourceInspector:
         from tcb_ops.wechat.transport import Transport
 
         found: dict[Secret, SourceFile | UnusableFile] = {}
-        left = iter(urls)
         async with Transport(connections=AT_ONCE) as transport:
-            client = source_client(transport, self._settings())
+            client, gate = source_client(transport, self._settings()), asyncio.Semaphore(AT_ONCE)
 
-            async def work() -> None:
-                for url in left:
+            async def look(url: Secret) -> None:
+                async with gate:
                     found[url] = await self._of(client, url)
 
-            failed: Exception | None = None
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _each in range(min(AT_ONCE, len(urls))):
-                        group.create_task(work())
-            except* TcbOpsError as errors:  # such as too few file descriptors
-                failed = errors.exceptions[0]
-        if failed is not None:
-            raise failed
+                    for url in urls:
+                        group.create_task(look(url))
+            except ExceptionGroup as errors:  # such as too few file descriptors
+                raise errors.exceptions[0] from None
         return found
 
     async def _of(self, client: SourceClient, url: Secret) -> SourceFile | UnusableFile:
