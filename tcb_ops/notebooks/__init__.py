@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names, sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import replacing, system_reason
 from tcb_ops.sample import SAMPLE, bundled
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def fill(workspace: Path) -> Copied:
             content, dest = file.read_bytes(), workspace / name
             if not dest.exists():
                 dest.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(dest, content)
+                with replacing(dest) as part:
+                    part.write_bytes(content)
                 new.append(name)
             elif dest.read_bytes() != content:
                 kept.append(name)
@@ -84,17 +85,6 @@ def _ours() -> Iterator[tuple[str, Path]]:
     for file in sorted(SAMPLE.rglob("*")):
         if file.is_file():
             yield f"data/{file.relative_to(SAMPLE).as_posix()}", file
-
-
-def write_whole(dest: Path, content: bytes) -> Path:
-    """Write a file atomically: it is complete, or unchanged."""
-    part = dest.with_name(f".{dest.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(dest)
-    return dest
 
 
 Value = str | bool | int | float

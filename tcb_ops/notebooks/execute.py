@@ -28,7 +28,8 @@ from nbclient import NotebookClient
 from tcb_ops import errors
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Bilingual, Lang, Text, _
-from tcb_ops.notebooks import Source, Value, write_whole
+from tcb_ops.notebooks import Source, Value
+from tcb_ops.resources import replacing
 from tcb_ops.signals import exit_code, handled
 
 if TYPE_CHECKING:
@@ -273,9 +274,13 @@ def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -
     for cell in content.cells:  # panels do not work without a kernel
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if panel not in output.get("data", ())]
-    page = render_page(content, source.name, facts)
+    page = dest.with_suffix(".html")
+    shown = render_page(content, source.name, facts)
     notebook: str = nbformat.writes(content)  # type: ignore[no-untyped-call]
-    return write_whole(dest, notebook.encode()), write_whole(dest.with_suffix(".html"), page.encode())
+    for file, text in ((dest, notebook), (page, shown)):
+        with replacing(file) as part:
+            part.write_bytes(text.encode())
+    return dest, page
 
 
 def _is_simulated(report: str | None) -> bool:

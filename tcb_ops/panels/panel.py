@@ -35,6 +35,7 @@ from tcb_ops.panels.html import (
 from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
 from tcb_ops.reports.summary import by_code
+from tcb_ops.resources import replacing
 from tcb_ops.run import Run
 from tcb_ops.sample import in_jupyter_session
 
@@ -386,9 +387,8 @@ class Panel:
             "screen": _print_plain(screen()),
             "page": page(),
         }
-        part = Path(f"{file}.part")
-        part.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
-        part.replace(file)
+        with replacing(Path(file)) as part:
+            part.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
 
 
 def _current_cell() -> str:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -22,7 +20,7 @@ from zoneinfo import ZoneInfo
 from tcb_ops.errors import StoppedError, TokenError, TransportError, UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Owner, Row, Secret
-from tcb_ops.resources import raise_if_exhausted, system_reason
+from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
 from tcb_ops.runs.stored_calls import ARGUMENT_ERRORS, FILES_PER_CALL
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep
 from tcb_ops.wechat.client import PlatformClient
@@ -111,37 +109,29 @@ async def write_download_links(
 
     Raises UsageError where it cannot be written, and StoppedError, with nothing written, for a problem that affects every row.
     """
-    part = dest.with_name(f"{dest.name}.part")
     count = links = 0
     stream = iter(rows)
     try:
-        part.unlink(missing_ok=True)
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            write = csv.writer(out).writerow
-            write([*headers, *COLUMNS])
-            while window := list(islice(stream, _WINDOW)):
-                expires = datetime.fromtimestamp(time.time() + requests.max_age, zone).isoformat(
-                    timespec="seconds"
-                )
-                found = await requests.found(window)
-                for row, file_id in window:
-                    one = found.get(file_id)
-                    url = one.url.reveal() if one is not None and not one.status else ""
-                    result = (one.status, one.errmsg) if one is not None else ("", "")
-                    write([*row.cells, *result, file_id, url, expires if url else ""])
-                    count, links = count + 1, links + bool(url)
-            out.flush()
-            os.fsync(out.fileno())
-        if not links and requests.no_answer is not None:
-            raise _stopped(requests.no_answer)
-        part.replace(dest)
+        with replacing(dest, private=True) as part:
+            with part.open("w", encoding="utf-8", newline="") as out:
+                write = csv.writer(out).writerow
+                write([*headers, *COLUMNS])
+                while window := list(islice(stream, _WINDOW)):
+                    expires = datetime.fromtimestamp(time.time() + requests.max_age, zone).isoformat(
+                        timespec="seconds"
+                    )
+                    found = await requests.found(window)
+                    for row, file_id in window:
+                        one = found.get(file_id)
+                        url = one.url.reveal() if one is not None and not one.status else ""
+                        result = (one.status, one.errmsg) if one is not None else ("", "")
+                        write([*row.cells, *result, file_id, url, expires if url else ""])
+                        count, links = count + 1, links + bool(url)
+            if not links and requests.no_answer is not None:
+                raise _stopped(requests.no_answer)
     except OSError as error:
         raise_if_exhausted(error)
         raise UsageError(_("{file} cannot be written: {why}.", file=dest, why=system_reason(error))) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return DownloadLinks(dest, count, links)
 
 

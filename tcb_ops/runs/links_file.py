@@ -24,9 +24,8 @@ from zoneinfo import ZoneInfo
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.i18n import _
 from tcb_ops.model import RowEnd
-from tcb_ops.resources import exhausted, system_reason
+from tcb_ops.resources import exhausted, replacing, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import sync_folder
 from tcb_ops.runs.records import RunRecord
 
 LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")
@@ -135,7 +134,7 @@ class LinksFile:
                 self._file.truncate()
                 self._file.write(head)
                 self._file.flush()
-                sync_folder(self.part.parent)
+                sync_to_disk(self.part.parent)
             _cut_torn_line(self._file)
         except OSError as error:
             raise _trouble(self.part, error) from None
@@ -193,12 +192,13 @@ class LinksFile:
     def finish(self, ledger: Ledger, run: RunRecord, now: float) -> int:
         """Write links.csv in the list's order, each row once; return how many of its links have expired."""
         offsets, lengths = self._find(None)
-        fresh = self.dest.with_name(f".{self._run_id}.tmp")
         run_out = 0
         try:
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as out, self.part.open("rb", buffering=0) as part:
-                fresh.chmod(0o600)
+            with (
+                replacing(self.dest, private=True) as fresh,
+                fresh.open("wb") as out,
+                self.part.open("rb", buffering=0) as part,
+            ):
                 out.write(f"{_as_text((*run.headers, *LINK_COLUMNS))}\r\n".encode())
                 for line, cells, outcome, errcode, errmsg in ledger.listed(run):
                     if outcome == "linked":
@@ -209,15 +209,8 @@ class LinksFile:
                         out.write(b"%b,%b\r\n" % (_as_text((*cells, ""))[:-1].encode(), text))
                     else:
                         out.write(f"{_as_text((*cells, errcode, errmsg, *[''] * 6))}\r\n".encode())
-                out.flush()
-                os.fsync(out.fileno())
-            fresh.replace(self.dest)
-            sync_folder(self.dest.parent)
         except OSError as error:
             raise _trouble(self.dest, error) from None
-        finally:  # it holds links
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
         return run_out
 
     def discard(self) -> None:

@@ -7,7 +7,6 @@ upgrades it.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from contextlib import closing
 from itertools import chain, count
@@ -18,8 +17,8 @@ import sqlalchemy as sa
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.i18n import _
 from tcb_ops.model import SUCCESSES, Outcome
-from tcb_ops.resources import raise_if_exhausted, system_reason
-from tcb_ops.runs.locks import SqliteFile, held_advisory_lock, held_runs, lock_key, planning, sync_folder
+from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
+from tcb_ops.runs.locks import SqliteFile, held_advisory_lock, held_runs, lock_key, planning
 from tcb_ops.runs.schema import VERSION, runs, version
 
 _LOG = logging.getLogger("tcb_ops.runs")
@@ -107,19 +106,13 @@ def _copy(file: Path, name: str, found: int) -> Path:
     endings = chain([""], (f"-{number}" for number in count(2)))
     names = (file.with_name(f"{file.name}.v{found}-backup{ending}") for ending in endings)
     whole = next(name for name in names if not name.exists())
-    part = whole.with_name(f"{whole.name}.part")
     try:
-        part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with (
+            replacing(whole, private=True) as part,
             closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as source,
             closing(sqlite3.connect(part)) as target,
         ):
             source.backup(target)
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        part.replace(whole)
-        sync_folder(whole.parent)
     except OSError as error:
         raise_if_exhausted(error)
         why = system_reason(error)
