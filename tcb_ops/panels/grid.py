@@ -17,7 +17,7 @@ import traitlets
 
 from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.model import Outcome
-from tcb_ops.panels.context import Worker
+from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.html import MerchantLine, merchant_lines, merchant_state, render_codes
 from tcb_ops.reports.explanations import OUTCOMES, action_text, code_label, reason_text
 from tcb_ops.reports.formats.charts import (

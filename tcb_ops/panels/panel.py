@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.lists.staging import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.context import REPORT, PanelContext, Worker, open_context, settings_lang
+from tcb_ops.panels.controls import REPORT, PanelContext, Worker, open_context, settings_lang
 from tcb_ops.panels.html import (
     STYLE,
     Step,
@@ -110,6 +111,22 @@ class Placeholder:
         return message(self._text)
 
 
+@dataclass(frozen=True, slots=True)
+class PanelOptions:
+    """What a panel is opened with: the parameters of the functions of `tcb_ops.panels`."""
+
+    target: str = "simulator"
+    paths: str = ""
+    root: str = ""
+    where: str = ""
+    out: str = ""
+    run: str = "latest"
+    note: str = ""
+    report: str = ""
+    lang: str = ""
+    cluster: Cluster = ""
+
+
 class Panel:
     """A panel, displayed as the value of its cell. An error while it opens is shown, not raised."""
 
@@ -122,12 +139,10 @@ class Panel:
     out_control: Text | None = REPORT
     """The panel's control for the command line's `--out`."""
 
-    def __init__(
-        self, target: str, where: str, lang: str, *, note: str = "", report: str = "", cluster: Cluster = ""
-    ) -> None:
+    def __init__(self, given: PanelOptions) -> None:
         known = {str(one) for one in Lang}
-        self.lang = Lang(lang) if lang in known else settings_lang()
-        self.note, self.report, self._cluster = note, report, cluster
+        self.given = given
+        self.lang = Lang(given.lang) if given.lang in known else settings_lang()
         self.worker = Worker(self.lang, self.out_control)
         self.error: TcbOpsError | None = None
         """The error that kept the panel from opening."""
@@ -138,13 +153,13 @@ class Panel:
         self._monitor: RunMonitor | None = None
         self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
         try:
-            if lang not in {"", *known}:
-                raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=lang))
-            self._context = open_context(target, where, self.lang)
+            if given.lang not in {"", *known}:
+                raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=given.lang))
+            self._context = open_context(given.target, given.where, self.lang)
             self._monitor = RunMonitor(
                 self.worker,
                 self._context,
-                report=report,
+                report=given.report,
                 cluster=self.cluster,
                 changed=self._run_changed,
                 ended=self._ended,
@@ -219,7 +234,7 @@ class Panel:
 
     def cluster(self) -> Cluster | None:
         """Return the cluster that the next run works on; None for this process."""
-        return None if self._cluster == "" else self._cluster
+        return None if self.given.cluster == "" else self.given.cluster
 
     # --- what a notebook asks -----------------------------------------------------------------------------------
 
@@ -342,11 +357,11 @@ class Panel:
 
     def _export(self, run: Run) -> Path:
         out, default = os.environ.get(HEADLESS_OUT), f"reports/{run.id}"
-        if out and not self.report:
+        if out and not self.given.report:
             folder = Path(out) / run.id
         else:
             # In a Jupyter session it goes below the notebook: the server opens links to no other files.
-            given = self.report or (default if in_jupyter_session() else "")
+            given = self.given.report or (default if in_jupyter_session() else "")
             folder = self.context.output_path(given, default)
         return self.monitor.export.export(run, folder)
 

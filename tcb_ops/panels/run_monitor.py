@@ -18,10 +18,19 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _, as_lines
+from tcb_ops.i18n import Text, _, as_lines, as_sentences
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.action_button import ActionButton, ExportButton
-from tcb_ops.panels.context import PanelContext, Worker, emphasize, html_area, show
+from tcb_ops.panels.controls import (
+    ActionButton,
+    Confirmation,
+    ExportButton,
+    Fold,
+    PanelContext,
+    Worker,
+    emphasize,
+    html_area,
+    show,
+)
 from tcb_ops.panels.grid import RunGrid
 from tcb_ops.panels.html import (
     STATES,
@@ -35,6 +44,7 @@ from tcb_ops.panels.html import (
     render_workers,
     run_state,
 )
+from tcb_ops.preflight import scope_of_stored
 from tcb_ops.reports.explanations import KINDS, unit_count
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
@@ -348,17 +358,32 @@ class RunMonitor(widgets.VBox):
         if (gone := self._gone()) is not None:
             raise gone
 
-    def _go_on(
-        self, action: ActionButton, start: Callable[..., RunHandle], *given: Any, **options: Any
+    def start(
+        self,
+        begin: Callable[..., RunHandle],
+        *given: object,
+        confirmation: Confirmation | None = None,
+        **options: Any,
     ) -> None:
-        """Start a run from the one that is shown, after a look at its ledger and at the confirmation."""
-        self._check_ledger()
+        """Start a run and show it, unless one is running here or its confirmation is missing."""
         self.check_idle()
-        action.confirmation.check()
+        if confirmation is not None:
+            confirmation.check()
         self._worker.say(STARTING)
+        context = self._context
+        self.follow(begin(*given, settings=context.settings, limits=context.limits(), **options))
+
+    def _go_on(
+        self, action: ActionButton, begin: Callable[..., RunHandle], *given: object, **options: Any
+    ) -> None:
+        """Start a run from the one that is shown, after a look at its ledger."""
+        self._check_ledger()
         if self.run is not None:
-            options |= {"settings": self._context.settings, "limits": self._context.limits()}
-            self.follow(start(self.run.id, *given, cluster=self._cluster_for(self.run), **options))
+            # This process does the rest of links, and of what deletes.
+            cluster = self.cluster() if self.run.record.kind in CLUSTERED else None
+            self.start(
+                begin, self.run.id, *given, confirmation=action.confirmation, cluster=cluster, **options
+            )
 
     def _resume(self) -> None:
         self._go_on(self.resume, api.start_resume)
@@ -366,10 +391,6 @@ class RunMonitor(widgets.VBox):
     def _retry(self) -> None:
         context = self._context
         self._go_on(self.retry, api.start_retry, context.merchants, selection=context.selection)
-
-    def _cluster_for(self, run: Run) -> Cluster | None:
-        """Return the cluster for a run's rest; this process does that of links, and of what deletes."""
-        return self.cluster() if run.record.kind in CLUSTERED else None
 
 
 def _counted(run: Run) -> tuple[dict[Outcome, int], int]:
@@ -434,3 +455,101 @@ class RunBrowser(widgets.HBox):
             list_name=record.list_name,
             id=record.id,
         ).of(self._lang)
+
+
+STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
+
+
+class StoredFiles(Fold):
+    """Undo and delete, folded, each below its confirmation. `confirm` is a button for the header."""
+
+    def __init__(self, worker: Worker, context: PanelContext, monitor: RunMonitor) -> None:
+        self._worker, self._context, self._monitor = worker, context, monitor
+        self._merchants = context.merchants if context.selection else None
+        self.confirm = worker.button(_("Confirm the files"), "op-confirm-files", self._confirm)
+        self.undoing = Confirmation(worker, context, "op-undo-confirm", self.enable, always=True)
+        self.undo = worker.button(_("Undo the upload"), "op-undo", self._undo, button_style="danger")
+        self.deleting = Confirmation(worker, context, "op-delete-confirm", self.enable, always=True)
+        self.delete = worker.button(_("Delete its files"), "op-delete", self._delete, button_style="danger")
+        self._look_line = html_area("op-undo-status")
+        self._subject: str | None = None
+        """The upload that is meant."""
+        self._shown: object = ()
+        """The run and the state that the parts were offered for."""
+        parts: list[Any] = [
+            self._look_line,
+            widgets.VBox([self.undoing, self.undo]),
+            widgets.VBox([self.deleting, self.delete]),
+        ]
+        super().__init__(worker, _("Undo or delete"), widgets.HTML(), parts, self._unfolded)
+        self.offer()
+
+    def offer(self) -> None:
+        """Offer what can be done about the files of the run that is shown, an upload or its confirmation."""
+        run = self._monitor.run
+        shown = (run.id if run is not None else "", self._monitor.state)
+        if shown == self._shown:
+            return
+        self._shown, self._subject = shown, self._upload()
+        self.unfolded = False
+        show(self, shown=self._subject is not None)
+        show(self.confirm, shown=self._subject is not None)
+        self._ask(None, None, 0)
+
+    def _ask(self, undone: Text | None, deleted: Text | None, merchants: int) -> None:
+        self.undoing.ask(undone, merchants)
+        self.deleting.ask(deleted, merchants)
+        show(self.undo, shown=undone is not None)
+        show(self.delete, shown=deleted is not None)
+        self.enable()
+
+    def enable(self) -> None:
+        """Enable the buttons that may be pressed."""
+        busy = self._worker.busy or self._monitor.running or self._subject is None
+        self.confirm.disabled = busy
+        self.undo.disabled = busy or not self.undoing.confirmed
+        self.delete.disabled = busy or not self.deleting.confirmed
+
+    def _upload(self) -> str | None:
+        run = self._monitor.run
+        if run is None or self._monitor.state is not RunState.FINISHED:
+            return None
+        if run.record.kind is Kind.CONFIRM:
+            return next(iter(run.record.settings.get("of", ())), None)
+        if run.record.kind is Kind.UPLOAD and not STORED.isdisjoint(run.counts):
+            return run.with_retries()[0]
+        return None
+
+    def _unfolded(self) -> None:
+        if self.unfolded:
+            self._worker.start(self._look, line=self._look_line)
+
+    def _look(self) -> None:
+        """Count what would be undone and deleted, and ask for the confirmations."""
+        run = self._opened()
+        scope = scope_of_stored(run, self._merchants)
+        undone = api.undo_scope(run, merchants=self._merchants, settings=self._context.settings)
+        self._look_line.value = ""
+        self._ask(
+            as_sentences((undone.text, _("{text}.", text=scope.text))),
+            _("To be deleted: {text}", text=scope.text),
+            scope.merchants,
+        )
+
+    def _opened(self) -> Run:
+        if self._subject is None:
+            raise UsageError(_("There is no upload to undo, delete or confirm."))
+        return api.open_run(self._subject, settings=self._context.settings)
+
+    def _start(self, begin: Callable[..., RunHandle], **options: Any) -> None:
+        options |= {"merchants": self._merchants, "selection": self._context.selection}
+        self._monitor.start(begin, self._opened(), **options)
+
+    def _confirm(self) -> None:
+        self._start(api.start_confirm, content=True, cluster=self._monitor.cluster())
+
+    def _undo(self) -> None:
+        self._start(api.start_undo, confirmation=self.undoing)
+
+    def _delete(self) -> None:
+        self._start(api.start_delete, confirmation=self.deleting)

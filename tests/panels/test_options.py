@@ -11,7 +11,7 @@ from workspace import TEA, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.i18n import Bilingual, Command, Lang, Text, as_lines
-from tcb_ops.panels.context import LINKS_GO_TO, REPORT, Worker, describe_options
+from tcb_ops.panels.controls import LINKS_GO_TO, REPORT, Worker, describe_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
