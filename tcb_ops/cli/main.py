@@ -356,8 +356,7 @@ def _print_error(text: Text, lang: Lang) -> None:
 
 def _lang(arguments: Sequence[str]) -> Lang:
     """Return the language for error messages, even if the settings cannot be read."""
-    from tcb_ops.settings import load_settings, settings_file
-    from tcb_ops.toml_file import read_toml
+    from tcb_ops.settings import load_settings, read_toml, settings_file
 
     asked, config = _value_of(arguments, "--lang"), _value_of(arguments, "--config")
     try:

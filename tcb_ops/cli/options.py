@@ -134,7 +134,7 @@ class CommonOptions:
 
     def _named_at(self, settings: Settings) -> str | None:
         """Return file and line of the settings that name the merchants file; None if it is named elsewhere, or nowhere."""
-        from tcb_ops.toml_file import line_of, read_toml
+        from tcb_ops.settings import line_of, read_toml
 
         file = settings.origin.file
         if file is None or "merchants" in settings.origin.overridden or "merchants" not in read_toml(file):
