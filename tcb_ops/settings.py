@@ -556,12 +556,11 @@ def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, 
         key = f"{model.SECTION}{name}"
         if name not in kinds:
             wrong[key] = _unknown(key)
-        elif name in SECTIONS and not model.SECTION and isinstance(value, Mapping):
-            its, mistakes = _check(SECTIONS[name], value)
+        elif key in SECTIONS:
+            found[name], mistakes = _made(SECTIONS[key], value)
             wrong |= mistakes
-            found[name] = its if mistakes else SECTIONS[name](**its)
         elif key == "notify" and isinstance(value, list | tuple):
-            entries = [_entry(one) for one in value]
+            entries = [_made(NotifySettings, one) for one in value]
             for number, (_its, mistakes) in enumerate(entries):
                 wrong |= {f"notify.{number}{name[len(key) :]}": why for name, why in mistakes.items()}
             found[name] = tuple(its for its, _mistakes in entries)
@@ -574,20 +573,21 @@ def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, 
     return found, wrong
 
 
-def _entry(value: Any) -> tuple[NotifySettings | None, dict[str, Text]]:
-    """Return an entry of `[[notify]]`, and what is wrong with it."""
-    if isinstance(value, NotifySettings):
+def _made(model: type[_Checked], value: Any) -> tuple[_Checked | None, dict[str, Text]]:
+    """Return a section, or an entry of `[[notify]]`, and what is wrong with it."""
+    if isinstance(value, model):
         return value, {}
+    key = model.SECTION.removesuffix(".")
     if not isinstance(value, Mapping):
-        return None, {"notify": _expected("notify")}
-    found, wrong = _check(NotifySettings, value)
-    if "kind" not in value:
+        return None, {key: _expected(key)}
+    found, wrong = _check(model, value)
+    if model is NotifySettings and "kind" not in value:
         wrong["notify.kind"] = _expected("notify.kind")
-    if not wrong:
-        entry = NotifySettings(**found)
-        lacks = _lacks(entry)
-        return (entry, {}) if lacks is None else (None, {"notify": lacks})
-    return None, wrong
+    if wrong:
+        return None, wrong
+    made = model(**found)
+    lacks = _lacks(made) if isinstance(made, NotifySettings) else None
+    return (made, {}) if lacks is None else (None, {key: lacks})
 
 
 def _lacks(entry: NotifySettings) -> Text | None:
@@ -610,7 +610,8 @@ def _lacks(entry: NotifySettings) -> Text | None:
 
 def _converted(key: str, kind: Any, value: Any) -> Any:
     """Return a value in a setting's type; a variable gives each as text. Raises _InvalidError."""
-    text = value if isinstance(value, str) and _is_unicode(value) else None
+    # A variable with bytes that are not UTF-8 has surrogates.
+    text = value if isinstance(value, str) and not re.search("[\ud800-\udfff]", value) else None
     is_list = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     if get_origin(kind) is Literal and text in get_args(kind):
         return text
@@ -624,18 +625,9 @@ def _converted(key: str, kind: Any, value: Any) -> Any:
         return value if text is None else text.lower() in {"true", "1"}
     if kind is int and (type(value) is int or re.fullmatch("[0-9]{1,9}", text or "")) and int(value) >= 0:
         return int(value)
-    if (kind is str and text is not None) or (kind in SECTIONS.values() and isinstance(value, kind)):
-        return value
+    if kind is str and text is not None:
+        return text
     raise _InvalidError(_expected(key))
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether a text is valid Unicode: an environment variable with bytes that are not UTF-8 is not."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _matching(pattern: str, why: Text) -> Callable[[Any], Any]:

@@ -136,23 +136,6 @@ _CONTROLS = {
 """The control of a panel for each option of the command line."""
 
 
-def describe_options(options: Iterable[str], out: Text | None) -> Text | None:
-    """Name the controls of a panel for the options of an error; `out` is the one for `--out`. None without options."""
-    controls = _CONTROLS | ({"--out": out} if out is not None else {})
-    wanted = sorted({option for option in options if option})
-    here = [option for option in wanted if option in controls]
-    absent = [option for option in wanted if option not in controls]
-    found = []
-    if here:
-        named = as_facts(
-            _("{option} is {control}", option=option, control=controls[option]) for option in here
-        )
-        found.append(_("In this panel, {named}.", named=named))
-    if absent:
-        found.append(_("A panel has no {options}: use the command line for that.", options=as_list(absent)))
-    return as_sentences(found) if found else None
-
-
 def html_area(name: str, height: str = "") -> widgets.HTML:
     """Make an area that shows HTML. Beyond `height` it scrolls, also by keyboard."""
     if not height:
@@ -212,8 +195,20 @@ class Worker:
 
     def describe_options(self, options: Iterable[str]) -> str:
         """Name this panel's controls for options of the command line; "" without any."""
-        found = describe_options(options, self._out)
-        return found.of(self.lang) if found is not None else ""
+        controls = _CONTROLS | ({"--out": self._out} if self._out is not None else {})
+        wanted = sorted(filter(None, set(options)))
+        absent = [option for option in wanted if option not in controls]
+        here = [
+            _("{option} is {control}", option=option, control=controls[option])
+            for option in wanted
+            if option in controls
+        ]
+        found = [_("In this panel, {named}.", named=as_facts(here))] if here else []
+        if absent:
+            found.append(
+                _("A panel has no {options}: use the command line for that.", options=as_list(absent))
+            )
+        return as_sentences(found).of(self.lang)
 
     def report(self, error: Exception, line: widgets.HTML | None = None) -> None:
         """Show an error in the status line, or in another `line`."""
