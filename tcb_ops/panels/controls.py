@@ -428,11 +428,13 @@ class ActionButton(widgets.VBox):
         action: Callable[[], None],
         *,
         changed: Callable[[], None],
+        always: bool = False,
+        **options: Any,
     ) -> None:
-        """`name` is the button's class; `changed` is called when the typed number changes."""
+        """`name` is the button's class; `changed` is called when the typed number changes. `always`: see Confirmation."""
         self._context = context
-        self.confirmation = Confirmation(worker, context, f"{name}-confirm", changed)
-        self.button = worker.button(label, name, action)
+        self.confirmation = Confirmation(worker, context, f"{name}-confirm", changed, always=always)
+        self.button = worker.button(label, name, action, **options)
         super().__init__([self.confirmation, self.button])
         show(self, shown=False)
 
@@ -455,8 +457,12 @@ class ActionButton(widgets.VBox):
         ]
         if run is not None and uploads:
             parts.append(format_size(run.planned_bytes(outcomes)))
-        self.confirmation.ask(as_facts(parts) if offered else None, merchants)
-        show(self, shown=offered)
+        self.ask(as_facts(parts) if offered else None, merchants)
+
+    def ask(self, facts: Text | None, merchants: int) -> None:
+        """Show the button and ask for a confirmation of these facts; None hides it."""
+        self.confirmation.ask(facts, merchants)
+        show(self, shown=facts is not None)
 
     def enable(self, *, busy: bool) -> None:
         """Enable the button unless the panel is busy or the confirmation is missing."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,6 @@ from tcb_ops.i18n import Text, _, as_lines, as_sentences
 from tcb_ops.model import Kind, Outcome
 from tcb_ops.panels.controls import (
     ActionButton,
-    Confirmation,
     ExportButton,
     Fold,
     PanelContext,
@@ -362,13 +362,13 @@ class RunMonitor(widgets.VBox):
         self,
         begin: Callable[..., RunHandle],
         *given: object,
-        confirmation: Confirmation | None = None,
+        action: ActionButton | None = None,
         **options: Any,
     ) -> None:
         """Start a run and show it, unless one is running here or its confirmation is missing."""
         self.check_idle()
-        if confirmation is not None:
-            confirmation.check()
+        if action is not None:
+            action.confirmation.check()
         self._worker.say(STARTING)
         context = self._context
         self.follow(begin(*given, settings=context.settings, limits=context.limits(), **options))
@@ -381,9 +381,7 @@ class RunMonitor(widgets.VBox):
         if self.run is not None:
             # This process does the rest of links, and of what deletes.
             cluster = self.cluster() if self.run.record.kind in CLUSTERED else None
-            self.start(
-                begin, self.run.id, *given, confirmation=action.confirmation, cluster=cluster, **options
-            )
+            self.start(begin, self.run.id, *given, action=action, cluster=cluster, **options)
 
     def _resume(self) -> None:
         self._go_on(self.resume, api.start_resume)
@@ -467,20 +465,17 @@ class StoredFiles(Fold):
         self._worker, self._context, self._monitor = worker, context, monitor
         self._merchants = context.merchants if context.selection else None
         self.confirm = worker.button(_("Confirm the files"), "op-confirm-files", self._confirm)
-        self.undoing = Confirmation(worker, context, "op-undo-confirm", self.enable, always=True)
-        self.undo = worker.button(_("Undo the upload"), "op-undo", self._undo, button_style="danger")
-        self.deleting = Confirmation(worker, context, "op-delete-confirm", self.enable, always=True)
-        self.delete = worker.button(_("Delete its files"), "op-delete", self._delete, button_style="danger")
+        action = partial(
+            ActionButton, worker, context, changed=self.enable, always=True, button_style="danger"
+        )
+        self.undo = action(_("Undo the upload"), "op-undo", self._undo)
+        self.delete = action(_("Delete its files"), "op-delete", self._delete)
         self._look_line = html_area("op-undo-status")
         self._subject: str | None = None
         """The upload that is meant."""
         self._shown: object = ()
         """The run and the state that the parts were offered for."""
-        parts: list[Any] = [
-            self._look_line,
-            widgets.VBox([self.undoing, self.undo]),
-            widgets.VBox([self.deleting, self.delete]),
-        ]
+        parts = [self._look_line, self.undo, self.delete]
         super().__init__(worker, _("Undo or delete"), widgets.HTML(), parts, self._unfolded)
         self.offer()
 
@@ -497,18 +492,16 @@ class StoredFiles(Fold):
         self._ask(None, None, 0)
 
     def _ask(self, undone: Text | None, deleted: Text | None, merchants: int) -> None:
-        self.undoing.ask(undone, merchants)
-        self.deleting.ask(deleted, merchants)
-        show(self.undo, shown=undone is not None)
-        show(self.delete, shown=deleted is not None)
+        self.undo.ask(undone, merchants)
+        self.delete.ask(deleted, merchants)
         self.enable()
 
     def enable(self) -> None:
         """Enable the buttons that may be pressed."""
         busy = self._worker.busy or self._monitor.running or self._subject is None
         self.confirm.disabled = busy
-        self.undo.disabled = busy or not self.undoing.confirmed
-        self.delete.disabled = busy or not self.deleting.confirmed
+        self.undo.enable(busy=busy)
+        self.delete.enable(busy=busy)
 
     def _upload(self) -> str | None:
         run = self._monitor.run
@@ -549,7 +542,7 @@ class StoredFiles(Fold):
         self._start(api.start_confirm, content=True, cluster=self._monitor.cluster())
 
     def _undo(self) -> None:
-        self._start(api.start_undo, confirmation=self.undoing)
+        self._start(api.start_undo, action=self.undo)
 
     def _delete(self) -> None:
-        self._start(api.start_delete, confirmation=self.deleting)
+        self._start(api.start_delete, action=self.delete)
