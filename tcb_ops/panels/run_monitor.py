@@ -143,9 +143,9 @@ class RunMonitor(widgets.VBox):
 
     def follow(self, handle: RunHandle) -> None:
         """Show a run of this process until it ends."""
-        self._handle, self.run = handle, handle.so_far()
+        self._handle, run = handle, handle.so_far()
         self._worker.say(_("Run {id} is running.", id=handle.id))
-        self._begin(RunState.HERE, self._follow)
+        self._begin(run, RunState.HERE, partial(self._follow, handle, run))
 
     def attach(self, wanted: str) -> None:
         """Show a run: running here or elsewhere, interrupted, or finished. Raises RunNotFoundError."""
@@ -158,13 +158,13 @@ class RunMonitor(widgets.VBox):
             return
         finished = run.record.finished_at is not None
         holder = None if finished else api.run_holder(run.id, settings=settings)
-        self.run, self._handle = run, None
+        self._handle = None
         self._watch += 1
         if holder is not None:
             self._worker.say(holder)
-            self._begin(run_state(here=False, held=True, finished=finished), self._poll)
+            self._begin(run, run_state(here=False, held=True, finished=finished), partial(self._poll, run))
         else:
-            self._show_end(None)
+            self._show_end(run)
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until the run that is shown has ended and its end is shown."""
@@ -180,9 +180,9 @@ class RunMonitor(widgets.VBox):
 
     # --- threads ------------------------------------------------------------------------------------------------
 
-    def _begin(self, state: RunState, watching: Callable[[int], None]) -> None:
+    def _begin(self, run: Run, state: RunState, watching: Callable[[int], None]) -> None:
         self._watch += 1
-        number, self.state = self._watch, state
+        number, self.run, self.state = self._watch, run, state
 
         def guarded() -> None:
             try:
@@ -193,27 +193,23 @@ class RunMonitor(widgets.VBox):
                 self._worker.report(error)
             self._worker.guarded(self._changed)
 
-        self._draw_header()
+        self._draw_header(run, state)
         self._offer()
         self._thread = threading.Thread(target=guarded, name="tcb-ops-watch", daemon=True)
         self._thread.start()
 
-    def _follow(self, number: int) -> None:
+    def _follow(self, handle: RunHandle, run: Run, number: int) -> None:
         """Show what was committed until the run ends, then end it."""
-        handle = self._handle
-        if handle is None:
-            return
         due = 0.0
         if number == self._watch:  # at once: a cluster takes a while to start
-            due = time.monotonic() + self._try_grid()
+            due = time.monotonic() + self._try_grid(run)
             with suppress(TcbOpsError):  # which the grid has reported
-                begun = Progress(handle.id, handle.record.rows, _counted(handle.so_far())[0], 0.0, None)
-                self.bar.value = render_progress(begun, handle.record.kind, self._lang, running=True)
+                self._draw_bar(run, _progress(run))
         for now in handle.watch():
             if number == self._watch:
-                self.bar.value = render_progress(now, handle.record.kind, self._lang, running=True)
+                self._draw_bar(run, now)
                 if time.monotonic() >= due:
-                    due = time.monotonic() + self._try_grid()
+                    due = time.monotonic() + self._try_grid(run)
             handle.ended_within(WATCH_EVERY)
         error: TcbOpsError | None = None
         try:
@@ -221,50 +217,38 @@ class RunMonitor(widgets.VBox):
         except TcbOpsError as early:
             run, error = handle.so_far(), self._gone() or early
         if number == self._watch:
-            self.run, self._handle = run, None
-            self._show_end(error, handle.links_run_out, handle.warning)
+            self._handle = None
+            self._show_end(run, error, handle.links_run_out, handle.warning)
         else:
             self._ended_unseen()
 
-    def _poll(self, number: int) -> None:
+    def _poll(self, run: Run, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
-        run, settings = self.run, self._context.settings
-        if run is None:
-            return
-        pulse, due, pause = RateEstimator(run.record.rows, _counted(run)[1]), 0.0, threading.Event()
+        settings, due, pause = self._context.settings, 0.0, threading.Event()
+        pulse = RateEstimator(run.record.rows, _progress(run).done)
         while number == self._watch:
-            counts, done = _counted(run)
-            now = Progress(run.id, run.record.rows, counts, *pulse.update(time.monotonic(), done))
-            self.bar.value = render_progress(now, run.record.kind, self._lang, running=True)
+            self._draw_bar(run, _progress(run, pulse))
             if time.monotonic() >= due:
-                due = time.monotonic() + self._draw_grid(running=True)
+                due = time.monotonic() + self._draw_grid(run)
             pause.wait(POLL_EVERY)
             if api.run_holder(run.id, settings=settings) is None and number == self._watch:
-                self.run = api.open_run(run.id, settings=settings)
-                self._show_end(None)
+                self._show_end(api.open_run(run.id, settings=settings))
                 return
 
     # --- what is shown ------------------------------------------------------------------------------------------
 
     def _show_end(
-        self, error: TcbOpsError | None, links_run_out: int = 0, warning: Text | None = None
+        self, run: Run, error: TcbOpsError | None = None, links_run_out: int = 0, warning: Text | None = None
     ) -> None:
         """Show a run that no process works on: finished or interrupted."""
-        run = self.run
-        if run is None:
-            return
+        self.run, self.links_run_out = run, links_run_out
         self.state = run_state(here=False, held=False, finished=run.record.finished_at is not None)
-        self.links_run_out = links_run_out
-        now = Progress(run.id, run.record.rows, _counted(run)[0], 0.0, None)
-        self.bar.value = render_progress(now, run.record.kind, self._lang, running=False)
-        self._draw_grid(running=False)
-        self._draw_header()
+        self._draw_bar(run, _progress(run))
+        self._draw_grid(run)
+        self._draw_header(run, self.state)
         text, tone = describe_end(run, error, links_run_out)
-        self._worker.say(
-            text if warning is None else as_lines((text, warning)),
-            tone,
-            error.options if error is not None else (),
-        )
+        options = error.options if error is not None else ()
+        self._worker.say(text if warning is None else as_lines((text, warning)), tone, options)
         self._ended(run)
         self._offer()
 
@@ -280,28 +264,29 @@ class RunMonitor(widgets.VBox):
         for action in (self.stop, self.resume, self.retry, self.export):
             show(action, shown=False)
 
-    def _draw_header(self) -> None:
+    def _draw_header(self, run: Run, state: RunState) -> None:
         show(self, shown=True)
-        if self.run is not None and self.state is not None:
-            live = self._context.live
-            dashboard = self._handle.dashboard if self._handle is not None else ""
-            self.head.value = render_header(self.run, self.state, self._lang, live=live, dashboard=dashboard)
+        dashboard = self._handle.dashboard if self._handle is not None else ""
+        live = self._context.live
+        self.head.value = render_header(run, state, self._lang, live=live, dashboard=dashboard)
 
-    def _draw_grid(self, *, running: bool) -> float:
+    def _draw_bar(self, run: Run, now: Progress) -> None:
+        running = not self.at_rest
+        self.bar.value = render_progress(now, run.record.kind, self._lang, running=running)
+
+    def _draw_grid(self, run: Run) -> float:
         """Draw the grid, and return the seconds until it may be drawn again."""
-        run, began = self.run, time.monotonic()
-        if run is None:
-            return 0.0
+        began = time.monotonic()
         paused = self._handle.paused_until() if self._handle is not None else {}
-        merchants = self.grid.show(run, running=running, paused=paused)
+        merchants = self.grid.show(run, running=not self.at_rest, paused=paused)
         self.workers.value = render_workers(run, self._lang)
         show(self.workers, shown=bool(self.workers.value))
         return redraw_after(time.monotonic() - began, merchants)
 
-    def _try_grid(self) -> float:
+    def _try_grid(self, run: Run) -> float:
         """Draw the grid of a run that is running here; one that cannot be read now is still watched, to its end."""
         try:
-            return self._draw_grid(running=True)
+            return self._draw_grid(run)
         except TcbOpsError as error:
             self._worker.report(error)
             return READ_AGAIN
@@ -391,11 +376,12 @@ class RunMonitor(widgets.VBox):
         self._go_on(self.retry, api.start_retry, context.merchants, selection=context.selection)
 
 
-def _counted(run: Run) -> tuple[dict[Outcome, int], int]:
-    """Return (rows by outcome without the pending ones, their sum) as the ledger has them now."""
+def _progress(run: Run, pulse: RateEstimator | None = None) -> Progress:
+    """Return a run's progress as the ledger has it now."""
     counts = run.outcomes
     counts.pop(Outcome.PENDING, None)
-    return counts, sum(counts.values())
+    pace = pulse.update(time.monotonic(), sum(counts.values())) if pulse is not None else (0.0, None)
+    return Progress(run.id, run.record.rows, counts, *pace)
 
 
 class RunBrowser(widgets.HBox):
