@@ -188,9 +188,6 @@ class RunForm(Panel):
             text = _("Resuming run {id}: {done:,} of {rows} are done.")
             self.worker.say(text.format(id=handle.id, done=handle.done_before, rows=rows))
 
-    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
-        self._list_runs()
-
     def _options(self) -> dict[str, Any]:
         context = self.context
         return {"settings": context.settings, "note": self.given.note, "selection": context.selection}
@@ -504,9 +501,6 @@ class RunPanel(Panel):
         self.runs.refresh()
         self.monitor.attach(self.given.run)
         self.runs.choose(self.run)
-
-    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
-        self._list_runs()
 
     def _work(self) -> Run:
         if self.run is None:

@@ -184,8 +184,9 @@ class Panel:
     def _open(self) -> None:
         """Prepare the panel, in the background."""
 
-    def _ended(self, run: Run) -> None:
+    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
         """Called with a run that is shown and that no process works on."""
+        self._list_runs()
 
     def _list_runs(self) -> None:
         """List the earlier runs again."""
