@@ -178,7 +178,16 @@ class RunForm(Panel):
         except UsageError:
             if not older:
                 raise
-            raise self._unfinished(*older[0]) from None
+            [(run_id, started)] = older
+            when = datetime.fromtimestamp(started, self.context.settings.zone).isoformat(" ", "minutes")
+            raise UsageError(
+                _(
+                    "Run {run_id} of the same list, started {when}, is unfinished and over a day old. Choose it under "
+                    "Earlier runs and resume it, or tick “start a new run”.",
+                    run_id=run_id,
+                    when=when,
+                )
+            ) from None
         self.new.value = False
         self.setup.unfolded = False
         self.monitor.follow(handle)
@@ -207,17 +216,6 @@ class RunForm(Panel):
             return handle.wait()
         finally:
             self._list_runs()
-
-    def _unfinished(self, run_id: str, started: float) -> UsageError:
-        when = datetime.fromtimestamp(started, self.context.settings.zone).isoformat(" ", "minutes")
-        return UsageError(
-            _(
-                "Run {run_id} of the same list, started {when}, is unfinished and over a day old. Choose it under "
-                "Earlier runs and resume it, or tick “start a new run”.",
-                run_id=run_id,
-                when=when,
-            )
-        )
 
 
 class MerchantCheck(widgets.VBox):
@@ -492,6 +490,7 @@ class RunPanel(Panel):
 
     title = _("Run report")
     none_yet = _("No run is shown. Start one with another notebook, then run the panel's cell again.")
+    starts_runs = False
     out_control: Text | None = None
 
     def _parts(self) -> list[Any]:
@@ -508,12 +507,6 @@ class RunPanel(Panel):
         if self.run is None:
             raise UsageError(_("There is no run to export."))
         return self.run
-
-    def _run_to_keep(self) -> Run | None:
-        return None  # viewing a run does not replace another
-
-    def _exit_code(self, run: Run) -> int:  # noqa: ARG002  `show` and `report` end well whatever the run's rows did
-        return 0
 
 
 class ReportPanel(RunPanel):

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -76,26 +77,20 @@ _STYLE = (
 )
 
 
-class ResultCell:
-    """The output of a cell: what a method of a panel returns."""
+def _draw_result(view: Callable[[], Any], lang: Lang, cell: str, *, again: bool = False) -> None:
+    """Display what a method of a panel returns, the first time or `again` in the same output, named `cell`."""
+    from IPython.display import display, update_display
 
-    def __init__(self, view: Callable[[], Any], lang: Lang) -> None:
-        self._view, self._lang, self._id = view, lang, uuid4().hex
-
-    def draw(self, *, again: bool = False) -> None:
-        """Display what the method returns, the first time or `again` in the same output."""
-        from IPython.display import display, update_display
-
-        found = self._view()
-        title = TITLES[self._view.__name__].of(self._lang)
-        shown = found.to_string() if hasattr(found, "to_string") else repr(found)
-        drawn = frame_html(found, self._lang) if hasattr(found, "itertuples") else found._repr_html_()
-        bundle = {
-            "text/plain": f"{title}\n{shown}",
-            "text/html": f'<div class="op-result">{_STYLE}<h2>{esc(title)}</h2>{drawn}</div>',
-        }
-        publish: Callable[..., Any] = update_display if again else display
-        publish(bundle, raw=True, display_id=self._id)
+    found = view()
+    title = TITLES[view.__name__].of(lang)
+    shown = found.to_string() if hasattr(found, "to_string") else repr(found)
+    drawn = frame_html(found, lang) if hasattr(found, "itertuples") else found._repr_html_()
+    bundle = {
+        "text/plain": f"{title}\n{shown}",
+        "text/html": f'<div class="op-result">{_STYLE}<h2>{esc(title)}</h2>{drawn}</div>',
+    }
+    publish: Callable[..., Any] = update_display if again else display
+    publish(bundle, raw=True, display_id=cell)
 
 
 class Placeholder:
@@ -134,6 +129,8 @@ class Panel:
     """The title of the panel and of its headless page."""
     kind: Kind | None = None
     """The kind of the runs that it lists; None for all."""
+    starts_runs = True
+    """Whether a headless run starts one, and its exit code tells how it ended; else it shows one that there is."""
     none_yet = _("No run yet: press the panel's button.")
     """What stands in place of a table while no run is shown."""
     out_control: Text | None = REPORT
@@ -146,7 +143,8 @@ class Panel:
         self.worker = Worker(self.lang, self.out_control)
         self.error: TcbOpsError | None = None
         """The error that kept the panel from opening."""
-        self._results: list[ResultCell] = []
+        self._results: list[Callable[..., None]] = []
+        """Draw the result cells."""
         self._drawn: object = None
         """The run and the state that the result cells show."""
         self._context: PanelContext | None = None
@@ -202,8 +200,8 @@ class Panel:
             self._draw_results()
 
     def _draw_results(self) -> None:
-        for cell in self._results:
-            cell.draw(again=True)
+        for draw in self._results:
+            draw(again=True)
 
     def _enable(self) -> None:
         """Enable the buttons that may be pressed, and make that of the next step prominent."""
@@ -246,9 +244,9 @@ class Panel:
 
     def show(self, view: Callable[[], Any]) -> None:
         """Display what a method of this panel returns, such as `panel.by_merchant`, and draw it again when the run changes."""
-        cell = ResultCell(view, self.lang)
-        self._results.append(cell)
-        cell.draw()
+        draw = partial(_draw_result, view, self.lang, uuid4().hex)
+        self._results.append(draw)
+        draw()
 
     def card(self) -> Any:
         """Return the run: its card as HTML."""
@@ -320,7 +318,7 @@ class Panel:
                 )
             context = self.context
             self.worker.settle()
-            shown = self._run_to_keep()
+            shown = self.run if self.starts_runs else None
             asked = wanted or os.environ.get(RUN_NOW) == "1"
             if not asked and (not context.simulated or shown is not None):
                 text = _("Nothing was run: the target is live, and RUN_NOW is false.")
@@ -342,19 +340,12 @@ class Panel:
         result = describe_result(run, self.monitor.links_run_out)
         self._write_result(
             run,
-            self._exit_code(run),
+            1 if self.starts_runs and not run.succeeded else 0,
             result,
             folder,
             screen=lambda: self._terminal_output(run),
             page=lambda: self._page(run),
         )
-
-    def _exit_code(self, run: Run) -> int:
-        return 0 if run.succeeded else 1
-
-    def _run_to_keep(self) -> Run | None:
-        """Return the run that a headless run would replace in the panel."""
-        return self.run
 
     def _export(self, run: Run) -> Path:
         out, default = os.environ.get(HEADLESS_OUT), f"reports/{run.id}"
