@@ -191,13 +191,14 @@ class Settings(_Checked):
     lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
     notify: tuple[NotifySettings, ...] = ()
     """The receivers of audit results."""
-    _origin: Origin = field(default_factory=Origin, compare=False)
+    origin: Origin = field(default_factory=Origin, compare=False)
+    """Where these settings came from."""
 
-    def __init__(self, *, _origin: Origin | None = None, **values: Any) -> None:
+    def __init__(self, *, origin: Origin | None = None, **values: Any) -> None:
         """Take values that override the environment and the defaults. Raises SettingsError."""
         variables, target_named = _environment(values)
         super().__init__({"api_base": target_named or "api_base"}, **_merged(values, variables))
-        self.__dict__["_origin"] = _origin or Origin()
+        self.__dict__["origin"] = origin or Origin()
 
     def __repr__(self) -> str:
         at = target_label(self.run_target, self.api_base)
@@ -228,15 +229,10 @@ class Settings(_Checked):
             return without_dots(self.ledger)
         return "" if holds_password(self.ledger) else self.ledger
 
-    @property
-    def origin(self) -> Origin:
-        """Where these settings came from."""
-        return self._origin
-
     def kept_in(self, file: Path) -> Settings:
         """Return the same settings as read from a settings file that will be written to `file`."""
         values = {"target": self.target, "merchants": self.merchants, "ledger": self.ledger}
-        return replace(self, _origin=Origin(file, values, self._origin.overridden & {"lang"}))
+        return replace(self, origin=Origin(file, values, self.origin.overridden & {"lang"}))
 
     @property
     def run_target(self) -> str:
@@ -375,7 +371,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     if mistakes:
         raise _refused(sorted(mistakes, key=lambda mistake: mistake.line), file)
     origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, choice)
-    return Settings(**found, _origin=origin)
+    return Settings(**found, origin=origin)
 
 
 def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -542,7 +538,7 @@ def _kinds(section: str) -> dict[str, Any]:
     kinds = {
         name: get_args(kind)[0] if type(None) in get_args(kind) else kind for name, kind in hints.items()
     }
-    return {name: kind for name, kind in kinds.items() if name.islower() and name[0] != "_"}
+    return {name: kind for name, kind in kinds.items() if name.islower() and kind is not Origin}
 
 
 def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Text]]:
