@@ -61,10 +61,7 @@ if TYPE_CHECKING:
         TransportError as TransportError,
         UsageError as UsageError,
     )
-    from tcb_ops.i18n import (
-        Lang as Lang,
-        Text as Text,
-    )
+    from tcb_ops.i18n import Lang as Lang, Text as Text
     from tcb_ops.lists.batch import Batch as Batch
     from tcb_ops.lists.merchants import Merchants as Merchants
     from tcb_ops.model import (
@@ -76,18 +73,10 @@ if TYPE_CHECKING:
         Row as Row,
         Secret as Secret,
     )
-    from tcb_ops.run import (
-        Diff as Diff,
-        History as History,
-        Run as Run,
-        RunHandle as RunHandle,
-    )
+    from tcb_ops.run import Diff as Diff, History as History, Run as Run, RunHandle as RunHandle
     from tcb_ops.runs.limits import RunLimits as RunLimits
     from tcb_ops.runs.progress import Progress as Progress
-    from tcb_ops.settings import (
-        Settings as Settings,
-        load_settings as load_settings,
-    )
+    from tcb_ops.settings import Settings as Settings, load_settings as load_settings
 
 __version__ = "0.1.0"
 

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
+from typing import Any
 
 from tcb_ops.errors import UsageError, check_value
 from tcb_ops.i18n import NOTHING, Bilingual, Text, _, as_list
@@ -146,8 +147,7 @@ def all_errcodes() -> tuple[Errcode, ...]:
             code=int(line["errcode"]),
             name=line["name"],
             label=Bilingual(line["name"].replace("_", " "), line["name_zh"]),
-            meaning=Bilingual(line["meaning_en"], line["meaning_zh"]),
-            action=Bilingual(line["action_en"], line["action_zh"]),
+            **_meaning(line),
             decision=Decision(line["decision"]),
             scope=Scope(line["scope"]),
             read_errmsg=line["errmsg"] == "read",
@@ -166,8 +166,7 @@ def all_store_codes() -> tuple[StoreCode, ...]:
             code=line["code"],
             http_status=int(line["http_status"]),
             label=Bilingual("", line["name_zh"]),
-            meaning=Bilingual(line["meaning_en"], line["meaning_zh"]),
-            action=Bilingual(line["action_en"], line["action_zh"]),
+            **_meaning(line),
             decision=Decision(line["decision"]),
             scope=Scope(line["scope"]),
         )
@@ -179,11 +178,7 @@ def all_store_codes() -> tuple[StoreCode, ...]:
 def all_reasons() -> dict[str, ReasonTexts]:
     """Return the texts of each reason (`model.Reason`) and of `pending`."""
     return {
-        line["reason"]: ReasonTexts(
-            label=Bilingual(line["label_en"], line["label_zh"]),
-            meaning=Bilingual(line["meaning_en"], line["meaning_zh"]),
-            action=Bilingual(line["action_en"], line["action_zh"]),
-        )
+        line["reason"]: ReasonTexts(Bilingual(line["label_en"], line["label_zh"]), **_meaning(line))
         for line in _lines("reasons.csv")
     }
 
@@ -312,11 +307,7 @@ def explain(code: int | str) -> Errcode | StoreCode:
 def _component_texts() -> dict[int, Errcode]:
     """Return the entries with other texts for an environment of the platform's own."""
     return {
-        code: replace(
-            _by_errcode()[code],
-            meaning=Bilingual(line["meaning_en"], line["meaning_zh"]),
-            action=Bilingual(line["action_en"], line["action_zh"]),
-        )
+        code: replace(_by_errcode()[code], **_meaning(line))
         for line in _lines("componentcodes.csv")
         if (code := int(line["errcode"]))
     }
@@ -330,6 +321,10 @@ def _by_errcode() -> dict[int, Errcode]:
 @cache
 def _by_store_code() -> dict[str, StoreCode]:
     return {entry.code: entry for entry in all_store_codes()}
+
+
+def _meaning(line: dict[str, str]) -> dict[str, Any]:
+    return {name: Bilingual(line[f"{name}_en"], line[f"{name}_zh"]) for name in ("meaning", "action")}
 
 
 def _lines(name: str) -> list[dict[str, str]]:

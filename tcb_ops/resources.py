@@ -1,12 +1,12 @@
-"""Reasons for system errors as messages, and detection of exhausted file descriptors and memory."""
+"""Reasons for system errors as messages, detection of exhausted file descriptors and memory, and atomic writing of files."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tcb_ops.errors import ResourceLimitError
@@ -124,3 +124,36 @@ def _descriptors(code: int | None) -> Text:
 def descriptor_limit() -> int | None:
     """Return the maximum number of open files of this process; None on Windows."""
     return None if sys.platform == "win32" else resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def sync_to_disk(path: Path) -> None:
+    """Sync a file, or the names in a folder, to disk; Windows does so with folders itself."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(dest: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield an empty file that replaces `dest` at the end, synced to disk with its name; after an error `dest` is unchanged.
+
+    `private`: only its owner may read it. The file's name is always the same, so that what a killed process left is
+    overwritten: nobody else may write `dest` at the same time.
+    """
+    part = dest.with_name(f".{dest.name}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+    os.close(os.open(part, flags, 0o600 if private else 0o666))
+    try:
+        if private:
+            part.chmod(0o600)  # it may have been left with another mode
+        yield part
+        sync_to_disk(part)
+        part.replace(dest)
+        sync_to_disk(dest.parent)
+    finally:
+        with suppress(OSError):  # it is gone if it has replaced `dest`
+            part.unlink()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
@@ -20,14 +20,14 @@ from urllib.parse import SplitResult, urlsplit
 from tcb_ops.errors import SettingsError, check_path, check_value
 from tcb_ops.i18n import Joined, Lang, Text, _, as_lines, as_list
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
-from tcb_ops.resources import nearest_path
-from tcb_ops.toml_file import line_of, read_toml
+from tcb_ops.resources import nearest_path, system_reason
 
 SETTINGS_FILE = "tcb-ops.toml"
 PREFIX = "TCB_OPS_"
 CONFIG = "TCB_OPS_CONFIG"
 """The variable that names the settings file, like `--config`; passes `notebook --config` to the kernel."""
-_TARGETS = ("TCB_OPS_TARGET", "TCB_OPS_API_BASE")
+_TARGETS = ("target", "api_base")
+"""The settings that give the target."""
 LEDGER_FILE = "tcb-ops.db"
 NOT_STARTED = "http://127.0.0.1"
 """The API base of the embedded simulator until it listens; never a live one."""
@@ -191,18 +191,14 @@ class Settings(_Checked):
     lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
     notify: tuple[NotifySettings, ...] = ()
     """The receivers of audit results."""
-    _origin: Origin = field(default_factory=Origin, compare=False)
+    origin: Origin = field(default_factory=Origin, compare=False)
+    """Where these settings came from."""
 
-    def __init__(self, *, _origin: Origin | None = None, **values: Any) -> None:
+    def __init__(self, *, origin: Origin | None = None, **values: Any) -> None:
         """Take values that override the environment and the defaults. Raises SettingsError."""
-        variables, names = _environment(), {}
-        if values.keys().isdisjoint({"target", "api_base"}):
-            names["api_base"] = _TARGETS["target" not in variables]
-            variables = _aimed(variables, *_TARGETS)
-        else:  # one choice, which overrides both variables
-            variables = {key: value for key, value in variables.items() if key not in {"target", "api_base"}}
-        super().__init__(names, **_merged(values, variables))
-        self.__dict__["_origin"] = _origin or Origin()
+        variables, target_named = _environment(values)
+        super().__init__({"api_base": target_named or "api_base"}, **_merged(values, variables))
+        self.__dict__["origin"] = origin or Origin()
 
     def __repr__(self) -> str:
         at = target_label(self.run_target, self.api_base)
@@ -233,15 +229,10 @@ class Settings(_Checked):
             return without_dots(self.ledger)
         return "" if holds_password(self.ledger) else self.ledger
 
-    @property
-    def origin(self) -> Origin:
-        """Where these settings came from."""
-        return self._origin
-
     def kept_in(self, file: Path) -> Settings:
         """Return the same settings as read from a settings file that will be written to `file`."""
         values = {"target": self.target, "merchants": self.merchants, "ledger": self.ledger}
-        return replace(self, _origin=Origin(file, values, self._origin.overridden & {"lang"}))
+        return replace(self, origin=Origin(file, values, self.origin.overridden & {"lang"}))
 
     @property
     def run_target(self) -> str:
@@ -261,6 +252,14 @@ def without_dots(path: str | Path) -> str:
     return normal if os.path.realpath(normal) == os.path.realpath(absolute) else absolute
 
 
+def _url_parts(where: str) -> tuple[str, str, str, str]:
+    """Split a database URL into scheme with ://, account, host with path, and query; a file has no scheme."""
+    scheme, there, rest = where.partition("://")
+    beside, _mark, query = rest.partition("?")
+    account, _at, host = beside.rpartition("@")
+    return scheme + there if there else "", account, host, query
+
+
 def shown_url(where: str, *, role: bool = True) -> str:
     """Return a ledger's file, or its database URL without password and query, which may contain secrets.
 
@@ -268,31 +267,29 @@ def shown_url(where: str, *, role: bool = True) -> str:
 
     If these cannot be separated from the rest (an @ after a ?), only the scheme is left.
     """
-    scheme, there, rest = where.partition("://")
-    if not there:
+    scheme, account, host, query = _url_parts(where)
+    if not scheme:
         return where
-    beside, _other, query = rest.partition("?")
-    account, _at, host = beside.rpartition("@")
     user = account.partition(":")[0]
     shown = f"{user}@" if role and user and "@" not in account else ""
-    return f"{scheme}://" + ("…" if "@" in query else shown + host)
+    return scheme + ("…" if "@" in query else shown + host)
 
 
 def holds_password(where: str) -> bool:
     """Return whether a ledger's URL may contain a password: after the user, or in an unknown query parameter."""
-    _other, there, rest = where.partition("://")
-    beside, _other, query = rest.partition("?")
+    scheme, account, _host, query = _url_parts(where)
     names = {part.partition("=")[0] for part in query.split("&") if part}
-    return bool(there) and ("@" in query or ":" in beside.rpartition("@")[0] or not names <= _HARMLESS)
+    return bool(scheme) and ("@" in query or ":" in account or not names <= _HARMLESS)
 
 
 def without_password(where: str) -> str:
     """Return a ledger's URL without the parts that may contain a password: drivers also find one in the environment."""
-    scheme, there, rest = where.partition("://")
-    beside, _other, query = rest.partition("?")
-    user, at, host = beside.rpartition("@")
+    scheme, account, host, query = _url_parts(where)
+    if not scheme:
+        return where
+    user = f"{account.partition(':')[0]}@" if account else ""
     kept = "&".join(part for part in query.split("&") if part.partition("=")[0] in _HARMLESS)
-    return f"{scheme}://{user.partition(':')[0]}{at}{host}{'?' if kept else ''}{kept}" if there else where
+    return f"{scheme}{user}{host}{'?' if kept else ''}{kept}"
 
 
 def settings_file(config: str | Path | None = None) -> Path:
@@ -315,7 +312,7 @@ def aim(settings: Settings, target: str | None) -> Settings:
 
 def _aimed(layer: dict[str, Any], *names: str) -> dict[str, Any]:
     """Merge `target` and `api_base` of one layer into one choice; `names`: what this layer calls them."""
-    given = {name: layer.get(name) for name in ("target", "api_base")}
+    given = {name: layer.get(name) for name in _TARGETS}
     both = [value.rstrip("/") for value in given.values() if isinstance(value, str) and value]
     if not both:
         return {name: value for name, value in layer.items() if name != "target" or value}
@@ -348,14 +345,11 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     there = file.is_file()
     from_file = _aimed(_read(file, named_by), f"{file}: target", f"{file}: api_base")
-    given = _given(options or {})
+    given = {name: value for name, value in (options or {}).items() if value is not None}
     target_named = "target" if given.get("target") else "api_base"
     given = _aimed(given, "--target", "--api-base")
-    if "api_base" not in given:
-        variables = {name: os.environ.get(_variable(name)) for name in ("target", "api_base")}
-        target_named = _TARGETS[not variables["target"]]
-        given |= _given(_aimed(_given(variables), *_TARGETS))
-    overridden = frozenset(given) | {name for name in setting_names(Settings) if _variables(name)}
+    variables, variable_named = _environment(given)
+    overridden = frozenset(given) | variables.keys()
     choice = None
     if there and "ledger" not in from_file and "ledger" not in overridden:
         from_file["ledger"], choice = _ledger_of(file)
@@ -366,7 +360,9 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
         if beside.exists() or not Path("merchants.csv").exists():
             from_file["merchants"] = beside
 
-    found, wrong = _check(Settings, _merged(given, _environment(), from_file))
+    found, wrong = _check(Settings, _merged(given, variables, from_file))
+    if "api_base" not in given:
+        target_named = variable_named
     mistakes = [
         _mistake(key, why, given, target_named, file if there else None) for key, why in wrong.items()
     ]
@@ -375,7 +371,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     if mistakes:
         raise _refused(sorted(mistakes, key=lambda mistake: mistake.line), file)
     origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, choice)
-    return Settings(**found, _origin=origin)
+    return Settings(**found, origin=origin)
 
 
 def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -390,8 +386,11 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _environment() -> dict[str, Any]:
-    """Return what the TCB_OPS_… variables give; a list among them is JSON, or words as a shell reads them."""
+def _environment(above: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return what the TCB_OPS_… variables give, and the one that gives the target; "" for none.
+
+    A target in the settings `above` overrides both variables of it. A list is JSON, or words as a shell reads them.
+    """
     given = {name.upper(): value for name, value in os.environ.items()}
 
     def of(model: type[_Checked]) -> dict[str, Any]:
@@ -401,8 +400,11 @@ def _environment() -> dict[str, Any]:
             found[name] = _words(found[name])
         return found
 
-    sections = {section: values for section, model in SECTIONS.items() if (values := of(model))}
-    return sections | of(Settings)
+    found = {section: values for section, model in SECTIONS.items() if (values := of(model))} | of(Settings)
+    if not above.keys().isdisjoint(_TARGETS):
+        return {name: value for name, value in found.items() if name not in _TARGETS}, ""
+    named = next((_variable(name) for name in _TARGETS if found.get(name)), "")
+    return _aimed(found, *map(_variable, _TARGETS)), named
 
 
 def _words(value: str) -> list[str] | str:
@@ -429,7 +431,7 @@ def _mistake(
 ) -> _Mistake:
     """Return a mistake named by the source of the value: an option, a variable, or the file and its line."""
     names, key = key.split("."), _name_of(key)
-    if key == "api_base" and key in options:
+    if key == "api_base" and target_named:
         return _Mistake(target_named, why)
     if key.partition(".")[0] in options:
         return _Mistake(key, why)
@@ -446,27 +448,25 @@ def _name_of(key: str) -> str:
 
 
 def _refused(mistakes: Sequence[_Mistake], file: Path | None = None) -> SettingsError:
-    """Return the error that reports every mistake; for a single one, the fix is a separate sentence."""
+    """Return the error that reports every mistake."""
     reported = [
         _("{place}: {name}: {why}.", place=f"{file}:{line}", name=name, why=why)
         if line
         else _("{name}: {why}.", name=name, why=why)
         for name, why, line in mistakes
     ]
+    return _reported(reported)
+
+
+def _reported(mistakes: Sequence[Text]) -> SettingsError:
     if len(mistakes) == 1:
-        return SettingsError(reported[0], _("Correct it, then run the same command again."))
-    return SettingsError(as_lines([*reported, _("Correct these, then run the same command again.")]))
+        return SettingsError(mistakes[0], _("Correct it, then run the same command again."))
+    return SettingsError(as_lines([*mistakes, _("Correct these, then run the same command again.")]))
 
 
 def _variable(key: str) -> str:
     """Return the variable of a setting: TCB_OPS_TOKENS__URL for `tokens.url`."""
     return PREFIX + key.upper().replace(".", "__")
-
-
-def _variables(name: str) -> bool:
-    """Return whether a variable sets a setting, or a part of it."""
-    variable = _variable(name)
-    return any(known == variable or known.startswith(f"{variable}__") for known in os.environ)
 
 
 def _unknown_variables() -> list[_Mistake]:
@@ -538,7 +538,7 @@ def _kinds(section: str) -> dict[str, Any]:
     kinds = {
         name: get_args(kind)[0] if type(None) in get_args(kind) else kind for name, kind in hints.items()
     }
-    return {name: kind for name, kind in kinds.items() if name.islower() and name[0] != "_"}
+    return {name: kind for name, kind in kinds.items() if name.islower() and kind is not Origin}
 
 
 def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Text]]:
@@ -552,12 +552,11 @@ def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, 
         key = f"{model.SECTION}{name}"
         if name not in kinds:
             wrong[key] = _unknown(key)
-        elif name in SECTIONS and not model.SECTION and isinstance(value, Mapping):
-            its, mistakes = _check(SECTIONS[name], value)
+        elif key in SECTIONS:
+            found[name], mistakes = _made(SECTIONS[key], value)
             wrong |= mistakes
-            found[name] = its if mistakes else SECTIONS[name](**its)
         elif key == "notify" and isinstance(value, list | tuple):
-            entries = [_entry(one) for one in value]
+            entries = [_made(NotifySettings, one) for one in value]
             for number, (_its, mistakes) in enumerate(entries):
                 wrong |= {f"notify.{number}{name[len(key) :]}": why for name, why in mistakes.items()}
             found[name] = tuple(its for its, _mistakes in entries)
@@ -570,20 +569,21 @@ def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, 
     return found, wrong
 
 
-def _entry(value: Any) -> tuple[NotifySettings | None, dict[str, Text]]:
-    """Return an entry of `[[notify]]`, and what is wrong with it."""
-    if isinstance(value, NotifySettings):
+def _made(model: type[_Checked], value: Any) -> tuple[_Checked | None, dict[str, Text]]:
+    """Return a section, or an entry of `[[notify]]`, and what is wrong with it."""
+    if isinstance(value, model):
         return value, {}
+    key = model.SECTION.removesuffix(".")
     if not isinstance(value, Mapping):
-        return None, {"notify": _expected("notify")}
-    found, wrong = _check(NotifySettings, value)
-    if "kind" not in value:
+        return None, {key: _expected(key)}
+    found, wrong = _check(model, value)
+    if model is NotifySettings and "kind" not in value:
         wrong["notify.kind"] = _expected("notify.kind")
-    if not wrong:
-        entry = NotifySettings(**found)
-        lacks = _lacks(entry)
-        return (entry, {}) if lacks is None else (None, {"notify": lacks})
-    return None, wrong
+    if wrong:
+        return None, wrong
+    made = model(**found)
+    lacks = _lacks(made) if isinstance(made, NotifySettings) else None
+    return (made, {}) if lacks is None else (None, {key: lacks})
 
 
 def _lacks(entry: NotifySettings) -> Text | None:
@@ -606,7 +606,8 @@ def _lacks(entry: NotifySettings) -> Text | None:
 
 def _converted(key: str, kind: Any, value: Any) -> Any:
     """Return a value in a setting's type; a variable gives each as text. Raises _InvalidError."""
-    text = value if isinstance(value, str) and _is_unicode(value) else None
+    # A variable with bytes that are not UTF-8 has surrogates.
+    text = value if isinstance(value, str) and not re.search("[\ud800-\udfff]", value) else None
     is_list = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
     if get_origin(kind) is Literal and text in get_args(kind):
         return text
@@ -620,18 +621,9 @@ def _converted(key: str, kind: Any, value: Any) -> Any:
         return value if text is None else text.lower() in {"true", "1"}
     if kind is int and (type(value) is int or re.fullmatch("[0-9]{1,9}", text or "")) and int(value) >= 0:
         return int(value)
-    if (kind is str and text is not None) or (kind in SECTIONS.values() and isinstance(value, kind)):
-        return value
+    if kind is str and text is not None:
+        return text
     raise _InvalidError(_expected(key))
-
-
-def _is_unicode(text: str) -> bool:
-    """Return whether a text is valid Unicode: an environment variable with bytes that are not UTF-8 is not."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _matching(pattern: str, why: Text) -> Callable[[Any], Any]:
@@ -832,10 +824,6 @@ def is_practising() -> bool:
     return _practice is not None
 
 
-def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def _read(file: Path, named_by: str) -> dict[str, Any]:
     """Read the file; `named_by`: the source of its name, empty if the file may be missing."""
     if not file.exists():
@@ -846,37 +834,139 @@ def _read(file: Path, named_by: str) -> dict[str, Any]:
             raise SettingsError(problem, _("Did you mean {near}?", near=near))
         raise SettingsError(problem, _("Check {named_by}.", named_by=named_by))
     found = read_toml(file)
-    folder = file.parent
-    for name in ("merchants", "reports"):
-        if isinstance(found.get(name), str):
-            found[name] = folder / found[name]
-    if isinstance(found.get("ledger"), str) and "://" not in found["ledger"]:
-        found["ledger"] = str(folder / found["ledger"])
-    _sections_beside(folder, found)
+    _resolve(file.parent, found)
     return found
 
 
-def _sections_beside(folder: Path, found: dict[str, Any]) -> None:
-    """Resolve the paths of the sections against the settings file's folder."""
-    tokens = found.get("tokens")
-    if isinstance(tokens, dict):
-        _beside(folder, tokens)
-    entries = found.get("notify")
-    for entry in entries if isinstance(entries, list) else ():
-        for name in ("url_file", "secret_file"):
-            if isinstance(entry, dict) and isinstance(entry.get(name), str):
-                entry[name] = folder / entry[name]
-    audit = found.setdefault("audit", {})
-    if isinstance(audit, dict) and isinstance(audit.get("known", "known.csv"), str):
-        audit["known"] = folder / audit.get("known", "known.csv")
+def _resolve(folder: Path, found: dict[str, Any]) -> None:
+    """Resolve the paths in a settings file against its folder."""
+    places: list[tuple[type[_Checked], Any]]
+    if isinstance(found.get("ledger"), str) and "://" not in found["ledger"]:
+        found["ledger"] = str(folder / found["ledger"])
+    audit, entries = found.setdefault("audit", {}), found.get("notify")
+    if isinstance(audit, dict):
+        audit.setdefault("known", "known.csv")
+    places = [(Settings, found), (AuditSettings, audit), (TokenSettings, found.get("tokens"))]
+    places += [(NotifySettings, entry) for entry in entries] if isinstance(entries, list) else []
+    for model, values in places:
+        for name, kind in _kinds(model.SECTION).items():
+            value = values.get(name) if isinstance(values, dict) else None
+            if kind is Path and isinstance(value, str):
+                values[name] = folder / value
+            elif model is TokenSettings and isinstance(value, str) and value.startswith("file:"):
+                values[name] = f"file:{folder / value.removeprefix('file:').strip()}"
 
 
-def _beside(folder: Path, tokens: dict[str, Any]) -> None:
-    """Resolve the paths of `[tokens]` against the settings file's folder."""
-    for name in ("file", "store"):
-        if isinstance(tokens.get(name), str):
-            tokens[name] = folder / tokens[name]
-    for name in ("secret", "ticket", "serve_key"):
-        value = tokens.get(name)
-        if isinstance(value, str) and value.startswith("file:"):
-            tokens[name] = f"file:{folder / value.removeprefix('file:').strip()}"
+# --- the TOML file ----------------------------------------------------------------------------------------------------
+
+_LONGEST = 200
+"""Maximum number of lines of a statement."""
+_MISTAKES = 20
+"""Maximum number of mistakes that are reported together."""
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises SettingsError with the line that cannot be read, never quoting it."""
+    import tomllib
+
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsError(
+            _("{file} cannot be read: {why}.", file=file, why=system_reason(error)),
+            _("Fix that, or select the settings file with --config."),
+        ) from None
+    except UnicodeDecodeError:
+        raise SettingsError(_("{file} is not UTF-8 text: save it as UTF-8", file=file)) from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:  # the parser's text is English only and may quote a value
+        found = _unreadable(text)
+    raise _reported(
+        [_("{file}:{line}: {why_not}.", file=file, line=line, why_not=why_not) for line, why_not in found]
+    )
+
+
+def line_of(file: Path, *names: str) -> int:
+    """Return the line of a TOML file that sets a name, preceded by its sections: `line_of(file, "tokens", "url")`.
+
+    An entry of a list of sections has a number from 0: `line_of(file, "notify", "1", "to")`.
+    """
+    for line, _other, parsed in _statements(file.read_text(encoding="utf-8-sig")):
+        found: Any = parsed
+        for name in names:
+            if isinstance(found, list):  # of [[notify]]: the name is an entry's number
+                found = found[int(name)] if int(name) < len(found) else None
+            else:
+                found = found.get(name) if isinstance(found, dict) else None
+        if found is not None:
+            return line
+    return 1
+
+
+def _statements(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield each statement's line, the next statement's line, and all settings up to there.
+
+    Ends where the text is not valid TOML.
+    """
+    import tomllib
+
+    lines, begin = text.split("\n"), 1
+    for end in range(1, len(lines) + 1):
+        try:
+            parsed = tomllib.loads("\n".join(lines[:end]))
+        except tomllib.TOMLDecodeError:
+            if end - begin >= _LONGEST:
+                return
+            continue
+        yield begin, end + 1, parsed
+        begin = end + 1
+
+
+def _unreadable(text: str) -> list[tuple[int, Text]]:
+    """Return the lines that cannot be read, and why: the first, and further ones if its mistake is within a line.
+
+    After any other mistake, such as a bracket that is not closed, what follows may be read wrongly.
+    """
+    import tomllib
+
+    found: list[tuple[int, Text]] = []
+    while len(found) < _MISTAKES:
+        line, why_not, within = _first_unreadable(text)
+        if within or not found:
+            found.append((line, why_not))
+        if not within:
+            break
+        lines = text.split("\n")
+        lines[line - 1] = ""
+        text = "\n".join(lines)
+        try:
+            tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            continue
+        break
+    return found
+
+
+def _first_unreadable(text: str) -> tuple[int, Text, bool]:
+    """Return the first line that cannot be read, why, and whether the mistake is certain to be within that line."""
+    *_earlier, (_begin, line, parsed) = [(0, 1, dict[str, Any]()), *_statements(text)]
+    wrong = text.split("\n")[line - 1]
+    name, _equals, value = (part.strip(" []\t\r") for part in wrong.partition("="))
+    if name in parsed:
+        return line, _("{name} appears twice: remove one", name=name), True
+    if "\\" in wrong:
+        return (
+            line,
+            _("in double quotes a backslash must be doubled; or use single quotes, or / instead"),
+            False,
+        )
+    if re.match("[“”„‘’＂]", value):
+        return line, _('{name} needs straight quotation marks: write {name} = "…"', name=name), True
+    if re.match(r"[^\W\d]|[/.~]", value):
+        return line, _('{name} is text without quotes: write {name} = "…"', name=name), True
+    return (
+        line,
+        _('this is not TOML: a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"'),
+        False,
+    )

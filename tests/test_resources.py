@@ -6,6 +6,7 @@ import errno
 import re
 import shlex
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import httpx
 import pytest
 
 import tcb_ops
-from tcb_ops.resources import exhausted, system_reason
+from tcb_ops.resources import exhausted, replacing, system_reason
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -85,3 +86,25 @@ def test_the_limit_of_open_files_is_told_when_no_more_can_be_opened() -> None:
     limited = f"ulimit -n 40; exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
     done = subprocess.run(["sh", "-c", limited], capture_output=True, text=True, check=False, timeout=60)
     assert "the limit of this process is 40" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_file_is_replaced_whole_over_what_a_kill_left(tmp_path: Path, private: bool) -> None:
+    dest, left = tmp_path / "a.csv", tmp_path / ".a.csv.part"
+    dest.write_text("old")
+    left.write_text("a longer text of a killed process")
+    left.chmod(0o644)
+    with replacing(dest, private=private) as part:
+        part.write_text("new")
+        assert dest.read_text() == "old"
+    assert dest.read_text() == "new"
+    assert stat.S_IMODE(dest.stat().st_mode) == (0o600 if private else 0o644)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_after_an_error_a_file_is_unchanged_and_nothing_is_left(tmp_path: Path) -> None:
+    dest = tmp_path / "a.csv"
+    dest.write_text("old")
+    with pytest.raises(UnicodeEncodeError), replacing(dest) as part:
+        part.write_text("\ud800")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.csv", "old")]

@@ -20,8 +20,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.model import target_label
 from tcb_ops.resources import nearest_path
-from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
-from tcb_ops.toml_file import line_of, read_toml
+from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, line_of, load_settings, read_toml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

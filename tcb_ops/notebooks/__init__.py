@@ -8,7 +8,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names, sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import replacing, system_reason
 from tcb_ops.sample import SAMPLE, bundled
 
 if TYPE_CHECKING:
@@ -62,13 +63,20 @@ def fill(workspace: Path) -> Copied:
     Raises UsageError if it is not writable.
     """
     new, kept = [], []
+    ours = {file.name: file for file in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    ours |= {
+        f"data/{file.relative_to(SAMPLE).as_posix()}": file
+        for file in sorted(SAMPLE.rglob("*"))
+        if file.is_file()
+    }
     try:
         workspace.mkdir(parents=True, exist_ok=True)
-        for name, file in _ours():
+        for name, file in ours.items():
             content, dest = file.read_bytes(), workspace / name
             if not dest.exists():
                 dest.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(dest, content)
+                with replacing(dest) as part:
+                    part.write_bytes(content)
                 new.append(name)
             elif dest.read_bytes() != content:
                 kept.append(name)
@@ -76,25 +84,6 @@ def fill(workspace: Path) -> Copied:
         what, why = error.filename or workspace, system_reason(error)
         raise UsageError(_("{what}: {why}. Choose a writable folder.", what=what, why=why)) from None
     return Copied(tuple(new), tuple(kept))
-
-
-def _ours() -> Iterator[tuple[str, Path]]:
-    for file in sorted(NOTEBOOKS.glob("*.ipynb")):
-        yield file.name, file
-    for file in sorted(SAMPLE.rglob("*")):
-        if file.is_file():
-            yield f"data/{file.relative_to(SAMPLE).as_posix()}", file
-
-
-def write_whole(dest: Path, content: bytes) -> Path:
-    """Write a file atomically: it is complete, or unchanged."""
-    part = dest.with_name(f".{dest.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(dest)
-    return dest
 
 
 Value = str | bool | int | float
@@ -123,21 +112,16 @@ def parameters_of(source: str) -> tuple[Parameter, ...]:
     for node in ast.parse(source).body:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                end = (
-                    lines[(node.end_lineno or node.lineno) - 1].encode()[node.end_col_offset or 0 :].decode()
-                )
-                found.append(Parameter(name, _literal(node.value), end.partition("#")[2].strip()))
+                default = None
+                with suppress(ValueError):
+                    default = ast.literal_eval(node.value) if node.value is not None else None
+                known = default if isinstance(default, (str, bool, int, float)) else None
+                last = lines[(node.end_lineno or node.lineno) - 1]
+                after = last.encode()[node.end_col_offset or 0 :].decode()
+                found.append(Parameter(name, known, after.partition("#")[2].strip()))
             case _:
                 pass
     return tuple(found)
-
-
-def _literal(node: ast.expr | None) -> Value | None:
-    try:
-        value = ast.literal_eval(node) if node is not None else None
-    except ValueError:
-        return None
-    return value if isinstance(value, (str, bool, int, float)) else None
 
 
 def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: str) -> dict[str, Value]:
@@ -215,7 +199,8 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
         case int():
             value = int(text) if re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) else None
         case float():
-            value = _number(text)
+            with suppress(ValueError):
+                value = float(text) if math.isfinite(float(text)) else None
         case str():
             choices = _CHOICES.get(parameter.name, ())
             if default in choices and text not in choices:
@@ -241,14 +226,6 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
             )
         )
     return value
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
 
 
 def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:

@@ -28,7 +28,8 @@ from nbclient import NotebookClient
 from tcb_ops import errors
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Bilingual, Lang, Text, _
-from tcb_ops.notebooks import Source, Value, write_whole
+from tcb_ops.notebooks import Source, Value
+from tcb_ops.resources import replacing
 from tcb_ops.signals import exit_code, handled
 
 if TYPE_CHECKING:
@@ -96,23 +97,25 @@ def execute(
             # A kernel that cannot be started, or died: jupyter raises errors of many types.
             except Exception as error:  # noqa: BLE001
                 broken = error
-        result = _read_result(file)
+        result = _read_json(file)
     content = monitor.content if monitor.content is not None else source.content
     code, text = _end(source, content, result, monitor.exit_code, broken, out)
-    report = result.get("report")
+    report, link = result.get("report"), ""
     # The folder's name is kept as the caller gave it, relative or absolute.
     if report and Path(report).is_relative_to(out.absolute()):
         report = str(out / Path(report).relative_to(out.absolute()))
+    if report and (whole := Path(report) / "report.html").exists():
+        link = quote(Path(os.path.relpath(whole, out)).as_posix())
     facts = PageFacts(
         lang,
         zone,
         run=result.get("run"),
         verdict=text,
         bad=code != 0,
-        simulated=_is_simulated(report),
+        simulated=bool(report and _read_json(Path(report) / "manifest.json").get("simulated")),
         title=str(result.get("title") or ""),
         result=str(result.get("page") or ""),
-        report=_link_to(report, out),
+        report=link,
     )
     notebook, page = _write(source, content, out, facts)
     return Executed(code, text, facts.run, report, str(result.get("screen") or ""), notebook, page)
@@ -166,8 +169,8 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
 # --- the result --------------------------------------------------------------------------------------------------
 
 
-def _read_result(file: Path) -> dict[str, Any]:
-    """Return the headless cell's result; empty if it wrote none."""
+def _read_json(file: Path) -> dict[str, Any]:
+    """Return a JSON object; empty if the file holds none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -273,23 +276,13 @@ def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -
     for cell in content.cells:  # panels do not work without a kernel
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if panel not in output.get("data", ())]
-    page = render_page(content, source.name, facts)
+    page = dest.with_suffix(".html")
+    shown = render_page(content, source.name, facts)
     notebook: str = nbformat.writes(content)  # type: ignore[no-untyped-call]
-    return write_whole(dest, notebook.encode()), write_whole(dest.with_suffix(".html"), page.encode())
-
-
-def _is_simulated(report: str | None) -> bool:
-    """Return whether the run's report is marked as simulated."""
-    try:
-        return bool(report and json.loads((Path(report) / "manifest.json").read_text("utf-8"))["simulated"])
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def _link_to(report: str | None, out: Path) -> str:
-    """Return the page's link to the run's report; "" without one."""
-    file = Path(report) / "report.html" if report else None
-    return quote(Path(os.path.relpath(file, out)).as_posix()) if file is not None and file.exists() else ""
+    for file, text in ((dest, notebook), (page, shown)):
+        with replacing(file) as part:
+            part.write_bytes(text.encode())
+    return dest, page
 
 
 REMIND_AFTER, KILL_AFTER = 10.0, 30.0
@@ -446,9 +439,7 @@ def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
     seen: NotebookNode = from_dict({**content, "cells": []})  # type: ignore[no-untyped-call]
     for cell in content.cells:
         tags = cell.metadata.get("tags", ())
-        if (
-            "papermill-error-cell-tag" in tags
-        ):  # a message in English, which papermill inserts before a failed cell
+        if "papermill-error-cell-tag" in tags:  # papermill's message in English before a failed cell
             continue
         outputs = [
             _in_words(output, lang) for output in cell.get("outputs", ()) if output.get("name") != "stderr"

@@ -16,10 +16,7 @@ share the work (local:2, a scheduler's URL, or a Client); "": this process does 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import wraps
-from inspect import signature
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _
@@ -41,45 +38,35 @@ if TYPE_CHECKING:
     from tcb_ops.panels.panel import Panel  # loads httpx, which loads click and rich
     from tcb_ops.runs.cluster import Cluster
 
-_Given = ParamSpec("_Given")
-
 __all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads"]
 
 
-def _of_texts(build: Callable[_Given, Panel]) -> Callable[_Given, Panel]:
-    """Accept paths as text and None as not given; refuse other types, because cells are typed by hand."""
+def _open(panel: str, given: dict[str, Any]) -> Panel:
+    """Open a panel with the arguments of a call. Accepts paths as text and None as not given; refuses other types."""
+    from tcb_ops.panels import notebook_panels
+    from tcb_ops.panels.panel import PanelOptions
 
-    @wraps(build)
-    def built(*given: _Given.args, **named: _Given.kwargs) -> Panel:
-        bound = signature(build).bind(*given, **named)
-        for name, value in list(bound.arguments.items()):
-            if value is None:
-                del bound.arguments[name]
-                continue
-            if name == "cluster" and hasattr(value, "run_on_scheduler"):  # a client of Dask
-                continue
-            text = os.fspath(value) if isinstance(value, os.PathLike) else value
-            if not isinstance(text, str):
-                raise UsageError(
-                    _("{name} = {value!r}: write it as one text in quotation marks.", name=name, value=value)
-                )
-            bound.arguments[name] = text
-        return build(**bound.arguments)  # type: ignore[call-arg]  # the bound arguments, by name
-
-    return built
+    texts = {}
+    for name, value in given.items():
+        text = os.fspath(value) if isinstance(value, os.PathLike) else value
+        is_client = name == "cluster" and hasattr(value, "run_on_scheduler")  # of Dask
+        if not (is_client or value is None or isinstance(text, str)):
+            raise UsageError(
+                _("{name} = {value!r}: write it as one text in quotation marks.", name=name, value=value)
+            )
+        if value is not None:
+            texts[name] = text
+    opened: Panel = getattr(notebook_panels, panel)(PanelOptions(**texts))
+    return opened
 
 
-@_of_texts
 def generate_links(
     target: str = "simulator", paths: str = "", where: str = "", out: str = "", note: str = "", lang: str = ""
 ) -> Panel:
     """Return a panel that checks a list and issues its links into `out` (0600; "" is links.csv)."""
-    from tcb_ops.panels.notebook_panels import LinksPanel
-
-    return LinksPanel(target, paths, where, out, note, lang)
+    return _open("LinksPanel", locals())
 
 
-@_of_texts
 def run_uploads(
     target: str = "simulator",
     paths: str = "",
@@ -91,12 +78,9 @@ def run_uploads(
     cluster: Cluster = "",
 ) -> Panel:
     """Return a panel that checks a list and its files, uploads, cancels, resumes, retries and exports."""
-    from tcb_ops.panels.notebook_panels import UploadPanel
-
-    return UploadPanel(target, paths, root, where, lang, note=note, report=report, cluster=cluster)
+    return _open("UploadPanel", locals())
 
 
-@_of_texts
 def audit_errcodes(
     target: str = "simulator",
     where: str = "",
@@ -106,28 +90,20 @@ def audit_errcodes(
     cluster: Cluster = "",
 ) -> Panel:
     """Return a panel that checks each environment, and shows which fail, why, and what to do."""
-    from tcb_ops.panels.notebook_panels import AuditPanel
-
-    return AuditPanel(target, where, lang, note=note, report=report, cluster=cluster)
+    return _open("AuditPanel", locals())
 
 
-@_of_texts
 def export_report(target: str = "simulator", run: str = "latest", report: str = "", lang: str = "") -> Panel:
     """Return a panel that shows a chosen run and exports it."""
-    from tcb_ops.panels.notebook_panels import ReportPanel
-
-    return ReportPanel(target, run, lang, report=report)
+    return _open("ReportPanel", locals())
 
 
-@_of_texts
 def attach(run: str = "latest", target: str = "", lang: str = "", cluster: Cluster = "") -> Panel:
     """Return a panel that shows any run: running in this process or another, interrupted, or finished.
 
     `target` "" is that of the panel that was opened last, "live" where none was.
     """
-    from tcb_ops.panels.notebook_panels import RunPanel
-
-    return RunPanel(target, run, lang, cluster=cluster)
+    return _open("RunPanel", locals() | {"target": "" if target is None else target})
 
 
 def __getattr__(name: str) -> object:

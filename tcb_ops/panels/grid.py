@@ -17,8 +17,15 @@ import traitlets
 
 from tcb_ops.i18n import Text, _, pgettext
 from tcb_ops.model import Outcome
-from tcb_ops.panels.context import Worker
-from tcb_ops.panels.html import MerchantLine, merchant_lines, merchant_state, render_codes
+from tcb_ops.panels.controls import Worker
+from tcb_ops.panels.html import (
+    COLUMNS,
+    MERCHANT_COLUMNS,
+    MerchantLine,
+    merchant_lines,
+    merchant_state,
+    render_codes,
+)
 from tcb_ops.reports.explanations import OUTCOMES, action_text, code_label, reason_text
 from tcb_ops.reports.formats.charts import code_colour, draw, errcode_matrix, outcome_class
 from tcb_ops.reports.summary import by_code, causes_of, most_first
@@ -32,16 +39,8 @@ AHEAD = 1000
 """Rows read at a time: of a sparse filter, the next pages need no other scan."""
 _NOTHING_AHEAD: tuple[Any, Sequence[RowRecord], int, bool] = (None, (), 0, False)
 """Of rows read ahead: their filter and the line before them, the rows, the total, whether there are more."""
-_WORDS: dict[str, Text] = {
+_WORDS: dict[str, Text] = {name: COLUMNS[name] for name in (*MERCHANT_COLUMNS, "env", "code")} | {
     "merchants": pgettext("heading", "Merchants"),
-    "merchant": _("Merchant"),
-    "state": _("State"),
-    "rows": _("Rows"),
-    "progress": _("Progress"),
-    "good": _("Succeeded"),
-    "bad": _("Failed"),
-    "todo": _("To do"),
-    "why": _("Why"),
     "search": _("Search merchants"),
     "all": pgettext("merchants", "all"),
     "failed": pgettext("merchants", "failed"),
@@ -52,11 +51,9 @@ _WORDS: dict[str, Text] = {
     "more": _("Show more merchants"),
     "row_title": pgettext("heading", "Rows"),
     "line": _("Line"),
-    "env": _("Environment"),
     "path": _("Path"),
     "outcome": _("Outcome"),
     "path_search": _("Search paths"),
-    "code": _("Code"),
     "any": _("— all —"),
     "every_row": _("all rows"),
     "not_succeeded": _("all that did not succeed"),

@@ -43,6 +43,26 @@ NAMED = 4
 LINES = 500
 """Most lines of a DataFrame in a notebook; the rest is counted."""
 STYLE = f"<style>{(files(__package__) / 'styles.css').read_text(encoding='utf-8')}</style>"
+COLUMNS: dict[str, Text] = {
+    "merchant": _("Merchant"),
+    "state": _("State"),
+    "rows": _("Rows"),
+    "progress": _("Progress"),
+    "good": _("Succeeded"),
+    "bad": _("Failed"),
+    "todo": _("To do"),
+    "why": _("Why"),
+    "appid": _("appid"),
+    "env": _("Environment"),
+    "not_good": _("Did not succeed"),
+    "pending": pgettext("column", "Pending"),
+    "code": _("Code"),
+    "merchants": pgettext("column", "Merchants"),
+    "meaning": _("What it means"),
+    "action": _("What to do"),
+}
+"""The heads of tables, by the names that DataFrames and the grid have for them."""
+MERCHANT_COLUMNS = ("merchant", "state", "rows", "progress", "good", "bad", "todo", "why")
 _CLASSES = {"n": ' class="op-num"', "m": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
 
@@ -381,9 +401,6 @@ def merchant_state(line: MerchantLine, *, running: bool) -> Text:
 
 def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> str:
     """Draw the merchants with the state of their rows, for a headless page."""
-    heads = (
-        _("Merchant"), _("State"), _("Rows"), _("Progress"), _("Succeeded"), _("Failed"), _("To do"), _("Why"),
-    )  # fmt: skip
     rows = [
         (
             f'<span class="op-name" title="{esc(line.merchant)}">{esc(line.merchant)}</span>',
@@ -398,6 +415,7 @@ def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> 
         for line in lines[:MERCHANTS_SHOWN]
     ]
     label = _("Merchants and the state of their rows").of(lang)
+    heads = [COLUMNS[name] for name in MERCHANT_COLUMNS]
     drawn = table(heads, rows, "hsnhnmns", lang, label=label, classes="op-by-merchant")
     more = len(lines) - MERCHANTS_SHOWN
     if more > 0:
@@ -431,7 +449,7 @@ _OPTIONS = _(
 
 def render_codes(groups: Sequence[CodeGroup], lang: Lang) -> str:
     """Draw the codes, with their rows and merchants, what they mean and what to do."""
-    heads = (_("Code"), _("Rows"), pgettext("column", "Merchants"), _("What it means"), _("What to do"))
+    heads = [COLUMNS[name] for name in ("code", "rows", "merchants", "meaning", "action")]
     title = _("What went wrong, and what to do").of(lang)
     rows = [
         (_code(g.code), g.rows, _merchants(g, lang), g.meaning.of(lang), g.action.of(lang)) for g in groups
@@ -452,27 +470,13 @@ def _merchants(group: CodeGroup, lang: Lang) -> str:
     return names + _(" and {more:,} more", more=more).of(lang) * (more > 0)
 
 
-_HEADS: dict[object, Text] = {
-    "merchant": _("Merchant"),
-    "appid": _("appid"),
-    "env": _("Environment"),
-    "rows": _("Rows"),
-    "good": _("Succeeded"),
-    "not_good": _("Did not succeed"),
-    "pending": pgettext("column", "Pending"),
-    "code": _("Code"),
-    "meaning": _("What it means"),
-    "action": _("What to do"),
-}
-
-
 def frame_html(frame: Any, lang: Lang) -> str:
     """Draw a DataFrame with left-aligned text and heads in the panel's language."""
     index = [name for name in frame.index.names if name is not None]
     columns = [*index, *frame.columns]
     numbers = [False] * len(index) + [kind.kind in "iuf" for kind in frame.dtypes]
     heads = "".join(
-        f'<th scope="col">{esc(_HEADS[name].of(lang) if name in _HEADS else name)}</th>' for name in columns
+        f'<th scope="col">{esc(COLUMNS[name].of(lang) if name in COLUMNS else name)}</th>' for name in columns
     )
     lines = []
     for line in frame.head(LINES).itertuples(index=bool(index)):

@@ -19,7 +19,7 @@ from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Problem
-from tcb_ops.panels.context import PanelContext, Worker, html_area, show
+from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import done_before, facts_line
 from tcb_ops.reports.explanations import environment_count, merchant_count, row_count
@@ -291,11 +291,7 @@ class ListReader(widgets.VBox):
         )
         self.check = worker.button(_("Check"), "op-check", check, background=False, line=line)
         skip = _("continue without the rows that have problems")
-        self.skip = widgets.Checkbox(
-            description=skip.of(self._lang),
-            indent=False,
-            layout={"width": "auto", "align_self": "flex-start"},
-        ).add_class("op-skip")
+        self.skip = tick_box(skip, "op-skip", self._lang, align_self="flex-start")
         self.skip.observe(lambda _: worker.guarded(check, line), "value")
         self.facts = html_area("op-read")
         self.problems = html_area("op-problems", "20rem")

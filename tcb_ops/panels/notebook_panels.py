@@ -2,34 +2,307 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
 from tcb_ops import api
-from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text, _, as_sentences
+from tcb_ops.errors import ArgumentError, UsageError
+from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.action_button import Confirmation
-from tcb_ops.panels.context import LINKS_GO_TO, Fold, PanelContext, Worker, html_area, show
-from tcb_ops.panels.html import RunState, heading, message
+from tcb_ops.merchants.status import MerchantState, verdict
+from tcb_ops.model import Kind
+from tcb_ops.panels.controls import (
+    GENTLE_RATE,
+    LINKS_GO_TO,
+    Confirmation,
+    Fold,
+    PanelContext,
+    Worker,
+    emphasize,
+    html_area,
+    show,
+    tick_box,
+)
+from tcb_ops.panels.html import Step, heading, message, table
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel, Placeholder
-from tcb_ops.panels.run_form import RunForm
-from tcb_ops.panels.run_monitor import STARTING, RunMonitor
-from tcb_ops.preflight import facts_line, scope_of_stored, short_life
+from tcb_ops.panels.run_monitor import CLUSTERED, STARTING, StoredFiles
+from tcb_ops.preflight import facts_line, short_life
 from tcb_ops.reports.audit import AuditResult
-from tcb_ops.reports.explanations import environment_count, merchant_count
+from tcb_ops.reports.explanations import environment_count, merchant_count, row_count
 from tcb_ops.reports.formats.notebook import audit_html
 from tcb_ops.run import Diff, Run, RunHandle
+from tcb_ops.runs.progress import Progress
 from tcb_ops.sample import FILES, PATHS
 
 if TYPE_CHECKING:
     from tcb_ops.runs.cluster import Cluster
+
+
+LINES_SHOWN = 300
+"""Most lines of the table of merchants."""
+
+
+class RunForm(Panel):
+    """A panel that starts runs of one kind: links, uploads or audits."""
+
+    kind: Kind
+    label: Text
+    """The label of the button that starts the run."""
+    settings_title = _("Settings")
+    """The title of the part that folds."""
+
+    def _start_run(self, **options: Any) -> RunHandle:
+        """Start the run; `options` are those of the public function."""
+        raise NotImplementedError
+
+    def _start_headless(self, **options: Any) -> RunHandle:
+        """Start the run headlessly."""
+        return self._start_run(**options)
+
+    def _facts(self) -> tuple[Text, int] | None:
+        """Return what a run would reach, and the number of merchants; None where there is nothing to run."""
+        raise NotImplementedError
+
+    def _input_parts(self) -> list[Any]:
+        """Build the parts above the settings."""
+        return []
+
+    def _pace_notes(self) -> list[Any]:
+        """Build the notes below the pace."""
+        return []
+
+    def _prepare(self) -> None:
+        """Prepare what the run needs. Raises TcbOpsError."""
+
+    def _parts(self) -> list[Any]:
+        lang, worker = self.lang, self.worker
+        self.ready_line = html_area("op-ready")
+        """The state of what a run would work on; that of the run stands in the header."""
+        inputs = self._input_parts()
+        fast = _("as fast as allowed").of(lang)
+        gentle = _("gently: {gentle_rate:g} link calls/s per merchant", gentle_rate=GENTLE_RATE).of(lang)
+        options, simulated = [(fast, False), (gentle, True)], self.context.simulated
+        self.pace = worker.field(
+            widgets.Dropdown, _("Pace"), "op-pace", "28rem", options=options, value=simulated
+        )
+        self.new = tick_box(_("start a new run, even if one of this list is unfinished"), "op-new", lang)
+        self.confirmation = Confirmation(worker, self.context, "op-confirm", self._enable)
+        self.start = worker.button(self.label, "op-run", self._run, disabled=True)
+        self.starter = widgets.VBox([self.confirmation, self.start])
+        self.monitor.actions.children = (self.starter, *self.monitor.actions.children)
+        self.merchant_check = MerchantCheck(worker, self.context)
+        parts = [*inputs, widgets.HBox([self.pace, self.new]), *self._pace_notes()]
+        cluster, self.workers = self.given.cluster, None
+        if self.kind in CLUSTERED:
+            self.workers = worker.field(
+                widgets.Text,
+                _("Cluster"),
+                "op-cluster",
+                # A client of Dask is shown by its address.
+                value=cluster if isinstance(cluster, str) else str(getattr(cluster.scheduler, "address", "")),
+                placeholder=_("none: this process does the work; local:2 starts two workers").of(lang),
+                disabled=not isinstance(cluster, str),
+            )
+            parts.append(self.workers)
+        parts += [self.merchant_check, self.runs]
+        self.setup = Fold(worker, self.settings_title, self.ready_line, parts, self._enable)
+        return [self.setup, self.monitor]
+
+    def cluster(self) -> Cluster | None:
+        """Return the cluster that the next run works on; None for this process. Raises UsageError if it is mistyped."""
+        if not isinstance(self.given.cluster, str):
+            return self.given.cluster
+        typed = str(self.workers.value).strip() if self.workers is not None else ""
+        if not typed:
+            return None
+        from tcb_ops.runs.cluster import check_cluster
+
+        try:
+            check_cluster(typed)
+        except ArgumentError:
+            raise UsageError(
+                _(
+                    "Cluster {typed}: write local:2 for two processes on this machine, or the URL of a Dask scheduler, "
+                    "tls://HOST:PORT.",
+                    typed=typed,
+                )
+            ) from None
+        return typed
+
+    def _open(self) -> None:
+        """Check the list, and show the newest run, finished or not."""
+        self.worker.guarded(self._prepare, self.ready_line)
+        found = self.runs.refresh()
+        if found:
+            self.setup.unfolded = False
+            self.monitor.attach(found[0].id)
+
+    def _enable(self) -> None:
+        monitor, unfolded = self.monitor, self.setup.unfolded
+        ready = self._facts() is not None and not self.worker.busy and not monitor.running
+        self.start.disabled = not ready or not self.confirmation.confirmed
+        show(self.starter, shown=not monitor.running and (monitor.state is None or unfolded))
+        step = self._next_step(ready=self._facts() is not None, editing=unfolded)
+        monitor.enable(step)
+        emphasize(self.start, wanted=step is Step.START)
+
+    def _changed(self) -> None:
+        """Ask for confirmation again: another list would be run."""
+        facts, merchants = self._facts() or (None, 0)
+        self.confirmation.ask(facts, merchants)
+        self._enable()
+
+    def _run(self) -> None:
+        """Start a run of the list, or resume its unfinished one."""
+        self.monitor.check_idle()
+        self.confirmation.check()
+        older: list[tuple[str, float]] = []
+
+        def asked(run_id: str, started: float) -> bool:
+            older.append((run_id, started))
+            return False
+
+        limits = self.context.limits(gentle=self.pace.value)
+        self.worker.say(STARTING)
+        try:
+            handle = self._start_run(
+                **self._options(), limits=limits, new_run=self.new.value, may_resume=asked
+            )
+        except UsageError:
+            if not older:
+                raise
+            [(run_id, started)] = older
+            when = datetime.fromtimestamp(started, self.context.settings.zone).isoformat(" ", "minutes")
+            raise UsageError(
+                _(
+                    "Run {run_id} of the same list, started {when}, is unfinished and over a day old. Choose it under "
+                    "Earlier runs and resume it, or tick “start a new run”.",
+                    run_id=run_id,
+                    when=when,
+                )
+            ) from None
+        self.new.value = False
+        self.setup.unfolded = False
+        self.monitor.follow(handle)
+        self._list_runs()
+        if handle.resumed:
+            rows = row_count(handle.record.rows)
+            text = _("Resuming run {id}: {done:,} of {rows} are done.")
+            self.worker.say(text.format(id=handle.id, done=handle.done_before, rows=rows))
+
+    def _options(self) -> dict[str, Any]:
+        context = self.context
+        return {"settings": context.settings, "note": self.given.note, "selection": context.selection}
+
+    def _work(self) -> Run:
+        if self._facts() is None:
+            self._prepare()
+        handle = self._start_headless(**self._options(), limits=self.context.limits())
+        self.setup.unfolded = False
+
+        def follow(progress: Iterator[Progress]) -> None:
+            self.monitor.follow(handle)
+            deque(progress, maxlen=0)
+
+        handle.follow(follow)  # Ctrl-C in there cancels the run, tidily
+        try:
+            return handle.wait()
+        finally:
+            self._list_runs()
+
+
+class MerchantCheck(widgets.VBox):
+    """The button that checks merchants and tokens, and the result. It sends no file."""
+
+    def __init__(self, worker: Worker, context: PanelContext) -> None:
+        self._worker, self._context = worker, context
+        self.line = html_area("op-merchants-status")
+        """The status of the check; that of the run stays."""
+        self.button = worker.button(
+            _("Check merchants and tokens"), "op-merchants", self._check, line=self.line
+        )
+        self.states = html_area("op-states", "24rem")
+        show(self.states, shown=False)
+        super().__init__([self.button, self.line, self.states])
+
+    def _check(self) -> None:
+        def say(text: Text, tone: str = "") -> None:
+            self._worker.say(text, tone, line=self.line)
+
+        def progress(done: int, total: int) -> None:
+            say(_("Checked {done:,} of {total:,} …", done=done, total=total))
+
+        say(_("Checking the merchants …"))
+        settings = self._context.settings
+        states = api.check_merchants(self._context.merchants, settings=settings, progress=progress)
+        self.states.value = render_states(states, self._worker.lang)
+        show(self.states, shown=True)
+        summary, shown = verdict(states), min(len(states), LINES_SHOWN)
+        lines = _(
+            "The table has {lines}, those that are not ready first; scroll to see all.",
+            lines=ngettext("{n:,} line", "{n:,} lines", shown),
+        )
+        good = all(state.works or state.merchant.left for state in states)
+        say(_("{summary}\n{lines}", summary=summary, lines=lines), "good" if good else "bad")
+
+
+def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
+    """Draw the merchants: those that are not ready first, environments of a merchant together, its advice once."""
+    heads = (
+        _("Merchant"), _("Environment"), _("Ready"), _("Token"), _("Permission"), _("Cloud"), _("Status"),
+        _("Calls left"), _("What to do"),
+    )  # fmt: skip
+    ill = {state.merchant.appid for state in states if not state.works and not state.merchant.left}
+    first = {state.merchant.appid: number for number, state in reversed(list(enumerate(states)))}
+
+    def order(state: MerchantState) -> tuple[bool, bool, int, bool]:
+        merchant = state.merchant
+        return merchant.appid not in ill, merchant.left, first[merchant.appid], state.works
+
+    given: set[tuple[str, str, Text]] = set()
+    rows = []
+    for state in sorted(states, key=order)[:LINES_SHOWN]:
+        advice = []
+        for issue in state.issues:
+            one = (state.merchant.appid, issue.code, issue.action)
+            above = _("as above")
+            advice.append(f"{issue.code}: {(above if one in given else issue.action).of(lang)}")
+            given.add(one)
+        left = state.quota.left if state.quota else None
+        rows.append(
+            (
+                state.merchant.name,
+                state.merchant.env,
+                (_("has left") if state.merchant.left else _word(state.works)).of(lang),
+                _word(state.token).of(lang),
+                _word(state.permission).of(lang),
+                _word(state.cloud).of(lang),
+                state.env_status or "–",
+                f"{left:,}" if left is not None else "–",
+                "\n".join(advice),
+            )
+        )
+    label = _("Merchants and their status today").of(lang)
+    more = len(states) - LINES_SHOWN
+    rest = _(
+        "… and {more_lines} that are ready or have left",
+        more_lines=ngettext("{n:,} more line", "{n:,} more lines", more),
+    ).of(lang)
+    return table(heads, rows, "sssssssnt", lang, label=label) + (message(rest) if more > 0 else "")
+
+
+def _word(known: bool | None) -> Text:
+    if known is None:
+        return verbatim("–")
+    return _("yes") if known else _("no")
 
 
 class ListPanel(RunForm):
@@ -37,25 +310,14 @@ class ListPanel(RunForm):
 
     settings_title = _("List and settings")
 
-    def __init__(
-        self,
-        target: str,
-        paths: str,
-        root: str | None,
-        where: str,
-        lang: str,
-        *,
-        note: str,
-        report: str = "",
-        cluster: Cluster = "",
-    ) -> None:
-        self._paths, self._root = paths, root
-        super().__init__(target, where, lang, note=note, report=report, cluster=cluster)
-
     def _input_parts(self) -> list[Any]:
-        line, changed = self.ready_line, self._changed
         self.list_reader = ListReader(
-            self.worker, self.context, self._paths, root=self._root, line=line, changed=changed
+            self.worker,
+            self.context,
+            self.given.paths,
+            root=self.given.root if self.kind is Kind.UPLOAD else None,
+            line=self.ready_line,
+            changed=self._changed,
         )
         return [self.list_reader]
 
@@ -83,13 +345,9 @@ class LinksPanel(ListPanel):
     title = _("Upload links")
     out_control = LINKS_GO_TO
 
-    def __init__(self, target: str, paths: str, where: str, out: str, note: str, lang: str) -> None:
-        self._out = out
-        super().__init__(target, paths, None, where, lang, note=note)
-
     def _input_parts(self) -> list[Any]:
-        label = _("Links go to")
-        self.out = self.worker.field(widgets.Text, label, "op-out", value=self._out or "links.csv")
+        out = self.given.out or "links.csv"
+        self.out = self.worker.field(widgets.Text, _("Links go to"), "op-out", value=out)
         self.life = html_area("op-life")
         return [*super()._input_parts(), self.out]
 
@@ -116,120 +374,8 @@ class LinksPanel(ListPanel):
         return api.start_links(self._batch(), out=Path(self.out.value), **options)
 
     def _start_headless(self, **options: Any) -> RunHandle:
-        out = self.context.output_path(self._out, "links.csv")
+        out = self.context.output_path(self.given.out, "links.csv")
         return api.start_links(self._batch(), out=out, **options)
-
-
-STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
-
-
-class StoredFiles(Fold):
-    """Undo and delete, folded, each below its confirmation. `confirm` is a button for the header."""
-
-    def __init__(self, worker: Worker, context: PanelContext, monitor: RunMonitor) -> None:
-        self._worker, self._context, self._monitor = worker, context, monitor
-        self.confirm = worker.button(_("Confirm the files"), "op-confirm-files", self._confirm)
-        self.undoing = Confirmation(worker, context, "op-undo-confirm", self.enable, always=True)
-        self.undo = worker.button(_("Undo the upload"), "op-undo", self._undo, button_style="danger")
-        self.deleting = Confirmation(worker, context, "op-delete-confirm", self.enable, always=True)
-        self.delete = worker.button(_("Delete its files"), "op-delete", self._delete, button_style="danger")
-        self._look_line = html_area("op-undo-status")
-        self._subject: str | None = None
-        """The upload that is meant."""
-        self._shown: object = ()
-        """The run and the state that the parts were offered for."""
-        parts: list[Any] = [
-            self._look_line,
-            widgets.VBox([self.undoing, self.undo]),
-            widgets.VBox([self.deleting, self.delete]),
-        ]
-        super().__init__(worker, _("Undo or delete"), widgets.HTML(), parts, self._unfolded)
-        self.offer()
-
-    def offer(self) -> None:
-        """Offer what can be done about the files of the run that is shown, an upload or its confirmation."""
-        run = self._monitor.run
-        shown = (run.id if run is not None else "", self._monitor.state)
-        if shown == self._shown:
-            return
-        self._shown, self._subject = shown, self._upload()
-        self.unfolded = False
-        show(self, shown=self._subject is not None)
-        show(self.confirm, shown=self._subject is not None)
-        self._ask(None, None, 0)
-
-    def _ask(self, undone: Text | None, deleted: Text | None, merchants: int) -> None:
-        self.undoing.ask(undone, merchants)
-        self.deleting.ask(deleted, merchants)
-        show(self.undo, shown=undone is not None)
-        show(self.delete, shown=deleted is not None)
-        self.enable()
-
-    def enable(self) -> None:
-        """Enable the buttons that may be pressed."""
-        busy = self._worker.busy or self._monitor.running or self._subject is None
-        self.confirm.disabled = busy
-        self.undo.disabled = busy or not self.undoing.confirmed
-        self.delete.disabled = busy or not self.deleting.confirmed
-
-    def _upload(self) -> str | None:
-        run = self._monitor.run
-        if run is None or self._monitor.state is not RunState.FINISHED:
-            return None
-        if run.record.kind is Kind.CONFIRM:
-            return next(iter(run.record.settings.get("of", ())), None)
-        if run.record.kind is Kind.UPLOAD and not STORED.isdisjoint(run.counts):
-            return run.with_retries()[0]
-        return None
-
-    def _unfolded(self) -> None:
-        if self.unfolded:
-            self._worker.start(self._look, line=self._look_line)
-
-    def _look(self) -> None:
-        """Count what would be undone and deleted, and ask for the confirmations."""
-        run, context = self._opened(), self._context
-        only = context.merchants if context.selection else None
-        scope = scope_of_stored(run, only)
-        undone = api.undo_scope(run, merchants=only, settings=context.settings)
-        self._look_line.value = ""
-        self._ask(
-            as_sentences((undone.text, _("{text}.", text=scope.text))),
-            _("To be deleted: {text}", text=scope.text),
-            scope.merchants,
-        )
-
-    def _opened(self) -> Run:
-        if self._subject is None:
-            raise UsageError(_("There is no upload to undo, delete or confirm."))
-        return api.open_run(self._subject, settings=self._context.settings)
-
-    def _options(self) -> dict[str, Any]:
-        context = self._context
-        return {
-            "merchants": context.merchants if context.selection else None,
-            "selection": context.selection,
-            "settings": context.settings,
-            "limits": context.limits(),
-        }
-
-    def _confirm(self) -> None:
-        self._monitor.check_idle()
-        self._worker.say(STARTING)
-        handle = api.start_confirm(
-            self._opened(), content=True, cluster=self._monitor.cluster(), **self._options()
-        )
-        self._monitor.follow(handle)
-
-    def _undo(self) -> None:
-        self._monitor.check_idle()
-        self.undoing.check()
-        self._monitor.follow(api.start_undo(self._opened(), **self._options()))
-
-    def _delete(self) -> None:
-        self._monitor.check_idle()
-        self.deleting.check()
-        self._monitor.follow(api.start_delete(self._opened(), **self._options()))
 
 
 class UploadPanel(ListPanel):
@@ -322,7 +468,7 @@ class AuditPanel(RunForm):
         return f"{self._render_changes(run)}{super()._page(run)}{days}{self.history()._repr_html_()}"
 
     def _prepare(self) -> None:
-        facts, _other = self._facts()
+        facts, _merchants = self._facts()
         self._changed()
         self.worker.say(_("Ready. {facts}.", facts=facts), "good", line=self.ready_line)
 
@@ -345,22 +491,16 @@ class RunPanel(Panel):
 
     title = _("Run report")
     none_yet = _("No run is shown. Start one with another notebook, then run the panel's cell again.")
+    starts_runs = False
     out_control: Text | None = None
-
-    def __init__(self, target: str, run: str, lang: str, *, report: str = "", cluster: Cluster = "") -> None:
-        self._wanted = run
-        super().__init__(target, "", lang, report=report, cluster=cluster)
 
     def _parts(self) -> list[Any]:
         return [self.runs, self.monitor]
 
     def _open(self) -> None:
         self.runs.refresh()
-        self.monitor.attach(self._wanted)
+        self.monitor.attach(self.given.run)
         self.runs.choose(self.run)
-
-    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
-        self._list_runs()
 
     def _work(self) -> Run:
         if self.run is None:
@@ -368,12 +508,6 @@ class RunPanel(Panel):
         if self.run is None:
             raise UsageError(_("There is no run to export."))
         return self.run
-
-    def _run_to_keep(self) -> Run | None:
-        return None  # viewing a run does not replace another
-
-    def _exit_code(self, run: Run) -> int:  # noqa: ARG002  `show` and `report` end well whatever the run's rows did
-        return 0
 
 
 class ReportPanel(RunPanel):

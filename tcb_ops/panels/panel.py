@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -18,7 +20,7 @@ from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.context import REPORT, PanelContext, Worker, open_context, settings_lang
+from tcb_ops.panels.controls import REPORT, PanelContext, Worker, open_context, settings_lang
 from tcb_ops.panels.html import (
     STYLE,
     Step,
@@ -35,6 +37,7 @@ from tcb_ops.panels.html import (
 from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
 from tcb_ops.reports.summary import by_code
+from tcb_ops.resources import replacing
 from tcb_ops.run import Run
 from tcb_ops.sample import in_jupyter_session
 
@@ -74,26 +77,20 @@ _STYLE = (
 )
 
 
-class ResultCell:
-    """The output of a cell: what a method of a panel returns."""
+def _draw_result(view: Callable[[], Any], lang: Lang, cell: str, *, again: bool = False) -> None:
+    """Display what a method of a panel returns, the first time or `again` in the same output, named `cell`."""
+    from IPython.display import display, update_display
 
-    def __init__(self, view: Callable[[], Any], lang: Lang) -> None:
-        self._view, self._lang, self._id = view, lang, uuid4().hex
-
-    def draw(self, *, again: bool = False) -> None:
-        """Display what the method returns, the first time or `again` in the same output."""
-        from IPython.display import display, update_display
-
-        found = self._view()
-        title = TITLES[self._view.__name__].of(self._lang)
-        shown = found.to_string() if hasattr(found, "to_string") else repr(found)
-        drawn = frame_html(found, self._lang) if hasattr(found, "itertuples") else found._repr_html_()
-        bundle = {
-            "text/plain": f"{title}\n{shown}",
-            "text/html": f'<div class="op-result">{_STYLE}<h2>{esc(title)}</h2>{drawn}</div>',
-        }
-        publish: Callable[..., Any] = update_display if again else display
-        publish(bundle, raw=True, display_id=self._id)
+    found = view()
+    title = TITLES[view.__name__].of(lang)
+    shown = found.to_string() if hasattr(found, "to_string") else repr(found)
+    drawn = frame_html(found, lang) if hasattr(found, "itertuples") else found._repr_html_()
+    bundle = {
+        "text/plain": f"{title}\n{shown}",
+        "text/html": f'<div class="op-result">{_STYLE}<h2>{esc(title)}</h2>{drawn}</div>',
+    }
+    publish: Callable[..., Any] = update_display if again else display
+    publish(bundle, raw=True, display_id=cell)
 
 
 class Placeholder:
@@ -109,6 +106,22 @@ class Placeholder:
         return message(self._text)
 
 
+@dataclass(frozen=True, slots=True)
+class PanelOptions:
+    """What a panel is opened with: the parameters of the functions of `tcb_ops.panels`."""
+
+    target: str = "simulator"
+    paths: str = ""
+    root: str = ""
+    where: str = ""
+    out: str = ""
+    run: str = "latest"
+    note: str = ""
+    report: str = ""
+    lang: str = ""
+    cluster: Cluster = ""
+
+
 class Panel:
     """A panel, displayed as the value of its cell. An error while it opens is shown, not raised."""
 
@@ -116,34 +129,35 @@ class Panel:
     """The title of the panel and of its headless page."""
     kind: Kind | None = None
     """The kind of the runs that it lists; None for all."""
+    starts_runs = True
+    """Whether a headless run starts one, and its exit code tells how it ended; else it shows one that there is."""
     none_yet = _("No run yet: press the panel's button.")
     """What stands in place of a table while no run is shown."""
     out_control: Text | None = REPORT
     """The panel's control for the command line's `--out`."""
 
-    def __init__(
-        self, target: str, where: str, lang: str, *, note: str = "", report: str = "", cluster: Cluster = ""
-    ) -> None:
+    def __init__(self, given: PanelOptions) -> None:
         known = {str(one) for one in Lang}
-        self.lang = Lang(lang) if lang in known else settings_lang()
-        self.note, self.report, self._cluster = note, report, cluster
+        self.given = given
+        self.lang = Lang(given.lang) if given.lang in known else settings_lang()
         self.worker = Worker(self.lang, self.out_control)
         self.error: TcbOpsError | None = None
         """The error that kept the panel from opening."""
-        self._results: list[ResultCell] = []
+        self._results: list[Callable[..., None]] = []
+        """Draw the result cells."""
         self._drawn: object = None
         """The run and the state that the result cells show."""
         self._context: PanelContext | None = None
         self._monitor: RunMonitor | None = None
         self.view = widgets.VBox([widgets.HTML(STYLE), self.worker.line]).add_class("op-panel")
         try:
-            if lang not in {"", *known}:
-                raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=lang))
-            self._context = open_context(target, where, self.lang)
+            if given.lang not in {"", *known}:
+                raise UsageError(_('lang = "{lang}": write "en" or "zh".', lang=given.lang))
+            self._context = open_context(given.target, given.where, self.lang)
             self._monitor = RunMonitor(
                 self.worker,
                 self._context,
-                report=report,
+                report=given.report,
                 cluster=self.cluster,
                 changed=self._run_changed,
                 ended=self._ended,
@@ -168,8 +182,9 @@ class Panel:
     def _open(self) -> None:
         """Prepare the panel, in the background."""
 
-    def _ended(self, run: Run) -> None:
+    def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
         """Called with a run that is shown and that no process works on."""
+        self._list_runs()
 
     def _list_runs(self) -> None:
         """List the earlier runs again."""
@@ -185,8 +200,8 @@ class Panel:
             self._draw_results()
 
     def _draw_results(self) -> None:
-        for cell in self._results:
-            cell.draw(again=True)
+        for draw in self._results:
+            draw(again=True)
 
     def _enable(self) -> None:
         """Enable the buttons that may be pressed, and make that of the next step prominent."""
@@ -218,7 +233,7 @@ class Panel:
 
     def cluster(self) -> Cluster | None:
         """Return the cluster that the next run works on; None for this process."""
-        return None if self._cluster == "" else self._cluster
+        return None if self.given.cluster == "" else self.given.cluster
 
     # --- what a notebook asks -----------------------------------------------------------------------------------
 
@@ -229,9 +244,9 @@ class Panel:
 
     def show(self, view: Callable[[], Any]) -> None:
         """Display what a method of this panel returns, such as `panel.by_merchant`, and draw it again when the run changes."""
-        cell = ResultCell(view, self.lang)
-        self._results.append(cell)
-        cell.draw()
+        draw = partial(_draw_result, view, self.lang, uuid4().hex)
+        self._results.append(draw)
+        draw()
 
     def card(self) -> Any:
         """Return the run: its card as HTML."""
@@ -303,7 +318,7 @@ class Panel:
                 )
             context = self.context
             self.worker.settle()
-            shown = self._run_to_keep()
+            shown = self.run if self.starts_runs else None
             asked = wanted or os.environ.get(RUN_NOW) == "1"
             if not asked and (not context.simulated or shown is not None):
                 text = _("Nothing was run: the target is live, and RUN_NOW is false.")
@@ -325,27 +340,20 @@ class Panel:
         result = describe_result(run, self.monitor.links_run_out)
         self._write_result(
             run,
-            self._exit_code(run),
+            1 if self.starts_runs and not run.succeeded else 0,
             result,
             folder,
             screen=lambda: self._terminal_output(run),
             page=lambda: self._page(run),
         )
 
-    def _exit_code(self, run: Run) -> int:
-        return 0 if run.succeeded else 1
-
-    def _run_to_keep(self) -> Run | None:
-        """Return the run that a headless run would replace in the panel."""
-        return self.run
-
     def _export(self, run: Run) -> Path:
         out, default = os.environ.get(HEADLESS_OUT), f"reports/{run.id}"
-        if out and not self.report:
+        if out and not self.given.report:
             folder = Path(out) / run.id
         else:
             # In a Jupyter session it goes below the notebook: the server opens links to no other files.
-            given = self.report or (default if in_jupyter_session() else "")
+            given = self.given.report or (default if in_jupyter_session() else "")
             folder = self.context.output_path(given, default)
         return self.monitor.export.export(run, folder)
 
@@ -386,9 +394,8 @@ class Panel:
             "screen": _print_plain(screen()),
             "page": page(),
         }
-        part = Path(f"{file}.part")
-        part.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
-        part.replace(file)
+        with replacing(Path(file)) as part:
+            part.write_text(json.dumps(result, ensure_ascii=False), encoding="utf-8")
 
 
 def _current_cell() -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,18 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _, as_lines
+from tcb_ops.i18n import Text, _, as_lines, as_sentences
 from tcb_ops.model import Kind, Outcome
-from tcb_ops.panels.action_button import ActionButton, ExportButton
-from tcb_ops.panels.context import PanelContext, Worker, emphasize, html_area, show
+from tcb_ops.panels.controls import (
+    ActionButton,
+    ExportButton,
+    Fold,
+    PanelContext,
+    Worker,
+    emphasize,
+    html_area,
+    show,
+)
 from tcb_ops.panels.grid import RunGrid
 from tcb_ops.panels.html import (
     STATES,
@@ -35,6 +44,7 @@ from tcb_ops.panels.html import (
     render_workers,
     run_state,
 )
+from tcb_ops.preflight import scope_of_stored
 from tcb_ops.reports.explanations import KINDS, unit_count
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
@@ -133,9 +143,9 @@ class RunMonitor(widgets.VBox):
 
     def follow(self, handle: RunHandle) -> None:
         """Show a run of this process until it ends."""
-        self._handle, self.run = handle, handle.so_far()
+        self._handle, run = handle, handle.so_far()
         self._worker.say(_("Run {id} is running.", id=handle.id))
-        self._begin(RunState.HERE, self._follow)
+        self._begin(run, RunState.HERE, partial(self._follow, handle, run))
 
     def attach(self, wanted: str) -> None:
         """Show a run: running here or elsewhere, interrupted, or finished. Raises RunNotFoundError."""
@@ -148,13 +158,13 @@ class RunMonitor(widgets.VBox):
             return
         finished = run.record.finished_at is not None
         holder = None if finished else api.run_holder(run.id, settings=settings)
-        self.run, self._handle = run, None
+        self._handle = None
         self._watch += 1
         if holder is not None:
             self._worker.say(holder)
-            self._begin(run_state(here=False, held=True, finished=finished), self._poll)
+            self._begin(run, run_state(here=False, held=True, finished=finished), partial(self._poll, run))
         else:
-            self._show_end(None)
+            self._show_end(run)
 
     def settle(self, seconds: float = 600) -> None:
         """Wait until the run that is shown has ended and its end is shown."""
@@ -170,9 +180,9 @@ class RunMonitor(widgets.VBox):
 
     # --- threads ------------------------------------------------------------------------------------------------
 
-    def _begin(self, state: RunState, watching: Callable[[int], None]) -> None:
+    def _begin(self, run: Run, state: RunState, watching: Callable[[int], None]) -> None:
         self._watch += 1
-        number, self.state = self._watch, state
+        number, self.run, self.state = self._watch, run, state
 
         def guarded() -> None:
             try:
@@ -183,27 +193,23 @@ class RunMonitor(widgets.VBox):
                 self._worker.report(error)
             self._worker.guarded(self._changed)
 
-        self._draw_header()
+        self._draw_header(run, state)
         self._offer()
         self._thread = threading.Thread(target=guarded, name="tcb-ops-watch", daemon=True)
         self._thread.start()
 
-    def _follow(self, number: int) -> None:
+    def _follow(self, handle: RunHandle, run: Run, number: int) -> None:
         """Show what was committed until the run ends, then end it."""
-        handle = self._handle
-        if handle is None:
-            return
         due = 0.0
         if number == self._watch:  # at once: a cluster takes a while to start
-            due = time.monotonic() + self._try_grid()
+            due = time.monotonic() + self._try_grid(run)
             with suppress(TcbOpsError):  # which the grid has reported
-                begun = Progress(handle.id, handle.record.rows, _counted(handle.so_far())[0], 0.0, None)
-                self.bar.value = render_progress(begun, handle.record.kind, self._lang, running=True)
+                self._draw_bar(run, _progress(run))
         for now in handle.watch():
             if number == self._watch:
-                self.bar.value = render_progress(now, handle.record.kind, self._lang, running=True)
+                self._draw_bar(run, now)
                 if time.monotonic() >= due:
-                    due = time.monotonic() + self._try_grid()
+                    due = time.monotonic() + self._try_grid(run)
             handle.ended_within(WATCH_EVERY)
         error: TcbOpsError | None = None
         try:
@@ -211,50 +217,38 @@ class RunMonitor(widgets.VBox):
         except TcbOpsError as early:
             run, error = handle.so_far(), self._gone() or early
         if number == self._watch:
-            self.run, self._handle = run, None
-            self._show_end(error, handle.links_run_out, handle.warning)
+            self._handle = None
+            self._show_end(run, error, handle.links_run_out, handle.warning)
         else:
             self._ended_unseen()
 
-    def _poll(self, number: int) -> None:
+    def _poll(self, run: Run, number: int) -> None:
         """Follow the ledger for as long as another process works on the run."""
-        run, settings = self.run, self._context.settings
-        if run is None:
-            return
-        pulse, due, pause = RateEstimator(run.record.rows, _counted(run)[1]), 0.0, threading.Event()
+        settings, due, pause = self._context.settings, 0.0, threading.Event()
+        pulse = RateEstimator(run.record.rows, _progress(run).done)
         while number == self._watch:
-            counts, done = _counted(run)
-            now = Progress(run.id, run.record.rows, counts, *pulse.update(time.monotonic(), done))
-            self.bar.value = render_progress(now, run.record.kind, self._lang, running=True)
+            self._draw_bar(run, _progress(run, pulse))
             if time.monotonic() >= due:
-                due = time.monotonic() + self._draw_grid(running=True)
+                due = time.monotonic() + self._draw_grid(run)
             pause.wait(POLL_EVERY)
             if api.run_holder(run.id, settings=settings) is None and number == self._watch:
-                self.run = api.open_run(run.id, settings=settings)
-                self._show_end(None)
+                self._show_end(api.open_run(run.id, settings=settings))
                 return
 
     # --- what is shown ------------------------------------------------------------------------------------------
 
     def _show_end(
-        self, error: TcbOpsError | None, links_run_out: int = 0, warning: Text | None = None
+        self, run: Run, error: TcbOpsError | None = None, links_run_out: int = 0, warning: Text | None = None
     ) -> None:
         """Show a run that no process works on: finished or interrupted."""
-        run = self.run
-        if run is None:
-            return
+        self.run, self.links_run_out = run, links_run_out
         self.state = run_state(here=False, held=False, finished=run.record.finished_at is not None)
-        self.links_run_out = links_run_out
-        now = Progress(run.id, run.record.rows, _counted(run)[0], 0.0, None)
-        self.bar.value = render_progress(now, run.record.kind, self._lang, running=False)
-        self._draw_grid(running=False)
-        self._draw_header()
+        self._draw_bar(run, _progress(run))
+        self._draw_grid(run)
+        self._draw_header(run, self.state)
         text, tone = describe_end(run, error, links_run_out)
-        self._worker.say(
-            text if warning is None else as_lines((text, warning)),
-            tone,
-            error.options if error is not None else (),
-        )
+        options = error.options if error is not None else ()
+        self._worker.say(text if warning is None else as_lines((text, warning)), tone, options)
         self._ended(run)
         self._offer()
 
@@ -270,28 +264,29 @@ class RunMonitor(widgets.VBox):
         for action in (self.stop, self.resume, self.retry, self.export):
             show(action, shown=False)
 
-    def _draw_header(self) -> None:
+    def _draw_header(self, run: Run, state: RunState) -> None:
         show(self, shown=True)
-        if self.run is not None and self.state is not None:
-            live = self._context.live
-            dashboard = self._handle.dashboard if self._handle is not None else ""
-            self.head.value = render_header(self.run, self.state, self._lang, live=live, dashboard=dashboard)
+        dashboard = self._handle.dashboard if self._handle is not None else ""
+        live = self._context.live
+        self.head.value = render_header(run, state, self._lang, live=live, dashboard=dashboard)
 
-    def _draw_grid(self, *, running: bool) -> float:
+    def _draw_bar(self, run: Run, now: Progress) -> None:
+        running = not self.at_rest
+        self.bar.value = render_progress(now, run.record.kind, self._lang, running=running)
+
+    def _draw_grid(self, run: Run) -> float:
         """Draw the grid, and return the seconds until it may be drawn again."""
-        run, began = self.run, time.monotonic()
-        if run is None:
-            return 0.0
+        began = time.monotonic()
         paused = self._handle.paused_until() if self._handle is not None else {}
-        merchants = self.grid.show(run, running=running, paused=paused)
+        merchants = self.grid.show(run, running=not self.at_rest, paused=paused)
         self.workers.value = render_workers(run, self._lang)
         show(self.workers, shown=bool(self.workers.value))
         return redraw_after(time.monotonic() - began, merchants)
 
-    def _try_grid(self) -> float:
+    def _try_grid(self, run: Run) -> float:
         """Draw the grid of a run that is running here; one that cannot be read now is still watched, to its end."""
         try:
-            return self._draw_grid(running=True)
+            return self._draw_grid(run)
         except TcbOpsError as error:
             self._worker.report(error)
             return READ_AGAIN
@@ -348,17 +343,30 @@ class RunMonitor(widgets.VBox):
         if (gone := self._gone()) is not None:
             raise gone
 
-    def _go_on(
-        self, action: ActionButton, start: Callable[..., RunHandle], *given: Any, **options: Any
+    def start(
+        self,
+        begin: Callable[..., RunHandle],
+        *given: object,
+        action: ActionButton | None = None,
+        **options: Any,
     ) -> None:
-        """Start a run from the one that is shown, after a look at its ledger and at the confirmation."""
-        self._check_ledger()
+        """Start a run and show it, unless one is running here or its confirmation is missing."""
         self.check_idle()
-        action.confirmation.check()
+        if action is not None:
+            action.confirmation.check()
         self._worker.say(STARTING)
+        context = self._context
+        self.follow(begin(*given, settings=context.settings, limits=context.limits(), **options))
+
+    def _go_on(
+        self, action: ActionButton, begin: Callable[..., RunHandle], *given: object, **options: Any
+    ) -> None:
+        """Start a run from the one that is shown, after a look at its ledger."""
+        self._check_ledger()
         if self.run is not None:
-            options |= {"settings": self._context.settings, "limits": self._context.limits()}
-            self.follow(start(self.run.id, *given, cluster=self._cluster_for(self.run), **options))
+            # This process does the rest of links, and of what deletes.
+            cluster = self.cluster() if self.run.record.kind in CLUSTERED else None
+            self.start(begin, self.run.id, *given, action=action, cluster=cluster, **options)
 
     def _resume(self) -> None:
         self._go_on(self.resume, api.start_resume)
@@ -367,16 +375,13 @@ class RunMonitor(widgets.VBox):
         context = self._context
         self._go_on(self.retry, api.start_retry, context.merchants, selection=context.selection)
 
-    def _cluster_for(self, run: Run) -> Cluster | None:
-        """Return the cluster for a run's rest; this process does that of links, and of what deletes."""
-        return self.cluster() if run.record.kind in CLUSTERED else None
 
-
-def _counted(run: Run) -> tuple[dict[Outcome, int], int]:
-    """Return (rows by outcome without the pending ones, their sum) as the ledger has them now."""
+def _progress(run: Run, pulse: RateEstimator | None = None) -> Progress:
+    """Return a run's progress as the ledger has it now."""
     counts = run.outcomes
     counts.pop(Outcome.PENDING, None)
-    return counts, sum(counts.values())
+    pace = pulse.update(time.monotonic(), sum(counts.values())) if pulse is not None else (0.0, None)
+    return Progress(run.id, run.record.rows, counts, *pace)
 
 
 class RunBrowser(widgets.HBox):
@@ -434,3 +439,96 @@ class RunBrowser(widgets.HBox):
             list_name=record.list_name,
             id=record.id,
         ).of(self._lang)
+
+
+STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
+
+
+class StoredFiles(Fold):
+    """Undo and delete, folded, each below its confirmation. `confirm` is a button for the header."""
+
+    def __init__(self, worker: Worker, context: PanelContext, monitor: RunMonitor) -> None:
+        self._worker, self._context, self._monitor = worker, context, monitor
+        self._merchants = context.merchants if context.selection else None
+        self.confirm = worker.button(_("Confirm the files"), "op-confirm-files", self._confirm)
+        action = partial(
+            ActionButton, worker, context, changed=self.enable, always=True, button_style="danger"
+        )
+        self.undo = action(_("Undo the upload"), "op-undo", self._undo)
+        self.delete = action(_("Delete its files"), "op-delete", self._delete)
+        self._look_line = html_area("op-undo-status")
+        self._subject: str | None = None
+        """The upload that is meant."""
+        self._shown: object = ()
+        """The run and the state that the parts were offered for."""
+        parts = [self._look_line, self.undo, self.delete]
+        super().__init__(worker, _("Undo or delete"), widgets.HTML(), parts, self._unfolded)
+        self.offer()
+
+    def offer(self) -> None:
+        """Offer what can be done about the files of the run that is shown, an upload or its confirmation."""
+        run = self._monitor.run
+        shown = (run.id if run is not None else "", self._monitor.state)
+        if shown == self._shown:
+            return
+        self._shown, self._subject = shown, self._upload()
+        self.unfolded = False
+        show(self, shown=self._subject is not None)
+        show(self.confirm, shown=self._subject is not None)
+        self._ask(None, None, 0)
+
+    def _ask(self, undone: Text | None, deleted: Text | None, merchants: int) -> None:
+        self.undo.ask(undone, merchants)
+        self.delete.ask(deleted, merchants)
+        self.enable()
+
+    def enable(self) -> None:
+        """Enable the buttons that may be pressed."""
+        busy = self._worker.busy or self._monitor.running or self._subject is None
+        self.confirm.disabled = busy
+        self.undo.enable(busy=busy)
+        self.delete.enable(busy=busy)
+
+    def _upload(self) -> str | None:
+        run = self._monitor.run
+        if run is None or self._monitor.state is not RunState.FINISHED:
+            return None
+        if run.record.kind is Kind.CONFIRM:
+            return next(iter(run.record.settings.get("of", ())), None)
+        if run.record.kind is Kind.UPLOAD and not STORED.isdisjoint(run.counts):
+            return run.with_retries()[0]
+        return None
+
+    def _unfolded(self) -> None:
+        if self.unfolded:
+            self._worker.start(self._look, line=self._look_line)
+
+    def _look(self) -> None:
+        """Count what would be undone and deleted, and ask for the confirmations."""
+        run = self._opened()
+        scope = scope_of_stored(run, self._merchants)
+        undone = api.undo_scope(run, merchants=self._merchants, settings=self._context.settings)
+        self._look_line.value = ""
+        self._ask(
+            as_sentences((undone.text, _("{text}.", text=scope.text))),
+            _("To be deleted: {text}", text=scope.text),
+            scope.merchants,
+        )
+
+    def _opened(self) -> Run:
+        if self._subject is None:
+            raise UsageError(_("There is no upload to undo, delete or confirm."))
+        return api.open_run(self._subject, settings=self._context.settings)
+
+    def _start(self, begin: Callable[..., RunHandle], **options: Any) -> None:
+        options |= {"merchants": self._merchants, "selection": self._context.selection}
+        self._monitor.start(begin, self._opened(), **options)
+
+    def _confirm(self) -> None:
+        self._start(api.start_confirm, content=True, cluster=self._monitor.cluster())
+
+    def _undo(self) -> None:
+        self._start(api.start_undo, action=self.undo)
+
+    def _delete(self) -> None:
+        self._start(api.start_delete, action=self.delete)

@@ -35,7 +35,7 @@ from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import find_chromium, not_written, page, with_pdf, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader, RunReader
@@ -158,7 +158,7 @@ def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chr
                 content["files"] = {name: files[name] for name in sorted(files)}
                 _write_manifest(part, content)
                 for place in (part / PAGE, part / PDF, part / MANIFEST, part):
-                    _sync(place)
+                    sync_to_disk(place)
                 check_destination(dest, run.id)  # keep what was put there meanwhile
                 finished()
                 _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
@@ -245,8 +245,8 @@ def _write(
                 ),
                 _("This is a bug in tcb-ops: please report it."),
             )
-        _sync(folder / name)
-    _sync(folder)
+        sync_to_disk(folder / name)
+    sync_to_disk(folder)
 
 
 def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | None:
@@ -337,18 +337,7 @@ def _put(part: Path, dest: Path) -> None:
             old.rename(dest)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    _sync(dest.parent)
-
-
-def _sync(path: Path) -> None:
-    """Sync a file or folder to disk; folders not on Windows."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_to_disk(dest.parent)
 
 
 def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None:

@@ -404,7 +404,7 @@ class Coordinator:
             context.settings,
             ledger="tcb-ops.db",
             tokens=replace(tokens, file=tokens.file.absolute(), store=tokens.store.absolute()),
-            _origin=Origin(),  # it has the settings file's values, with the ledger's URL
+            origin=Origin(),  # it has the settings file's values, with the ledger's URL
         )
         return Assignment(
             ledger=without_password(ledger) if file is None else str(file.absolute()),

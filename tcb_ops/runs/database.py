@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.model import SUCCESSES, Outcome
-from tcb_ops.resources import raise_if_exhausted, system_reason
+from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
 from tcb_ops.runs.locks import (
     SqliteFile,
     held_advisory_lock,
@@ -32,7 +32,6 @@ from tcb_ops.runs.locks import (
     lock_folder,
     lock_key,
     planning,
-    sync_folder,
 )
 from tcb_ops.runs.schema import (
     SCHEMA,
@@ -386,19 +385,13 @@ def _migrate(connection: sa.Connection) -> None:
 
 def _copy(file: Path, name: str, copy: Path) -> None:
     """Copy an SQLite file with mode 0600, as a consistent snapshot. Raises LedgerError."""
-    part = copy.with_name(f"{copy.name}.part")
     try:
-        part.unlink(missing_ok=True)
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with (
+            replacing(copy, private=True) as part,
             closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as source,
             closing(sqlite3.connect(part)) as target,
         ):
             source.backup(target)
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        part.replace(copy)
-        sync_folder(copy.parent)
     except OSError as error:
         raise_if_exhausted(error)
         raise LedgerError(

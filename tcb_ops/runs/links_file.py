@@ -19,21 +19,19 @@ import time
 from array import array
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import IO
 from zoneinfo import ZoneInfo
 
 from tcb_ops.errors import StoppedError, TokenError, TransportError, UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Owner, Row, RowEnd, Secret
-from tcb_ops.resources import exhausted, raise_if_exhausted, system_reason
+from tcb_ops.resources import exhausted, raise_if_exhausted, replacing, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import sync_folder
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stored_files import ARGUMENT_ERRORS, FILES_PER_CALL
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep
@@ -149,7 +147,7 @@ class LinksFile:
                 self._file.truncate()
                 self._file.write(head)
                 self._file.flush()
-                sync_folder(self.part.parent)
+                sync_to_disk(self.part.parent)
             _cut_torn_line(self._file)
         except OSError as error:
             raise _trouble(self.part, error) from None
@@ -210,7 +208,8 @@ class LinksFile:
         run_out = 0
         try:
             with (
-                _replacing(self.dest, self.dest.with_name(f".{self._run_id}.tmp")) as out,
+                replacing(self.dest, private=True) as fresh,
+                fresh.open("wb") as out,
                 self.part.open("rb", buffering=0) as part,
             ):
                 out.write(_line_of((*run.headers, *LINK_COLUMNS)).encode())
@@ -262,23 +261,6 @@ class LinksFile:
                 offsets[line] = begin if alive else -1
                 lengths[line] = len(record) - 1
         return offsets, lengths
-
-
-@contextmanager
-def _replacing(dest: Path, part: Path) -> Iterator[IO[bytes]]:
-    """Open a new file that replaces `dest` once it is whole and on the disk; otherwise remove it, as it holds links."""
-    try:
-        part.unlink(missing_ok=True)
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(dest)
-        sync_folder(dest.parent)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _expiry(expires_at: int, zone: ZoneInfo) -> str:
@@ -398,7 +380,7 @@ async def write_download_links(
     count = links = 0
     stream = iter(rows)
     try:
-        with _replacing(dest, dest.with_name(f"{dest.name}.part")) as out:
+        with replacing(dest, private=True) as part, part.open("wb") as out:
             out.write(_line_of([*headers, *DOWNLOAD_COLUMNS]).encode())
             while window := list(islice(stream, _WINDOW)):
                 alive_until = datetime.fromtimestamp(time.time() + requests.max_age, zone)

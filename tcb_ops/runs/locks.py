@@ -258,16 +258,6 @@ def _folder(ledger: Lockable) -> Path:
     return folder
 
 
-def sync_folder(folder: Path) -> None:
-    """Sync a folder's file names to disk; Windows does so itself."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 # --- PostgreSQL ----------------------------------------------------------------------------------------------
 
 _SESSION = {

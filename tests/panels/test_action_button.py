@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tcb_ops.panels.action_button import is_confirmed
+from tcb_ops.panels.controls import is_confirmed
 
 
 @pytest.mark.parametrize(

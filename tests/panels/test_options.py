@@ -11,7 +11,7 @@ from workspace import TEA, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.i18n import Bilingual, Command, Lang, Text, as_lines
-from tcb_ops.panels.context import LINKS_GO_TO, REPORT, Worker, describe_options
+from tcb_ops.panels.controls import LINKS_GO_TO, REPORT, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,10 +74,8 @@ def test_what_a_panel_has_for_options(read: Any, options: Sequence[str], out: Te
 
 
 def test_in_chinese_too():
-    found = describe_options(["--map", "--new-run", "--root"], None)
-    assert found is not None
     assert (
-        found.zh
+        Worker(Lang.ZH).describe_options(["--map", "--new-run", "--root"])
         == "在此面板中，--new-run 即“开始新任务”，--root 即“本地文件夹”。面板没有 --map：需要时请使用命令行。"
     )
 

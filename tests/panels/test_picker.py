@@ -9,7 +9,7 @@ import pytest
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.panels.context import Worker
+from tcb_ops.panels.controls import Worker
 from tcb_ops.panels.list_reader import LARGEST_UPLOAD, LIST_ENDINGS, SHOWN, Picker, entries
 
 

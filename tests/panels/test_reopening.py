@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from workspace import BOOKS
 
-from tcb_ops.panels.action_button import ExportButton
+from tcb_ops.panels.controls import ExportButton
 from tcb_ops.panels.html import RunState
 from tcb_ops.runs.cluster_task import PartitionLedger
 from tcb_ops.runs.coordinator import CoordinatorLedger

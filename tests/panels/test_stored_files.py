@@ -51,8 +51,8 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, 
     panel = uploaded(lab)
     assert not panel.stored.unfolded
     unfold(panel)
-    confirmation = {"undo": panel.stored.undoing, "delete": panel.stored.deleting}[action]
-    button = getattr(panel.stored, action)
+    offer = getattr(panel.stored, action)
+    confirmation, button = offer.confirmation, offer.button
     facts = read(confirmation.facts)
     assert facts.startswith(f"SIMULATED 演练: {lab.workspace.sim.base}")
     assert "30 rows: 2 merchants, 3 environments" in facts
@@ -84,8 +84,8 @@ def test_what_is_confirmed_and_undone_includes_the_retries(open_lab: Any):
     panel.settle()
     assert panel.run.counts == {"present": 30}
     unfold(panel)
-    panel.stored.undoing.count.value = "2"
-    panel.stored.undo.click()
+    panel.stored.undo.confirmation.count.value = "2"
+    panel.stored.undo.button.click()
     panel.settle()
     assert panel.run.counts == {"deleted": 30}
 
@@ -95,9 +95,9 @@ def test_where_narrows_what_is_deleted(open_lab: Any, read: Any):
     uploaded(lab)
     panel = lab.uploads(where="name=城南书店")
     unfold(panel)
-    assert "10 rows: 1 merchant, 1 environment" in read(panel.stored.deleting.facts)
-    panel.stored.deleting.count.value = "1"
-    panel.stored.delete.click()
+    assert "10 rows: 1 merchant, 1 environment" in read(panel.stored.delete.confirmation.facts)
+    panel.stored.delete.confirmation.count.value = "1"
+    panel.stored.delete.button.click()
     panel.settle()
     assert panel.run.counts == {"deleted": 10}
     assert len(lab.workspace.sim.objects) == 20

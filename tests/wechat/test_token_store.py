@@ -176,7 +176,7 @@ def test_what_is_no_store_of_ours_is_refused_and_left_alone(
 def test_a_making_that_was_killed_is_gone_on_with(folder: Path) -> None:
     (folder / LOCKS).mkdir(parents=True, mode=0o700)
     folder.chmod(0o700)
-    (folder / f"{IDENTITY}.tmp").touch(mode=0o600)
+    (folder / f".{IDENTITY}.part").touch(mode=0o600)
     opened(folder).write("wx1", KEPT)
     assert opened(folder).read("wx1") == KEPT
 
@@ -215,7 +215,7 @@ def test_a_record_that_alone_cannot_be_read_is_one_merchants_trouble(folder: Pat
 
 def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder: Path) -> None:
     store = opened(folder)
-    (folder / "wx1.json.tmp").mkdir()
+    (folder / ".wx1.json.part").mkdir()
     with pytest.raises(TokenSourceError, match=r"wx1\.json: it is a folder"):
         store.write("wx1", KEPT)
 
@@ -223,19 +223,19 @@ def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder: Path) -> None:
 def test_what_a_kill_left_beside_a_record_is_overwritten(folder: Path) -> None:
     store = opened(folder)
     store.write("wx1", KEPT)
-    (folder / "wx1.json.tmp").write_text("x" * 100_000)
-    (folder / "wx1.json.tmp").chmod(0o600)
+    (folder / ".wx1.json.part").write_text("x" * 100_000)
+    (folder / ".wx1.json.part").chmod(0o600)
     newer = StoredToken(Secret("newer"), Secret("r"), 1.0, 2.0)
     store.write("wx1", newer)
     assert opened(folder).read("wx1") == newer
-    assert not (folder / "wx1.json.tmp").exists()
+    assert not (folder / ".wx1.json.part").exists()
 
 
 @posix
 def test_a_link_in_the_temporary_files_place_is_not_followed(folder: Path, tmp_path: Path) -> None:
     store = opened(folder)
     (tmp_path / "other").write_text("mine")
-    (folder / "wx1.json.tmp").symlink_to(tmp_path / "other")
+    (folder / ".wx1.json.part").symlink_to(tmp_path / "other")
     with pytest.raises(TokenSourceError):
         store.write("wx1", KEPT)
     assert (tmp_path / "other").read_text() == "mine"

@@ -25,7 +25,7 @@ from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, 
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.summary import RunSummary, worker_lines
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.links_file import LINK_COLUMNS
 from tcb_ops.runs.next_commands import install
 from tcb_ops.runs.reader import LedgerReader, RunReader
@@ -100,9 +100,8 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
     rows = reader.rows(run)
     types = [pa.string()] * len(run.headers) + [kinds.get(name, pa.string()) for name in RESULT_COLUMNS]
     schema = pa.schema(list(zip(names, types, strict=True)))
-    part = dest.with_name(f"{dest.name}.part")
     try:
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        with replacing(dest) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
             while batch := list(islice(rows, _GROUP)):
                 lines = [(*map(masked, one.row.cells), *own_values(one, settings.lang)) for one in batch]
                 arrays = [
@@ -110,9 +109,7 @@ def write_parquet(reader: RunReader, run: RunRecord, dest: Path, settings: Setti
                     for column, kind in zip(zip(*lines, strict=True), types, strict=True)
                 ]
                 writer.write_batch(pa.record_batch(arrays, schema=schema))
-        part.replace(dest)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise StoppedError(
             _("{dest} cannot be written: {why}.", dest=dest, why=system_reason(error)),
             _("Choose another file."),

@@ -24,7 +24,7 @@ from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Secret
-from tcb_ops.resources import raise_if_exhausted, system_reason
+from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
 from tcb_ops.wechat.tokens import Token, finite, is_token, read_object
 
 SCHEMA = 1
@@ -165,7 +165,7 @@ class TokenStore:
         mark = self._folder / IDENTITY
         if IDENTITY not in names:
             # Only these files can remain from a process that was killed while creating the store.
-            if names - {LOCKS, f"{IDENTITY}.tmp"} and not mark.exists():
+            if names - {LOCKS, f".{IDENTITY}.part"} and not mark.exists():
                 raise self._bad(_("contains other files and is not a token store: choose another folder"))
             self._locks.mkdir(mode=0o700, exist_ok=True)
             with FileLock(self._locks / f"{IDENTITY}.lock", timeout=LONGEST_HOLD, mode=0o600):
@@ -231,23 +231,9 @@ class TokenStore:
 
 
 def _replace(file: Path, record: dict[str, object]) -> None:
-    """Write a file atomically, readable only by its owner, and sync it to disk.
-
-    The temporary name is always the same: writers of a file hold its lock, and remains of a crash are overwritten.
-    """
-    fresh = file.with_name(f"{file.name}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-    with open(os.open(fresh, flags, 0o600), "wb") as out:  # noqa: PTH123  a descriptor, for the mode
-        out.write(json.dumps(record, indent=1).encode())
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(file)
-    if os.name == "posix":
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    """Write a file atomically, readable only by its owner; the caller holds its lock."""
+    with replacing(file, private=True) as fresh:
+        fresh.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 def _record(found: dict[str, object], appid: str) -> StoredToken | None:

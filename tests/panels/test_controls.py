@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.panels.context import Worker, html_area
+from tcb_ops.panels.controls import Worker, html_area
 from tcb_ops.runs.next_commands import install
 
 if TYPE_CHECKING:
