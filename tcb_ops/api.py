@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants, Share, ShareLike
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
-    from tcb_ops.merchants.status import MerchantState
+    from tcb_ops.merchants import MerchantState
     from tcb_ops.notifications import Notification, Undelivered
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster

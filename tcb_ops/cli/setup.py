@@ -187,8 +187,8 @@ def check(out: str | None, *, common: CommonOptions) -> int:
 
     Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
     """
+    from tcb_ops.merchants import draw_states, verdict, write_states
     from tcb_ops.merchants.queries import begin_check
-    from tcb_ops.merchants.status import draw_states, verdict, write_states
 
     settings, console = common.start()
     lines = common.read_merchants(settings)

@@ -22,8 +22,8 @@ from tcb_ops.doctor import CheckResult, Grade, from_error, skipped
 from tcb_ops.errcodes import errcode, store_code
 from tcb_ops.errors import OutageError, SettingsError, TcbOpsError, TokenError, TransportError, TransportFault
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
+from tcb_ops.merchants import Issue
 from tcb_ops.merchants.queries import ask
-from tcb_ops.merchants.status import Issue
 from tcb_ops.model import Link, Merchant, Owner, Secret, is_loopback
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import hand_over

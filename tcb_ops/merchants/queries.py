@@ -22,7 +22,7 @@ from tcb_ops.errors import (
     TransportError,
 )
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.merchants.status import (
+from tcb_ops.merchants import (
     COMPONENT_CODES,
     Allowances,
     Issue,

@@ -24,7 +24,7 @@ from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
 from tcb_ops.lists.input_files import decode, open_bytes, read_or_refuse
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
-from tcb_ops.merchants.status import NORMAL, WITHOUT_CLOUD, Issue, group
+from tcb_ops.merchants import NORMAL, WITHOUT_CLOUD, Issue, group
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import system_reason
 from tcb_ops.wechat.responses import CloudEnvironment

@@ -16,7 +16,7 @@ from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.merchants.status import MerchantState, verdict
+from tcb_ops.merchants import MerchantState, verdict
 from tcb_ops.model import Kind
 from tcb_ops.panels.controls import (
     GENTLE_RATE,

@@ -20,10 +20,8 @@ from tcb_ops.errors import TcbOpsError, TransportError
 from tcb_ops.model import Outcome, Owner, QuotaUsage, Reason, RowEnd, Secret
 from tcb_ops.runs.records import LINKS, STORAGE, WRITES
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
-from tcb_ops.wechat import cloud
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep, classify
-from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.cloud import CloudClient, CloudKeys
+from tcb_ops.wechat.client import STORAGE_METRIC, WRITES_METRIC, CloudClient, CloudKeys, PlatformClient
 from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
 
 NORMAL, HALTED = "NORMAL", "HALTED"
@@ -119,7 +117,7 @@ class AccountChecks:
                 async with account.lock:
                     if not account.keys_requested:
                         account.keys, account.keys_requested = await self.wechat.cloud_keys(token), True
-            for name, metric in ((STORAGE, cloud.STORAGE), (WRITES, cloud.WRITES)):
+            for name, metric in ((STORAGE, STORAGE_METRIC), (WRITES, WRITES_METRIC)):
                 found = None
                 if account.keys is not None:
                     found = await self.cloud.usage(account.keys, env, facts.packages.get(env, ""), metric)

@@ -48,8 +48,7 @@ from tcb_ops.runs.url_files import SourceQueries, source_client
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait
-from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.cloud import CloudClient
+from tcb_ops.wechat.client import CloudClient, PlatformClient
 from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.transport import Transport
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from xml.sax.saxutils import escape, quoteattr
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.xlsx.package import Change, PartPatcher, damaged, local
+from tcb_ops.xlsx import Change, PartPatcher, damaged, local
 from tcb_ops.xlsx.workbook import (
     LAST_COLUMN,
     Area,

@@ -15,7 +15,7 @@ from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.xlsx.package import Package, damaged, local, new_parser
+from tcb_ops.xlsx import Package, damaged, local, new_parser
 
 # --- cells ---------------------------------------------------------------------------------------------------------
 

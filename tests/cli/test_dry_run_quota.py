@@ -9,8 +9,8 @@ from token_server import COMPONENT, token_server_opener
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
+from tcb_ops.merchants import QuotaAccount, fits, seconds_left_of_the_day
 from tcb_ops.merchants.queries import ask_allowances
-from tcb_ops.merchants.status import QuotaAccount, fits, seconds_left_of_the_day
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.preflight import accounts_to_ask, reckon
 from tcb_ops.runs.limits import RunLimits

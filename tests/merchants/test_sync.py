@@ -12,8 +12,8 @@ from token_server import COMPONENT
 from tcb_ops.errors import InputError, PlatformStopError, SettingsError, StoppedError
 from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.merchants import Issue
 from tcb_ops.merchants.queries import begin_sync
-from tcb_ops.merchants.status import Issue
 from tcb_ops.merchants.sync import Authorized, Authorizer, Changes, decide, edit_merchants, write_merchants
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.simulator import Fault, FaultStep

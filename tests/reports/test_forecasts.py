@@ -197,7 +197,7 @@ def test_cloud_keys_are_stored_and_shown_nowhere(open_workspace: OpenWorkspace):
     run.export(workspace.folder / "report")
     keys = [
         secret
-        for known in workspace.sim._cloud._keys.items()
+        for known in workspace.sim._platform._keys.items()
         for secret in (known[0], known[1].secret_key, known[1].token)
     ]
     assert len(keys) == 3

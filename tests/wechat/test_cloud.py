@@ -9,7 +9,7 @@ import pytest
 from scripted import Server
 
 from tcb_ops.model import QuotaUsage, Secret
-from tcb_ops.wechat.cloud import CloudClient, CloudKeys, capacity_of, endpoint, signature
+from tcb_ops.wechat.client import CloudClient, CloudKeys, capacity_of, endpoint, signature
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:

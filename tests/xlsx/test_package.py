@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tcb_ops.xlsx import PartPatcher
 from tcb_ops.xlsx.copies import replaced
-from tcb_ops.xlsx.package import PartPatcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
