@@ -2,7 +2,7 @@
 # what it needs.
 #
 #   make lab       the notebooks in JupyterLab, in the folder work
-#   make quick     what needs neither a browser nor a Jupyter kernel nor seconds: after every change
+#   make quick     what needs neither a browser nor a Jupyter kernel and is quick: after every change
 #   make test      everything: before every commit
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
@@ -17,8 +17,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# A process per processor. Tests of one xdist_group share a process.
-PARALLEL := -n logical --dist loadgroup
+# Two processes per processor, since many tests wait for others. Tests of one xdist_group share a process.
+PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadgroup
 QUICK := not (slow or browser or notebook or kill or soak)
 ARGS ?=
 

@@ -49,6 +49,7 @@ def imported(tree: ast.AST, known: dict[str, Path]) -> set[str]:
     return found & known.keys()
 
 
+@pytest.mark.slow
 def test_no_module_imports_itself_by_way_of_others() -> None:
     known = modules()
     graph = {
@@ -147,6 +148,7 @@ def readers() -> Iterator[str]:
             yield f"{name}:{function}"
 
 
+@pytest.mark.slow
 def test_no_code_searches_compares_or_splits_messages() -> None:
     assert sorted(readers()) == []
 

@@ -68,6 +68,7 @@ def test_the_compiled_catalogue_is_that_of_the_texts() -> None:
     assert PO.with_suffix(".mo").read_bytes() == compiled(KEPT), "run `make messages`"
 
 
+@pytest.mark.slow
 def test_no_code_has_chinese_of_its_own() -> None:
     found = []
     for file in sorted(PACKAGE.rglob("*.py")):

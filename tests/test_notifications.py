@@ -47,6 +47,7 @@ def content_of(kind: str, form: str, body: bytes) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "form"), list(LIMITS))
 def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind: str, form: str):
     chance = random.Random(16)
@@ -113,6 +114,7 @@ def told(
     return tcb.notify(run, settings=settings, **options)
 
 
+@pytest.mark.slow
 def test_robots_that_refuse_hang_or_answer_with_a_page_are_never_reported_as_sent(
     open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):
@@ -239,6 +241,7 @@ def test_what_a_receiver_has_still_not_been_told(
     assert tuple(one.run for one in found) == left
 
 
+@pytest.mark.slow
 def test_news_whose_message_did_not_arrive_is_in_the_next_one(
     open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):

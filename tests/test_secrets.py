@@ -109,6 +109,7 @@ def _twelve_of(secret: str, shown: str) -> list[str]:
     return [part for part in parts if any(part in text.lower() for text in texts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", WRITTEN)
 def test_no_twelve_characters_of_a_secret_stay_however_they_are_written(written: str) -> None:
     chance = random.Random(written)

@@ -25,6 +25,7 @@ BROKEN = [Fault(env=BOOKS.env, errcode=85088)]
 QUICK = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10")
 
 
+@pytest.mark.slow
 def test_fail_on_and_known_decide_the_exit_code(open_cli: Callable[..., Any]):
     cli = open_cli([], BROKEN)
     first = cli("audit", *QUICK, "--fail-on", "new")
@@ -254,6 +255,7 @@ def test_an_audit_that_was_killed_is_resumed(open_cli: Callable[..., Any], wait_
     assert json.loads(result.out)["audit"]["previous"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(
     open_cli: Callable[..., Any], wait_for: Callable[..., None], form: tuple[str, ...]

@@ -44,6 +44,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 # --- with its retries -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_final_joins_a_run_with_its_retries(open_cli: Callable[..., Any]) -> None:
     cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     first = cli.upload("--json")

@@ -90,6 +90,7 @@ def test_every_value_is_completed_or_free():
     assert open_values <= FREE
 
 
+@pytest.mark.slow
 def test_commands_options_choices_and_files(ask):
     assert {"upload", "completion"} <= set(ask(""))
     assert ask("--lang", "en", "--led") == ["--ledger"]
@@ -105,6 +106,7 @@ def test_commands_options_choices_and_files(ask):
     assert ask("notebook", "03") == notebook_names()[2:3]
 
 
+@pytest.mark.slow
 def test_runs_of_the_ledger_at_hand(ask):
     assert ask("show", "") == ["latest"]
     runs = [ask.cli.upload("--json", "--new-run").json["run"] for _ in range(2)]
@@ -127,6 +129,7 @@ def test_runs_of_the_ledger_at_hand(ask):
     assert ask("show", "--ledger", "old.db", "") == ["latest"]
 
 
+@pytest.mark.slow
 def test_a_pipe_is_not_waited_for(ask):
     os.mkfifo(ask.cli.folder / "pipe")
     assert ask("--ledger", "pipe", "show", "") == ["latest"]
@@ -136,6 +139,7 @@ def test_a_pipe_is_not_waited_for(ask):
     assert ask("--config", "pipe", "show", "") == []
 
 
+@pytest.mark.slow
 def test_merchants_of_the_file_at_hand(ask):
     many = ("--merchants", "many.csv", "list")
     assert ask(*many, "--to", "a") == ["all", "all-envs"]
@@ -157,6 +161,7 @@ def test_codes(ask):
     assert ask("explain", "SlowD") == ["SlowDown"]
 
 
+@pytest.mark.slow
 def test_the_codes_of_the_run_that_the_line_names(open_cli):
     rows = [(TEA.env, "a.png"), (TEA.env, "b.png"), (BOOKS.env, "c.png")]
     cli = open_cli(rows, [Fault(path="[ab].png", errcode=40097), Fault(path="c.png", errcode=12345)])
@@ -170,6 +175,7 @@ def test_the_codes_of_the_run_that_the_line_names(open_cli):
     assert "85088" in ask("explain", "8")
 
 
+@pytest.mark.slow
 def test_runs_beside_files(ask):
     run = ask.cli.upload("--json").json["run"]
     (ask.cli.folder / f"{run[:4]}.csv").touch()
@@ -200,6 +206,7 @@ def test_it_is_quick(ask):
     assert out.splitlines() == [*(f"plain,{env}" for env in ("tea-1a2b3c", "tea-test-9f")), ""]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 def test_a_bash_that_has_read_the_script(ask):
     run = ask.cli.upload("--json").json["run"]

@@ -78,6 +78,7 @@ def paths(value: Any, above: str = "") -> Iterator[str]:
             yield from paths(one, above)
 
 
+@pytest.mark.slow
 def test_every_key_of_json_is_documented(cli: Any):
     found = [cli("upload", "list.csv", "--root", "files", "--confirm", *QUICK).json]
     found.append(cli("confirm", "--json").json)
@@ -96,6 +97,7 @@ def test_every_key_of_json_is_documented(cli: Any):
         assert set(re.findall(r"`([^`]+)`", first)) - printed == {"workers"}
 
 
+@pytest.mark.slow
 def test_a_webhook_gets_the_object_that_is_documented(cli: Any):
     cli("upload", "list.csv", "--root", "files", *QUICK)
     for night in (1, 2):

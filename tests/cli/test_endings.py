@@ -275,6 +275,7 @@ def test_where_is_refused_by_commands_that_cannot_leave_merchants_out(open_cli, 
     assert lang == "en" or not find_english(result.err)
 
 
+@pytest.mark.slow
 def test_runs_of_a_target_are_listed_where_it_is_named(open_cli):
     cli = open_cli(many(TEA, rows=1))
     here = cli.upload("--json").json["run"]
@@ -305,6 +306,7 @@ def test_a_note_is_kept_and_found(open_cli):
     assert [(run["kind"], run["note"]) for run in found] == [("upload", "双十一 第二批")]
 
 
+@pytest.mark.slow
 def test_runs_are_a_line_each_without_a_column_that_none_needs(open_cli):
     cli = open_cli(many(TEA, rows=2))
     first = cli.upload("--json", "--note", "十一月").json["run"]

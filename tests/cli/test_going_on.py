@@ -137,6 +137,7 @@ def age(cli, run, hours):
         assert changed.rowcount == 1
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_gone_on_with_and_a_finished_one_never(stopped):
     cli, run = stopped
     assert cli.upload("--json").json["run"] == run
@@ -161,6 +162,7 @@ def test_a_stopped_new_run_is_given_a_command_that_resumes_that_run(open_cli):
     assert "--target http://127.0.0.1:9" in again
 
 
+@pytest.mark.slow
 def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
     cli, run = stopped
     finished = next(one["run"] for one in cli("runs", "--json").json["runs"] if one["finished"])
@@ -193,6 +195,7 @@ def test_a_run_just_under_a_day_old_is_gone_on_with(stopped):
     assert cli.upload("--json").json["run"] == run
 
 
+@pytest.mark.slow
 def test_another_list_another_root_or_another_target_is_another_run(stopped):
     cli, run = stopped
     (cli.folder / "elsewhere").mkdir()
@@ -206,6 +209,7 @@ def test_another_list_another_root_or_another_target_is_another_run(stopped):
     assert cli.upload("--json").json["run"] == run
 
 
+@pytest.mark.slow
 def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_cli):
     cli = open_cli()
     first = cli.upload("--json")

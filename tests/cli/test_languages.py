@@ -76,11 +76,13 @@ def worked(open_cli):
     return cli
 
 
+@pytest.mark.slow
 def test_asked_for_chinese_no_english_sentence_is_left(worked):
     english = {name: worked.in_english(result) for name, result in all_said(worked, "zh").items()}
     assert {name: found for name, found in english.items() if found} == {}
 
 
+@pytest.mark.slow
 def test_asked_for_english_no_chinese_sentence_is_left(worked):
     own = "茶语小铺城南书店备注第行字"  # the operator's own words
     chinese = {}

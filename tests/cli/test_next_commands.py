@@ -164,6 +164,7 @@ def test_a_canary_stop_says_how_to_see_why_and_how_to_go_on(open_cli, execute):
     assert done.json["counts"] == {"uploaded": 5, "refused": 1}
 
 
+@pytest.mark.slow
 def test_a_retry_of_another_target_or_of_an_unfinished_run_says_what_works(open_cli, execute):
     cli = open_cli(many(TEA, rows=2), [Fault(errcode=85088, calls=((1, 1),))])
     run = cli.upload("--json").json["run"]
@@ -187,6 +188,7 @@ def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_
     assert execute(line, "--json").json["run"] == run
 
 
+@pytest.mark.slow
 def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_left(open_cli, execute):
     faults = [
         Fault(env=TEA.env, path="banner/0.png", errcode=85088, calls=((2, 2),)),

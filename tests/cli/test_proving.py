@@ -24,6 +24,7 @@ def two_runs(open_cli):
     return cli, older, newer
 
 
+@pytest.mark.slow
 def test_diff_tells_what_broke_and_what_was_mended(two_runs):
     cli, older, newer = two_runs
     result = cli("diff", older, newer)
@@ -46,6 +47,7 @@ def test_diff_tells_what_broke_and_what_was_mended(two_runs):
     assert cli("diff", newer, newer).code == 0
 
 
+@pytest.mark.slow
 def test_diff_is_what_the_library_gives_and_the_page_shows(two_runs):
     cli, older, newer = two_runs
     settings = cli.workspace.settings
@@ -69,6 +71,7 @@ def test_diff_of_a_run_that_is_not_there_is_a_usage_error(two_runs, words, resul
     assert result in found.err
 
 
+@pytest.mark.slow
 def test_runs_of_different_targets_are_not_compared(two_runs):
     cli, older, _ = two_runs
     away = ("--api-base", "http://127.0.0.1:9", "--patience", "0.1")

@@ -29,6 +29,7 @@ def workspace(open_workspace: Any) -> Any:
     return open_workspace(many(TEA, rows=60), [Fault(delay=0.05)])
 
 
+@pytest.mark.slow
 def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace: Any, assert_complete: Any):
     run_id = cut_off(workspace, tcb.start_upload, note="nightly")
     workspace.list.unlink()
@@ -39,6 +40,7 @@ def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace: Any, assert_comp
     assert workspace.sim.stats["stored"] == 60
 
 
+@pytest.mark.slow
 def test_links_go_on_into_their_own_file(workspace: Any, assert_complete: Any):
     cut_off(workspace, tcb.start_links, out=workspace.folder / "mine.csv")
     run = tcb.resume(settings=workspace.settings)
@@ -46,6 +48,7 @@ def test_links_go_on_into_their_own_file(workspace: Any, assert_complete: Any):
     assert len((workspace.folder / "mine.csv").read_text(encoding="utf-8").splitlines()) == 61
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_gone_on_with(workspace: Any):
     run = tcb.upload(workspace.read(), settings=workspace.settings)
     with pytest.raises(tcb.UsageError, match="it is finished"):
@@ -60,6 +63,7 @@ def test_a_canary_stays_one(open_workspace: Any):
         tcb.resume(settings=workspace.settings)
 
 
+@pytest.mark.slow
 def test_who_works_on_a_run_is_known_while_it_is_worked_on(workspace: Any):
     going = tcb.start_upload(workspace.read(), settings=workspace.settings)
     assert find_handle(going.id) is going
@@ -71,6 +75,7 @@ def test_who_works_on_a_run_is_known_while_it_is_worked_on(workspace: Any):
     assert run_holder(going.id, settings=workspace.settings) is None
 
 
+@pytest.mark.slow
 def test_several_threads_may_wait_and_one_ends_the_run(workspace: Any):
     going = tcb.start_links(workspace.read(), settings=workspace.settings, out=workspace.folder / "links.csv")
     ended: list[tcb.Run] = []

@@ -39,6 +39,7 @@ def interrupted_upload(cli: CommandLine, wait_for: Callable[..., None]) -> tcb.R
     return handle
 
 
+@pytest.mark.slow
 def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
     cli = open_cli()
     result = cli.upload("--confirm")
@@ -73,6 +74,7 @@ def test_an_upload_says_what_it_replaces(open_cli: OpenCli) -> None:
     assert "replaced" not in cli.upload("--new-run", "--if-exists", "skip").err
 
 
+@pytest.mark.slow
 def test_an_undo_says_what_it_will_do_and_does_it(open_cli: OpenCli) -> None:
     cli = open_cli()
     cli.upload("--backup", "backup")
@@ -87,6 +89,7 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_cli: OpenCli) -> None:
     assert cli.workspace.sim.objects == {}
 
 
+@pytest.mark.slow
 def test_an_undo_says_that_pending_rows_stay(open_cli: OpenCli, wait_for: Callable[..., None]) -> None:
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
@@ -115,6 +118,7 @@ def test_what_is_missing_is_uploaded_again_from_its_list_if_the_urls_have_querie
     assert "0123456789ab" not in result.out + result.err
 
 
+@pytest.mark.slow
 def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli: OpenCli) -> None:
     cli = open_cli()
     away = cli.upload("--api-base", "http://127.0.0.1:9", "--patience", "0.2", "--json")
@@ -150,6 +154,7 @@ def test_a_dry_run_looks_at_the_backup_folder_and_makes_none(open_cli: OpenCli) 
     assert not (cli.folder / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["confirm", "undo", "delete"])
 def test_the_embedded_simulator_is_said_to_start_without_files(open_cli: OpenCli, command: str) -> None:
     cli = open_cli()
@@ -169,6 +174,7 @@ def test_nothing_left_to_delete_is_said_alone(open_cli: OpenCli) -> None:
     assert "Nothing is left to delete." in result.err
 
 
+@pytest.mark.slow
 def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli: OpenCli) -> None:
     cli = open_cli(many(TEA, rows=3))
     cli.upload("--backup", "backup")
@@ -223,6 +229,7 @@ def test_a_damaged_backup_is_named_as_the_cause(open_cli: OpenCli) -> None:
     assert cli.workspace.sim.content(TEA.env, "banner/0.png") == b"before"
 
 
+@pytest.mark.slow
 def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
     open_cli: OpenCli, wait_for: Callable[..., None]
 ) -> None:
@@ -314,6 +321,7 @@ def test_download_links_replace_no_other_file(open_cli: OpenCli, name: str) -> N
     assert cli("links", "latest", "--download").code == 0  # its own file is replaced
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"errcode": 61004}, {"reset": Reset.BEFORE}], ids=["61004", "reset"])
 def test_an_outage_replaces_no_download_links(open_cli: OpenCli, fault: dict[str, Any]) -> None:
     cli = open_cli()
@@ -335,6 +343,7 @@ def test_a_resumed_upload_takes_no_backup_without_its_list(open_cli: OpenCli) ->
         assert "as it was started" in result.err
 
 
+@pytest.mark.slow
 def test_suggested_uploads_keep_the_backup(open_cli: OpenCli) -> None:
     cli = open_cli()
     cli.upload("--backup", "backup")

@@ -126,6 +126,7 @@ def test_excluded_files_and_environments_are_not_gone(open_cli: OpenCli, photos:
     assert ("tea-1a2b3c", "menu/tea.json") in stored(cli)
 
 
+@pytest.mark.slow
 def test_what_the_store_has_lost_is_sent_again_with_confirm(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     assert sync(cli, "--confirm")["counts"] == {"uploaded": 6}
@@ -309,6 +310,7 @@ def test_a_backup_is_never_sent(open_cli: OpenCli, photos: Path) -> None:
     assert sync(cli)["counts"] == {"uploaded": 6}
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text_is_a_problem_of_the_folder(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     (photos / os.fsdecode(b"bad\xff.txt")).write_text("x", encoding="utf-8")
@@ -346,6 +348,7 @@ def test_a_live_target_needs_yes_without_a_terminal(
     assert sum(cli.workspace.sim.stats.values()) == calls
 
 
+@pytest.mark.slow
 def test_a_dry_run_with_confirm_asks_the_store_and_sends_nothing(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     sync(cli)
@@ -358,6 +361,7 @@ def test_a_dry_run_with_confirm_asks_the_store_and_sends_nothing(open_cli: OpenC
     assert sync(cli, "--confirm")["counts"]["uploaded"] == 1
 
 
+@pytest.mark.slow
 def test_a_deletion_that_failed_is_tried_again(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     sync(cli)

@@ -26,6 +26,7 @@ def test_a_command_that_sends_names_its_target_first_and_last(open_cli, words):
     assert result[-1].startswith(f"SIMULATED {cli.workspace.sim.base} · run ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("links", "list.csv"), ("upload", "list.csv", "--root", "files")])
 def test_a_dry_run_names_its_target_before_anything_else_and_last(open_cli, words):
     cli = open_cli(many(TEA, rows=2))

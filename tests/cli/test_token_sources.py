@@ -136,6 +136,7 @@ def test_what_stops_everybody_is_exit_3_with_one_message_and_the_rows_pending(
     assert cli.latest().counts == {"pending": 4}
 
 
+@pytest.mark.slow
 def test_a_token_server_that_is_down_is_exit_3_and_named(open_cli, lang):
     cli = open_cli(many(TEA, BOOKS, rows=2), lang=lang)
     configure(cli, 'source = "service"', 'url = "http://127.0.0.1:9/{appid}"')

@@ -37,6 +37,7 @@ def test_a_process_gives_data_on_stdout_and_messages_on_stderr(mixed: Operator) 
     assert (shown.code, shown.json) == (0, found)
 
 
+@pytest.mark.slow
 def test_the_json_object_tells_errcodes_by_merchant_with_the_rows_that_they_stopped(mixed: Operator) -> None:
     found = mixed.upload("--json").json
     assert sorted(found["errcodes"], key=lambda line: line["errcode"]) == [
@@ -121,6 +122,7 @@ def test_another_root_or_list_is_another_run(operator: Operator) -> None:
     assert other["counts"] == {"uploaded": 5}
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_over_a_day_old_is_not_resumed_without_being_asked_for(
     operator: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +138,7 @@ def test_an_unfinished_run_over_a_day_old_is_not_resumed_without_being_asked_for
     assert (fresh.code, fresh.json["run"] == unfinished) == (3, False)
 
 
+@pytest.mark.slow
 def test_a_run_that_a_process_works_on_is_refused_to_another(operator: Operator) -> None:
     operator.list(SLOW)
     words = ("upload", "list.csv", "--root", "files", "--per-env", "1", "--json")

@@ -50,6 +50,7 @@ def test_an_sqlite_ledger_loads_nothing_of_postgresql(tmp_path: Path) -> None:
     assert "sqlalchemy.dialects.postgresql" not in loaded
 
 
+@pytest.mark.slow
 def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> None:
     assert {"pandas", "sqlalchemy", "aiohttp", "httpx", "click", "rich"} & loaded_by(
         "import tcb_ops"
@@ -276,6 +277,7 @@ def test_problems_of_a_dataframe_read_like_those_of_a_csv_file(operator: Operato
             tcb.read_paths(empty, "merchants.csv")
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_of_the_same_dataframe_is_resumed(operator: Operator) -> None:
     frame = pd.DataFrame([*SLOW], columns=["env", "path"]).assign(file="1.bin")
 
@@ -316,6 +318,7 @@ def test_a_handle_can_be_awaited_and_blocking_calls_work_inside_a_running_loop(b
     assert turns > 1, "the loop is not held up"
 
 
+@pytest.mark.slow
 def test_cancelling_who_awaits_ends_the_run_tidily(operator: Operator) -> None:
     operator.list(SLOW)
 
@@ -334,6 +337,7 @@ def test_cancelling_who_awaits_ends_the_run_tidily(operator: Operator) -> None:
     assert tcb.resume(handle.id).counts == {"uploaded": len(SLOW)}
 
 
+@pytest.mark.slow
 def test_cancel_ends_a_run_and_several_threads_hear_of_it(operator: Operator) -> None:
     operator.list(SLOW)
     handle = tcb.start_upload(tcb.read_paths("list.csv", "merchants.csv", root="files"), limits=QUICK)
@@ -354,6 +358,7 @@ def test_cancel_ends_a_run_and_several_threads_hear_of_it(operator: Operator) ->
     assert len(heard) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["tcb.upload({})", "asyncio.run(awaited({}))"])
 def test_ctrl_c_ends_a_call_tidily(operator: Operator, call: str) -> None:
     """In a process of its own, which sends itself the signal after the first commit."""
@@ -515,6 +520,7 @@ ALLOWED: dict[str, set[str]] = {
 """What may be given, by parameter, or by function and parameter."""
 
 
+@pytest.mark.slow
 def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
     run = tcb.upload(batch, target="simulator", limits=QUICK)
     usual = {

@@ -130,6 +130,7 @@ def test_what_is_no_ledger_is_bad_with_its_fix(tmp_path, make, seen):
     assert (found.grade, seen in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True), found
 
 
+@pytest.mark.slow
 def test_a_ledger_that_somebody_writes_to_is_well(tmp_path):
     file = tmp_path / "own.db"
     Ledger(str(file)).close()

@@ -110,6 +110,7 @@ def notebook():
     return new_notebook(cells=cells, metadata={"papermill": papermill})
 
 
+@pytest.mark.slow
 def test_it_shows_results_without_code_traces_or_warnings(notebook):
     page = render_page(notebook, "own", ENGLISH)
     assert "<table><td>1</td></table>" in page
@@ -119,6 +120,7 @@ def test_it_shows_results_without_code_traces_or_warnings(notebook):
         assert gone not in page
 
 
+@pytest.mark.slow
 def test_papermills_own_marks_are_left_out_and_control_characters_are_shown_as_such(notebook):
     mark = {"tags": ["papermill-error-cell-tag"]}
     notebook.cells.insert(0, new_markdown_cell("An Exception was encountered", metadata=mark))

@@ -122,6 +122,7 @@ def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, rea
     assert_usable(lab, panel, read)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"no database at all" * 100], ids=["deleted", "replaced"])
 def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
     open_lab: Any, read: Any, wait_for: Any, content: bytes | None
@@ -174,6 +175,7 @@ def test_a_locked_ledger_is_still_read_and_what_has_to_be_written_waits_for_the_
     assert panel.monitor.state is RunState.FINISHED
 
 
+@pytest.mark.slow
 def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab: Any, wait_for: Any):
     lab = open_lab(faults=[Fault(delay=0.3)])
     first = lab.uploads()

@@ -28,6 +28,7 @@ def looked(tmp: Path, **more: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_process_has_one_and_takes_it_along(tmp_path: Path):
     base, ledger, lang, same = looked(tmp_path)
     assert base.startswith("http://127.0.0.1:")
@@ -46,6 +47,7 @@ def test_what_a_user_looks_at_is_told_from_what_a_program_runs(monkeypatch: pyte
     assert in_jupyter_session()
 
 
+@pytest.mark.slow
 def test_in_jupyterlab_it_outlives_the_kernel_and_goes_with_the_server(tmp_path: Path):
     lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
     first, again = looked(tmp_path, **lab), looked(tmp_path, **lab)
@@ -82,6 +84,7 @@ def test_who_cannot_work_is_named_by_the_check_and_by_an_audit_alike(simulated: 
     assert {row.row.env for row in run.rows() if row.end.outcome is not tcb.Outcome.HEALTHY} == named
 
 
+@pytest.mark.slow
 def test_in_an_upload_nothing_works_where_the_check_says_so_and_something_everywhere_else(
     simulated: Any, named: set[str]
 ):

@@ -66,6 +66,7 @@ def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab: Any, tmp_p
     assert not export.exported
 
 
+@pytest.mark.slow
 def test_of_several_runs_the_newest_is_shown_and_the_retry_counts(open_lab: Any):
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, calls=((1, 1),))])
     panel = lab.uploads()
@@ -82,6 +83,7 @@ def test_of_several_runs_the_newest_is_shown_and_the_retry_counts(open_lab: Any)
     assert lab.reports().run.id == audits.run.id
 
 
+@pytest.mark.slow
 def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab: Any, read: Any):
     lab = open_lab()
     first = lab.uploads()
@@ -164,6 +166,7 @@ def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_liv
     assert "does not exist" in found["live"]
 
 
+@pytest.mark.slow
 def test_result_cells_follow_the_run_of_the_panel(open_lab: Any, monkeypatch: Any):
     shown: list[tuple[bool, str]] = []
     monkeypatch.setattr(

@@ -74,6 +74,7 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, 
     assert hidden(panel.stored)
 
 
+@pytest.mark.slow
 def test_what_is_confirmed_and_undone_includes_the_retries(open_lab: Any):
     lab = open_lab(faults=[Fault(path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = uploaded(lab)
@@ -90,6 +91,7 @@ def test_what_is_confirmed_and_undone_includes_the_retries(open_lab: Any):
     assert panel.run.counts == {"deleted": 30}
 
 
+@pytest.mark.slow
 def test_where_narrows_what_is_deleted(open_lab: Any, read: Any):
     lab = open_lab()
     uploaded(lab)
@@ -109,6 +111,7 @@ def test_nothing_is_offered_for_an_upload_that_stored_nothing(open_lab: Any):
     assert hidden(panel.stored)
 
 
+@pytest.mark.slow
 def test_files_whose_state_is_unknown_are_asked_for_again(open_lab: Any):
     lab = open_lab()
     panel = uploaded(lab)

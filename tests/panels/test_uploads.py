@@ -85,6 +85,7 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
     assert "· upload · finished · 30 rows · list.csv ·" in panel.runs.choice.label
 
 
+@pytest.mark.slow
 def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     open_lab: Any, read: Any, wait_for: WaitFor, assert_complete: AssertComplete
 ):
@@ -110,6 +111,7 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     assert hidden(panel.monitor.resume)
 
 
+@pytest.mark.slow
 def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for(
     open_lab: Any, read: Any, wait_for: WaitFor
 ):
@@ -127,6 +129,7 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
         panel.settle()
 
 
+@pytest.mark.slow
 def test_a_new_run_does_not_show_the_rows_of_the_one_before(
     open_lab: Any, read: Any, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
 ):
@@ -367,6 +370,7 @@ def test_a_panel_is_attached_to_a_run_that_is_running_here_and_both_see_its_end(
     assert second.run.counts == panel.run.counts
 
 
+@pytest.mark.slow
 def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it(open_lab: Any):
     lab = open_lab(many(TEA, rows=20), SLOW)
     handle = tcb.start_upload(tcb.read_paths("list.csv", lab.workspace.merchants, "files"))
@@ -446,6 +450,7 @@ def test_two_environments_of_a_merchant_are_one_line_of_the_grid(open_lab: Any, 
     assert [line[1] for line in panel.monitor.grid.lines.values()] == ["茶语小铺"]
 
 
+@pytest.mark.slow
 def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab: Any, read: Any):
     panel = open_lab(many(TEA, rows=40), SLOW).uploads()
     panel.start.click()

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import ipywidgets as widgets
+import pytest
 from workspace import BOOKS, TEA
 
 from tcb_ops.simulator import Fault
@@ -19,6 +20,7 @@ def states() -> str:
     return json.dumps(every, default=str, ensure_ascii=False)
 
 
+@pytest.mark.slow
 def test_no_widget_holds_a_secret(open_lab: Any):
     faults = [
         Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, errmsg=ECHO),

@@ -91,6 +91,7 @@ def test_what_is_unknown_is_neither_broken_nor_recovered(open_workspace: OpenWor
     assert (again.new, again.recovered) == ((), ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unknown_nights", [1, 3])
 def test_what_was_unknown_is_compared_with_its_last_known_state(
     open_workspace: OpenWorkspace, unknown_nights: int

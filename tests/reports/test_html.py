@@ -74,6 +74,7 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lang", list(Lang))
 def test_rows_in_are_the_sum_over_outcomes_in_every_table(
     a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path, lang: Lang

@@ -436,6 +436,7 @@ def result(why: Detail | None) -> str:
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
+@pytest.mark.slow
 def test_the_digest_is_what_the_module_says_it_is(
     a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ def test_how_many_partitions_use_the_concurrency_of_each_worker(
     assert partition_count(environments, workers, per_env=per_env, concurrency=concurrency) == result
 
 
+@pytest.mark.slow
 def test_a_commit_of_a_fenced_worker_is_refused(
     run: RunRecord, coordinator: CoordinatorLedger, place: str
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_commit_of_a_fenced_worker_is_refused(
     assert one.done == {"ops-1/1": {Outcome.UPLOADED: 1}, "ops-2/2": {Outcome.UPLOADED: 2}}
 
 
+@pytest.mark.slow
 def test_a_pause_that_is_taken_over_ends_when_it_would_have(
     run: RunRecord, coordinator: CoordinatorLedger, place: str
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_worker_that_ended_its_work_was_not_lost_and_is_not_waited_for(
     assert lost_workers([one]) == {}
 
 
+@pytest.mark.slow
 def test_what_is_committed_between_the_look_and_the_claim_is_counted(
     run: RunRecord, coordinator: CoordinatorLedger, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +205,7 @@ def test_what_is_committed_between_the_look_and_the_claim_is_counted(
     assert one.done == {"ops-1/1": {Outcome.UPLOADED: 1}, "ops-2/2": {Outcome.UPLOADED: 1}}
 
 
+@pytest.mark.slow
 def test_a_worker_frozen_in_a_commit_blocks_nobody_for_long(
     run: RunRecord, coordinator: CoordinatorLedger, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +369,7 @@ def test_a_cancelled_run_stops_its_workers_and_is_resumed(
     assert workspace.sim.stats["stored"] == 240
 
 
+@pytest.mark.slow
 def test_a_run_is_cancelled_while_it_waits_for_workers_of_an_earlier_session(
     open_workspace: OpenWorkspace, wait_for: WaitFor
 ) -> None:
@@ -450,6 +455,7 @@ def test_what_is_no_cluster_is_refused(open_workspace: OpenWorkspace, cluster: A
     assert not workspace.sim.stats.get("link_calls")
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
     open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -277,6 +277,7 @@ def test_a_script_without_its_guard_is_told_so(open_workspace: OpenWorkspace) ->
 # --- machines -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_machine_is_refused_what_stays_on_this_one(
     open_workspace: OpenWorkspace,
     assert_complete: AssertComplete,

@@ -251,6 +251,7 @@ def test_a_damaged_run_is_not_resumed_and_nothing_is_sent(
     assert workspace.sim.stats["link_calls"] == sent
 
 
+@pytest.mark.slow
 def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace: OpenWorkspace) -> None:
     """The index by environment has lost rows: they are pending, and never taken up."""
     workspace = open_workspace(many(TEA, rows=40), [Fault(delay=0.02)])
@@ -312,6 +313,7 @@ def test_one_damaged_record_does_not_hide_the_other_runs(used: Callable[..., Wor
         tcb.all_runs(settings=workspace.settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
@@ -357,6 +359,7 @@ def test_a_ledger_whose_file_is_damaged_takes_no_new_run_and_nothing_is_sent(
     assert workspace.sim.stats["link_calls"] == sent
 
 
+@pytest.mark.slow
 def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Workspace]) -> None:
     workspace = used(3)
     ledger, locks = workspace.folder / "emptied.db", workspace.folder / "emptied.db-locks"
@@ -382,6 +385,7 @@ def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Worksp
     assert code == 1, told
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("setpriv"), reason="root may write everywhere")
 def test_a_ledger_in_a_read_only_folder_is_called_so(tmp_path: Path) -> None:
     file = tmp_path / "kept" / "ledger.db"
@@ -441,6 +445,7 @@ def test_the_check_of_the_file_ends_when_its_time_is_up(tmp_path: Path) -> None:
         ).fetchone()  # nothing stops it any more
 
 
+@pytest.mark.slow
 def test_a_locked_or_unreachable_ledger_is_not_called_damaged(used: Callable[..., Workspace]) -> None:
     workspace = used(3)
     with closing(Ledger(str(workspace.folder / "ledger.db"))) as ledger:

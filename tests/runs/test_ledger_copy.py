@@ -118,6 +118,7 @@ def exported(workspace: Workspace, where: str, folder: Path) -> dict[str, bytes]
     return files
 
 
+@pytest.mark.slow
 def test_a_ledger_goes_to_postgresql_and_back_as_it_was(worked: Workspace, url: str, tmp_path: Path) -> None:
     first, back = worked.settings.ledger, str(tmp_path / "back.db")
     upload = next(run for run in tcb.all_runs(settings=worked.settings) if run.record.kind is Kind.UPLOAD)
@@ -139,6 +140,7 @@ def test_a_ledger_goes_to_postgresql_and_back_as_it_was(worked: Workspace, url: 
     assert tcb.verify(folder, settings=worked.with_options(ledger=back)).good
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_is_resumed_in_the_other_ledger(worked: Workspace, tmp_path: Path) -> None:
     copy_runs(worked.settings.ledger, tmp_path / "b.db", settings=worked.settings)
     settings = worked.with_options(ledger=str(tmp_path / "b.db"))
@@ -176,6 +178,7 @@ def test_a_copy_that_is_killed_leaves_no_half_run_and_is_completed(
             assert list(ledger.rows(run)) == list(ours.rows(ours.run(run.id)))
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_copy_does_not_grow_with_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +199,7 @@ def test_the_memory_of_a_copy_does_not_grow_with_the_rows(
 # --- refused ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_differs_is_refused_unchanged(worked: Workspace, tmp_path: Path) -> None:
     source, dest = worked.settings.ledger, str(tmp_path / "b.db")
     copy_runs(source, dest, settings=worked.settings)
@@ -216,6 +220,7 @@ def test_a_run_with_one_other_row_differs(tmp_path: Path) -> None:
         copy_runs(tmp_path / "a.db", tmp_path / "b.db")
 
 
+@pytest.mark.slow
 def test_a_later_report_makes_no_difference(worked: Workspace, tmp_path: Path) -> None:
     source, dest = worked.settings.ledger, str(tmp_path / "b.db")
     copy_runs(source, dest, settings=worked.settings)
@@ -274,6 +279,7 @@ def test_a_copy_waits_for_the_workers_of_a_starting_process_that_was_killed(
         assert copy_runs(source, dest).there == ("run-1",), "the second one does not wait"
 
 
+@pytest.mark.slow
 def test_a_database_is_recognised_under_another_url(
     url: str, postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
@@ -356,6 +362,7 @@ def test_runs_that_belong_together_go_together(wanted: set[str] | None, found: s
     assert [run.id for run in together(listed[::-1], wanted)] == found.split()
 
 
+@pytest.mark.slow
 def test_an_audit_takes_along_the_one_that_it_is_compared_with(worked: Workspace, tmp_path: Path) -> None:
     audits = [run for run in tcb.all_runs(settings=worked.settings) if run.record.kind is Kind.AUDIT]
     copied = copy_runs(
@@ -367,6 +374,7 @@ def test_an_audit_takes_along_the_one_that_it_is_compared_with(worked: Workspace
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_copies_and_no_password(
     worked: Workspace, postgres: Postgres, database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ def in_flight(calls: list[Call]) -> Counter[str]:
     return Counter(call.env for call in calls if call.answer == "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("concurrency", "per_env"), [(6, 8), (64, 3), (5, 2)])
 def test_requests_in_flight_reach_the_limits_and_never_pass_them(
     open_workspace: OpenWorkspace,
@@ -72,6 +73,7 @@ def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(
         assert len({*envs[first : first + 100]} | ended) == 10, "each that has rows left has its turn"
 
 
+@pytest.mark.slow
 def test_the_rate_is_kept_per_merchant_and_over_its_environments(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -82,6 +84,7 @@ def test_the_rate_is_kept_per_merchant_and_over_its_environments(
     assert assert_complete(run, 20) == {"uploaded": 20}
 
 
+@pytest.mark.slow
 def test_merchants_do_not_share_a_rate(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -92,6 +95,7 @@ def test_merchants_do_not_share_a_rate(
     assert time.monotonic() - began < 29 / 2
 
 
+@pytest.mark.slow
 def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor
 ) -> None:

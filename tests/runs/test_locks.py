@@ -82,6 +82,7 @@ def test_a_run_that_is_worked_on_is_refused_whole(open_workspace: OpenWorkspace)
     assert workspace.sim.stats["stored"] == 30
 
 
+@pytest.mark.slow
 def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worked_on(
     open_workspace: OpenWorkspace, place: str
 ) -> None:
@@ -102,6 +103,7 @@ def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worke
         assert handle.wait().counts == {"uploaded": 30}
 
 
+@pytest.mark.slow
 def test_who_else_works_on_a_run_can_be_asked_another_run_is_free_and_a_kill_frees_its_own(
     ledger: Ledger, holder: subprocess.Popen[str], wait_for: WaitFor
 ) -> None:

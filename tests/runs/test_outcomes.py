@@ -279,6 +279,7 @@ def test_invalid_rows_stand_beside_the_good_ones(
 # --- breakers -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [upload, links])
 def test_85088_stops_the_merchant_and_nobody_else(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, kind: Any
@@ -367,6 +368,7 @@ def test_reasons_are_kept_as_codes_and_read_in_either_language(open_workspace: O
 # --- slowing down ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -382,6 +384,7 @@ def test_45011_pauses_the_whole_merchant_and_nobody_else_and_counts_no_attempt(
     assert last[BOOKS.env] < last_told < last[TEA_TEST.env]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -422,6 +425,7 @@ def test_patience_with_a_slow_merchant_ends_its_rows(
     }
 
 
+@pytest.mark.slow
 def test_a_store_that_always_asks_to_slow_down_gets_ever_fewer_calls_until_patience_ends(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -434,6 +438,7 @@ def test_a_store_that_always_asks_to_slow_down_gets_ever_fewer_calls_until_patie
     assert 8 < run.record.upload_calls <= most
 
 
+@pytest.mark.slow
 def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_workspace: OpenWorkspace) -> None:
     refused_then_busy = [Fault(path="a.png", errcode=40001, calls=ONCE), Fault(path="a.png", errcode=-1)]
     workspace = open_workspace(

@@ -93,6 +93,7 @@ def links(workspace: Workspace, **changed: Any) -> tcb.Run:
     )
 
 
+@pytest.mark.slow
 def test_a_run_knows_where_its_time_went_and_it_adds_up(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(many(TEA, rows=12), [Fault(delay=0.03)], merchants=[TEA])
     run = tcb.upload(workspace.read(), settings=workspace.settings, limits=replace(QUICK, per_env=1))
@@ -118,6 +119,7 @@ def test_pauses_waits_rates_and_calls_are_told_apart(open_workspace: OpenWorkspa
     assert max(told, key=lambda name: told[name]) == phase
 
 
+@pytest.mark.slow
 def test_an_outage_is_told_though_it_ends_the_run(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(many(TEA, rows=2), merchants=[TEA])
     nobody = workspace.with_options(api_base="http://127.0.0.1:9")

@@ -95,6 +95,7 @@ def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
     assert workspace.sim.stats["stored"] <= 180 + 2 * 8
 
 
+@pytest.mark.slow
 def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
     open_workspace: OpenWorkspace,
     wait_for: WaitFor,
@@ -160,6 +161,7 @@ class Network:
             pass
 
 
+@pytest.mark.slow
 def test_a_run_whose_database_falls_silent_stops(
     open_workspace: OpenWorkspace,
     wait_for: WaitFor,
@@ -193,6 +195,7 @@ def test_planning_alone_is_lost_with_its_connection(url: str, postgres: Postgres
             still_alone()
 
 
+@pytest.mark.slow
 def test_ledgers_in_two_schemas_of_a_database_have_locks_of_their_own(
     url: str, postgres: Postgres, database: str
 ) -> None:
@@ -207,6 +210,7 @@ def test_ledgers_in_two_schemas_of_a_database_have_locks_of_their_own(
         assert east.runs() == west.runs() == []
 
 
+@pytest.mark.slow
 def test_a_role_that_may_only_use_the_tables_holds_and_is_told(
     url: str, postgres: Postgres, database: str
 ) -> None:
@@ -259,6 +263,7 @@ def as_documented(postgres: Postgres, name: str, lang: str, without: str = "") -
             postgres.run(f"DROP ROLE IF EXISTS {name}_{role}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
     open_workspace: OpenWorkspace,
@@ -301,6 +306,7 @@ def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
                     connection.execute(statement.encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("without", PRIVILEGES.values(), ids=PRIVILEGES)
 def test_an_operator_without_one_of_the_privileges_cannot_work(
     open_workspace: OpenWorkspace, postgres: Postgres, database: str, without: str
@@ -339,6 +345,7 @@ def test_what_keeps_a_database_from_opening_comes_with_what_to_do_there(
             assert not any(wrong in shown for wrong in ("--ledger", "..", "LINE", PASSWORD, ":wrong")), shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("right", ["SELECT", "SELECT, INSERT, UPDATE, DELETE ON holders", "read only"])
 def test_a_role_that_may_only_read_is_refused_before_anything_is_planned(
     open_workspace: OpenWorkspace, postgres: Postgres, database: str, right: str
@@ -372,6 +379,7 @@ def test_a_lost_database_is_not_a_full_one(postgres: Postgres, url: str) -> None
     assert "Free space" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_dump_of_the_page_brings_the_ledger_back(
     open_workspace: OpenWorkspace, postgres: Postgres, database: str, tmp_path: Path
 ) -> None:
@@ -425,6 +433,7 @@ def test_what_a_killed_holder_left_names_nobody_and_is_cleared(
 # --- passwords -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     [
@@ -572,6 +581,7 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
     assert [file for name in names for file in (tmp_path / name / "tmp").iterdir()] == []
 
 
+@pytest.mark.slow
 def test_an_audit_is_compared_with_the_last_known_state(open_workspace: OpenWorkspace, url: str) -> None:
     workspace = open_workspace([])
     settings = workspace.with_options(ledger=url, notify=[{"kind": "command", "command": ["false"]}])

@@ -85,6 +85,7 @@ def assert_all_done(
 # --- told to end ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_cancelled_run_leaves_its_rows_pending_and_goes_on(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, kind: str
@@ -195,6 +196,7 @@ def test_61004_stops_the_run_with_its_rows_pending_and_mended_it_goes_on(
     assert latest(workspace).record.stopped is None
 
 
+@pytest.mark.slow
 def test_a_target_that_is_away_stops_the_run_and_no_attempt_is_counted(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -215,6 +217,7 @@ def test_a_target_that_is_away_stops_the_run_and_no_attempt_is_counted(
     assert {record.end.attempts for record in run.rows()} == {2}
 
 
+@pytest.mark.slow
 def test_a_target_that_comes_back_in_time_is_found_again(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor
 ) -> None:
@@ -248,6 +251,7 @@ def test_links_that_ran_out_before_going_on_are_asked_for_again(
     assert workspace.sim.stats["link:0"] >= 70
 
 
+@pytest.mark.slow
 def test_a_lost_part_file_costs_its_links_and_nothing_else(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor
 ) -> None:
@@ -275,6 +279,7 @@ def test_calls_block_inside_a_running_event_loop(
     assert assert_complete(asyncio.run(notebook()), 30) == {"linked": 30}
 
 
+@pytest.mark.slow
 def test_watching_ends_with_the_run_and_its_counts_only_grow(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), HELD)
     working = start(workspace, "upload")
@@ -288,6 +293,7 @@ def test_watching_ends_with_the_run_and_its_counts_only_grow(open_workspace: Ope
     assert list(working.watch()) in ([], looks[-1:])
 
 
+@pytest.mark.slow
 def test_what_was_committed_shortly_after_a_report_is_reported_though_nothing_follows(
     open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +311,7 @@ def test_what_was_committed_shortly_after_a_report_is_reported_though_nothing_fo
         working.wait()
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_already_in_the_ledger(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), HELD)
     compared: list[tuple[int, int]] = []
@@ -486,6 +493,7 @@ def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(
     assert workspace.sim.stats["stored"] == 40
 
 
+@pytest.mark.slow
 def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_not_come(
     open_workspace: OpenWorkspace,
     assert_complete: AssertComplete,

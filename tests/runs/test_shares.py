@@ -206,6 +206,7 @@ def test_a_share_is_resumed_by_its_own_share_only(workspace: Workspace) -> None:
     assert "pending" not in again.counts
 
 
+@pytest.mark.slow
 def test_five_shares_joined_are_the_run_of_the_whole_list(workspace: Workspace) -> None:
     shares = in_shares(workspace)
     assert_complete = upload(workspace, workspace.settings.ledger)
@@ -228,6 +229,7 @@ def test_five_shares_joined_are_the_run_of_the_whole_list(workspace: Workspace) 
     assert tcb.retry(run, workspace.merchants, settings=run.settings, limits=QUICK).record.parent == run.id
 
 
+@pytest.mark.slow
 def test_shares_on_postgresql_are_joined_too(workspace: Workspace, postgres: Any, database: str) -> None:
     shares = in_shares(workspace)
     run_id, copied = join_shares(postgres.url(database), ledgers(workspace)[::-1])
@@ -247,6 +249,7 @@ def test_shares_are_not_joined_into_the_ledger_of_one(workspace: Workspace) -> N
         assert len(ledger.runs()) == 1
 
 
+@pytest.mark.slow
 def test_retries_of_a_share_become_retries_of_the_joined_run(workspace: Workspace) -> None:
     workspace.sim.play([Fault(env="env-03", errcode=85088)])
     shares = in_shares(workspace)
@@ -261,6 +264,7 @@ def test_retries_of_a_share_become_retries_of_the_joined_run(workspace: Workspac
         tcb.retry(run, workspace.merchants, settings=run.settings)
 
 
+@pytest.mark.slow
 def test_a_retry_of_the_latest_run_covers_the_joined_run(workspace: Workspace) -> None:
     shares = in_shares(workspace)
     refused = [run for run in shares if "refused" in run.counts]
@@ -277,6 +281,7 @@ def test_a_retry_of_the_latest_run_covers_the_joined_run(workspace: Workspace) -
     assert {"refused", "not_attempted"}.isdisjoint(run.final().counts)
 
 
+@pytest.mark.slow
 def test_only_runs_with_rows_to_retry_are_suggested(workspace: Workspace) -> None:
     shares = in_shares(workspace)
     refused = [run for run in shares if "refused" in run.counts]
@@ -294,6 +299,7 @@ def test_only_runs_with_rows_to_retry_are_suggested(workspace: Workspace) -> Non
         assert command.startswith(f"tcb-ops retry {run.id} ")
 
 
+@pytest.mark.slow
 def test_joined_again_only_what_is_missing_is_written(workspace: Workspace, typed: Any) -> None:
     shares = in_shares(workspace)
     first = joined(workspace)
@@ -307,6 +313,7 @@ def test_joined_again_only_what_is_missing_is_written(workspace: Workspace, type
     assert "added" not in typed("ledger", "join", "other.db", *ledgers(workspace))[1]
 
 
+@pytest.mark.slow
 def test_a_joined_run_is_undone_with_the_backups_of_its_shares(workspace: Workspace) -> None:
     in_shares(workspace)
     before = stored(workspace)
@@ -326,6 +333,7 @@ def test_a_joined_run_is_undone_with_the_backups_of_its_shares(workspace: Worksp
     assert stored(workspace) == before
 
 
+@pytest.mark.slow
 def test_audits_in_shares_are_joined_as_one_audit(workspace: Workspace) -> None:
     assert_complete = tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK)
     for number, ledger in enumerate(ledgers(workspace), start=1):
@@ -421,6 +429,7 @@ def test_shares_of_different_work_are_named_with_what_differs(
         join_shares(workspace.folder / "all.db", ledgers(workspace))
 
 
+@pytest.mark.slow
 def test_an_earlier_run_of_a_share_is_joined_by_its_id(workspace: Workspace) -> None:
     shares = in_shares(workspace)
     other = upload(workspace, ledgers(workspace)[1], share=(4, OF))
@@ -437,6 +446,7 @@ def test_an_earlier_run_of_a_share_is_joined_by_its_id(workspace: Workspace) -> 
     assert other.record.share == "4/5"
 
 
+@pytest.mark.slow
 def test_a_share_that_is_unfinished_is_refused(workspace: Workspace) -> None:
     in_shares(workspace)
     last = workspace.with_options(ledger=ledgers(workspace)[-1])
@@ -458,6 +468,7 @@ def test_a_share_that_is_unfinished_is_refused(workspace: Workspace) -> None:
     assert "pending" not in joined(workspace).counts
 
 
+@pytest.mark.slow
 def test_a_share_that_was_undone_is_refused(workspace: Workspace) -> None:
     shares = in_shares(workspace)
     undo = tcb.undo(shares[1], settings=shares[1].settings, limits=QUICK)
@@ -465,6 +476,7 @@ def test_a_share_that_was_undone_is_refused(workspace: Workspace) -> None:
         joined(workspace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loses", "takes", "told"),
     [
@@ -496,6 +508,7 @@ def test_shares_with_other_merchants_files_are_refused(
         joined(workspace)
 
 
+@pytest.mark.slow
 def test_a_killed_join_leaves_nothing(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     in_shares(workspace)
     monkeypatch.setattr("tcb_ops.runs.ledger_copy.BATCH", 10)
@@ -538,6 +551,7 @@ QUICKLY = ("--backoff", "0.01", "--slow-wait", "0.05")
 LISTED = ("list.csv", "--on-bad", "skip", "--fix-me", "fix.csv")
 
 
+@pytest.mark.slow
 def test_five_machines_and_the_commands_that_join_them(workspace: Workspace, typed: Any) -> None:
     for number in range(1, OF + 1):
         code, out, err = typed(
@@ -567,6 +581,7 @@ def test_five_machines_and_the_commands_that_join_them(workspace: Workspace, typ
     assert sum(found["counts"].values()) == found["rows"]
 
 
+@pytest.mark.slow
 def test_a_share_without_merchants_has_a_run_without_rows(workspace: Workspace, typed: Any) -> None:
     for number, ledger in ((1, "1.db"), (2, "2.db"), (3, "3.db")):
         code, _out, err = typed(

@@ -443,6 +443,7 @@ def everything_in(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
+@pytest.mark.slow
 def test_a_query_is_sent_and_nowhere_kept(
     web: Web, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -524,6 +525,7 @@ def test_a_run_with_queries_needs_its_list_again(web: Web) -> None:
         web.upload(batch, new_run=True, cluster="local:2")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_with_the_list(
     web: Web, wait_for: WaitFor, assert_complete: AssertComplete
 ) -> None:
@@ -705,6 +707,7 @@ BAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux tells it")
 @pytest.mark.parametrize(
     "rows",

@@ -170,6 +170,7 @@ def test_which_failed_rows_may_have_stored_their_files(
     assert may_have_stored(reason, attempts, settings) is doubtful
 
 
+@pytest.mark.slow
 def test_files_are_confirmed_in_calls_of_fifty(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -192,6 +193,7 @@ def test_an_empty_file_is_present_when_the_simulator_keeps_its_bytes_no_longer(
     assert assert_complete(confirm(workspace, content=True), 70) == {"present": 70}
 
 
+@pytest.mark.slow
 def test_every_way_that_a_file_can_be_is_told(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
@@ -496,6 +498,7 @@ def test_what_a_later_run_uploaded_is_neither_deleted_nor_undone(open_workspace:
     assert len(stored(workspace)) == 1
 
 
+@pytest.mark.slow
 def test_an_upload_that_was_undone_is_not_resumed(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -756,6 +759,7 @@ def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(
     assert undo(workspace).counts == {"deleted": 2}
 
 
+@pytest.mark.slow
 def test_what_another_run_uploaded_while_an_undo_was_interrupted_stays(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -777,6 +781,7 @@ def test_what_another_run_uploaded_while_an_undo_was_interrupted_stays(
     assert len(stored(workspace)) == 20, f"{done} were deleted before the other run"
 
 
+@pytest.mark.slow
 def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(
         many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
@@ -868,6 +873,7 @@ def test_rows_of_a_cancelled_upload_that_were_stored_are_undone(
     assert stored(workspace) == before
 
 
+@pytest.mark.slow
 def test_an_unfinished_upload_without_a_backup_says_what_is_not_undone(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(many(TEA, rows=20), [Fault(delay=0.1)])
     handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=RunLimits(concurrency=1))
@@ -978,6 +984,7 @@ def test_links_and_tokens_stay_secret(open_workspace: OpenWorkspace, tmp_path: P
 NARROW = RunLimits(concurrency=4, per_env=2, backoff=0.01, slow_wait=0.05, patience=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["confirm", "delete", "undo"])
 def test_an_interrupted_run_is_resumed(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path, kind: str
@@ -1021,6 +1028,7 @@ def interrupted_delete(workspace: Workspace, wait_for: WaitFor, what: Any = "lat
     return handle
 
 
+@pytest.mark.slow
 def test_a_resumed_delete_leaves_what_was_uploaded_since(
     open_workspace: OpenWorkspace, wait_for: WaitFor
 ) -> None:
@@ -1054,6 +1062,7 @@ def test_a_retried_delete_leaves_what_was_uploaded_since(open_workspace: OpenWor
     assert list(stored(workspace)) == [(BOOKS.env, "banner/0.png")]
 
 
+@pytest.mark.slow
 def test_an_interrupted_delete_is_resumed_by_the_same_call(
     open_workspace: OpenWorkspace, wait_for: WaitFor
 ) -> None:
@@ -1089,6 +1098,7 @@ def test_a_second_undo_leaves_what_came_after_the_first(
     assert set(stored(workspace).values()) == set(ours.values())
 
 
+@pytest.mark.slow
 def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(
     open_workspace: OpenWorkspace, tmp_path: Path
 ) -> None:
@@ -1106,6 +1116,7 @@ def test_a_run_that_sent_nothing_keeps_no_upload_from_being_undone(
     assert [*stored(workspace).values()] == [b"before"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["backup", "if_exists"])
 def test_an_upload_is_resumed_as_it_was_started(
     open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path, option: str
@@ -1128,6 +1139,7 @@ def test_an_upload_is_resumed_as_it_was_started(
     assert upload(workspace, new_run=True, **given).counts.keys() <= {"uploaded", "unchanged"}
 
 
+@pytest.mark.slow
 def test_a_backup_is_continued_with_or_without_its_option(
     open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path
 ) -> None:
@@ -1164,6 +1176,7 @@ def test_a_listing_that_repeats_itself_proves_nothing(
     assert tcb.confirm("latest", settings=settings, limits=QUICK).counts == {"unknown": 2}
 
 
+@pytest.mark.slow
 def test_a_new_delete_takes_nothing_that_came_after_an_unfinished_one(
     open_workspace: OpenWorkspace, wait_for: WaitFor
 ) -> None:
@@ -1178,6 +1191,7 @@ def test_a_new_delete_takes_nothing_that_came_after_an_unfinished_one(
     assert stored(workspace) == {(TEA.env, "banner/0.png"): b"theirs"}
 
 
+@pytest.mark.slow
 def test_a_delete_of_a_list_leaves_what_an_undo_has_restored_since(
     open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path
 ) -> None:
@@ -1221,6 +1235,7 @@ def test_what_was_there_before_stays_although_it_has_the_same_bytes(
     assert stored(workspace) == {(TEA.env, "banner/0.png"): before}
 
 
+@pytest.mark.slow
 def test_a_delete_leaves_paths_that_an_unfinished_upload_may_have_written(
     open_workspace: OpenWorkspace, wait_for: WaitFor
 ) -> None:
@@ -1237,6 +1252,7 @@ def test_a_delete_leaves_paths_that_an_unfinished_upload_may_have_written(
         delete(workspace, first.id)
 
 
+@pytest.mark.slow
 def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(
     open_workspace: OpenWorkspace, wait_for: WaitFor
 ) -> None:

@@ -221,6 +221,7 @@ def test_a_ticket_that_is_not_to_be_had_stops_the_run_and_says_once_how_it_goes_
     assert caught.value.text.zh.count("继续任务") == 1
 
 
+@pytest.mark.slow
 def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(
     open_workspace: OpenWorkspace,
 ) -> None:
@@ -297,6 +298,7 @@ def test_a_token_server_that_does_not_let_us_in_stops_the_run(
 SHORT = tcb.RunLimits(backoff=0.01, patience=0.3)
 
 
+@pytest.mark.slow
 def test_a_token_server_that_is_down_stops_the_run_after_patience(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -348,6 +350,7 @@ def test_a_token_server_that_fails_for_one_merchant_is_that_merchants_trouble(
     assert "HTTP 500" in reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -474,6 +477,7 @@ def test_one_link_of_an_own_environment(open_workspace: OpenWorkspace) -> None:
 # --- what the platform and the store quote --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_quoted_part_of_a_token_reaches_neither_ledger_nor_report(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:

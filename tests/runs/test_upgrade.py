@@ -322,6 +322,7 @@ def test_without_a_copy_nothing_is_changed(tmp_path: Path) -> None:
     assert (contents(file), read_version(str(file))) == (contents(DATA / LEDGERS[1]), 1)
 
 
+@pytest.mark.slow
 def test_a_role_that_may_not_change_the_tables_is_told_so(postgres: Postgres, database: str) -> None:
     old_ledger(LEDGERS[1], postgres.url(database))
     postgres.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO guarded", database)
@@ -352,6 +353,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_while_a_process_works_on_a_run_the_upgrade_is_refused_and_says_who(place: str) -> None:
     old_ledger(LEDGERS[1], place)
     run = contents(DATA / LEDGERS[1])["runs"][-1]["id"]
@@ -468,6 +470,7 @@ print([name for name in ("alembic", "mako") if name in sys.modules])
 """
 
 
+@pytest.mark.slow
 def test_alembic_is_loaded_for_an_upgrade_only(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", LOADED, str(tmp_path / "ledger.db")]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

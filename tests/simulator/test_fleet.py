@@ -89,6 +89,7 @@ def play(open_workspace: OpenWorkspace, tmp_path: Path, merchants: int, nights: 
         before = now
 
 
+@pytest.mark.slow
 def test_a_week_of_a_small_fleet(open_workspace: OpenWorkspace, tmp_path: Path):
     play(open_workspace, tmp_path, merchants=12, nights=5, seed=1)
 

@@ -93,6 +93,7 @@ async def test_a_handshake_that_does_not_begin_is_closed() -> None:
         writer.close()
 
 
+@pytest.mark.slow
 @in_a_loop
 async def test_a_client_that_reads_nothing_is_closed() -> None:
     async with serving(most=1, silent=0.1) as port:

@@ -146,6 +146,7 @@ def test_a_server_that_goes_on_stumbling_is_one_merchants_trouble(run: Run) -> N
     assert len(server.heads) == 2
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_one_merchants_trouble(run: Run) -> None:
     async def script(connection: Connection) -> None:
         await connection.request()

@@ -409,6 +409,7 @@ def test_a_program_that_prints_without_end_is_one_merchants_trouble_and_fills_no
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_programs_that_hang_do_not_hold_up_another_merchants(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

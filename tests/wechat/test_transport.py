@@ -195,6 +195,7 @@ def test_a_server_that_brings_no_answer_is_one_fault_without_secrets(
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.slow
 def test_a_chunk_that_breaks_later_ends_too(run: Run) -> None:
     # Whether as garbage or as silence is the parser's affair: aiohttp 3.14 closes the connection and tells nobody.
     with pytest.raises(TransportError):
@@ -230,6 +231,7 @@ def test_a_server_that_does_not_speak_tls_is_unreachable(run: Run) -> None:
     assert SECRET not in shown(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", ["one write", "stream"])
 def test_a_server_that_never_reads_the_body_is_a_timeout_long_before_the_deadline(
     run: Run, body: str
@@ -571,6 +573,7 @@ def test_requests_go_through_the_environments_proxy_but_loopback_does_not(
     assert b"Proxy-Authorization" not in direct
 
 
+@pytest.mark.slow
 def test_a_proxy_that_never_opens_the_tunnel_is_a_timeout_long_before_the_deadline(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
