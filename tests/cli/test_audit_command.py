@@ -58,6 +58,7 @@ def test_a_bad_known_file_and_bad_values_send_nothing(open_cli: Callable[..., An
     assert not cli.workspace.sim.stats["env_info"]
 
 
+@pytest.mark.slow
 def test_a_known_merchant_that_is_gone_is_a_warning(open_cli: Callable[..., Any]):
     cli = open_cli([], BROKEN)
     lines = ("appid,env,cause,until", ",gone-1a2b3c,85088,2999-12-31", f",{BOOKS.env},85088,2999-12-31", "")
@@ -69,6 +70,7 @@ def test_a_known_merchant_that_is_gone_is_a_warning(open_cli: Callable[..., Any]
         assert "known.csv:3" not in result.err
 
 
+@pytest.mark.slow
 def test_a_known_cause_that_is_not_catalogued_is_a_warning(open_cli: Callable[..., Any]):
     fault = Fault(env=BOOKS.env, step=FaultStep.STORE, status=403, code="NoSuchThing")
     cli = open_cli([], [fault])
@@ -188,6 +190,7 @@ def test_runs_stale_is_not_content_with_the_audit_before_one_that_was_stopped(op
     assert "was stopped at" in result.err
 
 
+@pytest.mark.slow
 def test_a_retry_is_no_audit_to_runs_stale_and_notify(open_cli: Callable[..., Any]):
     cli = open_cli([], BROKEN)
     (cli.folder / "robot.url").write_text(

@@ -156,6 +156,7 @@ def test_into_writes_how_rows_ended_beside_them(open_cli: Callable[..., Any], wo
     assert column(cli.folder / "给王芳.xlsx", "E")[0] == "result SIMULATED 演练"
 
 
+@pytest.mark.slow
 def test_into_with_final_shows_what_retries_have_mended(open_cli: Callable[..., Any], workbook: Path) -> None:
     cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     assert cli("upload", workbook.name, "--root", "files").code == 1

@@ -330,6 +330,7 @@ def test_a_bad_variable_is_named_and_its_value_is_not(open_cli, monkeypatch):
     assert cli.calls == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_target_that_does_not_answer_is_exit_3_and_names_it(open_cli, kind):
     cli = open_cli(many(TEA, rows=2))

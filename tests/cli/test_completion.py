@@ -155,6 +155,7 @@ def test_merchants_of_the_file_at_hand(ask):
     assert ask("list", "--to", "wx") == []
 
 
+@pytest.mark.slow
 def test_codes(ask):
     assert "85088" in ask("explain", "850")
     assert all(code.startswith("-4") for code in ask("retry", "--errcode", "-4"))

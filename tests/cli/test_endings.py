@@ -57,6 +57,7 @@ def test_not_attempted_rows_stand_under_the_errcode_that_stopped_them(open_cli):
     assert [(line["errcode"], line["rows"]) for line in result.json["errcodes"]] == [(85088, 10)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_target_that_is_away_is_exit_3_with_its_json_and_rows_pending(open_cli, kind):
     cli = open_cli()
@@ -70,6 +71,7 @@ def test_a_target_that_is_away_is_exit_3_with_its_json_and_rows_pending(open_cli
     assert (shown.code, shown.json) == (0, result.json)
 
 
+@pytest.mark.slow
 def test_a_platform_wide_refusal_is_exit_3_and_mended_the_same_command_ends_0(open_cli):
     cli = open_cli(faults=[Fault(path="banner/5.png", errcode=61004, calls=((1, 1),))])
     result = cli.upload("--json", "--concurrency", "2")
@@ -96,6 +98,7 @@ def test_a_usage_error_is_exit_2_and_says_nothing_on_stdout(open_cli):
     assert cli.calls == 0
 
 
+@pytest.mark.slow
 def test_talk_is_on_stderr_and_data_on_stdout(open_cli):
     cli = open_cli(faults=REFUSED)
     result = cli.upload()
@@ -182,6 +185,7 @@ OF_BOOKS = ("--where", f"appid={BOOKS.appid}")
 OF_TEA = ("--where", f"appid={TEA.appid}")
 
 
+@pytest.mark.slow
 def test_where_narrows_what_is_shown_of_a_run_to_matching_merchants(open_cli):
     faults = [Fault(path="banner/1.png", errcode=40097)]
     cli = open_cli(many(TEA, BOOKS, rows=3), faults)
@@ -202,6 +206,7 @@ def test_where_narrows_what_is_shown_of_a_run_to_matching_merchants(open_cli):
     assert {line["appid"] for line in found["changes"]} == {BOOKS.appid}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("final", [(), ("--final",)], ids=["once", "with its retries"])
 def test_where_writes_a_report_of_matching_merchants_that_verify_recognises(open_cli, final):
     cli = open_cli(many(TEA, BOOKS, rows=3), [Fault(path="banner/1.png", errcode=40097)])
@@ -336,6 +341,7 @@ def test_a_table_in_a_pipe_has_no_blanks_at_the_ends_of_its_lines(open_cli, lang
         assert [line for line in lines if line != line.rstrip()] == []
 
 
+@pytest.mark.slow
 def test_a_retry_reports_rows_whose_merchants_are_missing(open_cli, find_english):
     cli = open_cli(many(TEA, BOOKS, rows=2), [Fault(errcode=85088, calls=((1, 1),))])
     first = cli.upload("--json").json["run"]
@@ -353,6 +359,7 @@ def test_a_retry_reports_rows_whose_merchants_are_missing(open_cli, find_english
     assert "no line for their merchants" not in rest.err
 
 
+@pytest.mark.slow
 def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_cli):
     cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
     first = cli.upload("--json").json["run"]

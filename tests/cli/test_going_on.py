@@ -146,6 +146,7 @@ def test_an_unfinished_run_is_gone_on_with_and_a_finished_one_never(stopped):
     assert "Resuming" not in fresh.err
 
 
+@pytest.mark.slow
 def test_new_run_starts_another_run(stopped):
     cli, run = stopped
     result = cli.upload("--json", "--new-run")
@@ -176,6 +177,7 @@ def test_resume_takes_a_prefix_and_refuses_what_does_not_fit(stopped):
     assert cli.upload("--json", "--resume", run[:-1]).json["run"] == run
 
 
+@pytest.mark.slow
 def test_a_run_over_a_day_old_is_named_with_both_ways_on(stopped):
     cli, run = stopped
     age(cli, run, 23)
@@ -189,6 +191,7 @@ def test_a_run_over_a_day_old_is_named_with_both_ways_on(stopped):
     assert cli.upload("--json", "--resume", run).json["run"] == run
 
 
+@pytest.mark.slow
 def test_a_run_just_under_a_day_old_is_gone_on_with(stopped):
     cli, run = stopped
     age(cli, run, 23)
@@ -220,6 +223,7 @@ def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_cli):
     assert "sent again" not in cli.upload("--skip-unchanged").err
 
 
+@pytest.mark.slow
 def test_a_run_that_lacks_only_its_report_is_resumed_and_not_said_to_be_sent_again(open_cli):
     cli = open_cli()
     first = cli.upload("--json").json["run"]

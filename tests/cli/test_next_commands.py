@@ -176,6 +176,7 @@ def test_a_retry_of_another_target_or_of_an_unfinished_run_says_what_works(open_
     assert execute(line).code == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("upload",), ("upload", "list.csv", "--root", "files"), ("audit",)])
 def test_a_run_of_another_kind_is_refused_with_the_command_that_resumes_it(open_cli, execute, words):
     cli = open_cli(many(TEA, rows=2))

@@ -112,6 +112,7 @@ def test_a_few_missing_files_are_named_one_by_one(open_cli):
     assert cli.upload().err.count("there is no file") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 100])
 def test_runs_fit_the_terminal_whatever_they_are(open_cli, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))

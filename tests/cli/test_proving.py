@@ -84,6 +84,7 @@ def test_runs_of_different_targets_are_not_compared(two_runs):
     assert "unfinished" in same.err
 
 
+@pytest.mark.slow
 def test_a_report_is_verified_then_tampered_with_then_not(two_runs):
     cli, _, newer = two_runs
     good = cli("verify", "newer")
@@ -150,6 +151,7 @@ def test_a_folder_without_a_report_is_a_usage_error(two_runs, folder, why):
     assert why in result.err
 
 
+@pytest.mark.slow
 def test_a_run_in_place_of_its_report_is_answered_with_the_command_for_the_report(two_runs):
     cli, _, newer = two_runs
     for named in ("latest", newer):
@@ -163,6 +165,7 @@ def test_a_run_in_place_of_its_report_is_answered_with_the_command_for_the_repor
     assert shlex.split(cli("verify", "latest").err.splitlines()[-1])[1:3] == ["report", newer]
 
 
+@pytest.mark.slow
 def test_a_final_report_is_verified_with_its_retries(two_runs):
     cli, _, newer = two_runs
     assert cli("retry", newer, "--out", "again").code == 0

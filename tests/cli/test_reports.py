@@ -226,6 +226,7 @@ def test_runs_show_a_run_and_its_rows(open_cli):
     assert (none.code, none.out) == (2, "")
 
 
+@pytest.mark.slow
 def test_latest_is_the_latest_of_this_target(open_cli):
     cli = open_cli(many(TEA, rows=2))
     run = cli.upload("--json").json["run"]

@@ -52,6 +52,7 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
     assert "Confirmed: all 30 files are there" in page
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_uploaded_again_by_the_suggested_command(open_cli: OpenCli) -> None:
     cli = open_cli()
     cli.upload()
@@ -66,6 +67,7 @@ def test_what_is_missing_is_uploaded_again_by_the_suggested_command(open_cli: Op
     assert cli.latest().counts == {"present": 1}
 
 
+@pytest.mark.slow
 def test_an_upload_says_what_it_replaces(open_cli: OpenCli) -> None:
     cli = open_cli()
     assert "replaced" not in cli.upload().err
@@ -99,6 +101,7 @@ def test_an_undo_says_that_pending_rows_stay(open_cli: OpenCli, wait_for: Callab
     assert f"{pending} rows of the upload are pending." in result.err
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_uploaded_again_from_its_list_if_the_urls_have_queries(
     open_cli: OpenCli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +168,7 @@ def test_the_embedded_simulator_is_said_to_start_without_files(open_cli: OpenCli
     assert hint not in cli(command, "latest").err
 
 
+@pytest.mark.slow
 def test_nothing_left_to_delete_is_said_alone(open_cli: OpenCli) -> None:
     cli = open_cli()
     cli.upload()
@@ -371,6 +375,7 @@ def pages(cli: CommandLine) -> int:
         return int(ledger.execute("PRAGMA page_count").fetchone()[0])
 
 
+@pytest.mark.slow
 def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli: OpenCli) -> None:
     cli = open_cli()
     for _ in range(3):

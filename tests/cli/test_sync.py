@@ -81,6 +81,7 @@ def test_only_what_is_new_or_changed_is_sent(open_cli: OpenCli, photos: Path) ->
     assert cli.workspace.sim.stats["stored"] == 12
 
 
+@pytest.mark.slow
 def test_what_is_gone_is_listed_and_stays_until_it_is_to_be_deleted(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     sync(cli, "--path", "2026/{rel}")
@@ -98,6 +99,7 @@ def test_what_is_gone_is_listed_and_stays_until_it_is_to_be_deleted(open_cli: Op
     assert sync(cli, "--delete", "--path", "2026/{rel}")["gone"] == {"rows": 0, "run": None, "counts": {}}
 
 
+@pytest.mark.slow
 def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     sync(cli)
@@ -170,6 +172,7 @@ def test_a_folder_that_changed_after_an_interruption_is_sent_as_it_is_now(
     assert len(held) == 66
 
 
+@pytest.mark.slow
 def test_what_another_list_uploaded_is_not_deleted(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     (cli.folder / "other.csv").write_text(
@@ -237,6 +240,7 @@ def test_a_rehearsal_shows_what_would_be_sent_and_deleted(open_cli: OpenCli, pho
     assert len(stored(cli)) == 6
 
 
+@pytest.mark.slow
 def test_a_renamed_file_is_not_deleted_before_it_is_there_again(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     sync(cli)
@@ -374,6 +378,7 @@ def test_a_deletion_that_failed_is_tried_again(open_cli: OpenCli, photos: Path) 
     assert paths(cli) == {"banner.svg"}
 
 
+@pytest.mark.slow
 def test_a_comparison_without_an_answer_is_no_success(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     sync(cli)

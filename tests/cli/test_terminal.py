@@ -234,6 +234,7 @@ def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_cli, on_terminal)
     assert cli("runs", "--json").json == {"runs": []}
 
 
+@pytest.mark.slow
 def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_cli, monkeypatch):
     monkeypatch.setattr(console, "LINE_EVERY", 0.0)
     cli = open_cli(many(TEA, rows=8), [Fault(delay=0.1)])

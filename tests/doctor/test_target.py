@@ -73,6 +73,7 @@ def test_whose_token_is_tried(merchants, whose):
     assert first_token_owners(merchants, "wxcomponent") == whose
 
 
+@pytest.mark.slow
 def test_a_program_for_tokens_that_hangs_is_not_waited_for():
     hangs = [sys.executable, "-c", "import time; time.sleep(9)"]
     options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}

@@ -131,6 +131,7 @@ def test_a_closed_batch_says_so(write: Callable[..., Path], merchants: Merchants
     batch.close()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_in_the_temporary_folder_even_while_it_is_open(
     write: Callable[..., Path], merchants: Merchants, tmp_path: Path
 ) -> None:

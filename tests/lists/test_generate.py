@@ -332,6 +332,7 @@ def test_a_file_that_cannot_be_written_is_reported(folder: Path) -> None:
         write_list(scan(folder), [TEA], PathTemplate("{rel}", TODAY), folder / "no/list.csv", folder)
 
 
+@pytest.mark.slow
 def test_four_hundred_environments_are_quick(folder: Path) -> None:
     for n in range(100):
         (folder / f"{n}.png").write_bytes(b"x")

@@ -145,6 +145,7 @@ def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(noteb
     assert "SIMULATED" not in render_page(notebook, "own", CHINESE)
 
 
+@pytest.mark.slow
 def test_nothing_in_it_can_run_or_call_out(notebook):
     page = render_page(notebook, "own", replace(ENGLISH, run=EVIL, verdict=Bilingual(EVIL, EVIL)))
     assert "<script" not in page

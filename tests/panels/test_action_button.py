@@ -80,6 +80,7 @@ def test_another_list_asks_again(open_lab: Any):
     assert panel.start.disabled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cut_off", "button"), [(True, "resume"), (False, "retry")], ids=["resume", "retry"])
 def test_resuming_and_retrying_are_confirmed_too(open_lab: Any, read: Any, cut_off: bool, button: str):
     from workspace import TEA, many

@@ -87,6 +87,7 @@ def assert_usable(lab: Any, panel: Any, read: Any, ledger: str = "ledger.db") ->
     assert len(page_of(panel)["rows"]["rows"]) == 30
 
 
+@pytest.mark.slow
 def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(
     lab: Any, panel: Any, read: Any
 ):
@@ -94,6 +95,7 @@ def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(
     assert_usable(lab, panel, read)
 
 
+@pytest.mark.slow
 def test_what_is_shown_without_its_ledger_is_not_contradicted(lab: Any, panel: Any, read: Any, lang: str):
     gone = {
         "en": "The ledger ledger.db was moved or deleted while this panel was open",
@@ -108,6 +110,7 @@ def test_what_is_shown_without_its_ledger_is_not_contradicted(lab: Any, panel: A
     assert panel.monitor.state is RunState.FINISHED
 
 
+@pytest.mark.slow
 def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, read: Any):
     other = lab.workspace.folder / "other"
     other.mkdir()

@@ -111,6 +111,7 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_connected", lambda *_: client)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "given", "shown"),
     [

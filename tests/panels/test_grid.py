@@ -95,6 +95,7 @@ def test_a_browser_that_comes_later_gets_everything_and_then_only_what_changed(g
     json.dumps(everything)
 
 
+@pytest.mark.slow
 def test_a_ledger_that_is_gone_is_reported_and_answered(grid: Any, read: Any):
     ledger = grid._run._ledger.file
     grid._run._ledger.close()

@@ -27,6 +27,7 @@ def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab: Any, r
     assert f"The links are in {links}, which only you can read" in read(panel.worker.line)
 
 
+@pytest.mark.slow
 def test_links_that_will_run_out_before_the_last_is_there_are_reported_beside_the_pace(
     open_lab: Any, read: Any
 ):

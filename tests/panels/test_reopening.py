@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits"])
 @pytest.mark.parametrize("refused", [False, True], ids=["all good", "some refused"])
 def test_a_finished_run_is_shown_again_with_what_can_be_done(
@@ -204,6 +205,7 @@ def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab: Any
     assert panel.start.button_style == "primary"
 
 
+@pytest.mark.slow
 def test_a_panel_names_the_workers_of_a_run_on_a_cluster(open_lab: Any, read: Any):
     lab = open_lab()
     panel = lab.uploads()

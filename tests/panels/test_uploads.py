@@ -186,6 +186,7 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, assert_co
     assert hidden(panel.monitor.retry)  # nothing is left
 
 
+@pytest.mark.slow
 def test_a_retry_reports_rows_whose_merchants_are_missing(open_lab: Any, read: Any):
     lab = open_lab(faults=[Fault(path="banner/2.png", calls=((1, 1),), errcode=85088)])
     first = lab.uploads()

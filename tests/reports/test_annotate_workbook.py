@@ -488,6 +488,7 @@ def test_nothing_is_overwritten(tmp_path: Path, sent: Callable[..., Sent]) -> No
         into_copy(run, file, tmp_path / "nowhere" / "a.xlsx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [into_copy, apart], ids=["into", "split"])
 def test_a_full_disk_leaves_nothing_half_written(
     tmp_path: Path, sent: Callable[..., Sent], write: Callable[..., Path]

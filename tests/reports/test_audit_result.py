@@ -77,6 +77,7 @@ def test_another_cause_is_new(open_workspace: OpenWorkspace):
     assert (one.cause.code, one.before) == ("48001", "85088")
 
 
+@pytest.mark.slow
 def test_what_is_unknown_is_neither_broken_nor_recovered(open_workspace: OpenWorkspace):
     workspace = open_workspace([])
     audited(workspace, [Fault(env=BOOKS.env, errcode=85088)])
@@ -138,6 +139,7 @@ def test_a_failure_is_new_if_it_has_a_cause_that_it_did_not_have(
     assert is_new(causes, before, was_silenced=was_silenced) is expected
 
 
+@pytest.mark.slow
 def test_all_causes_count_for_what_is_new_and_what_is_silenced(open_workspace: OpenWorkspace):
     halted = SimulatedEnvironment(BOOKS.env, EnvStatus.HALTED, nights=((1, 2), (4, 8)))
     spent = SimulatedAccount(BOOKS.appid, daily_limit=5, used=5, nights=((2, 5), (7, 8)))

@@ -88,6 +88,7 @@ def usage(env: str, night: int, storage: int, **more: int) -> SimulatedEnvironme
 ON = {"audit": {"quotas": True}}
 
 
+@pytest.mark.slow
 def test_storage_that_is_full_in_three_days_is_predicted_once_as_new(
     open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
 ):

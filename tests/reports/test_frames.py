@@ -196,6 +196,7 @@ def test_a_notebook_shows_a_run_with_every_text_escaped(a_run: Callable[..., Any
     assert html.count("&lt;script&gt;") >= 3
 
 
+@pytest.mark.slow
 def test_pandas_loads_only_when_a_frame_is_asked_for() -> None:
     code = "import sys, tcb_ops.reports.formats.notebook, tcb_ops.reports.export; print({'pandas', 'jinja2', 'xlsxwriter'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

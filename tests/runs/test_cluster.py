@@ -171,6 +171,7 @@ def test_a_pause_that_is_taken_over_ends_when_it_would_have(
         assert third.claim() == (True, rest), "what is waiting to be taken over is no newer"
 
 
+@pytest.mark.slow
 def test_a_worker_that_ended_its_work_was_not_lost_and_is_not_waited_for(
     run: RunRecord, coordinator: CoordinatorLedger, place: str
 ) -> None:
@@ -271,6 +272,7 @@ def test_nothing_is_claimed_while_the_run_stops(
         assert after.claim() is None
 
 
+@pytest.mark.slow
 def test_workers_stop_without_their_starting_process(
     run: RunRecord, coordinator: CoordinatorLedger, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

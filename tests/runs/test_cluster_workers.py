@@ -439,6 +439,7 @@ def test_what_is_no_scheduler_is_a_message(
     open_workspace: OpenWorkspace, stranger: tuple[str, list[bytes]], scheme: str, variables: Any, why: str
 ) -> None:
     import dask
+    import distributed  # noqa: F401  adds its settings, which `set` would remove at its end
 
     address, sent = stranger
     if "silent" not in variables:

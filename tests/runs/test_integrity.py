@@ -160,6 +160,7 @@ READERS: dict[str, Callable[[tcb.Run], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "result"),
     [
@@ -344,6 +345,7 @@ def test_damage_of_an_earlier_run_leaves_the_new_one_its_report(
     assert tcb.verify(report, settings=workspace.settings).good
 
 
+@pytest.mark.slow
 def test_a_ledger_whose_file_is_damaged_takes_no_new_run_and_nothing_is_sent(
     used: Callable[..., Workspace],
 ) -> None:
@@ -427,6 +429,7 @@ def test_a_ledger_that_another_process_is_making_is_not_called_empty(tmp_path: P
             process.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_the_check_of_the_file_ends_when_its_time_is_up(tmp_path: Path) -> None:
     file = tmp_path / "some.db"
     sql(

@@ -56,6 +56,7 @@ def test_requests_in_flight_reach_the_limits_and_never_pass_them(
     assert max(most.values()) <= per_env
 
 
+@pytest.mark.slow
 def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(
     open_workspace: OpenWorkspace,
 ) -> None:

@@ -46,6 +46,7 @@ def holder(place: str, ledger: Ledger) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_told_who_holds_the_run(
     ledger: Ledger, holder: subprocess.Popen[str]
 ) -> None:

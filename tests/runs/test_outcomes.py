@@ -411,6 +411,7 @@ def test_a_slow_environment_pauses_alone_and_counts_no_attempt(
     assert all(n < first_of_slow for n, call in enumerate(calls) if call.env == TEA_TEST.env)
 
 
+@pytest.mark.slow
 def test_patience_with_a_slow_merchant_ends_its_rows(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:

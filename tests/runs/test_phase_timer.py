@@ -111,6 +111,7 @@ SLOWED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", SLOWED)
 def test_pauses_waits_rates_and_calls_are_told_apart(open_workspace: OpenWorkspace, phase: str) -> None:
     fault, pace = SLOWED[phase]

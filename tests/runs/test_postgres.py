@@ -186,6 +186,7 @@ def test_a_run_whose_database_falls_silent_stops(
             running.wait()
 
 
+@pytest.mark.slow
 def test_planning_alone_is_lost_with_its_connection(url: str, postgres: Postgres, database: str) -> None:
     with closing(Ledger(url)) as ledger, planning(ledger) as still_alone:
         still_alone()

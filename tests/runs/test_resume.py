@@ -233,6 +233,7 @@ def test_a_target_that_comes_back_in_time_is_found_again(
     assert looks[-1].note is None
 
 
+@pytest.mark.slow
 def test_links_that_ran_out_before_going_on_are_asked_for_again(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor
 ) -> None:

@@ -361,6 +361,7 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
     assert Roster(environments, RunLimits()).make(environments[1]).app.appid == "", "no component: no token"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [0, 300], ids=["all open", "some closed"])
 def test_rows_in_memory_are_bounded_where_a_call_takes_fifty_of_them(closed: int) -> None:
     floor = Floor(*[60] * 1_000, batch=50)

@@ -186,6 +186,7 @@ def test_files_of_other_shares_need_not_be_there(workspace: Workspace) -> None:
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_share_is_resumed_by_its_own_share_only(workspace: Workspace) -> None:
     workspace.sim.play([Fault(delay=0.05)])
     begun = tcb.start_upload(
@@ -238,6 +239,7 @@ def test_shares_on_postgresql_are_joined_too(workspace: Workspace, postgres: Any
     assert Counter(run.counts) == sum((Counter(one.counts) for one in shares), Counter())
 
 
+@pytest.mark.slow
 def test_shares_are_not_joined_into_the_ledger_of_one(workspace: Workspace) -> None:
     in_shares(workspace)
     first, *others = ledgers(workspace)
@@ -349,6 +351,7 @@ def test_audits_in_shares_are_joined_as_one_audit(workspace: Workspace) -> None:
     assert run.audit().exit_code("any") == assert_complete.audit().exit_code("any") == 1
 
 
+@pytest.mark.slow
 def test_links_in_shares_are_joined_without_their_secrets(workspace: Workspace) -> None:
     for number, ledger in enumerate(ledgers(workspace), start=1):
         tcb.links(
@@ -367,6 +370,7 @@ def test_links_in_shares_are_joined_without_their_secrets(workspace: Workspace) 
 # --- what is not joined ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_shares_that_are_missing_or_there_twice_are_named(workspace: Workspace) -> None:
     in_shares(workspace)
     places, out = ledgers(workspace), workspace.folder / "all.db"
@@ -385,6 +389,7 @@ def test_shares_that_are_missing_or_there_twice_are_named(workspace: Workspace) 
     assert not out.exists() or Ledger(str(out)).runs() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "told"),
     [

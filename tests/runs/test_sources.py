@@ -502,6 +502,7 @@ def settings_file(web: Web) -> Path:
     return folder / "tcb-ops.toml"
 
 
+@pytest.mark.slow
 def test_a_failed_csv_with_masked_urls_is_refused(web: Web) -> None:
     batch = web.read(f"{web.sources.serve('/a', b'x')}?{SECRET}")
     web.sources.serve("/a", b"x", status={"GET": 404})

@@ -184,6 +184,7 @@ def test_files_are_confirmed_in_calls_of_fifty(
     assert list(run.results()["备注"])[:2] == ["第 0 行", "第 1 行"]
 
 
+@pytest.mark.slow
 def test_an_empty_file_is_present_when_the_simulator_keeps_its_bytes_no_longer(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -279,6 +280,7 @@ def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(
     assert assert_complete(again, 2) == {"present": 2}
 
 
+@pytest.mark.slow
 def test_a_link_to_another_file_is_not_followed(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
@@ -336,6 +338,7 @@ def test_answers_about_files_follow_the_policy_of_calls(
     assert assert_complete(confirm(workspace), 5) == {outcome: 5}
 
 
+@pytest.mark.slow
 def test_an_environment_of_the_platform_is_listed(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
@@ -561,6 +564,7 @@ def test_a_file_that_comes_back_is_not_already_gone(
     assert len(seen) == 2
 
 
+@pytest.mark.slow
 def test_an_undo_brings_back_every_byte(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
@@ -697,6 +701,7 @@ def test_without_a_backup_what_may_be_somebody_elses_stays(
     assert list(stored(workspace)) == [(TEA.env, "banner/1.png")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stores", [True, False], ids=["the retry stores", "the retry stores nothing"])
 def test_a_retry_keeps_what_was_saved_before_the_first_attempt(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path, stores: bool
@@ -716,6 +721,7 @@ def test_a_retry_keeps_what_was_saved_before_the_first_attempt(
     assert stored(workspace) == {(TEA.env, "banner/0.png"): b"the merchant's"}
 
 
+@pytest.mark.slow
 def test_rows_that_ended_otherwise_after_a_lost_answer_are_undone(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:
@@ -734,6 +740,7 @@ def test_rows_that_ended_otherwise_after_a_lost_answer_are_undone(
     assert stored(workspace) == {}
 
 
+@pytest.mark.slow
 def test_what_a_retry_stored_without_an_answer_is_undone(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, tmp_path: Path
 ) -> None:

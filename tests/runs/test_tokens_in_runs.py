@@ -163,6 +163,7 @@ def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(
     assert workspace.sim.stats[f"authorizer_token:{TEA.appid}"] == 3
 
 
+@pytest.mark.slow
 def test_a_refresh_that_is_told_to_slow_down_for_ever_ends_its_merchants_rows(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -311,6 +312,7 @@ def test_a_token_server_that_is_down_stops_the_run_after_patience(
     assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

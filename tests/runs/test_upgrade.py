@@ -143,6 +143,7 @@ def result(end: RowEnd) -> str:
     return str(kept)
 
 
+@pytest.mark.slow
 def test_reasons_of_version_1_keep_both_sentences(place: str) -> None:
     old_ledger(LEDGERS[1], place)
     [kept] = [json.loads(run["stopped"]) for run in contents(DATA / LEDGERS[1])["runs"] if run["stopped"]]
@@ -249,6 +250,7 @@ def test_an_upgrade_that_fails_leaves_no_copy(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*backup*")) == []
 
 
+@pytest.mark.slow
 def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path: Path) -> None:
     with closing(Ledger(old)) as ledger:
         place = EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False)

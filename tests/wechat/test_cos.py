@@ -477,6 +477,7 @@ def test_a_file_that_was_opened_for_a_task_that_has_gone_is_closed(tmp_path: Pat
     assert open_files() == before
 
 
+@pytest.mark.slow
 def test_cancelled_large_uploads_leave_nothing_to_the_garbage_collector(
     run: Run, tmp_path: Path, wait_for: WaitFor
 ) -> None:

@@ -266,6 +266,7 @@ def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run: Run, cli: Com
     assert run(asked()) == MOST_REFUSED
 
 
+@pytest.mark.slow
 def test_a_refresh_that_nobody_waits_for_any_more_is_stored_all_the_same(
     run: Run, open_cli: Callable[..., CommandLine]
 ) -> None:

@@ -175,6 +175,7 @@ def shown(error: BaseException) -> str:
     return "\n".join(everything + traceback.format_exception(error))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("script", "fault"), TRAPS, ids=[script.__name__ for script, _ in TRAPS])
 def test_a_server_that_brings_no_answer_is_one_fault_without_secrets(
     run: Run, script: Script, fault: TransportFault, caplog: pytest.LogCaptureFixture
