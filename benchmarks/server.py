@@ -1,6 +1,6 @@
 """A minimal platform and store, fast enough that the clients are the bottleneck.
 
-It answers each link call with a valid link of the documented size (domain.md §1.1) and each form post with 204 and
+It answers each link call with a valid link of the documented size (getUploadTcbFileLink) and each form post with 204 and
 the object's name up to its first dot as ETag: the benchmarks name objects by MD5, and the server need not hash. It
 checks nothing. `GET /first-calls` returns a JSON object of environment → number of its first link call, and resets the
 count. `server.py DELAY PEM` serves HTTPS with a certificate and its key. For audits of the fleets of run.py, it answers getenvinfo and quota/get, too: one environment in twenty is HALTED.

@@ -24,7 +24,7 @@ from tcb_ops.runs.records import Tally
 from tcb_ops.settings import Settings
 
 LINK_LIFE = 900
-"""Lifetime of a link in seconds (domain.md §1.1: the sample's q-sign-time)."""
+"""Lifetime of a link in seconds (q-sign-time in the sample of getUploadTcbFileLink)."""
 RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 """The outcomes that `retry` runs again."""
 NAMED = 5

@@ -28,7 +28,7 @@ LONGEST_TEXT = 4000
 """Characters of a text from outside that are searched; the callers show fewer."""
 
 _RUN = 12
-"""Consecutive characters of a secret that must not be shown (contract.md §8)."""
+"""Consecutive characters of a secret that must not be shown."""
 _ENCODINGS = 3
 """How often a text may have been percent-encoded."""
 
@@ -157,7 +157,7 @@ _KINDS = (
     ("q-signature", rf"q-signature{_IS}", _("a signature of the store")),
     ("q-ak", rf"q-ak{_IS}", _("a key id of the store")),
     ("x-cos-security-token", rf"x-cos-security-token{_IS}", _("a security token of the store")),
-    # domain.md §2: how tickets, refresh tokens and authorization codes begin.
+    # How tickets, refresh tokens and authorization codes begin.
     ("@@@", r"(?:ticket|token|code)@@@", _("a ticket or a refresh token")),
 )
 

@@ -54,7 +54,7 @@ TOKEN_SECONDS = 8.0
 TRIED = 3
 """Merchants to try until one has a token."""
 SKEWED, WRONG = 60, 300
-"""Clock difference in seconds for a warning and a failure: links expire after about 15 minutes (domain.md §1.1)."""
+"""Clock difference in seconds for a warning and a failure: links expire after about 15 minutes (getUploadTcbFileLink)."""
 _CERTIFICATES = _("Check the files that SSL_CERT_FILE and SSL_CERT_DIR name.")
 
 

@@ -32,7 +32,7 @@ COMPONENT_CODES = _REFUSED | {Reason.NO_TOKEN, "48001", "61014"}
 _TOKEN_CODES = _REFUSED | {Reason.NO_TOKEN, "61003", "42002", "61023", "42007"}
 """Issues of the token, or of the authorization that it belongs to."""
 _PERMISSION_CODES = frozenset({"48001", "61007", "61017", "-601004", "-601018"})
-"""Issues of a permission set that was not granted (domain.md §3)."""
+"""Issues of a permission set that was not granted (errcodes.csv)."""
 _NO_CLOUD = "85088"
 WITHOUT_CLOUD = _PERMISSION_CODES | {_NO_CLOUD}
 """Issues of a merchant without 云开发, or without a permission set for it: shown, but not as failures."""

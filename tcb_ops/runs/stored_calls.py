@@ -1,7 +1,7 @@
 """The calls of runs about stored files: confirm, delete, undo; and the look before an upload that must not overwrite blindly.
 
 A call names up to 50 files of one environment, and each file has its own status in the answer. What an answer leads to is
-decided by the pure functions of `stored_files`. Source: domain.md §2.1, §2.2.
+decided by the pure functions of `stored_files`. Sources: as there.
 """
 
 from __future__ import annotations

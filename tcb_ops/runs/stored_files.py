@@ -1,6 +1,6 @@
 """What is known of the file at a path, from the ledger and from a backup, and what confirm, delete and undo make of it.
 
-`confirm_outcome`, `undo_step`, `written_since`, `is_ours` and `may_be_stored` are pure. Source: domain.md §2.1, §2.2.
+`confirm_outcome`, `undo_step`, `written_since`, `is_ours` and `may_be_stored` are pure. Sources: batchDownloadFile, batchDeleteFile, and COS's HEAD Object.
 
 `Backup` writes and reads what an upload overwrote: `<folder>/<run>/<line>.json` says what was at a row's path, and what is about to be
 sent there; `<line>.data` has the bytes that were there. A resumed run, or a retry, saves again only what is neither.
@@ -33,7 +33,7 @@ from tcb_ops.runs.records import EarlierUpload, RunRecord
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 FILES_PER_CALL = 50
-"""The most that batchdownloadfile and batchdeletefile take (domain.md §2.1)."""
+"""The most that batchdownloadfile and batchdeletefile take."""
 ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
 """Errcodes that say that a value is wrong, or that there are too many: the call is halved."""
 _CHUNK = 500
