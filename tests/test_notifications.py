@@ -34,17 +34,19 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def content_of(kind: str, form: str, body: bytes) -> str:
-    assert_complete = json.loads(body)
+    sent = json.loads(body)
     if kind == "feishu":
-        text = (
-            assert_complete["content"]["text"]
-            if form == "text"
-            else assert_complete["card"]["elements"][0]["content"]
-        )
+        text = sent["content"]["text"] if form == "text" else sent["card"]["elements"][0]["content"]
     else:
-        text = assert_complete[form]["text" if (kind, form) == ("dingtalk", "markdown") else "content"]
+        text = sent[form]["text" if (kind, form) == ("dingtalk", "markdown") else "content"]
     assert isinstance(text, str)
     return text
+
+
+def test_what_did_not_arrive_is_kept_for_each_receiver_of_the_same_name(open_workspace: OpenWorkspace):
+    entry = {"kind": "email", "smtp": "127.0.0.1", "sender": "audit@example.com", "to": ["a@example.com"]}
+    settings = open_workspace([]).with_options(notify=[entry] * 4)
+    assert len(set(send.receivers(settings))) == 4
 
 
 @pytest.mark.slow

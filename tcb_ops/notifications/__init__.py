@@ -173,11 +173,12 @@ def owed(before: Sequence[Missed], this: Missed | None, *, arrived: bool) -> tup
 
 def receivers(settings: Settings) -> list[str]:
     """Return a name for each `[[notify]]` under which the ledger keeps what it has not been told; no secret."""
-    names: list[str] = []
+    found, times = [], Counter[str]()
     for one in settings.notify:
         name = f"{one.kind} {_name(one)}"
-        names.append(f"{name} {names.count(name) + 1}" if name in names else name)
-    return names
+        times[name] += 1
+        found.append(f"{name} {times[name]}" if times[name] > 1 else name)
+    return found
 
 
 def notify_audit(
