@@ -42,8 +42,8 @@ def imported(tree: ast.AST, known: dict[str, Path]) -> set[str]:
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
-            assert_complete = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in known else node.module for name in assert_complete}
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else node.module for name in whole}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return found & known.keys()

@@ -186,20 +186,18 @@ def test_a_part_with_a_password_is_not_called_damaged(tmp_path: Path, merchants:
 
 
 def test_a_workbook_cut_anywhere_is_refused_in_words(tmp_path: Path, merchants: Merchants) -> None:
-    assert_complete = (CORPUS / "plain.xlsx").read_bytes()
-    for cut in range(4, len(assert_complete), 97):
-        (tmp_path / "c.xlsx").write_bytes(assert_complete[:cut])
+    whole = (CORPUS / "plain.xlsx").read_bytes()
+    for cut in range(4, len(whole), 97):
+        (tmp_path / "c.xlsx").write_bytes(whole[:cut])
         assert "is incomplete" in refused(tmp_path / "c.xlsx", merchants)
 
 
 def test_a_workbook_with_any_byte_changed_is_read_or_refused_in_words(
     tmp_path: Path, merchants: Merchants
 ) -> None:
-    assert_complete = (CORPUS / "odd-cells.xlsx").read_bytes()
-    for at in range(0, len(assert_complete), 53):
-        (tmp_path / "c.xlsx").write_bytes(
-            assert_complete[:at] + bytes([assert_complete[at] ^ 0xFF]) + assert_complete[at + 1 :]
-        )
+    whole = (CORPUS / "odd-cells.xlsx").read_bytes()
+    for at in range(0, len(whole), 53):
+        (tmp_path / "c.xlsx").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
         with pytest.raises(InputError):
             read_paths(tmp_path / "c.xlsx", merchants)
 

@@ -156,8 +156,8 @@ def test_a_narrow_screen_breaks_no_id(lang):
     ]
     text = drawn(states, 80, lang)
     assert all(cell_len(line) <= 80 for line in text.splitlines())
-    for assert_complete in ("env-1", "no_token", "8,999"):
-        assert assert_complete in text
+    for whole in ("env-1", "no_token", "8,999"):
+        assert whole in text
 
 
 def test_the_same_words_but_for_the_merchant_stand_once():

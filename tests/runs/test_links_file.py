@@ -153,12 +153,12 @@ def test_a_link_is_with_the_operating_system_before_the_ledger_hears_of_it(links
 def test_a_torn_line_is_cut_and_its_row_is_lost(links: LinksFile, cut: int) -> None:
     links.append([linked(2), linked(3)])
     links.close()
-    assert_complete = links.part.read_bytes()
-    links.part.write_bytes(assert_complete[:-cut])
+    whole = links.part.read_bytes()
+    links.part.write_bytes(whole[:-cut])
     links.open()
     assert list(links.lost([2, 3], 1_500)) == [3]
     links.append([linked(3)])
-    assert links.part.read_bytes() == assert_complete
+    assert links.part.read_bytes() == whole
 
 
 def test_a_torn_first_line_starts_the_file_again(links: LinksFile) -> None:

@@ -296,12 +296,12 @@ def test_an_audit_is_of_the_merchants_that_were_read_and_compared_with_one_of_th
     merchants = tcb.read_merchants(workspace.folder / "merchants.csv")
     before = hashlib.sha256((workspace.folder / "merchants.csv").read_bytes()).hexdigest()
     (workspace.folder / "merchants.csv").write_text("gone", encoding="utf-8")
-    assert_complete = tcb.audit(merchants, settings=workspace.settings, limits=QUICK)
-    assert assert_complete.record.list_sha256 == before
+    whole = tcb.audit(merchants, settings=workspace.settings, limits=QUICK)
+    assert whole.record.list_sha256 == before
     part = tcb.audit(merchants, settings=workspace.settings, limits=QUICK, selection="where region=east")
     assert part.changes() is None
     again = tcb.audit(merchants, settings=workspace.settings, limits=QUICK)
-    assert again.changes().older.id == assert_complete.id
+    assert again.changes().older.id == whole.id
 
 
 def test_latest_is_of_the_target_and_says_where_the_newest_run_of_another_is(open_workspace: OpenWorkspace):

@@ -198,8 +198,8 @@ def test_a_share_is_resumed_by_its_own_share_only(workspace: Workspace) -> None:
     other = tcb.upload(
         workspace.read(on_bad="skip"), settings=workspace.settings, share=(2, OF), limits=QUICK
     )
-    assert_complete = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, limits=QUICK)
-    assert len({begun.id, other.id, assert_complete.id}) == 3
+    whole = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, limits=QUICK)
+    assert len({begun.id, other.id, whole.id}) == 3
     with pytest.raises(tcb.UsageError, match="it is share 1/5 of its list"):
         tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, share=(2, OF), resume=begun.id)
     again = tcb.upload(workspace.read(on_bad="skip"), settings=workspace.settings, share="1/5", limits=QUICK)
@@ -210,21 +210,21 @@ def test_a_share_is_resumed_by_its_own_share_only(workspace: Workspace) -> None:
 @pytest.mark.slow
 def test_five_shares_joined_are_the_run_of_the_whole_list(workspace: Workspace) -> None:
     shares = in_shares(workspace)
-    assert_complete = upload(workspace, workspace.settings.ledger)
+    whole = upload(workspace, workspace.settings.ledger)
     run = joined(workspace)
-    assert run.counts == assert_complete.counts
+    assert run.counts == whole.counts
     assert sum(run.counts.values()) == len(LIST) + 3 == sum(one.record.rows for one in shares)
     assert sum((Counter(one.counts) for one in shares), Counter()) == Counter(run.counts)
-    assert results(run, workspace.folder / "joined") == results(assert_complete, workspace.folder / "whole")
-    ours, theirs = run.summary(), assert_complete.summary()
+    assert results(run, workspace.folder / "joined") == results(whole, workspace.folder / "whole")
+    ours, theirs = run.summary(), whole.summary()
     for name in ("kind", "target", "rows", "counts", "errcodes"):
         assert ours[name] == theirs[name]
     assert ours["calls"]["upload"] == sum(one.summary()["calls"]["upload"] for one in shares)
     assert run.record.seconds == pytest.approx(sum(one.record.seconds for one in shares))
-    assert run.record.selection == assert_complete.record.selection
+    assert run.record.selection == whole.record.selection
     assert run.record.settings["joined"] == [one.id for one in shares]
     assert [place.env for place in run._ledger.envs(run.record)] == [
-        place.env for place in assert_complete._ledger.envs(assert_complete.record)
+        place.env for place in whole._ledger.envs(whole.record)
     ]
     assert tcb.verify(workspace.folder / "joined", settings=run.settings).good
     assert tcb.retry(run, workspace.merchants, settings=run.settings, limits=QUICK).record.parent == run.id
@@ -337,7 +337,7 @@ def test_a_joined_run_is_undone_with_the_backups_of_its_shares(workspace: Worksp
 
 @pytest.mark.slow
 def test_audits_in_shares_are_joined_as_one_audit(workspace: Workspace) -> None:
-    assert_complete = tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK)
+    whole = tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK)
     for number, ledger in enumerate(ledgers(workspace), start=1):
         tcb.audit(
             workspace.merchants,
@@ -346,9 +346,9 @@ def test_audits_in_shares_are_joined_as_one_audit(workspace: Workspace) -> None:
             share=f"{number}/{OF}",
         )
     run = joined(workspace)
-    assert run.counts == assert_complete.counts
-    assert [row.row for row in run.rows()] == [row.row for row in assert_complete.rows()]
-    assert run.audit().exit_code("any") == assert_complete.audit().exit_code("any") == 1
+    assert run.counts == whole.counts
+    assert [row.row for row in run.rows()] == [row.row for row in whole.rows()]
+    assert run.audit().exit_code("any") == whole.audit().exit_code("any") == 1
 
 
 @pytest.mark.slow
@@ -441,9 +441,9 @@ def test_an_earlier_run_of_a_share_is_joined_by_its_id(workspace: Workspace) -> 
     with pytest.raises(tcb.UsageError, match="share 4/5 appears twice"):
         joined(workspace)
     assert joined(workspace, runs=[shares[1].id]).record.settings["joined"] == [run.id for run in shares]
-    assert_complete = upload(workspace, ledgers(workspace)[2])
+    whole = upload(workspace, ledgers(workspace)[2])
     for given, told in (
-        ([assert_complete.id], "is not the run of a share"),
+        ([whole.id], "is not the run of a share"),
         (["nosuch"], "has the run nosuch"),
     ):
         with pytest.raises(tcb.UsageError, match=told):
