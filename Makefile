@@ -17,8 +17,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Two processes per processor, since many tests wait for others. Tests of one xdist_group share a process.
-PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadgroup
+# Two processes per processor, since many tests wait. Tests of one xdist_group share a process. xdist hangs if one is replaced.
+PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadgroup --max-worker-restart 0
 QUICK := not (slow or browser or notebook or kill or soak)
 ARGS ?=
 
