@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ if sys.platform != "win32":
 
 _DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _MEMORY = {errno.ENOMEM, errno.ENOBUFS}
+_LONGEST_NAME = 255
+"""Bytes of a file's name."""
 
 
 _REASONS = {
@@ -145,6 +148,8 @@ def replacing(dest: Path, *, private: bool = False) -> Iterator[Path]:
     overwritten: nobody else may write `dest` at the same time.
     """
     part = dest.with_name(f".{dest.name}.part")
+    if len(os.fsencode(part.name)) > _LONGEST_NAME:
+        part = dest.with_name(f".{hashlib.sha256(os.fsencode(dest.name)).hexdigest()}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
     os.close(os.open(part, flags, 0o600 if private else 0o666))
     try:

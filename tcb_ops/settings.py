@@ -196,6 +196,8 @@ class Settings(_Checked):
 
     def __init__(self, *, origin: Origin | None = None, **values: Any) -> None:
         """Take values that override the environment and the defaults. Raises SettingsError."""
+        if values.get("target") and "api_base" not in values:
+            values = _aimed(values, "target", "api_base")
         variables, target_named = _environment(values)
         super().__init__({"api_base": target_named or "api_base"}, **_merged(values, variables))
         self.__dict__["origin"] = origin or Origin()

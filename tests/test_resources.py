@@ -102,6 +102,13 @@ def test_a_file_is_replaced_whole_over_what_a_kill_left(tmp_path: Path, private:
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 
+def test_a_file_with_the_longest_name_is_replaced(tmp_path: Path) -> None:
+    dest = tmp_path / f"{'a' * 251}.csv"
+    with replacing(dest) as part:
+        part.write_text("new")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(dest.name, "new")]
+
+
 def test_after_an_error_a_file_is_unchanged_and_nothing_is_left(tmp_path: Path) -> None:
     dest = tmp_path / "a.csv"
     dest.write_text("old")

@@ -363,7 +363,9 @@ def test_settings_made_in_python_take_the_target_of_the_environment(
     settings = Settings()
     assert (settings.run_target, settings.api_base) == (run_target, base)
     assert Settings(api_base="https://one.example").run_target == "https://one.example"
-    assert Settings(target="simulator").run_target == "simulator"
+    simulated = Settings(target="simulator")
+    assert (simulated.run_target, simulated.on_loopback) == ("simulator", True)
+    assert Settings(target="https://one.example").api_base == "https://one.example"
 
 
 @pytest.mark.parametrize("read", [Settings, load_settings])

@@ -62,6 +62,10 @@ COLUMNS: dict[str, Text] = {
     "action": _("What to do"),
 }
 """The heads of tables, by the names that DataFrames and the grid have for them."""
+_OF_FRAMES = frozenset(
+    {"merchant", "appid", "env", "rows", "good", "not_good", "pending", "code", "meaning", "action"}
+)
+"""Those of DataFrames; other names may be the list's own."""
 MERCHANT_COLUMNS = ("merchant", "state", "rows", "progress", "good", "bad", "todo", "why")
 _CLASSES = {"n": ' class="op-num"', "m": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
@@ -476,7 +480,8 @@ def frame_html(frame: Any, lang: Lang) -> str:
     columns = [*index, *frame.columns]
     numbers = [False] * len(index) + [kind.kind in "iuf" for kind in frame.dtypes]
     heads = "".join(
-        f'<th scope="col">{esc(COLUMNS[name].of(lang) if name in COLUMNS else name)}</th>' for name in columns
+        f'<th scope="col">{esc(COLUMNS[name].of(lang) if name in _OF_FRAMES else name)}</th>'
+        for name in columns
     )
     lines = []
     for line in frame.head(LINES).itertuples(index=bool(index)):

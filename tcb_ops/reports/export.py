@@ -457,6 +457,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     """Read a folder's manifest; None if it is missing or invalid. Never raises OSError."""
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        int(found["rows"])
         if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in found["files"]):
             return None  # a name that leads out of the folder
         return Manifest(

@@ -51,7 +51,7 @@ from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
-from tcb_ops.secrets import masked, redact
+from tcb_ops.secrets import redact
 from tcb_ops.settings import LEDGER_FILE
 
 
@@ -391,9 +391,10 @@ def _first_row(
         type_at, type_at + (CONTENT_TYPE not in head)
     )  # reports of earlier versions have no such column
 
-    def cells(record: RowRecord) -> list[str]:
-        known, _joined = writer.cells(record)
-        del known[left_out]
+    def cells(record: RowRecord) -> tuple[list[str], ...]:
+        known = tuple(map(list, writer.cells(record)))
+        for written in known:
+            del written[left_out]
         return known
 
     def where(record: RowRecord) -> Text:
@@ -410,7 +411,7 @@ def _first_errcode(causes: Sequence[Cause], head: list[str], lines: Any) -> Text
     columns, known = errcode_table(causes, Lang.EN)
     if head != columns:
         return _("The first line of {name} is not the report's header.", name=ERRCODES)
-    pairs = ((cause, [*map(errcode_cell, line)]) for cause, line in zip(causes, known, strict=True))
+    pairs = ((cause, ([*map(errcode_cell, line)],)) for cause, line in zip(causes, known, strict=True))
     words_at = columns.index("meaning")
     return _first_difference(
         ERRCODES, head, words_at, pairs, lambda cause: verbatim(f"{cause.merchant} {cause.env}"), lines
@@ -421,11 +422,11 @@ def _first_difference(
     file: str,
     columns: Sequence[str],
     words_at: int,
-    known: Iterable[tuple[Any, list[str]]],
+    known: Iterable[tuple[Any, tuple[list[str], ...]]],
     where: Callable[[Any], Text],
     lines: Any,
 ) -> Text | None:
-    """Return the first difference of a CSV's lines; `known` has what each line is about, and its cells.
+    """Return the first difference of a CSV's lines; `known` has what each line is about, and what its cells may be: masked, or as they were before.
 
     The two sentences from column `words_at` on are not compared: their wording changes with versions and language.
     """
@@ -441,12 +442,13 @@ def _first_difference(
                 line_num=at,
                 name=file,
             )
-        about, cells = pair
+        about, (cells, *plain) = pair
         if line is None:
             return _("{name} lacks {where}.", name=file, where=where(about))
         words = slice(words_at, words_at + 2)
-        cells[words] = line[words]
-        if line == cells or [*map(masked, line)] == cells:
+        for one in (cells, *plain):
+            one[words] = line[words]
+        if line == cells or line in plain:
             continue
         if len(line) != len(cells):
             return _(

@@ -222,7 +222,9 @@ class Incoming:
             try:
                 async with asyncio.timeout_at(end):
                     chunk = await self._content.readany()
-                if not chunk and self._protocol is not None and self._protocol.exception() is not None:
+                wrong = self._protocol.exception() if not chunk and self._protocol is not None else None
+                # A whole answer may end with the connection.
+                if wrong is not None and not isinstance(wrong, aiohttp.ServerDisconnectedError):
                     raise aiohttp.ClientPayloadError
             except _LIBRARY_ERRORS as error:
                 failed = _error_of(error, self._url)
@@ -385,6 +387,8 @@ class Transport:
         These responses have connections of their own, as many as requests: what is read from one is written to another.
         """
         url, timeouts = request.url, self._timeouts
+        if self._connector.closed:
+            raise RuntimeError("the transport is closed")  # a new connector would be closed by nobody
         if self._incoming is None:
             self._incoming = aiohttp.TCPConnector(limit=self._connector.limit, ssl=self._tls)
         try:

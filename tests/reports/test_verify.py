@@ -13,11 +13,12 @@ import pytest
 from tcb_ops.details import Detail
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd
+from tcb_ops.reports.export import read_manifest
 from tcb_ops.reports.formats.csv import RowsDigest
 from tcb_ops.reports.formats.terminal import verification_verdict
 from tcb_ops.reports.verify import State, verify
-from tcb_ops.runs.records import Usage
+from tcb_ops.runs.records import EnvRecord, Usage
 from tcb_ops.runs.schema import rows
 
 if TYPE_CHECKING:
@@ -365,6 +366,30 @@ def test_who_changes_the_manifest_along_with_a_file_is_found_out_by_the_ledger(
     (out / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
     manifest_as_is(out)
     assert result in wrong(verify(out, reported.ledger))[what]
+
+
+@pytest.mark.parametrize("name", ["results.csv", "errcodes.csv"])
+def test_what_would_be_masked_like_the_ledgers_text_is_not_the_same(
+    a_run: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    merchant = "access_token=PRACTICE-TOKEN-OF-THE-LEDGER-1"
+    places = [EnvRecord(0, "tea-1a2b", "wx1", merchant, Owner.MERCHANT, left=False)]
+    reported = a_run([GOOD, REFUSED], places=places)
+    out = reported.export(tmp_path / "out")
+    assert verify(out, reported.ledger).good
+    change(out / name, "access_token=•••", "access_token=ANOTHER-TOKEN-OF-SOMEBODY-2")
+    manifest_as_is(out)
+    assert "ledger has" in wrong(verify(out, reported.ledger))["rows"]
+
+
+@pytest.mark.parametrize("rows", ['"x"', "null", "{}"])
+def test_a_manifest_without_a_number_of_rows_is_none(
+    a_run: Callable[..., Any], tmp_path: Path, rows: str
+) -> None:
+    out = a_run([GOOD]).export(tmp_path / "out")
+    assert read_manifest(out) is not None
+    change(out / "manifest.json", '"rows": 1,', f'"rows": {rows},')
+    assert read_manifest(out) is None
 
 
 def test_a_manifest_that_names_another_run_proves_nothing(a_run: Callable[..., Any], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Objects by their file_id: located, fetched, deleted; over real sockets where something is sent."""
 
 import pytest
+from scripted import Server
 
 from tcb_ops.model import Merchant, Owner, Secret
 from tcb_ops.simulator import Component, Simulator
@@ -22,9 +23,9 @@ class CountingTransport(Transport):
         self.sent += 1
         return await super().send(request, *body, **options)
 
-    def open(self, request):
+    def open(self, request, exact_url):
         self.sent += 1
-        return super().open(request)
+        return super().open(request, exact_url)
 
 
 @pytest.fixture
@@ -138,3 +139,23 @@ def test_of_an_answer_only_what_is_clear_counts():
         "cloud://e.bucket/y": FileStatus("cloud://e.bucket/y", 0, "ok", Secret("https://x/y?sign=1")),
         "b": FileStatus("b", -503003, "STORAGE [31m", Secret("")),
     }
+
+
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "416 Range Not Satisfiable"])
+@pytest.mark.parametrize("length", ["", "Content-Length: 10\r\n"], ids=["no length", "length"])
+@pytest.mark.parametrize("to_sink", [True, False])
+def test_an_answer_may_end_with_its_connection(run, status, length, to_sink):
+    async def closes(connection):
+        await connection.head()
+        await connection.say(f"HTTP/1.1 {status}\r\nConnection: close\r\n{length}\r\n".encode())
+        await connection.say(b"01234")
+        await connection.say(b"56789")
+
+    async def fetched():
+        taken = bytearray()
+        async with Server(closes) as server, Transport(connections=1) as transport:
+            client = PlatformClient(transport, server.base)
+            answer = await client.fetch(Secret(f"{server.base}/a"), sink=taken.extend if to_sink else None)
+        return answer.status, answer.body + taken
+
+    assert run(fetched()) == (int(status[:3]), b"0123456789")

@@ -365,6 +365,9 @@ def test_what_is_sent_after_the_end_opens_no_connection_that_nobody_closes(run: 
                 pass
             with pytest.raises(RuntimeError, match="closed"):
                 await transport.send(post(server.base))
+            with pytest.raises(RuntimeError, match="closed"):
+                async with transport.open(post(server.base), server.base):
+                    pass
             return server.connections
 
     assert run(late()) == 0

@@ -131,8 +131,8 @@ class RowLines:
         """Return the first line."""
         return self._quoted(self.names)
 
-    def cells(self, record: RowRecord) -> tuple[list[str], str]:
-        """Return a row's cells, and the same joined by commas."""
+    def cells(self, record: RowRecord) -> tuple[list[str], list[str]]:
+        """Return a row's cells as they are written, and before possible secrets in them were masked."""
         *values, started, ended = own_values(record, self._lang)
         cells = [guard(cell) if cell and cell[0] in RISKY else cell for cell in record.row.cells]
         cells += [
@@ -148,13 +148,13 @@ class RowLines:
             line = ",".join(cells)
         if masked(line) != line:
             self.hidden += 1
-            cells = [*map(masked, cells)]
-            line = ",".join(cells)
-        return cells, line
+            return [*map(masked, cells)], cells
+        return cells, cells
 
     def line(self, record: RowRecord) -> str:
         """Return a row's line, with a line break."""
-        cells, line = self.cells(record)
+        cells, _plain = self.cells(record)
+        line = ",".join(cells)
         # csv.writer examines every character, which is slow: a line that needs no quoting is ready.
         if line.count(",") == len(cells) - 1 and '"' not in line and "\n" not in line and "\r" not in line:
             return f"{line}\r\n"
@@ -314,10 +314,11 @@ class RowTexts:
         try:
             in_csv, in_json = self._places.get(place) or self._place(place)
             why_in_csv, http_in_csv, why_in_json, http_in_json = _end_texts(
-                self._lang, outcome, reason, detail, errcode, errmsg, http_status, store_code
+                self._lang, outcome, reason, detail, errcode, http_status, store_code
             )
+            errmsg_in_csv = _cell(redact(errmsg)) if errmsg else ""
             text = (
-                f"{own},{line},{in_csv},{why_in_csv},{_cell(redact(rid)) if rid else ''},{http_in_csv},"
+                f"{own},{line},{in_csv},{why_in_csv},{errmsg_in_csv},{_cell(redact(rid)) if rid else ''},{http_in_csv},"
                 f"{attempts},{'' if sent is None else sent},"
                 f"{md5 if md5.isalnum() else _cell(md5)},"
                 f"{_cell(redact(file_id) if '=' in file_id else file_id)},"
@@ -333,7 +334,7 @@ class RowTexts:
         )
         return text, (
             f"[{line},{in_json},{quoted(path)},{quoted(file)},{'null' if size is None else size},{cells},"
-            f"{why_in_json},{quoted(rid)},{http_in_json},{attempts},{'null' if sent is None else sent},{quoted(md5)},{quoted(file_id)},"
+            f"{why_in_json},{quoted(errmsg)},{quoted(rid)},{http_in_json},{attempts},{'null' if sent is None else sent},{quoted(md5)},{quoted(file_id)},"
             f"{'null' if begun is None else begun},{'null' if done is None else done}{headers}]"
         )
 
@@ -354,11 +355,10 @@ def _end_texts(
     reason: str,
     detail: str,
     errcode: int | None,
-    errmsg: str,
     http_status: int | None,
     store_code: str,
 ) -> tuple[str, str, str, str]:
-    """Return what the line and the digest's input say about how a row ended, each before and after its rid."""
+    """Return what the line and the digest's input say about how a row ended, each before and after its errmsg and rid."""
     end = RowEnd(
         0,
         Outcome(outcome),
@@ -369,12 +369,12 @@ def _end_texts(
         store_code=store_code,
     )
     words = ",".join(map(_cell, explanation(end, lang)))
-    quoted, errmsg_cell, store_cell = encode_basestring, _cell(redact(errmsg)), _cell(redact(store_code))
+    quoted, store_cell = encode_basestring, _cell(redact(store_code))
     errcode_json = "null" if errcode is None else errcode
     return (
-        f"{outcome},{words},{'' if errcode is None else errcode},{errmsg_cell}",
+        f"{outcome},{words},{'' if errcode is None else errcode}",
         f"{'' if http_status is None else http_status},{store_cell}",
-        f'"{outcome}","{reason}",{quoted(detail_text(end.detail))},{errcode_json},{quoted(errmsg)}',
+        f'"{outcome}","{reason}",{quoted(detail_text(end.detail))},{errcode_json}',
         f"{'null' if http_status is None else http_status},{quoted(store_code)}",
     )
 
