@@ -145,20 +145,23 @@ def replacing(dest: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield an empty file that replaces `dest` at the end, synced to disk with its name; after an error `dest` is unchanged.
 
     `private`: only its owner may read it. The file's name is always the same, so that what a killed process left is
-    overwritten: nobody else may write `dest` at the same time.
+    removed: nobody else may write `dest` at the same time.
     """
     part = dest.with_name(f".{dest.name}.part")
     if len(os.fsencode(part.name)) > _LONGEST_NAME:
         part = dest.with_name(f".{hashlib.sha256(os.fsencode(dest.name)).hexdigest()}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-    os.close(os.open(part, flags, 0o600 if private else 0o666))
+    if not part.is_symlink():  # a link there is nothing that we left
+        part.unlink(missing_ok=True)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666))
     try:
-        if private:
-            part.chmod(0o600)  # it may have been left with another mode
         yield part
         sync_to_disk(part)
         part.replace(dest)
-        sync_to_disk(dest.parent)
+        try:
+            sync_to_disk(dest.parent)
+        except OSError as error:  # a folder that cannot be read, or a file system that does not sync folders
+            if error.errno not in {errno.EACCES, errno.EINVAL}:
+                raise
     finally:
         with suppress(OSError):  # it is gone if it has replaced `dest`
             part.unlink()

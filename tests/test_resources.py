@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shlex
 import socket
@@ -100,6 +101,36 @@ def test_a_file_is_replaced_whole_over_what_a_kill_left(tmp_path: Path, private:
     assert dest.read_text() == "new"
     assert stat.S_IMODE(dest.stat().st_mode) == (0o600 if private else 0o644)
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_a_link_in_the_place_of_the_new_file_is_refused(tmp_path: Path) -> None:
+    dest, other = tmp_path / "a.csv", tmp_path / "other.csv"
+    other.write_text("other")
+    (tmp_path / ".a.csv.part").symlink_to(other)
+    with pytest.raises(FileExistsError), replacing(dest, private=True):
+        pass
+    assert other.read_text() == "other"
+    assert not dest.exists()
+
+
+def test_what_another_user_left_in_the_place_of_the_new_file_is_replaced(tmp_path: Path) -> None:
+    left = tmp_path / ".a.csv.part"
+    left.touch(mode=0o400)
+    with left.open() as held, replacing(tmp_path / "a.csv", private=True) as part:
+        part.write_text("new")
+        assert held.read() == "", "it may be open elsewhere"
+    assert (tmp_path / "a.csv").read_text() == "new"
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read every folder")
+def test_a_file_is_replaced_in_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "private"
+    folder.mkdir()
+    folder.chmod(0o300)
+    with replacing(folder / "a.csv") as part:
+        part.write_text("new")
+    folder.chmod(0o700)
+    assert (folder / "a.csv").read_text() == "new"
 
 
 def test_a_file_with_the_longest_name_is_replaced(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def _with_suggestions(command: click.Command) -> click.Command:
         key = param.name if isinstance(param, click.Argument) else param.metavar or param.name
         if param.type is click.STRING and key in _SUGGESTIONS:
             param.type = _Suggested(_SUGGESTIONS[key])
+    command._help_option = None  # noqa: SLF001  click cached it without `-h`, of which this context knows nothing
     return command
 
 

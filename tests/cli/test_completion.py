@@ -93,6 +93,7 @@ def test_every_value_is_completed_or_free():
 @pytest.mark.slow
 def test_commands_options_choices_and_files(ask):
     assert {"upload", "completion"} <= set(ask(""))
+    assert {"-h", "--help"} <= set(ask("-")) & set(ask("show", "-")) & set(ask("merchants", "-"))
     assert ask("--lang", "en", "--led") == ["--ledger"]
     assert ask("--ledger", "x.db", "upl") == ["upload"]
     assert ask("--ledger", "x") == ask("merchants", "--ledger", "x") == ["file,x"]
