@@ -161,4 +161,4 @@ def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:
     atexit.register(folder.cleanup)
     copied = shutil.copy(ANALYSIS, folder.name)
     options |= {"ledger": str(copied), "merchants": MERCHANTS, "timezone": "Asia/Shanghai"}
-    return replace(load_settings(options=options), target=SIMULATOR)
+    return load_settings(options=options | {"target": SIMULATOR})

@@ -196,10 +196,12 @@ class Settings(_Checked):
 
     def __init__(self, *, origin: Origin | None = None, **values: Any) -> None:
         """Take values that override the environment and the defaults. Raises SettingsError."""
-        if values.get("target") and "api_base" not in values:
-            values = _aimed(values, "target", "api_base")
+        named = "api_base"
+        # A running simulator has both: the target and its own address.
+        if values.get("target") and not is_loopback(urlsplit(str(values.get("api_base", ""))).hostname or ""):
+            named, values = "target", _aimed(values, "target", "api_base")
         variables, target_named = _environment(values)
-        super().__init__({"api_base": target_named or "api_base"}, **_merged(values, variables))
+        super().__init__({"api_base": target_named or named}, **_merged(values, variables))
         self.__dict__["origin"] = origin or Origin()
 
     def __repr__(self) -> str:

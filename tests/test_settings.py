@@ -366,6 +366,10 @@ def test_settings_made_in_python_take_the_target_of_the_environment(
     simulated = Settings(target="simulator")
     assert (simulated.run_target, simulated.on_loopback) == ("simulator", True)
     assert Settings(target="https://one.example").api_base == "https://one.example"
+    with pytest.raises(SettingsError, match="target and api_base specify different targets"):
+        Settings(target="simulator", api_base="https://one.example")
+    with pytest.raises(SettingsError, match=r"^target: must be"):
+        Settings(target="weixin")
 
 
 @pytest.mark.parametrize("read", [Settings, load_settings])
