@@ -77,6 +77,15 @@ def _signals_arrive() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """Fail a test that leaves a signal handler: the Ctrl-C of a later test would end the test process."""
+    yield
+    left = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert left is signal.default_int_handler
+
+
+@pytest.fixture(autouse=True)
 def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the settings, proxies, language and terminal of the user who runs the tests."""
     for name in list(os.environ):

@@ -17,7 +17,7 @@ from source_server import Sources
 from workspace import QUICK, TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.cli.main import main
+from tcb_ops.cli.main import run as run_command
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.model import Reason
@@ -478,19 +478,13 @@ def test_a_problem_does_not_show_the_query_or_the_password(
 ) -> None:
     list_ = web.list(f"{web.sources.base}/gone?{SECRET}", f"https://me:pass-word-12345@127.0.0.1/a?{SECRET}")
     common = ["--config", str(settings_file(web)), "--target", web.workspace.sim.base]
-    assert command(["check", str(list_), "--root", str(web.workspace.folder), *common]) == 2
+    assert run_command(["check", str(list_), "--root", str(web.workspace.folder), *common]) == 2
     shown = "".join(capsys.readouterr())
     list_.unlink()
     everything = shown.encode() + everything_in(web.workspace.folder)
     assert "•••" in shown
     assert b"cafe5f0e1cafe" not in everything
     assert b"pass-word" not in everything
-
-
-def command(words: list[str]) -> int:
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    return int(str(ended.value.code))
 
 
 def settings_file(web: Web) -> Path:
@@ -557,10 +551,10 @@ def test_killed_and_resumed_with_the_list(
     with pytest.raises(UsageError) as caught:
         tcb.resume(killed, settings=settings)
     assert f"upload {list_} --on-bad skip --resume {killed.id}" in str(caught.value)
-    assert command(["upload", "--resume", killed.id, *common]) == 2
+    assert run_command(["upload", "--resume", killed.id, *common]) == 2
     done = {record.row.path for record in killed.rows() if record.end.outcome == "uploaded"}
     web.sources.asked.clear()
-    assert command(["upload", str(list_), *root, "--no-pdf", "--resume", killed.id, *common]) == 0
+    assert run_command(["upload", str(list_), *root, "--no-pdf", "--resume", killed.id, *common]) == 0
     assert assert_complete(tcb.open_run(killed.id, settings=settings), rows) == {"uploaded": rows}
     asked = {path.partition("?")[0] for method, path in web.sources.asked if method == "GET"}
     assert asked == {f"/{n}" for n in range(rows) if f"web/{n}.bin" not in done}
@@ -571,7 +565,7 @@ def test_a_dry_run_looks_at_urls_and_sends_nothing(web: Web, capsys: pytest.Capt
     list_ = web.list(web.sources.serve("/a", b"x"))
     common = ["--config", str(settings_file(web)), "--target", web.workspace.sim.base, "--merchants"]
     assert (
-        command(["upload", str(list_), "--dry-run", *common, str(web.workspace.folder / "merchants.csv")])
+        run_command(["upload", str(list_), "--dry-run", *common, str(web.workspace.folder / "merchants.csv")])
         == 0
     )
     assert web.sources.asked == {("HEAD", "/a"): 1}
