@@ -7,7 +7,7 @@
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
 #   make soak      the long seeded rounds
-#   make coverage  the quick tests once more, measured: fails below 92 % of the lines
+#   make coverage  the tests without browsers, kernels and kills, measured: fails below 92 % of the lines
 #   make messages  the catalogue of Chinese messages, up to date with the code and compiled
 #   make bench     speed, memory and growth against their targets; a quarter of an hour, ARGS=--quick for a first look
 #   make profile   the CPU of a run of links by part and thread
@@ -20,6 +20,7 @@ PYTEST := $(BIN)/python -m pytest
 # Two processes per processor, since many tests wait. Tests of one xdist_group share a process. xdist hangs if one is replaced.
 PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadgroup --max-worker-restart 0
 QUICK := not (slow or browser or notebook or kill or soak)
+MEASURED := not (browser or notebook or kill or soak)
 ARGS ?=
 
 define TOTALS
@@ -27,7 +28,7 @@ import json, sys
 totals = json.load(sys.stdin)["totals"]
 lines = 100 * totals["covered_lines"] / totals["num_statements"]
 branches = 100 * totals["covered_branches"] / totals["num_branches"]
-print(f"lines: {lines:.1f} %, branches: {branches:.1f} %, of the quick tests")
+print(f"lines: {lines:.1f} %, branches: {branches:.1f} %, without browsers, kernels and kills")
 sys.exit("less than 92 % of the lines" if lines < 92 else 0)
 endef
 export TOTALS
@@ -51,7 +52,7 @@ shuffle: .venv/dev
 
 # Measured, tests take twice as long: those that look at times, browsers and kernels would exceed their limits.
 coverage: .venv/dev
-	$(PYTEST) $(PARALLEL) -m '$(QUICK)' --timeout 300 --cov --cov-report term $(ARGS)
+	$(PYTEST) $(PARALLEL) -m '$(MEASURED)' --timeout 300 --cov --cov-report term $(ARGS)
 	$(BIN)/coverage json -q -o - | $(BIN)/python -c "$$TOTALS"
 
 clocks: .venv/dev
