@@ -583,7 +583,10 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
 
 
 @pytest.mark.slow
-def test_an_audit_is_compared_with_the_last_known_state(open_workspace: OpenWorkspace, url: str) -> None:
+def test_an_audit_is_compared_with_the_last_known_state(
+    open_workspace: OpenWorkspace, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tcb_ops.notifications.RETRY_WAITS", ())
     workspace = open_workspace([])
     settings = workspace.with_options(ledger=url, notify=[{"kind": "command", "command": ["false"]}])
 

@@ -507,7 +507,7 @@ def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_n
     refusing = Fault(appid="wxbad", step=FaultStep.LINK, errcode=61003)
     workspace = open_workspace(
         many(*stopped[:3], *others, *stopped[3:], rows=1),
-        [refusing, Fault(env="env-*", delay=30)],
+        [refusing, Fault(env="env-*", delay=2)],
         merchants=[*stopped, *others],
     )
     limits = RunLimits(concurrency=1, backoff=0.01)
