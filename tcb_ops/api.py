@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.ledger_copy import Copied, OnCopied
+    from tcb_ops.runs.ledger_copy import CopiedRuns, OnCopied
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
@@ -798,7 +798,7 @@ def copy_runs(
     *,
     settings: Settings | None = None,
     progress: OnCopied | None = None,
-) -> Copied:
+) -> CopiedRuns:
     """Copy runs from one ledger, a file or a URL, to another, which is created if it is missing.
 
     `runs`: ids, prefixes or `latest`, which are copied with what belongs to them; none: all. Runs that are there already are
@@ -821,7 +821,7 @@ def join_shares(
     *,
     runs: Sequence[str] = (),
     progress: OnCopied | None = None,
-) -> tuple[str, Copied]:
+) -> tuple[str, CopiedRuns]:
     """Make one run of the runs of a list's shares (`share=`); return its id, and what was written to the ledger `dest`.
 
     Of each ledger of `sources`, its newest run of a share is taken, or the one whose id is in `runs`. Its retries become
@@ -943,7 +943,7 @@ def notify(
     check_flag("on_demand", on_demand)
     if not settings.notify:
         raise SettingsError(
-            _("There is nobody to notify."),
+            _("No receivers are configured."),
             _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
         )
     if run is None:
@@ -972,7 +972,7 @@ def notify(
 
 
 def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
-    """Return what the receivers had not been told up to an audit: as it kept it, or the newest before it that did."""
+    """Return what the receivers had not been told up to an audit: as stored with it, or with the newest earlier one that stored it."""
     from tcb_ops.notifications import Missed
     from tcb_ops.runs.records import UNDELIVERED
 
@@ -1222,7 +1222,7 @@ def _start(
             now=time.time(),
             may_resume=may_resume or (lambda _run, _begun: False),
         )
-        confirm = stack.enter_context(hold(ledger, planned.run.id))
+        check_lock = stack.enter_context(hold(ledger, planned.run.id))
         if planned.run.finished_at is not None:  # everything except the report, which the caller writes
             return RunHandle(ledger, planned.run, None, settings, stack.pop_all(), work.warning, resumed=True)
         opened = stack.enter_context(opened_target(settings, lambda: _merchants_of(ledger, planned.run)))
@@ -1241,7 +1241,7 @@ def _start(
                 canary=canary,
                 cluster=client,
                 queries=work.queries,
-                confirm=confirm,
+                check_lock=check_lock,
                 probe=stack.enter_context(probe_file()) if planned.run.settings.get("write_probe") else None,
                 ask_again=lambda: _new_failures(ledger, planned.run, settings),
                 may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),

@@ -80,7 +80,7 @@ class ArgumentError(UsageError):
     """A public function was called with an invalid value.
 
     `parameter`: the argument's name; `valid`: what it accepts. The value itself may be a secret: only numbers are shown,
-    and what is `shown` because it is none.
+    and values passed with `shown=True`.
     """
 
     def __init__(self, parameter: str, value: object, valid: Text, *, shown: bool = False) -> None:

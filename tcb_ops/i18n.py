@@ -28,7 +28,7 @@ class Lang(StrEnum):
     ZH = "zh"
 
 
-class Command(str):
+class CommandText(str):
     """A command line that a message suggests; screens show it in an element of its own."""
 
     __slots__ = ()
@@ -39,7 +39,7 @@ class Text:
 
     __slots__ = ()
 
-    def commands(self) -> list[Command]:
+    def commands(self) -> list[CommandText]:
         """Return the command lines within the text."""
         return []
 
@@ -86,7 +86,7 @@ class Message(Text):
             found = catalogue.gettext(self.msgid)
         return found.format_map({name: _shown(value, lang) for name, value in self.values.items()})
 
-    def commands(self) -> list[Command]:
+    def commands(self) -> list[CommandText]:
         """Return the command lines among the values."""
         return _commands(self.values.values())
 
@@ -118,17 +118,17 @@ class Joined(Text):
         """Return the joined parts in one language."""
         return self.between.of(lang).join(str(_shown(part, lang)) for part in self.parts)
 
-    def commands(self) -> list[Command]:
+    def commands(self) -> list[CommandText]:
         """Return the command lines among the parts."""
         return _commands(self.parts)
 
 
-def _commands(parts: Iterable[object]) -> list[Command]:
+def _commands(parts: Iterable[object]) -> list[CommandText]:
     found = []
     for part in parts:
         if isinstance(part, Text):
             found += part.commands()
-        elif isinstance(part, Command):
+        elif isinstance(part, CommandText):
             found.append(part)
     return found
 

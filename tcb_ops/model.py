@@ -112,6 +112,8 @@ SUCCESSES = frozenset(
     }
 )
 """The outcomes of rows that succeeded."""
+STORED_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
+"""The outcomes of an upload's rows whose file is in the store."""
 
 
 class Reason(StrEnum):

@@ -129,7 +129,7 @@ def facts_line(batch: Batch) -> Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class SendScope:
     """The rows, merchants and environments that would be sent."""
 
     rows: int
@@ -161,22 +161,22 @@ class Scope:
         )
 
 
-def scope_of_list(batch: Batch) -> Scope:
+def scope_of_list(batch: Batch) -> SendScope:
     """Return the scope of an upload of a list."""
-    return Scope(batch.valid, batch.merchants_count, batch.envs)
+    return SendScope(batch.valid, batch.merchants_count, batch.envs)
 
 
-def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> Scope:
+def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> SendScope:
     """Return the scope of a run's rows with these outcomes, to run again or resume."""
     found = [tally for tally in tallies if tally.outcome in outcomes and tally.env]
-    return Scope(
+    return SendScope(
         sum(tally.rows for tally in found),
         len({tally.appid for tally in found}),
         len({(tally.appid, tally.env) for tally in found}),
     )
 
 
-def scope_of_stored(run: Run, only: Iterable[Merchant] | None) -> Scope:
+def scope_of_stored(run: Run, only: Iterable[Merchant] | None) -> SendScope:
     """Return the scope of a change of the files that an upload has stored, its retries included; `only`: of these merchants."""
     final = run.final()
     narrowed = final if only is None else final.of_merchants(only)
@@ -319,7 +319,7 @@ def reckon(
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class MerchantEstimate:
     """One merchant's part of a dry run."""
 
     appid: str
@@ -341,7 +341,7 @@ class DryRun:
     seconds: float
     """The least time at the configured rate; 0 without a rate."""
     cost: Cost
-    shares: Sequence[Share]
+    estimates: Sequence[MerchantEstimate]
     """Merchants whose rows do not fit into the day come first, then by rows."""
 
     @classmethod
@@ -350,26 +350,28 @@ class DryRun:
         left = Counter[str]()
         for merchant, count in batch.by_departed_merchant():
             left[merchant.appid] += count
-        shares = [
-            Share(appid, name, envs, rows, rows - left[appid], (rows - left[appid]) * (1 + uploads), size)
+        estimates = [
+            MerchantEstimate(
+                appid, name, envs, rows, rows - left[appid], (rows - left[appid]) * (1 + uploads), size
+            )
             for appid, name, envs, rows, size in batch.by_merchant()
         ]
-        shares.sort(key=lambda share: cost.fits(share.appid) is not False)
-        return cls(batch, uploads, seconds_at_rate(batch, limits), cost, shares)
+        estimates.sort(key=lambda estimate: cost.fits(estimate.appid) is not False)
+        return cls(batch, uploads, seconds_at_rate(batch, limits), cost, estimates)
 
     @property
     def calls(self) -> int:
         """All calls, to the platform and to the store."""
-        return sum(share.calls for share in self.shares)
+        return sum(estimate.calls for estimate in self.estimates)
 
     def warnings(self) -> Iterator[Text]:
         """Yield warnings about what does not fit into the day."""
-        return self.cost.warnings({share.appid: share.merchant for share in self.shares})
+        return self.cost.warnings({estimate.appid: estimate.merchant for estimate in self.estimates})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures, for `--json`."""
         platform = self.cost.platform
-        merchants = [asdict(share) | self.cost.as_dict(share.appid) for share in self.shares]
+        merchants = [asdict(estimate) | self.cost.as_dict(estimate.appid) for estimate in self.estimates]
         for merchant in merchants:
             del merchant["attempted"]
         return (

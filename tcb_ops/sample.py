@@ -18,7 +18,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import SIMULATOR, Kind, Outcome
+from tcb_ops.model import SIMULATOR, Outcome
 from tcb_ops.run import Run
 from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
 from tcb_ops.simulator import Faults, Simulator, expected_outcomes, load_faults, write_tokens
@@ -73,7 +73,7 @@ def unexpected_lines(run: Run, batch: Batch, faults: Faults) -> list[int]:
         row, outcome = record.row, record.end.outcome
         siblings = envs[row.appid] - {row.env}
         implied = expected_outcomes(
-            faults, row.env, row.appid, row.path, kind=Kind(run.record.kind), siblings=siblings
+            faults, row.env, row.appid, row.path, kind=run.record.kind, siblings=siblings
         )
         if outcome not in implied or outcome is Outcome.PENDING:
             lines.append(row.line)

@@ -52,7 +52,7 @@ class _Checked:
     """Settings that are checked, and kept in the types of their fields."""
 
     SECTION = ""
-    """What stands before the name of each: `tokens.`"""
+    """The prefix of their names: `tokens.`"""
 
     def __init__(self, _names: Mapping[str, str] = {}, /, **values: Any) -> None:
         """Take settings by name; the others have their defaults. Raises SettingsError with every mistake.

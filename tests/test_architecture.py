@@ -173,11 +173,39 @@ def test_the_ledger_keeps_no_sentence() -> None:
         assert not read & {"en", "zh", "of"}, name
 
 
+_SHOWN = r"\w+(?:\.\w+)*\s*\|\s*text\b"
+"""A message in a template, as it is shown."""
+TEMPLATE_READS = re.compile(
+    rf"{_SHOWN}\s*(?:not\s+in|in|==|!=)\s|\s(?:in|==|!=)\s+{_SHOWN}|{_SHOWN}\s*\|\s*replace"
+)
+
+
+def test_a_name_is_of_one_class() -> None:
+    files: dict[str, list[str]] = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                files.setdefault(node.name, []).append(str(file.relative_to(PACKAGE)))
+    assert {name: where for name, where in files.items() if len(where) > 1} == {}
+
+
 def test_no_template_searches_or_compares_messages() -> None:
-    text = r"\w+(?:\.\w+)*\|told"
-    compared = re.compile(rf"{text}\s+(?:not\s+in|in|==|!=)\s|\s(?:in|==|!=)\s+{text}|{text}\|replace")
-    for file in PACKAGE.rglob("*.j2"):
-        assert compared.findall(file.read_text(encoding="utf-8")) == [], file.name
+    templates = {file.name: file.read_text(encoding="utf-8") for file in PACKAGE.rglob("*.j2")}
+    assert any(re.search(_SHOWN, template) for template in templates.values())
+    assert {name: found for name, text in templates.items() if (found := TEMPLATE_READS.findall(text))} == {}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if cause.why|text == 'x' %}",
+        "{% if 'x' in cause.why|text %}",
+        "{% if why | text not in known %}",
+        "{{ why|text|replace('a', 'b') }}",
+    ],
+)
+def test_the_check_sees_each_way_to_read_a_message_in_a_template(template: str) -> None:
+    assert TEMPLATE_READS.search(template)
 
 
 @pytest.mark.parametrize(

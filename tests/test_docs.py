@@ -32,8 +32,6 @@ READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
 ENGLISH = sorted((DOCS / "en").rglob("*.md"))
 PAIRS = [READMES, *((page, DOCS / "zh" / page.relative_to(DOCS / "en")) for page in ENGLISH)]
 EXECUTED = [*READMES, *sorted(p for kind in ("tutorials", "howto") for p in DOCS.glob(f"*/{kind}/*.md"))]
-GENERATED = {"reference/commands.md", "reference/errcodes.md"}
-"""Pages whose headings come from the code."""
 ENGLISH_ONLY = {"contributing/decisions.md", "contributing/benchmarks.md", "contributing/testing.md"}
 """Pages that show a part of an English file."""
 OTHER_PROGRAMS = {

@@ -1,4 +1,4 @@
-"""What users and readers of the code read is plain English: words and phrases that have to be decoded stay out."""
+"""What users and readers of the code read is plain English: these words and phrases are refused."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from workspace import BOOKS, QUICK, TEA, OpenWorkspace, Workspace
 import tcb_ops as tcb
 import tcb_ops.notifications as send
 from tcb_ops.i18n import Lang, verbatim
-from tcb_ops.notifications.message import LIMITS, Message, entry_line, refusal, robot_body
+from tcb_ops.notifications.message import LIMITS, AuditMessage, entry_line, refusal, robot_body
 from tcb_ops.reports.audit import AuditLine
 from tcb_ops.simulator import Fault, FaultStep
 from tcb_ops.wechat.responses import HttpResponse
@@ -59,7 +59,7 @@ def test_no_message_is_longer_than_its_robot_takes_and_no_character_is_cut(kind:
             "".join(chance.choices(letters, k=chance.randint(1, 60))) for _ in range(chance.randint(0, 400))
         ]
         rows = tuple((f"- {name}".replace("\n", " "), chance.random() < 0.9) for name in names)
-        message = Message(
+        message = AuditMessage(
             "题", ("头" * chance.randint(1, 100),), rows, ("尾" * chance.randint(1, 100),), Lang.ZH
         )
         body = robot_body(kind, form, message, "secret", 1_700_000_000)

@@ -25,7 +25,7 @@ SECRETS = ("practice-secret", "practice-ticket", "practice-refresh-token", "toke
 
 @dataclass(frozen=True)
 class TokenServer:
-    """A workspace for the merchants commands, on disk and on loopback."""
+    """A platform with component and authorizer tokens on loopback, and the files and settings that lead to it."""
 
     folder: Path
     sim: Simulator
@@ -58,7 +58,7 @@ OpenTokenServer = Callable[..., TokenServer]
 
 
 def token_server_opener(stack: ExitStack, folder: Path) -> OpenTokenServer:
-    """Return the function `open_office(merchants, faults, …)`; other options go to the simulator."""
+    """Return the function `open_token_server(merchants, faults, …)`; other options go to the simulator."""
 
     def opened(merchants: Iterable[Merchant], faults: Iterable[Fault] = (), **options: Any) -> TokenServer:
         known = list(merchants)

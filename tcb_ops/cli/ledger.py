@@ -28,7 +28,7 @@ from tcb_ops.settings import Settings, holds_password, shown_url, without_passwo
 if TYPE_CHECKING:
     from tcb_ops.model import Outcome
     from tcb_ops.run import Run
-    from tcb_ops.runs.ledger_copy import Copied
+    from tcb_ops.runs.ledger_copy import CopiedRuns
 
 _WHOLE = _("Runs are copied whole: --where cannot leave merchants out.")
 
@@ -299,7 +299,7 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     """Join the shares of a list into one run, in the ledger OUT.
 
     Each IN is the ledger of a share (--share), a file or a URL. All shares must be there, each once, and finished. The
-    joined run has each row of the list with its outcome; retries go along.
+    joined run has each row of the list with its outcome; retries are copied too.
     """
     from tcb_ops import api
     from tcb_ops.reports.explanations import verdict
@@ -336,13 +336,12 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     return 0
 
 
-def _show_already_there(console: Console, copied: Copied) -> None:
+def _show_already_there(console: Console, copied: CopiedRuns) -> None:
     if there := len(copied.there):
         console.print(ngettext("{n:,} run was there already.", "{n:,} runs were there already.", there))
 
 
 def _warn_of_passwords(console: Console, *ledgers: str) -> None:
-
     for one in ledgers:
         if holds_password(one):
             console.warn(

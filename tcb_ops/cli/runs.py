@@ -251,7 +251,7 @@ def upload(
                     )
             if not skip_unchanged:
                 _announce_overwritten(console, batch, settings, if_exists)
-            command.confirm(Kind.UPLOAD, scope_of_list(batch), facts_line(batch))
+            command.ask_confirmation(Kind.UPLOAD, scope_of_list(batch), facts_line(batch))
             handle = api.start_upload(
                 batch,
                 report=command.reports,
@@ -330,7 +330,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
         if record.kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
             scope = scope_of_rows(parent.tallies(), RETRIED)
             what = _("At most {text}", text=scope.text)
-            command.confirm(record.kind, scope, as_sentences((retrying, what)))
+            command.ask_confirmation(record.kind, scope, as_sentences((retrying, what)))
         words = [*(f"errcode {code}" for code in sorted(codes)), command.selection]
         handle = api.start_retry(
             parent.id,

@@ -121,7 +121,6 @@ def _write_new(console: Console, file: Path, content: bytes) -> None:
 
 
 def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb"]) -> None:
-
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open(mode) as out:
@@ -153,18 +152,18 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     dest = Path(out) if out else settings.merchants
     if out and dest.exists():
         raise UsageError(_("{out} already exists: choose another name", out=out))
-    roster = edit_merchants(settings.merchants)
-    lines = roster.merchants
-    for warning in roster.warnings:
+    editor = edit_merchants(settings.merchants)
+    lines = editor.merchants
+    for warning in editor.warnings:
         console.warn(_("{merchants}: {warning}", merchants=settings.merchants, warning=warning))
     only = {m.appid for m in common.read_merchants(settings)} if common.where else None
     with common.open_target(console, settings) as settings:
         console.release()
         found = _wait(console, partial(begin_sync, settings, only=only, notify=console.info))
     changes = decide(lines, found, settings.tokens.component_appid, only)
-    writes = not dry_run and (changes.writes or bool(out) or not roster.exists)
+    writes = not dry_run and (changes.writes or bool(out) or not editor.exists)
     if writes:
-        write_merchants(dest, roster.edited(changes), roster.content if roster.exists and not out else None)
+        write_merchants(dest, editor.edited(changes), editor.content if editor.exists and not out else None)
     if common.json:
         about = {"merchants": str(dest), "written": writes, "authorized": len(found.appids)}
         console.json(about | facts_of(lines, changes, settings.lang))

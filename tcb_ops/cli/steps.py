@@ -29,8 +29,8 @@ from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, v
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.merchants import Share
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import FailOn, Kind, Outcome, Problem, Reason
-from tcb_ops.preflight import DryRun, Scope, accounts_to_ask, facts_line, reckon, scope_of_rows
+from tcb_ops.model import STORED_OUTCOMES, FailOn, Kind, Outcome, Problem, Reason
+from tcb_ops.preflight import DryRun, SendScope, accounts_to_ask, facts_line, reckon, scope_of_rows
 from tcb_ops.reports.explanations import verdict
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
@@ -264,7 +264,7 @@ class RunCommand:
         console.info(target_line(settings))
         return 0
 
-    def confirm(self, kind: Kind, scope: Scope, what: Text) -> None:
+    def ask_confirmation(self, kind: Kind, scope: SendScope, what: Text) -> None:
         """Show what would change on a live target, and ask. Raises UsageError for a no, or without a terminal or --yes."""
         if not scope.needs_confirmation(self.settings, can_ask=sys.stdin.isatty()):
             return
@@ -316,7 +316,7 @@ class RunCommand:
         check_kept(record, settings)
         if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
             scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
-            self.confirm(kind, scope, _("Remaining: {text}", text=scope.text))
+            self.ask_confirmation(kind, scope, _("Remaining: {text}", text=scope.text))
         return api.start_resume(
             record.id, settings=settings, limits=self.limits, cluster=which.cluster, **upload
         )
@@ -399,7 +399,7 @@ class RunCommand:
     def confirm_upload(self, run: Run) -> None:
         """Confirm a finished upload, and write the report of the confirmation."""
         console, settings, which = self.console, self.settings, self.which
-        if not any(run.counts.get(outcome) for outcome in (Outcome.UPLOADED, Outcome.UNCHANGED)):
+        if STORED_OUTCOMES.isdisjoint(run.counts):
             return
         handle = api.start_confirm(
             run.id,
@@ -434,7 +434,7 @@ def _share_of(batch: Batch, share: Share) -> Text:
 
 def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
     """Return the dry run's table. On a narrow screen the merchants' names are shortened, not the figures."""
-    from tcb_ops.reports.formats.terminal import Columns
+    from tcb_ops.reports.formats.terminal import AlignedTable
 
     cost, uploads = planned.cost, planned.uploads
     heads = (
@@ -450,16 +450,16 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
     lines = [[head.of(lang) for head in heads]]
     lines += [
         [
-            sanitize(share.merchant),
-            f"{share.envs:,}",
-            f"{share.rows:,}",
-            f"{share.calls:,}",
-            *([format_size(share.bytes)] if uploads else []),
-            cost.left(cost.accounts[share.appid][0]),
-            _FITS[cost.fits(share.appid)].of(lang),
-            format_duration(share.attempted / limits.rate) if limits.rate else "–",
+            sanitize(estimate.merchant),
+            f"{estimate.envs:,}",
+            f"{estimate.rows:,}",
+            f"{estimate.calls:,}",
+            *([format_size(estimate.bytes)] if uploads else []),
+            cost.left(cost.accounts[estimate.appid][0]),
+            _FITS[cost.fits(estimate.appid)].of(lang),
+            format_duration(estimate.attempted / limits.rate) if limits.rate else "–",
         ]
-        for share in planned.shares
+        for estimate in planned.estimates
     ]
     platform = cost.platform
     if platform is not None and cost.platform_is_shared:
@@ -475,7 +475,7 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
                 format_duration(cost.seconds(platform)) if limits.rate else "–",
             ]
         )
-    return Columns(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
+    return AlignedTable(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
 
 
 def confirm_or_abort(console: Console, question: Text) -> None:

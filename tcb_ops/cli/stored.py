@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.batch import Batch
     from tcb_ops.lists.generate import ScannedFiles
-    from tcb_ops.preflight import Scope
+    from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.runs.stored_specs import SyncPlan
 
@@ -92,7 +92,7 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     deleted only with --foreign. On a terminal a live target always asks first.
     """
     from tcb_ops import api
-    from tcb_ops.preflight import Scope, scope_of_list
+    from tcb_ops.preflight import SendScope, scope_of_list
 
     with _opened(command):
         if command.which.resume is not None:
@@ -109,7 +109,7 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             }
             listed = None
             if isinstance(subject, str):
-                scope = Scope(*api.delete_scope(subject, merchants=merchants, **found))
+                scope = SendScope(*api.delete_scope(subject, merchants=merchants, **found))
             else:
                 scope = scope_of_list(subject)
                 listed = api.foreign(subject, **found)
@@ -210,11 +210,11 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
                 )
         if command.which.dry_run:
             return max(code, _rehearse(command, plan, deletes=deletes))
-        command.confirm(Kind.UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
+        command.ask_confirmation(Kind.UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
         if deletes and plan.loses_most and not command.which.yes:
             raise UsageError(
                 _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
-                _("Nothing was sent. To delete them all the same: --yes"),
+                _("Nothing was sent. To delete them anyway: --yes"),
                 options=["--yes"],
             )
         if deletes and plan.gone is not None:
@@ -334,11 +334,11 @@ def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]
         yield batch, command.selection
 
 
-def _ask(command: RunCommand, kind: Kind, scope: Scope, what: Text) -> None:
+def _ask(command: RunCommand, kind: Kind, scope: SendScope, what: Text) -> None:
     """Show what is about to change, and ask where the target is live."""
     if command.settings.on_loopback:
         command.console.info(what)
-    command.confirm(kind, scope, what)
+    command.ask_confirmation(kind, scope, what)
 
 
 @click.command("list", cls=Command)

@@ -301,7 +301,7 @@ _HEADS = (
 
 def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[RenderableType]:
     """Render the table, then each code's meaning and action. Lines left out are counted."""
-    from tcb_ops.reports.formats.terminal import Columns, Wrapped
+    from tcb_ops.reports.formats.terminal import AlignedTable, Wrapped
 
     bad = [state for state in states if state.issues]
     times = Counter(state.issues[0].code for state in bad)
@@ -311,7 +311,7 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
     shown = some + (ready if len(ready) <= READY_LINES else [])
     if shown:
         table = [[head.of(lang) for head in _HEADS], *(_cells(state, lang) for state in shown)]
-        yield Columns(table, numbers=frozenset({6}), elastic=frozenset({0, 1}))
+        yield AlignedTable(table, numbers=frozenset({6}), elastic=frozenset({0, 1}))
     if more := len(bad) - len(some):
         yield _("… and {more:,} more that are not ready: --out FILE.csv lists all", more=more).of(lang)
     for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):

@@ -49,7 +49,7 @@ def find_notebook(wanted: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopiedFiles:
     """The result of `fill`, as paths below the workspace."""
 
     new: tuple[str, ...]
@@ -57,7 +57,7 @@ class Copied:
     """Existing files that differ from this version's."""
 
 
-def fill(workspace: Path) -> Copied:
+def fill(workspace: Path) -> CopiedFiles:
     """Copy the notebooks and the sample data into a workspace. Existing files are not overwritten.
 
     Raises UsageError if it is not writable.
@@ -83,7 +83,7 @@ def fill(workspace: Path) -> Copied:
     except OSError as error:
         what, why = error.filename or workspace, system_reason(error)
         raise UsageError(_("{what}: {why}. Choose a writable folder.", what=what, why=why)) from None
-    return Copied(tuple(new), tuple(kept))
+    return CopiedFiles(tuple(new), tuple(kept))
 
 
 Value = str | bool | int | float

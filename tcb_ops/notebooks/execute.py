@@ -129,7 +129,7 @@ def _engine() -> type:
     # Sockets that only this user can open, if available: cells and outputs are private.
     config = Config({"KernelManager": {"transport": "tcp" if os.name == "nt" else "ipc"}})
 
-    class Engine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
+    class MonitoredEngine(NBClientEngine):  # type: ignore[misc]  # papermill is untyped
         """Papermill's engine, with a monitor of its client."""
 
         @classmethod
@@ -151,7 +151,7 @@ def _engine() -> type:
             with monitor.over(client):
                 return client.execute()
 
-    return Engine
+    return MonitoredEngine
 
 
 @contextmanager

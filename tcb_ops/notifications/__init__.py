@@ -26,7 +26,7 @@ from tcb_ops.i18n import Lang, Text, _, verbatim
 from tcb_ops.model import Secret, is_loopback, is_simulated
 from tcb_ops.notifications.message import (
     BUSY,
-    Message,
+    AuditMessage,
     audit_message,
     dingtalk_url,
     refusal,
@@ -272,7 +272,11 @@ def _markdown(to: NotifySettings) -> bool:
 
 
 def _deliver(
-    to: NotifySettings, message: Message, payload: Mapping[str, Any], settings: Settings, page: Path | None
+    to: NotifySettings,
+    message: AuditMessage,
+    payload: Mapping[str, Any],
+    settings: Settings,
+    page: Path | None,
 ) -> Notification:
     """Deliver one message, in several tries."""
     why: Text = verbatim("")
@@ -297,7 +301,7 @@ def _deliver(
     return Notification(to.kind, sent=False, detail=why)
 
 
-def _body(message: Message, payload: Mapping[str, Any]) -> bytes:
+def _body(message: AuditMessage, payload: Mapping[str, Any]) -> bytes:
     whole = {"title": message.title, "text": message.fit(1 << 20), **payload}
     return json.dumps(whole, ensure_ascii=False).encode()
 
@@ -305,7 +309,7 @@ def _body(message: Message, payload: Mapping[str, Any]) -> bytes:
 # --- robots and webhooks ---------------------------------------------------------------------------------------
 
 
-def _post(to: NotifySettings, message: Message, payload: Mapping[str, Any], settings: Settings) -> None:
+def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings) -> None:
     url = _secret_of(to.url_env, to.url_file, "url")
     secret = _secret_of(to.secret_env, to.secret_file, "secret") if to.secret_env or to.secret_file else ""
     _check_url(url, settings)
@@ -396,7 +400,7 @@ def _run_command(command: Sequence[str], body: bytes) -> None:
         raise _NotSent(_("the program ended with exit code {code}", code=ended.returncode), again=True)
 
 
-def _send_mail(to: NotifySettings, message: Message, page: Path | None) -> None:
+def _send_mail(to: NotifySettings, message: AuditMessage, page: Path | None) -> None:
     """Send an e-mail with the page attached, encrypted but to this machine."""
     mail = EmailMessage()
     mail["Subject"], mail["From"], mail["To"] = message.title, to.sender, ", ".join(to.to)

@@ -33,7 +33,7 @@ _TEXT = str.maketrans("<>@", "＜＞＠")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class AuditMessage:
     """A message in lines, so that it can be cut between them."""
 
     title: str
@@ -83,7 +83,7 @@ def audit_message(
     *,
     markdown: bool,
     missed: Sequence[Text] = (),
-) -> Message:
+) -> AuditMessage:
     """Write the message about an audit; `report` is its page or folder, empty where there is none.
 
     `missed`: lines about earlier messages that did not arrive.
@@ -107,7 +107,7 @@ def audit_message(
         tail.append(_("Report: {report}", report=report).of(lang))
     if manifest_sha256:
         tail.append(f"manifest sha256: {manifest_sha256}")
-    return Message(
+    return AuditMessage(
         title,
         tuple(cut(line, LONGEST_LINE) for line in head),
         tuple(rows),
@@ -116,15 +116,15 @@ def audit_message(
     )
 
 
-def trial_message(lang: Lang, *, markdown: bool, simulated: bool) -> Message:
+def trial_message(lang: Lang, *, markdown: bool, simulated: bool) -> AuditMessage:
     """Write the message of `tcb-ops notify --test`."""
     title = _("tcb-ops: test message").of(lang)
     strong = "**{}**" if markdown else "{}"
     head = (
         strong.format(f"{MARK} · {title}" if simulated else title),
-        _("Whoever reads this will get the message of the nightly audit.").of(lang),
+        _("The message of the nightly audit will arrive here.").of(lang),
     )
-    return Message(title, head, (), (), lang)
+    return AuditMessage(title, head, (), (), lang)
 
 
 def _rows(group: AuditGroup, strong: str, lang: Lang) -> list[tuple[str, bool]]:
@@ -181,7 +181,7 @@ _HINTS: Mapping[int, Text] = {
 }
 
 
-def robot_body(kind: str, form: str, message: Message, secret: str, now: float) -> bytes:
+def robot_body(kind: str, form: str, message: AuditMessage, secret: str, now: float) -> bytes:
     """Return the body of the request to a robot, with the message cut to what it takes."""
     most = LIMITS[kind, form]
     if kind == "wecom":

@@ -221,7 +221,7 @@ def render_mark(lang: Lang, *, live: bool) -> str:
 
 def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboard: str = "") -> str:
     """Draw the line that names a run, its state, and the run that it retries; link the dashboard of its cluster."""
-    record, kind = run.record, KINDS[Kind(run.record.kind)]
+    record, kind = run.record, KINDS[run.record.kind]
     title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
     about = _(
         "{kind} · {list_name} · {rows} · {target} · {operator}@{host}",
@@ -324,7 +324,7 @@ def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) ->
 def describe_result(run: Run, links_run_out: int = 0) -> Text:
     """Describe how a run's rows ended, and how many of its links had expired by its end."""
     record = run.record
-    result = verdict(Kind(record.kind), run.outcomes, finished=record.finished_at is not None)
+    result = verdict(record.kind, run.outcomes, finished=record.finished_at is not None)
     late = ran_out(links_run_out, record.report)
     return as_lines([result, late]) if late is not None else result
 

@@ -20,7 +20,7 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_sentences
-from tcb_ops.model import Kind, Outcome
+from tcb_ops.model import STORED_OUTCOMES, Kind, Outcome
 from tcb_ops.panels.controls import (
     ActionButton,
     ExportButton,
@@ -334,7 +334,7 @@ class RunMonitor(widgets.VBox):
         return LedgerError(
             _(
                 "The ledger {ledger} was moved or deleted while this panel was open; what is shown here was read before. "
-                "Put it back to go on. A new run begins a new ledger.",
+                "Restore it to continue. A new run creates a new ledger.",
                 ledger=ledger,
             )
         )
@@ -405,7 +405,7 @@ class RunBrowser(widgets.HBox):
             found = [
                 run
                 for run in api.all_runs(settings=settings, damaged=[])
-                if run.record.target == settings.run_target and self._kind in {None, Kind(run.record.kind)}
+                if run.record.target == settings.run_target and self._kind in {None, run.record.kind}
             ][:LISTED]
             kept, ids = self.choice.value, [run.id for run in found]
             self.choice.options = [(self._label(run), run.id) for run in found]
@@ -429,7 +429,7 @@ class RunBrowser(widgets.HBox):
         zone = self._context.settings.zone
         started = datetime.fromtimestamp(record.created_at, zone).isoformat(" ", "minutes")[:16]
         state = STATES[run_state(here=here, held=False, finished=record.finished_at is not None)]
-        kind = KINDS[Kind(record.kind)]
+        kind = KINDS[record.kind]
         return _(
             "{started} · {kind} · {state} · {rows} · {list_name} · {id}",
             started=started,
@@ -439,9 +439,6 @@ class RunBrowser(widgets.HBox):
             list_name=record.list_name,
             id=record.id,
         ).of(self._lang)
-
-
-STORED = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
 
 
 class StoredFiles(Fold):
@@ -495,7 +492,7 @@ class StoredFiles(Fold):
             return None
         if run.record.kind is Kind.CONFIRM:
             return next(iter(run.record.settings.get("of", ())), None)
-        if run.record.kind is Kind.UPLOAD and not STORED.isdisjoint(run.counts):
+        if run.record.kind is Kind.UPLOAD and not STORED_OUTCOMES.isdisjoint(run.counts):
             return run.with_retries()[0]
         return None
 

@@ -162,7 +162,7 @@ class AccountChecks:
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class EnvironmentCause:
     """Why an environment cannot be worked on."""
 
     reason: Reason
@@ -170,7 +170,7 @@ class Cause:
     detail: Detail | None = None
 
 
-def causes_of(facts: AccountFacts, env: str) -> list[Cause]:
+def causes_of(facts: AccountFacts, env: str) -> list[EnvironmentCause]:
     """Return the causes for which an environment gets no link call, the most basic first; none if a link is requested.
 
     ====================================  ===========
@@ -189,18 +189,20 @@ def causes_of(facts: AccountFacts, env: str) -> list[Cause]:
     """
     found = []
     if facts.may_upload is False:
-        found.append(Cause(Reason.REFUSED, 61007))
+        found.append(EnvironmentCause(Reason.REFUSED, 61007))
     status = facts.statuses.get(env, NORMAL)
     if status == HALTED:
-        found.append(Cause(Reason.HALTED))
+        found.append(EnvironmentCause(Reason.HALTED))
     elif status != NORMAL:
-        found.append(Cause(Reason.UNAVAILABLE, detail=detail(DetailCode.ENV_STATUS, status=status)))
+        found.append(
+            EnvironmentCause(Reason.UNAVAILABLE, detail=detail(DetailCode.ENV_STATUS, status=status))
+        )
     if facts.links is not None and facts.links.left == 0:
-        found.append(Cause(Reason.REFUSED, 45009))
+        found.append(EnvironmentCause(Reason.REFUSED, 45009))
     return found
 
 
-def cause_detail(causes: list[Cause]) -> Detail | None:
+def cause_detail(causes: list[EnvironmentCause]) -> Detail | None:
     """Return the detail of an environment's first cause, with the codes of the others."""
     first, *others = causes
     if not others:

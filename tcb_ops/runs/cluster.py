@@ -107,7 +107,9 @@ def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
             "cannot work on it. Omit --cluster."
         )
     elif kind is Kind.LINKS:
-        why = _("Links are written to one file of this machine: a cluster works on uploads and audits.")
+        why = _(
+            "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
+        )
     else:
         return
     raise UsageError(why, options=["--cluster"])
@@ -130,12 +132,13 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
                 preload=["tcb_ops.runs.cluster_task"],
                 env=secret,
             )
-        except RuntimeError:
+        except RuntimeError as error:
             raise UsageError(
                 _(
-                    "The workers of {cluster} do not start. In a script, the call must stand below "
+                    "The workers of {cluster} do not start ({why}). In a script, the call must stand below "
                     '`if __name__ == "__main__":`, because each worker imports the script.',
                     cluster=f"local:{workers}",
+                    why=str(error) or type(error).__name__,
                 )
             ) from None
     stack.callback(local.close, timeout=5)

@@ -223,7 +223,7 @@ class _Work:
 
     def __init__(self, context: RunContext, ledger: PartitionLedger) -> None:
         self._ledger = ledger
-        self._context = replace(context, confirm=self._confirm)
+        self._context = replace(context, check_lock=self._renew_claim)
         self._state: Mapping[str, Any] = context.limits_state
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
@@ -235,7 +235,7 @@ class _Work:
             end = self._loop.time() + wait
             while (left := end - self._loop.time()) > 0:
                 await asyncio.sleep(min(1.0, left))
-                await asyncio.to_thread(self._confirm)
+                await asyncio.to_thread(self._renew_claim)
                 if self._ledger.stopping:
                     raise interrupted()
             async with Transport(connections=self._context.limits.concurrency) as transport:
@@ -244,11 +244,11 @@ class _Work:
         finally:
             await self._context.tokens.aclose()
 
-    def _confirm(self) -> None:
+    def _renew_claim(self) -> None:
         """Look at the fence and at the starting process. Raises FencedError; a run that stops is interrupted."""
         if self._engine is not None:
             self._state = self._engine.limits_state()
-        self._ledger.confirm(self._state)
+        self._ledger.renew(self._state)
         if self._ledger.stopping and self._loop is not None and self._engine is not None:
             self._loop.call_soon_threadsafe(self._engine.interrupt)
 
@@ -318,15 +318,15 @@ class PartitionLedger(Ledger):
         self._fence = -1
         self._claimed_by: list[str] = []
         self._state, self._stopping = "", False
-        self._confirmed = "{}"
-        """What `confirm` was last given, or `claim` returned."""
+        self._saved_state = "{}"
+        """What `renew` was last given, or `claim` returned."""
         self._done: dict[str, Counter[Outcome]] = defaultdict(Counter)
         self._beat, self._beat_seen = -1, time.monotonic()
         self._places: list[int] = _loaded(self._record().envs, [])
 
     @property
     def stopping(self) -> bool:
-        """Whether the run ends, or its starting process has fallen silent; as of the last `confirm`."""
+        """Whether the run ends, or its starting process has fallen silent; as of the last `renew`."""
         return self._stopping or time.monotonic() - self._beat_seen > SILENT_AFTER
 
     def partition_run(self) -> RunRecord:
@@ -375,7 +375,7 @@ class PartitionLedger(Ledger):
                     left = _loaded(found.state, {})
                     passed = (beat - left.pop(_BEAT, beat)) * BEAT_SECONDS
                     state = later(left, passed + (HAND_OVER if moved else 0.0))
-                    self._confirmed = json.dumps(state)
+                    self._saved_state = json.dumps(state)
                     return moved, state
             if not allowed:
                 return None
@@ -387,7 +387,7 @@ class PartitionLedger(Ledger):
             its = self._mine & (partitions.c.fence == self._fence)
             connection.execute(partitions.update().where(its).values(workers=workers))
 
-    def confirm(self, state: Mapping[str, Any]) -> None:
+    def renew(self, state: Mapping[str, Any]) -> None:
         """Record the state of the limits if it has changed. Raises FencedError if another worker has the partition."""
         both = (partitions.c.run == cluster_sessions.c.run) & (
             partitions.c.session == cluster_sessions.c.session
@@ -401,9 +401,9 @@ class PartitionLedger(Ledger):
             raise _fenced(self._whole)
         if beat != self._beat:
             self._beat, self._beat_seen = beat, time.monotonic()
-        if (text := json.dumps(state)) != self._confirmed:
+        if (text := json.dumps(state)) != self._saved_state:
             with self._turn:
-                self._confirmed = text
+                self._saved_state = text
                 self._state = json.dumps({**state, _BEAT: beat}) if state else ""
                 with self._writing():
                     pass

@@ -28,7 +28,7 @@ from tcb_ops.model import SUCCESSES, Outcome, Owner
 from tcb_ops.runs.cluster import on_this_host, only_here, workers_of
 from tcb_ops.runs.cluster_task import BEAT_SECONDS, Assignment, TaskEnd, packed
 from tcb_ops.runs.database import ledger_file
-from tcb_ops.runs.engine import CONFIRM_EVERY, GRACE, RunContext
+from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY, RunContext
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
@@ -254,16 +254,16 @@ class Coordinator:
 
     def _watch(self, tasks: dict[Future, int], workers: int) -> None:
         """Submit partitions, wait for their tasks to end, and submit those again that were lost. Raises what stops the run."""
-        beaten, confirmed = 0.0, time.monotonic()
-        manned = confirmed
+        beaten, lock_checked = 0.0, time.monotonic()
+        manned = lock_checked
         while tasks or self._unsent:
             self._submit_unsent(tasks, workers)
             if self._stop.wait(LOOK_EVERY):
                 raise interrupted()
             now = time.monotonic()
-            if now - confirmed >= CONFIRM_EVERY:
-                confirmed = now
-                self._context.confirm()
+            if now - lock_checked >= LOCK_CHECK_EVERY:
+                lock_checked = now
+                self._context.check_lock()
             if now - beaten >= BEAT_SECONDS:
                 beaten = now
                 self._ledger.beat(self._run, self._session)

@@ -1,6 +1,6 @@
 """The engine of a session: read pending rows from the ledger, make their calls within the limits, record how they end.
 
-One event loop; the only other threads are the ledger's. The scheduler picks the next row, `calls` makes its calls,
+One event loop; the ledger's and files' I/O runs in threads. The scheduler picks the next task, `calls` makes its calls,
 `outcome_handler` acts on the result, the writer commits. All state to keep is in the ledger: a run killed at any point
 is resumed with its pending rows.
 """
@@ -31,7 +31,7 @@ from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
-from tcb_ops.runs.scheduler import COMING, AppState, Lane, Roster, Scheduler, Task
+from tcb_ops.runs.scheduler import COMING, AppState, Lane, LaneRegistry, Scheduler, Task
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
     canary_stop,
@@ -60,9 +60,9 @@ ASK_AT_LEAST = 3.0
 """Seconds that the token source has to respond, even if patience is shorter."""
 SHOW_EVERY = 0.1
 """Seconds between two progress reports."""
-CONFIRM_EVERY = 3.0
+LOCK_CHECK_EVERY = 3.0
 """Seconds between two checks of the run's lock, in addition to the one after each commit."""
-CONFIRM_WITHIN = 10.0
+LOCK_CHECK_WITHIN = 10.0
 """Timeout of a check. With CONFIRM_EVERY and GRACE it is less than the server takes to drop a silent client
 (locks.py), so that this session ends before another process can work on the run."""
 
@@ -84,7 +84,7 @@ class RunContext:
     skip_unchanged: bool = False
     canary: int = 0
     """Number of environments that go first; 0 for all at once."""
-    confirm: Callable[[], None] = lambda: None
+    check_lock: Callable[[], None] = lambda: None
     """Raises LedgerError if the run's lock is lost."""
     may_discard: Callable[[str], bool] = lambda _run: False
     """Called with the id of another run whose part file is in the way: whether it may be discarded."""
@@ -96,11 +96,11 @@ class RunContext:
     cluster: Any = None
     """A client of Dask, whose workers work on the run; None: this process does."""
     lease: float | None = None
-    """Seconds after a successful `confirm` in which calls may begin; None for no limit."""
+    """Seconds after a successful lock check in which calls may begin; None for no limit."""
     queries: SourceQueries | None = None
     """Of files that are sent from URLs."""
     limits_state: Mapping[str, Any] = field(default_factory=dict)
-    """The breakers and pauses (`Roster.state`) with which the session starts."""
+    """The breakers and pauses (`LaneRegistry.state`) with which the session starts."""
 
 
 class Engine:
@@ -131,13 +131,13 @@ class Engine:
             self._writer_thread,
             self._usage,
             self._committed,
-            context.confirm,
+            context.check_lock,
             max(1, self._limits.concurrency // 2),
         )
         self._after_canary_envs: set[str] = set()
         """The environments that wait for the canary."""
-        self._after_canary_roster: Roster | None = None
-        self._schedule(self._roster(()))
+        self._after_canary_lanes: LaneRegistry | None = None
+        self._schedule(self._registry(()))
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         """Refills and token requests in progress."""
@@ -158,7 +158,7 @@ class Engine:
         self._recorded = (self._clock(), 0, 0)
         self._phases_recorded = self._clock()
         """When the phase times were last recorded."""
-        self._confirmed = self._clock()
+        self._lock_checked = self._clock()
         """When the last successful check of the run's lock began."""
         self._shown = 0.0
         self._show_later: asyncio.TimerHandle | None = None
@@ -233,7 +233,7 @@ class Engine:
             writing = self._loop.create_task(self._writer.write())
             writing.add_done_callback(self._task_done)
             await self._dispatch()
-            if self._after_canary_roster is not None and self._error is None:
+            if self._after_canary_lanes is not None and self._error is None:
                 await self._after_canary()
                 await self._dispatch()
             if self._tasks:  # after an error; rows that do not end in time stay pending
@@ -259,25 +259,25 @@ class Engine:
     # --- setting up and shutting down -------------------------------------------------------------------------
 
     async def _set_up(self) -> None:
-        first, rest, counts = await self._loop.run_in_executor(self._reader_thread, self._read_roster)
+        first, rest, counts = await self._loop.run_in_executor(self._reader_thread, self._read_lanes)
         for outcome, rows in counts.items():
             if outcome is not Outcome.PENDING:
                 self._writer.counts[outcome] = rows
         self._rate = RateEstimator(self._run.rows, sum(self._writer.counts.values()))
-        self._after_canary_roster = rest
+        self._after_canary_lanes = rest
         self._schedule(first)
 
-    def _read_roster(self) -> tuple[Roster, Roster | None, Mapping[Outcome, int]]:
+    def _read_lanes(self) -> tuple[LaneRegistry, LaneRegistry | None, Mapping[Outcome, int]]:
         """Read which environments have pending rows, of the canary and those after it, and how many rows ended how."""
         environments = self._context.ledger.environments(self._run)
         rest = self._after_canary_envs = after_canary(environments, self._context.canary)
         pending = [one for one in environments if one.pending]
-        first = self._roster(one for one in pending if one.env not in rest)
-        later = self._roster(one for one in pending if one.env in rest) if rest else None
+        first = self._registry(one for one in pending if one.env not in rest)
+        later = self._registry(one for one in pending if one.env in rest) if rest else None
         return first, later, self._context.ledger.counts(self._run)
 
-    def _roster(self, environments: Iterable[EnvRecord]) -> Roster:
-        return Roster(
+    def _registry(self, environments: Iterable[EnvRecord]) -> LaneRegistry:
+        return LaneRegistry(
             environments,
             self._limits,
             self._context.settings.tokens.component_appid,
@@ -298,18 +298,18 @@ class Engine:
         )
         if rows:
             self._stop(canary_stop(rows))
-        elif self._after_canary_roster is not None:
-            self._schedule(self._after_canary_roster)
+        elif self._after_canary_lanes is not None:
+            self._schedule(self._after_canary_lanes)
 
-    def _schedule(self, roster: Roster) -> None:
+    def _schedule(self, registry: LaneRegistry) -> None:
         """Schedule the pending rows of some environments."""
-        self._at_work = roster
-        self._scheduler = Scheduler((), self._phases, roster)
+        self._at_work = registry
+        self._scheduler = Scheduler((), self._phases, registry)
         self._outcomes = OutcomeHandler(
             self._limits,
             self._scheduler,
             self._writer,
-            roster.records,
+            registry.records,
             self._clock,
             self._context.chance,
             self._stop,
@@ -334,19 +334,19 @@ class Engine:
         """Check the run's lock periodically. Raises LedgerError if it is lost, or the check times out."""
         lease = self._context.lease
         while True:
-            await asyncio.sleep(CONFIRM_EVERY if lease is None else lease / 4)
+            await asyncio.sleep(LOCK_CHECK_EVERY if lease is None else lease / 4)
             asked = self._clock()
-            answer = self._loop.run_in_executor(self._lock_thread, self._context.confirm)
+            answer = self._loop.run_in_executor(self._lock_thread, self._context.check_lock)
             try:
-                await asyncio.wait_for(answer, CONFIRM_WITHIN)
+                await asyncio.wait_for(answer, LOCK_CHECK_WITHIN)
             except TimeoutError:
                 raise lock_lost() from None
-            self._confirmed = asked
+            self._lock_checked = asked
             self._wake.set()
 
     def _may_begin(self, now: float) -> bool:
-        """Return whether the lock was confirmed recently: a process that was frozen asks before it goes on."""
-        return self._context.lease is None or now - self._confirmed < self._context.lease
+        """Return whether the lock was checked recently: a process that was frozen checks it before it continues."""
+        return self._context.lease is None or now - self._lock_checked < self._context.lease
 
     def _stop(self, error: Exception) -> None:
         self._error = self._error or error

@@ -44,7 +44,7 @@ _INSERT = f"INSERT INTO rows ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * le
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
+class CopiedRuns:
     """The ids of the runs that were written, and of those that were there already."""
 
     runs: tuple[str, ...]
@@ -144,8 +144,8 @@ class _Writer:
         self._rows = 0
 
     @property
-    def copied(self) -> Copied:
-        return Copied(tuple(self._new), tuple(self._there), self._rows)
+    def copied(self) -> CopiedRuns:
+        return CopiedRuns(tuple(self._new), tuple(self._there), self._rows)
 
     def write(self, content: _Content, still_held: Callable[[], None]) -> None:
         """Write a run that is missing. Raises UsageError for one that is there and differs."""
@@ -187,7 +187,7 @@ class _Writer:
 
 def copy_runs(
     source: str, dest: str, wanted: Collection[str], target: str | None, report: OnCopied
-) -> Copied:
+) -> CopiedRuns:
     """Copy runs to another ledger, the oldest first: all, or the `wanted` ones with what belongs to them.
 
     Raises UsageError for a run that another process works on, or that is there but differs; those before it are copied.
@@ -291,7 +291,7 @@ class _ShareRun:
 
 def join_shares(
     dest: str, sources: Sequence[str], wanted: Collection[str], report: OnCopied
-) -> tuple[str, Copied]:
+) -> tuple[str, CopiedRuns]:
     """Make one run of the runs of a list's shares, in the ledger `dest`; return its id, and what was written.
 
     Of each ledger, its `wanted` run is taken, else its newest run of a share; its retries become retries of the joined

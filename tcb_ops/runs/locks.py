@@ -86,11 +86,11 @@ def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
                 if time.monotonic() > end:
                     raise _still_planning(ledger)
                 time.sleep(POLL_SECONDS)
-            yield lock.confirm
+            yield lock.check
             return
         path = _folder(ledger) / "planning.lock"
         stack.callback(_locked(path, PLANNING_SECONDS, lambda: _still_planning(ledger)))
-        yield _confirmed
+        yield _held_until_closed
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
             while not lock.acquire(me()):
                 if who := lock.holder():  # no holder: the lock was released in between
                     raise _held(run_id, who)
-            yield lock.confirm
+            yield lock.check
             return
         folder = _folder(ledger)
         holder = folder / f"{run_id}.holder"
@@ -117,7 +117,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
             with holder.open("x", encoding="utf-8") as out:  # a new file, so that no link is followed
                 out.write(f"{me()}\n")
         stack.callback(_remove, holder)
-        yield _confirmed
+        yield _held_until_closed
 
 
 def _locked(file: Path, seconds: float, refused: Callable[[], UsageError]) -> Callable[[], None]:
@@ -180,7 +180,7 @@ def _holder(file: Path) -> str:
         return "?"
 
 
-def _confirmed() -> None:
+def _held_until_closed() -> None:
     """Do nothing: a file lock lasts as long as its process."""
 
 
@@ -316,7 +316,7 @@ class AdvisoryLock:
         self._engine, self._name, self._trouble = engine, name, trouble
         self._connection: sa.Connection | None = None
         self._key = 0
-        self._turn = threading.Lock()  # `confirm` is called from two threads: after commits, and periodically
+        self._turn = threading.Lock()  # `check` is called from two threads: after commits, and periodically
 
     def acquire(self, who: str) -> bool:
         """Take the lock if it is free; return whether it was. `who`: the name that others see.
@@ -330,7 +330,7 @@ class AdvisoryLock:
             self.release()
             raise self._trouble(error) from None
 
-    def confirm(self) -> None:
+    def check(self) -> None:
         """Ask the server whether the lock is still held. Raises LedgerError if not. Blocks."""
         with self._turn:
             if (connection := self._connection) is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tcb_ops.i18n import Command
+from tcb_ops.i18n import CommandText
 from tcb_ops.model import SIMULATOR, Kind
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import RunRecord
@@ -131,9 +131,9 @@ def install(extra: str = "") -> str:
     return quoted([*pip, f"tcb-ops{wanted}"])
 
 
-def quoted(words: Sequence[str]) -> Command:
+def quoted(words: Sequence[str]) -> CommandText:
     """Quote a command for this machine's shell."""
-    return Command(subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words))
+    return CommandText(subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words))
 
 
 def _pace(run: RunRecord) -> list[str]:

@@ -63,7 +63,7 @@ def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: b
     any other              older                ask
     =====================  ===================  ======
 
-    Yesterday's answers are no part of tonight's audit, and at night there is nobody to ask.
+    An audit must not reuse old responses, and an unattended run cannot ask.
     """
     if unfinished_since is None or new_run:
         return Choice.NEW
@@ -188,7 +188,7 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
             raise UsageError(
                 error.text,
                 _(
-                    "It sends the same list, with the files below {root}. --new-run starts another run all the same.",
+                    "It sends the same list, with the files below {root}. --new-run starts another run anyway.",
                     root=run.root,
                 ),
                 options=["--new-run"],
@@ -532,7 +532,7 @@ def original_of(ledger: Ledger, run: RunRecord) -> RunRecord:
 
 
 def meant_by_latest(ledger: Ledger, latest: RunRecord) -> RunRecord:
-    """Return the run to retry if none is named: of a joined run's finished retry, which has rows of one share only, that run."""
+    """Return the run that `retry latest` retries: for a finished retry of a joined run, which has rows of one share only, the joined run."""
     original = original_of(ledger, latest)
     return latest if latest.finished_at is None or not original.settings.get("joined") else original
 

@@ -118,8 +118,9 @@ class Lane:
     app: AppState
     owner: Owner
     fresh: list[Row] = field(default_factory=list)
-    """Lists, since there are many lanes: an empty deque takes 600 bytes."""
+    """Rows not yet taken. This and `back` are lists, since there are many lanes: an empty deque takes 600 bytes."""
     back: list[Task] = field(default_factory=list)
+    """Tasks that were taken and handed back."""
     known: dict[str, EarlierUpload] = field(default_factory=dict)
     """With `--skip-unchanged`: what earlier runs stored, by the paths of the next rows."""
     written: dict[str, list[EarlierUpload]] = field(default_factory=dict)
@@ -151,7 +152,7 @@ class Lane:
         return not self.tasks and (self.end_as is not None or (self.drained and not self.fresh))
 
 
-class Roster:
+class LaneRegistry:
     """The environments of a run that have pending rows: makes their lanes, and the states that these share.
 
     Keeps the number of an environment until its lane is made, and its record until the lane is done.
@@ -261,14 +262,14 @@ class Scheduler:
     """The lanes of a run, the queue of those with work, and the timers of those that wait."""
 
     def __init__(
-        self, lanes: Iterable[Lane], phases: PhaseTimer | None = None, roster: Roster | None = None
+        self, lanes: Iterable[Lane], phases: PhaseTimer | None = None, registry: LaneRegistry | None = None
     ) -> None:
-        """`roster`: of the environments whose lanes come later."""
+        """`registry`: of the environments whose lanes come later."""
         self.lanes = dict.fromkeys(lanes)
         """Those that are made and not done, in the order of the list."""
-        self._roster = roster or Roster((), RunLimits())
-        self._coming = self._roster.coming
-        batch = max((lane.batch for lane in self.lanes), default=self._roster.batch)
+        self._registry = registry or LaneRegistry((), RunLimits())
+        self._coming = self._registry.coming
+        batch = max((lane.batch for lane in self.lanes), default=self._registry.batch)
         many = max(1, len(self.lanes) + len(self._coming))
         self.refill = max(TURN, batch, min(REFILL, BUFFERED // many))
         """Rows read from the ledger at a time for one lane; at least those of one call."""
@@ -324,12 +325,12 @@ class Scheduler:
 
     def make_now(self, scope: ScopeState) -> None:
         """Have the other lanes of an appid or of an env made before their turn: it was closed, and they end with it."""
-        numbers = self._roster.rest_of(scope)
+        numbers = self._registry.rest_of(scope)
         self._making += len(numbers)
         self.needs_lanes += numbers
 
     def take(self, now: float) -> Task | None:
-        """Return the next row to work on, or None. The caller hands it back with `release`, `wait` or `again`."""
+        """Return the next task to work on, or None. The caller hands it back with `release`, `wait` or `again`."""
         self._fire_timers(now)
         self._want_lanes()
         for queue in (self._queue, self._later):
@@ -357,17 +358,17 @@ class Scheduler:
         return self._timers[0][0] if self._timers else None
 
     def wait(self, task: Task, until: float) -> None:
-        """Take back a row that continues at a later time. It still counts as in flight."""
+        """Take back a task that continues at a later time. It still counts as in flight."""
         self._at(until, task.lane, task)
         self._phases.enter("backoff")
 
     def again(self, task: Task) -> None:
-        """Take back a row that continues as soon as its lane may."""
+        """Take back a task that continues as soon as its lane may."""
         task.lane.back.append(task)
         self.enqueue(task.lane)
 
     def release(self, task: Task) -> None:
-        """Remove a row that has ended, and queue the lanes that may have waited for it."""
+        """Remove a task that has ended, and queue the lanes that may have waited for it."""
         lane = task.lane
         lane.tasks.remove(task)
         lane.env.in_flight -= 1
@@ -479,7 +480,7 @@ class Scheduler:
         if lane.is_done and not lane.refilling and lane in self.lanes:
             del self.lanes[lane]
             self._hold(lane, "")
-            self._roster.forget(lane)
+            self._registry.forget(lane)
 
     def _want_rows(self, lane: Lane) -> None:
         """Have a lane with few rows refilled, now or once the others have used up some of theirs."""

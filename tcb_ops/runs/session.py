@@ -189,7 +189,7 @@ class RunSession:
         if not await asyncio.to_thread(self._ledger.stop_workers, self._run):
             return
         await self._wait(HAND_OVER, _("Waiting until the workers of the earlier session have stopped"))
-        await asyncio.to_thread(self._context.confirm)
+        await asyncio.to_thread(self._context.check_lock)
         await asyncio.to_thread(self._ledger.fence_workers, self._run)
 
     async def _do_pending(self, transport: Transport) -> None:
@@ -216,7 +216,7 @@ class RunSession:
             at=datetime.fromtimestamp(time.time() + left, self._context.settings.zone),
         )
         await self._wait(left, note)
-        self._context.confirm()
+        self._context.check_lock()
         await asyncio.to_thread(self._ledger.reopen, self._run, lines)
         await self._do_pending(transport)
 

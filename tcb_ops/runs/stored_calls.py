@@ -1,7 +1,7 @@
-"""The calls of runs about stored files: confirm, delete, undo; and the look before an upload that must not overwrite blindly.
+"""The calls of runs about stored files: confirm, delete, undo; and the check before an upload with --if-exists or --backup.
 
 A call names up to 50 files of one environment, and each file has its own status in the answer. What an answer leads to is
-decided by the pure functions of `stored_files`. Sources: as there.
+decided by the pure functions of `stored_files`, which names the sources.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ class StoredCalls(Calls):
     files: WrittenFiles | None = None
     """For an undo or a delete."""
     per_call: int = 8
-    """Files of one call that are looked at at once."""
+    """Files of one call that are checked at once."""
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
-    """Looks at files that are under way at once, in all."""
+    """Limits the file checks under way at once, in all."""
     _prefixes: dict[int, str] = field(default_factory=dict)
     """`cloud://<env>.<bucket>` by lane."""
     _listings: dict[int, Listing] = field(default_factory=dict)
@@ -623,9 +623,16 @@ def bare_etag(answer: HttpResponse) -> str:
     return answer.headers.get("etag", "").strip().removeprefix("W/").strip('"').strip().lower()[:64]
 
 
+_DIFFERING = {
+    Outcome.DIFFERENT: Reason.DIFFERENT,
+    Outcome.FOREIGN: Reason.FOREIGN,
+    Outcome.STALE: Reason.STALE,
+}
+
+
 def _differing(end: RowEnd, outcome: Outcome, etag: str, md5: str) -> RowEnd:
     differs = detail(DetailCode.ETAG_DIFFERS, etag=etag, md5=md5)
-    return replace(end, outcome=outcome, reason=Reason(str(outcome)), detail=differs, md5=md5)
+    return replace(end, outcome=outcome, reason=_DIFFERING[outcome], detail=differs, md5=md5)
 
 
 def _bad_status(end: RowEnd, answer: HttpResponse) -> FailedAttempt:

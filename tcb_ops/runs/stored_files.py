@@ -1,9 +1,9 @@
-"""What is known of the file at a path, from the ledger and from a backup, and what confirm, delete and undo make of it.
+"""What is known of the file at a path, from the ledger and from a backup, and what confirm, delete and undo decide from it.
 
 `confirm_outcome`, `undo_step`, `written_since`, `is_ours` and `may_be_stored` are pure. Sources: batchDownloadFile, batchDeleteFile, and COS's HEAD Object.
 
 `Backup` writes and reads what an upload overwrote: `<folder>/<run>/<line>.json` says what was at a row's path, and what is about to be
-sent there; `<line>.data` has the bytes that were there. A resumed run, or a retry, saves again only what is neither.
+sent there; `<line>.data` has the bytes that were there. A resumed run, or a retry, saves a file again only if it is neither.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import Kind, Merchant, Outcome, Row
+from tcb_ops.model import STORED_OUTCOMES, Kind, Merchant, Outcome, Row
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
@@ -70,8 +70,8 @@ class UndoScope:
                 self.deleted,
             )
             uncertain = ngettext(
-                "The upload got no answer for {n:,} of these files, so the store is asked whether it has it.",
-                "The upload got no answer for {n:,} of these files, so the store is asked whether it has them.",
+                "The upload got no response for {n:,} of these files: the store will be asked about it.",
+                "The upload got no response for {n:,} of these files: the store will be asked about them.",
                 self.uncertain,
             )
         else:
@@ -81,8 +81,8 @@ class UndoScope:
                 self.deleted,
             )
             uncertain = ngettext(
-                "The upload got no answer for {n:,} file. Without a backup it stays where it is there.",
-                "The upload got no answer for {n:,} files. Without a backup they stay where they are there.",
+                "The upload got no response for {n:,} file. Without a backup it stays, if it was stored.",
+                "The upload got no response for {n:,} files. Without a backup those that were stored stay.",
                 self.uncertain,
             )
         restored = ngettext(
@@ -91,8 +91,8 @@ class UndoScope:
             self.restored,
         )
         undone = ngettext(
-            "{n:,} of these files was undone before; it is only looked at.",
-            "{n:,} of these files were undone before; they are only looked at.",
+            "{n:,} of these files was undone before; it will only be checked.",
+            "{n:,} of these files were undone before; they will only be checked.",
             self.undone,
         )
         not_undoable = ngettext(
@@ -113,9 +113,14 @@ def confirm_spec(
     options = {"content": content, "backup": subject.settings.get("backup", ""), "root": subject.root}
     if SIGNED in subject.settings:
         options[SIGNED_LIST] = list_of(subject)
-    stored = {Outcome.UPLOADED, Outcome.UNCHANGED}
     spec = _of_run(
-        ledger, subject, Kind.CONFIRM, lambda row: row.end.outcome in stored, only, selection, options
+        ledger,
+        subject,
+        Kind.CONFIRM,
+        lambda row: row.end.outcome in STORED_OUTCOMES,
+        only,
+        selection,
+        options,
     )
     warnings: list[Text] = []
     if pending := ledger.counts(subject).get(Outcome.PENDING, 0):

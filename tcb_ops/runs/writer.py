@@ -37,7 +37,7 @@ class LedgerWriter:
     """Returns what was used since the last commit."""
     written: Callable[[], None]
     """Called after each commit, on the loop."""
-    confirm: Callable[[], None]
+    check_lock: Callable[[], None]
     """Raises LedgerError if the run's lock is lost; called after each commit, in the writer's thread."""
     enough: int
     """So many ends are committed without waiting for others."""
@@ -120,5 +120,5 @@ class LedgerWriter:
             rows = self.ledger.close_environment(self.run, item.environment, item.end, item.in_flight)
             committed[item.end.outcome] = committed.get(item.end.outcome, 0) + rows
         flush(usage)
-        self.confirm()
+        self.check_lock()
         return committed

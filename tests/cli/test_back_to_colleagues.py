@@ -1,4 +1,4 @@
-"""After a run: retries joined, failed.csv mended and fed back, and the colleagues' workbook, as a user types it."""
+"""After a run: retries joined, failed.csv fixed and fed back, and the colleagues' workbook, as a user types it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _with(text: str, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> str:
     [_as_it_is, _gb18030, _without_bom, _semicolons, _tabs, _all_quoted],
     ids=lambda saved: saved.__name__.strip("_"),
 )
-def test_failed_csv_is_mended_and_fed_back_and_only_its_rows_run(
+def test_failed_csv_is_fixed_and_fed_back_and_only_its_rows_run(
     open_cli: Callable[..., Any], saved: Callable[[str], bytes]
 ) -> None:
     """As a spreadsheet program may have saved it again: other encoding, other delimiter, other quotes."""
@@ -115,10 +115,10 @@ def test_failed_csv_is_mended_and_fed_back_and_only_its_rows_run(
     assert cli.upload("--out", "out").code == 1
     failed = cli.folder / "out" / "failed.csv"
     text = failed.read_bytes().decode("utf-8-sig")
-    mended = text.replace("banner/2.png", "banner/两.png").replace("banner/1.png", "banner/一.png")
-    (cli.folder / "mended.csv").write_bytes(saved(mended))
+    fixed = text.replace("banner/2.png", "banner/两.png").replace("banner/1.png", "banner/一.png")
+    (cli.folder / "fixed.csv").write_bytes(saved(fixed))
     before = cli.calls
-    result = cli("upload", "mended.csv", "--root", "files", "--json")
+    result = cli("upload", "fixed.csv", "--root", "files", "--json")
     assert (result.code, result.json["counts"]) == (0, {"uploaded": 2})
     assert cli.calls - before == 4
     run = cli.latest()
@@ -157,7 +157,7 @@ def test_into_writes_how_rows_ended_beside_them(open_cli: Callable[..., Any], wo
 
 
 @pytest.mark.slow
-def test_into_with_final_shows_what_retries_have_mended(open_cli: Callable[..., Any], workbook: Path) -> None:
+def test_into_with_final_shows_what_retries_have_fixed(open_cli: Callable[..., Any], workbook: Path) -> None:
     cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     assert cli("upload", workbook.name, "--root", "files").code == 1
     assert cli("retry").code == 0

@@ -1,4 +1,4 @@
-"""Bad input: each a clear message naming file, line and mend, exit 2, nothing sent, no trace."""
+"""Bad input: each a clear message naming file, line and fix, exit 2, nothing sent, no trace."""
 
 import json
 import shlex
@@ -45,7 +45,7 @@ def lists():
 
 @pytest.mark.parametrize("name", lists())
 @pytest.mark.parametrize("command", ["check", "links", "upload"])
-def test_a_bad_list_is_refused_whole_with_line_and_mend(open_cli, name, command):
+def test_a_bad_list_is_refused_whole_with_line_and_fix(open_cli, name, command):
     cli = open_cli(many(TEA, rows=1))
     data, told = lists()[name]
     (cli.folder / "list.csv").write_bytes(data)
@@ -180,30 +180,30 @@ def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_c
     fix_me = (cli.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(fix_me) == 121
     assert fix_me[0].startswith("env,path,备注,tcb_line,tcb_column,tcb_problem,tcb_fix")
-    mended = "\r\n".join(line.replace(",/", ",") for line in fix_me)
-    (cli.folder / "list.fix-me.csv").write_text(mended, encoding="utf-8")
+    fixed = "\r\n".join(line.replace(",/", ",") for line in fix_me)
+    (cli.folder / "list.fix-me.csv").write_text(fixed, encoding="utf-8")
     assert cli("links", "list.fix-me.csv").code == 0
 
 
 def test_fix_me_goes_where_it_is_told(open_cli):
     cli = open_cli(many(TEA, rows=1))
     write_csv(cli.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
-    assert cli("check", "list.csv", "--fix-me", "mend.csv").code == 2
-    assert (cli.folder / "mend.csv").exists()
+    assert cli("check", "list.csv", "--fix-me", "corrected.csv").code == 2
+    assert (cli.folder / "corrected.csv").exists()
     assert not (cli.folder / "list.fix-me.csv").exists()
-    result = cli("check", "list.csv", "--fix-me", "nowhere/mend.csv")
+    result = cli("check", "list.csv", "--fix-me", "nowhere/corrected.csv")
     assert result.code == 2
-    assert "nowhere/mend.csv cannot be written" in result.err
+    assert "nowhere/corrected.csv cannot be written" in result.err
 
 
 def test_fix_me_replaces_nothing_but_a_fix_me_file_that_nobody_has_changed(open_cli):
     cli = open_cli(many(TEA, rows=1))
     assert cli("links", "list.csv").code == 0
     write_csv(cli.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
-    assert cli("check", "list.csv", "--fix-me", "mend.csv").code == 2
-    ours = (cli.folder / "mend.csv").read_bytes()
+    assert cli("check", "list.csv", "--fix-me", "corrected.csv").code == 2
+    ours = (cli.folder / "corrected.csv").read_bytes()
     (cli.folder / "changed.csv").write_bytes(ours.replace(b"/a", b"a"))
-    (cli.folder / "there.csv").symlink_to("mend.csv")
+    (cli.folder / "there.csv").symlink_to("corrected.csv")
     (cli.folder / "nowhere.csv").symlink_to("not-there.csv")
     kept = (
         "list.csv",
@@ -223,9 +223,9 @@ def test_fix_me_replaces_nothing_but_a_fix_me_file_that_nobody_has_changed(open_
     assert [(cli.folder / name).read_bytes() for name in kept] == before
     # SQLite writes its file when it likes: that it is the ledger still is what counts
     assert (cli.folder / "ledger.db").read_bytes().startswith(b"SQLite format 3")
-    assert (cli.folder / "mend.csv").read_bytes() == ours
+    assert (cli.folder / "corrected.csv").read_bytes() == ours
     assert not (cli.folder / "not-there.csv").exists()
-    assert "mend.csv has the rows" in cli("check", "list.csv", "--fix-me", "mend.csv").err
+    assert "corrected.csv has the rows" in cli("check", "list.csv", "--fix-me", "corrected.csv").err
 
 
 def test_local_files_that_are_missing_or_special_or_outside_are_named_before_anything_is_sent(open_cli):

@@ -51,7 +51,7 @@ def ask(open_cli):
 
 
 def asking(cli):
-    """Return the function that asks at a desk."""
+    """Return the function that asks for completions."""
 
     def asked(*words: str, by: str = "bash") -> list[str]:
         env = {

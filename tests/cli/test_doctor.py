@@ -24,7 +24,6 @@ from tcb_ops.wechat.call_policy import CallLimits
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 BOOKS = Merchant("wxbooks", "城南书店", "books-1")
 OWN = Merchant("wxtea", "茶语小铺", "own-1", owner=Owner.PLATFORM)
-OF_THE_PLATFORM = "appid,name,env,owner\nwxtea,茶语小铺,own-1,platform\n"
 
 
 @pytest.fixture
@@ -261,7 +260,7 @@ def test_each_failed_check_has_its_fix(open_token_server, checks, ail, check, gr
     assert others == set()
 
 
-def test_an_unfinished_run_is_pointed_at(open_token_server, checks, capsys):
+def test_an_unfinished_run_is_pointed_at(open_token_server, checks):
     token_server = open_token_server()
     (token_server.folder / "list.csv").write_text("env,path\ntea-1,a\nbooks-1,a\n", encoding="utf-8")
     token_server.sim.refuse_ip()
@@ -345,7 +344,7 @@ FAILS = {
 
 
 @pytest.mark.parametrize(("fault", "bad"), FAILS.values(), ids=FAILS.keys())
-def test_live_leaves_nothing_behind_even_when_a_step_fails(open_token_server, doctor, tmp_path, fault, bad):
+def test_live_leaves_nothing_behind_even_when_a_step_fails(open_token_server, doctor, fault, bad):
     token_server = open_token_server(faults=[fault])
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert {name for name, good in steps(out).items() if not good} == bad
@@ -355,7 +354,7 @@ def test_live_leaves_nothing_behind_even_when_a_step_fails(open_token_server, do
     assert json.loads(out)["left_behind"] is None
 
 
-def test_live_takes_an_etag_that_is_no_md5_for_what_it_is(open_token_server, doctor, tmp_path):
+def test_live_takes_an_etag_that_is_no_md5_for_what_it_is(open_token_server, doctor):
     open_token_server(faults=[Fault(step=FaultStep.STORE, etag=Etag.OPAQUE)])
     code, out, _ = doctor("--live", "tea-1", "--json")
     assert (code, steps(out)) == (0, ALL_GOOD)
@@ -390,7 +389,7 @@ def test_live_has_nothing_to_delete_where_the_store_refused_the_file(open_token_
     assert "NoSuchBucket" in seen(out, "upload")
 
 
-def test_live_ends_early_where_there_is_no_link(open_token_server, doctor, tmp_path):
+def test_live_ends_early_where_there_is_no_link(open_token_server, doctor):
     token_server = open_token_server(environments=[SimulatedEnvironment("tea-1", EnvStatus.HALTED)])
     code, out, _ = doctor("--live", "tea-1")
     assert (code, token_server.sim.stats["store_calls"], token_server.sim.objects) == (1, 0, {})
@@ -404,7 +403,7 @@ def test_live_says_the_platforms_own_quota_is_the_platforms(open_token_server, d
     assert "/componenttcb/uploadfile" in out
 
 
-def test_live_is_stopped_by_what_stops_everybody(open_token_server, doctor, tmp_path):
+def test_live_is_stopped_by_what_stops_everybody(open_token_server, doctor):
     token_server = open_token_server()
     token_server.sim.refuse_ip()
     code, out, err = doctor("--live", "tea-1")

@@ -36,7 +36,7 @@ COUNTED = {"counts", "not_checked"}
 
 @pytest.fixture
 def cli(open_cli: Callable[..., Any]) -> Any:
-    """A desk at which an audit on the second night finds something of every kind."""
+    """A workspace in which an audit on the second night finds something of every kind."""
     opened = open_cli(
         [*many(TEA, rows=40), *many(STILL, rows=1)],
         FAULTS,

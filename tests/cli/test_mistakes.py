@@ -23,7 +23,7 @@ from tcb_ops.simulator import Fault
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .conftest import CommandLine as Desk
+    from .conftest import CommandLine
 
 ANSWERS = Path(__file__).with_name("mistakes.toml")
 UPDATE = bool(os.environ.get("UPDATE_MISTAKES"))
@@ -41,24 +41,24 @@ CHANGING = {
 """What differs from run to run, beside the folder."""
 
 
-def says(text: str | bytes, name: str = "list.csv") -> Callable[[Desk], Any]:
+def says(text: str | bytes, name: str = "list.csv") -> Callable[[CommandLine], Any]:
     """A file with other content than it has."""
     data = text if isinstance(text, bytes) else text.encode()
     return lambda cli: (cli.folder / name).write_bytes(data)
 
 
-def setting(line: str) -> Callable[[Desk], Any]:
+def setting(line: str) -> Callable[[CommandLine], Any]:
     """A line more at the head of the settings file."""
 
-    def prepare(cli: Desk) -> None:
+    def prepare(cli: CommandLine) -> None:
         file = cli.folder / "tcb-ops.toml"
         file.write_text(f"{line}\n{file.read_text(encoding='utf-8')}", encoding="utf-8")
 
     return prepare
 
 
-def instead(name: str, old: str, new: str) -> Callable[[Desk], Any]:
-    def prepare(cli: Desk) -> None:
+def instead(name: str, old: str, new: str) -> Callable[[CommandLine], Any]:
+    def prepare(cli: CommandLine) -> None:
         file = cli.folder / name
         text = file.read_text(encoding="utf-8")
         assert old in text
@@ -67,69 +67,69 @@ def instead(name: str, old: str, new: str) -> Callable[[Desk], Any]:
     return prepare
 
 
-def without(*names: str) -> Callable[[Desk], Any]:
+def without(*names: str) -> Callable[[CommandLine], Any]:
     return lambda cli: [(cli.folder / name).unlink() for name in names]
 
 
-def folder_of_lists(cli: Desk) -> None:
+def folder_of_lists(cli: CommandLine) -> None:
     (cli.folder / "周五").mkdir(exist_ok=True)
     for name in ("门店.csv", "总部.xlsx", "tokens.csv"):
         (cli.folder / "周五" / name).write_bytes(b"x")
 
 
-def uploaded(cli: Desk) -> None:
+def uploaded(cli: CommandLine) -> None:
     cli.upload()
 
 
-def refused(cli: Desk) -> None:
+def refused(cli: CommandLine) -> None:
     rows = [(TEA.env, "a.png", "0.bin"), (BOOKS.env, "closed.png", "0.bin")]
     write_csv(cli.folder / "list.csv", ("env", "path", "file"), rows)
     cli.upload()
 
 
-def cut_off(cli: Desk) -> None:
+def cut_off(cli: CommandLine) -> None:
     """Leave an unfinished run of the list; another folder has the same files."""
     cli.upload("--patience", "0", "--target", NOBODY)
     shutil.copytree(cli.folder / "files", cli.folder / "friday")
 
 
-def mixed_reports(cli: Desk) -> None:
+def mixed_reports(cli: CommandLine) -> None:
     cli.upload("--out", "monday")
     cli.upload("--out", "friday", "--new-run")
     shutil.copy(cli.folder / "monday" / "results.csv", cli.folder / "friday" / "results.csv")
 
 
-def broken_link(cli: Desk) -> None:
+def broken_link(cli: CommandLine) -> None:
     (cli.folder / "files" / "1.bin").unlink()
     (cli.folder / "files" / "1.bin").symlink_to("gone.bin")
 
 
-def in_another_ledger(cli: Desk) -> None:
+def in_another_ledger(cli: CommandLine) -> None:
     cli.upload("--out", "monday")
     (cli.folder / "ledger.db").rename(cli.folder / "monday.db")
     cli.upload()
 
 
-def audited(cli: Desk) -> None:
+def audited(cli: CommandLine) -> None:
     """Leave an upload with a row to retry, and after it an audit in which everything is well."""
     write_csv(cli.folder / "list.csv", ("env", "path", "file"), [(BOOKS.env, "closed.png", "0.bin")])
     cli.upload()
     cli("audit")
 
 
-def moved_away(cli: Desk) -> None:
+def moved_away(cli: CommandLine) -> None:
     """Type the command in another folder than that of the list and the settings."""
     (cli.folder / "elsewhere").mkdir(exist_ok=True)
     os.chdir(cli.folder / "elsewhere")
 
 
-def busy(cli: Desk) -> dict[str, str]:
+def busy(cli: CommandLine) -> dict[str, str]:
     """Name the port of the simulator that runs."""
     return {"port": cli.workspace.sim.base.rpartition(":")[2]}
 
 
-def workbook(sheet: str = "清单", **cells: Any) -> Callable[[Desk], Any]:
-    def prepare(cli: Desk) -> None:
+def workbook(sheet: str = "清单", **cells: Any) -> Callable[[CommandLine], Any]:
+    def prepare(cli: CommandLine) -> None:
         with xlsxwriter.Workbook(str(cli.folder / "清单.xlsx")) as book:
             page = book.add_worksheet(sheet)
             page.write_row(0, 0, ("环境ID", "上传路径", "本地文件"))
@@ -142,7 +142,7 @@ def workbook(sheet: str = "清单", **cells: Any) -> Callable[[Desk], Any]:
     return prepare
 
 
-MISTAKES: dict[str, tuple[str, Callable[[Desk], Any] | None]] = {
+MISTAKES: dict[str, tuple[str, Callable[[CommandLine], Any] | None]] = {
     # the command line
     "typo in a command": ("uplaod list.csv", None),
     "typo in an option": ("upload list.csv --rot files", None),

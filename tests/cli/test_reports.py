@@ -1,4 +1,4 @@
-"""Where reports go, and the brake before many live environments."""
+"""Where reports go, and the question before many live environments."""
 
 import csv
 import hashlib
@@ -176,7 +176,7 @@ def test_many_live_environments_need_yes_without_a_terminal(open_cli):
     ids=["told", "one merchant", "one environment", "neither"],
 )
 def test_the_brake_is_for_more_than_five_environments(open_cli, words, asked):
-    """api.example.invalid never resolves: who gets past the brake ends with exit 3."""
+    """api.example.invalid never resolves: a run that is confirmed ends with exit 3."""
     cli = open_cli(many(*SIX, rows=2), merchants=SIX)
     assert cli.upload(*LIVE, *words).code == (2 if asked else 3)
 

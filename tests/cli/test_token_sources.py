@@ -111,7 +111,7 @@ def test_a_source_that_cannot_work_is_exit_2_before_anything_is_sent(open_platfo
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
-def test_a_store_that_others_may_read_is_exit_2_with_the_mend(open_platform, lang):
+def test_a_store_that_others_may_read_is_exit_2_with_the_fix(open_platform, lang):
     cli = open_platform(lang=lang)
     assert cli.links().code == 0
     (cli.folder / "tcb-ops.tokens" / "wxtea.json").chmod(0o644)

@@ -159,6 +159,7 @@ def test_skipped_it_stands_as_invalid_and_the_others_go_on(
     rows = list(batch.rows())
     assert [bool(r.invalid) for r in rows] == [False, True, False]
     assert says in rows[1].invalid.en
+    assert [problem.column for problem in batch.problems] == [column]
     assert (batch.count, batch.valid, len(batch.problems)) == (3, 2, 1)
     assert (batch.envs, batch.merchants_count) == (2, 2)
 

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def open_token_server(tmp_path: Path) -> Iterator[OpenTokenServer]:
-    """Open an office: `open_office(merchants, faults, accounts=…)`; it closes with the test."""
+    """The function `open_token_server(merchants, faults, accounts=…)`; what it opens closes with the test."""
     with ExitStack() as stack:
         yield token_server_opener(stack, tmp_path)

@@ -261,15 +261,15 @@ def written(file, text, codec="utf-8"):
 
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_nothing_changed_is_the_same_bytes(file, text, codec, end):
-    roster = written(file, text, codec)
-    assert roster.edited(Changes()) == file.read_bytes()
-    assert [m.left for m in roster.merchants] == [False, True]
+    editor = written(file, text, codec)
+    assert editor.edited(Changes()) == file.read_bytes()
+    assert [m.left for m in editor.merchants] == [False, True]
 
 
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_a_line_more_is_all_that_is_added(file, text, codec, end):
-    roster = written(file, text, codec)
-    more = roster.edited(Changes(added=(NEW,)))
+    editor = written(file, text, codec)
+    more = editor.edited(Changes(added=(NEW,)))
     before = text if text.endswith(end) else text + end
     assert more.startswith(before.encode(codec))
     assert (
@@ -283,56 +283,56 @@ def test_a_line_more_is_all_that_is_added(file, text, codec, end):
 
 @pytest.mark.parametrize(("text", "codec", "end"), FILES.values(), ids=FILES)
 def test_only_the_status_of_the_lines_named_changes(file, text, codec, end):
-    roster = written(file, text, codec)
-    file.write_bytes(roster.edited(Changes(left=(0,), returned=(1,))))
+    editor = written(file, text, codec)
+    file.write_bytes(editor.edited(Changes(left=(0,), returned=(1,))))
     after = read_merchants(file)
     assert [m.left for m in after] == [True, False]
-    status = len(roster.merchants[0].columns) - 1
-    for before, now in zip(roster.merchants, after, strict=True):
+    status = len(editor.merchants[0].columns) - 1
+    for before, now in zip(editor.merchants, after, strict=True):
         assert before.columns[:status] == now.columns[:status]
         assert before.columns[status][0] == now.columns[status][0]
 
 
 def test_a_status_column_comes_with_the_first_line_that_needs_one(file):
-    roster = written(file, "appid,name,env,区域\r\nwx1,茶语小铺,tea-1,华东\r\n\r\nwx2,书店,books-1\r\n")
-    assert roster.edited(Changes(left=(1,), added=(NEW,))).decode() == (
+    editor = written(file, "appid,name,env,区域\r\nwx1,茶语小铺,tea-1,华东\r\n\r\nwx2,书店,books-1\r\n")
+    assert editor.edited(Changes(left=(1,), added=(NEW,))).decode() == (
         "appid,name,env,区域,status\r\nwx1,茶语小铺,tea-1,华东,\r\n\r\nwx2,书店,books-1,,left\r\nwx9,新茶铺,new-1a2b3c,,\r\n"
     )
 
 
 def test_a_status_column_takes_the_place_of_an_empty_header(file):
-    roster = written(file, "小程序ID,名称,环境ID,,\nwx1,茶语小铺,tea-1,,\n")
+    editor = written(file, "小程序ID,名称,环境ID,,\nwx1,茶语小铺,tea-1,,\n")
     assert (
-        roster.edited(Changes(left=(0,))).decode() == "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n"
+        editor.edited(Changes(left=(0,))).decode() == "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n"
     )
 
 
 def test_a_name_is_put_in_where_the_appid_stood(file):
-    roster = written(file, "appid,name,env\nwx1,wx1,tea-1\nwx2,书店,books-1\n")
-    assert roster.edited(Changes(names=((0, '茶,"语"'),))).decode() == (
+    editor = written(file, "appid,name,env\nwx1,wx1,tea-1\nwx2,书店,books-1\n")
+    assert editor.edited(Changes(names=((0, '茶,"语"'),))).decode() == (
         'appid,name,env\nwx1,"茶,""语""",tea-1\nwx2,书店,books-1\n'
     )
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_made_inert(file):
-    roster = written(file, "appid,name,env\nwx2,wx2,books-1\n")
-    changed = roster.edited(
+    editor = written(file, "appid,name,env\nwx2,wx2,books-1\n")
+    changed = editor.edited(
         Changes(names=((0, "@书店"),), added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),))
     )
     assert changed.decode() == "appid,name,env\nwx2,'@书店,books-1\nwx1,'=cmd|' /C calc'!A0,e-1\n"
 
 
 def test_a_quote_within_a_cell_quotes_nothing(file):
-    roster = written(file, 'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,6" 屏,\n')
-    assert roster.edited(Changes(left=(0,))).decode().endswith('wx1,5" 屏店,tea-1,6" 屏,left\n')
-    roster = written(file, 'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,6,\n')
-    assert roster.edited(Changes(left=(0,))).decode().endswith('wx1,5" 屏店,tea-1,6,left\n')
+    editor = written(file, 'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,6" 屏,\n')
+    assert editor.edited(Changes(left=(0,))).decode().endswith('wx1,5" 屏店,tea-1,6" 屏,left\n')
+    editor = written(file, 'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,6,\n')
+    assert editor.edited(Changes(left=(0,))).decode().endswith('wx1,5" 屏店,tea-1,6,left\n')
 
 
 def test_a_file_that_is_not_there_begins_as_init_makes_it(file):
-    roster = edit_merchants(file)
-    assert not roster.exists
-    made = roster.edited(Changes(added=(NEW,)))
+    editor = edit_merchants(file)
+    assert not editor.exists
+    made = editor.edited(Changes(added=(NEW,)))
     assert made == "appid,name,env,default,owner,status\r\nwx9,新茶铺,new-1a2b3c,,,\r\n".encode("utf-8-sig")
 
 

@@ -64,7 +64,7 @@ class Lab:
         return self.workspace.sim.stats["link_calls"] + self.workspace.sim.stats["store_calls"]
 
     def live(self) -> None:
-        """Point the settings at the real platform; whoever sends something now fails."""
+        """Point the settings at the real platform; sending anything now fails."""
         toml = self.workspace.folder / "tcb-ops.toml"
         text = toml.read_text(encoding="utf-8")
         toml.write_text(text.replace(self.workspace.sim.base, "https://api.weixin.qq.com"), encoding="utf-8")
@@ -72,7 +72,7 @@ class Lab:
 
 @pytest.fixture
 def open_lab(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lab]]:
-    """Open a shop and a lab in its folder; takes what `open_workspace` takes."""
+    """Open a workspace and a lab in its folder; takes what `open_workspace` takes."""
     labs: list[Lab] = []
 
     def opened(*rows: Any, **options: Any) -> Lab:

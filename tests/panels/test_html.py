@@ -98,7 +98,7 @@ def test_merchants_with_trouble_come_first_and_the_rest_by_name():
     assert [line.rows for line in lines] == [12, 1, 5, 5]
 
 
-def test_what_came_from_outside_is_inert(read: Any, lang: str):
+def test_what_came_from_outside_is_inert(lang: str):
     evil = "<img src=x onerror=alert(1)>\x1b[31m"
     drawn = render_grid(
         merchant_lines([tally(evil, Outcome.FAILED, 1, reason=Reason.STORE_REFUSED, store_code=evil)]),

@@ -10,7 +10,7 @@ import pytest
 from workspace import TEA, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.i18n import Bilingual, Command, Lang, Text, as_lines
+from tcb_ops.i18n import Bilingual, CommandText, Lang, Text, as_lines
 from tcb_ops.panels.controls import LINKS_GO_TO, REPORT, Worker
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
     worker = Worker(Lang.EN)
-    command = Command("tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a")
+    command = CommandText("tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a")
     text = as_lines(["Check it. To resume it:", command, "tcb-ops is not a command here"])
     worker.report(tcb.UsageError(text, options=["--root"]))
     shown = html.unescape(worker.line.value)

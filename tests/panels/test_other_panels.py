@@ -104,7 +104,7 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab: Any
 
 
 @pytest.mark.slow
-def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any, read: Any):
+def test_a_run_is_chosen_looked_at_and_exported(open_lab: Any):
     lab = open_lab()
     uploads = lab.uploads()
     uploads.start.click()
@@ -162,7 +162,7 @@ def test_every_sentence_is_there_in_chinese(open_lab: Any, read: Any):
     assert panel.start.description == "上传"
 
 
-def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words(open_lab: Any, read: Any):
+def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words(open_lab: Any):
     lab = open_lab()
     panel = lab.uploads(Path("list.csv"), Path("files"), where=None)
     assert panel.list_reader.paths.path == "list.csv"

@@ -267,7 +267,7 @@ def test_what_is_not_there_is_reported(open_lab: Any, read: Any, paths: str, roo
     assert lab.sent == 0
 
 
-def test_a_merchant_without_a_token_does_not_stop_the_others(open_lab: Any, read: Any):
+def test_a_merchant_without_a_token_does_not_stop_the_others(open_lab: Any):
     panel = open_lab(tokens={"wxtea": "token-of-wxtea"}).uploads()
     panel.start.click()
     panel.settle()
@@ -425,7 +425,7 @@ def test_advice_that_two_environments_of_a_merchant_share_is_given_once(open_lab
 
 
 @pytest.mark.slow
-def test_three_hundred_merchants_run_and_all_stand_in_the_grid(open_lab: Any, read: Any):
+def test_three_hundred_merchants_run_and_all_stand_in_the_grid(open_lab: Any):
     everybody = [Merchant(f"wx{n}", f"商户{n:03}", f"env-{n}") for n in range(300)]
     lab = open_lab(many(*everybody, rows=2), merchants=everybody)
     panel = lab.uploads()
@@ -444,7 +444,7 @@ def test_buttons_answer_from_any_thread(open_lab: Any):
     assert panel.run.counts == {"uploaded": 30}
 
 
-def test_two_environments_of_a_merchant_are_one_line_of_the_grid(open_lab: Any, read: Any):
+def test_two_environments_of_a_merchant_are_one_line_of_the_grid(open_lab: Any):
     panel = open_lab(many(TEA, TEA_TEST, rows=1)).uploads()
     panel.start.click()
     panel.settle()

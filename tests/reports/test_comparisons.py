@@ -94,7 +94,7 @@ def test_each_row_is_counted_once_under_what_became_of_it(
         ([GOOD], [GOOD, REFUSED], True),
         ([], [], False),
     ],
-    ids=["as it was", "another code", "mended and a new good one", "broken", "new and not good", "empty"],
+    ids=["as it was", "another code", "fixed and a new good one", "broken", "new and not good", "empty"],
 )
 def test_broken_is_what_was_good_or_not_there(
     a_run: Callable[..., Any], in_english: Settings, older: Any, newer: Any, broken: bool

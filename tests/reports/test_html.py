@@ -295,7 +295,7 @@ def test_a_final_report_shows_only_rows_that_are_not_good_now(
     )
     final = merged_run(original.ledger, original.run)
     page, html = page_of(replace(original, run=final.record, reader=final), tmp_path)
-    assert [row[0] for row in page.tables[-1][1:]] == ["3"], "line 2 was mended by the retry"
+    assert [row[0] for row in page.tables[-1][1:]] == ["3"], "line 2 was fixed by the retry"
     assert "a run and its retries are too far apart" in page.text
     before_the_causes = page.text.partition("What to do next")[0]
     assert "Merged with its retry: the last state of each row." in before_the_causes

@@ -69,7 +69,7 @@ def outcomes(run: Run) -> list[str]:
     ids=[
         "good",
         "still bad",
-        "mended",
+        "fixed",
         "retry unfinished",
         "good stays",
         "second unfinished",

@@ -132,12 +132,12 @@ def test_a_commit_of_a_fenced_worker_is_refused(
         assert first.claim() == (False, {})
         mine = first.partition_run()
         first.record(mine, [end(2)], Usage())
-        first.confirm({"env env-0": {"code": "85088", "rows": 2}})
+        first.renew({"env env-0": {"code": "85088", "rows": 2}})
         assert second.claim() == (True, {"env env-0": {"code": "85088", "rows": 2}})
         for write in (
             lambda: first.record(mine, [end(4)], Usage()),
             lambda: first.close_environment(mine, first.environments(mine)[0], end(0)),
-            lambda: first.confirm({}),
+            lambda: first.renew({}),
         ):
             with pytest.raises(FencedError):
                 write()
@@ -158,13 +158,13 @@ def test_a_pause_that_is_taken_over_ends_when_it_would_have(
             stack.enter_context(closing(worker(place, f"ops-{number}/1"))) for number in (1, 2, 3)
         ]
         first.claim()
-        first.confirm(left)
+        first.renew(left)
         for _ in range(12):
             coordinator.beat(run, 1)
         rest = {"env env-0": {"limit": 2, "paused": 3.0, "slow_for": 20.0}}
         claimed = second.claim()
         assert claimed == (True, rest), "12 beats and 5 seconds of the hand-over later"
-        second.confirm(claimed[1])
+        second.renew(claimed[1])
         second.record(second.partition_run(), [end(2)], Usage())
         coordinator.beat(run, 1)
         rest = {"env env-0": {"limit": 2, "paused": 2.0, "slow_for": 21.0}}
@@ -225,10 +225,10 @@ def test_a_new_session_fences_the_workers_of_the_earlier_one(
 ) -> None:
     with closing(worker(place)) as old, closing(worker(place, "ops-1/3")) as late:
         old.claim()
-        old.confirm({})
+        old.renew({})
         assert coordinator.stop_workers(run), "workers of the first may still be at work"
         coordinator.beat(run, 1)  # of its starting process, which lives and has lost the lock
-        old.confirm({})
+        old.renew({})
         assert old.stopping
         assert late.claim() is None
         old.record(old.partition_run(), [end(2)], Usage())  # what was in flight
@@ -264,10 +264,10 @@ def test_nothing_is_claimed_while_the_run_stops(
 ) -> None:
     with closing(worker(place)) as before, closing(worker(place, "ops-1/3")) as after:
         before.claim()
-        before.confirm({})
+        before.renew({})
         assert not before.stopping
         coordinator.beat(run, 1, stopping=True)
-        before.confirm({})
+        before.renew({})
         assert before.stopping
         assert after.claim() is None
 
@@ -279,13 +279,13 @@ def test_workers_stop_without_their_starting_process(
     monkeypatch.setattr("tcb_ops.runs.cluster_task.SILENT_AFTER", 0.05)
     with closing(worker(place)) as orphan:
         orphan.claim()
-        orphan.confirm({})
+        orphan.renew({})
         time.sleep(0.1)
         coordinator.beat(run, 1)
-        orphan.confirm({})
+        orphan.renew({})
         assert not orphan.stopping
         time.sleep(0.1)
-        orphan.confirm({})
+        orphan.renew({})
         assert orphan.stopping
 
 

@@ -270,7 +270,8 @@ def test_a_script_without_its_guard_is_told_so(open_workspace: OpenWorkspace) ->
         argv, cwd=workspace.folder, capture_output=True, text=True, check=False, timeout=60
     )
     assert ended.returncode == 1
-    assert "UsageError: The workers of local:1 do not start. In a script" in ended.stderr
+    assert "UsageError: The workers of local:1 do not start (" in ended.stderr
+    assert "In a script" in ended.stderr
     assert not workspace.sim.stats["link_calls"]
 
 

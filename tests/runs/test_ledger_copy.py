@@ -264,7 +264,7 @@ def test_a_copy_waits_for_the_workers_of_a_starting_process_that_was_killed(
 
             def record_what_was_in_flight(seconds: float) -> None:
                 assert seconds == HAND_OVER
-                worker.confirm({})
+                worker.renew({})
                 assert worker.stopping
                 worker.record(worker.partition_run(), [end], Usage())
 

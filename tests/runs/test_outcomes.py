@@ -440,7 +440,7 @@ def test_a_store_that_always_asks_to_slow_down_gets_ever_fewer_calls_until_patie
 
 
 @pytest.mark.slow
-def test_a_refusal_that_a_new_token_mended_is_not_the_rows_end(open_workspace: OpenWorkspace) -> None:
+def test_a_refusal_that_a_new_token_fixed_is_not_the_rows_end(open_workspace: OpenWorkspace) -> None:
     refused_then_busy = [Fault(path="a.png", errcode=40001, calls=ONCE), Fault(path="a.png", errcode=-1)]
     workspace = open_workspace(
         [(TEA.env, "a.png"), (TEA.env, "b.png")], [*refused_then_busy, Fault(path="b.png", errcode=45011)]

@@ -65,8 +65,8 @@ def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(u
     idle, interval, count = (int(told[f"keepalives_{name}"]) for name in ("idle", "interval", "count"))
     assert idle + interval * count <= 25
     assert told["user_timeout"] in {"25000", "25s"}
-    ours = engine.CONFIRM_EVERY + engine.CONFIRM_WITHIN + engine.GRACE
-    assert ours < idle + interval * count - engine.CONFIRM_EVERY, "we have ended before another may begin"
+    ours = engine.LOCK_CHECK_EVERY + engine.LOCK_CHECK_WITHIN + engine.GRACE
+    assert ours < idle + interval * count - engine.LOCK_CHECK_EVERY, "we have ended before another may begin"
 
 
 @pytest.mark.slow

@@ -175,7 +175,7 @@ def test_a_finished_run_is_never_gone_on_with(open_workspace: OpenWorkspace) -> 
 
 
 @pytest.mark.parametrize("kind", ["links", "upload"])
-def test_61004_stops_the_run_with_its_rows_pending_and_mended_it_goes_on(
+def test_61004_stops_the_run_with_its_rows_pending_and_fixed_it_goes_on(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, kind: str
 ) -> None:
     errmsg = "access clientip is not registered requestIP: 203.0.113.9"
@@ -501,7 +501,8 @@ def test_a_stopped_appid_is_not_asked_again_after_a_resume_though_its_turn_had_n
     wait_for: WaitFor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tcb_ops.runs.scheduler.COMING", 4)
+    for module in ("scheduler", "engine"):
+        monkeypatch.setattr(f"tcb_ops.runs.{module}.COMING", 4)
     stopped = [Merchant("wxbad", "停用", f"bad-{n}-1a2b3c") for n in range(30)]
     others = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(30)]
     refusing = Fault(appid="wxbad", step=FaultStep.LINK, errcode=61003)

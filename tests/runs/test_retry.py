@@ -27,10 +27,10 @@ def test_a_retry_runs_the_bad_rows_alone_as_a_child_of_their_run(
     workspace = open_workspace(faults=[Fault(appid="wxbooks", errcode=85088)])
     first = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
     assert assert_complete(first, 30)["uploaded"] == 20
-    with reopened(workspace) as mended:
+    with reopened(workspace) as fixed:
         again = tcb.retry("latest", workspace.merchants, settings=workspace.settings, limits=QUICK)
         assert assert_complete(again, 10) == {"uploaded": 10}
-        assert {call.env for call in mended.calls} == {BOOKS.env}
+        assert {call.env for call in fixed.calls} == {BOOKS.env}
     assert again.record.parent == first.id
     assert again.record.headers == first.record.headers
     assert [record.row.line for record in again.rows()] == list(range(22, 32))
@@ -54,17 +54,17 @@ def test_a_retry_is_narrowed_by_code_and_by_merchant(
     assert [record.row.env for record in by_merchant.rows()] == [TEA.env]
 
 
-def test_a_retry_sends_a_mended_file_and_misses_one_that_is_gone(
+def test_a_retry_sends_a_fixed_file_and_misses_one_that_is_gone(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ):
     workspace = open_workspace(faults=[Fault(env=BOOKS.env, path="banner/[01].png", errcode=40097)])
     tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
-    (workspace.folder / "files" / "20.bin").write_text("mended", encoding="utf-8")
+    (workspace.folder / "files" / "20.bin").write_text("fixed", encoding="utf-8")
     (workspace.folder / "files" / "21.bin").unlink()
     with reopened(workspace) as platform:
         again = tcb.retry("latest", workspace.merchants, settings=workspace.settings, limits=QUICK)
         assert assert_complete(again, 2) == {"uploaded": 1, "failed": 1}
-        assert [stored.size for stored in platform.objects.values()] == [len("mended")]
+        assert [stored.size for stored in platform.objects.values()] == [len("fixed")]
     gone = [record.end for record in again.rows() if record.end.outcome is tcb.Outcome.FAILED]
     assert gone[0].detail is not None
     assert gone[0].detail.params["file"].endswith("21.bin")
@@ -240,7 +240,7 @@ def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(
     assert assert_complete(run, 32) == {"uploaded": 30, "invalid": 2}
 
 
-def test_a_second_retry_leaves_out_what_the_first_has_mended(
+def test_a_second_retry_leaves_out_what_the_first_has_fixed(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ):
     workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=40097)])
@@ -271,7 +271,7 @@ def test_a_retry_goes_to_the_target_of_its_run_or_nowhere(open_workspace: OpenWo
     assert [one.id for one in tcb.all_runs(settings=workspace.settings)] == [run.id]
 
 
-def test_what_was_put_elsewhere_mends_nothing_here(
+def test_what_was_put_elsewhere_fixes_nothing_here(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ):
     workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=40097)])

@@ -20,7 +20,7 @@ from tcb_ops.runs.scheduler import (
     TURN,
     AppState,
     Lane,
-    Roster,
+    LaneRegistry,
     Scheduler,
     ScopeState,
     Task,
@@ -352,13 +352,15 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
         EnvRecord(no, env, appid, "", Owner(owner), left=False)
         for no, (env, appid, owner) in enumerate(listed)
     ]
-    roster = Roster(environments, RunLimits(per_env=2), "wxp")
-    merchant, own, other, its_own = (roster.make(one).app for one in environments)
+    registry = LaneRegistry(environments, RunLimits(per_env=2), "wxp")
+    merchant, own, other, its_own = (registry.make(one).app for one in environments)
     assert own is other
     assert len({id(merchant), id(own), id(its_own)}) == 3
     assert [app.appid for app in (merchant, own, its_own)] == ["wx1", "wxp", "wxp"]
     assert [app.slowdown.limit for app in (merchant, own, its_own)] == [2, 4, 2]
-    assert Roster(environments, RunLimits()).make(environments[1]).app.appid == "", "no component: no token"
+    assert LaneRegistry(environments, RunLimits()).make(environments[1]).app.appid == "", (
+        "no component: no token"
+    )
 
 
 @pytest.mark.slow
@@ -396,8 +398,8 @@ class Fleet:
             for no in range(environments)
         ]
         self.rows = rows
-        self.roster = Roster(self.environments, RunLimits())
-        self.scheduler = Scheduler((), None, self.roster)
+        self.registry = LaneRegistry(self.environments, RunLimits())
+        self.scheduler = Scheduler((), None, self.registry)
         self.most = 0
         """The most lanes at a time."""
 
@@ -418,7 +420,7 @@ class Fleet:
         scheduler = self.scheduler
         needs_lanes, scheduler.needs_lanes = scheduler.needs_lanes, []
         for number in needs_lanes:
-            lane = self.roster.make(self.environments[number])
+            lane = self.registry.make(self.environments[number])
             lane.app.token = TOKEN
             scheduler.add(lane)
         if needs_lanes:
@@ -441,7 +443,7 @@ def test_lanes_are_made_as_their_turn_comes_and_forgotten_when_they_are_done() -
     assert lines == list(range(1, 5_001))
     assert fleet.most < 2 * COMING
     assert fleet.scheduler.is_done
-    assert len(fleet.scheduler.lanes) == len(fleet.roster.records) == len(fleet.roster.apps) == 0
+    assert len(fleet.scheduler.lanes) == len(fleet.registry.records) == len(fleet.registry.apps) == 0
 
 
 def test_every_environment_has_its_turn_before_any_has_a_second() -> None:
@@ -455,23 +457,23 @@ def test_every_environment_has_its_turn_before_any_has_a_second() -> None:
 
 def test_the_state_of_an_appid_lasts_until_the_last_of_its_lanes() -> None:
     fleet = Fleet(3, 1, "wx")
-    first, second, third = (fleet.roster.make(one) for one in fleet.environments)
+    first, second, third = (fleet.registry.make(one) for one in fleet.environments)
     assert first.app is second.app is third.app
-    fleet.roster.forget(first)
-    fleet.roster.forget(second)
-    assert list(fleet.roster.apps.values()) == [third.app]
-    fleet.roster.forget(third)
-    assert not fleet.roster.apps
+    fleet.registry.forget(first)
+    fleet.registry.forget(second)
+    assert list(fleet.registry.apps.values()) == [third.app]
+    fleet.registry.forget(third)
+    assert not fleet.registry.apps
 
 
 def test_lanes_made_after_their_appid_was_closed_begin_nothing() -> None:
     fleet, written = Fleet(2, 1, "wx"), list[object]()
     writer: Any = SimpleNamespace(add=written.append)
     handler = OutcomeHandler(
-        RunLimits(), fleet.scheduler, writer, fleet.roster.records, lambda: 0.0, lambda: 0.5, written.append
+        RunLimits(), fleet.scheduler, writer, fleet.registry.records, lambda: 0.0, lambda: 0.5, written.append
     )
     for record in fleet.environments:
-        lane = fleet.roster.make(record)
+        lane = fleet.registry.make(record)
         fleet.scheduler.add(lane)
         handler.added(lane)
         if record.number == 0:
@@ -483,12 +485,12 @@ def test_lanes_made_after_their_appid_was_closed_begin_nothing() -> None:
 
 def test_breakers_and_pauses_are_handed_on_also_of_lanes_that_were_not_made() -> None:
     fleet = Fleet(2, 1)
-    slowed, _other = (fleet.roster.make(one) for one in fleet.environments)
+    slowed, _other = (fleet.registry.make(one) for one in fleet.environments)
     slowed.app.slowdown.slow_down(10.0, PACE)
     slowed.env.breaker.row_ended("AccessDenied")
-    state = fleet.roster.state(10.0)
+    state = fleet.registry.state(10.0)
     assert set(state) == {"merchant wx0", "env env0"}
-    later = Roster(fleet.environments, RunLimits(), state=state, now=100.0)
+    later = LaneRegistry(fleet.environments, RunLimits(), state=state, now=100.0)
     assert later.state(100.0) == state
     lane = later.make(fleet.environments[0])
     assert (lane.app.slowdown.limit, lane.app.slowdown.paused_until) == (slowed.app.slowdown.limit, 160.0)

@@ -280,7 +280,7 @@ def test_a_server_without_head_is_asked_for_a_byte(web: Web) -> None:
 # --- when it is sent ---------------------------------------------------------------------------------------------------
 
 
-def test_a_body_of_unknown_length_is_sent_from_a_temporary_file(web: Web, tmp_path: Path) -> None:
+def test_a_body_of_unknown_length_is_sent_from_a_temporary_file(web: Web) -> None:
     urls = [web.sources.serve(f"/{n}", body, chunked=True) for n, body in enumerate([b"", b"x", BIG])]
     batch = web.read(*urls)
     assert [row.size for row in batch.rows()] == [None, None, None]
@@ -708,9 +708,7 @@ BAD = {
     "rows",
     [500, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
 )
-def test_of_many_urls_each_ends_as_its_server_implies(
-    open_workspace: OpenWorkspace, rows: int, tmp_path: Path
-) -> None:
+def test_of_many_urls_each_ends_as_its_server_implies(open_workspace: OpenWorkspace, rows: int) -> None:
     chance = random.Random(17)
     with Sources() as sources, Sources() as other:
         workspace = open_workspace([])

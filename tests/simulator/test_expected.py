@@ -131,7 +131,7 @@ def test_a_plan_has_its_expected_outcomes(name, kind):
 
 
 @pytest.mark.parametrize(("attempts", "wanted"), [(1, {REFUSED}), (2, {LINKED})])
-def test_attempts_bound_what_a_retry_can_mend(attempts, wanted):
+def test_attempts_bound_what_a_retry_can_fix(attempts, wanted):
     faults = Faults(tuple(link(calls=ONCE, errcode=-1)))
     assert expected_outcomes(faults, ENV, APPID, PATH, kind=Kind.LINKS, attempts=attempts) == wanted
 

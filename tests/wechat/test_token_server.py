@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import time
 from contextlib import asynccontextmanager
 from functools import wraps
 from typing import TYPE_CHECKING
@@ -73,16 +74,25 @@ async def endless(client: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent",
-    [(), (b"GET / HTTP/1.1\r\nHost: ",), (GET,), (b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n1",)],
+    ("sent", "responses"),
+    [
+        ((), 0),
+        ((b"GET / HTTP/1.1\r\nHost: ",), 0),
+        ((GET,), 1),
+        ((b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1",), 1),
+    ],
     ids=["silent", "half a request", "after a response", "half a body"],
 )
 @in_a_loop
-async def test_a_connection_that_waits_too_long_is_closed(sent: tuple[bytes, ...]) -> None:
-    async with serving(most=4, silent=0.05) as port:
+async def test_a_connection_that_waits_too_long_is_closed(sent: tuple[bytes, ...], responses: int) -> None:
+    async with serving(most=4, silent=0.2) as port:
+        opened_at = time.monotonic()
         reader, writer = await opened(port, *sent)
-        await ended(reader)
+        received = await ended(reader)
+        waited = time.monotonic() - opened_at
         writer.close()
+    assert (received.count(b"HTTP/1.1 200"), received == b"") == (responses, not responses)
+    assert waited >= 0.2
 
 
 @in_a_loop

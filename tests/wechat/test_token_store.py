@@ -96,7 +96,7 @@ def test_a_pipe_in_the_store_is_refused_since_reading_it_would_never_end(folder:
 
 @pytest.mark.parametrize("which", [".", "wx1.json", IDENTITY])
 @pytest.mark.parametrize("mode", [0o040, 0o004])
-def test_a_store_that_others_may_read_is_refused_with_the_mend(folder: Path, which: str, mode: int) -> None:
+def test_a_store_that_others_may_read_is_refused_with_the_fix(folder: Path, which: str, mode: int) -> None:
     opened(folder).write("wx1", KEPT)
     path = folder / which
     path.chmod(path.stat().st_mode | mode)
@@ -186,7 +186,7 @@ def test_a_making_that_was_killed_is_gone_on_with(folder: Path) -> None:
     ["", "{", "[]", '{"schema": 1}', '{"schema": 9, "appid": "wx1"}', "of-another", ENDLESS],
     ids=["empty", "torn", "list", "fields", "newer", "of-another", "endless-time"],
 )
-def test_a_broken_record_is_one_merchants_trouble_with_the_mend(folder: Path, text: str) -> None:
+def test_a_broken_record_is_one_merchants_trouble_with_the_fix(folder: Path, text: str) -> None:
     store = opened(folder)
     store.write("wx2", KEPT)
     (folder / "wx1.json").write_text((folder / "wx2.json").read_text() if text == "of-another" else text)

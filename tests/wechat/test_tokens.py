@@ -217,14 +217,14 @@ def test_a_token_file_that_is_missing_a_folder_or_no_utf_8_is_said(tmp_path: Pat
         FileTokens(tmp_path / "gbk.csv")
 
 
-def test_a_file_that_breaks_in_mid_run_is_a_rows_end_and_mended_it_serves_again(run: Run, file: Path) -> None:
+def test_a_file_that_breaks_in_mid_run_is_a_rows_end_and_fixed_it_serves_again(run: Run, file: Path) -> None:
     source = FileTokens(file, sleep=Pauses())
     write(file, f"appid,access_token\nwx1,{SECRET}\nwx1,{SECRET}\n")
     with pytest.raises(TokenError, match="appears twice") as caught:
         ask(run, source)
     assert SECRET not in shown(caught.value)
-    write(file, "appid,access_token\nwx1,mended\n")
-    assert ask(run, source).value == Secret("mended")
+    write(file, "appid,access_token\nwx1,fixed\n")
+    assert ask(run, source).value == Secret("fixed")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no named pipes in the file system")

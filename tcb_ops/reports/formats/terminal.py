@@ -83,9 +83,9 @@ def render_errcodes(
     return Group(*drawn)
 
 
-def _aligned(lines: Sequence[Sequence[str]], every: Sequence[Sequence[str]], indent: int) -> Columns:
+def _aligned(lines: Sequence[Sequence[str]], every: Sequence[Sequence[str]], indent: int) -> AlignedTable:
     """Align lines of merchant, environments, rows, and perhaps a remark, with all lines that are shown."""
-    return Columns(
+    return AlignedTable(
         lines, frozenset({2}), frozenset({0}), gap=3, head=False, indent=indent, aligned_with=every
     )
 
@@ -228,7 +228,7 @@ def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") ->
         yield Wrapped(note.of(lang))
 
 
-def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> Columns:
+def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> AlignedTable:
     cells = [
         [line.name, line.env, line.code, line.remark.of(lang) if line.remark is not None else "", line.note]
         for line in lines[:AUDIT_LINES]
@@ -237,7 +237,7 @@ def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> Columns:
         cells.append([_("… and {count:,} more", count=more).of(lang), rest, "", "", ""])
     filled = [column for column in range(5) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]
-    return Columns(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False, indent=2)
+    return AlignedTable(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False, indent=2)
 
 
 def shorten(text: str, width: int) -> str:
@@ -264,7 +264,7 @@ def room(console: Console) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class AlignedTable:
     """A table of one-line texts. If it is too wide, the longest cells of some columns are shortened."""
 
     lines: Sequence[Sequence[str]]
@@ -356,7 +356,7 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
             causes[code, sanitize(meaning.of(lang)), sanitize(cause.action.of(lang))] = None
         texts = (sanitize(row.merchant), sanitize(row.env), sanitize(row.path))
         lines.append([f"{row.line}", *texts, OUTCOMES[end.outcome].of(lang), code])
-    yield Columns(lines, numbers=frozenset({0}), elastic=frozenset({1, 2, 3}))
+    yield AlignedTable(lines, numbers=frozenset({0}), elastic=frozenset({1, 2, 3}))
     for named, means, todo in causes:
         yield ""
         yield Wrapped(f"{named} · {means}", bold=len(named))
@@ -380,7 +380,7 @@ def render_runs(
     for when, gap in (("%m-%d %H:%M", 2), ("%m-%d", 2), ("%m-%d", 1)):
         lines = [[head.of(lang) for head in heads]]
         lines += [_run_cells(run, counts, when, settings, pending=pending) for run, counts in found]
-        table = Columns(lines, frozenset(range(4, len(heads))), gap=gap)
+        table = AlignedTable(lines, frozenset(range(4, len(heads))), gap=gap)
         figures = sum(table.widths(width)) + gap * len(heads)
         if figures - gap <= width:
             break
@@ -425,7 +425,7 @@ def _list_and_note(run: RunRecord, settings: Settings, lang: Lang) -> list[str]:
 
 def _fit(parts: Sequence[str], width: int) -> str:
     """Join texts within `width` cells, the longest ones shortened."""
-    table = Columns([parts], elastic=frozenset(range(len(parts))), gap=3)
+    table = AlignedTable([parts], elastic=frozenset(range(len(parts))), gap=3)
     return " · ".join(map(shorten, parts, table.widths(width)))
 
 

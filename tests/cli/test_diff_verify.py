@@ -13,7 +13,7 @@ from tcb_ops.simulator import Fault
 
 @pytest.fixture
 def two_runs(open_cli):
-    """A desk with two runs: BOOKS was refused in the first, a row of TEA is in the second."""
+    """A workspace with two runs: BOOKS was refused in the first, a row of TEA is in the second."""
     faults = [
         Fault(env=BOOKS.env, errcode=-501007, calls=((1, 1),)),
         Fault(env=TEA.env, path="banner/2.png", errcode=40097, calls=((2, 2),)),
@@ -25,7 +25,7 @@ def two_runs(open_cli):
 
 
 @pytest.mark.slow
-def test_diff_tells_what_broke_and_what_was_mended(two_runs):
+def test_diff_tells_what_broke_and_what_was_fixed(two_runs):
     cli, older, newer = two_runs
     result = cli("diff", older, newer)
     assert result.code == 1

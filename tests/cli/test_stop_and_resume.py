@@ -1,4 +1,4 @@
-"""Runs that a signal ends: what is said, with which exit code, and that the same command goes on."""
+"""Runs that a signal ends: message, exit code, and that the same command resumes them."""
 
 import csv
 import json
@@ -116,7 +116,7 @@ def test_two_at_once_do_not_work_on_one_run(open_cli, wait_for):
 
 @pytest.fixture
 def stopped(open_cli):
-    """A desk with an unfinished run: the target was away. Its id comes along."""
+    """A workspace with an unfinished run: the target was away. Its id comes along."""
     cli = open_cli(many(TEA, BOOKS, rows=5))
     result = cli.upload("--json", "--api-base", cli.workspace.sim.base, "--patience", "10", "--limit", "5")
     assert result.code == 0

@@ -1,4 +1,4 @@
-"""How a run ends on the command line: exit code, data on stdout, talk on stderr."""
+"""How a run ends on the command line: exit code, data on stdout, messages on stderr."""
 
 import csv
 import json
@@ -72,7 +72,7 @@ def test_a_target_that_is_away_is_exit_3_with_its_json_and_rows_pending(open_cli
 
 
 @pytest.mark.slow
-def test_a_platform_wide_refusal_is_exit_3_and_mended_the_same_command_ends_0(open_cli):
+def test_a_platform_wide_refusal_is_exit_3_and_fixed_the_same_command_ends_0(open_cli):
     cli = open_cli(faults=[Fault(path="banner/5.png", errcode=61004, calls=((1, 1),))])
     result = cli.upload("--json", "--concurrency", "2")
     assert result.code == 3
