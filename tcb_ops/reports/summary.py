@@ -116,14 +116,14 @@ class MerchantSummary:
         return sum(self.outcomes.values())
 
     @property
-    def good(self) -> int:
+    def succeeded(self) -> int:
         """Rows that succeeded."""
         return sum(rows for outcome, rows in self.outcomes.items() if outcome in SUCCESSES)
 
     @property
-    def bad(self) -> int:
+    def not_succeeded(self) -> int:
         """Rows that ended without success."""
-        return _bad(self.outcomes)
+        return _without_success(self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class RunSummary:
         return sum(self.counts.values())
 
     @property
-    def bad(self) -> int:
+    def not_succeeded(self) -> int:
         """Rows that did not succeed, pending ones included: the lines of failed.csv."""
         return sum(rows for outcome, rows in self.counts.items() if outcome not in SUCCESSES)
 
@@ -190,7 +190,7 @@ class RunSummary:
         """The number of rows that ended without success, by (merchant, appid); of every merchant."""
         counted: Counter[tuple[str, str]] = Counter()
         for one in self.tallies:
-            counted[one.merchant, one.appid] += _bad({one.outcome: one.rows})
+            counted[one.merchant, one.appid] += _without_success({one.outcome: one.rows})
         return counted
 
     def first_merchants(self, limit: int) -> list[MerchantSummary]:
@@ -222,7 +222,7 @@ class RunSummary:
         for one in merchants:
             first: list[RowRecord] = []
             for env, outcomes in one.envs:
-                if _bad(outcomes) and len(first) < FIRST_ROWS:
+                if _without_success(outcomes) and len(first) < FIRST_ROWS:
                     place = place_of[one.appid, one.merchant, env]
                     first += reader.first_failures(self.run, place, FIRST_ROWS - len(first))
             yield replace(one, first=tuple(first))
@@ -366,12 +366,12 @@ def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[Merc
     for key, its in envs.items():
         whole = sum(its.values(), Counter[Outcome]())
         outcomes = {outcome: whole[outcome] for outcome in Outcome if whole[outcome]}
-        worst = sorted(its.items(), key=lambda env: (-_bad(env[1]), env[0]))
+        worst = sorted(its.items(), key=lambda env: (-_without_success(env[1]), env[0]))
         found.append(MerchantSummary(*key, outcomes, tuple(most_first(codes[key])), tuple(worst)))
-    return sorted(found, key=lambda one: (-one.bad, one.merchant, one.appid))
+    return sorted(found, key=lambda one: (-one.not_succeeded, one.merchant, one.appid))
 
 
-def _bad(outcomes: Mapping[Outcome, int]) -> int:
+def _without_success(outcomes: Mapping[Outcome, int]) -> int:
     return sum(rows for outcome, rows in outcomes.items() if outcome not in _NOT_BAD)
 
 

@@ -332,7 +332,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
         text = _(
             "all {rows} of results.csv, the {bad:,} in failed.csv, and errcodes.csv agree with the ledger",
             rows=row_count(summary.total),
-            bad=summary.bad,
+            bad=summary.not_succeeded,
         )
         return _same(ROWS, text), True
     if not found:

@@ -97,7 +97,7 @@ def test_errcodes_are_merchants_by_code(
         ["test-3c4d", 0, 1, 1, 0],
         ["shop-5e6f", 0, 0, 0, 1],
     ]
-    assert frame.to_numpy().sum() == summary.bad
+    assert frame.to_numpy().sum() == summary.not_succeeded
     assert set(frame.dtypes) == {pd.Int64Dtype()}
 
 
@@ -112,7 +112,7 @@ def test_errcodes_have_the_codes_of_the_report_and_leave_no_row_out(
     for cause in summary.causes:
         of_the_report[cause.code] += cause.rows
     assert {str(code): rows for code, rows in frame.sum().items()} == of_the_report
-    assert frame.to_numpy().sum() == summary.bad
+    assert frame.to_numpy().sum() == summary.not_succeeded
 
 
 def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run: Callable[..., Any]) -> None:

@@ -142,7 +142,7 @@ class _Report:
         heads = [_ERRCODE_HEADS[name].of(self._lang) for name in columns]
         self._table("errcodes", heads, lines, "errcodes.csv", wrapped={4, 5}, total=len(self._summary.causes))
         names = (*self._run.headers, *RESULT_COLUMNS)
-        total, bad = self._summary.total, self._summary.bad
+        total, bad = self._summary.total, self._summary.not_succeeded
         # Queried only if there are any: in a large run without failures, the query would read every row.
         not_good = self._reader.rows(self._run, outcomes=_NOT_GOOD) if bad else iter(())
         self._table("bad", names, self._values(not_good), "failed.csv", total=bad)
