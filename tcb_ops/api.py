@@ -54,7 +54,7 @@ from tcb_ops.i18n import Text, _, ngettext, verbatim
 from tcb_ops.model import Kind, Link, Merchant, Outcome, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
 from tcb_ops.runs.progress import Progress
-from tcb_ops.settings import NOT_STARTED, Settings, aim, default_settings
+from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
 OnProgress: TypeAlias = Callable[[Progress], None]
 MayResume: TypeAlias = Callable[[str, float], bool]
 _P = ParamSpec("_P")
-A_DAY = 86_400
+SECONDS_PER_DAY = 86_400
 """Seconds."""
 
 
@@ -302,7 +302,10 @@ def start_audit(
     check_flag("write_probe", write_probe)
     seconds = isinstance(confirm_after, int | float) and not isinstance(confirm_after, bool)
     check_value(
-        "confirm_after", confirm_after, seconds and 0 <= confirm_after <= A_DAY, _("seconds, a day at most")
+        "confirm_after",
+        confirm_after,
+        seconds and 0 <= confirm_after <= SECONDS_PER_DAY,
+        _("seconds, a day at most"),
     )
     listed, settings, only = _merchants(merchants), _settings(settings, target), _share(share)
     failures = [line.to_json() for line in known_failures(known, settings)]
@@ -460,7 +463,7 @@ def download_links(
         check_destination,
         write_download_links,
     )
-    from tcb_ops.runs.loop import hand_over
+    from tcb_ops.runs.loop import submit_coroutine
     from tcb_ops.runs.stored_specs import confirm_spec, file_ids
     from tcb_ops.simulator import opened_target
 
@@ -482,7 +485,7 @@ def download_links(
                 requests = LinkRequests(client.locate, caller, owners, component, max_age)
                 return await write_download_links(rows, subject.headers, dest, requests, settings.zone)
 
-        return hand_over(write()).result()
+        return submit_coroutine(write()).result()
 
 
 @asynccontextmanager
@@ -783,7 +786,7 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     check_flag("dry_run", dry_run)
     ledger = _ledger_with_runs(_settings(settings, None))
     with planning(ledger):
-        found = prunable(ledger.runs(), time.time() - older_than * A_DAY)
+        found = prunable(ledger.runs(), time.time() - older_than * SECONDS_PER_DAY)
         if not dry_run and found:
             for run in found:
                 ledger.forget(run)
@@ -1030,7 +1033,7 @@ def upload_link(
     """
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.paths import path_problem
-    from tcb_ops.runs.loop import hand_over
+    from tcb_ops.runs.loop import submit_coroutine
     from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
@@ -1066,7 +1069,7 @@ def upload_link(
             )
         )
     with opened_target(settings, lambda: merchants) as opened:
-        return hand_over(_one_link(env, path, chosen[0].appid, chosen[0].owner, opened)).result()
+        return submit_coroutine(_one_link(env, path, chosen[0].appid, chosen[0].owner, opened)).result()
 
 
 async def _one_link(env: str, path: str, appid: str, owner: Owner, settings: Settings) -> Link:
@@ -1243,7 +1246,7 @@ def _start(
                 queries=work.queries,
                 check_lock=check_lock,
                 probe=stack.enter_context(probe_file()) if planned.run.settings.get("write_probe") else None,
-                ask_again=lambda: _new_failures(ledger, planned.run, settings),
+                find_new_failures=lambda: _new_failures(ledger, planned.run, settings),
                 may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
             )
             session = RunSession(context)
@@ -1340,7 +1343,7 @@ def _settings(settings: Settings | None, target: str | None, run: object = None)
     check_value("target", target, named, _("simulator or a URL"))
     if settings is None and isinstance(run, Run):
         settings = run.settings
-    return aim(settings or default_settings(), target)
+    return with_target(settings or default_settings(), target)
 
 
 def _may_be_a_run(wanted: object) -> bool:

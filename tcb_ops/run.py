@@ -312,7 +312,7 @@ class Run:
         With `split_by`, a column's header, write a new folder with a workbook per value of it. `dest` None: beside the
         original. Raises UsageError if `original` is not the run's list or the destination exists.
         """
-        from tcb_ops.reports.annotate_workbook import write_apart, write_into
+        from tcb_ops.reports.annotate_workbook import split_workbook, write_into
 
         check_path("original", original)
         if dest is not None:
@@ -321,7 +321,7 @@ class Run:
         place = Path(dest) if dest is not None else None
         with self._reader.snapshot() as seen:
             if split_by:
-                return write_apart(seen, self.record, Path(original), place, split_by, self._settings.lang)
+                return split_workbook(seen, self.record, Path(original), place, split_by, self._settings.lang)
             return write_into(seen, self.record, Path(original), place, self._settings.lang)
 
     def export(
@@ -416,7 +416,7 @@ class RunHandle:
         """Of a retry: which rows it leaves out because the merchants file lacks their merchants; None if none."""
         self.dashboard = dashboard
         """The address of the dashboard of the cluster that works on the run; "" if there is none."""
-        self.links_run_out = 0
+        self.expired_links = 0
         """For a finished links run: how many links had expired when links.csv was written."""
         self._waiting = threading.Lock()
         self._ended: RunRecord | TcbOpsError | None = None
@@ -477,7 +477,7 @@ class RunHandle:
                 finally:
                     _handles.pop(self.id, None)
                 if self._session is not None:
-                    self.links_run_out = self._session.links_run_out
+                    self.expired_links = self._session.expired_links
                     self._session = None  # frees the tokens
         if isinstance(self._ended, TcbOpsError):
             raise self._ended

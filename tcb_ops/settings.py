@@ -199,7 +199,7 @@ class Settings(_Checked):
         named = "api_base"
         # A running simulator has both: the target and its own address.
         if values.get("target") and not is_loopback(urlsplit(str(values.get("api_base", ""))).hostname or ""):
-            named, values = "target", _aimed(values, "target", "api_base")
+            named, values = "target", _merge_target(values, "target", "api_base")
         variables, target_named = _environment(values)
         super().__init__({"api_base": target_named or named}, **_merged(values, variables))
         self.__dict__["origin"] = origin or Origin()
@@ -301,11 +301,11 @@ def settings_file(config: str | Path | None = None) -> Path:
     return Path(config if config is not None else os.environ.get(CONFIG) or SETTINGS_FILE)
 
 
-def aim(settings: Settings, target: str | None) -> Settings:
+def with_target(settings: Settings, target: str | None) -> Settings:
     """Return the same settings with another target, `simulator` or a URL; None keeps it. Raises SettingsError."""
     if target is None or target == settings.run_target:
         return settings
-    options = _aimed({"target": target}, "target")
+    options = _merge_target({"target": target}, "target")
     if not options["target"]:
         found, wrong = _check(Settings, {"api_base": target})
         if wrong:
@@ -314,7 +314,7 @@ def aim(settings: Settings, target: str | None) -> Settings:
     return replace(settings, **options)
 
 
-def _aimed(layer: dict[str, Any], *names: str) -> dict[str, Any]:
+def _merge_target(layer: dict[str, Any], *names: str) -> dict[str, Any]:
     """Merge `target` and `api_base` of one layer into one choice; `names`: what this layer calls them."""
     given = {name: layer.get(name) for name in _TARGETS}
     both = [value.rstrip("/") for value in given.values() if isinstance(value, str) and value]
@@ -348,10 +348,10 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     file = settings_file(config)
     named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     there = file.is_file()
-    from_file = _aimed(_read(file, named_by), f"{file}: target", f"{file}: api_base")
+    from_file = _merge_target(_read(file, named_by), f"{file}: target", f"{file}: api_base")
     given = {name: value for name, value in (options or {}).items() if value is not None}
     target_named = "target" if given.get("target") else "api_base"
-    given = _aimed(given, "--target", "--api-base")
+    given = _merge_target(given, "--target", "--api-base")
     variables, variable_named = _environment(given)
     overridden = frozenset(given) | variables.keys()
     choice = None
@@ -408,7 +408,7 @@ def _environment(above: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if not above.keys().isdisjoint(_TARGETS):
         return {name: value for name, value in found.items() if name not in _TARGETS}, ""
     named = next((_variable(name) for name in _TARGETS if found.get(name)), "")
-    return _aimed(found, *map(_variable, _TARGETS)), named
+    return _merge_target(found, *map(_variable, _TARGETS)), named
 
 
 def _words(value: str) -> list[str] | str:
@@ -817,7 +817,7 @@ def default_settings() -> Settings:
     return _practice or load_settings()
 
 
-def practise_with(settings: Settings | None) -> None:
+def set_default_settings(settings: Settings | None) -> None:
     """Set the settings of calls in this process that have none; None restores `load_settings`'s."""
     global _practice  # noqa: PLW0603  per process, like the open panel
     _practice = settings

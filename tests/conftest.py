@@ -29,7 +29,7 @@ from workspace import (
 )
 
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.settings import load_settings, practise_with
+from tcb_ops.settings import load_settings, set_default_settings
 from tcb_ops.simulator import Faults, Simulator
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LC_ALL", "LC_CTYPE", "LC_MESSAGES", "LANGUAGE", *TERMINAL):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LANG", "C.UTF-8")
-    practise_with(None)  # set by a panel in another test
+    set_default_settings(None)  # set by a panel in another test
     monkeypatch.setenv("TCB_OPS_CHROMIUM", "")  # starting a browser per report would take most of the time
 
 

@@ -47,7 +47,7 @@ import pandas as pd
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.cli.practice import simulate
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.settings import practise_with
+from tcb_ops.settings import set_default_settings
 from tcb_ops.simulator import Faults, Simulator, load_faults
 
 ROOT = Path(__file__).parent.parent
@@ -354,7 +354,7 @@ def open_session(folder: Path, lang: str) -> Iterator[Session]:
             finally:
                 session.end()
     finally:
-        practise_with(None)
+        set_default_settings(None)
         os.environ.clear()
         os.environ.update(before)
 

@@ -239,7 +239,9 @@ def test_what_a_receiver_has_still_not_been_told(
     before: tuple[str, ...], *, due: bool, arrived: bool, left: tuple[str, ...]
 ):
     missed = {run: send.Missed(run, 1, 0, 0, stopped=False, report="") for run in ("a", "this")}
-    found = send.owed([missed[one] for one in before], missed["this"] if due else None, arrived=arrived)
+    found = send.still_undelivered(
+        [missed[one] for one in before], missed["this"] if due else None, arrived=arrived
+    )
     assert tuple(one.run for one in found) == left
 
 

@@ -80,10 +80,10 @@ class Console:
 
     def json(self, what: Mapping[str, Any]) -> None:
         """Print one JSON object on stdout."""
-        legible = (sys.stdout.encoding or "").lower() in {"utf-8", "utf8"}
+        in_utf8 = (sys.stdout.encoding or "").lower() in {"utf-8", "utf8"}
         try:
             sys.stdout.write(
-                json.dumps({**what, **self.json_extra}, ensure_ascii=not legible, indent=2) + "\n"
+                json.dumps({**what, **self.json_extra}, ensure_ascii=not in_utf8, indent=2) + "\n"
             )
             sys.stdout.flush()
         except BrokenPipeError:

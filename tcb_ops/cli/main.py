@@ -245,10 +245,12 @@ def run(arguments: Sequence[str]) -> int:
 
 def _interrupted(code: int, lang: Lang) -> int:
     loop = sys.modules.get("tcb_ops.runs.loop")
-    wind_up = getattr(loop, "wind_up", None)  # None if the signal came before, or while, it was imported
+    cancel_all = getattr(
+        loop, "cancel_all", None
+    )  # None if the signal came before, or while, it was imported
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
-        if wind_up is not None:
-            wind_up()
+        if cancel_all is not None:
+            cancel_all()
     _print_error(_("Interrupted; nothing was left half done."), lang)
     return code
 

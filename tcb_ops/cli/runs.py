@@ -116,7 +116,7 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
                     **command.options,
                 )
                 run = command.follow(handle)
-        if (late := ran_out(handle.links_run_out, command.which.out or run.record.report)) is not None:
+        if (late := ran_out(handle.expired_links, command.which.out or run.record.report)) is not None:
             console.warn(late)
         return command.end(run, Path(run.record.report))
 

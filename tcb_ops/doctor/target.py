@@ -26,7 +26,7 @@ from tcb_ops.merchants import Issue
 from tcb_ops.merchants.queries import ask
 from tcb_ops.model import Link, Merchant, Owner, Secret, is_loopback
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.loop import hand_over
+from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_source
@@ -71,7 +71,7 @@ def check_target(settings: Settings) -> list[CheckResult]:
     if unknown is not None:
         return [unknown]
     try:
-        began_at, seconds, response = hand_over(_reach(settings)).result()
+        began_at, seconds, response = submit_coroutine(_reach(settings)).result()
     except TransportError as error:
         return [from_error("target", error)]
     except OSError as error:  # ssl does not name the file that it could not read
@@ -183,7 +183,9 @@ def check_tokens(
     if settings.tokens.source == "component" and not reached:
         why = _("the target, which provides them, could not be reached")
         return [skipped("tokens", why), unreached]
-    results = hand_over(_try(settings, open_source(settings), owners, seconds, reached=reached)).result()
+    results = submit_coroutine(
+        _try(settings, open_source(settings), owners, seconds, reached=reached)
+    ).result()
     return results if reached else [*results, unreached]
 
 
@@ -301,7 +303,7 @@ def start_live_check(settings: Settings, merchant: Merchant) -> Future[LiveResul
     appid = merchant.appid if merchant.owner is Owner.MERCHANT else settings.tokens.component_appid
     if not appid:
         raise SettingsError(NO_COMPONENT)
-    return hand_over(_check(settings, appid, merchant))
+    return submit_coroutine(_check(settings, appid, merchant))
 
 
 async def _check(settings: Settings, appid: str, merchant: Merchant) -> LiveResult:

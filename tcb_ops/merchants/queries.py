@@ -35,7 +35,7 @@ from tcb_ops.merchants import (
 )
 from tcb_ops.merchants.sync import Authorized, Authorizer
 from tcb_ops.model import Merchant, Owner, Reason, Secret
-from tcb_ops.runs.loop import hand_over
+from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.stop_errors import refused_platform
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_source
@@ -87,7 +87,7 @@ def begin_check(
         notify: called for a pause that the platform asks for.
 
     """
-    return hand_over(_check(settings, list(merchants), limits, progress, notify))
+    return submit_coroutine(_check(settings, list(merchants), limits, progress, notify))
 
 
 @asynccontextmanager
@@ -132,7 +132,7 @@ async def ask(
     return issue_of(found, owner)
 
 
-async def each(
+async def map_concurrently(
     listed: Sequence[Item], work: Callable[[Item], Awaitable[Found]], progress: Progress = ignore
 ) -> list[Found]:
     """Do the work for every item, AT_ONCE at a time; return the results in the items' order.
@@ -206,7 +206,7 @@ async def _check(
 
         needed = any(m.owner is Owner.PLATFORM for m in there)
         platform = await about_the_platform() if needed else MerchantAnswers(())
-        answers = dict(zip(appids, await each(appids, about, progress), strict=True))
+        answers = dict(zip(appids, await map_concurrently(appids, about, progress), strict=True))
     status = {
         one.env: one.status
         for answer in (*answers.values(), platform)
@@ -245,7 +245,7 @@ def ask_allowances(settings: Settings, accounts: Iterable[QuotaAccount], seconds
     if not wanted:
         return Allowances({}, None)
     try:
-        return hand_over(_ask_quotas(settings, wanted, seconds)).result()
+        return submit_coroutine(_ask_quotas(settings, wanted, seconds)).result()
     except TcbOpsError as error:  # invalid token settings are reported by the run
         return Allowances({}, error.text)
 
@@ -270,7 +270,7 @@ async def _ask_quotas(settings: Settings, wanted: list[QuotaAccount], seconds: f
 
         try:
             async with asyncio.timeout(seconds):
-                await each(wanted, about)
+                await map_concurrently(wanted, about)
         except TimeoutError:
             reasons.append(_("Not all answered within {seconds:g} s.", seconds=seconds))
         except StoppedError as error:
@@ -309,7 +309,7 @@ def begin_sync(
                 "tcb-ops.toml, and make sure that the token source can provide that appid's token."
             )
         )
-    return hand_over(_sync(settings, only, limits, progress, notify))
+    return submit_coroutine(_sync(settings, only, limits, progress, notify))
 
 
 async def _sync(
@@ -333,7 +333,7 @@ async def _sync(
             name = "" if isinstance(info, Issue) else info.name
             return Authorizer(appid, name, await ask(caller, appid, client.environments))
 
-        return Authorized(frozenset(appids), tuple(await each(asked_for, about, progress)))
+        return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about, progress)))
 
 
 async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:

@@ -37,7 +37,7 @@ from tcb_ops.notifications.message import (
 from tcb_ops.reports.audit import AuditResult
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.loop import hand_over
+from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.settings import NotifySettings, Settings
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.transport import Timeouts, Transport
@@ -154,7 +154,7 @@ MISSED_KEPT = 10
 MISSED_SHOWN = 2
 
 
-def owed(before: Sequence[Missed], this: Missed | None, *, arrived: bool) -> tuple[Missed, ...]:
+def still_undelivered(before: Sequence[Missed], this: Missed | None, *, arrived: bool) -> tuple[Missed, ...]:
     """Return what a receiver has still not been told after an audit; `this` is None if no message of its own was due.
 
     ==============  =============  =========================
@@ -214,7 +214,7 @@ def notify_audit(
     found, this = [], Missed.of(result)
     names = receivers(settings)
     left = {
-        name: owed(
+        name: still_undelivered(
             before.get(name, ()), this if is_due(one.on, result) and not always else None, arrived=False
         )
         for name, one in zip(names, settings.notify, strict=True)
@@ -228,7 +228,7 @@ def notify_audit(
         message = audit_message(result, report, manifest_sha256, lang, markdown=_markdown(one), missed=missed)
         found.append(_deliver(one, message, payload, settings, page))
         if found[-1].sent and left[name]:
-            left[name] = owed((), None, arrived=True)
+            left[name] = still_undelivered((), None, arrived=True)
             keep(left)
     return _told_apart(found, settings)
 
@@ -324,7 +324,7 @@ def _post(to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any],
     if to.kind == "dingtalk" and secret:
         url = dingtalk_url(url, secret, now)
     try:
-        response = hand_over(_send(Secret(url), body, headers)).result()
+        response = submit_coroutine(_send(Secret(url), body, headers)).result()
     except TransportError as error:
         raise _NotSent(error.text, again=True) from None
     except TcbOpsError as error:

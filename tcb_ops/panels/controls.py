@@ -29,7 +29,14 @@ from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.sample import practice
-from tcb_ops.settings import SETTINGS_FILE, Settings, is_practising, load_settings, practise_with, system_lang
+from tcb_ops.settings import (
+    SETTINGS_FILE,
+    Settings,
+    is_practising,
+    load_settings,
+    set_default_settings,
+    system_lang,
+)
 
 TARGETS = ("simulator", "live")
 GENTLE_RATE = 5.0
@@ -103,7 +110,7 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
         raise UsageError(text.format(target=target))
     simulated = target == "simulator"
     settings = practice(lang) if simulated else load_settings(options={"lang": lang})
-    practise_with(settings if simulated else None)
+    set_default_settings(settings if simulated else None)
     if not simulated and settings.origin.file is None and not settings.merchants.exists():
         folder = Path.cwd()
         raise UsageError(

@@ -295,12 +295,12 @@ def render_workers(run: Run, lang: Lang) -> str:
     return "".join(f"<p>{esc(line.of(lang))}</p>" for line in worker_lines(run.workers))
 
 
-def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) -> tuple[Text, str]:
+def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) -> tuple[Text, str]:
     """Describe a run that no process works on; return the message and its tone.
 
-    `error` is what ended it while it was watched, `links_run_out` how many of its links had expired by then.
+    `error` is what ended it while it was watched, `expired_links` how many of its links had expired by then.
     """
-    record, result = run.record, describe_result(run, links_run_out)
+    record, result = run.record, describe_result(run, expired_links)
     if record.finished_at is None:
         reason = _describe_stop(run, error)
         tone = "" if error is None or isinstance(error, InterruptedRunError) else "bad"
@@ -317,15 +317,15 @@ def describe_end(run: Run, error: TcbOpsError | None, links_run_out: int = 0) ->
                 report=record.report,
             )
         )
-    good = run.succeeded and error is None and not links_run_out
+    good = run.succeeded and error is None and not expired_links
     return as_lines(lines), "good" if good else "bad"
 
 
-def describe_result(run: Run, links_run_out: int = 0) -> Text:
+def describe_result(run: Run, expired_links: int = 0) -> Text:
     """Describe how a run's rows ended, and how many of its links had expired by its end."""
     record = run.record
     result = verdict(record.kind, run.outcomes, finished=record.finished_at is not None)
-    late = ran_out(links_run_out, record.report)
+    late = ran_out(expired_links, record.report)
     return as_lines([result, late]) if late is not None else result
 
 

@@ -337,7 +337,7 @@ class Panel:
                 problems = render_problems(error.problems, self.lang)
             self._write_result(self.run, error.exit_code, error.text, page=lambda: problems)
             raise
-        result = describe_result(run, self.monitor.links_run_out)
+        result = describe_result(run, self.monitor.expired_links)
         self._write_result(
             run,
             1 if self.starts_runs and not run.succeeded else 0,

@@ -104,7 +104,7 @@ class RunMonitor(widgets.VBox):
         self._changed, self._ended, self._ended_unseen = changed, ended, ended_unseen
         self.run: Run | None = None
         self.state: RunState | None = None
-        self.links_run_out = 0
+        self.expired_links = 0
         """Links of the run that is shown that had expired by its end, where it ended here."""
         self._handle: RunHandle | None = None
         self._thread: threading.Thread | None = None
@@ -218,7 +218,7 @@ class RunMonitor(widgets.VBox):
             run, error = handle.so_far(), self._gone() or early
         if number == self._watch:
             self._handle = None
-            self._show_end(run, error, handle.links_run_out, handle.warning)
+            self._show_end(run, error, handle.expired_links, handle.warning)
         else:
             self._ended_unseen()
 
@@ -238,15 +238,15 @@ class RunMonitor(widgets.VBox):
     # --- what is shown ------------------------------------------------------------------------------------------
 
     def _show_end(
-        self, run: Run, error: TcbOpsError | None = None, links_run_out: int = 0, warning: Text | None = None
+        self, run: Run, error: TcbOpsError | None = None, expired_links: int = 0, warning: Text | None = None
     ) -> None:
         """Show a run that no process works on: finished or interrupted."""
-        self.run, self.links_run_out = run, links_run_out
+        self.run, self.expired_links = run, expired_links
         self.state = run_state(here=False, held=False, finished=run.record.finished_at is not None)
         self._draw_bar(run, _progress(run))
         self._draw_grid(run)
         self._draw_header(run, self.state)
-        text, tone = describe_end(run, error, links_run_out)
+        text, tone = describe_end(run, error, expired_links)
         options = error.options if error is not None else ()
         self._worker.say(text if warning is None else as_lines((text, warning)), tone, options)
         self._ended(run)

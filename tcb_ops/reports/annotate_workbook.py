@@ -62,7 +62,7 @@ def write_into(reader: RunReader, run: RunRecord, original: Path, dest: Path | N
     return dest
 
 
-def write_apart(
+def split_workbook(
     reader: RunReader, run: RunRecord, original: Path, dest: Path | None, column: str, lang: Lang
 ) -> Path:
     """Write a workbook per value of a column to the new folder `dest`, each with the rows of that value; return it.

@@ -211,7 +211,7 @@ def code_label(code: str) -> Text:
     return known.label if known is not None else catalogued(code).label
 
 
-def own_words(group: Tally, cause: Why) -> Text | None:
+def source_message(group: Tally, cause: Why) -> Text | None:
     """Return the message of the token source or the platform, redacted, if the operator has to read it."""
     if group.detail is not None:
         return _redacted(group.detail)

@@ -21,8 +21,8 @@ from tcb_ops.reports.explanations import (
     ETAG_MISMATCH,
     catalogued,
     environment_count,
-    own_words,
     row_count,
+    source_message,
     why,
 )
 from tcb_ops.runs.records import RELEASED, Partition, RowRecord, RunRecord, Tally, lost_workers
@@ -284,7 +284,7 @@ def causes_of(tallies: Iterable[Tally]) -> list[Cause]:
         if cause is None:
             continue
         key = (one.appid, one.merchant, one.env, cause.code)
-        detail, outcomes, rows = own_words(one, cause), {one.outcome: one.rows}, one.rows
+        detail, outcomes, rows = source_message(one, cause), {one.outcome: one.rows}, one.rows
         if known := found.get(key):
             detail, rows = known.detail or detail, rows + known.rows
             outcomes = dict(Counter(known.outcomes) + Counter(outcomes))

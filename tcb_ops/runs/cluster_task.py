@@ -34,7 +34,7 @@ from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.ledger import HAND_OVER, LEASE, Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.loop import hand_over
+from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.records import RELEASED, EnvRecord, RunRecord, Usage, read_done
 from tcb_ops.runs.scheduler import later
 from tcb_ops.runs.schema import cluster_sessions, partitions, rows
@@ -182,7 +182,7 @@ def work_on(assignment: Assignment) -> TaskResult:
             limits_state=state,
         )
         try:
-            hand_over(_Work(context, ledger).work(HAND_OVER if moved else 0.0)).result()
+            submit_coroutine(_Work(context, ledger).work(HAND_OVER if moved else 0.0)).result()
         except FencedError:
             return result(TaskEnd.FENCED)
         except InterruptedRunError:

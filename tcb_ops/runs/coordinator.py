@@ -255,7 +255,7 @@ class Coordinator:
     def _watch(self, tasks: dict[Future, int], workers: int) -> None:
         """Submit partitions, wait for their tasks to end, and submit those again that were lost. Raises what stops the run."""
         beaten, lock_checked = 0.0, time.monotonic()
-        manned = lock_checked
+        last_worker_at = lock_checked
         while tasks or self._unsent:
             self._submit_unsent(tasks, workers)
             if self._stop.wait(LOOK_EVERY):
@@ -270,10 +270,10 @@ class Coordinator:
                 self._report_use(now)
                 self._look_at_workers()
                 self._withdraw(tasks)
-                manned = now if self._fit() else manned
+                last_worker_at = now if self._fit() else last_worker_at
                 self._report_waiting()
                 self._show()
-                if now - manned > self._context.limits.patience:
+                if now - last_worker_at > self._context.limits.patience:
                     raise self._no_worker()
             for task in [task for task in tasks if task.status not in _OPEN]:
                 number = tasks.pop(task)

@@ -63,7 +63,7 @@ SHOW_EVERY = 0.1
 LOCK_CHECK_EVERY = 3.0
 """Seconds between two checks of the run's lock, in addition to the one after each commit."""
 LOCK_CHECK_WITHIN = 10.0
-"""Timeout of a check. With CONFIRM_EVERY and GRACE it is less than the server takes to drop a silent client
+"""Timeout of a check. With LOCK_CHECK_EVERY and GRACE it is less than the server takes to drop a silent client
 (locks.py), so that this session ends before another process can work on the run."""
 
 
@@ -88,7 +88,7 @@ class RunContext:
     """Raises LedgerError if the run's lock is lost."""
     may_discard: Callable[[str], bool] = lambda _run: False
     """Called with the id of another run whose part file is in the way: whether it may be discarded."""
-    ask_again: Callable[[], tuple[list[int], float]] = lambda: ([], 0.0)
+    find_new_failures: Callable[[], tuple[list[int], float]] = lambda: ([], 0.0)
     """For an audit with `--confirm-after`: returns the lines whose failures are new, and when the last of them ended."""
     probe: Probe | None = None
     """For an audit with `--write-probe`."""
@@ -437,8 +437,8 @@ class Engine:
             self._start(self._make_lanes(needs_lanes), self._background)
         for app in list(self._scheduler.tokenless):
             self._scheduler.tokenless.discard(app)
-            if not app.asking:
-                app.asking = True
+            if not app.token_requested:
+                app.token_requested = True
                 self._start(self._ask_token(app), self._background)
 
     # --- one row ------------------------------------------------------------------------------------------------
@@ -509,7 +509,7 @@ class Engine:
             self._answered(app, self._clock())
             self._outcomes.got_token(app, token, refused)
         finally:
-            app.asking = False
+            app.token_requested = False
 
     async def _token_of(self, app: AppState, refused: Secret | None) -> Token:
         """Request a token from the source. Raises a transient TokenError if patience runs out first."""

@@ -27,7 +27,7 @@ from tcb_ops.lists.merchants import Share, read_share
 from tcb_ops.model import Kind
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.ledger import BATCH, Ledger, taken
-from tcb_ops.runs.locks import hold, me
+from tcb_ops.runs.locks import hold, process_identity
 from tcb_ops.runs.records import UNDELIVERED, RunRecord
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent
 from tcb_ops.settings import shown_url
@@ -257,7 +257,7 @@ def _check_databases(dest: _CopyLedger, sources: Iterable[_CopyLedger]) -> None:
         for source in sources:
             if (lock := source.advisory_lock(mark)) is not None:
                 stack.callback(lock.release)
-                lock.acquire(me())
+                lock.acquire(process_identity())
         if (seen := dest.advisory_lock(mark)) is not None and seen.holder():
             raise _into_itself(dest.name)
 

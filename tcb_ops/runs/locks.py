@@ -82,7 +82,7 @@ def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
         if (lock := ledger.advisory_lock("planning")) is not None:
             stack.callback(lock.release)
             end = time.monotonic() + PLANNING_SECONDS
-            while not lock.acquire(me()):
+            while not lock.acquire(process_identity()):
                 if time.monotonic() > end:
                     raise _still_planning(ledger)
                 time.sleep(POLL_SECONDS)
@@ -103,7 +103,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
     with ExitStack() as stack:
         if (lock := ledger.advisory_lock(run_id)) is not None:
             stack.callback(lock.release)
-            while not lock.acquire(me()):
+            while not lock.acquire(process_identity()):
                 if who := lock.holder():  # no holder: the lock was released in between
                     raise _held(run_id, who)
             yield lock.check
@@ -115,7 +115,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
         with suppress(OSError):  # such as a full disk: the file only names the holder
             holder.unlink(missing_ok=True)
             with holder.open("x", encoding="utf-8") as out:  # a new file, so that no link is followed
-                out.write(f"{me()}\n")
+                out.write(f"{process_identity()}\n")
         stack.callback(_remove, holder)
         yield _held_until_closed
 
@@ -141,11 +141,11 @@ def working(ledger: Lockable, run_id: str) -> str:
 
     if (lock := ledger.advisory_lock(run_id)) is not None:
         who = lock.holder()
-        return "" if who == me() else who
+        return "" if who == process_identity() else who
     try:
         folder = _place(ledger)
         who = (folder / f"{run_id}.holder").read_text(encoding="utf-8").strip()
-        if who == me():
+        if who == process_identity():
             return ""
         # Under the planning lock, so that this test cannot block a process that is starting work on the run.
         with planning(ledger), FileLock(folder / f"{run_id}.lock").acquire(timeout=0):
@@ -184,7 +184,7 @@ def _held_until_closed() -> None:
     """Do nothing: a file lock lasts as long as its process."""
 
 
-def me() -> str:
+def process_identity() -> str:
     """Return the user, host and process id of this process, as messages name a holder."""
     return f"{operator_name()}@{host_name()}, PID {os.getpid()}"
 

@@ -55,7 +55,7 @@ def fewer_collections() -> Iterator[None]:
             gc.set_threshold(*_before)
 
 
-def hand_over(work: Coroutine[None, None, Result]) -> Future[Result]:
+def submit_coroutine(work: Coroutine[None, None, Result]) -> Future[Result]:
     """Start a coroutine on the private loop; return its future."""
     try:
         loop = _running()
@@ -68,7 +68,7 @@ def hand_over(work: Coroutine[None, None, Result]) -> Future[Result]:
     return handed
 
 
-def wind_up() -> None:
+def cancel_all() -> None:
     """Cancel all work and wait for its end before the process ends early, so that a token being refreshed is stored.
 
     Blocks for at most LET_END + 1 seconds.

@@ -169,7 +169,7 @@ class OutcomeHandler:
         """Handle 40001 and similar codes: use a token newer than the refused one, or have the source asked for one."""
         app, refused = task.lane.app, task.token
         task.refusal = end
-        if app.dead == refused and self.clock() < app.dead_until:
+        if app.rejected == refused and self.clock() < app.rejected_until:
             self.ended(task, _of_dead_token(task.lane, end))
             return
         self.scheduler.again(task)
@@ -180,7 +180,7 @@ class OutcomeHandler:
     def got_token(self, app: AppState, token: Token, refused: Secret | None) -> None:
         """Set an app's token; rows for which this same token was refused end with that refusal."""
         if token.value == refused:
-            app.dead, app.dead_until = refused, self.clock() + DEAD_TOKEN_REST
+            app.rejected, app.rejected_until = refused, self.clock() + DEAD_TOKEN_REST
         for lane in app.lanes:
             for task in [
                 task for task in lane.back if task.refusal is not None and task.token == token.value
@@ -198,8 +198,8 @@ class OutcomeHandler:
 
 def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:
     """Return how a row ends whose token was refused and returned again; the component token has a reason of its own."""
-    dead = Reason.COMPONENT if lane.owner is Owner.PLATFORM else Reason.DEAD_TOKEN
-    return replace(end, reason=dead)
+    reason = Reason.COMPONENT if lane.owner is Owner.PLATFORM else Reason.DEAD_TOKEN
+    return replace(end, reason=reason)
 
 
 def closed_end(task: Task, end_as: RowEnd) -> RowEnd:

@@ -95,7 +95,7 @@ def plan(
         latest = resume == "latest"
         newest = newest_of(ledger, work.kind, settings.run_target, work.parent) if latest else None
         run = newest or ledger.run(resume, settings.run_target)
-        if run.id in _taken_back(ledger, settings):
+        if run.id in _undone_uploads(ledger, settings):
             raise UsageError(
                 _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
@@ -163,12 +163,12 @@ def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) ->
     """Return the newest run of the same work that may be resumed."""
     for run in ledger.unfinished(work.kind, settings.run_target, work.list_sha256, work.root_name):
         same_part = (run.selection, run.parent) == (work.selection, work.parent)
-        if same_part and run.may_be_resumed(now) and run.id not in _taken_back(ledger, settings):
+        if same_part and run.may_be_resumed(now) and run.id not in _undone_uploads(ledger, settings):
             return run
     return None
 
 
-def _taken_back(ledger: Ledger, settings: Settings) -> set[str]:
+def _undone_uploads(ledger: Ledger, settings: Settings) -> set[str]:
     """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
     runs = ledger.runs(settings.run_target, damaged=[])  # damage of another run keeps nobody from this one
     return {one for run in runs if run.kind in {Kind.UNDO, Kind.DELETE} for one in run.settings.get("of", ())}

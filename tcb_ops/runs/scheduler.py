@@ -87,7 +87,7 @@ class AppState(ScopeState):
     token: Token | None = None
     renew_at: float = float("inf")
     """When the token is renewed, ahead of its expiry."""
-    asking: bool = False
+    token_requested: bool = False
     """Whether a token request is in progress."""
     refused: Secret | None = None
     """The token that the platform refused, for the next request to the source."""
@@ -95,10 +95,10 @@ class AppState(ScopeState):
     """Time of the first of the consecutive requests to which the source gave no usable response."""
     no_token_tries: int = 0
     """Number of these requests."""
-    dead: Secret | None = None
+    rejected: Secret | None = None
     """A token that the platform refused and the source returned again."""
-    dead_until: float = 0.0
-    """Time until which the source is not asked to replace the dead token."""
+    rejected_until: float = 0.0
+    """Time until which the source is not asked to replace the rejected token."""
     next_call: float = 0.0
     """When `rate` allows the next link call."""
 
@@ -305,14 +305,14 @@ class Scheduler:
             (self._later if lane.begun else self._queue).append(lane)
 
     @property
-    def more_come(self) -> bool:
+    def has_more_lanes(self) -> bool:
         """Whether lanes are still to be made."""
         return bool(self._coming or self._making)
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to begin or to end."""
-        return not self.more_come and all(lane.is_done for lane in self.lanes)
+        return not self.has_more_lanes and all(lane.is_done for lane in self.lanes)
 
     def add(self, lane: Lane) -> None:
         """Add a lane that was made, and have its first rows read before it is in the queue."""
@@ -451,7 +451,7 @@ class Scheduler:
             self.tokenless.add(app)
             self._hold(lane, "token")
             return None
-        full = _no_more_go_on if lane.back else _no_more_begin
+        full = _no_more_continue if lane.back else _no_more_begin
         if full(env) or full(app):
             self._hold(lane, "limit")
             return None
@@ -539,7 +539,7 @@ def _no_more_begin(scope: ScopeState) -> bool:
     return scope.in_flight >= scope.slowdown.limit
 
 
-def _no_more_go_on(scope: ScopeState) -> bool:
+def _no_more_continue(scope: ScopeState) -> bool:
     """Return whether a slowed scope has as many rows in progress, without waiting ones, as its limit allows."""
     if scope.slowdown.limit >= scope.slowdown.full:
         return False

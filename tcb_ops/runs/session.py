@@ -29,7 +29,7 @@ from tcb_ops.runs.audit import not_asked
 from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.ledger import HAND_OVER
 from tcb_ops.runs.links_file import LinksFile
-from tcb_ops.runs.loop import hand_over
+from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.plan import PROBE
 from tcb_ops.runs.progress import Progress
@@ -61,7 +61,7 @@ class RunSession:
         self._exit_code = 130
         self._engine: Engine | Coordinator | None = None
         self._stopping = asyncio.Event()
-        self.links_run_out = 0
+        self.expired_links = 0
         """Number of links that had expired when links.csv was written."""
         if self._run.kind is Kind.LINKS:
             planned = Path(self._run.out)
@@ -73,12 +73,12 @@ class RunSession:
         done = self._ledger.counts(self._run)
         self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
         """Number of rows that earlier sessions had done."""
-        self._future = hand_over(self._work())
+        self._future = submit_coroutine(self._work())
 
     def cancel(self) -> None:
         """End the session: calls in flight have a few seconds to end, all other rows stay pending."""
         self._cancelled = True
-        hand_over(self._interrupt())
+        submit_coroutine(self._interrupt())
 
     def watch(self) -> Iterator[Progress]:
         """Yield the newest progress each time there is one, until the session ends."""
@@ -145,7 +145,7 @@ class RunSession:
 
     def _finish(self, rest: RowEnd | None) -> None:
         if self._links is not None:
-            self.links_run_out = self._links.finish(self._ledger, self._run, time.time())
+            self.expired_links = self._links.finish(self._ledger, self._run, time.time())
             self._ledger.note_report(self._run, str(self._links.dest))
         self._ledger.finish(self._run, time.time(), rest)
         if self._links is not None:
@@ -205,7 +205,7 @@ class RunSession:
 
     async def _ask_again(self, transport: Transport, seconds: float) -> None:
         """Check the environments of an audit whose failures are new once more, when they are so many seconds old."""
-        lines, ended = await asyncio.to_thread(self._context.ask_again)
+        lines, ended = await asyncio.to_thread(self._context.find_new_failures)
         if not lines:
             return
         left = wait_left(ended, seconds, time.time())

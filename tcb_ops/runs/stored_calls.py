@@ -296,8 +296,8 @@ class StoredCalls(Calls):
         done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
         file_id = known.file_id if known is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        taken_back = self.files is not None and self.files.taken_back(written)
-        ours = "" if taken_back else await self._ours(row, known, saved, now)
+        is_undone = self.files is not None and self.files.is_undone(written)
+        ours = "" if is_undone else await self._ours(row, known, saved, now)
         certain = known is not None or saved is not None
         same_headers = (
             known is not None
@@ -317,7 +317,7 @@ class StoredCalls(Calls):
                     return replace(result, outcome=Outcome.DELETED)
                 return result
             case UndoStep.RESTORE:
-                return await self._bring_back(task, before or "")
+                return await self._restore(task, before or "")
 
     async def _record_of(self, task: Task) -> SavedFile | None:
         """Return what was saved for a row of an undo; ends the row if the record cannot be used."""
@@ -348,7 +348,7 @@ class StoredCalls(Calls):
     def _not_undoable(self, task: Task, why: Text) -> RowEnd:
         return self._end(task, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE, why)
 
-    async def _bring_back(self, task: Task, before: str) -> RowEnd | FailedAttempt:
+    async def _restore(self, task: Task, before: str) -> RowEnd | FailedAttempt:
         """Store what an upload overwrote; `before`: its MD5."""
         if await self._md5_of_local(task) != before:
             raise self._backup_damaged(task)

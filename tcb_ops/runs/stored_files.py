@@ -205,9 +205,9 @@ class WrittenFiles:
         self._ledger, self._run = ledger, run
         self._of = [ledger.run(one) for one in run.settings.get("of", ())]
         self._undone = undone_uploads(ledger, run.target)
-        takers = runs_about(ledger, self._of[0], run.kind) if self._of else ()
-        self._takers = {one.id for one in takers}
-        self._ids = {one.id for one in self._of} | self._takers
+        undoing = runs_about(ledger, self._of[0], run.kind) if self._of else ()
+        self._undoing_runs = {one.id for one in undoing}
+        self._ids = {one.id for one in self._of} | self._undoing_runs
 
     def not_ours(self, written: Sequence[EarlierUpload]) -> Text | None:
         """Return why the file at a path is not to be touched; None if it may be.
@@ -227,10 +227,10 @@ class WrittenFiles:
             since = changes[-1]
         return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
 
-    def taken_back(self, written: Sequence[EarlierUpload]) -> bool:
+    def is_undone(self, written: Sequence[EarlierUpload]) -> bool:
         """Return whether an earlier run has taken the file back: what is there now is not the upload's."""
         certain = [one for one in written if one.outcome not in {Outcome.UNCHANGED, *_NOT_CERTAIN}]
-        return bool(certain) and certain[-1].run in self._takers
+        return bool(certain) and certain[-1].run in self._undoing_runs
 
     def planned_md5s(self, line: int) -> tuple[set[str], bool]:
         """Hash the local files that the upload and its retries planned for a line; return whether these are all."""

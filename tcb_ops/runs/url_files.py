@@ -50,13 +50,13 @@ class SourceInspector:
 
     def __call__(self, urls: Sequence[Secret]) -> dict[Secret, SourceFile | UnusableFile]:
         """Return a file's size and ETag, or why it cannot be sent."""
-        from tcb_ops.runs.loop import hand_over
+        from tcb_ops.runs.loop import submit_coroutine
 
         new = [url for url in urls if url not in self._known]
         if len(self._known) + len(new) > _KNOWN:
             self._known, new = {}, list(urls)
         if new:
-            looking = hand_over(self._look(new))
+            looking = submit_coroutine(self._look(new))
             try:
                 self._known.update(looking.result())
             except BaseException:

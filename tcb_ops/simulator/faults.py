@@ -22,7 +22,7 @@ from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.resources import system_reason
 
-A_DAY = 86_400
+SECONDS_PER_DAY = 86_400
 _NAMED_ONLY = ConfigDict(extra="forbid")
 
 
@@ -83,8 +83,8 @@ Id = Annotated[
     Field(strict=True, pattern=r"^[^*?\[\]]+$"),
     _("must be non-empty text for exactly one; the wildcards * ? and [] do not work here"),
 ]
-DaySeconds = Annotated[int, Field(strict=True, ge=0, le=A_DAY)]
-LifeSeconds = Annotated[int, Field(strict=True, ge=1, le=A_DAY)]
+DaySeconds = Annotated[int, Field(strict=True, ge=0, le=SECONDS_PER_DAY)]
+LifeSeconds = Annotated[int, Field(strict=True, ge=1, le=SECONDS_PER_DAY)]
 CallCount = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
 Nights = Annotated[
     tuple[tuple[int, int], ...],
@@ -216,7 +216,7 @@ class Component:
     """Whether every call is refused with 61004."""
     token_lifetime: LifeSeconds = 7200
     """Of the component's and the merchants' access tokens."""
-    ticket_lifetime: Annotated[int, Field(strict=True, ge=1, le=7 * A_DAY)] = 12 * 3600
+    ticket_lifetime: Annotated[int, Field(strict=True, ge=1, le=7 * SECONDS_PER_DAY)] = 12 * 3600
     overlap: DaySeconds = 300
     """How long the token before the newest remains valid."""
 

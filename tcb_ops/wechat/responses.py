@@ -228,7 +228,7 @@ def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
     return redact(text[:LONGEST_TEXT], secrets)[:_LONGEST_ERRMSG], rid
 
 
-def lacks(fields: str, status: int = 200) -> InvalidResponse:
+def missing_field(fields: str, status: int = 200) -> InvalidResponse:
     """Return the result for a response with missing or invalid fields."""
     return InvalidResponse(status, detail(DetailCode.PLATFORM_LACKS, fields=fields), retryable=True)
 
@@ -237,7 +237,7 @@ def read_authorizers(payload: dict[str, Any]) -> AuthorizerPage | InvalidRespons
     """Read a page of api_get_authorizer_list, without its refresh tokens."""
     total, listed = _count(payload.get("total_count")), _objects(payload.get("list"))
     if total is None or listed is None:
-        return lacks("total_count, list")
+        return missing_field("total_count, list")
     return AuthorizerPage(
         total, tuple(filter(None, (_name(entry.get("authorizer_appid")) for entry in listed)))
     )
@@ -247,7 +247,7 @@ def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse
     """Read the response of api_get_authorizer_info."""
     info, granted = payload.get("authorizer_info"), payload.get("authorization_info")
     if not isinstance(info, dict) or not isinstance(granted, dict):
-        return lacks("authorizer_info, authorization_info")
+        return missing_field("authorizer_info, authorization_info")
     scopes = (entry.get("funcscope_category") for entry in _objects(granted.get("func_info")) or ())
     ids = (_count(scope.get("id")) for scope in scopes if isinstance(scope, dict))
     return AuthorizerInfo(_name(info.get("nick_name")), frozenset(one for one in ids if one is not None))
@@ -257,7 +257,7 @@ def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] |
     """Read the response of getenvinfo or describeenvs."""
     listed = _objects(payload.get("info_list"))
     if listed is None:
-        return lacks("info_list")
+        return missing_field("info_list")
     found = {
         env: CloudEnvironment(env, _name(entry.get("status")), _name(entry.get("package_id")))
         for entry in listed
@@ -270,10 +270,10 @@ def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
     """Read the response of openapi/quota/get."""
     quota = payload.get("quota")
     if not isinstance(quota, dict):
-        return lacks("quota")
+        return missing_field("quota")
     limit, used, remain = (_count(quota.get(name)) for name in ("daily_limit", "used", "remain"))
     if limit is None or used is None or remain is None:
-        return lacks("daily_limit, used, remain")
+        return missing_field("daily_limit, used, remain")
     return Quota(limit, used, remain)
 
 
@@ -321,14 +321,14 @@ def read_bucket(payload: dict[str, Any]) -> BucketPage | InvalidResponse:
     listed = _objects(payload.get("contents"))
     cut = payload.get("is_truncated")
     if listed is None or not isinstance(cut, bool):
-        return lacks("contents, is_truncated")
+        return missing_field("contents, is_truncated")
     objects = tuple(
         (key, _text(entry.get("md5")).strip('"').lower())
         for entry in listed
         if isinstance(key := entry.get("key"), str)
     )
     if cut and not objects:
-        return lacks("contents")
+        return missing_field("contents")
     return BucketPage(objects, objects[-1][0] if cut else "")
 
 
@@ -365,7 +365,7 @@ def read_link(
     fields = [_field(get(name)) for name in _LINK_FIELDS]
     if not all(fields):
         missing = ", ".join(name for name, value in zip(_LINK_FIELDS, fields, strict=True) if not value)
-        return lacks(missing, status)
+        return missing_field(missing, status)
     url, token, authorization, cos_file_id = fields
     file_id = _field(get("file_id"))
     if max(map(len, fields)) > _LONGEST_FIELD or len(file_id) > _LONGEST_FIELD:

@@ -244,7 +244,7 @@ def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
     assert "hold files that earlier runs" not in cli.upload().err  # resumed: they are its own
     assert cli("undo").code == 0
     again = cli("undo")
-    assert "30 of these files were undone before; they are only looked at." in again.err
+    assert "30 of these files were undone before; they will only be checked." in again.err
     assert f"Upload {handle.id} was undone by run " in cli("confirm").err
 
 

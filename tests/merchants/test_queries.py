@@ -9,7 +9,7 @@ from token_server import COMPONENT
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
 from tcb_ops.i18n import Bilingual
-from tcb_ops.merchants.queries import AT_ONCE, begin_check, each
+from tcb_ops.merchants.queries import AT_ONCE, begin_check, map_concurrently
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.wechat.call_policy import CallLimits
@@ -183,9 +183,11 @@ def test_each_keeps_the_order_and_goes_few_at_a_time():
         going -= 1
         return -n
 
-    assert asyncio.run(each(range(30), work, lambda *at: done.append(at))) == [-n for n in range(30)]
+    assert asyncio.run(map_concurrently(range(30), work, lambda *at: done.append(at))) == [
+        -n for n in range(30)
+    ]
     assert (most, done) == (AT_ONCE, [(n + 1, 30) for n in range(30)])
-    assert asyncio.run(each([], work)) == []
+    assert asyncio.run(map_concurrently([], work)) == []
 
 
 def test_a_stop_ends_the_others_and_comes_out_as_it_is():
@@ -200,5 +202,5 @@ def test_a_stop_ends_the_others_and_comes_out_as_it_is():
             ended.append(n)
 
     with pytest.raises(PlatformStopError):
-        asyncio.run(each(range(30), work))
+        asyncio.run(map_concurrently(range(30), work))
     assert sorted(ended) == [0, 1, *range(3, AT_ONCE)]

@@ -20,7 +20,7 @@ from tcb_ops.errors import InputError, StoppedError, UsageError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports import annotate_workbook as into
-from tcb_ops.reports.annotate_workbook import write_apart, write_into
+from tcb_ops.reports.annotate_workbook import split_workbook, write_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def into_copy(run: Sent, file: Path, dest: Path | None = None, lang: Lang = Lang
 
 def apart(run: Sent, file: Path, column: str = "负责人", dest: Path | None = None) -> Path:
     with run.ledger.snapshot() as seen:
-        return write_apart(seen, run.run, file, dest, column, Lang.ZH)
+        return split_workbook(seen, run.run, file, dest, column, Lang.ZH)
 
 
 def parts(file: Path) -> dict[str, bytes]:

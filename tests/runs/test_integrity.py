@@ -22,7 +22,7 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError
 from tcb_ops.model import Reason, RowEnd
 from tcb_ops.runs.database import check_file
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import SqliteFile, hold, me
+from tcb_ops.runs.locks import SqliteFile, hold, process_identity
 from tcb_ops.runs.plan import list_spec, plan
 from tcb_ops.runs.records import Usage
 from tcb_ops.simulator import Fault
@@ -381,7 +381,12 @@ def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Worksp
     assert (ledger.stat().st_size, workspace.sim.stats["link_calls"]) == (0, sent)
     with hold(SqliteFile(str(ledger), ledger), "some-run"):
         code, _, told = command(workspace, ledger, "runs")
-        assert (code, "some-run" in told, me() in told, "remove the folder" in told) == (3, True, True, False)
+        assert (code, "some-run" in told, process_identity() in told, "remove the folder" in told) == (
+            3,
+            True,
+            True,
+            False,
+        )
     shutil.rmtree(locks)
     code, _, told = command(workspace, ledger, *words, "--out", str(workspace.folder / "new"))
     assert code == 1, told

@@ -25,7 +25,7 @@ from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
 from tcb_ops.runs.coordinator import CoordinatorLedger
 from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.ledger_copy import together
-from tcb_ops.runs.locks import hold, me
+from tcb_ops.runs.locks import hold, process_identity
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.simulator import Fault
 
@@ -243,7 +243,7 @@ def test_a_run_that_is_worked_on_is_refused_with_who_does(held: str, tmp_path: P
         plan(ours, a_run(), rows=3)
         with (
             hold(ours if held == "from" else theirs, "run-1"),
-            pytest.raises(tcb.UsageError, match=f"run-1 is being worked on by {me()}"),
+            pytest.raises(tcb.UsageError, match=f"run-1 is being worked on by {process_identity()}"),
         ):
             copy_runs(source, dest)
         assert theirs.runs() == []

@@ -18,7 +18,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import UsageError
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import hold, host_name, me, operator_name, planning, working
+from tcb_ops.runs.locks import hold, host_name, operator_name, planning, process_identity, working
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worke
         tcb.start_upload(elsewhere, settings=settings)
     assert caught.value.exit_code == 2
     for result in (caught.value.text.en, caught.value.text.zh):
-        for named in (working.id, me(), str(workspace.folder / "files"), "--new-run"):
+        for named in (working.id, process_identity(), str(workspace.folder / "files"), "--new-run"):
             assert named in result
     part = tcb.start_upload(elsewhere, settings=settings, selection="--where region=华东")
     again = tcb.start_upload(elsewhere, settings=settings, new_run=True)

@@ -104,7 +104,7 @@ def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
     url: str,
     database: str,
 ) -> None:
-    monkeypatch.setattr(engine, "CONFIRM_EVERY", 0.05)
+    monkeypatch.setattr(engine, "LOCK_CHECK_EVERY", 0.05)
     monkeypatch.setattr(engine, "GRACE", 0.05)
     workspace = open_workspace(many(TEA, rows=4), [Fault(delay=100)])
     running = tcb.start_upload(workspace.read(), settings=with_ledger(workspace, url))
@@ -169,8 +169,8 @@ def test_a_run_whose_database_falls_silent_stops(
     postgres: Postgres,
     database: str,
 ) -> None:
-    monkeypatch.setattr(engine, "CONFIRM_EVERY", 0.05)
-    monkeypatch.setattr(engine, "CONFIRM_WITHIN", 0.5)
+    monkeypatch.setattr(engine, "LOCK_CHECK_EVERY", 0.05)
+    monkeypatch.setattr(engine, "LOCK_CHECK_WITHIN", 0.5)
     monkeypatch.setattr(engine, "GRACE", 0.05)
     workspace = open_workspace(many(TEA, rows=4), [Fault(delay=100)])
     with closing(Network(postgres.port)) as network:
@@ -222,9 +222,13 @@ def test_a_role_that_may_only_use_the_tables_holds_and_is_told(
     postgres.run(grant, database)
     try:
         with closing(Ledger(url)) as ours, closing(Ledger(postgres.url(database, role))) as theirs:
-            me = f"{operator_name()}@{host_name()}, PID {os.getpid()}"
+            process_identity = f"{operator_name()}@{host_name()}, PID {os.getpid()}"
             for first, second in ((ours, theirs), (theirs, ours)):
-                with hold(first, "run-1"), pytest.raises(UsageError, match=me), hold(second, "run-1"):
+                with (
+                    hold(first, "run-1"),
+                    pytest.raises(UsageError, match=process_identity),
+                    hold(second, "run-1"),
+                ):
                     pass
                 assert working(second, "run-1") == ""
     finally:

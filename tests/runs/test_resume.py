@@ -248,7 +248,7 @@ def test_links_that_ran_out_before_going_on_are_asked_for_again(
     going = start(workspace, "links")
     run = going.wait()
     assert_all_done(workspace, run, "links", assert_complete, 60)
-    assert going.links_run_out == 0
+    assert going.expired_links == 0
     assert workspace.sim.stats["link:0"] >= 70
 
 

@@ -199,7 +199,14 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
     """
     names = ("merchant", "appid", "rows", "good", "not_good", "pending")
     lines = [
-        (one.merchant, one.appid, one.rows, one.succeeded, one.not_succeeded, one.outcomes.get(Outcome.PENDING, 0))
+        (
+            one.merchant,
+            one.appid,
+            one.rows,
+            one.succeeded,
+            one.not_succeeded,
+            one.outcomes.get(Outcome.PENDING, 0),
+        )
         for one in sorted(summary.merchants, key=lambda one: (one.merchant, one.appid))
     ]
     return _frame(names, _columns(names, lines))
