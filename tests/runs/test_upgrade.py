@@ -341,11 +341,11 @@ HOLD = """
 import sys
 from pathlib import Path
 import sqlalchemy as sa
-from tcb_ops.runs.locks import AdvisoryLock, SqliteFile, hold, me
+from tcb_ops.runs.locks import AdvisoryLock, SqliteFile, hold, process_identity
 place, run = sys.argv[1:]
 if "://" in place:
     lock = AdvisoryLock(sa.create_engine(place), run, lambda error: error)
-    assert lock.acquire(me())
+    assert lock.acquire(process_identity())
     print("held", flush=True)
     sys.stdin.read()
 else:
