@@ -245,9 +245,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _interrupted(code: int, lang: Lang) -> int:
     loop = sys.modules.get("tcb_ops.runs.loop")
-    cancel_all = getattr(
-        loop, "cancel_all", None
-    )  # None if the signal came before, or while, it was imported
+    # None if the signal came before, or while, it was imported.
+    cancel_all = getattr(loop, "cancel_all", None)
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
         if cancel_all is not None:
             cancel_all()
