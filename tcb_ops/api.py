@@ -42,6 +42,7 @@ from tcb_ops.errors import (
     SettingsError,
     StoppedError,
     UsageError,
+    check_choice,
     check_count,
     check_flag,
     check_function,
@@ -49,6 +50,7 @@ from tcb_ops.errors import (
     check_text,
     check_texts,
     check_value,
+    has_surrogates,
 )
 from tcb_ops.i18n import Text, _, ngettext, verbatim
 from tcb_ops.model import Kind, Link, Merchant, Outcome, Owner
@@ -151,9 +153,10 @@ def read_paths(
         and all(isinstance(name, str) for pair in columns.items() for name in pair),
         _("a mapping, our name → header"),
     )
-    check_value("on_bad", on_bad, on_bad in ("refuse", "skip"), _("refuse or skip"))
+    check_choice("on_bad", on_bad, ("refuse", "skip"), _("refuse or skip"))
     check_value("sheet", sheet, isinstance(sheet, str), _("the name of a sheet"))
-    check_value("rows", rows, rows in (None, "all", "visible"), _("all, visible or None"))
+    if rows is not None:
+        check_choice("rows", rows, ("all", "visible"), _("all, visible or None"))
     check_count("header_row", header_row)
     check_texts("file_map", file_map)
     if settings is not None or target is not None:
@@ -250,7 +253,7 @@ def start_upload(
     from tcb_ops.runs.stored_files import check_folder
 
     batch = _batch(batch, share)
-    check_value("if_exists", if_exists, if_exists in get_args(IfExists), _("overwrite, skip or fail"))
+    check_choice("if_exists", if_exists, get_args(IfExists), _("overwrite, skip or fail"))
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:
         options["backup"] = str(_absolute(backup, "backup"))
@@ -604,7 +607,7 @@ def upload_of(run: str | Run, settings: Settings) -> RunRecord:
     from tcb_ops.runs.plan import newest_of
     from tcb_ops.runs.stored_specs import check_subject
 
-    if run != "latest":
+    if not (isinstance(run, str) and run == "latest"):
         subject = _record(run, settings)
         check_subject(subject, settings.run_target)
         return subject
@@ -903,7 +906,7 @@ def history(
     settings = _settings(settings, target)
     check_count("days", days, least=1)
     now = time.time()
-    if until != "today":
+    if not (isinstance(until, str) and until == "today"):
         try:
             last = datetime.fromisoformat(until)
         except (TypeError, ValueError):
@@ -1312,10 +1315,11 @@ def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFa
 
 
 def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:
-    """Return the merchants of a run, which the embedded simulator serves."""
+    """Return the merchants of a run, which the embedded simulator serves; skipped rows may have none."""
     return [
-        Merchant(place.appid, place.merchant, place.env, owner=place.owner, left=place.left)
-        for place in ledger.envs(run)
+        Merchant(one.appid, one.merchant, one.env, owner=one.owner, left=one.left)
+        for one in ledger.envs(run)
+        if one.appid and one.env
     ]
 
 
@@ -1390,8 +1394,12 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
     is_frame = pandas is not None and isinstance(frame, pandas.DataFrame)
     check_value("source", frame, is_frame, _("a path or a DataFrame"))
     cells = frame.astype(object).where(frame.notna(), "")
+    headers = tuple(map(str, frame.columns))
     rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
-    return TextRows("DataFrame", tuple(map(str, frame.columns)), rows)
+    texts = map("".join, (headers, *rows))
+    storable = not any("\0" in text or has_surrogates(text) for text in texts)
+    check_value("source", frame, storable, _("a DataFrame without NUL and lone surrogates in its texts"))
+    return TextRows("DataFrame", headers, rows)
 
 
 def _check_stored(what: object, selection: object, parameter: str = "what") -> None:

@@ -29,6 +29,7 @@ from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_share
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
+from tcb_ops.signals import ctrl_c_raises
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -452,7 +453,8 @@ class RunHandle:
         """Pass the progress to `show` until the work ends; Ctrl-C cancels the work."""
         check_value("show", show, callable(show), _("a function"))
         try:
-            show(self.watch())
+            with ctrl_c_raises():
+                show(self.watch())
         except KeyboardInterrupt as interrupt:
             if (session := self._session) is not None:
                 session.interrupted(interrupt)
@@ -470,7 +472,7 @@ class RunHandle:
         with self._waiting:
             if self._ended is None:
                 try:
-                    with self._held:
+                    with self._held, ctrl_c_raises():
                         self._ended = self._session.wait() if self._session is not None else self.record
                 except TcbOpsError as error:
                     self._ended = error

@@ -350,6 +350,8 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     there = file.is_file()
     from_file = _merge_target(_read(file, named_by), f"{file}: target", f"{file}: api_base")
     given = {name: value for name, value in (options or {}).items() if value is not None}
+    if given.get("target") == "":
+        raise _refused([_Mistake("--target", _("it is empty; write simulator or a URL"))])
     target_named = "target" if given.get("target") else "api_base"
     given = _merge_target(given, "--target", "--api-base")
     variables, variable_named = _environment(given)

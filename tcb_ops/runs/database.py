@@ -113,6 +113,8 @@ def _file_of(url: sa.URL) -> Path | None:
 
 def _url(where: str, name: str) -> sa.URL:
     """Parse the ledger's location. Raises UsageError for a URL of neither an SQLite file nor PostgreSQL."""
+    if where in {"", ":memory:"}:
+        raise not_a_ledger(repr(where), _("a ledger in a file needs the name of the file"))
     if "://" not in where:
         return sa.URL.create("sqlite", database=where)
     # The driver would take a part of it as the host.
@@ -203,7 +205,9 @@ def _prepare_postgresql(connection: Any, _record: object) -> None:
 def _look(file: Path) -> None:
     """Refuse a file that is not a ledger before switching to WAL, which writes to it."""
     try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        # A killed process leaves a journal, which SQLite can roll back only if it may write.
+        mode = "rw" if Path(f"{file.resolve()}-journal").exists() else "ro"
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode={mode}", uri=True)) as connection:
             tables = {
                 name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             }
@@ -351,10 +355,10 @@ def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Text | None:
 
 
 def _upgrade_database(engine: sa.Engine, name: str) -> Text | None:
-    """Upgrade a PostgreSQL ledger; return that there is no copy, None if another process was first."""
+    """Upgrade a PostgreSQL ledger; return what the copies of its tables are called, None if another process was first."""
     with engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
-        if _version(connection) == VERSION:
+        if (found := _version(connection)) == VERSION:
             return None
         alone = sa.select(sa.func.pg_try_advisory_xact_lock(lock_key(connection, "planning")))
         names = [*connection.execute(sa.select(runs.c.id)).scalars()]
@@ -362,8 +366,11 @@ def _upgrade_database(engine: sa.Engine, name: str) -> Text | None:
             names = ["planning", *names]
         if (held := held_advisory_lock(connection, names)) is not None:
             raise _in_use(name, *held)
+        ending = f"_v{found}_backup"
+        for table in SCHEMA.tables.keys() & set(sa.inspect(connection).get_table_names()):
+            connection.exec_driver_sql(f'CREATE TABLE "{table}{ending}" AS TABLE "{table}"')
         _migrate(connection)
-    return _("no copy of the old one was made")
+    return _("copies of its old tables are in the database, with names that end in {ending}", ending=ending)
 
 
 def _version(connection: sa.Connection) -> int:

@@ -1,6 +1,7 @@
 """Bad input: each a clear message naming file, line and fix, exit 2, nothing sent, no trace."""
 
 import json
+import os
 import shlex
 import socket
 import sqlite3
@@ -368,6 +369,40 @@ def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on
     assert result.code == 0
     assert cli.assert_complete(result.json, 600) == {"uploaded": 600}
     assert out == "" or cli.assert_complete(json.loads(out), 600)["pending"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
+def test_closed_standard_streams_are_no_obstacle(open_cli, closed):
+    cli = open_cli(many(TEA, BOOKS, rows=2))
+    with cli.spawn(
+        [sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--json", "--no-pdf"],
+        preexec_fn=lambda: [os.close(number) for number in closed],
+    ) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert (out == "") is (1 in closed)
+    assert (err == "") is (2 in closed)
+    assert "Traceback" not in err
+    assert cli.latest().counts == {"uploaded": 4}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("runs", "--target", ""), "--target: it is empty"),
+        (("runs", "--ledger", ""), "'' cannot be the ledger"),
+        (("show", "latest", "--line", "9" * 20), "at most 18 digits"),
+        (("show", "latest", "--path", "a\udcff"), "path cannot be str. It must be text in UTF-8."),
+    ],
+    ids=["target", "ledger", "line", "path"],
+)
+def test_an_option_without_a_possible_value_is_named(open_cli, words, message):
+    cli = open_cli(many(TEA, rows=1))
+    cli.upload()
+    result = cli(*words)
+    assert result.code == 2
+    assert message in result.err
 
 
 @pytest.mark.slow

@@ -359,7 +359,7 @@ def test_cancel_ends_a_run_and_several_threads_hear_of_it(operator: Operator) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", ["tcb.upload({})", "asyncio.run(awaited({}))"])
+@pytest.mark.parametrize("call", ["tcb.upload({})", "asyncio.run(awaited({}))", "asyncio.run(blocking({}))"])
 def test_ctrl_c_ends_a_call_tidily(operator: Operator, call: str) -> None:
     """In a process of its own, which sends itself the signal after the first commit."""
     operator.list(SLOW)
@@ -374,6 +374,9 @@ def progress(look):
 
 async def awaited(batch, **options):
     return await tcb.start_upload(batch, **options)
+
+async def blocking(batch, **options):
+    return tcb.upload(batch, **options)
 
 try:
     {call.format('tcb.read_paths("list.csv", "merchants.csv", root="files"), limits=tcb.RunLimits(per_env=1), progress=progress')}
@@ -487,6 +490,8 @@ ANYTHING: dict[str, Any] = {
     "NUL": "\0",
     "bytes": b"x",
     "object": object(),
+    "a long number": 10**400,
+    "a DataFrame": pd.DataFrame({"path": [1]}),
 }
 OPTIONAL = (
     *("root", "rows", "target", "settings", "limits", "may_resume", "progress", "tokens", "report"),
@@ -498,7 +503,8 @@ ALLOWED: dict[str, set[str]] = {
     "selection": {"empty", "NUL"},
     "appid": {"None", "empty"},
     "canary": {"0"},
-    "code": {"0", "-1"},
+    "code": {"0", "-1", "a long number"},
+    "source": {"a DataFrame"},
     "codes": {"None"},
     "header_row": {"0"},
     "resume": {"None"},
@@ -518,6 +524,26 @@ ALLOWED: dict[str, set[str]] = {
     "resume skip_unchanged": {"None"},
 }
 """What may be given, by parameter, or by function and parameter."""
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\udcff"])
+@pytest.mark.parametrize("column", ["path", "note"])
+def test_a_dataframe_with_what_no_file_can_hold_is_refused(
+    operator: Operator, text: str, column: str
+) -> None:
+    cells = {"env": "tea-prod", "path": "a.png", "note": ""} | {column: text}
+    frame = pd.DataFrame([cells], dtype=object)
+    with pytest.raises(tcb.ArgumentError, match="source cannot be DataFrame"):
+        tcb.read_paths(frame, "merchants.csv")
+
+
+def test_skipped_rows_without_an_environment_do_not_keep_a_list_from_the_simulator(
+    operator: Operator,
+) -> None:
+    operator.list([*GOOD, ("", "a.png"), ("nowhere", "b.png")])
+    batch = tcb.read_paths("list.csv", "merchants.csv", root="files", on_bad="skip")
+    run = tcb.links(batch, out="links.csv", target="simulator", limits=QUICK)
+    assert run.counts == {"linked": len(GOOD), "invalid": 2}
 
 
 @pytest.mark.slow

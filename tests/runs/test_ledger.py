@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -447,6 +448,35 @@ def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path: Path, make: Any
         assert (caught.value.exit_code, str(file) in str(caught.value)) == (2, True)
     assert file.read_bytes() == before
     assert set(tmp_path.iterdir()) == beside
+
+
+def test_a_ledger_that_a_kill_left_with_a_journal_is_rolled_back(tmp_path: Path) -> None:
+    """As a kill leaves it while a ledger is switched to WAL, or is restored by SQLite's own tools."""
+    file, killed = tmp_path / "some.db", tmp_path / "killed.db"
+    Ledger(str(file)).close()
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA cache_size = 1")  # writes pages, and so the journal, before the commit
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE lost (text)")
+        connection.executemany("INSERT INTO lost VALUES (?)", [("x" * 4000,)] * 100)
+        for end in ("", "-journal"):
+            shutil.copy(f"{file}{end}", f"{killed}{end}")
+        connection.execute("ROLLBACK")
+    assert Path(f"{killed}-journal").stat().st_size
+    with closing(Ledger(str(killed))) as ledger:
+        assert ledger.runs() == []
+    assert not Path(f"{killed}-journal").exists()
+
+
+@pytest.mark.parametrize("where", ["", ":memory:"])
+def test_a_ledger_needs_the_name_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="needs the name of the file"):
+        Ledger(where)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,11 @@ def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path:
                 table.to_metadata(tables)
             if "://" in old:
                 holders.to_metadata(tables)
-            context = MigrationContext.configure(connection, opts={"compare_server_default": False})
+            opts = {
+                "compare_server_default": False,
+                "include_name": lambda name, kind, _parents: kind != "table" or not name.endswith("_backup"),
+            }
+            context = MigrationContext.configure(connection, opts=opts)
             assert compare_metadata(context, tables) == []
             assert str(VERSION) == context.get_current_revision()
     with closing(Ledger(str(tmp_path / "new.db"))) as fresh, fresh._engine.connect() as connection:
@@ -312,6 +316,20 @@ def test_a_copy_of_the_old_file_is_kept_beside_it_and_named(
     Ledger(str(file)).close()
     backups = {found.name for found in tmp_path.iterdir() if "backup" in found.name}
     assert backups == {name, f"{name}-2"}, "no copy is overwritten"
+
+
+def test_copies_of_the_old_tables_are_kept_in_postgresql(
+    postgres: Postgres, database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = postgres.url(database)
+    old_ledger(LEDGERS[2], url)
+    before = {table: postgres.run(f"SELECT * FROM {table} ORDER BY 1, 2", database) for table in TABLES}
+    Ledger(url).close()
+    assert "with names that end in _v2_backup" in caplog.text
+    for table, records in before.items():
+        assert postgres.run(f"SELECT * FROM {table}_v2_backup ORDER BY 1, 2", database) == records
+    assert postgres.run("SELECT version FROM tcb_ops_v2_backup", database) == [(2,)]
+    Ledger(url).close()  # the copies are in nobody's way
 
 
 def test_without_a_copy_nothing_is_changed(tmp_path: Path) -> None:
