@@ -51,11 +51,16 @@ def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None
 
 @contextmanager
 def ctrl_c_raises() -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt in a block that blocks an event loop: the loop's own handlers cannot run there."""
-    if threading.current_thread() is not threading.main_thread() or not _in_event_loop():
+    """Let Ctrl-C raise KeyboardInterrupt in a block that blocks an event loop: the loop's own handler cannot act there.
+
+    A Ctrl-C that is ignored stays so.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if not (main and callable(before) and _in_event_loop()):
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
