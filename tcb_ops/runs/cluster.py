@@ -25,7 +25,7 @@ from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import Settings, holds_password
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
     from distributed.security import Security
 
     from tcb_ops.runs.url_files import SourceQueries
@@ -37,6 +37,8 @@ WORKER_TTL = 6.0
 """Seconds without a heartbeat, of which there are two in a second, after which Dask gives a worker up; by default five minutes."""
 CONNECT_WITHIN = 10.0
 """Seconds that a scheduler has to answer."""
+CLOSE_WITHIN = 30.0
+"""Seconds that the workers of a local cluster have to end."""
 
 
 @contextmanager
@@ -141,8 +143,14 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
                     why=str(error) or type(error).__name__,
                 )
             ) from None
-    stack.callback(local.close, timeout=5)
+    stack.callback(_close_local, local)
     return stack.enter_context(Client(local, set_as_default=False))
+
+
+def _close_local(local: LocalCluster) -> None:
+    """Close a local cluster; what a busy machine has not ended by then does not change how the run ended."""
+    with suppress(TimeoutError):
+        local.close(timeout=CLOSE_WITHIN)
 
 
 def dashboard_of(client: Client) -> str:
