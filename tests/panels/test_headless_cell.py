@@ -110,9 +110,8 @@ def test_ctrl_c_ends_the_run_tidily(open_lab: Any, result: Any, wait_for: Any):
 
     from workspace import many
 
-    lab = open_lab(
-        many(TEA, rows=400), [Fault(delay=0.2)]
-    )  # works longer than a busy machine takes to interrupt it
+    # It works longer than a busy machine takes to interrupt it.
+    lab = open_lab(many(TEA, rows=400), [Fault(delay=0.2)])
     panel = lab.uploads()
 
     def interrupt() -> None:
