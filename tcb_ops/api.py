@@ -514,10 +514,9 @@ def undo_scope(
     run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
 ) -> UndoScope:
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
-    from tcb_ops.runs.stored_specs import scope_of_undo, undo_spec
+    from tcb_ops.runs.stored_specs import scope_of_undo
 
-    ledger = _ledger_with_runs(settings)
-    return scope_of_undo(ledger, undo_spec(ledger, upload_of(run, settings), merchants, ""))
+    return scope_of_undo(_ledger_with_runs(settings), upload_of(run, settings), merchants)
 
 
 def delete_scope(

@@ -91,6 +91,8 @@ class Outcome(StrEnum):
     DELETED = "deleted"
     ALREADY_GONE = "already_gone"
     RESTORED = "restored"
+    LEFT = "left"
+    """Undo: nothing of the upload was at the path, and nothing was touched."""
     CONFLICT = "conflict"
     """Undo: somebody else has changed the file since. Nothing was changed."""
     NOT_UNDOABLE = "not_undoable"
@@ -109,6 +111,7 @@ SUCCESSES = frozenset(
         Outcome.DELETED,
         Outcome.ALREADY_GONE,
         Outcome.RESTORED,
+        Outcome.LEFT,
     }
 )
 """The outcomes of rows that succeeded."""

@@ -194,14 +194,13 @@ class Engine:
             and how.get("if_exists", OVERWRITE) == OVERWRITE
         ):
             return Calls(*common)
-        takes_away = self._run.kind in {Kind.UNDO, Kind.DELETE}
         return StoredCalls(
             *common,
             content=bool(how.get("content")),
             subject=tuple(how.get("of", ())),
             if_exists=how.get("if_exists", OVERWRITE),
             backup=Backup(Path(how["backup"])) if how.get("backup") else None,
-            files=WrittenFiles(context.ledger, self._run) if takes_away else None,
+            files=WrittenFiles(context.ledger, self._run) if self._run.kind in BATCHES else None,
             per_call=self._limits.per_env,
             gate=asyncio.Semaphore(self._limits.concurrency),
         )
@@ -568,24 +567,21 @@ class Engine:
     async def _refill(self, lanes: list[Lane]) -> None:
         """Read the next pending rows of some environments."""
         wanted = [(self._at_work.records[lane.number], lane.last_line) for lane in lanes]
-        limit, of_run = self._scheduler.refill, (self._run.target, self._run.number)
-        skips, about_stored = self._context.skip_unchanged, self._run.kind in BATCHES
+        limit, skips = self._scheduler.refill, self._context.skip_unchanged
 
-        def read() -> list[tuple[list[Row], dict[str, EarlierUpload], dict[str, list[EarlierUpload]]]]:
+        def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
             ledger, found = self._context.ledger, []
             pending = ledger.pending(self._run, wanted, limit)
             for (environment, _last), rows in zip(wanted, pending, strict=True):
                 paths = [row.path for row in rows]
                 earlier = ledger.earlier(self._run, environment, paths) if paths and skips else {}
-                written = ledger.written(*of_run, environment.env, paths) if paths and about_stored else {}
-                found.append((rows, earlier, written))
+                found.append((rows, earlier))
             return found
 
-        for lane, (rows, known, written) in zip(
+        for lane, (rows, known) in zip(
             lanes, await self._loop.run_in_executor(self._reader_thread, read), strict=True
         ):
             lane.known.update(known)
-            lane.written.update(written)
             self._scheduler.refilled(lane, rows)
 
     def _hold(self, task: Task, met: Text) -> None:

@@ -172,7 +172,10 @@ def _index_of_stored_files(op: Operations) -> None:
         "outcome IN ('uploaded', 'unchanged', 'failed', 'restored', 'deleted', 'already_gone', 'absent', 'different', 'foreign')"
     )
     op.drop_index("rows_by_path", "rows")
-    op.create_index("rows_by_path", "rows", ["path"], sqlite_where=stored, postgresql_where=stored)
+    op.create_index(
+        "rows_by_path", "rows", ["run", "place", "path"], sqlite_where=stored, postgresql_where=stored
+    )
+    op.create_index("envs_by_env", "envs", ["env"])
 
 
 def _tables_of_clusters(op: Operations) -> None:

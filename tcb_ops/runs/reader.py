@@ -10,7 +10,7 @@ import json
 import sqlite3
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from copy import copy
 from difflib import get_close_matches
@@ -79,8 +79,6 @@ _OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 """Joins the environment of a row."""
 _WRITES = (Kind.UPLOAD, Kind.DELETE, Kind.UNDO)
 """The kinds of runs that change what is stored."""
-_CERTAIN = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.RESTORED})
-"""The outcomes after which it is certain what is stored."""
 
 
 class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
@@ -370,61 +368,68 @@ class LedgerReader:
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
         kinds = (*_WRITES, Kind.CONFIRM)
-        found = self._stored(run.target, run.number, environment.env, paths, kinds, strict=True)
-        known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
-        for path, others in self._pending(run.target, run.number, environment.env, list(known)).items():
-            if others[-1].number > known[path].number:
-                del known[path]
-        return known
+        keys = [(environment.env, path) for path in paths]
+        stored = self._stored(run.target, run.number, keys, kinds, strict=True)
+        known = {key: entries[-1] for key, entries in stored.items() if entries[-1].md5}
+        for key, pending in self._pending(run.target, run.number, list(known)).items():
+            if pending[-1].number > known[key].number:
+                del known[key]
+        return {path: entry for (_env, path), entry in known.items()}
 
     def _pending(
-        self, target: str, leave_out: int, env: str, paths: Sequence[str]
-    ) -> dict[str, list[EarlierUpload]]:
-        """Return the pending rows of unfinished runs that write, by path, the oldest run first: one may have been sent."""
-        interrupted = self._read(
-            sa.select(runs.c.number, runs.c.id)
-            .where(
-                runs.c.target == target,
-                runs.c.kind.in_(_WRITES),
-                runs.c.finished_at.is_(None),
-                runs.c.number != leave_out,
-            )
-            .order_by(runs.c.number)
-        )
-        if not interrupted or not paths:
+        self, target: str, leave_out: int, keys: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], list[EarlierUpload]]:
+        """Return the pending rows of unfinished runs that write, by (env, path), the oldest run first: one may have been sent."""
+        unfinished = self.unfinished_writers(target, _WRITES)
+        ids = {run.number: run.id for run in unfinished if run.number != leave_out}
+        if not ids or not keys:
             return {}
-        ids = dict(map(tuple, interrupted))
-        pending = self._read(
-            sa.select(rows.c.path, rows.c.run)
-            .join(envs, _OF_ENV)
-            .where(
-                rows.c.run.in_(list(ids)),
-                envs.c.env == env,
-                rows.c.outcome == Outcome.PENDING,
-                rows.c.path.in_(paths),
-            )
-            .order_by(rows.c.run)
-        )
-        found: dict[str, list[EarlierUpload]] = {}
-        for path, number in pending:
-            one = EarlierUpload(ids[number], "", 0, "", "", "", outcome=Outcome.PENDING, number=number)
-            found.setdefault(path, []).append(one)
+        found: dict[tuple[str, str], list[EarlierUpload]] = {}
+        query = _AT_PATHS.format(columns="envs.env, rows.path, rows.run, ''", index=self._index("rows_by_place"))
+        query += " AND rows.outcome = 'pending' AND " + _any_of("rows.run", ids) + " ORDER BY rows.run"
+        for env, path, number, _none in self._at_paths(query, keys, target, [*ids]):
+            entry = EarlierUpload(ids[number], "", 0, "", "", "", outcome=Outcome.PENDING, number=number)
+            found.setdefault((env, path), []).append(entry)
         return found
+
+    def unfinished_writers(self, target: str, kinds: Sequence[Kind]) -> list[RunRecord]:
+        """List the unfinished runs of these kinds to a target, the oldest first."""
+        query = sa.select(runs).where(
+            runs.c.target == target, runs.c.kind.in_(kinds), runs.c.finished_at.is_(None)
+        )
+        return [self._run(record) for record in self._read(query.order_by(runs.c.number))]
 
     def written(
-        self, target: str, leave_out: int, env: str, paths: Sequence[str], *, confirmed: bool = False
-    ) -> dict[str, list[EarlierUpload]]:
-        """Return what runs to a target put at some paths of an environment, the oldest first.
+        self, target: str, leave_out: int, keys: Sequence[tuple[str, str]], *, confirmed: bool = False
+    ) -> dict[tuple[str, str], list[EarlierUpload]]:
+        """Return what runs to a target put at some (env, path), the oldest first.
 
         The MD5 is empty where a file was deleted, or it is not certain what is there. Last come the pending rows of
-        unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations found to differ.
+        unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations
+        found to differ. Of the given environments, paths that were given with another one may be among the result.
         """
         kinds = (*_WRITES, Kind.CONFIRM) if confirmed else _WRITES
-        found = self._stored(target, leave_out, env, paths, kinds)
-        for path, pending in self._pending(target, leave_out, env, paths).items():
-            newest = max((one.number for one in found.get(path, ())), default=0)
-            found.setdefault(path, []).extend(one for one in pending if one.number > newest)
+        found = self._stored(target, leave_out, keys, kinds)
+        for key, pending in self._pending(target, leave_out, keys).items():
+            newest = max((entry.number for entry in found.get(key, ())), default=0)
+            found.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
         return found
+
+    def pending_beside(
+        self, number: int, others: Sequence[RunRecord], connection: sa.Connection | None = None
+    ) -> tuple[int, int, str, str] | None:
+        """Find paths at which rows of a run and of one of `others` are pending: (that run's number, rows, an env, a path).
+
+        `number`: the run's. `connection`: that of a transaction in which the run is being planned. None where there are none.
+        """
+        mine = _pending_keys(rows.c.run == number)
+        for other in others:
+            shared = _pending_keys(rows.c.run == other.number).intersect(mine).subquery()
+            first = sa.select(sa.func.count(), sa.func.min(shared.c.env), sa.func.min(shared.c.path))
+            count, env, path = (connection.execute(first).all() if connection else self._read(first))[0]
+            if count:
+                return other.number, int(count), env, path
+        return None
 
     def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
         """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
@@ -446,50 +451,36 @@ class LedgerReader:
         self,
         target: str,
         leave_out: int,
-        env: str,
-        paths: Sequence[str],
+        keys: Sequence[tuple[str, str]],
         kinds: Sequence[Kind],
         *,
         strict: bool = False,
-    ) -> dict[str, list[EarlierUpload]]:
-        """Return what runs put at paths, the oldest first; `strict`: every failed row puts in doubt what is there."""
-        query = (
-            sa.select(
-                rows.c.path,
-                rows.c.outcome,
-                rows.c.reason,
-                rows.c.attempts,
-                sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
-                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
-                # The fields of an EarlierUpload, except its outcome.
-                runs.c.id,
-                sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
-                sa.func.coalesce(rows.c.bytes, 0),
-                rows.c.file_id,
-                sa.func.coalesce(rows.c.content_type, ""),
-                sa.func.coalesce(rows.c.cache_control, ""),
-                rows.c.file,
-                sa.func.coalesce(rows.c.etag, ""),
-                runs.c.number,
-            )
-            .join(envs, _OF_ENV)
-            .join(runs, runs.c.number == rows.c.run)
-            .where(
-                STORED,
-                rows.c.path.in_(paths),
-                envs.c.env == env,
-                runs.c.target == target,
-                runs.c.kind.in_(kinds),
-                runs.c.number != leave_out,
-            )
-            .order_by(rows.c.ended_at)
-        )
-        found: dict[str, list[EarlierUpload]] = {}
-        for path, outcome, why, attempts, of_run, sent, *known, number in self._read(query):
-            if outcome != Outcome.FAILED or strict or (sent and _in_doubt(why, attempts, of_run)):
-                fields = (*known, Outcome(outcome), number)
-                found.setdefault(path, []).append(EarlierUpload(*fields))
+    ) -> dict[tuple[str, str], list[EarlierUpload]]:
+        """Return what runs put at (env, path), the oldest first; `strict`: every failed row puts in doubt what is there."""
+        query = _AT_PATHS.format(columns=_ENTRY_COLUMNS, index=self._index("rows_by_path"))
+        query += f" AND runs.number <> ? AND {_any_of('runs.kind', kinds)} AND rows.{STORED.text} ORDER BY rows.ended_at"
+        found: dict[tuple[str, str], list[EarlierUpload]] = {}
+        values = [leave_out, *map(str, kinds)]
+        for env, path, why, attempts, of_run, sent, *known, outcome, number in self._at_paths(
+            query, keys, target, values
+        ):
+            if outcome != "failed" or strict or (sent and _in_doubt(why, attempts, of_run)):
+                entry = EarlierUpload(*known, Outcome(outcome), number)
+                found.setdefault((env, path), []).append(entry)
         return found
+
+    def _at_paths(
+        self, query: str, keys: Sequence[tuple[str, str]], target: str, values: Sequence[int | str]
+    ) -> Sequence[Any]:
+        """Read the records of a query that begins with _AT_PATHS; they begin with (env, path)."""
+        environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
+        query = query.replace("{envs}", _marks(environments)).replace("{paths}", _marks(paths))
+        with self._connection() as connection:
+            return self.driver(connection, query, (*environments, target, *paths, *values)).fetchall()
+
+    def _index(self, name: str) -> str:
+        """Return the clause that has SQLite use an index: without statistics it would read whole runs."""
+        return f"INDEXED BY {name}" if self._engine.dialect.name == "sqlite" else ""
 
     def rows(
         self,
@@ -982,6 +973,34 @@ def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
 
 
 # --- longer queries ---
+
+_AT_PATHS = """
+SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {index}
+WHERE envs.env IN ({{envs}}) AND runs.number = envs.run AND runs.target = ?
+AND rows.run = envs.run AND rows.place = envs.no AND rows.path IN ({{paths}})"""
+"""Selects rows by environment and path. `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment."""
+_ENTRY_COLUMNS = """
+envs.env, rows.path, rows.reason, rows.attempts,
+CASE WHEN rows.outcome = 'failed' THEN runs.settings ELSE '{}' END,
+runs.kind <> 'upload' OR runs.upload_calls > 0,
+runs.id, CASE WHEN rows.outcome IN ('uploaded', 'unchanged', 'restored') THEN rows.md5 ELSE '' END, coalesce(rows.bytes, 0),
+rows.file_id, coalesce(rows.content_type, ''), coalesce(rows.cache_control, ''), rows.file, coalesce(rows.etag, ''),
+rows.outcome, runs.number"""
+"""Columns of what a run put at a path; those from the run's id on are the fields of an EarlierUpload."""
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _any_of(column: str, values: Collection[Any]) -> str:
+    return f"{column} IN ({_marks(values)})"
+
+
+def _pending_keys(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Select (env, path) of the pending rows of a run."""
+    query = sa.select(envs.c.env, rows.c.path).join(envs, _OF_ENV)
+    return query.where(condition, rows.c.outcome == Outcome.PENDING)
 
 
 def summed_up(run: int) -> sa.Select[Any]:

@@ -23,7 +23,7 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
 from tcb_ops.runs.records import EarlierUpload
-from tcb_ops.runs.scheduler import Lane, Task
+from tcb_ops.runs.scheduler import Task
 from tcb_ops.runs.stored_files import (
     FILES_PER_CALL,
     Backup,
@@ -33,6 +33,7 @@ from tcb_ops.runs.stored_files import (
     UndoStep,
     WrittenFiles,
     confirm_outcome,
+    stored_by,
     undo_step,
 )
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
@@ -93,7 +94,7 @@ class StoredCalls(Calls):
     if_exists: IfExists = "overwrite"
     backup: Backup | None = None
     files: WrittenFiles | None = None
-    """For an undo or a delete."""
+    """For the kinds about stored files."""
     per_call: int = 8
     """Files of one call that are checked at once."""
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
@@ -113,15 +114,15 @@ class StoredCalls(Calls):
                 work = self._undo
             case _:
                 return await super().advance(task)
+        await self._read_histories(task)
         try:
             results = await work(task)
         except _EarlyEndError as error:
             results = [error.result]
-        ends, path_of = list[RowEnd](), {row.line: row.path for row in task.rows}
+        ends = list[RowEnd]()
         rest: FailedAttempt | None = None
         for result in results:
             if isinstance(result, RowEnd):
-                task.lane.written.pop(path_of[result.line], None)
                 ends.append(self._of_kind(result))
             else:
                 rest = rest or replace(result, end=self._of_kind(result.end))
@@ -147,7 +148,7 @@ class StoredCalls(Calls):
             self.phases.leave("store")
 
     async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
-        known = self._known(task.lane, row)
+        known = self._known(task, row)
         if file is not None and file.status == NOT_THERE:
             md5 = known.md5 if known else ""
             return self._row_end(task, row, Outcome.ABSENT, Reason.ABSENT, file_id=file.file_id, md5=md5)
@@ -173,7 +174,7 @@ class StoredCalls(Calls):
 
     async def _compare(self, task: Task, row: Row, end: RowEnd, url: Secret) -> RowEnd:
         """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
-        known = self._known(task.lane, row)
+        known = self._known(task, row)
         if known is None:
             return replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM)
         first = await self._etag(task, end, url)
@@ -184,7 +185,7 @@ class StoredCalls(Calls):
             return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
         outcome = Outcome.STALE
         if etag != known.md5:
-            outcome = confirm_outcome(etag, known.md5, await self._older(task.lane, row))
+            outcome = confirm_outcome(etag, known.md5, await self._older(task, row))
         return _differing(end, outcome, first if etag == known.md5 else etag, known.md5)
 
     async def _etag(self, task: Task, end: RowEnd, url: Secret, *, past_caches: bool = False) -> str | None:
@@ -223,7 +224,7 @@ class StoredCalls(Calls):
 
     def _as_listed(self, task: Task, row: Row, etag: str | None) -> RowEnd:
         """Return the end of a row whose file is listed with an ETag; None if it is not listed."""
-        known = self._known(task.lane, row)
+        known = self._known(task, row)
         end = self._row_end(task, row, Outcome.PRESENT, md5=known.md5 if known else "")
         if etag is None:
             return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
@@ -240,7 +241,7 @@ class StoredCalls(Calls):
     async def _delete(self, task: Task) -> list[RowEnd | FailedAttempt]:
         results, ours = list[RowEnd | FailedAttempt](), list[Row]()
         for row in task.rows:
-            why = self.files.not_ours(task.lane.written.get(row.path, [])) if self.files else None
+            why = self._not_ours(task, row)
             if why is not None:  # another run has written to its path since
                 results.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
             else:
@@ -283,10 +284,8 @@ class StoredCalls(Calls):
         return [await self._undo_row(task, task.row)]
 
     async def _undo_row(self, task: Task, row: Row) -> RowEnd | FailedAttempt:
-        known = self._known(task.lane, row)
-        written = task.lane.written.get(row.path, [])
-        why = self.files.not_ours(written) if self.files is not None else None
-        if why is not None:  # written after this run was planned
+        known = self._known(task, row)
+        if (why := self._not_ours(task, row)) is not None:  # written after this run was planned
             return self._not_undoable(task, why)
         saved = await self._record_of(task)
         before = saved.md5 if saved is not None and row.file else None
@@ -296,17 +295,25 @@ class StoredCalls(Calls):
         done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
         file_id = known.file_id if known is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        is_undone = self.files is not None and self.files.is_undone(written)
-        ours = "" if is_undone else await self._ours(row, known, saved, now)
+        undone = self.files is not None and self.files.is_undone(task.histories.get(row.path, []))
+        ours = "" if undone else await self._ours(row, known, saved, now)
         certain = known is not None or saved is not None
         same_headers = (
             known is not None
             and saved is not None
             and (known.content_type, known.cache_control) == (saved.content_type, saved.cache_control)
         )
-        match undo_step(now or None, ours, before, certain=certain, same_headers=same_headers):
-            case UndoStep.NOTHING:  # a file at a path that was free: the upload did not store its own
-                return replace(done, outcome=Outcome.RESTORED if now else done.outcome)
+        step = undo_step(now or None, ours, before, certain=certain, same_headers=same_headers)
+        if step in {UndoStep.DELETE, UndoStep.RESTORE}:
+            await self._read_histories(task)  # again: calls have been made meanwhile
+            if (why := self._not_ours(task, row)) is not None:
+                return self._not_undoable(task, why)
+            task.acted = True
+        match step:
+            case UndoStep.NOTHING:
+                if self._was_undone_here(task, known, undone=undone) and now == (before or ""):
+                    return done
+                return replace(self._end(task, Outcome.LEFT), md5=now, file_id=file_id)
             case UndoStep.NOT_KNOWN:
                 return self._not_undoable(task, detail(DetailCode.NOT_KNOWN_WHOSE))
             case UndoStep.CONFLICT:
@@ -318,6 +325,14 @@ class StoredCalls(Calls):
                 return result
             case UndoStep.RESTORE:
                 return await self._restore(task, before or "")
+
+    def _was_undone_here(self, task: Task, known: EarlierUpload | None, *, undone: bool) -> bool:
+        """Return whether it was this undo that took away what the upload stored: an attempt whose answer was lost, or a killed session."""
+        if task.acted:
+            return True
+        history = task.histories.get(task.row.path, [])
+        may_have = self.files is not None and self.files.may_have_acted(history)
+        return may_have and known is not None and not undone
 
     async def _record_of(self, task: Task) -> SavedFile | None:
         """Return what was saved for a row of an undo; ends the row if the record cannot be used."""
@@ -542,17 +557,23 @@ class StoredCalls(Calls):
 
     # --- what the ledger knows --------------------------------------------------------------------------------------
 
-    def _known(self, lane: Lane, row: Row) -> EarlierUpload | None:
-        """Return what was put at a row's path, by the runs that are meant; None where that is not certain."""
-        written = lane.written.get(row.path, [])
-        if self.subject:
-            written = [one for one in written if one.run in self.subject]
-        return written[-1] if written and written[-1].md5 else None
+    async def _read_histories(self, task: Task) -> None:
+        """Read what runs did at the paths of a call, right before it: another run may have written there meanwhile."""
+        if self.files is not None:
+            task.histories = await asyncio.to_thread(self.files.histories, task.rows)
 
-    async def _older(self, lane: Lane, row: Row) -> set[str]:
+    def _not_ours(self, task: Task, row: Row) -> Text | None:
+        """Return why a row's file is not to be touched; None if it may be."""
+        return None if self.files is None else self.files.not_ours(task.histories.get(row.path, []))
+
+    def _known(self, task: Task, row: Row) -> EarlierUpload | None:
+        """Return what was put at a row's path, by the runs that are meant; None where that is not certain."""
+        return stored_by(task.histories.get(row.path, []), self.subject)
+
+    async def _older(self, task: Task, row: Row) -> set[str]:
         """Return the MD5s that are known of a row's path from before."""
-        written, known = lane.written.get(row.path, []), self._known(lane, row)
-        before = written[: written.index(known)] if known is not None else []
+        history, known = task.histories.get(row.path, []), self._known(task, row)
+        before = history[: history.index(known)] if known is not None else []
         with suppress(BackupError):
             saved = await self._saved(row)
             return {one.md5 for one in before} | {saved.md5 if saved is not None else ""}
@@ -563,7 +584,7 @@ class StoredCalls(Calls):
         lane = task.lane
         ids: dict[int, str] = {}
         for row in task.rows:
-            written = [one.file_id for one in lane.written.get(row.path, ()) if one.file_id]
+            written = [one.file_id for one in task.histories.get(row.path, ()) if one.file_id]
             if written and written[-1].endswith(f"/{row.path}"):
                 ids[row.line] = written[-1]
                 self._prefixes.setdefault(lane.number, prefix_of(written[-1], row.env))
