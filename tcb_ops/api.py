@@ -373,6 +373,7 @@ def start_delete(
     what: str | Run | Batch,
     *,
     foreign: bool = False,
+    content: bool = False,
     merchants: Merchants | str | Path | None = None,
     target: str | None = None,
     settings: Settings | None = None,
@@ -389,12 +390,14 @@ def start_delete(
     """Start to delete stored files, or resume the unfinished run. It does not ask.
 
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
-    this ledger uploaded; without it they are a UsageError. `merchants`: only their rows.
+    this ledger uploaded; without it they are a UsageError. `content`: of a list, compare each file's checksum with that of the
+    bytes that were uploaded first, and leave what differs: its row ends as failed. `merchants`: only their rows.
     """
     from tcb_ops.lists.batch import Batch
     from tcb_ops.runs.stored_specs import delete_list_spec, delete_spec
 
     check_flag("foreign", foreign)
+    check_flag("content", content)
     _check_stored(what, selection)
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, what)
@@ -402,7 +405,9 @@ def start_delete(
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
-            return delete_list_spec(ledger, subject, at, selection, foreign=foreign, new_run=new_run)
+            return delete_list_spec(
+                ledger, subject, at, selection, foreign=foreign, content=content, new_run=new_run
+            )
         return delete_spec(ledger, subject, only, selection, new_run=new_run)
 
     return _start(
@@ -1246,6 +1251,7 @@ def _start(
                 canary=canary,
                 cluster=client,
                 queries=work.queries,
+                resumed=planned.resumed,
                 check_lock=check_lock,
                 probe=stack.enter_context(probe_file()) if planned.run.settings.get("write_probe") else None,
                 find_new_failures=lambda: _new_failures(ledger, planned.run, settings),

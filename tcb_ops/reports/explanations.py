@@ -52,6 +52,7 @@ OUTCOMES: dict[Outcome, Text] = {
     Outcome.DELETED: _("deleted"),
     Outcome.ALREADY_GONE: _("already gone"),
     Outcome.RESTORED: _("restored"),
+    Outcome.LEFT: pgettext("outcome", "left as it was"),
     Outcome.CONFLICT: _("conflict"),
     Outcome.NOT_UNDOABLE: _("cannot be undone"),
     Outcome.INVALID: _("invalid"),
@@ -296,8 +297,8 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
             )
         return text.format(good=good, rows=row_count(total), same=same, total=total - good, listed=listed)
     done = _DONE[kind]
-    if kind is Kind.DELETE and total == 1:
-        done = OUTCOMES[next(iter(counts))]
+    if kind in {Kind.DELETE, Kind.UNDO}:
+        done = OUTCOMES[next(iter(counts))] if len(counts) == 1 else _by_outcome(counts)
     if same == total:
         done = _("unchanged, nothing sent again")
     elif same:
@@ -305,6 +306,13 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
             "{rest:,} {done}, {same:,} unchanged and not sent again", rest=total - same, done=done, same=same
         )
     return ngettext("The only row succeeded: {done}.", "All {n:,} rows succeeded: {done}.", total, done=done)
+
+
+def _by_outcome(counts: Mapping[Outcome, int]) -> Text:
+    """Return the rows by outcome: "restored 4, deleted 2"."""
+    return as_list(
+        _("{outcome} {rows:,}", outcome=OUTCOMES[outcome], rows=rows) for outcome, rows in counts.items()
+    )
 
 
 def _audit_verdict(good: int, total: int, bad: Mapping[Outcome, int]) -> Text:

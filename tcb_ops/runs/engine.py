@@ -99,6 +99,8 @@ class RunContext:
     """Seconds after a successful lock check in which calls may begin; None for no limit."""
     queries: SourceQueries | None = None
     """Of files that are sent from URLs."""
+    resumed: bool = False
+    """Whether an earlier session may have worked on the run."""
     limits_state: Mapping[str, Any] = field(default_factory=dict)
     """The breakers and pauses (`LaneRegistry.state`) with which the session starts."""
 
@@ -200,7 +202,9 @@ class Engine:
             subject=tuple(how.get("of", ())),
             if_exists=how.get("if_exists", OVERWRITE),
             backup=Backup(Path(how["backup"])) if how.get("backup") else None,
-            files=WrittenFiles(context.ledger, self._run) if self._run.kind in BATCHES else None,
+            files=WrittenFiles(context.ledger, self._run, resumed=context.resumed)
+            if self._run.kind in BATCHES
+            else None,
             per_call=self._limits.per_env,
             gate=asyncio.Semaphore(self._limits.concurrency),
         )

@@ -175,7 +175,7 @@ def _index_of_stored_files(op: Operations) -> None:
     op.create_index(
         "rows_by_path", "rows", ["run", "place", "path"], sqlite_where=stored, postgresql_where=stored
     )
-    op.create_index("envs_by_env", "envs", ["env"])
+    op.create_index("envs_by_env", "envs", ["env"], if_not_exists=True)
 
 
 def _tables_of_clusters(op: Operations) -> None:

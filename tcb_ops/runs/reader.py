@@ -45,6 +45,7 @@ from tcb_ops.runs.records import (
     EarlierUpload,
     EnvRecord,
     Partition,
+    PendingBeside,
     RowRecord,
     RunRecord,
     Tally,
@@ -380,24 +381,26 @@ class LedgerReader:
         self, target: str, leave_out: int, keys: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], list[EarlierUpload]]:
         """Return the pending rows of unfinished runs that write, by (env, path), the oldest run first: one may have been sent."""
-        unfinished = self.unfinished_writers(target, _WRITES)
-        ids = {run.number: run.id for run in unfinished if run.number != leave_out}
+        unfinished = self._read(
+            sa.select(runs.c.number, runs.c.id).where(
+                runs.c.target == target,
+                runs.c.kind.in_(_WRITES),
+                runs.c.finished_at.is_(None),
+                runs.c.number != leave_out,
+            )
+        )
+        ids = dict(map(tuple, unfinished))
         if not ids or not keys:
             return {}
         found: dict[tuple[str, str], list[EarlierUpload]] = {}
-        query = _AT_PATHS.format(columns="envs.env, rows.path, rows.run, ''", index=self._index("rows_by_place"))
+        query = _AT_PATHS.format(
+            columns="envs.env, rows.path, rows.run, ''", index=self._index("rows_by_place")
+        )
         query += " AND rows.outcome = 'pending' AND " + _any_of("rows.run", ids) + " ORDER BY rows.run"
         for env, path, number, _none in self._at_paths(query, keys, target, [*ids]):
             entry = EarlierUpload(ids[number], "", 0, "", "", "", outcome=Outcome.PENDING, number=number)
             found.setdefault((env, path), []).append(entry)
         return found
-
-    def unfinished_writers(self, target: str, kinds: Sequence[Kind]) -> list[RunRecord]:
-        """List the unfinished runs of these kinds to a target, the oldest first."""
-        query = sa.select(runs).where(
-            runs.c.target == target, runs.c.kind.in_(kinds), runs.c.finished_at.is_(None)
-        )
-        return [self._run(record) for record in self._read(query.order_by(runs.c.number))]
 
     def written(
         self, target: str, leave_out: int, keys: Sequence[tuple[str, str]], *, confirmed: bool = False
@@ -417,10 +420,10 @@ class LedgerReader:
 
     def pending_beside(
         self, number: int, others: Sequence[RunRecord], connection: sa.Connection | None = None
-    ) -> tuple[int, int, str, str] | None:
-        """Find paths at which rows of a run and of one of `others` are pending: (that run's number, rows, an env, a path).
+    ) -> PendingBeside | None:
+        """Find paths at which rows of a run, given by its number, and of one of `others` are pending; None without any.
 
-        `number`: the run's. `connection`: that of a transaction in which the run is being planned. None where there are none.
+        `connection`: that of the transaction in which the run is being planned.
         """
         mine = _pending_keys(rows.c.run == number)
         for other in others:
@@ -428,7 +431,7 @@ class LedgerReader:
             first = sa.select(sa.func.count(), sa.func.min(shared.c.env), sa.func.min(shared.c.path))
             count, env, path = (connection.execute(first).all() if connection else self._read(first))[0]
             if count:
-                return other.number, int(count), env, path
+                return PendingBeside(other, int(count), env, path)
         return None
 
     def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
@@ -460,13 +463,13 @@ class LedgerReader:
         query = _AT_PATHS.format(columns=_ENTRY_COLUMNS, index=self._index("rows_by_path"))
         query += f" AND runs.number <> ? AND {_any_of('runs.kind', kinds)} AND rows.{STORED.text} ORDER BY rows.ended_at"
         found: dict[tuple[str, str], list[EarlierUpload]] = {}
-        values = [leave_out, *map(str, kinds)]
+        values: list[int | str] = [leave_out, *map(str, kinds)]
         for env, path, why, attempts, of_run, sent, *known, outcome, number in self._at_paths(
             query, keys, target, values
         ):
             if outcome != "failed" or strict or (sent and _in_doubt(why, attempts, of_run)):
-                entry = EarlierUpload(*known, Outcome(outcome), number)
-                found.setdefault((env, path), []).append(entry)
+                fields = (*known, Outcome(outcome), number)
+                found.setdefault((env, path), []).append(EarlierUpload(*fields))
         return found
 
     def _at_paths(

@@ -246,12 +246,33 @@ class StoredCalls(Calls):
                 results.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
             else:
                 ours.append(row)
-        if not ours:
-            return results
         try:
+            if self.content and ours:
+                differing = await self._differing(replace(task, rows=ours))
+                results += differing.values()
+                ours = [row for row in ours if row.line not in differing]
+            if not ours:
+                return results
             return results + await self._delete_files(replace(task, rows=ours) if results else task)
         except _EarlyEndError as error:
             return [*results, error.result]
+
+    async def _differing(self, task: Task) -> dict[int, RowEnd | FailedAttempt]:
+        """Compare the files of a delete with what was uploaded; return how those end that are not the same, by line."""
+        located = await self._locate(task)
+        ends = await self._each(task.rows, lambda row: self._confirm_row(task, row, located.get(row.line)))
+        found: dict[int, RowEnd | FailedAttempt] = {}
+        for row, end in zip(task.rows, ends, strict=True):
+            match end:
+                case RowEnd(outcome=Outcome.PRESENT):
+                    continue
+                case RowEnd(outcome=Outcome.ABSENT):
+                    found[row.line] = replace(end, outcome=Outcome.ALREADY_GONE, reason=None)
+                case RowEnd(outcome=Outcome.DIFFERENT | Outcome.FOREIGN | Outcome.STALE | Outcome.UNKNOWN):
+                    found[row.line] = replace(end, outcome=Outcome.FAILED, reason=Reason.CONFLICT)
+                case _:
+                    found[row.line] = end
+        return found
 
     async def _delete_files(self, task: Task) -> list[RowEnd | FailedAttempt]:
         ids = await self._file_ids(task)
@@ -303,13 +324,7 @@ class StoredCalls(Calls):
             and saved is not None
             and (known.content_type, known.cache_control) == (saved.content_type, saved.cache_control)
         )
-        step = undo_step(now or None, ours, before, certain=certain, same_headers=same_headers)
-        if step in {UndoStep.DELETE, UndoStep.RESTORE}:
-            await self._read_histories(task)  # again: calls have been made meanwhile
-            if (why := self._not_ours(task, row)) is not None:
-                return self._not_undoable(task, why)
-            task.acted = True
-        match step:
+        match undo_step(now or None, ours, before, certain=certain, same_headers=same_headers):
             case UndoStep.NOTHING:
                 if self._was_undone_here(task, known, undone=undone) and now == (before or ""):
                     return done
@@ -318,13 +333,21 @@ class StoredCalls(Calls):
                 return self._not_undoable(task, detail(DetailCode.NOT_KNOWN_WHOSE))
             case UndoStep.CONFLICT:
                 return replace(done, outcome=Outcome.CONFLICT, reason=Reason.CONFLICT, md5=now)
-            case UndoStep.DELETE:  # what the upload added
-                (result,) = await self._delete_files(task)
-                if isinstance(result, RowEnd) and result.outcome in _GONE:
-                    return replace(result, outcome=Outcome.DELETED)
-                return result
-            case UndoStep.RESTORE:
-                return await self._restore(task, before or "")
+            case UndoStep.DELETE | UndoStep.RESTORE:
+                return await self._take_back(task, before)
+
+    async def _take_back(self, task: Task, before: str | None) -> RowEnd | FailedAttempt:
+        """Store what an upload overwrote, by its MD5; None: delete what it added."""
+        await self._read_histories(task)  # again: calls have been made meanwhile
+        if (why := self._not_ours(task, task.row)) is not None:
+            return self._not_undoable(task, why)
+        task.acted = True
+        if before is not None:
+            return await self._restore(task, before)
+        (result,) = await self._delete_files(task)
+        if isinstance(result, RowEnd) and result.outcome in _GONE:
+            return replace(result, outcome=Outcome.DELETED)
+        return result
 
     def _was_undone_here(self, task: Task, known: EarlierUpload | None, *, undone: bool) -> bool:
         """Return whether it was this undo that took away what the upload stored: an attempt whose answer was lost, or a killed session."""

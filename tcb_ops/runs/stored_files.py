@@ -225,14 +225,14 @@ def stored_by(history: Sequence[EarlierUpload], of_upload: Collection[str]) -> E
 class WrittenFiles:
     """What the ledger knows of the files that a confirm, delete or undo is about, read right before each call."""
 
-    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
+    def __init__(self, ledger: LedgerReader, run: RunRecord, *, resumed: bool) -> None:
         self._ledger, self._run = ledger, run
         self._of_upload = [ledger.run(run_id) for run_id in run.settings.get("of", ())]
         self._undos = undone_uploads(ledger, run.target)
         taking_back = runs_about(ledger, self._of_upload[0], run.kind) if self._of_upload else ()
         self._taken_back_by = {record.id for record in taking_back}
         self._counted = {record.id for record in self._of_upload} | self._taken_back_by
-        self.resumed = run.link_calls > 0 or run.parent != ""
+        self._again = resumed or run.parent != ""
         """Whether rows may have been acted on before: by an earlier session, or by the run that this one retries."""
 
     def histories(self, rows: Sequence[Row]) -> dict[str, list[EarlierUpload]]:
@@ -267,7 +267,7 @@ class WrittenFiles:
 
     def may_have_acted(self, history: Sequence[EarlierUpload]) -> bool:
         """Return whether this run, or another one of its kind about this upload, may have changed the file already."""
-        return self.resumed or any(
+        return self._again or any(
             entry.run in self._taken_back_by and entry.outcome in _NOT_CERTAIN for entry in history
         )
 
@@ -319,7 +319,9 @@ class KnownFiles(Generic[Verdict]):
         """
         self._rows = rows
         self._staged = sqlite3.connect("", check_same_thread=False)
-        self._staged.execute("CREATE TABLE paths (line INTEGER PRIMARY KEY, env TEXT, path TEXT, verdict TEXT)")
+        self._staged.execute(
+            "CREATE TABLE paths (line INTEGER PRIMARY KEY, env TEXT, path TEXT, verdict TEXT)"
+        )
         self._staged.executemany(
             "INSERT INTO paths VALUES (?, ?, ?, NULL)",
             ((row.line, row.env, row.path) for row in rows() if not row.invalid),

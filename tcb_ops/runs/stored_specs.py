@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -32,8 +33,8 @@ from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_s
 from tcb_ops.runs.stored_files import (
     Backup,
     BackupError,
-    SavedFile,
     KnownFiles,
+    SavedFile,
     is_ours,
     is_undone,
     may_be_stored,
@@ -137,8 +138,8 @@ class UndoScope:
             self.restored,
         )
         left = ngettext(
-            "{n:,} file stays: nothing of the upload is at its path.",
-            "{n:,} files stay: nothing of the upload is at their paths.",
+            "{n:,} file stays: nothing of the upload is at its path, or what was there before.",
+            "{n:,} files stay: nothing of the upload is at their paths, or what was there before.",
             self.left,
         )
         not_undoable = ngettext(
@@ -233,17 +234,14 @@ def scope_of_undo(ledger: Ledger, subject: RunRecord, only: Merchants | None) ->
     """Count what an undo would do. Raises UsageError where there is nothing to undo."""
     spec, files = _undo(ledger, subject, only, "")
     counts = Counter(preview for _row, preview in files())
-    numbers = (
-        counts[one]
-        for one in (
-            UndoPreview.RESTORED,
-            UndoPreview.DELETED,
-            UndoPreview.LEFT,
-            UndoPreview.NOT_UNDOABLE,
-            UndoPreview.UNCERTAIN,
-        )
+    return UndoScope(
+        counts[UndoPreview.RESTORED],
+        counts[UndoPreview.DELETED],
+        counts[UndoPreview.LEFT],
+        counts[UndoPreview.NOT_UNDOABLE],
+        counts[UndoPreview.UNCERTAIN],
+        with_backup=bool(spec.options["backup"]),
     )
-    return UndoScope(*numbers, with_backup=bool(spec.options["backup"]))
 
 
 def _undo(
@@ -331,11 +329,11 @@ def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec
 
 
 def delete_list_spec(
-    ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool, new_run: bool
+    ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool, content: bool, new_run: bool
 ) -> RunSpec:
     """Return the rows of a list. Raises UsageError where runs of this ledger wrote not all of them, and `foreign` is not given."""
     spec = list_spec(batch, Kind.DELETE, selection)
-    spec = replace(spec, options={**spec.options, "foreign": foreign})
+    spec = replace(spec, options={**spec.options, "foreign": foreign, "content": content})
     if not foreign and (listed := foreign_text(ledger, spec, target, new_run=new_run)) is not None:
         raise UsageError(
             as_lines((listed, _("Nothing was deleted."))),
@@ -472,9 +470,7 @@ def _of_run(
     )
 
 
-def _undone(
-    row: Row, since: str, before_run: str, backup: Backup | None
-) -> tuple[Row, SavedFile | None]:
+def _undone(row: Row, since: str, before_run: str, backup: Backup | None) -> tuple[Row, SavedFile | None]:
     """Return a row with what undoes it, and what was saved for it.
 
     `since`: the run that has changed its path since, `before_run`: the one whose file was there before; empty if there is none.
@@ -483,13 +479,17 @@ def _undone(
     if since:
         return replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since)), None
     if backup is None:
-        return (replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before_run)) if before_run else bare), None
+        return (
+            replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before_run)) if before_run else bare
+        ), None
     try:
         saved = backup.read(row.line)
     except BackupError as error:
         return replace(bare, invalid=error.text), None
     if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
-        return replace(bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line)))), None
+        return replace(
+            bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line)))
+        ), None
     return (_from_backup(bare, saved, backup.data(row.line)) if saved.md5 else bare), saved
 
 
@@ -664,6 +664,7 @@ def _gone(
     ours = {
         run.id: run for run in ledger.runs(target) if run.kind is Kind.UPLOAD and run.list_name == list_name
     }
+
     def is_of_folder(_path: str, history: Sequence[EarlierUpload]) -> bool:
         # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
         without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
@@ -680,6 +681,6 @@ def _gone(
             for number, (path, file) in enumerate(stored)
             if path not in paths and not os.path.lexists(scanned.folder / file)
         ]
-        # Only where files of this folder are missing.
-        known = KnownFiles(ledger, lambda missing=missing: missing, target, is_of_folder) if missing else ()
-        yield from (row for row, is_gone in known if is_gone)
+        if missing:
+            known = KnownFiles(ledger, partial(iter, missing), target, is_of_folder)
+            yield from (row for row, is_gone in known if is_gone)

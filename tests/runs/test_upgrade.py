@@ -289,7 +289,8 @@ def test_the_first_ledgers_of_version_1_lack_most_and_keep_one_sentence(
         connection.execute("UPDATE runs SET stopped = ? WHERE stopped <> ''", (sentence,))
         connection.commit()
         connection.executescript(
-            "DROP TABLE spent; DROP TABLE exports; DROP INDEX rows_by_path; DROP INDEX rows_by_errcode"
+            "DROP TABLE spent; DROP TABLE exports; DROP INDEX rows_by_path; DROP INDEX rows_by_errcode; "
+            "DROP INDEX envs_by_env"
         )
     with closing(Ledger(str(file))) as ledger:
         [text] = [run.stopped for run in ledger.runs() if run.stopped is not None]
