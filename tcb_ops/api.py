@@ -53,9 +53,13 @@ from tcb_ops.errors import (
     has_surrogates,
 )
 from tcb_ops.i18n import Text, _, ngettext, verbatim
-from tcb_ops.model import Kind, Link, Merchant, Outcome, Owner
+from tcb_ops.kinds import Kind, kind_named
+from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
+from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.stored_kinds import DELETE
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
 
 if TYPE_CHECKING:
@@ -211,7 +215,7 @@ def start_links(
     batch = _batch(batch, share)
     check_path("out", out)
     return _start(
-        lambda _: list_spec(batch, Kind.LINKS, selection),
+        lambda _: list_spec(batch, kind_named("links"), selection),
         _absolute(out),
         _settings(settings, target),
         _Options(limits, note, new_run, resume, may_resume, progress, tokens),
@@ -300,7 +304,7 @@ def start_audit(
     `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
     failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
     """
-    from tcb_ops.runs.plan import audit_spec
+    from tcb_ops.runs.audit_plan import audit_spec
 
     check_flag("write_probe", write_probe)
     seconds = isinstance(confirm_after, int | float) and not isinstance(confirm_after, bool)
@@ -552,7 +556,7 @@ def foreign(batch: Batch, *, selection: str, new_run: bool, settings: Settings) 
     from tcb_ops.runs.plan import list_spec
     from tcb_ops.runs.stored_specs import foreign_text
 
-    spec = list_spec(batch, Kind.DELETE, selection)
+    spec = list_spec(batch, DELETE, selection)
     return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
 
 
@@ -612,7 +616,7 @@ def upload_of(run: str | Run, settings: Settings) -> RunRecord:
         check_subject(subject, settings.run_target)
         return subject
     ledger = _ledger_with_runs(settings)
-    newest = newest_of(ledger, Kind.UPLOAD, settings.run_target)
+    newest = newest_of(ledger, UPLOAD, settings.run_target)
     if newest is None:
         raise RunNotFoundError(
             _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)
@@ -678,7 +682,7 @@ def start_retry(
     listed, wanted = _merchants(merchants), {str(code) for code in codes}
     settings = _settings(settings, target, run)
     parent = run_to_retry(run, settings).record
-    if out is None and parent.kind is Kind.LINKS:
+    if out is None and parent.kind.writes_links:
         out = "links.retry.csv"
     return _start(
         lambda ledger: retry_spec(ledger, parent, listed, settings, wanted, selection),
@@ -956,7 +960,7 @@ def notify(
         return notify_test(settings)
     ledger = _ledger_with_runs(settings)
     record = _newest_audit(ledger, settings) if run == "latest" else _record(run, settings)
-    if record.kind is Kind.AUDIT and record.finished_at is None:
+    if record.kind is AUDIT and record.finished_at is None:
         raise UsageError(
             _("audit {id} is not finished: there is no result to send yet.", id=record.id),
             _("Run the same audit again to finish it."),
@@ -985,7 +989,7 @@ def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
     kept = [
         run
         for run in ledger.runs(record.target, damaged=[])
-        if run.kind is Kind.AUDIT
+        if run.kind is AUDIT
         and run.selection == record.selection
         and run.number <= record.number
         and UNDELIVERED in run.settings
@@ -1001,7 +1005,7 @@ def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
     found = [
         run
         for run in ledger.runs(settings.run_target, damaged=[])
-        if run.kind is Kind.AUDIT and run.finished_at is not None and not run.parent
+        if run.kind is AUDIT and run.finished_at is not None and not run.parent
     ]
     if not found:
         raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
@@ -1173,7 +1177,6 @@ def _start(
     `out`: the file of the links, else the folder that the caller will export to. The embedded simulator runs until the
     work on the run ends. Raises UsageError, LedgerError.
     """
-    from tcb_ops.runs.calls import probe_file
     from tcb_ops.runs.engine import RunContext
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
@@ -1207,7 +1210,7 @@ def _start(
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
     check_text("selection", work.selection)
-    if work.kind is Kind.LINKS and out is not None:
+    if work.kind.writes_links and out is not None:
         check_destination(out)
     if cluster is not None:
         from tcb_ops.runs.cluster import check_kind
@@ -1248,8 +1251,6 @@ def _start(
                 cluster=client,
                 queries=work.queries,
                 check_lock=check_lock,
-                probe=stack.enter_context(probe_file()) if planned.run.settings.get("write_probe") else None,
-                find_new_failures=lambda: _new_failures(ledger, planned.run, settings),
                 may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
             )
             session = RunSession(context)
@@ -1283,24 +1284,6 @@ def _with_cluster(
 
         client = stack.enter_context(opened_cluster(cluster, settings))
         yield stack, client, dashboard_of(client)
-
-
-def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
-    """Return the lines of an audit whose failures are neither known nor in the previous audit, and when the last ended."""
-    from tcb_ops.reports.audit import new_failures
-    from tcb_ops.reports.comparisons import compare
-    from tcb_ops.reports.summary import RunSummary
-
-    before = ledger.previous(run)
-    changes = compare(ledger, before, run, settings) if before is not None else None
-    wanted = new_failures(ledger, RunSummary(ledger, run), changes, settings)
-    failed = ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN}))
-    lines, ended = [], 0.0
-    for record in failed:
-        if (record.row.appid, record.row.env) in wanted:
-            lines.append(record.row.line)
-            ended = max(ended, record.end.ended_at or 0.0)
-    return lines, ended
 
 
 def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:

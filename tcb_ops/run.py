@@ -22,10 +22,12 @@ from tcb_ops.errors import (
     check_value,
 )
 from tcb_ops.i18n import Text, _, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome
+from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_shares
+from tcb_ops.runs.audit_kind import AUDIT
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -97,7 +99,7 @@ class Run:
     @property
     def succeeded(self) -> bool:
         """Whether every row succeeded."""
-        return all(outcome in SUCCESSES for outcome in self.outcomes)
+        return all(outcome.succeeded for outcome in self.outcomes)
 
     @property
     def stopped(self) -> Text | None:
@@ -213,7 +215,9 @@ class Run:
         """Return the rows that did not succeed, including pending ones: `results()` as in failed.csv."""
         from tcb_ops.reports.formats.notebook import results_frame
 
-        return results_frame(self._reader, self.record, self._settings, frozenset(Outcome) - SUCCESSES)
+        return results_frame(
+            self._reader, self.record, self._settings, frozenset(Outcome.all()) - Outcome.successes()
+        )
 
     def links(self) -> pd.DataFrame:
         """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
@@ -223,7 +227,7 @@ class Run:
         from tcb_ops.reports.formats.notebook import links_frame
 
         record = self._ledger.run(self.id)
-        if record.kind is not Kind.LINKS or record.finished_at is None:
+        if record.kind is not LINKS or record.finished_at is None:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
         if record.settings.get("joined"):
             raise UsageError(
@@ -272,7 +276,7 @@ class Run:
         from tcb_ops.reports.audit import audit_result
 
         record = self._reader.run(self.id)
-        if record.kind is not Kind.AUDIT:
+        if record.kind is not AUDIT:
             raise UsageError(
                 _("run {id} is not an audit but a run of `{kind}`.", id=record.id, kind=record.kind)
             )
@@ -304,7 +308,7 @@ class Run:
             original = self._ledger.run(original.parent)
         family = [original, *self._ledger.retries(original)]
         counts = [self._ledger.counts(one) for one in family]
-        succeeded = sum(rows for of in counts for outcome, rows in of.items() if outcome in SUCCESSES)
+        succeeded = sum(rows for of in counts for outcome, rows in of.items() if outcome.succeeded)
         return original.id, succeeded, original.rows
 
     def write_into(self, original: str | Path, dest: str | Path | None = None, *, split_by: str = "") -> Path:
@@ -387,8 +391,10 @@ def _has_code(tally: Tally, code: str | None) -> bool:
 
 
 def _check_outcomes(outcomes: object) -> None:
-    usable = isinstance(outcomes, frozenset | set) and all(one in frozenset(Outcome) for one in outcomes)
-    check_value("outcomes", outcomes, usable, _("a set of {valid}", valid=", ".join(Outcome)))
+    usable = isinstance(outcomes, frozenset | set) and all(
+        one in frozenset(Outcome.all()) for one in outcomes
+    )
+    check_value("outcomes", outcomes, usable, _("a set of {valid}", valid=", ".join(Outcome.all())))
 
 
 class RunHandle:

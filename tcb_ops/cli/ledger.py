@@ -22,7 +22,8 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext, verbatim
-from tcb_ops.model import SIMULATOR, Kind
+from tcb_ops.model import SIMULATOR
+from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.settings import Settings, holds_password, shown_url, without_password
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
     audits = [
         run.record
         for run in api.all_runs(settings=settings, damaged=[])
-        if run.record.kind is Kind.AUDIT
+        if run.record.kind is AUDIT
         and run.record.target == settings.run_target
         and run.record.finished_at is not None
         and not run.record.parent  # a retry asks about a part only
@@ -302,7 +303,6 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
     joined run has each row of the list with its outcome; retries are copied too.
     """
     from tcb_ops import api
-    from tcb_ops.reports.explanations import verdict
     from tcb_ops.reports.summary import by_code
     from tcb_ops.runs.next_commands import of_run
 
@@ -325,7 +325,7 @@ def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common
             rows=ngettext("{n:,} row", "{n:,} rows", run.record.rows),
         )
     )
-    console.print(verdict(run.record.kind, run.outcomes, finished=True))
+    console.print(run.record.kind.verdict(run.outcomes, finished=True))
     if retries := len({*copied.runs} - {run_id}):
         console.print(ngettext("{n:,} retry was added.", "{n:,} retries were added.", retries))
     _show_already_there(console, copied)

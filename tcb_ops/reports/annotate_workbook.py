@@ -21,7 +21,7 @@ from tcb_ops.lists.input_files import digest, input_error, is_workbook, open_byt
 from tcb_ops.lists.paths import OURS
 from tcb_ops.lists.row_files import concealed
 from tcb_ops.model import is_simulated
-from tcb_ops.reports.explanations import MARK, OUTCOMES
+from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import RunReader
@@ -122,7 +122,7 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
     for record in reader.rows(run):
         values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
         texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
-        yield record.row.line, (OUTCOMES[record.end.outcome].of(lang), *texts)
+        yield record.row.line, (record.end.outcome.label.of(lang), *texts)
 
 
 # --- split by a column ----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 from tcb_ops.details import Detail
 from tcb_ops.errors import RunNotFoundError
-from tcb_ops.model import SUCCESSES, Outcome, Reason, Row
+from tcb_ops.model import Outcome, Reason, Row
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
@@ -45,7 +45,7 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
     A retry that began before a success was known does not undo it.
     """
     ended = [state for state in states if state.end.outcome is not Outcome.PENDING]
-    good = [state for state in ended if state.end.outcome in SUCCESSES]
+    good = [state for state in ended if state.end.outcome.succeeded]
     return (good or ended or states)[-1]
 
 
@@ -128,7 +128,7 @@ class RunView:
             return self._reader.first_failures(run, environment, limit)
         once = self._reader.first_failures(run, environment, 50)
         last = (record for one in once for record in self.rows(run, line=one.row.line))
-        return list(islice((record for record in last if record.end.outcome not in SUCCESSES), limit))
+        return list(islice((record for record in last if not record.end.outcome.succeeded), limit))
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count rows by outcome, without zeros."""

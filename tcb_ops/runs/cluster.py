@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.i18n import _, as_list
-from tcb_ops.model import Kind, is_loopback
+from tcb_ops.kinds import Kind
+from tcb_ops.model import is_loopback
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import Settings, holds_password
@@ -108,7 +109,7 @@ def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
             "the list has URLs with a query, which may be a signature and never leaves this process, so a cluster "
             "cannot work on it. Omit --cluster."
         )
-    elif kind is Kind.LINKS:
+    elif kind.writes_links:
         why = _(
             "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
         )

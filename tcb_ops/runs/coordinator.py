@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from tcb_ops.errors import LedgerError, StoppedError, TcbOpsError, TokenSourceError
 from tcb_ops.i18n import Text, _, as_lines, as_list
-from tcb_ops.model import SUCCESSES, Outcome, Owner
+from tcb_ops.model import Outcome, Owner
 from tcb_ops.runs.cluster import on_this_host, only_here, workers_of
 from tcb_ops.runs.cluster_task import BEAT_SECONDS, Assignment, TaskEnd, packed
 from tcb_ops.runs.database import ledger_file
@@ -221,7 +221,7 @@ class Coordinator:
 
     def _check_canary(self, others: set[str]) -> None:
         """Raise CanaryError if a row of the environments that went first did not succeed."""
-        succeeded = SUCCESSES | {Outcome.INVALID}
+        succeeded = Outcome.successes() | {Outcome.INVALID}
         tallies = self._ledger.tallies(self._run)
         if rows := sum(one.rows for one in tallies if one.env not in others and one.outcome not in succeeded):
             raise canary_stop(rows)

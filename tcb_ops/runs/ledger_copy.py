@@ -24,12 +24,13 @@ import sqlalchemy as sa
 from tcb_ops.errors import RunNotFoundError, UsageError
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.lists.merchants import Share, read_share
-from tcb_ops.model import Kind
+from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.ledger import BATCH, Ledger, taken
 from tcb_ops.runs.locks import hold, process_identity
 from tcb_ops.runs.records import UNDELIVERED, RunRecord
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent
+from tcb_ops.runs.stored_kinds import DELETE, UNDO
 from tcb_ops.settings import shown_url
 
 OnCopied: TypeAlias = Callable[[int, int, int], None]
@@ -198,7 +199,7 @@ def copy_runs(
         theirs = stack.enter_context(closing(_CopyLedger(dest)))
         _check_databases(theirs, [ours])
         named = [ours.run(one, target) for one in wanted]
-        before = [audit for run in named if run.kind is Kind.AUDIT if (audit := ours.previous(run))]
+        before = [audit for run in named if run.kind is AUDIT if (audit := ours.previous(run))]
         chosen = together(ours.runs(), {run.id for run in (*named, *before)} if wanted else None)
         writer = _Writer(theirs, len(chosen), report)
         for run in chosen:
@@ -339,7 +340,7 @@ def _chosen(ledgers: Sequence[_CopyLedger], wanted: Collection[str]) -> list[_Sh
                 )
             found.append(_ShareRun(ledger, run, read_share(run.share), ledger.retries(run)))
             for later in listed:
-                if later.kind in {Kind.UNDO, Kind.DELETE} and run.id in later.settings.get("of", ()):
+                if later.kind in {UNDO, DELETE} and run.id in later.settings.get("of", ()):
                     raise UsageError(
                         _(
                             "{run} cannot be joined: run {by} undid it, or deleted its files.",

@@ -26,7 +26,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError, TcbOpsError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, Row
+from tcb_ops.kinds import Kind, all_kinds
+from tcb_ops.model import Outcome, Owner, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
     CHECK_SECONDS,
@@ -77,8 +78,6 @@ RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
 _OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 """Joins the environment of a row."""
-_WRITES = (Kind.UPLOAD, Kind.DELETE, Kind.UNDO)
-"""The kinds of runs that change what is stored."""
 _CERTAIN = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.RESTORED})
 """The outcomes after which it is certain what is stored."""
 
@@ -313,7 +312,7 @@ class LedgerReader:
             .where(
                 rows.c.run == run.number,
                 rows.c.place == environment.number,
-                rows.c.outcome.not_in([*SUCCESSES, Outcome.PENDING]),
+                rows.c.outcome.not_in([*Outcome.successes(), Outcome.PENDING]),
             )
             .order_by(rows.c.line)
             .limit(limit)
@@ -369,7 +368,7 @@ class LedgerReader:
 
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
-        kinds = (*_WRITES, Kind.CONFIRM)
+        kinds = _kinds_that_write(or_look=True)
         found = self._stored(run.target, run.number, environment.env, paths, kinds, strict=True)
         known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
         for path, others in self._pending(run.target, run.number, environment.env, list(known)).items():
@@ -385,7 +384,7 @@ class LedgerReader:
             sa.select(runs.c.number, runs.c.id)
             .where(
                 runs.c.target == target,
-                runs.c.kind.in_(_WRITES),
+                runs.c.kind.in_(_kinds_that_write()),
                 runs.c.finished_at.is_(None),
                 runs.c.number != leave_out,
             )
@@ -419,7 +418,7 @@ class LedgerReader:
         The MD5 is empty where a file was deleted, or it is not certain what is there. Last come the pending rows of
         unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations found to differ.
         """
-        kinds = (*_WRITES, Kind.CONFIRM) if confirmed else _WRITES
+        kinds = _kinds_that_write(or_look=confirmed)
         found = self._stored(target, leave_out, env, paths, kinds)
         for path, pending in self._pending(target, leave_out, env, paths).items():
             newest = max((one.number for one in found.get(path, ())), default=0)
@@ -460,7 +459,8 @@ class LedgerReader:
                 rows.c.reason,
                 rows.c.attempts,
                 sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
-                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
+                runs.c.kind.not_in([kind for kind in all_kinds() if kind.sends_files])
+                | (runs.c.upload_calls > 0),
                 # The fields of an EarlierUpload, except its outcome.
                 runs.c.id,
                 sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
@@ -583,7 +583,9 @@ class LedgerReader:
         lines: set[int] = set()
         for retry in self.retries(run):
             self.counts(retry)
-            good = sa.select(rows.c.line).where(rows.c.run == retry.number, rows.c.outcome.in_(SUCCESSES))
+            good = sa.select(rows.c.line).where(
+                rows.c.run == retry.number, rows.c.outcome.in_(Outcome.successes())
+            )
             lines.update(line for (line,) in self._read(good))
         return lines
 
@@ -610,7 +612,7 @@ class LedgerReader:
                 check_runs(run, *of)
                 found[Outcome(outcome)] = found.get(Outcome(outcome), 0) + int(count)
         self.check_rows(run, sum(found.values()))
-        return {outcome: found[outcome] for outcome in Outcome if outcome in found}
+        return {outcome: found[outcome] for outcome in Outcome.all() if outcome in found}
 
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first; a snapshot counts only once."""
@@ -780,14 +782,14 @@ class LedgerReader:
         query = (
             sa.select(runs)
             .where(
-                runs.c.kind == Kind.CONFIRM,
+                runs.c.kind == "confirm",
                 runs.c.list_sha256 == run.list_sha256,
                 runs.c.finished_at.is_not(None),
                 runs.c.number > run.number,
             )
             .order_by(runs.c.number.desc())
         )
-        if run.kind is not Kind.UPLOAD:
+        if not run.kind.sends_files:
             return None
         for found in map(self._run, self._read(query)):
             # One that is narrowed by --where says nothing of the others.
@@ -847,7 +849,7 @@ class LedgerReader:
             .where(
                 runs.c.target == target,
                 runs.c.created_at >= since,
-                runs.c.kind.in_([Kind.LINKS, Kind.UPLOAD]),
+                runs.c.kind.in_(["links", "upload"]),
                 envs.c.owner == Owner.MERCHANT,
                 tallies.c.outcome.not_in(without_a_link),
             )
@@ -973,6 +975,11 @@ def _with_ends(records: Iterable[Any], by_number: Mapping[int, EnvRecord]) -> li
     return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in records]
 
 
+def _kinds_that_write(*, or_look: bool = False) -> list[Kind]:
+    """Return the kinds whose runs change what is stored; `or_look`: also those whose outcomes tell it."""
+    return [kind for kind in all_kinds() if kind.changes_store or (or_look and kind.looks_at_store)]
+
+
 def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
     """Return whether a failed row may have stored its file, also if the record of its run is damaged."""
     try:
@@ -1055,7 +1062,7 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
         runs.c.parent == "",
         runs.c.finished_at.is_not(None),
     )
-    if run.kind is Kind.AUDIT:
+    if not run.kind.same_list:
         # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
         before = (runs.c.stopped == "", runs.c.number < run.number)
         return query.where(*before).order_by(runs.c.number.desc())

@@ -12,20 +12,20 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
 from tcb_ops.i18n import Text
-from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
-from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
+from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
+from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Lane, Task
 from tcb_ops.runs.stored_files import (
-    FILES_PER_CALL,
     Backup,
     BackupError,
     Download,
@@ -50,8 +50,6 @@ IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
 OVERWRITE = "overwrite"
 """What an upload does about a file that is there already, unless it is told otherwise."""
 
-BATCHES = {Kind.CONFIRM: FILES_PER_CALL, Kind.DELETE: FILES_PER_CALL, Kind.UNDO: 1}
-"""Rows in one call, by the kinds that are about stored files. An undo looks at each file right before it acts."""
 _GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -59,11 +57,6 @@ _ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 _GOOD = frozenset({200, 206})
 """HTTP statuses of a file's bytes."""
 _PAST_CACHES = {"Cache-Control": "no-cache"}
-_OWN_OUTCOMES = {
-    (Kind.CONFIRM, Outcome.REFUSED): Outcome.UNKNOWN,
-    (Kind.CONFIRM, Outcome.FAILED): Outcome.UNKNOWN,
-    (Kind.UNDO, Outcome.REFUSED): Outcome.FAILED,
-}
 
 Found = TypeVar("Found")
 AskFiles: TypeAlias = Callable[
@@ -79,42 +72,38 @@ class _EarlyEndError(Exception):
         self.result = result
 
 
-@dataclass
-class StoredCalls(Calls):
-    """Makes the calls of rows about stored files. What uploads and restores send goes through `Calls`.
+class StoredCalls(UploadCalls):
+    """Makes the calls of rows about stored files. What uploads and restores send goes through `UploadCalls`.
 
     Where a row goes no further, the methods raise `_EarlyEndError`.
     """
 
-    content: bool = False
-    """Whether a confirm compares bytes."""
-    subject: tuple[str, ...] = ()
-    """The runs whose files are meant; empty for the newest that the ledger knows."""
-    if_exists: IfExists = "overwrite"
-    backup: Backup | None = None
-    files: WrittenFiles | None = None
-    """For an undo or a delete."""
-    per_call: int = 8
-    """Files of one call that are checked at once."""
-    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
-    """Limits the file checks under way at once, in all."""
-    _prefixes: dict[int, str] = field(default_factory=dict)
-    """`cloud://<env>.<bucket>` by lane."""
-    _listings: dict[int, Listing] = field(default_factory=dict)
+    def __init__(self, context: CallContext) -> None:
+        super().__init__(context)
+        chosen, limits = context.run.settings, context.limits
+        self.content = bool(chosen.get("content"))
+        """Whether a confirm compares bytes."""
+        self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
+        """The runs whose files are meant; empty for the newest that the ledger knows."""
+        self.files: WrittenFiles | None = None
+        """For an undo or a delete."""
+        self.if_exists: IfExists = chosen.get("if_exists", OVERWRITE)
+        self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None
+        self.per_call = limits.per_env
+        """Files of one call that are checked at once."""
+        self.gate = asyncio.Semaphore(limits.concurrency)
+        """Limits the file checks under way at once, in all."""
+        self._prefixes: dict[int, str] = {}
+        """`cloud://<env>.<bucket>` by lane."""
+        self._listings: dict[int, Listing] = {}
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        raise NotImplementedError
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Take rows as far as their calls succeed."""
-        match self.kind:
-            case Kind.CONFIRM:
-                work = self._confirm
-            case Kind.DELETE:
-                work = self._delete
-            case Kind.UNDO:
-                work = self._undo
-            case _:
-                return await super().advance(task)
         try:
-            results = await work(task)
+            results = await self._work(task)
         except _EarlyEndError as error:
             results = [error.result]
         ends, path_of = list[RowEnd](), {row.line: row.path for row in task.rows}
@@ -122,14 +111,10 @@ class StoredCalls(Calls):
         for result in results:
             if isinstance(result, RowEnd):
                 task.lane.written.pop(path_of[result.line], None)
-                ends.append(self._of_kind(result))
+                ends.append(self.context.run.kind.end_of(result))
             else:
-                rest = rest or replace(result, end=self._of_kind(result.end))
+                rest = rest or replace(result, end=self.context.run.kind.end_of(result.end))
         return SomeEnds(ends, rest)
-
-    def _of_kind(self, end: RowEnd) -> RowEnd:
-        """Return an end with one of the kind's own outcomes."""
-        return replace(end, outcome=_OWN_OUTCOMES.get((self.kind, end.outcome), end.outcome))
 
     # --- confirm ------------------------------------------------------------------------------------------------
 
@@ -372,16 +357,6 @@ class StoredCalls(Calls):
 
     # --- before an upload -----------------------------------------------------------------------------------------
 
-    async def _store(self, task: Task, link: Link, probe: Probe | None = None) -> RowEnd | FailedAttempt:
-        if self.kind is Kind.UPLOAD:
-            try:
-                await self._before_store(task, link)
-            except BackupError as error:
-                return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
-            except _EarlyEndError as error:
-                return error.result
-        return await super()._store(task, link, probe)
-
     async def _before_store(self, task: Task, link: Link) -> None:
         """Look at what is at the path, and save it. Raises _EarlyEndError if the upload may not go on, and BackupError."""
         row, saved, md5 = task.row, await self._saved(task.row), ""
@@ -585,6 +560,52 @@ class StoredCalls(Calls):
         **more: Any,
     ) -> RowEnd:
         return replace(self._end(task, outcome, reason, why), line=row.line, **more)
+
+
+class ConfirmCalls(StoredCalls):
+    """Makes the calls of a confirmation."""
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return await self._confirm(task)
+
+
+class DeleteCalls(StoredCalls):
+    """Makes the calls of a delete."""
+
+    def __init__(self, context: CallContext) -> None:
+        super().__init__(context)
+        self.files = WrittenFiles(context.ledger, context.run)
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return await self._delete(task)
+
+
+class UndoCalls(StoredCalls):
+    """Makes the calls of an undo."""
+
+    def __init__(self, context: CallContext) -> None:
+        super().__init__(context)
+        self.files = WrittenFiles(context.ledger, context.run)
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return await self._undo(task)
+
+
+class CheckedUploadCalls(StoredCalls):
+    """Makes the calls of an upload that looks at each path before it sends: with --backup or --if-exists."""
+
+    async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
+        """Make the calls of a row until it ends or one fails."""
+        return await UploadCalls.advance(self, task)
+
+    async def _store(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
+        try:
+            await self._before_store(task, link)
+        except BackupError as error:
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
+        except _EarlyEndError as error:
+            return error.result
+        return await super()._store(task, link)
 
 
 class Listing:

@@ -26,16 +26,14 @@ from typing import IO, TypeAlias
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _
-from tcb_ops.model import Kind, Outcome, Row
+from tcb_ops.kinds import Kind
+from tcb_ops.model import Outcome, Row
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RunRecord
+from tcb_ops.runs.stored_kinds import DELETE, UNDO
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
-FILES_PER_CALL = 50
-"""The most that batchdownloadfile and batchdeletefile take."""
-ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
-"""Errcodes that say that a value is wrong, or that there are too many: the call is halved."""
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
 Undone: TypeAlias = Mapping[str, frozenset[str]]
@@ -216,7 +214,7 @@ class WrittenFiles:
         those that runs of this ledger uploaded, unless it was started with `foreign`.
         """
         if self._of:
-            deletes = self._run.kind is Kind.DELETE
+            deletes = self._run.kind is DELETE
             since = written_since(written, self._ids, self._of[0].number, self._undone, doubtful=deletes)
         elif self._run.settings.get("foreign") or is_ours(written, self._undone):
             return None
@@ -246,7 +244,7 @@ class WrittenFiles:
 
 def undone_uploads(ledger: LedgerReader, target: str) -> dict[str, frozenset[str]]:
     """Return the undos of a target, each with the runs that it undoes."""
-    undos = (run for run in ledger.runs(target, damaged=[]) if run.kind is Kind.UNDO)
+    undos = (run for run in ledger.runs(target, damaged=[]) if run.kind is UNDO)
     return {run.id: frozenset(run.settings.get("of", ())) for run in undos}
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.model import Kind
+from tcb_ops.runs.stored_kinds import CONFIRM
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def test_an_upload_is_confirmed_by_a_click(open_lab: Any, read: Any, assert_comp
     lab.workspace.sim.remove(lab.workspace.merchants[0].env, "banner/1.png")
     panel.stored.confirm.click()
     panel.settle()
-    assert panel.run.record.kind is Kind.CONFIRM
+    assert panel.run.record.kind is CONFIRM
     assert assert_complete(panel.run, 30) == {"present": 29, "absent": 1}
     assert "29 of 30 rows succeeded, 1 did not: 1 absent." in read(panel.worker.line)
     assert not hidden(panel.stored.confirm)  # again, once the cause is fixed

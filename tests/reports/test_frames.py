@@ -13,7 +13,6 @@ import pytest
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.explanations import KINDS
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.formats.notebook import (
     causes_frame,
@@ -181,7 +180,7 @@ def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(
     for result in (reported.run.id, "SIMULATED 演练", "85088", "晨光文具", "http://127.0.0.1:1"):
         assert result in html
     assert "http" not in html.replace("http://127.0.0.1:1", "")
-    assert f"</b> · {KINDS[reported.run.kind].of(lang)} → " in html
+    assert f"</b> · {reported.run.kind.label.of(lang)} → " in html
     live = a_run([], id="live")
     assert "SIMULATED" not in run_html(RunSummary(live.ledger, live.run), lang)
 

@@ -12,7 +12,7 @@ import pytest
 
 from tcb_ops.details import as_detail
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import SUCCESSES, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.reports.run_views import last_state, merged_run
 from tcb_ops.run import Run
@@ -118,7 +118,7 @@ def test_rows_are_chosen_by_their_last_state_not_their_first(
     reported = a_run([REFUSED, REFUSED])
     retry(reported, reported.run, {3: UPLOADED}, "retry-1")
     view = merged_run(reported.ledger, reported.run)
-    bad = view.rows(reported.run, outcomes=frozenset(Outcome) - SUCCESSES)
+    bad = view.rows(reported.run, outcomes=frozenset(Outcome.all()) - Outcome.successes())
     assert [record.row.line for record in bad] == [2]
     assert [record.row.line for record in view.rows(reported.run, merchant="晨光文具")] == [2, 3]
     assert [record.row.line for record in view.rows(reported.run, path="3.png")] == [3]

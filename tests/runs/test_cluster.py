@@ -22,7 +22,7 @@ from workspace import AssertComplete, OpenWorkspace, WaitFor, many
 import tcb_ops as tcb
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
 from tcb_ops.i18n import Lang
-from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
+from tcb_ops.model import Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.html import render_workers
 from tcb_ops.runs.cluster import _refuse_unsuitable
 from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
@@ -32,6 +32,7 @@ from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import without_password
 from tcb_ops.simulator import Fault
 
@@ -77,7 +78,7 @@ def test_all_of_the_component_is_in_one_partition() -> None:
 
 
 PLANNED = NewRun(
-    "20261125-093000-k7q2", Kind.UPLOAD, "http://127.0.0.1:1", "list.csv", "0" * 64, 1, (), "", {}, "", "li", "ops", "", 1.0
+    "20261125-093000-k7q2", UPLOAD, "http://127.0.0.1:1", "list.csv", "0" * 64, 1, (), "", {}, "", "li", "ops", "", 1.0
 )  # fmt: skip
 
 

@@ -18,15 +18,18 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace, man
 import tcb_ops as tcb
 from tcb_ops.api import copy_runs
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs import ledger as ledger_module
 from tcb_ops.runs import ledger_copy
+from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
 from tcb_ops.runs.coordinator import CoordinatorLedger
 from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.ledger_copy import together
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.locks import hold, process_identity
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ def worked(open_workspace: OpenWorkspace, tmp_path: Path) -> Workspace:
 
 def a_run(run_id: str = "run-1", **more: Any) -> NewRun:
     made: dict[str, Any] = {
-        "kind": Kind.UPLOAD, "target": "http://127.0.0.1:1", "list_name": "list.csv", "list_sha256": "a" * 64,
+        "kind": UPLOAD, "target": "http://127.0.0.1:1", "list_name": "list.csv", "list_sha256": "a" * 64,
         "list_bytes": 1, "headers": ("env",), "root": "", "settings": {}, "note": "", "operator": "li", "host": "ops",
         "out": "", "created_at": 1e9,
     }  # fmt: skip
@@ -121,7 +124,7 @@ def exported(workspace: Workspace, where: str, folder: Path) -> dict[str, bytes]
 @pytest.mark.slow
 def test_a_ledger_goes_to_postgresql_and_back_as_it_was(worked: Workspace, url: str, tmp_path: Path) -> None:
     first, back = worked.settings.ledger, str(tmp_path / "back.db")
-    upload = next(run for run in tcb.all_runs(settings=worked.settings) if run.record.kind is Kind.UPLOAD)
+    upload = next(run for run in tcb.all_runs(settings=worked.settings) if run.record.kind is UPLOAD)
     folder = upload.export(tmp_path / "report", pdf=False)
     before = everything(first)
     seen: list[tuple[int, int, int]] = []
@@ -145,7 +148,7 @@ def test_a_run_that_was_cut_off_is_resumed_in_the_other_ledger(worked: Workspace
     copy_runs(worked.settings.ledger, tmp_path / "b.db", settings=worked.settings)
     settings = worked.with_options(ledger=str(tmp_path / "b.db"))
     run = tcb.resume("latest", settings=settings, limits=QUICK)
-    assert run.record.kind is Kind.LINKS
+    assert run.record.kind is LINKS
     assert "pending" not in run.counts
 
 
@@ -364,7 +367,7 @@ def test_runs_that_belong_together_go_together(wanted: set[str] | None, found: s
 
 @pytest.mark.slow
 def test_an_audit_takes_along_the_one_that_it_is_compared_with(worked: Workspace, tmp_path: Path) -> None:
-    audits = [run for run in tcb.all_runs(settings=worked.settings) if run.record.kind is Kind.AUDIT]
+    audits = [run for run in tcb.all_runs(settings=worked.settings) if run.record.kind is AUDIT]
     copied = copy_runs(
         worked.settings.ledger, tmp_path / "b.db", [audits[0].id[:-1]], settings=worked.settings
     )

@@ -22,14 +22,16 @@ from workspace import BOOKS
 import tcb_ops as tcb
 from tcb_ops.details import stored
 from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError
-from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.reports.formats.csv import RowsDigest
 from tcb_ops.runs.database import VIEWS
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.migrations import STEPS
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 from tcb_ops.runs.schema import SCHEMA, VERSION, holders
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
@@ -124,7 +126,7 @@ def test_every_run_and_row_is_as_it_was(old: str, source: str) -> None:
             assert (run.stopped is None) == (record["stopped"] == "")
         stopped = [run for run in found.values() if run.stopped is not None]
         assert {(run.kind, run.finished_at) for run in stopped} == (
-            {(Kind.LINKS, None)} if VERSIONS[source] < 3 else set()
+            {(LINKS, None)} if VERSIONS[source] < 3 else set()
         )
 
 
@@ -254,7 +256,7 @@ def test_an_upgrade_that_fails_leaves_no_copy(tmp_path: Path) -> None:
 def test_an_upgraded_ledger_is_like_a_new_one_and_takes_runs(old: str, tmp_path: Path) -> None:
     with closing(Ledger(old)) as ledger:
         place = EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False)
-        new = NewRun("new", Kind.UPLOAD, "t", "l", "s", 1, (), "", {}, "", "", "", "", 2e9)
+        new = NewRun("new", UPLOAD, "t", "l", "s", 1, (), "", {}, "", "", "", "", 2e9)
         run = ledger.plan(new, [Row(2, "tea", "a.png", "wxtea", "茶语小铺", "a.bin", ())], [place])
         ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Usage(1.0, 1, 1, {"link": 1.0}))
         ledger.note_export(run, "ab" * 32)

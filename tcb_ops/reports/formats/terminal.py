@@ -14,9 +14,10 @@ from rich.cells import cell_len, set_cell_size
 
 from tcb_ops.formatting import sanitize, wrap
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
-from tcb_ops.model import SIMULATOR, SUCCESSES, Outcome, Reason, is_simulated
+from tcb_ops.kinds import row_count
+from tcb_ops.model import SIMULATOR, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
-from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
+from tcb_ops.reports.explanations import reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
 from tcb_ops.settings import Settings
 
@@ -355,7 +356,7 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
             meaning = reason_text(end) if end.reason is Reason.INVALID else cause.meaning
             causes[code, sanitize(meaning.of(lang)), sanitize(cause.action.of(lang))] = None
         texts = (sanitize(row.merchant), sanitize(row.env), sanitize(row.path))
-        lines.append([f"{row.line}", *texts, OUTCOMES[end.outcome].of(lang), code])
+        lines.append([f"{row.line}", *texts, end.outcome.label.of(lang), code])
     yield AlignedTable(lines, numbers=frozenset({0}), elastic=frozenset({1, 2, 3}))
     for named, means, todo in causes:
         yield ""
@@ -401,7 +402,7 @@ def _run_cells(
     run: RunRecord, counts: Mapping[Outcome, int], when: str, settings: Settings, *, pending: bool
 ) -> list[str]:
     total, waiting = sum(counts.values()), counts.get(Outcome.PENDING, 0)
-    good = sum(rows for outcome, rows in counts.items() if outcome in SUCCESSES)
+    good = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
     bad = total - good - waiting
     return [
         datetime.fromtimestamp(run.created_at, settings.zone).strftime(when),  # the year is in the id

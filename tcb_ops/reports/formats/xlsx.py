@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, pgettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, is_simulated
-from tcb_ops.reports.explanations import MARK, OUTCOMES, TITLES, row_count, verdict
+from tcb_ops.kinds import row_count
+from tcb_ops.model import Outcome, is_simulated
+from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
 from tcb_ops.reports.summary import RunSummary, next_actions, worker_lines
 from tcb_ops.runs.reader import RunReader
@@ -39,7 +40,6 @@ _NAMED = 20
 _MEASURED = 200
 """Rows that determine a column's width."""
 _NARROW, _WIDE, _WIDEST = 9, 44, 96
-_NOT_GOOD = frozenset(Outcome) - SUCCESSES
 
 _SHEETS = {
     "summary": _("summary"),
@@ -59,7 +59,7 @@ _ERRCODE_HEADS = {
     "meaning": _("meaning"),
     "action": _("what to do"),
     "rows": _("rows"),
-    **{str(outcome): text for outcome, text in OUTCOMES.items()},
+    **{str(outcome): outcome.label for outcome in Outcome.all()},
 }
 
 
@@ -144,7 +144,11 @@ class _Report:
         names = (*self._run.headers, *RESULT_COLUMNS)
         total, bad = self._summary.total, self._summary.not_succeeded
         # Queried only if there are any: in a large run without failures, the query would read every row.
-        not_good = self._reader.rows(self._run, outcomes=_NOT_GOOD) if bad else iter(())
+        not_good = (
+            self._reader.rows(self._run, outcomes=frozenset(Outcome.all()) - Outcome.successes())
+            if bad
+            else iter(())
+        )
         self._table("bad", names, self._values(not_good), "failed.csv", total=bad)
         self._table("rows", names, self._values(self._reader.rows(self._run)), "results.csv", total=total)
 
@@ -158,11 +162,11 @@ class _Report:
         sheet.set_column(1, 1, 70)
         sheet.set_column(2, 2, 12)
         self._put(sheet, 0, 0, title, large)
-        self._put(sheet, 1, 0, verdict(run.kind, counts, finished=run.finished_at is not None).of(lang))
+        self._put(sheet, 1, 0, run.kind.verdict(counts, finished=run.finished_at is not None).of(lang))
         for column, head in enumerate((_("outcome"), _("rows"), _("share"))):
             self._put(sheet, 3, column, head.of(lang), self._head)
         for line, (outcome, rows) in enumerate(counts.items(), 4):
-            self._put(sheet, line, 0, OUTCOMES[outcome].of(lang), self._plain)
+            self._put(sheet, line, 0, outcome.label.of(lang), self._plain)
             self._put(sheet, line, 1, rows, number)
             self._put(sheet, line, 2, rows / total, share)
         line = 4 + len(counts)
@@ -285,7 +289,7 @@ class _Report:
 
 
 def _title(run: RunRecord) -> Text:
-    kind = TITLES[Kind(run.kind)]
+    kind = run.kind.report_title
     return Joined((MARK, kind), verbatim(" · ")) if is_simulated(run.target) else kind
 
 
