@@ -1,15 +1,20 @@
-"""What a kind of run is, and which kinds there are.
+"""What a kind of run is, and which kinds and features there are.
 
 A kind brings everything in which its runs differ from others: how rows are planned and worked on, what their outcomes
 mean, and what follows. `Kind` has the defaults; links and upload are the core's own kinds, and features bring more.
 Nothing outside a kind's own module compares or looks up kinds.
+
+A feature is a folder below `tcb_ops/features`. Its `__init__` has a `FEATURE`, which says where its parts are; they are
+imported when they are used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tcb_ops.i18n import Text, _, as_list, ngettext, verbatim
@@ -24,15 +29,42 @@ if TYPE_CHECKING:
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
-_MODULES = {
-    "links": "tcb_ops.runs.links:LINKS",
-    "upload": "tcb_ops.runs.uploads:UPLOAD",
-    "audit": "tcb_ops.runs.audit_kind:AUDIT",
-    "confirm": "tcb_ops.runs.stored_kinds:CONFIRM",
-    "delete": "tcb_ops.runs.stored_kinds:DELETE",
-    "undo": "tcb_ops.runs.stored_kinds:UNDO",
-}
-"""Where each kind is defined, by its name in the ledger."""
+_CORE_KINDS = {"links": "tcb_ops.runs.links:LINKS", "upload": "tcb_ops.runs.uploads:UPLOAD"}
+"""Where the core's kinds are defined, by their names in the ledger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """What a feature adds, as places of the form `module:name`."""
+
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of runs, by their names in the ledger."""
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Commands of the command line by name; each says in which section of the help it stands."""
+    upload_calls: str = ""
+    """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
+    checks: str = ""
+    """`(Settings) -> Iterable[Check]`: what `doctor` looks at."""
+
+
+@cache
+def features() -> Mapping[str, Feature]:
+    """Return the installed features by name."""
+    from tcb_ops import features as package
+
+    names = sorted(module.name for module in iter_modules(package.__path__))
+    return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
+
+
+def load(place: str) -> Any:
+    """Import what stands at a place of the form `module:name`."""
+    module, _colon, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def parts(name: str) -> list[Any]:
+    """Import a part, by its name in `Feature`, of each feature that has it."""
+    return [load(place) for feature in features().values() if (place := getattr(feature, name))]
 
 
 class Kind(str):
@@ -233,18 +265,24 @@ class MissingKind(Kind):
 
 
 @cache
+def _kind_places() -> Mapping[str, str]:
+    found = dict(_CORE_KINDS)
+    for feature in features().values():
+        found |= feature.kinds
+    return found
+
+
+@cache
 def kind_named(name: str) -> Kind:
     """Return the kind that the ledger knows by this name."""
-    if name not in _MODULES:
-        return _missing(name)
-    module, attribute = _MODULES[name].split(":")
-    kind: Kind = getattr(import_module(module), attribute)
+    place = _kind_places().get(name)
+    kind: Kind = _missing(name) if place is None else load(place)
     return kind
 
 
 def all_kinds() -> list[Kind]:
     """Return the kinds that there are."""
-    return [kind_named(name) for name in _MODULES]
+    return [kind_named(name) for name in _kind_places()]
 
 
 def _missing(name: str) -> Kind:
