@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from copy import copy
 from difflib import get_close_matches
 from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, Self, cast
@@ -64,7 +64,19 @@ from tcb_ops.runs.records import (
     read_run,
     valid_time,
 )
-from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, partitions, rows, runs, spent, tallies
+from tcb_ops.runs.schema import (
+    CARRIES_ERRCODE,
+    STORED,
+    KeptKind,
+    envs,
+    exports,
+    partitions,
+    pruned_files,
+    rows,
+    runs,
+    spent,
+    tallies,
+)
 
 BATCH = 500
 """Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
@@ -80,6 +92,21 @@ _OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 """Joins the environment of a row."""
 _CERTAIN = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.RESTORED})
 """The outcomes after which it is certain what is stored."""
+_FILE = {
+    "ended_at": sa.func.coalesce(rows.c.ended_at, runs.c.created_at),
+    "path": rows.c.path,
+    "run": runs.c.id,
+    "md5": sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
+    "bytes": sa.func.coalesce(rows.c.bytes, 0),
+    "file_id": rows.c.file_id,
+    "content_type": sa.func.coalesce(rows.c.content_type, ""),
+    "cache_control": sa.func.coalesce(rows.c.cache_control, ""),
+    "file": rows.c.file,
+    "etag": sa.func.coalesce(rows.c.etag, ""),
+    "outcome": rows.c.outcome,
+    "number": runs.c.number,
+}
+"""What is read of a row that stored a file: when and where, then the fields of an EarlierUpload, by their names."""
 
 
 class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
@@ -149,7 +176,7 @@ class LedgerReader:
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
         self._check_runs()
-        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc())
+        query = sa.select(runs).order_by(runs.c.number.desc())
         if wanted == "latest":
             query = query.where(runs.c.target == target) if target is not None else query
         else:
@@ -191,7 +218,7 @@ class LedgerReader:
     ) -> list[RunRecord]:
         """List runs, newest first. Errors of damaged records are appended to `damaged`, if it is given."""
         self._check_runs()
-        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc()).limit(limit)
+        query = sa.select(runs).order_by(runs.c.number.desc()).limit(limit)
         if target is not None:
             query = query.where(runs.c.target == target)
         found = []
@@ -221,7 +248,7 @@ class LedgerReader:
                 runs.c.root != root if elsewhere else runs.c.root == root,
                 runs.c.finished_at.is_(None) | ((runs.c.report == "") & (runs.c.out != "")),
             )
-            .order_by(runs.c.created_at.desc())
+            .order_by(runs.c.number.desc())
             .limit(50)
         )
         return [self._run(record) for record in self._read(query)]
@@ -368,7 +395,7 @@ class LedgerReader:
 
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
-        kinds = _kinds_that_write(or_look=True)
+        kinds = kinds_that_write(or_look=True)
         found = self._stored(run.target, run.number, environment.env, paths, kinds, strict=True)
         known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
         for path, others in self._pending(run.target, run.number, environment.env, list(known)).items():
@@ -384,7 +411,7 @@ class LedgerReader:
             sa.select(runs.c.number, runs.c.id)
             .where(
                 runs.c.target == target,
-                runs.c.kind.in_(_kinds_that_write()),
+                runs.c.kind.in_(kinds_that_write()),
                 runs.c.finished_at.is_(None),
                 runs.c.number != leave_out,
             )
@@ -418,7 +445,7 @@ class LedgerReader:
         The MD5 is empty where a file was deleted, or it is not certain what is there. Last come the pending rows of
         unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations found to differ.
         """
-        kinds = _kinds_that_write(or_look=confirmed)
+        kinds = kinds_that_write(or_look=confirmed)
         found = self._stored(target, leave_out, env, paths, kinds)
         for path, pending in self._pending(target, leave_out, env, paths).items():
             newest = max((one.number for one in found.get(path, ())), default=0)
@@ -451,26 +478,18 @@ class LedgerReader:
         *,
         strict: bool = False,
     ) -> dict[str, list[EarlierUpload]]:
-        """Return what runs put at paths, the oldest first; `strict`: every failed row puts in doubt what is there."""
+        """Return what runs put at paths, pruned ones included, the oldest first.
+
+        `strict`: every failed row puts in doubt what is there.
+        """
         query = (
             sa.select(
-                rows.c.path,
-                rows.c.outcome,
+                *_FILE.values(),
                 rows.c.reason,
                 rows.c.attempts,
                 sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
                 runs.c.kind.not_in([kind for kind in all_kinds() if kind.sends_files])
                 | (runs.c.upload_calls > 0),
-                # The fields of an EarlierUpload, except its outcome.
-                runs.c.id,
-                sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
-                sa.func.coalesce(rows.c.bytes, 0),
-                rows.c.file_id,
-                sa.func.coalesce(rows.c.content_type, ""),
-                sa.func.coalesce(rows.c.cache_control, ""),
-                rows.c.file,
-                sa.func.coalesce(rows.c.etag, ""),
-                runs.c.number,
             )
             .join(envs, _OF_ENV)
             .join(runs, runs.c.number == rows.c.run)
@@ -482,14 +501,60 @@ class LedgerReader:
                 runs.c.kind.in_(kinds),
                 runs.c.number != leave_out,
             )
-            .order_by(rows.c.ended_at)
         )
-        found: dict[str, list[EarlierUpload]] = {}
-        for path, outcome, why, attempts, of_run, sent, *known, number in self._read(query):
-            if outcome != Outcome.FAILED or strict or (sent and _in_doubt(why, attempts, of_run)):
-                fields = (*known, Outcome(outcome), number)
-                found.setdefault(path, []).append(EarlierUpload(*fields))
-        return found
+        kept = sa.select(*(pruned_files.c[name] for name in _FILE)).where(
+            pruned_files.c.target == target,
+            pruned_files.c.env == env,
+            pruned_files.c.path.in_(paths),
+            pruned_files.c.kind.in_(
+                [
+                    kind
+                    for kind in KeptKind
+                    if kind is not KeptKind.FOUND or any(its.looks_at_store for its in kinds)
+                ]
+            ),
+        )
+        entries = [tuple(entry) for entry in self._read(kept)]
+        for *entry, cause, attempts, settings, sent in self._read(query):
+            outcome = entry[-2]
+            if outcome != Outcome.FAILED or strict or (sent and _in_doubt(cause, attempts, settings)):
+                entries.append(tuple(entry))
+        by_path: dict[str, list[EarlierUpload]] = {}
+        for _at, path, *fields, outcome, number in sorted(entries, key=itemgetter(0)):
+            values = (*fields, Outcome(outcome), number)
+            by_path.setdefault(path, []).append(EarlierUpload(*values))
+        return by_path
+
+    def last_of_paths(self, run: RunRecord) -> sa.Select[Any]:
+        """Select what a run last stored or found at each path, with the columns of `pruned_files` in their order."""
+        failed = (rows.c.run == run.number) & (rows.c.outcome == Outcome.FAILED)
+        sent = not run.kind.sends_files or run.upload_calls > 0
+        settings = json.dumps(run.settings)
+        doubtful = [
+            (rows.c.reason == reason) & (rows.c.attempts == attempts)
+            for reason, attempts in self._read(
+                sa.select(rows.c.reason, rows.c.attempts).distinct().where(failed)
+            )
+            if sent and _in_doubt(reason, attempts, settings)
+        ]
+        certain = KeptKind.FOUND if run.kind.looks_at_store else KeptKind.CERTAIN
+        kind = sa.case((rows.c.outcome == Outcome.FAILED, KeptKind.DOUBTFUL), else_=certain)
+        values = {"target": runs.c.target, "env": envs.c.env, "kind": kind, **_FILE}
+        newest_first = sa.func.row_number().over(
+            partition_by=(envs.c.env, rows.c.path, kind),
+            order_by=(rows.c.ended_at.desc(), rows.c.line.desc()),
+        )
+        found = (
+            sa.select(
+                *(values[column.name].label(column.name) for column in pruned_files.c),
+                newest_first.label("nth"),
+            )
+            .join(envs, _OF_ENV)
+            .join(runs, runs.c.number == rows.c.run)
+            .where(rows.c.run == run.number, STORED, sa.or_(rows.c.outcome != Outcome.FAILED, *doubtful))
+            .subquery()
+        )
+        return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
 
     def rows(
         self,
@@ -975,7 +1040,7 @@ def _with_ends(records: Iterable[Any], by_number: Mapping[int, EnvRecord]) -> li
     return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in records]
 
 
-def _kinds_that_write(*, or_look: bool = False) -> list[Kind]:
+def kinds_that_write(*, or_look: bool = False) -> list[Kind]:
     """Return the kinds whose runs change what is stored; `or_look`: also those whose outcomes tell it."""
     return [kind for kind in all_kinds() if kind.changes_store or (or_look and kind.looks_at_store)]
 
@@ -1062,12 +1127,8 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
         runs.c.parent == "",
         runs.c.finished_at.is_not(None),
     )
-    if not run.kind.same_list:
-        # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
-        before = (runs.c.stopped == "", runs.c.number < run.number)
-        return query.where(*before).order_by(runs.c.number.desc())
-    older = (runs.c.created_at < run.created_at) | (
-        (runs.c.created_at == run.created_at) & (runs.c.number < run.number)
-    )
-    query = query.where(older, runs.c.list_name == run.list_name)
-    return query.order_by(runs.c.created_at.desc(), runs.c.number.desc())
+    # By the ledger's number, since a clock may have been set back.
+    query = query.where(runs.c.number < run.number).order_by(runs.c.number.desc())
+    if not run.kind.same_list:  # stopped audits are not comparable
+        return query.where(runs.c.stopped == "")
+    return query.where(runs.c.list_name == run.list_name)

@@ -473,7 +473,7 @@ def run_values(new: NewRun) -> dict[str, Any]:
 _NEWEST = """
 SELECT id, kind, created_at, list_name FROM runs
 WHERE substr(id, 1, length(:begins)) = :begins AND (finished_at IS NULL OR :unfinished = 0)
-ORDER BY created_at DESC, number DESC LIMIT :limit
+ORDER BY number DESC LIMIT :limit
 """
 
 
@@ -483,7 +483,7 @@ FROM tallies
 WHERE run = (
     SELECT number FROM runs
     WHERE CASE WHEN :run = 'latest' THEN target = :target ELSE substr(id, 1, length(:run)) = :run END
-    ORDER BY created_at DESC, number DESC LIMIT 1
+    ORDER BY number DESC LIMIT 1
 )
 AND outcome IN ('refused', 'failed', 'not_attempted', 'unhealthy', 'unknown') AND (store_code <> '' OR errcode <> 0)
 GROUP BY code ORDER BY many DESC, code
@@ -508,7 +508,7 @@ def codes_of_run(where: str, run: str, target: str) -> list[str]:
 def _peek(where: str, query: str, values: Mapping[str, str | int]) -> Sequence[Any]:
     """Query a ledger without writing anything.
 
-    A missing ledger is not created, an older one is not upgraded, and a WAL that no process uses is not opened. Raises the
+    A missing ledger is not created, and a WAL that no process uses is not opened. Raises the
     database's errors.
     """
     if where.startswith("postgresql"):
