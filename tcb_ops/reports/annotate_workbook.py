@@ -96,10 +96,8 @@ def write_into(
             )
         workbook = _load(original, keep_vba=suffix.lower() == ".xlsm", rich_text=True)
         _append(workbook[found.sheet.name], found, first, headers, _texts(reader, run, lang))
-        content = BytesIO()
-        workbook.save(content)
         with _new(dest) as part:
-            part.write_bytes(content.getbuffer())
+            workbook.save(part)
     return dest
 
 
@@ -168,7 +166,6 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
-_FORMULAS = _("the stored values of formulas (Excel and WPS compute them again)")
 _OTHER = _("forms, embedded objects and data connections")
 _LACKING = {
     "image": _("pictures"),
@@ -187,33 +184,30 @@ _LACKING = {
     "customXml": _OTHER,
 }
 """Kinds of related parts that openpyxl does not write, or (charts) not as they were."""
-_IN_PARTS = {
-    "xl/drawings/": {rb"<(?:\w+:)?(?:sp|cxnSp)[ >]": _("shapes and text boxes")},
-    "xl/worksheets/": {
-        rb"<(?:\w+:)?f[ />]": _FORMULAS,
-        rb"<x14:sparklineGroup[ >]": _("sparklines"),
-        rb"<x14:(?:conditionalFormatting|dataValidation)[ >]": _("rules of Excel 2010 and later"),
-    },
+_SHAPES = _("shapes and text boxes")
+_IN_SHEETS = {
+    rb"<(?:\w+:)?f[ />]": _("the stored values of formulas (Excel and WPS compute them again)"),
+    rb"<x14:sparklineGroup[ >]": _("sparklines"),
+    rb"<x14:(?:conditionalFormatting|dataValidation)[ >]": _("rules of Excel 2010 and later"),
 }
-"""Patterns of content that openpyxl does not write, by folder."""
+"""Patterns of what openpyxl does not write of a sheet."""
+_IN_DRAWINGS = {rb"<(?:\w+:)?(?:sp|cxnSp)[ >]": _SHAPES}
 
 
 def not_copied(original: Path) -> list[Text]:
     """Return what a copy by openpyxl lacks, for the user."""
-    lacking: dict[Text, None] = {}
+    lacking: set[Text] = set()
     with zipfile.ZipFile(original) as package:
         for info in package.infolist():
             if info.filename.endswith(".rels"):
                 kinds = re.findall(rb"Type=[\"'][^\"']*/(\w+)[\"']", package.read(info))
-                texts = [_LACKING[kind.decode()] for kind in kinds if kind.decode() in _LACKING]
-            else:
-                patterns = next(
-                    (p for folder, p in _IN_PARTS.items() if info.filename.startswith(folder)), {}
-                )
-                content = package.read(info) if patterns else b""
-                texts = [text for pattern, text in patterns.items() if re.search(pattern, content)]
-            lacking |= dict.fromkeys(texts)
-    return list(lacking)
+                lacking.update(_LACKING[kind.decode()] for kind in kinds if kind.decode() in _LACKING)
+            elif info.filename.startswith(("xl/worksheets/", "xl/drawings/")):
+                patterns = _IN_SHEETS if info.filename.startswith("xl/worksheets/") else _IN_DRAWINGS
+                content = package.read(info)
+                lacking.update(text for pattern, text in patterns.items() if re.search(pattern, content))
+    every = dict.fromkeys([*_LACKING.values(), *_IN_SHEETS.values(), *_IN_DRAWINGS.values()])
+    return [text for text in every if text in lacking]
 
 
 def _load(original: Path, **options: bool) -> Workbook:
