@@ -40,7 +40,7 @@ from tcb_ops.model import Problem
 
 
 class BrokenTableError(Exception):
-    """A table cannot be read any further; `problem` has the place and the reason. Never leaves `lists` and `xlsx`."""
+    """A table cannot be read any further; `problem` has the place and the reason. Never leaves `lists`."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message.en)

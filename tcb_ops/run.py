@@ -311,11 +311,19 @@ class Run:
         succeeded = sum(rows for of in counts for outcome, rows in of.items() if outcome.succeeded)
         return original.id, succeeded, original.rows
 
-    def write_into(self, original: str | Path, dest: str | Path | None = None, *, split_by: str = "") -> Path:
+    def write_into(
+        self,
+        original: str | Path,
+        dest: str | Path | None = None,
+        *,
+        split_by: str = "",
+        warn: Callable[[Text], None] | None = None,
+    ) -> Path:
         """Write a copy of the list's own workbook, with columns for how each row ended; return its path.
 
         With `split_by`, a column's header, write a new folder with a workbook per value of it. `dest` None: beside the
-        original. Raises UsageError if `original` is not the run's list or the destination exists.
+        original. `warn` is told before anything is written what the copy will lack, such as pictures and charts.
+        Raises UsageError if `original` is not the run's list or the destination exists.
         """
         from tcb_ops.reports.annotate_workbook import split_workbook, write_into
 
@@ -327,7 +335,7 @@ class Run:
         with self._reader.snapshot() as seen:
             if split_by:
                 return split_workbook(seen, self.record, Path(original), place, split_by, self._settings.lang)
-            return write_into(seen, self.record, Path(original), place, self._settings.lang)
+            return write_into(seen, self.record, Path(original), place, self._settings.lang, warn)
 
     def export(
         self,

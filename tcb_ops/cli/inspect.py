@@ -226,7 +226,7 @@ def report(
     if parquet is not None:
         wanted.to_parquet(parquet)
     if into is not None:
-        show(wanted.write_into(into, out, split_by=split_by))
+        show(wanted.write_into(into, out, split_by=split_by, warn=console.warn))
         return 0
     name = f"{wanted.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
     folder = Path(out) if out else settings.reports / name

@@ -5,6 +5,7 @@ Every text is a text cell: nothing runs or becomes a link or a number, and it re
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -24,7 +25,6 @@ from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
-from tcb_ops.xlsx.copies import NOT_XML, write_text
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
@@ -35,6 +35,8 @@ MOST_ROWS = 10_000
 LONGEST = 32_767
 """Characters that a cell can hold (ECMA-376 part 1, 18.3.1.40; counted in UTF-16 units)."""
 CUT = "…(cut 已截断)"
+NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+"""Characters that are invalid in XML."""
 _NAMED = 20
 """Merchants named per cause."""
 _MEASURED = 200
@@ -299,3 +301,15 @@ def _fitting(text: str) -> str:
     if len(units) <= LONGEST * 2:
         return text
     return units[: (LONGEST - len(CUT)) * 2].decode("utf-16-le", "ignore") + CUT
+
+
+def write_text(
+    sheet: Worksheet, line: int, column: int, text: str, style: Format | None, plain: Format
+) -> None:
+    """Write a text literally. `plain` is a format without properties."""
+    text = text if text.isascii() else NOT_XML.sub("\ufffd", text)
+    if text.startswith("<r>") and text.endswith("</r>"):
+        # XlsxWriter would interpret this text as its rich string markup, unless it is split into two runs.
+        sheet.write_rich_string(line, column, plain, "<", plain, text[1:], style or plain)
+    else:
+        sheet.write_string(line, column, text, style)
