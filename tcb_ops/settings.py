@@ -184,6 +184,9 @@ class Settings(_Checked):
     """Hosts besides COS's own domains that a link may lead to; a leading dot allows its subdomains."""
     source_hosts: tuple[str, ...] = ()
     """Hosts that files may be read from by URL; `*.example.com` allows the subdomains of example.com."""
+    unencrypted_schedulers: tuple[str, ...] = ()
+    """Schedulers that `--cluster` may connect to without TLS, such as `tcp://127.0.0.1:8786`: whoever reaches one can run
+    programs in its workers."""
     etag: Literal["fail", "warn"] = "fail"
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
@@ -402,7 +405,7 @@ def _environment(above: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     def of(model: type[_Checked]) -> dict[str, Any]:
         variables = {name: _variable(f"{model.SECTION}{name}") for name in setting_names(model)}
         found: dict[str, Any] = {name: given[one] for name, one in variables.items() if one in given}
-        for name in {"store_hosts", "source_hosts", "command"} & found.keys():
+        for name in {"store_hosts", "source_hosts", "unencrypted_schedulers", "command"} & found.keys():
             found[name] = _words(found[name])
         return found
 
@@ -733,6 +736,9 @@ _RULES: dict[str, Callable[[Any], Any]] = {
         _("must be names of hosts without https:// and path, such as files.example.com or *.example.com"),
     ),
     "timezone": _timezone,
+    "unencrypted_schedulers": _matching(
+        r"tcp://\S+:[0-9]+", _("must be addresses of schedulers, such as tcp://127.0.0.1:8786")
+    ),
     "tokens.url": _token_url,
     "tokens.auth_header": _matching(
         r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import yaml
 from workspace import AssertComplete, OpenWorkspace, WaitFor, many
@@ -458,16 +459,29 @@ def test_what_is_no_cluster_is_refused(open_workspace: OpenWorkspace, cluster: A
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cluster", "accepted", "why"),
+    [
+        ("tcp://127.0.0.1:9", ["tcp://127.0.0.1:9"], "cannot be reached"),
+        ("tcp://127.0.0.1:9", ["tcp://127.0.0.1:8"], r'TLS.+unencrypted_schedulers = \["tcp://127.0.0.1:9"\]'),
+        ("tcp://192.0.2.1:8786", [], "TLS"),
+    ],
+    ids=["not there", "not encrypted, on this machine", "not encrypted, elsewhere"],
+)
 def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace,
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: str,
+    accepted: list[str],
+    why: str,
 ) -> None:
     monkeypatch.setattr("tcb_ops.runs.cluster.CONNECT_WITHIN", 0.5)
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
-    for cluster, why in (("tcp://127.0.0.1:9", "cannot be reached"), ("tcp://192.0.2.1:8786", "TLS")):
-        with pytest.raises(UsageError, match=why) as caught:
-            tcb.upload(workspace.read(), cluster=cluster, settings=workspace.settings)
-        assert caught.value.exit_code == 2
-    assert tcb.all_runs(settings=workspace.settings) == []
+    settings = workspace.with_options(unencrypted_schedulers=accepted)
+    with pytest.raises(UsageError, match=why) as caught:
+        tcb.upload(workspace.read(), cluster=cluster, settings=settings)
+    assert caught.value.exit_code == 2
+    assert tcb.all_runs(settings=settings) == []
 
 
 @pytest.mark.parametrize(
@@ -499,7 +513,10 @@ def test_the_password_of_a_ledger_stays_out_of_tasks() -> None:
 
 def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_path: Path) -> None:
     url = "postgresql+psycopg://li:planted-secret@db:5432/tcb"
-    (tmp_path / "tcb-ops.toml").write_text(f'ledger = "{url}"\n', encoding="utf-8")
+    unused = 'url = "https://planted-secret/{appid}"\ncommand = ["planted-secret"]\nserve_key = "env:planted-secret"'
+    receiver = '[[notify]]\nkind = "command"\ncommand = ["planted-secret"]'
+    text = f'ledger = "{url}"\n[tokens]\n{unused}\n{receiver}\n'
+    (tmp_path / "tcb-ops.toml").write_text(text, encoding="utf-8")
     settings = tcb.load_settings(tmp_path / "tcb-ops.toml")
     context: Any = SimpleNamespace(
         settings=settings,
