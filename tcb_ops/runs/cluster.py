@@ -131,7 +131,12 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
     except ImportError:
         raise _not_installed() from None
     secret = {"TCB_OPS_LEDGER": settings.ledger} if holds_password(settings.ledger) else {}
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
+    options = {
+        "distributed.admin.large-graph-warning-threshold": "1GB",
+        # Scheduler and workers import from it. Dask's own choice, a fixed name below /tmp, may be another user's.
+        "temporary-directory": stack.enter_context(TemporaryDirectory(prefix="tcb-ops-cluster-")),
+    }
+    with dask.config.set(options):
         try:
             local = LocalCluster(
                 n_workers=workers,
@@ -140,8 +145,6 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
                 dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
                 memory_limit=0,
                 security=keys,
-                # Workers import from it. Dask's own choice, a fixed name below /tmp, may be another user's.
-                local_directory=stack.enter_context(TemporaryDirectory(prefix="tcb-ops-workers-")),
                 silence_logs=logging.CRITICAL,
                 preload=["tcb_ops.runs.cluster_task"],
                 env=secret,
