@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin
 from urllib.parse import SplitResult, urlsplit
 
 from tcb_ops.errors import SettingsError, check_path, check_value
+from tcb_ops.found_settings import Trust, check_found
 from tcb_ops.i18n import Joined, Lang, Text, _, as_lines, as_list
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
 from tcb_ops.resources import nearest_path, system_reason
@@ -159,6 +160,8 @@ class Origin:
     """The file's settings, with paths resolved against its folder; the ledger's URL may contain a password."""
     overridden: frozenset[str] = frozenset()
     """Settings given by an option or a variable."""
+    found: Trust | None = None
+    """Who may have written a file that was found in the working folder; None if it was named by --config or a variable."""
     ledger_choice: Text | None = None
     """Which ledger is used and why, if two are possible."""
 
@@ -340,7 +343,8 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     """Read the settings file, the environment and the given options.
 
     `config` None: the file in TCB_OPS_CONFIG, or tcb-ops.toml in the working folder, which may be missing. Options that
-    are None are ignored. Raises SettingsError with the file or variable, never with a value.
+    are None are ignored. Raises SettingsError with the file or variable, never with a value, and for a file in the working
+    folder that others may have written.
     """
     if config is not None:
         check_path("config", config)
@@ -351,6 +355,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     file = settings_file(config)
     named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     there = file.is_file()
+    writers = check_found(file) if there and not named_by else None
     from_file = _merge_target(_read(file, named_by), f"{file}: target", f"{file}: api_base")
     given = {name: value for name, value in (options or {}).items() if value is not None}
     if given.get("target") == "":
@@ -379,7 +384,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     mistakes = [one for one in mistakes if one.name not in {other.name for other in unknown}] + unknown
     if mistakes:
         raise _refused(sorted(mistakes, key=lambda mistake: mistake.line), file)
-    origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, choice)
+    origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, writers, choice)
     return Settings(**found, origin=origin)
 
 

@@ -20,7 +20,7 @@ from tcb_ops.cli.options import (
     common_options,
     lang_option,
     port_option,
-    target_line,
+    first_line,
 )
 from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errors import InputError, UsageError
@@ -294,7 +294,7 @@ def serve(host: str, port: int, cert: str | None, key: str | None, *, common: Co
             console.json({"url": url})
         else:
             console.print(url)
-        console.info(target_line(settings))
+        console.info(first_line(settings))
         console.info(
             _(
                 "Tokens of the source `{source}` are served. Press Ctrl-C to stop.",
