@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
-from tcb_ops.errors import SettingsError, check_path, check_value
+from tcb_ops.arguments import checked
+from tcb_ops.errors import SettingsError
 from tcb_ops.found_settings import Trust, check_found
 from tcb_ops.i18n import Joined, Lang, Text, _, as_lines, as_list
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
@@ -339,6 +340,7 @@ def _merge_target(layer: dict[str, Any], *names: str) -> dict[str, Any]:
     return layer | {"target": "", "api_base": given["target"] or given["api_base"]}
 
 
+@checked
 def load_settings(config: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings file, the environment and the given options.
 
@@ -346,12 +348,6 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     are None are ignored. Raises SettingsError with the file or variable, never with a value, and for a file in the working
     folder that others may have written.
     """
-    if config is not None:
-        check_path("config", config)
-    names_only = options is None or (
-        isinstance(options, Mapping) and all(isinstance(name, str) for name in options)
-    )
-    check_value("options", options, names_only, _("a mapping, setting → value"))
     file = settings_file(config)
     named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     there = file.is_file()

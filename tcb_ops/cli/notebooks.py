@@ -16,8 +16,8 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
     common_options,
-    lang_option,
     first_line,
+    lang_option,
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _

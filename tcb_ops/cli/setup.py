@@ -18,9 +18,9 @@ from tcb_ops.cli.console import LINE_EVERY, Console, show_problems
 from tcb_ops.cli.options import (
     CommonOptions,
     common_options,
+    first_line,
     lang_option,
     port_option,
-    first_line,
 )
 from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errors import InputError, UsageError

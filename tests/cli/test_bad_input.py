@@ -393,7 +393,10 @@ def test_closed_standard_streams_are_no_obstacle(open_cli, closed):
         (("runs", "--target", ""), "--target: it is empty"),
         (("runs", "--ledger", ""), "'' cannot be the ledger"),
         (("show", "latest", "--line", "9" * 20), "at most 18 digits"),
-        (("show", "latest", "--path", "a\udcff"), "path cannot be str. It must be text in UTF-8."),
+        (
+            ("show", "latest", "--path", "a\udcff"),
+            "path cannot be str. It must be text in UTF-8 without NUL.",
+        ),
     ],
     ids=["target", "ledger", "line", "path"],
 )
