@@ -907,6 +907,8 @@ def notify(
     from tcb_ops.notifications import notify_audit, notify_test
 
     settings = _settings(settings, target, run)
+    if isinstance(run, str):
+        check_value("run", run, _may_be_a_run(run), _("a Run, a run's id, or None"))
     if not settings.notify:
         raise SettingsError(
             _("No receivers are configured."),
