@@ -10,18 +10,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.arguments import checked
 from tcb_ops.errors import (
     LedgerDamagedError,
     TcbOpsError,
     UsageError,
     check_count,
-    check_flag,
-    check_function,
-    check_path,
-    check_text,
-    check_value,
 )
-from tcb_ops.i18n import Text, _, verbatim
+from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.explanations import why
@@ -106,11 +102,12 @@ class Run:
         """Why the run stopped early. After a stopped audit, environments not checked are unknown."""
         return stop_text(self.record.stopped) if self.record.stopped is not None else None
 
+    @checked
     def with_settings(self, settings: Settings) -> Run:
         """Return the same run, shown and exported with other settings."""
-        check_value("settings", settings, isinstance(settings, Settings), verbatim("Settings"))
         return Run(self._ledger, self.record, settings, self._reader)
 
+    @checked
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
         from tcb_ops.reports.run_views import RunView
@@ -134,11 +131,12 @@ class Run:
         """Return current rows by merchant, environment, outcome and code, with one query of the ledger."""
         return list(self.overview().tallies)
 
+    @checked
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
         """Return the bytes of these rows' local files when the run was planned."""
-        _check_outcomes(outcomes)
         return self._reader.planned_bytes(self.record, outcomes)
 
+    @checked
     def rows(
         self,
         *,
@@ -148,14 +146,9 @@ class Run:
         outcomes: frozenset[Outcome] | None = None,
     ) -> Iterator[RowRecord]:
         """Stream rows in the order of the list, with constant memory; `path`: a cloud path or a part of one."""
-        if line is not None:
-            check_count("line", line)
-        check_text("merchant", merchant)
-        check_text("path", path)
-        if outcomes is not None:
-            _check_outcomes(outcomes)
         return self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
 
+    @checked
     def page(
         self,
         *,
@@ -173,6 +166,7 @@ class Run:
         run, where the caller has them: counting a million rows takes longer than a page. Raises LedgerError if the ledger
         was removed or replaced, RunNotFoundError if the run was deleted.
         """
+        check_count("limit", limit)
         self._ledger.check_in_place()
         self._ledger.run(self.id)
         tallies = [
@@ -197,9 +191,9 @@ class Run:
         )
         return found, sum(one.rows for one in tallies)
 
+    @checked
     def merchants_like(self, name: str) -> list[str]:
         """Return the run's merchants whose names contain `name`, or all if none does; at most 20."""
-        check_text("name", name)
         names = list(
             dict.fromkeys(place.merchant for place in self._reader.envs(self.record) if place.merchant)
         )
@@ -311,6 +305,7 @@ class Run:
         succeeded = sum(rows for of in counts for outcome, rows in of.items() if outcome.succeeded)
         return original.id, succeeded, original.rows
 
+    @checked
     def write_into(
         self,
         original: str | Path,
@@ -327,16 +322,13 @@ class Run:
         """
         from tcb_ops.reports.annotate_workbook import split_workbook, write_into
 
-        check_path("original", original)
-        if dest is not None:
-            check_path("dest", dest)
-        check_text("split_by", split_by)
         place = Path(dest) if dest is not None else None
         with self._reader.snapshot() as seen:
             if split_by:
                 return split_workbook(seen, self.record, Path(original), place, split_by, self._settings.lang)
             return write_into(seen, self.record, Path(original), place, self._settings.lang, warn)
 
+    @checked
     def export(
         self,
         dest: str | Path,
@@ -353,10 +345,6 @@ class Run:
         """
         from tcb_ops.reports.export import export
 
-        check_path("dest", dest)
-        check_flag("replace", replace)
-        check_flag("pdf", pdf)
-        check_function("when_written", when_written)
         self.record = self._reader.run(self.id)
         return export(
             self._ledger,
@@ -370,6 +358,7 @@ class Run:
             when_written=when_written or (lambda: None),
         )
 
+    @checked
     def to_parquet(self, dest: str | Path) -> Path:
         """Write every row to a Parquet file, with the columns of results.csv; return the file.
 
@@ -377,7 +366,6 @@ class Run:
         """
         from tcb_ops.reports.formats.notebook import write_parquet
 
-        check_path("dest", dest)
         with self._reader.snapshot() as seen:
             return write_parquet(seen, self.record, Path(dest), self._settings)
 
@@ -396,13 +384,6 @@ def _has_code(tally: Tally, code: str | None) -> bool:
         return True
     found = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
     return found is not None and found.code != Outcome.PENDING and code in {"", found.code}
-
-
-def _check_outcomes(outcomes: object) -> None:
-    usable = isinstance(outcomes, frozenset | set) and all(
-        one in frozenset(Outcome.all()) for one in outcomes
-    )
-    check_value("outcomes", outcomes, usable, _("a set of {valid}", valid=", ".join(Outcome.all())))
 
 
 class RunHandle:
@@ -457,15 +438,14 @@ class RunHandle:
         """Return the appids that are paused because the platform asked to slow down, and for how many more seconds."""
         return session.paused_until() if (session := self._session) is not None else {}
 
+    @checked
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the work to end; return whether it has."""
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        check_value("seconds", seconds, number, _("seconds"))
         return (session := self._session) is None or session.ended_within(seconds)
 
+    @checked
     def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
         """Pass the progress to `show` until the work ends; Ctrl-C cancels the work."""
-        check_value("show", show, callable(show), _("a function"))
         try:
             with ctrl_c_raises():
                 show(self.watch())

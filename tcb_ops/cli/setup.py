@@ -18,9 +18,9 @@ from tcb_ops.cli.console import LINE_EVERY, Console, show_problems
 from tcb_ops.cli.options import (
     CommonOptions,
     common_options,
+    first_line,
     lang_option,
     port_option,
-    target_line,
 )
 from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errors import InputError, UsageError
@@ -294,7 +294,7 @@ def serve(host: str, port: int, cert: str | None, key: str | None, *, common: Co
             console.json({"url": url})
         else:
             console.print(url)
-        console.info(target_line(settings))
+        console.info(first_line(settings))
         console.info(
             _(
                 "Tokens of the source `{source}` are served. Press Ctrl-C to stop.",

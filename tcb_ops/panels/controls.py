@@ -20,6 +20,7 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.formatting import format_size
+from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext, verbatim
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.merchants import Merchants, read_merchants
@@ -82,7 +83,8 @@ class PanelContext:
                 "simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.",
                 merchants=merchants,
             )
-        return _("{where}: {merchants}", where=self.settings.api_base, merchants=merchants)
+        where = with_found_file(verbatim(self.settings.api_base), self.settings.origin.found, SETTINGS_FILE)
+        return _("{where}: {merchants}", where=where, merchants=merchants)
 
 
 def settings_lang() -> Lang:

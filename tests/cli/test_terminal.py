@@ -213,7 +213,7 @@ def test_one_live_environment_is_asked_about_on_a_terminal(open_cli, on_terminal
             typed.wait_for("Upload to 1 live environment of https://api.example.invalid? [y/N]")
             typed.type("n\n")
         assert typed.end()[0] == code
-    assert typed.seen.startswith("LIVE https://api.example.invalid\r\n")
+    assert typed.seen.startswith("LIVE https://api.example.invalid · tcb-ops.toml\r\n")
 
 
 @pytest.mark.kill

@@ -169,7 +169,7 @@ def test_live_uploads_to_many_environments_need_yes_without_a_terminal(operator:
     refused = operator("upload", "list.csv", "--root", "files", *live)
     assert (refused.code, refused.out) == (2, "")
     assert "--yes" in refused.err
-    assert refused.err.startswith("LIVE https://api.example.invalid\n")
+    assert refused.err.startswith("LIVE https://api.example.invalid · tcb-ops.toml\n")
     assert operator("upload", "list.csv", "--root", "files", *live, "--yes").code == 3
 
 

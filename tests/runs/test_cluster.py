@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import yaml
 from workspace import AssertComplete, OpenWorkspace, WaitFor, many
@@ -316,6 +317,76 @@ def workers_of(run: tcb.RunHandle | tcb.Run) -> list[int]:
     return [int(name.rpartition("/")[2]) for name in claimed]
 
 
+STRANGER = """
+import asyncio, os, sys
+from distributed.core import rpc
+from distributed.security import Security
+
+keys = Security.temporary()
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)  # nobody
+
+
+async def answers(address, security):
+    node = rpc(address, connection_args=security.get_connection_args("client"), timeout=2)
+    try:
+        await asyncio.wait_for(node.identity(), 5)
+    except Exception:
+        return False
+    return True
+
+
+async def main():
+    tries = [(scheme, port) for port in sys.argv[1:] for scheme in ("tcp", "tls")]
+    tries = (tries * 20)[: max(20, len(tries))]
+    reached = await asyncio.gather(
+        *(answers(f"{scheme}://127.0.0.1:{port}", keys if scheme == "tls" else Security()) for scheme, port in tries)
+    )
+    print(sum(reached), len(tries))
+
+asyncio.run(main())
+"""
+"""Calls every port, unencrypted and with keys of its own, as another user where that is possible; counts the answers."""
+
+
+@pytest.mark.slow
+def test_a_stranger_reaches_no_part_of_a_local_cluster(
+    open_workspace: OpenWorkspace, wait_for: WaitFor
+) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=20), [Fault(delay=5.0)], merchants=MERCHANTS)
+    running = tcb.start_upload(
+        workspace.read(), cluster="local:2", settings=workspace.settings, limits=LIMITS
+    )
+    wait_for(lambda: len(workers_of(running)) == 2, 60)
+    own = psutil.Process()
+    workers = own.children(recursive=True)
+    ports = {
+        str(socket.laddr.port)
+        for process in (own, *workers)
+        for socket in process.net_connections("tcp")
+        if socket.status == psutil.CONN_LISTEN
+    }
+    folders = {
+        Path(file.path.partition("/dask-scratch-space")[0])
+        for process in (own, *workers)
+        for file in process.open_files()
+        if "/dask-scratch-space" in file.path
+    }
+    modes = {folder.stat().st_mode & 0o777 for folder in folders}
+    asked = subprocess.run(
+        [sys.executable, "-c", STRANGER, *ports], capture_output=True, text=True, check=False, cwd="/"
+    )
+    running.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        running.wait()
+    assert asked.returncode == 0, asked.stderr
+    reached, tries = map(int, asked.stdout.split())
+    assert (reached, tries >= 20) == (0, True)
+    assert len(ports) >= 5, "of the scheduler, two workers and what starts them"
+    assert modes == {0o700}, "all of them import from there"
+
+
 @pytest.mark.kill
 def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_seconds(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, place: str
@@ -459,16 +530,33 @@ def test_what_is_no_cluster_is_refused(open_workspace: OpenWorkspace, cluster: A
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cluster", "accepted", "why"),
+    [
+        ("tcp://127.0.0.1:9", ["tcp://127.0.0.1:9"], "cannot be reached"),
+        (
+            "tcp://127.0.0.1:9",
+            ["tcp://127.0.0.1:8"],
+            r'TLS.+unencrypted_schedulers = \["tcp://127.0.0.1:9"\]',
+        ),
+        ("tcp://192.0.2.1:8786", [], "TLS"),
+    ],
+    ids=["not there", "not encrypted, on this machine", "not encrypted, elsewhere"],
+)
 def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace,
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: str,
+    accepted: list[str],
+    why: str,
 ) -> None:
     monkeypatch.setattr("tcb_ops.runs.cluster.CONNECT_WITHIN", 0.5)
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
-    for cluster, why in (("tcp://127.0.0.1:9", "cannot be reached"), ("tcp://192.0.2.1:8786", "TLS")):
-        with pytest.raises(UsageError, match=why) as caught:
-            tcb.upload(workspace.read(), cluster=cluster, settings=workspace.settings)
-        assert caught.value.exit_code == 2
-    assert tcb.all_runs(settings=workspace.settings) == []
+    settings = workspace.with_options(unencrypted_schedulers=accepted)
+    with pytest.raises(UsageError, match=why) as caught:
+        tcb.upload(workspace.read(), cluster=cluster, settings=settings)
+    assert caught.value.exit_code == 2
+    assert tcb.all_runs(settings=settings) == []
 
 
 @pytest.mark.parametrize(
@@ -500,7 +588,10 @@ def test_the_password_of_a_ledger_stays_out_of_tasks() -> None:
 
 def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_path: Path) -> None:
     url = "postgresql+psycopg://li:planted-secret@db:5432/tcb"
-    (tmp_path / "tcb-ops.toml").write_text(f'ledger = "{url}"\n', encoding="utf-8")
+    unused = 'url = "https://planted-secret/{appid}"\ncommand = ["planted-secret"]\nserve_key = "env:planted-secret"'
+    receiver = '[[notify]]\nkind = "command"\ncommand = ["planted-secret"]'
+    text = f'ledger = "{url}"\n[tokens]\n{unused}\n{receiver}\n'
+    (tmp_path / "tcb-ops.toml").write_text(text, encoding="utf-8")
     settings = tcb.load_settings(tmp_path / "tcb-ops.toml")
     context: Any = SimpleNamespace(
         settings=settings,
