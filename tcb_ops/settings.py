@@ -94,8 +94,6 @@ class TokenSettings(_Checked):
     """Where the component_verify_ticket is, likewise."""
     store: Path = Path("tcb-ops.tokens")
     """The folder of the refresh tokens."""
-    serve_key: str = field(default="", repr=False)
-    """Where the key is that clients of `tokens serve` must send, like `secret`."""
 
 
 @dataclass(frozen=True, init=False)
@@ -738,7 +736,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
         r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")
     ),
     **dict.fromkeys(
-        ("tokens.secret", "tokens.ticket", "tokens.serve_key"),
+        ("tokens.secret", "tokens.ticket"),
         _matching(
             r"((env|file|command):\s*\S.*)?",
             _(

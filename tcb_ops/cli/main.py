@@ -161,14 +161,6 @@ def merchants() -> None:
     """
 
 
-@click.group(cls=Group, commands=Commands("setup.serve"))
-def tokens() -> None:
-    """Serve tokens to other machines.
-
-    serve: a token server for their source `service`.
-    """
-
-
 @click.group(cls=Group, commands=Commands("ledger.copy ledger.join"))
 def ledger() -> None:
     """Copy runs to another ledger; join the shares of a list."""
