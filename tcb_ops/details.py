@@ -187,6 +187,10 @@ class DetailCode(Enum):
     LINK_HOST = _(
         "The link points to {host}, which is not a host of the store; if it is one, add it to store_hosts."
     )
+    LINK_GATEWAY = _(
+        "The link points to {host}, the storage API of CloudBase and not COS, so nothing was sent to it: the environment "
+        "is in PG mode."
+    )
     # no usable response
     NO_CONNECTION = _("No connection to {host}: check the address, the network and the firewall.")
     NO_SUCH_HOST = _("The host name of {host} cannot be resolved: check the address and the DNS.")

@@ -136,6 +136,8 @@ class Reason(StrEnum):
     """Timeout, reset, invalid response, or a gateway's error page, on every attempt."""
     BAD_LINK = "bad_link"
     """The link is not https, not on the store's host, or not for this path."""
+    PG_MODE = "pg_mode"
+    """The link leads to CloudBase's gateway: files of environments in PG mode go through a storage API, not to COS."""
     FILE_CHANGED = "file_changed"
     FILE_UNREADABLE = "file_unreadable"
     SOURCE_REDIRECT = "source_redirect"

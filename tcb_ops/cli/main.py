@@ -118,7 +118,7 @@ _SECTIONS = (
     ),
     (
         N_("Set up"),
-        "setup.init setup.doctor main.merchants main.tokens stored.list_ main.ledger completion.completion",
+        "setup.init setup.doctor main.merchants stored.list_ main.ledger completion.completion",
     ),
     (N_("Notebooks"), "notebooks.notebook notebooks.lab"),
     (N_("Practise"), "practice.simulate practice.demo"),

@@ -175,7 +175,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
 def check(out: str | None, *, common: CommonOptions) -> int:
     """Check which merchants are ready, and what to do about the others.
 
-    Per merchant and environment: whether its token works, permission set 49 or 64 is granted, 云开发 is open, the
+    Per merchant and environment: whether its token works, permission set 49 is granted, 云开发 is open, the
     environment is NORMAL, and how many link calls are left today. Nothing is uploaded, no link is requested. Permission
     sets need the component token. --where narrows it.
 
