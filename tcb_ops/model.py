@@ -343,6 +343,11 @@ def is_source(file: str) -> bool:
     return _SOURCE.match(file) is not None
 
 
+def in_object_store(file: str) -> bool:
+    """Return whether a URL names an object by its store's own scheme; such a URL is not read."""
+    return file.lower().startswith(("cos://", "oss://", "s3://"))
+
+
 SIMULATOR: Final = "simulator"
 """The target of runs against the embedded simulator, on any port."""
 
