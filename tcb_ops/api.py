@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
     from tcb_ops.merchants import MerchantState
-    from tcb_ops.notifications import Notification, Undelivered
+    from tcb_ops.notifications import Notification
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.ledger import Ledger
@@ -928,38 +928,18 @@ def notify(
             _("Run the same audit again to finish it."),
         )
 
-    def keep(left: Undelivered) -> None:
+    def keep(undelivered: Collection[str]) -> None:
         with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
-            ledger.note_undelivered(
-                record, {name: [asdict(one) for one in missed] for name, missed in left.items()}
-            )
+            ledger.note_undelivered(record, undelivered)
 
+    audit = Run(ledger, record, settings)
     return notify_audit(
-        Run(ledger, record, settings).audit(),
+        audit._audit_for,  # noqa: SLF001  a view of the run, not for everybody
         settings,
-        always=on_demand,
-        before=_undelivered(ledger, record),
+        undelivered=record.undelivered,
         keep=keep,
+        always=on_demand,
     )
-
-
-def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
-    """Return what the receivers had not been told up to an audit: as stored with it, or with the newest earlier one that stored it."""
-    from tcb_ops.notifications import Missed
-    from tcb_ops.runs.records import UNDELIVERED
-
-    kept = [
-        run
-        for run in ledger.runs(record.target, damaged=[])
-        if run.kind is AUDIT
-        and run.selection == record.selection
-        and run.number <= record.number
-        and UNDELIVERED in run.settings
-    ]
-    news = max(kept, key=lambda run: run.number, default=record).settings.get(UNDELIVERED, {})
-    with suppress(AttributeError, TypeError):  # what tcb-ops does not write
-        return {name: tuple(Missed(**one) for one in missed) for name, missed in news.items()}
-    return {}
 
 
 def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:

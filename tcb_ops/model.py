@@ -196,6 +196,8 @@ class Reason(Term):
     """Timeout, reset, invalid response, or a gateway's error page, on every attempt."""
     BAD_LINK: ClassVar[Reason]
     """The link is not https, not on the store's host, or not for this path."""
+    PG_MODE: ClassVar[Reason]
+    """The link leads to CloudBase's gateway: files of environments in PG mode go through a storage API, not to COS."""
     FILE_CHANGED: ClassVar[Reason]
     FILE_UNREADABLE: ClassVar[Reason]
     SOURCE_REDIRECT: ClassVar[Reason]
@@ -403,6 +405,11 @@ _SOURCE = re.compile(
 def is_source(file: str) -> bool:
     """Return whether a row's file is a URL."""
     return _SOURCE.match(file) is not None
+
+
+def in_object_store(file: str) -> bool:
+    """Return whether a URL names an object by its store's own scheme; such a URL is not read."""
+    return file.lower().startswith(("cos://", "oss://", "s3://"))
 
 
 SIMULATOR: Final = "simulator"

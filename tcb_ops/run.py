@@ -267,6 +267,10 @@ class Run:
 
         Newly broken, recovered, still broken, silenced, unknown. Raises UsageError if the run is not an audit.
         """
+        return self._audit_for("")
+
+    def _audit_for(self, receiver: str) -> AuditResult:
+        """Return what an audit found, compared with the last one of which a receiver of messages was told; see `audit`."""
         from tcb_ops.reports.audit import audit_result
 
         record = self._reader.run(self.id)
@@ -280,7 +284,7 @@ class Run:
         with self._reader.snapshot() as seen:
             # Damage to an earlier audit does not concern this one.
             with suppress(LedgerDamagedError), self._ledger.snapshot() as whole:
-                before = whole.previous(whole.run(self.id))
+                before = whole.previous(whole.run(self.id), receiver)
                 if before is not None:
                     changes = compare(whole, before, whole.run(self.id), self._settings, only)
             return audit_result(seen, RunSummary(seen, record), changes, self._settings)

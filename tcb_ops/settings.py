@@ -96,8 +96,6 @@ class TokenSettings(_Checked):
     """Where the component_verify_ticket is, likewise."""
     store: Path = Path("tcb-ops.tokens")
     """The folder of the refresh tokens."""
-    serve_key: str = field(default="", repr=False)
-    """Where the key is that clients of `tokens serve` must send, like `secret`."""
 
 
 @dataclass(frozen=True, init=False)
@@ -128,7 +126,7 @@ class NotifySettings(_Checked):
 
     SECTION = "notify."
 
-    kind: Literal["wecom", "feishu", "dingtalk", "webhook", "command", "email"]
+    kind: Literal["wecom", "feishu", "dingtalk", "webhook", "command"]
     url_env: str = ""
     url_file: Path | None = None
     secret_env: str = ""
@@ -137,12 +135,6 @@ class NotifySettings(_Checked):
     on: Literal["change", "always", "failure"] = "change"
     command: tuple[str, ...] = field(default=(), repr=False)
     """Kind `command`: a program and its arguments. It reads JSON on stdin."""
-    smtp: str = ""
-    """Kind `email`: the mail server, `host` or `host:port`; port 465 means implicit TLS."""
-    user: str = ""
-    """Kind `email`: the user name; the password is in `secret_env` or `secret_file`."""
-    sender: str = ""
-    to: tuple[str, ...] = ()
 
 
 def system_lang() -> Lang:
@@ -601,12 +593,6 @@ def _lacks(entry: NotifySettings) -> Text | None:
     if entry.kind == "command":
         if not entry.command:
             return _('kind = "command" needs command, a program and its arguments')
-    elif entry.kind == "email":
-        addressed = re.fullmatch(r"[^\s:]+(:[1-9]\d{0,4})?", entry.smtp) and entry.sender and entry.to
-        if not addressed or (entry.user and not (entry.secret_env or entry.secret_file)):
-            return _(
-                'kind = "email" needs smtp (host:port), sender and to; with user also secret_env or secret_file'
-            )
     elif bool(entry.url_env) == bool(entry.url_file):
         return _(
             'kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them', kind=entry.kind
@@ -728,8 +714,6 @@ def _token_url(value: str) -> str:
     return value
 
 
-_IN_MAIL = r"[^\x00-\x1f\x7f\x85\u2028\u2029]*"
-"""Anything else could add a header to a mail."""
 _RULES: dict[str, Callable[[Any], Any]] = {
     "api_base": _api_base,
     "source_hosts": _matching(
@@ -745,20 +729,13 @@ _RULES: dict[str, Callable[[Any], Any]] = {
         r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")
     ),
     **dict.fromkeys(
-        ("tokens.secret", "tokens.ticket", "tokens.serve_key"),
+        ("tokens.secret", "tokens.ticket"),
         _matching(
             r"((env|file|command):\s*\S.*)?",
             _(
                 "must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret "
                 "itself"
             ),
-        ),
-    ),
-    **dict.fromkeys(
-        ("notify.sender", "notify.to"),
-        _matching(
-            rf"{_IN_MAIL}[^\s@]@[^\s@]{_IN_MAIL}",
-            _("must be an e-mail address on one line, such as ops@example.com"),
         ),
     ),
     # In TOML, "D:\new" contains a line break.

@@ -118,7 +118,7 @@ _SECTIONS = (
     ),
     (
         N_("Set up"),
-        "setup.init setup.doctor main.merchants main.tokens stored.list_ main.ledger completion.completion",
+        "setup.init setup.doctor main.merchants stored.list_ main.ledger completion.completion",
     ),
     (N_("Notebooks"), "notebooks.notebook notebooks.lab"),
     (N_("Practise"), "practice.simulate practice.demo"),
@@ -158,14 +158,6 @@ def merchants() -> None:
     """Keep the merchants file; check which merchants are ready.
 
     sync and check: who has authorized the platform, and what keeps a merchant from being served.
-    """
-
-
-@click.group(cls=Group, commands=Commands("setup.serve"))
-def tokens() -> None:
-    """Serve tokens to other machines.
-
-    serve: a token server for their source `service`.
     """
 
 

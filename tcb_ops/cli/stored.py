@@ -428,9 +428,7 @@ def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
         *links,
     ]
     named += [
-        value.removeprefix("file:")
-        for value in (tokens.secret, tokens.ticket, tokens.serve_key)
-        if value.startswith("file:")
+        value.removeprefix("file:") for value in (tokens.secret, tokens.ticket) if value.startswith("file:")
     ]
     if "://" not in settings.ledger:
         real = os.path.realpath(settings.ledger)

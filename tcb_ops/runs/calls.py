@@ -141,7 +141,7 @@ class Calls:
         if isinstance(answer, Link):
             return answer
         if isinstance(answer, UnsafeLink):
-            end = self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why)
+            end = self._end(task, Outcome.FAILED, answer.reason, answer.why)
             return FailedAttempt(end, Decision.FIX, Scope.ROW, "link")
         return self._refused(task, answer)
 

@@ -352,8 +352,8 @@ def only_here(settings: Settings, address: str) -> UsageError | None:
     if settings.tokens.source == "component":
         return UsageError(
             _(
-                "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or serve them "
-                'from it with `tcb-ops tokens serve`, and give this run and its workers source = "service".'
+                "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or give this "
+                'run and its workers source = "service", with a token server of your own.'
             ),
             options=["--cluster"],
         )

@@ -6,9 +6,8 @@ token, signature or link is ever written here. Reading is in `reader`.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -26,7 +25,6 @@ from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
     END_COLUMNS,
     PLAN_COLUMNS,
-    UNDELIVERED,
     EnvRecord,
     NewRun,
     RunRecord,
@@ -227,12 +225,10 @@ class Ledger(LedgerReader):
         with self._writing() as connection:
             _set(connection, run.number, report=report)
 
-    def note_undelivered(self, run: RunRecord, news: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Record in an audit's settings what each receiver has not been told, by its name, as `undelivered`."""
-        of_run = sa.select(runs.c.settings).where(runs.c.number == run.number)
+    def note_undelivered(self, run: RunRecord, receivers: Iterable[str]) -> None:
+        """Record to which receivers an audit's message has not been delivered."""
         with self._writing() as connection:
-            kept = json.loads(connection.execute(of_run).scalar_one())
-            _set(connection, run.number, settings=json.dumps(kept | {UNDELIVERED: news}, ensure_ascii=False))
+            _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
 
     # --- sessions on a cluster ------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.ledger import BATCH, Ledger, taken
 from tcb_ops.runs.locks import hold, process_identity
-from tcb_ops.runs.records import UNDELIVERED, RunRecord
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent
 from tcb_ops.runs.stored_kinds import DELETE, UNDO
 from tcb_ops.settings import shown_url
@@ -70,23 +70,10 @@ class _Content:
     def same(self, other: _Content) -> bool:
         """Return whether two ledgers have the same run, reports and deliveries aside."""
         # Each ledger has its own newest report.
-        ours, theirs = (
-            one.run | {"report": "", "settings": _as_begun(one.run["settings"])} for one in (self, other)
-        )
+        ours, theirs = (one.run | {"report": "", "undelivered": ""} for one in (self, other))
         if ours != theirs or self.tables[envs] != other.tables[envs]:
             return False
         return all(one == two for one, two in zip_longest(self.rows(), other.rows()))
-
-
-def _as_begun(settings: str) -> Any:
-    """Return a run's settings without what an audit noted in them later; damaged ones unchanged."""
-    try:
-        found = json.loads(settings)
-    except ValueError:
-        return settings
-    if isinstance(found, dict):
-        found.pop(UNDELIVERED, None)
-    return found
 
 
 class _CopyLedger(Ledger):
@@ -423,7 +410,7 @@ def _joined(shares: Sequence[_ShareRun]) -> _Content:
     # The same shares give the same id, so that a second join finds what the first one wrote.
     joined_id = f"{oldest['id'][:15]}-{sha256(' '.join(ids).encode()).hexdigest()[:4]}"
     settings = {**shares[0].run.settings, "selection": shares[0].selection, "joined": ids}
-    for name in ("share", "listed", UNDELIVERED):
+    for name in ("share", "listed"):
         settings.pop(name, None)
     backups = [str(one.run.settings["backup"]) for one in shares if one.run.settings.get("backup")]
     if backups:

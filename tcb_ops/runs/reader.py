@@ -837,10 +837,15 @@ class LedgerReader:
         bad_input = any(Outcome.INVALID in record for record in found)
         return None if bad_input or sum(record[-1] for record in found) != older.rows else list(found)
 
-    def previous(self, run: RunRecord) -> RunRecord | None:
-        """Find the last finished run before this one with the same selection, for comparison; None for a retry."""
+    def previous(self, run: RunRecord, receiver: str = "") -> RunRecord | None:
+        """Find the last finished run before this one with the same selection, for comparison; None for a retry.
+
+        With a receiver: the last audit whose message was not kept from it.
+        """
         found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
-        return next((one for one in found if one.selection == run.selection), None)
+        return next(
+            (one for one in found if one.selection == run.selection and receiver not in one.undelivered), None
+        )
 
     def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload; return its id and its rows by outcome."""

@@ -15,9 +15,6 @@ from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, 
 from tcb_ops.kinds import Kind, kind_named
 from tcb_ops.model import Outcome, Owner, QuotaUsage, Reason, Row, RowEnd
 
-UNDELIVERED = "undelivered"
-"""Among an audit's settings: what each receiver has not been told. Not part of its report, which is older."""
-
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
@@ -58,6 +55,8 @@ class RunRecord(NewRun):
     """Why the last session ended early; None when it did not."""
     report: str = ""
     """Path of its links.csv or newest report folder."""
+    undelivered: tuple[str, ...] = ()
+    """Of an audit: the receivers of its message to whom it was not delivered."""
     retries: tuple[str, ...] = ()
     """Ids of the retries merged into it by `report --final`; not in the ledger."""
     environments: tuple[tuple[str, str], ...] = ()
@@ -458,6 +457,7 @@ def read_run(record: Any) -> RunRecord:
         "headers": _texts(record.headers),
         "settings": settings,
         "stopped": read_detail(record.stopped),
+        "undelivered": tuple(record.undelivered.split("\n")) if record.undelivered else (),
     }
     return RunRecord(**record._asdict() | values)
 

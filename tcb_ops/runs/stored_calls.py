@@ -511,7 +511,7 @@ class StoredCalls(UploadCalls):
             raise _EarlyEndError(replace(attempt, end=replace(attempt.end, line=end.line))) from None
         self.last_answer = self.clock()
         if isinstance(answer, UnsafeLink):
-            bad_link = replace(end, reason=Reason.BAD_LINK, detail=as_detail(answer.why))
+            bad_link = replace(end, reason=answer.reason, detail=as_detail(answer.why))
             raise _EarlyEndError(replace(bad_link, outcome=Outcome.FAILED))
         return answer
 

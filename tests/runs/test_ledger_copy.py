@@ -235,7 +235,7 @@ def test_a_message_that_arrives_later_makes_no_difference(tmp_path: Path) -> Non
     with closing(Ledger(str(tmp_path / "a.db"))) as ledger:
         run = plan(ledger, a_run(), rows=3)
         copy_runs(tmp_path / "a.db", tmp_path / "b.db")
-        ledger.note_undelivered(run, {"wecom robot.url": []})
+        ledger.note_undelivered(run, ["wecom robot.url"])
     assert copy_runs(tmp_path / "a.db", tmp_path / "b.db").runs == ()
 
 

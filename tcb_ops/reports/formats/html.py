@@ -45,7 +45,6 @@ from tcb_ops.resources import system_reason
 from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import UNDELIVERED
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -167,7 +166,7 @@ def page(
         "settings": sorted(
             (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
             for name, value in run.settings.items()
-            if value != "" and name != UNDELIVERED
+            if value != ""
         ),
         "versions": versions,
     }
