@@ -181,7 +181,7 @@ class Run:
             ends = list({(one.outcome, one.reason or "", one.errcode, one.store_code) for one in tallies})
         wanted = {(one.appid, one.env) for one in tallies}
         places = [one for one in self._reader.envs(self.record) if (one.appid, one.env) in wanted]
-        found = self._ledger.page(
+        found = self._reader.page(
             self.record,
             ends=ends,
             environments=places if appid else None,
@@ -227,7 +227,7 @@ class Run:
             raise UsageError(
                 _("run {id} was joined from shares: each share has its own links.csv.", id=record.id)
             )
-        return links_frame(self._ledger, record, self._settings)
+        return links_frame(self._ledger, record, self._settings, self._reader)
 
     def errcodes(self) -> pd.DataFrame:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
@@ -293,7 +293,7 @@ class Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
         from tcb_ops.reports.run_views import merged_run
 
-        merged = merged_run(self._ledger, self.record)
+        merged = merged_run(self._ledger, self.record, self._only)
         return Run(self._ledger, merged.record, self._settings, merged)
 
     def with_retries(self) -> tuple[str, int, int]:
@@ -301,13 +301,19 @@ class Run:
 
         Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
         """
-        original = self.record
-        while original.parent:
-            original = self._ledger.run(original.parent)
-        family = [original, *self._ledger.retries(original)]
-        counts = [self._ledger.counts(one) for one in family]
+        from tcb_ops.reports.run_views import RunView, family_of
+
+        original, *retries = family_of(self._ledger, self.record)
+        reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)
+        planned = reader.counts(original)
+        counts = [planned, *(reader.counts(retry) for retry in retries)]
         succeeded = sum(rows for of in counts for outcome, rows in of.items() if outcome.succeeded)
-        return original.id, succeeded, original.rows
+        return original.id, succeeded, sum(planned.values())
+
+    @property
+    def _only(self) -> frozenset[tuple[str, str]] | None:
+        """The environments that the run is narrowed to, as (appid, env); None for all."""
+        return getattr(self._reader, "only", None)
 
     @checked
     def write_into(

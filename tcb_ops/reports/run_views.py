@@ -12,20 +12,31 @@ from typing import Any
 
 from tcb_ops.details import Detail
 from tcb_ops.errors import RunNotFoundError
-from tcb_ops.model import Outcome, Reason, Row
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
-from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.reader import EXPLAINED, LedgerReader, RunReader
 from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
 
 
-def merged_run(ledger: LedgerReader, run: RunRecord) -> RunView:
-    """Merge the original of `run` (itself, unless it is a retry) with its retries (`report --final`)."""
+def merged_run(
+    ledger: LedgerReader, run: RunRecord, only: frozenset[tuple[str, str]] | None = None
+) -> RunView:
+    """Merge the original of `run` (itself, unless it is a retry) with its retries (`report --final`).
+
+    `only`: the environments whose rows the view has, each as (appid, env); None for all.
+    """
+    original, *retries = family_of(ledger, run)
+    return RunView(ledger, original, retries, only)
+
+
+def family_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
+    """Return the original of `run` (itself, unless it is a retry), then its retries, the oldest first."""
     while run.parent:
         try:
             run = ledger.run(run.parent)
         except RunNotFoundError:  # the parent was deleted: this is the oldest run that remains
             break
-    return RunView(ledger, run, ledger.retries(run))
+    return [run, *ledger.retries(run)]
 
 
 def last_state(states: Sequence[RowRecord]) -> RowRecord:
@@ -63,7 +74,7 @@ class RunView:
         retries: Sequence[RunRecord] = (),
         only: frozenset[tuple[str, str]] | None = None,
     ) -> None:
-        self._reader, self._retries, self._only = reader, retries, only
+        self._reader, self._retries, self.only = reader, retries, only
         self._whole = not retries and only is None
         self.name, self.file = reader.name, reader.file
         self.exports, self.worked_on_by = reader.exports, reader.worked_on_by
@@ -102,6 +113,34 @@ class RunView:
             if self._shows(record.row) and (outcomes is None or record.end.outcome in outcomes)
         )
 
+    def page(
+        self,
+        run: RunRecord,
+        *,
+        ends: Sequence[tuple[Outcome, str, int | None, str]] | None,
+        environments: Sequence[EnvRecord] | None,
+        path: str,
+        after_line: int,
+        limit: int,
+    ) -> list[RowRecord]:
+        """Return at most `limit` rows after a line, in the order of the list; of a merged run by their last states."""
+        if self.only is not None:
+            some = self._reader.envs(run) if environments is None else environments
+            environments = [environment for environment in some if self._shows(environment)]
+        if run.id != self.record.id or not self._retries:
+            return self._reader.page(
+                run, ends=ends, environments=environments, path=path, after_line=after_line, limit=limit
+            )
+        places = None if environments is None else {(one.appid, one.env) for one in environments}
+        records = (
+            record
+            for record in self.rows(run, path=path)
+            if record.row.line > after_line
+            and (places is None or (record.row.appid, record.row.env) in places)
+            and (ends is None or _state(record.end) in ends)
+        )
+        return list(islice(records, limit))
+
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first."""
         if not self._retries:
@@ -113,7 +152,7 @@ class RunView:
             row, end = record.row, record.end
             key = (row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code)
             counted[key] += 1
-            if end.reason is Reason.NO_TOKEN:
+            if end.reason in EXPLAINED:
                 details[key] = end.detail
             elif end.reason in {Reason.REFUSED, Reason.COMPONENT}:
                 errmsgs[key] = max(errmsgs.get(key, ""), end.errmsg)
@@ -140,7 +179,7 @@ class RunView:
 
     def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload; it counts all rows, so that a selection has none."""
-        return self._reader.confirmation(run) if self._only is None else None
+        return self._reader.confirmation(run) if self.only is None else None
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return how rows ended over time; retries are too far from the run for one chart."""
@@ -163,7 +202,7 @@ class RunView:
         """Open a consistent snapshot, which later writes do not change."""
         with self._reader.snapshot() as seen:
             retries = [seen.run(one.id) for one in self._retries]
-            yield RunView(seen, seen.run(self.record.id), retries, self._only)
+            yield RunView(seen, seen.run(self.record.id), retries, self.only)
 
     def _shown(self, run: RunRecord) -> RunRecord:
         family = (run, *self._retries)
@@ -171,7 +210,7 @@ class RunView:
         return replace(
             run,
             retries=tuple(retry.id for retry in self._retries) or run.retries,
-            environments=run.environments if self._only is None else tuple(sorted(self._only)),
+            environments=run.environments if self.only is None else tuple(sorted(self.only)),
             finished_at=max(ends) if run.finished_at is not None else None,
             seconds=sum(one.seconds for one in family),
             link_calls=sum(one.link_calls for one in family),
@@ -180,7 +219,11 @@ class RunView:
 
     def _shows(self, one: EnvRecord | Row | Tally) -> bool:
         """Return whether an environment, or one of its rows or sums, belongs to the view."""
-        return self._only is None or (one.appid, one.env) in self._only
+        return self.only is None or (one.appid, one.env) in self.only
+
+
+def _state(end: RowEnd) -> tuple[Outcome, str, int | None, str]:
+    return end.outcome, end.reason or "", end.errcode, end.store_code
 
 
 def _line(record: RowRecord) -> int:

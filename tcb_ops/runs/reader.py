@@ -84,7 +84,7 @@ AUDITS_BACK = 30
 """Audits that are searched for the last known state of what is unknown."""
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
-_EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
+EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
 """Reasons whose rows have a detail that the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
@@ -125,6 +125,16 @@ class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
         path: str = "",
         line: int | None = None,
     ) -> Iterator[RowRecord]: ...
+    def page(
+        self,
+        run: RunRecord,
+        *,
+        ends: Sequence[tuple[Outcome, str, int | None, str]] | None,
+        environments: Sequence[EnvRecord] | None,
+        path: str,
+        after_line: int,
+        limit: int,
+    ) -> list[RowRecord]: ...
     def counts(self, run: RunRecord) -> dict[Outcome, int]: ...
     def tallies(self, run: RunRecord) -> list[Tally]: ...
     def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]: ...
@@ -707,7 +717,7 @@ class LedgerReader:
                         errcode,
                         store_code,
                         int(count),
-                        *(("", read_detail(text)) if reason in _EXPLAINED else (text,)),
+                        *(("", read_detail(text)) if reason in EXPLAINED else (text,)),
                     )
                 )
         self.check_rows(run, sum(tally.rows for tally in found))
@@ -1066,7 +1076,7 @@ def summed_up(run: int) -> sa.Select[Any]:
     keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
     message = sa.func.max(
         sa.case(
-            (rows.c.reason.in_(_EXPLAINED), rows.c.detail),
+            (rows.c.reason.in_(EXPLAINED), rows.c.detail),
             (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
             else_="",
         )

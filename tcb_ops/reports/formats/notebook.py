@@ -122,10 +122,10 @@ def _microseconds(column: Iterable[float | None]) -> list[int | None]:
     return [None if at is None else int(at * 1_000_000) for at in column]
 
 
-def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
+def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader: RunReader) -> pd.DataFrame:
     """Return the rows of a finished links run's links.csv: errcode Int64, expires_at datetime64, all others string.
 
-    Raises UsageError if the file is missing, or now contains another run's links.
+    Only the rows that `reader` has, if it is not the ledger itself. Raises UsageError if the file is missing, or now contains another run's links.
     """
     file = Path(run.report)
     try:
@@ -148,7 +148,11 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
                 id=run.id,
             )
         )
-    values = [list[Any](column) for column in zip(*lines, strict=True)]
+    if reader is not ledger:
+        selected = {record.row.line for record in reader.rows(run)}
+        in_order = zip(ledger.listed(run), lines, strict=True)
+        lines = [cells for (line, *_rest), cells in in_order if line in selected]
+    values = [[cells[number] for cells in lines] for number in range(len(columns))]
     errcode, expires = (len(run.headers) + LINK_COLUMNS.index(name) for name in ("errcode", "expires_at"))
     values[errcode] = [int(code) if code else None for code in values[errcode]]
     values[expires] = [datetime.fromisoformat(at).timestamp() if at else None for at in values[expires]]
