@@ -18,6 +18,7 @@ from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import SUCCESSES, Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_detail, causes_of
+from tcb_ops.runs.lease import Lease
 from tcb_ops.runs.limits import LINK_MARGIN
 from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload, measured
@@ -104,6 +105,8 @@ class Calls:
     """For files that are sent from URLs."""
     whole_url: Callable[[Row], Secret]
     """Returns the URL of a row, with its query."""
+    lease: Lease
+    """Checked right before each effect."""
     checks: AccountChecks | None = None
     """For an audit."""
     probe: Probe | None = None
@@ -248,11 +251,18 @@ class Calls:
         row = task.row
         try:
             async with self._opened(row, probe) as body:
+                self.lease.check()
                 self.upload_calls += 1
                 task.counts.calls += 1
                 task.sent = True
                 answer = await post_object(
-                    self.transport, link, row.path, body, row.content_type, row.cache_control
+                    self.transport,
+                    link,
+                    row.path,
+                    body,
+                    row.content_type,
+                    row.cache_control,
+                    before_end=self.lease.check,
                 )
         except (FileChangedError, FileUnreadableError) as error:
             return self._unusable(task, error)
