@@ -381,11 +381,9 @@ class Backup:
             try:
                 record = json.loads(text)
                 sent |= dict.fromkeys(map(str, record["sent"]))
-                texts = (
-                    str(record[name])
-                    for name in ("env", "path", "md5", "content_type", "cache_control", "etag")
-                )
-                saved = SavedFile(*texts, version=version)
+                fields = ("env", "path", "md5", "content_type", "cache_control", "etag")
+                texts = {name: str(record[name]) for name in fields}
+                saved = SavedFile(**texts, sent=(), version=version)
             except (KeyError, TypeError, ValueError, RecursionError):
                 raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file))) from None
             version += 1
