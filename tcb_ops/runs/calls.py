@@ -15,6 +15,7 @@ from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
+from tcb_ops.runs.lease import Lease
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import LINK_MARGIN, RunLimits
 from tcb_ops.runs.progress import PhaseTimer
@@ -87,6 +88,8 @@ class CallContext:
     now: Callable[[], float]
     """Unix seconds."""
     phases: PhaseTimer
+    lease: Lease
+    """Checked right before each effect."""
     whole_url: Callable[[Row], Secret]
     """Returns the URL of a row that is sent from one, with its query."""
 
@@ -97,6 +100,7 @@ class Calls:
     def __init__(self, context: CallContext) -> None:
         self.context = context
         self.wechat, self.clock, self.phases = context.client, context.clock, context.phases
+        self.lease = context.lease
         self.link_calls = 0
         self.upload_calls = 0
         self.last_answer = float("-inf")
@@ -225,11 +229,18 @@ class UploadCalls(Calls):
         row = task.row
         try:
             async with self._opened(row) as body:
+                self.lease.check()
                 self.upload_calls += 1
                 task.counts.calls += 1
                 task.sent = True
                 answer = await post_object(
-                    self.context.transport, link, row.path, body, row.content_type, row.cache_control
+                    self.context.transport,
+                    link,
+                    row.path,
+                    body,
+                    row.content_type,
+                    row.cache_control,
+                    before_end=self.lease.check,
                 )
         except (FileChangedError, FileUnreadableError) as error:
             return self._unusable(task, error)

@@ -18,11 +18,12 @@ from typing import Any
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, errcode
-from tcb_ops.errors import TokenError, TokenSourceError, TransportError
+from tcb_ops.errors import LedgerError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.lists.row_files import whole_source
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, Calls, SomeEnds
+from tcb_ops.runs.lease import LapsedError, Lease
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
@@ -89,7 +90,7 @@ class RunContext:
     cluster: Any = None
     """A client of Dask, whose workers work on the run; None: this process does."""
     lease: float | None = None
-    """Seconds after a successful lock check in which calls may begin; None for no limit."""
+    """Seconds after a successful lock check in which rows may begin and have effects; None for those of a lock."""
     queries: SourceQueries | None = None
     """Of files that are sent from URLs."""
     limits_state: Mapping[str, Any] = field(default_factory=dict)
@@ -115,6 +116,7 @@ class Engine:
         self._lock_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-lock")
         self._phases = PhaseTimer(self._limits.concurrency, self._clock)
         self._kind = self._run.kind
+        self._lease = Lease(LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease is None else context.lease)
         self._calls = self._make_calls(transport)
         self._rows_in_flight = 0
         self._writer = LedgerWriter(
@@ -151,8 +153,6 @@ class Engine:
         self._recorded = (self._clock(), 0, 0)
         self._phases_recorded = self._clock()
         """When the phase times were last recorded."""
-        self._lock_checked = self._clock()
-        """When the last successful check of the run's lock began."""
         self._shown = 0.0
         self._show_later: asyncio.TimerHandle | None = None
         """Reports what was committed too soon after the last report: the next commit may be far off."""
@@ -176,6 +176,7 @@ class Engine:
                 clock=self._clock,
                 now=time.time,
                 phases=self._phases,
+                lease=self._lease,
                 whole_url=context.queries.whole
                 if context.queries is not None
                 else lambda row: whole_source(row.file, None),
@@ -309,21 +310,19 @@ class Engine:
         """Check the run's lock periodically. Raises LedgerError if it is lost, or the check times out."""
         lease = self._context.lease
         while True:
-            await asyncio.sleep(LOCK_CHECK_EVERY if lease is None else lease / 4)
-            asked = self._clock()
+            asked = self._lease.now()
             answer = self._loop.run_in_executor(self._lock_thread, self._context.check_lock)
             try:
                 await asyncio.wait_for(answer, LOCK_CHECK_WITHIN)
             except TimeoutError:
                 raise lock_lost() from None
-            self._lock_checked = asked
+            self._lease.confirm(asked)
             self._wake.set()
-
-    def _may_begin(self, now: float) -> bool:
-        """Return whether the lock was checked recently: a process that was frozen checks it before it continues."""
-        return self._context.lease is None or now - self._lock_checked < self._context.lease
+            await asyncio.sleep(LOCK_CHECK_EVERY if lease is None else lease / 4)
 
     def _stop(self, error: Exception) -> None:
+        if isinstance(error, LedgerError):  # what rows in flight would do could not be recorded
+            self._lease.lose()
         self._error = self._error or error
         self._wake.set()
 
@@ -333,7 +332,7 @@ class Engine:
         while self._error is None:
             self._wake.clear()
             now = self._clock()
-            if self._may_begin(now):
+            if self._lease.holds:
                 if self._outage.since is None:
                     self._begin_ready(now)
                 else:
@@ -423,6 +422,10 @@ class Engine:
         began, rows = self._clock(), len(task.rows)
         try:
             result = await self._calls.advance(task)
+        except LapsedError:
+            task.link = None  # it may have expired meanwhile
+            self._scheduler.again(task)
+            return
         finally:
             self._rows_in_flight -= rows
         if self._outage.since is not None and self._calls.last_answer >= began:

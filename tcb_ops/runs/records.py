@@ -416,7 +416,7 @@ def read_end(record: Any) -> RowEnd:
     """Return how the row of a record ended. Raises ValueError, TypeError or KeyError for a damaged record."""
     end = RowEnd(
         record[1],
-        _record[8].label,
+        _OUTCOMES[record[8]],
         _REASONS[record[9]],
         read_detail(record[10]) if record[10] else None,
         *record[11:22],

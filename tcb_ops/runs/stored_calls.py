@@ -239,6 +239,7 @@ class StoredCalls(UploadCalls):
 
     async def _delete_files(self, task: Task) -> list[RowEnd | FailedAttempt]:
         ids = await self._file_ids(task)
+        self.lease.check()
         answer = await self._ask_files(task, ids, self.wechat.delete)
         gone = [line for line, file in answer.items() if file.status == NOT_THERE]
         second: dict[int, FileStatus] = {}
@@ -274,6 +275,8 @@ class StoredCalls(UploadCalls):
         if why is not None:  # written after this run was planned
             return self._not_undoable(task, why)
         saved = await self._record_of(task)
+        if saved is not None and saved.may_be_ours(written, self.subject):
+            return self._not_undoable(task, detail(DetailCode.SAVED_AS_SENT))
         before = saved.md5 if saved is not None and row.file else None
         now = await self._now(task)
         if saved is not None and before and saved.has(now):
@@ -359,23 +362,31 @@ class StoredCalls(UploadCalls):
 
     async def _before_store(self, task: Task, link: Link) -> None:
         """Look at what is at the path, and save it. Raises _EarlyEndError if the upload may not go on, and BackupError."""
-        row, saved, md5 = task.row, await self._saved(task.row), ""
+        row, md5, saved_here = task.row, "", False
         ids = {row.line: f"{prefix_of(link.file_id, row.env)}/{row.path}"}
-        file = (await self._ask_files(task, ids, self.wechat.locate)).get(row.line)
-        if file is None or file.status not in {0, NOT_THERE}:
-            raise _EarlyEndError(self._file_refused(task, row, file))
-        there = file if not file.status else None
-        if self.backup is not None and not is_source(row.file):
-            md5 = await self._md5_of_local(task)
-        if saved is not None and not await self._changed_since(task, there, saved, md5):
-            if self.backup is not None and md5 and md5 not in saved.sent:
-                noted = replace(saved, sent=(*saved.sent, md5))
-                await asyncio.to_thread(self.backup.save, row.line, noted)
-            return
-        if there is not None and self.if_exists != OVERWRITE:
-            raise _EarlyEndError(await self._exists(task, there))
-        if self.backup is not None:
-            await self._save(task, self.backup, there, md5)
+        while not saved_here:
+            saved = await self._saved(row)
+            file = (await self._ask_files(task, ids, self.wechat.locate)).get(row.line)
+            if file is None or file.status not in {0, NOT_THERE}:
+                raise _EarlyEndError(self._file_refused(task, row, file))
+            there = file if not file.status else None
+            if self.backup is not None and not is_source(row.file):
+                md5 = await self._md5_of_local(task)
+            if saved is not None and not await self._changed_since(task, there, saved, md5):
+                await self._note_sent(row, saved, md5)
+                return
+            if there is not None and self.if_exists != OVERWRITE:
+                raise _EarlyEndError(await self._exists(task, there))
+            if self.backup is None:
+                return
+            # If another process has saved it meanwhile, that decides.
+            saved_here = await self._save(task, self.backup, there, md5, saved)
+
+    async def _note_sent(self, row: Row, saved: SavedFile, md5: str) -> None:
+        """Note the MD5 of what is about to be sent, which may differ from what earlier attempts sent. Raises BackupError."""
+        if self.backup is not None and md5 and md5 not in saved.sent:
+            self.lease.check()
+            await asyncio.to_thread(self.backup.note_sent, row.line, md5)
 
     async def _changed_since(self, task: Task, file: FileStatus | None, saved: SavedFile, md5: str) -> bool:
         """Return whether a path that was saved before has to be looked at again: not if its file is the saved one, or ours.
@@ -411,13 +422,19 @@ class StoredCalls(UploadCalls):
             return replace(end, md5=md5, bytes=row.size) if etag == md5 else end
         return replace(self._end(task, Outcome.FAILED, Reason.EXISTS), file_id=file.file_id)
 
-    async def _save(self, task: Task, backup: Backup, file: FileStatus | None, md5: str) -> None:
-        """Save what is at a row's path, and note the MD5 of what is about to be sent there. Raises BackupError."""
-        row, sent = task.row, (md5,) if md5 else ()
+    async def _save(
+        self, task: Task, backup: Backup, file: FileStatus | None, md5: str, earlier: SavedFile | None
+    ) -> bool:
+        """Save what is at a row's path, and note the MD5 of what is about to be sent there. Raises BackupError.
+
+        `earlier`: the row's last record. Returns False if another process has saved the row since that was read.
+        """
+        row, version = task.row, earlier.version + 1 if earlier is not None else 1
+        saved = SavedFile(row.env, row.path, "", sent=(md5,) if md5 else (), version=version)
         if file is None:
-            await asyncio.to_thread(backup.save, row.line, SavedFile(row.env, row.path, "", sent=sent))
-            return
-        whole = await asyncio.to_thread(Download, backup.data(row.line).with_suffix(".part"))
+            self.lease.check()
+            return await asyncio.to_thread(backup.save, row.line, saved)
+        whole = await asyncio.to_thread(Download, backup.part(row.line))
         try:
             if whole.error is not None:
                 raise whole.error
@@ -431,16 +448,18 @@ class StoredCalls(UploadCalls):
             etag = bare_etag(answer)
             if answer.status != 200 or (_MD5.fullmatch(etag) and etag != whole.md5):
                 raise _EarlyEndError(_bad_status(self._end(task, Outcome.FAILED), answer))
-            saved = SavedFile(
-                row.env,
-                row.path,
-                whole.md5,
-                answer.headers.get("content-type", ""),
-                answer.headers.get("cache-control", ""),
-                "" if etag == whole.md5 else etag,
-                sent,
+            if earlier is not None and whole.md5 in earlier.sent:  # ours after all
+                await self._note_sent(row, earlier, md5)
+                return True
+            saved = replace(
+                saved,
+                md5=whole.md5,
+                content_type=answer.headers.get("content-type", ""),
+                cache_control=answer.headers.get("cache-control", ""),
+                etag="" if etag == whole.md5 else etag,
             )
-            await asyncio.to_thread(backup.save, row.line, saved, whole.file)
+            self.lease.check()
+            return await asyncio.to_thread(backup.save, row.line, saved, whole.file)
         finally:
             await asyncio.to_thread(whole.discard)
 

@@ -415,7 +415,9 @@ def _undone(
         return replace(bare, invalid=error.text)
     if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
         return replace(bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
-    return _from_backup(bare, saved, backup.data(row.line)) if saved.md5 else bare
+    if saved.may_be_ours(written, of):
+        return replace(bare, invalid=detail(DetailCode.SAVED_AS_SENT))
+    return _from_backup(bare, saved, backup.data(row.line, saved.md5)) if saved.md5 else bare
 
 
 def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
