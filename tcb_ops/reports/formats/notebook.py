@@ -152,7 +152,7 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader
         selected = {record.row.line for record in reader.rows(run)}
         in_order = zip(ledger.listed(run), lines, strict=True)
         lines = [cells for (line, *_rest), cells in in_order if line in selected]
-    values = [[cells[number] for cells in lines] for number in range(len(columns))]
+    values: list[list[Any]] = [[cells[number] for cells in lines] for number in range(len(columns))]
     errcode, expires = (len(run.headers) + LINK_COLUMNS.index(name) for name in ("errcode", "expires_at"))
     values[errcode] = [int(code) if code else None for code in values[errcode]]
     values[expires] = [datetime.fromisoformat(at).timestamp() if at else None for at in values[expires]]
