@@ -16,7 +16,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
 from tcb_ops.kinds import Kind, kind_named
 from tcb_ops.lists.batch import Batch
-from tcb_ops.lists.merchants import Merchants, Share
+from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
@@ -227,19 +227,10 @@ def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
         wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)
     elif run.root != work.root_name:
         wrong = _("its files are below {root}", root=run.root)
-    elif run.share != work.options.get("share", ""):
-        wrong = other_share(run)
     check_resume(run, wrong, settings)
     if run.list_sha256 != work.list_sha256:
         raise _not_resumable(run, _("the list has changed since"))
     return run
-
-
-def other_share(run: RunRecord) -> Text:
-    """Return why a command with another `--share`, or with none, cannot resume a run."""
-    if not run.share:
-        return _("it is a run of the whole list")
-    return _("it is share {share} of its list", share=run.share)
 
 
 def check_resume(run: RunRecord, wrong: Text | None, settings: Settings) -> None:
@@ -321,7 +312,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
     """Return the spec of a run over a checked list."""
     if kind.writes_links:
         check_columns(batch.headers)
-    spec = RunSpec(
+    return RunSpec(
         kind,
         batch.source.name,
         batch.sha256,
@@ -332,15 +323,6 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         environments_of_rows(batch.rows(), batch.merchants),
         selection,
     )
-    if batch.share is None:
-        return spec
-    return of_share(spec, batch.share, batch.staging.whole.count() if batch.until is None else None)
-
-
-def of_share(spec: RunSpec, share: Share, listed: int | None) -> RunSpec:
-    """Return a spec whose run knows its share, and how many rows all shares have together (None: unknown)."""
-    own = {"share": str(share)} | ({} if listed is None else {"listed": listed})
-    return replace(spec, selection=share.added_to(spec.selection), options={**spec.options, **own})
 
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
@@ -523,12 +505,6 @@ def original_of(ledger: Ledger, run: RunRecord) -> RunRecord:
     return run
 
 
-def meant_by_latest(ledger: Ledger, latest: RunRecord) -> RunRecord:
-    """Return the run that `retry latest` retries: for a finished retry of a joined run, which has rows of one share only, the joined run."""
-    original = original_of(ledger, latest)
-    return latest if latest.finished_at is None or not original.settings.get("joined") else original
-
-
 def _left(ledger: Ledger, run: RunRecord) -> int:
     """Count the rows of a run that a retry of it would have."""
     bad = sum(rows for outcome, rows in ledger.counts(run).items() if outcome.retried)
@@ -573,7 +549,6 @@ def resume_spec(run: RunRecord) -> RunSpec:
         [],
         run.selection,
         run.parent,
-        options={"share": run.share},
     )
 
 

@@ -67,11 +67,6 @@ class RunRecord(NewRun):
         """The options that selected part of the list or merchants (`--where`, `--limit` …); empty for all."""
         return str(self.settings.get("selection", ""))
 
-    @property
-    def share(self) -> str:
-        """The share of the list that it is, such as `2/5`; empty for the whole list."""
-        return str(self.settings.get("share", ""))
-
     def may_be_resumed(self, now: float) -> bool:
         """Return whether the run is unfinished, or was killed lately (`resumed_within`) while its report was written."""
         if self.finished_at is None:

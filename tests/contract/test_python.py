@@ -517,7 +517,6 @@ ALLOWED: dict[str, set[str]] = {
     "confirm_after": {"0"},
     "known": {"None"},
     "cluster": {"None"},
-    "share": {"None"},
     "notify run": {"None"},
     "backup": {"None"},
     "confirm merchants": {"None"},
