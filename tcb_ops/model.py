@@ -88,6 +88,8 @@ class Outcome(StrEnum):
     """Confirm: the file was written in parts, so by another tool."""
     STALE = "stale"
     """Confirm: a cache in front of the store still serves an older object."""
+    UNDONE = "undone"
+    """Confirm: the upload was undone, and the store has what the undo left there."""
     DELETED = "deleted"
     ALREADY_GONE = "already_gone"
     RESTORED = "restored"
@@ -106,6 +108,7 @@ SUCCESSES = frozenset(
         Outcome.UNCHANGED,
         Outcome.HEALTHY,
         Outcome.PRESENT,
+        Outcome.UNDONE,
         Outcome.DELETED,
         Outcome.ALREADY_GONE,
         Outcome.RESTORED,

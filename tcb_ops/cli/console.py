@@ -293,7 +293,7 @@ def show_run(
     notifications: Sequence[Notification] | None = None,
 ) -> tuple[int, RunSummary]:
     """Print how a run ended; return the exit code and the run's summary."""
-    from tcb_ops.reports.explanations import confirmation_text, verdict
+    from tcb_ops.reports.explanations import change_lines, confirmation_text, verdict
     from tcb_ops.reports.formats.terminal import Wrapped, render_audit
     from tcb_ops.reports.summary import worker_lines
 
@@ -317,16 +317,16 @@ def show_run(
             for part in render_audit(result, console.lang):
                 console.print(part)
         console.print(verdict(run.record.kind, found.counts, finished=finished))
-        if found.confirmed is not None:
-            console.print(confirmation_text(*found.confirmed))
-        for line in worker_lines(found.workers):
+        confirmed = [confirmation_text(*found.confirmed)] if found.confirmed is not None else []
+        changed = change_lines(found.changed_by, run.settings.zone)
+        for line in (*changed, *confirmed, *worker_lines(found.workers)):
             console.print(line)
     if result is not None:
         return result.exit_code(fail_on), found
     if audited and run.stopped is not None:
         return 3, found
-    confirmed = found.confirmed[1] if found.confirmed is not None else {}
-    return 0 if SUCCESSES.issuperset(found.counts) and SUCCESSES.issuperset(confirmed) else 1, found
+    there = found.confirmed[1] if found.confirmed is not None else {}
+    return 0 if SUCCESSES.issuperset(found.counts) and SUCCESSES.issuperset(there) else 1, found
 
 
 def show_causes(console: Console, run: Run, found: RunSummary) -> None:

@@ -23,6 +23,7 @@ from tcb_ops.reports.explanations import (
     KINDS,
     MARK,
     OUTCOMES,
+    change_lines,
     counts_line,
     row_count,
     unit_count,
@@ -220,7 +221,10 @@ def render_mark(lang: Lang, *, live: bool) -> str:
 
 
 def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboard: str = "") -> str:
-    """Draw the line that names a run, its state, and the run that it retries; link the dashboard of its cluster."""
+    """Draw the line that names a run, its state, the run that it retries, and the later runs that changed its files.
+
+    Links the dashboard of its cluster.
+    """
     record, kind = run.record, KINDS[run.record.kind]
     title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
     about = _(
@@ -242,11 +246,14 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboar
             rows=row_count(rows),
         )
         retried = f'<p class="op-retried">{esc(text.of(lang))}</p>'
+    lines = [line.of(lang) for line in change_lines(run.changed_by, run.settings.zone)]
+    changed = "".join(f'<p class="op-changed">{esc(line)}</p>' for line in lines)
     mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
     label = esc(_("Dashboard of the cluster").of(lang))
     link = f'<a class="op-dashboard" href="{esc(dashboard)}" target="_blank" rel="noopener">{label}</a>'
     return (
-        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>{retried}'
+        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>'
+        f"{retried}{changed}"
     )
 
 

@@ -6,8 +6,9 @@ The catalogue (errcodes.csv, storecodes.csv, reasons.csv) has the texts; this mo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, tzinfo
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
+    from tcb_ops.runs.later_changes import LaterChange  # loads SQLAlchemy
     from tcb_ops.runs.records import Tally
 
 _KIND_TEXTS = {
@@ -32,6 +34,27 @@ KINDS = {kind: texts[0] for kind, texts in _KIND_TEXTS.items()}
 """What runs of a kind do, in panels and cards of notebooks."""
 TITLES = {kind: texts[1] for kind, texts in _KIND_TEXTS.items()}
 """A report's title, by the run's kind."""
+_CHANGED = {
+    Kind.UNDO: (
+        _("This upload was undone by run {run} on {at}."),
+        _("{files:,} of {of:,} files of this upload were undone by run {run} on {at}."),
+    ),
+    Kind.DELETE: (
+        _("The files of this upload were deleted by run {run} on {at}."),
+        _("{files:,} of {of:,} files of this upload were deleted by run {run} on {at}."),
+    ),
+    Kind.UPLOAD: (
+        _("The files of this upload were overwritten by run {run} on {at}."),
+        _("{files:,} of {of:,} files of this upload were overwritten by run {run} on {at}."),
+    ),
+}
+"""What a later run did to all files of an upload, and to some."""
+_MARKS = {
+    Kind.UNDO: (_("undone by {run}"), _("partly undone by {run}")),
+    Kind.DELETE: (_("deleted by {run}"), _("partly deleted by {run}")),
+    Kind.UPLOAD: (_("overwritten by {run}"), _("partly overwritten by {run}")),
+}
+"""The same in a list of runs."""
 _DONE = {kind: texts[2] for kind, texts in _KIND_TEXTS.items()}
 """What was done to all rows of a run that succeeded."""
 OUTCOMES: dict[Outcome, Text] = {
@@ -49,6 +72,7 @@ OUTCOMES: dict[Outcome, Text] = {
     Outcome.DIFFERENT: _("different"),
     Outcome.FOREIGN: _("foreign"),
     Outcome.STALE: _("stale"),
+    Outcome.UNDONE: pgettext("outcome", "undone"),
     Outcome.DELETED: _("deleted"),
     Outcome.ALREADY_GONE: _("already gone"),
     Outcome.RESTORED: _("restored"),
@@ -295,7 +319,7 @@ def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Tex
                 "{good:,} of {rows} succeeded ({same:,} unchanged, not sent again), {total:,} did not: {listed}."
             )
         return text.format(good=good, rows=row_count(total), same=same, total=total - good, listed=listed)
-    done = _DONE[kind]
+    done = as_list(_counted(counts)) if Outcome.UNDONE in counts else _DONE[kind]
     if kind is Kind.DELETE and total == 1:
         done = OUTCOMES[next(iter(counts))]
     if same == total:
@@ -341,3 +365,23 @@ def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
         bad=as_list(_counted(bad)),
         run=run,
     )
+
+
+def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
+    """Say which later runs undid, deleted or overwrote files of an upload, and when; a sentence for each."""
+    lines = []
+    for change in changes:
+        whole, part = _CHANGED[change.kind]
+        at = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
+        text = whole if change.files == change.of else part
+        lines.append(text.format(run=change.run, at=at, files=change.files, of=change.of))
+    return lines
+
+
+def change_mark(changes: Sequence[LaterChange]) -> Text:
+    """Name what the later runs did to files of an upload: `undone by 20261129-101500-k7q2`."""
+    marks = []
+    for change in changes:
+        whole, part = _MARKS[change.kind]
+        marks.append((whole if change.files == change.of else part).format(run=change.run))
+    return Joined(tuple(marks), verbatim(", "))

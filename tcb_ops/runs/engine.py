@@ -194,14 +194,14 @@ class Engine:
             and how.get("if_exists", OVERWRITE) == OVERWRITE
         ):
             return Calls(*common)
-        takes_away = self._run.kind in {Kind.UNDO, Kind.DELETE}
+        of_files = self._run.kind in BATCHES
         return StoredCalls(
             *common,
             content=bool(how.get("content")),
             subject=tuple(how.get("of", ())),
             if_exists=how.get("if_exists", OVERWRITE),
             backup=Backup(Path(how["backup"])) if how.get("backup") else None,
-            files=WrittenFiles(context.ledger, self._run) if takes_away else None,
+            files=WrittenFiles(context.ledger, self._run) if of_files else None,
             per_call=self._limits.per_env,
             gate=asyncio.Semaphore(self._limits.concurrency),
         )

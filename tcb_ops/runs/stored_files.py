@@ -77,6 +77,24 @@ def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
     return Outcome.STALE if etag in older else Outcome.DIFFERENT
 
 
+def undone_outcome(etag: str | None, before: str) -> Outcome | None:
+    """Decide what confirms that an upload was undone at a path; None: what is there is compared like any other file.
+
+    ==========================  =======================  =======
+    the undo left               the store has            outcome
+    ==========================  =======================  =======
+    nothing (`before` empty)    nothing (`etag` None)    undone
+    nothing                     a file                   none
+    a file, by its MD5          nothing                  absent
+    a file                      that file                undone
+    a file                      any other                none
+    ==========================  =======================  =======
+    """
+    if etag is None:
+        return Outcome.ABSENT if before else Outcome.UNDONE
+    return Outcome.UNDONE if etag == before else None
+
+
 def undo_step(
     now: str | None, ours: str, before: str | None, *, certain: bool = True, same_headers: bool = True
 ) -> UndoStep:
@@ -199,13 +217,14 @@ def is_ours(written: Sequence[EarlierUpload], undone: Undone, own: Collection[st
 
 
 class WrittenFiles:
-    """What the ledger knows of the files that an undo or a delete is about, looked at again before each call."""
+    """What the ledger knows of the files that a confirm, an undo or a delete is about, looked at again before each call."""
 
     def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
         self._ledger, self._run = ledger, run
         self._of = [ledger.run(one) for one in run.settings.get("of", ())]
         self._undone = undone_uploads(ledger, run.target)
-        undoing = runs_about(ledger, self._of[0], run.kind) if self._of else ()
+        took_back = Kind.UNDO if run.kind is Kind.CONFIRM else run.kind
+        undoing = runs_about(ledger, self._of[0], took_back) if self._of else ()
         self._undoing_runs = {one.id for one in undoing}
         self._ids = {one.id for one in self._of} | self._undoing_runs
 

@@ -32,6 +32,7 @@ from tcb_ops.reports.comparisons import Change, RunDiff, diff_verdict
 from tcb_ops.reports.explanations import (
     OUTCOMES,
     TITLES,
+    change_lines,
     code_label,
     confirmation_text,
     environment_count,
@@ -141,6 +142,7 @@ def page(
         "namesakes": summary.namesakes,
         "simulated": is_simulated(run.target),
         "verdict": verdict(run.kind, counts, finished=run.finished_at is not None),
+        "changed_by": change_lines(summary.changed_by, settings.zone),
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
         "state": state if run.finished_at is not None else "unfinished",
         "now": now,

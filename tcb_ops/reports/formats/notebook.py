@@ -20,7 +20,7 @@ from tcb_ops.i18n import Lang, _
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, diff_verdict
-from tcb_ops.reports.explanations import ERRCODE, KINDS, row_count, verdict
+from tcb_ops.reports.explanations import ERRCODE, KINDS, change_lines, row_count, verdict
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import environment
@@ -151,7 +151,7 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader
         selected = {record.row.line for record in reader.rows(run)}
         in_order = zip(ledger.listed(run), lines, strict=True)
         lines = [cells for (line, *_rest), cells in in_order if line in selected]
-    values = [[cells[number] for cells in lines] for number in range(len(columns))]
+    values: list[list[Any]] = [[cells[number] for cells in lines] for number in range(len(columns))]
     errcode, expires = (len(run.headers) + LINK_COLUMNS.index(name) for name in ("errcode", "expires_at"))
     values[errcode] = [int(code) if code else None for code in values[errcode]]
     values[expires] = [datetime.fromisoformat(at).timestamp() if at else None for at in values[expires]]
@@ -307,14 +307,16 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 48, 20, 664, 130
 """Position and size of the bars in the drawing."""
 
 
-def run_html(summary: RunSummary, lang: Lang) -> str:
+def run_html(summary: RunSummary, settings: Settings) -> str:
     """Render a card: the run, its target, how its rows ended, the most frequent causes."""
     run, counts = summary.run, summary.counts
     sentence = verdict(run.kind, counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
     simulated = is_simulated(run.target)
     workers = worker_lines(summary.workers)
-    return str(_macros(lang).run_card(run, KINDS[run.kind], sentence, counts, groups, simulated, workers))
+    changed_by = change_lines(summary.changed_by, settings.zone)
+    card = _macros(settings.lang).run_card
+    return str(card(run, KINDS[run.kind], sentence, counts, groups, simulated, workers, changed_by))
 
 
 def diff_html(diff: RunDiff) -> str:
