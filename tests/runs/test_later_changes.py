@@ -12,13 +12,8 @@ from tcb_ops.model import Kind, Outcome
 from tcb_ops.runs.stored_files import undone_outcome
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
-    from workspace import OpenWorkspace, Workspace
-
-
-def upload(workspace: Workspace, **options: Any) -> tcb.Run:
-    return tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, **options)
+    from workspace import OpenWorkspace
 
 
 def changes(run: tcb.Run) -> list[tuple[Kind, str, int, int]]:
@@ -51,6 +46,53 @@ def test_each_later_change_of_an_uploads_files_is_named(
     undone = tcb.undo(second, **options)
     assert changes(second) == [(Kind.UNDO, undone.id, 20, 20)]
     assert first.outcomes == {Outcome.UPLOADED: 20}
+    assert tcb.confirm(second, content=True, **options).counts == {"undone": 20}
     # What the second overwrote is back; what was deleted before is still deleted.
     assert changes(first) == [(Kind.DELETE, deleted.id, 10, 20)]
     assert str(first.mark) == f"partly deleted by {deleted.id}"
+
+
+MD5 = "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("etag", "before", "outcome"),
+    [
+        (None, "", Outcome.UNDONE),
+        (MD5, "", None),
+        (None, MD5, Outcome.ABSENT),
+        (MD5, MD5, Outcome.UNDONE),
+        ("1" * 32, MD5, None),
+    ],
+)
+def test_whether_an_upload_is_undone_at_a_path(etag: str | None, before: str, outcome: Outcome | None):
+    assert undone_outcome(etag, before) is outcome
+
+
+@pytest.mark.parametrize("content", [False, True])
+def test_a_file_that_came_back_after_an_undo_is_not_undone(
+    open_workspace: OpenWorkspace, *, content: bool
+) -> None:
+    workspace = open_workspace(many(TEA, rows=3))
+    options: dict[str, Any] = {"settings": workspace.settings, "limits": QUICK}
+    run = tcb.upload(workspace.read(), backup=workspace.folder / "backup", **options)
+    uploaded = workspace.sim.content(TEA.env, "banner/0.png") or b""
+    tcb.undo(run, **options)
+    assert tcb.confirm(run, content=content, **options).counts == {"undone": 3}
+    workspace.sim.put(TEA.env, "banner/0.png", uploaded)
+    workspace.sim.put(TEA.env, "banner/1.png", b"somebody else's")
+    found = tcb.confirm(run, content=content, new_run=True, **options)
+    assert found.counts == {"present": 1, "different": 1, "undone": 1}
+
+
+@pytest.mark.slow
+def test_a_list_with_other_bytes_overwrites_the_same_paths(open_workspace: OpenWorkspace) -> None:
+    workspace = open_workspace(many(TEA, BOOKS, rows=100))
+    options: dict[str, Any] = {"settings": workspace.settings, "limits": QUICK}
+    first = tcb.upload(workspace.read(), **options)
+    lines = workspace.list.read_text(encoding="utf-8").splitlines()
+    workspace.list.write_text("\n".join([lines[0], *lines[:50:-1]]) + "\n", encoding="utf-8")
+    second = tcb.upload(workspace.read(), **options)
+    assert changes(first) == [(Kind.UPLOAD, second.id, second.record.rows, 200)]
+    assert changes(first.final()) == changes(first)
+    assert str(first.mark) == f"partly overwritten by {second.id}"
