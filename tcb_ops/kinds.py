@@ -17,7 +17,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from tcb_ops.i18n import Text, _, as_list, ngettext, verbatim
+from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
@@ -82,6 +82,11 @@ class Kind(str):
     question: ClassVar[Text] = verbatim("")
     """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""
 
+    changed: ClassVar[tuple[Text, Text]]
+    """What such a run did to all files of an earlier upload, and to some; where `replacing` is not empty."""
+    mark: ClassVar[tuple[Text, Text]]
+    """The same in a list of runs."""
+
     rows_per_call: ClassVar[int] = 1
     resumed_within: ClassVar[float] = 24 * 3600.0
     """Age in seconds below which an unfinished run is resumed by the same command."""
@@ -91,6 +96,8 @@ class Kind(str):
     """Whether its runs change what is stored."""
     looks_at_store: ClassVar[bool] = False
     """Whether its outcomes tell what is stored."""
+    replacing: ClassVar[frozenset[Outcome]] = frozenset()
+    """The outcomes after which another file, or none, is at a row's path."""
     takes_back: ClassVar[bool] = False
     """Whether its runs remove or replace what uploads have stored."""
     sends_files: ClassVar[bool] = False
@@ -290,6 +297,15 @@ def _missing(name: str) -> Kind:
     values = {"name": name, "label": label, "report_title": label, "done": label, "__slots__": ()}
     kind: Kind = type("MissingKind", (MissingKind,), values)()
     return kind
+
+
+def counted(counts: Mapping[Outcome, int]) -> list[Text]:
+    """Return the counts, without zeros: `412 uploaded`, `12 refused`."""
+    return [
+        pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=outcome.label)
+        for outcome, rows in counts.items()
+        if rows
+    ]
 
 
 def row_count(count: int) -> Text:

@@ -112,6 +112,7 @@ class Outcome(Term):
     DIFFERENT: ClassVar[Outcome]
     FOREIGN: ClassVar[Outcome]
     STALE: ClassVar[Outcome]
+    UNDONE: ClassVar[Outcome]
     DELETED: ClassVar[Outcome]
     ALREADY_GONE: ClassVar[Outcome]
     RESTORED: ClassVar[Outcome]
@@ -167,6 +168,7 @@ Outcome.ABSENT = Outcome.define("absent", _("absent"), 26)
 Outcome.DIFFERENT = Outcome.define("different", _("different"), 27)
 Outcome.FOREIGN = Outcome.define("foreign", _("foreign"), 28)
 Outcome.STALE = Outcome.define("stale", _("stale"), 29)
+Outcome.UNDONE = Outcome.define("undone", pgettext("outcome", "undone"), 29, succeeded=True)
 Outcome.DELETED = Outcome.define("deleted", _("deleted"), 30, succeeded=True)
 Outcome.ALREADY_GONE = Outcome.define("already_gone", _("already gone"), 31, succeeded=True)
 Outcome.RESTORED = Outcome.define("restored", _("restored"), 32, succeeded=True)

@@ -20,7 +20,7 @@ from tcb_ops.errors import (
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
-from tcb_ops.reports.explanations import why
+from tcb_ops.reports.explanations import change_mark, why
 from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_shares
 from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.links import LINKS
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.reports.audit import AuditResult
+    from tcb_ops.runs.later_changes import LaterChange
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import RunReader
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
@@ -51,12 +52,13 @@ class Run:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
-        return f"<Run {self.id} {self.record.kind}: {counts}>"
+        mark = f" ({self.mark})" if self.mark is not None else ""
+        return f"<Run {self.id} {self.record.kind}: {counts}{mark}>"
 
     def _repr_html_(self) -> str:
         from tcb_ops.reports.formats.notebook import run_html
 
-        return run_html(self.overview(), self._settings.lang)
+        return run_html(self.overview(), self._settings)
 
     @property
     def id(self) -> str:
@@ -80,8 +82,25 @@ class Run:
 
     @property
     def confirmed(self) -> tuple[str, dict[Outcome, int]] | None:
-        """The newest finished run that confirmed this upload: its id, and how its rows ended. None without one."""
-        return self._reader.confirmation(self.record)
+        """The newest finished run that confirmed this upload: its id, and how its rows ended.
+
+        None without one, and after a later run has undone, deleted or overwritten files of it.
+        """
+        return self.overview().confirmed
+
+    @property
+    def changed_by(self) -> list[LaterChange]:
+        """The later runs that undid, deleted or overwrote files of this upload and its retries, the newest first."""
+        return self._reader.later_changes(self.record)
+
+    @property
+    def mark(self) -> Text | None:
+        """Whether a later run has undone, deleted or overwritten files of this upload, in a few words for a list of runs.
+
+        Looks at some of the rows only; None if it finds nothing.
+        """
+        changes = self._reader.later_changes(self.record, sampled=True)
+        return change_mark(changes) if changes else None
 
     @property
     def workers(self) -> list[WorkerShare]:
@@ -129,7 +148,7 @@ class Run:
 
     def tallies(self) -> list[Tally]:
         """Return current rows by merchant, environment, outcome and code, with one query of the ledger."""
-        return list(self.overview().tallies)
+        return self._reader.tallies(self._reader.run(self.id))
 
     @checked
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
@@ -171,7 +190,7 @@ class Run:
         self._ledger.run(self.id)
         tallies = [
             one
-            for one in (self.overview().tallies if tallies is None else tallies)
+            for one in (self.tallies() if tallies is None else tallies)
             if (not appid or one.appid == appid)
             and (outcomes is None or one.outcome in outcomes)
             and _has_code(one, code)
@@ -297,7 +316,8 @@ class Run:
 
         Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
         """
-        from tcb_ops.reports.run_views import RunView, family_of
+        from tcb_ops.reports.run_views import RunView
+        from tcb_ops.runs.later_changes import family_of  # loads SQLAlchemy
 
         original, *retries = family_of(self._ledger, self.record)
         reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)

@@ -295,7 +295,7 @@ def show_run(
     notifications: Sequence[Notification] | None = None,
 ) -> tuple[int, RunSummary]:
     """Print how a run ended; return the exit code and the run's summary."""
-    from tcb_ops.reports.explanations import confirmation_text
+    from tcb_ops.reports.explanations import change_lines, confirmation_text
     from tcb_ops.reports.formats.terminal import Wrapped, render_audit
     from tcb_ops.reports.summary import worker_lines
 
@@ -319,18 +319,17 @@ def show_run(
             for part in render_audit(result, console.lang):
                 console.print(part)
         console.print(run.record.kind.verdict(found.counts, finished=finished))
-        if found.confirmed is not None:
-            console.print(confirmation_text(*found.confirmed))
-        for line in worker_lines(found.workers):
+        confirmed = [confirmation_text(*found.confirmed)] if found.confirmed is not None else []
+        changed = change_lines(found.changed_by, run.settings.zone)
+        for line in (*changed, *confirmed, *worker_lines(found.workers)):
             console.print(line)
     if result is not None:
         return result.exit_code(fail_on), found
     if audited and run.stopped is not None:
         return 3, found
-    confirmed = found.confirmed[1] if found.confirmed is not None else {}
-    return 0 if all(outcome.succeeded for outcome in found.counts) and all(
-        outcome.succeeded for outcome in confirmed
-    ) else 1, found
+    confirmed_counts = found.confirmed[1] if found.confirmed is not None else {}
+    succeeded = all(outcome.succeeded for outcome in (*found.counts, *confirmed_counts))
+    return 0 if succeeded else 1, found
 
 
 def show_causes(console: Console, run: Run, found: RunSummary) -> None:

@@ -82,7 +82,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
     elif sound:
         from tcb_ops.reports.formats.terminal import render_runs, room
 
-        shown = [(run.record, outcomes) for run, outcomes, _ in sound]
+        shown = [(run.record, outcomes, run.mark) for run, outcomes, _ in sound]
         for line in render_runs(shown, settings, console.lang, room(console.out)):
             console.print(line)
     elif damaged:

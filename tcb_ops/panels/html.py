@@ -20,7 +20,7 @@ from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import Outcome
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import MARK, counts_line, why
+from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
 from tcb_ops.reports.formats.charts import code_colour, outcome_class
 from tcb_ops.reports.summary import CodeGroup, most_first, worker_lines
 from tcb_ops.run import Run
@@ -212,7 +212,10 @@ def render_mark(lang: Lang, *, live: bool) -> str:
 
 
 def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboard: str = "") -> str:
-    """Draw the line that names a run, its state, and the run that it retries; link the dashboard of its cluster."""
+    """Draw the line that names a run, its state, the run that it retries, and the later runs that changed its files.
+
+    Links the dashboard of its cluster.
+    """
     record, kind = run.record, run.record.kind.label
     title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
     about = _(
@@ -234,11 +237,14 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboar
             rows=row_count(rows),
         )
         retried = f'<p class="op-retried">{esc(text.of(lang))}</p>'
+    lines = [line.of(lang) for line in change_lines(run.changed_by, run.settings.zone)]
+    changed = "".join(f'<p class="op-changed">{esc(line)}</p>' for line in lines)
     mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
     label = esc(_("Dashboard of the cluster").of(lang))
     link = f'<a class="op-dashboard" href="{esc(dashboard)}" target="_blank" rel="noopener">{label}</a>'
     return (
-        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>{retried}'
+        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>'
+        f"{retried}{changed}"
     )
 
 

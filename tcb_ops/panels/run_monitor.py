@@ -19,7 +19,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _, as_lines, as_sentences
+from tcb_ops.i18n import Joined, Text, _, as_lines, as_sentences, verbatim
 from tcb_ops.kinds import Kind
 from tcb_ops.model import STORED_OUTCOMES, Outcome
 from tcb_ops.panels.controls import (
@@ -436,7 +436,7 @@ class RunBrowser(widgets.HBox):
             "{started} · {kind} · {state} · {rows} · {list_name} · {id}",
             started=started,
             kind=kind,
-            state=state,
+            state=state if run.mark is None else Joined((state, run.mark), verbatim(", ")),
             rows=record.kind.unit_count(record.rows),
             list_name=record.list_name,
             id=record.id,

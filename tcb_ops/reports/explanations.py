@@ -6,18 +6,21 @@ The catalogue (errcodes.csv, storecodes.csv, reasons.csv) has the texts; this mo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, tzinfo
 from functools import cache
 from typing import TYPE_CHECKING
 
 from tcb_ops import errcodes
 from tcb_ops.details import Detail, detail
-from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, pgettext, verbatim
+from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.kinds import counted
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
+    from tcb_ops.runs.later_changes import LaterChange  # loads SQLAlchemy
     from tcb_ops.runs.records import Tally
 
 MARK = "SIMULATED 演练"
@@ -185,15 +188,7 @@ def source_message(group: Tally, cause: Why) -> Text | None:
 
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
     """Return the counts on one line, without zeros: `412 uploaded · 12 refused`."""
-    return Joined(tuple(_counted(counts)), verbatim(" · "))
-
-
-def _counted(counts: Mapping[Outcome, int]) -> list[Text]:
-    return [
-        pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=outcome.label)
-        for outcome, rows in counts.items()
-        if rows
-    ]
+    return Joined(tuple(counted(counts)), verbatim(" · "))
 
 
 def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
@@ -213,6 +208,26 @@ def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
         "Confirmed: {there:,} of {files} are there; {bad} (run {run}).",
         there=there,
         files=ngettext("{n:,} file", "{n:,} files", rows),
-        bad=as_list(_counted(bad)),
+        bad=as_list(counted(bad)),
         run=run,
     )
+
+
+def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
+    """Say which later runs undid, deleted or overwrote files of an upload, and when; a sentence for each."""
+    lines = []
+    for change in changes:
+        whole, part = change.kind.changed
+        at = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
+        text = whole if change.files == change.of else part
+        lines.append(text.format(run=change.run, at=at, files=change.files, of=change.of))
+    return lines
+
+
+def change_mark(changes: Sequence[LaterChange]) -> Text:
+    """Name what the later runs did to files of an upload: `undone by 20261129-101500-k7q2`."""
+    marks = []
+    for change in changes:
+        whole, part = change.kind.mark
+        marks.append((whole if change.files == change.of else part).format(run=change.run))
+    return Joined(tuple(marks), verbatim(", "))

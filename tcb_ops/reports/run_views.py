@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from heapq import merge
@@ -11,9 +11,9 @@ from itertools import groupby, islice
 from typing import Any
 
 from tcb_ops.details import Detail
-from tcb_ops.errors import RunNotFoundError
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
+from tcb_ops.runs.later_changes import LaterChange, family_of
 from tcb_ops.runs.reader import EXPLAINED, LedgerReader, RunReader
 from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
 
@@ -27,16 +27,6 @@ def merged_run(
     """
     original, *retries = family_of(ledger, run)
     return RunView(ledger, original, retries, only)
-
-
-def family_of(ledger: LedgerReader, run: RunRecord) -> list[RunRecord]:
-    """Return the original of `run` (itself, unless it is a retry), then its retries, the oldest first."""
-    while run.parent:
-        try:
-            run = ledger.run(run.parent)
-        except RunNotFoundError:  # the parent was deleted: this is the oldest run that remains
-            break
-    return [run, *ledger.retries(run)]
 
 
 def last_state(states: Sequence[RowRecord]) -> RowRecord:
@@ -177,9 +167,17 @@ class RunView:
         """Sum up the sizes of the local files of the rows with these outcomes."""
         return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
 
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
+    def later_changes(
+        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+    ) -> list[LaterChange]:
+        """Find the later runs that undid, deleted or overwrote files of an upload, of the view's environments."""
+        if self.only is not None:
+            only = self.only if only is None else self.only.intersection(only)
+        return self._reader.later_changes(run, only, sampled=sampled)
+
+    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload; it counts all rows, so that a selection has none."""
-        return self._reader.confirmation(run) if self.only is None else None
+        return self._reader.confirmation(run, after) if self.only is None else None
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return how rows ended over time; retries are too far from the run for one chart."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from heapq import nsmallest
@@ -133,8 +134,11 @@ class RunSummary:
     def __init__(self, reader: RunReader, run: RunRecord) -> None:
         """Sum up a run with one query, in constant memory, so that the counts agree with one another."""
         self.run = run
-        self.confirmed = reader.confirmation(run)
-        """The run that confirmed this upload, and its rows by outcome; None without one."""
+        self.changed_by = reader.later_changes(run)
+        """The later runs that undid, deleted or overwrote files of this upload, the newest first."""
+        newest = self.changed_by[0].number if self.changed_by else 0
+        self.confirmed = reader.confirmation(run, newest)
+        """The run that confirmed this upload, and its rows by outcome; None without one since the last change."""
         self.tallies: Sequence[Tally] = reader.tallies(run)
         self.workers = worker_shares(reader.partitions(run))
         """The workers of a run on a cluster, most rows first; empty for any other run."""
@@ -222,7 +226,8 @@ class RunSummary:
 
         `counts` is by outcome, without zeros. `errcodes` and `store_codes` count the rows with a code by merchant and
         environment, most rows first, including those that it kept from being attempted. `calls` and `seconds` are over
-        all sessions; `report` is a path or None. `workers` is there for a run on a cluster.
+        all sessions; `report` is a path or None. `changed_by` is there for an upload whose files a later run has undone,
+        deleted or overwritten, `workers` for a run on a cluster.
         """
         run = self.run
         found: dict[str, Any] = {
@@ -240,6 +245,16 @@ class RunSummary:
         if self.confirmed is not None:
             by, counts = self.confirmed
             found["confirmed"] = {"run": by, "counts": {str(one): rows for one, rows in counts.items()}}
+        if self.changed_by:
+            found["changed_by"] = [
+                {
+                    "run": change.run,
+                    "kind": str(change.kind),
+                    "at": datetime.fromtimestamp(change.at, UTC).isoformat(timespec="seconds"),
+                    "files": change.files,
+                }
+                for change in self.changed_by
+            ]
         if self.workers:
             found["workers"] = [
                 {"worker": one.worker, "rows": one.rows, "lost": bool(one.continued_by)}

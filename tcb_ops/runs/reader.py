@@ -10,7 +10,7 @@ import json
 import sqlite3
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from copy import copy
 from difflib import get_close_matches
@@ -40,6 +40,7 @@ from tcb_ops.runs.database import (
     open_database,
     reason,
 )
+from tcb_ops.runs.later_changes import LaterChange, later_changes
 from tcb_ops.runs.locks import AdvisoryLock, working
 from tcb_ops.runs.records import (
     PENDING_COLUMNS,
@@ -141,7 +142,10 @@ class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int: ...
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]: ...
     def phase_seconds(self, run: RunRecord) -> dict[str, float]: ...
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None: ...
+    def later_changes(
+        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+    ) -> list[LaterChange]: ...
+    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None: ...
     def partitions(self, run: RunRecord) -> list[Partition]: ...
     def previous(self, run: RunRecord) -> RunRecord | None: ...
     def exports(self, run: RunRecord) -> set[str]: ...
@@ -857,15 +861,24 @@ class LedgerReader:
             (one for one in found if one.selection == run.selection and receiver not in one.undelivered), None
         )
 
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
-        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome."""
+    def later_changes(
+        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+    ) -> list[LaterChange]:
+        """Find the later runs that undid, deleted or overwrote files of an upload; see `runs.later_changes`."""
+        return later_changes(self, self._read, run, only, sampled=sampled)
+
+    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
+        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome.
+
+        `after`: the number of the run that changed the upload's files last; a confirmation before it says nothing of them now.
+        """
         query = (
             sa.select(runs)
             .where(
                 runs.c.kind == "confirm",
                 runs.c.list_sha256 == run.list_sha256,
                 runs.c.finished_at.is_not(None),
-                runs.c.number > run.number,
+                runs.c.number > max(run.number, after),
             )
             .order_by(runs.c.number.desc())
         )

@@ -34,6 +34,7 @@ from tcb_ops.runs.stored_files import (
     WrittenFiles,
     confirm_outcome,
     undo_step,
+    undone_outcome,
 )
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
@@ -85,8 +86,7 @@ class StoredCalls(UploadCalls):
         """Whether a confirm compares bytes."""
         self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
         """The runs whose files are meant; empty for the newest that the ledger knows."""
-        self.files: WrittenFiles | None = None
-        """For an undo or a delete."""
+        self.files = WrittenFiles(context.ledger, context.run) if context.run.kind.reads_written else None
         self.if_exists: IfExists = chosen.get("if_exists", OVERWRITE)
         self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None
         self.per_call = limits.per_env
@@ -123,24 +123,31 @@ class StoredCalls(UploadCalls):
             listing = await self._listing(task)
             return [self._as_listed(task, row, listing.etag(row.path)) for row in task.rows]
         located = await self._locate(task)
+        asks = self.content or any(self._undone(task.lane, row) is not None for row in task.rows)
         self.phases.enter("store")
         try:
             return await self._each(
-                task.rows, lambda row: self._confirm_row(task, row, located.get(row.line))
+                task.rows, lambda row: self._confirm_row(task, row, located.get(row.line)), asks=asks
             )
         finally:
             self.phases.leave("store")
 
     async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
-        known = self._known(task.lane, row)
+        known, undone = self._known(task.lane, row), self._undone(task.lane, row)
         if file is not None and file.status == NOT_THERE:
             md5 = known.md5 if known else ""
+            if undone is not None and undone_outcome(None, undone.md5) is Outcome.UNDONE:
+                return self._row_end(task, row, Outcome.UNDONE, file_id=file.file_id)
             return self._row_end(task, row, Outcome.ABSENT, Reason.ABSENT, file_id=file.file_id, md5=md5)
         if file is None or file.status:
             raise _EarlyEndError(self._file_refused(task, row, file))
         size = known.bytes if known else None
         end = self._row_end(task, row, Outcome.PRESENT, file_id=file.file_id, bytes=size)
-        return await self._compare(task, row, end, file.url) if self.content else end
+        if undone is not None:  # a file may be there that is not the upload's
+            etag = await self._etag(task, end, file.url, past_caches=True)
+            if undone_outcome(etag, undone.md5) is Outcome.UNDONE:
+                return replace(end, outcome=Outcome.UNDONE, md5=undone.md5, bytes=None)
+        return await self._compare(task, row, end, file.url) if self.content or undone is not None else end
 
     def _file_refused(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
         """Return what a file's own status leads to; one that was left out is asked for again."""
@@ -208,8 +215,10 @@ class StoredCalls(UploadCalls):
 
     def _as_listed(self, task: Task, row: Row, etag: str | None) -> RowEnd:
         """Return the end of a row whose file is listed with an ETag; None if it is not listed."""
-        known = self._known(task.lane, row)
+        known, undone = self._known(task.lane, row), self._undone(task.lane, row)
         end = self._row_end(task, row, Outcome.PRESENT, md5=known.md5 if known else "")
+        if undone is not None and undone_outcome(etag, undone.md5) is Outcome.UNDONE:
+            return replace(end, outcome=Outcome.UNDONE, md5=undone.md5)
         if etag is None:
             return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
         if known is None:
@@ -500,9 +509,9 @@ class StoredCalls(UploadCalls):
         return answer
 
     async def _each(
-        self, rows: Sequence[Row], work: Callable[[Row], Awaitable[RowEnd]]
+        self, rows: Sequence[Row], work: Callable[[Row], Awaitable[RowEnd]], *, asks: bool
     ) -> list[RowEnd | FailedAttempt]:
-        """Work on rows of one call, as many at once as an environment may have in flight."""
+        """Work on rows of one call, as many at once as an environment may have in flight. `asks`: rows make calls of their own."""
         room = asyncio.Semaphore(self.per_call)
 
         async def one(row: Row) -> RowEnd | FailedAttempt:
@@ -512,7 +521,7 @@ class StoredCalls(UploadCalls):
                 except _EarlyEndError as error:
                     return error.result
 
-        if not self.content:  # no row makes a call of its own
+        if not asks:
             return [await one(row) for row in rows]
         return list(await asyncio.gather(*map(one, rows)))
 
@@ -542,6 +551,13 @@ class StoredCalls(UploadCalls):
         if self.subject:
             written = [one for one in written if one.run in self.subject]
         return written[-1] if written and written[-1].md5 else None
+
+    def _undone(self, lane: Lane, row: Row) -> EarlierUpload | None:
+        """Return what an undo left at the path of a row that is confirmed; None unless one has taken the upload back."""
+        written = lane.written.get(row.path, [])
+        if self.files is None or not self.files.is_undone(written):
+            return None
+        return next(one for one in reversed(written) if one.outcome in {Outcome.RESTORED, Outcome.DELETED})
 
     async def _older(self, lane: Lane, row: Row) -> set[str]:
         """Return the MD5s that are known of a row's path from before."""
@@ -591,20 +607,12 @@ class ConfirmCalls(StoredCalls):
 class DeleteCalls(StoredCalls):
     """Makes the calls of a delete."""
 
-    def __init__(self, context: CallContext) -> None:
-        super().__init__(context)
-        self.files = WrittenFiles(context.ledger, context.run)
-
     async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
         return await self._delete(task)
 
 
 class UndoCalls(StoredCalls):
     """Makes the calls of an undo."""
-
-    def __init__(self, context: CallContext) -> None:
-        super().__init__(context)
-        self.files = WrittenFiles(context.ledger, context.run)
 
     async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
         return await self._undo(task)

@@ -34,7 +34,7 @@ from tcb_ops.model import Outcome, Row
 from tcb_ops.resources import sync_to_disk, system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RunRecord
-from tcb_ops.runs.stored_kinds import DELETE, UNDO
+from tcb_ops.runs.stored_kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 _CHUNK = 500
@@ -79,6 +79,24 @@ def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
     if _IN_PARTS.fullmatch(etag):
         return Outcome.FOREIGN
     return Outcome.STALE if etag in older else Outcome.DIFFERENT
+
+
+def undone_outcome(etag: str | None, before: str) -> Outcome | None:
+    """Decide what confirms that an upload was undone at a path; None: what is there is compared like any other file.
+
+    ==========================  =======================  =======
+    the undo left               the store has            outcome
+    ==========================  =======================  =======
+    nothing (`before` empty)    nothing (`etag` None)    undone
+    nothing                     a file                   none
+    a file, by its MD5          nothing                  absent
+    a file                      that file                undone
+    a file                      any other                none
+    ==========================  =======================  =======
+    """
+    if etag is None:
+        return Outcome.ABSENT if before else Outcome.UNDONE
+    return Outcome.UNDONE if etag == before else None
 
 
 def undo_step(
@@ -203,13 +221,14 @@ def is_ours(written: Sequence[EarlierUpload], undone: Undone, own: Collection[st
 
 
 class WrittenFiles:
-    """What the ledger knows of the files that an undo or a delete is about, looked at again before each call."""
+    """What the ledger knows of the files that a confirm, an undo or a delete is about, looked at again before each call."""
 
     def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
         self._ledger, self._run = ledger, run
         self._of = [ledger.run(one) for one in run.settings.get("of", ())]
         self._undone = undone_uploads(ledger, run.target)
-        undoing = runs_about(ledger, self._of[0], run.kind) if self._of else ()
+        took_back = UNDO if run.kind is CONFIRM else run.kind
+        undoing = runs_about(ledger, self._of[0], took_back) if self._of else ()
         self._undoing_runs = {one.id for one in undoing}
         self._ids = {one.id for one in self._of} | self._undoing_runs
 

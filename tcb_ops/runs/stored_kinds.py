@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import Kind, row_count
+from tcb_ops.i18n import Text, _, as_list
+from tcb_ops.kinds import Kind, counted, row_count
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import SIGNED_LIST, command, retry, upload_options
 
@@ -74,6 +74,10 @@ class ConfirmKind(_StoredKind):
 
         return ConfirmCalls(context)
 
+    def done_text(self, counts: Mapping[Outcome, int]) -> Text:
+        """Return what was found; of an upload that was undone, in figures."""
+        return as_list(counted(counts)) if Outcome.UNDONE in counts else self.done
+
     def after_retries(
         self, settings: Settings, run: RunRecord, outcomes: Mapping[Outcome, int]
     ) -> tuple[Text, list[str]] | None:
@@ -104,6 +108,12 @@ class DeleteKind(_StoredKind):
     report_title = _("Deletion report")
     done = _("deleted or already gone")
     question = _("Delete files in {live_environments} of {api_base}?")
+    changed = (
+        _("The files of this upload were deleted by run {run} on {at}."),
+        _("{files:,} of {of:,} files of this upload were deleted by run {run} on {at}."),
+    )
+    mark = _("deleted by {run}"), _("partly deleted by {run}")
+    replacing = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
     rows_per_call = FILES_PER_CALL
     changes_store = takes_back = True
 
@@ -126,6 +136,12 @@ class UndoKind(_StoredKind):
     report_title = _("Undo report")
     done = _("restored or deleted")
     question = _("Undo the upload in {live_environments} of {api_base}?")
+    changed = (
+        _("This upload was undone by run {run} on {at}."),
+        _("{files:,} of {of:,} files of this upload were undone by run {run} on {at}."),
+    )
+    mark = _("undone by {run}"), _("partly undone by {run}")
+    replacing = frozenset({Outcome.RESTORED, Outcome.DELETED})
     changes_store = takes_back = True
     skipped = Outcome.NOT_UNDOABLE
     _outcomes: Mapping[Outcome, Outcome] = {Outcome.REFUSED: Outcome.FAILED}

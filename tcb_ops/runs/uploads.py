@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import Row
+from tcb_ops.model import Outcome, Row
 from tcb_ops.runs.next_commands import after_list, upload_options
 from tcb_ops.settings import without_dots
 
@@ -28,6 +28,12 @@ class UploadKind(Kind):
     report_title = _("Upload report")
     done = _("uploaded")
     question = _("Upload to {live_environments} of {api_base}?")
+    changed = (
+        _("The files of this upload were overwritten by run {run} on {at}."),
+        _("{files:,} of {of:,} files of this upload were overwritten by run {run} on {at}."),
+    )
+    mark = _("overwritten by {run}"), _("partly overwritten by {run}")
+    replacing = frozenset({Outcome.UPLOADED})
     changes_store = True
     sends_files = True
     clustered = True

@@ -30,7 +30,7 @@ from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason, is_simulated
 from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
 from tcb_ops.reports.comparisons import Change, RunDiff, diff_verdict
-from tcb_ops.reports.explanations import code_label, confirmation_text, reason_text
+from tcb_ops.reports.explanations import change_lines, code_label, confirmation_text, reason_text
 from tcb_ops.reports.formats.charts import (
     axis_format,
     code_colour,
@@ -131,6 +131,7 @@ def page(
         "namesakes": summary.namesakes,
         "simulated": is_simulated(run.target),
         "verdict": run.kind.verdict(counts, finished=run.finished_at is not None),
+        "changed_by": change_lines(summary.changed_by, settings.zone),
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
         "state": state if run.finished_at is not None else "unfinished",
         "now": now,

@@ -21,7 +21,7 @@ from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, diff_verdict
-from tcb_ops.reports.explanations import ERRCODE
+from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import environment
@@ -308,14 +308,16 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 48, 20, 664, 130
 """Position and size of the bars in the drawing."""
 
 
-def run_html(summary: RunSummary, lang: Lang) -> str:
+def run_html(summary: RunSummary, settings: Settings) -> str:
     """Render a card: the run, its target, how its rows ended, the most frequent causes."""
     run, counts = summary.run, summary.counts
     sentence = run.kind.verdict(counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
     simulated = is_simulated(run.target)
     workers = worker_lines(summary.workers)
-    return str(_macros(lang).run_card(run, run.kind.label, sentence, counts, groups, simulated, workers))
+    changed_by = change_lines(summary.changed_by, settings.zone)
+    card = _macros(settings.lang).run_card
+    return str(card(run, run.kind.label, sentence, counts, groups, simulated, workers, changed_by))
 
 
 def diff_html(diff: RunDiff) -> str:

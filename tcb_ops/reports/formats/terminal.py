@@ -365,22 +365,25 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
 
 
 def render_runs(
-    found: Sequence[tuple[RunRecord, Mapping[Outcome, int]]], settings: Settings, lang: Lang, width: int
+    found: Sequence[tuple[RunRecord, Mapping[Outcome, int], Text | None]],
+    settings: Settings,
+    lang: Lang,
+    width: int,
 ) -> Iterator[RenderableType]:
     """Render a line per run: date, id, kind, target and rows; the lists and notes beside it if all fit, otherwise below.
 
-    To fit `width`, the time of day is left out first; a list and note too long for a line of their own are shortened.
+    Each run comes with its rows by outcome, and what later runs did to its files (None: nothing), which stands before the list. To fit `width`, the time of day is left out first; a list and note too long for a line of their own are shortened.
     """
     from rich.text import Text as Styled
 
-    pending = any(Outcome.PENDING in counts for _, counts in found)
+    pending = any(Outcome.PENDING in counts for _, counts, _mark in found)
     heads = [_("date"), _("run"), _("kind"), _("target"), _("rows"), _("ok"), _("not ok")]
     if pending:
         heads.append(_("pending"))
-    beside = [_list_and_note(run, settings, lang) for run, _ in found]
+    beside = [_list_and_note(run, mark, settings, lang) for run, _, mark in found]
     for when, gap in (("%m-%d %H:%M", 2), ("%m-%d", 2), ("%m-%d", 1)):
         lines = [[head.of(lang) for head in heads]]
-        lines += [_run_cells(run, counts, when, settings, pending=pending) for run, counts in found]
+        lines += [_run_cells(run, counts, when, settings, pending=pending) for run, counts, _ in found]
         table = AlignedTable(lines, frozenset(range(4, len(heads))), gap=gap)
         figures = sum(table.widths(width)) + gap * len(heads)
         if figures - gap <= width:
@@ -416,12 +419,13 @@ def _run_cells(
     ]
 
 
-def _list_and_note(run: RunRecord, settings: Settings, lang: Lang) -> list[str]:
-    """Return a run's list and note, whether it is a retry, and its target if it is not the present one."""
+def _list_and_note(run: RunRecord, mark: Text | None, settings: Settings, lang: Lang) -> list[str]:
+    """Return a run's mark, list and note, whether it is a retry, and its target if it is not the present one."""
+    marked = mark.of(lang) if mark is not None else ""
     retry = _("retry").of(lang) if run.parent else ""
     elsewhere = run.target not in {settings.run_target, SIMULATOR}
     target = f"→ {run.target.partition('://')[2] or run.target}" if elsewhere else ""
-    return list(filter(None, (retry, sanitize(run.list_name), sanitize(run.note), target)))
+    return list(filter(None, (marked, retry, sanitize(run.list_name), sanitize(run.note), target)))
 
 
 def _fit(parts: Sequence[str], width: int) -> str:

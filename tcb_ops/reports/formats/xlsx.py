@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, pgettext, verbatim
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, is_simulated
-from tcb_ops.reports.explanations import MARK
+from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
 from tcb_ops.reports.summary import RunSummary, next_actions, worker_lines
 from tcb_ops.runs.reader import RunReader
@@ -198,6 +198,8 @@ class _Report:
         yield _("started"), self._moment(run.created_at)
         done = run.finished_at
         yield _("finished"), _("not finished").of(self._lang) if done is None else self._moment(done)
+        for line in change_lines(self._summary.changed_by, self._settings.zone):
+            yield _("since then"), line.of(self._lang)
         yield _("as of"), self._moment(self._now)
 
     def _causes(self) -> Iterator[Sequence[Any]]:
