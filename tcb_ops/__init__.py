@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         links as links,
         notify as notify,
         open_run as open_run,
+        prune as prune,
         read_merchants as read_merchants,
         read_paths as read_paths,
         resume as resume,
@@ -82,7 +83,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "all_runs audit check_merchants confirm delete diff history links notify open_run read_merchants "
+        "all_runs audit check_merchants confirm delete diff history links notify open_run prune read_merchants "
         "read_paths resume retry start_audit start_confirm start_delete start_links start_resume "
         "start_retry start_undo start_upload undo upload upload_link verify"
     ),

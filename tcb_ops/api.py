@@ -12,7 +12,6 @@ The command line, the panels and the notebooks call these. Parameters that sever
 * `report`: the folder that the caller will export to; until it has, the run counts as unfinished.
 * `progress`: called with a Progress after commits, in another thread.
 * `tokens`: a TokenSource, instead of the settings' own.
-* `share`: a share of the merchants, such as "2/5" or (2, 5); other rows are not planned. None: all.
 * `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a `distributed.Client`.
 
 An invalid value raises ArgumentError or SettingsError, both UsageErrors: nothing was sent.
@@ -64,7 +63,7 @@ if TYPE_CHECKING:
 
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.known import KnownFailure
-    from tcb_ops.lists.merchants import Merchants, Share, ShareLike
+    from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
     from tcb_ops.merchants import MerchantState
@@ -72,7 +71,6 @@ if TYPE_CHECKING:
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.ledger_copy import CopiedRuns, OnCopied
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
@@ -118,7 +116,6 @@ def read_paths(
     header_row: int = 0,
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
-    share: ShareLike | None = None,
     settings: Settings | None = None,
     target: str | None = None,
 ) -> Batch:
@@ -135,7 +132,6 @@ def read_paths(
         header_row: the line of the header; 0: it is detected.
         rows: for a workbook with hidden rows, `all` or `visible`.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
-        share: the batch has only its rows; the whole list is checked, and local files of these rows.
         settings: for files that are URLs, with their `source_hosts`.
         target: of the run; files may be read from this machine if it is a simulator.
 
@@ -182,7 +178,6 @@ def read_paths(
             rows=rows,
             file_map=file_map,
             sources=SourceInspector(lambda: _settings(settings, target)),
-            share=_share(share),
         )
 
 
@@ -190,7 +185,6 @@ def start_links(
     batch: Batch,
     *,
     out: str | Path = "links.csv",
-    share: ShareLike | None = None,
     target: str | None = None,
     settings: Settings | None = None,
     limits: RunLimits | None = None,
@@ -208,7 +202,7 @@ def start_links(
     """
     from tcb_ops.runs.plan import list_spec
 
-    batch = _batch(batch, share)
+    _check_batch(batch)
     check_path("out", out)
     return _start(
         lambda _: list_spec(batch, Kind.LINKS, selection),
@@ -221,7 +215,6 @@ def start_links(
 def start_upload(
     batch: Batch,
     *,
-    share: ShareLike | None = None,
     target: str | None = None,
     settings: Settings | None = None,
     limits: RunLimits | None = None,
@@ -252,7 +245,7 @@ def start_upload(
     from tcb_ops.runs.stored_calls import OVERWRITE, IfExists
     from tcb_ops.runs.stored_files import check_folder
 
-    batch = _batch(batch, share)
+    _check_batch(batch)
     check_choice("if_exists", if_exists, get_args(IfExists), _("overwrite, skip or fail"))
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:
@@ -273,7 +266,6 @@ def start_upload(
 def start_audit(
     merchants: Merchants | str | Path,
     *,
-    share: ShareLike | None = None,
     target: str | None = None,
     settings: Settings | None = None,
     limits: RunLimits | None = None,
@@ -310,13 +302,13 @@ def start_audit(
         seconds and 0 <= confirm_after <= SECONDS_PER_DAY,
         _("seconds, a day at most"),
     )
-    listed, settings, only = _merchants(merchants), _settings(settings, target), _share(share)
+    listed, settings = _merchants(merchants), _settings(settings, target)
     failures = [line.to_json() for line in known_failures(known, settings)]
     options = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
     if known is not None:
         options["known_file"] = str(Path(known).absolute())
     return _start(
-        lambda _: audit_spec(listed, selection, only, options),
+        lambda _: audit_spec(listed, selection, options),
         _absolute(report, "report"),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
@@ -633,11 +625,9 @@ def run_to_resume(wanted: str, kind: Kind, settings: Settings) -> Run:
 
 
 def run_to_retry(run: str | Run, settings: Settings) -> Run:
-    """Open the run that is to be retried; if `latest` is a retry of a joined run, the joined one. Raises RunNotFoundError."""
-    from tcb_ops.runs.plan import meant_by_latest
-
+    """Open the run that is to be retried. Raises RunNotFoundError."""
     ledger, record = _ledger_with_runs(settings), _record(run, settings)
-    return Run(ledger, meant_by_latest(ledger, record) if run == "latest" else record, settings)
+    return Run(ledger, record, settings)
 
 
 def start_retry(
@@ -662,7 +652,7 @@ def start_retry(
 
     It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
 
-    `run`: a Run, an id, an unambiguous prefix, or `latest` (a joined run, if the latest run is a retry of it).
+    `run`: a Run, an id, an unambiguous prefix, or `latest`.
     `merchants`: from `read_merchants`, or the file; rows of others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run,
     the file of its links (links.retry.csv); for any other, as `report`.
     """
@@ -780,7 +770,8 @@ def all_runs(
 def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None = None) -> list[RunRecord]:
     """Remove runs that finished more than `older_than` days ago from the ledger; return them, the newest first.
 
-    Runs that a remaining run retries, confirms, deletes or undoes stay. Reports are not touched. `dry_run`: nothing is removed.
+    Runs that belong to a remaining one stay: its upload, its retries, and what confirmed, deleted or undid it. What a removed
+    run last stored at each path is kept for `undo` and `delete`. Reports are not touched. `dry_run`: nothing is removed.
     """
     from tcb_ops.runs.locks import planning
     from tcb_ops.runs.plan import prunable
@@ -791,59 +782,10 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     with planning(ledger):
         found = prunable(ledger.runs(), time.time() - older_than * SECONDS_PER_DAY)
         if not dry_run and found:
-            for run in found:
-                ledger.forget(run)
+            for run in reversed(found):  # the oldest first: of what was stored at a path, the newest is kept
+                ledger.prune(run)
             ledger.compact()
     return found
-
-
-def copy_runs(
-    source: str | Path,
-    dest: str | Path,
-    runs: Sequence[str] = (),
-    *,
-    settings: Settings | None = None,
-    progress: OnCopied | None = None,
-) -> CopiedRuns:
-    """Copy runs from one ledger, a file or a URL, to another, which is created if it is missing.
-
-    `runs`: ids, prefixes or `latest`, which are copied with what belongs to them; none: all. Runs that are there already are
-    skipped. `progress` is called with the runs done, their number, and the rows written. Raises UsageError for a run that
-    another process works on, or that is there and differs; those before it are copied.
-    """
-    from tcb_ops.runs.ledger_copy import copy_runs as copy
-
-    for parameter, value in (("source", source), ("dest", dest)):
-        check_path(parameter, value)
-    check_texts("runs", runs)
-    check_function("progress", progress)
-    at = _settings(settings, None).run_target
-    return copy(str(source), str(dest), runs, at, progress or (lambda *_: None))
-
-
-def join_shares(
-    dest: str | Path,
-    sources: Sequence[str | Path],
-    *,
-    runs: Sequence[str] = (),
-    progress: OnCopied | None = None,
-) -> tuple[str, CopiedRuns]:
-    """Make one run of the runs of a list's shares (`share=`); return its id, and what was written to the ledger `dest`.
-
-    Of each ledger of `sources`, its newest run of a share is taken, or the one whose id is in `runs`. Its retries become
-    retries of the joined run. Joined again, only what is missing is written. Raises UsageError if these are not all shares
-    of one list, each once, or one of them is unfinished.
-    """
-    from tcb_ops.runs.ledger_copy import join_shares as join
-
-    check_path("dest", dest)
-    usable = isinstance(sources, list | tuple) and len(sources) > 0
-    check_value("sources", sources, usable, _("a list of ledgers"))
-    for source in sources:
-        check_path("sources", source)
-    check_texts("runs", runs)
-    check_function("progress", progress)
-    return join(str(dest), [str(source) for source in sources], runs, progress or (lambda *_: None))
 
 
 def check_merchants(
@@ -1392,22 +1334,10 @@ def _check_stored(what: object, selection: object, parameter: str = "what") -> N
     check_text("selection", selection)
 
 
-def _batch(batch: Batch, share: ShareLike | None) -> Batch:
-    """Return the part of a batch that a call is about."""
+def _check_batch(batch: Batch) -> None:
     from tcb_ops.lists.batch import Batch
 
     check_value("batch", batch, isinstance(batch, Batch), _("a Batch, from read_paths"))
-    wanted = _share(share)
-    if wanted is None:
-        return batch
-    check_value("share", share, batch.share in {None, wanted}, _("that of the batch"))
-    return batch.of_share(wanted)
-
-
-def _share(share: ShareLike | None) -> Share | None:
-    from tcb_ops.lists.merchants import read_share
-
-    return None if share is None else read_share(share)
 
 
 def _absolute(path: str | Path | None, parameter: str = "out") -> Path | None:

@@ -24,7 +24,7 @@ class DetailCode(Enum):
     """
 
     TEXT = NOTHING
-    """Sentences of its own, in both languages, without a code: from before schema version 3, or from outside."""
+    """Sentences of its own, in both languages, without a code: from outside."""
     BOTH = _("{first}; {second}")
     # why a run stopped
     INTERRUPTED = _("interrupted; unfinished rows stay pending.")

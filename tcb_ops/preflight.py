@@ -67,8 +67,7 @@ def done_before(
 
     None if an unfinished run would be resumed, or the newest has stored nothing. `runs`: newest first.
     """
-    part = selection if batch.share is None else batch.share.added_to(selection)
-    wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, part, "")
+    wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, selection, "")
     found = [
         run
         for run, one in ((run, run.record) for run in runs)
@@ -86,10 +85,8 @@ def done_before(
 
 def facts(batch: Batch) -> dict[str, Any]:
     """Return the facts about a checked list, for `--json`."""
-    share = {} if batch.share is None else {"share": str(batch.share)}
     return {
         "list": str(batch.source),
-        **share,
         "sha256": batch.sha256,
         "encoding": batch.encoding,
         "rows": batch.count,

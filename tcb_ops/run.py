@@ -225,10 +225,6 @@ class Run:
         record = self._ledger.run(self.id)
         if record.kind is not Kind.LINKS or record.finished_at is None:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
-        if record.settings.get("joined"):
-            raise UsageError(
-                _("run {id} was joined from shares: each share has its own links.csv.", id=record.id)
-            )
         return links_frame(self._ledger, record, self._settings)
 
     def errcodes(self) -> pd.DataFrame:

@@ -115,7 +115,7 @@ class LifecycleSettings(_Checked):
     SECTION = "lifecycle."
 
     keep_days: int = 0
-    """The age in days from which `runs prune` removes runs; 0: it needs --older-than."""
+    """The age in days from which `prune` removes runs; 0: it needs --older-than."""
 
 
 @dataclass(frozen=True, init=False)

@@ -33,8 +33,6 @@ _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 _EXAMPLES = {
     "tcb-ops check": "list.csv",
     "tcb-ops explain": "85088",
-    "tcb-ops ledger copy": "tcb-ops.db archive.db",
-    "tcb-ops ledger join": "all.db machine-1.db machine-2.db",
     "tcb-ops list": "files --to all",
     "tcb-ops notebook": "03_errcode_audit --out nightly",
     "tcb-ops sync": "files --to all",
@@ -118,7 +116,7 @@ _SECTIONS = (
     ),
     (
         N_("Set up"),
-        "setup.init setup.doctor main.merchants stored.list_ main.ledger completion.completion",
+        "setup.init setup.doctor main.merchants stored.list_ ledger.prune completion.completion",
     ),
     (N_("Notebooks"), "notebooks.notebook notebooks.lab"),
     (N_("Practise"), "practice.simulate practice.demo"),
@@ -159,11 +157,6 @@ def merchants() -> None:
 
     sync and check: who has authorized the platform, and what keeps a merchant from being served.
     """
-
-
-@click.group(cls=Group, commands=Commands("ledger.copy ledger.join"))
-def ledger() -> None:
-    """Copy runs to another ledger; join the shares of a list."""
 
 
 _ASCII = str.maketrans(

@@ -20,7 +20,6 @@ from tcb_ops.cli.options import (
     report_options,
     resume_options,
     run_options,
-    share_option,
     target_line,
     upload_yes_option,
 )
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("paths", metavar="LIST")
 @list_options
-@share_option
 @common_options
 def check(command: RunCommand, paths: str) -> int:
     """Check a path list; report all problems in one pass.
@@ -84,7 +82,6 @@ def check(command: RunCommand, paths: str) -> int:
 )
 @list_options
 @limit_options
-@share_option
 @run_options
 @common_options
 def links(command: RunCommand, paths: str | None, max_age: int, *, download: bool) -> int:
@@ -98,8 +95,6 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
     console = command.console
     with command.opened():
         if download:
-            if command.which.share is not None:
-                raise UsageError(_("--share is for a list; --download has links of one run."))
             return _download(command, paths or "latest", max_age)
         if paths is None:
             handle = command.resume(Kind.LINKS, command.listing.root)
@@ -188,7 +183,6 @@ def _download(command: RunCommand, run: str, max_age: int) -> int:
 @list_options
 @limit_options
 @cluster_option
-@share_option
 @run_options
 @common_options
 def upload(
@@ -379,7 +373,6 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
 @click.option("--metrics", metavar="FILE", help="Write the result as a Prometheus textfile.")
 @limit_options
 @cluster_option
-@share_option
 @resume_options
 @common_options
 def audit(
@@ -411,7 +404,6 @@ def audit(
             confirm_after=confirm_after,
             known=known,
             report=command.reports,
-            share=command.which.share,
             **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written

@@ -27,7 +27,6 @@ from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageE
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
-from tcb_ops.lists.merchants import Share
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import STORED_OUTCOMES, FailOn, Kind, Outcome, Problem, Reason
 from tcb_ops.preflight import DryRun, SendScope, accounts_to_ask, facts_line, reckon, scope_of_rows
@@ -111,7 +110,7 @@ class RunCommand:
 
         `others`: the command's options that are not about the list, for suggestions.
         """
-        console, settings, listing, share = self.console, self.settings, self.listing, self.which.share
+        console, settings, listing = self.console, self.settings, self.listing
         if listing.fix_me is not None:
             check_fixme(Path(listing.fix_me))
         try:
@@ -126,7 +125,6 @@ class RunCommand:
                 rows=listing.rows,
                 file_map=listing.maps,
                 sources=SourceInspector(lambda: settings),
-                share=share,
             )
         except InputError as error:
             if error.source != source:
@@ -153,8 +151,6 @@ class RunCommand:
             console.info(
                 _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
             )
-        if share is not None:
-            console.info(_share_of(batch, share))
         return batch.limited(self.which.limit) if self.which.limit else batch
 
     def _write_fixme(self, source: str, problems: Sequence[Problem]) -> tuple[Path, int]:
@@ -213,8 +209,7 @@ class RunCommand:
             text = _("Correct the list, then run:")
         else:
             return
-        share = ["--share", str(self.which.share)] if self.which.share is not None else []
-        self.console.suggest(text, self._again(source, root, [*others, *listing.words(self.common), *share]))
+        self.console.suggest(text, self._again(source, root, [*others, *listing.words(self.common)]))
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
         """Return this command for another list."""
@@ -290,7 +285,7 @@ class RunCommand:
 
         Raises UsageError if this command cannot resume it.
         """
-        from tcb_ops.runs.plan import check_kept, check_resume, other_share
+        from tcb_ops.runs.plan import check_kept, check_resume
 
         settings, which = self.settings, self.which
         if not which.resume or which.dry_run:
@@ -310,8 +305,6 @@ class RunCommand:
             wrong = _("its target is {target}", target=record.target)
         elif root and str(Path(root).resolve()) != record.root:
             wrong = _("its files are below {root}", root=record.root)
-        elif which.share is not None and str(which.share) != record.share:
-            wrong = other_share(record)
         check_resume(record, wrong, settings)
         check_kept(record, settings)
         if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
@@ -418,18 +411,6 @@ class RunCommand:
             console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
         suggest_next(console, settings, confirmed.record, by_code(found.causes))
         console.info(_("The confirmation: {folder}", folder=folder))
-
-
-def _share_of(batch: Batch, share: Share) -> Text:
-    """Return how many rows a share has, and of how many."""
-    whole = ngettext("{n:,} row", "{n:,} rows", batch.staging.whole.count())
-    if not batch.count:
-        return _(
-            "Share {share}: none of {whole}, as no merchant of the list belongs to it.",
-            share=share,
-            whole=whole,
-        )
-    return _("Share {share}: {rows:,} of {whole}", share=share, rows=batch.count, whole=whole)
 
 
 def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:

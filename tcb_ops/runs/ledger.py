@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
-from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.model import Kind, Outcome, Row, RowEnd
 from tcb_ops.runs.locks import hold
-from tcb_ops.runs.reader import LedgerReader, summed_up
+from tcb_ops.runs.reader import WRITES, LedgerReader, summed_up
 from tcb_ops.runs.records import (
     END_COLUMNS,
     PLAN_COLUMNS,
@@ -33,7 +33,17 @@ from tcb_ops.runs.records import (
     plan_values,
     run_values,
 )
-from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent, tallies
+from tcb_ops.runs.schema import (
+    cluster_sessions,
+    envs,
+    exports,
+    partitions,
+    pruned_files,
+    rows,
+    runs,
+    spent,
+    tallies,
+)
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -162,11 +172,38 @@ class Ledger(LedgerReader):
             )
 
     def forget(self, run: RunRecord) -> None:
-        """Remove a run with all that belongs to it: one that was never started, or that is pruned."""
+        """Remove a run that was never started."""
         with self._writing() as connection:
-            for table in (tallies, rows, envs, spent, exports, partitions, cluster_sessions):
-                connection.execute(table.delete().where(table.c.run == run.number))
-            connection.execute(runs.delete().where(runs.c.number == run.number))
+            self._remove(connection, run)
+
+    def prune(self, run: RunRecord) -> None:
+        """Remove an old run with all that belongs to it, except what it last stored or found at each path."""
+        with self._writing() as connection:
+            if run.kind in {*WRITES, Kind.CONFIRM}:
+                self._keep_files(connection, run)
+            self._remove(connection, run)
+
+    def _keep_files(self, connection: sa.Connection, run: RunRecord) -> None:
+        """Keep what a run stored or found at its paths, unless something newer is kept there already."""
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        insert: Any = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
+        columns = list(pruned_files.c.keys())
+        new = insert(pruned_files).from_select(columns, self.last_of_paths(run))
+        key = pruned_files.primary_key.columns.keys()
+        connection.execute(
+            new.on_conflict_do_update(
+                index_elements=key,
+                set_={name: new.excluded[name] for name in columns if name not in key},
+                where=new.excluded.ended_at >= pruned_files.c.ended_at,
+            )
+        )
+
+    @staticmethod
+    def _remove(connection: sa.Connection, run: RunRecord) -> None:
+        for table in (tallies, rows, envs, spent, exports, partitions, cluster_sessions):
+            connection.execute(table.delete().where(table.c.run == run.number))
+        connection.execute(runs.delete().where(runs.c.number == run.number))
 
     def compact(self) -> None:
         """Give the space of removed runs back to the file system."""

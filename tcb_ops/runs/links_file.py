@@ -235,7 +235,7 @@ class LinksFile:
     def _find(self, alive_at: float | None) -> tuple[array[int], array[int]]:
         """Return the offset (-1 for none) and length in bytes of each line's newest link; takes twelve bytes a line.
 
-        With `alive_at`, expired links and records of earlier versions count as none.
+        With `alive_at`, expired links and damaged records count as none.
         """
         offsets, lengths = array("q"), array("i")
         try:

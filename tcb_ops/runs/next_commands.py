@@ -54,8 +54,6 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     words = ["retry", run.parent] if run.parent else [str(run.kind)]
     if SIGNED in run.settings:
         words += [*list_of(run), "--on-bad", "skip"]
-    elif run.share:
-        words += ["--share", run.share]
     words += ["--resume", run.id]
     if run.kind is Kind.UPLOAD and not run.parent:
         words += ["--root", without_dots(run.root)]
@@ -79,7 +77,6 @@ def audit_again(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command for another audit of the same environments, after one that was stopped."""
     how = run.settings
     words = ["audit", *_selected(run)]
-    words += ["--share", run.share] if run.share else []
     words += ["--write-probe"] if how.get("write_probe") else []
     words += ["--confirm-after", f"{how['confirm_after']:g}s"] if how.get("confirm_after") else []
     words += ["--known", str(how["known_file"])] if how.get("known_file") else []

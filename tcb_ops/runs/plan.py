@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -15,7 +15,7 @@ from typing import Any
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
 from tcb_ops.lists.batch import Batch
-from tcb_ops.lists.merchants import Merchants, Share
+from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
@@ -228,19 +228,10 @@ def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
         wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)
     elif run.root != work.root_name:
         wrong = _("its files are below {root}", root=run.root)
-    elif run.share != work.options.get("share", ""):
-        wrong = other_share(run)
     check_resume(run, wrong, settings)
     if run.list_sha256 != work.list_sha256:
         raise _not_resumable(run, _("the list has changed since"))
     return run
-
-
-def other_share(run: RunRecord) -> Text:
-    """Return why a command with another `--share`, or with none, cannot resume a run."""
-    if not run.share:
-        return _("it is a run of the whole list")
-    return _("it is share {share} of its list", share=run.share)
 
 
 def check_resume(run: RunRecord, wrong: Text | None, settings: Settings) -> None:
@@ -329,7 +320,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
     """Return the spec of a run over a checked list."""
     if kind is Kind.LINKS:
         check_columns(batch.headers)
-    spec = RunSpec(
+    return RunSpec(
         kind,
         batch.source.name,
         batch.sha256,
@@ -340,15 +331,6 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         environments_of_rows(batch.rows(), batch.merchants),
         selection,
     )
-    if batch.share is None:
-        return spec
-    return _of_share(spec, batch.share, batch.staging.whole.count() if batch.until is None else None)
-
-
-def _of_share(spec: RunSpec, share: Share, listed: int | None) -> RunSpec:
-    """Return a spec whose run knows its share, and how many rows all shares have together (None: unknown)."""
-    own = {"share": str(share)} | ({} if listed is None else {"listed": listed})
-    return replace(spec, selection=share.added_to(spec.selection), options={**spec.options, **own})
 
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
@@ -531,12 +513,6 @@ def original_of(ledger: Ledger, run: RunRecord) -> RunRecord:
     return run
 
 
-def meant_by_latest(ledger: Ledger, latest: RunRecord) -> RunRecord:
-    """Return the run that `retry latest` retries: for a finished retry of a joined run, which has rows of one share only, the joined run."""
-    original = original_of(ledger, latest)
-    return latest if latest.finished_at is None or not original.settings.get("joined") else original
-
-
 def _left(ledger: Ledger, run: RunRecord) -> int:
     """Count the rows of a run that a retry of it would have."""
     bad = sum(rows for outcome, rows in ledger.counts(run).items() if outcome in AGAIN)
@@ -568,28 +544,20 @@ def _others_to_retry(ledger: Ledger, run: RunRecord, settings: Settings) -> list
     return []
 
 
-def audit_spec(
-    merchants: Merchants, selection: str, share: Share | None, options: Mapping[str, Any]
-) -> RunSpec:
-    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path.
-
-    With a share only its rows, numbered as in the audit of all.
-    """
+def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any]) -> RunSpec:
+    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path."""
     lines = [merchant for merchant in merchants if not merchant.left]
 
     def rows() -> Iterator[Row]:
         for number, merchant in enumerate(lines, start=1):
-            if share is not None and not share.has(merchant.appid):
-                continue
             cells = (merchant.appid, merchant.name, merchant.env)
             yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
 
     name, headers = Path(merchants.source).name, ("appid", "name", "env")
     places = environments_of_rows(rows(), merchants)
-    spec = RunSpec(
+    return RunSpec(
         Kind.AUDIT, name, merchants.sha256, 0, headers, None, rows, places, selection, options=options
     )
-    return spec if share is None else _of_share(spec, share, len(lines))
 
 
 def resume_spec(run: RunRecord) -> RunSpec:
@@ -605,7 +573,6 @@ def resume_spec(run: RunRecord) -> RunSpec:
         [],
         run.selection,
         run.parent,
-        options={"share": run.share},
     )
 
 
@@ -621,22 +588,27 @@ def environments_of_rows(rows: Iterable[Row], known: Iterable[EnvRecord | Mercha
     return list(environments.values())
 
 
-def prunable(runs: Iterable[RunRecord], before: float) -> list[RunRecord]:
-    """Return the runs that may be removed from a ledger; `runs` are the newest first, `before` is in Unix seconds.
+def prunable(runs: Sequence[RunRecord], before: float) -> list[RunRecord]:
+    """Return the runs that may be removed from a ledger, in their order; `before` is in Unix seconds.
 
-    ==========================================================  ========
-    the run                                                     prunable
-    ==========================================================  ========
-    is unfinished, or finished at `before` or later             no
-    is retried, confirmed, deleted or undone by one that stays  no
-    any other                                                   yes
-    ==========================================================  ========
+    =====================================================================  ========
+    the run                                                                prunable
+    =====================================================================  ========
+    is unfinished, or finished at `before` or later                        no
+    is retried, confirmed, deleted or undone by one that stays             no
+    retries, confirms, deletes or undoes one that stays                    no
+    any other                                                              yes
+    =====================================================================  ========
     """
-    needed, found = set[str](), list[RunRecord]()
+    beside = defaultdict[str, set[str]](set)
     for run in runs:
-        recent = run.finished_at is None or run.finished_at >= before
-        if recent or run.id in needed:
-            needed.update((run.parent, *run.settings.get("of", ())))
-        else:
-            found.append(run)
-    return found
+        for other in {run.parent, *run.settings.get("of", ())} - {""}:
+            beside[run.id].add(other)
+            beside[other].add(run.id)
+    waiting = {run.id for run in runs if run.finished_at is None or run.finished_at >= before}
+    staying = set[str]()
+    while waiting:
+        run_id = waiting.pop()
+        staying.add(run_id)
+        waiting |= beside[run_id] - staying
+    return [run for run in runs if run.id not in staying]

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from copy import copy
 from difflib import get_close_matches
 from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, Self, cast
@@ -63,7 +63,19 @@ from tcb_ops.runs.records import (
     read_run,
     valid_time,
 )
-from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, partitions, rows, runs, spent, tallies
+from tcb_ops.runs.schema import (
+    CARRIES_ERRCODE,
+    STORED,
+    KeptKind,
+    envs,
+    exports,
+    partitions,
+    pruned_files,
+    rows,
+    runs,
+    spent,
+    tallies,
+)
 
 BATCH = 500
 """Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
@@ -77,10 +89,25 @@ RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
 _OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 """Joins the environment of a row."""
-_WRITES = (Kind.UPLOAD, Kind.DELETE, Kind.UNDO)
+WRITES = (Kind.UPLOAD, Kind.DELETE, Kind.UNDO)
 """The kinds of runs that change what is stored."""
 _CERTAIN = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.RESTORED})
 """The outcomes after which it is certain what is stored."""
+_FILE = {
+    "ended_at": sa.func.coalesce(rows.c.ended_at, runs.c.created_at),
+    "path": rows.c.path,
+    "run": runs.c.id,
+    "md5": sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
+    "bytes": sa.func.coalesce(rows.c.bytes, 0),
+    "file_id": rows.c.file_id,
+    "content_type": sa.func.coalesce(rows.c.content_type, ""),
+    "cache_control": sa.func.coalesce(rows.c.cache_control, ""),
+    "file": rows.c.file,
+    "etag": sa.func.coalesce(rows.c.etag, ""),
+    "outcome": rows.c.outcome,
+    "number": runs.c.number,
+}
+"""What is read of a row that stored a file: when and where, then the fields of an EarlierUpload, by their names."""
 
 
 class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
@@ -150,7 +177,7 @@ class LedgerReader:
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
         self._check_runs()
-        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc())
+        query = sa.select(runs).order_by(runs.c.number.desc())
         if wanted == "latest":
             query = query.where(runs.c.target == target) if target is not None else query
         else:
@@ -192,7 +219,7 @@ class LedgerReader:
     ) -> list[RunRecord]:
         """List runs, newest first. Errors of damaged records are appended to `damaged`, if it is given."""
         self._check_runs()
-        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc()).limit(limit)
+        query = sa.select(runs).order_by(runs.c.number.desc()).limit(limit)
         if target is not None:
             query = query.where(runs.c.target == target)
         found = []
@@ -222,7 +249,7 @@ class LedgerReader:
                 runs.c.root != root if elsewhere else runs.c.root == root,
                 runs.c.finished_at.is_(None) | ((runs.c.report == "") & (runs.c.out != "")),
             )
-            .order_by(runs.c.created_at.desc())
+            .order_by(runs.c.number.desc())
             .limit(50)
         )
         return [self._run(record) for record in self._read(query)]
@@ -369,7 +396,7 @@ class LedgerReader:
 
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
-        kinds = (*_WRITES, Kind.CONFIRM)
+        kinds = (*WRITES, Kind.CONFIRM)
         found = self._stored(run.target, run.number, environment.env, paths, kinds, strict=True)
         known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
         for path, others in self._pending(run.target, run.number, environment.env, list(known)).items():
@@ -385,7 +412,7 @@ class LedgerReader:
             sa.select(runs.c.number, runs.c.id)
             .where(
                 runs.c.target == target,
-                runs.c.kind.in_(_WRITES),
+                runs.c.kind.in_(WRITES),
                 runs.c.finished_at.is_(None),
                 runs.c.number != leave_out,
             )
@@ -419,7 +446,7 @@ class LedgerReader:
         The MD5 is empty where a file was deleted, or it is not certain what is there. Last come the pending rows of
         unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations found to differ.
         """
-        kinds = (*_WRITES, Kind.CONFIRM) if confirmed else _WRITES
+        kinds = (*WRITES, Kind.CONFIRM) if confirmed else WRITES
         found = self._stored(target, leave_out, env, paths, kinds)
         for path, pending in self._pending(target, leave_out, env, paths).items():
             newest = max((one.number for one in found.get(path, ())), default=0)
@@ -452,25 +479,17 @@ class LedgerReader:
         *,
         strict: bool = False,
     ) -> dict[str, list[EarlierUpload]]:
-        """Return what runs put at paths, the oldest first; `strict`: every failed row puts in doubt what is there."""
+        """Return what runs put at paths, pruned ones included, the oldest first.
+
+        `strict`: every failed row puts in doubt what is there.
+        """
         query = (
             sa.select(
-                rows.c.path,
-                rows.c.outcome,
+                *_FILE.values(),
                 rows.c.reason,
                 rows.c.attempts,
                 sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
                 (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
-                # The fields of an EarlierUpload, except its outcome.
-                runs.c.id,
-                sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
-                sa.func.coalesce(rows.c.bytes, 0),
-                rows.c.file_id,
-                sa.func.coalesce(rows.c.content_type, ""),
-                sa.func.coalesce(rows.c.cache_control, ""),
-                rows.c.file,
-                sa.func.coalesce(rows.c.etag, ""),
-                runs.c.number,
             )
             .join(envs, _OF_ENV)
             .join(runs, runs.c.number == rows.c.run)
@@ -482,14 +501,56 @@ class LedgerReader:
                 runs.c.kind.in_(kinds),
                 runs.c.number != leave_out,
             )
-            .order_by(rows.c.ended_at)
         )
-        found: dict[str, list[EarlierUpload]] = {}
-        for path, outcome, why, attempts, of_run, sent, *known, number in self._read(query):
-            if outcome != Outcome.FAILED or strict or (sent and _in_doubt(why, attempts, of_run)):
-                fields = (*known, Outcome(outcome), number)
-                found.setdefault(path, []).append(EarlierUpload(*fields))
-        return found
+        kept = sa.select(*(pruned_files.c[name] for name in _FILE)).where(
+            pruned_files.c.target == target,
+            pruned_files.c.env == env,
+            pruned_files.c.path.in_(paths),
+            pruned_files.c.kind.in_(
+                [kind for kind in KeptKind if kind is not KeptKind.FOUND or Kind.CONFIRM in kinds]
+            ),
+        )
+        entries = [tuple(entry) for entry in self._read(kept)]
+        for *entry, cause, attempts, settings, sent in self._read(query):
+            outcome = entry[-2]
+            if outcome != Outcome.FAILED or strict or (sent and _in_doubt(cause, attempts, settings)):
+                entries.append(tuple(entry))
+        by_path: dict[str, list[EarlierUpload]] = {}
+        for _at, path, *fields, outcome, number in sorted(entries, key=itemgetter(0)):
+            values = (*fields, Outcome(outcome), number)
+            by_path.setdefault(path, []).append(EarlierUpload(*values))
+        return by_path
+
+    def last_of_paths(self, run: RunRecord) -> sa.Select[Any]:
+        """Select what a run last stored or found at each path, with the columns of `pruned_files` in their order."""
+        failed = (rows.c.run == run.number) & (rows.c.outcome == Outcome.FAILED)
+        sent = run.kind is not Kind.UPLOAD or run.upload_calls > 0
+        settings = json.dumps(run.settings)
+        doubtful = [
+            (rows.c.reason == reason) & (rows.c.attempts == attempts)
+            for reason, attempts in self._read(
+                sa.select(rows.c.reason, rows.c.attempts).distinct().where(failed)
+            )
+            if sent and _in_doubt(reason, attempts, settings)
+        ]
+        certain = KeptKind.FOUND if run.kind is Kind.CONFIRM else KeptKind.CERTAIN
+        kind = sa.case((rows.c.outcome == Outcome.FAILED, KeptKind.DOUBTFUL), else_=certain)
+        values = {"target": runs.c.target, "env": envs.c.env, "kind": kind, **_FILE}
+        newest_first = sa.func.row_number().over(
+            partition_by=(envs.c.env, rows.c.path, kind),
+            order_by=(rows.c.ended_at.desc(), rows.c.line.desc()),
+        )
+        found = (
+            sa.select(
+                *(values[column.name].label(column.name) for column in pruned_files.c),
+                newest_first.label("nth"),
+            )
+            .join(envs, _OF_ENV)
+            .join(runs, runs.c.number == rows.c.run)
+            .where(rows.c.run == run.number, STORED, sa.or_(rows.c.outcome != Outcome.FAILED, *doubtful))
+            .subquery()
+        )
+        return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
 
     def rows(
         self,
@@ -1060,12 +1121,8 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
         runs.c.parent == "",
         runs.c.finished_at.is_not(None),
     )
-    if run.kind is Kind.AUDIT:
-        # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
-        before = (runs.c.stopped == "", runs.c.number < run.number)
-        return query.where(*before).order_by(runs.c.number.desc())
-    older = (runs.c.created_at < run.created_at) | (
-        (runs.c.created_at == run.created_at) & (runs.c.number < run.number)
-    )
-    query = query.where(older, runs.c.list_name == run.list_name)
-    return query.order_by(runs.c.created_at.desc(), runs.c.number.desc())
+    # By the ledger's number, since a clock may have been set back.
+    query = query.where(runs.c.number < run.number).order_by(runs.c.number.desc())
+    if run.kind is Kind.AUDIT:  # stopped audits are not comparable
+        return query.where(runs.c.stopped == "")
+    return query.where(runs.c.list_name == run.list_name)

@@ -67,11 +67,6 @@ class RunRecord(NewRun):
         """The options that selected part of the list or merchants (`--where`, `--limit` …); empty for all."""
         return str(self.settings.get("selection", ""))
 
-    @property
-    def share(self) -> str:
-        """The share of the list that it is, such as `2/5`; empty for the whole list."""
-        return str(self.settings.get("share", ""))
-
     def may_be_resumed(self, now: float) -> bool:
         """Return whether the run is unfinished, or was killed lately (`resumed_within`) while its report was written."""
         if self.finished_at is None:
@@ -483,7 +478,7 @@ def run_values(new: NewRun) -> dict[str, Any]:
 _NEWEST = """
 SELECT id, kind, created_at, list_name FROM runs
 WHERE substr(id, 1, length(:begins)) = :begins AND (finished_at IS NULL OR :unfinished = 0)
-ORDER BY created_at DESC, number DESC LIMIT :limit
+ORDER BY number DESC LIMIT :limit
 """
 
 
@@ -493,7 +488,7 @@ FROM tallies
 WHERE run = (
     SELECT number FROM runs
     WHERE CASE WHEN :run = 'latest' THEN target = :target ELSE substr(id, 1, length(:run)) = :run END
-    ORDER BY created_at DESC, number DESC LIMIT 1
+    ORDER BY number DESC LIMIT 1
 )
 AND outcome IN ('refused', 'failed', 'not_attempted', 'unhealthy', 'unknown') AND (store_code <> '' OR errcode <> 0)
 GROUP BY code ORDER BY many DESC, code
@@ -518,7 +513,7 @@ def codes_of_run(where: str, run: str, target: str) -> list[str]:
 def _peek(where: str, query: str, values: Mapping[str, str | int]) -> Sequence[Any]:
     """Query a ledger without writing anything.
 
-    A missing ledger is not created, an older one is not upgraded, and a WAL that no process uses is not opened. Raises the
+    A missing ledger is not created, and a WAL that no process uses is not opened. Raises the
     database's errors.
     """
     if where.startswith("postgresql"):

@@ -69,7 +69,7 @@ def test_commands_load_only_what_they_use(mixed: Operator) -> None:
     assert {"aiohttp.web", "tcb_ops.simulator.server", "pydantic"} & loaded == set()
     listing = loaded_by("from tcb_ops.cli.main import run; run(['runs'])")
     assert "sqlalchemy" in listing
-    assert {"pandas", "aiohttp", "httpx", "jinja2", "xlsxwriter", "alembic", "pydantic"} & listing == set()
+    assert {"pandas", "aiohttp", "httpx", "jinja2", "xlsxwriter", "pydantic"} & listing == set()
     checked = loaded_by(
         "import os; from tcb_ops.cli.main import run; sys.stdout = open(os.devnull, 'w'); "
         "run(['check', 'list.csv', '--on-bad', 'skip']); sys.stdout = sys.__stdout__"
@@ -515,7 +515,6 @@ ALLOWED: dict[str, set[str]] = {
     "confirm_after": {"0"},
     "known": {"None"},
     "cluster": {"None"},
-    "share": {"None"},
     "notify run": {"None"},
     "backup": {"None"},
     "confirm merchants": {"None"},

@@ -424,10 +424,10 @@ def other_database(file: Path) -> None:
         connection.executescript("CREATE TABLE books (title); INSERT INTO books VALUES ('x');")
 
 
-def newer_ledger(file: Path) -> None:
+def ledger_of_version(file: Path, version: int) -> None:
     Ledger(str(file)).close()
     with closing(sqlite3.connect(file)) as connection:
-        connection.executescript("UPDATE tcb_ops SET version = 99; PRAGMA wal_checkpoint(TRUNCATE);")
+        connection.executescript(f"UPDATE tcb_ops SET version = {version}; PRAGMA wal_checkpoint(TRUNCATE);")
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,12 @@ def newer_ledger(file: Path) -> None:
     [
         pytest.param(lambda file: file.write_text("env,path\na,b\n" * 50), "not an SQLite file", id="text"),
         pytest.param(other_database, "another program's database", id="other-database"),
-        pytest.param(newer_ledger, "version is 99", id="newer-schema"),
+        pytest.param(
+            lambda file: ledger_of_version(file, 7), "is a ledger of schema version 7, and", id="older"
+        ),
+        pytest.param(
+            lambda file: ledger_of_version(file, 99), "is a ledger of schema version 99, and", id="newer"
+        ),
     ],
 )
 def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path: Path, make: Any, why: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy as sa
 from postgres import PASSWORD
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
@@ -194,6 +195,21 @@ def test_planning_alone_is_lost_with_its_connection(url: str, postgres: Postgres
         postgres.run(f"SELECT pg_terminate_backend({holder})")
         with pytest.raises(LedgerError):
             still_alone()
+
+
+@pytest.mark.parametrize("version", [7, 99], ids=["older", "newer"])
+def test_a_ledger_of_another_schema_version_is_refused_unchanged(
+    url: str, postgres: Postgres, database: str, version: int
+) -> None:
+    Ledger(url).close()
+    postgres.run(f"UPDATE tcb_ops SET version = {version}; DROP TABLE pruned_files", database)
+    engine = sa.create_engine(url)
+    tables = set(sa.inspect(engine).get_table_names())
+    with pytest.raises(UsageError, match=f"is a ledger of schema version {version}, and") as caught:
+        Ledger(url)
+    assert caught.value.exit_code == 2
+    assert set(sa.inspect(engine).get_table_names()) == tables
+    engine.dispose()
 
 
 @pytest.mark.slow

@@ -211,7 +211,6 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
     """Return everything that the ledger holds of a row, in the order of the digest."""
     row, end = record.row, record.end
     started, ended = end.started_at, end.ended_at
-    # Runs from before headers were sent have none, and keep the digest of their reports.
     headers = (row.content_type, row.cache_control) if row.content_type or row.cache_control else ()
     return (
         *_OF_ROW(row),
@@ -226,7 +225,7 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
 
 
 def detail_text(why: Detail | None) -> str:
-    """Return a row's detail for the digest: what was a plain text before schema version 3, as that text."""
+    """Return a row's detail for the digest: the store's message, and a text that is the same in both languages, as it is."""
     if why is None:
         return ""
     if why.code is DetailCode.STORE_MESSAGE:
