@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from postgres import Postgres, cluster
+from robots import SimulatorWithRobots
 from workspace import (
     BOOKS,
     TEA,
@@ -30,7 +31,7 @@ from workspace import (
 
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.settings import load_settings, set_default_settings
-from tcb_ops.simulator import Faults, Simulator
+from tcb_ops.simulator import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -143,7 +144,7 @@ def open_workspace(tmp_path: Path) -> Iterator[OpenWorkspace]:
             rows = list(rows if rows is not None else many(*known, rows=10))
             valid = {merchant.appid: f"token-of-{merchant.appid}" for merchant in known}
             sim = stack.enter_context(
-                Simulator(list(known), valid, faults=Faults(tuple(faults)), record=True, **options)
+                SimulatorWithRobots(list(known), valid, faults=Faults(tuple(faults)), record=True, **options)
             )
             write_csv(
                 tmp_path / "merchants.csv",

@@ -66,7 +66,7 @@ def test_in_jupyterlab_it_outlives_the_kernel_and_goes_with_the_server(tmp_path:
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The settings of a simulator with the sample's merchants and fault plan."""
-    with sample_simulator(tmp_path_factory.mktemp("practice")) as (settings, _, _):
+    with sample_simulator(tmp_path_factory.mktemp("practice")) as (settings, _simulator):
         yield settings
 
 

@@ -1,4 +1,5 @@
 import pytest
+from expected import expected_outcomes
 
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome
@@ -14,7 +15,6 @@ from tcb_ops.simulator import (
     Reset,
     SimulatedAccount,
     SimulatedEnvironment,
-    expected_outcomes,
 )
 
 LINKED, UPLOADED, REFUSED = Outcome.LINKED, Outcome.UPLOADED, Outcome.REFUSED

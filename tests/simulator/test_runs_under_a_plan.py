@@ -1,6 +1,7 @@
 """What a plan says of accounts and environments is what real runs meet, row by row, as `expected_outcomes` has it."""
 
 import pytest
+from expected import expected_outcomes
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
@@ -10,7 +11,6 @@ from tcb_ops.simulator import (
     Faults,
     SimulatedAccount,
     SimulatedEnvironment,
-    expected_outcomes,
 )
 
 PLANS = {

@@ -1,4 +1,4 @@
-"""Group robots on loopback, to rehearse `[[notify]]`: they accept, refuse, hang or return a web page.
+"""Group robots at the simulator's address, for tests of `[[notify]]`: they accept, refuse, hang or return a web page.
 
 Their limits, signatures and responses are those of the vendors' documents.
 """
@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from aiohttp import web
+
+from tcb_ops.simulator import Simulator
 
 ROBOT_PATH = "/robot/"
 """The beginning of a robot's address: `BASE/robot/KIND/BEHAVIOUR?…`, with KIND wecom, feishu, dingtalk or webhook."""
@@ -93,6 +95,19 @@ class Robots:
             text = f"{request.query.get('timestamp')}\n{self._secret}".encode()
             digest = hmac.new(self._secret.encode(), text, hashlib.sha256).digest()
         return bool(sign == base64.b64encode(digest).decode())
+
+
+class SimulatorWithRobots(Simulator):
+    """The simulator, with `robots` at `BASE/robot/KIND/BEHAVIOUR`."""
+
+    def __init__(self, *args: Any, robot_secret: str = "", **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.robots = Robots(robot_secret)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.raw_path.startswith(ROBOT_PATH):
+            return await self.robots.answer(request)
+        return await super()._answer(request)
 
 
 def _content(kind: str, body: bytes) -> str | None:
