@@ -22,7 +22,7 @@ from tcb_ops.simulator import Fault
 def test_a_command_that_sends_names_its_target_first_and_last(open_cli, words):
     cli = open_cli(many(TEA, rows=2))
     result = cli(*words).err.splitlines()
-    assert result[0] == f"SIMULATED {cli.workspace.sim.base}"
+    assert result[0] == f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml"
     assert result[-1].startswith(f"SIMULATED {cli.workspace.sim.base} · run ")
 
 
