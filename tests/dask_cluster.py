@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -71,6 +71,18 @@ class Cluster:
 
         with Client(self.address, set_as_default=False, timeout=60) as client:
             client.wait_for_workers(number, timeout=60)
+
+
+class TimedCalls(list[Any]):
+    """The simulator's journal, with the time of each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: list[float] = []
+
+    def append(self, call: Any) -> None:
+        super().append(call)
+        self.at.append(time.monotonic())
 
 
 def _collect() -> None:

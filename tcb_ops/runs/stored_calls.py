@@ -394,7 +394,6 @@ class StoredCalls(UploadCalls):
     async def _note_sent(self, row: Row, saved: SavedFile, md5: str) -> None:
         """Note the MD5 of what is about to be sent, which may differ from what earlier attempts sent. Raises BackupError."""
         if self.backup is not None and md5 and md5 not in saved.sent:
-            self.lease.check()
             await asyncio.to_thread(self.backup.note_sent, row.line, md5)
 
     async def _changed_since(self, task: Task, file: FileStatus | None, saved: SavedFile, md5: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import sqlalchemy as sa
 import yaml
+from dask_cluster import TimedCalls
 from workspace import AssertComplete, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
@@ -28,7 +31,7 @@ from tcb_ops.panels.html import render_workers
 from tcb_ops.runs.cluster import _refuse_unsuitable
 from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
 from tcb_ops.runs.coordinator import Coordinator, CoordinatorLedger, divide, partition_count
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
@@ -387,11 +390,21 @@ def test_a_stranger_reaches_no_part_of_a_local_cluster(
     assert modes == {0o700}, "all of them import from there"
 
 
+def places_of(run: tcb.Run, lost: str) -> set[str]:
+    """The environments that another worker took over from one that was lost."""
+    with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
+        name_of = {environment.number: environment.env for environment in ledger.environments(run.record)}
+        found = ledger._read(sa.select(partitions.c.workers, partitions.c.envs))
+        lost_ones = [json.loads(envs) for workers, envs in found if lost in json.loads(workers or "[]")[:-1]]
+    return {name_of[number] for numbers in lost_ones for number in numbers}
+
+
 @pytest.mark.kill
 def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_seconds(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, place: str
 ) -> None:
     workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=1.0)], merchants=MERCHANTS)
+    workspace.sim._state.calls = calls = TimedCalls()
     settings = workspace.with_options(ledger=place)
     running = tcb.start_upload(workspace.read(), cluster="local:2", settings=settings, limits=LIMITS)
     wait_for(lambda: workspace.sim.stats["stored"] >= 20 and len(workers_of(running)) == 2)
@@ -412,6 +425,12 @@ def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_second
     workers = run.summary()["workers"]
     assert sum(one["rows"] for one in workers) == 240
     assert [one["worker"] for one in workers if one["lost"]] == [name]
+    taken_over = places_of(run, name)
+    after = [
+        at - began for call, at in zip(calls, calls.at, strict=True) if call.env in taken_over and at > began
+    ]
+    assert after
+    assert not [at for at in after if 1 < at < HAND_OVER], "a worker that is only frozen may still be calling"
     lines = render_workers(run, Lang.EN)
     assert f"/{killed} lost; its merchants continued on " in lines
     page = (run.export(workspace.folder / "report", pdf=False) / "report.html").read_text(encoding="utf-8")
