@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
-from tcb_ops.kinds import Kind
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
 from tcb_ops.found_settings import Trust, check_found

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import shutil
 import threading
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +20,13 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from workspace import BOOKS, TEA, options_for, write_csv
 
 import tcb_ops as tcb
@@ -51,7 +56,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aiohttp import web
-    from postgres import Postgres
 
     from tcb_ops.lists.batch import Batch
     from tcb_ops.run import Run, RunHandle
