@@ -634,6 +634,14 @@ class CheckedUploadCalls(StoredCalls):
         return await super()._store(task, link)
 
 
+def checked_upload_calls(context: CallContext) -> CheckedUploadCalls | None:
+    """Return the calls of an upload with --backup or --if-exists; None for others."""
+    chosen = context.run.settings
+    if chosen.get("backup") or chosen.get("if_exists", OVERWRITE) != OVERWRITE:
+        return CheckedUploadCalls(context)
+    return None
+
+
 class Listing:
     """The keys of an environment, on disk: there may be millions."""
 

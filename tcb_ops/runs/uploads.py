@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Text, _
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import Kind, parts
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Outcome, Row
 from tcb_ops.runs.next_commands import after_list, upload_options
@@ -52,11 +52,11 @@ class UploadKind(Kind):
     def calls(self, context: CallContext) -> Calls:
         """Return the calls for uploads."""
         from tcb_ops.runs.calls import UploadCalls
-        from tcb_ops.runs.stored_calls import OVERWRITE, CheckedUploadCalls
 
-        chosen = context.run.settings
-        if chosen.get("backup") or chosen.get("if_exists", OVERWRITE) != OVERWRITE:
-            return CheckedUploadCalls(context)
+        for make in parts("upload_calls"):
+            if (calls := make(context)) is not None:
+                own: Calls = calls
+                return own
         return UploadCalls(context)
 
     def resume_options(self, run: RunRecord, *, canary: bool) -> list[str]:

@@ -188,7 +188,9 @@ class WhoseBytes(RuleBasedStateMachine):
         write_csv(self.folder / "tokens.csv", ("appid", "access_token"), tokens)
         self.merchants = Merchants(merchants)
         options = options_for(self.folder, self.sim) | {"reports": str(self.folder / "reports")}
-        self.settings: Settings = load_settings(options=options | ({"ledger": self.ledger} if self.ledger else {}))
+        self.settings: Settings = load_settings(
+            options=options | ({"ledger": self.ledger} if self.ledger else {})
+        )
         self.common: dict[str, Any] = {"settings": self.settings, "limits": LIMITS}
         self.uploads: list[Upload] = []
         """Those that the ledger still has."""
@@ -240,7 +242,9 @@ class WhoseBytes(RuleBasedStateMachine):
         new = Upload("", batch.root or self.folder, files, with_backup, if_exists)
         self.send(start, kill, fault, new)
 
-    @initialize(mask=masks, content=contents, before=st.integers(0, 2 ** len(PLACES) - 1), with_backup=st.booleans())
+    @initialize(
+        mask=masks, content=contents, before=st.integers(0, 2 ** len(PLACES) - 1), with_backup=st.booleans()
+    )
     def begin(self, mask: int, content: int, before: int, *, with_backup: bool) -> None:
         """Begin with what strangers have stored, and an upload."""
         for place in selected(before):
@@ -332,7 +336,9 @@ class WhoseBytes(RuleBasedStateMachine):
             return
         gone = plan.gone_from(())
         if gone is not None:
-            self.remove(partial(start_delete, gone, new_run=True, **self.common), kill, None, of_sync=confirms)
+            self.remove(
+                partial(start_delete, gone, new_run=True, **self.common), kill, None, of_sync=confirms
+            )
 
     @precondition(lambda self: self.uploads)
     @rule(age=ages, links=st.booleans())
@@ -341,7 +347,9 @@ class WhoseBytes(RuleBasedStateMachine):
         upload, before = self.pick(self.uploads, age), self.objects()
         if links:
             batch, _files = self.new_list(upload.files, None)
-            self.work(partial(start_links, batch, out=self.folder / f"{self.lists}.links.csv", **self.common), None)
+            self.work(
+                partial(start_links, batch, out=self.folder / f"{self.lists}.links.csv", **self.common), None
+            )
         else:
             start = partial(start_confirm, upload.id, content=True, new_run=True, **self.common)
             run = self.work(start, None)
@@ -464,11 +472,25 @@ class WhoseBytes(RuleBasedStateMachine):
                 self.last_change[place] = ""
             elif kill is None and outcome is not Outcome.FAILED:
                 assert place not in changed, f"{outcome} rows are untouched"
-        undisturbed = all(was.get(place) == Stored(upload.put[place][-1], upload.id, was[place].headers) if upload.put.get(place) and place in was else False for place in new)
-        if scope is not None and kill is None and run.id not in ended and undisturbed and not scope.uncertain and not scope.undone:
+        undisturbed = all(
+            was.get(place) == Stored(upload.put[place][-1], upload.id, was[place].headers)
+            if upload.put.get(place) and place in was
+            else False
+            for place in new
+        )
+        if (
+            scope is not None
+            and kill is None
+            and run.id not in ended
+            and undisturbed
+            and not scope.uncertain
+            and not scope.undone
+        ):
             counts = run.counts
             assert (scope.restored, scope.deleted, scope.not_undoable) == (
-                counts.get("restored", 0), counts.get("deleted", 0), counts.get("not_undoable", 0)
+                counts.get("restored", 0),
+                counts.get("deleted", 0),
+                counts.get("not_undoable", 0),
             ), "an undo does what its preview said"
 
     def check_own(self, upload: Upload, place: Place, why: str) -> None:
@@ -484,7 +506,8 @@ class WhoseBytes(RuleBasedStateMachine):
             known = [
                 one
                 for one in overwrote
-                if one is not None and any(one.owner == other.id and place in other.certain for other in self.all_uploads)
+                if one is not None
+                and any(one.owner == other.id and place in other.certain for other in self.all_uploads)
             ]
             if upload.with_backup:
                 assert None in overwrote, "a backup has what was there before"
@@ -498,7 +521,12 @@ class WhoseBytes(RuleBasedStateMachine):
         self.truth[place] = Stored(written.etag, same[-1].owner, headers_of(written))
 
     def remove(
-        self, start: Callable[[], RunHandle], kill: Kill | None, upload: Upload | None, *, of_sync: bool = False
+        self,
+        start: Callable[[], RunHandle],
+        kill: Kill | None,
+        upload: Upload | None,
+        *,
+        of_sync: bool = False,
     ) -> None:
         """Delete files of an upload or of a list, and check that they were what could be deleted."""
         before, ended = self.objects(), self.ended()
@@ -516,7 +544,9 @@ class WhoseBytes(RuleBasedStateMachine):
             if of_sync:
                 syncs = {one.id: one for one in self.all_uploads if one.is_sync}
                 assert owner in syncs, "a sync deletes only what a sync has uploaded"
-            assert self.last_change.get(place) not in {"", STRANGER}, "only what a run has uploaded is deleted"
+            assert self.last_change.get(place) not in {"", STRANGER}, (
+                "only what a run has uploaded is deleted"
+            )
             self.truth.pop(place)
         for place, (outcome, _digest) in self.new_ends(run, ended).items():
             if upload is not None:
@@ -581,10 +611,7 @@ class WhoseBytes(RuleBasedStateMachine):
 
     def ended(self) -> dict[str, set[Place]]:
         """Return the rows of unfinished runs that have ended."""
-        return {
-            run_id: set(ends(tcb.open_run(run_id, settings=self.settings)))
-            for run_id in self.unfinished
-        }
+        return {run_id: set(ends(tcb.open_run(run_id, settings=self.settings))) for run_id in self.unfinished}
 
     @staticmethod
     def new_ends(run: Run, ended: dict[str, set[Place]]) -> dict[Place, tuple[Outcome, str]]:
@@ -594,7 +621,9 @@ class WhoseBytes(RuleBasedStateMachine):
     def objects(self) -> dict[Place, SimulatedObject]:
         stored = self.sim.objects
         return {
-            (env, path): stored[bucket_of(env), path] for env, path in PLACES if (bucket_of(env), path) in stored
+            (env, path): stored[bucket_of(env), path]
+            for env, path in PLACES
+            if (bucket_of(env), path) in stored
         }
 
     def changes(self, before: dict[Place, SimulatedObject]) -> dict[Place, SimulatedObject | None]:
@@ -648,7 +677,15 @@ def explore(sim: CutOff, base: Path, ledger: str, chosen: settings) -> None:
     machine = type("Machine", (WhoseBytes,), {"sim": sim, "base": base, "ledger": ledger})
     checks = list(HealthCheck)
     run_state_machine_as_test(
-        machine, settings=settings(chosen, deadline=None, database=None, phases=(Phase.generate, Phase.shrink), suppress_health_check=checks, report_multiple_bugs=False)
+        machine,
+        settings=settings(
+            chosen,
+            deadline=None,
+            database=None,
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=checks,
+            report_multiple_bugs=False,
+        ),
     )
 
 
