@@ -192,9 +192,9 @@ codecs.register_error("tcb_ops", _in_ascii)
 class _Messages(io.FileIO):
     """The bytes of stderr. Where they cannot be written, to a full disk or a closed pipe, the exit code still tells."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> int:
         try:
-            return super().write(data)
+            return super().write(data) or 0
         except OSError:
             return len(data)
 
