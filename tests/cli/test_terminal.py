@@ -240,7 +240,7 @@ def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_cli, monke
     cli = open_cli(many(TEA, rows=8), [Fault(delay=0.1)])
     result = cli.links("--concurrency", "4", "--per-env", "4")
     target, listed, *lines = result.err.splitlines()
-    assert target == f"SIMULATED {cli.workspace.sim.base}"
+    assert target == f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml"
     assert "list.csv" in listed
     assert any("/8 · " in line and " linked" in line for line in lines)
     assert "\x1b" not in result.err
