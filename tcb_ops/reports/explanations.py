@@ -37,15 +37,15 @@ TITLES = {kind: texts[1] for kind, texts in _KIND_TEXTS.items()}
 _CHANGED = {
     Kind.UNDO: (
         _("This upload was undone by run {run} on {at}."),
-        _("{files:,} of {of:,} files of this upload were undone by run {run} on {at}."),
+        _("{files:,} of {total:,} files of this upload were undone by run {run} on {at}."),
     ),
     Kind.DELETE: (
         _("The files of this upload were deleted by run {run} on {at}."),
-        _("{files:,} of {of:,} files of this upload were deleted by run {run} on {at}."),
+        _("{files:,} of {total:,} files of this upload were deleted by run {run} on {at}."),
     ),
     Kind.UPLOAD: (
         _("The files of this upload were overwritten by run {run} on {at}."),
-        _("{files:,} of {of:,} files of this upload were overwritten by run {run} on {at}."),
+        _("{files:,} of {total:,} files of this upload were overwritten by run {run} on {at}."),
     ),
 }
 """What a later run did to all files of an upload, and to some."""
@@ -374,7 +374,7 @@ def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
         whole, part = _CHANGED[change.kind]
         at = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
         text = whole if change.files == change.of else part
-        lines.append(text.format(run=change.run, at=at, files=change.files, of=change.of))
+        lines.append(text.format(run=change.run, at=at, files=change.files, total=change.of))
     return lines
 
 

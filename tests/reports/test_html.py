@@ -148,7 +148,10 @@ def test_the_page_loads_nothing_and_runs_one_script_that_its_policy_names(
     page, html = page_of(a_run(), tmp_path)
     script = html[html.index("<script>") + 8 : html.index("</script>")]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'" in html
+    assert (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        in html
+    )
     assert [tag for tag, _ in page.tags].count("script") == 1
     loading = {"link", "img", "iframe", "object", "embed", "base", "form"}
     assert not [tag for tag, _ in page.tags if tag in loading]

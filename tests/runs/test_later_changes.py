@@ -12,7 +12,6 @@ from tcb_ops.model import Kind, Outcome
 from tcb_ops.runs.stored_files import undone_outcome
 
 if TYPE_CHECKING:
-
     from workspace import OpenWorkspace
 
 
