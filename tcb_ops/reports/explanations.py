@@ -220,7 +220,7 @@ def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
         whole, part = change.kind.changed
         at = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
         text = whole if change.files == change.of else part
-        lines.append(text.format(run=change.run, at=at, files=change.files, of=change.of))
+        lines.append(text.format(run=change.run, at=at, files=change.files, total=change.of))
     return lines
 
 

@@ -110,7 +110,7 @@ class DeleteKind(_StoredKind):
     question = _("Delete files in {live_environments} of {api_base}?")
     changed = (
         _("The files of this upload were deleted by run {run} on {at}."),
-        _("{files:,} of {of:,} files of this upload were deleted by run {run} on {at}."),
+        _("{files:,} of {total:,} files of this upload were deleted by run {run} on {at}."),
     )
     mark = _("deleted by {run}"), _("partly deleted by {run}")
     replacing = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
@@ -138,7 +138,7 @@ class UndoKind(_StoredKind):
     question = _("Undo the upload in {live_environments} of {api_base}?")
     changed = (
         _("This upload was undone by run {run} on {at}."),
-        _("{files:,} of {of:,} files of this upload were undone by run {run} on {at}."),
+        _("{files:,} of {total:,} files of this upload were undone by run {run} on {at}."),
     )
     mark = _("undone by {run}"), _("partly undone by {run}")
     replacing = frozenset({Outcome.RESTORED, Outcome.DELETED})

@@ -30,7 +30,7 @@ class UploadKind(Kind):
     question = _("Upload to {live_environments} of {api_base}?")
     changed = (
         _("The files of this upload were overwritten by run {run} on {at}."),
-        _("{files:,} of {of:,} files of this upload were overwritten by run {run} on {at}."),
+        _("{files:,} of {total:,} files of this upload were overwritten by run {run} on {at}."),
     )
     mark = _("overwritten by {run}"), _("partly overwritten by {run}")
     replacing = frozenset({Outcome.UPLOADED})

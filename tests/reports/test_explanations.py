@@ -45,6 +45,7 @@ AUDIT_ENDS = (
     RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED),
 )
 STORED_ENDS = (
+    RowEnd(0, Outcome.UNDONE),
     RowEnd(0, Outcome.PRESENT, md5="ab" * 16),
     RowEnd(0, Outcome.ABSENT, Reason.ABSENT),
     RowEnd(0, Outcome.DIFFERENT, Reason.DIFFERENT, detail(DetailCode.ETAG_DIFFERS, etag="1", md5="2")),
