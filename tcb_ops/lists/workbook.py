@@ -378,7 +378,7 @@ class SheetTooLargeError(BrokenTableError):
 
     def __init__(self, line: int) -> None:
         message = _(
-            "the sheet is too large to read as a workbook: at most {most_rows:,} rows and {most_cells:,} cells",
+            "the sheet is too large to read as a workbook (limits: rows {most_rows:,}, cells {most_cells:,})",
             most_rows=MOST_ROWS,
             most_cells=_MOST_CELLS,
         )

@@ -295,9 +295,10 @@ def _set_widths(sheet: Worksheet, first: int, last: int) -> None:
         sheet.column_dimensions[letters(column)].width = width
 
 
-_LAST_THEME_COLOUR = 9
-
 # --- a workbook per value -------------------------------------------------------------------------------------------
+
+_LAST_THEME_COLOUR = 9
+"""XlsxWriter has no numbers for the colours of links."""
 
 
 def _selected(
