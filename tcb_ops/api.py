@@ -596,7 +596,6 @@ def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
 
 def upload_of(run: str | Run, settings: Settings) -> RunRecord:
     """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
-    from tcb_ops.runs.plan import newest_of
     from tcb_ops.runs.stored_specs import check_subject
 
     if not (isinstance(run, str) and run == "latest"):
@@ -604,7 +603,7 @@ def upload_of(run: str | Run, settings: Settings) -> RunRecord:
         check_subject(subject, settings.run_target)
         return subject
     ledger = _ledger_with_runs(settings)
-    newest = newest_of(ledger, Kind.UPLOAD, settings.run_target)
+    newest = ledger.newest(Kind.UPLOAD, settings.run_target)
     if newest is None:
         raise RunNotFoundError(
             _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)
@@ -614,11 +613,9 @@ def upload_of(run: str | Run, settings: Settings) -> RunRecord:
 
 def run_to_resume(wanted: str, kind: Kind, settings: Settings) -> Run:
     """Open the run that is to be resumed; `latest` is the newest one of this kind. Raises RunNotFoundError."""
-    from tcb_ops.runs.plan import newest_of
-
     if wanted == "latest":
         ledger = _ledger_with_runs(settings)
-        newest = newest_of(ledger, kind, settings.run_target)
+        newest = ledger.newest(kind, settings.run_target)
         if newest is not None:
             return Run(ledger, newest, settings)
     return open_run(wanted, settings=settings)
@@ -764,7 +761,11 @@ def all_runs(
     ledger = _ledger(settings)
     if ledger is None:
         return []
-    return [Run(ledger, record, settings) for record in ledger.runs(damaged=damaged)]
+    errors: list[LedgerDamagedError] = [] if damaged is None else damaged
+    records = ledger.runs(damaged=errors)
+    if damaged is None and errors:
+        raise errors[0]
+    return [Run(ledger, record, settings) for record in records]
 
 
 def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None = None) -> list[RunRecord]:
