@@ -452,7 +452,7 @@ def is_unreachable(error: SQLAlchemyError) -> bool:
 
 
 _LOCK_TIMEOUT = "55P03"
-"""SQLSTATE of a lock that was not to be had within lock_timeout."""
+"""SQLSTATE of a lock that another session kept for longer than lock_timeout."""
 _HOLDERS = """
 SELECT DISTINCT a.application_name, a.usename, a.client_addr, a.pid
 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -464,7 +464,7 @@ WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
 
 
 def is_locked(error: SQLAlchemyError | sqlite3.Error) -> bool:
-    """Return whether somebody else holds a lock that was not to be had in time."""
+    """Return whether somebody else held a lock for longer than the statement may wait."""
     cause = getattr(error, "orig", None) or error
     if isinstance(cause, sqlite3.Error):
         return (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
