@@ -574,7 +574,6 @@ def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
     """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
-    from tcb_ops.runs.plan import newest_of
     from tcb_ops.runs.stored_specs import check_subject
 
     if not (isinstance(run, str) and run == "latest"):
@@ -582,7 +581,11 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
         check_subject(subject, settings.run_target)
         return subject
     ledger = _ledger_with_runs(settings)
+<<<<<<< HEAD
     newest = newest_of(ledger, UPLOAD, settings.run_target)
+=======
+    newest = ledger.newest(Kind.UPLOAD, settings.run_target)
+>>>>>>> ledger
     if newest is None:
         raise RunNotFoundError(
             _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)
@@ -592,11 +595,9 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
 
 def run_to_resume(wanted: str, kind: Kind, settings: Settings) -> Run:
     """Open the run that is to be resumed; `latest` is the newest one of this kind. Raises RunNotFoundError."""
-    from tcb_ops.runs.plan import newest_of
-
     if wanted == "latest":
         ledger = _ledger_with_runs(settings)
-        newest = newest_of(ledger, kind, settings.run_target)
+        newest = ledger.newest(kind, settings.run_target)
         if newest is not None:
             return Run(ledger, newest, settings)
     return open_run(wanted, settings=settings)
@@ -738,7 +739,11 @@ def all_runs(
     ledger = _ledger(settings)
     if ledger is None:
         return []
-    return [Run(ledger, record, settings) for record in ledger.runs(damaged=damaged)]
+    errors: list[LedgerDamagedError] = [] if damaged is None else damaged
+    records = ledger.runs(damaged=errors)
+    if damaged is None and errors:
+        raise errors[0]
+    return [Run(ledger, record, settings) for record in records]
 
 
 @checked

@@ -19,7 +19,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
+<<<<<<< HEAD
 from tcb_ops.model import Outcome, Row, RowEnd
+=======
+from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
+>>>>>>> ledger
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
@@ -209,6 +214,8 @@ class Ledger(LedgerReader):
         """Give the space of removed runs back to the file system."""
         with self.reading(), self._engine.connect() as opened:
             connection = opened.execution_options(isolation_level="AUTOCOMMIT")
+            if self._engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET lock_timeout = '{SCHEMA_SECONDS}s'")
             connection.exec_driver_sql("VACUUM")
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -322,6 +329,7 @@ class Ledger(LedgerReader):
         self.check_in_place()
         try:
             with self._engine.begin() as connection:
+                begin_writing(connection, self.name)
                 yield connection
         except SQLAlchemyError as error:
             raise self._trouble(error) from None

@@ -94,7 +94,7 @@ def plan(
     """
     if resume:
         latest = resume == "latest"
-        newest = newest_of(ledger, work.kind, settings.run_target, work.parent) if latest else None
+        newest = ledger.newest(work.kind, settings.run_target, work.parent) if latest else None
         run = newest or ledger.run(resume, settings.run_target)
         if run.id in _undone_uploads(ledger, settings):
             raise UsageError(
@@ -212,12 +212,6 @@ def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
                 ),
                 options=[option],
             )
-
-
-def newest_of(ledger: Ledger, kind: Kind, target: str, parent: str = "") -> RunRecord | None:
-    """Return the newest run of a kind to a target; of the retries of `parent`, if that is given."""
-    same = (run for run in ledger.runs(target) if run.kind is kind and run.parent == parent)
-    return next(same, None)
 
 
 def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:

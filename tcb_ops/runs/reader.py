@@ -7,6 +7,7 @@ not such as tcb-ops writes, they raise LedgerDamagedError: nothing is concluded 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import weakref
 from collections import Counter, defaultdict
@@ -35,7 +36,10 @@ from tcb_ops.runs.database import (
     check_file,
     damaged,
     is_damage,
+    is_locked,
     is_unreachable,
+    lock_holders,
+    locked,
     may_not_write,
     open_database,
     reason,
@@ -78,6 +82,8 @@ from tcb_ops.runs.schema import (
     spent,
     tallies,
 )
+
+_LOG = logging.getLogger("tcb_ops.runs")
 
 BATCH = 500
 """Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
@@ -189,7 +195,6 @@ class LedgerReader:
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
-        self._check_runs()
         query = sa.select(runs).order_by(runs.c.number.desc())
         if wanted == "latest":
             query = query.where(runs.c.target == target) if target is not None else query
@@ -197,6 +202,8 @@ class LedgerReader:
             query = query.where(runs.c.id.startswith(wanted, autoescape=True))
         found = self._read(query.limit(20))
         exact = [record for record in found if record.id == wanted]
+        if wanted == "latest":
+            self._check_none_lost(found[0].number if found else 0)
         if exact or (wanted == "latest" and found) or len(found) == 1:
             return self._run((exact or found)[0])  # the others may be damaged
         if not found and wanted == "latest" and target is not None:
@@ -230,8 +237,8 @@ class LedgerReader:
         limit: int | None = None,
         damaged: list[LedgerDamagedError] | None = None,
     ) -> list[RunRecord]:
-        """List runs, newest first. Errors of damaged records are appended to `damaged`, if it is given."""
-        self._check_runs()
+        """List runs, the last created first. Damaged records are left out: their errors are appended to `damaged`, or logged."""
+        errors: list[LedgerDamagedError] = []
         query = sa.select(runs).order_by(runs.c.number.desc()).limit(limit)
         if target is not None:
             query = query.where(runs.c.target == target)
@@ -240,10 +247,24 @@ class LedgerReader:
             try:
                 found.append(self._run(record))
             except LedgerDamagedError as error:
-                if damaged is None:
-                    raise
-                damaged.append(error)
+                errors.append(error)
+        try:
+            self._check_none_lost(0)
+        except LedgerDamagedError as error:
+            errors.append(error)
+        if damaged is not None:
+            damaged += errors
+        else:
+            for damage in errors:
+                _LOG.warning("%s", damage.text)
         return found
+
+    def newest(self, kind: Kind, target: str, parent: str = "") -> RunRecord | None:
+        """Return the last created run of a kind to a target; of the retries of `parent`, if that is given."""
+        query = sa.select(runs).where(runs.c.kind == kind, runs.c.target == target, runs.c.parent == parent)
+        found = self._read(query.order_by(runs.c.number.desc()).limit(1))
+        self._check_none_lost(found[0].number if found else 0)
+        return self._run(found[0]) if found else None
 
     def unfinished(
         self, kind: Kind, target: str, list_sha256: str, root: str, *, elsewhere: bool = False
@@ -252,7 +273,7 @@ class LedgerReader:
 
         They include runs that were killed while their report (`out`) was written.
         """
-        self._check_runs()
+        self._check_none_lost(0)
         query = (
             sa.select(runs)
             .where(
@@ -702,11 +723,14 @@ class LedgerReader:
         return self._tallied[run.number]
 
     def _tally(self, run: RunRecord) -> list[Tally]:
-        kept = sa.select(*tallies.c[2:]).where(tallies.c.run == run.number)  # without its own key
-        query = kept if self._has_sums(run) else summed_up(run.number)
+        query = summed_up(run.number)
+        if has_sums := self._has_sums(run):
+            query = sa.select(*tallies.c[2:]).where(tallies.c.run == run.number)  # without its own key
         by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
         with self.reading(run):
+            if has_sums:
+                self._check_outcomes(run)
             for number, outcome, reason, errcode, store_code, count, text, *of in self._stream(query):
                 check_runs(run, *of)
                 check_state(outcome, reason, errcode, store_code, text)
@@ -732,6 +756,24 @@ class LedgerReader:
         there = sa.select(sa.func.count()).select_from(rows).where(rows.c.run == run.number).scalar_subquery()
         kept = sa.select(sa.func.sum(tallies.c.rows), there).where(tallies.c.run == run.number)
         return tuple(self._read(kept)[0]) == (run.rows, run.rows)
+
+    def _check_outcomes(self, run: RunRecord) -> None:
+        """Raise ValueError if rows no longer have the outcomes that the stored sums have."""
+        counted, summed = (
+            dict(
+                map(
+                    tuple,
+                    self._read(
+                        sa.select(table.c.outcome, count)
+                        .where(table.c.run == run.number)
+                        .group_by(table.c.outcome)
+                    ),
+                )
+            )
+            for table, count in ((rows, sa.func.count()), (tallies, sa.func.sum(tallies.c.rows)))
+        )
+        if counted != summed:
+            raise ValueError(run.id)
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
         """Sum up the sizes of these rows' local files at the time the run was planned."""
@@ -884,7 +926,12 @@ class LedgerReader:
         )
         if not run.kind.sends_files:
             return None
-        for found in map(self._run, self._read(query)):
+        for record in self._read(query):
+            try:
+                found = self._run(record)
+            except LedgerDamagedError as error:
+                _LOG.warning("%s", error.text)
+                continue
             # One that is narrowed by --where says nothing of the others.
             whole = found.selection in {f"run {run.id}", f"run {run.id}; content"}
             if whole and found.settings.get("of", [""])[0] == run.id:
@@ -1004,10 +1051,12 @@ class LedgerReader:
         with self.reading(record):
             return read_run(record)
 
-    def _check_runs(self) -> None:
-        """Raise LedgerDamagedError if a run has rows, but no record: another run would be taken for the newest."""
+    def _check_none_lost(self, after: int) -> None:
+        """Raise LedgerDamagedError if a run numbered above `after` has rows, but no record: an older one would be taken for it."""
         # PostgreSQL enforces foreign keys.
-        if self._engine.dialect.name == "sqlite" and self._read(sa.text(ORPHANED_RUNS)):
+        if self._engine.dialect.name != "sqlite":
+            return
+        if any(number > after for (number,) in self._read(sa.text(ORPHANED_RUNS))):
             raise self._damaged(_("it contains rows of a run whose own record is missing"))
 
     @contextmanager
@@ -1044,6 +1093,8 @@ class LedgerReader:
         why = reason(error)
         if is_damage(error):
             return self._damaged(verbatim(why))
+        if is_locked(error):
+            return LedgerError(locked(self.name, lock_holders(self._engine)))
         if self.file is None and is_unreachable(error):
             return LedgerError(
                 _(

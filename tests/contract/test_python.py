@@ -561,6 +561,7 @@ def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
         "env": "tea-prod",
         "path": "a.png",
         "code": 85088,
+        "older_than": 180,
         "folder": run.export("report"),
         "target": "simulator",
         "settings": tcb.load_settings(options={"target": "simulator"}),

@@ -476,6 +476,16 @@ def test_a_ledger_that_a_kill_left_with_a_journal_is_rolled_back(tmp_path: Path)
     assert not Path(f"{killed}-journal").exists()
 
 
+def test_latest_is_the_run_created_last_whatever_the_clock_said(ledger: Ledger) -> None:
+    first = planned(ledger, run_id="20261130-080000-aaaa", created_at=1.8e9)
+    last = planned(ledger, run_id="20261129-080000-bbbb", created_at=1.7e9)  # the clock was set back
+    assert ledger.run("latest").id == last.id
+    assert [run.id for run in ledger.runs()] == [last.id, first.id]
+    assert ledger.newest(last.kind, last.target) == last
+    [*unfinished] = ledger.unfinished(last.kind, last.target, last.list_sha256, last.root)
+    assert [run.id for run in unfinished] == [last.id, first.id]
+
+
 @pytest.mark.parametrize("where", ["", ":memory:"])
 def test_a_ledger_needs_the_name_of_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
