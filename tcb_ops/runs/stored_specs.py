@@ -13,18 +13,19 @@ from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
+from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import STORED_OUTCOMES, Kind, Merchant, Outcome, Row
+from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Row
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
@@ -41,16 +42,17 @@ from tcb_ops.runs.stored_files import (
     runs_about,
     stored_by,
     undone_uploads,
+    uploaded_md5s,
     written_since,
 )
+from tcb_ops.runs.stored_kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 _LISTED = 20
 """Files that a message lists."""
 _DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
-Headed: TypeAlias = tuple[str, str, str]
-"""A stored file's (MD5, content type, cache control)."""
 
 
 class UndoPreview(StrEnum):
@@ -65,33 +67,27 @@ class UndoPreview(StrEnum):
 
 
 def undo_preview(
-    *, undoable: bool, undone: bool, stored: Headed | None, before: Headed | None, certain: bool
+    state: Literal["undone", "stored", "unknown"], *, undoable: bool, saved: bool
 ) -> UndoPreview:
     """Decide what to announce about a row of an undo.
 
-    ========  ======  =========  ======================  ============
-    undoable  undone  stored     before                  result
-    ========  ======  =========  ======================  ============
-    no        any     any        any                     not_undoable
-    yes       yes     any        any                     left
-    yes       no      not known  any                     uncertain
-    yes       no      a file     the same with headers   left
-    yes       no      a file     another, or not known   restored
-    yes       no      a file     none                    deleted
-    ========  ======  =========  ======================  ============
+    ========  =======  =====  ============
+    undoable  state    saved  result
+    ========  =======  =====  ============
+    no        any      any    not_undoable
+    yes       undone   any    left
+    yes       unknown  any    uncertain
+    yes       stored   yes    restored
+    yes       stored   no     deleted
+    ========  =======  =====  ============
 
-    `stored`: (MD5, content type, cache control) of what the upload put there, None if that is not known; `before`: of the
-    backup's file. `certain`: there is such a file.
+    `state`: whether what the upload stored is at the path, as far as the ledger knows. `saved`: whether the backup has a file.
     """
     if not undoable:
         return UndoPreview.NOT_UNDOABLE
-    if undone:
-        return UndoPreview.LEFT
-    if stored is None:
-        return UndoPreview.UNCERTAIN
-    if not certain:
-        return UndoPreview.DELETED
-    return UndoPreview.LEFT if stored == before else UndoPreview.RESTORED
+    if state != "stored":
+        return UndoPreview.LEFT if state == "undone" else UndoPreview.UNCERTAIN
+    return UndoPreview.RESTORED if saved else UndoPreview.DELETED
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +134,8 @@ class UndoScope:
             self.restored,
         )
         left = ngettext(
-            "{n:,} file stays: nothing of the upload is at its path, or what was there before.",
-            "{n:,} files stay: nothing of the upload is at their paths, or what was there before.",
+            "{n:,} file stays: nothing of the upload is at its path.",
+            "{n:,} files stay: nothing of the upload is at their paths.",
             self.left,
         )
         not_undoable = ngettext(
@@ -163,7 +159,7 @@ def confirm_spec(
     spec = _of_run(
         ledger,
         subject,
-        Kind.CONFIRM,
+        CONFIRM,
         lambda row: row.end.outcome in STORED_OUTCOMES,
         only,
         selection,
@@ -178,7 +174,7 @@ def confirm_spec(
             id=subject.id,
         )
         warnings.append(text)
-    if undos := runs_about(ledger, subject, Kind.UNDO):
+    if undos := runs_about(ledger, subject, UNDO):
         newest = max(run.id for run in undos)
         warnings.append(_("Upload {id} was undone by run {run}.", id=subject.id, run=newest))
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
@@ -193,9 +189,9 @@ def delete_spec(
     UsageError where there are none, or if a process works on the run.
     """
     spec = _of_run(
-        ledger, subject, Kind.DELETE, lambda row: row.end.outcome is Outcome.UPLOADED, only, selection, {}
+        ledger, subject, DELETE, lambda row: row.end.outcome is Outcome.UPLOADED, only, selection, {}
     )
-    deletes, undos = _ids(runs_about(ledger, subject, Kind.DELETE)), undone_uploads(ledger, subject.target)
+    deletes, undos = _ids(runs_about(ledger, subject, DELETE)), undone_uploads(ledger, subject.target)
     resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
     of_upload = frozenset(spec.options["of"]) | (deletes & resumed)
     open_ends = {Outcome.FAILED, Outcome.PENDING}
@@ -282,7 +278,7 @@ def _undo(
     spec = _of_run(
         ledger,
         subject,
-        Kind.UNDO,
+        UNDO,
         lambda record: is_meant(record) or record.row.line in lines,
         only,
         selection,
@@ -290,33 +286,31 @@ def _undo(
         warning,
     )
     of_upload = frozenset(spec.options["of"])
-    taken_back_by = frozenset(_ids(runs_about(ledger, subject, Kind.UNDO)))
+    taken_back_by = frozenset(_ids(runs_about(ledger, subject, UNDO)))
 
-    def judge(_path: str, history: Sequence[EarlierUpload]) -> tuple[str, str, bool, Headed | None]:
-        since = written_since(history, of_upload | taken_back_by, subject.number)
+    def judge(
+        _path: str, history: Sequence[EarlierUpload]
+    ) -> tuple[str, str, list[str], Literal["undone", "stored", "unknown"]]:
         own = [n for n, entry in enumerate(history) if entry.run in of_upload and entry.md5]
         before = _stored_before(history[: own[0]] if own else [])
-        file = stored_by(history, of_upload)
+        state: Literal["undone", "stored", "unknown"] = "unknown"
+        if is_undone(history, taken_back_by):
+            state = "undone"
+        elif stored_by(history, of_upload) is not None:
+            state = "stored"
         return (
-            since,
+            written_since(history, of_upload | taken_back_by, subject.number),
             "" if before is None else before.run,
-            is_undone(history, taken_back_by),
-            None if file is None else (file.md5, file.content_type, file.cache_control),
+            sorted(uploaded_md5s(history, of_upload)),
+            state,
         )
 
     known = KnownFiles(ledger, spec.rows, subject.target, judge)
 
     def files() -> Iterator[tuple[Row, UndoPreview]]:
-        for planned, (since, before_run, undone, stored) in known:
-            row, before = _undone(planned, since, before_run, backup)
-            preview = undo_preview(
-                undoable=not row.invalid,
-                undone=undone,
-                stored=None if stored is None else (stored[0], stored[1], stored[2]),
-                before=None if before is None else (before.md5, before.content_type, before.cache_control),
-                certain=bool(row.file),
-            )
-            yield row, preview
+        for planned, (since, before_run, uploaded, state) in known:
+            row = _undone(planned, since, before_run, uploaded, backup)
+            yield row, undo_preview(state, undoable=not row.invalid, saved=bool(row.file))
 
     root = backup.folder if backup is not None else None
     return replace(spec, root=root, warning=warning), files
@@ -324,7 +318,7 @@ def _undo(
 
 def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
     """Return the rows of a list, to be compared with what the ledger last stored at their paths."""
-    spec = list_spec(batch, Kind.CONFIRM, selection)
+    spec = list_spec(batch, CONFIRM, selection)
     return replace(spec, options={**spec.options, "content": content})
 
 
@@ -332,7 +326,7 @@ def delete_list_spec(
     ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool, content: bool, new_run: bool
 ) -> RunSpec:
     """Return the rows of a list. Raises UsageError where runs of this ledger wrote not all of them, and `foreign` is not given."""
-    spec = list_spec(batch, Kind.DELETE, selection)
+    spec = list_spec(batch, DELETE, selection)
     spec = replace(spec, options={**spec.options, "foreign": foreign, "content": content})
     if not foreign and (listed := foreign_text(ledger, spec, target, new_run=new_run)) is not None:
         raise UsageError(
@@ -381,7 +375,7 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     The newest upload of the list does not count if it is unfinished: it may be resumed.
     """
     runs = ledger.runs(target, damaged=[])
-    same = (run for run in runs if run.kind is Kind.UPLOAD and run.list_sha256 == batch.sha256)
+    same = (run for run in runs if run.kind is UPLOAD and run.list_sha256 == batch.sha256)
     newest = next(same, None)
     own = newest.number if newest is not None and newest.finished_at is None else -1
     undos = undone_uploads(ledger, target)
@@ -402,7 +396,7 @@ def file_ids(ledger: Ledger, spec: RunSpec, target: str) -> Iterator[tuple[Row, 
 
 def check_subject(subject: RunRecord, target: str) -> None:
     """Raise UsageError for a run that is no upload, or went to another target."""
-    if subject.kind is not Kind.UPLOAD:
+    if subject.kind is not UPLOAD:
         raise UsageError(
             _(
                 "run {id} is a run of {kind}: only an upload has stored files.",
@@ -435,8 +429,8 @@ def _of_run(
 ) -> RunSpec:
     """Return the spec of some rows of an upload. `besides`: what an error about no rows says, too."""
     retries = ledger.retries(subject)
-    if kind is not Kind.CONFIRM:
-        for run in (subject, *retries, *runs_about(ledger, subject, Kind.UNDO, Kind.DELETE)):
+    if kind is not CONFIRM:
+        for run in (subject, *retries, *runs_about(ledger, subject, UNDO, DELETE)):
             if run.finished_at is None:
                 with taken(ledger, run):  # raises if a process works on it
                     pass
@@ -470,27 +464,26 @@ def _of_run(
     )
 
 
-def _undone(row: Row, since: str, before_run: str, backup: Backup | None) -> tuple[Row, SavedFile | None]:
-    """Return a row with what undoes it, and what was saved for it.
+def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], backup: Backup | None) -> Row:
+    """Return a row with what undoes it.
 
-    `since`: the run that has changed its path since, `before_run`: the one whose file was there before; empty if there is none.
+    `since`: the run that has changed its path since, `before_run`: the one whose file was there before; empty if there is
+    none. `uploaded`: the MD5s that the upload is known to have stored.
     """
     bare = replace(row, file="", size=None, mtime_ns=None)
     if since:
-        return replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since)), None
+        return replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since))
     if backup is None:
-        return (
-            replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before_run)) if before_run else bare
-        ), None
+        return replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before_run)) if before_run else bare
     try:
         saved = backup.read(row.line)
     except BackupError as error:
-        return replace(bare, invalid=error.text), None
+        return replace(bare, invalid=error.text)
     if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
-        return replace(
-            bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line)))
-        ), None
-    return (_from_backup(bare, saved, backup.data(row.line)) if saved.md5 else bare), saved
+        return replace(bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
+    if saved.may_be_ours(uploaded):
+        return replace(bare, invalid=detail(DetailCode.SAVED_AS_SENT))
+    return _from_backup(bare, saved, backup.data(row.line, saved.md5)) if saved.md5 else bare
 
 
 def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
@@ -661,9 +654,7 @@ def _gone(
     template: PathTemplate,
 ) -> Iterator[Row]:
     """Give the files that runs of the list uploaded last, whose local file no longer exists."""
-    ours = {
-        run.id: run for run in ledger.runs(target) if run.kind is Kind.UPLOAD and run.list_name == list_name
-    }
+    ours = {run.id: run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name}
 
     def is_of_folder(_path: str, history: Sequence[EarlierUpload]) -> bool:
         # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
