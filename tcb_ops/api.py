@@ -584,11 +584,7 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
         check_subject(subject, settings.run_target)
         return subject
     ledger = _ledger_with_runs(settings)
-<<<<<<< HEAD
-    newest = newest_of(ledger, UPLOAD, settings.run_target)
-=======
-    newest = ledger.newest(Kind.UPLOAD, settings.run_target)
->>>>>>> ledger
+    newest = ledger.newest(UPLOAD, settings.run_target)
     if newest is None:
         raise RunNotFoundError(
             _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)

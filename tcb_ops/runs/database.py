@@ -20,13 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError
-<<<<<<< HEAD
-from tcb_ops.i18n import Text, _, verbatim
-from tcb_ops.model import Outcome
-=======
 from tcb_ops.i18n import Text, _, as_list, as_sentences, verbatim
-from tcb_ops.model import SUCCESSES, Outcome
->>>>>>> ledger
+from tcb_ops.model import Outcome
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import (
     SqliteFile,

@@ -19,12 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.i18n import _, as_sentences, ngettext
-<<<<<<< HEAD
 from tcb_ops.model import Outcome, Row, RowEnd
-=======
-from tcb_ops.model import Kind, Outcome, Row, RowEnd
 from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
->>>>>>> ledger
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import QUICK, TEA, OpenWorkspace, Workspace, many
+from workspace import QUICK, TEA, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
+from tcb_ops.errors import InterruptedRunError
 from tcb_ops.model import Reason
 from tcb_ops.runs.stored_files import Backup, BackupError, Download, SavedFile
 from tcb_ops.simulator import Fault, FaultStep, Reset
@@ -101,6 +103,26 @@ def test_only_the_owner_may_read_a_backup(open_workspace: OpenWorkspace, tmp_pat
         for file in [tmp_path / "backup", *(tmp_path / "backup").rglob("*")]
     }
     assert modes == {(True, "0o700"), (False, "0o600")}
+
+
+@pytest.mark.slow
+def test_an_undo_looks_again_at_what_was_sent(
+    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path
+) -> None:
+    workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
+    workspace.sim.put(TEA.env, PATH, b"before")
+    run = upload(workspace, tmp_path / "backup")
+    looked = workspace.sim.stats["download"]
+    workspace.sim.play([Fault(step=FaultStep.DOWNLOAD, delay=60)])
+    running = tcb.start_undo(run.id, settings=workspace.settings, limits=QUICK)
+    wait_for(lambda: workspace.sim.stats["download"] > looked)
+    running.cancel()
+    with pytest.raises(InterruptedRunError):
+        running.wait()
+    workspace.sim.play([])
+    # A process that was frozen during the upload may note it only now.
+    Backup(tmp_path / "backup" / run.id).note_sent(2, hashlib.md5(b"before").hexdigest())
+    assert tcb.undo(run.id, settings=workspace.settings, limits=QUICK).counts == {"not_undoable": 1}
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "huge"])

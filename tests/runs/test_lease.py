@@ -14,7 +14,7 @@ from workspace import TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, ma
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
 from tcb_ops.runs import engine
-from tcb_ops.runs.cluster_task import FencedError, PartitionLedger, _Work
+from tcb_ops.runs.cluster_task import SILENT_AFTER, FencedError, PartitionLedger, _Work
 from tcb_ops.runs.coordinator import CoordinatorLedger
 from tcb_ops.runs.engine import RunContext
 from tcb_ops.runs.lease import LapsedError, Lease
@@ -72,8 +72,11 @@ EFFECTS = {
 def test_after_a_suspension_nothing_happens_before_the_lock_is_confirmed(
     open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path, suspended: list[float], effect: str
 ) -> None:
-    workspace = open_workspace(many(TEA, rows=4))
+    workspace = open_workspace(many(TEA, rows=4), store=tmp_path / "store")
     sim, options = workspace.sim, {"settings": workspace.settings, "limits": LIMITS}
+    if effect == "save":
+        sim.put(TEA.env, "banner/0.png", b"before")
+        sim.put(TEA.env, "banner/1.png", b"before")
     if effect == "undo":
         run = tcb.upload(workspace.read(), **options)
     before, slow = sim.stats["stored"], EFFECTS[effect]
@@ -133,7 +136,7 @@ class Partition:
     """A run of one partition, on which the test's own workers work."""
 
     def __init__(self, workspace: Workspace, ledger: CoordinatorLedger, stack: ExitStack) -> None:
-        self._workspace, self._stack = workspace, stack
+        self._workspace, self.sim, self._stack = workspace, workspace.sim, stack
         running = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=LIMITS)
         running.cancel()
         with pytest.raises(InterruptedRunError):
@@ -156,7 +159,7 @@ class Partition:
             settings=settings,
             limits=LIMITS,
             tokens=open_source(settings),
-            root=self._workspace.folder,
+            root=self._workspace.folder / "files",
             lease=LEASE,
         )
         await asyncio.wait_for(_Work(context, worker).work(wait), 20)
@@ -172,15 +175,23 @@ def partition(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_a_worker_sees_without_a_commit_that_another_one_has_its_partition(partition: Partition) -> None:
+def test_a_worker_whose_partition_another_one_has_sends_nothing_more(
+    partition: Partition, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "GRACE", 20.0)
+    # The answers come after the next look at the fence, within the lease.
+    partition.sim.play([Fault(step=FaultStep.LINK, delay=2.5)])
+    links = partition.sim.stats["link_calls"]
+
     async def taken_over() -> None:
         working = asyncio.create_task(partition.work(partition.claim("ops-1/1"), 0.0))
-        await asyncio.sleep(0.5)
+        await asyncio.to_thread(wait_for, lambda: partition.sim.stats["link_calls"] == links + 4)
         await asyncio.to_thread(partition.claim, "ops-2/2")
         await working
 
     with pytest.raises(FencedError):
         asyncio.run(taken_over())
+    assert partition.sim.stats["store_calls"] == 0
 
 
 @pytest.mark.slow
@@ -188,4 +199,5 @@ def test_a_worker_that_waits_for_a_former_one_ends_with_the_run(partition: Parti
     worker = partition.claim("ops-1/1")
     partition.ledger.beat(partition.record, 1, stopping=True)
     with pytest.raises(InterruptedRunError):
-        asyncio.run(partition.work(worker, 60.0))
+        # Without a look at the run it would take SILENT_AFTER seconds.
+        asyncio.run(asyncio.wait_for(partition.work(worker, 60.0), 0.8 * SILENT_AFTER))
