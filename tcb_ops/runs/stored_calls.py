@@ -126,7 +126,7 @@ class StoredCalls(UploadCalls):
             listing = await self._listing(task)
             return [self._as_listed(task, row, listing.etag(row.path)) for row in task.rows]
         located = await self._locate(task)
-        asks = self.content or any(self._undone(task.lane, row) is not None for row in task.rows)
+        asks = self.content or any(self._undone(task, row) is not None for row in task.rows)
         self.phases.enter("store")
         try:
             return await self._each(
@@ -256,7 +256,9 @@ class StoredCalls(UploadCalls):
     async def _differing(self, task: Task) -> dict[int, RowEnd | FailedAttempt]:
         """Compare the files of a delete with what was uploaded; return how those end that are not the same, by line."""
         located = await self._locate(task)
-        ends = await self._each(task.rows, lambda row: self._confirm_row(task, row, located.get(row.line)))
+        ends = await self._each(
+            task.rows, lambda row: self._confirm_row(task, row, located.get(row.line)), asks=True
+        )
         found: dict[int, RowEnd | FailedAttempt] = {}
         for row, end in zip(task.rows, ends, strict=True):
             match end:
