@@ -202,7 +202,7 @@ def _unfinished_beside(
 def _beside(kind: Kind, settings: Settings, pending: PendingBeside) -> UsageError:
     return UsageError(
         _(
-            "run {id} ({kind}) is unfinished, and {rows} of it are pending at paths of this {own_kind}, such as {path} in "
+            "run {id} ({kind}) is unfinished, with {rows} pending at paths of this {own_kind}, such as {path} in "
             "{env}. Nothing was sent. Wait until it has ended. If nobody works on it, resume it first:\n{command}",
             id=pending.run.id,
             kind=pending.run.kind,
