@@ -763,6 +763,7 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     return found
 
 
+@checked
 def check_merchants(
     merchants: Iterable[Merchant] | str | Path,
     *,

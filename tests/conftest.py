@@ -103,8 +103,13 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let token sources retry almost at once."""
-    for name in ("component.RETRY_WAIT", "component.ROTATION_WAIT", "service.RETRY_WAIT"):
-        monkeypatch.setattr(f"tcb_ops.wechat.tokens.{name}", 0.01)
+    component = "tcb_ops.features.component.source"
+    for name in (
+        f"{component}.RETRY_WAIT",
+        f"{component}.ROTATION_WAIT",
+        "tcb_ops.wechat.tokens.service.RETRY_WAIT",
+    ):
+        monkeypatch.setattr(name, 0.01)
 
 
 @pytest.fixture(scope="session")

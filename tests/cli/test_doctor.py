@@ -16,7 +16,7 @@ import pytest
 from token_server import SECRETS, token_server_opener
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.features.doctor.report import target as live
+from tcb_ops.features.doctor import target as live
 from tcb_ops.features.simulator import (
     EnvStatus,
     Etag,
