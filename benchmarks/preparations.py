@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tcb_ops import read_merchants, read_paths
+from tcb_ops.features.stored.specs import delete_spec, overwritten_rows, scope_of_undo, undo_spec
 from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.plan import environments_of_rows
 from tcb_ops.runs.records import NewRun, RunRecord, Usage
-from tcb_ops.runs.stored_specs import delete_spec, overwritten_rows, scope_of_undo, undo_spec
 from tcb_ops.runs.uploads import UPLOAD
 
 TARGET = "http://127.0.0.1:1"

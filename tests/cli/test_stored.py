@@ -15,7 +15,7 @@ from source_server import Sources
 from workspace import TEA, many, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,11 +93,13 @@ def test_an_upload_says_what_it_replaces(open_cli: OpenCli) -> None:
 def test_an_undo_says_what_it_will_do_and_does_it(open_cli: OpenCli) -> None:
     cli = open_cli()
     cli.upload("--backup", "backup")
+    for file in (cli.folder / "files").iterdir():
+        file.write_text(f"second {file.name}", encoding="utf-8")
     cli.upload("--new-run", "--backup", "backup")
     result = cli("undo")
     assert result.code == 0
-    assert "30 files stay: nothing of the upload is at their paths, or what was there before." in result.err
-    assert "All 30 rows succeeded: left as it was." in result.out
+    assert "30 files will be restored from the backup." in result.err
+    assert "All 30 rows succeeded: restored." in result.out
     first = cli("undo", cli("runs", "--json").json["runs"][-1]["run"])
     assert "30 files were new and will be deleted." in first.err
     assert first.code == 0
