@@ -45,6 +45,8 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
     result = cli.upload("--confirm")
     assert result.code == 0
     assert "Confirmed: all 30 files are there (run " in result.out
+    for file in (cli.folder / "files").iterdir():
+        file.write_text(f"second {file.name}", encoding="utf-8")
     found = cli.upload("--confirm", "--new-run", "--json", "--backup", "backup").json
     assert found["kind"] == "upload"
     assert found["confirmed"]["counts"] == {"present": 30}
