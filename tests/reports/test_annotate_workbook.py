@@ -19,7 +19,7 @@ from tcb_ops.features.workbooks.annotate import split_workbook, write_into
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.workbook import Book
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.features.workbooks import annotate as annotate_workbook as into
+from tcb_ops.features.workbooks import annotate as into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
