@@ -80,6 +80,10 @@ class DetailCode(Enum):
         "The upload got no answer for this file, and there is no backup: whether the file that is there is the upload's or "
         "somebody else's is not known."
     )
+    SAVED_AS_SENT = _(
+        "The saved file has the same bytes as the file that the upload sent, so it may not be what was there before. Nothing "
+        "was changed."
+    )
     WRITTEN_SINCE = _("Run {run} has uploaded to this path, or deleted its file, since.")
     NOT_UPLOADED_HERE = _("No run of this ledger uploaded the file that is there.")
     LISTING_REPEATS = _("the listing of the environment repeats itself")

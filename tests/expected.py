@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from glob import escape
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
-from tcb_ops.model import Kind, Outcome
+from tcb_ops.kinds import Kind
+from tcb_ops.model import Outcome
+from tcb_ops.runs.links import LINKS
 from tcb_ops.simulator.faults import NO_FAULT, Etag, Fault, Faults, FaultStep, covers
 
 BREAKER_ROWS = 3
@@ -154,7 +156,7 @@ class _Row:
                 return {(end, None)}
 
     def _linked(self, lifetime: int | None, used: _Used) -> set[End]:
-        if self.kind == Kind.LINKS:
+        if self.kind == LINKS:
             return {(Outcome.LINKED, None)}
         if lifetime is None:
             return self.store(used, expired=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -231,11 +232,15 @@ def test_a_forecast_is_shown_whole_and_a_cut_text_says_so() -> None:
 
 
 @pytest.mark.parametrize("markdown", [False, True])
-def test_a_merchants_name_mentions_nobody(*, markdown: bool) -> None:
-    line = AuditLine('<at user_id="all">所有人</at>@all', "tea-1a2b3c", "", None, note="<b>@a</b>")
+def test_a_merchants_name_mentions_nobody_and_is_no_link(*, markdown: bool) -> None:
+    name = '<at user_id="all">所有人</at>@all'
+    address = "http://203.0.113.9/x www.例子.中国 pay.example.com"
+    line = AuditLine(name, address[:24], "", verbatim(address), note=f"<b>@a</b>{address[24:]}")
     shown = entry_line(line, Lang.EN, markdown=markdown)
     assert not set("<>@") & set(shown)
     assert "所有人" in shown
+    assert not re.search(r"://|www\.|\.com|\.中国|203\.0", shown)
+    assert "1.5 MB" in entry_line(AuditLine("茶", "e", "", verbatim("1.5 MB")), Lang.EN, markdown=markdown)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from packaging.specifiers import SpecifierSet
 
 from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited, skipped
 from tcb_ops.doctor.target import check_target, check_tokens, first_token_owners
-from tcb_ops.errors import InputError, SettingsError, TcbOpsError
+from tcb_ops.errors import InputError, LedgerDamagedError, SettingsError, TcbOpsError
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
@@ -259,7 +259,10 @@ def _opened(settings: Settings) -> CheckResult:
     try:
         ledger = Ledger(settings.ledger)
         try:
-            runs = ledger.runs()
+            damaged: list[LedgerDamagedError] = []
+            runs = ledger.runs(damaged=damaged)
+            if damaged:
+                raise damaged[0]
         finally:
             ledger.close()
     except TcbOpsError as error:

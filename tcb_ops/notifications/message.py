@@ -29,6 +29,8 @@ _MARKDOWN = str.maketrans("<>[]*`@#|", "＜＞［］＊｀＠＃｜")
 """Signs that mean something to a robot's markdown, and their full-width forms, which do not."""
 _TEXT = str.maketrans("<>@", "＜＞＠")
 """Likewise in text: Feishu reads `<at user_id="all">` there, others `@all`."""
+_ADDRESS = re.compile(r":(?=//)|(?<=\w)\.(?=[^\W\d_]{2})|(?<=\d)\.(?=\d+\.\d)")
+"""The signs by which chat programs find an address, with or without `https://`, and make a link of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,9 @@ def _cut(text: str, most: int) -> str:
 
 
 def _plain(text: str, *, markdown: bool) -> str:
-    """Return a text from outside on one line, without signs that a robot would act on."""
+    """Return a text from outside on one line, without signs that a robot or a chat program would act on."""
     line = re.sub(r"\s+", " ", sanitize(text)).strip()
+    line = _ADDRESS.sub(lambda sign: "：" if sign[0] == ":" else "．", line)
     return line.translate(_MARKDOWN if markdown else _TEXT)
 
 

@@ -28,9 +28,10 @@ from filelock import FileLock, Timeout
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
+from tcb_ops.kinds import row_count
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
-from tcb_ops.reports.explanations import MARK, row_count
+from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import find_chromium, not_written, page, with_pdf, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook

@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _, verbatim
-from tcb_ops.model import SUCCESSES, Outcome
+from tcb_ops.i18n import Text, _, as_list, as_sentences, verbatim
+from tcb_ops.model import Outcome
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import (
     SqliteFile,
@@ -43,6 +43,12 @@ _LOG = logging.getLogger("tcb_ops.runs")
 
 MAKING_SECONDS = 30
 """Seconds that a process waits for another one that is creating the same ledger."""
+LOCKED_SECONDS = 2
+"""Seconds after which it is said that somebody else has locked the ledger."""
+SCHEMA_SECONDS = 10
+"""Seconds that creating or compacting PostgreSQL's tables waits for a lock, since all others wait behind it."""
+WAITING_SECONDS = 60
+"""Seconds that a command waits for a lock that somebody else has on the ledger."""
 
 _LIBPQ = {
     "connect_timeout": 10,
@@ -90,6 +96,8 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         why = reason(error)
         if is_damage(error):
             raise damaged(name, file, verbatim(why)) from None
+        if is_locked(error):
+            raise UsageError(locked(name, lock_holders(engine)), options=["--ledger"]) from None
         todo = _what_to_do(error) if file is None else None
         raise not_a_ledger(name, _not_opened(file, why), todo) from None
     return engine, file, name
@@ -134,6 +142,7 @@ def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{SCHEMA_SECONDS}s'")
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
             tables = set(sa.inspect(connection).get_table_names())
         if not tables:
@@ -175,7 +184,7 @@ def _check_version(name: str, file: Path | None, versions: Sequence[object]) -> 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 60000")
+    cursor.execute(f"PRAGMA busy_timeout = {LOCKED_SECONDS * 1000}")
     cursor.execute("PRAGMA synchronous = FULL")
     # Write pages that many commits change to the file less often: a log of 32 MiB, eight times the default.
     cursor.execute("PRAGMA wal_autocheckpoint = 8000")
@@ -192,12 +201,33 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def begin_writing(connection: sa.Connection, name: str) -> None:
+    """Begin a transaction that writes. In SQLite, wait WAITING_SECONDS for another program's, and say so after LOCKED_SECONDS."""
+    if connection.dialect.name != "sqlite":
+        return
+    end = time.monotonic() + WAITING_SECONDS
+    said = False
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            if not is_locked(error) or time.monotonic() > end:
+                raise
+            if not said:
+                wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
+                _LOG.warning("%s", as_sentences((locked(name, ()), wait)))
+            said = True
+        else:
+            return
+
+
 def _prepare_postgresql(connection: Any, _record: object) -> None:
     """Have the server keep an idle connection, whatever is set for the role. PostgreSQL 13 has no such setting."""
     with closing(connection.cursor()) as cursor:
         cursor.execute(
             "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
         )
+        cursor.execute(f"SET lock_timeout = '{WAITING_SECONDS}s'")
     connection.commit()
 
 
@@ -210,7 +240,9 @@ def _look(file: Path) -> None:
     elif not Path(f"{real}-wal").exists() and _is_wal(real):
         mode = "ro&immutable=1"  # otherwise SQLite would leave new files beside one that is refused
     try:
-        with closing(sqlite3.connect(f"{real.as_uri()}?mode={mode}", uri=True)) as connection:
+        with closing(
+            sqlite3.connect(f"{real.as_uri()}?mode={mode}", uri=True, timeout=LOCKED_SECONDS)
+        ) as connection:
             tables = {
                 name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             }
@@ -219,6 +251,8 @@ def _look(file: Path) -> None:
                 versions = [number for (number,) in connection.execute("SELECT version FROM tcb_ops")]
     except sqlite3.Error as error:
         raise_if_exhausted(error, unclear=True)
+        if is_locked(error):
+            raise UsageError(locked(str(file), ()), options=["--ledger"]) from None
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise not_a_ledger(str(file), _("it is not an SQLite file")) from None
         if is_damage(error):
@@ -361,7 +395,7 @@ def create_views(connection: sa.Connection) -> None:
     sqlite = connection.dialect.name == "sqlite"
     form = "datetime({column}, 'unixepoch')" if sqlite else "to_timestamp({column})"
     times = {name: form.format(column=column) for name, column in _TIMES.items()}
-    without_code = ", ".join(f"'{outcome}'" for outcome in sorted(SUCCESSES | {Outcome.PENDING}))
+    without_code = ", ".join(f"'{outcome}'" for outcome in sorted(Outcome.successes() | {Outcome.PENDING}))
     for view in (_RUNS, _ROWS, _ERRCODES):
         connection.exec_driver_sql(view.format(**times, without_code=without_code))
 
@@ -415,6 +449,60 @@ def is_unreachable(error: SQLAlchemyError) -> bool:
     """Return whether the connection to PostgreSQL was lost, or cannot be made again."""
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     return lost or (isinstance(error, OperationalError) and not _sqlstate(error))
+
+
+_LOCK_TIMEOUT = "55P03"
+"""SQLSTATE of a lock that another session kept for longer than lock_timeout."""
+_HOLDERS = """
+SELECT DISTINCT a.application_name, a.usename, a.client_addr, a.pid
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+    AND (l.locktype = 'advisory' AND (l.classid::bigint << 32 | l.objid::bigint) = %s
+        OR l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace))
+    AND a.state <> 'idle'
+"""
+
+
+def is_locked(error: SQLAlchemyError | sqlite3.Error) -> bool:
+    """Return whether somebody else held a lock for longer than the statement may wait."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.Error):
+        return (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return isinstance(error, SQLAlchemyError) and _sqlstate(error) == _LOCK_TIMEOUT
+
+
+def lock_holders(engine: sa.Engine) -> list[Text]:
+    """Return who works in PostgreSQL on the ledger's tables; empty for SQLite, which does not know."""
+    if engine.dialect.name != "postgresql":
+        return []
+    with suppress(SQLAlchemyError), engine.connect() as connection:
+        found = connection.exec_driver_sql(_HOLDERS, (lock_key(connection, "schema"),)).all()
+        return [
+            _(
+                "{application} of user {user} at {host} (PID {pid})",
+                application=application or "?",
+                user=user or "?",
+                host=host or "localhost",
+                pid=pid,
+            )
+            for application, user, host, pid in found
+        ]
+    return []
+
+
+def locked(name: str, by: Sequence[Text]) -> Text:
+    """Return the message for a ledger that somebody else has locked, with who it is, where that is known."""
+    if by:
+        return _(
+            "the ledger {name} is locked by {holders}. Wait for it, or end it there; then run the same command again.",
+            name=name,
+            holders=as_list(by, 5),
+        )
+    return _(
+        "another program has locked the ledger {name}, such as a database browser or a backup. Close it there; then run "
+        "the same command again.",
+        name=name,
+    )
 
 
 # --- damage --------------------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
-from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
 from tcb_ops.runs.locks import hold
-from tcb_ops.runs.reader import WRITES, LedgerReader, summed_up
+from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
     END_COLUMNS,
     PLAN_COLUMNS,
@@ -179,7 +180,7 @@ class Ledger(LedgerReader):
     def prune(self, run: RunRecord) -> None:
         """Remove an old run with all that belongs to it, except what it last stored or found at each path."""
         with self._writing() as connection:
-            if run.kind in {*WRITES, Kind.CONFIRM}:
+            if run.kind.changes_store or run.kind.looks_at_store:
                 self._keep_files(connection, run)
             self._remove(connection, run)
 
@@ -209,6 +210,8 @@ class Ledger(LedgerReader):
         """Give the space of removed runs back to the file system."""
         with self.reading(), self._engine.connect() as opened:
             connection = opened.execution_options(isolation_level="AUTOCOMMIT")
+            if self._engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET lock_timeout = '{SCHEMA_SECONDS}s'")
             connection.exec_driver_sql("VACUUM")
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -322,6 +325,7 @@ class Ledger(LedgerReader):
         self.check_in_place()
         try:
             with self._engine.begin() as connection:
+                begin_writing(connection, self.name)
                 yield connection
         except SQLAlchemyError as error:
             raise self._trouble(error) from None

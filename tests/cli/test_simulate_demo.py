@@ -20,7 +20,8 @@ from workspace import BOOKS, TEA, many
 import tcb_ops
 from tcb_ops.cli.main import run
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Kind, Outcome
+from tcb_ops.model import Outcome
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.sample import FAULTS, MERCHANTS
 from tcb_ops.simulator import load_faults
 
@@ -135,7 +136,7 @@ def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch
     for row in rows:
         env, appid = row["tcb_env"], row["tcb_appid"]
         siblings = {each.env for each in merchants if each.appid == appid} - {env}
-        implied = expected_outcomes(faults, env, appid, row["上传路径"], kind=Kind.UPLOAD, siblings=siblings)
+        implied = expected_outcomes(faults, env, appid, row["上传路径"], kind=UPLOAD, siblings=siblings)
         assert Outcome(row["tcb_outcome"]) in implied - {Outcome.PENDING}, row
     outcomes = [row["tcb_outcome"] for row in rows]
     assert {o: outcomes.count(o) for o in set(outcomes)} == manifest["counts"]

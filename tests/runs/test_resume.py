@@ -381,7 +381,7 @@ def test_faults_of_a_plan_end_as_the_plan_implies(
             row.env,
             row.appid,
             row.path,
-            kind=tcb.Kind.UPLOAD,
+            kind="upload",
             attempts=4,
             siblings=siblings,
         )
