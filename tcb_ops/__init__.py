@@ -63,10 +63,10 @@ if TYPE_CHECKING:
         UsageError as UsageError,
     )
     from tcb_ops.i18n import Lang as Lang, Text as Text
+    from tcb_ops.kinds import Kind as Kind
     from tcb_ops.lists.batch import Batch as Batch
     from tcb_ops.lists.merchants import Merchants as Merchants
     from tcb_ops.model import (
-        Kind as Kind,
         Link as Link,
         Merchant as Merchant,
         Outcome as Outcome,
@@ -95,7 +95,8 @@ _PUBLIC = {
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",
-    "model": "Kind Link Merchant Outcome Problem Row Secret",
+    "kinds": "Kind",
+    "model": "Link Merchant Outcome Problem Row Secret",
     "run": "Diff History Run RunHandle",
     "runs.limits": "RunLimits",
     "runs.progress": "Progress",

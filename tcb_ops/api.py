@@ -20,9 +20,8 @@ An invalid value raises ArgumentError or SettingsError, both UsageErrors: nothin
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -30,8 +29,9 @@ from functools import wraps
 from inspect import signature
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeAlias, get_args
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeAlias
 
+from tcb_ops.arguments import checked
 from tcb_ops.errors import (
     ArgumentError,
     InputError,
@@ -41,20 +41,18 @@ from tcb_ops.errors import (
     SettingsError,
     StoppedError,
     UsageError,
-    check_choice,
     check_count,
-    check_flag,
-    check_function,
-    check_path,
-    check_text,
-    check_texts,
     check_value,
     has_surrogates,
 )
-from tcb_ops.i18n import Text, _, ngettext, verbatim
-from tcb_ops.model import Kind, Link, Merchant, Outcome, Owner
+from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.kinds import Kind, kind_named
+from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
+from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.stored_kinds import DELETE
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
 
 if TYPE_CHECKING:
@@ -67,7 +65,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
     from tcb_ops.merchants import MerchantState
-    from tcb_ops.notifications import Notification, Undelivered
+    from tcb_ops.notifications import Notification
     from tcb_ops.reports.verify import Verification
     from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.ledger import Ledger
@@ -88,6 +86,7 @@ SECONDS_PER_DAY = 86_400
 """Seconds."""
 
 
+@checked
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     """Read a merchants file (CSV or TSV), narrowed by `where`: items such as `region=east`.
 
@@ -99,12 +98,11 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     """
     from tcb_ops.lists import merchants as merchants_file
 
-    check_path("source", source)
-    check_texts("where", where)
     with _naming("source", source):
         return merchants_file.read_merchants(source, where)
 
 
+@checked
 def read_paths(
     source: str | Path | pd.DataFrame,
     merchants: Merchants | str | Path,
@@ -142,25 +140,10 @@ def read_paths(
     from tcb_ops.lists import paths as path_list
     from tcb_ops.runs.url_files import SourceInspector
 
-    check_value(
-        "columns",
-        columns,
-        isinstance(columns, Mapping)
-        and all(isinstance(name, str) for pair in columns.items() for name in pair),
-        _("a mapping, our name → header"),
-    )
-    check_choice("on_bad", on_bad, ("refuse", "skip"), _("refuse or skip"))
-    check_value("sheet", sheet, isinstance(sheet, str), _("the name of a sheet"))
-    if rows is not None:
-        check_choice("rows", rows, ("all", "visible"), _("all, visible or None"))
     check_count("header_row", header_row)
-    check_texts("file_map", file_map)
     if settings is not None or target is not None:
         settings, target = _settings(settings, target), None
-    if root is not None:
-        check_path("root", root)
     if isinstance(source, str | PathLike):
-        check_path("source", source)
         listed: str | Path | TextRows = source
     else:
         listed = _rows_of(source)
@@ -181,6 +164,7 @@ def read_paths(
         )
 
 
+@checked
 def start_links(
     batch: Batch,
     *,
@@ -202,16 +186,15 @@ def start_links(
     """
     from tcb_ops.runs.plan import list_spec
 
-    _check_batch(batch)
-    check_path("out", out)
     return _start(
-        lambda _: list_spec(batch, Kind.LINKS, selection),
+        lambda _: list_spec(batch, kind_named("links"), selection),
         _absolute(out),
         _settings(settings, target),
         _Options(limits, note, new_run, resume, may_resume, progress, tokens),
     )
 
 
+@checked
 def start_upload(
     batch: Batch,
     *,
@@ -242,20 +225,18 @@ def start_upload(
     overwritten is saved in it first, so that `undo` can restore it.
     """
     from tcb_ops.runs.plan import upload_spec
-    from tcb_ops.runs.stored_calls import OVERWRITE, IfExists
+    from tcb_ops.runs.stored_calls import OVERWRITE
     from tcb_ops.runs.stored_files import check_folder
 
-    _check_batch(batch)
-    check_choice("if_exists", if_exists, get_args(IfExists), _("overwrite, skip or fail"))
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:
-        options["backup"] = str(_absolute(backup, "backup"))
+        options["backup"] = str(_absolute(backup))
         check_folder(Path(options["backup"]))
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
     return _start(
         lambda _: upload_spec(batch, selection, options),
-        _absolute(report, "report"),
+        _absolute(report),
         _settings(settings, target),
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
         skip_unchanged=skip_unchanged,
@@ -263,6 +244,7 @@ def start_upload(
     )
 
 
+@checked
 def start_audit(
     merchants: Merchants | str | Path,
     *,
@@ -292,14 +274,12 @@ def start_audit(
     `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
     failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
     """
-    from tcb_ops.runs.plan import audit_spec
+    from tcb_ops.runs.audit_plan import audit_spec
 
-    check_flag("write_probe", write_probe)
-    seconds = isinstance(confirm_after, int | float) and not isinstance(confirm_after, bool)
     check_value(
         "confirm_after",
         confirm_after,
-        seconds and 0 <= confirm_after <= SECONDS_PER_DAY,
+        0 <= confirm_after <= SECONDS_PER_DAY,
         _("seconds, a day at most"),
     )
     listed, settings = _merchants(merchants), _settings(settings, target)
@@ -309,12 +289,13 @@ def start_audit(
         options["known_file"] = str(Path(known).absolute())
     return _start(
         lambda _: audit_spec(listed, selection, options),
-        _absolute(report, "report"),
+        _absolute(report),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
     )
 
 
+@checked
 def start_confirm(
     what: str | Run | Batch = "latest",
     *,
@@ -342,11 +323,9 @@ def start_confirm(
     from tcb_ops.lists.batch import Batch
     from tcb_ops.runs.stored_specs import confirm_list_spec, confirm_spec
 
-    check_flag("content", content)
-    _check_stored(what, selection)
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, what)
-    subject = what if isinstance(what, Batch) else upload_of(what, settings)
+    subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
@@ -355,12 +334,13 @@ def start_confirm(
 
     return _start(
         work_of,
-        _absolute(report, "report"),
+        _absolute(report),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
     )
 
 
+@checked
 def start_delete(
     what: str | Run | Batch,
     *,
@@ -386,11 +366,9 @@ def start_delete(
     from tcb_ops.lists.batch import Batch
     from tcb_ops.runs.stored_specs import delete_list_spec, delete_spec
 
-    check_flag("foreign", foreign)
-    _check_stored(what, selection)
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, what)
-    at, subject = settings.run_target, what if isinstance(what, Batch) else upload_of(what, settings)
+    at, subject = settings.run_target, what if isinstance(what, Batch) else upload_of(what, settings, "what")
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
@@ -399,12 +377,13 @@ def start_delete(
 
     return _start(
         work_of,
-        _absolute(report, "report"),
+        _absolute(report),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens),
     )
 
 
+@checked
 def start_undo(
     run: str | Run = "latest",
     *,
@@ -428,18 +407,18 @@ def start_undo(
     """
     from tcb_ops.runs.stored_specs import undo_spec
 
-    _check_stored(run, selection, "run")
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, run)
     subject = upload_of(run, settings)
     return _start(
         lambda ledger: undo_spec(ledger, subject, only, selection),
-        _absolute(report, "report"),
+        _absolute(report),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens),
     )
 
 
+@checked
 def download_links(
     run: str | Run = "latest",
     *,
@@ -462,7 +441,6 @@ def download_links(
     from tcb_ops.runs.stored_specs import confirm_spec, file_ids
     from tcb_ops.simulator import opened_target
 
-    check_path("out", out)
     check_count("max_age", max_age, least=1)
     only = None if merchants is None else _merchants(merchants)
     check_destination(Path(out), DOWNLOAD_COLUMNS)
@@ -544,10 +522,11 @@ def foreign(batch: Batch, *, selection: str, new_run: bool, settings: Settings) 
     from tcb_ops.runs.plan import list_spec
     from tcb_ops.runs.stored_specs import foreign_text
 
-    spec = list_spec(batch, Kind.DELETE, selection)
+    spec = list_spec(batch, DELETE, selection)
     return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
 
 
+@checked
 def plan_sync(
     folder: str | Path,
     to: Sequence[str],
@@ -567,7 +546,6 @@ def plan_sync(
     from tcb_ops.lists.generate import PathTemplate, scan, select_targets
     from tcb_ops.runs.stored_specs import plan_sync as plan_lists
 
-    check_path("folder", folder)
     source = Path(folder)
     if source.exists() and not source.is_dir():
         raise UsageError(
@@ -594,16 +572,16 @@ def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
     return plan.changed(_ledger(settings), settings.run_target)
 
 
-def upload_of(run: str | Run, settings: Settings) -> RunRecord:
+def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
     """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
     from tcb_ops.runs.stored_specs import check_subject
 
     if not (isinstance(run, str) and run == "latest"):
-        subject = _record(run, settings)
+        subject = _record(run, settings, parameter)
         check_subject(subject, settings.run_target)
         return subject
     ledger = _ledger_with_runs(settings)
-    newest = ledger.newest(Kind.UPLOAD, settings.run_target)
+    newest = ledger.newest(UPLOAD, settings.run_target)
     if newest is None:
         raise RunNotFoundError(
             _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)
@@ -627,6 +605,7 @@ def run_to_retry(run: str | Run, settings: Settings) -> Run:
     return Run(ledger, record, settings)
 
 
+@checked
 def start_retry(
     run: str | Run,
     merchants: Merchants | str | Path,
@@ -655,17 +634,10 @@ def start_retry(
     """
     from tcb_ops.runs.plan import retry_spec
 
-    check_value(
-        "codes",
-        codes,
-        isinstance(codes, list | tuple | set) and all(isinstance(code, str | int) for code in codes),
-        _("a list of codes"),
-    )
-    check_text("selection", selection)
     listed, wanted = _merchants(merchants), {str(code) for code in codes}
     settings = _settings(settings, target, run)
     parent = run_to_retry(run, settings).record
-    if out is None and parent.kind is Kind.LINKS:
+    if out is None and parent.kind.writes_links:
         out = "links.retry.csv"
     return _start(
         lambda ledger: retry_spec(ledger, parent, listed, settings, wanted, selection),
@@ -675,6 +647,7 @@ def start_retry(
     )
 
 
+@checked
 def start_resume(
     run: str | Run = "latest",
     *,
@@ -741,6 +714,7 @@ retry = _waiting_for(start_retry)
 resume = _waiting_for(start_resume)
 
 
+@checked
 def open_run(wanted: str = "latest", *, settings: Settings | None = None, target: str | None = None) -> Run:
     """Open a run by id, unambiguous prefix, or `latest` (of `target`, else the settings'). Raises RunNotFoundError."""
     settings = _settings(settings, target)
@@ -749,6 +723,7 @@ def open_run(wanted: str = "latest", *, settings: Settings | None = None, target
     return Run(ledger, _find(ledger, wanted, settings), settings)
 
 
+@checked
 def all_runs(
     *, settings: Settings | None = None, damaged: list[LedgerDamagedError] | None = None
 ) -> list[Run]:
@@ -757,7 +732,6 @@ def all_runs(
     Errors of runs with a damaged record are appended to `damaged`; without it, the first is raised.
     """
     settings = _settings(settings, None)
-    check_value("damaged", damaged, damaged is None or isinstance(damaged, list), _("a list"))
     ledger = _ledger(settings)
     if ledger is None:
         return []
@@ -768,6 +742,7 @@ def all_runs(
     return [Run(ledger, record, settings) for record in records]
 
 
+@checked
 def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None = None) -> list[RunRecord]:
     """Remove runs that finished more than `older_than` days ago from the ledger; return them, the newest first.
 
@@ -778,7 +753,6 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     from tcb_ops.runs.plan import prunable
 
     check_count("older_than", older_than, least=1)
-    check_flag("dry_run", dry_run)
     ledger = _ledger_with_runs(_settings(settings, None))
     with planning(ledger):
         found = prunable(ledger.runs(), time.time() - older_than * SECONDS_PER_DAY)
@@ -804,19 +778,15 @@ def check_merchants(
     from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
-    check_function("progress", progress)
     listed = _merchants(merchants) if isinstance(merchants, str | PathLike) else merchants
-    lines = list(listed) if isinstance(listed, Iterable) else []
-    check_value(
-        "merchants",
-        merchants,
-        isinstance(listed, Iterable) and all(isinstance(line, Merchant) for line in lines),
-        _("Merchants, a list of Merchant, or the path of their file"),
-    )
+    lines = list(listed)
+    usable = all(isinstance(line, Merchant) for line in lines)
+    check_value("merchants", merchants, usable, _("Merchants, a list of Merchant, or the path of their file"))
     with opened_target(settings, lambda: lines) as opened:
         return list(begin_check(opened, lines, progress=progress or ignore).result().states)
 
 
+@checked
 def diff(
     older: str | Run,
     newer: str | Run = "latest",
@@ -837,6 +807,7 @@ def diff(
     return Diff.between(ledger, before, after, settings, only)
 
 
+@checked
 def history(
     days: int = 30, *, until: str = "today", settings: Settings | None = None, target: str | None = None
 ) -> History:
@@ -849,15 +820,16 @@ def history(
     settings = _settings(settings, target)
     check_count("days", days, least=1)
     now = time.time()
-    if not (isinstance(until, str) and until == "today"):
+    if until != "today":
         try:
             last = datetime.fromisoformat(until)
-        except (TypeError, ValueError):
+        except ValueError:
             raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
         now = last.replace(tzinfo=settings.zone).timestamp()
     return History.of(look_back(_ledger(settings), settings.run_target, settings, days=days, now=now))
 
 
+@checked
 def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
     """Check a report folder against its manifest, the ledger and the list, as far as they exist.
 
@@ -866,12 +838,12 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
     from tcb_ops.reports.verify import verify as check
 
     settings = _settings(settings, None)
-    check_path("folder", folder)
     place = Path(folder)
     lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
     return check(place, _ledger(settings), lists, str(Path(settings.ledger).absolute()))
 
 
+@checked
 def notify(
     run: str | Run | None = "latest",
     *,
@@ -887,9 +859,8 @@ def notify(
     from tcb_ops.notifications import notify_audit, notify_test
 
     settings = _settings(settings, target, run)
-    runs = _("a Run, a run's id, or None")
-    check_value("run", run, run is None or isinstance(run, Run) or _may_be_a_run(run), runs)
-    check_flag("on_demand", on_demand)
+    if isinstance(run, str):
+        check_value("run", run, _may_be_a_run(run), _("a Run, a run's id, or None"))
     if not settings.notify:
         raise SettingsError(
             _("No receivers are configured."),
@@ -899,44 +870,24 @@ def notify(
         return notify_test(settings)
     ledger = _ledger_with_runs(settings)
     record = _newest_audit(ledger, settings) if run == "latest" else _record(run, settings)
-    if record.kind is Kind.AUDIT and record.finished_at is None:
+    if record.kind is AUDIT and record.finished_at is None:
         raise UsageError(
             _("audit {id} is not finished: there is no result to send yet.", id=record.id),
             _("Run the same audit again to finish it."),
         )
 
-    def keep(left: Undelivered) -> None:
+    def keep(undelivered: Collection[str]) -> None:
         with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
-            ledger.note_undelivered(
-                record, {name: [asdict(one) for one in missed] for name, missed in left.items()}
-            )
+            ledger.note_undelivered(record, undelivered)
 
+    audit = Run(ledger, record, settings)
     return notify_audit(
-        Run(ledger, record, settings).audit(),
+        audit._audit_for,  # noqa: SLF001  a view of the run, not for everybody
         settings,
-        always=on_demand,
-        before=_undelivered(ledger, record),
+        undelivered=record.undelivered,
         keep=keep,
+        always=on_demand,
     )
-
-
-def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
-    """Return what the receivers had not been told up to an audit: as stored with it, or with the newest earlier one that stored it."""
-    from tcb_ops.notifications import Missed
-    from tcb_ops.runs.records import UNDELIVERED
-
-    kept = [
-        run
-        for run in ledger.runs(record.target, damaged=[])
-        if run.kind is Kind.AUDIT
-        and run.selection == record.selection
-        and run.number <= record.number
-        and UNDELIVERED in run.settings
-    ]
-    news = max(kept, key=lambda run: run.number, default=record).settings.get(UNDELIVERED, {})
-    with suppress(AttributeError, TypeError):  # what tcb-ops does not write
-        return {name: tuple(Missed(**one) for one in missed) for name, missed in news.items()}
-    return {}
 
 
 def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
@@ -944,13 +895,14 @@ def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
     found = [
         run
         for run in ledger.runs(settings.run_target, damaged=[])
-        if run.kind is Kind.AUDIT and run.finished_at is not None and not run.parent
+        if run.kind is AUDIT and run.finished_at is not None and not run.parent
     ]
     if not found:
         raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
     return max(found, key=lambda run: run.number)
 
 
+@checked
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
     """Return who works on a run; None if nobody does. Takes the run's lock for a moment to find out."""
     from tcb_ops.runs.ledger import Ledger
@@ -964,6 +916,7 @@ def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
         return error.text
 
 
+@checked
 def upload_link(
     env: str,
     path: str,
@@ -983,9 +936,6 @@ def upload_link(
     from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
-    check_text("env", env)
-    check_text("path", path)
-    check_value("appid", appid, appid is None or isinstance(appid, str), _("text"))
     wrong = path_problem(path)
     if wrong is not None:
         raise UsageError(_("path: {wrong}.", wrong=wrong[0]))
@@ -1116,7 +1066,6 @@ def _start(
     `out`: the file of the links, else the folder that the caller will export to. The embedded simulator runs until the
     work on the run ends. Raises UsageError, LedgerError.
     """
-    from tcb_ops.runs.calls import probe_file
     from tcb_ops.runs.engine import RunContext
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
@@ -1128,16 +1077,9 @@ def _start(
     from tcb_ops.wechat import open_source
 
     limits, note, new_run, resume, may_resume, progress, tokens, cluster = options
-    check_value("limits", limits, limits is None or isinstance(limits, RunLimits), _("a RunLimits"))
     limits = limits or RunLimits()
-    check_text("note", note)
-    check_flag("new_run", new_run)
     check_value("resume", resume, resume is None or _may_be_a_run(resume), _("the id of a run"))
-    check_flag("skip_unchanged", skip_unchanged)
     check_count("canary", canary)
-    check_function("progress", progress)
-    check_function("may_resume", may_resume)
-    check_value("tokens", tokens, tokens is None or hasattr(tokens, "token"), _("a TokenSource"))
     if cluster is not None:
         from tcb_ops.runs.cluster import check_cluster
 
@@ -1149,8 +1091,7 @@ def _start(
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
-    check_text("selection", work.selection)
-    if work.kind is Kind.LINKS and out is not None:
+    if work.kind.writes_links and out is not None:
         check_destination(out)
     if cluster is not None:
         from tcb_ops.runs.cluster import check_kind
@@ -1191,8 +1132,6 @@ def _start(
                 cluster=client,
                 queries=work.queries,
                 check_lock=check_lock,
-                probe=stack.enter_context(probe_file()) if planned.run.settings.get("write_probe") else None,
-                find_new_failures=lambda: _new_failures(ledger, planned.run, settings),
                 may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
             )
             session = RunSession(context)
@@ -1228,30 +1167,11 @@ def _with_cluster(
         yield stack, client, dashboard_of(client)
 
 
-def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
-    """Return the lines of an audit whose failures are neither known nor in the previous audit, and when the last ended."""
-    from tcb_ops.reports.audit import new_failures
-    from tcb_ops.reports.comparisons import compare
-    from tcb_ops.reports.summary import RunSummary
-
-    before = ledger.previous(run)
-    changes = compare(ledger, before, run, settings) if before is not None else None
-    wanted = new_failures(ledger, RunSummary(ledger, run), changes, settings)
-    failed = ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN}))
-    lines, ended = [], 0.0
-    for record in failed:
-        if (record.row.appid, record.row.env) in wanted:
-            lines.append(record.row.line)
-            ended = max(ended, record.end.ended_at or 0.0)
-    return lines, ended
-
-
 def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
     """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
     from tcb_ops.lists.known import read_known
 
     if file is not None:
-        check_path("known", file)
         with _naming("known", file):
             return read_known(Path(file))
     return read_known(settings.audit.known) if settings.audit.known.exists() else ()
@@ -1283,18 +1203,14 @@ def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
 
 def _settings(settings: Settings | None, target: str | None, run: object = None) -> Settings:
     """Return the settings of a call; if it has none, those of the Run that it is given."""
-    check_value(
-        "settings", settings, settings is None or isinstance(settings, Settings), verbatim("Settings")
-    )
-    named = target is None or (isinstance(target, str) and target != "")
-    check_value("target", target, named, _("simulator or a URL"))
+    check_value("target", target, target != "", _("simulator or a URL"))
     if settings is None and isinstance(run, Run):
         settings = run.settings
     return with_target(settings or default_settings(), target)
 
 
-def _may_be_a_run(wanted: object) -> bool:
-    return isinstance(wanted, str) and wanted.isprintable() and wanted != ""
+def _may_be_a_run(wanted: str) -> bool:
+    return wanted.isprintable() and wanted != ""
 
 
 def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
@@ -1309,10 +1225,6 @@ def _merchants(merchants: Merchants | str | Path) -> Merchants:
 
     if isinstance(merchants, Merchants):
         return merchants
-    is_path = isinstance(merchants, str | PathLike)
-    valid = _("Merchants, or the path of their file")
-    check_value("merchants", merchants, is_path, valid)
-    check_path("merchants", merchants)
     with _naming("merchants", merchants):
         return merchants_file.read_merchants(merchants)
 
@@ -1333,9 +1245,6 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
     """Return the cells of a DataFrame as text. Whoever passes one has already imported pandas."""
     from tcb_ops.lists.paths import TextRows
 
-    pandas = sys.modules.get("pandas")
-    is_frame = pandas is not None and isinstance(frame, pandas.DataFrame)
-    check_value("source", frame, is_frame, _("a path or a DataFrame"))
     cells = frame.astype(object).where(frame.notna(), "")
     headers = tuple(map(str, frame.columns))
     rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
@@ -1345,24 +1254,5 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
     return TextRows("DataFrame", headers, rows)
 
 
-def _check_stored(what: object, selection: object, parameter: str = "what") -> None:
-    """Check the parameters that the functions about stored files share."""
-    from tcb_ops.lists.batch import Batch
-
-    is_list = isinstance(what, Batch) and parameter == "what"
-    usable = isinstance(what, Run) or is_list or _may_be_a_run(what)
-    check_value(parameter, what, usable, _("a Run, or a run's id"))
-    check_text("selection", selection)
-
-
-def _check_batch(batch: Batch) -> None:
-    from tcb_ops.lists.batch import Batch
-
-    check_value("batch", batch, isinstance(batch, Batch), _("a Batch, from read_paths"))
-
-
-def _absolute(path: str | Path | None, parameter: str = "out") -> Path | None:
-    if path is None:
-        return None
-    check_path(parameter, path)
-    return Path(path).absolute()
+def _absolute(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).absolute()

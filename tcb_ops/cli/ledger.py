@@ -19,7 +19,8 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext, verbatim
-from tcb_ops.model import SIMULATOR, Kind
+from tcb_ops.model import SIMULATOR
+from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
     elif sound:
         from tcb_ops.reports.formats.terminal import render_runs, room
 
-        shown = [(run.record, outcomes) for run, outcomes, _ in sound]
+        shown = [(run.record, outcomes, run.mark) for run, outcomes, _ in sound]
         for line in render_runs(shown, settings, console.lang, room(console.out)):
             console.print(line)
     elif damaged:
@@ -102,7 +103,7 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
     audits = [
         run.record
         for run in api.all_runs(settings=settings, damaged=[])
-        if run.record.kind is Kind.AUDIT
+        if run.record.kind is AUDIT
         and run.record.target == settings.run_target
         and run.record.finished_at is not None
         and not run.record.parent  # a retry asks about a part only

@@ -17,6 +17,7 @@ import click
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import UsageError
+from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.model import target_label
 from tcb_ops.resources import nearest_path
@@ -183,7 +184,7 @@ class CommonOptions:
 
         with (
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
-            console.held(None if self.quiet and opened.on_loopback else target_line(opened)),
+            console.held(None if self.quiet and opened.on_loopback else first_line(opened)),
         ):
             if settings.origin.ledger_choice is not None:
                 console.info(settings.origin.ledger_choice)
@@ -270,6 +271,11 @@ def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
                         shlex=shlex.quote(str(file)),
                     )
                 )
+
+
+def first_line(settings: Settings) -> Text:
+    """Return the line that names the target, and the settings file if it was found in the working folder."""
+    return with_found_file(target_line(settings), settings.origin.found, SETTINGS_FILE)
 
 
 def target_line(settings: Settings) -> Text:

@@ -26,7 +26,10 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
-from tcb_ops.model import FailOn, Kind
+from tcb_ops.model import FailOn
+from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.stored_kinds import DELETE, UNDO
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -97,7 +100,7 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
         if download:
             return _download(command, paths or "latest", max_age)
         if paths is None:
-            handle = command.resume(Kind.LINKS, command.listing.root)
+            handle = command.resume(LINKS, command.listing.root)
             run = command.follow(handle)
         else:
             with command.read_list(paths, root=None) as batch:
@@ -216,7 +219,7 @@ def upload(
                 )
             command.check_folder()
             handle = command.resume(
-                Kind.UPLOAD, command.listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
+                UPLOAD, command.listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
             )
             return _finish_upload(command, handle, confirms=confirms)
         settings = command.settings
@@ -245,7 +248,7 @@ def upload(
                     )
             if not skip_unchanged:
                 _announce_overwritten(console, batch, settings, if_exists)
-            command.ask_confirmation(Kind.UPLOAD, scope_of_list(batch), facts_line(batch))
+            command.ask_confirmation(UPLOAD, scope_of_list(batch), facts_line(batch))
             handle = api.start_upload(
                 batch,
                 report=command.reports,
@@ -314,14 +317,14 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
     parent = api.run_to_retry(run, command.settings)
     record = parent.record
     check_retry(record, command.settings)
-    is_links = record.kind is Kind.LINKS
+    is_links = record.kind is LINKS
     if not is_links:
         command.check_folder()
     with command.opened():
         retrying = _(
             "Retrying {kind} {id} ({list_name}).", kind=record.kind, id=record.id, list_name=record.list_name
         )
-        if record.kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
+        if record.kind in {UPLOAD, DELETE, UNDO}:
             scope = scope_of_rows(parent.tallies(), RETRIED)
             what = _("At most {text}", text=scope.text)
             command.ask_confirmation(record.kind, scope, as_sentences((retrying, what)))

@@ -26,13 +26,14 @@ from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_l
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
+from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import STORED_OUTCOMES, FailOn, Kind, Outcome, Problem, Reason
+from tcb_ops.model import STORED_OUTCOMES, FailOn, Outcome, Problem, Reason
 from tcb_ops.preflight import DryRun, SendScope, accounts_to_ask, facts_line, reckon, scope_of_rows
-from tcb_ops.reports.explanations import verdict
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
+from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
 from tcb_ops.runs.url_files import SourceInspector
@@ -44,11 +45,6 @@ if TYPE_CHECKING:
     from tcb_ops.notifications import Notification
 
 _FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
-_QUESTIONS = {
-    Kind.UPLOAD: _("Upload to {live_environments} of {api_base}?"),
-    Kind.DELETE: _("Delete files in {live_environments} of {api_base}?"),
-    Kind.UNDO: _("Undo the upload in {live_environments} of {api_base}?"),
-}
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -266,7 +262,7 @@ class RunCommand:
         self.console.warn(what)
         if not self.which.yes:
             envs = ngettext("{n:,} live environment", "{n:,} live environments", scope.envs)
-            question = _QUESTIONS[kind].format(live_environments=envs, api_base=self.settings.api_base)
+            question = kind.question.format(live_environments=envs, api_base=self.settings.api_base)
             confirm_or_abort(self.console, question)
 
     def _may_resume(self, run_id: str, started: float) -> bool:
@@ -307,7 +303,7 @@ class RunCommand:
             wrong = _("its files are below {root}", root=record.root)
         check_resume(record, wrong, settings)
         check_kept(record, settings)
-        if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
+        if kind.changes_store:
             scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
             self.ask_confirmation(kind, scope, _("Remaining: {text}", text=scope.text))
         return api.start_resume(
@@ -349,7 +345,7 @@ class RunCommand:
         except StoppedError:
             if self.common.json:
                 self.console.json(run.summary())
-            if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
+            if run.record.kind is AUDIT and not run.record.parent:  # notify even without a report
                 self._notify(run)
             raise
         return code
@@ -358,7 +354,7 @@ class RunCommand:
         """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
         console, as_json = self.console, self.common.json
         run.refresh()
-        notifies = run.record.kind is Kind.AUDIT and not run.record.parent
+        notifies = run.record.kind is AUDIT and not run.record.parent
         sent = None
         try:
             if notifies and as_json:  # the object contains what became of the messages
@@ -407,7 +403,7 @@ class RunCommand:
         found = confirmed.overview()
         if not self.common.json and found.causes:
             show_causes(console, confirmed, found)
-            ended = verdict(Kind.CONFIRM, found.counts, finished=True)
+            ended = confirmed.record.kind.verdict(found.counts, finished=True)
             console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
         suggest_next(console, settings, confirmed.record, by_code(found.causes))
         console.info(_("The confirmation: {folder}", folder=folder))

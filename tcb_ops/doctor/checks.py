@@ -325,7 +325,7 @@ def check_secrets(settings: Settings) -> list[CheckResult]:
 def secret_places(tokens: TokenSettings) -> list[Path]:
     """Return the files and folders of the token source in use that hold tokens, secrets or tickets."""
     own = tokens.source == "component"
-    settings = (tokens.serve_key, *((tokens.secret, tokens.ticket) if own else ()))
+    settings = (tokens.secret, tokens.ticket) if own else ()
     named = (value.partition(":")[2].strip() for value in settings if value.startswith("file:"))
     whole = {"file": [tokens.file], "component": [tokens.store]}
     return [*map(Path, named), *whole.get(tokens.source, [])]

@@ -18,8 +18,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
+from tcb_ops.arguments import checked
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
-from tcb_ops.errors import UsageError, check_count, check_path
+from tcb_ops.errors import UsageError, check_count
 from tcb_ops.formatting import guard, shown, trim
 from tcb_ops.i18n import Bilingual, Lang, Text, _, ngettext
 from tcb_ops.lists.input_files import input_error
@@ -356,6 +357,7 @@ class Batch:
         """Yield the rows in the order of the file; those with a problem have `invalid` set."""
         return self.staging.rows(self.until)
 
+    @checked
     def limited(self, n: int) -> Batch:
         """Return a batch of the first `n` valid rows (`--limit`)."""
         check_count("n", n, least=1)
@@ -363,13 +365,13 @@ class Batch:
         found = self.staging.query(f"SELECT line FROM {rows} ORDER BY line LIMIT 1 OFFSET ?", (n - 1,))  # noqa: S608  own names
         return replace(self, until=found[0][0] if found else EVERY_LINE)
 
+    @checked
     def check_files(self, root: str | Path) -> Batch:
         """Check the file of every row, below `root` or at its URL: add its size and version, or its problem.
 
         Raises InputError with all problems of the list if the root does not exist, or if any row has a problem and
         bad rows are not skipped.
         """
-        check_path("root", root)
         files = LocalFiles(Path(root))
         self.staging.query("DELETE FROM problems WHERE of_file")
         if problem := files.problem():

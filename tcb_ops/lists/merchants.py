@@ -8,8 +8,9 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar, overload
 
+from tcb_ops.arguments import checked
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import UsageError, check_text, check_value
+from tcb_ops.errors import UsageError, check_value
 from tcb_ops.formatting import fold, near_names, shown
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.input_files import refused
@@ -65,14 +66,14 @@ class Merchants(Sequence[Merchant]):
     def _by_name(self) -> dict[str, list[Merchant]]:
         return _grouped(self._lines, lambda line: {fold(line.name), fold(line.appid)})
 
+    @checked
     def for_env(self, env: str) -> tuple[Merchant, ...]:
         """Return the lines of an environment: several if merchants share it, none if it is unknown."""
-        check_text("env", env)
         return tuple(self._by_env.get(env, ()))
 
+    @checked
     def resolve(self, name_or_appid: str) -> tuple[Merchant, ...]:
         """Return the lines of a merchant, by name or appid, ignoring case, character width and surrounding spaces."""
-        check_text("name_or_appid", name_or_appid)
         return tuple(self._by_name.get(fold(name_or_appid), ()))
 
     @property

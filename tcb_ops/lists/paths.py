@@ -34,8 +34,8 @@ from tcb_ops.lists.input_files import (
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import PathMap, SourceCheck, conceal, concealed, refuse_sources, split_source
 from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_table, read_workbook
+from tcb_ops.lists.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.model import Problem, Row, Secret, is_source
-from tcb_ops.xlsx.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 
 # --- paths and headers ---------------------------------------------------------------------------------------------
 

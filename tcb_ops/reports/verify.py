@@ -19,9 +19,9 @@ from typing import Any
 
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import is_fixme_of
-from tcb_ops.model import SUCCESSES, Outcome
-from tcb_ops.reports.explanations import row_count
+from tcb_ops.model import Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
     CHECKPOINTS,
@@ -320,7 +320,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
         _compare(folder / name, partial(_first_row, name, rows, writer))
         for name, rows in (
             (RESULTS, seen.rows(run)),
-            (FAILED, seen.rows(run, outcomes=frozenset(Outcome) - SUCCESSES)),
+            (FAILED, seen.rows(run, outcomes=frozenset(Outcome.all()) - Outcome.successes())),
         )
         if name not in same
     ]

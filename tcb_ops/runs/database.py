@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, as_list, as_sentences, verbatim
-from tcb_ops.model import SUCCESSES, Outcome
+from tcb_ops.model import Outcome
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import (
     SqliteFile,
@@ -396,7 +396,7 @@ def create_views(connection: sa.Connection) -> None:
     sqlite = connection.dialect.name == "sqlite"
     form = "datetime({column}, 'unixepoch')" if sqlite else "to_timestamp({column})"
     times = {name: form.format(column=column) for name, column in _TIMES.items()}
-    without_code = ", ".join(f"'{outcome}'" for outcome in sorted(SUCCESSES | {Outcome.PENDING}))
+    without_code = ", ".join(f"'{outcome}'" for outcome in sorted(Outcome.successes() | {Outcome.PENDING}))
     for view in (_RUNS, _ROWS, _ERRCODES):
         connection.exec_driver_sql(view.format(**times, without_code=without_code))
 

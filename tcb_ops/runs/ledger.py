@@ -6,9 +6,8 @@ token, signature or link is ever written here. Reading is in `reader`.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -20,14 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
-from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
 from tcb_ops.runs.locks import hold
-from tcb_ops.runs.reader import WRITES, LedgerReader, summed_up
+from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
     END_COLUMNS,
     PLAN_COLUMNS,
-    UNDELIVERED,
     EnvRecord,
     NewRun,
     RunRecord,
@@ -182,7 +180,7 @@ class Ledger(LedgerReader):
     def prune(self, run: RunRecord) -> None:
         """Remove an old run with all that belongs to it, except what it last stored or found at each path."""
         with self._writing() as connection:
-            if run.kind in {*WRITES, Kind.CONFIRM}:
+            if run.kind.changes_store or run.kind.looks_at_store:
                 self._keep_files(connection, run)
             self._remove(connection, run)
 
@@ -230,12 +228,10 @@ class Ledger(LedgerReader):
         with self._writing() as connection:
             _set(connection, run.number, report=report)
 
-    def note_undelivered(self, run: RunRecord, news: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Record in an audit's settings what each receiver has not been told, by its name, as `undelivered`."""
-        of_run = sa.select(runs.c.settings).where(runs.c.number == run.number)
+    def note_undelivered(self, run: RunRecord, receivers: Iterable[str]) -> None:
+        """Record to which receivers an audit's message has not been delivered."""
         with self._writing() as connection:
-            kept = json.loads(connection.execute(of_run).scalar_one())
-            _set(connection, run.number, settings=json.dumps(kept | {UNDELIVERED: news}, ensure_ascii=False))
+            _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
 
     # --- sessions on a cluster ------------------------------------------------------------------------------------
 

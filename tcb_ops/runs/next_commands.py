@@ -16,14 +16,19 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tcb_ops.i18n import CommandText
-from tcb_ops.model import SIMULATOR, Kind
+from tcb_ops.i18n import CommandText, Text, _
+from tcb_ops.kinds import row_count
+from tcb_ops.model import SIMULATOR
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings, without_dots
+
+if TYPE_CHECKING:
+    from tcb_ops.reports.summary import NextAction
 
 SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
@@ -55,11 +60,7 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     if SIGNED in run.settings:
         words += [*list_of(run), "--on-bad", "skip"]
     words += ["--resume", run.id]
-    if run.kind is Kind.UPLOAD and not run.parent:
-        words += ["--root", without_dots(run.root)]
-        words += ["--skip-unchanged"] if run.settings.get("skip_unchanged") else []
-        if canary and run.settings.get("canary"):
-            words += ["--canary", str(run.settings["canary"])]
+    words += run.kind.resume_options(run, canary=canary)
     words += ["--cluster", str(run.settings["cluster"])] if run.settings.get("cluster") else []
     if run.out and run.out != str(Path(settings.reports).absolute()):
         words += ["--out", without_dots(run.out)]
@@ -110,8 +111,17 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command that runs a corrected copy of a run's failed.csv; `failed-fixed.csv` is a placeholder for it."""
     words = ["--root", without_dots(run.root)] if run.root else []
     words += _selected(run, "column", "map")
-    words += upload_options(run) if run.kind is Kind.UPLOAD else []
+    words += run.kind.list_options(run)
     return command(settings, str(run.kind), "failed-fixed.csv", *words, target=run.target)
+
+
+def after_list(settings: Settings, run: RunRecord, actions: Sequence[NextAction]) -> tuple[Text, list[str]]:
+    """Return what follows a run of a list: a corrected copy where only the list's own values are wrong, else a retry."""
+    count = row_count(sum(action.group.rows for action in actions))
+    if all(action.in_list for action in actions):
+        purpose = _("Correct {rows} in a copy of the list, failed-fixed.csv, then run:", rows=count)
+        return purpose, fixed_list(settings, run)
+    return _("When the causes are fixed, run {rows} again:", rows=count), retry(settings, run)
 
 
 def install(extra: str = "") -> str:

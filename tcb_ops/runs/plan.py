@@ -14,16 +14,17 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
+from tcb_ops.kinds import Kind, kind_named
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome, Owner, Row
+from tcb_ops.model import Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
-from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
+from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord
 from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
@@ -67,9 +68,9 @@ def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: b
     """
     if unfinished_since is None or new_run:
         return Choice.NEW
-    if now - unfinished_since < resumed_within(kind):
+    if now - unfinished_since < kind.resumed_within:
         return Choice.RESUME
-    return Choice.NEW if kind is Kind.AUDIT else Choice.ASK
+    return Choice.NEW if kind.renewed else Choice.ASK
 
 
 def plan(
@@ -123,9 +124,7 @@ def plan(
     ledger.check_file(CHECK_NEW_SECONDS)
     # Of two runs of one second, random digits keep the ids apart.
     new_id = f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    own = dict(work.options)
-    if work.kind is Kind.UPLOAD and own.get("backup") and not work.parent:  # a retry continues its original's
-        own["backup"] = str(Path(own["backup"]) / new_id)
+    own = work.kind.options_of(new_id, work.options, work.parent)
     new = NewRun(
         id=new_id,
         kind=work.kind,
@@ -171,7 +170,7 @@ def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) ->
 def _undone_uploads(ledger: Ledger, settings: Settings) -> set[str]:
     """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
     runs = ledger.runs(settings.run_target, damaged=[])  # damage of another run keeps nobody from this one
-    return {one for run in runs if run.kind in {Kind.UNDO, Kind.DELETE} for one in run.settings.get("of", ())}
+    return {one for run in runs if run.kind.takes_back for one in run.settings.get("of", ())}
 
 
 def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> None:
@@ -269,13 +268,6 @@ def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
 
 # --- which rows ----------------------------------------------------------------------------------------------
 
-PROBE = "tcb-ops/probe.txt"
-"""The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
-AGAIN = frozenset(
-    {Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNHEALTHY, Outcome.UNKNOWN}
-)
-"""The outcomes that a retry runs again."""
-
 
 _KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign", "write_probe")
 """What a retry takes over of its parent's settings."""
@@ -312,7 +304,7 @@ class RunSpec:
 
 def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
     """Return the spec of a run over a checked list."""
-    if kind is Kind.LINKS:
+    if kind.writes_links:
         check_columns(batch.headers)
     return RunSpec(
         kind,
@@ -320,7 +312,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         batch.sha256,
         batch.bytes,
         batch.headers,
-        batch.root if kind is Kind.UPLOAD else None,
+        batch.root if kind.sends_files else None,
         batch.rows,
         environments_of_rows(batch.rows(), batch.merchants),
         selection,
@@ -329,7 +321,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
     """Return the spec of an upload of a checked list."""
-    spec, queries = list_spec(batch, Kind.UPLOAD, selection), SourceQueries(batch.staging.queries())
+    spec, queries = list_spec(batch, kind_named("upload"), selection), SourceQueries(batch.staging.queries())
     options = {**spec.options, **options}
     if not queries:
         return replace(spec, options=options)
@@ -386,7 +378,7 @@ def retry_spec(
     succeeded = ledger.succeeded_since(parent)
 
     def left() -> Iterator[RowRecord]:
-        for record in ledger.rows(parent, outcomes=AGAIN):
+        for record in ledger.rows(parent, outcomes=Outcome.retriable()):
             end = record.end
             of_code = not codes or str(end.errcode) in codes or end.store_code in codes
             if of_code and record.row.line not in succeeded:
@@ -456,7 +448,7 @@ def _nothing_left(
 ) -> Text:
     """Return why a run has no rows to retry, and what to do instead."""
     counts, nothing = ledger.counts(parent), None
-    if SUCCESSES.issuperset(counts):
+    if all(outcome.succeeded for outcome in counts):
         nothing = ngettext(
             "The one row of run {id} ({kind}) succeeded: there is nothing to retry.",
             "All {n:,} rows of run {id} ({kind}) succeeded: there is nothing to retry.",
@@ -464,7 +456,7 @@ def _nothing_left(
             id=parent.id,
             kind=parent.kind,
         )
-    elif not AGAIN.isdisjoint(counts) and _left(ledger, parent) <= 0:
+    elif any(outcome.retried for outcome in counts) and _left(ledger, parent) <= 0:
         nothing = _(
             "nothing is left to retry: every row of run {id} has succeeded in {since}.",
             id=parent.id,
@@ -475,7 +467,7 @@ def _nothing_left(
     succeeded = ledger.succeeded_since(parent)
     there = Counter(
         str(record.end.errcode or record.end.store_code)
-        for record in (ledger.rows(parent, outcomes=AGAIN) if codes else ())
+        for record in (ledger.rows(parent, outcomes=Outcome.retriable()) if codes else ())
         if record.row.line not in succeeded and (record.end.errcode or record.end.store_code)
     )
     if there:
@@ -509,7 +501,7 @@ def original_of(ledger: Ledger, run: RunRecord) -> RunRecord:
 
 def _left(ledger: Ledger, run: RunRecord) -> int:
     """Count the rows of a run that a retry of it would have."""
-    bad = sum(rows for outcome, rows in ledger.counts(run).items() if outcome in AGAIN)
+    bad = sum(rows for outcome, rows in ledger.counts(run).items() if outcome.retried)
     return bad - len(ledger.succeeded_since(run))
 
 
@@ -536,22 +528,6 @@ def _others_to_retry(ledger: Ledger, run: RunRecord, settings: Settings) -> list
             has = _("Run {id} ({kind}) has {rows} to retry:", id=other.id, kind=other.kind, rows=rows)
             return [has, quoted(retry_command(settings, other))]
     return []
-
-
-def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any]) -> RunSpec:
-    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path."""
-    lines = [merchant for merchant in merchants if not merchant.left]
-
-    def rows() -> Iterator[Row]:
-        for number, merchant in enumerate(lines, start=1):
-            cells = (merchant.appid, merchant.name, merchant.env)
-            yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
-
-    name, headers = Path(merchants.source).name, ("appid", "name", "env")
-    places = environments_of_rows(rows(), merchants)
-    return RunSpec(
-        Kind.AUDIT, name, merchants.sha256, 0, headers, None, rows, places, selection, options=options
-    )
 
 
 def resume_spec(run: RunRecord) -> RunSpec:

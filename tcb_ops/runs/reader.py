@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from copy import copy
 from difflib import get_close_matches
@@ -27,7 +27,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError, TcbOpsError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, Row
+from tcb_ops.kinds import Kind, all_kinds
+from tcb_ops.model import Outcome, Owner, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
     CHECK_SECONDS,
@@ -43,6 +44,7 @@ from tcb_ops.runs.database import (
     open_database,
     reason,
 )
+from tcb_ops.runs.later_changes import LaterChange, later_changes
 from tcb_ops.runs.locks import AdvisoryLock, working
 from tcb_ops.runs.records import (
     PENDING_COLUMNS,
@@ -89,14 +91,12 @@ AUDITS_BACK = 30
 """Audits that are searched for the last known state of what is unknown."""
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
-_EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
+EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
 """Reasons whose rows have a detail that the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
 _OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 """Joins the environment of a row."""
-WRITES = (Kind.UPLOAD, Kind.DELETE, Kind.UNDO)
-"""The kinds of runs that change what is stored."""
 _CERTAIN = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.RESTORED})
 """The outcomes after which it is certain what is stored."""
 _FILE = {
@@ -132,13 +132,26 @@ class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
         path: str = "",
         line: int | None = None,
     ) -> Iterator[RowRecord]: ...
+    def page(
+        self,
+        run: RunRecord,
+        *,
+        ends: Sequence[tuple[Outcome, str, int | None, str]] | None,
+        environments: Sequence[EnvRecord] | None,
+        path: str,
+        after_line: int,
+        limit: int,
+    ) -> list[RowRecord]: ...
     def counts(self, run: RunRecord) -> dict[Outcome, int]: ...
     def tallies(self, run: RunRecord) -> list[Tally]: ...
     def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]: ...
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int: ...
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]: ...
     def phase_seconds(self, run: RunRecord) -> dict[str, float]: ...
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None: ...
+    def later_changes(
+        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+    ) -> list[LaterChange]: ...
+    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None: ...
     def partitions(self, run: RunRecord) -> list[Partition]: ...
     def previous(self, run: RunRecord) -> RunRecord | None: ...
     def exports(self, run: RunRecord) -> set[str]: ...
@@ -361,7 +374,7 @@ class LedgerReader:
             .where(
                 rows.c.run == run.number,
                 rows.c.place == environment.number,
-                rows.c.outcome.not_in([*SUCCESSES, Outcome.PENDING]),
+                rows.c.outcome.not_in([*Outcome.successes(), Outcome.PENDING]),
             )
             .order_by(rows.c.line)
             .limit(limit)
@@ -417,7 +430,7 @@ class LedgerReader:
 
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
-        kinds = (*WRITES, Kind.CONFIRM)
+        kinds = kinds_that_write(or_look=True)
         found = self._stored(run.target, run.number, environment.env, paths, kinds, strict=True)
         known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
         for path, others in self._pending(run.target, run.number, environment.env, list(known)).items():
@@ -433,7 +446,7 @@ class LedgerReader:
             sa.select(runs.c.number, runs.c.id)
             .where(
                 runs.c.target == target,
-                runs.c.kind.in_(WRITES),
+                runs.c.kind.in_(kinds_that_write()),
                 runs.c.finished_at.is_(None),
                 runs.c.number != leave_out,
             )
@@ -467,7 +480,7 @@ class LedgerReader:
         The MD5 is empty where a file was deleted, or it is not certain what is there. Last come the pending rows of
         unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations found to differ.
         """
-        kinds = (*WRITES, Kind.CONFIRM) if confirmed else WRITES
+        kinds = kinds_that_write(or_look=confirmed)
         found = self._stored(target, leave_out, env, paths, kinds)
         for path, pending in self._pending(target, leave_out, env, paths).items():
             newest = max((one.number for one in found.get(path, ())), default=0)
@@ -510,7 +523,8 @@ class LedgerReader:
                 rows.c.reason,
                 rows.c.attempts,
                 sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
-                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
+                runs.c.kind.not_in([kind for kind in all_kinds() if kind.sends_files])
+                | (runs.c.upload_calls > 0),
             )
             .join(envs, _OF_ENV)
             .join(runs, runs.c.number == rows.c.run)
@@ -528,7 +542,11 @@ class LedgerReader:
             pruned_files.c.env == env,
             pruned_files.c.path.in_(paths),
             pruned_files.c.kind.in_(
-                [kind for kind in KeptKind if kind is not KeptKind.FOUND or Kind.CONFIRM in kinds]
+                [
+                    kind
+                    for kind in KeptKind
+                    if kind is not KeptKind.FOUND or any(its.looks_at_store for its in kinds)
+                ]
             ),
         )
         entries = [tuple(entry) for entry in self._read(kept)]
@@ -545,7 +563,7 @@ class LedgerReader:
     def last_of_paths(self, run: RunRecord) -> sa.Select[Any]:
         """Select what a run last stored or found at each path, with the columns of `pruned_files` in their order."""
         failed = (rows.c.run == run.number) & (rows.c.outcome == Outcome.FAILED)
-        sent = run.kind is not Kind.UPLOAD or run.upload_calls > 0
+        sent = not run.kind.sends_files or run.upload_calls > 0
         settings = json.dumps(run.settings)
         doubtful = [
             (rows.c.reason == reason) & (rows.c.attempts == attempts)
@@ -554,7 +572,7 @@ class LedgerReader:
             )
             if sent and _in_doubt(reason, attempts, settings)
         ]
-        certain = KeptKind.FOUND if run.kind is Kind.CONFIRM else KeptKind.CERTAIN
+        certain = KeptKind.FOUND if run.kind.looks_at_store else KeptKind.CERTAIN
         kind = sa.case((rows.c.outcome == Outcome.FAILED, KeptKind.DOUBTFUL), else_=certain)
         values = {"target": runs.c.target, "env": envs.c.env, "kind": kind, **_FILE}
         newest_first = sa.func.row_number().over(
@@ -665,7 +683,9 @@ class LedgerReader:
         lines: set[int] = set()
         for retry in self.retries(run):
             self.counts(retry)
-            good = sa.select(rows.c.line).where(rows.c.run == retry.number, rows.c.outcome.in_(SUCCESSES))
+            good = sa.select(rows.c.line).where(
+                rows.c.run == retry.number, rows.c.outcome.in_(Outcome.successes())
+            )
             lines.update(line for (line,) in self._read(good))
         return lines
 
@@ -692,7 +712,7 @@ class LedgerReader:
                 check_runs(run, *of)
                 found[Outcome(outcome)] = found.get(Outcome(outcome), 0) + int(count)
         self.check_rows(run, sum(found.values()))
-        return {outcome: found[outcome] for outcome in Outcome if outcome in found}
+        return {outcome: found[outcome] for outcome in Outcome.all() if outcome in found}
 
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first; a snapshot counts only once."""
@@ -725,7 +745,7 @@ class LedgerReader:
                         errcode,
                         store_code,
                         int(count),
-                        *(("", read_detail(text)) if reason in _EXPLAINED else (text,)),
+                        *(("", read_detail(text)) if reason in EXPLAINED else (text,)),
                     )
                 )
         self.check_rows(run, sum(tally.rows for tally in found))
@@ -873,24 +893,38 @@ class LedgerReader:
         bad_input = any(Outcome.INVALID in record for record in found)
         return None if bad_input or sum(record[-1] for record in found) != older.rows else list(found)
 
-    def previous(self, run: RunRecord) -> RunRecord | None:
-        """Find the last finished run before this one with the same selection, for comparison; None for a retry."""
-        found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
-        return next((one for one in found if one.selection == run.selection), None)
+    def previous(self, run: RunRecord, receiver: str = "") -> RunRecord | None:
+        """Find the last finished run before this one with the same selection, for comparison; None for a retry.
 
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
-        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome."""
+        With a receiver: the last audit whose message was not kept from it.
+        """
+        found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
+        return next(
+            (one for one in found if one.selection == run.selection and receiver not in one.undelivered), None
+        )
+
+    def later_changes(
+        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+    ) -> list[LaterChange]:
+        """Find the later runs that undid, deleted or overwrote files of an upload; see `runs.later_changes`."""
+        return later_changes(self, self._read, run, only, sampled=sampled)
+
+    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
+        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome.
+
+        `after`: the number of the run that changed the upload's files last; a confirmation before it says nothing of them now.
+        """
         query = (
             sa.select(runs)
             .where(
-                runs.c.kind == Kind.CONFIRM,
+                runs.c.kind == "confirm",
                 runs.c.list_sha256 == run.list_sha256,
                 runs.c.finished_at.is_not(None),
-                runs.c.number > run.number,
+                runs.c.number > max(run.number, after),
             )
             .order_by(runs.c.number.desc())
         )
-        if run.kind is not Kind.UPLOAD:
+        if not run.kind.sends_files:
             return None
         for record in self._read(query):
             try:
@@ -955,7 +989,7 @@ class LedgerReader:
             .where(
                 runs.c.target == target,
                 runs.c.created_at >= since,
-                runs.c.kind.in_([Kind.LINKS, Kind.UPLOAD]),
+                runs.c.kind.in_(["links", "upload"]),
                 envs.c.owner == Owner.MERCHANT,
                 tallies.c.outcome.not_in(without_a_link),
             )
@@ -1085,6 +1119,11 @@ def _with_ends(records: Iterable[Any], by_number: Mapping[int, EnvRecord]) -> li
     return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in records]
 
 
+def kinds_that_write(*, or_look: bool = False) -> list[Kind]:
+    """Return the kinds whose runs change what is stored; `or_look`: also those whose outcomes tell it."""
+    return [kind for kind in all_kinds() if kind.changes_store or (or_look and kind.looks_at_store)]
+
+
 def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
     """Return whether a failed row may have stored its file, also if the record of its run is damaged."""
     try:
@@ -1101,7 +1140,7 @@ def summed_up(run: int) -> sa.Select[Any]:
     keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
     message = sa.func.max(
         sa.case(
-            (rows.c.reason.in_(_EXPLAINED), rows.c.detail),
+            (rows.c.reason.in_(EXPLAINED), rows.c.detail),
             (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
             else_="",
         )
@@ -1169,6 +1208,6 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
     )
     # By the ledger's number, since a clock may have been set back.
     query = query.where(runs.c.number < run.number).order_by(runs.c.number.desc())
-    if run.kind is Kind.AUDIT:  # stopped audits are not comparable
+    if not run.kind.same_list:  # stopped audits are not comparable
         return query.where(runs.c.stopped == "")
     return query.where(runs.c.list_name == run.list_name)

@@ -42,6 +42,7 @@ runs = sa.Table(
     sa.Column("finished_at", sa.Double),
     _text("stopped"),
     _text("report"),
+    _text("undelivered"),
     sa.Column("rows", sa.Integer, nullable=False, default=0),
     sa.Column("seconds", sa.Double, nullable=False, default=0.0),
     sa.Column("link_calls", sa.Integer, nullable=False, default=0),

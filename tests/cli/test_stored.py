@@ -45,11 +45,24 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
     result = cli.upload("--confirm")
     assert result.code == 0
     assert "Confirmed: all 30 files are there (run " in result.out
-    found = cli.upload("--confirm", "--new-run", "--json").json
+    found = cli.upload("--confirm", "--new-run", "--json", "--backup", "backup").json
     assert found["kind"] == "upload"
     assert found["confirmed"]["counts"] == {"present": 30}
-    page = (cli.folder / "reports" / found["run"] / "report.html").read_text(encoding="utf-8")
-    assert "Confirmed: all 30 files are there" in page
+    page = cli.folder / "reports" / found["run"] / "report.html"
+    assert "Confirmed: all 30 files are there" in page.read_text(encoding="utf-8")
+    assert cli("undo", found["run"]).code == 0
+    undo, mark = cli.latest().id, f"This upload was undone by run {cli.latest().id} on "
+    shown = cli("show", found["run"])
+    assert (shown.code, mark in shown.out, "Confirmed" in shown.out) == (0, True, False)
+    (changed,) = cli("show", found["run"], "--json").json["changed_by"]
+    assert (changed["run"], changed["kind"], changed["files"]) == (undo, "undo", 30)
+    assert f"undone by {undo}" in cli("runs").out
+    assert cli("report", found["run"]).code == 0
+    assert mark in page.read_text(encoding="utf-8")
+    assert "Confirmed" not in page.read_text(encoding="utf-8")
+    confirmed = cli("confirm", found["run"])
+    assert (confirmed.code, "All 30 rows succeeded: 30 undone." in confirmed.out) == (0, True)
+    assert "tcb-ops upload" not in confirmed.err
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace, man
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError
+from tcb_ops.kinds import kind_named
 from tcb_ops.model import Reason, RowEnd
 from tcb_ops.runs import database
 from tcb_ops.runs.database import check_file
@@ -93,7 +94,7 @@ def command(workspace: Workspace, ledger: Path, *words: str) -> tuple[int, str, 
 def write_run(workspace: Workspace, number: int) -> None:
     """Write a finished run of the shop's list, one row in seven refused."""
     with closing(Ledger(workspace.settings.ledger)) as ledger:
-        work = list_spec(workspace.read(), tcb.Kind.UPLOAD)
+        work = list_spec(workspace.read(), kind_named("upload"))
         run = plan(
             ledger, work, workspace.settings, out=None, options={}, new_run=True, now=1.7e9 + number
         ).run
