@@ -454,7 +454,6 @@ OTHERS: dict[str, tuple[Any, str]] = {
     ),  # type: ignore[dict-item]
     "a root of a number": (lambda: tcb.read_paths("list.csv", "merchants.csv", root=5), "root"),  # type: ignore[arg-type]
     "a batch's root": (lambda: tcb.read_paths("list.csv", "merchants.csv").check_files(5), "root"),  # type: ignore[arg-type]
-    "a share of an object": (lambda: tcb.read_paths("list.csv", "merchants.csv").of_share(object()), "share"),  # type: ignore[arg-type]
     "a path of 5,000 characters": (lambda: tcb.read_merchants("x" * 5_000), "source"),
     "no rows": (lambda: tcb.read_paths("list.csv", "merchants.csv").limited(0), "n"),
     "merchants to check": (lambda: tcb.check_merchants(5), "merchants"),  # type: ignore[arg-type]
