@@ -16,12 +16,10 @@ from pathlib import Path
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang
-from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import SIMULATOR, Outcome
-from tcb_ops.run import Run
+from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
-from tcb_ops.simulator import Faults, Simulator, expected_outcomes, load_faults, write_tokens
+from tcb_ops.simulator import Simulator, load_faults, write_tokens
 
 
 def bundled(inside: str, beside: str) -> Path:
@@ -42,10 +40,10 @@ ANALYSIS = SAMPLE / "analysis.db"
 @contextmanager
 def sample_simulator(
     folder: Path, *, lang: str | None = None, port: int = 0
-) -> Iterator[tuple[Settings, Simulator, Faults]]:
+) -> Iterator[tuple[Settings, Simulator]]:
     """Run the simulator with the sample's merchants and faults; the ledger and generated tokens are in `folder`.
 
-    Yields its settings, the simulator and the fault plan. Raises UsageError if `port` is in use.
+    Yields its settings and the simulator. Raises UsageError if `port` is in use.
     """
     merchants, faults = read_merchants(MERCHANTS), load_faults(FAULTS)
     tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
@@ -60,24 +58,7 @@ def sample_simulator(
             "tokens": {"source": "file", "file": file},
         }
         # Runs refer to the embedded simulator, because its port changes.
-        yield replace(load_settings(options=options), target=SIMULATOR), simulator, faults
-
-
-def unexpected_lines(run: Run, batch: Batch, faults: Faults) -> list[int]:
-    """Return the lines of a run that ended differently than the fault plan implies."""
-    envs: dict[str, set[str]] = {}
-    for merchant in batch.merchants:
-        envs.setdefault(merchant.appid, set()).add(merchant.env)
-    lines = []
-    for record in run.rows():
-        row, outcome = record.row, record.end.outcome
-        siblings = envs[row.appid] - {row.env}
-        implied = expected_outcomes(
-            faults, row.env, row.appid, row.path, kind=run.record.kind, siblings=siblings
-        )
-        if outcome not in implied or outcome is Outcome.PENDING:
-            lines.append(row.line)
-    return lines
+        yield replace(load_settings(options=options), target=SIMULATOR), simulator
 
 
 _lock = threading.Lock()
@@ -111,9 +92,9 @@ def _start(stack: ExitStack, folder: Path, lang: str | None) -> Settings:
     kept = folder / "port"
     port = int(kept.read_text(encoding="ascii")) if kept.exists() else 0
     try:
-        settings, simulator, _ = stack.enter_context(sample_simulator(folder, lang=lang, port=port))
+        settings, simulator = stack.enter_context(sample_simulator(folder, lang=lang, port=port))
     except UsageError:  # another program has taken the port
-        settings, simulator, _ = stack.enter_context(sample_simulator(folder, lang=lang))
+        settings, simulator = stack.enter_context(sample_simulator(folder, lang=lang))
     kept.write_text(str(simulator.port), encoding="ascii")
     return settings
 

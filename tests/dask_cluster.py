@@ -10,7 +10,9 @@ import sys
 import time
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +31,9 @@ class Cluster:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{self._port}"
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv(
+            "TCB_OPS_UNENCRYPTED_SCHEDULERS", self.address
+        )
         self.workers: list[subprocess.Popen[bytes]] = []
         self.scheduler = self.start_scheduler()
 
@@ -66,6 +71,18 @@ class Cluster:
 
         with Client(self.address, set_as_default=False, timeout=60) as client:
             client.wait_for_workers(number, timeout=60)
+
+
+class TimedCalls(list[Any]):
+    """The simulator's journal, with the time of each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: list[float] = []
+
+    def append(self, call: Any) -> None:
+        super().append(call)
+        self.at.append(time.monotonic())
 
 
 def _collect() -> None:

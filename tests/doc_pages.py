@@ -339,6 +339,7 @@ def open_session(folder: Path, lang: str) -> Iterator[Session]:
     """Open a session in a folder and a language, with a terminal of 100 columns."""
     given = {
         "LANG": "zh_CN.UTF-8" if lang == "zh" else "C.UTF-8",
+        "LC_COLLATE": "C",  # ls sorts alike whether or not the locale above is installed
         "COLUMNS": "100",
         "TCB_OPS_CHROMIUM": "",
         "FILES": str(PRACTICE / "files"),

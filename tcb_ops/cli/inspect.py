@@ -21,7 +21,8 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext, pgettext
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason
+from tcb_ops.model import Outcome, Owner, Reason
+from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
         return 0
     found, record = wanted.overview(), wanted.record
     counts = found.counts
-    if SUCCESSES.issuperset(counts):
+    if all(outcome.succeeded for outcome in counts):
         console.print(_("Run {id}: nothing is wrong.", id=wanted.id))
         return 0
     console.info(
@@ -144,7 +145,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
             id=wanted.id,
             kind=record.kind,
             list_name=record.list_name,
-            bad=sum(rows for outcome, rows in counts.items() if outcome not in SUCCESSES),
+            bad=sum(rows for outcome, rows in counts.items() if not outcome.succeeded),
             rows=ngettext("{n:,} row", "{n:,} rows", sum(counts.values())),
         )
     )
@@ -225,7 +226,7 @@ def report(
     if parquet is not None:
         wanted.to_parquet(parquet)
     if into is not None:
-        show(wanted.write_into(into, out, split_by=split_by))
+        show(wanted.write_into(into, out, split_by=split_by, warn=console.warn))
         return 0
     name = f"{wanted.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
     folder = Path(out) if out else settings.reports / name
@@ -397,7 +398,7 @@ def explain(code: str, *, common: CommonOptions) -> int:
     )
     settings, console = common.start()
     code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)
-    if code in set(Reason):
+    if code in Reason.all():
         return _explain_reason(console, Reason(code), as_json=common.json)
     number = code.removesuffix(COMPONENT_MARK)
     of_component = number != code and number.removeprefix("-").isdecimal()
@@ -479,7 +480,7 @@ def _head(run: Run, settings: Settings) -> Text:
     why, of = NOTHING, NOTHING
     if record.parent:
         of = _(", a retry of {parent}", parent=record.parent)
-    reported_below = record.kind is Kind.AUDIT and record.finished_at is not None and not record.parent
+    reported_below = record.kind is AUDIT and record.finished_at is not None and not record.parent
     if record.stopped is not None and not reported_below:
         stopped = stop_text(record.stopped)
         why = _(" ({stopped})", stopped=stopped)

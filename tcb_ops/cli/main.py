@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import SequenceMatcher
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -33,8 +33,6 @@ _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 _EXAMPLES = {
     "tcb-ops check": "list.csv",
     "tcb-ops explain": "85088",
-    "tcb-ops ledger copy": "tcb-ops.db archive.db",
-    "tcb-ops ledger join": "all.db machine-1.db machine-2.db",
     "tcb-ops list": "files --to all",
     "tcb-ops notebook": "03_errcode_audit --out nightly",
     "tcb-ops sync": "files --to all",
@@ -118,7 +116,7 @@ _SECTIONS = (
     ),
     (
         N_("Set up"),
-        "setup.init setup.doctor main.merchants main.tokens stored.list_ main.ledger completion.completion",
+        "setup.init setup.doctor main.merchants stored.list_ ledger.prune completion.completion",
     ),
     (N_("Notebooks"), "notebooks.notebook notebooks.lab"),
     (N_("Practise"), "practice.simulate practice.demo"),
@@ -161,19 +159,6 @@ def merchants() -> None:
     """
 
 
-@click.group(cls=Group, commands=Commands("setup.serve"))
-def tokens() -> None:
-    """Serve tokens to other machines.
-
-    serve: a token server for their source `service`.
-    """
-
-
-@click.group(cls=Group, commands=Commands("ledger.copy ledger.join"))
-def ledger() -> None:
-    """Copy runs to another ledger; join the shares of a list."""
-
-
 _ASCII = str.maketrans(
     {"·": "-", "—": "-", "–": "-", "→": "->", "…": "...", "“": '"', "”": '"', "✓": "+", "✗": "x", "\xa0": " "}
 )
@@ -189,8 +174,21 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("tcb_ops", _in_ascii)
 
 
+class _Messages(io.FileIO):
+    """The bytes of stderr. Where they cannot be written, to a full disk or a closed pipe, the exit code still tells."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit."""
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        messages = io.BufferedWriter(_Messages(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(messages, sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="tcb_ops")
@@ -202,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:  # before it starts, while an error is printed, or on a second Ctrl-C
         code = signals.asked() or code
         if not started:
-            os.write(2, signals.NOTHING_STARTED)
+            with suppress(OSError):
+                os.write(2, signals.NOTHING_STARTED)
     finally:
         signals.end_at_once(code or 130)
     sys.exit(code)

@@ -16,8 +16,8 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
     common_options,
+    first_line,
     lang_option,
-    target_line,
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _
@@ -135,7 +135,7 @@ def _check_target(
     if "target" not in usual:
         return None
     if taken.get("target", usual["target"]) != SIMULATOR:
-        return target_line(settings)
+        return first_line(settings)
     for name in ("target", "api_base", "merchants", "tokens", "ledger"):
         if getattr(common, name) and (name, common.target) != ("target", SIMULATOR):
             raise UsageError(

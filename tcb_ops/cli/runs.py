@@ -20,14 +20,16 @@ from tcb_ops.cli.options import (
     report_options,
     resume_options,
     run_options,
-    share_option,
     target_line,
     upload_yes_option,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
-from tcb_ops.model import FailOn, Kind
+from tcb_ops.model import FailOn
+from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.stored_kinds import DELETE, UNDO
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("paths", metavar="LIST")
 @list_options
-@share_option
 @common_options
 def check(command: RunCommand, paths: str) -> int:
     """Check a path list; report all problems in one pass.
@@ -84,7 +85,6 @@ def check(command: RunCommand, paths: str) -> int:
 )
 @list_options
 @limit_options
-@share_option
 @run_options
 @common_options
 def links(command: RunCommand, paths: str | None, max_age: int, *, download: bool) -> int:
@@ -98,11 +98,9 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
     console = command.console
     with command.opened():
         if download:
-            if command.which.share is not None:
-                raise UsageError(_("--share is for a list; --download has links of one run."))
             return _download(command, paths or "latest", max_age)
         if paths is None:
-            handle = command.resume(Kind.LINKS, command.listing.root)
+            handle = command.resume(LINKS, command.listing.root)
             run = command.follow(handle)
         else:
             with command.read_list(paths, root=None) as batch:
@@ -188,7 +186,6 @@ def _download(command: RunCommand, run: str, max_age: int) -> int:
 @list_options
 @limit_options
 @cluster_option
-@share_option
 @run_options
 @common_options
 def upload(
@@ -222,7 +219,7 @@ def upload(
                 )
             command.check_folder()
             handle = command.resume(
-                Kind.UPLOAD, command.listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
+                UPLOAD, command.listing.root, skip_unchanged=skip_unchanged, canary=canary or 0
             )
             return _finish_upload(command, handle, confirms=confirms)
         settings = command.settings
@@ -251,7 +248,7 @@ def upload(
                     )
             if not skip_unchanged:
                 _announce_overwritten(console, batch, settings, if_exists)
-            command.ask_confirmation(Kind.UPLOAD, scope_of_list(batch), facts_line(batch))
+            command.ask_confirmation(UPLOAD, scope_of_list(batch), facts_line(batch))
             handle = api.start_upload(
                 batch,
                 report=command.reports,
@@ -320,14 +317,14 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
     parent = api.run_to_retry(run, command.settings)
     record = parent.record
     check_retry(record, command.settings)
-    is_links = record.kind is Kind.LINKS
+    is_links = record.kind is LINKS
     if not is_links:
         command.check_folder()
     with command.opened():
         retrying = _(
             "Retrying {kind} {id} ({list_name}).", kind=record.kind, id=record.id, list_name=record.list_name
         )
-        if record.kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
+        if record.kind in {UPLOAD, DELETE, UNDO}:
             scope = scope_of_rows(parent.tallies(), RETRIED)
             what = _("At most {text}", text=scope.text)
             command.ask_confirmation(record.kind, scope, as_sentences((retrying, what)))
@@ -379,7 +376,6 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
 @click.option("--metrics", metavar="FILE", help="Write the result as a Prometheus textfile.")
 @limit_options
 @cluster_option
-@share_option
 @resume_options
 @common_options
 def audit(
@@ -411,7 +407,6 @@ def audit(
             confirm_after=confirm_after,
             known=known,
             report=command.reports,
-            share=command.which.share,
             **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written

@@ -1,4 +1,4 @@
-"""The commands that prepare runs: init, merchants sync, merchants check, tokens serve, doctor."""
+"""The commands that prepare runs: init, merchants sync, merchants check, doctor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -19,21 +18,17 @@ from tcb_ops.cli.options import (
     CommonOptions,
     common_options,
     lang_option,
-    port_option,
-    target_line,
 )
 from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext, pgettext, verbatim
-from tcb_ops.model import SIMULATOR, Merchant
+from tcb_ops.model import Merchant
 from tcb_ops.resources import system_reason
 from tcb_ops.settings import SETTINGS_FILE, Settings
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-    from tcb_ops.wechat.tokens.server import Access
 
 
 Found = TypeVar("Found")
@@ -180,7 +175,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
 def check(out: str | None, *, common: CommonOptions) -> int:
     """Check which merchants are ready, and what to do about the others.
 
-    Per merchant and environment: whether its token works, permission set 49 or 64 is granted, 云开发 is open, the
+    Per merchant and environment: whether its token works, permission set 49 is granted, 云开发 is open, the
     environment is NORMAL, and how many link calls are left today. Nothing is uploaded, no link is requested. Permission
     sets need the component token. --where narrows it.
 
@@ -255,69 +250,6 @@ def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
                     console.info(_("merchants: {seen:,}/{seen2:,}", seen=seen[0], seen2=seen[1]))
     finally:
         work.cancel()
-
-
-@click.command(cls=Command)
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, metavar="HOST", help="The address to listen on."
-)
-@port_option(8766)
-@click.option("--cert", metavar="FILE", help="TLS certificate with its chain (PEM). Needed off this machine.")
-@click.option("--key", metavar="FILE", help="Its private key (PEM, mode 0600).")
-@common_options
-def serve(host: str, port: int, cert: str | None, key: str | None, *, common: CommonOptions) -> int:
-    """Serve the tokens of this machine's source to other machines.
-
-    They use the source `service`, with the key that tokens.serve_key names. Press Ctrl-C to stop it; --verbose prints a line
-    per request.
-    """
-    import asyncio
-
-    from tcb_ops.formatting import sanitize
-    from tcb_ops.signals import Ended
-    from tcb_ops.wechat import open_source
-    from tcb_ops.wechat.tokens.server import serve as serve_tokens
-    from tcb_ops.wechat.tokens.server import serve_key, tls_context
-
-    common.refuse_where(_("Tokens are served for every merchant: --where cannot narrow them."))
-    settings, console = common.start()
-    if settings.target == SIMULATOR:
-        raise UsageError(
-            _("The embedded simulator ends with its command: give --target the URL of a running one."),
-            options=["--target"],
-        )
-    tls = tls_context(host, cert, key)
-    secret = asyncio.run(serve_key(settings.tokens))
-
-    def ready(url: str) -> None:
-        if common.json:
-            console.json({"url": url})
-        else:
-            console.print(url)
-        console.info(target_line(settings))
-        console.info(
-            _(
-                "Tokens of the source `{source}` are served. Press Ctrl-C to stop.",
-                source=settings.tokens.source,
-            )
-        )
-
-    def log(access: Access) -> None:
-        when = datetime.fromtimestamp(access.at, settings.zone).isoformat(" ", "seconds")
-        why = sanitize(access.why.of(console.lang))
-        console.info(verbatim(f"{when} {access.appid} {access.status} {why}".rstrip()))
-
-    raise Ended(
-        serve_tokens(
-            open_source(settings),
-            secret,
-            host=host,
-            port=port,
-            tls=tls,
-            ready=ready,
-            log=log if common.verbose else None,
-        )
-    )
 
 
 _CHECKS = {

@@ -31,7 +31,10 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Text, _, as_lines, ngettext
-from tcb_ops.model import SIMULATOR, SUCCESSES, Kind, Outcome, Reason
+from tcb_ops.kinds import Kind
+from tcb_ops.model import SIMULATOR, Outcome, Reason
+from tcb_ops.runs.stored_kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import Settings, settings_file
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ def confirm(command: RunCommand, what: str, *, content: bool) -> int:
 
     with _opened(command):
         if command.which.resume is not None:
-            return _finish(command, command.resume(Kind.CONFIRM))
+            return _finish(command, command.resume(CONFIRM))
         with _subject(command, what) as (subject, selection):
             handle = api.start_confirm(
                 subject,
@@ -96,7 +99,7 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
 
     with _opened(command):
         if command.which.resume is not None:
-            return _finish(command, command.resume(Kind.DELETE))
+            return _finish(command, command.resume(DELETE))
         if what is None:
             needs = _("`delete` needs a run or a list. For example:")
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
@@ -115,7 +118,7 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
                 listed = api.foreign(subject, **found)
             if listed is None or foreign:  # else start_delete refuses without a question
                 to_delete = _("To be deleted: {text}", text=scope.text)
-                _ask(command, Kind.DELETE, scope, as_lines(filter(None, (listed, to_delete))))
+                _ask(command, DELETE, scope, as_lines(filter(None, (listed, to_delete))))
             handle = api.start_delete(
                 subject,
                 foreign=foreign,
@@ -144,12 +147,12 @@ def undo(command: RunCommand, run: str) -> int:
 
     with _opened(command):
         if command.which.resume is not None:
-            return _finish(command, command.resume(Kind.UNDO))
+            return _finish(command, command.resume(UNDO))
         settings = command.settings
         subject = api.open_run(api.upload_of(run, settings).id, settings=settings)
         merchants = command.common.matching(settings)
         what = api.undo_scope(subject, merchants=merchants, settings=settings).text
-        _ask(command, Kind.UNDO, scope_of_stored(subject, merchants), what)
+        _ask(command, UNDO, scope_of_stored(subject, merchants), what)
         handle = api.start_undo(
             subject,
             merchants=merchants,
@@ -182,7 +185,6 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
     """
     from tcb_ops import api
     from tcb_ops.preflight import facts_line, scope_of_list
-    from tcb_ops.reports.explanations import verdict
 
     with _opened(command):
         console, settings = command.console, command.settings
@@ -210,7 +212,7 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
                 )
         if command.which.dry_run:
             return max(code, _rehearse(command, plan, deletes=deletes))
-        command.ask_confirmation(Kind.UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
+        command.ask_confirmation(UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
         if deletes and plan.loses_most and not command.which.yes:
             raise UsageError(
                 _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
@@ -219,21 +221,21 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
             )
         if deletes and plan.gone is not None:
             scope = scope_of_list(plan.gone)
-            _ask(command, Kind.DELETE, scope, _("To be deleted: {text}", text=scope.text))
+            _ask(command, DELETE, scope, _("To be deleted: {text}", text=scope.text))
         run = command.follow(
             api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options)
         )
         deleted = None
         if deletes and plan.gone is not None:
             # A file that was renamed is not deleted before it is there under its new name.
-            failed = {(one.env, one.appid) for one in run.tallies() if one.outcome not in SUCCESSES}
+            failed = {(one.env, one.appid) for one in run.tallies() if not one.outcome.succeeded}
             gone = plan.gone_from(failed)
             code |= bool(failed)
             if gone is not None:
                 deleted = command.follow(api.start_delete(gone, **fresh))
                 deleted.export(settings.reports / deleted.id, pdf=False)
-                code |= not SUCCESSES.issuperset(deleted.counts)
-                ended = verdict(Kind.DELETE, deleted.overview().counts, finished=True)
+                code |= not all(outcome.succeeded for outcome in deleted.outcomes)
+                ended = deleted.record.kind.verdict(deleted.outcomes, finished=True)
                 text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
                 (console.info if command.common.json else console.print)(text)
             if failed:
@@ -426,9 +428,7 @@ def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
         *links,
     ]
     named += [
-        value.removeprefix("file:")
-        for value in (tokens.secret, tokens.ticket, tokens.serve_key)
-        if value.startswith("file:")
+        value.removeprefix("file:") for value in (tokens.secret, tokens.ticket) if value.startswith("file:")
     ]
     if "://" not in settings.ledger:
         real = os.path.realpath(settings.ledger)

@@ -24,7 +24,7 @@ from packaging.specifiers import SpecifierSet
 
 from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited, skipped
 from tcb_ops.doctor.target import check_target, check_tokens, first_token_owners
-from tcb_ops.errors import InputError, SettingsError, TcbOpsError
+from tcb_ops.errors import InputError, LedgerDamagedError, SettingsError, TcbOpsError
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, verbatim
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
@@ -259,7 +259,10 @@ def _opened(settings: Settings) -> CheckResult:
     try:
         ledger = Ledger(settings.ledger)
         try:
-            runs = ledger.runs()
+            damaged: list[LedgerDamagedError] = []
+            runs = ledger.runs(damaged=damaged)
+            if damaged:
+                raise damaged[0]
         finally:
             ledger.close()
     except TcbOpsError as error:
@@ -322,7 +325,7 @@ def check_secrets(settings: Settings) -> list[CheckResult]:
 def secret_places(tokens: TokenSettings) -> list[Path]:
     """Return the files and folders of the token source in use that hold tokens, secrets or tickets."""
     own = tokens.source == "component"
-    settings = (tokens.serve_key, *((tokens.secret, tokens.ticket) if own else ()))
+    settings = (tokens.secret, tokens.ticket) if own else ()
     named = (value.partition(":")[2].strip() for value in settings if value.startswith("file:"))
     whole = {"file": [tokens.file], "component": [tokens.store]}
     return [*map(Path, named), *whole.get(tokens.source, [])]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from tcb_ops.details import merged, of_any_appid
-from tcb_ops.errcodes import errcode
+from tcb_ops.errcodes import all_reasons, errcode
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
 from tcb_ops.model import Merchant, Owner, Reason
@@ -78,7 +78,7 @@ class MerchantState:
     token: bool | None = None
     """Whether the token is accepted."""
     permission: bool | None = None
-    """Whether permission set 49 or 64 is granted; an environment of the platform's own needs none."""
+    """Whether permission set 49 is granted; an environment of the platform's own needs none."""
     cloud: bool | None = None
     """Whether 云开发 is open."""
     env_status: str = ""
@@ -195,7 +195,7 @@ def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, 
         else:
             permission = info.may_upload
             if not permission and code not in _PERMISSION_CODES:
-                why = _("Neither permission set 49 (小程序云开发管理) nor 64 is granted to the platform.")
+                why = _("Permission set 49 (小程序云开发管理) is not granted to the platform.")
                 issues.insert(0, Issue("61007", why, errcode(61007).action))
     if not isinstance(found, Issue) and status != NORMAL:
         issues.append(_of_status(status, own=own))
@@ -216,21 +216,13 @@ def of_the_component(issue: Issue) -> Issue:
     return replace(issue, action=action)
 
 
-_HALTED = Issue(
-    "halted",
-    _("The environment is HALTED: unpaid, over its quota, or banned."),
-    _(
-        "Ask the owner of the environment to resolve this in the cloud console; until then its rows are refused."
-    ),
-)
-
-
 def _of_status(status: str, *, own: bool) -> Issue:
     if status == HALTED:
-        return _HALTED
+        halted = all_reasons()[Reason.HALTED]
+        return Issue(Reason.HALTED, halted.meaning, halted.action)
     if status:
-        action = _("Check it in the cloud console; try again when its status is NORMAL.")
-        return Issue("unavailable", _("The environment is {status}.", status=status), action)
+        action = all_reasons()[Reason.UNAVAILABLE].action
+        return Issue(Reason.UNAVAILABLE, _("The environment is {status}.", status=status), action)
     if own:
         meaning = _("It is not among the merchant's environments at the platform.")
         return Issue("not_listed", meaning, errcode(-601012).action)

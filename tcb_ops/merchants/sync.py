@@ -298,7 +298,7 @@ def _kinds(
     )
     yield (
         _("authorized, but without an environment yet"),
-        _("Create an environment in the cloud console (or with tcb/createenvandresource), then sync again."),
+        _("Create an environment with tcb/createenvandresource, then sync again."),
         [who(one) for one in changes.without_env],
     )
     for issue, merchants in group(changes.issues):

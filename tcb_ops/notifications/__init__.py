@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import smtplib
-import ssl
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from email.message import EmailMessage
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,12 +45,6 @@ RETRY_WAITS = (1.0, 5.0)
 BUSY_WAIT = 60.0
 """Seconds before the next try where a robot has had too many messages."""
 COMMAND_SECONDS = 30.0
-MAIL_SECONDS = 15.0
-"""Without progress of a mail server."""
-SMTPS = 465
-"""The port on which a mail server expects TLS from the beginning."""
-MOST_PAGE = 5 * 1024 * 1024
-"""Bytes of a page that is attached to an e-mail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +61,7 @@ class Notification:
     entry: int = 0
     """Where several receivers are of this kind: which `[[notify]]` section of the settings this is, counted from 1."""
     name: str = ""
-    """Likewise: the file or variable that has its address, or the program, or the first recipient."""
+    """Likewise: the file or variable that has its address, or the program."""
 
     @property
     def receiver(self) -> Text:
@@ -110,94 +100,55 @@ def is_due(on: str, result: AuditResult) -> bool:
     return result.changed if on == "change" else result.exit_code() != 0
 
 
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """An audit whose message did not arrive, and what was new in it."""
-
-    run: str
-    new: int
-    recovered: int
-    unknown: int
-    stopped: bool
-    report: str
-
-    @classmethod
-    def of(cls, result: AuditResult) -> Missed:
-        """Sum up what was new in an audit."""
-        counts, run = result.counts(), result.run
-        unknown = sum(finding.is_new for finding in result.unknown)
-        return cls(
-            run.id, counts["new"], counts["recovered"], unknown, result.stopped is not None, run.report
-        )
-
-    @property
-    def text(self) -> Text:
-        """One line for the next message."""
-        report = self.report or "–"
-        if self.stopped:
-            return _(
-                "The message of audit {run} did not arrive: it was stopped. Its report: {report}",
-                run=self.run,
-                report=report,
-            )
-        return _(
-            "The message of audit {run} did not arrive: newly broken {new:,} · recovered {recovered:,} · newly unknown "
-            "{unknown:,}. Its report: {report}",
-            **{name: getattr(self, name) for name in ("run", "new", "recovered", "unknown")},
-            report=report,
-        )
-
-
-Undelivered = Mapping[str, Sequence[Missed]]
-"""By receiver (`receivers`): the audits whose messages have not arrived, oldest first."""
-MISSED_KEPT = 10
-MISSED_SHOWN = 2
-
-
-def still_undelivered(before: Sequence[Missed], this: Missed | None, *, arrived: bool) -> tuple[Missed, ...]:
-    """Return what a receiver has still not been told after an audit; `this` is None if no message of its own was due.
-
-    ==============  =============  =========================
-    due of its own  arrived        still to be told
-    ==============  =============  =========================
-    any             yes            nothing
-    no              no             what was before
-    yes             no             what was before, and this
-    ==============  =============  =========================
-    """
-    if arrived:
-        return ()
-    others = [one for one in before if this is None or one.run != this.run]
-    return (*others, *([] if this is None else [this]))[-MISSED_KEPT:]
-
-
 def receivers(settings: Settings) -> list[str]:
-    """Return a name for each `[[notify]]` under which the ledger keeps what it has not been told; no secret."""
-    found, times = [], Counter[str]()
-    for one in settings.notify:
-        name = f"{one.kind} {_name(one)}"
+    """Return a name for each `[[notify]]`, by which the ledger notes that a message did not arrive; no secret."""
+    names, times = [], Counter[str]()
+    for receiver in settings.notify:
+        name = f"{receiver.kind} {_name(receiver)}"
         times[name] += 1
-        found.append(f"{name} {times[name]}" if times[name] > 1 else name)
-    return found
+        names.append(f"{name} {times[name]}" if times[name] > 1 else name)
+    return names
 
 
 def notify_audit(
-    result: AuditResult,
+    result_for: Callable[[str], AuditResult],
     settings: Settings,
     *,
+    undelivered: Collection[str] = (),
+    keep: Callable[[Collection[str]], None],
     always: bool = False,
-    before: Undelivered = MappingProxyType({}),
-    keep: Callable[[Undelivered], None] = lambda _: None,
 ) -> list[Notification]:
     """Send the message about an audit to everybody who wants to hear of it. Blocks; raises nothing for what fails.
 
-    `before`: what has not arrived so far; who wants to hear of changes is told of that, too. `keep` is called with what
-    has not arrived, before the first receiver is asked and after each.
+    Args:
+        result_for: returns the audit for a receiver (`receivers`): compared with the last one of which it was told, so
+            that what was not delivered is news again.
+        settings: name the receivers.
+        undelivered: those to whom this audit's message has been due, but was not delivered.
+        keep: is called with them, before the first receiver is asked and after each delivery.
+        always: whether to send also what is not due.
+
     """
-    lang = settings.lang
+    results = [result_for(name) for name in receivers(settings)]
+    asked = list(zip(receivers(settings), settings.notify, results, strict=True))
+    waiting = {*undelivered, *(name for name, to, result in asked if is_due(to.on, result) and not always)}
+    keep(waiting)
+    found = []
+    for name, to, result in asked:
+        if not (always or is_due(to.on, result)):
+            found.append(Notification(to.kind, sent=False, detail=_("not sent: nothing is new"), due=False))
+            continue
+        found.append(_tell(to, result, settings))
+        if found[-1].sent and name in waiting:
+            waiting.remove(name)
+            keep(waiting)
+    return _told_apart(found, settings)
+
+
+def _tell(to: NotifySettings, result: AuditResult, settings: Settings) -> Notification:
+    """Send one receiver the message about an audit."""
     folder = Path(result.run.report) if result.run.report else None
-    page = folder / PAGE if folder is not None else None
-    report = str(page) if page is not None else ""
+    report = str(folder / PAGE) if folder is not None else ""
     manifest_sha256 = ""
     if folder is not None:
         with suppress(OSError):
@@ -209,28 +160,10 @@ def notify_audit(
         "counts": result.counts(),
         "report": report or None,
         "manifest_sha256": manifest_sha256 or None,
-        **result.to_json(lang),
+        **result.to_json(settings.lang),
     }
-    found, this = [], Missed.of(result)
-    names = receivers(settings)
-    left = {
-        name: still_undelivered(
-            before.get(name, ()), this if is_due(one.on, result) and not always else None, arrived=False
-        )
-        for name, one in zip(names, settings.notify, strict=True)
-    }
-    keep(left)
-    for name, one in zip(names, settings.notify, strict=True):
-        missed = [other.text for other in before.get(name, ()) if other.run != this.run][-MISSED_SHOWN:]
-        if not (always or is_due(one.on, result) or (missed and one.on == "change")):
-            found.append(Notification(one.kind, sent=False, detail=_("not sent: nothing is new"), due=False))
-            continue
-        message = audit_message(result, report, manifest_sha256, lang, markdown=_markdown(one), missed=missed)
-        found.append(_deliver(one, message, payload, settings, page))
-        if found[-1].sent and left[name]:
-            left[name] = still_undelivered((), None, arrived=True)
-            keep(left)
-    return _told_apart(found, settings)
+    message = audit_message(result, report, manifest_sha256, settings.lang, markdown=to.format == "markdown")
+    return _deliver(to, message, payload, settings)
 
 
 def notify_test(settings: Settings) -> list[Notification]:
@@ -239,10 +172,9 @@ def notify_test(settings: Settings) -> list[Notification]:
     found = [
         _deliver(
             one,
-            trial_message(settings.lang, markdown=_markdown(one), simulated=simulated),
+            trial_message(settings.lang, markdown=one.format == "markdown", simulated=simulated),
             {"test": True, "target": settings.run_target, "simulated": simulated},
             settings,
-            None,
         )
         for one in settings.notify
     ]
@@ -262,13 +194,7 @@ def _name(to: NotifySettings) -> str:
     """Return what tells a receiver from others of its kind, and is no secret; of a command not the arguments."""
     if to.kind == "command":
         return Path(to.command[0]).name
-    if to.kind == "email":
-        return to.to[0]
     return to.url_env or Path(to.url_file or "").name
-
-
-def _markdown(to: NotifySettings) -> bool:
-    return to.format == "markdown" and to.kind != "email"
 
 
 def _deliver(
@@ -276,16 +202,13 @@ def _deliver(
     message: AuditMessage,
     payload: Mapping[str, Any],
     settings: Settings,
-    page: Path | None,
 ) -> Notification:
-    """Deliver one message, in several tries."""
+    """Deliver one message, in several tries; a program runs once."""
     why: Text = verbatim("")
     for wait in (*RETRY_WAITS, None):
         try:
             if to.kind == "command":
                 _run_command(to.command, _body(message, payload))
-            elif to.kind == "email":
-                _send_mail(to, message, page)
             else:
                 _post(to, message, payload, settings)
         except _NotSent as error:
@@ -375,7 +298,7 @@ def _check_url(url: str, settings: Settings) -> None:
         )
 
 
-# --- commands and e-mail ----------------------------------------------------------------------------------------
+# --- commands --------------------------------------------------------------------------------------------------
 
 
 def _run_command(command: Sequence[str], body: bytes) -> None:
@@ -397,62 +320,4 @@ def _run_command(command: Sequence[str], body: bytes) -> None:
         why = system_reason(error)
         raise _NotSent(_("the program cannot be started ({why})", why=why)) from None
     if ended.returncode:
-        raise _NotSent(_("the program ended with exit code {code}", code=ended.returncode), again=True)
-
-
-def _send_mail(to: NotifySettings, message: AuditMessage, page: Path | None) -> None:
-    """Send an e-mail with the page attached, encrypted but to this machine."""
-    mail = EmailMessage()
-    mail["Subject"], mail["From"], mail["To"] = message.title, to.sender, ", ".join(to.to)
-    mail.set_content(message.fit(1 << 20))
-    if page is not None and page.is_file() and page.stat().st_size <= MOST_PAGE:
-        mail.add_attachment(
-            page.read_bytes(),
-            maintype="text",
-            subtype="html",
-            filename=page.name,
-            params={"charset": "utf-8"},
-        )
-    host, _colon, port = to.smtp.partition(":")
-    password = _secret_of(to.secret_env, to.secret_file, "secret") if to.user else ""
-    try:
-        with _mail_server(host, int(port or SMTPS)) as server:
-            if to.user:
-                server.login(to.user, password)
-            refused = server.send_message(mail)
-    except smtplib.SMTPResponseException as error:
-        raise _mail_refused(error.smtp_code) from None
-    except smtplib.SMTPRecipientsRefused as error:
-        raise _mail_refused(max(code for code, _text in error.recipients.values())) from None
-    except smtplib.SMTPServerDisconnected:
-        raise _NotSent(
-            _("the mail server closed the connection, or gave no response in time"), again=True
-        ) from None
-    except smtplib.SMTPException:
-        raise _NotSent(_("the mail server refused it")) from None
-    except OSError as error:
-        raise _NotSent(
-            _("the mail server cannot be reached ({why})", why=system_reason(error)), again=True
-        ) from None
-    if refused:  # the others got it: another try would send it to them twice
-        raise _NotSent(_("the mail server refused {n} of {all} recipients", n=len(refused), all=len(to.to)))
-
-
-def _mail_server(host: str, port: int) -> smtplib.SMTP:
-    """Connect, encrypted unless the server is this machine. Raises OSError or SMTPException."""
-    context = ssl.create_default_context()
-    if port == SMTPS:
-        return smtplib.SMTP_SSL(host, port, timeout=MAIL_SECONDS, context=context)
-    server = smtplib.SMTP(host, port, timeout=MAIL_SECONDS)
-    if not is_loopback(host):
-        try:
-            server.starttls(context=context)
-        except BaseException:
-            server.close()
-            raise
-    return server
-
-
-def _mail_refused(code: int) -> _NotSent:
-    """Return the error for a refusal; codes from 400 to 499 are temporary."""
-    return _NotSent(_("the mail server refused it ({code})", code=code), again=400 <= code < 500)
+        raise _NotSent(_("the program ended with exit code {code}", code=ended.returncode))

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +18,6 @@ from tcb_ops.model import is_simulated
 from tcb_ops.reports.audit import AuditGroup, AuditLine, AuditResult, audit_counts, audit_groups
 from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.wechat.responses import HttpResponse
-from tcb_ops.wechat.tokens import read_object
 
 LONGEST_NAME = 40
 """Characters of a name, an environment or a note."""
@@ -30,6 +29,8 @@ _MARKDOWN = str.maketrans("<>[]*`@#|", "＜＞［］＊｀＠＃｜")
 """Signs that mean something to a robot's markdown, and their full-width forms, which do not."""
 _TEXT = str.maketrans("<>@", "＜＞＠")
 """Likewise in text: Feishu reads `<at user_id="all">` there, others `@all`."""
+_ADDRESS = re.compile(r":(?=//)|(?<=\w)\.(?=[^\W\d_]{2})|(?<=\d)\.(?=\d+\.\d)")
+"""The signs by which chat programs find an address, with or without `https://`, and make a link of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,8 @@ def audit_message(
     lang: Lang,
     *,
     markdown: bool,
-    missed: Sequence[Text] = (),
 ) -> AuditMessage:
-    """Write the message about an audit; `report` is its page or folder, empty where there is none.
-
-    `missed`: lines about earlier messages that did not arrive.
-    """
+    """Write the message about an audit; `report` is its page or folder, empty where there is none."""
     run = result.run
     title = _("Audit {id}", id=run.id).of(lang)
     strong = "**{}**" if markdown else "{}"
@@ -101,7 +98,8 @@ def audit_message(
         rows = [row for group in audit_groups(result) if group.lines for row in _rows(group, strong, lang)]
     if result.previous is None and result.stopped is None:
         head.append(_("There is no earlier audit to compare with: everything counts as new.").of(lang))
-    head += [one.of(lang) for one in missed]
+    if result.previous is not None:
+        head.append(_("Compared with audit {id}.", id=result.previous.id).of(lang))
     tail = []
     if report:
         tail.append(_("Report: {report}", report=report).of(lang))
@@ -153,8 +151,9 @@ def _cut(text: str, most: int) -> str:
 
 
 def _plain(text: str, *, markdown: bool) -> str:
-    """Return a text from outside on one line, without signs that a robot would act on."""
+    """Return a text from outside on one line, without signs that a robot or a chat program would act on."""
     line = re.sub(r"\s+", " ", sanitize(text)).strip()
+    line = _ADDRESS.sub(lambda sign: "：" if sign[0] == ":" else "．", line)
     return line.translate(_MARKDOWN if markdown else _TEXT)
 
 
@@ -167,6 +166,8 @@ LIMITS: Mapping[tuple[str, str], int] = {
     ("dingtalk", "markdown"): 20_000,
 }
 """Bytes. WeCom counts the content, the others the whole request."""
+UNREADABLE = -1
+"""In place of an errcode that is no integer."""
 BUSY = frozenset({45009, 130101, 9499, 11232})
 """Codes that mean: too many messages, try again in a minute."""
 _HINTS: Mapping[int, Text] = {
@@ -241,19 +242,39 @@ def refusal(kind: str, response: HttpResponse) -> tuple[Text, int] | None:
     webhook     2xx     a web page                             no
     webhook     2xx     anything else, nothing                 yes
     ==========  ======  =====================================  ========
+
+    A code may be a number or a text, of one answer or of one in a list. An errcode that is neither 0 nor readable is a
+    refusal; a webhook's `code` that is not a number, such as "ok", is no code.
     """
     if not 200 <= response.status < 300:
         return verbatim(f"HTTP {response.status}"), 0
-    answer = read_object(response.body)
-    names = ("code", "StatusCode") if kind == "feishu" else ("errcode",)
-    if kind == "webhook":
-        names = ("errcode", "code")
-    codes = [answer[name] for name in names if type(answer.get(name)) is int]
-    if any(codes):
-        code = next(filter(None, codes))
+    names = {"feishu": ("code", "StatusCode"), "webhook": ("errcode", "code")}.get(kind, ("errcode",))
+    codes = list(_codes(response.body, names))
+    code = next(filter(None, codes), 0)
+    if code:
         hint = _HINTS.get(code)
         shown = verbatim(f"errcode {code}")
         return (shown if hint is None else _("errcode {code}: {hint}", code=code, hint=hint)), code
     if codes or (kind == "webhook" and not response.body.lstrip().startswith(b"<")):
         return None
     return _("it answered with something other than a robot's JSON: check the address"), 0
+
+
+def _codes(body: bytes, names: tuple[str, ...]) -> Iterator[int]:
+    """Yield the codes in an answer; UNREADABLE for an errcode that is no integer."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return
+    for entry in answer if isinstance(answer, list) else [answer]:
+        for name in names if isinstance(entry, dict) else ():
+            values = entry.get(name)
+            for value in values if isinstance(values, list) else [values]:
+                if (
+                    (type(value) is float and value.is_integer())
+                    or type(value) is int
+                    or (isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,18}\s*", value))
+                ):
+                    yield int(value)
+                elif name == "errcode" and value is not None:
+                    yield UNREADABLE

@@ -18,8 +18,9 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.i18n import Lang, Text, _, pgettext
+from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
-from tcb_ops.model import Kind, Outcome
+from tcb_ops.model import Outcome
 from tcb_ops.panels.controls import REPORT, PanelContext, Worker, open_context, settings_lang
 from tcb_ops.panels.html import (
     STYLE,

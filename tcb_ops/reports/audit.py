@@ -17,10 +17,10 @@ from typing import Any
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.kinds import environment_count
 from tcb_ops.lists.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.model import FailOn, Outcome
 from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff, further_causes
-from tcb_ops.reports.explanations import environment_count
 from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason

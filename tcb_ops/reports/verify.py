@@ -19,9 +19,9 @@ from typing import Any
 
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import is_fixme_of
-from tcb_ops.model import SUCCESSES, Outcome
-from tcb_ops.reports.explanations import row_count
+from tcb_ops.model import Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
     CHECKPOINTS,
@@ -39,7 +39,6 @@ from tcb_ops.reports.export import (
     read_manifest,
 )
 from tcb_ops.reports.formats.csv import (
-    CONTENT_TYPE,
     WORDS,
     RowLines,
     RowTexts,
@@ -288,8 +287,7 @@ def _check_about(
     """Compare the manifest, and its facts about the run, with the ledger. A missing fact is a difference."""
     run = summary.run
     known = {"mark": _MISSING} | about(summary, manifest.zone)
-    exported = seen.exports(run)  # empty for reports of earlier versions, which recorded no exports
-    same = bool(exported) and fingerprint(folder / MANIFEST)["sha256"] in exported
+    same = fingerprint(folder / MANIFEST)["sha256"] in seen.exports(run)
     if not as_exported:  # these change with the rows, which have a check of their own
         for name in ("counts", "finished_at", "settings", "retries"):
             del known[name]
@@ -302,7 +300,7 @@ def _check_about(
         name for name, value in known.items() if manifest.content.get(name, _MISSING) != clean(value)
     ]:
         found.append(_("disagrees with the ledger about the run: {names}.", names=", ".join(wrong)))
-    if exported and not same:
+    if not same:
         found.append(_("was not exported with this ledger: it was changed, or exported with another ledger."))
     if found:
         yield _differs(MANIFEST, Joined(tuple(found), _("{one} It {next}", one="", next="")))
@@ -322,7 +320,7 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
         _compare(folder / name, partial(_first_row, name, rows, writer))
         for name, rows in (
             (RESULTS, seen.rows(run)),
-            (FAILED, seen.rows(run, outcomes=frozenset(Outcome) - SUCCESSES)),
+            (FAILED, seen.rows(run, outcomes=frozenset(Outcome.all()) - Outcome.successes())),
         )
         if name not in same
     ]
@@ -386,23 +384,14 @@ def _first_row(
     file: str, records: Iterable[RowRecord], writer: RowLines, head: list[str], lines: Any
 ) -> Text | None:
     """Return the first row of results.csv or failed.csv that differs from the ledger."""
-    columns, type_at = writer.names, writer.names.index(CONTENT_TYPE)
-    left_out = slice(
-        type_at, type_at + (CONTENT_TYPE not in head)
-    )  # reports of earlier versions have no such column
-
-    def cells(record: RowRecord) -> tuple[list[str], ...]:
-        known = tuple(map(list, writer.cells(record)))
-        for written in known:
-            del written[left_out]
-        return known
+    columns = writer.names
 
     def where(record: RowRecord) -> Text:
         return _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
 
-    if head != columns[: left_out.start] + columns[left_out.stop :]:
+    if head != columns:
         return _("The first line of {name} is not the report's header.", name=file)
-    known = ((record, cells(record)) for record in records)
+    known = ((record, tuple(map(list, writer.cells(record)))) for record in records)
     return _first_difference(file, head, columns.index(WORDS[0]), known, where, lines)
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from tcb_ops.details import Detail, DetailCode, detail
-from tcb_ops.errcodes import Decision, Scope, errcode, store_code
+from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TcbOpsError, TransportError
-from tcb_ops.model import Outcome, Owner, QuotaUsage, Reason, RowEnd, Secret
+from tcb_ops.model import Owner, QuotaUsage, Reason, Secret
+from tcb_ops.runs.audit_kind import REFUSED_TOKENS
 from tcb_ops.runs.records import LINKS, STORAGE, WRITES
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep, classify
@@ -25,8 +26,6 @@ from tcb_ops.wechat.client import STORAGE_METRIC, WRITES_METRIC, CloudClient, Cl
 from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
 
 NORMAL, HALTED = "NORMAL", "HALTED"
-REFUSED_TOKENS = frozenset({40001, 40014, 42001})
-"""Errcodes for a refused token. For the component token, they affect every merchant."""
 QUOTA, PERMISSIONS = "quota", "permissions"
 """Checks that may be left out, by their names in the ledger."""
 
@@ -209,42 +208,3 @@ def cause_detail(causes: list[EnvironmentCause]) -> Detail | None:
         return first.detail
     also = ", ".join(str(one.errcode or one.reason) for one in others)
     return first.detail.format(also=also) if first.detail is not None else detail(DetailCode.ALSO, also=also)
-
-
-_NO_VERDICT = {Reason.NO_ANSWER, Reason.NOT_ASKED}
-_FOR_LATER = {Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW}
-
-
-def judged(end: RowEnd) -> RowEnd:
-    """Return how an audit's environment ends, from how a row of a list would have ended.
-
-    ===========================================================  =========
-    the row                                                      becomes
-    ===========================================================  =========
-    linked, uploaded                                             healthy
-    an errcode or a store's code to retry or slow down for       unknown
-    any other errcode, also of rows stopped by a breaker         unhealthy
-    no response; not checked                                     unknown
-    anything else: no token, a store that refuses                unhealthy
-    healthy, unhealthy, unknown                                  unchanged
-    ===========================================================  =========
-    """
-    if end.outcome in {Outcome.HEALTHY, Outcome.UNHEALTHY, Outcome.UNKNOWN}:
-        return end
-    if end.outcome in {Outcome.LINKED, Outcome.UPLOADED}:
-        return replace(end, outcome=Outcome.HEALTHY)
-    unknown = end.reason in _NO_VERDICT
-    if end.reason is Reason.DEAD_TOKEN:
-        unknown = False
-    elif end.errcode:
-        unknown = errcode(end.errcode).decision in _FOR_LATER
-    elif end.store_code:
-        unknown = store_code(end.store_code, "", end.http_status or 0).decision in _FOR_LATER
-    return replace(end, outcome=Outcome.UNKNOWN if unknown else Outcome.UNHEALTHY)
-
-
-def not_asked(stopped: Detail) -> RowEnd:
-    """Return the end of environments that an audit did not reach because of a problem that affects every merchant."""
-    code = stopped.params.get("errcode")
-    known = code if isinstance(code, int) else None
-    return RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED, stopped, errcode=known)

@@ -14,12 +14,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.i18n import _, as_list
-from tcb_ops.model import Kind, is_loopback
+from tcb_ops.kinds import Kind
+from tcb_ops.model import is_loopback
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import Settings, holds_password
@@ -51,9 +53,7 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
         import distributed
         from distributed.utils import silence_logging_cmgr
     except ModuleNotFoundError:
-        raise UsageError(
-            _("A cluster needs Dask. Install it:\n{command}", command=install("cluster"))
-        ) from None
+        raise _not_installed() from None
     stack = ExitStack()
     try:
         # A connection that fails or is lost is reported as an error.
@@ -67,13 +67,17 @@ def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
         elif (local := re.fullmatch(_LOCAL, str(cluster))) is not None:
             client = _local(int(local[1]), settings, stack)
         else:
-            client = _connected(str(cluster), stack)
+            client = _connected(str(cluster), settings, stack)
         _refuse_unsuitable(client, settings)
         client.run_on_scheduler(_give_up_silent_workers, WORKER_TTL)
         yield client
     finally:
         with _ctrl_c_ignored():
             stack.close()
+
+
+def _not_installed() -> UsageError:
+    return UsageError(_("A cluster needs Dask. Install it:\n{command}", command=install("cluster")))
 
 
 @contextmanager
@@ -108,7 +112,7 @@ def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
             "the list has URLs with a query, which may be a signature and never leaves this process, so a cluster "
             "cannot work on it. Omit --cluster."
         )
-    elif kind is Kind.LINKS:
+    elif kind.writes_links:
         why = _(
             "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
         )
@@ -118,11 +122,22 @@ def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
 
 
 def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
+    """Start workers on this machine that nobody else can reach: every other user can connect to loopback."""
     import dask
     from distributed import Client, LocalCluster
+    from distributed.security import Security
 
+    try:
+        keys = Security.temporary()  # they exist in the memory of this process and of its workers only
+    except ImportError:
+        raise _not_installed() from None
     secret = {"TCB_OPS_LEDGER": settings.ledger} if holds_password(settings.ledger) else {}
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
+    options = {
+        "distributed.admin.large-graph-warning-threshold": "1GB",
+        # Scheduler and workers import from it. Dask's own choice, a fixed name below /tmp, may be another user's.
+        "temporary-directory": stack.enter_context(TemporaryDirectory(prefix="tcb-ops-cluster-")),
+    }
+    with dask.config.set(options):
         try:
             local = LocalCluster(
                 n_workers=workers,
@@ -130,6 +145,7 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
                 memory_limit=0,
+                security=keys,
                 silence_logs=logging.CRITICAL,
                 preload=["tcb_ops.runs.cluster_task"],
                 env=secret,
@@ -172,17 +188,21 @@ def _has_dashboard() -> bool:
     return "distributed.dashboard.scheduler" in sys.modules
 
 
-def _connected(address: str, stack: ExitStack) -> Client:
+def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
     from distributed.versions import VersionMismatchWarning
 
-    parts = urlsplit(address)
-    if parts.scheme != "tls" and not is_loopback(parts.hostname or ""):
+    if urlsplit(address).scheme != "tls" and address not in settings.unencrypted_schedulers:
         raise UsageError(
             _(
-                "{address}: a scheduler on another machine must be reached through TLS (tls://…): its connection "
-                "carries programs and settings.",
+                "{address}: a scheduler must be reached through TLS (tls://…). Without it, whoever can connect, on this "
+                "machine every user, can run programs in the workers and read the tokens.",
                 address=address,
-            )
+            ),
+            _(
+                'To accept that for this scheduler, set unencrypted_schedulers = ["{address}"] in tcb-ops.toml.',
+                address=address,
+            ),
+            options=["--cluster"],
         )
     try:
         with warnings.catch_warnings():
@@ -332,8 +352,8 @@ def only_here(settings: Settings, address: str) -> UsageError | None:
     if settings.tokens.source == "component":
         return UsageError(
             _(
-                "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or serve them "
-                'from it with `tcb-ops tokens serve`, and give this run and its workers source = "service".'
+                "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or give this "
+                'run and its workers source = "service", with a token server of your own.'
             ),
             options=["--cluster"],
         )

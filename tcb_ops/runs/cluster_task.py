@@ -29,7 +29,6 @@ import sqlalchemy as sa
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Outcome, Row, RowEnd, is_source
-from tcb_ops.runs.calls import probe_file
 from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.ledger import HAND_OVER, LEASE, Ledger
 from tcb_ops.runs.limits import RunLimits
@@ -177,7 +176,6 @@ def work_on(assignment: Assignment) -> TaskResult:
             tokens=tokens,
             root=root,
             skip_unchanged=assignment.skip_unchanged,
-            probe=stack.enter_context(probe_file()) if run.settings.get("write_probe") else None,
             lease=LEASE,
             limits_state=state,
         )

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -24,7 +25,7 @@ import sqlalchemy as sa
 
 from tcb_ops.errors import LedgerError, StoppedError, TcbOpsError, TokenSourceError
 from tcb_ops.i18n import Text, _, as_lines, as_list
-from tcb_ops.model import SUCCESSES, Outcome, Owner
+from tcb_ops.model import Outcome, Owner
 from tcb_ops.runs.cluster import on_this_host, only_here, workers_of
 from tcb_ops.runs.cluster_task import BEAT_SECONDS, Assignment, TaskEnd, packed
 from tcb_ops.runs.database import ledger_file
@@ -36,7 +37,7 @@ from tcb_ops.runs.progress import PHASES, Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions, spent
 from tcb_ops.runs.stop_errors import canary_stop, interrupted, without_tokens
-from tcb_ops.settings import Origin, without_password
+from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -108,6 +109,41 @@ def divide(environments: Sequence[EnvRecord], most: int, component_appid: str = 
         groups[n] += group
         heapq.heappush(loads, (load + sum(one.pending for one in group), n))
     return groups
+
+
+_NEEDED = {
+    "file": ("file",),
+    "command": ("command",),
+    "service": ("url", "auth_env", "auth_header"),
+    "component": ("sole_owner", "secret", "ticket", "store"),
+}
+"""The settings of each token source."""
+
+
+def settings_for_workers(settings: Settings) -> Settings:
+    """Return the settings without what workers need not know: of the tokens, they get those of the source in use.
+
+    =======================================================  ============================
+    setting                                                  sent
+    =======================================================  ============================
+    target, hosts, etag, time zone, language, audit          yes
+    tokens.source, tokens.component_appid                    yes
+    tokens.file, command, url, secret …                      with the source that uses it
+    tokens.serve_key, notify, the ledger, the settings file  no
+    =======================================================  ============================
+    """
+    tokens = settings.tokens
+    needed = {name: getattr(tokens, name) for name in _NEEDED[tokens.source]}
+    paths = {name: path.absolute() for name, path in needed.items() if isinstance(path, Path)}
+    return replace(
+        settings,
+        ledger=LEDGER_FILE,
+        tokens=TokenSettings(
+            source=tokens.source, component_appid=tokens.component_appid, **(needed | paths)
+        ),
+        notify=(),
+        origin=Origin(),  # it has the settings file's values, with the ledger's URL
+    )
 
 
 def _caller(one: EnvRecord, component_appid: str) -> tuple[str, ...]:
@@ -221,7 +257,7 @@ class Coordinator:
 
     def _check_canary(self, others: set[str]) -> None:
         """Raise CanaryError if a row of the environments that went first did not succeed."""
-        succeeded = SUCCESSES | {Outcome.INVALID}
+        succeeded = Outcome.successes() | {Outcome.INVALID}
         tallies = self._ledger.tallies(self._run)
         if rows := sum(one.rows for one in tallies if one.env not in others and one.outcome not in succeeded):
             raise canary_stop(rows)
@@ -397,21 +433,14 @@ class Coordinator:
     def _assignment(self, number: int, workers: int) -> Assignment:
         """Return the inputs of a partition's task, which contain no password."""
         context = self._context
-        tokens = context.settings.tokens
         ledger = context.settings.ledger
         file = ledger_file(ledger)
-        settings = replace(
-            context.settings,
-            ledger="tcb-ops.db",
-            tokens=replace(tokens, file=tokens.file.absolute(), store=tokens.store.absolute()),
-            origin=Origin(),  # it has the settings file's values, with the ledger's URL
-        )
         return Assignment(
             ledger=without_password(ledger) if file is None else str(file.absolute()),
             run=self._run.id,
             session=self._session,
             partition=number,
-            settings=settings,
+            settings=settings_for_workers(context.settings),
             limits=context.limits,
             root=str(context.root.absolute()),
             skip_unchanged=context.skip_unchanged,

@@ -12,20 +12,20 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
 from tcb_ops.i18n import Text
-from tcb_ops.model import Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
-from tcb_ops.runs.calls import Calls, FailedAttempt, Probe, SomeEnds
+from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
+from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Lane, Task
 from tcb_ops.runs.stored_files import (
-    FILES_PER_CALL,
     Backup,
     BackupError,
     Download,
@@ -34,6 +34,7 @@ from tcb_ops.runs.stored_files import (
     WrittenFiles,
     confirm_outcome,
     undo_step,
+    undone_outcome,
 )
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
@@ -50,8 +51,6 @@ IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
 OVERWRITE = "overwrite"
 """What an upload does about a file that is there already, unless it is told otherwise."""
 
-BATCHES = {Kind.CONFIRM: FILES_PER_CALL, Kind.DELETE: FILES_PER_CALL, Kind.UNDO: 1}
-"""Rows in one call, by the kinds that are about stored files. An undo looks at each file right before it acts."""
 _GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -59,11 +58,6 @@ _ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 _GOOD = frozenset({200, 206})
 """HTTP statuses of a file's bytes."""
 _PAST_CACHES = {"Cache-Control": "no-cache"}
-_OWN_OUTCOMES = {
-    (Kind.CONFIRM, Outcome.REFUSED): Outcome.UNKNOWN,
-    (Kind.CONFIRM, Outcome.FAILED): Outcome.UNKNOWN,
-    (Kind.UNDO, Outcome.REFUSED): Outcome.FAILED,
-}
 
 Found = TypeVar("Found")
 AskFiles: TypeAlias = Callable[
@@ -79,42 +73,37 @@ class _EarlyEndError(Exception):
         self.result = result
 
 
-@dataclass
-class StoredCalls(Calls):
-    """Makes the calls of rows about stored files. What uploads and restores send goes through `Calls`.
+class StoredCalls(UploadCalls):
+    """Makes the calls of rows about stored files. What uploads and restores send goes through `UploadCalls`.
 
     Where a row goes no further, the methods raise `_EarlyEndError`.
     """
 
-    content: bool = False
-    """Whether a confirm compares bytes."""
-    subject: tuple[str, ...] = ()
-    """The runs whose files are meant; empty for the newest that the ledger knows."""
-    if_exists: IfExists = "overwrite"
-    backup: Backup | None = None
-    files: WrittenFiles | None = None
-    """For an undo or a delete."""
-    per_call: int = 8
-    """Files of one call that are checked at once."""
-    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(64))
-    """Limits the file checks under way at once, in all."""
-    _prefixes: dict[int, str] = field(default_factory=dict)
-    """`cloud://<env>.<bucket>` by lane."""
-    _listings: dict[int, Listing] = field(default_factory=dict)
+    def __init__(self, context: CallContext) -> None:
+        super().__init__(context)
+        chosen, limits = context.run.settings, context.limits
+        self.content = bool(chosen.get("content"))
+        """Whether a confirm compares bytes."""
+        self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
+        """The runs whose files are meant; empty for the newest that the ledger knows."""
+        self.files = WrittenFiles(context.ledger, context.run) if context.run.kind.reads_written else None
+        self.if_exists: IfExists = chosen.get("if_exists", OVERWRITE)
+        self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None
+        self.per_call = limits.per_env
+        """Files of one call that are checked at once."""
+        self.gate = asyncio.Semaphore(limits.concurrency)
+        """Limits the file checks under way at once, in all."""
+        self._prefixes: dict[int, str] = {}
+        """`cloud://<env>.<bucket>` by lane."""
+        self._listings: dict[int, Listing] = {}
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        raise NotImplementedError
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Take rows as far as their calls succeed."""
-        match self.kind:
-            case Kind.CONFIRM:
-                work = self._confirm
-            case Kind.DELETE:
-                work = self._delete
-            case Kind.UNDO:
-                work = self._undo
-            case _:
-                return await super().advance(task)
         try:
-            results = await work(task)
+            results = await self._work(task)
         except _EarlyEndError as error:
             results = [error.result]
         ends, path_of = list[RowEnd](), {row.line: row.path for row in task.rows}
@@ -122,14 +111,10 @@ class StoredCalls(Calls):
         for result in results:
             if isinstance(result, RowEnd):
                 task.lane.written.pop(path_of[result.line], None)
-                ends.append(self._of_kind(result))
+                ends.append(self.context.run.kind.end_of(result))
             else:
-                rest = rest or replace(result, end=self._of_kind(result.end))
+                rest = rest or replace(result, end=self.context.run.kind.end_of(result.end))
         return SomeEnds(ends, rest)
-
-    def _of_kind(self, end: RowEnd) -> RowEnd:
-        """Return an end with one of the kind's own outcomes."""
-        return replace(end, outcome=_OWN_OUTCOMES.get((self.kind, end.outcome), end.outcome))
 
     # --- confirm ------------------------------------------------------------------------------------------------
 
@@ -138,24 +123,31 @@ class StoredCalls(Calls):
             listing = await self._listing(task)
             return [self._as_listed(task, row, listing.etag(row.path)) for row in task.rows]
         located = await self._locate(task)
+        asks = self.content or any(self._undone(task.lane, row) is not None for row in task.rows)
         self.phases.enter("store")
         try:
             return await self._each(
-                task.rows, lambda row: self._confirm_row(task, row, located.get(row.line))
+                task.rows, lambda row: self._confirm_row(task, row, located.get(row.line)), asks=asks
             )
         finally:
             self.phases.leave("store")
 
     async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
-        known = self._known(task.lane, row)
+        known, undone = self._known(task.lane, row), self._undone(task.lane, row)
         if file is not None and file.status == NOT_THERE:
             md5 = known.md5 if known else ""
+            if undone is not None and undone_outcome(None, undone.md5) is Outcome.UNDONE:
+                return self._row_end(task, row, Outcome.UNDONE, file_id=file.file_id)
             return self._row_end(task, row, Outcome.ABSENT, Reason.ABSENT, file_id=file.file_id, md5=md5)
         if file is None or file.status:
             raise _EarlyEndError(self._file_refused(task, row, file))
         size = known.bytes if known else None
         end = self._row_end(task, row, Outcome.PRESENT, file_id=file.file_id, bytes=size)
-        return await self._compare(task, row, end, file.url) if self.content else end
+        if undone is not None:  # a file may be there that is not the upload's
+            etag = await self._etag(task, end, file.url, past_caches=True)
+            if undone_outcome(etag, undone.md5) is Outcome.UNDONE:
+                return replace(end, outcome=Outcome.UNDONE, md5=undone.md5, bytes=None)
+        return await self._compare(task, row, end, file.url) if self.content or undone is not None else end
 
     def _file_refused(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
         """Return what a file's own status leads to; one that was left out is asked for again."""
@@ -223,8 +215,10 @@ class StoredCalls(Calls):
 
     def _as_listed(self, task: Task, row: Row, etag: str | None) -> RowEnd:
         """Return the end of a row whose file is listed with an ETag; None if it is not listed."""
-        known = self._known(task.lane, row)
+        known, undone = self._known(task.lane, row), self._undone(task.lane, row)
         end = self._row_end(task, row, Outcome.PRESENT, md5=known.md5 if known else "")
+        if undone is not None and undone_outcome(etag, undone.md5) is Outcome.UNDONE:
+            return replace(end, outcome=Outcome.UNDONE, md5=undone.md5)
         if etag is None:
             return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
         if known is None:
@@ -254,6 +248,7 @@ class StoredCalls(Calls):
 
     async def _delete_files(self, task: Task) -> list[RowEnd | FailedAttempt]:
         ids = await self._file_ids(task)
+        self.lease.check()
         answer = await self._ask_files(task, ids, self.wechat.delete)
         gone = [line for line, file in answer.items() if file.status == NOT_THERE]
         second: dict[int, FileStatus] = {}
@@ -289,6 +284,8 @@ class StoredCalls(Calls):
         if why is not None:  # written after this run was planned
             return self._not_undoable(task, why)
         saved = await self._record_of(task)
+        if saved is not None and saved.may_be_ours(written, self.subject):
+            return self._not_undoable(task, detail(DetailCode.SAVED_AS_SENT))
         before = saved.md5 if saved is not None and row.file else None
         now = await self._now(task)
         if saved is not None and before and saved.has(now):
@@ -372,35 +369,32 @@ class StoredCalls(Calls):
 
     # --- before an upload -----------------------------------------------------------------------------------------
 
-    async def _store(self, task: Task, link: Link, probe: Probe | None = None) -> RowEnd | FailedAttempt:
-        if self.kind is Kind.UPLOAD:
-            try:
-                await self._before_store(task, link)
-            except BackupError as error:
-                return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
-            except _EarlyEndError as error:
-                return error.result
-        return await super()._store(task, link, probe)
-
     async def _before_store(self, task: Task, link: Link) -> None:
         """Look at what is at the path, and save it. Raises _EarlyEndError if the upload may not go on, and BackupError."""
-        row, saved, md5 = task.row, await self._saved(task.row), ""
+        row, md5, saved_here = task.row, "", False
         ids = {row.line: f"{prefix_of(link.file_id, row.env)}/{row.path}"}
-        file = (await self._ask_files(task, ids, self.wechat.locate)).get(row.line)
-        if file is None or file.status not in {0, NOT_THERE}:
-            raise _EarlyEndError(self._file_refused(task, row, file))
-        there = file if not file.status else None
-        if self.backup is not None and not is_source(row.file):
-            md5 = await self._md5_of_local(task)
-        if saved is not None and not await self._changed_since(task, there, saved, md5):
-            if self.backup is not None and md5 and md5 not in saved.sent:
-                noted = replace(saved, sent=(*saved.sent, md5))
-                await asyncio.to_thread(self.backup.save, row.line, noted)
-            return
-        if there is not None and self.if_exists != OVERWRITE:
-            raise _EarlyEndError(await self._exists(task, there))
-        if self.backup is not None:
-            await self._save(task, self.backup, there, md5)
+        while not saved_here:
+            saved = await self._saved(row)
+            file = (await self._ask_files(task, ids, self.wechat.locate)).get(row.line)
+            if file is None or file.status not in {0, NOT_THERE}:
+                raise _EarlyEndError(self._file_refused(task, row, file))
+            there = file if not file.status else None
+            if self.backup is not None and not is_source(row.file):
+                md5 = await self._md5_of_local(task)
+            if saved is not None and not await self._changed_since(task, there, saved, md5):
+                await self._note_sent(row, saved, md5)
+                return
+            if there is not None and self.if_exists != OVERWRITE:
+                raise _EarlyEndError(await self._exists(task, there))
+            if self.backup is None:
+                return
+            # If another process has saved it meanwhile, that decides.
+            saved_here = await self._save(task, self.backup, there, md5, saved)
+
+    async def _note_sent(self, row: Row, saved: SavedFile, md5: str) -> None:
+        """Note the MD5 of what is about to be sent, which may differ from what earlier attempts sent. Raises BackupError."""
+        if self.backup is not None and md5 and md5 not in saved.sent:
+            await asyncio.to_thread(self.backup.note_sent, row.line, md5)
 
     async def _changed_since(self, task: Task, file: FileStatus | None, saved: SavedFile, md5: str) -> bool:
         """Return whether a path that was saved before has to be looked at again: not if its file is the saved one, or ours.
@@ -436,13 +430,19 @@ class StoredCalls(Calls):
             return replace(end, md5=md5, bytes=row.size) if etag == md5 else end
         return replace(self._end(task, Outcome.FAILED, Reason.EXISTS), file_id=file.file_id)
 
-    async def _save(self, task: Task, backup: Backup, file: FileStatus | None, md5: str) -> None:
-        """Save what is at a row's path, and note the MD5 of what is about to be sent there. Raises BackupError."""
-        row, sent = task.row, (md5,) if md5 else ()
+    async def _save(
+        self, task: Task, backup: Backup, file: FileStatus | None, md5: str, earlier: SavedFile | None
+    ) -> bool:
+        """Save what is at a row's path, and note the MD5 of what is about to be sent there. Raises BackupError.
+
+        `earlier`: the row's last record. Returns False if another process has saved the row since that was read.
+        """
+        row, version = task.row, earlier.version + 1 if earlier is not None else 1
+        saved = SavedFile(row.env, row.path, "", sent=(md5,) if md5 else (), version=version)
         if file is None:
-            await asyncio.to_thread(backup.save, row.line, SavedFile(row.env, row.path, "", sent=sent))
-            return
-        whole = await asyncio.to_thread(Download, backup.data(row.line).with_suffix(".part"))
+            self.lease.check()
+            return await asyncio.to_thread(backup.save, row.line, saved)
+        whole = await asyncio.to_thread(Download, backup.part(row.line))
         try:
             if whole.error is not None:
                 raise whole.error
@@ -456,16 +456,18 @@ class StoredCalls(Calls):
             etag = bare_etag(answer)
             if answer.status != 200 or (_MD5.fullmatch(etag) and etag != whole.md5):
                 raise _EarlyEndError(_bad_status(self._end(task, Outcome.FAILED), answer))
-            saved = SavedFile(
-                row.env,
-                row.path,
-                whole.md5,
-                answer.headers.get("content-type", ""),
-                answer.headers.get("cache-control", ""),
-                "" if etag == whole.md5 else etag,
-                sent,
+            if earlier is not None and whole.md5 in earlier.sent:  # ours after all
+                await self._note_sent(row, earlier, md5)
+                return True
+            saved = replace(
+                saved,
+                md5=whole.md5,
+                content_type=answer.headers.get("content-type", ""),
+                cache_control=answer.headers.get("cache-control", ""),
+                etag="" if etag == whole.md5 else etag,
             )
-            await asyncio.to_thread(backup.save, row.line, saved, whole.file)
+            self.lease.check()
+            return await asyncio.to_thread(backup.save, row.line, saved, whole.file)
         finally:
             await asyncio.to_thread(whole.discard)
 
@@ -506,9 +508,9 @@ class StoredCalls(Calls):
         return answer
 
     async def _each(
-        self, rows: Sequence[Row], work: Callable[[Row], Awaitable[RowEnd]]
+        self, rows: Sequence[Row], work: Callable[[Row], Awaitable[RowEnd]], *, asks: bool
     ) -> list[RowEnd | FailedAttempt]:
-        """Work on rows of one call, as many at once as an environment may have in flight."""
+        """Work on rows of one call, as many at once as an environment may have in flight. `asks`: rows make calls of their own."""
         room = asyncio.Semaphore(self.per_call)
 
         async def one(row: Row) -> RowEnd | FailedAttempt:
@@ -518,7 +520,7 @@ class StoredCalls(Calls):
                 except _EarlyEndError as error:
                     return error.result
 
-        if not self.content:  # no row makes a call of its own
+        if not asks:
             return [await one(row) for row in rows]
         return list(await asyncio.gather(*map(one, rows)))
 
@@ -536,7 +538,7 @@ class StoredCalls(Calls):
             raise _EarlyEndError(replace(attempt, end=replace(attempt.end, line=end.line))) from None
         self.last_answer = self.clock()
         if isinstance(answer, UnsafeLink):
-            bad_link = replace(end, reason=Reason.BAD_LINK, detail=as_detail(answer.why))
+            bad_link = replace(end, reason=answer.reason, detail=as_detail(answer.why))
             raise _EarlyEndError(replace(bad_link, outcome=Outcome.FAILED))
         return answer
 
@@ -548,6 +550,13 @@ class StoredCalls(Calls):
         if self.subject:
             written = [one for one in written if one.run in self.subject]
         return written[-1] if written and written[-1].md5 else None
+
+    def _undone(self, lane: Lane, row: Row) -> EarlierUpload | None:
+        """Return what an undo left at the path of a row that is confirmed; None unless one has taken the upload back."""
+        written = lane.written.get(row.path, [])
+        if self.files is None or not self.files.is_undone(written):
+            return None
+        return next(one for one in reversed(written) if one.outcome in {Outcome.RESTORED, Outcome.DELETED})
 
     async def _older(self, lane: Lane, row: Row) -> set[str]:
         """Return the MD5s that are known of a row's path from before."""
@@ -585,6 +594,52 @@ class StoredCalls(Calls):
         **more: Any,
     ) -> RowEnd:
         return replace(self._end(task, outcome, reason, why), line=row.line, **more)
+
+
+class ConfirmCalls(StoredCalls):
+    """Makes the calls of a confirmation."""
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return await self._confirm(task)
+
+
+class DeleteCalls(StoredCalls):
+    """Makes the calls of a delete."""
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return await self._delete(task)
+
+
+class UndoCalls(StoredCalls):
+    """Makes the calls of an undo."""
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return await self._undo(task)
+
+
+class CheckedUploadCalls(StoredCalls):
+    """Makes the calls of an upload that looks at each path before it sends: with --backup or --if-exists."""
+
+    async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
+        """Make the calls of a row until it ends or one fails."""
+        return await UploadCalls.advance(self, task)
+
+    async def _store(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
+        try:
+            await self._before_store(task, link)
+        except BackupError as error:
+            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
+        except _EarlyEndError as error:
+            return error.result
+        return await super()._store(task, link)
+
+
+def checked_upload_calls(context: CallContext) -> CheckedUploadCalls | None:
+    """Return the calls of an upload with --backup or --if-exists; None for others."""
+    chosen = context.run.settings
+    if chosen.get("backup") or chosen.get("if_exists", OVERWRITE) != OVERWRITE:
+        return CheckedUploadCalls(context)
+    return None
 
 
 class Listing:

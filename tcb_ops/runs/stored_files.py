@@ -2,20 +2,23 @@
 
 `confirm_outcome`, `undo_step`, `written_since`, `is_ours` and `may_be_stored` are pure. Sources: batchDownloadFile, batchDeleteFile, and COS's HEAD Object.
 
-`Backup` writes and reads what an upload overwrote: `<folder>/<run>/<line>.json` says what was at a row's path, and what is about to be
-sent there; `<line>.data` has the bytes that were there. A resumed run, or a retry, saves a file again only if it is neither.
+`Backup` writes and reads what an upload overwrote. No file in it is ever replaced, so that a process which was frozen while another
+one continued its rows cannot spoil what that one has saved.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import secrets
+import stat
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
@@ -26,21 +29,22 @@ from typing import IO, TypeAlias
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _
-from tcb_ops.model import Kind, Outcome, Row
-from tcb_ops.resources import system_reason
+from tcb_ops.kinds import Kind
+from tcb_ops.model import Outcome, Row
+from tcb_ops.resources import sync_to_disk, system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RunRecord
+from tcb_ops.runs.stored_kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
-FILES_PER_CALL = 50
-"""The most that batchdownloadfile and batchdeletefile take."""
-ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
-"""Errcodes that say that a value is wrong, or that there are too many: the call is halved."""
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
 Undone: TypeAlias = Mapping[str, frozenset[str]]
 """Undos, each with the runs that it undoes."""
 _NOT_CERTAIN = frozenset({Outcome.FAILED, Outcome.PENDING})
+_LARGEST_RECORD = 1024 * 1024
+"""Bytes that are read of a record, which has some hundred."""
+_MD5_LINE = re.compile(r"^[0-9a-f]{32}$", re.MULTILINE)
 _IN_PARTS = re.compile(r"[0-9a-f]{32}-[0-9]+")
 
 
@@ -75,6 +79,24 @@ def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
     if _IN_PARTS.fullmatch(etag):
         return Outcome.FOREIGN
     return Outcome.STALE if etag in older else Outcome.DIFFERENT
+
+
+def undone_outcome(etag: str | None, before: str) -> Outcome | None:
+    """Decide what confirms that an upload was undone at a path; None: what is there is compared like any other file.
+
+    ==========================  =======================  =======
+    the undo left               the store has            outcome
+    ==========================  =======================  =======
+    nothing (`before` empty)    nothing (`etag` None)    undone
+    nothing                     a file                   none
+    a file, by its MD5          nothing                  absent
+    a file                      that file                undone
+    a file                      any other                none
+    ==========================  =======================  =======
+    """
+    if etag is None:
+        return Outcome.ABSENT if before else Outcome.UNDONE
+    return Outcome.UNDONE if etag == before else None
 
 
 def undo_step(
@@ -199,13 +221,14 @@ def is_ours(written: Sequence[EarlierUpload], undone: Undone, own: Collection[st
 
 
 class WrittenFiles:
-    """What the ledger knows of the files that an undo or a delete is about, looked at again before each call."""
+    """What the ledger knows of the files that a confirm, an undo or a delete is about, looked at again before each call."""
 
     def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
         self._ledger, self._run = ledger, run
         self._of = [ledger.run(one) for one in run.settings.get("of", ())]
         self._undone = undone_uploads(ledger, run.target)
-        undoing = runs_about(ledger, self._of[0], run.kind) if self._of else ()
+        took_back = UNDO if run.kind is CONFIRM else run.kind
+        undoing = runs_about(ledger, self._of[0], took_back) if self._of else ()
         self._undoing_runs = {one.id for one in undoing}
         self._ids = {one.id for one in self._of} | self._undoing_runs
 
@@ -216,7 +239,7 @@ class WrittenFiles:
         those that runs of this ledger uploaded, unless it was started with `foreign`.
         """
         if self._of:
-            deletes = self._run.kind is Kind.DELETE
+            deletes = self._run.kind is DELETE
             since = written_since(written, self._ids, self._of[0].number, self._undone, doubtful=deletes)
         elif self._run.settings.get("foreign") or is_ours(written, self._undone):
             return None
@@ -246,7 +269,7 @@ class WrittenFiles:
 
 def undone_uploads(ledger: LedgerReader, target: str) -> dict[str, frozenset[str]]:
     """Return the undos of a target, each with the runs that it undoes."""
-    undos = (run for run in ledger.runs(target, damaged=[]) if run.kind is Kind.UNDO)
+    undos = (run for run in ledger.runs(target, damaged=[]) if run.kind is UNDO)
     return {run.id: frozenset(run.settings.get("of", ())) for run in undos}
 
 
@@ -293,10 +316,20 @@ class SavedFile:
     """The store's, where it is not the MD5, as of a file that was written in parts."""
     sent: tuple[str, ...] = ()
     """The MD5s of what the upload and its retries may have put there: recorded before each is sent."""
+    version: int = 1
+    """1 for the first record of a row, then 2, 3, …: somebody else had changed the file before a resumed run or a retry."""
 
     def has(self, etag: str) -> bool:
         """Return whether an object with this ETag is the saved file; an empty one means that nothing is there."""
         return etag == self.md5 or bool(etag and etag == self.etag)
+
+    def may_be_ours(self, written: Sequence[EarlierUpload], of: Collection[str]) -> bool:
+        """Return whether the saved bytes are those that the upload sent: then nothing shows that they were there before.
+
+        `written`: what runs put at the path; `of`: the upload and its retries.
+        """
+        uploaded = {one.md5 for one in written if one.run in of and one.outcome is Outcome.UPLOADED}
+        return bool(self.md5) and self.md5 in uploaded.union(self.sent)
 
 
 class BackupError(TcbOpsError):
@@ -311,7 +344,7 @@ def check_folder(folder: Path, *, make: bool = True) -> None:
     there = folder.absolute()
     try:
         if make:
-            there.mkdir(parents=True, exist_ok=True)
+            _make_folder(there)
         else:
             there = next(one for one in (there, *there.parents) if one.exists())
         with TemporaryFile(dir=there):
@@ -326,56 +359,145 @@ def check_folder(folder: Path, *, make: bool = True) -> None:
 
 
 class Backup:
-    """The backup of one run."""
+    """The backup of one run, which several processes may write. Only its owner may read its files.
+
+    ====================  ==============================================================================
+    `<line>.json`         the first record: what was at a row's path, and what is about to be sent there
+    `<line>.2.json`, …    a further one: somebody else had changed the file before the row went on
+    `<line>-<md5>.data`   the bytes of a record
+    `<line>.sent`         MD5s that were sent later, one in a line
+    `<line>.….part`       being written, or left by a process that was killed
+    ====================  ==============================================================================
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def data(self, line: int) -> Path:
+    def data(self, line: int, md5: str) -> Path:
         """Return where a row's bytes are."""
-        return self.folder / f"{line:07d}.data"
+        return self.folder / f"{line:07d}-{md5}.data"
 
-    def record(self, line: int) -> Path:
+    def record(self, line: int, version: int = 1) -> Path:
         """Return where a row's record is."""
-        return self.folder / f"{line:07d}.json"
+        return self.folder / (f"{line:07d}.json" if version == 1 else f"{line:07d}.{version}.json")
+
+    def part(self, line: int) -> Path:
+        """Return a name for a file that is to be written, which no other process has."""
+        return self.folder / f"{line:07d}.{os.getpid()}-{secrets.token_hex(8)}.part"
 
     def has(self, line: int) -> bool:
         """Return whether there is a record for a row."""
         return self.record(line).exists()
 
     def read(self, line: int) -> SavedFile | None:
-        """Return what was saved for a row; None where nothing was. Raises BackupError."""
-        file = self.record(line)
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-            texts = {
-                name: str(found[name]) for name in ("env", "path", "md5", "content_type", "cache_control")
-            }
-            return SavedFile(
-                **texts, etag=str(found.get("etag", "")), sent=tuple(map(str, found.get("sent", ())))
-            )
-        except FileNotFoundError:
+        """Return what was last saved for a row, and all that was sent; None where nothing was. Raises BackupError."""
+        saved: SavedFile | None = None
+        sent: dict[str, None] = {}
+        version = 1
+        while (text := _read(file := self.record(line, version))) is not None:
+            try:
+                record = json.loads(text)
+                sent |= dict.fromkeys(map(str, record["sent"]))
+                fields = ("env", "path", "md5", "content_type", "cache_control", "etag")
+                texts = {name: str(record[name]) for name in fields}
+                saved = SavedFile(**texts, sent=(), version=version)
+            except (KeyError, TypeError, ValueError, RecursionError):
+                raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file))) from None
+            version += 1
+        if saved is None:
             return None
+        later = _read(self._sent(line)) or ""
+        return replace(saved, sent=(*sent, *_MD5_LINE.findall(later)))
+
+    def save(self, line: int, saved: SavedFile, written: Path | None = None) -> bool:
+        """Keep a record, and the bytes in `written`: whole and on the disk, or not at all. Raises BackupError.
+
+        Returns False, and changes nothing, if another process has written this version of the record.
+        """
+        file, part = self.record(line, saved.version), self.part(line)
+        try:
+            _make_folder(self.folder)
+            if file.exists():
+                return False
+            if written is not None and not self.data(line, saved.md5).exists():
+                written.replace(self.data(line, saved.md5))
+                sync_to_disk(self.folder)  # before a record names it
+            _write(part, saved)
+            try:
+                os.link(part, file)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                _write(file, saved)
+            sync_to_disk(self.folder)
+        except FileExistsError:
+            return False
         except OSError as error:
             raise _backup_error(file, error) from None
-        except (KeyError, TypeError, ValueError, RecursionError):
-            raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file))) from None
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        return True
 
-    def save(self, line: int, saved: SavedFile, written: Path | None = None) -> None:
-        """Keep a record, and the bytes in `written`: whole and on the disk, or not at all. Raises BackupError."""
-        file = self.record(line)
-        part = file.with_suffix(".json.part")
+    def note_sent(self, line: int, md5: str) -> None:
+        """Add an MD5 to what a row may have sent: on the disk when this returns. Raises BackupError."""
+        file = self._sent(line)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if written is not None:
-                written.replace(self.data(line))
-            with part.open("w", encoding="utf-8") as out:
-                json.dump(asdict(saved), out, ensure_ascii=False)
+            with os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "wb") as out:
+                out.write(f"\n{md5}\n".encode())  # on a line of its own after one that was cut short
                 out.flush()
                 os.fsync(out.fileno())
-            part.replace(file)
+            sync_to_disk(self.folder)
         except OSError as error:
             raise _backup_error(file, error) from None
+
+    def _sent(self, line: int) -> Path:
+        return self.folder / f"{line:07d}.sent"
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, for their owner alone, and on the disk. Raises OSError."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        with suppress(FileExistsError):  # another worker was faster
+            one.mkdir(mode=0o700)
+        sync_to_disk(one.parent)
+    if not folder.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
+def _open(file: Path, flags: int) -> int:
+    """Open a file for its owner alone; a pipe does not block. Raises OSError."""
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o600)
+
+
+def _write(file: Path, saved: SavedFile) -> None:
+    """Write a record, on the disk. Raises FileExistsError if there is such a file, and OSError."""
+    record = asdict(saved)
+    del record["version"]  # the file's name says it
+    with os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as out:
+        out.write(json.dumps(record, ensure_ascii=False).encode())
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _read(file: Path) -> str | None:
+    """Return the text of a small regular file of a backup; None where there is no file. Raises BackupError."""
+    try:
+        fd = _open(file, os.O_RDONLY)
+        try:
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST_RECORD:
+                return os.read(fd, _LARGEST_RECORD).decode()
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _backup_error(file, error) from None
+    except UnicodeDecodeError:
+        pass
+    raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file)))
 
 
 class Download:
@@ -389,8 +511,8 @@ class Download:
         self._stream: IO[bytes] | None = None
         if file is not None:
             try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                self._stream = file.open("wb")
+                _make_folder(file.parent)
+                self._stream = os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
             except OSError as error:
                 self.error = _backup_error(file, error)
 

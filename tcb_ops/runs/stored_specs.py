@@ -17,12 +17,13 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
+from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import STORED_OUTCOMES, Kind, Merchant, Outcome, Row
+from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Row
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
@@ -39,6 +40,8 @@ from tcb_ops.runs.stored_files import (
     undone_uploads,
     written_since,
 )
+from tcb_ops.runs.stored_kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 _LISTED = 20
@@ -116,7 +119,7 @@ def confirm_spec(
     spec = _of_run(
         ledger,
         subject,
-        Kind.CONFIRM,
+        CONFIRM,
         lambda row: row.end.outcome in STORED_OUTCOMES,
         only,
         selection,
@@ -131,7 +134,7 @@ def confirm_spec(
             id=subject.id,
         )
         warnings.append(text)
-    if undos := runs_about(ledger, subject, Kind.UNDO):
+    if undos := runs_about(ledger, subject, UNDO):
         newest = max(run.id for run in undos)
         warnings.append(_("Upload {id} was undone by run {run}.", id=subject.id, run=newest))
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
@@ -146,9 +149,9 @@ def delete_spec(
     UsageError where there are none, or if a process works on the run.
     """
     spec = _of_run(
-        ledger, subject, Kind.DELETE, lambda row: row.end.outcome is Outcome.UPLOADED, only, selection, {}
+        ledger, subject, DELETE, lambda row: row.end.outcome is Outcome.UPLOADED, only, selection, {}
     )
-    deletes, undone = _ids(runs_about(ledger, subject, Kind.DELETE)), undone_uploads(ledger, subject.target)
+    deletes, undone = _ids(runs_about(ledger, subject, DELETE)), undone_uploads(ledger, subject.target)
     resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
     own = frozenset(spec.options["of"]) | (deletes & resumed)
     open_ends = {Outcome.FAILED, Outcome.PENDING}
@@ -210,14 +213,14 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
     spec = _of_run(
         ledger,
         subject,
-        Kind.UNDO,
+        UNDO,
         lambda record: is_meant(record) or record.row.line in lines,
         only,
         selection,
         {"backup": kept, "undoes": subject.id},
         warning,
     )
-    again = _ids(runs_about(ledger, subject, Kind.UNDO))
+    again = _ids(runs_about(ledger, subject, UNDO))
 
     def rows() -> Iterator[Row]:
         of = frozenset(spec.options["of"])
@@ -232,7 +235,7 @@ def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
     """Count what an undo would do."""
     counts, uncertain, undone, with_backup = Counter[str](), 0, 0, bool(spec.options["backup"])
     subject, of = ledger.run(spec.options["undoes"]), set(spec.options["of"])
-    earlier = _ids(runs_about(ledger, subject, Kind.UNDO))
+    earlier = _ids(runs_about(ledger, subject, UNDO))
     for row, written in known_files(ledger, spec.rows(), subject.target):
         unknown = not row.invalid and not any(one.md5 and one.run in of for one in written)
         uncertain += unknown
@@ -244,7 +247,7 @@ def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
 
 def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
     """Return the rows of a list, to be compared with what the ledger last stored at their paths."""
-    spec = list_spec(batch, Kind.CONFIRM, selection)
+    spec = list_spec(batch, CONFIRM, selection)
     return replace(spec, options={**spec.options, "content": content})
 
 
@@ -252,7 +255,7 @@ def delete_list_spec(
     ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool, new_run: bool
 ) -> RunSpec:
     """Return the rows of a list. Raises UsageError where runs of this ledger wrote not all of them, and `foreign` is not given."""
-    spec = list_spec(batch, Kind.DELETE, selection)
+    spec = list_spec(batch, DELETE, selection)
     spec = replace(spec, options={**spec.options, "foreign": foreign})
     if not foreign and (listed := foreign_text(ledger, spec, target, new_run=new_run)) is not None:
         raise UsageError(
@@ -301,7 +304,7 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     The newest upload of the list does not count if it is unfinished: it may be resumed.
     """
     runs = ledger.runs(target, damaged=[])
-    same = (run for run in runs if run.kind is Kind.UPLOAD and run.list_sha256 == batch.sha256)
+    same = (run for run in runs if run.kind is UPLOAD and run.list_sha256 == batch.sha256)
     newest = next(same, None)
     own = newest.number if newest is not None and newest.finished_at is None else -1
     undone = undone_uploads(ledger, target)
@@ -318,7 +321,7 @@ def file_ids(ledger: Ledger, spec: RunSpec, target: str) -> Iterator[tuple[Row, 
 
 def check_subject(subject: RunRecord, target: str) -> None:
     """Raise UsageError for a run that is no upload, or went to another target."""
-    if subject.kind is not Kind.UPLOAD:
+    if subject.kind is not UPLOAD:
         raise UsageError(
             _(
                 "run {id} is a run of {kind}: only an upload has stored files.",
@@ -351,8 +354,8 @@ def _of_run(
 ) -> RunSpec:
     """Return the spec of some rows of an upload. `besides`: what an error about no rows says, too."""
     retries = ledger.retries(subject)
-    if kind is not Kind.CONFIRM:
-        for run in (subject, *retries, *runs_about(ledger, subject, Kind.UNDO, Kind.DELETE)):
+    if kind is not CONFIRM:
+        for run in (subject, *retries, *runs_about(ledger, subject, UNDO, DELETE)):
             if run.finished_at is None:
                 with taken(ledger, run):  # raises if a process works on it
                     pass
@@ -412,7 +415,9 @@ def _undone(
         return replace(bare, invalid=error.text)
     if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
         return replace(bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
-    return _from_backup(bare, saved, backup.data(row.line)) if saved.md5 else bare
+    if saved.may_be_ours(written, of):
+        return replace(bare, invalid=detail(DetailCode.SAVED_AS_SENT))
+    return _from_backup(bare, saved, backup.data(row.line, saved.md5)) if saved.md5 else bare
 
 
 def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
@@ -578,9 +583,7 @@ def _gone(
     template: PathTemplate,
 ) -> Iterator[Row]:
     """Give the files that runs of the list uploaded last, whose local file no longer exists."""
-    ours = {
-        run.id: run for run in ledger.runs(target) if run.kind is Kind.UPLOAD and run.list_name == list_name
-    }
+    ours = {run.id: run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name}
     paths = set(template.paths(scanned.files, targets[0]))
     for merchant in targets:
         if template.by_target:

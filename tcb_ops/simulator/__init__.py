@@ -20,7 +20,6 @@ from tcb_ops.model import Merchant
 from tcb_ops.settings import NOT_STARTED, Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.simulator.expected import expected_outcomes as expected_outcomes
     from tcb_ops.simulator.faults import (
         Component as Component,
         EnvStatus as EnvStatus,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from tcb_ops.simulator.state import Call as Call, SimulatedObject as SimulatedObject
 
 _PUBLIC = {
-    "expected": "expected_outcomes",
     "faults": (
         "Component EnvStatus Etag Fault Faults FaultStep Reset SimulatedAccount SimulatedEnvironment load_faults"
     ),

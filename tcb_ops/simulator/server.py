@@ -34,7 +34,6 @@ from tcb_ops.simulator.faults import (
     SimulatedEnvironment,
 )
 from tcb_ops.simulator.platform import ACTION, Platform
-from tcb_ops.simulator.robots import ROBOT_PATH, Robots
 from tcb_ops.simulator.signing import bucket_of
 from tcb_ops.simulator.state import Accounts, Call, SimulatedObject, SimulatorState, Tokens
 
@@ -77,7 +76,6 @@ class Simulator:
         accounts: Sequence[SimulatedAccount] = (),
         environments: Sequence[SimulatedEnvironment] = (),
         night: int = 1,
-        robot_secret: str = "",
     ) -> None:
         self.port = port
         """0 for any free port; the actual one once it listens."""
@@ -104,8 +102,6 @@ class Simulator:
         self.drop_refresh_token = self._accounts.drop_refresh_token
         self.new_ticket, self.set_status = self._accounts.new_ticket, self._accounts.set_status
         self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
-        self.robots = Robots(robot_secret)
-        """Group robots at `BASE/robot/KIND/BEHAVIOUR`, and the messages that they received."""
         self._store_directory = store
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -223,8 +219,6 @@ class Simulator:
         answer = self._store.answer
         if request.raw_path.startswith(_PLATFORM_ROUTES):
             answer = self._platform.answer
-        elif request.raw_path.startswith(ROBOT_PATH):
-            answer = self.robots.answer
         elif ACTION in request.headers:
             answer = self._platform.answer_cloud
         response = await answer(request)

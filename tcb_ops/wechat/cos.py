@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +19,7 @@ from xml.etree import ElementTree as ET
 import httpx
 
 from tcb_ops.details import Detail, DetailCode, detail
-from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link
 from tcb_ops.secrets import LONGEST_TEXT, redact
@@ -74,6 +74,8 @@ async def post_object(
     body: Body,
     content_type: str = "",
     cache_control: str = "",
+    *,
+    before_end: Callable[[], None] = lambda: None,
 ) -> StoredObject | StoreRefusal | Unconfirmed:
     """Upload a file to its link, whose URL is used unchanged. The file is always closed afterwards.
 
@@ -84,6 +86,8 @@ async def post_object(
         body: from `open_file` or a source; a retry opens it again.
         content_type: of the object; if empty, the store's default (application/octet-stream).
         cache_control: the object's Cache-Control; empty for none.
+        before_end: called before the last bytes of a file that is not sent in one write; what it raises aborts the
+            upload, and is raised.
 
     Raises TransportError if there is no usable response, or a success before the whole file was sent;
     FileChangedError and FileUnreadableError if the upload was aborted, in which case no object was created. A source may
@@ -105,7 +109,7 @@ async def post_object(
             },
             stream=httpx.ByteStream(b"".join((head, body.content, tail)))
             if body.content is not None and length <= _WHOLE
-            else _Form(head, body, tail),
+            else _Form(head, body, tail, before_end),
         )
         if isinstance(form.stream, httpx.ByteStream):
             form.read()
@@ -138,8 +142,8 @@ def _origin(address: str) -> httpx.URL:
 class _Form(httpx.AsyncByteStream):
     """A form too large for one write. Its end is sent only after the file was checked to be unchanged."""
 
-    def __init__(self, head: bytes, body: Body, tail: bytes) -> None:
-        self._head, self._body, self._tail = head, body, tail
+    def __init__(self, head: bytes, body: Body, tail: bytes, before_end: Callable[[], None]) -> None:
+        self._head, self._body, self._tail, self._before_end = head, body, tail, before_end
         self.taken = False
         """Whether the connection has taken the whole file. It may hold some MiB of it."""
 
@@ -149,6 +153,11 @@ class _Form(httpx.AsyncByteStream):
             async for chunk in chunks:
                 yield chunk
         self.taken = True
+        try:
+            self._before_end()
+        except TcbOpsError as error:
+            self._body.error = error
+            raise
         yield self._tail
 
 

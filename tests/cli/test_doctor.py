@@ -92,7 +92,7 @@ def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_token_server, chec
     assert token_server.sim.stats["link_calls"] == token_server.sim.stats["store_calls"] == 0
     assert token_server.sim.stats["quota"] == 1
     code, out, err = doctor()
-    assert (code, err) == (0, f"SIMULATED {token_server.sim.base}\n")
+    assert (code, err) == (0, f"SIMULATED {token_server.sim.base} · tcb-ops.toml\n")
     assert "All checks passed" in out
     assert "茶语小铺" in out
 

@@ -260,7 +260,7 @@ def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_cli):
     result = cli("notebook", "03", "-p", "target=live", "-p", "RUN_NOW=false", "--out", "out")
     assert result.code == 0
     assert result.out.splitlines()[0] == "Nothing was run: the target is live, and RUN_NOW is false."
-    target = f"SIMULATED {cli.workspace.sim.base}"
+    target = f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml"
     assert [result.err.splitlines()[at] for at in (0, -1)] == [target, target]
     assert cli.calls == 0
 

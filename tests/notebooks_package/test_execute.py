@@ -149,6 +149,9 @@ def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(noteb
 def test_nothing_in_it_can_run_or_call_out(notebook):
     page = render_page(notebook, "own", replace(ENGLISH, run=EVIL, verdict=Bilingual(EVIL, EVIL)))
     assert "<script" not in page
-    assert "default-src 'none'" in page
+    assert (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+        in page
+    )
     assert re.findall(r"https?:|@import|url\(", page) == []
     assert "<title>夜间 &lt;巡检&gt;</title>" in page

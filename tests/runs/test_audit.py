@@ -12,7 +12,8 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace
 import tcb_ops as tcb
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.audit import audit_groups
-from tcb_ops.runs.audit import AccountFacts, cause_detail, causes_of, judged
+from tcb_ops.runs.audit import AccountFacts, cause_detail, causes_of
+from tcb_ops.runs.audit_kind import judged
 from tcb_ops.runs.records import other_causes
 from tcb_ops.runs.session import wait_left
 from tcb_ops.simulator import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -15,23 +16,27 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
+import sqlalchemy as sa
 import yaml
+from dask_cluster import TimedCalls
 from workspace import AssertComplete, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
 from tcb_ops.i18n import Lang
-from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
+from tcb_ops.model import Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.html import render_workers
 from tcb_ops.runs.cluster import _refuse_unsuitable
 from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
 from tcb_ops.runs.coordinator import Coordinator, CoordinatorLedger, divide, partition_count
-from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import without_password
 from tcb_ops.simulator import Fault
 
@@ -77,7 +82,7 @@ def test_all_of_the_component_is_in_one_partition() -> None:
 
 
 PLANNED = NewRun(
-    "20261125-093000-k7q2", Kind.UPLOAD, "http://127.0.0.1:1", "list.csv", "0" * 64, 1, (), "", {}, "", "li", "ops", "", 1.0
+    "20261125-093000-k7q2", UPLOAD, "http://127.0.0.1:1", "list.csv", "0" * 64, 1, (), "", {}, "", "li", "ops", "", 1.0
 )  # fmt: skip
 
 
@@ -315,11 +320,91 @@ def workers_of(run: tcb.RunHandle | tcb.Run) -> list[int]:
     return [int(name.rpartition("/")[2]) for name in claimed]
 
 
+STRANGER = """
+import asyncio, os, sys
+from distributed.core import rpc
+from distributed.security import Security
+
+keys = Security.temporary()
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)  # nobody
+
+
+async def answers(address, security):
+    node = rpc(address, connection_args=security.get_connection_args("client"), timeout=2)
+    try:
+        await asyncio.wait_for(node.identity(), 5)
+    except Exception:
+        return False
+    return True
+
+
+async def main():
+    tries = [(scheme, port) for port in sys.argv[1:] for scheme in ("tcp", "tls")]
+    tries = (tries * 20)[: max(20, len(tries))]
+    reached = await asyncio.gather(
+        *(answers(f"{scheme}://127.0.0.1:{port}", keys if scheme == "tls" else Security()) for scheme, port in tries)
+    )
+    print(sum(reached), len(tries))
+
+asyncio.run(main())
+"""
+"""Calls every port, unencrypted and with keys of its own, as another user where that is possible; counts the answers."""
+
+
+@pytest.mark.slow
+def test_a_stranger_reaches_no_part_of_a_local_cluster(
+    open_workspace: OpenWorkspace, wait_for: WaitFor
+) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=20), [Fault(delay=5.0)], merchants=MERCHANTS)
+    running = tcb.start_upload(
+        workspace.read(), cluster="local:2", settings=workspace.settings, limits=LIMITS
+    )
+    wait_for(lambda: len(workers_of(running)) == 2, 60)
+    own = psutil.Process()
+    workers = own.children(recursive=True)
+    ports = {
+        str(socket.laddr.port)
+        for process in (own, *workers)
+        for socket in process.net_connections("tcp")
+        if socket.status == psutil.CONN_LISTEN
+    }
+    folders = {
+        Path(file.path.partition("/dask-scratch-space")[0])
+        for process in (own, *workers)
+        for file in process.open_files()
+        if "/dask-scratch-space" in file.path
+    }
+    modes = {folder.stat().st_mode & 0o777 for folder in folders}
+    asked = subprocess.run(
+        [sys.executable, "-c", STRANGER, *ports], capture_output=True, text=True, check=False, cwd="/"
+    )
+    running.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        running.wait()
+    assert asked.returncode == 0, asked.stderr
+    reached, tries = map(int, asked.stdout.split())
+    assert (reached, tries >= 20) == (0, True)
+    assert len(ports) >= 5, "of the scheduler, two workers and what starts them"
+    assert modes == {0o700}, "all of them import from there"
+
+
+def places_of(run: tcb.Run, lost: str) -> set[str]:
+    """The environments that another worker took over from one that was lost."""
+    with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
+        name_of = {environment.number: environment.env for environment in ledger.environments(run.record)}
+        found = ledger._read(sa.select(partitions.c.workers, partitions.c.envs))
+        lost_ones = [json.loads(envs) for workers, envs in found if lost in json.loads(workers or "[]")[:-1]]
+    return {name_of[number] for numbers in lost_ones for number in numbers}
+
+
 @pytest.mark.kill
 def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_seconds(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, place: str
 ) -> None:
     workspace = open_workspace(many(*MERCHANTS, rows=40), [Fault(delay=1.0)], merchants=MERCHANTS)
+    workspace.sim._state.calls = calls = TimedCalls()
     settings = workspace.with_options(ledger=place)
     running = tcb.start_upload(workspace.read(), cluster="local:2", settings=settings, limits=LIMITS)
     wait_for(lambda: workspace.sim.stats["stored"] >= 20 and len(workers_of(running)) == 2)
@@ -340,6 +425,12 @@ def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_second
     workers = run.summary()["workers"]
     assert sum(one["rows"] for one in workers) == 240
     assert [one["worker"] for one in workers if one["lost"]] == [name]
+    taken_over = places_of(run, name)
+    after = [
+        at - began for call, at in zip(calls, calls.at, strict=True) if call.env in taken_over and at > began
+    ]
+    assert after
+    assert not [at for at in after if 1 < at < HAND_OVER], "a worker that is only frozen may still be calling"
     lines = render_workers(run, Lang.EN)
     assert f"/{killed} lost; its merchants continued on " in lines
     page = (run.export(workspace.folder / "report", pdf=False) / "report.html").read_text(encoding="utf-8")
@@ -458,16 +549,33 @@ def test_what_is_no_cluster_is_refused(open_workspace: OpenWorkspace, cluster: A
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cluster", "accepted", "why"),
+    [
+        ("tcp://127.0.0.1:9", ["tcp://127.0.0.1:9"], "cannot be reached"),
+        (
+            "tcp://127.0.0.1:9",
+            ["tcp://127.0.0.1:8"],
+            r'TLS.+unencrypted_schedulers = \["tcp://127.0.0.1:9"\]',
+        ),
+        ("tcp://192.0.2.1:8786", [], "TLS"),
+    ],
+    ids=["not there", "not encrypted, on this machine", "not encrypted, elsewhere"],
+)
 def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace,
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: str,
+    accepted: list[str],
+    why: str,
 ) -> None:
     monkeypatch.setattr("tcb_ops.runs.cluster.CONNECT_WITHIN", 0.5)
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
-    for cluster, why in (("tcp://127.0.0.1:9", "cannot be reached"), ("tcp://192.0.2.1:8786", "TLS")):
-        with pytest.raises(UsageError, match=why) as caught:
-            tcb.upload(workspace.read(), cluster=cluster, settings=workspace.settings)
-        assert caught.value.exit_code == 2
-    assert tcb.all_runs(settings=workspace.settings) == []
+    settings = workspace.with_options(unencrypted_schedulers=accepted)
+    with pytest.raises(UsageError, match=why) as caught:
+        tcb.upload(workspace.read(), cluster=cluster, settings=settings)
+    assert caught.value.exit_code == 2
+    assert tcb.all_runs(settings=settings) == []
 
 
 @pytest.mark.parametrize(
@@ -476,7 +584,7 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
         ({}, "An SQLite ledger cannot be shared"),
         (
             {"ledger": "postgresql+psycopg://x@db/t", "tokens": {"source": "component"}},
-            "stay on one machine.+`tcb-ops tokens serve`",
+            "stay on one machine.+token server of your own",
         ),
         ({"ledger": "postgresql+psycopg://x@db/t"}, "cannot reach a target on this machine"),
     ],
@@ -499,7 +607,10 @@ def test_the_password_of_a_ledger_stays_out_of_tasks() -> None:
 
 def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_path: Path) -> None:
     url = "postgresql+psycopg://li:planted-secret@db:5432/tcb"
-    (tmp_path / "tcb-ops.toml").write_text(f'ledger = "{url}"\n', encoding="utf-8")
+    unused = 'url = "https://planted-secret/{appid}"\ncommand = ["planted-secret"]\nserve_key = "env:planted-secret"'
+    receiver = '[[notify]]\nkind = "command"\ncommand = ["planted-secret"]'
+    text = f'ledger = "{url}"\n[tokens]\n{unused}\n{receiver}\n'
+    (tmp_path / "tcb-ops.toml").write_text(text, encoding="utf-8")
     settings = tcb.load_settings(tmp_path / "tcb-ops.toml")
     context: Any = SimpleNamespace(
         settings=settings,

@@ -11,10 +11,10 @@ import time
 from collections import Counter, defaultdict
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from dask_cluster import Cluster
+from dask_cluster import Cluster, TimedCalls
 from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
@@ -41,18 +41,6 @@ MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range
 ROWS = 30
 LIMITS = RunLimits(concurrency=4, per_env=4, rate=4.0, backoff=0.01, slow_wait=0.05, patience=10)
 """With `per_env` calls, one environment uses a worker's concurrency: each merchant is a partition."""
-
-
-class TimedCalls(list[Any]):
-    """The simulator's journal, with the time of each call."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at: list[float] = []
-
-    def append(self, call: Any) -> None:
-        super().append(call)
-        self.at.append(time.monotonic())
 
 
 @pytest.fixture

@@ -471,5 +471,6 @@ def test_what_is_no_scheduler_is_a_message(
     if "silent" not in variables:
         sent.append(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     workspace = workspace_of(open_workspace, rows=1)
+    settings = workspace.with_options(unencrypted_schedulers=[f"tcp://{address}"])
     with dask.config.set(variables), pytest.raises(UsageError, match=why):
-        tcb.upload(workspace.read(), cluster=f"{scheme}://{address}", settings=workspace.settings)
+        tcb.upload(workspace.read(), cluster=f"{scheme}://{address}", settings=settings)

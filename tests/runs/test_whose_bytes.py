@@ -42,9 +42,12 @@ from tcb_ops.api import (
     undo_scope,
 )
 from tcb_ops.errors import InterruptedRunError, UsageError
+from tcb_ops.kinds import Kind
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.model import SUCCESSES, Kind, Outcome
+from tcb_ops.model import Outcome
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.stored_kinds import UNDO
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import load_settings
 from tcb_ops.simulator import Fault, FaultStep, Reset
 from tcb_ops.simulator.signing import bucket_of
@@ -240,10 +243,10 @@ class WhoseBytes(RuleBasedStateMachine):
         run_id = self.pick(list(self.unfinished), age)
         kind, upload = self.unfinished[run_id]
         start = partial(start_resume, run_id, **self.common)
-        if kind is Kind.UPLOAD:
+        if kind is UPLOAD:
             assert upload is not None
             self.send(start, kill, None, upload)
-        elif kind is Kind.UNDO:
+        elif kind is UNDO:
             assert upload is not None
             self.take_back(upload, start, kill)
         else:
@@ -296,7 +299,7 @@ class WhoseBytes(RuleBasedStateMachine):
         new = Upload("", self.photos, files, is_sync=True)
         start = partial(start_upload, plan.batch, skip_unchanged=True, **self.common)
         run = self.send(start, kill, None, new)
-        if run is None or not deletes or not SUCCESSES.issuperset(run.outcomes):
+        if run is None or not deletes or not all(outcome.succeeded for outcome in run.outcomes):
             return
         gone = plan.gone_from(())
         if gone is not None:

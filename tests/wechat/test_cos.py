@@ -22,6 +22,7 @@ from workspace import WaitFor
 
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.model import Link, Secret
+from tcb_ops.runs.lease import LapsedError
 from tcb_ops.wechat.cos import StoredObject, StoreRefusal, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import FileBody, FileChangedError, FileUnreadableError, open_file
 from tcb_ops.wechat.responses import HttpResponse
@@ -171,6 +172,20 @@ def test_a_form_up_to_128_kib_is_one_write(run: Run, tmp_path: Path, size: int, 
             return transport.in_one_write
 
     assert run(post()) is one_write
+
+
+def test_an_upload_whose_end_is_refused_is_aborted(run: Run, tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise LapsedError
+
+    async def post() -> list[bytes]:
+        async with Server(always()) as server, Transport(connections=1) as transport:
+            body = opened(made(tmp_path, bytes(1 << 20)))
+            with pytest.raises(LapsedError):
+                await post_object(transport, link_to(server.base), PATH, body, before_end=refuse)
+            return server.bodies
+
+    assert run(post()) == []
 
 
 def test_a_small_file_with_a_huge_token_is_still_sent(run: Run, tmp_path: Path) -> None:

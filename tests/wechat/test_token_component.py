@@ -616,7 +616,7 @@ def test_an_appid_that_is_none_never_becomes_a_file(run: Run, cli: CommandLine) 
         pytest.param(61004, {}, 61004, "whitelist", id="ip"),
         pytest.param(61005, {}, 61005, "next push", id="expired-ticket"),
         pytest.param(61006, {}, 61006, "next push", id="other-platforms-ticket"),
-        pytest.param(45009, {}, 45009, "clear_quota", id="daily-quota"),
+        pytest.param(45009, {}, 45009, "clearComponentQuotaByAppSecret", id="daily-quota"),
     ],
 )
 def test_the_components_own_refusals_are_everybodys_with_the_action_and_no_secret(

@@ -1,0 +1,180 @@
+"""Uploads with a backup whose process freezes in the middle of its rows, wakes up when another one has finished them, and goes on."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from dask_cluster import Cluster
+from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
+
+import tcb_ops as tcb
+from tcb_ops.model import Merchant
+from tcb_ops.runs.ledger import LEASE
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.simulator import Fault, FaultStep
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from postgres import Postgres
+
+    from tcb_ops.settings import Settings
+
+MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(2)]
+ROWS = 20
+LIMITS = RunLimits(concurrency=16, per_env=16, backoff=0.01, slow_wait=0.05, patience=20)
+LOCKED_FOR = 2.0
+UPLOAD = f"""
+import sys
+from pathlib import Path
+import tcb_ops as tcb
+from tcb_ops.errors import LedgerError
+from tcb_ops.runs import engine
+from tcb_ops.runs.limits import RunLimits
+
+engine.LOCK_CHECK_EVERY = engine.LOCK_CHECK_WITHIN = {LOCKED_FOR / 2}
+folder, ledger, target = Path(sys.argv[1]), *sys.argv[2:]
+options = {{
+    "api_base": target,
+    "ledger": ledger,
+    "merchants": folder / "merchants.csv",
+    "tokens": {{"source": "file", "file": folder / "tokens.csv"}},
+}}
+settings = tcb.load_settings(options=options)
+batch = tcb.read_paths(folder / "list.csv", tcb.read_merchants(folder / "merchants.csv"), folder / "files")
+limits = RunLimits(concurrency=16, per_env=16, backoff=0.01, slow_wait=0.05, patience=20)
+try:
+    tcb.upload(batch, settings=settings, limits=limits, backup=folder / "backup")
+except LedgerError as error:
+    sys.exit(error.text.en)
+"""
+"""The program of another process. Its lock is checked more often than usual, so that it may be frozen for a shorter time."""
+
+
+def workspace_of(open_workspace: OpenWorkspace, tmp_path: Path, chance: random.Random) -> Workspace:
+    """A workspace with a file at every path; calls of one kind take so long that a freeze meets many of them."""
+    slow = Fault(step=chance.choice((FaultStep.DOWNLOAD, FaultStep.STORE)), delay=chance.uniform(0.5, 2.0))
+    rows = many(*MERCHANTS, rows=ROWS)
+    workspace = open_workspace(rows, [slow], merchants=MERCHANTS, store=tmp_path / "store")
+    for env, path in rows:
+        workspace.sim.put(env, path, f"before {env} {path}".encode())
+    return workspace
+
+
+def stored(workspace: Workspace) -> dict[tuple[str, str], bytes | None]:
+    return {(env, path): workspace.sim.content(env, path) for env, path in many(*MERCHANTS, rows=ROWS)}
+
+
+def wait_until_some_are_under_way(workspace: Workspace, wait_for: WaitFor, chance: random.Random) -> None:
+    calls = chance.randint(4, 24)
+
+    def some_are_under_way() -> bool:
+        stats = workspace.sim.stats
+        return stats["download"] >= calls or stats["store_calls"] >= calls
+
+    wait_for(some_are_under_way, 60)
+
+
+def assert_all_restored(workspace: Workspace, settings: Settings, run: tcb.Run, before: Any) -> None:
+    undone = tcb.undo(run.id, settings=settings, limits=LIMITS)
+    after = stored(workspace)
+    lost = [place for place in before if after[place] != before[place]]
+    assert (len(lost), dict(undone.counts)) == (0, {"restored": len(before)})
+
+
+def rounds(suite: int) -> pytest.MarkDecorator:
+    """So many seeds for the suite, and those up to 20 for `make soak`."""
+    soak = (pytest.param(seed, marks=pytest.mark.soak) for seed in range(suite, 20))
+    return pytest.mark.parametrize("seed", [*range(suite), *soak])
+
+
+@pytest.mark.kill
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+@rounds(1)
+def test_a_frozen_worker_spoils_no_original(
+    seed: int,
+    where: str,
+    request: pytest.FixtureRequest,
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
+    wait_for: WaitFor,
+    tmp_path: Path,
+) -> None:
+    chance = random.Random(seed)
+    workspace = workspace_of(open_workspace, tmp_path, chance)
+    before = stored(workspace)
+    ledger = str(tmp_path / "ledger.db")
+    if where == "postgres":
+        ledger = request.getfixturevalue("postgres").url(request.getfixturevalue("database"))
+    settings = workspace.with_options(ledger=ledger)
+    with ExitStack() as stack:
+        cluster = Cluster(tmp_path, stack)
+        worker = cluster.start_worker()
+        cluster.wait_for_workers(1)
+        running = tcb.start_upload(
+            workspace.read(),
+            cluster=cluster.address,
+            settings=settings,
+            limits=LIMITS,
+            backup=tmp_path / "backup",
+        )
+        wait_until_some_are_under_way(workspace, wait_for, chance)
+        worker.send_signal(signal.SIGSTOP)
+        frozen_at = time.monotonic()
+        workspace.sim.play([])
+        cluster.start_worker()
+        run = running.wait()
+        assert assert_complete(run, len(before)) == {"uploaded": len(before)}
+        assert time.monotonic() - frozen_at > LEASE
+        worker.send_signal(signal.SIGCONT)
+        # What it does now, it does at once; that it does nothing is what is expected.
+        time.sleep(1.5)
+        assert_all_restored(workspace, settings, run, before)
+
+
+@pytest.mark.kill
+@pytest.mark.timeout(180)
+@rounds(1)
+def test_a_frozen_process_on_postgresql_spoils_no_original(
+    seed: int,
+    postgres: Postgres,
+    database: str,
+    open_workspace: OpenWorkspace,
+    assert_complete: AssertComplete,
+    wait_for: WaitFor,
+    tmp_path: Path,
+) -> None:
+    chance = random.Random(seed)
+    workspace = workspace_of(open_workspace, tmp_path, chance)
+    before = stored(workspace)
+    settings = workspace.with_options(ledger=postgres.url(database))
+    argv = [sys.executable, "-c", UPLOAD, str(tmp_path), settings.ledger, workspace.sim.base]
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until_some_are_under_way(workspace, wait_for, chance)
+        process.send_signal(signal.SIGSTOP)
+        frozen_at = time.monotonic()
+        workspace.sim.play([])
+        # As the server does with a machine that has fallen silent.
+        [(holder,)] = postgres.run(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted", database
+        )
+        postgres.run(f"SELECT pg_terminate_backend({holder})")
+        run = tcb.upload(workspace.read(), settings=settings, limits=LIMITS, backup=tmp_path / "backup")
+        assert assert_complete(run, len(before)) == {"uploaded": len(before)}
+        wait_for(lambda: time.monotonic() - frozen_at > LOCKED_FOR)
+        process.send_signal(signal.SIGCONT)
+        _out, err = process.communicate(timeout=30)
+        assert (process.returncode, "Traceback" in err) == (1, False), err
+    finally:
+        process.kill()
+        process.wait()
+    assert_all_restored(workspace, settings, run, before)

@@ -1,0 +1,203 @@
+"""The time in which a process may act: it is confirmed again and again, and where it has passed, nothing begins or happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from workspace import TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, many
+
+import tcb_ops as tcb
+from tcb_ops.errors import InterruptedRunError
+from tcb_ops.runs import engine
+from tcb_ops.runs.cluster_task import SILENT_AFTER, FencedError, PartitionLedger, _Work
+from tcb_ops.runs.coordinator import CoordinatorLedger
+from tcb_ops.runs.engine import RunContext
+from tcb_ops.runs.lease import LapsedError, Lease
+from tcb_ops.runs.ledger import LEASE
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.simulator import Fault, FaultStep
+from tcb_ops.wechat import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LIMITS = RunLimits(concurrency=4, per_env=4, backoff=0.01, slow_wait=0.05, patience=20)
+
+
+def test_a_lease_lasts_so_long_after_the_question_and_no_confirmation_revives_a_lost_one() -> None:
+    now = [100.0]
+    lease = Lease(4.0, lambda: now[0])
+    with pytest.raises(LapsedError):
+        lease.check()  # not confirmed yet
+    asked, now[0] = lease.now(), 103.0
+    lease.confirm(asked)
+    lease.check()
+    now[0] = 104.0
+    assert not lease.holds
+    with pytest.raises(LapsedError):
+        lease.check()
+    lease.confirm(lease.now())
+    assert lease.holds
+    lease.lose()
+    lease.confirm(lease.now())
+    assert not lease.holds
+
+
+@pytest.fixture
+def suspended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds for which the machine was suspended: the sum. A run's lock is checked once, and not again in this test."""
+    seconds = [0.0]
+    real = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda which: real(which) + sum(seconds))
+    monkeypatch.setattr(engine, "LOCK_CHECK_EVERY", 1_000.0)
+    return seconds
+
+
+EFFECTS = {
+    "save": FaultStep.DOWNLOAD,
+    "post": FaultStep.LINK,
+    "undo": FaultStep.DOWNLOAD,
+}
+"""The slow call after which the effect would follow."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_after_a_suspension_nothing_happens_before_the_lock_is_confirmed(
+    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path, suspended: list[float], effect: str
+) -> None:
+    workspace = open_workspace(many(TEA, rows=4), store=tmp_path / "store")
+    sim, options = workspace.sim, {"settings": workspace.settings, "limits": LIMITS}
+    if effect == "save":
+        sim.put(TEA.env, "banner/0.png", b"before")
+        sim.put(TEA.env, "banner/1.png", b"before")
+    if effect == "undo":
+        run = tcb.upload(workspace.read(), **options)
+    before, slow = sim.stats["stored"], EFFECTS[effect]
+    sim.play([Fault(step=slow, delay=0.5)])
+    if effect == "undo":
+        running = tcb.start_undo(run.id, **options)
+    else:
+        backup = tmp_path / "backup" if effect == "save" else None
+        running = tcb.start_upload(workspace.read(), backup=backup, **options)
+    name = "link_calls" if slow is FaultStep.LINK else str(slow)
+    wait_for(lambda: sim.stats[name] == 4)
+    suspended.append(3_600.0)
+    engine_of_run: Any = running._session._engine
+    wait_for(lambda: not engine_of_run._rows_in_flight)
+    running.cancel()
+    with pytest.raises(InterruptedRunError):
+        running.wait()
+    assert (sim.stats["stored"] - before, sim.stats["delete"], sim.stats[name]) == (0, 0, 4)
+    assert not list((tmp_path / "backup").rglob("*.json"))
+
+
+@pytest.mark.slow
+def test_no_row_begins_after_the_lease(
+    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path, suspended: list[float]
+) -> None:
+    workspace = open_workspace(many(TEA, rows=4), [Fault(delay=0.3)])
+    running = tcb.start_links(
+        workspace.read(),
+        out=tmp_path / "links.csv",
+        settings=workspace.settings,
+        limits=replace(LIMITS, concurrency=1),
+    )
+    wait_for(lambda: workspace.sim.stats["link_calls"] == 1)
+    suspended.append(3_600.0)
+    wait_for(lambda: running.so_far().counts.get("linked", 0) == 1)
+    running.cancel()
+    with pytest.raises(InterruptedRunError):
+        running.wait()
+    assert workspace.sim.stats["link_calls"] == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_lasts_longer_than_its_lease_goes_on(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOCK_CHECK_EVERY", 0.05)
+    monkeypatch.setattr(engine, "LOCK_CHECK_WITHIN", 0.2)
+    workspace = open_workspace(many(TEA, rows=8), [Fault(delay=0.1)])
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=replace(LIMITS, concurrency=1))
+    assert assert_complete(run, 8) == {"uploaded": 8}
+
+
+# --- a worker of a cluster ---------------------------------------------------------------------------------------
+
+
+class Partition:
+    """A run of one partition, on which the test's own workers work."""
+
+    def __init__(self, workspace: Workspace, ledger: CoordinatorLedger, stack: ExitStack) -> None:
+        self._workspace, self.sim, self._stack = workspace, workspace.sim, stack
+        running = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=LIMITS)
+        running.cancel()
+        with pytest.raises(InterruptedRunError):
+            running.wait()
+        self.ledger, self.record = ledger, ledger.run(running.id)
+        assert ledger.begin(self.record) == 1
+        ledger.add_partitions(self.record, 1, [ledger.environments(self.record)], 0)
+
+    def claim(self, name: str) -> PartitionLedger:
+        worker = PartitionLedger(self._workspace.settings.ledger, self.record.id, 1, 0, name)
+        self._stack.enter_context(closing(worker))
+        assert worker.claim() is not None
+        return worker
+
+    async def work(self, worker: PartitionLedger, wait: float) -> None:
+        settings = self._workspace.settings
+        context = RunContext(
+            ledger=worker,
+            run=worker.partition_run(),
+            settings=settings,
+            limits=LIMITS,
+            tokens=open_source(settings),
+            root=self._workspace.folder / "files",
+            lease=LEASE,
+        )
+        await asyncio.wait_for(_Work(context, worker).work(wait), 20)
+
+
+@pytest.fixture
+def partition(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Partition]:
+    monkeypatch.setattr(engine, "GRACE", 0.05)
+    workspace = open_workspace(many(TEA, rows=4), [Fault(delay=60.0)])
+    with ExitStack() as stack:
+        ledger = stack.enter_context(closing(CoordinatorLedger(workspace.settings.ledger)))
+        yield Partition(workspace, ledger, stack)
+
+
+@pytest.mark.slow
+def test_a_worker_whose_partition_another_one_has_sends_nothing_more(
+    partition: Partition, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "GRACE", 20.0)
+    # The answers come after the next look at the fence, within the lease.
+    partition.sim.play([Fault(step=FaultStep.LINK, delay=2.5)])
+    links = partition.sim.stats["link_calls"]
+
+    async def taken_over() -> None:
+        working = asyncio.create_task(partition.work(partition.claim("ops-1/1"), 0.0))
+        await asyncio.to_thread(wait_for, lambda: partition.sim.stats["link_calls"] == links + 4)
+        await asyncio.to_thread(partition.claim, "ops-2/2")
+        await working
+
+    with pytest.raises(FencedError):
+        asyncio.run(taken_over())
+    assert partition.sim.stats["store_calls"] == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_waits_for_a_former_one_ends_with_the_run(partition: Partition) -> None:
+    worker = partition.claim("ops-1/1")
+    partition.ledger.beat(partition.record, 1, stopping=True)
+    with pytest.raises(InterruptedRunError):
+        # Without a look at the run it would take SILENT_AFTER seconds.
+        asyncio.run(asyncio.wait_for(partition.work(worker, 60.0), 0.8 * SILENT_AFTER))
