@@ -7,8 +7,8 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.simulator import Simulator
-from tcb_ops.simulator.state import reset
+from tcb_ops.features.simulator import Simulator
+from tcb_ops.features.simulator.state import reset
 
 if TYPE_CHECKING:
     from aiohttp import web
