@@ -210,8 +210,8 @@ class WhoseBytes(RuleBasedStateMachine):
         """Begin with what strangers have stored, and with two versions of an upload."""
         for place in selected(before):
             self.put_by_stranger(place, 9)
-        for version, with_backup in enumerate(backups):
-            self.upload_all(selected(mask), version, with_backup)
+        for content, with_backup in enumerate(backups):
+            self.upload_all(selected(mask), content, with_backup)
 
     @rule(mask=masks, content=contents, with_backup=st.booleans())
     def plain_upload(self, mask: int, content: int, *, with_backup: bool) -> None:
