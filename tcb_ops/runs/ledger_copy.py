@@ -114,7 +114,7 @@ class _CopyLedger(Ledger):
 
     def insert(self, content: _Content, wrote: Callable[[int], None], still_held: Callable[[], None]) -> None:
         """Write a run in one transaction. `wrote` is called with the number of rows of each batch."""
-        with self._writing() as connection:
+        with self._writing(idle=0) as connection:
             made = connection.execute(runs.insert().values(**content.run))
             number = int(made.inserted_primary_key[0])  # type: ignore[index]  # an insert of one record has one
             for table, records in content.tables.items():
