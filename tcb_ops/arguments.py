@@ -24,11 +24,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _HOMES = {
     "Batch": "lists.batch",
-<<<<<<< HEAD
     "IfExists": "runs.uploads",
-=======
-    "IfExists": "features.stored.calls",
->>>>>>> stored
     "Merchants": "lists.merchants",
     "OnBad": "lists.batch",
     "Rows": "lists.table",

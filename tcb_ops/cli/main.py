@@ -112,7 +112,8 @@ _SECTIONS = {
     "stored": N_("Stored files"),
     "inspect": N_("Inspect"),
     "setup": N_("Set up"),
-    "notebooks": N_("Notebooks and practice"),
+    "notebooks": N_("Notebooks"),
+    "practise": N_("Practise"),
 }
 """The sections of the help, in the order of an operator's work."""
 _CORE_COMMANDS = {
@@ -130,13 +131,11 @@ def _places(section: str) -> list[str]:
 
 class _TopGroup(Group):
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_paragraph()
         for section, heading in _SECTIONS.items():
             if not (commands := Commands(_places(section))):
                 continue
-            listed = map(translated, commands.values())
-            formatter.write_heading(gettext.gettext(heading))
-            with formatter.indentation():
+            with formatter.section(gettext.gettext(heading)):
+                listed = map(translated, commands.values())
                 formatter.write_dl(
                     [(one.name or "", one.get_short_help_str(formatter.width)) for one in listed]
                 )

@@ -25,12 +25,8 @@ from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
-<<<<<<< HEAD
-from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord
-from tcb_ops.runs.uploads import UPLOAD
-=======
 from tcb_ops.runs.records import EnvRecord, NewRun, PendingBeside, RowRecord, RunRecord
->>>>>>> stored
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 

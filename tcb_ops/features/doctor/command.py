@@ -14,7 +14,7 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
-    settings_options,
+    common_options,
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.features.doctor.report import CheckResult, Grade
@@ -60,13 +60,14 @@ _GRADES = {
 }
 
 
-@click.command(cls=Command, usual="live yes target where json")
+@click.command(cls=Command)
 @click.option(
     "--live", metavar="ENV", help="Upload one tiny file into ENV for real, fetch it back, delete it."
 )
+@click.option("--appid", metavar="APPID", help="With --live: the merchant, where several share ENV.")
 @click.option("--yes", is_flag=True, help="With --live: do not ask.")
-@settings_options("target", "merchants", "tokens", "ledger", "where", "json")
-def doctor(live: str | None, yes: bool, *, common: CommonOptions) -> int:
+@common_options
+def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOptions) -> int:
     """Check machine, files, tokens and target; suggest fixes.
 
     Checks Python, packages, JupyterLab, fonts, settings, merchants file, ledger, disk, the modes of token files, the
@@ -79,10 +80,10 @@ def doctor(live: str | None, yes: bool, *, common: CommonOptions) -> int:
     began.
     """
     if live is None:
-        if yes:
-            raise UsageError(_("--yes goes with --live ENV."))
+        if appid is not None or yes:
+            raise UsageError(_("--appid and --yes go with --live ENV."))
         return _check_all(common)
-    return _check_live(common, live, yes=yes)
+    return _check_live(common, live, appid or "", yes=yes)
 
 
 def _check_all(common: CommonOptions) -> int:
@@ -142,12 +143,12 @@ def _print_results(console: Console, results: Sequence[CheckResult]) -> None:
         console.print(_("All checks passed."))
 
 
-def _check_live(common: CommonOptions, env: str, *, yes: bool) -> int:
+def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
     from tcb_ops.cli.steps import confirm_or_abort
     from tcb_ops.features.doctor.target import start_live_check
 
     settings, console = common.start()
-    merchant = _merchant_of(common, settings, env)
+    merchant = _merchant_of(common, settings, env, appid)
     with common.open_target(console, settings) as settings:
         console.release()
         if not settings.on_loopback and not yes:
@@ -186,16 +187,16 @@ def _check_live(common: CommonOptions, env: str, *, yes: bool) -> int:
     return 0 if result.ok else 1
 
 
-def _merchant_of(common: CommonOptions, settings: Settings, env: str) -> Merchant:
+def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
     """Return the merchants file's line for an environment, resolved as for a list's row. Raises UsageError without one."""
     from tcb_ops.lists.merchants import Unresolved, resolve
 
     merchants = common.read_merchants(settings)
-    found = resolve(merchants, env.strip(), "", "")
+    found = resolve(merchants, env.strip(), "", appid.strip())
     if isinstance(found, Unresolved):
         fix = found.fix
-        if merchants.for_env(env.strip()):
-            fix = _("choose one with --where appid=APPID")
+        if not appid and merchants.whole.for_env(env.strip()):
+            fix = _("choose one with --appid")
         why = _("{message} — {fix}", message=found.message, fix=fix)
     elif found is None:
         why = _("It is excluded by --where.")

@@ -12,8 +12,7 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, suggest_next
 from tcb_ops.cli.options import (
     CommonOptions,
-    reader_options,
-    settings_options,
+    common_options,
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _, as_lines, as_sentences
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
     pass
 
 
-@click.command(cls=Command, usual="target where json")
+@click.command(cls=Command)
 @click.argument("older", metavar="OLDER", required=False)
 @click.argument("newer", metavar="NEWER", required=False)
-@reader_options
+@common_options
 def diff(older: str | None, newer: str | None, *, common: CommonOptions) -> int:
     """Compare two runs: newly broken, fixed, still broken.
 
@@ -87,9 +86,9 @@ def _suggest_next(console: Console, run_id: str, settings: Settings, common: Com
     suggest_next(console, settings, run.record, by_code(run.cause_list()), common.where_words())
 
 
-@click.command(cls=Command, usual="ledger json")
+@click.command(cls=Command)
 @click.argument("folder", metavar="DIR")
-@settings_options("ledger", "json")
+@common_options
 def verify(folder: str, *, common: CommonOptions) -> int:
     """Check that a report folder is what was exported.
 
@@ -100,6 +99,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     from tcb_ops import api
     from tcb_ops.reports.formats.terminal import render_verification, verification_verdict
 
+    common.refuse_where(_("`verify` checks a report as a whole: --where cannot narrow it."))
     settings, console = common.start(reads_ledger=True)
     if not Path(folder).exists():
         raise _no_such_folder(folder, settings)

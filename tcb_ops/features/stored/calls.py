@@ -37,12 +37,8 @@ from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.records import EarlierUpload
-<<<<<<< HEAD
-from tcb_ops.runs.scheduler import Lane, Task
-from tcb_ops.runs.uploads import OVERWRITE, IfExists
-=======
 from tcb_ops.runs.scheduler import Task
->>>>>>> stored
+from tcb_ops.runs.uploads import OVERWRITE, IfExists
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
     NOT_THERE,
