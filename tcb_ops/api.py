@@ -48,9 +48,10 @@ from tcb_ops.errors import (
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.kinds import Kind, kind_named
+from tcb_ops.kinds import Kind
 from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.features.evidence.verify import Verification
     from tcb_ops.features.merchants.check import MerchantState
-    from tcb_ops.features.stored.calls import IfExists
     from tcb_ops.features.stored.specs import SyncPlan, UndoScope
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.merchants import Merchants
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
+    from tcb_ops.runs.uploads import IfExists
     from tcb_ops.wechat.call_policy import Caller
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.tokens import TokenSource
@@ -187,7 +188,7 @@ def start_links(
     from tcb_ops.runs.plan import list_spec
 
     return _start(
-        lambda _: list_spec(batch, kind_named("links"), selection),
+        lambda _: list_spec(batch, LINKS, selection),
         _absolute(out),
         _settings(settings, target),
         _Options(limits, note, new_run, resume, may_resume, progress, tokens),
@@ -224,9 +225,9 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
-    from tcb_ops.features.stored.calls import OVERWRITE
     from tcb_ops.features.stored.files import check_folder
     from tcb_ops.runs.plan import upload_spec
+    from tcb_ops.runs.uploads import OVERWRITE
 
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:

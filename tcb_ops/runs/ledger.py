@@ -55,6 +55,11 @@ HAND_OVER = LEASE + 1.0
 """Seconds that a worker waits before it continues another one's partition, which may still be calling; so does a
 process that takes a run on which workers of an earlier session may be at work."""
 
+IDLE_SECONDS = 5
+"""Seconds after which PostgreSQL ends a writing transaction in which nothing happens: a process that was frozen in a commit
+would block all others, whose rows it has locked."""
+_END_IDLE = sa.text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)")
+
 _SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ? AND line = ?"  # noqa: S608  own names
 _RECORD = f"{_SET} AND outcome = 'pending'"
 _REOPEN = f"{_SET} AND outcome <> 'pending'"
@@ -87,7 +92,8 @@ class Ledger(LedgerReader):
         not write.
         """
         number_of = {(one.env, one.appid): one.number for one in environments}
-        with self._writing() as connection, self._begun_only_if_allowed():
+        # Its rows may take long to come, and hold up nobody.
+        with self._writing(idle=0) as connection, self._begun_only_if_allowed():
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
@@ -335,11 +341,15 @@ class Ledger(LedgerReader):
             raise self._trouble_at_start(error) from None
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
+    def _writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
+        """Begin a transaction, in which nothing may happen for `idle` seconds at most (0: for ever); IDLE_SECONDS if None."""
         self.check_in_place()
         try:
             with self._engine.begin() as connection:
                 begin_writing(connection, self.name)
+                if self.file is None:
+                    seconds = IDLE_SECONDS if idle is None else idle
+                    connection.execute(_END_IDLE, {"limit": f"{seconds}s"})
                 yield connection
         except SQLAlchemyError as error:
             raise self._trouble(error) from None

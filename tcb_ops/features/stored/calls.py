@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
@@ -38,6 +38,7 @@ from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
+from tcb_ops.runs.uploads import OVERWRITE, IfExists
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
     NOT_THERE,
@@ -48,10 +49,6 @@ from tcb_ops.wechat.responses import (
     InvalidResponse,
     UnsafeLink,
 )
-
-IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
-OVERWRITE = "overwrite"
-"""What an upload does about a file that is there already, unless it is told otherwise."""
 
 _GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
@@ -449,7 +446,9 @@ class StoredCalls(UploadCalls):
         now = await self._etag_there(task, file) if file is not None else ""
         if saved.has(now):
             return bool(now) and self.if_exists != OVERWRITE
-        return now not in saved.sent and now != (md5 or await self._md5_of_local(task))
+        if md5:  # noted before it is sent: the same bytes without a note are somebody else's
+            return now not in saved.sent
+        return now != await self._md5_of_local(task)
 
     async def _md5_of_local(self, task: Task) -> str:
         """Return the MD5 of what a row sends."""
