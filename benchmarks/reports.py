@@ -99,8 +99,8 @@ def batches(stream: Iterable[RowEnd]) -> Iterator[list[RowEnd]]:
 
 
 def plan(ledger: Ledger, run_id: str, count: int, *, begun: float) -> RunRecord:
-    from tcb_ops.model import Kind
     from tcb_ops.runs.records import EnvRecord, NewRun
+    from tcb_ops.runs.uploads import UPLOAD
 
     places = [
         EnvRecord(n, f"env-{n:03}-1a2b3c", f"wx{n:016x}", f"商户{n:03}", "merchant", left=False)
@@ -108,7 +108,7 @@ def plan(ledger: Ledger, run_id: str, count: int, *, begun: float) -> RunRecord:
     ]
     headers = ("merchant", "path", "file", "货号")
     new = NewRun(
-        run_id, Kind.UPLOAD, "https://api.weixin.qq.com", "big.csv", "ab" * 32, 90 * count, headers, "/srv/files",
+        run_id, UPLOAD, "https://api.weixin.qq.com", "big.csv", "ab" * 32, 90 * count, headers, "/srv/files",
         {"concurrency": 64}, "", "ops", "ops-1", "", begun,
     )  # fmt: skip
     return ledger.plan(new, rows(count), places)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         links as links,
         notify as notify,
         open_run as open_run,
+        prune as prune,
         read_merchants as read_merchants,
         read_paths as read_paths,
         resume as resume,
@@ -62,10 +63,10 @@ if TYPE_CHECKING:
         UsageError as UsageError,
     )
     from tcb_ops.i18n import Lang as Lang, Text as Text
+    from tcb_ops.kinds import Kind as Kind
     from tcb_ops.lists.batch import Batch as Batch
     from tcb_ops.lists.merchants import Merchants as Merchants
     from tcb_ops.model import (
-        Kind as Kind,
         Link as Link,
         Merchant as Merchant,
         Outcome as Outcome,
@@ -82,7 +83,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "all_runs audit check_merchants confirm delete diff history links notify open_run read_merchants "
+        "all_runs audit check_merchants confirm delete diff history links notify open_run prune read_merchants "
         "read_paths resume retry start_audit start_confirm start_delete start_links start_resume "
         "start_retry start_undo start_upload undo upload upload_link verify"
     ),
@@ -94,7 +95,8 @@ _PUBLIC = {
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",
-    "model": "Kind Link Merchant Outcome Problem Row Secret",
+    "kinds": "Kind",
+    "model": "Link Merchant Outcome Problem Row Secret",
     "run": "Diff History Run RunHandle",
     "runs.limits": "RunLimits",
     "runs.progress": "Progress",

@@ -12,7 +12,6 @@ The command line, the panels and the notebooks call these. Parameters that sever
 * `report`: the folder that the caller will export to; until it has, the run counts as unfinished.
 * `progress`: called with a Progress after commits, in another thread.
 * `tokens`: a TokenSource, instead of the settings' own.
-* `share`: a share of the merchants, such as "2/5" or (2, 5); other rows are not planned. None: all.
 * `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a `distributed.Client`.
 
 An invalid value raises ArgumentError or SettingsError, both UsageErrors: nothing was sent.
@@ -21,9 +20,8 @@ An invalid value raises ArgumentError or SettingsError, both UsageErrors: nothin
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
@@ -31,8 +29,9 @@ from functools import wraps
 from inspect import signature
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeAlias, get_args
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeAlias
 
+from tcb_ops.arguments import checked
 from tcb_ops.errors import (
     ArgumentError,
     InputError,
@@ -42,43 +41,41 @@ from tcb_ops.errors import (
     SettingsError,
     StoppedError,
     UsageError,
-    check_choice,
     check_count,
-    check_flag,
-    check_function,
-    check_path,
-    check_text,
-    check_texts,
     check_value,
     has_surrogates,
 )
-from tcb_ops.i18n import Text, _, ngettext, verbatim
-from tcb_ops.model import Kind, Link, Merchant, Outcome, Owner
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.stored.kinds import DELETE
+from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.kinds import Kind
+from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
 
 if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
+    from tcb_ops.features.audit.known import KnownFailure
+    from tcb_ops.features.audit.notifications import Notification
+    from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.features.evidence.verify import Verification
+    from tcb_ops.features.merchants.check import MerchantState
+    from tcb_ops.features.stored.specs import SyncPlan, UndoScope
     from tcb_ops.lists.batch import Batch, OnBad
-    from tcb_ops.lists.known import KnownFailure
-    from tcb_ops.lists.merchants import Merchants, Share, ShareLike
+    from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
-    from tcb_ops.merchants import MerchantState
-    from tcb_ops.notifications import Notification, Undelivered
-    from tcb_ops.reports.verify import Verification
-    from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.ledger_copy import CopiedRuns, OnCopied
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
-    from tcb_ops.runs.stored_calls import IfExists
-    from tcb_ops.runs.stored_specs import SyncPlan, UndoScope
+    from tcb_ops.runs.uploads import IfExists
     from tcb_ops.wechat.call_policy import Caller
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.tokens import TokenSource
@@ -90,6 +87,7 @@ SECONDS_PER_DAY = 86_400
 """Seconds."""
 
 
+@checked
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     """Read a merchants file (CSV or TSV), narrowed by `where`: items such as `region=east`.
 
@@ -101,12 +99,11 @@ def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
     """
     from tcb_ops.lists import merchants as merchants_file
 
-    check_path("source", source)
-    check_texts("where", where)
     with _naming("source", source):
         return merchants_file.read_merchants(source, where)
 
 
+@checked
 def read_paths(
     source: str | Path | pd.DataFrame,
     merchants: Merchants | str | Path,
@@ -118,7 +115,6 @@ def read_paths(
     header_row: int = 0,
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
-    share: ShareLike | None = None,
     settings: Settings | None = None,
     target: str | None = None,
 ) -> Batch:
@@ -135,7 +131,6 @@ def read_paths(
         header_row: the line of the header; 0: it is detected.
         rows: for a workbook with hidden rows, `all` or `visible`.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
-        share: the batch has only its rows; the whole list is checked, and local files of these rows.
         settings: for files that are URLs, with their `source_hosts`.
         target: of the run; files may be read from this machine if it is a simulator.
 
@@ -146,25 +141,10 @@ def read_paths(
     from tcb_ops.lists import paths as path_list
     from tcb_ops.runs.url_files import SourceInspector
 
-    check_value(
-        "columns",
-        columns,
-        isinstance(columns, Mapping)
-        and all(isinstance(name, str) for pair in columns.items() for name in pair),
-        _("a mapping, our name → header"),
-    )
-    check_choice("on_bad", on_bad, ("refuse", "skip"), _("refuse or skip"))
-    check_value("sheet", sheet, isinstance(sheet, str), _("the name of a sheet"))
-    if rows is not None:
-        check_choice("rows", rows, ("all", "visible"), _("all, visible or None"))
     check_count("header_row", header_row)
-    check_texts("file_map", file_map)
     if settings is not None or target is not None:
         settings, target = _settings(settings, target), None
-    if root is not None:
-        check_path("root", root)
     if isinstance(source, str | PathLike):
-        check_path("source", source)
         listed: str | Path | TextRows = source
     else:
         listed = _rows_of(source)
@@ -182,15 +162,14 @@ def read_paths(
             rows=rows,
             file_map=file_map,
             sources=SourceInspector(lambda: _settings(settings, target)),
-            share=_share(share),
         )
 
 
+@checked
 def start_links(
     batch: Batch,
     *,
     out: str | Path = "links.csv",
-    share: ShareLike | None = None,
     target: str | None = None,
     settings: Settings | None = None,
     limits: RunLimits | None = None,
@@ -208,20 +187,18 @@ def start_links(
     """
     from tcb_ops.runs.plan import list_spec
 
-    batch = _batch(batch, share)
-    check_path("out", out)
     return _start(
-        lambda _: list_spec(batch, Kind.LINKS, selection),
+        lambda _: list_spec(batch, LINKS, selection),
         _absolute(out),
         _settings(settings, target),
         _Options(limits, note, new_run, resume, may_resume, progress, tokens),
     )
 
 
+@checked
 def start_upload(
     batch: Batch,
     *,
-    share: ShareLike | None = None,
     target: str | None = None,
     settings: Settings | None = None,
     limits: RunLimits | None = None,
@@ -248,21 +225,19 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
+    from tcb_ops.features.stored.files import check_folder
     from tcb_ops.runs.plan import upload_spec
-    from tcb_ops.runs.stored_calls import OVERWRITE, IfExists
-    from tcb_ops.runs.stored_files import check_folder
+    from tcb_ops.runs.uploads import OVERWRITE
 
-    batch = _batch(batch, share)
-    check_choice("if_exists", if_exists, get_args(IfExists), _("overwrite, skip or fail"))
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:
-        options["backup"] = str(_absolute(backup, "backup"))
+        options["backup"] = str(_absolute(backup))
         check_folder(Path(options["backup"]))
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
     return _start(
         lambda _: upload_spec(batch, selection, options),
-        _absolute(report, "report"),
+        _absolute(report),
         _settings(settings, target),
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
         skip_unchanged=skip_unchanged,
@@ -270,10 +245,10 @@ def start_upload(
     )
 
 
+@checked
 def start_audit(
     merchants: Merchants | str | Path,
     *,
-    share: ShareLike | None = None,
     target: str | None = None,
     settings: Settings | None = None,
     limits: RunLimits | None = None,
@@ -300,29 +275,28 @@ def start_audit(
     `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
     failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
     """
-    from tcb_ops.runs.plan import audit_spec
+    from tcb_ops.features.audit.plan import audit_spec
 
-    check_flag("write_probe", write_probe)
-    seconds = isinstance(confirm_after, int | float) and not isinstance(confirm_after, bool)
     check_value(
         "confirm_after",
         confirm_after,
-        seconds and 0 <= confirm_after <= SECONDS_PER_DAY,
+        0 <= confirm_after <= SECONDS_PER_DAY,
         _("seconds, a day at most"),
     )
-    listed, settings, only = _merchants(merchants), _settings(settings, target), _share(share)
+    listed, settings = _merchants(merchants), _settings(settings, target)
     failures = [line.to_json() for line in known_failures(known, settings)]
     options = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
     if known is not None:
         options["known_file"] = str(Path(known).absolute())
     return _start(
-        lambda _: audit_spec(listed, selection, only, options),
-        _absolute(report, "report"),
+        lambda _: audit_spec(listed, selection, options),
+        _absolute(report),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
     )
 
 
+@checked
 def start_confirm(
     what: str | Run | Batch = "latest",
     *,
@@ -347,14 +321,12 @@ def start_confirm(
     each file's checksum with that of the bytes that were uploaded, with one request to its download link. `merchants`: only
     their rows.
     """
+    from tcb_ops.features.stored.specs import confirm_list_spec, confirm_spec
     from tcb_ops.lists.batch import Batch
-    from tcb_ops.runs.stored_specs import confirm_list_spec, confirm_spec
 
-    check_flag("content", content)
-    _check_stored(what, selection)
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, what)
-    subject = what if isinstance(what, Batch) else upload_of(what, settings)
+    subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
@@ -363,12 +335,13 @@ def start_confirm(
 
     return _start(
         work_of,
-        _absolute(report, "report"),
+        _absolute(report),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
     )
 
 
+@checked
 def start_delete(
     what: str | Run | Batch,
     *,
@@ -391,14 +364,12 @@ def start_delete(
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
     this ledger uploaded; without it they are a UsageError. `merchants`: only their rows.
     """
+    from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
     from tcb_ops.lists.batch import Batch
-    from tcb_ops.runs.stored_specs import delete_list_spec, delete_spec
 
-    check_flag("foreign", foreign)
-    _check_stored(what, selection)
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, what)
-    at, subject = settings.run_target, what if isinstance(what, Batch) else upload_of(what, settings)
+    at, subject = settings.run_target, what if isinstance(what, Batch) else upload_of(what, settings, "what")
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
@@ -407,12 +378,13 @@ def start_delete(
 
     return _start(
         work_of,
-        _absolute(report, "report"),
+        _absolute(report),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens),
     )
 
 
+@checked
 def start_undo(
     run: str | Run = "latest",
     *,
@@ -434,20 +406,20 @@ def start_undo(
     A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: the latest upload,
     its retries included). `merchants`: only their rows.
     """
-    from tcb_ops.runs.stored_specs import undo_spec
+    from tcb_ops.features.stored.specs import undo_spec
 
-    _check_stored(run, selection, "run")
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, run)
     subject = upload_of(run, settings)
     return _start(
         lambda ledger: undo_spec(ledger, subject, only, selection),
-        _absolute(report, "report"),
+        _absolute(report),
         settings,
         _Options(limits, note, new_run, resume, may_resume, progress, tokens),
     )
 
 
+@checked
 def download_links(
     run: str | Run = "latest",
     *,
@@ -460,6 +432,8 @@ def download_links(
 
     They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
     """
+    from tcb_ops.features.simulator import opened_target
+    from tcb_ops.features.stored.specs import confirm_spec, file_ids
     from tcb_ops.runs.links_file import (
         DOWNLOAD_COLUMNS,
         LinkRequests,
@@ -467,10 +441,7 @@ def download_links(
         write_download_links,
     )
     from tcb_ops.runs.loop import submit_coroutine
-    from tcb_ops.runs.stored_specs import confirm_spec, file_ids
-    from tcb_ops.simulator import opened_target
 
-    check_path("out", out)
     check_count("max_age", max_age, least=1)
     only = None if merchants is None else _merchants(merchants)
     check_destination(Path(out), DOWNLOAD_COLUMNS)
@@ -514,7 +485,7 @@ def undo_scope(
     run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
 ) -> UndoScope:
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
-    from tcb_ops.runs.stored_specs import scope_of_undo, undo_spec
+    from tcb_ops.features.stored.specs import scope_of_undo, undo_spec
 
     ledger = _ledger_with_runs(settings)
     return scope_of_undo(ledger, undo_spec(ledger, upload_of(run, settings), merchants, ""))
@@ -527,7 +498,7 @@ def delete_scope(
 
     Raises UsageError if there are none.
     """
-    from tcb_ops.runs.stored_specs import delete_spec
+    from tcb_ops.features.stored.specs import delete_spec
 
     ledger = _ledger_with_runs(settings)
     spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
@@ -537,7 +508,7 @@ def delete_scope(
 
 def overwritten(batch: Batch, *, settings: Settings) -> int:
     """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
-    from tcb_ops.runs.stored_specs import overwritten_rows
+    from tcb_ops.features.stored.specs import overwritten_rows
 
     ledger = _ledger(settings)
     return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
@@ -548,14 +519,15 @@ def foreign(batch: Batch, *, selection: str, new_run: bool, settings: Settings) 
 
     `selection` and `new_run` are those of the delete, which may resume an unfinished one.
     """
+    from tcb_ops.features.stored.specs import foreign_text
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.plan import list_spec
-    from tcb_ops.runs.stored_specs import foreign_text
 
-    spec = list_spec(batch, Kind.DELETE, selection)
+    spec = list_spec(batch, DELETE, selection)
     return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
 
 
+@checked
 def plan_sync(
     folder: str | Path,
     to: Sequence[str],
@@ -572,10 +544,9 @@ def plan_sync(
     Lists of both are written below the folder of the reports. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`,
     `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
     """
+    from tcb_ops.features.stored.specs import plan_sync as plan_lists
     from tcb_ops.lists.generate import PathTemplate, scan, select_targets
-    from tcb_ops.runs.stored_specs import plan_sync as plan_lists
 
-    check_path("folder", folder)
     source = Path(folder)
     if source.exists() and not source.is_dir():
         raise UsageError(
@@ -602,17 +573,16 @@ def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
     return plan.changed(_ledger(settings), settings.run_target)
 
 
-def upload_of(run: str | Run, settings: Settings) -> RunRecord:
+def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
     """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
-    from tcb_ops.runs.plan import newest_of
-    from tcb_ops.runs.stored_specs import check_subject
+    from tcb_ops.features.stored.specs import check_subject
 
     if not (isinstance(run, str) and run == "latest"):
-        subject = _record(run, settings)
+        subject = _record(run, settings, parameter)
         check_subject(subject, settings.run_target)
         return subject
     ledger = _ledger_with_runs(settings)
-    newest = newest_of(ledger, Kind.UPLOAD, settings.run_target)
+    newest = ledger.newest(UPLOAD, settings.run_target)
     if newest is None:
         raise RunNotFoundError(
             _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)
@@ -622,24 +592,21 @@ def upload_of(run: str | Run, settings: Settings) -> RunRecord:
 
 def run_to_resume(wanted: str, kind: Kind, settings: Settings) -> Run:
     """Open the run that is to be resumed; `latest` is the newest one of this kind. Raises RunNotFoundError."""
-    from tcb_ops.runs.plan import newest_of
-
     if wanted == "latest":
         ledger = _ledger_with_runs(settings)
-        newest = newest_of(ledger, kind, settings.run_target)
+        newest = ledger.newest(kind, settings.run_target)
         if newest is not None:
             return Run(ledger, newest, settings)
     return open_run(wanted, settings=settings)
 
 
 def run_to_retry(run: str | Run, settings: Settings) -> Run:
-    """Open the run that is to be retried; if `latest` is a retry of a joined run, the joined one. Raises RunNotFoundError."""
-    from tcb_ops.runs.plan import meant_by_latest
-
+    """Open the run that is to be retried. Raises RunNotFoundError."""
     ledger, record = _ledger_with_runs(settings), _record(run, settings)
-    return Run(ledger, meant_by_latest(ledger, record) if run == "latest" else record, settings)
+    return Run(ledger, record, settings)
 
 
+@checked
 def start_retry(
     run: str | Run,
     merchants: Merchants | str | Path,
@@ -662,23 +629,16 @@ def start_retry(
 
     It runs the refused, failed and not attempted rows again, as a run whose parent is `run`.
 
-    `run`: a Run, an id, an unambiguous prefix, or `latest` (a joined run, if the latest run is a retry of it).
+    `run`: a Run, an id, an unambiguous prefix, or `latest`.
     `merchants`: from `read_merchants`, or the file; rows of others are left out. `codes`: only rows that ended with one of these errcodes or store codes. `out`: for a links run,
     the file of its links (links.retry.csv); for any other, as `report`.
     """
     from tcb_ops.runs.plan import retry_spec
 
-    check_value(
-        "codes",
-        codes,
-        isinstance(codes, list | tuple | set) and all(isinstance(code, str | int) for code in codes),
-        _("a list of codes"),
-    )
-    check_text("selection", selection)
     listed, wanted = _merchants(merchants), {str(code) for code in codes}
     settings = _settings(settings, target, run)
     parent = run_to_retry(run, settings).record
-    if out is None and parent.kind is Kind.LINKS:
+    if out is None and parent.kind.writes_links:
         out = "links.retry.csv"
     return _start(
         lambda ledger: retry_spec(ledger, parent, listed, settings, wanted, selection),
@@ -688,6 +648,7 @@ def start_retry(
     )
 
 
+@checked
 def start_resume(
     run: str | Run = "latest",
     *,
@@ -754,6 +715,7 @@ retry = _waiting_for(start_retry)
 resume = _waiting_for(start_resume)
 
 
+@checked
 def open_run(wanted: str = "latest", *, settings: Settings | None = None, target: str | None = None) -> Run:
     """Open a run by id, unambiguous prefix, or `latest` (of `target`, else the settings'). Raises RunNotFoundError."""
     settings = _settings(settings, target)
@@ -762,6 +724,7 @@ def open_run(wanted: str = "latest", *, settings: Settings | None = None, target
     return Run(ledger, _find(ledger, wanted, settings), settings)
 
 
+@checked
 def all_runs(
     *, settings: Settings | None = None, damaged: list[LedgerDamagedError] | None = None
 ) -> list[Run]:
@@ -770,82 +733,38 @@ def all_runs(
     Errors of runs with a damaged record are appended to `damaged`; without it, the first is raised.
     """
     settings = _settings(settings, None)
-    check_value("damaged", damaged, damaged is None or isinstance(damaged, list), _("a list"))
     ledger = _ledger(settings)
     if ledger is None:
         return []
-    return [Run(ledger, record, settings) for record in ledger.runs(damaged=damaged)]
+    errors: list[LedgerDamagedError] = [] if damaged is None else damaged
+    records = ledger.runs(damaged=errors)
+    if damaged is None and errors:
+        raise errors[0]
+    return [Run(ledger, record, settings) for record in records]
 
 
+@checked
 def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None = None) -> list[RunRecord]:
     """Remove runs that finished more than `older_than` days ago from the ledger; return them, the newest first.
 
-    Runs that a remaining run retries, confirms, deletes or undoes stay. Reports are not touched. `dry_run`: nothing is removed.
+    Runs that belong to a remaining one stay: its upload, its retries, and what confirmed, deleted or undid it. What a removed
+    run last stored at each path is kept for `undo` and `delete`. Reports are not touched. `dry_run`: nothing is removed.
     """
     from tcb_ops.runs.locks import planning
     from tcb_ops.runs.plan import prunable
 
     check_count("older_than", older_than, least=1)
-    check_flag("dry_run", dry_run)
     ledger = _ledger_with_runs(_settings(settings, None))
     with planning(ledger):
         found = prunable(ledger.runs(), time.time() - older_than * SECONDS_PER_DAY)
         if not dry_run and found:
-            for run in found:
-                ledger.forget(run)
+            for run in reversed(found):  # the oldest first: of what was stored at a path, the newest is kept
+                ledger.prune(run)
             ledger.compact()
     return found
 
 
-def copy_runs(
-    source: str | Path,
-    dest: str | Path,
-    runs: Sequence[str] = (),
-    *,
-    settings: Settings | None = None,
-    progress: OnCopied | None = None,
-) -> CopiedRuns:
-    """Copy runs from one ledger, a file or a URL, to another, which is created if it is missing.
-
-    `runs`: ids, prefixes or `latest`, which are copied with what belongs to them; none: all. Runs that are there already are
-    skipped. `progress` is called with the runs done, their number, and the rows written. Raises UsageError for a run that
-    another process works on, or that is there and differs; those before it are copied.
-    """
-    from tcb_ops.runs.ledger_copy import copy_runs as copy
-
-    for parameter, value in (("source", source), ("dest", dest)):
-        check_path(parameter, value)
-    check_texts("runs", runs)
-    check_function("progress", progress)
-    at = _settings(settings, None).run_target
-    return copy(str(source), str(dest), runs, at, progress or (lambda *_: None))
-
-
-def join_shares(
-    dest: str | Path,
-    sources: Sequence[str | Path],
-    *,
-    runs: Sequence[str] = (),
-    progress: OnCopied | None = None,
-) -> tuple[str, CopiedRuns]:
-    """Make one run of the runs of a list's shares (`share=`); return its id, and what was written to the ledger `dest`.
-
-    Of each ledger of `sources`, its newest run of a share is taken, or the one whose id is in `runs`. Its retries become
-    retries of the joined run. Joined again, only what is missing is written. Raises UsageError if these are not all shares
-    of one list, each once, or one of them is unfinished.
-    """
-    from tcb_ops.runs.ledger_copy import join_shares as join
-
-    check_path("dest", dest)
-    usable = isinstance(sources, list | tuple) and len(sources) > 0
-    check_value("sources", sources, usable, _("a list of ledgers"))
-    for source in sources:
-        check_path("sources", source)
-    check_texts("runs", runs)
-    check_function("progress", progress)
-    return join(str(dest), [str(source) for source in sources], runs, progress or (lambda *_: None))
-
-
+@checked
 def check_merchants(
     merchants: Iterable[Merchant] | str | Path,
     *,
@@ -857,23 +776,19 @@ def check_merchants(
 
     `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
     """
-    from tcb_ops.merchants.queries import begin_check, ignore
-    from tcb_ops.simulator import opened_target
+    from tcb_ops.features.merchants.queries import begin_check, ignore
+    from tcb_ops.features.simulator import opened_target
 
     settings = _settings(settings, target)
-    check_function("progress", progress)
     listed = _merchants(merchants) if isinstance(merchants, str | PathLike) else merchants
-    lines = list(listed) if isinstance(listed, Iterable) else []
-    check_value(
-        "merchants",
-        merchants,
-        isinstance(listed, Iterable) and all(isinstance(line, Merchant) for line in lines),
-        _("Merchants, a list of Merchant, or the path of their file"),
-    )
+    lines = list(listed)
+    usable = all(isinstance(line, Merchant) for line in lines)
+    check_value("merchants", merchants, usable, _("Merchants, a list of Merchant, or the path of their file"))
     with opened_target(settings, lambda: lines) as opened:
         return list(begin_check(opened, lines, progress=progress or ignore).result().states)
 
 
+@checked
 def diff(
     older: str | Run,
     newer: str | Run = "latest",
@@ -894,6 +809,7 @@ def diff(
     return Diff.between(ledger, before, after, settings, only)
 
 
+@checked
 def history(
     days: int = 30, *, until: str = "today", settings: Settings | None = None, target: str | None = None
 ) -> History:
@@ -906,29 +822,30 @@ def history(
     settings = _settings(settings, target)
     check_count("days", days, least=1)
     now = time.time()
-    if not (isinstance(until, str) and until == "today"):
+    if until != "today":
         try:
             last = datetime.fromisoformat(until)
-        except (TypeError, ValueError):
+        except ValueError:
             raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
         now = last.replace(tzinfo=settings.zone).timestamp()
     return History.of(look_back(_ledger(settings), settings.run_target, settings, days=days, now=now))
 
 
+@checked
 def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
     """Check a report folder against its manifest, the ledger and the list, as far as they exist.
 
     Nothing is written. Raises UsageError if the folder has no report.
     """
-    from tcb_ops.reports.verify import verify as check
+    from tcb_ops.features.evidence.verify import verify as check
 
     settings = _settings(settings, None)
-    check_path("folder", folder)
     place = Path(folder)
     lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
     return check(place, _ledger(settings), lists, str(Path(settings.ledger).absolute()))
 
 
+@checked
 def notify(
     run: str | Run | None = "latest",
     *,
@@ -941,12 +858,11 @@ def notify(
     `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand` False: only to receivers whose
     `on` applies. A failed delivery raises no error.
     """
-    from tcb_ops.notifications import notify_audit, notify_test
+    from tcb_ops.features.audit.notifications import notify_audit, notify_test
 
     settings = _settings(settings, target, run)
-    runs = _("a Run, a run's id, or None")
-    check_value("run", run, run is None or isinstance(run, Run) or _may_be_a_run(run), runs)
-    check_flag("on_demand", on_demand)
+    if isinstance(run, str):
+        check_value("run", run, _may_be_a_run(run), _("a Run, a run's id, or None"))
     if not settings.notify:
         raise SettingsError(
             _("No receivers are configured."),
@@ -956,44 +872,24 @@ def notify(
         return notify_test(settings)
     ledger = _ledger_with_runs(settings)
     record = _newest_audit(ledger, settings) if run == "latest" else _record(run, settings)
-    if record.kind is Kind.AUDIT and record.finished_at is None:
+    if record.kind is AUDIT and record.finished_at is None:
         raise UsageError(
             _("audit {id} is not finished: there is no result to send yet.", id=record.id),
             _("Run the same audit again to finish it."),
         )
 
-    def keep(left: Undelivered) -> None:
+    def keep(undelivered: Collection[str]) -> None:
         with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
-            ledger.note_undelivered(
-                record, {name: [asdict(one) for one in missed] for name, missed in left.items()}
-            )
+            ledger.note_undelivered(record, undelivered)
 
+    audit = Run(ledger, record, settings)
     return notify_audit(
-        Run(ledger, record, settings).audit(),
+        audit._audit_for,  # noqa: SLF001  a view of the run, not for everybody
         settings,
-        always=on_demand,
-        before=_undelivered(ledger, record),
+        undelivered=record.undelivered,
         keep=keep,
+        always=on_demand,
     )
-
-
-def _undelivered(ledger: Ledger, record: RunRecord) -> Undelivered:
-    """Return what the receivers had not been told up to an audit: as stored with it, or with the newest earlier one that stored it."""
-    from tcb_ops.notifications import Missed
-    from tcb_ops.runs.records import UNDELIVERED
-
-    kept = [
-        run
-        for run in ledger.runs(record.target, damaged=[])
-        if run.kind is Kind.AUDIT
-        and run.selection == record.selection
-        and run.number <= record.number
-        and UNDELIVERED in run.settings
-    ]
-    news = max(kept, key=lambda run: run.number, default=record).settings.get(UNDELIVERED, {})
-    with suppress(AttributeError, TypeError):  # what tcb-ops does not write
-        return {name: tuple(Missed(**one) for one in missed) for name, missed in news.items()}
-    return {}
 
 
 def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
@@ -1001,13 +897,14 @@ def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
     found = [
         run
         for run in ledger.runs(settings.run_target, damaged=[])
-        if run.kind is Kind.AUDIT and run.finished_at is not None and not run.parent
+        if run.kind is AUDIT and run.finished_at is not None and not run.parent
     ]
     if not found:
         raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
     return max(found, key=lambda run: run.number)
 
 
+@checked
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
     """Return who works on a run; None if nobody does. Takes the run's lock for a moment to find out."""
     from tcb_ops.runs.ledger import Ledger
@@ -1021,6 +918,7 @@ def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
         return error.text
 
 
+@checked
 def upload_link(
     env: str,
     path: str,
@@ -1034,15 +932,12 @@ def upload_link(
     `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
     TokenError, TransportError, RefusedError (the platform's errcode).
     """
+    from tcb_ops.features.simulator import opened_target
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.paths import path_problem
     from tcb_ops.runs.loop import submit_coroutine
-    from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
-    check_text("env", env)
-    check_text("path", path)
-    check_value("appid", appid, appid is None or isinstance(appid, str), _("text"))
     wrong = path_problem(path)
     if wrong is not None:
         raise UsageError(_("path: {wrong}.", wrong=wrong[0]))
@@ -1173,7 +1068,7 @@ def _start(
     `out`: the file of the links, else the folder that the caller will export to. The embedded simulator runs until the
     work on the run ends. Raises UsageError, LedgerError.
     """
-    from tcb_ops.runs.calls import probe_file
+    from tcb_ops.features.simulator import opened_target
     from tcb_ops.runs.engine import RunContext
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
@@ -1181,22 +1076,14 @@ def _start(
     from tcb_ops.runs.locks import hold, planning
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.session import RunSession
-    from tcb_ops.simulator import opened_target
     from tcb_ops.wechat import open_source
 
     limits, note, new_run, resume, may_resume, progress, tokens, cluster = options
-    check_value("limits", limits, limits is None or isinstance(limits, RunLimits), _("a RunLimits"))
     limits = limits or RunLimits()
-    check_text("note", note)
-    check_flag("new_run", new_run)
     check_value("resume", resume, resume is None or _may_be_a_run(resume), _("the id of a run"))
-    check_flag("skip_unchanged", skip_unchanged)
     check_count("canary", canary)
-    check_function("progress", progress)
-    check_function("may_resume", may_resume)
-    check_value("tokens", tokens, tokens is None or hasattr(tokens, "token"), _("a TokenSource"))
     if cluster is not None:
-        from tcb_ops.runs.cluster import check_cluster
+        from tcb_ops.features.cluster.client import check_cluster
 
         check_cluster(cluster)
         check_value(
@@ -1206,11 +1093,10 @@ def _start(
     source = tokens or (open_source(settings) if settings.api_base != NOT_STARTED else None)
     ledger = Ledger(settings.ledger)
     work = work_of(ledger)
-    check_text("selection", work.selection)
-    if work.kind is Kind.LINKS and out is not None:
+    if work.kind.writes_links and out is not None:
         check_destination(out)
     if cluster is not None:
-        from tcb_ops.runs.cluster import check_kind
+        from tcb_ops.features.cluster.client import check_kind
 
         check_kind(work.kind, work.queries)
     with _with_cluster(cluster, settings) as (stack, client, dashboard), planning(ledger) as still_alone:
@@ -1248,8 +1134,6 @@ def _start(
                 cluster=client,
                 queries=work.queries,
                 check_lock=check_lock,
-                probe=stack.enter_context(probe_file()) if planned.run.settings.get("write_probe") else None,
-                find_new_failures=lambda: _new_failures(ledger, planned.run, settings),
                 may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
             )
             session = RunSession(context)
@@ -1279,36 +1163,17 @@ def _with_cluster(
         if cluster is None:
             yield stack, None, ""
             return
-        from tcb_ops.runs.cluster import dashboard_of, opened_cluster
+        from tcb_ops.features.cluster.client import dashboard_of, opened_cluster
 
         client = stack.enter_context(opened_cluster(cluster, settings))
         yield stack, client, dashboard_of(client)
 
 
-def _new_failures(ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
-    """Return the lines of an audit whose failures are neither known nor in the previous audit, and when the last ended."""
-    from tcb_ops.reports.audit import new_failures
-    from tcb_ops.reports.comparisons import compare
-    from tcb_ops.reports.summary import RunSummary
-
-    before = ledger.previous(run)
-    changes = compare(ledger, before, run, settings) if before is not None else None
-    wanted = new_failures(ledger, RunSummary(ledger, run), changes, settings)
-    failed = ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN}))
-    lines, ended = [], 0.0
-    for record in failed:
-        if (record.row.appid, record.row.env) in wanted:
-            lines.append(record.row.line)
-            ended = max(ended, record.end.ended_at or 0.0)
-    return lines, ended
-
-
 def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
     """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
-    from tcb_ops.lists.known import read_known
+    from tcb_ops.features.audit.known import read_known
 
     if file is not None:
-        check_path("known", file)
         with _naming("known", file):
             return read_known(Path(file))
     return read_known(settings.audit.known) if settings.audit.known.exists() else ()
@@ -1340,18 +1205,14 @@ def _is_abandoned(ledger: Ledger, run_id: str, *, new_run: bool) -> bool:
 
 def _settings(settings: Settings | None, target: str | None, run: object = None) -> Settings:
     """Return the settings of a call; if it has none, those of the Run that it is given."""
-    check_value(
-        "settings", settings, settings is None or isinstance(settings, Settings), verbatim("Settings")
-    )
-    named = target is None or (isinstance(target, str) and target != "")
-    check_value("target", target, named, _("simulator or a URL"))
+    check_value("target", target, target != "", _("simulator or a URL"))
     if settings is None and isinstance(run, Run):
         settings = run.settings
     return with_target(settings or default_settings(), target)
 
 
-def _may_be_a_run(wanted: object) -> bool:
-    return isinstance(wanted, str) and wanted.isprintable() and wanted != ""
+def _may_be_a_run(wanted: str) -> bool:
+    return wanted.isprintable() and wanted != ""
 
 
 def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
@@ -1366,10 +1227,6 @@ def _merchants(merchants: Merchants | str | Path) -> Merchants:
 
     if isinstance(merchants, Merchants):
         return merchants
-    is_path = isinstance(merchants, str | PathLike)
-    valid = _("Merchants, or the path of their file")
-    check_value("merchants", merchants, is_path, valid)
-    check_path("merchants", merchants)
     with _naming("merchants", merchants):
         return merchants_file.read_merchants(merchants)
 
@@ -1390,9 +1247,6 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
     """Return the cells of a DataFrame as text. Whoever passes one has already imported pandas."""
     from tcb_ops.lists.paths import TextRows
 
-    pandas = sys.modules.get("pandas")
-    is_frame = pandas is not None and isinstance(frame, pandas.DataFrame)
-    check_value("source", frame, is_frame, _("a path or a DataFrame"))
     cells = frame.astype(object).where(frame.notna(), "")
     headers = tuple(map(str, frame.columns))
     rows = [tuple(map(str, row)) for row in cells.itertuples(index=False, name=None)]
@@ -1402,36 +1256,5 @@ def _rows_of(frame: pd.DataFrame) -> TextRows:
     return TextRows("DataFrame", headers, rows)
 
 
-def _check_stored(what: object, selection: object, parameter: str = "what") -> None:
-    """Check the parameters that the functions about stored files share."""
-    from tcb_ops.lists.batch import Batch
-
-    is_list = isinstance(what, Batch) and parameter == "what"
-    usable = isinstance(what, Run) or is_list or _may_be_a_run(what)
-    check_value(parameter, what, usable, _("a Run, or a run's id"))
-    check_text("selection", selection)
-
-
-def _batch(batch: Batch, share: ShareLike | None) -> Batch:
-    """Return the part of a batch that a call is about."""
-    from tcb_ops.lists.batch import Batch
-
-    check_value("batch", batch, isinstance(batch, Batch), _("a Batch, from read_paths"))
-    wanted = _share(share)
-    if wanted is None:
-        return batch
-    check_value("share", share, batch.share in {None, wanted}, _("that of the batch"))
-    return batch.of_share(wanted)
-
-
-def _share(share: ShareLike | None) -> Share | None:
-    from tcb_ops.lists.merchants import read_share
-
-    return None if share is None else read_share(share)
-
-
-def _absolute(path: str | Path | None, parameter: str = "out") -> Path | None:
-    if path is None:
-        return None
-    check_path(parameter, path)
-    return Path(path).absolute()
+def _absolute(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).absolute()

@@ -24,7 +24,7 @@ class DetailCode(Enum):
     """
 
     TEXT = NOTHING
-    """Sentences of its own, in both languages, without a code: from before schema version 3, or from outside."""
+    """Sentences of its own, in both languages, without a code: from outside."""
     BOTH = _("{first}; {second}")
     # why a run stopped
     INTERRUPTED = _("interrupted; unfinished rows stay pending.")
@@ -191,6 +191,10 @@ class DetailCode(Enum):
     LINK_HOST = _(
         "The link points to {host}, which is not a host of the store; if it is one, add it to store_hosts."
     )
+    LINK_GATEWAY = _(
+        "The link points to {host}, the storage API of CloudBase and not COS, so nothing was sent to it: the environment "
+        "is in PG mode."
+    )
     # no usable response
     NO_CONNECTION = _("No connection to {host}: check the address, the network and the firewall.")
     NO_SUCH_HOST = _("The host name of {host} cannot be resolved: check the address and the DNS.")
@@ -246,19 +250,17 @@ class DetailCode(Enum):
     DUPLICATE = _("the same environment and path as in line {first}")
     # what is wrong with a URL that a file is sent from
     SOURCE_ADDRESS = _(
-        "{url} is not an address that files are read from: https without a user name, spaces or #; or cos://, oss:// "
-        "or s3:// with a bucket and a key"
+        "{url} is not an address that files are read from: https without a user name, spaces or #"
     )
+    SOURCE_STORE = _("{url} is an object of a store, which tcb-ops cannot ask for it")
     SOURCE_HOST = _("{host} is not one of the source_hosts, so nothing was requested from it")
     SOURCE_MASKED = _("the query of {url} is masked, as in every report")
     SOURCE_GONE = _("there is no file at {url} (HTTP {status})")
     SOURCE_REFUSED = _("{url} cannot be read (HTTP {status})")
     SOURCE_REDIRECT = _("{url} redirects to another address (HTTP {status}), which is not followed")
     SOURCE_BUSY = _("{url} returned HTTP {status}; trying again later may help")
+    SOURCE_ENDLESS = _("{url} sent more than 5 GB ({most:,} bytes), the most that a form upload takes")
     SOURCE_ENCODED = _("{url} is sent with Content-Encoding, so these are not the file's own bytes")
-    SOURCE_PACKAGE = _("{scheme}:// needs the package opendal")
-    SOURCE_KEYS = _("{scheme}:// needs environment variables that are not set: {names}")
-    SOURCE_UNSIGNED = _("no signed URL can be made for {url}")
 
     def __str__(self) -> str:
         """Return the code as the ledger keeps it."""

@@ -18,7 +18,8 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from tcb_ops.errors import UsageError, check_value
+from tcb_ops.arguments import checked
+from tcb_ops.errors import UsageError
 from tcb_ops.i18n import NOTHING, Bilingual, Text, _, as_list
 from tcb_ops.model import Owner
 
@@ -268,14 +269,13 @@ def _differ_by_one(one: str, other: str) -> bool:
     return any(long[:at] + long[at + 1 :] == short for at in range(len(long)))
 
 
+@checked
 def explain(code: int | str) -> Errcode | StoreCode:
     """Return the entry of a code as an operator types it: 85088, "-501001", "SlowDown" (in any case).
 
     A whole number always has an entry (`known=False` if the catalogue lacks it). Anything else that is not a code of the
     store raises UsageError, with similar codes.
     """
-    usable = isinstance(code, int | str) and not isinstance(code, bool)
-    check_value("code", code, usable, _("an errcode or a code of the store"))
     text = str(code).strip()
     try:
         return errcode(int(text))

@@ -6,6 +6,7 @@
     ├── UsageError          exit 2  an argument or a setting; nothing was sent
     │   ├── ArgumentError           an invalid value for a public function; `.parameter` names it
     │   ├── SettingsError           tcb-ops.toml, a TCB_OPS_… variable
+    │   ├── MissingFeatureError     a feature is asked for that is not installed
     │   ├── InputError              a list or a merchants file; `.problems` lists every one
     │   └── RunNotFoundError        no such run, or several
     ├── StoppedError        exit 3  a run stopped by a problem that affects every row
@@ -30,7 +31,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from os import PathLike
 from types import MappingProxyType
 from typing import Any
 
@@ -40,7 +40,7 @@ from tcb_ops.model import Problem
 
 
 class BrokenTableError(Exception):
-    """A table cannot be read any further; `problem` has the place and the reason. Never leaves `lists` and `xlsx`."""
+    """A table cannot be read any further; `problem` has the place and the reason. Never leaves `lists`."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message.en)
@@ -100,54 +100,26 @@ def check_value(parameter: str, value: object, usable: bool, valid: Text) -> Non
         raise ArgumentError(parameter, value, valid)
 
 
-def check_choice(parameter: str, value: object, choices: Sequence[str], valid: Text) -> None:
-    """Raise ArgumentError if the value is none of the choices."""
-    check_value(parameter, value, isinstance(value, str) and value in choices, valid)
-
-
-def check_path(parameter: str, value: object) -> None:
-    """Raise ArgumentError if the value is not a path."""
-    check_value(parameter, value, isinstance(value, str | PathLike) and str(value) != "", _("a path"))
-    check_value(parameter, value, "\0" not in str(value), _("a path without NUL"))
-
-
 def has_surrogates(text: str) -> bool:
     """Return whether a text has lone surrogates, so that it cannot be written as UTF-8."""
     return re.search("[\ud800-\udfff]", text) is not None
 
 
-def check_text(parameter: str, value: object) -> None:
-    """Raise ArgumentError if the value is not text, or has lone surrogates, as bytes that are not UTF-8 become."""
-    check_value(parameter, value, isinstance(value, str), _("text"))
-    check_value(parameter, value, not has_surrogates(str(value)), _("text in UTF-8"))
-
-
-def check_texts(parameter: str, value: object) -> None:
-    """Raise ArgumentError if the value is not a list of texts."""
-    usable = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    check_value(parameter, value, usable, _("a list of texts"))
-
-
-def check_flag(parameter: str, value: object) -> None:
-    """Raise ArgumentError if the value is not a boolean."""
-    check_value(parameter, value, isinstance(value, bool), _("True or False"))
-
-
 def check_count(parameter: str, value: object, least: int = 0) -> None:
-    """Raise ArgumentError if the value is not an integer, or less than `least`."""
-    usable = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    check_value(parameter, value, usable, _("a whole number from {least}", least=least))
-    short = isinstance(value, int) and value < 10**18  # what every database can compare
-    check_value(parameter, value, short, _("a whole number of at most 18 digits"))
-
-
-def check_function(parameter: str, value: object) -> None:
-    """Raise ArgumentError if the value is neither a function nor None."""
-    check_value(parameter, value, value is None or callable(value), _("a function"))
+    """Raise ArgumentError if the value is not an integer, less than `least`, or more than every database can hold."""
+    usable = isinstance(value, int) and not isinstance(value, bool) and least <= value < 10**18
+    check_value(parameter, value, usable, _("a whole number from {least}, of at most 18 digits", least=least))
 
 
 class SettingsError(UsageError):
     """A setting is missing or invalid; the message names the file or variable."""
+
+
+class MissingFeatureError(UsageError):
+    """Something was asked for that a feature provides which is not installed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_("this installation of tcb-ops has no feature for {name}.", name=name))
 
 
 class InputError(UsageError):

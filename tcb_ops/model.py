@@ -10,10 +10,10 @@ import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import ClassVar, Final, Self
 
 from tcb_ops.details import Detail
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Text, _, pgettext, verbatim
 
 
 def file_problem(
@@ -48,127 +48,195 @@ class Secret:
         raise TypeError("a secret cannot be pickled")
 
 
-class Kind(StrEnum):
-    """What a run does with its rows."""
+class Term(str):  # noqa: SLOT000  terms have attributes, and there are few
+    """A word of an open vocabulary that the ledger stores: the core has its own, and a feature registers more.
 
-    LINKS = "links"
-    UPLOAD = "upload"
-    AUDIT = "audit"
-    """Whether each environment works: its status, its quota, and a link for a probe path."""
-    CONFIRM = "confirm"
-    """Whether stored files are there, and with the bytes that were sent."""
-    DELETE = "delete"
-    UNDO = "undo"
-    """What an upload overwrote is restored, what it added is deleted."""
+    Terms of one name are one object, so they can be compared with `is`. A term of a feature that is not installed has its
+    name and no more.
+    """
+
+    _terms: ClassVar[dict[str, Self]]
+
+    def __init_subclass__(cls) -> None:
+        cls._terms = {}
+
+    def __new__(cls, name: str) -> Self:
+        """Return the term of a name."""
+        term = cls._terms.get(name)
+        return str.__new__(cls, name) if term is None else term
+
+    @classmethod
+    def register(cls, name: str) -> Self:
+        """Add a term to the vocabulary."""
+        return cls._terms.setdefault(name, cls(name))
+
+    @classmethod
+    def all(cls) -> list[Self]:
+        """Return the terms in the order of their registration; outcomes in that of tables and legends."""
+        return list(cls._terms.values())
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        return type(self), (str.__str__(self),)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
 
 
-class Outcome(StrEnum):
+class Outcome(Term):
     """How a row ended. PENDING rows have not ended yet."""
 
-    LINKED = "linked"
-    UPLOADED = "uploaded"
-    UNCHANGED = "unchanged"
-    HEALTHY = "healthy"
-    """In an audit: every check of the environment passed."""
-    REFUSED = "refused"
+    label: Text
+    """Its name on screens."""
+    succeeded: bool = False
+    retried: bool = False
+    """Whether a retry runs such rows again."""
+    order: int = 999
+    """Its place in tables and legends."""
+
+    LINKED: ClassVar[Outcome]
+    UPLOADED: ClassVar[Outcome]
+    UNCHANGED: ClassVar[Outcome]
+    REFUSED: ClassVar[Outcome]
     """The platform returned an errcode."""
-    FAILED = "failed"
+    FAILED: ClassVar[Outcome]
     """No usable response, a refusal by the store, or a file that changed after the plan."""
-    NOT_ATTEMPTED = "not_attempted"
-    UNHEALTHY = "unhealthy"
-    """In an audit: the environment cannot be used; the errcode or the reason is the cause."""
-    UNKNOWN = "unknown"
-    """In an audit or a confirm: no usable response."""
-    PRESENT = "present"
-    """Confirm: the file is there."""
-    ABSENT = "absent"
-    DIFFERENT = "different"
-    """Confirm: the stored bytes are not those that were uploaded."""
-    FOREIGN = "foreign"
-    """Confirm: the file was written in parts, so by another tool."""
-    STALE = "stale"
-    """Confirm: a cache in front of the store still serves an older object."""
-    DELETED = "deleted"
-    ALREADY_GONE = "already_gone"
-    RESTORED = "restored"
-    CONFLICT = "conflict"
-    """Undo: somebody else has changed the file since. Nothing was changed."""
-    NOT_UNDOABLE = "not_undoable"
-    INVALID = "invalid"
+    NOT_ATTEMPTED: ClassVar[Outcome]
+    INVALID: ClassVar[Outcome]
     """Skipped as invalid input."""
-    PENDING = "pending"
+    PENDING: ClassVar[Outcome]
+    HEALTHY: ClassVar[Outcome]
+    UNHEALTHY: ClassVar[Outcome]
+    UNKNOWN: ClassVar[Outcome]
+    PRESENT: ClassVar[Outcome]
+    ABSENT: ClassVar[Outcome]
+    DIFFERENT: ClassVar[Outcome]
+    FOREIGN: ClassVar[Outcome]
+    STALE: ClassVar[Outcome]
+    UNDONE: ClassVar[Outcome]
+    DELETED: ClassVar[Outcome]
+    ALREADY_GONE: ClassVar[Outcome]
+    RESTORED: ClassVar[Outcome]
+    CONFLICT: ClassVar[Outcome]
+    NOT_UNDOABLE: ClassVar[Outcome]
+
+    def __new__(cls, name: str) -> Self:
+        """Return the outcome of a name."""
+        outcome = super().__new__(cls, name)
+        if outcome not in cls._terms:
+            outcome.label = verbatim(name)
+        return outcome
+
+    @classmethod
+    def define(
+        cls, name: str, label: Text, order: int, *, succeeded: bool = False, retried: bool = False
+    ) -> Outcome:
+        """Add an outcome to the vocabulary."""
+        outcome = cls.register(name)
+        outcome.label, outcome.order = label, order
+        outcome.succeeded, outcome.retried = succeeded, retried
+        return outcome
+
+    @classmethod
+    def all(cls) -> list[Self]:
+        """Return the outcomes in the order of tables and legends."""
+        return sorted(cls._terms.values(), key=lambda outcome: outcome.order)
+
+    @classmethod
+    def successes(cls) -> frozenset[Outcome]:
+        """Return the outcomes of rows that succeeded."""
+        return frozenset(outcome for outcome in cls._terms.values() if outcome.succeeded)
+
+    @classmethod
+    def retriable(cls) -> frozenset[Outcome]:
+        """Return the outcomes of rows that a retry runs again."""
+        return frozenset(outcome for outcome in cls._terms.values() if outcome.retried)
 
 
-SUCCESSES = frozenset(
-    {
-        Outcome.LINKED,
-        Outcome.UPLOADED,
-        Outcome.UNCHANGED,
-        Outcome.HEALTHY,
-        Outcome.PRESENT,
-        Outcome.DELETED,
-        Outcome.ALREADY_GONE,
-        Outcome.RESTORED,
-    }
-)
-"""The outcomes of rows that succeeded."""
+Outcome.LINKED = Outcome.define("linked", _("linked"), 0, succeeded=True)
+Outcome.UPLOADED = Outcome.define("uploaded", _("uploaded"), 1, succeeded=True)
+Outcome.UNCHANGED = Outcome.define("unchanged", _("unchanged"), 2, succeeded=True)
+Outcome.REFUSED = Outcome.define("refused", _("refused"), 20, retried=True)
+Outcome.FAILED = Outcome.define("failed", _("failed"), 21, retried=True)
+Outcome.NOT_ATTEMPTED = Outcome.define("not_attempted", _("not attempted"), 22, retried=True)
+Outcome.INVALID = Outcome.define("invalid", _("invalid"), 80)
+Outcome.PENDING = Outcome.define("pending", _("pending"), 90)
+Outcome.HEALTHY = Outcome.define("healthy", _("healthy"), 3, succeeded=True)
+Outcome.UNHEALTHY = Outcome.define("unhealthy", _("unhealthy"), 23, retried=True)
+Outcome.UNKNOWN = Outcome.define("unknown", pgettext("outcome", "unknown"), 24, retried=True)
+Outcome.PRESENT = Outcome.define("present", _("present"), 25, succeeded=True)
+Outcome.ABSENT = Outcome.define("absent", _("absent"), 26)
+Outcome.DIFFERENT = Outcome.define("different", _("different"), 27)
+Outcome.FOREIGN = Outcome.define("foreign", _("foreign"), 28)
+Outcome.STALE = Outcome.define("stale", _("stale"), 29)
+Outcome.UNDONE = Outcome.define("undone", pgettext("outcome", "undone"), 29, succeeded=True)
+Outcome.DELETED = Outcome.define("deleted", _("deleted"), 30, succeeded=True)
+Outcome.ALREADY_GONE = Outcome.define("already_gone", _("already gone"), 31, succeeded=True)
+Outcome.RESTORED = Outcome.define("restored", _("restored"), 32, succeeded=True)
+Outcome.CONFLICT = Outcome.define("conflict", _("conflict"), 33)
+Outcome.NOT_UNDOABLE = Outcome.define("not_undoable", _("cannot be undone"), 34)
 STORED_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
 """The outcomes of an upload's rows whose file is in the store."""
 
 
-class Reason(StrEnum):
+class Reason(Term):
     """Why a row did not succeed, if the errcode or the store's code alone does not show it."""
 
-    BREAKER = "breaker"
+    BREAKER: ClassVar[Reason]
     """Not attempted: earlier rows of the merchant or environment ended with this code."""
-    NO_TOKEN = "no_token"  # noqa: S105  a reason, not a password
-    MERCHANT_LEFT = "merchant_left"
-    REFUSED = "refused"
+    NO_TOKEN: ClassVar[Reason]
+    MERCHANT_LEFT: ClassVar[Reason]
+    REFUSED: ClassVar[Reason]
     """The platform returned an errcode."""
-    COMPONENT = "component"
+    COMPONENT: ClassVar[Reason]
     """In an environment of the platform's own, an errcode for the component token: the row's, or if it was not attempted
     that of earlier rows.
     """
-    DEAD_TOKEN = "dead_token"  # noqa: S105  a reason, not a password
+    DEAD_TOKEN: ClassVar[Reason]
     """The token was refused, and the token source returned the same one again."""
-    STORE_REFUSED = "store_refused"
-    NO_ANSWER = "no_answer"
+    STORE_REFUSED: ClassVar[Reason]
+    NO_ANSWER: ClassVar[Reason]
     """Timeout, reset, invalid response, or a gateway's error page, on every attempt."""
-    BAD_LINK = "bad_link"
+    BAD_LINK: ClassVar[Reason]
     """The link is not https, not on the store's host, or not for this path."""
-    FILE_CHANGED = "file_changed"
-    FILE_UNREADABLE = "file_unreadable"
-    SOURCE_REDIRECT = "source_redirect"
+    PG_MODE: ClassVar[Reason]
+    """The link leads to CloudBase's gateway: files of environments in PG mode go through a storage API, not to COS."""
+    FILE_CHANGED: ClassVar[Reason]
+    FILE_UNREADABLE: ClassVar[Reason]
+    SOURCE_REDIRECT: ClassVar[Reason]
     """The URL of the file leads to another address, which is not followed."""
-    NO_CONFIRMATION = "no_confirmation"
+    NO_CONFIRMATION: ClassVar[Reason]
     """On every attempt, the store's response neither confirmed nor refused the object: no ETag, a redirect."""
-    ETAG_MISMATCH = "etag_mismatch"
-    INVALID = "invalid"
+    ETAG_MISMATCH: ClassVar[Reason]
+    INVALID: ClassVar[Reason]
     """Invalid input; the row's detail names the rule."""
-    HALTED = "halted"
+    HALTED: ClassVar[Reason]
     """The environment's status in getenvinfo."""
-    UNAVAILABLE = "unavailable"
+    UNAVAILABLE: ClassVar[Reason]
     """Any other status than NORMAL; in the row's detail."""
-    PROBE_LEFT = "probe_left"
+    PROBE_LEFT: ClassVar[Reason]
     """An audit with `--write-probe` could not delete its file again."""
-    NOT_ASKED = "not_asked"
+    NOT_ASKED: ClassVar[Reason]
     """A problem that affects every merchant stopped the audit first; it is in the row's detail."""
-    UNVERIFIED = "unverified"
+    UNVERIFIED: ClassVar[Reason]
     """Succeeded, but the store's ETag is not an MD5, so the content was not compared."""
-    ABSENT = "absent"
-    DIFFERENT = "different"
-    FOREIGN = "foreign"
-    STALE = "stale"
-    CONFLICT = "conflict"
-    NOT_UNDOABLE = "not_undoable"
-    EXISTS = "exists"
+    ABSENT: ClassVar[Reason]
+    DIFFERENT: ClassVar[Reason]
+    FOREIGN: ClassVar[Reason]
+    STALE: ClassVar[Reason]
+    CONFLICT: ClassVar[Reason]
+    NOT_UNDOABLE: ClassVar[Reason]
+    EXISTS: ClassVar[Reason]
     """`--if-exists fail`: a file is already there."""
-    BACKUP_FAILED = "backup_failed"
+    BACKUP_FAILED: ClassVar[Reason]
     """The stored file could not be saved, so it was not overwritten."""
-    BACKUP_DAMAGED = "backup_damaged"
+    BACKUP_DAMAGED: ClassVar[Reason]
     """What an undo needs from the backup is missing or damaged; nothing was changed."""
-    NO_CHECKSUM = "no_checksum"
+    NO_CHECKSUM: ClassVar[Reason]
     """No run of this ledger uploaded the file, so there is nothing to compare it with."""
+
+
+for _name in Reason.__annotations__:
+    setattr(Reason, _name, Reason.register(_name.lower()))
 
 
 class Owner(StrEnum):
@@ -339,6 +407,11 @@ _SOURCE = re.compile(
 def is_source(file: str) -> bool:
     """Return whether a row's file is a URL."""
     return _SOURCE.match(file) is not None
+
+
+def in_object_store(file: str) -> bool:
+    """Return whether a URL names an object by its store's own scheme; such a URL is not read."""
+    return file.lower().startswith(("cos://", "oss://", "s3://"))
 
 
 SIMULATOR: Final = "simulator"

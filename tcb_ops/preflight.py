@@ -13,11 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.features.merchants.check import Allowances, QuotaAccount, fits, seconds_left_of_the_day
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext, verbatim
 from tcb_ops.lists.batch import Batch
-from tcb_ops.merchants import Allowances, QuotaAccount, fits, seconds_left_of_the_day
-from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome, Owner
+from tcb_ops.model import Merchant, Outcome, Owner
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import Tally
@@ -67,15 +67,14 @@ def done_before(
 
     None if an unfinished run would be resumed, or the newest has stored nothing. `runs`: newest first.
     """
-    part = selection if batch.share is None else batch.share.added_to(selection)
-    wanted = (Kind.UPLOAD, settings.run_target, batch.sha256, part, "")
+    wanted = ("upload", settings.run_target, batch.sha256, selection, "")
     found = [
         run
         for run, one in ((run, run.record) for run in runs)
         if (one.kind, one.target, one.list_sha256, one.selection, one.parent) == wanted
     ]
     same = [run.record for run in found]
-    if not same or same[0].finished_at is None or SUCCESSES.isdisjoint(found[0].counts):
+    if not same or same[0].finished_at is None or not any(outcome.succeeded for outcome in found[0].outcomes):
         return None
     root, now = str((batch.root or batch.source.parent).resolve()), time.time()
     if not new_run and any(run.root == root and run.may_be_resumed(now) for run in same):
@@ -86,10 +85,8 @@ def done_before(
 
 def facts(batch: Batch) -> dict[str, Any]:
     """Return the facts about a checked list, for `--json`."""
-    share = {} if batch.share is None else {"share": str(batch.share)}
     return {
         "list": str(batch.source),
-        **share,
         "sha256": batch.sha256,
         "encoding": batch.encoding,
         "rows": batch.count,

@@ -10,21 +10,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.arguments import checked
 from tcb_ops.errors import (
     LedgerDamagedError,
     TcbOpsError,
     UsageError,
     check_count,
-    check_flag,
-    check_function,
-    check_path,
-    check_text,
-    check_value,
 )
-from tcb_ops.i18n import Text, _, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
-from tcb_ops.reports.explanations import why
+from tcb_ops.reports.explanations import change_mark, why
 from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_shares
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
@@ -34,7 +31,8 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.reports.audit import AuditResult
+    from tcb_ops.features.audit.result import AuditResult
+    from tcb_ops.runs.later_changes import LaterChange
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import RunReader
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
@@ -53,12 +51,13 @@ class Run:
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{outcome} {rows:,}" for outcome, rows in self.counts.items())
-        return f"<Run {self.id} {self.record.kind}: {counts}>"
+        mark = f" ({self.mark})" if self.mark is not None else ""
+        return f"<Run {self.id} {self.record.kind}: {counts}{mark}>"
 
     def _repr_html_(self) -> str:
         from tcb_ops.reports.formats.notebook import run_html
 
-        return run_html(self.overview(), self._settings.lang)
+        return run_html(self.overview(), self._settings)
 
     @property
     def id(self) -> str:
@@ -82,8 +81,25 @@ class Run:
 
     @property
     def confirmed(self) -> tuple[str, dict[Outcome, int]] | None:
-        """The newest finished run that confirmed this upload: its id, and how its rows ended. None without one."""
-        return self._reader.confirmation(self.record)
+        """The newest finished run that confirmed this upload: its id, and how its rows ended.
+
+        None without one, and after a later run has undone, deleted or overwritten files of it.
+        """
+        return self.overview().confirmed
+
+    @property
+    def changed_by(self) -> list[LaterChange]:
+        """The later runs that undid, deleted or overwrote files of this upload and its retries, the newest first."""
+        return self._reader.later_changes(self.record)
+
+    @property
+    def mark(self) -> Text | None:
+        """Whether a later run has undone, deleted or overwritten files of this upload, in a few words for a list of runs.
+
+        Looks at some of the rows only; None if it finds nothing.
+        """
+        changes = self._reader.later_changes(self.record, sampled=True)
+        return change_mark(changes) if changes else None
 
     @property
     def workers(self) -> list[WorkerShare]:
@@ -97,18 +113,19 @@ class Run:
     @property
     def succeeded(self) -> bool:
         """Whether every row succeeded."""
-        return all(outcome in SUCCESSES for outcome in self.outcomes)
+        return all(outcome.succeeded for outcome in self.outcomes)
 
     @property
     def stopped(self) -> Text | None:
         """Why the run stopped early. After a stopped audit, environments not checked are unknown."""
         return stop_text(self.record.stopped) if self.record.stopped is not None else None
 
+    @checked
     def with_settings(self, settings: Settings) -> Run:
         """Return the same run, shown and exported with other settings."""
-        check_value("settings", settings, isinstance(settings, Settings), verbatim("Settings"))
         return Run(self._ledger, self.record, settings, self._reader)
 
+    @checked
     def of_merchants(self, merchants: Iterable[Merchant]) -> Run:
         """Return the same run with only the rows of these lines of the merchants file."""
         from tcb_ops.reports.run_views import RunView
@@ -130,13 +147,14 @@ class Run:
 
     def tallies(self) -> list[Tally]:
         """Return current rows by merchant, environment, outcome and code, with one query of the ledger."""
-        return list(self.overview().tallies)
+        return self._reader.tallies(self._reader.run(self.id))
 
+    @checked
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:
         """Return the bytes of these rows' local files when the run was planned."""
-        _check_outcomes(outcomes)
         return self._reader.planned_bytes(self.record, outcomes)
 
+    @checked
     def rows(
         self,
         *,
@@ -146,14 +164,9 @@ class Run:
         outcomes: frozenset[Outcome] | None = None,
     ) -> Iterator[RowRecord]:
         """Stream rows in the order of the list, with constant memory; `path`: a cloud path or a part of one."""
-        if line is not None:
-            check_count("line", line)
-        check_text("merchant", merchant)
-        check_text("path", path)
-        if outcomes is not None:
-            _check_outcomes(outcomes)
         return self._reader.rows(self.record, line=line, merchant=merchant, path=path, outcomes=outcomes)
 
+    @checked
     def page(
         self,
         *,
@@ -171,11 +184,12 @@ class Run:
         run, where the caller has them: counting a million rows takes longer than a page. Raises LedgerError if the ledger
         was removed or replaced, RunNotFoundError if the run was deleted.
         """
+        check_count("limit", limit)
         self._ledger.check_in_place()
         self._ledger.run(self.id)
         tallies = [
             one
-            for one in (self.overview().tallies if tallies is None else tallies)
+            for one in (self.tallies() if tallies is None else tallies)
             if (not appid or one.appid == appid)
             and (outcomes is None or one.outcome in outcomes)
             and _has_code(one, code)
@@ -185,7 +199,7 @@ class Run:
             ends = list({(one.outcome, one.reason or "", one.errcode, one.store_code) for one in tallies})
         wanted = {(one.appid, one.env) for one in tallies}
         places = [one for one in self._reader.envs(self.record) if (one.appid, one.env) in wanted]
-        found = self._ledger.page(
+        found = self._reader.page(
             self.record,
             ends=ends,
             environments=places if appid else None,
@@ -195,9 +209,9 @@ class Run:
         )
         return found, sum(one.rows for one in tallies)
 
+    @checked
     def merchants_like(self, name: str) -> list[str]:
         """Return the run's merchants whose names contain `name`, or all if none does; at most 20."""
-        check_text("name", name)
         names = list(
             dict.fromkeys(place.merchant for place in self._reader.envs(self.record) if place.merchant)
         )
@@ -213,7 +227,9 @@ class Run:
         """Return the rows that did not succeed, including pending ones: `results()` as in failed.csv."""
         from tcb_ops.reports.formats.notebook import results_frame
 
-        return results_frame(self._reader, self.record, self._settings, frozenset(Outcome) - SUCCESSES)
+        return results_frame(
+            self._reader, self.record, self._settings, frozenset(Outcome.all()) - Outcome.successes()
+        )
 
     def links(self) -> pd.DataFrame:
         """Return the rows of a links run with the columns of links.csv. The links are secrets: do not display them.
@@ -223,13 +239,9 @@ class Run:
         from tcb_ops.reports.formats.notebook import links_frame
 
         record = self._ledger.run(self.id)
-        if record.kind is not Kind.LINKS or record.finished_at is None:
+        if not record.kind.writes_links or record.finished_at is None:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
-        if record.settings.get("joined"):
-            raise UsageError(
-                _("run {id} was joined from shares: each share has its own links.csv.", id=record.id)
-            )
-        return links_frame(self._ledger, record, self._settings)
+        return links_frame(self._ledger, record, self._settings, self._reader)
 
     def errcodes(self) -> pd.DataFrame:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
@@ -269,10 +281,14 @@ class Run:
 
         Newly broken, recovered, still broken, silenced, unknown. Raises UsageError if the run is not an audit.
         """
-        from tcb_ops.reports.audit import audit_result
+        return self._audit_for("")
+
+    def _audit_for(self, receiver: str) -> AuditResult:
+        """Return what an audit found, compared with the last one of which a receiver of messages was told; see `audit`."""
+        from tcb_ops.features.audit.result import audit_result
 
         record = self._reader.run(self.id)
-        if record.kind is not Kind.AUDIT:
+        if record.kind is not AUDIT:
             raise UsageError(
                 _("run {id} is not an audit but a run of `{kind}`.", id=record.id, kind=record.kind)
             )
@@ -282,7 +298,7 @@ class Run:
         with self._reader.snapshot() as seen:
             # Damage to an earlier audit does not concern this one.
             with suppress(LedgerDamagedError), self._ledger.snapshot() as whole:
-                before = whole.previous(whole.run(self.id))
+                before = whole.previous(whole.run(self.id), receiver)
                 if before is not None:
                     changes = compare(whole, before, whole.run(self.id), self._settings, only)
             return audit_result(seen, RunSummary(seen, record), changes, self._settings)
@@ -291,7 +307,7 @@ class Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
         from tcb_ops.reports.run_views import merged_run
 
-        merged = merged_run(self._ledger, self.record)
+        merged = merged_run(self._ledger, self.record, self._only)
         return Run(self._ledger, merged.record, self._settings, merged)
 
     def with_retries(self) -> tuple[str, int, int]:
@@ -299,32 +315,45 @@ class Run:
 
         Counted from sums, without reading rows; of a run that is no retry, the run itself is the original.
         """
-        original = self.record
-        while original.parent:
-            original = self._ledger.run(original.parent)
-        family = [original, *self._ledger.retries(original)]
-        counts = [self._ledger.counts(one) for one in family]
-        succeeded = sum(rows for of in counts for outcome, rows in of.items() if outcome in SUCCESSES)
-        return original.id, succeeded, original.rows
+        from tcb_ops.reports.run_views import RunView
+        from tcb_ops.runs.later_changes import family_of  # loads SQLAlchemy
 
-    def write_into(self, original: str | Path, dest: str | Path | None = None, *, split_by: str = "") -> Path:
+        original, *retries = family_of(self._ledger, self.record)
+        reader = self._ledger if self._only is None else RunView(self._ledger, original, only=self._only)
+        planned = reader.counts(original)
+        counts = [planned, *(reader.counts(retry) for retry in retries)]
+        succeeded = sum(rows for of in counts for outcome, rows in of.items() if outcome.succeeded)
+        return original.id, succeeded, sum(planned.values())
+
+    @property
+    def _only(self) -> frozenset[tuple[str, str]] | None:
+        """The environments that the run is narrowed to, as (appid, env); None for all."""
+        return getattr(self._reader, "only", None)
+
+    @checked
+    def write_into(
+        self,
+        original: str | Path,
+        dest: str | Path | None = None,
+        *,
+        split_by: str = "",
+        warn: Callable[[Text], None] | None = None,
+    ) -> Path:
         """Write a copy of the list's own workbook, with columns for how each row ended; return its path.
 
         With `split_by`, a column's header, write a new folder with a workbook per value of it. `dest` None: beside the
-        original. Raises UsageError if `original` is not the run's list or the destination exists.
+        original. `warn` is told before anything is written what the copy will lack, such as pictures and charts.
+        Raises UsageError if `original` is not the run's list or the destination exists.
         """
-        from tcb_ops.reports.annotate_workbook import split_workbook, write_into
+        from tcb_ops.features.workbooks.annotate import split_workbook, write_into
 
-        check_path("original", original)
-        if dest is not None:
-            check_path("dest", dest)
-        check_text("split_by", split_by)
         place = Path(dest) if dest is not None else None
         with self._reader.snapshot() as seen:
             if split_by:
                 return split_workbook(seen, self.record, Path(original), place, split_by, self._settings.lang)
-            return write_into(seen, self.record, Path(original), place, self._settings.lang)
+            return write_into(seen, self.record, Path(original), place, self._settings.lang, warn)
 
+    @checked
     def export(
         self,
         dest: str | Path,
@@ -341,10 +370,6 @@ class Run:
         """
         from tcb_ops.reports.export import export
 
-        check_path("dest", dest)
-        check_flag("replace", replace)
-        check_flag("pdf", pdf)
-        check_function("when_written", when_written)
         self.record = self._reader.run(self.id)
         return export(
             self._ledger,
@@ -358,6 +383,7 @@ class Run:
             when_written=when_written or (lambda: None),
         )
 
+    @checked
     def to_parquet(self, dest: str | Path) -> Path:
         """Write every row to a Parquet file, with the columns of results.csv; return the file.
 
@@ -365,7 +391,6 @@ class Run:
         """
         from tcb_ops.reports.formats.notebook import write_parquet
 
-        check_path("dest", dest)
         with self._reader.snapshot() as seen:
             return write_parquet(seen, self.record, Path(dest), self._settings)
 
@@ -384,11 +409,6 @@ def _has_code(tally: Tally, code: str | None) -> bool:
         return True
     found = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
     return found is not None and found.code != Outcome.PENDING and code in {"", found.code}
-
-
-def _check_outcomes(outcomes: object) -> None:
-    usable = isinstance(outcomes, frozenset | set) and all(one in frozenset(Outcome) for one in outcomes)
-    check_value("outcomes", outcomes, usable, _("a set of {valid}", valid=", ".join(Outcome)))
 
 
 class RunHandle:
@@ -443,15 +463,14 @@ class RunHandle:
         """Return the appids that are paused because the platform asked to slow down, and for how many more seconds."""
         return session.paused_until() if (session := self._session) is not None else {}
 
+    @checked
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the work to end; return whether it has."""
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        check_value("seconds", seconds, number, _("seconds"))
         return (session := self._session) is None or session.ended_within(seconds)
 
+    @checked
     def follow(self, show: Callable[[Iterator[Progress]], None]) -> None:
         """Pass the progress to `show` until the work ends; Ctrl-C cancels the work."""
-        check_value("show", show, callable(show), _("a function"))
         try:
             with ctrl_c_raises():
                 show(self.watch())

@@ -1,7 +1,7 @@
 """Keep secrets out of what is shown, stored and exported.
 
 `redact`: a server's message may contain the token or the link that it was sent. It is redacted on arrival, with the
-secrets that were sent, and again by names alone when it is shown, for ledgers of earlier versions.
+secrets that were sent, and again by names alone when it is shown.
 `masked` and `find_leak`: no file of a report may contain a token, signature or key. In the operators' own texts (cells of
 the list, the note) only what the scan would find is masked; what it still finds in a report is a defect of tcb-ops.
 """

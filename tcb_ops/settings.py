@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 from urllib.parse import SplitResult, urlsplit
 
-from tcb_ops.errors import SettingsError, check_path, check_value
+from tcb_ops.arguments import checked
+from tcb_ops.errors import SettingsError
+from tcb_ops.found_settings import Trust, check_found
 from tcb_ops.i18n import Joined, Lang, Text, _, as_lines, as_list
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
 from tcb_ops.resources import nearest_path, system_reason
@@ -94,8 +96,6 @@ class TokenSettings(_Checked):
     """Where the component_verify_ticket is, likewise."""
     store: Path = Path("tcb-ops.tokens")
     """The folder of the refresh tokens."""
-    serve_key: str = field(default="", repr=False)
-    """Where the key is that clients of `tokens serve` must send, like `secret`."""
 
 
 @dataclass(frozen=True, init=False)
@@ -117,7 +117,7 @@ class LifecycleSettings(_Checked):
     SECTION = "lifecycle."
 
     keep_days: int = 0
-    """The age in days from which `runs prune` removes runs; 0: it needs --older-than."""
+    """The age in days from which `prune` removes runs; 0: it needs --older-than."""
 
 
 @dataclass(frozen=True, init=False)
@@ -126,7 +126,7 @@ class NotifySettings(_Checked):
 
     SECTION = "notify."
 
-    kind: Literal["wecom", "feishu", "dingtalk", "webhook", "command", "email"]
+    kind: Literal["wecom", "feishu", "dingtalk", "webhook", "command"]
     url_env: str = ""
     url_file: Path | None = None
     secret_env: str = ""
@@ -135,12 +135,6 @@ class NotifySettings(_Checked):
     on: Literal["change", "always", "failure"] = "change"
     command: tuple[str, ...] = field(default=(), repr=False)
     """Kind `command`: a program and its arguments. It reads JSON on stdin."""
-    smtp: str = ""
-    """Kind `email`: the mail server, `host` or `host:port`; port 465 means implicit TLS."""
-    user: str = ""
-    """Kind `email`: the user name; the password is in `secret_env` or `secret_file`."""
-    sender: str = ""
-    to: tuple[str, ...] = ()
 
 
 def system_lang() -> Lang:
@@ -159,6 +153,8 @@ class Origin:
     """The file's settings, with paths resolved against its folder; the ledger's URL may contain a password."""
     overridden: frozenset[str] = frozenset()
     """Settings given by an option or a variable."""
+    found: Trust | None = None
+    """Who may have written a file that was found in the working folder; None if it was named by --config or a variable."""
     ledger_choice: Text | None = None
     """Which ledger is used and why, if two are possible."""
 
@@ -184,6 +180,9 @@ class Settings(_Checked):
     """Hosts besides COS's own domains that a link may lead to; a leading dot allows its subdomains."""
     source_hosts: tuple[str, ...] = ()
     """Hosts that files may be read from by URL; `*.example.com` allows the subdomains of example.com."""
+    unencrypted_schedulers: tuple[str, ...] = ()
+    """Schedulers that `--cluster` may connect to without TLS, such as `tcp://127.0.0.1:8786`: whoever reaches one can run
+    programs in its workers."""
     etag: Literal["fail", "warn"] = "fail"
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
@@ -333,21 +332,18 @@ def _merge_target(layer: dict[str, Any], *names: str) -> dict[str, Any]:
     return layer | {"target": "", "api_base": given["target"] or given["api_base"]}
 
 
+@checked
 def load_settings(config: str | Path | None = None, options: Mapping[str, Any] | None = None) -> Settings:
     """Read the settings file, the environment and the given options.
 
     `config` None: the file in TCB_OPS_CONFIG, or tcb-ops.toml in the working folder, which may be missing. Options that
-    are None are ignored. Raises SettingsError with the file or variable, never with a value.
+    are None are ignored. Raises SettingsError with the file or variable, never with a value, and for a file in the working
+    folder that others may have written.
     """
-    if config is not None:
-        check_path("config", config)
-    names_only = options is None or (
-        isinstance(options, Mapping) and all(isinstance(name, str) for name in options)
-    )
-    check_value("options", options, names_only, _("a mapping, setting → value"))
     file = settings_file(config)
     named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
     there = file.is_file()
+    writers = check_found(file) if there and not named_by else None
     from_file = _merge_target(_read(file, named_by), f"{file}: target", f"{file}: api_base")
     given = {name: value for name, value in (options or {}).items() if value is not None}
     if given.get("target") == "":
@@ -376,7 +372,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     mistakes = [one for one in mistakes if one.name not in {other.name for other in unknown}] + unknown
     if mistakes:
         raise _refused(sorted(mistakes, key=lambda mistake: mistake.line), file)
-    origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, choice)
+    origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, writers, choice)
     return Settings(**found, origin=origin)
 
 
@@ -402,7 +398,7 @@ def _environment(above: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     def of(model: type[_Checked]) -> dict[str, Any]:
         variables = {name: _variable(f"{model.SECTION}{name}") for name in setting_names(model)}
         found: dict[str, Any] = {name: given[one] for name, one in variables.items() if one in given}
-        for name in {"store_hosts", "source_hosts", "command"} & found.keys():
+        for name in {"store_hosts", "source_hosts", "unencrypted_schedulers", "command"} & found.keys():
             found[name] = _words(found[name])
         return found
 
@@ -597,12 +593,6 @@ def _lacks(entry: NotifySettings) -> Text | None:
     if entry.kind == "command":
         if not entry.command:
             return _('kind = "command" needs command, a program and its arguments')
-    elif entry.kind == "email":
-        addressed = re.fullmatch(r"[^\s:]+(:[1-9]\d{0,4})?", entry.smtp) and entry.sender and entry.to
-        if not addressed or (entry.user and not (entry.secret_env or entry.secret_file)):
-            return _(
-                'kind = "email" needs smtp (host:port), sender and to; with user also secret_env or secret_file'
-            )
     elif bool(entry.url_env) == bool(entry.url_file):
         return _(
             'kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them', kind=entry.kind
@@ -724,8 +714,6 @@ def _token_url(value: str) -> str:
     return value
 
 
-_IN_MAIL = r"[^\x00-\x1f\x7f\x85\u2028\u2029]*"
-"""Anything else could add a header to a mail."""
 _RULES: dict[str, Callable[[Any], Any]] = {
     "api_base": _api_base,
     "source_hosts": _matching(
@@ -733,25 +721,21 @@ _RULES: dict[str, Callable[[Any], Any]] = {
         _("must be names of hosts without https:// and path, such as files.example.com or *.example.com"),
     ),
     "timezone": _timezone,
+    "unencrypted_schedulers": _matching(
+        r"tcp://\S+:[0-9]+", _("must be addresses of schedulers, such as tcp://127.0.0.1:8786")
+    ),
     "tokens.url": _token_url,
     "tokens.auth_header": _matching(
         r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")
     ),
     **dict.fromkeys(
-        ("tokens.secret", "tokens.ticket", "tokens.serve_key"),
+        ("tokens.secret", "tokens.ticket"),
         _matching(
             r"((env|file|command):\s*\S.*)?",
             _(
                 "must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret "
                 "itself"
             ),
-        ),
-    ),
-    **dict.fromkeys(
-        ("notify.sender", "notify.to"),
-        _matching(
-            rf"{_IN_MAIL}[^\s@]@[^\s@]{_IN_MAIL}",
-            _("must be an e-mail address on one line, such as ops@example.com"),
         ),
     ),
     # In TOML, "D:\new" contains a line break.

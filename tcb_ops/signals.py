@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -97,7 +97,8 @@ def end_at_once(code: int = 0, message: bytes = b"") -> None:
     def end(number: int, _frame: FrameType | None) -> NoReturn:
         _drop_closed_terminals()
         if message:
-            os.write(2, message)
+            with suppress(OSError):
+                os.write(2, message)
         os._exit(code or exit_code(number))
 
     _handle(end)

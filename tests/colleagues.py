@@ -12,9 +12,10 @@ import xlsxwriter
 
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import Kind, Merchant, Outcome, Reason, RowEnd
+from tcb_ops.model import Merchant, Outcome, Reason, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
+from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,7 +112,7 @@ def send(
         ]
         new = NewRun(
             "20261125-093000-k7q2",
-            Kind.UPLOAD,
+            UPLOAD,
             "https://api.weixin.qq.com",
             file.name,
             batch.sha256,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from postgres import Postgres, cluster
+from robots import SimulatorWithRobots
 from workspace import (
     BOOKS,
     TEA,
@@ -28,16 +29,16 @@ from workspace import (
     write_csv,
 )
 
+from tcb_ops.features.simulator import Faults
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.settings import load_settings, set_default_settings
-from tcb_ops.simulator import Faults, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from tcb_ops.features.simulator import Fault
     from tcb_ops.model import Merchant
     from tcb_ops.run import Run
-    from tcb_ops.simulator import Fault
 
 
 TERMINAL = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -46,6 +47,7 @@ TERMINAL = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIB
 MEMORY = Path("/dev/shm")  # noqa: S108  Linux's file system in memory
 if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**31:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # avoids waiting for fsync on a disk
+os.umask(0o022)  # what a group may change is named in the first line
 sys.dont_write_bytecode = False  # otherwise each process started would compile all modules again
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -101,8 +103,13 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let token sources retry almost at once."""
-    for name in ("component.RETRY_WAIT", "component.ROTATION_WAIT", "service.RETRY_WAIT"):
-        monkeypatch.setattr(f"tcb_ops.wechat.tokens.{name}", 0.01)
+    component = "tcb_ops.features.component.source"
+    for name in (
+        f"{component}.RETRY_WAIT",
+        f"{component}.ROTATION_WAIT",
+        "tcb_ops.wechat.tokens.service.RETRY_WAIT",
+    ):
+        monkeypatch.setattr(name, 0.01)
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +149,7 @@ def open_workspace(tmp_path: Path) -> Iterator[OpenWorkspace]:
             rows = list(rows if rows is not None else many(*known, rows=10))
             valid = {merchant.appid: f"token-of-{merchant.appid}" for merchant in known}
             sim = stack.enter_context(
-                Simulator(list(known), valid, faults=Faults(tuple(faults)), record=True, **options)
+                SimulatorWithRobots(list(known), valid, faults=Faults(tuple(faults)), record=True, **options)
             )
             write_csv(
                 tmp_path / "merchants.csv",

@@ -12,6 +12,8 @@ import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import ExitStack
@@ -29,6 +31,9 @@ class Cluster:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.address = f"tcp://127.0.0.1:{self._port}"
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv(
+            "TCB_OPS_UNENCRYPTED_SCHEDULERS", self.address
+        )
         self.workers: list[subprocess.Popen[bytes]] = []
         self.scheduler = self.start_scheduler()
 

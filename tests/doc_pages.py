@@ -45,10 +45,10 @@ from typing import Any
 import pandas as pd
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.cli.practice import simulate
+from tcb_ops.features.simulator import Faults, Simulator, load_faults
+from tcb_ops.features.simulator.command import simulate
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.settings import set_default_settings
-from tcb_ops.simulator import Faults, Simulator, load_faults
 
 ROOT = Path(__file__).parent.parent
 PRACTICE = ROOT / "docs" / "practice"
@@ -339,6 +339,7 @@ def open_session(folder: Path, lang: str) -> Iterator[Session]:
     """Open a session in a folder and a language, with a terminal of 100 columns."""
     given = {
         "LANG": "zh_CN.UTF-8" if lang == "zh" else "C.UTF-8",
+        "LC_COLLATE": "C",  # ls sorts alike whether or not the locale above is installed
         "COLUMNS": "100",
         "TCB_OPS_CHROMIUM": "",
         "FILES": str(PRACTICE / "files"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import ssl
 import threading
+import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +33,8 @@ class File:
     """The Content-Length of a HEAD."""
     keep_open: bool = False
     """Whether the rest of a longer declared body is waited for in vain."""
+    drip: bool = False
+    """Likewise, but a byte comes now and then."""
     chunked: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     careless: bool = False
@@ -44,6 +48,8 @@ class Sources:
         self.files: dict[str, File] = {}
         self.asked: Counter[tuple[str, str]] = Counter()
         """By (method, path with query)."""
+        self.sent: Counter[str] = Counter()
+        """Answers that were sent to their end, by path."""
         self.matched: dict[str, str | None] = {}
         """The If-Match of the last request by path."""
         self.on_get: Callable[[str], None] = lambda _path: None
@@ -131,7 +137,18 @@ class Sources:
             request.send_header("Content-Length", str(length))
         if method == "HEAD":
             body = b""
-        elif length != len(body) and not file.chunked and not file.keep_open:
+        elif length != len(body) and not file.chunked and not file.keep_open and not file.drip:
             request.close_connection = True
         request.wfile.write(b"".join([*request._headers_buffer, b"\r\n", body]))
         request._headers_buffer = []
+        self.sent[path] += 1
+        if file.drip and method == "GET":
+            _drip(request)
+
+
+def _drip(request: BaseHTTPRequestHandler) -> None:
+    """Send a byte now and then until nobody reads any more."""
+    with suppress(OSError):
+        while True:
+            time.sleep(0.02)
+            request.wfile.write(b"x")

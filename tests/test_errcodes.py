@@ -13,6 +13,7 @@ from tcb_ops.errcodes import (
     Decision,
     Scope,
     all_errcodes,
+    all_reasons,
     all_store_codes,
     describe,
     errcode,
@@ -123,6 +124,36 @@ def test_codes_and_names_are_unique() -> None:
 def test_the_interface_pages_own_table_comes_first_and_alone_is_core() -> None:
     assert tuple(entry.code for entry in all_errcodes() if entry.core) == CORE
     assert tuple(entry.code for entry in all_errcodes()[: len(CORE)]) == CORE
+
+
+PAGES = {
+    "getUploadTcbFileLink page": (
+        "developers.weixin.qq.com/doc/oplatform/openApi/cloudbase-common/file-management/api_getuploadtcbfilelink"
+    ),
+}
+"""The page of each interface that sources name with an address: as wechat/client.py calls it, `tcb/uploadfile`."""
+
+
+def test_a_source_that_names_an_interface_has_the_address_of_its_page() -> None:
+    pages = [
+        found.groups()
+        for entry in all_errcodes()
+        for found in [re.match(r"(.+ page) \((.+?)\)", entry.source)]
+        if found is not None
+    ]
+    assert pages == [("getUploadTcbFileLink page", PAGES["getUploadTcbFileLink page"])] * len(CORE)
+    assert "api_getuploadfilelink" not in "".join(entry.source for entry in all_errcodes())  # componenttcb's
+
+
+def test_advice_about_the_cloud_console_says_where_a_platform_finds_it() -> None:
+    """A merchant that has authorized 云开发 to the platform cannot open its own."""
+    texts = [entry.action for entry in (*all_errcodes(), *all_store_codes(), *all_reasons().values())]
+    about = [text for text in texts if "cloud console" in text.en or "云开发控制台" in text.zh]
+    assert len(about) > 10
+    for text in about:
+        for words in (text.en, text.zh):
+            assert "extAppid" in words
+            assert "tcb.cloud.tencent.com" in words
 
 
 @pytest.mark.parametrize("entry", all_errcodes(), ids=lambda entry: entry.name)

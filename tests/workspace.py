@@ -17,9 +17,10 @@ from tcb_ops.settings import Settings, load_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from robots import SimulatorWithRobots
+
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.run import Run
-    from tcb_ops.simulator import Simulator
 
 QUICK = RunLimits(backoff=0.01, slow_wait=0.05, patience=10)
 TEA, TEA_TEST, BOOKS = (
@@ -34,7 +35,7 @@ class Workspace:
     """A workspace with everything that a run needs, on disk and on loopback."""
 
     folder: Path
-    sim: Simulator
+    sim: SimulatorWithRobots
     settings: Settings
     merchants: Merchants
     list: Path
@@ -74,7 +75,7 @@ def many(*merchants: Merchant, rows: int) -> list[tuple[str, str]]:
     return [(merchant.env, f"banner/{n}.png") for merchant in merchants for n in range(rows)]
 
 
-def options_for(folder: Path, sim: Simulator) -> dict[str, Any]:
+def options_for(folder: Path, sim: SimulatorWithRobots) -> dict[str, Any]:
     return {
         "api_base": sim.base,
         "ledger": str(folder / "ledger.db"),

@@ -107,8 +107,6 @@ def _settings(ctx: click.Context) -> Settings:
     given = {
         name: ctx.params.get(name) for name in ("config", "target", "api_base", "merchants", "ledger", "lang")
     }
-    if ctx.info_name == "copy":  # its runs are those of FROM
-        given["ledger"] = ctx.params.get("source") or next(iter(ctx.args), None)
     for name, value in given.items():
         if value:
             given[name] = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111  it may be a URL
@@ -211,14 +209,14 @@ def _where(ctx: click.Context, _param: click.Parameter, incomplete: str) -> Iter
 def _notebooks(
     _ctx: click.Context, _param: click.Parameter, _incomplete: str
 ) -> Iterator[CompletionItem[str]]:
-    from tcb_ops.notebooks import notebook_names
+    from tcb_ops.features.notebooks.parameters import notebook_names
 
     yield from map(CompletionItem, notebook_names())
 
 
 _SUGGESTIONS: dict[str | None, Suggest] = {
     **dict.fromkeys(
-        ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "source", "sources", "dest"),
+        ("FILE", "FILE.csv", "FILE|URL", "ORIGINAL.xlsx", "PATH", "source"),
         lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type="file")],
     ),
     **dict.fromkeys(

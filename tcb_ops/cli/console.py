@@ -10,15 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.formatting import format_duration, lines, wrap
 from tcb_ops.i18n import Lang, Text, _, ngettext, terminal_lang
-from tcb_ops.model import SUCCESSES, FailOn, Kind, Problem
+from tcb_ops.model import FailOn, Problem
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.console import RenderableType
 
-    from tcb_ops.notifications import Notification
+    from tcb_ops.features.audit.notifications import Notification
     from tcb_ops.reports.summary import CodeGroup, RunSummary
     from tcb_ops.run import Run
     from tcb_ops.runs.progress import Progress
@@ -231,7 +232,7 @@ def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
 
     done = f"{now.done:,}/{now.total:,}"
     note = now.note.of(lang) if now.note is not None else ""
-    worst_first = sorted(now.counts.items(), key=lambda count: count[0] in SUCCESSES)
+    worst_first = sorted(now.counts.items(), key=lambda count: count[0].succeeded)
     outcomes = [counts_line({outcome: rows}).of(lang) for outcome, rows in worst_first if rows]
     rate = _("{rate:,.0f} rows/s", rate=now.rate).of(lang)
     left = ""
@@ -293,12 +294,12 @@ def show_run(
     notifications: Sequence[Notification] | None = None,
 ) -> tuple[int, RunSummary]:
     """Print how a run ended; return the exit code and the run's summary."""
-    from tcb_ops.reports.explanations import confirmation_text, verdict
+    from tcb_ops.reports.explanations import change_lines, confirmation_text
     from tcb_ops.reports.formats.terminal import Wrapped, render_audit
     from tcb_ops.reports.summary import worker_lines
 
     finished = run.record.finished_at is not None
-    audited = run.record.kind is Kind.AUDIT and finished
+    audited = run.record.kind is AUDIT and finished
     # A retry is only a part of an audit and is not compared.
     result = run.audit() if audited and not run.record.parent else None
     found = run.overview()  # after the audit's result, which takes as much memory meanwhile
@@ -316,17 +317,18 @@ def show_run(
         else:
             for part in render_audit(result, console.lang):
                 console.print(part)
-        console.print(verdict(run.record.kind, found.counts, finished=finished))
-        if found.confirmed is not None:
-            console.print(confirmation_text(*found.confirmed))
-        for line in worker_lines(found.workers):
+        console.print(run.record.kind.verdict(found.counts, finished=finished))
+        confirmed = [confirmation_text(*found.confirmed)] if found.confirmed is not None else []
+        changed = change_lines(found.changed_by, run.settings.zone)
+        for line in (*changed, *confirmed, *worker_lines(found.workers)):
             console.print(line)
     if result is not None:
         return result.exit_code(fail_on), found
     if audited and run.stopped is not None:
         return 3, found
-    confirmed = found.confirmed[1] if found.confirmed is not None else {}
-    return 0 if SUCCESSES.issuperset(found.counts) and SUCCESSES.issuperset(confirmed) else 1, found
+    confirmed_counts = found.confirmed[1] if found.confirmed is not None else {}
+    succeeded = all(outcome.succeeded for outcome in (*found.counts, *confirmed_counts))
+    return 0 if succeeded else 1, found
 
 
 def show_causes(console: Console, run: Run, found: RunSummary) -> None:
@@ -336,7 +338,7 @@ def show_causes(console: Console, run: Run, found: RunSummary) -> None:
 
     causes = found.causes
     if causes:
-        in_full = f"tcb-ops report {run.id}" if run.record.kind is Kind.LINKS else "errcodes.csv"
+        in_full = f"tcb-ops report {run.id}" if run.record.kind.writes_links else "errcodes.csv"
         console.print(render_errcodes(by_code(causes), console.lang, in_full))
 
 

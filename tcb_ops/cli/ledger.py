@@ -1,11 +1,8 @@
-"""The commands about the ledger: runs, runs prune, ledger copy, ledger join."""
+"""The commands about the ledger: runs, prune."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,28 +10,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.console import LINE_EVERY, Console, suggest_next
+from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     DURATION,
     CommonOptions,
     common_options,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext, verbatim
-from tcb_ops.model import SIMULATOR, Kind
-from tcb_ops.settings import Settings, holds_password, shown_url, without_password
+from tcb_ops.model import SIMULATOR
+from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from tcb_ops.model import Outcome
     from tcb_ops.run import Run
-    from tcb_ops.runs.ledger_copy import CopiedRuns
-
-_WHOLE = _("Runs are copied whole: --where cannot leave merchants out.")
 
 
 @click.command(cls=Command)
-@click.argument("action", metavar="[prune]", type=click.Choice(["prune"]), required=False)
 @click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
 @click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
 @click.option(
@@ -43,49 +37,14 @@ _WHOLE = _("Runs are copied whole: --where cannot leave merchants out.")
     metavar="TIME",
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
-@click.option(
-    "--older-than",
-    metavar="DAYS",
-    default="",
-    help="With prune: how old a run must be, such as 180d. [default: keep_days under [lifecycle]]",
-)
-@click.option("--dry-run", is_flag=True, help="With prune: show what would be removed; remove nothing.")
 @common_options
-def runs(
-    action: str | None,
-    operator: str,
-    host: str,
-    stale: float | None,
-    older_than: str,
-    *,
-    dry_run: bool,
-    common: CommonOptions,
-) -> int:
+def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions) -> int:
     """List the runs, the newest first.
 
     --note TEXT: only runs whose note contains it. --target: only runs of that target. --where: only runs with rows of
     matching merchants, and only those rows are counted.
-
-    `runs prune` removes old runs from the ledger and gives the space back. Unfinished runs stay, and those that a later run retries,
-    confirms, deletes or undoes; reports are not touched.
     """
     settings, console = common.start(reads_ledger=True)
-    if action is not None:
-        for option, given in (
-            ("--where", common.where),
-            ("--target", common.target or common.api_base),
-            ("--note", common.note),
-            ("--operator", operator),
-            ("--host", host),
-        ):
-            if given:
-                refused = _(
-                    "`runs prune` is about the whole ledger: {option} cannot narrow it.", option=option
-                )
-                raise UsageError(refused, options=[option])
-        return _prune(console, settings, older_than, dry_run=dry_run, as_json=common.json)
-    if older_than or dry_run:
-        raise UsageError(_("--older-than and --dry-run are for `tcb-ops runs prune`. Nothing was removed."))
     if stale is not None:
         return _watch_audits(console, settings, common, stale)
     if common.ledger and "://" not in settings.ledger and not Path(settings.ledger).exists():
@@ -123,7 +82,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
     elif sound:
         from tcb_ops.reports.formats.terminal import render_runs, room
 
-        shown = [(run.record, outcomes) for run, outcomes, _ in sound]
+        shown = [(run.record, outcomes, run.mark) for run, outcomes, _ in sound]
         for line in render_runs(shown, settings, console.lang, room(console.out)):
             console.print(line)
     elif damaged:
@@ -144,7 +103,7 @@ def _watch_audits(console: Console, settings: Settings, common: CommonOptions, s
     audits = [
         run.record
         for run in api.all_runs(settings=settings, damaged=[])
-        if run.record.kind is Kind.AUDIT
+        if run.record.kind is AUDIT
         and run.record.target == settings.run_target
         and run.record.finished_at is not None
         and not run.record.parent  # a retry asks about a part only
@@ -205,20 +164,42 @@ def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
     return ended is not None and -CLOCK_TOLERANCE <= now - ended <= seconds
 
 
-def _prune(console: Console, settings: Settings, older_than: str, *, dry_run: bool, as_json: bool) -> int:
-    """Remove old runs, or list them."""
+@click.command(cls=Command)
+@click.option(
+    "--older-than",
+    metavar="DAYS",
+    default="",
+    help="How old a run must be, such as 180d. [default: keep_days under [lifecycle]]",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
+@common_options
+def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
+    """Remove old runs from the ledger, and give the space back.
+
+    Unfinished runs stay, and those that belong to a run that stays: a retry, confirmation, deletion or undo, or its upload.
+    What a removed run last stored at each path is kept, so that undo and delete still know it. Reports are not touched.
+    """
     from tcb_ops import api
 
+    settings, console = common.start(reads_ledger=True)
+    for option, value in (
+        ("--where", common.where),
+        ("--target", common.target or common.api_base),
+        ("--note", common.note),
+    ):
+        if value:
+            refused = _("`prune` is about the whole ledger: {option} cannot narrow it.", option=option)
+            raise UsageError(refused, options=[option])
     days = older_than.removesuffix("d") or str(settings.lifecycle.keep_days)
     if not (days.isdecimal() and len(days) < 6 and int(days)):
         raise UsageError(
             _(
-                "`runs prune` needs --older-than with a number of days, such as 180d, or keep_days under [lifecycle]."
+                "`prune` needs --older-than with a number of days, such as 180d, or keep_days under [lifecycle]."
             ),
             options=["--older-than"],
         )
     found = api.prune(int(days), dry_run=dry_run, settings=settings)
-    if as_json:
+    if common.json:
         console.json(
             {"removed": [] if dry_run else [run.id for run in found], "runs": [run.id for run in found]}
         )
@@ -247,132 +228,3 @@ def _about(run: Run, settings: Settings) -> dict[str, Any]:
         "host": record.host,
         "note": record.note,
     }
-
-
-@click.command(cls=Command)
-@click.argument("source", metavar="FROM")
-@click.argument("dest", metavar="TO")
-@click.argument("wanted", metavar="[RUN]...", nargs=-1)
-@common_options
-def copy(source: str, dest: str, wanted: tuple[str, ...], *, common: CommonOptions) -> int:
-    """Copy runs to another ledger: from SQLite to PostgreSQL, or back.
-
-    FROM and TO are files or URLs. Without RUN every run, with ids these and the runs that belong to them. Runs that TO has
-    already are skipped; a copy that was interrupted is completed by the same command.
-    """
-    from tcb_ops import api
-
-    common.refuse_where(_WHOLE)
-    settings, console = common.start()
-    _warn_of_passwords(console, source, dest)
-    with _progress(console) as progress:
-        copied = api.copy_runs(source, dest, wanted, settings=settings, progress=progress)
-    names = {"from": shown_url(source), "to": shown_url(dest)}
-    if common.json:
-        console.json(names | {"copied": copied.runs, "there": copied.there, "rows": copied.rows})
-        return 0
-    console.print(
-        _(
-            "{runs} with {rows} copied from {source} to {dest}.",
-            runs=ngettext("{n:,} run", "{n:,} runs", len(copied.runs)),
-            rows=ngettext("{n:,} row", "{n:,} rows", copied.rows),
-            source=names["from"],
-            dest=names["to"],
-        )
-    )
-    _show_already_there(console, copied)
-    return 0
-
-
-@click.command(cls=Command)
-@click.argument("dest", metavar="OUT")
-@click.argument("sources", metavar="IN...", nargs=-1, required=True)
-@click.option(
-    "--run",
-    "wanted",
-    multiple=True,
-    metavar="RUN",
-    help="Take this run of its ledger, by its whole id, instead of the newest share. Repeatable.",
-)
-@common_options
-def join(dest: str, sources: tuple[str, ...], wanted: tuple[str, ...], *, common: CommonOptions) -> int:
-    """Join the shares of a list into one run, in the ledger OUT.
-
-    Each IN is the ledger of a share (--share), a file or a URL. All shares must be there, each once, and finished. The
-    joined run has each row of the list with its outcome; retries are copied too.
-    """
-    from tcb_ops import api
-    from tcb_ops.reports.explanations import verdict
-    from tcb_ops.reports.summary import by_code
-    from tcb_ops.runs.next_commands import of_run
-
-    common.refuse_where(_WHOLE)
-    _settings, console = common.start()
-    _warn_of_passwords(console, dest, *sources)
-    with _progress(console) as progress:
-        run_id, copied = api.join_shares(dest, sources, runs=wanted, progress=progress)
-    settings = replace(common, ledger=dest).settings()
-    run = api.open_run(run_id, settings=settings)
-    if common.json:
-        console.json(run.summary() | {"copied": copied.runs, "there": copied.there})
-        return 0
-    console.print(
-        _(
-            "Run {id} in {dest} joins {shares}: {rows}.",
-            id=run_id,
-            dest=shown_url(dest),
-            shares=ngettext("{n:,} share", "{n:,} shares", len(run.record.settings["joined"])),
-            rows=ngettext("{n:,} row", "{n:,} rows", run.record.rows),
-        )
-    )
-    console.print(verdict(run.record.kind, run.outcomes, finished=True))
-    if retries := len({*copied.runs} - {run_id}):
-        console.print(ngettext("{n:,} retry was added.", "{n:,} retries were added.", retries))
-    _show_already_there(console, copied)
-    if holds_password(dest):
-        settings = replace(common, ledger=without_password(dest)).settings()
-    console.suggest(_("Its report:"), of_run(settings, run.record, "report"))
-    suggest_next(console, settings, run.record, by_code(run.final().cause_list()))
-    return 0
-
-
-def _show_already_there(console: Console, copied: CopiedRuns) -> None:
-    if there := len(copied.there):
-        console.print(ngettext("{n:,} run was there already.", "{n:,} runs were there already.", there))
-
-
-def _warn_of_passwords(console: Console, *ledgers: str) -> None:
-    for one in ledgers:
-        if holds_password(one):
-            console.warn(
-                _(
-                    "The password of {name} can be seen in this machine's process list: leave it out, and set PGPASSWORD "
-                    "or write it into ~/.pgpass instead.",
-                    name=shown_url(one),
-                )
-            )
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int, int], None]]:
-    """Show how much is copied: a line that moves on a terminal, otherwise a line every few seconds."""
-    from rich.status import Status
-
-    last = time.monotonic()
-    with console.waiting(_("Reading")) as status:
-
-        def show(done: int, runs: int, rows: int) -> None:
-            nonlocal last
-            text = _(
-                "{done:,} of {runs} copied · {rows}",
-                done=done,
-                runs=ngettext("{n:,} run", "{n:,} runs", runs),
-                rows=ngettext("{n:,} row", "{n:,} rows", rows),
-            )
-            if isinstance(status, Status):
-                status.update(text.of(console.lang))
-            elif time.monotonic() - last >= LINE_EVERY:
-                last = time.monotonic()
-                console.info(text)
-
-        yield show

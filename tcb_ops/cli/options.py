@@ -17,6 +17,7 @@ import click
 
 from tcb_ops.cli.console import Console
 from tcb_ops.errors import UsageError
+from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.model import target_label
 from tcb_ops.resources import nearest_path
@@ -25,7 +26,7 @@ from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, line_of, l
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from tcb_ops.lists.merchants import Merchants, Share
+    from tcb_ops.lists.merchants import Merchants
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -108,14 +109,8 @@ def _seconds(text: str) -> float:
     return 0.0 if found[1] else float(found[2]) * {"s": 1, "m": 60, "h": 3600}[found[3]]
 
 
-def _share(text: str) -> Share:
-    from tcb_ops.lists.merchants import read_share
-
-    return read_share(text)
-
-
 def _cluster(text: str) -> str:
-    from tcb_ops.runs.cluster import check_cluster
+    from tcb_ops.features.cluster.client import check_cluster
 
     check_cluster(text)
     return text
@@ -185,11 +180,11 @@ class CommonOptions:
         Other messages are held back until the command releases the console or ends. With `looks_at_tokens`, warn about a
         token file that others can read.
         """
-        from tcb_ops.simulator import opened_target
+        from tcb_ops.features.simulator import opened_target
 
         with (
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
-            console.held(None if self.quiet and opened.on_loopback else target_line(opened)),
+            console.held(None if self.quiet and opened.on_loopback else first_line(opened)),
         ):
             if settings.origin.ledger_choice is not None:
                 console.info(settings.origin.ledger_choice)
@@ -276,6 +271,11 @@ def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
                         shlex=shlex.quote(str(file)),
                     )
                 )
+
+
+def first_line(settings: Settings) -> Text:
+    """Return the line that names the target, and the settings file if it was found in the working folder."""
+    return with_found_file(target_line(settings), settings.origin.found, SETTINGS_FILE)
 
 
 def target_line(settings: Settings) -> Text:
@@ -367,15 +367,8 @@ class RunOptions:
         ),
         metavar="local:N|URL",
     )
-    share: Share | None = _given(  # noqa: RUF009  it makes a field
-        "Only the merchants of share K of N. Each share has a ledger of its own; `ledger join` joins them.",
-        type=_Parsed("share", _share, N_("must be K/N, such as 2/5, with K from 1 to N, not '{value}'.")),
-        metavar="K/N",
-    )
     dry_run: bool = _given("Show what would be sent; send nothing.", default=False)
-    limit: int | None = _given(
-        "Only the first N valid rows, with --share of each share.", type=WholeNumber(min=1), metavar="N"
-    )
+    limit: int | None = _given("Only the first N valid rows.", type=WholeNumber(min=1), metavar="N")
     new_run: bool = _given("Start a new run even if there is one to resume.", default=False)
     resume: str | None = _given("Resume this unfinished run.", metavar="RUN")
 
@@ -404,7 +397,6 @@ pdf_option = _options(RunOptions, "pdf")
 yes_option = _options(RunOptions, "yes")
 upload_yes_option = _options(RunOptions, "yes", yes="Do not ask before uploading to a live target.")
 cluster_option = _options(RunOptions, "cluster")
-share_option = _options(RunOptions, "share")
 new_run_options = _options(RunOptions, "dry_run", "new_run")
 resume_options = _options(RunOptions, "new_run", "resume")
 run_options = _options(RunOptions, "dry_run", "limit", "new_run", "resume")

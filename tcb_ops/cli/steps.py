@@ -24,14 +24,14 @@ from tcb_ops.cli.console import (
 )
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
+from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
-from tcb_ops.lists.merchants import Share
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import STORED_OUTCOMES, FailOn, Kind, Outcome, Problem, Reason
+from tcb_ops.model import STORED_OUTCOMES, FailOn, Outcome, Problem, Reason
 from tcb_ops.preflight import DryRun, SendScope, accounts_to_ask, facts_line, reckon, scope_of_rows
-from tcb_ops.reports.explanations import verdict
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
@@ -42,14 +42,9 @@ from tcb_ops.settings import Settings, without_dots
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tcb_ops.notifications import Notification
+    from tcb_ops.features.audit.notifications import Notification
 
 _FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
-_QUESTIONS = {
-    Kind.UPLOAD: _("Upload to {live_environments} of {api_base}?"),
-    Kind.DELETE: _("Delete files in {live_environments} of {api_base}?"),
-    Kind.UNDO: _("Undo the upload in {live_environments} of {api_base}?"),
-}
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -111,7 +106,7 @@ class RunCommand:
 
         `others`: the command's options that are not about the list, for suggestions.
         """
-        console, settings, listing, share = self.console, self.settings, self.listing, self.which.share
+        console, settings, listing = self.console, self.settings, self.listing
         if listing.fix_me is not None:
             check_fixme(Path(listing.fix_me))
         try:
@@ -126,7 +121,6 @@ class RunCommand:
                 rows=listing.rows,
                 file_map=listing.maps,
                 sources=SourceInspector(lambda: settings),
-                share=share,
             )
         except InputError as error:
             if error.source != source:
@@ -153,8 +147,6 @@ class RunCommand:
             console.info(
                 _("{rows} excluded by --where", rows=ngettext("{n:,} row", "{n:,} rows", batch.left_out))
             )
-        if share is not None:
-            console.info(_share_of(batch, share))
         return batch.limited(self.which.limit) if self.which.limit else batch
 
     def _write_fixme(self, source: str, problems: Sequence[Problem]) -> tuple[Path, int]:
@@ -213,8 +205,7 @@ class RunCommand:
             text = _("Correct the list, then run:")
         else:
             return
-        share = ["--share", str(self.which.share)] if self.which.share is not None else []
-        self.console.suggest(text, self._again(source, root, [*others, *listing.words(self.common), *share]))
+        self.console.suggest(text, self._again(source, root, [*others, *listing.words(self.common)]))
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
         """Return this command for another list."""
@@ -224,7 +215,7 @@ class RunCommand:
 
     def dry_run(self, batch: Batch, *, uploads: bool) -> int:
         """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
-        from tcb_ops.merchants.queries import ask_allowances
+        from tcb_ops.features.merchants.queries import ask_allowances
 
         console, settings, limits = self.console, self.settings, self.limits
         console.release()
@@ -271,7 +262,7 @@ class RunCommand:
         self.console.warn(what)
         if not self.which.yes:
             envs = ngettext("{n:,} live environment", "{n:,} live environments", scope.envs)
-            question = _QUESTIONS[kind].format(live_environments=envs, api_base=self.settings.api_base)
+            question = kind.question.format(live_environments=envs, api_base=self.settings.api_base)
             confirm_or_abort(self.console, question)
 
     def _may_resume(self, run_id: str, started: float) -> bool:
@@ -290,7 +281,7 @@ class RunCommand:
 
         Raises UsageError if this command cannot resume it.
         """
-        from tcb_ops.runs.plan import check_kept, check_resume, other_share
+        from tcb_ops.runs.plan import check_kept, check_resume
 
         settings, which = self.settings, self.which
         if not which.resume or which.dry_run:
@@ -310,11 +301,9 @@ class RunCommand:
             wrong = _("its target is {target}", target=record.target)
         elif root and str(Path(root).resolve()) != record.root:
             wrong = _("its files are below {root}", root=record.root)
-        elif which.share is not None and str(which.share) != record.share:
-            wrong = other_share(record)
         check_resume(record, wrong, settings)
         check_kept(record, settings)
-        if kind in {Kind.UPLOAD, Kind.DELETE, Kind.UNDO}:
+        if kind.changes_store:
             scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
             self.ask_confirmation(kind, scope, _("Remaining: {text}", text=scope.text))
         return api.start_resume(
@@ -356,7 +345,7 @@ class RunCommand:
         except StoppedError:
             if self.common.json:
                 self.console.json(run.summary())
-            if run.record.kind is Kind.AUDIT and not run.record.parent:  # notify even without a report
+            if run.record.kind is AUDIT and not run.record.parent:  # notify even without a report
                 self._notify(run)
             raise
         return code
@@ -365,7 +354,7 @@ class RunCommand:
         """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
         console, as_json = self.console, self.common.json
         run.refresh()
-        notifies = run.record.kind is Kind.AUDIT and not run.record.parent
+        notifies = run.record.kind is AUDIT and not run.record.parent
         sent = None
         try:
             if notifies and as_json:  # the object contains what became of the messages
@@ -414,22 +403,10 @@ class RunCommand:
         found = confirmed.overview()
         if not self.common.json and found.causes:
             show_causes(console, confirmed, found)
-            ended = verdict(Kind.CONFIRM, found.counts, finished=True)
+            ended = confirmed.record.kind.verdict(found.counts, finished=True)
             console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
         suggest_next(console, settings, confirmed.record, by_code(found.causes))
         console.info(_("The confirmation: {folder}", folder=folder))
-
-
-def _share_of(batch: Batch, share: Share) -> Text:
-    """Return how many rows a share has, and of how many."""
-    whole = ngettext("{n:,} row", "{n:,} rows", batch.staging.whole.count())
-    if not batch.count:
-        return _(
-            "Share {share}: none of {whole}, as no merchant of the list belongs to it.",
-            share=share,
-            whole=whole,
-        )
-    return _("Share {share}: {rows:,} of {whole}", share=share, rows=batch.count, whole=whole)
 
 
 def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:

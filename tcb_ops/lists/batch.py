@@ -1,4 +1,4 @@
-"""The checked rows of a list and their problems: a batch, its shares, and the fix-me CSV.
+"""The checked rows of a list and their problems: a batch, and the fix-me CSV.
 
 They are on disk, so that memory does not grow with the list: in an unnamed temporary SQLite database in the temporary
 folder, with mode 0600, which no other process can open and which disappears with its connection, even after a kill.
@@ -12,19 +12,19 @@ import sqlite3
 import stat
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
+from tcb_ops.arguments import checked
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
-from tcb_ops.errors import UsageError, check_count, check_path
+from tcb_ops.errors import UsageError, check_count
 from tcb_ops.formatting import guard, shown, trim
 from tcb_ops.i18n import Bilingual, Lang, Text, _, ngettext
 from tcb_ops.lists.input_files import input_error
-from tcb_ops.lists.merchants import Merchants, Share
+from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import LocalFiles, SourceCheck, UnusableFile, refuse_sources, whole_source
 from tcb_ops.model import Merchant, Problem, Row, Secret, SourceFile, is_source
 from tcb_ops.resources import system_reason
@@ -67,29 +67,10 @@ class Staging:
     def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._finalizer = weakref.finalize(self, self._db.close)
-        self._whole: Staging | None = None
-        self.its_rows, self.its_problems = "rows", "problems"
-        """What a query selects from: the tables, or a share's part of them under the same names."""
         for statement in _SCHEMA.split(";"):
             self.query(statement)
         # Never committed: the data is temporary and has no other readers.
         self.query("BEGIN")
-
-    @property
-    def whole(self) -> Staging:
-        """The rows of all shares."""
-        return self._whole or self
-
-    def of_share(self, share: Share) -> Staging:
-        """Return a view of the rows of a share, and of their problems, until this staging is closed."""
-        view, name = copy(self.whole), f"in_share_{share.number}_{share.of}"
-        view._whole = self.whole  # also keeps the database open  # noqa: SLF001  its own copy
-        self._db.create_function(name, 1, share.has, deterministic=True)
-        view.its_rows = f"(SELECT * FROM rows WHERE {name}(appid)) rows"  # noqa: S608  own names
-        view.its_problems = (
-            f"(SELECT * FROM problems WHERE line IN (SELECT line FROM {view.its_rows})) problems"  # noqa: S608  own names
-        )
-        return view
 
     def close(self) -> None:
         """Free the disk space. The data can no longer be read."""
@@ -135,12 +116,12 @@ class Staging:
 
     def files(self) -> Iterator[list[tuple[int, str, Secret | None]]]:
         """Yield pages of (line, file, its query) of the rows that have a file, by line."""
-        for page in self._pages("file, query", self.its_rows, "file <> ''"):
+        for page in self._pages("file, query", "rows", "file <> ''"):
             yield [(line, file, None if query is None else Secret(query)) for line, file, query in page]
 
     def queries(self) -> Iterator[tuple[int, Secret]]:
         """Yield (line, query) of the rows whose file is a URL with a query, valid or not: a resumed run may have them."""
-        for page in self._pages("query", self.its_rows, "query IS NOT NULL"):
+        for page in self._pages("query", "rows", "query IS NOT NULL"):
             yield from ((line, Secret(query)) for line, query in page)
 
     def set_files(self, facts: Iterable[tuple[int | None, int | None, str, int]]) -> None:
@@ -151,7 +132,7 @@ class Staging:
         """Yield all rows by line, those with a problem marked invalid; with `until`, only valid ones up to that line."""
         only, end = ("TRUE", EVERY_LINE) if until is None else (_VALID, until)
         columns = "env, path, appid, merchant, file, cells, size, mtime_ns, content_type, cache_control, etag"
-        for page in self._pages(columns, self.its_rows, only, end):
+        for page in self._pages(columns, "rows", only, end):
             invalid = self._messages(page[0][0], page[-1][0])
             for line, env, path, appid, merchant, file, cells, size, mtime_ns, *headers in page:
                 target = line, env, path, appid, merchant, file
@@ -173,7 +154,7 @@ class Staging:
 
     def count(self) -> int:
         """Count the rows, those with a problem included."""
-        return int(self.query(f"SELECT COUNT(*) FROM {self.its_rows}")[0][0])  # noqa: S608  own names
+        return int(self.query("SELECT COUNT(*) FROM rows")[0][0])
 
     def query(self, sql: str, values: tuple[object, ...] = ()) -> list[Any]:
         """Run a statement and return all its rows, at most one page."""
@@ -203,7 +184,7 @@ class Problems(Sequence[Problem]):
         self.headers = headers
 
     def __len__(self) -> int:
-        return int(self._staging.query(f"SELECT COUNT(*) FROM {self._staging.its_problems}")[0][0])  # noqa: S608  own names
+        return int(self._staging.query("SELECT COUNT(*) FROM problems")[0][0])
 
     @overload
     def __getitem__(self, index: int) -> Problem: ...
@@ -235,7 +216,7 @@ class Problems(Sequence[Problem]):
 
     def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
         found = self._staging.query(
-            f"SELECT id, {_PROBLEM} FROM {self._staging.its_problems} {where} ORDER BY line, id {limit}",  # noqa: S608  own names
+            f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}",  # noqa: S608  own names
             values,
         )
         return [
@@ -276,7 +257,7 @@ OnBad: TypeAlias = Literal["refuse", "skip"]
 class Batch:
     """The checked rows of a list, stored on disk until the batch is closed or garbage-collected.
 
-    Immutable: `check_files`, `limited` and `of_share` return another view of the same rows.
+    Immutable: `check_files` and `limited` return another view of the same rows.
     """
 
     source: Path
@@ -304,8 +285,6 @@ class Batch:
     """Looks at files that are URLs."""
     until: int | None = field(default=None, repr=False)
     """The last line included, after `limited`."""
-    share: Share | None = None
-    """The share that this batch is, after `of_share`; None: the whole list."""
 
     def __repr__(self) -> str:
         files = f", files below {self.root}" if self.root is not None else ""
@@ -354,7 +333,7 @@ class Batch:
     def _select(self, columns: str, rest: str = "") -> list[Any]:
         """Select columns or aggregates from the valid rows; `rest` groups, sorts or limits them."""
         return self.staging.query(
-            f"SELECT {columns} FROM {self.staging.its_rows} WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
+            f"SELECT {columns} FROM rows WHERE line <= ? AND {_VALID} {rest}",  # noqa: S608  own names
             (EVERY_LINE if self.until is None else self.until,),
         )
 
@@ -378,24 +357,21 @@ class Batch:
         """Yield the rows in the order of the file; those with a problem have `invalid` set."""
         return self.staging.rows(self.until)
 
+    @checked
     def limited(self, n: int) -> Batch:
         """Return a batch of the first `n` valid rows (`--limit`)."""
         check_count("n", n, least=1)
-        rows = f"{self.staging.its_rows} WHERE {_VALID}"
+        rows = f"rows WHERE {_VALID}"
         found = self.staging.query(f"SELECT line FROM {rows} ORDER BY line LIMIT 1 OFFSET ?", (n - 1,))  # noqa: S608  own names
         return replace(self, until=found[0][0] if found else EVERY_LINE)
 
-    def of_share(self, share: Share) -> Batch:
-        """Return a batch of the rows of a share (`--share`). A share of a share is of the whole list, too."""
-        return replace(self, staging=self.staging.of_share(share), share=share)
-
+    @checked
     def check_files(self, root: str | Path) -> Batch:
         """Check the file of every row, below `root` or at its URL: add its size and version, or its problem.
 
         Raises InputError with all problems of the list if the root does not exist, or if any row has a problem and
         bad rows are not skipped.
         """
-        check_path("root", root)
         files = LocalFiles(Path(root))
         self.staging.query("DELETE FROM problems WHERE of_file")
         if problem := files.problem():
@@ -420,8 +396,7 @@ class Batch:
                     facts.append((found.size, found.mtime_ns, "", line))
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
-        # Problems of other shares' rows refuse the list, too.
-        problems = Problems(self.staging.whole, self.headers)
+        problems = self.problems
         if self.on_bad == "refuse" and problems:
             all_missing = lost == len(problems) == self.count
             raise input_error(str(self.source), problems, self.decided, sample if all_missing else ())

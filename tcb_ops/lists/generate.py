@@ -21,9 +21,9 @@ from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
 from tcb_ops.lists.paths import path_problem
 from tcb_ops.lists.row_files import LocalFile, LocalFiles, UnusableFile
+from tcb_ops.lists.workbook import LAST_ROW, Book
 from tcb_ops.model import Merchant, Problem, file_problem
 from tcb_ops.resources import nearest_path, system_reason
-from tcb_ops.xlsx.workbook import LAST_ROW, open_book
 
 # --- the files ------------------------------------------------------------------------------------------------------
 
@@ -514,7 +514,7 @@ def refill_template(template: bytes, names: Sequence[str]) -> tuple[bytes | None
     Returns the new template (None if the old one was edited), and those of `names` that the old one lacks.
     """
     try:
-        book = open_book(io.BytesIO(template))
+        book = Book(io.BytesIO(template))
         rows = list(book.rows(book.sheets[1])) if len(book.sheets) > 1 else []
     except BrokenTableError:
         rows = []

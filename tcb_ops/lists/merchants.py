@@ -1,17 +1,16 @@
-"""The merchants file: which mini program uses which environment, which of its lines a row means, and who is in a share."""
+"""The merchants file: which mini program uses which environment, and which of its lines a row means."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar, Union, overload
+from typing import Literal, TypeAlias, TypeVar, overload
 
+from tcb_ops.arguments import checked
 from tcb_ops.details import DetailCode, detail
-from tcb_ops.errors import ArgumentError, UsageError, check_text, check_value
+from tcb_ops.errors import UsageError, check_value
 from tcb_ops.formatting import fold, near_names, shown
 from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.input_files import refused
@@ -67,14 +66,14 @@ class Merchants(Sequence[Merchant]):
     def _by_name(self) -> dict[str, list[Merchant]]:
         return _grouped(self._lines, lambda line: {fold(line.name), fold(line.appid)})
 
+    @checked
     def for_env(self, env: str) -> tuple[Merchant, ...]:
         """Return the lines of an environment: several if merchants share it, none if it is unknown."""
-        check_text("env", env)
         return tuple(self._by_env.get(env, ()))
 
+    @checked
     def resolve(self, name_or_appid: str) -> tuple[Merchant, ...]:
         """Return the lines of a merchant, by name or appid, ignoring case, character width and surrounding spaces."""
-        check_text("name_or_appid", name_or_appid)
         return tuple(self._by_name.get(fold(name_or_appid), ()))
 
     @property
@@ -382,59 +381,3 @@ def _several(column: Column, lines: Sequence[Merchant], whole: Merchants) -> Unr
                 name=free[0],
             )
     return Unresolved(column, detail(code, listed=list_lines(lines)), fix)
-
-
-# --- shares ---------------------------------------------------------------------------------------------------------
-
-ShareLike: TypeAlias = Union["Share", tuple[int, int], str]
-"""A share as callers give it: a Share, (2, 5) or "2/5"."""
-_SHARE = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One of `of` shares, numbered from 1: the merchants whose appid's hash falls to it."""
-
-    number: int
-    of: int
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
-    def has(self, appid: str) -> bool:
-        """Return whether an appid belongs to the share; the same on every machine, whatever else the list has."""
-        return _stable_hash(appid) % self.of == self.number - 1
-
-    def added_to(self, selection: str) -> str:
-        """Return a run's selection with the share, which makes it another run."""
-        return "; ".join(filter(None, [selection, f"share {self}"]))
-
-    def removed_from(self, selection: str) -> str:
-        """Return the selection that `added_to` was given."""
-        return selection.removesuffix(f"share {self}").removesuffix("; ")
-
-
-@lru_cache(maxsize=65_536)
-def _stable_hash(appid: str) -> int:
-    return int.from_bytes(hashlib.sha256(appid.encode("utf-8", "backslashreplace")).digest()[:8])
-
-
-def read_share(value: ShareLike, parameter: str = "share") -> Share:
-    """Return the share that a caller gives. Raises ArgumentError.
-
-    ===========================  ===========
-    value                        share
-    ===========================  ===========
-    "2/5", (2, 5), Share(2, 5)   2 of 5
-    "0/5", "6/5", (0, 0)         error
-    "2", "2 / 5", 2, True, None  error
-    ===========================  ===========
-    """
-    given: object = (value.number, value.of) if isinstance(value, Share) else value
-    if isinstance(given, str) and (found := _SHARE.fullmatch(given)):
-        given = int(found[1]), int(found[2])
-    if isinstance(given, tuple) and len(given) == 2 and all(type(one) is int for one in given):
-        number, of = given
-        if 1 <= number <= of:
-            return Share(number, of)
-    raise ArgumentError(parameter, value, _("K/N, such as 2/5, with K from 1 to N"))

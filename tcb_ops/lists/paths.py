@@ -31,11 +31,11 @@ from tcb_ops.lists.input_files import (
     read_or_refuse,
     refused,
 )
-from tcb_ops.lists.merchants import Merchants, Resolve, Share, Unresolved, cached_resolve
+from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
 from tcb_ops.lists.row_files import PathMap, SourceCheck, conceal, concealed, refuse_sources, split_source
 from tcb_ops.lists.table import LIST_COLUMNS, Columns, Rows, Table, read_table, read_workbook
+from tcb_ops.lists.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 from tcb_ops.model import Problem, Row, Secret, is_source
-from tcb_ops.xlsx.workbook import CellKind, NonTextCell, non_text_problem, not_computed
 
 # --- paths and headers ---------------------------------------------------------------------------------------------
 
@@ -334,7 +334,6 @@ def read_paths(
     rows: Rows | None = None,
     file_map: Sequence[str] = (),
     sources: SourceCheck = refuse_sources,
-    share: Share | None = None,
 ) -> Batch:
     r"""Read a path list (CSV, TSV or XLSX) and check every row.
 
@@ -349,7 +348,6 @@ def read_paths(
         rows: whether to include hidden rows of a workbook.
         file_map: items such as `D:\素材=/data/素材`, for local files named on another machine; needs `root`.
         sources: looks at files that are URLs; without it they are refused.
-        share: the batch has only its rows, after the whole list has been checked; None for all.
 
     Raises:
         InputError: with all problems in the order of the file; with "skip", only for problems of the file itself.
@@ -412,7 +410,6 @@ def read_paths(
         file_column=validator.column("file"),
         sources=sources,
     )
-    batch = batch if share is None else batch.of_share(share)
     return batch if root is None else batch.check_files(root)
 
 

@@ -24,7 +24,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
-from tcb_ops.model import Problem, Secret, SourceFile, file_problem, is_source
+from tcb_ops.model import Problem, Secret, SourceFile, file_problem, in_object_store, is_source
 from tcb_ops.resources import nearest_path, system_reason
 from tcb_ops.secrets import MASK
 
@@ -322,9 +322,12 @@ def refuse_sources(urls: Sequence[Secret]) -> dict[Secret, SourceFile | Unusable
     """Refuse URLs where there are no settings that allow their hosts."""
     found: dict[Secret, SourceFile | UnusableFile] = {}
     for url in urls:
-        host = split_source(url.reveal())[0].partition("://")[2].partition("/")[0].rpartition("@")[2]
+        shown = split_source(url.reveal())[0]
+        host = shown.partition("://")[2].partition("/")[0].rpartition("@")[2]
         message = detail(DetailCode.SOURCE_HOST, host=host)
-        found[url] = UnusableFile(message, SOURCE_FIXES[DetailCode.SOURCE_HOST])
+        if in_object_store(shown):
+            message = detail(DetailCode.SOURCE_STORE, url=shown)
+        found[url] = UnusableFile(message, SOURCE_FIXES[message.code])
     return found
 
 
@@ -336,9 +339,9 @@ SOURCE_FIXES = {
     DetailCode.SOURCE_REFUSED: _("check who may read it; a signed URL may have expired"),
     DetailCode.SOURCE_REDIRECT: _("write the address that it leads to"),
     DetailCode.SOURCE_ENCODED: _("have it sent without Content-Encoding, or download it and give the file"),
-    DetailCode.SOURCE_PACKAGE: _('install it: pip install "tcb-ops[sources]"'),
-    DetailCode.SOURCE_KEYS: _("set them, in the way that the store's vendor documents"),
-    DetailCode.SOURCE_UNSIGNED: _("check the endpoint and the region in the environment variables"),
+    DetailCode.SOURCE_STORE: _(
+        "presign the objects with your store's own tools, and put the https URLs in `file`"
+    ),
     DetailCode.FILE_LARGE: _("split or compress it, or upload it in the console"),
 }
 """What to do about a URL that cannot be used."""

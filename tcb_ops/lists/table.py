@@ -22,8 +22,8 @@ from tcb_ops.errors import BrokenTableError
 from tcb_ops.formatting import fold, near_names, shown, trim
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.lists.input_files import CHANGED, input_error, open_text
+from tcb_ops.lists.workbook import Area, Book, CellKind, NonTextCell, Sheet, SheetTooLargeError, letters
 from tcb_ops.model import Problem, file_problem
-from tcb_ops.xlsx.workbook import Area, CellKind, NonTextCell, Sheet, SheetRow, Survey, letters, open_book
 
 _T = TypeVar("_T")
 
@@ -435,47 +435,54 @@ def read_workbook(
 
     Raises BrokenTableError if it is not a readable workbook, or the sheet or its rows are ambiguous.
     """
-    book = open_book(raw)
-    heads = {one: _has_header(book.rows(one), rate) for one in book.sheets}
+    book = Book(raw)
+    heads = {candidate: _has_header(book, candidate, rate) for candidate in book.sheets}
     chosen = _choose(heads, sheet)
     layout = _("XLSX, sheet '{name}'", name=shown(chosen.name))
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
     table = find_header(records, rate, header_line, layout=layout)
-    found = book.survey(chosen, table.header_line)
-    if found.hidden_rows and rows is None:
+    survey, merges = book.survey(chosen), book.merges(chosen)
+    hidden_lines = [line for line in survey.hidden if line > table.header_line]
+    if hidden_lines and rows is None:
         message = _(
             "hidden rows: {hidden_rows:,}{filtered}, the first is row {first_hidden}",
-            hidden_rows=found.hidden_rows,
-            filtered=_(" (a filter is set)") if found.filtered else NOTHING,
-            first_hidden=found.first_hidden,
+            hidden_rows=len(hidden_lines),
+            filtered=_(" (a filter is set)") if survey.filtered else NOTHING,
+            first_hidden=hidden_lines[0],
         )
         fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
         raise BrokenTableError(file_problem(message, fix, option="--rows"))
     hidden = [
         f"{letters(at)} '{shown(trim(header), 40)}'"
         for at, header in enumerate(table.headers, 1)
-        if trim(header) and any(first <= at <= last for first, last in found.hidden_columns)
+        if trim(header) and any(first <= at <= last for first, last in survey.hidden_columns)
     ]
-    merged = {merge.top: f" ({merge})" for merge in reversed(found.merges)}
+    merged = {merge.top: f" ({merge})" for merge in reversed(merges)}
     return replace(
         table,
-        rows=_with_merges(table.rows, found.merges, len(table.headers)),
+        rows=_with_merges(table.rows, merges, len(table.headers)),
         titles=tuple((line, title + merged.get(line, "")) for line, title in table.titles),
-        notes=tuple(_notes(chosen, heads, found, rows)),
+        notes=tuple(_notes(chosen, heads, len(hidden_lines), rows)),
         warnings=(_("Hidden columns are read like any other: {listed}", listed=", ".join(hidden)),)
         if hidden
         else (),
     )
 
 
-def _has_header(rows: Iterator[SheetRow], rate: Rate) -> bool | None:
-    """Return whether one of a sheet's first rows is the header of a list; None for an empty sheet."""
-    found = None
-    for row in islice(rows, HEAD_ROWS):
-        if rate(row.cells).complete:
-            return True
-        found = False
-    return found
+def _has_header(book: Book, sheet: Sheet, rate: Rate) -> bool | None:
+    """Return whether one of a sheet's first rows is the header of a list; None for an empty sheet.
+
+    A sheet that is too large counts as a list, so that it is refused where no other sheet is one.
+    """
+    complete: bool | None = None
+    try:
+        for row in islice(book.rows(sheet), HEAD_ROWS):
+            if rate(row.cells).complete:
+                return True
+            complete = False
+    except SheetTooLargeError:
+        return True
+    return complete
 
 
 def _choose(heads: Mapping[Sheet, bool | None], wanted: str) -> Sheet:
@@ -524,14 +531,14 @@ def _with_merges(rows: Iterator[Record], merges: Sequence[Area], width: int) -> 
 
 
 def _notes(
-    chosen: Sheet, heads: Mapping[Sheet, bool | None], found: Survey, rows: Rows | None
+    chosen: Sheet, heads: Mapping[Sheet, bool | None], hidden_rows: int, rows: Rows | None
 ) -> Iterator[Text]:
     if others := [sheet for sheet, head in heads.items() if head is not None and sheet is not chosen]:
         yield _("not read: sheets {listed}", listed=_listed(others))
-    if found.hidden_rows and rows == "all":
-        yield _("hidden rows included: {hidden_rows:,}", hidden_rows=found.hidden_rows)
-    elif found.hidden_rows:
-        yield _("hidden rows left out: {hidden_rows:,}", hidden_rows=found.hidden_rows)
+    if hidden_rows and rows == "all":
+        yield _("hidden rows included: {hidden_rows:,}", hidden_rows=hidden_rows)
+    elif hidden_rows:
+        yield _("hidden rows left out: {hidden_rows:,}", hidden_rows=hidden_rows)
 
 
 def _which_sheet(lists: Sequence[Sheet], used: Sequence[Sheet]) -> Problem:

@@ -19,16 +19,18 @@ from urllib.parse import quote
 import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.features.simulator.sample import practice
 from tcb_ops.formatting import format_size
+from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.merchants import Merchants, read_merchants
-from tcb_ops.model import Kind, Outcome
+from tcb_ops.model import Outcome
 from tcb_ops.panels.html import esc, message
-from tcb_ops.reports.explanations import MARK, environment_count, merchant_count, row_count
+from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import quoted
-from tcb_ops.sample import practice
 from tcb_ops.settings import (
     SETTINGS_FILE,
     Settings,
@@ -80,7 +82,8 @@ class PanelContext:
                 "simulator on this machine, sample data: {merchants}. Nothing reaches WeChat.",
                 merchants=merchants,
             )
-        return _("{where}: {merchants}", where=self.settings.api_base, merchants=merchants)
+        where = with_found_file(verbatim(self.settings.api_base), self.settings.origin.found, SETTINGS_FILE)
+        return _("{where}: {merchants}", where=where, merchants=merchants)
 
 
 def settings_lang() -> Lang:
@@ -456,7 +459,7 @@ class ActionButton(widgets.VBox):
         rows = sum(one.rows for one in found)
         merchants, envs = len({one.appid for one in found}), len({(one.appid, one.env) for one in found})
         offered = run is not None and (rows > 0 or even_without)
-        uploads = run is not None and offered and self._context.live and run.record.kind == Kind.UPLOAD
+        uploads = run is not None and offered and self._context.live and run.record.kind.sends_files
         parts: list[object] = [
             ngettext("{n:,} file", "{n:,} files", rows) if uploads else row_count(rows),
             merchant_count(merchants),

@@ -26,7 +26,7 @@ from tcb_ops.panels.html import (
     merchant_state,
     render_codes,
 )
-from tcb_ops.reports.explanations import OUTCOMES, action_text, code_label, reason_text
+from tcb_ops.reports.explanations import action_text, code_label, reason_text
 from tcb_ops.reports.formats.charts import code_colour, draw, errcode_matrix, outcome_class
 from tcb_ops.reports.summary import by_code, causes_of, most_first
 from tcb_ops.run import Run
@@ -82,7 +82,7 @@ class RunGrid(anywidget.AnyWidget):
         self._running = False
         self.forget()
         words: dict[str, Any] = {name: text.of(worker.lang) for name, text in _WORDS.items()}
-        words["outcomes"] = {str(one): text.of(worker.lang) for one, text in OUTCOMES.items()}
+        words["outcomes"] = {str(outcome): outcome.label.of(worker.lang) for outcome in Outcome.all()}
         super().__init__(words=words)
         self.add_class("op-grid")
         self.on_msg(self._answer)
@@ -212,7 +212,7 @@ class RunGrid(anywidget.AnyWidget):
             (_("Ended"), ended.isoformat(" ", "seconds") if ended else ""),
         ]
         return {name: getattr(row, name) for name in ("line", "merchant", "appid", "env", "path")} | {
-            "outcome": OUTCOMES[end.outcome].of(lang),
+            "outcome": end.outcome.label.of(lang),
             "css": outcome_class(end.outcome),
             "why": reason_text(end).of(lang),
             "facts": [(name.of(lang), str(value)) for name, value in facts if value not in {None, ""}],

@@ -17,18 +17,10 @@ from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
-from tcb_ops.model import SUCCESSES, Kind, Outcome
+from tcb_ops.kinds import Kind, row_count
+from tcb_ops.model import Outcome
 from tcb_ops.preflight import ran_out
-from tcb_ops.reports.explanations import (
-    KINDS,
-    MARK,
-    OUTCOMES,
-    counts_line,
-    row_count,
-    unit_count,
-    verdict,
-    why,
-)
+from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
 from tcb_ops.reports.formats.charts import code_colour, outcome_class
 from tcb_ops.reports.summary import CodeGroup, most_first, worker_lines
 from tcb_ops.run import Run
@@ -220,14 +212,17 @@ def render_mark(lang: Lang, *, live: bool) -> str:
 
 
 def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboard: str = "") -> str:
-    """Draw the line that names a run, its state, and the run that it retries; link the dashboard of its cluster."""
-    record, kind = run.record, KINDS[run.record.kind]
+    """Draw the line that names a run, its state, the run that it retries, and the later runs that changed its files.
+
+    Links the dashboard of its cluster.
+    """
+    record, kind = run.record, run.record.kind.label
     title = _("Run {id} · {states}", id=record.id, states=STATES[state]).of(lang)
     about = _(
         "{kind} · {list_name} · {rows} · {target} · {operator}@{host}",
         kind=kind,
         list_name=record.list_name,
-        rows=unit_count(record.kind, record.rows),
+        rows=record.kind.unit_count(record.rows),
         target=record.target,
         operator=record.operator,
         host=record.host,
@@ -242,11 +237,14 @@ def render_header(run: Run, state: RunState, lang: Lang, *, live: bool, dashboar
             rows=row_count(rows),
         )
         retried = f'<p class="op-retried">{esc(text.of(lang))}</p>'
+    lines = [line.of(lang) for line in change_lines(run.changed_by, run.settings.zone)]
+    changed = "".join(f'<p class="op-changed">{esc(line)}</p>' for line in lines)
     mark, quiet = render_mark(lang, live=live), f'<span class="op-quiet">{esc(about)}</span>'
     label = esc(_("Dashboard of the cluster").of(lang))
     link = f'<a class="op-dashboard" href="{esc(dashboard)}" target="_blank" rel="noopener">{label}</a>'
     return (
-        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>{retried}'
+        f'<div class="op-title">{mark}<h2>{esc(title)}</h2>{quiet}{link if dashboard else ""}</div>'
+        f"{retried}{changed}"
     )
 
 
@@ -254,14 +252,13 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
     """Draw a run's progress as a bar of its outcomes, with rate and time left while it is running."""
     share = now.done / now.total if now.total else 1.0
     parts = [
-        _("{done:,} of {rows}", done=now.done, rows=unit_count(kind, now.total)).of(lang),
+        _("{done:,} of {rows}", done=now.done, rows=kind.unit_count(now.total)).of(lang),
         f"{int(100 * share)}%",
     ]
     if running:
         # Below 10 with a decimal: "0 rows/s" beside a time left reads like a mistake.
         rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
-        pace = _("{rate} environments/s", rate=rate) if kind is Kind.AUDIT else _("{rate} rows/s", rate=rate)
-        parts.append(pace.of(lang))
+        parts.append(kind.rate_text(rate).of(lang))
         if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
             left = format_duration(now.seconds_left)
             parts.append(_("{left} left", left=left).of(lang))
@@ -310,7 +307,7 @@ def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) ->
             result=result,
         ), tone
     lines = [result] if error is None else [error.text, result]
-    if record.kind == Kind.LINKS and record.report:
+    if record.kind.writes_links and record.report:
         lines.append(
             _(
                 "The links are in {report}, which only you can read; they expire after about 15 minutes.",
@@ -324,7 +321,7 @@ def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) ->
 def describe_result(run: Run, expired_links: int = 0) -> Text:
     """Describe how a run's rows ended, and how many of its links had expired by its end."""
     record = run.record
-    result = verdict(record.kind, run.outcomes, finished=record.finished_at is not None)
+    result = record.kind.verdict(run.outcomes, finished=record.finished_at is not None)
     late = ran_out(expired_links, record.report)
     return as_lines([result, late]) if late is not None else result
 
@@ -371,7 +368,7 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
         line.outcomes[tally.outcome] += tally.rows
         if tally.outcome is Outcome.PENDING:
             line.todo += tally.rows
-        elif tally.outcome in SUCCESSES:
+        elif tally.outcome.succeeded:
             line.good += tally.rows
         else:
             line.bad += tally.rows
@@ -439,7 +436,7 @@ def _codes(line: MerchantLine, lang: Lang) -> str:
     codes = most_first(line.codes)
     parts = [f"{code} × {rows:,}" for code, rows in codes[:3]]
     if not parts and line.outcomes[Outcome.UNCHANGED]:
-        parts = [f"{OUTCOMES[Outcome.UNCHANGED].of(lang)} × {line.outcomes[Outcome.UNCHANGED]:,}"]
+        parts = [f"{Outcome.UNCHANGED.label.of(lang)} × {line.outcomes[Outcome.UNCHANGED]:,}"]
     return ", ".join(parts) + (" …" if len(codes) > 3 else "")
 
 

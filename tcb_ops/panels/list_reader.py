@@ -13,8 +13,10 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
 from tcb_ops.lists.paths import read_paths
@@ -22,10 +24,8 @@ from tcb_ops.model import Problem
 from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import done_before, facts_line
-from tcb_ops.reports.explanations import environment_count, merchant_count, row_count
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.url_files import SourceInspector
-from tcb_ops.sample import FILES, PATHS
 
 MERCHANTS_SHOWN = 300
 """Most lines of the plan by merchant."""

@@ -13,11 +13,14 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import ArgumentError, UsageError
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.result import AuditResult
+from tcb_ops.features.merchants.check import MerchantState, verdict
+from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
+from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.merchants import MerchantState, verdict
-from tcb_ops.model import Kind
 from tcb_ops.panels.controls import (
     GENTLE_RATE,
     LINKS_GO_TO,
@@ -33,17 +36,16 @@ from tcb_ops.panels.controls import (
 from tcb_ops.panels.html import Step, heading, message, table
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel, Placeholder
-from tcb_ops.panels.run_monitor import CLUSTERED, STARTING, StoredFiles
+from tcb_ops.panels.run_monitor import STARTING, StoredFiles
 from tcb_ops.preflight import facts_line, short_life
-from tcb_ops.reports.audit import AuditResult
-from tcb_ops.reports.explanations import environment_count, merchant_count, row_count
 from tcb_ops.reports.formats.notebook import audit_html
 from tcb_ops.run import Diff, Run, RunHandle
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
-from tcb_ops.sample import FILES, PATHS
+from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.cluster import Cluster
+    from tcb_ops.features.cluster.client import Cluster
 
 
 LINES_SHOWN = 300
@@ -101,7 +103,7 @@ class RunForm(Panel):
         self.merchant_check = MerchantCheck(worker, self.context)
         parts = [*inputs, widgets.HBox([self.pace, self.new]), *self._pace_notes()]
         cluster, self.workers = self.given.cluster, None
-        if self.kind in CLUSTERED:
+        if self.kind.clustered:
             self.workers = worker.field(
                 widgets.Text,
                 _("Cluster"),
@@ -123,7 +125,7 @@ class RunForm(Panel):
         typed = str(self.workers.value).strip() if self.workers is not None else ""
         if not typed:
             return None
-        from tcb_ops.runs.cluster import check_cluster
+        from tcb_ops.features.cluster.client import check_cluster
 
         try:
             check_cluster(typed)
@@ -315,7 +317,7 @@ class ListPanel(RunForm):
             self.worker,
             self.context,
             self.given.paths,
-            root=self.given.root if self.kind is Kind.UPLOAD else None,
+            root=self.given.root if self.kind.sends_files else None,
             line=self.ready_line,
             changed=self._changed,
         )
@@ -341,7 +343,7 @@ class ListPanel(RunForm):
 class LinksPanel(ListPanel):
     """Checks a list and issues its links."""
 
-    kind, label = Kind.LINKS, _("Issue links")
+    kind, label = LINKS, _("Issue links")
     title = _("Upload links")
     out_control = LINKS_GO_TO
 
@@ -381,7 +383,7 @@ class LinksPanel(ListPanel):
 class UploadPanel(ListPanel):
     """Checks a list and its files and uploads them."""
 
-    kind, label = Kind.UPLOAD, _("Upload")
+    kind, label = UPLOAD, _("Upload")
     title = _("Uploads")
 
     def _parts(self) -> list[Any]:
@@ -421,7 +423,7 @@ class AuditView:
 class AuditPanel(RunForm):
     """Audits all merchants."""
 
-    kind, label = Kind.AUDIT, _("Audit")
+    kind, label = AUDIT, _("Audit")
     title = _("Errcode audit")
 
     def changes(self) -> Any:

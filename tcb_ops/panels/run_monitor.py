@@ -19,8 +19,10 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _, as_lines, as_sentences
-from tcb_ops.model import STORED_OUTCOMES, Kind, Outcome
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.i18n import Joined, Text, _, as_lines, as_sentences, verbatim
+from tcb_ops.kinds import Kind
+from tcb_ops.model import STORED_OUTCOMES, Outcome
 from tcb_ops.panels.controls import (
     ActionButton,
     ExportButton,
@@ -45,12 +47,11 @@ from tcb_ops.panels.html import (
     run_state,
 )
 from tcb_ops.preflight import scope_of_stored
-from tcb_ops.reports.explanations import KINDS, unit_count
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.cluster import Cluster
+    from tcb_ops.features.cluster.client import Cluster
 
 WATCH_EVERY = 0.2
 """Seconds between two updates from a run of this process."""
@@ -63,7 +64,6 @@ LISTED = 50
 STARTING = _("Starting …")
 """Shown until the run is planned: a ledger that another process has locked is waited for."""
 PENDING = frozenset({Outcome.PENDING})
-CLUSTERED = frozenset({Kind.UPLOAD, Kind.AUDIT, Kind.CONFIRM})
 RETRYABLE = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNKNOWN})
 
 
@@ -298,7 +298,7 @@ class RunMonitor(widgets.VBox):
         run, state = self.run, self.state
         # A run without a pending row lacks only its end. An audit is not retried: the next one asks all merchants.
         self.resume.offer(run if state is RunState.UNFINISHED else None, PENDING, even_without=True)
-        audited = run is not None and run.record.kind == Kind.AUDIT
+        audited = run is not None and run.record.kind == AUDIT
         self.retry.offer(run if state is RunState.FINISHED and not audited else None, RETRYABLE)
         self.export.offer(run if self.at_rest else None)
         show(self.stop, shown=self.running)
@@ -365,7 +365,7 @@ class RunMonitor(widgets.VBox):
         self._check_ledger()
         if self.run is not None:
             # This process does the rest of links, and of what deletes.
-            cluster = self.cluster() if self.run.record.kind in CLUSTERED else None
+            cluster = self.cluster() if self.run.record.kind.clustered else None
             self.start(begin, self.run.id, *given, action=action, cluster=cluster, **options)
 
     def _resume(self) -> None:
@@ -429,13 +429,13 @@ class RunBrowser(widgets.HBox):
         zone = self._context.settings.zone
         started = datetime.fromtimestamp(record.created_at, zone).isoformat(" ", "minutes")[:16]
         state = STATES[run_state(here=here, held=False, finished=record.finished_at is not None)]
-        kind = KINDS[record.kind]
+        kind = record.kind.label
         return _(
             "{started} · {kind} · {state} · {rows} · {list_name} · {id}",
             started=started,
             kind=kind,
-            state=state,
-            rows=unit_count(record.kind, record.rows),
+            state=state if run.mark is None else Joined((state, run.mark), verbatim(", ")),
+            rows=record.kind.unit_count(record.rows),
             list_name=record.list_name,
             id=record.id,
         ).of(self._lang)
@@ -490,9 +490,9 @@ class StoredFiles(Fold):
         run = self._monitor.run
         if run is None or self._monitor.state is not RunState.FINISHED:
             return None
-        if run.record.kind is Kind.CONFIRM:
+        if run.record.kind.looks_at_store:
             return next(iter(run.record.settings.get("of", ())), None)
-        if run.record.kind is Kind.UPLOAD and not STORED_OUTCOMES.isdisjoint(run.counts):
+        if run.record.kind.sends_files and not STORED_OUTCOMES.isdisjoint(run.counts):
             return run.with_retries()[0]
         return None
 

@@ -18,9 +18,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason
-from tcb_ops.reports.explanations import Why, merchant_count, row_count, why
+from tcb_ops.kinds import merchant_count, row_count
+from tcb_ops.model import Outcome, Reason
+from tcb_ops.reports.explanations import Why, why
 from tcb_ops.reports.summary import most_first
 from tcb_ops.runs.records import other_causes
 from tcb_ops.settings import Settings
@@ -128,9 +130,6 @@ class RunDiff:
         }
 
 
-_NOT_BROKEN = SUCCESSES | {Outcome.UNKNOWN}
-
-
 def change(before: str | None, after: str | None) -> Change:
     """Classify a row by its outcomes in two runs; None: the run does not have it.
 
@@ -161,9 +160,10 @@ def change(before: str | None, after: str | None) -> Change:
         return Change.ONLY_IN_NEWER
     if after is None:
         return Change.ONLY_IN_OLDER
-    if after in SUCCESSES:
-        return Change.STILL_GOOD if before in _NOT_BROKEN else Change.FIXED
-    return Change.NEWLY_BROKEN if before in _NOT_BROKEN else Change.STILL_BROKEN
+    was_broken = not Outcome(before).succeeded and before != Outcome.UNKNOWN
+    if Outcome(after).succeeded:
+        return Change.FIXED if was_broken else Change.STILL_GOOD
+    return Change.STILL_BROKEN if was_broken else Change.NEWLY_BROKEN
 
 
 def change_title(what: Change) -> Text:
@@ -258,7 +258,7 @@ def _audited_before(
     ledger: LedgerReader, audit: RunRecord
 ) -> tuple[dict[tuple[str, str], tuple[State, AuditedBefore]], dict[tuple[str, str], AuditedBefore]]:
     """Return the last known state of what is unknown to an audit, and what has several causes in it."""
-    if audit.kind is not Kind.AUDIT:
+    if audit.kind is not AUDIT:
         return {}, {}
     known = {
         place: (state, AuditedBefore(run, other_causes(kept)))

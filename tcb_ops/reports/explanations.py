@@ -6,58 +6,23 @@ The catalogue (errcodes.csv, storecodes.csv, reasons.csv) has the texts; this mo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, tzinfo
 from functools import cache
 from typing import TYPE_CHECKING
 
 from tcb_ops import errcodes
 from tcb_ops.details import Detail, detail
-from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, pgettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, RowEnd
+from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.kinds import counted
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
+    from tcb_ops.runs.later_changes import LaterChange  # loads SQLAlchemy
     from tcb_ops.runs.records import Tally
 
-_KIND_TEXTS = {
-    Kind.LINKS: (_("links"), _("Upload links report"), _("issued with a link")),
-    Kind.UPLOAD: (_("upload"), _("Upload report"), _("uploaded")),
-    Kind.AUDIT: (_("audit"), _("Audit report"), _("healthy")),
-    Kind.CONFIRM: (_("confirm"), _("Confirmation report"), _("the file is there")),
-    Kind.DELETE: (_("delete"), _("Deletion report"), _("deleted or already gone")),
-    Kind.UNDO: (_("undo"), _("Undo report"), _("restored or deleted")),
-}
-KINDS = {kind: texts[0] for kind, texts in _KIND_TEXTS.items()}
-"""What runs of a kind do, in panels and cards of notebooks."""
-TITLES = {kind: texts[1] for kind, texts in _KIND_TEXTS.items()}
-"""A report's title, by the run's kind."""
-_DONE = {kind: texts[2] for kind, texts in _KIND_TEXTS.items()}
-"""What was done to all rows of a run that succeeded."""
-OUTCOMES: dict[Outcome, Text] = {
-    Outcome.LINKED: _("linked"),
-    Outcome.UPLOADED: _("uploaded"),
-    Outcome.UNCHANGED: _("unchanged"),
-    Outcome.HEALTHY: _("healthy"),
-    Outcome.REFUSED: _("refused"),
-    Outcome.FAILED: _("failed"),
-    Outcome.NOT_ATTEMPTED: _("not attempted"),
-    Outcome.UNHEALTHY: _("unhealthy"),
-    Outcome.UNKNOWN: pgettext("outcome", "unknown"),
-    Outcome.PRESENT: _("present"),
-    Outcome.ABSENT: _("absent"),
-    Outcome.DIFFERENT: _("different"),
-    Outcome.FOREIGN: _("foreign"),
-    Outcome.STALE: _("stale"),
-    Outcome.DELETED: _("deleted"),
-    Outcome.ALREADY_GONE: _("already gone"),
-    Outcome.RESTORED: _("restored"),
-    Outcome.CONFLICT: _("conflict"),
-    Outcome.NOT_UNDOABLE: _("cannot be undone"),
-    Outcome.INVALID: _("invalid"),
-    Outcome.PENDING: _("pending"),
-}
-"""Names of the outcomes on screens."""
 MARK = "SIMULATED 演练"
 """Marks what is about a loopback target."""
 
@@ -109,8 +74,8 @@ def why(
 
     `message` and `http_status` are the store's; for a single row, they make the texts more precise.
     """
-    if outcome in SUCCESSES or outcome is Outcome.PENDING:
-        return None if outcome in SUCCESSES else _of_reason(Outcome.PENDING)
+    if outcome.succeeded or outcome is Outcome.PENDING:
+        return None if outcome.succeeded else _of_reason(Outcome.PENDING)
     if errcode and reason is Reason.DEAD_TOKEN:
         return replace(_of_reason(reason), code=str(errcode))
     if errcode:
@@ -127,7 +92,7 @@ def why(
         code = errcodes.store_code(shown, message, http_status or 0)
         return Why(shown or Reason.STORE_REFUSED, code.meaning, code.action)
     if reason is None:
-        return Why(outcome, OUTCOMES[outcome], _("Look at the row in results.csv."))
+        return Why(outcome, outcome.label, _("Look at the row in results.csv."))
     return _of_reason(reason)
 
 
@@ -193,7 +158,7 @@ def _redacted(found: Detail) -> Detail:
 
 def action_text(end: RowEnd) -> Text:
     """Return what the operator has to do about a row; empty if there is nothing to do."""
-    if end.outcome in SUCCESSES and end.reason is not None:
+    if end.outcome.succeeded and end.reason is not None:
         return errcodes.all_reasons()[end.reason].action
     found = _why_of(end)
     return NOTHING if found is None else found.action
@@ -221,104 +186,9 @@ def source_message(group: Tally, cause: Why) -> Text | None:
     return verbatim(f"errmsg: {errmsg[:ERRMSG]}{'…' * (len(errmsg) > ERRMSG)}")
 
 
-def row_count(count: int) -> Text:
-    """Return `1 row`, `1,204 rows`."""
-    return ngettext("{n:,} row", "{n:,} rows", count)
-
-
-def merchant_count(count: int) -> Text:
-    """Return `1 merchant`, `28 merchants`."""
-    return ngettext("{n:,} merchant", "{n:,} merchants", count)
-
-
-def environment_count(count: int) -> Text:
-    """Return `1 environment`, `28 environments`."""
-    return ngettext("{n:,} environment", "{n:,} environments", count)
-
-
-def unit_count(kind: Kind, count: int) -> Text:
-    """Return `1,204 rows`; of an audit, whose rows are environments, `28 environments`."""
-    return environment_count(count) if kind is Kind.AUDIT else row_count(count)
-
-
 def counts_line(counts: Mapping[Outcome, int]) -> Text:
     """Return the counts on one line, without zeros: `412 uploaded · 12 refused`."""
-    return Joined(tuple(_counted(counts)), verbatim(" · "))
-
-
-def _counted(counts: Mapping[Outcome, int]) -> list[Text]:
-    return [
-        pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome])
-        for outcome, rows in counts.items()
-        if rows
-    ]
-
-
-def verdict(kind: Kind, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
-    """Sum up a run in one sentence.
-
-    ==========  ====================  ===========================================
-    finished    rows                  sentence
-    ==========  ====================  ===========================================
-    no          any                   unfinished: how many have ended, how many are pending
-    no          of an audit           unfinished: how many environments were checked, how many are pending
-    yes         none                  no rows
-    yes         all succeeded         all N rows succeeded; how many of them unchanged
-    yes         some did not          G of N succeeded, how many of them unchanged; B did not: by outcome
-    yes         of an audit           G of N environments are healthy; the others by outcome
-    ==========  ====================  ===========================================
-    """
-    total = sum(counts.values())
-    good = sum(rows for outcome, rows in counts.items() if outcome in SUCCESSES)
-    pending = counts.get(Outcome.PENDING, 0)
-    bad = {outcome: rows for outcome, rows in counts.items() if outcome not in SUCCESSES | {Outcome.PENDING}}
-    if not finished:
-        text = _("Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.")
-        if kind is Kind.AUDIT:
-            text = _(
-                "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending."
-            )
-        units = unit_count(kind, total)
-        return text.format(total=total - pending, rows=units, environments=units, good=good, pending=pending)
-    if not total:
-        return _("The run has no rows.")
-    if kind is Kind.AUDIT:
-        return _audit_verdict(good, total, bad)
-    same = counts.get(Outcome.UNCHANGED, 0)
-    if bad:
-        listed = as_list(
-            _("{rows:,} {outcome}", rows=rows, outcome=OUTCOMES[outcome]) for outcome, rows in bad.items()
-        )
-        text = _("{good:,} of {rows} succeeded, {total:,} did not: {listed}.")
-        if same:
-            text = _(
-                "{good:,} of {rows} succeeded ({same:,} unchanged, not sent again), {total:,} did not: {listed}."
-            )
-        return text.format(good=good, rows=row_count(total), same=same, total=total - good, listed=listed)
-    done = _DONE[kind]
-    if kind is Kind.DELETE and total == 1:
-        done = OUTCOMES[next(iter(counts))]
-    if same == total:
-        done = _("unchanged, nothing sent again")
-    elif same:
-        done = _(
-            "{rest:,} {done}, {same:,} unchanged and not sent again", rest=total - same, done=done, same=same
-        )
-    return ngettext("The only row succeeded: {done}.", "All {n:,} rows succeeded: {done}.", total, done=done)
-
-
-def _audit_verdict(good: int, total: int, bad: Mapping[Outcome, int]) -> Text:
-    environments = environment_count(total)
-    if not bad:
-        return _("All is well: {environments}, all healthy.", environments=environments)
-    listed = as_list(
-        ngettext("{n:,} is {outcome}", "{n:,} are {outcome}", rows, outcome=OUTCOMES[outcome])
-        for outcome, rows in bad.items()
-    )
-    text = _("{good:,} of {environments} are healthy, {listed}.")
-    if 1 in {good, total}:
-        text = _("{good:,} of {environments} is healthy, {listed}.")
-    return text.format(good=good, environments=environments, listed=listed)
+    return Joined(tuple(counted(counts)), verbatim(" · "))
 
 
 def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
@@ -338,6 +208,26 @@ def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
         "Confirmed: {there:,} of {files} are there; {bad} (run {run}).",
         there=there,
         files=ngettext("{n:,} file", "{n:,} files", rows),
-        bad=as_list(_counted(bad)),
+        bad=as_list(counted(bad)),
         run=run,
     )
+
+
+def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
+    """Say which later runs undid, deleted or overwrote files of an upload, and when; a sentence for each."""
+    lines = []
+    for change in changes:
+        whole, part = change.kind.changed
+        at = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
+        text = whole if change.files == change.of else part
+        lines.append(text.format(run=change.run, at=at, files=change.files, total=change.of))
+    return lines
+
+
+def change_mark(changes: Sequence[LaterChange]) -> Text:
+    """Name what the later runs did to files of an upload: `undone by 20261129-101500-k7q2`."""
+    marks = []
+    for change in changes:
+        whole, part = change.kind.mark
+        marks.append((whole if change.files == change.of else part).format(run=change.run))
+    return Joined(tuple(marks), verbatim(", "))

@@ -28,9 +28,10 @@ from filelock import FileLock, Timeout
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
+from tcb_ops.kinds import row_count
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
-from tcb_ops.reports.explanations import MARK, row_count
+from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import find_chromium, not_written, page, with_pdf, write_pdf
 from tcb_ops.reports.formats.xlsx import write_workbook
@@ -39,7 +40,7 @@ from tcb_ops.resources import sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
 from tcb_ops.runs.reader import LedgerReader, RunReader
-from tcb_ops.runs.records import UNDELIVERED, RunRecord
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings
 
@@ -433,7 +434,7 @@ def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         "root": run.root,
         "created_at": _moment(run.created_at, zone),
         "finished_at": _moment(run.finished_at, zone),
-        "settings": {name: value for name, value in run.settings.items() if name != UNDELIVERED},
+        "settings": run.settings,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from heapq import merge
@@ -11,21 +11,22 @@ from itertools import groupby, islice
 from typing import Any
 
 from tcb_ops.details import Detail
-from tcb_ops.errors import RunNotFoundError
-from tcb_ops.model import SUCCESSES, Outcome, Reason, Row
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
-from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.later_changes import LaterChange, family_of
+from tcb_ops.runs.reader import EXPLAINED, LedgerReader, RunReader
 from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
 
 
-def merged_run(ledger: LedgerReader, run: RunRecord) -> RunView:
-    """Merge the original of `run` (itself, unless it is a retry) with its retries (`report --final`)."""
-    while run.parent:
-        try:
-            run = ledger.run(run.parent)
-        except RunNotFoundError:  # the parent was deleted: this is the oldest run that remains
-            break
-    return RunView(ledger, run, ledger.retries(run))
+def merged_run(
+    ledger: LedgerReader, run: RunRecord, only: frozenset[tuple[str, str]] | None = None
+) -> RunView:
+    """Merge the original of `run` (itself, unless it is a retry) with its retries (`report --final`).
+
+    `only`: the environments whose rows the view has, each as (appid, env); None for all.
+    """
+    original, *retries = family_of(ledger, run)
+    return RunView(ledger, original, retries, only)
 
 
 def last_state(states: Sequence[RowRecord]) -> RowRecord:
@@ -45,7 +46,7 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
     A retry that began before a success was known does not undo it.
     """
     ended = [state for state in states if state.end.outcome is not Outcome.PENDING]
-    good = [state for state in ended if state.end.outcome in SUCCESSES]
+    good = [state for state in ended if state.end.outcome.succeeded]
     return (good or ended or states)[-1]
 
 
@@ -63,7 +64,7 @@ class RunView:
         retries: Sequence[RunRecord] = (),
         only: frozenset[tuple[str, str]] | None = None,
     ) -> None:
-        self._reader, self._retries, self._only = reader, retries, only
+        self._reader, self._retries, self.only = reader, retries, only
         self._whole = not retries and only is None
         self.name, self.file = reader.name, reader.file
         self.exports, self.worked_on_by = reader.exports, reader.worked_on_by
@@ -102,6 +103,34 @@ class RunView:
             if self._shows(record.row) and (outcomes is None or record.end.outcome in outcomes)
         )
 
+    def page(
+        self,
+        run: RunRecord,
+        *,
+        ends: Sequence[tuple[Outcome, str, int | None, str]] | None,
+        environments: Sequence[EnvRecord] | None,
+        path: str,
+        after_line: int,
+        limit: int,
+    ) -> list[RowRecord]:
+        """Return at most `limit` rows after a line, in the order of the list; of a merged run by their last states."""
+        if self.only is not None:
+            some = self._reader.envs(run) if environments is None else environments
+            environments = [environment for environment in some if self._shows(environment)]
+        if run.id != self.record.id or not self._retries:
+            return self._reader.page(
+                run, ends=ends, environments=environments, path=path, after_line=after_line, limit=limit
+            )
+        places = None if environments is None else {(one.appid, one.env) for one in environments}
+        records = (
+            record
+            for record in self.rows(run, path=path)
+            if record.row.line > after_line
+            and (places is None or (record.row.appid, record.row.env) in places)
+            and (ends is None or _state(record.end) in ends)
+        )
+        return list(islice(records, limit))
+
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first."""
         if not self._retries:
@@ -113,7 +142,7 @@ class RunView:
             row, end = record.row, record.end
             key = (row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code)
             counted[key] += 1
-            if end.reason is Reason.NO_TOKEN:
+            if end.reason in EXPLAINED:
                 details[key] = end.detail
             elif end.reason in {Reason.REFUSED, Reason.COMPONENT}:
                 errmsgs[key] = max(errmsgs.get(key, ""), end.errmsg)
@@ -128,7 +157,7 @@ class RunView:
             return self._reader.first_failures(run, environment, limit)
         once = self._reader.first_failures(run, environment, 50)
         last = (record for one in once for record in self.rows(run, line=one.row.line))
-        return list(islice((record for record in last if record.end.outcome not in SUCCESSES), limit))
+        return list(islice((record for record in last if not record.end.outcome.succeeded), limit))
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count rows by outcome, without zeros."""
@@ -138,9 +167,17 @@ class RunView:
         """Sum up the sizes of the local files of the rows with these outcomes."""
         return sum(record.row.size or 0 for record in self.rows(run, outcomes=outcomes))
 
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
+    def later_changes(
+        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+    ) -> list[LaterChange]:
+        """Find the later runs that undid, deleted or overwrote files of an upload, of the view's environments."""
+        if self.only is not None:
+            only = self.only if only is None else self.only.intersection(only)
+        return self._reader.later_changes(run, only, sampled=sampled)
+
+    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload; it counts all rows, so that a selection has none."""
-        return self._reader.confirmation(run) if self._only is None else None
+        return self._reader.confirmation(run, after) if self.only is None else None
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return how rows ended over time; retries are too far from the run for one chart."""
@@ -163,7 +200,7 @@ class RunView:
         """Open a consistent snapshot, which later writes do not change."""
         with self._reader.snapshot() as seen:
             retries = [seen.run(one.id) for one in self._retries]
-            yield RunView(seen, seen.run(self.record.id), retries, self._only)
+            yield RunView(seen, seen.run(self.record.id), retries, self.only)
 
     def _shown(self, run: RunRecord) -> RunRecord:
         family = (run, *self._retries)
@@ -171,7 +208,7 @@ class RunView:
         return replace(
             run,
             retries=tuple(retry.id for retry in self._retries) or run.retries,
-            environments=run.environments if self._only is None else tuple(sorted(self._only)),
+            environments=run.environments if self.only is None else tuple(sorted(self.only)),
             finished_at=max(ends) if run.finished_at is not None else None,
             seconds=sum(one.seconds for one in family),
             link_calls=sum(one.link_calls for one in family),
@@ -180,7 +217,11 @@ class RunView:
 
     def _shows(self, one: EnvRecord | Row | Tally) -> bool:
         """Return whether an environment, or one of its rows or sums, belongs to the view."""
-        return self._only is None or (one.appid, one.env) in self._only
+        return self.only is None or (one.appid, one.env) in self.only
+
+
+def _state(end: RowEnd) -> tuple[Outcome, str, int | None, str]:
+    return end.outcome, end.reason or "", end.errcode, end.store_code
 
 
 def _line(record: RowRecord) -> int:

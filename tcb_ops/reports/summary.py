@@ -5,26 +5,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from heapq import nsmallest
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Joined, Text, _, as_list, ngettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason
-from tcb_ops.reports.explanations import (
-    COMPONENT_MARK,
-    ETAG_MISMATCH,
-    catalogued,
-    environment_count,
-    row_count,
-    source_message,
-    why,
-)
+from tcb_ops.model import Outcome, Reason
+from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued, source_message, why
 from tcb_ops.runs.records import RELEASED, Partition, RowRecord, RunRecord, Tally, lost_workers
 from tcb_ops.secrets import redact
 
@@ -33,7 +25,6 @@ if TYPE_CHECKING:
     from tcb_ops.settings import Settings
 
 _Key = TypeVar("_Key", int, str, tuple[Any, ...])
-_NOT_BAD = SUCCESSES | {Outcome.PENDING}
 FIRST_ROWS = 3
 """Rows shown per merchant."""
 WORKERS = 20
@@ -118,7 +109,7 @@ class MerchantSummary:
     @property
     def succeeded(self) -> int:
         """Rows that succeeded."""
-        return sum(rows for outcome, rows in self.outcomes.items() if outcome in SUCCESSES)
+        return sum(rows for outcome, rows in self.outcomes.items() if outcome.succeeded)
 
     @property
     def not_succeeded(self) -> int:
@@ -143,8 +134,11 @@ class RunSummary:
     def __init__(self, reader: RunReader, run: RunRecord) -> None:
         """Sum up a run with one query, in constant memory, so that the counts agree with one another."""
         self.run = run
-        self.confirmed = reader.confirmation(run)
-        """The run that confirmed this upload, and its rows by outcome; None without one."""
+        self.changed_by = reader.later_changes(run)
+        """The later runs that undid, deleted or overwrote files of this upload, the newest first."""
+        newest = self.changed_by[0].number if self.changed_by else 0
+        self.confirmed = reader.confirmation(run, newest)
+        """The run that confirmed this upload, and its rows by outcome; None without one since the last change."""
         self.tallies: Sequence[Tally] = reader.tallies(run)
         self.workers = worker_shares(reader.partitions(run))
         """The workers of a run on a cluster, most rows first; empty for any other run."""
@@ -162,12 +156,12 @@ class RunSummary:
     @property
     def not_succeeded(self) -> int:
         """Rows that did not succeed, pending ones included: the lines of failed.csv."""
-        return sum(rows for outcome, rows in self.counts.items() if outcome not in SUCCESSES)
+        return sum(rows for outcome, rows in self.counts.items() if not outcome.succeeded)
 
     @property
     def unverified(self) -> int:
         """Rows that succeeded, but whose stored bytes could not be compared."""
-        stored = (one for one in self.tallies if one.outcome in SUCCESSES)
+        stored = (one for one in self.tallies if one.outcome.succeeded)
         return sum(one.rows for one in stored if one.reason is Reason.UNVERIFIED)
 
     @cached_property
@@ -232,7 +226,8 @@ class RunSummary:
 
         `counts` is by outcome, without zeros. `errcodes` and `store_codes` count the rows with a code by merchant and
         environment, most rows first, including those that it kept from being attempted. `calls` and `seconds` are over
-        all sessions; `report` is a path or None. `workers` is there for a run on a cluster.
+        all sessions; `report` is a path or None. `changed_by` is there for an upload whose files a later run has undone,
+        deleted or overwritten, `workers` for a run on a cluster.
         """
         run = self.run
         found: dict[str, Any] = {
@@ -250,6 +245,16 @@ class RunSummary:
         if self.confirmed is not None:
             by, counts = self.confirmed
             found["confirmed"] = {"run": by, "counts": {str(one): rows for one, rows in counts.items()}}
+        if self.changed_by:
+            found["changed_by"] = [
+                {
+                    "run": change.run,
+                    "kind": str(change.kind),
+                    "at": datetime.fromtimestamp(change.at, UTC).isoformat(timespec="seconds"),
+                    "files": change.files,
+                }
+                for change in self.changed_by
+            ]
         if self.workers:
             found["workers"] = [
                 {"worker": one.worker, "rows": one.rows, "lost": bool(one.continued_by)}
@@ -262,7 +267,7 @@ class RunSummary:
 
         def reason(one: Tally) -> str | None:
             coded = one.errcode or one.store_code
-            return str(one.reason) if one.reason and one.outcome not in SUCCESSES and not coded else None
+            return str(one.reason) if one.reason and not one.outcome.succeeded and not coded else None
 
         return self._listed("reason", reason)
 
@@ -324,7 +329,7 @@ def _code_group(causes: Sequence[Cause]) -> CodeGroup:
         first.token,
         tuple(sorted(shares, key=lambda share: (-share.rows, share.merchant, share.appid))),
         tuple(envs.values()),
-        {outcome: outcomes[outcome] for outcome in Outcome if outcomes[outcome]},
+        {outcome: outcomes[outcome] for outcome in Outcome.all() if outcomes[outcome]},
         outcomes.total(),
         shorten_details(causes),
     )
@@ -365,14 +370,16 @@ def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[Merc
     found = []
     for key, its in envs.items():
         whole = sum(its.values(), Counter[Outcome]())
-        outcomes = {outcome: whole[outcome] for outcome in Outcome if whole[outcome]}
+        outcomes = {outcome: whole[outcome] for outcome in Outcome.all() if whole[outcome]}
         worst = sorted(its.items(), key=lambda env: (-_without_success(env[1]), env[0]))
         found.append(MerchantSummary(*key, outcomes, tuple(most_first(codes[key])), tuple(worst)))
     return sorted(found, key=lambda one: (-one.not_succeeded, one.merchant, one.appid))
 
 
 def _without_success(outcomes: Mapping[Outcome, int]) -> int:
-    return sum(rows for outcome, rows in outcomes.items() if outcome not in _NOT_BAD)
+    return sum(
+        rows for outcome, rows in outcomes.items() if not outcome.succeeded and outcome is not Outcome.PENDING
+    )
 
 
 def most_first(counted: Counter[_Key]) -> list[tuple[_Key, int]]:
@@ -385,7 +392,7 @@ def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     counted: Counter[Outcome] = Counter()
     for one in tallies:
         counted[one.outcome] += one.rows
-    return {outcome: counted[outcome] for outcome in Outcome if counted[outcome]}
+    return {outcome: counted[outcome] for outcome in Outcome.all() if counted[outcome]}
 
 
 def worker_shares(partitions: Sequence[Partition]) -> list[WorkerShare]:
@@ -518,7 +525,7 @@ def per(code: str, token: Reason | None = None) -> Per:
 
 def _in_list(code: str) -> bool:
     """Return whether rows with a code fail again until the list itself is corrected."""
-    if code in set(Reason) | {Outcome.PENDING} or code.endswith(COMPONENT_MARK):
+    if code in set(Reason.all()) | {Outcome.PENDING} or code.endswith(COMPONENT_MARK):
         return code in {Reason.INVALID, Reason.SOURCE_REDIRECT}
     known = catalogued(code)
     return known.known and (known.decision, known.scope) == (Decision.FIX, Scope.ROW)
@@ -527,59 +534,6 @@ def _in_list(code: str) -> bool:
 def next_command(
     settings: Settings, run: RunRecord, groups: Iterable[CodeGroup]
 ) -> tuple[Text, list[str]] | None:
-    """Return the purpose and the next command for a finished run; None if nothing is left to do.
-
-    If only the list's own values are wrong, it runs a corrected copy of their rows, else it is a retry.
-    """
-    from tcb_ops.runs.next_commands import audit_again, fixed_list, retry
-
-    left = [action for action in next_actions(groups) if action.per is not Per.NOBODY]
-    if not left:
-        return None
-    if run.kind in {Kind.CONFIRM, Kind.DELETE, Kind.UNDO}:
-        return _about_stored(settings, run, [action.group for action in left])
-    rows = sum(action.group.rows for action in left)
-    if run.kind is Kind.AUDIT and run.stopped is not None and not run.parent:
-        # A retry is no audit of its own, with which the next one could be compared.
-        return _("When that is fixed, audit again:"), audit_again(settings, run)
-    if run.kind is Kind.AUDIT:
-        environments = environment_count(rows)
-        purpose = _("When the causes are fixed, check {environments} again:", environments=environments)
-        return purpose, retry(settings, run)
-    if all(action.in_list for action in left):
-        purpose = _("Correct {rows} in a copy of the list, failed-fixed.csv, then run:", rows=row_count(rows))
-        return purpose, fixed_list(settings, run)
-    return _("When the causes are fixed, run {rows} again:", rows=row_count(rows)), retry(settings, run)
-
-
-def _about_stored(
-    settings: Settings, run: RunRecord, groups: Iterable[CodeGroup]
-) -> tuple[Text, list[str]] | None:
-    """Compose what follows a confirm, a delete or an undo: its open rows again, or files that are missing uploaded again."""
-    from tcb_ops.runs.next_commands import SIGNED_LIST, command, retry, upload_options
-    from tcb_ops.runs.plan import AGAIN  # loads SQLAlchemy
-
-    outcomes: Counter[Outcome] = Counter()
-    for group in groups:
-        if group.code == Reason.NO_CHECKSUM:  # asked again, the answer would be the same
-            continue
-        outcomes.update(group.outcomes)
-    again = sum(outcomes[outcome] for outcome in AGAIN)
-    if again:
-        return _("When the causes are fixed, run {rows} again:", rows=row_count(again)), retry(settings, run)
-    missing = sum(outcomes[outcome] for outcome in (Outcome.ABSENT, Outcome.DIFFERENT, Outcome.FOREIGN))
-    root = str(run.settings.get("root", ""))
-    if run.kind is not Kind.CONFIRM or not missing or not root or not run.report:
-        return None
-    options = ("--root", root, *upload_options(run))
-    if SIGNED_LIST in run.settings:
-        purpose = _(
-            "failed.csv has {rows} without the queries of their URLs. To upload the whole list again, if your versions "
-            "are the right ones:",
-            rows=row_count(missing),
-        )
-        words = (*run.settings[SIGNED_LIST], *options, "--on-bad", "skip", "--new-run")
-    else:
-        purpose = _("To upload {rows} again, if your version is the right one:", rows=row_count(missing))
-        words = (str(Path(run.report) / "failed.csv"), *options)
-    return purpose, command(settings, "upload", *words, target=run.target)
+    """Return the purpose and the next command for a finished run; None if nothing is left to do."""
+    actions = [action for action in next_actions(groups) if action.per is not Per.NOBODY]
+    return run.kind.next_step(settings, run, actions) if actions else None

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
-from tcb_ops.i18n import Text, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
-from tcb_ops.runs.audit import AccountChecks, AccountFacts, cause_detail, causes_of
+from tcb_ops.i18n import Text
+from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.lease import Lease
-from tcb_ops.runs.limits import LINK_MARGIN
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.limits import LINK_MARGIN, RunLimits
 from tcb_ops.runs.progress import PhaseTimer
-from tcb_ops.runs.records import EarlierUpload, measured
+from tcb_ops.runs.records import EarlierUpload, RunRecord
 from tcb_ops.runs.scheduler import Task
+from tcb_ops.runs.url_files import source_client
 from tcb_ops.secrets import MASK
-from tcb_ops.wechat.call_policy import classify
+from tcb_ops.settings import Settings
+from tcb_ops.wechat.call_policy import Caller, classify
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import StoredObject, Unconfirmed, etag_verdict, post_object
 from tcb_ops.wechat.local_files import Body, FileChangedError, FileUnreadableError, hash_file, open_file
-from tcb_ops.wechat.remote_files import SourceClient, SourceRefusedError
-from tcb_ops.wechat.responses import NOT_THERE, ApiError, InvalidResponse, UnsafeLink, own_file_id
+from tcb_ops.wechat.remote_files import SourceRefusedError
+from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
 from tcb_ops.wechat.transport import Transport
 
 SMALL = 64 * 1024
@@ -61,25 +61,6 @@ class FailedAttempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """The small file that an audit with `--write-probe` stores and deletes, with its original size and time."""
-
-    file: Path
-    size: int
-    mtime_ns: int
-
-
-@contextmanager
-def probe_file() -> Iterator[Probe]:
-    """Create the probe file of an audit, and remove it at the end."""
-    with TemporaryDirectory(prefix="tcb-ops-probe-") as folder:
-        file = Path(folder) / "probe.txt"
-        file.write_text("tcb-ops audit: this file may be deleted.\n", encoding="utf-8")
-        there = file.stat()
-        yield Probe(file, there.st_size, there.st_mtime_ns)
-
-
-@dataclass(frozen=True, slots=True)
 class SomeEnds:
     """How some rows of a call ended."""
 
@@ -88,101 +69,69 @@ class SomeEnds:
     """What the others met; None where all have ended."""
 
 
-@dataclass(slots=True)
-class Calls:
-    """The calls for the rows of a run, their counts, and a cache of digests."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallContext:
+    """What the calls of a run's rows need."""
 
-    kind: Kind
-    wechat: PlatformClient
-    transport: Transport
+    run: RunRecord
+    ledger: Ledger
+    settings: Settings
+    limits: RunLimits
     root: Path
-    etag: str
-    """`fail` or `warn`: how to treat a stored object whose ETag differs."""
+    """Folder of the local files."""
+    transport: Transport
+    client: PlatformClient
+    component: Caller | None
+    """Makes calls with the component token; None if the settings name no component."""
     clock: Callable[[], float]
     """Monotonic seconds."""
+    now: Callable[[], float]
+    """Unix seconds."""
     phases: PhaseTimer
-    sources: SourceClient
-    """For files that are sent from URLs."""
-    whole_url: Callable[[Row], Secret]
-    """Returns the URL of a row, with its query."""
     lease: Lease
     """Checked right before each effect."""
-    checks: AccountChecks | None = None
-    """For an audit."""
-    probe: Probe | None = None
-    """For an audit with `--write-probe`."""
-    link_calls: int = 0
-    upload_calls: int = 0
-    digests: dict[tuple[str, int, int], str] = field(default_factory=dict)
-    """MD5 of files by (name, size, mtime): one file for 400 environments is hashed once."""
-    last_answer: float = field(default=float("-inf"))
-    """When any server last responded, by `clock`."""
+    whole_url: Callable[[Row], Secret]
+    """Returns the URL of a row that is sent from one, with its query."""
+
+
+class Calls:
+    """The calls for the rows of a run, and their counts. These are a link's; other kinds add their own."""
+
+    def __init__(self, context: CallContext) -> None:
+        self.context = context
+        self.wechat, self.clock, self.phases = context.client, context.clock, context.phases
+        self.lease = context.lease
+        self.link_calls = 0
+        self.upload_calls = 0
+        self.last_answer = float("-inf")
+        """When any server last responded, by `clock`."""
 
     def forget(self, appid: str, owner: Owner) -> None:
         """Forget what was found about an account of which no row is left."""
-        if self.checks is not None:
-            self.checks.accounts.pop((appid, owner), None)
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of a row until it ends or one fails."""
         if task.started_at is None:
-            task.started_at = time.time()
-        earlier = task.lane.known.pop(task.row.path, None)
-        if earlier is not None and (same := await self._unchanged(task, earlier)) is not None:
-            return same
-        if self.checks is None:
-            return await self._link_and_store(task)
-        facts = await self._facts(task, self.checks)
-        if isinstance(facts, FailedAttempt):
-            return facts
-        if causes := causes_of(facts, task.row.env):
-            end = self._end(task, Outcome.UNHEALTHY, causes[0].reason, cause_detail(causes))
-            return replace(end, errcode=causes[0].errcode)
-        result = await self._link_and_store(task)
-        if isinstance(result, RowEnd) and result.outcome in SUCCESSES:
-            account = task.lane.app.appid, task.lane.owner
-            used, missing = await self.checks.measure(*account, task.token, task.row.env)
-            result = replace(result, detail=measured(used, missing))
-        return result
+            task.started_at = self.context.now()
+        link = await self._current_link(task)
+        return link if isinstance(link, FailedAttempt) else self._linked(task, link)
 
-    async def _link_and_store(self, task: Task) -> RowEnd | FailedAttempt:
-        if task.link is None or self.clock() >= task.link_until:
-            self.phases.enter("link")
-            try:
-                got = await self._link(task)
-            finally:
-                self.phases.leave("link")
-            if isinstance(got, FailedAttempt):
-                return got
-            task.link, task.counts.link = got, 0
-            task.link_until = self.clock() + got.alive_for(time.time()) - LINK_MARGIN
-        if self.kind not in {Kind.UPLOAD, Kind.UNDO} and self.probe is None:
-            return self._end(
-                task, Outcome.LINKED, errcode=0, errmsg="ok", file_id=task.link.file_id, link=task.link
-            )
-        self.phases.enter("store")
-        try:
-            if self.probe is not None:
-                return await self._store_probe(task, task.link, self.probe)
-            return await self._store(task, task.link)
-        finally:
-            self.phases.leave("store")
+    def _linked(self, task: Task, link: Link) -> RowEnd:
+        return self._end(task, Outcome.LINKED, errcode=0, errmsg="ok", file_id=link.file_id, link=link)
 
-    async def _facts(self, task: Task, checks: AccountChecks) -> AccountFacts | FailedAttempt:
-        """Return the facts about the row's account."""
+    async def _current_link(self, task: Task) -> Link | FailedAttempt:
+        """Return a task's link; a new one where it has none, or its own is about to expire."""
+        if task.link is not None and self.clock() < task.link_until:
+            return task.link
         self.phases.enter("link")
         try:
-            found, calls = await checks.ask(task.lane.app.appid, task.lane.owner, task.token)
-        except TransportError as error:
-            return self._no_answer(task, error, "link")
+            link = await self._link(task)
         finally:
             self.phases.leave("link")
-        task.counts.calls += calls
-        if calls:
-            self.last_answer = self.clock()
-        if isinstance(found, AccountFacts):
-            return found
-        return self._refused(task, found)
+        if isinstance(link, Link):
+            task.link, task.counts.link = link, 0
+            task.link_until = self.clock() + link.alive_for(self.context.now()) - LINK_MARGIN
+        return link
 
     async def _link(self, task: Task) -> Link | FailedAttempt:
         row = task.row
@@ -196,7 +145,7 @@ class Calls:
         if isinstance(answer, Link):
             return answer
         if isinstance(answer, UnsafeLink):
-            end = self._end(task, Outcome.FAILED, Reason.BAD_LINK, answer.why)
+            end = self._end(task, Outcome.FAILED, answer.reason, answer.why)
             return FailedAttempt(end, Decision.FIX, Scope.ROW, "link")
         return self._refused(task, answer)
 
@@ -215,48 +164,77 @@ class Calls:
         )
         return FailedAttempt(end, decision, scope, "link")
 
-    async def _store_probe(self, task: Task, link: Link, probe: Probe) -> RowEnd | FailedAttempt:
-        """Store the probe file and delete it again."""
-        row = task.row
-        answer = await self._store(task, link, probe)
-        if isinstance(answer, FailedAttempt) and answer.end.reason is Reason.STORE_REFUSED:
-            return answer
-        why = await self._delete_probe(task, own_file_id(link, row.path, row.env))
-        if isinstance(answer, FailedAttempt) or why is None:
-            return answer
-        left = detail(DetailCode.PROBE_LEFT, path=row.path, why=as_detail(why))
-        return self._end(task, Outcome.UNHEALTHY, Reason.PROBE_LEFT, left)
+    def _no_answer(self, task: Task, error: TransportError, step: str) -> FailedAttempt:
+        if error.fault is not TransportFault.UNREACHABLE:
+            self.last_answer = self.clock()  # the connection was accepted: the target is reachable
+        return FailedAttempt(
+            self._end(task, Outcome.FAILED, Reason.NO_ANSWER, error.text),
+            Decision.RETRY,
+            Scope.ROW,
+            step,
+            unreachable=error.fault is TransportFault.UNREACHABLE,
+        )
 
-    async def _delete_probe(self, task: Task, file_id: str) -> Text | None:
-        """Delete the probe file, in several attempts; return None, or why it could not be deleted."""
-        why: Text | None = None
-        for wait in DELETE_WAITS:
-            await asyncio.sleep(wait)
-            task.counts.calls += 1
-            try:
-                answer = await self.wechat.delete(task.row.env, [file_id], task.token, task.lane.owner)
-            except TransportError as error:
-                why = error.text
-                continue
-            if isinstance(answer, InvalidResponse):
-                why = answer.why
-                continue
-            status = answer.errcode if isinstance(answer, ApiError) else next(iter(answer.values())).status
-            if status in {0, NOT_THERE}:
-                return None
-            why = verbatim(f"errcode {status}")
-        return why
+    def _end(
+        self,
+        task: Task,
+        outcome: Outcome,
+        reason: Reason | None = None,
+        why: Text | None = None,
+        **more: Any,
+    ) -> RowEnd:
+        """Return how a row ends now; `more` are fields of RowEnd."""
+        return RowEnd(
+            task.row.line,
+            outcome,
+            reason,
+            as_detail(why) if why is not None else None,
+            attempts=task.counts.calls,
+            started_at=task.started_at,
+            ended_at=self.context.now(),
+            **more,
+        )
 
-    async def _store(self, task: Task, link: Link, probe: Probe | None = None) -> RowEnd | FailedAttempt:
+
+class UploadCalls(Calls):
+    """The calls of uploads, and a cache of digests."""
+
+    def __init__(self, context: CallContext) -> None:
+        super().__init__(context)
+        self.sources = source_client(context.transport, context.settings)
+        """For files that are sent from URLs."""
+        self.digests: dict[tuple[str, int, int], str] = {}
+        """MD5 of files by (name, size, mtime): one file for 400 environments is hashed once."""
+
+    async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
+        """Make the calls of a row until it ends or one fails."""
+        if task.started_at is None:
+            task.started_at = self.context.now()
+        earlier = task.lane.known.pop(task.row.path, None)
+        if earlier is not None and (same := await self._unchanged(task, earlier)) is not None:
+            return same
+        return await self._link_and_store(task)
+
+    async def _link_and_store(self, task: Task) -> RowEnd | FailedAttempt:
+        link = await self._current_link(task)
+        if isinstance(link, FailedAttempt):
+            return link
+        self.phases.enter("store")
+        try:
+            return await self._store(task, link)
+        finally:
+            self.phases.leave("store")
+
+    async def _store(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
         row = task.row
         try:
-            async with self._opened(row, probe) as body:
+            async with self._opened(row) as body:
                 self.lease.check()
                 self.upload_calls += 1
                 task.counts.calls += 1
                 task.sent = True
                 answer = await post_object(
-                    self.transport,
+                    self.context.transport,
                     link,
                     row.path,
                     body,
@@ -270,7 +248,7 @@ class Calls:
             return self._no_answer(task, error, "store")
         self.last_answer = self.clock()
         if isinstance(answer, StoredObject):
-            if probe is None and not is_source(row.file):
+            if not is_source(row.file):
                 self._keep_digest(self._planned(row), answer.md5)
             return self._stored(task, link, answer, body.size)
         if isinstance(answer, Unconfirmed):
@@ -285,18 +263,15 @@ class Calls:
         return FailedAttempt(end, decision, scope, "store")
 
     @asynccontextmanager
-    async def _opened(self, row: Row, probe: Probe | None) -> AsyncIterator[Body]:
-        """Open the file of a row, or the probe file. Raises as `open_file` and SourceClient do."""
-        if probe is not None:
-            with open_file(probe.file, probe.size, probe.mtime_ns, "", probe.file.parent) as small:
-                yield small
-        elif is_source(row.file):
-            async with self.sources.opened(self.whole_url(row), row.file, row.size, row.etag) as body:
+    async def _opened(self, row: Row) -> AsyncIterator[Body]:
+        """Open the file of a row. Raises as `open_file` and SourceClient do."""
+        if is_source(row.file):
+            async with self.sources.opened(self.context.whole_url(row), row.file, row.size, row.etag) as body:
                 yield body
         else:
             planned = self._planned(row)
             size, known = planned[1], self.digests.get(planned, "")
-            opened = partial(open_file, self.root / row.file, *planned[1:], known, self.root)
+            opened = partial(open_file, self.context.root / row.file, *planned[1:], known, self.context.root)
             # Reading a small file is quicker than passing it to a thread.
             with opened() if size <= SMALL else await asyncio.to_thread(opened) as file:
                 yield file
@@ -304,14 +279,14 @@ class Calls:
     async def _hash(self, row: Row) -> str:
         """Return the MD5 of a row's file. Raises as `_opened` does."""
         if is_source(row.file):
-            async with self._opened(row, None) as body:
+            async with self._opened(row) as body:
                 async for _chunk in body.chunks():
                     pass
                 return body.md5
         planned = self._planned(row)
         digest = self.digests.get(planned, "")
         if not digest:
-            digest = await asyncio.to_thread(hash_file, self.root / row.file, *planned[1:])
+            digest = await asyncio.to_thread(hash_file, self.context.root / row.file, *planned[1:])
         self._keep_digest(planned, digest)
         return digest
 
@@ -366,7 +341,7 @@ class Calls:
             md5=answer.md5,
             bytes=size,
         )
-        if verdict != "different" or self.etag == "warn":
+        if verdict != "different" or self.context.settings.etag == "warn":
             return end
         why = detail(DetailCode.ETAG_DIFFERS, etag=answer.etag, md5=answer.md5)
         failed = replace(
@@ -377,34 +352,3 @@ class Calls:
             store_code=ETAG_MISMATCH,
         )
         return FailedAttempt(failed, Decision.RETRY, Scope.ENV, "store")
-
-    def _no_answer(self, task: Task, error: TransportError, step: str) -> FailedAttempt:
-        if error.fault is not TransportFault.UNREACHABLE:
-            self.last_answer = self.clock()  # the connection was accepted: the target is reachable
-        return FailedAttempt(
-            self._end(task, Outcome.FAILED, Reason.NO_ANSWER, error.text),
-            Decision.RETRY,
-            Scope.ROW,
-            step,
-            unreachable=error.fault is TransportFault.UNREACHABLE,
-        )
-
-    def _end(
-        self,
-        task: Task,
-        outcome: Outcome,
-        reason: Reason | None = None,
-        why: Text | None = None,
-        **more: Any,
-    ) -> RowEnd:
-        """Return how a row ends now; `more` are fields of RowEnd."""
-        return RowEnd(
-            task.row.line,
-            outcome,
-            reason,
-            as_detail(why) if why is not None else None,
-            attempts=task.counts.calls,
-            started_at=task.started_at,
-            ended_at=time.time(),
-            **more,
-        )

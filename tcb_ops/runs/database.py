@@ -1,8 +1,7 @@
 """Opening the ledger's database: SQLite with commits that survive a power cut, or PostgreSQL by URL.
 
-A file that is not a ledger is refused unchanged, and so is one on a network file system, where locks are unreliable.
-A ledger of an older schema version is upgraded in place, with Alembic, in one transaction: a kill at any point leaves it
-unchanged, and the next start upgrades it. An SQLite file is first copied beside itself.
+A file that is not a ledger is refused unchanged, and so is a ledger of another schema version, or one on a network file
+system, where locks are unreliable.
 """
 
 from __future__ import annotations
@@ -12,22 +11,20 @@ import os
 import shlex
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
-from itertools import chain, count
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError, UsageError
-from tcb_ops.i18n import Text, _, verbatim
-from tcb_ops.model import SUCCESSES, Outcome
-from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
+from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError
+from tcb_ops.i18n import Text, _, as_list, as_sentences, verbatim
+from tcb_ops.model import Outcome
+from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import (
     SqliteFile,
-    held_advisory_lock,
     held_runs,
     lock_folder,
     lock_key,
@@ -36,12 +33,8 @@ from tcb_ops.runs.locks import (
 from tcb_ops.runs.schema import (
     SCHEMA,
     VERSION,
-    alembic_version,
     condition_indices_on_postgresql,
-    envs,
     holders,
-    rows,
-    runs,
     version,
 )
 from tcb_ops.settings import shown_url
@@ -50,6 +43,12 @@ _LOG = logging.getLogger("tcb_ops.runs")
 
 MAKING_SECONDS = 30
 """Seconds that a process waits for another one that is creating the same ledger."""
+LOCKED_SECONDS = 2
+"""Seconds after which it is said that somebody else has locked the ledger."""
+SCHEMA_SECONDS = 10
+"""Seconds that creating or compacting PostgreSQL's tables waits for a lock, since all others wait behind it."""
+WAITING_SECONDS = 60
+"""Seconds that a command waits for a lock that somebody else has on the ledger."""
 
 _LIBPQ = {
     "connect_timeout": 10,
@@ -92,11 +91,14 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         engine.dispose()
         raise
     except (SQLAlchemyError, sqlite3.Error) as error:
+        by = lock_holders(engine) if is_locked(error) else []
         engine.dispose()
         raise_if_exhausted(error, unclear=True)
         why = reason(error)
         if is_damage(error):
             raise damaged(name, file, verbatim(why)) from None
+        if is_locked(error):
+            raise UsageError(locked(name, by), options=["--ledger"]) from None
         todo = _what_to_do(error) if file is None else None
         raise not_a_ledger(name, _not_opened(file, why), todo) from None
     return engine, file, name
@@ -133,50 +135,57 @@ def _url(where: str, name: str) -> sa.URL:
 
 
 def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
-    """Create a new ledger's tables, upgrade older ones; refuse a newer ledger or another program's database unchanged."""
+    """Create a new ledger's tables; refuse a ledger of another version, or another program's database, unchanged."""
     with engine.begin() as connection:
-        there = set(sa.inspect(connection).get_table_names())
-        if not there:
+        tables = set(sa.inspect(connection).get_table_names())
+        if not tables:
             # Two processes may create the ledger at once. An existing one is not locked: a long plan would block it.
             if engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{SCHEMA_SECONDS}s'")
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
-            there = set(sa.inspect(connection).get_table_names())
-        if not there:
+            tables = set(sa.inspect(connection).get_table_names())
+        if not tables:
             if engine.dialect.name == "postgresql":
                 condition_indices_on_postgresql()
                 holders.create(connection)
             SCHEMA.create_all(connection)
             create_views(connection)
             connection.execute(version.insert().values(version=VERSION))
-            connection.execute(alembic_version.insert().values(version_num=str(VERSION)))
             return
-        if version.name not in there:
-            raise not_a_ledger(name, _("it is another program's database"))
-        versions = connection.execute(sa.select(version.c.version)).scalars().all()
-    if gone := sorted({runs.name, envs.name, rows.name} - there):
-        gone_names = ", ".join(gone)
-        raise damaged(name, file, _("it has no table {gone_names}", gone_names=gone_names))
-    if len(versions) != 1 or versions[0] < 1:
+        _check_program(name, tables)
+        _check_version(name, file, connection.execute(sa.select(version.c.version)).scalars().all())
+    if missing := sorted(SCHEMA.tables.keys() - tables):
+        raise damaged(name, file, _("it has no table {gone_names}", gone_names=", ".join(missing)))
+
+
+def _check_program(name: str, tables: Collection[str]) -> None:
+    """Raise UsageError if tables are those of another program."""
+    if version.name not in tables:
+        raise not_a_ledger(name, _("it is another program's database"))
+
+
+def _check_version(name: str, file: Path | None, versions: Sequence[object]) -> None:
+    """Raise UsageError if a ledger has another schema version, LedgerDamagedError if it has none."""
+    if len(versions) != 1 or not isinstance(versions[0], int):
         raise damaged(name, file, _("its schema version is not a single number"))
-    found = versions[0]
-    if found > VERSION:
-        raise not_a_ledger(
-            name,
+    if versions[0] != VERSION:
+        raise UsageError(
             _(
-                "its schema version is {found}, this tcb-ops supports {version}: use the tcb-ops that created it",
-                found=found,
+                "{name} is a ledger of schema version {found}, and this tcb-ops reads version {version} only: use the "
+                "tcb-ops that created it, or choose another ledger with --ledger.",
+                name=name,
+                found=versions[0],
                 version=VERSION,
             ),
+            options=["--ledger"],
         )
-    if found < VERSION:
-        _upgrade(engine, name, file)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 60000")
+    cursor.execute(f"PRAGMA busy_timeout = {LOCKED_SECONDS * 1000}")
     cursor.execute("PRAGMA synchronous = FULL")
     # Write pages that many commits change to the file less often: a log of 32 MiB, eight times the default.
     cursor.execute("PRAGMA wal_autocheckpoint = 8000")
@@ -193,33 +202,73 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def begin_writing(connection: sa.Connection, name: str) -> None:
+    """Begin a transaction that writes. In SQLite, wait WAITING_SECONDS for another program's, and say so after LOCKED_SECONDS."""
+    if connection.dialect.name != "sqlite":
+        return
+    end = time.monotonic() + WAITING_SECONDS
+    said = False
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as error:
+            if not is_locked(error) or time.monotonic() > end:
+                raise
+            if not said:
+                wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
+                _LOG.warning("%s", as_sentences((locked(name, ()), wait)))
+            said = True
+        else:
+            return
+
+
 def _prepare_postgresql(connection: Any, _record: object) -> None:
     """Have the server keep an idle connection, whatever is set for the role. PostgreSQL 13 has no such setting."""
     with closing(connection.cursor()) as cursor:
         cursor.execute(
             "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
         )
+        cursor.execute(f"SET lock_timeout = '{WAITING_SECONDS}s'")
     connection.commit()
 
 
 def _look(file: Path) -> None:
-    """Refuse a file that is not a ledger before switching to WAL, which writes to it."""
+    """Refuse a file that is not a ledger of this version before switching to WAL, which writes to it."""
+    real = file.resolve()
+    mode = "ro"
+    if Path(f"{real}-journal").exists():
+        mode = "rw"  # a killed process leaves a journal, which SQLite can roll back only if it may write
+    elif not Path(f"{real}-wal").exists() and _is_wal(real):
+        mode = "ro&immutable=1"  # otherwise SQLite would leave new files beside one that is refused
     try:
-        # A killed process leaves a journal, which SQLite can roll back only if it may write.
-        mode = "rw" if Path(f"{file.resolve()}-journal").exists() else "ro"
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode={mode}", uri=True)) as connection:
+        with closing(
+            sqlite3.connect(f"{real.as_uri()}?mode={mode}", uri=True, timeout=LOCKED_SECONDS)
+        ) as connection:
             tables = {
                 name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             }
+            versions: list[object] = []
+            if version.name in tables:
+                versions = [number for (number,) in connection.execute("SELECT version FROM tcb_ops")]
     except sqlite3.Error as error:
         raise_if_exhausted(error, unclear=True)
+        if is_locked(error):
+            raise UsageError(locked(str(file), ()), options=["--ledger"]) from None
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise not_a_ledger(str(file), _("it is not an SQLite file")) from None
         if is_damage(error):
             raise damaged(str(file), file, verbatim(str(error))) from None
         raise not_a_ledger(str(file), _not_opened(file, str(error))) from None
-    if tables and version.name not in tables:
-        raise not_a_ledger(str(file), _("it is another program's database"))
+    if tables:
+        _check_program(str(file), tables)
+        _check_version(str(file), file, versions)
+
+
+def _is_wal(file: Path) -> bool:
+    """Return whether an SQLite file is in WAL mode, which its header tells."""
+    with suppress(OSError), file.open("rb") as stream:
+        return stream.read(20)[18:] == b"\x02\x02"
+    return False
 
 
 def _not_opened(file: Path | None, why: str) -> Text:
@@ -296,136 +345,6 @@ def not_a_ledger(name: str, why: Text, todo: Text | None = None) -> UsageError:
     )
 
 
-# --- older schema versions -------------------------------------------------------------------------------------
-
-
-def _upgrade(engine: sa.Engine, name: str, file: Path | None) -> None:
-    """Upgrade a ledger to this schema, unless another process has done so meanwhile, and log it.
-
-    Raises UsageError if a process works on one of its runs, LedgerError if no copy can be made, or it cannot be changed.
-    """
-    try:
-        kept = _upgrade_file(engine, name, file) if file is not None else _upgrade_database(engine, name)
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise_if_exhausted(error, unclear=True)
-        if is_damage(error):
-            raise
-        raise LedgerError(
-            _(
-                "the ledger {name} cannot be upgraded to schema version {version} ({why}); nothing was "
-                "changed. Fix that, then run the same command again: of a database, as a user who may change "
-                "its tables.",
-                name=name,
-                version=VERSION,
-                why=reason(error),
-            )
-        ) from None
-    if kept is not None:
-        done = _(
-            "The ledger {name} was upgraded to schema version {version}; {kept}.",
-            name=name,
-            version=VERSION,
-            kept=kept,
-        )
-        _LOG.warning("%s %s", done.en, done.zh)
-
-
-def _upgrade_file(engine: sa.Engine, name: str, file: Path) -> Text | None:
-    """Upgrade an SQLite file; return where its copy is, None if another process was first."""
-    ledger, file = SqliteFile(name, file), file.resolve()
-    with planning(ledger):
-        with engine.connect() as connection:
-            if (found := _version(connection)) == VERSION:
-                return None
-        for run_id, who in held_runs(ledger):
-            raise _in_use(name, run_id, who)
-        endings = chain([""], (f"-{number}" for number in count(2)))  # earlier copies are kept
-        names = (file.with_name(f"{file.name}.v{found}-backup{ending}") for ending in endings)
-        copy = next(one for one in names if not one.exists())
-        try:
-            with engine.begin() as connection:
-                # Prevents writes between the copy and the upgrade.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                _copy(file, name, copy)
-                _migrate(connection)
-        except Exception:  # the ledger is unchanged
-            copy.unlink(missing_ok=True)
-            raise
-    return _("a copy of the old one is {copy}", copy=copy)
-
-
-def _upgrade_database(engine: sa.Engine, name: str) -> Text | None:
-    """Upgrade a PostgreSQL ledger; return what the copies of its tables are called, None if another process was first."""
-    with engine.begin() as connection:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
-        if (found := _version(connection)) == VERSION:
-            return None
-        alone = sa.select(sa.func.pg_try_advisory_xact_lock(lock_key(connection, "planning")))
-        names = [*connection.execute(sa.select(runs.c.id)).scalars()]
-        if not connection.execute(alone).scalar():
-            names = ["planning", *names]
-        if (held := held_advisory_lock(connection, names)) is not None:
-            raise _in_use(name, *held)
-        ending = f"_v{found}_backup"
-        for table in SCHEMA.tables.keys() & set(sa.inspect(connection).get_table_names()):
-            connection.exec_driver_sql(f'CREATE TABLE "{table}{ending}" AS TABLE "{table}"')
-        _migrate(connection)
-    return _("copies of its old tables are in the database, with names that end in {ending}", ending=ending)
-
-
-def _version(connection: sa.Connection) -> int:
-    return int(connection.execute(sa.select(version.c.version)).scalar_one())
-
-
-def _migrate(connection: sa.Connection) -> None:
-    from tcb_ops.runs.migrations import migrate
-
-    for name in VIEWS:
-        connection.exec_driver_sql(f"DROP VIEW IF EXISTS {name}")
-    migrate(connection, _version(connection))
-    connection.execute(version.update().values(version=VERSION))
-    alembic_version.create(connection, checkfirst=True)
-    connection.execute(alembic_version.delete())
-    connection.execute(alembic_version.insert().values(version_num=str(VERSION)))
-    create_views(connection)
-
-
-def _copy(file: Path, name: str, copy: Path) -> None:
-    """Copy an SQLite file with mode 0600, as a consistent snapshot. Raises LedgerError."""
-    try:
-        with (
-            replacing(copy, private=True) as part,
-            closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as source,
-            closing(sqlite3.connect(part)) as target,
-        ):
-            source.backup(target)
-    except OSError as error:
-        raise_if_exhausted(error)
-        raise LedgerError(
-            _(
-                "the ledger {name} was not upgraded, because it could not be copied to {whole}: {why}. Free space "
-                "or fix the access, then run the same command again.",
-                name=name,
-                whole=copy,
-                why=system_reason(error),
-            )
-        ) from None
-
-
-def _in_use(name: str, run_id: str, who: str) -> UsageError:
-    what = _("plans a run in it") if run_id == "planning" else _("works on run {run_id}", run_id=run_id)
-    return UsageError(
-        _(
-            "the ledger {name} must be upgraded to schema version {version} first, but {who} {what}. Wait "
-            "for it, or stop it there; then run the same command again.",
-            name=name,
-            version=VERSION,
-            who=who,
-            what=what,
-        )
-    )
-
-
 # --- views -------------------------------------------------------------------------------------------------------
 
 VIEWS = ("v_errcodes", "v_rows", "v_runs")
@@ -477,7 +396,7 @@ def create_views(connection: sa.Connection) -> None:
     sqlite = connection.dialect.name == "sqlite"
     form = "datetime({column}, 'unixepoch')" if sqlite else "to_timestamp({column})"
     times = {name: form.format(column=column) for name, column in _TIMES.items()}
-    without_code = ", ".join(f"'{outcome}'" for outcome in sorted(SUCCESSES | {Outcome.PENDING}))
+    without_code = ", ".join(f"'{outcome}'" for outcome in sorted(Outcome.successes() | {Outcome.PENDING}))
     for view in (_RUNS, _ROWS, _ERRCODES):
         connection.exec_driver_sql(view.format(**times, without_code=without_code))
 
@@ -531,6 +450,60 @@ def is_unreachable(error: SQLAlchemyError) -> bool:
     """Return whether the connection to PostgreSQL was lost, or cannot be made again."""
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     return lost or (isinstance(error, OperationalError) and not _sqlstate(error))
+
+
+_LOCK_TIMEOUT = "55P03"
+"""SQLSTATE of a lock that another session kept for longer than lock_timeout."""
+_HOLDERS = """
+SELECT DISTINCT a.application_name, a.usename, a.client_addr, a.pid
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+    AND (l.locktype = 'advisory' AND (l.classid::bigint << 32 | l.objid::bigint) = %s
+        OR l.relation IN (SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace))
+    AND a.state <> 'idle'
+"""
+
+
+def is_locked(error: SQLAlchemyError | sqlite3.Error) -> bool:
+    """Return whether somebody else held a lock for longer than the statement may wait."""
+    cause = getattr(error, "orig", None) or error
+    if isinstance(cause, sqlite3.Error):
+        return (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return isinstance(error, SQLAlchemyError) and _sqlstate(error) == _LOCK_TIMEOUT
+
+
+def lock_holders(engine: sa.Engine) -> list[Text]:
+    """Return who works in PostgreSQL on the ledger's tables; empty for SQLite, which does not know."""
+    if engine.dialect.name != "postgresql":
+        return []
+    with suppress(SQLAlchemyError), engine.connect() as connection:
+        found = connection.exec_driver_sql(_HOLDERS, (lock_key(connection, "schema"),)).all()
+        return [
+            _(
+                "{application} of user {user} at {host} (PID {pid})",
+                application=application or "?",
+                user=user or "?",
+                host=host or "localhost",
+                pid=pid,
+            )
+            for application, user, host, pid in found
+        ]
+    return []
+
+
+def locked(name: str, by: Sequence[Text]) -> Text:
+    """Return the message for a ledger that somebody else has locked, with who it is, where that is known."""
+    if by:
+        return _(
+            "the ledger {name} is locked by {holders}. Wait for it, or end it there; then run the same command again.",
+            name=name,
+            holders=as_list(by, 5),
+        )
+    return _(
+        "another program has locked the ledger {name}, such as a database browser or a backup. Close it there; then run "
+        "the same command again.",
+        name=name,
+    )
 
 
 # --- damage --------------------------------------------------------------------------------------------------

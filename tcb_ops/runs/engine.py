@@ -21,9 +21,8 @@ from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import LedgerError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
 from tcb_ops.lists.row_files import whole_source
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, Row, RowEnd, Secret
-from tcb_ops.runs.audit import AccountChecks
-from tcb_ops.runs.calls import Calls, Probe, SomeEnds
+from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.runs.calls import CallContext, Calls, SomeEnds
 from tcb_ops.runs.lease import LapsedError, Lease
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
@@ -43,13 +42,11 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
     unreachable,
 )
-from tcb_ops.runs.stored_calls import BATCHES, OVERWRITE, StoredCalls
-from tcb_ops.runs.stored_files import ARGUMENT_ERRORS, Backup, WrittenFiles
-from tcb_ops.runs.url_files import SourceQueries, source_client
+from tcb_ops.runs.url_files import SourceQueries
 from tcb_ops.runs.writer import LedgerWriter
 from tcb_ops.settings import Settings
-from tcb_ops.wechat.call_policy import Caller, NextStep, backoff_wait
-from tcb_ops.wechat.client import CloudClient, PlatformClient
+from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, Caller, NextStep, backoff_wait
+from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.transport import Transport
 
@@ -89,10 +86,6 @@ class RunContext:
     """Raises LedgerError if the run's lock is lost."""
     may_discard: Callable[[str], bool] = lambda _run: False
     """Called with the id of another run whose part file is in the way: whether it may be discarded."""
-    find_new_failures: Callable[[], tuple[list[int], float]] = lambda: ([], 0.0)
-    """For an audit with `--confirm-after`: returns the lines whose failures are new, and when the last of them ended."""
-    probe: Probe | None = None
-    """For an audit with `--write-probe`."""
     chance: Callable[[], float] = random.random
     cluster: Any = None
     """A client of Dask, whose workers work on the run; None: this process does."""
@@ -122,7 +115,7 @@ class Engine:
         self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-reader")
         self._lock_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-lock")
         self._phases = PhaseTimer(self._limits.concurrency, self._clock)
-        self._audits = self._run.kind is Kind.AUDIT
+        self._kind = self._run.kind
         self._lease = Lease(LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease is None else context.lease)
         self._calls = self._make_calls(transport)
         self._rows_in_flight = 0
@@ -166,45 +159,28 @@ class Engine:
         self._rate = RateEstimator(self._run.rows, 0)
 
     def _make_calls(self, transport: Transport) -> Calls:
-        context, settings, how = self._context, self._context.settings, self._run.settings
+        context, settings = self._context, self._context.settings
         component = settings.tokens.component_appid
-        client = PlatformClient(
-            transport, settings.api_base, component_appid=component, store_hosts=settings.store_hosts
-        )
-        asks = Caller(context.tokens, context.limits) if component else None
-        cloud = CloudClient(transport, settings.api_base, time.time) if settings.audit.quotas else None
-        common = (
-            self._run.kind,
-            client,
-            transport,
-            context.root,
-            settings.etag,
-            self._clock,
-            self._phases,
-            source_client(transport, settings),
-            context.queries.whole
-            if context.queries is not None
-            else lambda row: whole_source(row.file, None),
-            self._lease,
-            AccountChecks(client, asks, component, cloud) if self._audits else None,
-            context.probe,
-        )
-        if (
-            self._run.kind not in BATCHES
-            and not how.get("backup")
-            and how.get("if_exists", OVERWRITE) == OVERWRITE
-        ):
-            return Calls(*common)
-        takes_away = self._run.kind in {Kind.UNDO, Kind.DELETE}
-        return StoredCalls(
-            *common,
-            content=bool(how.get("content")),
-            subject=tuple(how.get("of", ())),
-            if_exists=how.get("if_exists", OVERWRITE),
-            backup=Backup(Path(how["backup"])) if how.get("backup") else None,
-            files=WrittenFiles(context.ledger, self._run) if takes_away else None,
-            per_call=self._limits.per_env,
-            gate=asyncio.Semaphore(self._limits.concurrency),
+        return self._run.kind.calls(
+            CallContext(
+                run=self._run,
+                ledger=context.ledger,
+                settings=settings,
+                limits=self._limits,
+                root=context.root,
+                transport=transport,
+                client=PlatformClient(
+                    transport, settings.api_base, component_appid=component, store_hosts=settings.store_hosts
+                ),
+                component=Caller(context.tokens, context.limits) if component else None,
+                clock=self._clock,
+                now=time.time,
+                phases=self._phases,
+                lease=self._lease,
+                whole_url=context.queries.whole
+                if context.queries is not None
+                else lambda row: whole_source(row.file, None),
+            )
         )
 
     def paused_until(self) -> dict[str, float]:
@@ -282,7 +258,7 @@ class Engine:
             environments,
             self._limits,
             self._context.settings.tokens.component_appid,
-            BATCHES.get(self._run.kind, 1),
+            self._kind.rows_per_call,
             self._context.limits_state,
             self._clock(),
             self._calls.forget,
@@ -293,7 +269,7 @@ class Engine:
         tallies = await self._loop.run_in_executor(
             self._reader_thread, self._context.ledger.tallies, self._run
         )
-        succeeded = SUCCESSES | {Outcome.INVALID}  # skipped on purpose, with --on-bad skip
+        succeeded = Outcome.successes() | {Outcome.INVALID}  # skipped on purpose, with --on-bad skip
         rows = sum(
             t.rows for t in tallies if t.env not in self._after_canary_envs and t.outcome not in succeeded
         )
@@ -314,8 +290,7 @@ class Engine:
             self._clock,
             self._context.chance,
             self._stop,
-            audits=self._audits,
-            closed_as=Outcome.UNKNOWN if self._run.kind is Kind.CONFIRM else Outcome.NOT_ATTEMPTED,
+            kind=self._kind,
         )
 
     async def _shut_down(self, writing: asyncio.Task[None] | None) -> None:
@@ -388,7 +363,7 @@ class Engine:
     def _may_lose(self, most: int) -> bool:
         """Return whether a kill could lose one more call's rows: 2 × concurrency in all, or a single call's."""
         lost = self._rows_in_flight + self._writer.uncommitted
-        return lost + BATCHES.get(self._run.kind, 1) <= 2 * most or not lost
+        return lost + self._kind.rows_per_call <= 2 * most or not lost
 
     def _begin(self, task: Task, now: float) -> None:
         app = task.lane.app
@@ -489,7 +464,7 @@ class Engine:
                 await self._no_token(app, asked, error)
                 return
             if isinstance(error, TokenSourceError):
-                self._stop(no_tokens(error, audits=self._audits))
+                self._stop(no_tokens(error, pending=self._kind.end_when_stopped(error) is None))
                 return
             if app.appid:
                 self._answered(app, now)
@@ -551,8 +526,7 @@ class Engine:
             case NextStep.STOP_RUN:
                 self._stop(token_outage(error.text, limits.patience))
             case _:
-                outcome = Outcome.UNKNOWN if self._audits else Outcome.NOT_ATTEMPTED
-                self._outcomes.close(app, Reason.NO_TOKEN, error.text, outcome=outcome)
+                self._outcomes.close(app, Reason.NO_TOKEN, error.text, outcome=self._kind.unanswered)
 
     # --- the ledger and the target ------------------------------------------------------------------------------
 
@@ -572,7 +546,7 @@ class Engine:
         """Read the next pending rows of some environments."""
         wanted = [(self._at_work.records[lane.number], lane.last_line) for lane in lanes]
         limit, of_run = self._scheduler.refill, (self._run.target, self._run.number)
-        skips, about_stored = self._context.skip_unchanged, self._run.kind in BATCHES
+        skips, about_stored = self._context.skip_unchanged, self._kind.reads_written
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload], dict[str, list[EarlierUpload]]]]:
             ledger, found = self._context.ledger, []

@@ -6,9 +6,8 @@ token, signature or link is ever written here. Reading is in `reader`.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
@@ -21,12 +20,12 @@ from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader, summed_up
 from tcb_ops.runs.records import (
     END_COLUMNS,
     PLAN_COLUMNS,
-    UNDELIVERED,
     EnvRecord,
     NewRun,
     RunRecord,
@@ -35,7 +34,17 @@ from tcb_ops.runs.records import (
     plan_values,
     run_values,
 )
-from tcb_ops.runs.schema import cluster_sessions, envs, exports, partitions, rows, runs, spent, tallies
+from tcb_ops.runs.schema import (
+    cluster_sessions,
+    envs,
+    exports,
+    partitions,
+    pruned_files,
+    rows,
+    runs,
+    spent,
+    tallies,
+)
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -170,16 +179,45 @@ class Ledger(LedgerReader):
             )
 
     def forget(self, run: RunRecord) -> None:
-        """Remove a run with all that belongs to it: one that was never started, or that is pruned."""
+        """Remove a run that was never started."""
         with self._writing() as connection:
-            for table in (tallies, rows, envs, spent, exports, partitions, cluster_sessions):
-                connection.execute(table.delete().where(table.c.run == run.number))
-            connection.execute(runs.delete().where(runs.c.number == run.number))
+            self._remove(connection, run)
+
+    def prune(self, run: RunRecord) -> None:
+        """Remove an old run with all that belongs to it, except what it last stored or found at each path."""
+        with self._writing() as connection:
+            if run.kind.changes_store or run.kind.looks_at_store:
+                self._keep_files(connection, run)
+            self._remove(connection, run)
+
+    def _keep_files(self, connection: sa.Connection, run: RunRecord) -> None:
+        """Keep what a run stored or found at its paths, unless something newer is kept there already."""
+        from sqlalchemy.dialects import postgresql, sqlite
+
+        insert: Any = sqlite.insert if self._engine.dialect.name == "sqlite" else postgresql.insert
+        columns = list(pruned_files.c.keys())
+        new = insert(pruned_files).from_select(columns, self.last_of_paths(run))
+        key = pruned_files.primary_key.columns.keys()
+        connection.execute(
+            new.on_conflict_do_update(
+                index_elements=key,
+                set_={name: new.excluded[name] for name in columns if name not in key},
+                where=new.excluded.ended_at >= pruned_files.c.ended_at,
+            )
+        )
+
+    @staticmethod
+    def _remove(connection: sa.Connection, run: RunRecord) -> None:
+        for table in (tallies, rows, envs, spent, exports, partitions, cluster_sessions):
+            connection.execute(table.delete().where(table.c.run == run.number))
+        connection.execute(runs.delete().where(runs.c.number == run.number))
 
     def compact(self) -> None:
         """Give the space of removed runs back to the file system."""
         with self.reading(), self._engine.connect() as opened:
             connection = opened.execution_options(isolation_level="AUTOCOMMIT")
+            if self._engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET lock_timeout = '{SCHEMA_SECONDS}s'")
             connection.exec_driver_sql("VACUUM")
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -196,12 +234,10 @@ class Ledger(LedgerReader):
         with self._writing() as connection:
             _set(connection, run.number, report=report)
 
-    def note_undelivered(self, run: RunRecord, news: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Record in an audit's settings what each receiver has not been told, by its name, as `undelivered`."""
-        of_run = sa.select(runs.c.settings).where(runs.c.number == run.number)
+    def note_undelivered(self, run: RunRecord, receivers: Iterable[str]) -> None:
+        """Record to which receivers an audit's message has not been delivered."""
         with self._writing() as connection:
-            kept = json.loads(connection.execute(of_run).scalar_one())
-            _set(connection, run.number, settings=json.dumps(kept | {UNDELIVERED: news}, ensure_ascii=False))
+            _set(connection, run.number, undelivered="\n".join(sorted(receivers)))
 
     # --- sessions on a cluster ------------------------------------------------------------------------------------
 
@@ -296,6 +332,7 @@ class Ledger(LedgerReader):
         self.check_in_place()
         try:
             with self._engine.begin() as connection:
+                begin_writing(connection, self.name)
                 if self.file is None:
                     seconds = IDLE_SECONDS if idle is None else idle
                     connection.execute(_END_IDLE, {"limit": f"{seconds}s"})

@@ -12,7 +12,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,7 +276,6 @@ _ANY = """
     WHERE d.datname = current_database() AND l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
 """
 _GRANTED = f"{_ANY} AND {_KEY} = :key"
-_ALL_HELD = sa.text(f"SELECT {_KEY} AS key, l.pid {_ANY} AND l.pid <> pg_backend_pid()")
 _OURS = sa.text(f"SELECT count(*) {_GRANTED} AND l.pid = pg_backend_pid()")
 _HOLDER = sa.text(f"SELECT l.pid {_GRANTED}")
 _LIVING = sa.text("SELECT pid FROM pg_stat_activity").columns(sa.column("pid", sa.Integer))
@@ -284,23 +283,9 @@ _LIVING = sa.text("SELECT pid FROM pg_stat_activity").columns(sa.column("pid", s
 
 def lock_key(connection: sa.Connection, name: str) -> int:
     """Return the key of an advisory lock, the same for all who use the ledger in this database and schema."""
-    return _key_in(str(connection.exec_driver_sql("SELECT current_schema()").scalar()), name)
-
-
-def _key_in(schema: str, name: str) -> int:
+    schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
     digest = hashlib.sha256(f"tcb-ops\0{schema}\0{name}".encode()).digest()
     return int.from_bytes(digest[:8], signed=True)
-
-
-def held_advisory_lock(connection: sa.Connection, names: Iterable[str]) -> tuple[str, str] | None:
-    """Find one of these locks that another process holds, and its holder (`?` if unknown)."""
-    schema = str(connection.exec_driver_sql("SELECT current_schema()").scalar())
-    held = {lock.key: lock.pid for lock in connection.execute(_ALL_HELD)}
-    for name in names:
-        if (pid := held.get(_key_in(schema, name))) is not None:
-            recorded = sa.inspect(connection).has_table(holders.name)
-            return name, _who(connection, pid) if recorded else "?"
-    return None
 
 
 def _who(connection: sa.Connection, pid: int) -> str:

@@ -16,14 +16,19 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tcb_ops.i18n import CommandText
-from tcb_ops.model import SIMULATOR, Kind
+from tcb_ops.i18n import CommandText, Text, _
+from tcb_ops.kinds import row_count
+from tcb_ops.model import SIMULATOR
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.settings import Settings, without_dots
+
+if TYPE_CHECKING:
+    from tcb_ops.reports.summary import NextAction
 
 SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
@@ -54,14 +59,8 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     words = ["retry", run.parent] if run.parent else [str(run.kind)]
     if SIGNED in run.settings:
         words += [*list_of(run), "--on-bad", "skip"]
-    elif run.share:
-        words += ["--share", run.share]
     words += ["--resume", run.id]
-    if run.kind is Kind.UPLOAD and not run.parent:
-        words += ["--root", without_dots(run.root)]
-        words += ["--skip-unchanged"] if run.settings.get("skip_unchanged") else []
-        if canary and run.settings.get("canary"):
-            words += ["--canary", str(run.settings["canary"])]
+    words += run.kind.resume_options(run, canary=canary)
     words += ["--cluster", str(run.settings["cluster"])] if run.settings.get("cluster") else []
     if run.out and run.out != str(Path(settings.reports).absolute()):
         words += ["--out", without_dots(run.out)]
@@ -79,7 +78,6 @@ def audit_again(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command for another audit of the same environments, after one that was stopped."""
     how = run.settings
     words = ["audit", *_selected(run)]
-    words += ["--share", run.share] if run.share else []
     words += ["--write-probe"] if how.get("write_probe") else []
     words += ["--confirm-after", f"{how['confirm_after']:g}s"] if how.get("confirm_after") else []
     words += ["--known", str(how["known_file"])] if how.get("known_file") else []
@@ -113,8 +111,17 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command that runs a corrected copy of a run's failed.csv; `failed-fixed.csv` is a placeholder for it."""
     words = ["--root", without_dots(run.root)] if run.root else []
     words += _selected(run, "column", "map")
-    words += upload_options(run) if run.kind is Kind.UPLOAD else []
+    words += run.kind.list_options(run)
     return command(settings, str(run.kind), "failed-fixed.csv", *words, target=run.target)
+
+
+def after_list(settings: Settings, run: RunRecord, actions: Sequence[NextAction]) -> tuple[Text, list[str]]:
+    """Return what follows a run of a list: a corrected copy where only the list's own values are wrong, else a retry."""
+    count = row_count(sum(action.group.rows for action in actions))
+    if all(action.in_list for action in actions):
+        purpose = _("Correct {rows} in a copy of the list, failed-fixed.csv, then run:", rows=count)
+        return purpose, fixed_list(settings, run)
+    return _("When the causes are fixed, run {rows} again:", rows=count), retry(settings, run)
 
 
 def install(extra: str = "") -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from tcb_ops.details import as_detail
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.i18n import Text
-from tcb_ops.model import SUCCESSES, Outcome, Owner, Reason, RowEnd, Secret
-from tcb_ops.runs.audit import REFUSED_TOKENS, judged
+from tcb_ops.kinds import Kind
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord
@@ -42,10 +42,7 @@ class OutcomeHandler:
     """Monotonic seconds."""
     chance: Callable[[], float]
     stop: Callable[[Exception], None]
-    closed_as: Outcome = Outcome.NOT_ATTEMPTED
-    """The outcome of rows that never began."""
-    audits: bool = False
-    """Whether the run is an audit, whose ends `judged` converts."""
+    kind: Kind
 
     def failed(self, task: Task, attempt: FailedAttempt) -> None:
         """Do what `next_step` decides after a failed attempt, and count the attempt if it is repeated."""
@@ -80,10 +77,10 @@ class OutcomeHandler:
     def ended(self, task: Task, end: RowEnd, attempt: FailedAttempt | None = None) -> None:
         """Handle the end of a task's rows: release it, queue them for the writer, count them for the breakers."""
         self.scheduler.release(task)
-        if self.audits and end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS:
+        if self.kind.stops_run(end):
             self.stop(refused_component(task.lane.app.appid, end.errcode or 0, end.errmsg))
             return
-        end = judged(end) if self.audits else end
+        end = self.kind.end_of(end)
         ends = [end if end.line == row.line else replace(end, line=row.line) for row in task.rows]
         self._rows_ended(task.lane, ends, attempt)
 
@@ -104,7 +101,7 @@ class OutcomeHandler:
             self._count(lane, end, attempt)
 
     def _count(self, lane: Lane, end: RowEnd, attempt: FailedAttempt | None) -> None:
-        if end.outcome in SUCCESSES:
+        if end.outcome.succeeded:
             lane.app.slowdown.row_good()
             lane.env.slowdown.row_good()
         if lane.end_as is not None:
@@ -132,7 +129,7 @@ class OutcomeHandler:
         """Begin no more rows of an appid, an environment, or a lane; their pending rows end as not_attempted."""
         end = RowEnd(
             0,
-            outcome or self.closed_as,
+            outcome or self.kind.unstarted,
             reason,
             as_detail(why) if why is not None else None,
             errcode=errcode or None,
@@ -159,7 +156,7 @@ class OutcomeHandler:
             stopped = end.reason is Reason.BREAKER and end.errcode is not None
             by_component = stopped and lane.owner is Owner.PLATFORM
             its = replace(end, reason=Reason.COMPONENT) if by_component else end
-            its = judged(its) if self.audits else its
+            its = self.kind.end_of(its)
             begun = tuple(row.line for task in lane.tasks for row in task.rows)
             closing = Closing(self.environments[lane.number], its, begun)
             self.scheduler.close(lane, its)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -14,16 +14,18 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
+from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
-from tcb_ops.lists.merchants import Merchants, Share
-from tcb_ops.model import SUCCESSES, Kind, Merchant, Outcome, Owner, Row
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.model import Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
 from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
-from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
+from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
@@ -67,9 +69,9 @@ def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: b
     """
     if unfinished_since is None or new_run:
         return Choice.NEW
-    if now - unfinished_since < resumed_within(kind):
+    if now - unfinished_since < kind.resumed_within:
         return Choice.RESUME
-    return Choice.NEW if kind is Kind.AUDIT else Choice.ASK
+    return Choice.NEW if kind.renewed else Choice.ASK
 
 
 def plan(
@@ -93,7 +95,7 @@ def plan(
     """
     if resume:
         latest = resume == "latest"
-        newest = newest_of(ledger, work.kind, settings.run_target, work.parent) if latest else None
+        newest = ledger.newest(work.kind, settings.run_target, work.parent) if latest else None
         run = newest or ledger.run(resume, settings.run_target)
         if run.id in _undone_uploads(ledger, settings):
             raise UsageError(
@@ -123,9 +125,7 @@ def plan(
     ledger.check_file(CHECK_NEW_SECONDS)
     # Of two runs of one second, random digits keep the ids apart.
     new_id = f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-    own = dict(work.options)
-    if work.kind is Kind.UPLOAD and own.get("backup") and not work.parent:  # a retry continues its original's
-        own["backup"] = str(Path(own["backup"]) / new_id)
+    own = work.kind.options_of(new_id, work.options, work.parent)
     new = NewRun(
         id=new_id,
         kind=work.kind,
@@ -171,7 +171,7 @@ def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) ->
 def _undone_uploads(ledger: Ledger, settings: Settings) -> set[str]:
     """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
     runs = ledger.runs(settings.run_target, damaged=[])  # damage of another run keeps nobody from this one
-    return {one for run in runs if run.kind in {Kind.UNDO, Kind.DELETE} for one in run.settings.get("of", ())}
+    return {one for run in runs if run.kind.takes_back for one in run.settings.get("of", ())}
 
 
 def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> None:
@@ -215,12 +215,6 @@ def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
             )
 
 
-def newest_of(ledger: Ledger, kind: Kind, target: str, parent: str = "") -> RunRecord | None:
-    """Return the newest run of a kind to a target; of the retries of `parent`, if that is given."""
-    same = (run for run in ledger.runs(target) if run.kind is kind and run.parent == parent)
-    return next(same, None)
-
-
 def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
     """Return a run given with `--resume`. Raises UsageError if this command line describes another run."""
     wrong: Text | None = None
@@ -228,19 +222,10 @@ def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
         wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)
     elif run.root != work.root_name:
         wrong = _("its files are below {root}", root=run.root)
-    elif run.share != work.options.get("share", ""):
-        wrong = other_share(run)
     check_resume(run, wrong, settings)
     if run.list_sha256 != work.list_sha256:
         raise _not_resumable(run, _("the list has changed since"))
     return run
-
-
-def other_share(run: RunRecord) -> Text:
-    """Return why a command with another `--share`, or with none, cannot resume a run."""
-    if not run.share:
-        return _("it is a run of the whole list")
-    return _("it is share {share} of its list", share=run.share)
 
 
 def check_resume(run: RunRecord, wrong: Text | None, settings: Settings) -> None:
@@ -284,13 +269,6 @@ def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
 
 # --- which rows ----------------------------------------------------------------------------------------------
 
-PROBE = "tcb-ops/probe.txt"
-"""The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
-AGAIN = frozenset(
-    {Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.UNHEALTHY, Outcome.UNKNOWN}
-)
-"""The outcomes that a retry runs again."""
-
 
 _KEPT = ("of", "content", "backup", "if_exists", "root", "undoes", "foreign", "write_probe")
 """What a retry takes over of its parent's settings."""
@@ -327,33 +305,24 @@ class RunSpec:
 
 def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
     """Return the spec of a run over a checked list."""
-    if kind is Kind.LINKS:
+    if kind.writes_links:
         check_columns(batch.headers)
-    spec = RunSpec(
+    return RunSpec(
         kind,
         batch.source.name,
         batch.sha256,
         batch.bytes,
         batch.headers,
-        batch.root if kind is Kind.UPLOAD else None,
+        batch.root if kind.sends_files else None,
         batch.rows,
         environments_of_rows(batch.rows(), batch.merchants),
         selection,
     )
-    if batch.share is None:
-        return spec
-    return _of_share(spec, batch.share, batch.staging.whole.count() if batch.until is None else None)
-
-
-def _of_share(spec: RunSpec, share: Share, listed: int | None) -> RunSpec:
-    """Return a spec whose run knows its share, and how many rows all shares have together (None: unknown)."""
-    own = {"share": str(share)} | ({} if listed is None else {"listed": listed})
-    return replace(spec, selection=share.added_to(spec.selection), options={**spec.options, **own})
 
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
     """Return the spec of an upload of a checked list."""
-    spec, queries = list_spec(batch, Kind.UPLOAD, selection), SourceQueries(batch.staging.queries())
+    spec, queries = list_spec(batch, UPLOAD, selection), SourceQueries(batch.staging.queries())
     options = {**spec.options, **options}
     if not queries:
         return replace(spec, options=options)
@@ -410,7 +379,7 @@ def retry_spec(
     succeeded = ledger.succeeded_since(parent)
 
     def left() -> Iterator[RowRecord]:
-        for record in ledger.rows(parent, outcomes=AGAIN):
+        for record in ledger.rows(parent, outcomes=Outcome.retriable()):
             end = record.end
             of_code = not codes or str(end.errcode) in codes or end.store_code in codes
             if of_code and record.row.line not in succeeded:
@@ -480,7 +449,7 @@ def _nothing_left(
 ) -> Text:
     """Return why a run has no rows to retry, and what to do instead."""
     counts, nothing = ledger.counts(parent), None
-    if SUCCESSES.issuperset(counts):
+    if all(outcome.succeeded for outcome in counts):
         nothing = ngettext(
             "The one row of run {id} ({kind}) succeeded: there is nothing to retry.",
             "All {n:,} rows of run {id} ({kind}) succeeded: there is nothing to retry.",
@@ -488,7 +457,7 @@ def _nothing_left(
             id=parent.id,
             kind=parent.kind,
         )
-    elif not AGAIN.isdisjoint(counts) and _left(ledger, parent) <= 0:
+    elif any(outcome.retried for outcome in counts) and _left(ledger, parent) <= 0:
         nothing = _(
             "nothing is left to retry: every row of run {id} has succeeded in {since}.",
             id=parent.id,
@@ -499,7 +468,7 @@ def _nothing_left(
     succeeded = ledger.succeeded_since(parent)
     there = Counter(
         str(record.end.errcode or record.end.store_code)
-        for record in (ledger.rows(parent, outcomes=AGAIN) if codes else ())
+        for record in (ledger.rows(parent, outcomes=Outcome.retriable()) if codes else ())
         if record.row.line not in succeeded and (record.end.errcode or record.end.store_code)
     )
     if there:
@@ -531,15 +500,9 @@ def original_of(ledger: Ledger, run: RunRecord) -> RunRecord:
     return run
 
 
-def meant_by_latest(ledger: Ledger, latest: RunRecord) -> RunRecord:
-    """Return the run that `retry latest` retries: for a finished retry of a joined run, which has rows of one share only, the joined run."""
-    original = original_of(ledger, latest)
-    return latest if latest.finished_at is None or not original.settings.get("joined") else original
-
-
 def _left(ledger: Ledger, run: RunRecord) -> int:
     """Count the rows of a run that a retry of it would have."""
-    bad = sum(rows for outcome, rows in ledger.counts(run).items() if outcome in AGAIN)
+    bad = sum(rows for outcome, rows in ledger.counts(run).items() if outcome.retried)
     return bad - len(ledger.succeeded_since(run))
 
 
@@ -568,30 +531,6 @@ def _others_to_retry(ledger: Ledger, run: RunRecord, settings: Settings) -> list
     return []
 
 
-def audit_spec(
-    merchants: Merchants, selection: str, share: Share | None, options: Mapping[str, Any]
-) -> RunSpec:
-    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path.
-
-    With a share only its rows, numbered as in the audit of all.
-    """
-    lines = [merchant for merchant in merchants if not merchant.left]
-
-    def rows() -> Iterator[Row]:
-        for number, merchant in enumerate(lines, start=1):
-            if share is not None and not share.has(merchant.appid):
-                continue
-            cells = (merchant.appid, merchant.name, merchant.env)
-            yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
-
-    name, headers = Path(merchants.source).name, ("appid", "name", "env")
-    places = environments_of_rows(rows(), merchants)
-    spec = RunSpec(
-        Kind.AUDIT, name, merchants.sha256, 0, headers, None, rows, places, selection, options=options
-    )
-    return spec if share is None else _of_share(spec, share, len(lines))
-
-
 def resume_spec(run: RunRecord) -> RunSpec:
     """Return the spec of a recorded run, for resuming it without its list."""
     return RunSpec(
@@ -605,7 +544,6 @@ def resume_spec(run: RunRecord) -> RunSpec:
         [],
         run.selection,
         run.parent,
-        options={"share": run.share},
     )
 
 
@@ -621,22 +559,27 @@ def environments_of_rows(rows: Iterable[Row], known: Iterable[EnvRecord | Mercha
     return list(environments.values())
 
 
-def prunable(runs: Iterable[RunRecord], before: float) -> list[RunRecord]:
-    """Return the runs that may be removed from a ledger; `runs` are the newest first, `before` is in Unix seconds.
+def prunable(runs: Sequence[RunRecord], before: float) -> list[RunRecord]:
+    """Return the runs that may be removed from a ledger, in their order; `before` is in Unix seconds.
 
-    ==========================================================  ========
-    the run                                                     prunable
-    ==========================================================  ========
-    is unfinished, or finished at `before` or later             no
-    is retried, confirmed, deleted or undone by one that stays  no
-    any other                                                   yes
-    ==========================================================  ========
+    =====================================================================  ========
+    the run                                                                prunable
+    =====================================================================  ========
+    is unfinished, or finished at `before` or later                        no
+    is retried, confirmed, deleted or undone by one that stays             no
+    retries, confirms, deletes or undoes one that stays                    no
+    any other                                                              yes
+    =====================================================================  ========
     """
-    needed, found = set[str](), list[RunRecord]()
+    beside = defaultdict[str, set[str]](set)
     for run in runs:
-        recent = run.finished_at is None or run.finished_at >= before
-        if recent or run.id in needed:
-            needed.update((run.parent, *run.settings.get("of", ())))
-        else:
-            found.append(run)
-    return found
+        for other in {run.parent, *run.settings.get("of", ())} - {""}:
+            beside[run.id].add(other)
+            beside[other].add(run.id)
+    waiting = {run.id for run in runs if run.finished_at is None or run.finished_at >= before}
+    staying = set[str]()
+    while waiting:
+        run_id = waiting.pop()
+        staying.add(run_id)
+        waiting |= beside[run_id] - staying
+    return [run for run in runs if run.id not in staying]

@@ -7,15 +7,16 @@ not such as tcb-ops writes, they raise LedgerDamagedError: nothing is concluded 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from copy import copy
 from difflib import get_close_matches
 from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, Self, cast
@@ -26,7 +27,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError, TcbOpsError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, Row
+from tcb_ops.kinds import Kind, all_kinds
+from tcb_ops.model import Outcome, Owner, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
     CHECK_SECONDS,
@@ -34,11 +36,15 @@ from tcb_ops.runs.database import (
     check_file,
     damaged,
     is_damage,
+    is_locked,
     is_unreachable,
+    lock_holders,
+    locked,
     may_not_write,
     open_database,
     reason,
 )
+from tcb_ops.runs.later_changes import LaterChange, later_changes
 from tcb_ops.runs.locks import AdvisoryLock, working
 from tcb_ops.runs.records import (
     PENDING_COLUMNS,
@@ -63,7 +69,21 @@ from tcb_ops.runs.records import (
     read_run,
     valid_time,
 )
-from tcb_ops.runs.schema import CARRIES_ERRCODE, STORED, envs, exports, partitions, rows, runs, spent, tallies
+from tcb_ops.runs.schema import (
+    CARRIES_ERRCODE,
+    STORED,
+    KeptKind,
+    envs,
+    exports,
+    partitions,
+    pruned_files,
+    rows,
+    runs,
+    spent,
+    tallies,
+)
+
+_LOG = logging.getLogger("tcb_ops.runs")
 
 BATCH = 500
 """Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
@@ -71,16 +91,29 @@ AUDITS_BACK = 30
 """Audits that are searched for the last known state of what is unknown."""
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
-_EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
+EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
 """Reasons whose rows have a detail that the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
 _OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 """Joins the environment of a row."""
-_WRITES = (Kind.UPLOAD, Kind.DELETE, Kind.UNDO)
-"""The kinds of runs that change what is stored."""
 _CERTAIN = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.RESTORED})
 """The outcomes after which it is certain what is stored."""
+_FILE = {
+    "ended_at": sa.func.coalesce(rows.c.ended_at, runs.c.created_at),
+    "path": rows.c.path,
+    "run": runs.c.id,
+    "md5": sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
+    "bytes": sa.func.coalesce(rows.c.bytes, 0),
+    "file_id": rows.c.file_id,
+    "content_type": sa.func.coalesce(rows.c.content_type, ""),
+    "cache_control": sa.func.coalesce(rows.c.cache_control, ""),
+    "file": rows.c.file,
+    "etag": sa.func.coalesce(rows.c.etag, ""),
+    "outcome": rows.c.outcome,
+    "number": runs.c.number,
+}
+"""What is read of a row that stored a file: when and where, then the fields of an EarlierUpload, by their names."""
 
 
 class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
@@ -99,13 +132,26 @@ class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
         path: str = "",
         line: int | None = None,
     ) -> Iterator[RowRecord]: ...
+    def page(
+        self,
+        run: RunRecord,
+        *,
+        ends: Sequence[tuple[Outcome, str, int | None, str]] | None,
+        environments: Sequence[EnvRecord] | None,
+        path: str,
+        after_line: int,
+        limit: int,
+    ) -> list[RowRecord]: ...
     def counts(self, run: RunRecord) -> dict[Outcome, int]: ...
     def tallies(self, run: RunRecord) -> list[Tally]: ...
     def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]: ...
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int: ...
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]: ...
     def phase_seconds(self, run: RunRecord) -> dict[str, float]: ...
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None: ...
+    def later_changes(
+        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+    ) -> list[LaterChange]: ...
+    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None: ...
     def partitions(self, run: RunRecord) -> list[Partition]: ...
     def previous(self, run: RunRecord) -> RunRecord | None: ...
     def exports(self, run: RunRecord) -> set[str]: ...
@@ -149,14 +195,15 @@ class LedgerReader:
 
     def run(self, wanted: str, target: str | None = None) -> RunRecord:
         """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
-        self._check_runs()
-        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc())
+        query = sa.select(runs).order_by(runs.c.number.desc())
         if wanted == "latest":
             query = query.where(runs.c.target == target) if target is not None else query
         else:
             query = query.where(runs.c.id.startswith(wanted, autoescape=True))
         found = self._read(query.limit(20))
         exact = [record for record in found if record.id == wanted]
+        if wanted == "latest":
+            self._check_none_lost(found[0].number if found else 0)
         if exact or (wanted == "latest" and found) or len(found) == 1:
             return self._run((exact or found)[0])  # the others may be damaged
         if not found and wanted == "latest" and target is not None:
@@ -190,9 +237,9 @@ class LedgerReader:
         limit: int | None = None,
         damaged: list[LedgerDamagedError] | None = None,
     ) -> list[RunRecord]:
-        """List runs, newest first. Errors of damaged records are appended to `damaged`, if it is given."""
-        self._check_runs()
-        query = sa.select(runs).order_by(runs.c.created_at.desc(), runs.c.number.desc()).limit(limit)
+        """List runs, the last created first. Damaged records are left out: their errors are appended to `damaged`, or logged."""
+        errors: list[LedgerDamagedError] = []
+        query = sa.select(runs).order_by(runs.c.number.desc()).limit(limit)
         if target is not None:
             query = query.where(runs.c.target == target)
         found = []
@@ -200,10 +247,24 @@ class LedgerReader:
             try:
                 found.append(self._run(record))
             except LedgerDamagedError as error:
-                if damaged is None:
-                    raise
-                damaged.append(error)
+                errors.append(error)
+        try:
+            self._check_none_lost(0)
+        except LedgerDamagedError as error:
+            errors.append(error)
+        if damaged is not None:
+            damaged += errors
+        else:
+            for damage in errors:
+                _LOG.warning("%s", damage.text)
         return found
+
+    def newest(self, kind: Kind, target: str, parent: str = "") -> RunRecord | None:
+        """Return the last created run of a kind to a target; of the retries of `parent`, if that is given."""
+        query = sa.select(runs).where(runs.c.kind == kind, runs.c.target == target, runs.c.parent == parent)
+        found = self._read(query.order_by(runs.c.number.desc()).limit(1))
+        self._check_none_lost(found[0].number if found else 0)
+        return self._run(found[0]) if found else None
 
     def unfinished(
         self, kind: Kind, target: str, list_sha256: str, root: str, *, elsewhere: bool = False
@@ -212,7 +273,7 @@ class LedgerReader:
 
         They include runs that were killed while their report (`out`) was written.
         """
-        self._check_runs()
+        self._check_none_lost(0)
         query = (
             sa.select(runs)
             .where(
@@ -222,7 +283,7 @@ class LedgerReader:
                 runs.c.root != root if elsewhere else runs.c.root == root,
                 runs.c.finished_at.is_(None) | ((runs.c.report == "") & (runs.c.out != "")),
             )
-            .order_by(runs.c.created_at.desc())
+            .order_by(runs.c.number.desc())
             .limit(50)
         )
         return [self._run(record) for record in self._read(query)]
@@ -313,7 +374,7 @@ class LedgerReader:
             .where(
                 rows.c.run == run.number,
                 rows.c.place == environment.number,
-                rows.c.outcome.not_in([*SUCCESSES, Outcome.PENDING]),
+                rows.c.outcome.not_in([*Outcome.successes(), Outcome.PENDING]),
             )
             .order_by(rows.c.line)
             .limit(limit)
@@ -369,7 +430,7 @@ class LedgerReader:
 
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
-        kinds = (*_WRITES, Kind.CONFIRM)
+        kinds = kinds_that_write(or_look=True)
         found = self._stored(run.target, run.number, environment.env, paths, kinds, strict=True)
         known = {path: stored[-1] for path, stored in found.items() if stored[-1].md5}
         for path, others in self._pending(run.target, run.number, environment.env, list(known)).items():
@@ -385,7 +446,7 @@ class LedgerReader:
             sa.select(runs.c.number, runs.c.id)
             .where(
                 runs.c.target == target,
-                runs.c.kind.in_(_WRITES),
+                runs.c.kind.in_(kinds_that_write()),
                 runs.c.finished_at.is_(None),
                 runs.c.number != leave_out,
             )
@@ -419,7 +480,7 @@ class LedgerReader:
         The MD5 is empty where a file was deleted, or it is not certain what is there. Last come the pending rows of
         unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations found to differ.
         """
-        kinds = (*_WRITES, Kind.CONFIRM) if confirmed else _WRITES
+        kinds = kinds_that_write(or_look=confirmed)
         found = self._stored(target, leave_out, env, paths, kinds)
         for path, pending in self._pending(target, leave_out, env, paths).items():
             newest = max((one.number for one in found.get(path, ())), default=0)
@@ -452,25 +513,18 @@ class LedgerReader:
         *,
         strict: bool = False,
     ) -> dict[str, list[EarlierUpload]]:
-        """Return what runs put at paths, the oldest first; `strict`: every failed row puts in doubt what is there."""
+        """Return what runs put at paths, pruned ones included, the oldest first.
+
+        `strict`: every failed row puts in doubt what is there.
+        """
         query = (
             sa.select(
-                rows.c.path,
-                rows.c.outcome,
+                *_FILE.values(),
                 rows.c.reason,
                 rows.c.attempts,
                 sa.case((rows.c.outcome == Outcome.FAILED, runs.c.settings), else_="{}"),
-                (runs.c.kind != Kind.UPLOAD) | (runs.c.upload_calls > 0),
-                # The fields of an EarlierUpload, except its outcome.
-                runs.c.id,
-                sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
-                sa.func.coalesce(rows.c.bytes, 0),
-                rows.c.file_id,
-                sa.func.coalesce(rows.c.content_type, ""),
-                sa.func.coalesce(rows.c.cache_control, ""),
-                rows.c.file,
-                sa.func.coalesce(rows.c.etag, ""),
-                runs.c.number,
+                runs.c.kind.not_in([kind for kind in all_kinds() if kind.sends_files])
+                | (runs.c.upload_calls > 0),
             )
             .join(envs, _OF_ENV)
             .join(runs, runs.c.number == rows.c.run)
@@ -482,14 +536,60 @@ class LedgerReader:
                 runs.c.kind.in_(kinds),
                 runs.c.number != leave_out,
             )
-            .order_by(rows.c.ended_at)
         )
-        found: dict[str, list[EarlierUpload]] = {}
-        for path, outcome, why, attempts, of_run, sent, *known, number in self._read(query):
-            if outcome != Outcome.FAILED or strict or (sent and _in_doubt(why, attempts, of_run)):
-                fields = (*known, Outcome(outcome), number)
-                found.setdefault(path, []).append(EarlierUpload(*fields))
-        return found
+        kept = sa.select(*(pruned_files.c[name] for name in _FILE)).where(
+            pruned_files.c.target == target,
+            pruned_files.c.env == env,
+            pruned_files.c.path.in_(paths),
+            pruned_files.c.kind.in_(
+                [
+                    kind
+                    for kind in KeptKind
+                    if kind is not KeptKind.FOUND or any(its.looks_at_store for its in kinds)
+                ]
+            ),
+        )
+        entries = [tuple(entry) for entry in self._read(kept)]
+        for *entry, cause, attempts, settings, sent in self._read(query):
+            outcome = entry[-2]
+            if outcome != Outcome.FAILED or strict or (sent and _in_doubt(cause, attempts, settings)):
+                entries.append(tuple(entry))
+        by_path: dict[str, list[EarlierUpload]] = {}
+        for _at, path, *fields, outcome, number in sorted(entries, key=itemgetter(0)):
+            values = (*fields, Outcome(outcome), number)
+            by_path.setdefault(path, []).append(EarlierUpload(*values))
+        return by_path
+
+    def last_of_paths(self, run: RunRecord) -> sa.Select[Any]:
+        """Select what a run last stored or found at each path, with the columns of `pruned_files` in their order."""
+        failed = (rows.c.run == run.number) & (rows.c.outcome == Outcome.FAILED)
+        sent = not run.kind.sends_files or run.upload_calls > 0
+        settings = json.dumps(run.settings)
+        doubtful = [
+            (rows.c.reason == reason) & (rows.c.attempts == attempts)
+            for reason, attempts in self._read(
+                sa.select(rows.c.reason, rows.c.attempts).distinct().where(failed)
+            )
+            if sent and _in_doubt(reason, attempts, settings)
+        ]
+        certain = KeptKind.FOUND if run.kind.looks_at_store else KeptKind.CERTAIN
+        kind = sa.case((rows.c.outcome == Outcome.FAILED, KeptKind.DOUBTFUL), else_=certain)
+        values = {"target": runs.c.target, "env": envs.c.env, "kind": kind, **_FILE}
+        newest_first = sa.func.row_number().over(
+            partition_by=(envs.c.env, rows.c.path, kind),
+            order_by=(rows.c.ended_at.desc(), rows.c.line.desc()),
+        )
+        found = (
+            sa.select(
+                *(values[column.name].label(column.name) for column in pruned_files.c),
+                newest_first.label("nth"),
+            )
+            .join(envs, _OF_ENV)
+            .join(runs, runs.c.number == rows.c.run)
+            .where(rows.c.run == run.number, STORED, sa.or_(rows.c.outcome != Outcome.FAILED, *doubtful))
+            .subquery()
+        )
+        return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
 
     def rows(
         self,
@@ -583,7 +683,9 @@ class LedgerReader:
         lines: set[int] = set()
         for retry in self.retries(run):
             self.counts(retry)
-            good = sa.select(rows.c.line).where(rows.c.run == retry.number, rows.c.outcome.in_(SUCCESSES))
+            good = sa.select(rows.c.line).where(
+                rows.c.run == retry.number, rows.c.outcome.in_(Outcome.successes())
+            )
             lines.update(line for (line,) in self._read(good))
         return lines
 
@@ -610,7 +712,7 @@ class LedgerReader:
                 check_runs(run, *of)
                 found[Outcome(outcome)] = found.get(Outcome(outcome), 0) + int(count)
         self.check_rows(run, sum(found.values()))
-        return {outcome: found[outcome] for outcome in Outcome if outcome in found}
+        return {outcome: found[outcome] for outcome in Outcome.all() if outcome in found}
 
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first; a snapshot counts only once."""
@@ -621,11 +723,14 @@ class LedgerReader:
         return self._tallied[run.number]
 
     def _tally(self, run: RunRecord) -> list[Tally]:
-        kept = sa.select(*tallies.c[2:]).where(tallies.c.run == run.number)  # without its own key
-        query = kept if self._has_sums(run) else summed_up(run.number)
+        query = summed_up(run.number)
+        if has_sums := self._has_sums(run):
+            query = sa.select(*tallies.c[2:]).where(tallies.c.run == run.number)  # without its own key
         by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
         with self.reading(run):
+            if has_sums:
+                self._check_outcomes(run)
             for number, outcome, reason, errcode, store_code, count, text, *of in self._stream(query):
                 check_runs(run, *of)
                 check_state(outcome, reason, errcode, store_code, text)
@@ -640,7 +745,7 @@ class LedgerReader:
                         errcode,
                         store_code,
                         int(count),
-                        *(("", read_detail(text)) if reason in _EXPLAINED else (text,)),
+                        *(("", read_detail(text)) if reason in EXPLAINED else (text,)),
                     )
                 )
         self.check_rows(run, sum(tally.rows for tally in found))
@@ -651,6 +756,24 @@ class LedgerReader:
         there = sa.select(sa.func.count()).select_from(rows).where(rows.c.run == run.number).scalar_subquery()
         kept = sa.select(sa.func.sum(tallies.c.rows), there).where(tallies.c.run == run.number)
         return tuple(self._read(kept)[0]) == (run.rows, run.rows)
+
+    def _check_outcomes(self, run: RunRecord) -> None:
+        """Raise ValueError if rows no longer have the outcomes that the stored sums have."""
+        counted, summed = (
+            dict(
+                map(
+                    tuple,
+                    self._read(
+                        sa.select(table.c.outcome, count)
+                        .where(table.c.run == run.number)
+                        .group_by(table.c.outcome)
+                    ),
+                )
+            )
+            for table, count in ((rows, sa.func.count()), (tallies, sa.func.sum(tallies.c.rows)))
+        )
+        if counted != summed:
+            raise ValueError(run.id)
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
         """Sum up the sizes of these rows' local files at the time the run was planned."""
@@ -770,26 +893,45 @@ class LedgerReader:
         bad_input = any(Outcome.INVALID in record for record in found)
         return None if bad_input or sum(record[-1] for record in found) != older.rows else list(found)
 
-    def previous(self, run: RunRecord) -> RunRecord | None:
-        """Find the last finished run before this one with the same selection, for comparison; None for a retry."""
-        found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
-        return next((one for one in found if one.selection == run.selection), None)
+    def previous(self, run: RunRecord, receiver: str = "") -> RunRecord | None:
+        """Find the last finished run before this one with the same selection, for comparison; None for a retry.
 
-    def confirmation(self, run: RunRecord) -> tuple[str, dict[Outcome, int]] | None:
-        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome."""
+        With a receiver: the last audit whose message was not kept from it.
+        """
+        found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
+        return next(
+            (one for one in found if one.selection == run.selection and receiver not in one.undelivered), None
+        )
+
+    def later_changes(
+        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
+    ) -> list[LaterChange]:
+        """Find the later runs that undid, deleted or overwrote files of an upload; see `runs.later_changes`."""
+        return later_changes(self, self._read, run, only, sampled=sampled)
+
+    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
+        """Find the newest finished run that confirmed an upload; return its id and its rows by outcome.
+
+        `after`: the number of the run that changed the upload's files last; a confirmation before it says nothing of them now.
+        """
         query = (
             sa.select(runs)
             .where(
-                runs.c.kind == Kind.CONFIRM,
+                runs.c.kind.in_([kind for kind in all_kinds() if kind.looks_at_store]),
                 runs.c.list_sha256 == run.list_sha256,
                 runs.c.finished_at.is_not(None),
-                runs.c.number > run.number,
+                runs.c.number > max(run.number, after),
             )
             .order_by(runs.c.number.desc())
         )
-        if run.kind is not Kind.UPLOAD:
+        if not run.kind.sends_files:
             return None
-        for found in map(self._run, self._read(query)):
+        for record in self._read(query):
+            try:
+                found = self._run(record)
+            except LedgerDamagedError as error:
+                _LOG.warning("%s", error.text)
+                continue
             # One that is narrowed by --where says nothing of the others.
             whole = found.selection in {f"run {run.id}", f"run {run.id}; content"}
             if whole and found.settings.get("of", [""])[0] == run.id:
@@ -847,7 +989,7 @@ class LedgerReader:
             .where(
                 runs.c.target == target,
                 runs.c.created_at >= since,
-                runs.c.kind.in_([Kind.LINKS, Kind.UPLOAD]),
+                runs.c.kind.in_(["links", "upload"]),
                 envs.c.owner == Owner.MERCHANT,
                 tallies.c.outcome.not_in(without_a_link),
             )
@@ -909,10 +1051,12 @@ class LedgerReader:
         with self.reading(record):
             return read_run(record)
 
-    def _check_runs(self) -> None:
-        """Raise LedgerDamagedError if a run has rows, but no record: another run would be taken for the newest."""
+    def _check_none_lost(self, after: int) -> None:
+        """Raise LedgerDamagedError if a run numbered above `after` has rows, but no record: an older one would be taken for it."""
         # PostgreSQL enforces foreign keys.
-        if self._engine.dialect.name == "sqlite" and self._read(sa.text(ORPHANED_RUNS)):
+        if self._engine.dialect.name != "sqlite":
+            return
+        if any(number > after for (number,) in self._read(sa.text(ORPHANED_RUNS))):
             raise self._damaged(_("it contains rows of a run whose own record is missing"))
 
     @contextmanager
@@ -949,6 +1093,8 @@ class LedgerReader:
         why = reason(error)
         if is_damage(error):
             return self._damaged(verbatim(why))
+        if is_locked(error):
+            return LedgerError(locked(self.name, lock_holders(self._engine)))
         if self.file is None and is_unreachable(error):
             return LedgerError(
                 _(
@@ -973,6 +1119,11 @@ def _with_ends(records: Iterable[Any], by_number: Mapping[int, EnvRecord]) -> li
     return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in records]
 
 
+def kinds_that_write(*, or_look: bool = False) -> list[Kind]:
+    """Return the kinds whose runs change what is stored; `or_look`: also those whose outcomes tell it."""
+    return [kind for kind in all_kinds() if kind.changes_store or (or_look and kind.looks_at_store)]
+
+
 def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
     """Return whether a failed row may have stored its file, also if the record of its run is damaged."""
     try:
@@ -989,7 +1140,7 @@ def summed_up(run: int) -> sa.Select[Any]:
     keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
     message = sa.func.max(
         sa.case(
-            (rows.c.reason.in_(_EXPLAINED), rows.c.detail),
+            (rows.c.reason.in_(EXPLAINED), rows.c.detail),
             (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
             else_="",
         )
@@ -1055,12 +1206,8 @@ def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
         runs.c.parent == "",
         runs.c.finished_at.is_not(None),
     )
-    if run.kind is Kind.AUDIT:
-        # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
-        before = (runs.c.stopped == "", runs.c.number < run.number)
-        return query.where(*before).order_by(runs.c.number.desc())
-    older = (runs.c.created_at < run.created_at) | (
-        (runs.c.created_at == run.created_at) & (runs.c.number < run.number)
-    )
-    query = query.where(older, runs.c.list_name == run.list_name)
-    return query.order_by(runs.c.created_at.desc(), runs.c.number.desc())
+    # By the ledger's number, since a clock may have been set back.
+    query = query.where(runs.c.number < run.number).order_by(runs.c.number.desc())
+    if not run.kind.same_list:  # stopped audits are not comparable
+        return query.where(runs.c.stopped == "")
+    return query.where(runs.c.list_name == run.list_name)

@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
-from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import Kind, Outcome, Owner, QuotaUsage, Reason, Row, RowEnd
-
-UNDELIVERED = "undelivered"
-"""Among an audit's settings: what each receiver has not been told. Not part of its report, which is older."""
+from tcb_ops.kinds import Kind, kind_named
+from tcb_ops.model import Outcome, Owner, QuotaUsage, Reason, Row, RowEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,8 @@ class RunRecord(NewRun):
     """Why the last session ended early; None when it did not."""
     report: str = ""
     """Path of its links.csv or newest report folder."""
+    undelivered: tuple[str, ...] = ()
+    """Of an audit: the receivers of its message to whom it was not delivered."""
     retries: tuple[str, ...] = ()
     """Ids of the retries merged into it by `report --final`; not in the ledger."""
     environments: tuple[tuple[str, str], ...] = ()
@@ -68,21 +67,11 @@ class RunRecord(NewRun):
         """The options that selected part of the list or merchants (`--where`, `--limit` …); empty for all."""
         return str(self.settings.get("selection", ""))
 
-    @property
-    def share(self) -> str:
-        """The share of the list that it is, such as `2/5`; empty for the whole list."""
-        return str(self.settings.get("share", ""))
-
     def may_be_resumed(self, now: float) -> bool:
         """Return whether the run is unfinished, or was killed lately (`resumed_within`) while its report was written."""
         if self.finished_at is None:
             return True
-        return self.out != "" and self.report == "" and now - self.created_at < resumed_within(self.kind)
-
-
-def resumed_within(kind: Kind) -> float:
-    """Return the age in seconds below which an unfinished run is resumed by the same command."""
-    return (23 if kind is Kind.AUDIT else 24) * 3600.0
+        return self.out != "" and self.report == "" and now - self.created_at < self.kind.resumed_within
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,15 +277,10 @@ def plan_values(
     number: int, row: Row, number_of: Mapping[tuple[str, str], int], kind: Kind
 ) -> tuple[Any, ...]:
     """Return a planned row as the values of PLAN_COLUMNS; for an upload, with the object's headers."""
-    content_type = cache_control = None
-    if kind is Kind.UPLOAD:
-        content_type = row.content_type or content_type_of(row.path, row.file)
-        cache_control = row.cache_control
-    elif kind is Kind.UNDO:
-        content_type, cache_control = row.content_type, row.cache_control
+    content_type, cache_control = kind.stored_headers(row)
     state = ("pending", "", "")
     if row.invalid:
-        skipped = "not_undoable" if kind is Kind.UNDO else "invalid"
+        skipped = str.__str__(kind.skipped)
         state = (skipped, skipped, stored(as_detail(row.invalid)))
     place, cells = number_of[row.env, row.appid], _encode(row.cells)
     return (
@@ -308,8 +292,8 @@ def plan_values(
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _decode = json.JSONDecoder().raw_decode
 _OWNERS = {str(owner): owner for owner in Owner}
-_OUTCOMES = {str(outcome): outcome for outcome in Outcome}
-_REASONS = {"": None} | {str(reason): reason for reason in Reason}
+_OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
+_REASONS = {"": None} | {str(reason): reason for reason in Reason.all()}
 
 
 _LAST_TIME = 253_402_214_400
@@ -464,10 +448,11 @@ def read_run(record: Any) -> RunRecord:
     if type(settings) is not dict:
         raise ValueError(settings)
     values = {
-        "kind": Kind(record.kind),
+        "kind": kind_named(record.kind),
         "headers": _texts(record.headers),
         "settings": settings,
         "stopped": read_detail(record.stopped),
+        "undelivered": tuple(record.undelivered.split("\n")) if record.undelivered else (),
     }
     return RunRecord(**record._asdict() | values)
 
@@ -483,7 +468,7 @@ def run_values(new: NewRun) -> dict[str, Any]:
 _NEWEST = """
 SELECT id, kind, created_at, list_name FROM runs
 WHERE substr(id, 1, length(:begins)) = :begins AND (finished_at IS NULL OR :unfinished = 0)
-ORDER BY created_at DESC, number DESC LIMIT :limit
+ORDER BY number DESC LIMIT :limit
 """
 
 
@@ -493,7 +478,7 @@ FROM tallies
 WHERE run = (
     SELECT number FROM runs
     WHERE CASE WHEN :run = 'latest' THEN target = :target ELSE substr(id, 1, length(:run)) = :run END
-    ORDER BY created_at DESC, number DESC LIMIT 1
+    ORDER BY number DESC LIMIT 1
 )
 AND outcome IN ('refused', 'failed', 'not_attempted', 'unhealthy', 'unknown') AND (store_code <> '' OR errcode <> 0)
 GROUP BY code ORDER BY many DESC, code
@@ -518,7 +503,7 @@ def codes_of_run(where: str, run: str, target: str) -> list[str]:
 def _peek(where: str, query: str, values: Mapping[str, str | int]) -> Sequence[Any]:
     """Query a ledger without writing anything.
 
-    A missing ledger is not created, an older one is not upgraded, and a WAL that no process uses is not opened. Raises the
+    A missing ledger is not created, and a WAL that no process uses is not opened. Raises the
     database's errors.
     """
     if where.startswith("postgresql"):

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 7
-"""The version to which the last step of `migrations` leads. An older ledger is upgraded, a newer one refused."""
+VERSION = 8
+"""The schema's version: a ledger of any other one is refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
-"""One row: the ledger's version. Read at each start, also by programs that do not know Alembic."""
-
-alembic_version = sa.Table(
-    "alembic_version",
-    SCHEMA,
-    sa.Column("version_num", sa.String(32), nullable=False),
-    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
-)
-"""The same version, as Alembic stores it."""
+"""One row: the ledger's version. Read at each start."""
 
 
 def _text(name: str) -> sa.Column[str]:
@@ -49,10 +42,13 @@ runs = sa.Table(
     sa.Column("finished_at", sa.Double),
     _text("stopped"),
     _text("report"),
+    _text("undelivered"),
     sa.Column("rows", sa.Integer, nullable=False, default=0),
     sa.Column("seconds", sa.Double, nullable=False, default=0.0),
     sa.Column("link_calls", sa.Integer, nullable=False, default=0),
     sa.Column("upload_calls", sa.Integer, nullable=False, default=0),
+    # A number that a removed run had is not given again: numbers are the order of creation.
+    sqlite_autoincrement=True,
 )
 
 
@@ -149,6 +145,43 @@ partitions = _of_run(
 `workers`: who has claimed it, in order. `state`: breakers and pauses, for the next worker. `done`: rows by worker and
 outcome. All JSON.
 """
+
+pruned_files = sa.Table(
+    "pruned_files",
+    SCHEMA,
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("env", sa.Text, primary_key=True),
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    _text("run"),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("ended_at", sa.Double, nullable=False),
+    _text("outcome"),
+    _text("md5"),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    _text("file_id"),
+    _text("content_type"),
+    _text("cache_control"),
+    _text("file"),
+    _text("etag"),
+    sqlite_with_rowid=False,
+)
+"""What is kept of pruned runs: the last entry of each kind (`KeptKind`) for a path. `undo` and `delete` must know it.
+
+Without it they would take the path for one that nobody had written to before.
+"""
+
+
+class KeptKind(StrEnum):
+    """What an entry of `pruned_files` says about its path."""
+
+    CERTAIN = "certain"
+    """A run stored this file there, or left none."""
+    DOUBTFUL = "doubtful"
+    """A row failed, and may have changed the file."""
+    FOUND = "found"
+    """A confirmation found something other than the upload."""
+
 
 holders = sa.Table(
     "holders",

@@ -17,34 +17,27 @@ from tcb_ops.errors import (
     CanaryError,
     InterruptedRunError,
     LedgerError,
-    OutageError,
-    PlatformStopError,
     TcbOpsError,
-    TokenSourceError,
 )
 from tcb_ops.i18n import Text, _, as_lines, ngettext
-from tcb_ops.model import Kind, Outcome, RowEnd, target_label
+from tcb_ops.model import Outcome, RowEnd, target_label
 from tcb_ops.resources import exhausted
-from tcb_ops.runs.audit import not_asked
 from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.ledger import HAND_OVER
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.next_commands import of_run, quoted, resume
-from tcb_ops.runs.plan import PROBE
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.stop_errors import audit_reason, interrupted, stop_reason
+from tcb_ops.runs.stop_errors import interrupted, stop_reason
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.coordinator import Coordinator
+    from tcb_ops.features.cluster.coordinator import Coordinator
 
 MANY = 10_000
 """Rows from which on freeing what a session kept is worth a pass of the garbage collector."""
-_OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
-"""Problems that affect every merchant, not this machine."""
 
 
 class RunSession:
@@ -63,7 +56,7 @@ class RunSession:
         self._stopping = asyncio.Event()
         self.expired_links = 0
         """Number of links that had expired when links.csv was written."""
-        if self._run.kind is Kind.LINKS:
+        if self._run.kind.writes_links:
             planned = Path(self._run.out)
             self._links = LinksFile(context.out or planned, self._run.id, context.settings.zone, planned)
             self._links.open(context.may_discard)
@@ -128,9 +121,9 @@ class RunSession:
             except CancelledError:
                 raise self._early_end(interrupted()) from None
             except TcbOpsError as error:
-                if self._run.kind is not Kind.AUDIT or not isinstance(error, _OF_EVERYBODY):
+                rest = self._run.kind.end_when_stopped(error)
+                if rest is None:
                     raise self._early_end(error) from None
-                rest = not_asked(audit_reason(stop_reason(error)))
                 break
             except OSError as error:
                 shortage = exhausted(error)
@@ -154,7 +147,7 @@ class RunSession:
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
         """Record why the session ended, if the ledger is writable; return the error with the next commands."""
         if isinstance(error, InterruptedRunError):
-            error = interrupted(audits=self._run.kind is Kind.AUDIT)
+            error = interrupted(self._run.kind)
             error.exit_code = self._exit_code
         with suppress(LedgerError):
             self._ledger.stop(self._run, stop_reason(error))
@@ -170,8 +163,8 @@ class RunSession:
             await self._take_over()
             async with Transport(connections=self._context.limits.concurrency) as transport:
                 await self._do_pending(transport)
-                if seconds := float(self._run.settings.get("confirm_after") or 0):
-                    await self._ask_again(transport, seconds)
+                if seconds := self._run.kind.again_after(self._run):
+                    await self._work_again(transport, seconds)
         finally:
             await self._context.tokens.aclose()
             if self._links is not None:
@@ -196,16 +189,17 @@ class RunSession:
         if self._context.cluster is None:
             self._engine = Engine(self._context, transport, self._links, self._show)
         else:
-            from tcb_ops.runs.coordinator import Coordinator
+            from tcb_ops.features.cluster.coordinator import Coordinator
 
             self._engine = Coordinator(self._context, self._context.cluster, self._show)
         if self._cancelled:
             self._engine.interrupt()
         await self._engine.work()
 
-    async def _ask_again(self, transport: Transport, seconds: float) -> None:
-        """Check the environments of an audit whose failures are new once more, when they are so many seconds old."""
-        lines, ended = await asyncio.to_thread(self._context.find_new_failures)
+    async def _work_again(self, transport: Transport, seconds: float) -> None:
+        """Work once more on the rows that the kind names, when their ends are so many seconds old."""
+        kind, context = self._run.kind, self._context
+        lines, ended = await asyncio.to_thread(kind.rows_again, self._ledger, self._run, context.settings)
         if not lines:
             return
         left = wait_left(ended, seconds, time.time())
@@ -257,9 +251,8 @@ def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOps
     """Add to an error that stopped a run its id, its target, and the command that resumes it."""
     target = target_label(run.target, settings.api_base)
     lines: list[object] = [error.text]
-    if isinstance(error, InterruptedRunError) and run.settings.get("write_probe"):
-        left = _("Probe files ({path}) may be left in some environments; resuming removes them.", path=PROBE)
-        lines.append(left)
+    if isinstance(error, InterruptedRunError) and (note := run.kind.left_behind(run)) is not None:
+        lines.append(note)
     if isinstance(error, CanaryError):
         lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]
         others = _(

@@ -16,6 +16,7 @@ from tcb_ops.errors import (
     TokenSourceError,
 )
 from tcb_ops.i18n import NOTHING, Text, _, as_sentences
+from tcb_ops.kinds import Kind
 from tcb_ops.model import Owner, is_simulated
 
 Error = TypeVar("Error", bound=TcbOpsError)
@@ -39,22 +40,10 @@ def stop_reason(error: TcbOpsError) -> Detail:
     return error.reason or as_detail(error.text)
 
 
-_OF_AUDITS = {
-    DetailCode.INTERRUPTED: DetailCode.AUDIT_INTERRUPTED,
-    DetailCode.OUTAGE: DetailCode.AUDIT_OUTAGE,
-    DetailCode.TOKEN_SOURCE: DetailCode.AUDIT_TOKEN_SOURCE,
-}
-
-
-def audit_reason(reason: Detail) -> Detail:
-    """Return the reason why a session ended as an audit reports it: in terms of environments, not of rows."""
-    return detail(_OF_AUDITS.get(reason.code, reason.code), **reason.params)
-
-
-def interrupted(*, audits: bool = False) -> InterruptedRunError:
-    """Return the error for a session that was cancelled or got a signal."""
+def interrupted(kind: Kind | None = None) -> InterruptedRunError:
+    """Return the error for a session that was cancelled or got a signal; in terms of the run's kind, if it is given."""
     reason = detail(DetailCode.INTERRUPTED)
-    return _error(InterruptedRunError, audit_reason(reason) if audits else reason)
+    return _error(InterruptedRunError, reason if kind is None else kind.stop_reason(reason))
 
 
 def lock_lost() -> LedgerError:
@@ -87,10 +76,12 @@ def token_outage(last: Text, seconds: float) -> TokenSourceError:
     return _error(TokenSourceError, detail(DetailCode.TOKEN_SOURCE, seconds=seconds, last=as_detail(last)))
 
 
-def no_tokens(error: TokenSourceError, *, audits: bool) -> TokenSourceError:
-    """Return the error for a run whose token source has no token for any merchant, such as refused credentials."""
-    # An errcode has its own meaning and action; an audit leaves nothing pending.
-    if error.reason is not None or audits:
+def no_tokens(error: TokenSourceError, *, pending: bool) -> TokenSourceError:
+    """Return the error for a run whose token source has no token for any merchant, such as refused credentials.
+
+    `pending`: whether rows stay pending.
+    """
+    if error.reason is not None or not pending:  # an errcode has its own meaning and action
         return error
     return _error(TokenSourceError, detail(DetailCode.NO_TOKENS, last=as_detail(error.text)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class LedgerWriter:
     """So many ends are committed without waiting for others."""
     uncommitted: int = 0
     """Rows that have ended and are not yet in the ledger."""
-    counts: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    counts: Counter[Outcome] = field(default_factory=Counter)
     """Committed rows by outcome, without pending ones."""
     _queue: list[RowEnd | Closing] = field(default_factory=list)
     _more: asyncio.Event = field(default_factory=asyncio.Event)

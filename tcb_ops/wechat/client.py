@@ -259,7 +259,7 @@ class PlatformClient:
         async with self._transport.open(request, address) as answer:
             if sink is None or answer.status >= 300:
                 return HttpResponse(answer.status, answer.headers, await answer.read())
-            async with aclosing(answer.chunks(patient=True)) as chunks:
+            async with aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:
                     if sink(chunk) is False:
                         break

@@ -2,38 +2,29 @@
 
 Only hosts in `source_hosts` are asked, and no redirect leaves the host. The query may be a signature: no message has it.
 What is asked and what answers mean is decided by `source_problem`, `next_hop` and `read_status`, which are pure.
-
-A file in an object store (`cos://`, `oss://`, `s3://`) is read like any other, from its presigned URL, which opendal computes
-on this machine. The keys are those in the vendors' environment variables; no file and no metadata service of the machine is
-asked for others.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ipaddress
 import os
 import re
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from functools import cache
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from urllib.parse import urljoin
 
 import httpx
 
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errors import TcbOpsError, TransportError, TransportFault
-from tcb_ops.model import Secret, SourceFile, is_loopback
+from tcb_ops.model import Secret, SourceFile, in_object_store, is_loopback
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.secrets import MASK
 from tcb_ops.wechat.local_files import Body, FileBody, FileChangedError, FileUnreadableError
 from tcb_ops.wechat.transport import Incoming, Transport
-
-if TYPE_CHECKING:
-    from opendal import AsyncOperator
 
 _URL = re.compile(
     r"(?P<scheme>(?i:https?))://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][^\s\\#\x00-\x1f\x7f]*)?"
@@ -45,6 +36,10 @@ _HOPS = 3
 """Redirects within a host that are followed."""
 _SMALL = 256 * 1024
 """Bytes of a file that is read as a whole before it is sent."""
+SPOOLED_FREELY = 16 * 1024 * 1024
+"""Bytes of a file of unknown size that any number of rows may keep in temporary files at once. A larger one waits for its
+turn, so that a run's temporary files hold at most this for each row in flight, and one file of the largest size.
+"""
 
 
 class SourceRefusedError(FileUnreadableError):
@@ -71,8 +66,11 @@ def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bo
     https://me@a.com/x.png, https://a.com/x.png#y        a.com                            address
     https://a.com/x y.png, https://a.com\@b.com/x         a.com                            address
     https://a.com/x.png?•••                              a.com                            masked
+    cos://b/x.png, oss://b/x.png, s3://b/x.png           any                              store
     ===================================================  ===============================  ==============
     """
+    if in_object_store(url):
+        return detail(DetailCode.SOURCE_STORE, url=shown)
     found = _URL.fullmatch(url)
     if MASK in url and "@" not in shown:
         return detail(DetailCode.SOURCE_MASKED, url=shown)
@@ -176,6 +174,8 @@ class SourceClient:
 
     def __init__(self, transport: Transport, hosts: tuple[str, ...], *, loopback: bool, most: int) -> None:
         self._transport, self._hosts, self._loopback, self._most = transport, hosts, loopback, most
+        self._large = asyncio.Lock()
+        """Held while a large file of unknown size is in a temporary file."""
 
     async def look(self, url: Secret, shown: str) -> SourceFile:
         """Return a file's size and ETag, by a HEAD request; where that is not allowed, by a GET of its first byte.
@@ -201,19 +201,33 @@ class SourceClient:
 
         `size`, `etag`: as planned. A file that differs raises FileChangedError, here or when it is read.
         """
-        async with self._asked("GET", url, shown, {"If-Match": etag} if etag else {}) as answer:
-            _check_status(answer, shown)
-            now = self._facts(answer, shown)
-            if (size is not None and now.size not in {None, size}) or (etag and now.etag not in {"", etag}):
-                raise _changed(shown)
-            if now.size is None:
-                with await self._spooled(answer, shown, size) as spooled:
-                    yield spooled
-                return
-            body = SourceBody(answer, now.size, shown)
-            if now.size <= _SMALL:
-                await body.load()
+        async with AsyncExitStack() as stack:
+            body = await self._opened(stack, url, shown, size, etag, SPOOLED_FREELY)
+            if body is None:
+                await stack.aclose()
+                await stack.enter_async_context(self._large)
+                body = await self._opened(stack, url, shown, size, etag, self._most)
+            if body is None:
+                raise SourceRefusedError(detail(DetailCode.SOURCE_ENDLESS, url=shown, most=self._most))
             yield body
+
+    async def _opened(
+        self, stack: AsyncExitStack, url: Secret, shown: str, size: int | None, etag: str, most: int
+    ) -> Body | None:
+        """Request a file and return its bytes, until the stack ends; None if its size is unknown and above `most`."""
+        asked = self._asked("GET", url, shown, {"If-Match": etag} if etag else {})
+        answer = await stack.enter_async_context(asked)
+        _check_status(answer, shown)
+        now = self._facts(answer, shown)
+        if (size is not None and now.size not in {None, size}) or (etag and now.etag not in {"", etag}):
+            raise _changed(shown)
+        if now.size is None:
+            spooled = await _spool(answer, shown, size, most)
+            return None if spooled is None else stack.enter_context(spooled)
+        body = SourceBody(answer, now.size, shown)
+        if now.size <= _SMALL:
+            await body.load()
+        return body
 
     @asynccontextmanager
     async def _asked(
@@ -221,8 +235,6 @@ class SourceClient:
     ) -> AsyncIterator[Incoming]:
         """Send a request, and follow redirects within the host."""
         address, hops = url.reveal(), 0
-        if is_object(address):
-            address = await presigned(address, shown, method)
         if (problem := source_problem(address, shown, self._hosts, loopback=self._loopback)) is not None:
             raise SourceRefusedError(problem)
         while True:
@@ -245,32 +257,10 @@ class SourceClient:
 
     def _checked(self, facts: SourceFile, shown: str) -> SourceFile:
         if facts.size is not None and facts.size > self._most:
-            raise self._too_large(facts.size, shown)
+            raise SourceRefusedError(
+                detail(DetailCode.FILE_LARGE, name=shown, bytes=facts.size, most=self._most)
+            )
         return facts
-
-    def _too_large(self, size: int, shown: str) -> SourceRefusedError:
-        return SourceRefusedError(detail(DetailCode.FILE_LARGE, name=shown, bytes=size, most=self._most))
-
-    async def _spooled(self, answer: Incoming, shown: str, size: int | None) -> FileBody:
-        """Write a body whose size is not known to an unnamed temporary file."""
-        digest, received = hashlib.md5(usedforsecurity=False), 0
-        with _spooling():
-            file = tempfile.TemporaryFile()  # noqa: SIM115  closed by the next block
-        with file:
-            async for chunk in answer.chunks():
-                received += len(chunk)
-                if received > self._most:
-                    raise self._too_large(received, shown)
-                digest.update(chunk)
-                with _spooling():
-                    file.write(chunk)
-            with _spooling():
-                file.flush()
-                file.seek(0)
-            if size is not None and received != size:
-                raise _changed(shown)
-            fd = os.dup(file.fileno())
-            return FileBody(shown, fd, received, os.fstat(fd).st_mtime_ns, digest.hexdigest())
 
 
 class SourceBody(Body):
@@ -282,7 +272,7 @@ class SourceBody(Body):
 
     async def load(self) -> None:
         """Read the file into `content`. Raises FileChangedError and TransportError, as reading does."""
-        self.content = b"".join([chunk async for chunk in self._read(patient=False)])
+        self.content = b"".join([chunk async for chunk in self._read()])
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the file's bytes; an error is also kept in `error`."""
@@ -290,15 +280,15 @@ class SourceBody(Body):
             yield self.content
             return
         try:
-            async for chunk in self._read(patient=True):
+            async for chunk in self._read():
                 yield chunk
         except TcbOpsError as error:
             self.error = error
             raise
 
-    async def _read(self, *, patient: bool) -> AsyncIterator[bytes]:
+    async def _read(self) -> AsyncIterator[bytes]:
         digest, received = hashlib.md5(usedforsecurity=False), 0
-        async for chunk in self._answer.chunks(patient=patient):
+        async for chunk in self._answer.chunks():
             received += len(chunk)
             digest.update(chunk)
             yield chunk
@@ -330,6 +320,28 @@ def _etag(answer: Incoming) -> str:
     return etag if _ETAG.fullmatch(etag) else ""
 
 
+async def _spool(answer: Incoming, shown: str, size: int | None, most: int) -> FileBody | None:
+    """Write a body whose size is not known to an unnamed temporary file; None if it has more than `most` bytes."""
+    digest, received = hashlib.md5(usedforsecurity=False), 0
+    with _spooling():
+        file = tempfile.TemporaryFile()  # noqa: SIM115  closed by the next block
+    with file:
+        async for chunk in answer.chunks():
+            received += len(chunk)
+            if received > most:
+                return None
+            digest.update(chunk)
+            with _spooling():
+                file.write(chunk)
+        with _spooling():
+            file.flush()
+            file.seek(0)
+        if size is not None and received != size:
+            raise _changed(shown)
+        fd = os.dup(file.fileno())
+        return FileBody(shown, fd, received, os.fstat(fd).st_mtime_ns, digest.hexdigest())
+
+
 @contextmanager
 def _spooling() -> Iterator[None]:
     """Raise what a run or a row ends with if the temporary file cannot be made, written or read."""
@@ -338,97 +350,3 @@ def _spooling() -> Iterator[None]:
     except OSError as error:
         why = detail(DetailCode.BACKUP_ACCESS, file=tempfile.gettempdir(), why=system_reason(error))
         raise (exhausted(error) or SourceRefusedError(why)) from None
-
-
-# --- files in object stores ---
-
-
-_OBJECT = re.compile(r"(?P<scheme>cos|oss|s3)://(?P<bucket>[0-9A-Za-z.-]+)/(?P<key>[^?#\x00-\x1f\x7f]+)")
-VALID_FOR = 900
-"""Seconds that a URL is valid: until the request has begun, not until the file has been read."""
-_NEEDED: Mapping[str, Mapping[str, str]] = {
-    "cos": {
-        "TENCENTCLOUD_SECRET_ID": "secret_id",
-        "TENCENTCLOUD_SECRET_KEY": "secret_key",
-        "TENCENTCLOUD_REGION": "region",
-    },
-    "oss": {
-        "ALIBABA_CLOUD_ACCESS_KEY_ID": "access_key_id",
-        "ALIBABA_CLOUD_ACCESS_KEY_SECRET": "access_key_secret",
-        "OSS_ENDPOINT": "endpoint",
-    },
-    "s3": {
-        "AWS_ACCESS_KEY_ID": "access_key_id",
-        "AWS_SECRET_ACCESS_KEY": "secret_access_key",
-        "AWS_REGION": "region",
-    },
-}
-_OPTIONAL: Mapping[str, Mapping[str, str]] = {
-    "cos": {"TENCENTCLOUD_SECURITY_TOKEN": "security_token"},
-    "oss": {"ALIBABA_CLOUD_SECURITY_TOKEN": "security_token"},
-    "s3": {"AWS_SESSION_TOKEN": "session_token", "AWS_ENDPOINT_URL": "endpoint"},
-}
-"""Variable → opendal's option, by scheme."""
-_FIXED: Mapping[str, Mapping[str, str]] = {
-    "cos": {"disable_config_load": "true"},
-    "oss": {},
-    "s3": {"disable_config_load": "true", "disable_ec2_metadata": "true"},
-}
-
-
-def is_object(url: str) -> bool:
-    """Return whether a URL is that of an object in a store."""
-    return url.partition("://")[0] in _NEEDED
-
-
-def object_problem(url: str, shown: str) -> Detail | None:
-    """Return why an object cannot be read; None if its URL can be signed.
-
-    ==================================  ===========================
-    URL                                 problem
-    ==================================  ===========================
-    s3://bucket/a/b.png                 none
-    s3://bucket, s3:///a, s3://b/a?x    address
-    any, without a needed variable      keys, with its name
-    any, without opendal                package
-    ==================================  ===========================
-    """
-    found = _OBJECT.fullmatch(url)
-    if found is None:
-        return detail(DetailCode.SOURCE_ADDRESS, url=shown)
-    if find_spec("opendal") is None:
-        return detail(DetailCode.SOURCE_PACKAGE, scheme=found["scheme"])
-    if lacking := [name for name in _NEEDED[found["scheme"]] if not os.environ.get(name)]:
-        return detail(DetailCode.SOURCE_KEYS, scheme=found["scheme"], names=", ".join(lacking))
-    return None
-
-
-async def presigned(url: str, shown: str, method: str) -> str:
-    """Return the URL for a HEAD or GET request of an object. Raises SourceRefusedError if there is none."""
-    problem = object_problem(url, shown)
-    if problem is None:
-        found = _OBJECT.fullmatch(url)
-        assert found is not None  # noqa: S101  it would be a problem
-        try:
-            operator = _operator(found["scheme"], found["bucket"], _options(found["scheme"]))
-            sign = operator.presign_stat if method == "HEAD" else operator.presign_read
-            return (await sign(found["key"], VALID_FOR)).url
-        except Exception:  # noqa: BLE001  opendal's errors have no base class, and their texts may hold what it was given
-            problem = detail(DetailCode.SOURCE_UNSIGNED, url=shown)
-    raise SourceRefusedError(problem)
-
-
-def _options(scheme: str) -> tuple[tuple[str, str], ...]:
-    """Return opendal's options for a scheme."""
-    named = {**_NEEDED[scheme], **_OPTIONAL[scheme]}
-    options = {ours: os.environ[name] for name, ours in named.items() if os.environ.get(name)}
-    if scheme == "cos":
-        options["endpoint"] = f"https://cos.{options.pop('region')}.myqcloud.com"
-    return tuple((options | dict(_FIXED[scheme])).items())
-
-
-@cache
-def _operator(scheme: str, bucket: str, options: tuple[tuple[str, str], ...]) -> AsyncOperator:
-    from opendal import AsyncOperator
-
-    return AsyncOperator(scheme, bucket=bucket, **dict(options))

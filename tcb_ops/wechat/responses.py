@@ -13,19 +13,23 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.formatting import trim
 from tcb_ops.i18n import Text
-from tcb_ops.model import Link, Secret, is_loopback
+from tcb_ops.model import Link, Reason, Secret, is_loopback
 from tcb_ops.secrets import LONGEST_TEXT, redact
 from tcb_ops.wechat.tokens import read_object
 
 PERMISSIONS = frozenset({49, 64})
-"""The permission sets that include tcb/uploadfile; one is enough. 49 is 小程序云开发管理."""
+"""The permission sets that include tcb/uploadfile; one is enough. 49 is 小程序云开发管理; only older pages list 64."""
 NOT_THERE = -503003
 """A file's status when it does not exist."""
 STORE_HOSTS = (".myqcloud.com", ".tencentcos.cn")
 """COS's own domains: `cos.<region>.myqcloud.com`, and the newer `cos.<region>.tencentcos.cn`."""
+GATEWAY = ".api.tcloudbasegateway.com"
+"""The end of `<env>.api.tcloudbasegateway.com`, through which the files of environments in PG mode go instead
+(docs.cloudbase.net/http-api/storage-overview).
+"""
 
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LONGEST_ERRMSG = 1000
@@ -83,6 +87,11 @@ class UnsafeLink:
     """A link that must not be used."""
 
     why: Text
+
+    @property
+    def reason(self) -> Reason:
+        """The reason of a row that ends with it."""
+        return Reason.PG_MODE if as_detail(self.why).code is DetailCode.LINK_GATEWAY else Reason.BAD_LINK
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,6 +417,7 @@ def check_link(
     http                                            refused
     a port other than 443                           refused
     a host that is neither COS's nor allowed        refused
+    CloudBase's gateway, unless it is allowed       refused, as of an environment in PG mode
     `/<bucket>/<path>`, not encoded                 good
     `/<bucket>/<path>`, percent-decoded once        good
     any other path, a query, a fragment             refused
@@ -454,7 +464,7 @@ def _check_origin(scheme: str, host: str, port: str | None, base: str, hosts: tu
         host.endswith(one.lower()) if one.startswith(".") else host == one.lower()
         for one in STORE_HOSTS + hosts
     ):
-        return detail(DetailCode.LINK_HOST, host=host)
+        return detail(DetailCode.LINK_GATEWAY if host.endswith(GATEWAY) else DetailCode.LINK_HOST, host=host)
     return None
 
 

@@ -210,18 +210,19 @@ class Incoming:
         self._protocol = getattr(response.content, "_protocol", None)
         self._url, self._timeouts = url, timeouts
 
-    async def chunks(self, *, patient: bool = False) -> AsyncGenerator[bytes, None]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body. Raises TransportError if it is broken off, or more follows than its Content-Length says.
 
-        `patient`: whoever takes the bytes decides how long that may last; otherwise they must come as fast as an upload must.
+        The bytes must come as fast as those of an upload must. Time in which the caller works on a chunk does not count.
         """
         now = asyncio.get_running_loop().time
-        begun, received = now(), 0
+        waited, received = 0.0, 0
         while True:
-            end = None if patient else begun + self._timeouts.deadline(received)
+            begun = now()
             try:
-                async with asyncio.timeout_at(end):
+                async with asyncio.timeout_at(begun + self._timeouts.deadline(received) - waited):
                     chunk = await self._content.readany()
+                waited += now() - begun
                 wrong = self._protocol.exception() if not chunk and self._protocol is not None else None
                 # A whole answer may end with the connection.
                 if wrong is not None and not isinstance(wrong, aiohttp.ServerDisconnectedError):

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
@@ -372,6 +373,18 @@ def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's device that is always full")
+@pytest.mark.parametrize(("words", "code"), [(("show", "nope"), 2), (("check", "list.csv"), 0)], ids=str)
+def test_a_full_or_closed_stderr_does_not_hide_the_exit_code(open_cli, words, code):
+    cli = open_cli(many(TEA, rows=1))
+    with Path("/dev/full").open("wb") as full:
+        assert cli.in_process(*words, stderr=full).code == code
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert cli.in_process(*words, stderr=writer).code == code
+    os.close(writer)
+
+
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)], ids=str)
 def test_closed_standard_streams_are_no_obstacle(open_cli, closed):
     cli = open_cli(many(TEA, BOOKS, rows=2))
@@ -393,7 +406,10 @@ def test_closed_standard_streams_are_no_obstacle(open_cli, closed):
         (("runs", "--target", ""), "--target: it is empty"),
         (("runs", "--ledger", ""), "'' cannot be the ledger"),
         (("show", "latest", "--line", "9" * 20), "at most 18 digits"),
-        (("show", "latest", "--path", "a\udcff"), "path cannot be str. It must be text in UTF-8."),
+        (
+            ("show", "latest", "--path", "a\udcff"),
+            "path cannot be str. It must be text in UTF-8 without NUL.",
+        ),
     ],
     ids=["target", "ledger", "line", "path"],
 )

@@ -16,9 +16,17 @@ import pytest
 from token_server import SECRETS, token_server_opener
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.doctor import target as live
+from tcb_ops.features.doctor import target as live
+from tcb_ops.features.simulator import (
+    EnvStatus,
+    Etag,
+    Fault,
+    FaultStep,
+    Reset,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import EnvStatus, Etag, Fault, FaultStep, Reset, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.wechat.call_policy import CallLimits
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
@@ -92,7 +100,7 @@ def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_token_server, chec
     assert token_server.sim.stats["link_calls"] == token_server.sim.stats["store_calls"] == 0
     assert token_server.sim.stats["quota"] == 1
     code, out, err = doctor()
-    assert (code, err) == (0, f"SIMULATED {token_server.sim.base}\n")
+    assert (code, err) == (0, f"SIMULATED {token_server.sim.base} · tcb-ops.toml\n")
     assert "All checks passed" in out
     assert "茶语小铺" in out
 

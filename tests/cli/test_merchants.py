@@ -12,9 +12,9 @@ import pytest
 from token_server import COMPONENT, SECRETS, token_server_opener
 
 from tcb_ops.cli.main import run as run_command
+from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")
@@ -232,7 +232,7 @@ def test_check_shows_every_line_and_sums_up_in_json(open_token_server, tcb_ops):
         encoding="utf-8",
     )
     code, out, err = tcb_ops("merchants", "check")
-    assert (code, err) == (0, f"SIMULATED {token_server.sim.base}\n")
+    assert (code, err) == (0, f"SIMULATED {token_server.sim.base} · tcb-ops.toml\n")
     assert "茶语小铺" in out
     assert (
         "2 of 3 lines ready, 0 not ready, 1 is of merchants that have left (status=left). Fewest calls left today: 6 (茶语小铺)."

@@ -15,8 +15,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from workspace import BOOKS, TEA, many
 
 import tcb_ops
-from tcb_ops.notebooks import notebook_names
-from tcb_ops.simulator import Fault
+from tcb_ops.features.notebooks.parameters import notebook_names
+from tcb_ops.features.simulator import Fault
 
 PARAMETERS = '# Parameters\ntext = "a"  # any text\nrows = 3\nlang = "en"'
 WORK = """\
@@ -260,7 +260,7 @@ def test_a_live_notebook_that_is_told_not_to_run_does_not_and_says_so(open_cli):
     result = cli("notebook", "03", "-p", "target=live", "-p", "RUN_NOW=false", "--out", "out")
     assert result.code == 0
     assert result.out.splitlines()[0] == "Nothing was run: the target is live, and RUN_NOW is false."
-    target = f"SIMULATED {cli.workspace.sim.base}"
+    target = f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml"
     assert [result.err.splitlines()[at] for at in (0, -1)] == [target, target]
     assert cli.calls == 0
 

@@ -14,10 +14,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from expected import expected_outcomes
 from workspace import BOOKS, TEA, many
 
 import tcb_ops
 from tcb_ops.cli.main import run
+from tcb_ops.features.simulator import load_faults
+from tcb_ops.features.simulator.sample import FAULTS, MERCHANTS
+from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.model import Outcome
+from tcb_ops.runs.uploads import UPLOAD
 
 SIMULATE = ("simulate", "--merchants", "merchants.csv", "--tokens", "tokens.csv", "--port", "0")
 
@@ -125,7 +131,14 @@ def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch
     for name, known in manifest["files"].items():
         assert hashlib.sha256((report / name).read_bytes()).hexdigest() == known["sha256"]
     with (report / "results.csv").open(encoding="utf-8-sig", newline="") as lines:
-        outcomes = [row["tcb_outcome"] for row in csv.DictReader(lines)]
+        rows = list(csv.DictReader(lines))
+    merchants, faults = read_merchants(MERCHANTS), load_faults(FAULTS)
+    for row in rows:
+        env, appid = row["tcb_env"], row["tcb_appid"]
+        siblings = {each.env for each in merchants if each.appid == appid} - {env}
+        implied = expected_outcomes(faults, env, appid, row["上传路径"], kind=UPLOAD, siblings=siblings)
+        assert Outcome(row["tcb_outcome"]) in implied - {Outcome.PENDING}, row
+    outcomes = [row["tcb_outcome"] for row in rows]
     assert {o: outcomes.count(o) for o in set(outcomes)} == manifest["counts"]
     assert "SIMULATED" in (report / "report.html").read_text(encoding="utf-8")
     assert [word for word in ("85088", "61007", "星河影院", str(report)) if word not in result.out] == []
@@ -201,7 +214,7 @@ def test_the_wheel_installed_elsewhere_gives_the_demo_too(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = (
-        "import sys, pathlib, tcb_ops; from tcb_ops.sample import SAMPLE; "
+        "import sys, pathlib, tcb_ops; from tcb_ops.features.simulator.sample import SAMPLE; "
         f"assert pathlib.Path(tcb_ops.__file__).is_relative_to({str(site)!r}); "
         f"assert SAMPLE.is_relative_to({str(site)!r}); from tcb_ops.cli.main import main; main()"
     )

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 HELD = [Fault(delay=0.01)]
 ROWS = many(TEA, TEA_TEST, BOOKS, rows=60)
@@ -69,7 +69,7 @@ def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_cli, wait_
     result = cli(*words(kind, *FEW))
     first = result.err.splitlines()[0]
     assert first.startswith(
-        f"SIMULATED {cli.workspace.sim.base} · Resuming run {found['run']}: {done} of 180 rows"
+        f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml · Resuming run {found['run']}: {done} of 180 rows"
     )
     assert result.json["run"] == found["run"]
     assert_all_done(cli, kind, result)

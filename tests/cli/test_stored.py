@@ -15,7 +15,7 @@ from source_server import Sources
 from workspace import TEA, many, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,11 +45,24 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
     result = cli.upload("--confirm")
     assert result.code == 0
     assert "Confirmed: all 30 files are there (run " in result.out
-    found = cli.upload("--confirm", "--new-run", "--json").json
+    found = cli.upload("--confirm", "--new-run", "--json", "--backup", "backup").json
     assert found["kind"] == "upload"
     assert found["confirmed"]["counts"] == {"present": 30}
-    page = (cli.folder / "reports" / found["run"] / "report.html").read_text(encoding="utf-8")
-    assert "Confirmed: all 30 files are there" in page
+    page = cli.folder / "reports" / found["run"] / "report.html"
+    assert "Confirmed: all 30 files are there" in page.read_text(encoding="utf-8")
+    assert cli("undo", found["run"]).code == 0
+    undo, mark = cli.latest().id, f"This upload was undone by run {cli.latest().id} on "
+    shown = cli("show", found["run"])
+    assert (shown.code, mark in shown.out, "Confirmed" in shown.out) == (0, True, False)
+    (changed,) = cli("show", found["run"], "--json").json["changed_by"]
+    assert (changed["run"], changed["kind"], changed["files"]) == (undo, "undo", 30)
+    assert f"undone by {undo}" in cli("runs").out
+    assert cli("report", found["run"]).code == 0
+    assert mark in page.read_text(encoding="utf-8")
+    assert "Confirmed" not in page.read_text(encoding="utf-8")
+    confirmed = cli("confirm", found["run"])
+    assert (confirmed.code, "All 30 rows succeeded: 30 undone." in confirmed.out) == (0, True)
+    assert "tcb-ops upload" not in confirmed.err
 
 
 @pytest.mark.slow
@@ -205,16 +218,14 @@ def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_cli: OpenCli)
     assert cli("errcodes", "--json").json["reasons"][0]["reason"] == "no_checksum"
 
 
-@pytest.mark.parametrize("option", ["--where", "--target", "--note", "--operator", "--host"])
+@pytest.mark.parametrize("option", ["--where", "--target", "--note"])
 def test_runs_are_pruned_of_the_whole_ledger_or_not_at_all(open_cli: OpenCli, option: str) -> None:
     cli = open_cli()
     cli.upload()
     given = {"--where": "owner=merchant", "--target": cli.workspace.sim.base}.get(option, "x")
-    result = cli("runs", "prune", "--older-than", "1d", option, given)
+    result = cli("prune", "--older-than", "1d", option, given)
     assert result.code == 2
     assert option in result.err
-    assert cli("runs", "--older-than", "1d").code == 2
-    assert cli("runs", "--dry-run").code == 2
     assert len(cli("runs", "--json").json["runs"]) == 1
 
 
@@ -387,19 +398,56 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli: OpenCli) 
     cli("confirm", cli("runs", "--json").json["runs"][1]["run"])
     before = pages(cli)
     ids = [run["run"] for run in cli("runs", "--json").json["runs"]]
-    result = cli("runs", "prune", "--older-than", "180d", "--dry-run")
+    result = cli("prune", "--older-than", "180d", "--dry-run")
     assert result.code == 0
     assert "2 runs with 60 rows would be removed" in result.err
     assert len(cli("runs", "--json").json["runs"]) == 4
-    assert set(cli("runs", "prune", "--older-than", "180d", "--json").json["removed"]) < set(ids)
+    assert set(cli("prune", "--older-than", "180d", "--json").json["removed"]) < set(ids)
     assert [run["kind"] for run in cli("runs", "--json").json["runs"]] == ["confirm", "upload"]
     assert pages(cli) < before
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
         for table in ("rows", "envs", "tallies", "spent", "exports"):
             left = f"SELECT COUNT(*) FROM {table} WHERE run NOT IN (SELECT number FROM runs)"
             assert ledger.execute(left).fetchone() == (0,), table
-    assert cli("runs", "prune").code == 2
-    assert cli("runs", "prune", "--older-than", "soon").code == 2
+    assert cli("prune").code == 2
+    assert cli("prune", "--older-than", "soon").code == 2
+
+
+def age(cli: CommandLine, days: int) -> None:
+    """Make every run of the ledger older."""
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute(f"UPDATE runs SET finished_at = finished_at - {days} * 86400")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("earlier", "outcome"),
+    [
+        pytest.param([("upload",)], "not_undoable", id="uploaded"),
+        pytest.param([("upload",), ("delete", "latest", "--yes")], "deleted", id="deleted-since"),
+    ],
+)
+def test_undo_knows_what_pruned_runs_had_stored(
+    open_cli: OpenCli, earlier: list[tuple[str, ...]], outcome: str
+) -> None:
+    cli = open_cli(many(TEA, rows=2))
+    for command, *words in earlier:
+        assert (cli.upload() if command == "upload" else cli(command, *words)).code == 0
+    age(cli, 200)
+    assert len(cli("prune", "--older-than", "180d", "--json").json["removed"]) == len(earlier)
+    for row in range(2):
+        (cli.folder / "files" / f"{row}.bin").write_bytes(b"the next week's")
+    assert cli.upload("--new-run").code == 0
+    assert cli("undo", "--yes", "--json").json["counts"] == {outcome: 2}
+    assert len(cli.workspace.sim.objects) == (2 if outcome == "not_undoable" else 0)
+
+
+def test_an_unchanged_file_is_recognised_after_its_run_was_pruned(open_cli: OpenCli) -> None:
+    cli = open_cli(many(TEA, rows=2))
+    cli.upload()
+    age(cli, 200)
+    cli("prune", "--older-than", "180d")
+    assert cli.upload("--skip-unchanged", "--json").json["counts"] == {"unchanged": 2}
 
 
 def test_the_settings_give_the_age_from_which_runs_are_pruned(
@@ -410,7 +458,7 @@ def test_the_settings_give_the_age_from_which_runs_are_pruned(
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
         ledger.execute("UPDATE runs SET finished_at = finished_at - 100 * 86400")
     monkeypatch.setenv("TCB_OPS_LIFECYCLE__KEEP_DAYS", "180")
-    assert cli("runs", "prune", "--json").json["removed"] == []
-    assert len(cli("runs", "prune", "--older-than", "90d", "--dry-run", "--json").json["runs"]) == 1
+    assert cli("prune", "--json").json["removed"] == []
+    assert len(cli("prune", "--older-than", "90d", "--dry-run", "--json").json["runs"]) == 1
     monkeypatch.setenv("TCB_OPS_LIFECYCLE__KEEP_DAYS", "90")
-    assert len(cli("runs", "prune", "--json").json["removed"]) == 1
+    assert len(cli("prune", "--json").json["removed"]) == 1

@@ -7,7 +7,7 @@ import pytest
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from tcb_ops.simulator import Fault
 def test_a_command_that_sends_names_its_target_first_and_last(open_cli, words):
     cli = open_cli(many(TEA, rows=2))
     result = cli(*words).err.splitlines()
-    assert result[0] == f"SIMULATED {cli.workspace.sim.base}"
+    assert result[0] == f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml"
     assert result[-1].startswith(f"SIMULATED {cli.workspace.sim.base} · run ")
 
 
@@ -31,14 +31,15 @@ def test_a_command_that_sends_names_its_target_first_and_last(open_cli, words):
 def test_a_dry_run_names_its_target_before_anything_else_and_last(open_cli, words):
     cli = open_cli(many(TEA, rows=2))
     result = cli.in_process(*words, "--dry-run", stderr=subprocess.STDOUT).out.splitlines()
-    assert result[0] == result[-1] == f"SIMULATED {cli.workspace.sim.base}"
+    assert result[-1] == f"SIMULATED {cli.workspace.sim.base}"
+    assert result[0] == f"{result[-1]} · tcb-ops.toml"
     assert any("Nothing was sent." in line for line in result[1:-1])
 
 
 @pytest.mark.parametrize("words", [("merchants", "check"), ("doctor",)])
 def test_a_command_that_only_asks_the_platform_names_it_as_well(open_cli, words):
     cli = open_cli(many(TEA, rows=1))
-    assert cli(*words).err.startswith(f"SIMULATED {cli.workspace.sim.base}\n")
+    assert cli(*words).err.startswith(f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml\n")
 
 
 def test_a_live_target_is_named_even_when_told_to_be_quiet(open_cli):
@@ -46,7 +47,7 @@ def test_a_live_target_is_named_even_when_told_to_be_quiet(open_cli):
     words = ("--target", "https://api.example.invalid", "--patience", "0.1", "--quiet")
     result = cli("links", "list.csv", *words)
     assert result.code == 3
-    assert result.err.startswith("LIVE https://api.example.invalid\n")
+    assert result.err.startswith("LIVE https://api.example.invalid · tcb-ops.toml\n")
     assert "(LIVE https://api.example.invalid)" in result.err
 
 
@@ -62,7 +63,7 @@ def test_the_embedded_simulator_is_a_target_from_one_command_to_the_next(open_cl
     assert result.code == 0
     assert result.json["target"] == "simulator"
     assert result.json["counts"] == {"uploaded": 6}
-    assert result.err.splitlines()[0].endswith(" (embedded simulator)")
+    assert result.err.splitlines()[0].endswith(" (embedded simulator) · tcb-ops.toml")
     assert json.loads((cli.folder / "reports" / result.json["run"] / "manifest.json").read_text("utf-8"))[
         "simulated"
     ]

@@ -19,10 +19,10 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
+from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.progress import Progress
-from tcb_ops.simulator import Fault
 
 HELD = [Fault(delay=0.02)]
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
@@ -213,7 +213,7 @@ def test_one_live_environment_is_asked_about_on_a_terminal(open_cli, on_terminal
             typed.wait_for("Upload to 1 live environment of https://api.example.invalid? [y/N]")
             typed.type("n\n")
         assert typed.end()[0] == code
-    assert typed.seen.startswith("LIVE https://api.example.invalid\r\n")
+    assert typed.seen.startswith("LIVE https://api.example.invalid · tcb-ops.toml\r\n")
 
 
 @pytest.mark.kill
@@ -240,7 +240,7 @@ def test_without_a_terminal_progress_is_a_line_every_few_seconds(open_cli, monke
     cli = open_cli(many(TEA, rows=8), [Fault(delay=0.1)])
     result = cli.links("--concurrency", "4", "--per-env", "4")
     target, listed, *lines = result.err.splitlines()
-    assert target == f"SIMULATED {cli.workspace.sim.base}"
+    assert target == f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml"
     assert "list.csv" in listed
     assert any("/8 · " in line and " linked" in line for line in lines)
     assert "\x1b" not in result.err

@@ -31,7 +31,7 @@ def test_a_process_gives_data_on_stdout_and_messages_on_stderr(mixed: Operator) 
     assert found["counts"] == MIXED_COUNTS
     assert found["calls"].keys() == {"link", "upload"}
     assert found["seconds"] > 0
-    assert done.err.startswith(f"SIMULATED {mixed.base}\n")
+    assert done.err.startswith(f"SIMULATED {mixed.base} · tcb-ops.toml\n")
     with mixed.process("show", "latest", "--json") as process:
         shown = ended(process)
     assert (shown.code, shown.json) == (0, found)
@@ -169,7 +169,7 @@ def test_live_uploads_to_many_environments_need_yes_without_a_terminal(operator:
     refused = operator("upload", "list.csv", "--root", "files", *live)
     assert (refused.code, refused.out) == (2, "")
     assert "--yes" in refused.err
-    assert refused.err.startswith("LIVE https://api.example.invalid\n")
+    assert refused.err.startswith("LIVE https://api.example.invalid · tcb-ops.toml\n")
     assert operator("upload", "list.csv", "--root", "files", *live, "--yes").code == 3
 
 

@@ -56,7 +56,9 @@ def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> N
         "import tcb_ops"
     ) == set()
     assert {"click", "rich"} & loaded_by("import tcb_ops.panels") == set()
-    reports = "import tcb_ops.reports.export, tcb_ops.reports.verify, tcb_ops.reports.formats.notebook"
+    reports = (
+        "import tcb_ops.reports.export, tcb_ops.features.evidence.verify, tcb_ops.reports.formats.notebook"
+    )
     assert {"aiohttp", "httpx", "pandas", "rich"} & loaded_by(reports) == set()
     heavy = {"pandas", "sqlalchemy", "aiohttp", "httpx", "asyncio", "pydantic", "rich.console"}
     assert heavy & loaded_by("from tcb_ops.cli.main import run; run(['-h'])") == set()
@@ -66,10 +68,10 @@ def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> N
 def test_commands_load_only_what_they_use(mixed: Operator) -> None:
     loaded = loaded_by("import tcb_ops; tcb_ops.audit('merchants.csv')")
     assert "aiohttp" in loaded
-    assert {"aiohttp.web", "tcb_ops.simulator.server", "pydantic"} & loaded == set()
+    assert {"aiohttp.web", "tcb_ops.features.simulator.server", "pydantic"} & loaded == set()
     listing = loaded_by("from tcb_ops.cli.main import run; run(['runs'])")
     assert "sqlalchemy" in listing
-    assert {"pandas", "aiohttp", "httpx", "jinja2", "xlsxwriter", "alembic", "pydantic"} & listing == set()
+    assert {"pandas", "aiohttp", "httpx", "jinja2", "xlsxwriter", "pydantic"} & listing == set()
     checked = loaded_by(
         "import os; from tcb_ops.cli.main import run; sys.stdout = open(os.devnull, 'w'); "
         "run(['check', 'list.csv', '--on-bad', 'skip']); sys.stdout = sys.__stdout__"
@@ -454,6 +456,7 @@ OTHERS: dict[str, tuple[Any, str]] = {
     ),  # type: ignore[dict-item]
     "a root of a number": (lambda: tcb.read_paths("list.csv", "merchants.csv", root=5), "root"),  # type: ignore[arg-type]
     "a batch's root": (lambda: tcb.read_paths("list.csv", "merchants.csv").check_files(5), "root"),  # type: ignore[arg-type]
+    "a path of 5,000 characters": (lambda: tcb.read_merchants("x" * 5_000), "source"),
     "no rows": (lambda: tcb.read_paths("list.csv", "merchants.csv").limited(0), "n"),
     "merchants to check": (lambda: tcb.check_merchants(5), "merchants"),  # type: ignore[arg-type]
     "no merchants to check": (lambda: tcb.check_merchants([5]), "merchants"),  # type: ignore[list-item]
@@ -515,7 +518,6 @@ ALLOWED: dict[str, set[str]] = {
     "confirm_after": {"0"},
     "known": {"None"},
     "cluster": {"None"},
-    "share": {"None"},
     "notify run": {"None"},
     "backup": {"None"},
     "confirm merchants": {"None"},
@@ -560,6 +562,7 @@ def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
         "env": "tea-prod",
         "path": "a.png",
         "code": 85088,
+        "older_than": 180,
         "folder": run.export("report"),
         "target": "simulator",
         "settings": tcb.load_settings(options={"target": "simulator"}),
@@ -599,6 +602,15 @@ METHODS: dict[str, tuple[Callable[[tcb.Run], Any], str]] = {
     "rows, outcomes": (lambda run: run.rows(outcomes="uploaded"), "outcomes"),  # type: ignore[arg-type]
     "planned_bytes": (lambda run: run.planned_bytes({"up"}), "outcomes"),  # type: ignore[arg-type]
     "merchants_like": (lambda run: run.merchants_like(5), "name"),  # type: ignore[arg-type]
+    "rows, a line that no database holds": (lambda run: run.rows(line=10**18), "line"),
+    "rows, surrogates": (lambda run: run.rows(path="a\udcff"), "path"),
+    "page, code": (lambda run: run.page(code=85088), "code"),  # type: ignore[arg-type]
+    "page, tallies": (lambda run: run.page(tallies=[5]), "tallies"),  # type: ignore[list-item]
+    "page, NUL": (lambda run: run.page(path="a\0"), "path"),
+    "page, limit": (lambda run: run.page(limit=-1), "limit"),
+    "of_merchants": (lambda run: run.of_merchants([object()]), "merchants"),  # type: ignore[list-item]
+    "to_parquet": (lambda run: run.to_parquet("x" * 5_000), "dest"),
+    "export, a long path": (lambda run: run.export("/".join(["x" * 200] * 25)), "dest"),
     "diff": (lambda run: tcb.diff(run, 5), "newer"),  # type: ignore[arg-type]
     "retry, codes": (lambda run: tcb.retry(run, "merchants.csv", codes=[None]), "codes"),  # type: ignore[list-item]
     "retry, selection": (lambda run: tcb.retry(run, "merchants.csv", selection=5), "selection"),  # type: ignore[arg-type]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,6 @@ RESULTS = [
 ]  # fmt: skip
 LINKS = ["errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at"]
 FILES = {"results.csv", "failed.csv", "errcodes.csv", "report.html", "report.xlsx", "manifest.json"}
-LEDGER = Path(__file__).parents[1] / "data" / "ledger-v1.db"
 
 
 def header(file: Path, bom: bytes = b"\xef\xbb\xbf") -> list[str]:
@@ -159,14 +157,3 @@ def test_diff_compares_two_runs(operator: Operator) -> None:
     first = operator.upload("--json").json["run"]
     second = operator.upload("--json").json["run"]
     assert operator("diff", first, second).code == 0
-
-
-def test_a_ledger_of_an_earlier_version_is_opened(operator: Operator) -> None:
-    shutil.copy(LEDGER, operator.folder / "old.db")
-    run = tcb.all_runs(settings=tcb.load_settings(options={"ledger": "old.db"}))[-1]
-    assert run.counts == {"uploaded": 20, "refused": 2, "failed": 2, "not_attempted": 8}
-    assert len(run.results()) == 32
-    words = ("--ledger", "old.db", "--api-base", "https://api.weixin.qq.com")
-    assert operator("show", run.id, *words, "--json").json["counts"] == run.counts
-    assert operator("report", run.id, *words, "--out", "old").code == 0
-    assert len(read_csv(operator.folder / "old" / "failed.csv")) == 12

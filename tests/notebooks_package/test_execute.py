@@ -11,8 +11,7 @@ import nbclient
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.notebooks.execute import (
+from tcb_ops.features.notebooks.execute import (
     ExecutionMonitor,
     Interrupted,
     PageFacts,
@@ -20,6 +19,7 @@ from tcb_ops.notebooks.execute import (
     decide_exit_code,
     render_page,
 )
+from tcb_ops.i18n import Bilingual, Lang
 
 
 @pytest.fixture
@@ -149,6 +149,9 @@ def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(noteb
 def test_nothing_in_it_can_run_or_call_out(notebook):
     page = render_page(notebook, "own", replace(ENGLISH, run=EVIL, verdict=Bilingual(EVIL, EVIL)))
     assert "<script" not in page
-    assert "default-src 'none'" in page
+    assert (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+        in page
+    )
     assert re.findall(r"https?:|@import|url\(", page) == []
     assert "<title>夜间 &lt;巡检&gt;</title>" in page

@@ -17,13 +17,14 @@ from workspace import BOOKS
 
 import tcb_ops as tcb
 from tcb_ops import api
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
+from tcb_ops.features.simulator import Fault
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.panels.grid import PAGE
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import find_handle
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
-from tcb_ops.simulator import Fault
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_ten_thousand_merchants_are_shown_and_their_rows_in_pages(lab: Any):
         for n, one in enumerate(envs)
     ]
     new = NewRun(
-        "many", Kind.LINKS, settings.run_target, "many.csv", "ab" * 32, 9, ("env", "path"), "", {}, "", "ops", "ops-1",
+        "many", LINKS, settings.run_target, "many.csv", "ab" * 32, 9, ("env", "path"), "", {}, "", "ops", "ops-1",
         "", time.time(),
     )  # fmt: skip
     run = ledger.plan(new, rows, envs)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.model import Kind
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
+from tcb_ops.features.stored.kinds import CONFIRM
 
 if TYPE_CHECKING:
     from workspace import AssertComplete
@@ -40,7 +40,7 @@ def test_an_upload_is_confirmed_by_a_click(open_lab: Any, read: Any, assert_comp
     lab.workspace.sim.remove(lab.workspace.merchants[0].env, "banner/1.png")
     panel.stored.confirm.click()
     panel.settle()
-    assert panel.run.record.kind is Kind.CONFIRM
+    assert panel.run.record.kind is CONFIRM
     assert assert_complete(panel.run, 30) == {"present": 29, "absent": 1}
     assert "29 of 30 rows succeeded, 1 did not: 1 absent." in read(panel.worker.line)
     assert not hidden(panel.stored.confirm)  # again, once the cause is fixed
@@ -74,6 +74,9 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, 
     assert panel.run.counts == {"deleted": 30}
     assert lab.workspace.sim.objects == {}
     assert hidden(panel.stored)
+    done = {"undo": "This upload was undone", "delete": "The files of this upload were deleted"}[action]
+    upload = next(run for _label, run in panel.runs.choice.options if run != panel.run.id)
+    assert f"{done} by run {panel.run.id} on " in read(lab.reports(upload).monitor.head)
 
 
 @pytest.mark.slow

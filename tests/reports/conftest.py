@@ -10,10 +10,11 @@ import pytest
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def a_run(tmp_path: Path) -> Iterator[Callable[..., Reported]]:
 
 NEW = NewRun(
     id="20251125-093000-k7q2",
-    kind=Kind.UPLOAD,
+    kind=UPLOAD,
     target="https://api.weixin.qq.com",
     list_name="清单.csv",
     list_sha256="ab" * 32,

@@ -44,7 +44,7 @@ def test_a_code_has_one_colour_and_common_codes_differ():
 
 
 def test_every_outcome_has_a_colour():
-    assert {outcome_class(one) for one in Outcome} == {"good", "bad", "failed", "skip", "pending"}
+    assert {outcome_class(one) for one in Outcome.all()} == {"good", "bad", "failed", "skip", "pending"}
 
 
 def test_the_heat_map_has_a_button_per_cell_and_escapes_names():

@@ -10,11 +10,13 @@ import pytest
 from rich.console import Console
 
 from tcb_ops.errors import UsageError
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.model import Kind, Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import Change, change, diff_verdict
 from tcb_ops.reports.formats.terminal import render_diff
 from tcb_ops.run import Diff
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.records import EnvRecord, Usage
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ def test_a_row_that_is_there_twice_counts_once_and_not_as_its_bad_copy(
 
 @pytest.mark.parametrize(
     ("about", "result"),
-    [({"target": "https://other.example"}, "different targets"), ({"kind": Kind.AUDIT}, "same kind")],
+    [({"target": "https://other.example"}, "different targets"), ({"kind": AUDIT}, "same kind")],
 )
 def test_what_cannot_be_compared_is_refused(
     a_run: Callable[..., Any], in_english: Settings, about: dict[str, Any], result: str
@@ -149,7 +151,7 @@ def test_the_run_before_is_the_last_finished_one_of_the_same_kind_target_and_lis
     a_run([GOOD], id="unfinished", created_at=200.0, finished=False)
     a_run([GOOD], id="elsewhere", created_at=210.0, target="http://127.0.0.1:1")
     a_run([GOOD], id="other-list", created_at=220.0, list_name="b.csv")
-    a_run([GOOD], id="other-kind", created_at=230.0, kind=Kind.LINKS)
+    a_run([GOOD], id="other-kind", created_at=230.0, kind=LINKS)
     a_run([GOOD], id="a-retry", created_at=240.0, parent="first")
     last = a_run([GOOD], id="last", created_at=300.0)
     assert last.ledger.previous(last.run).id == "first"

@@ -16,7 +16,7 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.i18n import Lang
-from tcb_ops.model import SUCCESSES, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.formats.csv import (
     RESULT_COLUMNS,
     Clock,
@@ -85,8 +85,8 @@ def test_every_row_is_in_results_and_those_not_good_in_failed(
     results, failed = (table(tmp_path / "out" / name)[1:] for name in ("results.csv", "failed.csv"))
     counts = reported.ledger.counts(reported.run)
     assert Counter(row[at] for row in results) == counts
-    assert Counter(row[at] for row in failed) == {o: rows for o, rows in counts.items() if o not in SUCCESSES}
-    assert failed == [row for row in results if row[at] not in SUCCESSES]
+    assert Counter(row[at] for row in failed) == {o: rows for o, rows in counts.items() if not o.succeeded}
+    assert failed == [row for row in results if not Outcome(row[at]).succeeded]
     assert [int(row[2]) for row in results] == list(range(2, 2 + 2 * len(every_end)))
 
 

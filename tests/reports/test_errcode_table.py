@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail
 from tcb_ops.i18n import Bilingual, Lang, Text
-from tcb_ops.model import SUCCESSES, Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import why
 from tcb_ops.reports.formats.terminal import _share, render_errcodes
 from tcb_ops.reports.run_views import merged_run
@@ -50,7 +50,7 @@ def test_every_row_that_is_not_good_is_in_exactly_one_entry(
     for entry in listed:
         bad.update(entry.outcomes)
         assert sum(entry.outcomes.values()) == entry.rows
-    assert bad == {outcome: rows for outcome, rows in counts.items() if outcome not in SUCCESSES}
+    assert bad == {outcome: rows for outcome, rows in counts.items() if not outcome.succeeded}
     keys = [(entry.appid, entry.env, entry.code) for entry in listed]
     assert len(keys) == len(set(keys))
 

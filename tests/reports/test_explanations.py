@@ -11,9 +11,13 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode, store_code
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Owner, Reason, RowEnd
-from tcb_ops.reports.explanations import OUTCOMES, action_text, counts_line, reason_text, verdict, why
+from tcb_ops.kinds import Kind, all_kinds
+from tcb_ops.model import Outcome, Owner, Reason, RowEnd
+from tcb_ops.reports.explanations import action_text, counts_line, reason_text, why
+from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +28,7 @@ CJK = re.compile(r"[一-鿿]")
 def test_every_end_that_is_not_plainly_good_says_why_and_what_to_do(every_end: tuple[RowEnd, ...]) -> None:
     for end in every_end + AUDIT_ENDS + STORED_ENDS:
         result = (reason_text(end), action_text(end))
-        if end.outcome in SUCCESSES and end.reason is None:
+        if end.outcome.succeeded and end.reason is None:
             assert not result[1].en
             continue
         for text in result:
@@ -41,6 +45,7 @@ AUDIT_ENDS = (
     RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED),
 )
 STORED_ENDS = (
+    RowEnd(0, Outcome.UNDONE),
     RowEnd(0, Outcome.PRESENT, md5="ab" * 16),
     RowEnd(0, Outcome.ABSENT, Reason.ABSENT),
     RowEnd(0, Outcome.DIFFERENT, Reason.DIFFERENT, detail(DetailCode.ETAG_DIFFERS, etag="1", md5="2")),
@@ -60,11 +65,11 @@ STORED_ENDS = (
 
 def test_every_reason_and_outcome_is_among_the_ends_tested(every_end: tuple[RowEnd, ...]) -> None:
     ends = every_end + AUDIT_ENDS + STORED_ENDS
-    assert {end.reason for end in ends} - {None} == set(Reason)
-    assert {end.outcome for end in ends} == set(Outcome) == set(OUTCOMES)
+    assert {end.reason for end in ends} - {None} == set(Reason.all())
+    assert {end.outcome for end in ends} == set(Outcome.all())
 
 
-@pytest.mark.parametrize("reason", list(Reason))
+@pytest.mark.parametrize("reason", Reason.all())
 def test_a_reason_without_a_code_has_texts_of_its_own(reason: Reason) -> None:
     found = why(Outcome.FAILED, reason, None, "")
     assert found is not None
@@ -230,15 +235,15 @@ def test_counts_stand_on_one_line_without_zeros() -> None:
     ],
 )
 def test_the_verdict(counts: Mapping[Outcome, int], finished: bool, result: str) -> None:
-    text = verdict(Kind.UPLOAD, counts, finished=finished)
+    text = UPLOAD.verdict(counts, finished=finished)
     assert text.en == result
     assert CJK.search(text.zh)
 
 
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", all_kinds())
 def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
-    all_good = "All is well: 7 environments" if kind is Kind.AUDIT else "All 7 rows succeeded: "
-    assert all_good in verdict(kind, {Outcome.LINKED: 7}, finished=True).en
+    all_good = "All is well: 7 environments" if kind is AUDIT else "All 7 rows succeeded: "
+    assert all_good in kind.verdict({Outcome.LINKED: 7}, finished=True).en
 
 
 @pytest.mark.parametrize(
@@ -254,13 +259,11 @@ def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
     ],
 )
 def test_the_verdict_of_an_audit_is_a_sentence(counts: Mapping[Outcome, int], result: str) -> None:
-    assert verdict(Kind.AUDIT, counts, finished=True).en == result
+    assert AUDIT.verdict(counts, finished=True).en == result
 
 
 def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
-    found = verdict(
-        Kind.AUDIT, {Outcome.HEALTHY: 8, Outcome.UNHEALTHY: 2, Outcome.PENDING: 2}, finished=False
-    )
+    found = AUDIT.verdict({Outcome.HEALTHY: 8, Outcome.UNHEALTHY: 2, Outcome.PENDING: 2}, finished=False)
     assert found.en == "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending."
     assert "行" not in found.zh
 
@@ -274,4 +277,4 @@ def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
     ],
 )
 def test_of_one_deleted_file_it_is_said_which(counts: Mapping[Outcome, int], result: str) -> None:
-    assert verdict(Kind.DELETE, counts, finished=True).en == result
+    assert DELETE.verdict(counts, finished=True).en == result

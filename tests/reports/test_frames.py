@@ -13,7 +13,6 @@ import pytest
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.explanations import KINDS
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.formats.notebook import (
     causes_frame,
@@ -177,13 +176,13 @@ def test_a_notebook_shows_a_run_with_its_counts_causes_and_mark(
     a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], lang: Lang
 ) -> None:
     reported = a_run(every_end, finished=False, target="http://127.0.0.1:1")
-    html = run_html(RunSummary(reported.ledger, reported.run), lang)
+    html = run_html(RunSummary(reported.ledger, reported.run), Settings(lang=lang))
     for result in (reported.run.id, "SIMULATED 演练", "85088", "晨光文具", "http://127.0.0.1:1"):
         assert result in html
     assert "http" not in html.replace("http://127.0.0.1:1", "")
-    assert f"</b> · {KINDS[reported.run.kind].of(lang)} → " in html
+    assert f"</b> · {reported.run.kind.label.of(lang)} → " in html
     live = a_run([], id="live")
-    assert "SIMULATED" not in run_html(RunSummary(live.ledger, live.run), lang)
+    assert "SIMULATED" not in run_html(RunSummary(live.ledger, live.run), Settings(lang=lang))
 
 
 def test_a_notebook_shows_a_run_with_every_text_escaped(a_run: Callable[..., Any]) -> None:
@@ -191,7 +190,7 @@ def test_a_notebook_shows_a_run_with_every_text_escaped(a_run: Callable[..., Any
     places = [EnvRecord(0, "e", "wx", planted, "merchant", left=False)]
     end = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code=planted)
     reported = a_run([end], places=places, target=f"https://x/{planted}")
-    html = run_html(RunSummary(reported.ledger, reported.run), Lang.EN)
+    html = run_html(RunSummary(reported.ledger, reported.run), Settings(lang=Lang.EN))
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 3
 

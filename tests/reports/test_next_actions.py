@@ -146,7 +146,7 @@ def test_each_row_that_is_not_good_is_in_exactly_one_remedy(a_run: Callable[...,
 
 
 def test_every_reason_and_errcode_has_a_short_name_in_both_languages() -> None:
-    for code in [*Reason, *(str(entry.code) for entry in all_errcodes())]:
+    for code in [*Reason.all(), *(str(entry.code) for entry in all_errcodes())]:
         name = code_label(code)
         assert 0 < len(name.en) <= 40, code
         assert 0 < len(name.zh) <= 20, code

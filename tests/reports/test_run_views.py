@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import openpyxl
 import pytest
 
-from tcb_ops.details import as_detail
+from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import SUCCESSES, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Merchant, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.reports.run_views import last_state, merged_run
 from tcb_ops.run import Run
 from tcb_ops.runs.records import NewRun, RowRecord, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tcb_ops.runs.records import RunRecord
@@ -118,7 +120,7 @@ def test_rows_are_chosen_by_their_last_state_not_their_first(
     reported = a_run([REFUSED, REFUSED])
     retry(reported, reported.run, {3: UPLOADED}, "retry-1")
     view = merged_run(reported.ledger, reported.run)
-    bad = view.rows(reported.run, outcomes=frozenset(Outcome) - SUCCESSES)
+    bad = view.rows(reported.run, outcomes=frozenset(Outcome.all()) - Outcome.successes())
     assert [record.row.line for record in bad] == [2]
     assert [record.row.line for record in view.rows(reported.run, merchant="晨光文具")] == [2, 3]
     assert [record.row.line for record in view.rows(reported.run, path="3.png")] == [3]
@@ -167,3 +169,141 @@ def test_a_retry_whose_original_is_gone_is_the_oldest_there_is(
 ) -> None:
     reported = a_run([REFUSED], parent="20250101-000000-gone")
     assert Run(reported.ledger, reported.run, in_english).final().id == reported.run.id
+
+
+def by_hand(reported: Any, *, merged: bool, merchant: str) -> list[RowRecord]:
+    """What a view has: the run's rows, each as it ended last, filtered by merchant."""
+    family = [reported.run, *reported.ledger.retries(reported.run)] if merged else [reported.run]
+    last: dict[int, RowRecord] = {}
+    for run in family:
+        for record in reported.ledger.rows(run):
+            before = last.get(record.row.line)
+            if before is None or not before.end.outcome.succeeded:
+                last[record.row.line] = record
+    return [last[line] for line in sorted(last) if merchant in {"", last[line].row.merchant}]
+
+
+def frame_lines(frame: Any) -> list[int]:
+    return [int(line) for line in frame["tcb_line"]]
+
+
+WHALE = "Blue Whale"
+BAD = frozenset(Outcome.all()) - Outcome.successes()
+METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]] = {
+    "rows": (lambda run: list(run.rows()), lambda rows: rows),
+    "rows of outcomes": (
+        lambda run: list(run.rows(outcomes=BAD)),
+        lambda rows: [one for one in rows if one.end.outcome in BAD],
+    ),
+    "rows of a merchant": (
+        lambda run: list(run.rows(merchant="wxbbbb")),
+        lambda rows: [one for one in rows if one.row.appid == "wxbbbb"],
+    ),
+    "rows of a path": (
+        lambda run: list(run.rows(path="3.png")),
+        lambda rows: [one for one in rows if "3.png" in one.row.path],
+    ),
+    "row of a line": (
+        lambda run: list(run.rows(line=3)),
+        lambda rows: [one for one in rows if one.row.line == 3],
+    ),
+    "page": (lambda run: run.page(), lambda rows: (rows, len(rows))),
+    "page of what failed": (
+        lambda run: run.page(code="", limit=2),
+        lambda rows: (
+            [one for one in rows if one.end.outcome in BAD][:2],
+            sum(one.end.outcome in BAD for one in rows),
+        ),
+    ),
+    "page of a code": (
+        lambda run: run.page(code="85088")[0],
+        lambda rows: [one for one in rows if one.end.errcode == 85088],
+    ),
+    "page of an outcome": (
+        lambda run: run.page(outcomes=frozenset({Outcome.UPLOADED}), after_line=2)[0],
+        lambda rows: [one for one in rows if one.end.outcome is Outcome.UPLOADED and one.row.line > 2],
+    ),
+    "page of an appid": (
+        lambda run: run.page(appid="wxaaaa", path="png"),
+        lambda rows: (
+            [one for one in rows if one.row.appid == "wxaaaa"],
+            sum(one.row.appid == "wxaaaa" for one in rows),
+        ),
+    ),
+    "counts": (
+        lambda run: run.counts,
+        lambda rows: {
+            str(one): n for one in Outcome.all() if (n := sum(row.end.outcome is one for row in rows))
+        },
+    ),
+    "succeeded": (
+        lambda run: run.succeeded,
+        lambda rows: all(one.end.outcome.succeeded for one in rows),
+    ),
+    "summary": (lambda run: run.summary()["rows"], len),
+    "planned bytes": (
+        lambda run: run.planned_bytes(BAD),
+        lambda rows: sum(one.row.size or 0 for one in rows if one.end.outcome in BAD),
+    ),
+    "tallies": (
+        lambda run: Counter({(t.env, t.outcome, t.errcode, t.detail): t.rows for t in run.tallies()}),
+        lambda rows: Counter(
+            (
+                one.row.env,
+                one.end.outcome,
+                one.end.errcode,
+                one.end.detail if one.end.reason is Reason.UNAVAILABLE else None,
+            )
+            for one in rows
+        ),
+    ),
+    "causes": (
+        lambda run: sum(cause.rows for cause in run.cause_list()),
+        lambda rows: sum(one.end.outcome in BAD for one in rows),
+    ),
+    "errcodes": (
+        lambda run: {env: int(n) for (_, _, env), n in run.errcodes().sum(axis=1).items()},
+        lambda rows: dict(Counter(one.row.env for one in rows if one.end.outcome in BAD)),
+    ),
+    "by merchant": (
+        lambda run: dict(
+            zip(*(run.by_merchant()[name].tolist() for name in ("merchant", "rows")), strict=True)
+        ),
+        lambda rows: dict(Counter(one.row.merchant for one in rows)),
+    ),
+    "results": (
+        lambda run: frame_lines(run.results()),
+        lambda rows: [one.row.line for one in rows],
+    ),
+    "failed": (
+        lambda run: frame_lines(run.failed()),
+        lambda rows: [one.row.line for one in rows if one.end.outcome in BAD],
+    ),
+    "merchants like": (
+        lambda run: set(run.merchants_like("")),
+        lambda rows: {one.row.merchant for one in rows},
+    ),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("view", ["merchants", "final", "merchants of final", "final of merchants"])
+def test_every_method_of_a_view_returns_what_a_filter_of_the_results_does(
+    a_run: Callable[..., Any], in_english: Settings, view: str, method: str
+) -> None:
+    stopped = RowEnd(
+        0, Outcome.UNHEALTHY, Reason.UNAVAILABLE, detail(DetailCode.ENV_STATUS, status="ISOLATE")
+    )
+    reported = a_run([UPLOADED, REFUSED, FAILED, REFUSED, stopped, INVALID, REFUSED, UPLOADED])
+    retry(reported, reported.run, {3: UPLOADED, 4: REFUSED, 6: stopped, 7: stopped, 8: UPLOADED}, "retry-1")
+    run = Run(reported.ledger, reported.run, in_english)
+    whale = [Merchant("wxbbbb", WHALE, "shop-5e6f")]
+    shown = {
+        "merchants": lambda: run.of_merchants(whale),
+        "final": run.final,
+        "merchants of final": lambda: run.final().of_merchants(whale),
+        "final of merchants": lambda: run.of_merchants(whale).final(),
+    }[view]()
+    ask, expected = METHODS[method]
+    merchant = WHALE if "merchants" in view else ""
+    assert ask(shown) == expected(by_hand(reported, merged="final" in view, merchant=merchant))

@@ -19,7 +19,7 @@ from openpyxl.utils.escape import unescape  # which openpyxl leaves to its calle
 from workspace import store_says
 
 from tcb_ops.i18n import Lang
-from tcb_ops.model import SUCCESSES, Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats import xlsx as workbook
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.formats.xlsx import CUT, LONGEST, write_workbook
@@ -103,7 +103,7 @@ def test_rows_are_those_of_results_csv_with_numbers_as_numbers(
     assert {row[0] for row in rows} == {"007"}
     bad = lines(book["did not succeed"])[1:]
     assert [row[2] for row in bad] == [
-        line for line, end in enumerate(every_end, 2) if end.outcome not in SUCCESSES
+        line for line, end in enumerate(every_end, 2) if not end.outcome.succeeded
     ]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import sqlalchemy as sa
 import yaml
@@ -24,19 +25,20 @@ from workspace import AssertComplete, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
+from tcb_ops.features.cluster.client import _refuse_unsuitable
+from tcb_ops.features.cluster.coordinator import Coordinator, CoordinatorLedger, divide, partition_count
+from tcb_ops.features.cluster.task import FencedError, PartitionLedger
+from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Lang
-from tcb_ops.model import Kind, Merchant, Outcome, Row, RowEnd
+from tcb_ops.model import Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.html import render_workers
-from tcb_ops.runs.cluster import _refuse_unsuitable
-from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
-from tcb_ops.runs.coordinator import Coordinator, CoordinatorLedger, divide, partition_count
 from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import without_password
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +82,7 @@ def test_all_of_the_component_is_in_one_partition() -> None:
 
 
 PLANNED = NewRun(
-    "20261125-093000-k7q2", Kind.UPLOAD, "http://127.0.0.1:1", "list.csv", "0" * 64, 1, (), "", {}, "", "li", "ops", "", 1.0
+    "20261125-093000-k7q2", UPLOAD, "http://127.0.0.1:1", "list.csv", "0" * 64, 1, (), "", {}, "", "li", "ops", "", 1.0
 )  # fmt: skip
 
 
@@ -279,7 +281,7 @@ def test_nothing_is_claimed_while_the_run_stops(
 def test_workers_stop_without_their_starting_process(
     run: RunRecord, coordinator: CoordinatorLedger, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcb_ops.runs.cluster_task.SILENT_AFTER", 0.05)
+    monkeypatch.setattr("tcb_ops.features.cluster.task.SILENT_AFTER", 0.05)
     with closing(worker(place)) as orphan:
         orphan.claim()
         orphan.renew({})
@@ -316,6 +318,76 @@ def workers_of(run: tcb.RunHandle | tcb.Run) -> list[int]:
     with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
         claimed = {name for one in ledger.partitions(run.record) for name in one.workers}
     return [int(name.rpartition("/")[2]) for name in claimed]
+
+
+STRANGER = """
+import asyncio, os, sys
+from distributed.core import rpc
+from distributed.security import Security
+
+keys = Security.temporary()
+if os.getuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)  # nobody
+
+
+async def answers(address, security):
+    node = rpc(address, connection_args=security.get_connection_args("client"), timeout=2)
+    try:
+        await asyncio.wait_for(node.identity(), 5)
+    except Exception:
+        return False
+    return True
+
+
+async def main():
+    tries = [(scheme, port) for port in sys.argv[1:] for scheme in ("tcp", "tls")]
+    tries = (tries * 20)[: max(20, len(tries))]
+    reached = await asyncio.gather(
+        *(answers(f"{scheme}://127.0.0.1:{port}", keys if scheme == "tls" else Security()) for scheme, port in tries)
+    )
+    print(sum(reached), len(tries))
+
+asyncio.run(main())
+"""
+"""Calls every port, unencrypted and with keys of its own, as another user where that is possible; counts the answers."""
+
+
+@pytest.mark.slow
+def test_a_stranger_reaches_no_part_of_a_local_cluster(
+    open_workspace: OpenWorkspace, wait_for: WaitFor
+) -> None:
+    workspace = open_workspace(many(*MERCHANTS, rows=20), [Fault(delay=5.0)], merchants=MERCHANTS)
+    running = tcb.start_upload(
+        workspace.read(), cluster="local:2", settings=workspace.settings, limits=LIMITS
+    )
+    wait_for(lambda: len(workers_of(running)) == 2, 60)
+    own = psutil.Process()
+    workers = own.children(recursive=True)
+    ports = {
+        str(socket.laddr.port)
+        for process in (own, *workers)
+        for socket in process.net_connections("tcp")
+        if socket.status == psutil.CONN_LISTEN
+    }
+    folders = {
+        Path(file.path.partition("/dask-scratch-space")[0])
+        for process in (own, *workers)
+        for file in process.open_files()
+        if "/dask-scratch-space" in file.path
+    }
+    modes = {folder.stat().st_mode & 0o777 for folder in folders}
+    asked = subprocess.run(
+        [sys.executable, "-c", STRANGER, *ports], capture_output=True, text=True, check=False, cwd="/"
+    )
+    running.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        running.wait()
+    assert asked.returncode == 0, asked.stderr
+    reached, tries = map(int, asked.stdout.split())
+    assert (reached, tries >= 20) == (0, True)
+    assert len(ports) >= 5, "of the scheduler, two workers and what starts them"
+    assert modes == {0o700}, "all of them import from there"
 
 
 def places_of(run: tcb.Run, lost: str) -> set[str]:
@@ -451,7 +523,7 @@ import sys
 import tcb_ops as tcb
 settings = tcb.load_settings(sys.argv[1])
 tcb.upload(tcb.read_paths("list.csv", "merchants.csv", "files"), settings=settings)
-assert not {"dask", "distributed", "tcb_ops.runs.cluster", "tcb_ops.runs.coordinator"} & sys.modules.keys()
+assert not {"dask", "distributed", "tcb_ops.features.cluster.client", "tcb_ops.features.cluster.coordinator"} & sys.modules.keys()
 """
 
 
@@ -477,16 +549,33 @@ def test_what_is_no_cluster_is_refused(open_workspace: OpenWorkspace, cluster: A
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cluster", "accepted", "why"),
+    [
+        ("tcp://127.0.0.1:9", ["tcp://127.0.0.1:9"], "cannot be reached"),
+        (
+            "tcp://127.0.0.1:9",
+            ["tcp://127.0.0.1:8"],
+            r'TLS.+unencrypted_schedulers = \["tcp://127.0.0.1:9"\]',
+        ),
+        ("tcp://192.0.2.1:8786", [], "TLS"),
+    ],
+    ids=["not there", "not encrypted, on this machine", "not encrypted, elsewhere"],
+)
 def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
-    open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch
+    open_workspace: OpenWorkspace,
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: str,
+    accepted: list[str],
+    why: str,
 ) -> None:
-    monkeypatch.setattr("tcb_ops.runs.cluster.CONNECT_WITHIN", 0.5)
+    monkeypatch.setattr("tcb_ops.features.cluster.client.CONNECT_WITHIN", 0.5)
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
-    for cluster, why in (("tcp://127.0.0.1:9", "cannot be reached"), ("tcp://192.0.2.1:8786", "TLS")):
-        with pytest.raises(UsageError, match=why) as caught:
-            tcb.upload(workspace.read(), cluster=cluster, settings=workspace.settings)
-        assert caught.value.exit_code == 2
-    assert tcb.all_runs(settings=workspace.settings) == []
+    settings = workspace.with_options(unencrypted_schedulers=accepted)
+    with pytest.raises(UsageError, match=why) as caught:
+        tcb.upload(workspace.read(), cluster=cluster, settings=settings)
+    assert caught.value.exit_code == 2
+    assert tcb.all_runs(settings=settings) == []
 
 
 @pytest.mark.parametrize(
@@ -495,7 +584,7 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
         ({}, "An SQLite ledger cannot be shared"),
         (
             {"ledger": "postgresql+psycopg://x@db/t", "tokens": {"source": "component"}},
-            "stay on one machine.+`tcb-ops tokens serve`",
+            "stay on one machine.+token server of your own",
         ),
         ({"ledger": "postgresql+psycopg://x@db/t"}, "cannot reach a target on this machine"),
     ],
@@ -518,7 +607,10 @@ def test_the_password_of_a_ledger_stays_out_of_tasks() -> None:
 
 def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_path: Path) -> None:
     url = "postgresql+psycopg://li:planted-secret@db:5432/tcb"
-    (tmp_path / "tcb-ops.toml").write_text(f'ledger = "{url}"\n', encoding="utf-8")
+    unused = 'url = "https://planted-secret/{appid}"\ncommand = ["planted-secret"]\nserve_key = "env:planted-secret"'
+    receiver = '[[notify]]\nkind = "command"\ncommand = ["planted-secret"]'
+    text = f'ledger = "{url}"\n[tokens]\n{unused}\n{receiver}\n'
+    (tmp_path / "tcb-ops.toml").write_text(text, encoding="utf-8")
     settings = tcb.load_settings(tmp_path / "tcb-ops.toml")
     context: Any = SimpleNamespace(
         settings=settings,

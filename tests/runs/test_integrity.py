@@ -19,13 +19,15 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace, man
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError
+from tcb_ops.features.simulator import Fault
+from tcb_ops.kinds import kind_named
 from tcb_ops.model import Reason, RowEnd
+from tcb_ops.runs import database
 from tcb_ops.runs.database import check_file
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import SqliteFile, hold, process_identity
 from tcb_ops.runs.plan import list_spec, plan
 from tcb_ops.runs.records import Usage
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +74,7 @@ def reopen(file: Path) -> None:
         "UPDATE rows SET outcome = 'pending', reason = '', errcode = NULL, ended_at = NULL "
         "WHERE line % 3 = 0 AND run = (SELECT max(number) FROM runs)",
         "UPDATE runs SET finished_at = NULL WHERE number = (SELECT max(number) FROM runs)",
+        "DELETE FROM tallies WHERE run = (SELECT max(number) FROM runs)",
     )
 
 
@@ -91,7 +94,7 @@ def command(workspace: Workspace, ledger: Path, *words: str) -> tuple[int, str, 
 def write_run(workspace: Workspace, number: int) -> None:
     """Write a finished run of the shop's list, one row in seven refused."""
     with closing(Ledger(workspace.settings.ledger)) as ledger:
-        work = list_spec(workspace.read(), tcb.Kind.UPLOAD)
+        work = list_spec(workspace.read(), kind_named("upload"))
         run = plan(
             ledger, work, workspace.settings, out=None, options={}, new_run=True, now=1.7e9 + number
         ).run
@@ -312,6 +315,27 @@ def test_one_damaged_record_does_not_hide_the_other_runs(used: Callable[..., Wor
     assert (code, older.id in told) == (3, True)
     with pytest.raises(LedgerDamagedError, match=older.id):
         tcb.all_runs(settings=workspace.settings)
+    for words in (("prune", "--older-than", "1d"), ("confirm",), ("undo", "--yes")):
+        code, _, told = command(workspace, ledger, *words)
+        assert code in {0, 1}, (words, told)
+    list_of = (str(workspace.folder / "list.csv"), "--root", str(workspace.folder / "files"))
+    code, _, told = command(workspace, ledger, "upload", *list_of, "--new-run", *QUICKLY)
+    assert code == 1, told
+    reopen(ledger)
+    code, _, told = command(workspace, ledger, "upload", "--resume", "latest", *QUICKLY)
+    assert code in {0, 1}, told
+
+
+@pytest.mark.parametrize("words", [("show", "--json"), ("errcodes", "--json")], ids=["show", "errcodes"])
+def test_rows_with_an_outcome_that_nobody_wrote_are_no_success(
+    used: Callable[..., Workspace], words: tuple[str, ...]
+) -> None:
+    workspace = used(3)
+    ledger = workspace.folder / "ledger.db"
+    sql(ledger, "UPDATE rows SET outcome = 'gone' WHERE run = 2 AND outcome = 'uploaded'")
+    code, out, told = command(workspace, ledger, *words)
+    assert (code, out) == (3, ""), told
+    assert "damaged" in told
 
 
 @pytest.mark.slow
@@ -451,6 +475,28 @@ def test_the_check_of_the_file_ends_when_its_time_is_up(tmp_path: Path) -> None:
         connection.execute(
             "SELECT count(*) FROM numbers a, numbers b"
         ).fetchone()  # nothing stops it any more
+
+
+@pytest.mark.slow
+def test_another_programs_lock_is_said_after_two_seconds(
+    used: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace = used(3)
+    file = workspace.folder / "ledger.db"
+    monkeypatch.setattr(database, "WAITING_SECONDS", 3)
+    with closing(Ledger(str(file))) as ledger, closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerError, match="another program has locked the ledger"):
+            ledger.finish(ledger.run("latest"), 1.0)
+        assert "another program has locked the ledger" in caplog.text
+        other.execute("COMMIT")
+    opened = workspace.folder / "opened.db"
+    Ledger(str(opened)).close()
+    with closing(sqlite3.connect(opened, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(tcb.UsageError, match="another program has locked the ledger"):
+            Ledger(str(opened))
 
 
 @pytest.mark.slow

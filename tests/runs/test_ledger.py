@@ -29,9 +29,11 @@ from tcb_ops.errors import (
     TcbOpsError,
     UsageError,
 )
+from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.runs.schema import rows, runs
@@ -45,7 +47,7 @@ from tcb_ops.runs.stop_errors import (
     stop_text,
     token_outage,
 )
-from tcb_ops.simulator import Fault
+from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +65,7 @@ OUTAGE = stop_reason(outage(300.0, detail(DetailCode.NO_CONNECTION, host="127.0.
 def new_run(run_id: str = "20260101-090000-0001", **changes: Any) -> NewRun:
     values: dict[str, Any] = {
         "id": run_id,
-        "kind": Kind.UPLOAD,
+        "kind": UPLOAD,
         "target": TARGET,
         "list_name": "清单.csv",
         "list_sha256": "ab" * 32,
@@ -296,14 +298,14 @@ def test_no_run_at_all_is_said(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"kind": Kind.LINKS}, {"target": "http://127.0.0.1:1"}, {"list_sha256": "cd"}, {"root": "/other"}],
+    [{"kind": LINKS}, {"target": "http://127.0.0.1:1"}, {"list_sha256": "cd"}, {"root": "/other"}],
 )
 def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
     ledger: Ledger, other: dict[str, Any]
 ) -> None:
     run = planned(ledger)
-    assert ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files") == [run]
-    same = {"kind": Kind.UPLOAD, "target": TARGET, "list_sha256": "ab" * 32, "root": "/files"} | other
+    assert ledger.unfinished(UPLOAD, TARGET, "ab" * 32, "/files") == [run]
+    same = {"kind": UPLOAD, "target": TARGET, "list_sha256": "ab" * 32, "root": "/files"} | other
     assert ledger.unfinished(**same) == []
 
 
@@ -406,7 +408,7 @@ def test_the_newest_unfinished_run_is_meant_and_a_finished_one_never(ledger: Led
     older, newer = planned(ledger, run_id="a", created_at=1.0), planned(ledger, run_id="b", created_at=2.0)
 
     def found() -> str | None:
-        return next((run.id for run in ledger.unfinished(Kind.UPLOAD, TARGET, "ab" * 32, "/files")), None)
+        return next((run.id for run in ledger.unfinished(UPLOAD, TARGET, "ab" * 32, "/files")), None)
 
     ledger.stop(newer, OUTAGE)
     assert (found(), ledger.run("b").stopped) == ("b", OUTAGE)
@@ -424,10 +426,10 @@ def other_database(file: Path) -> None:
         connection.executescript("CREATE TABLE books (title); INSERT INTO books VALUES ('x');")
 
 
-def newer_ledger(file: Path) -> None:
+def ledger_of_version(file: Path, version: int) -> None:
     Ledger(str(file)).close()
     with closing(sqlite3.connect(file)) as connection:
-        connection.executescript("UPDATE tcb_ops SET version = 99; PRAGMA wal_checkpoint(TRUNCATE);")
+        connection.executescript(f"UPDATE tcb_ops SET version = {version}; PRAGMA wal_checkpoint(TRUNCATE);")
 
 
 @pytest.mark.parametrize(
@@ -435,7 +437,12 @@ def newer_ledger(file: Path) -> None:
     [
         pytest.param(lambda file: file.write_text("env,path\na,b\n" * 50), "not an SQLite file", id="text"),
         pytest.param(other_database, "another program's database", id="other-database"),
-        pytest.param(newer_ledger, "version is 99", id="newer-schema"),
+        pytest.param(
+            lambda file: ledger_of_version(file, 7), "is a ledger of schema version 7, and", id="older"
+        ),
+        pytest.param(
+            lambda file: ledger_of_version(file, 99), "is a ledger of schema version 99, and", id="newer"
+        ),
     ],
 )
 def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path: Path, make: Any, why: str) -> None:
@@ -467,6 +474,16 @@ def test_a_ledger_that_a_kill_left_with_a_journal_is_rolled_back(tmp_path: Path)
     with closing(Ledger(str(killed))) as ledger:
         assert ledger.runs() == []
     assert not Path(f"{killed}-journal").exists()
+
+
+def test_latest_is_the_run_created_last_whatever_the_clock_said(ledger: Ledger) -> None:
+    first = planned(ledger, run_id="20261130-080000-aaaa", created_at=1.8e9)
+    last = planned(ledger, run_id="20261129-080000-bbbb", created_at=1.7e9)  # the clock was set back
+    assert ledger.run("latest").id == last.id
+    assert [run.id for run in ledger.runs()] == [last.id, first.id]
+    assert ledger.newest(last.kind, last.target) == last
+    [*unfinished] = ledger.unfinished(last.kind, last.target, last.list_sha256, last.root)
+    assert [run.id for run in unfinished] == [last.id, first.id]
 
 
 @pytest.mark.parametrize("where", ["", ":memory:"])
@@ -641,7 +658,7 @@ def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger: Ledger, 
 
 
 def test_a_run_of_links_has_no_headers(ledger: Ledger) -> None:
-    run = planned(ledger, [a_row(2, content_type="image/png", cache_control="no-store")], kind=Kind.LINKS)
+    run = planned(ledger, [a_row(2, content_type="image/png", cache_control="no-store")], kind=LINKS)
     (found,) = ledger.rows(run)
     assert (found.row.content_type, found.row.cache_control) == ("", "")
 

@@ -17,8 +17,9 @@ from workspace import BOOKS, QUICK, TEA, OpenWorkspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.model import Kind, Link, Outcome, Reason, Row, RowEnd, Secret
+from tcb_ops.model import Link, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.links_file import LINK_COLUMNS, LinksFile, check_columns
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 
@@ -59,7 +60,7 @@ def run(ledger: Ledger) -> RunRecord:
     rows = [Row(line, "tea", f"{line}.png", "wxtea", "", "", CELLS) for line in (2, 3, 5, 9)]
     new = NewRun(
         "run-1",
-        Kind.LINKS,
+        LINKS,
         "t",
         "list.csv",
         "",

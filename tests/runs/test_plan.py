@@ -11,9 +11,11 @@ from workspace import TEA, TEA_TEST, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import PlatformStopError, UsageError
-from tcb_ops.model import Kind
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.simulator import Fault
+from tcb_ops.kinds import Kind
 from tcb_ops.runs.plan import Choice, choose
-from tcb_ops.simulator import Fault
+from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from tcb_ops.run import Run
@@ -25,18 +27,18 @@ STOP = [Fault(path="banner/1.png", errcode=61004)]
 @pytest.mark.parametrize(
     ("unfinished_since", "kind", "new_run", "choice"),
     [
-        pytest.param(None, Kind.UPLOAD, False, Choice.NEW, id="none"),
-        pytest.param(None, Kind.UPLOAD, True, Choice.NEW, id="none-and-new-run"),
-        pytest.param(1000.0, Kind.UPLOAD, False, Choice.RESUME, id="under-a-day"),
-        pytest.param(1000.0, Kind.UPLOAD, True, Choice.NEW, id="under-a-day-and-new-run"),
-        pytest.param(1000.0 - DAY, Kind.UPLOAD, False, Choice.ASK, id="a-day"),
-        pytest.param(1000.0 - DAY + 1, Kind.UPLOAD, False, Choice.RESUME, id="a-second-under-a-day"),
-        pytest.param(0.0, Kind.UPLOAD, True, Choice.NEW, id="older-and-new-run"),
-        pytest.param(None, Kind.AUDIT, False, Choice.NEW, id="no-audit"),
-        pytest.param(1000.0 - DAY * 23 / 24 + 1, Kind.AUDIT, False, Choice.RESUME, id="audit-under-23-hours"),
-        pytest.param(1000.0 - DAY * 23 / 24 + 1, Kind.AUDIT, True, Choice.NEW, id="audit-and-new-run"),
-        pytest.param(1000.0 - DAY * 23 / 24, Kind.AUDIT, False, Choice.NEW, id="audit-of-23-hours"),
-        pytest.param(1000.0 - 2 * DAY, Kind.AUDIT, False, Choice.NEW, id="audit-of-two-days"),
+        pytest.param(None, UPLOAD, False, Choice.NEW, id="none"),
+        pytest.param(None, UPLOAD, True, Choice.NEW, id="none-and-new-run"),
+        pytest.param(1000.0, UPLOAD, False, Choice.RESUME, id="under-a-day"),
+        pytest.param(1000.0, UPLOAD, True, Choice.NEW, id="under-a-day-and-new-run"),
+        pytest.param(1000.0 - DAY, UPLOAD, False, Choice.ASK, id="a-day"),
+        pytest.param(1000.0 - DAY + 1, UPLOAD, False, Choice.RESUME, id="a-second-under-a-day"),
+        pytest.param(0.0, UPLOAD, True, Choice.NEW, id="older-and-new-run"),
+        pytest.param(None, AUDIT, False, Choice.NEW, id="no-audit"),
+        pytest.param(1000.0 - DAY * 23 / 24 + 1, AUDIT, False, Choice.RESUME, id="audit-under-23-hours"),
+        pytest.param(1000.0 - DAY * 23 / 24 + 1, AUDIT, True, Choice.NEW, id="audit-and-new-run"),
+        pytest.param(1000.0 - DAY * 23 / 24, AUDIT, False, Choice.NEW, id="audit-of-23-hours"),
+        pytest.param(1000.0 - 2 * DAY, AUDIT, False, Choice.NEW, id="audit-of-two-days"),
     ],
 )
 def test_an_unfinished_run_is_resumed_for_a_day_and_an_audit_for_23_hours(
@@ -174,7 +176,7 @@ def test_a_token_file_that_cannot_be_read_is_found_before_anything_is_planned(wo
 
 def test_a_runs_settings_say_how_it_was_told_to_work(workspace: Workspace) -> None:
     run = stopped(workspace, note="每周", limits=tcb.RunLimits(concurrency=3))
-    assert (run.record.note, run.record.list_name, run.record.kind) == ("每周", "list.csv", tcb.Kind.UPLOAD)
+    assert (run.record.note, run.record.list_name, run.record.kind) == ("每周", "list.csv", "upload")
     assert run.record.settings["concurrency"] == 3
     assert run.record.settings["etag"] == "fail"
     assert run.record.rows == 6

@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy as sa
 from postgres import PASSWORD
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.api import prune
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
+from tcb_ops.features.simulator import Fault
+from tcb_ops.runs import database as database_module
 from tcb_ops.runs import engine
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import hold, host_name, operator_name, planning, working
+from tcb_ops.runs.locks import hold, host_name, lock_key, operator_name, planning, working
 from tcb_ops.settings import without_password
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,6 +196,36 @@ def test_planning_alone_is_lost_with_its_connection(url: str, postgres: Postgres
         postgres.run(f"SELECT pg_terminate_backend({holder})")
         with pytest.raises(LedgerError):
             still_alone()
+
+
+@pytest.mark.parametrize("version", [7, 99], ids=["older", "newer"])
+def test_a_ledger_of_another_schema_version_is_refused_unchanged(
+    url: str, postgres: Postgres, database: str, version: int
+) -> None:
+    Ledger(url).close()
+    postgres.run(f"UPDATE tcb_ops SET version = {version}; DROP TABLE pruned_files", database)
+    engine = sa.create_engine(url)
+    tables = set(sa.inspect(engine).get_table_names())
+    with pytest.raises(UsageError, match=f"is a ledger of schema version {version}, and") as caught:
+        Ledger(url)
+    assert caught.value.exit_code == 2
+    assert set(sa.inspect(engine).get_table_names()) == tables
+    engine.dispose()
+
+
+@pytest.mark.slow
+def test_who_keeps_the_tables_from_being_created_is_named(
+    url: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "SCHEMA_SECONDS", 1)
+    engine = sa.create_engine(url, connect_args={"application_name": "a-report"})
+    with engine.begin() as connection:
+        key = lock_key(connection, "schema")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        pid = connection.connection.driver_connection.info.backend_pid
+        with pytest.raises(UsageError, match=rf"locked by a-report of user postgres at .+ \(PID {pid}\)"):
+            Ledger(url)
+    engine.dispose()
 
 
 @pytest.mark.slow
@@ -590,7 +622,7 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
 def test_an_audit_is_compared_with_the_last_known_state(
     open_workspace: OpenWorkspace, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcb_ops.notifications.RETRY_WAITS", ())
+    monkeypatch.setattr("tcb_ops.features.audit.notifications.RETRY_WAITS", ())
     workspace = open_workspace([])
     settings = workspace.with_options(ledger=url, notify=[{"kind": "command", "command": ["false"]}])
 

@@ -11,13 +11,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from expected import expected_outcomes
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError, OutageError, PlatformStopError
+from tcb_ops.features.simulator import Fault, Faults, FaultStep, Simulator
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Fault, Faults, FaultStep, Simulator, expected_outcomes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -380,7 +381,7 @@ def test_faults_of_a_plan_end_as_the_plan_implies(
             row.env,
             row.appid,
             row.path,
-            kind=tcb.Kind.UPLOAD,
+            kind="upload",
             attempts=4,
             siblings=siblings,
         )

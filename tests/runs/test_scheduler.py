@@ -25,6 +25,7 @@ from tcb_ops.runs.scheduler import (
     ScopeState,
     Task,
 )
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.runs.writer import Closing
 from tcb_ops.wechat.tokens import Token
 
@@ -470,7 +471,14 @@ def test_lanes_made_after_their_appid_was_closed_begin_nothing() -> None:
     fleet, written = Fleet(2, 1, "wx"), list[object]()
     writer: Any = SimpleNamespace(add=written.append)
     handler = OutcomeHandler(
-        RunLimits(), fleet.scheduler, writer, fleet.registry.records, lambda: 0.0, lambda: 0.5, written.append
+        RunLimits(),
+        fleet.scheduler,
+        writer,
+        fleet.registry.records,
+        lambda: 0.0,
+        lambda: 0.5,
+        written.append,
+        UPLOAD,
     )
     for record in fleet.environments:
         lane = fleet.registry.make(record)

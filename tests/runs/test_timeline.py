@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import Kind, Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
+from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def a_run(ledger: Ledger, ends: list[RowEnd], rows: int, *, created_at: float = 1000.0) -> RunRecord:
-    new = NewRun("r", Kind.UPLOAD, "https://x", "l", "", 0, ("env",), "", {}, "", "", "", "", created_at)
+    new = NewRun("r", UPLOAD, "https://x", "l", "", 0, ("env",), "", {}, "", "", "", "", created_at)
     planned = [
         Row(
             line,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tcb_ops.model import Kind, Outcome, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs import writer
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 from tcb_ops.runs.writer import LedgerWriter
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 TEA = EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False)
 RUN = NewRun(
-    "20260101-090000-0001", Kind.LINKS, "https://api.weixin.qq.com", "list.csv", "ab" * 32, 123, ("env", "path"), "",
+    "20260101-090000-0001", LINKS, "https://api.weixin.qq.com", "list.csv", "ab" * 32, 123, ("env", "path"), "",
     {}, "", "op", "host", "", 1000.0,
 )  # fmt: skip
 END = [RowEnd(line, Outcome.LINKED, errcode=0) for line in range(2, 12)]

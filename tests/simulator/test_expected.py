@@ -1,7 +1,7 @@
 import pytest
+from expected import expected_outcomes
 
-from tcb_ops.model import Kind, Outcome
-from tcb_ops.simulator import (
+from tcb_ops.features.simulator import (
     Component,
     EnvStatus,
     Etag,
@@ -11,8 +11,10 @@ from tcb_ops.simulator import (
     Reset,
     SimulatedAccount,
     SimulatedEnvironment,
-    expected_outcomes,
 )
+from tcb_ops.model import Outcome
+from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.uploads import UPLOAD
 
 LINKED, UPLOADED, REFUSED = Outcome.LINKED, Outcome.UPLOADED, Outcome.REFUSED
 FAILED, NOT_ATTEMPTED, PENDING = Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.PENDING
@@ -121,10 +123,10 @@ TABLE = {
 
 
 @pytest.mark.parametrize("name", TABLE)
-@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("kind", [LINKS, UPLOAD])
 def test_a_plan_has_its_expected_outcomes(name, kind):
     entries, links, upload = TABLE[name]
-    wanted = links if kind is Kind.LINKS else upload
+    wanted = links if kind is LINKS else upload
     assert (
         expected_outcomes(Faults(tuple(entries)), ENV, APPID, PATH, kind=kind, siblings=[SIBLING]) == wanted
     )
@@ -133,7 +135,7 @@ def test_a_plan_has_its_expected_outcomes(name, kind):
 @pytest.mark.parametrize(("attempts", "wanted"), [(1, {REFUSED}), (2, {LINKED})])
 def test_attempts_bound_what_a_retry_can_fix(attempts, wanted):
     faults = Faults(tuple(link(calls=ONCE, errcode=-1)))
-    assert expected_outcomes(faults, ENV, APPID, PATH, kind=Kind.LINKS, attempts=attempts) == wanted
+    assert expected_outcomes(faults, ENV, APPID, PATH, kind=LINKS, attempts=attempts) == wanted
 
 
 def standing(*accounts, environments=(), entries=(), **component):
@@ -177,9 +179,9 @@ STANDING = {
 @pytest.mark.parametrize("name", STANDING)
 def test_the_state_of_accounts_has_its_expected_outcomes(name):
     plan, wanted = STANDING[name]
-    assert expected_outcomes(plan, ENV, APPID, PATH, kind=Kind.UPLOAD, siblings=[SIBLING]) == wanted
+    assert expected_outcomes(plan, ENV, APPID, PATH, kind=UPLOAD, siblings=[SIBLING]) == wanted
 
 
 def test_a_row_of_the_platforms_environment_hangs_on_the_components_quota():
     plan = standing(SimulatedAccount("wxc", daily_limit=5, used=5))
-    assert expected_outcomes(plan, "own", "wxc", PATH, kind=Kind.UPLOAD) == STOPPED
+    assert expected_outcomes(plan, "own", "wxc", PATH, kind=UPLOAD) == STOPPED

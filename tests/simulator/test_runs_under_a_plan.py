@@ -1,16 +1,16 @@
 """What a plan says of accounts and environments is what real runs meet, row by row, as `expected_outcomes` has it."""
 
 import pytest
+from expected import expected_outcomes
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
-from tcb_ops.simulator import (
+from tcb_ops.features.simulator import (
     Component,
     EnvStatus,
     Faults,
     SimulatedAccount,
     SimulatedEnvironment,
-    expected_outcomes,
 )
 
 PLANS = {
@@ -40,9 +40,7 @@ def test_rows_end_as_expected(open_workspace, assert_complete, name):
         siblings = [
             each.env for each in workspace.merchants if each.appid == row.appid and each.env != row.env
         ]
-        expected = expected_outcomes(
-            plan, row.env, row.appid, row.path, kind=tcb.Kind.UPLOAD, siblings=siblings
-        )
+        expected = expected_outcomes(plan, row.env, row.appid, row.path, kind="upload", siblings=siblings)
         assert record.end.outcome in expected, row
     codes = [record.end.errcode for record in run.rows()]
     assert {code: codes.count(code) for code in set(codes) - {0}} == {

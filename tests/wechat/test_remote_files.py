@@ -1,15 +1,22 @@
-"""Responses that are read while something else is sent."""
+"""Responses that are read while something else is sent, and files of unknown size."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from source_server import Sources
 
+from tcb_ops.details import DetailCode
 from tcb_ops.errors import TransportError, TransportFault
+from tcb_ops.model import Secret
+from tcb_ops.wechat.remote_files import SPOOLED_FREELY, SourceClient, SourceRefusedError
 from tcb_ops.wechat.transport import Timeouts, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 BIG = bytes(2_000_000)
 
@@ -27,18 +34,80 @@ def test_what_is_read_leaves_connections_to_what_is_sent() -> None:
         assert asyncio.run(both(sources.serve("/a", BIG), other.serve("/b", b""))) == len(BIG)
 
 
-def test_a_body_that_comes_too_slowly_is_given_up() -> None:
-    async def read(source: str) -> None:
-        timeouts = Timeouts(connect=0.1, answer=0.2, slowest=1 << 40)
-        async with (
-            Transport(connections=1, timeouts=timeouts) as transport,
-            transport.open(httpx.Request("GET", source), source) as answer,
-        ):
-            async for _chunk in answer.chunks():
+def with_client(
+    use: Callable[[SourceClient], Awaitable[None]], timeouts: Timeouts, most: int = 1 << 30
+) -> None:
+    async def run() -> None:
+        async with Transport(connections=9, timeouts=timeouts) as transport:
+            await use(SourceClient(transport, ("127.0.0.1",), loopback=True, most=most))
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", [{"keep_open": True}, {"drip": True}], ids=["silent", "a byte at a time"])
+@pytest.mark.parametrize("size", [100_000, 8_000_000], ids=["read as a whole", "streamed"])
+def test_a_body_that_comes_too_slowly_is_given_up(how: dict[str, bool], size: int) -> None:
+    async def read(client: SourceClient) -> None:
+        async with client.opened(Secret(url), "x", None, "") as body:
+            async for _chunk in body.chunks():
                 pass
 
     with Sources() as sources:
-        url = sources.serve("/a", b"half", declared=8, keep_open=True)
+        url = sources.serve("/a", b"half", declared=size, **how)
         with pytest.raises(TransportError) as caught:
-            asyncio.run(read(url))
+            with_client(read, Timeouts(connect=0.1, answer=0.1, slowest=1 << 40))
         assert caught.value.fault is TransportFault.TIMEOUT
+
+
+@pytest.mark.slow
+def test_a_source_that_waits_for_the_store_is_not_slow() -> None:
+    async def read(client: SourceClient) -> None:
+        async with client.opened(Secret(url), "x", None, "") as body:
+            async for _chunk in body.chunks():
+                await asyncio.sleep(0.3 if not body.md5 and not slept else 0)  # the store takes its time
+                slept.append(True)
+        assert body.md5
+
+    slept: list[bool] = []
+    with Sources() as sources:
+        url = sources.serve("/a", BIG)
+        with_client(read, Timeouts(connect=0.1, answer=0.1, slowest=1 << 40))
+
+
+@pytest.mark.slow
+def test_only_one_large_file_of_unknown_size_is_in_a_temporary_file() -> None:
+    async def read(client: SourceClient) -> None:
+        async def opened(url: str) -> int:
+            async with client.opened(Secret(url), "x", None, "") as body:
+                return body.size
+
+        async with client.opened(Secret(large[0]), "x", None, "") as body:
+            assert body.size == SPOOLED_FREELY + 1
+            waiting = asyncio.create_task(opened(large[1]))
+            while not sources.sent["/1"]:
+                assert await opened(small) == 1  # these do not wait
+            for _ in range(20):
+                assert await opened(small) == 1
+            assert sources.asked["GET", "/1"] == 1
+        assert await waiting == SPOOLED_FREELY + 1
+        assert sources.asked["GET", "/1"] == 2  # nothing of it was kept while it waited
+
+    with Sources() as sources:
+        content = bytes(SPOOLED_FREELY + 1)
+        large = [sources.serve(f"/{n}", content, chunked=True) for n in range(2)]
+        small = sources.serve("/small", b"x", chunked=True)
+        with_client(read, Timeouts())
+
+
+@pytest.mark.slow
+def test_a_body_without_end_is_refused_and_leaves_the_turn_to_others() -> None:
+    async def read(client: SourceClient) -> None:
+        for _ in range(2):
+            with pytest.raises(SourceRefusedError) as caught:
+                async with client.opened(Secret(url), "x", None, ""):
+                    pass
+            assert caught.value.detail.code is DetailCode.SOURCE_ENDLESS
+
+    with Sources() as sources:
+        url = sources.serve("/a", bytes(SPOOLED_FREELY + 1), chunked=True)
+        with_client(read, Timeouts(), most=SPOOLED_FREELY)

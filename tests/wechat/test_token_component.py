@@ -23,18 +23,18 @@ from tcb_ops.errors import (
     TransportError,
     TransportFault,
 )
+from tcb_ops.features.component import store as store_module
+from tcb_ops.features.component.source import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
+from tcb_ops.features.component.store import StoredToken, TokenStore
+from tcb_ops.features.simulator import Component, Fault, Faults, FaultStep, Simulator
+from tcb_ops.features.simulator.faults import Reset
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.settings import Settings, TokenSettings
-from tcb_ops.simulator import Component, Fault, Faults, FaultStep, Simulator
-from tcb_ops.simulator.faults import Reset
 from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.tokens import Token, TokenSource
-from tcb_ops.wechat.tokens import store as store_module
 from tcb_ops.wechat.tokens.command import Credential
-from tcb_ops.wechat.tokens.component import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
-from tcb_ops.wechat.tokens.store import StoredToken, TokenStore
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:
@@ -616,7 +616,7 @@ def test_an_appid_that_is_none_never_becomes_a_file(run: Run, cli: CommandLine) 
         pytest.param(61004, {}, 61004, "whitelist", id="ip"),
         pytest.param(61005, {}, 61005, "next push", id="expired-ticket"),
         pytest.param(61006, {}, 61006, "next push", id="other-platforms-ticket"),
-        pytest.param(45009, {}, 45009, "clear_quota", id="daily-quota"),
+        pytest.param(45009, {}, 45009, "clearComponentQuotaByAppSecret", id="daily-quota"),
     ],
 )
 def test_the_components_own_refusals_are_everybodys_with_the_action_and_no_secret(

@@ -9,7 +9,7 @@ import pytest
 from scripted import SECRET, Run, Server, always
 
 from tcb_ops.errors import TransportError
-from tcb_ops.model import Link, Owner, Secret
+from tcb_ops.model import Link, Owner, Reason, Secret
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink, check_link
 from tcb_ops.wechat.transport import Transport
@@ -273,6 +273,7 @@ def test_an_answer_with_neither_link_nor_errcode_is_no_answer(
         pytest.param({"cos_file_id": "x" * 16385}, id="an endless cos_file_id"),
         pytest.param({"file_id": "x" * 16385}, id="an endless file_id"),
         pytest.param({"url": f"{URL}{'目' * 16384}"}, id="an endless url"),
+        pytest.param({"url": f"https://{ENV}.api.tcloudbasegateway.com/{PATH}"}, id="of PG mode"),
     ],
 )
 def test_a_link_that_must_not_be_used_is_a_bad_link_that_does_not_show_it(
@@ -281,6 +282,8 @@ def test_a_link_that_must_not_be_used_is_a_bad_link_that_does_not_show_it(
     result = run(asked(answer(**changed)))
     assert isinstance(result, UnsafeLink)
     assert PATH not in repr(result)
+    gateway = "tcloudbasegateway" in changed.get("url", "")
+    assert result.reason is (Reason.PG_MODE if gateway else Reason.BAD_LINK)
 
 
 def test_the_token_is_nowhere_in_what_wechat_gives_or_raises(run: Run) -> None:
@@ -333,6 +336,7 @@ BAD_LINKS = [
     pytest.param(f"ftp://cos.ap-shanghai.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="ftp"),
     pytest.param(f"//cos.ap-shanghai.myqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="no scheme"),
     pytest.param(f"https://evil.cn/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="another host"),
+    pytest.param(f"https://{ENV}.api.tcloudbasegateway.com/{PATH}", FILE_ID, WECHAT, (), id="the gateway"),
     pytest.param(f"https://evil.cn/{BUCKET}/{PATH}", FILE_ID, REHEARSAL, (), id="another host, rehearsal"),
     pytest.param(
         f"https://evilmyqcloud.com/{BUCKET}/{PATH}", FILE_ID, WECHAT, (), id="a host that ends alike"

@@ -10,7 +10,7 @@ from datetime import datetime, tzinfo
 from zlib import crc32
 
 from tcb_ops.i18n import Text
-from tcb_ops.model import SUCCESSES, Outcome
+from tcb_ops.model import Outcome
 from tcb_ops.reports.summary import Cause, most_first
 from tcb_ops.runs.records import TimelineBucket
 
@@ -33,7 +33,7 @@ PAUSE = 60.0
 
 def outcome_class(outcome: Outcome) -> str:
     """Return the CSS class of an outcome's colour: good, bad, failed, skip or pending."""
-    return "good" if outcome in SUCCESSES else _CLASSES.get(outcome, "bad")
+    return "good" if outcome.succeeded else _CLASSES.get(outcome, "bad")
 
 
 def code_colour(code: str) -> str:
@@ -193,7 +193,7 @@ def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
 
 
 def _stack(outcomes: Mapping[Outcome, int]) -> tuple[int, int, int]:
-    good = sum(rows for outcome, rows in outcomes.items() if outcome in SUCCESSES)
+    good = sum(rows for outcome, rows in outcomes.items() if outcome.succeeded)
     skipped = outcomes.get(Outcome.NOT_ATTEMPTED, 0)
     return good, skipped, sum(outcomes.values()) - good - skipped
 

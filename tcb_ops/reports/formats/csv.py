@@ -26,7 +26,7 @@ from typing import Any
 from tcb_ops.details import Detail, DetailCode, read_detail, stored
 from tcb_ops.formatting import RISKY, guard, picture_controls
 from tcb_ops.i18n import Lang
-from tcb_ops.model import SUCCESSES, Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, reason_text
 from tcb_ops.reports.summary import Cause
 from tcb_ops.runs.reader import LedgerReader, RunReader
@@ -48,8 +48,6 @@ ERRCODE_COLUMNS = ("appid", "merchant", "env", "code", "meaning", "action", "row
 _OF_UPLOADS = (
     Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.INVALID, Outcome.PENDING,
 )  # fmt: skip
-_NOTHING_TO_SAY = SUCCESSES - {Outcome.UNCHANGED}
-_GOOD = frozenset(map(str, SUCCESSES))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHARED = 1_000
 """Maximum number of cached texts that many rows share, such as the sentence for an errcode."""
@@ -92,7 +90,7 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
         row.merchant,
         row.appid,
         row.env,
-        end.outcome.value,
+        str(end.outcome),
         *explanation(end, lang),
         end.errcode,
         redact(end.errmsg) if end.errmsg else "",
@@ -111,7 +109,7 @@ def own_values(record: RowRecord, lang: Lang) -> tuple[Any, ...]:
 
 def explanation(end: RowEnd, lang: Lang) -> tuple[str, str]:
     """Return the values of WORDS."""
-    if end.reason is None and end.outcome in _NOTHING_TO_SAY:
+    if end.reason is None and end.outcome.succeeded and end.outcome is not Outcome.UNCHANGED:
         return "", ""
     return reason_text(end).of(lang), action_text(end).of(lang)
 
@@ -211,7 +209,6 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
     """Return everything that the ledger holds of a row, in the order of the digest."""
     row, end = record.row, record.end
     started, ended = end.started_at, end.ended_at
-    # Runs from before headers were sent have none, and keep the digest of their reports.
     headers = (row.content_type, row.cache_control) if row.content_type or row.cache_control else ()
     return (
         *_OF_ROW(row),
@@ -226,7 +223,7 @@ def fields(record: RowRecord) -> tuple[Any, ...]:
 
 
 def detail_text(why: Detail | None) -> str:
-    """Return a row's detail for the digest: what was a plain text before schema version 3, as that text."""
+    """Return a row's detail for the digest: the store's message, and a text that is the same in both languages, as it is."""
     if why is None:
         return ""
     if why.code is DetailCode.STORE_MESSAGE:
@@ -266,16 +263,17 @@ class RowTexts:
             return
         rows = self._digest.passing(self._reader.rows(self._run))
         while batch := list(islice(rows, _BATCH)):
-            lines = [(self._lines.line(record), record.end.outcome in SUCCESSES) for record in batch]
+            lines = [(self._lines.line(record), record.end.outcome.succeeded) for record in batch]
             yield "".join(line for line, _ in lines), "".join(line for line, good in lines if not good)
 
     def _of_records(self, ledger: LedgerReader) -> Iterator[tuple[str, str]]:
         self._environments = {place.number: place for place in ledger.envs(self._run)}
+        successes = Outcome.successes()
         for records in ledger.records(self._run):
             with ledger.reading(self._run):
                 lines, digested = self._texts(records)
             self._digest.add(",".join(digested))
-            bad = [line for line, record in zip(lines, records, strict=True) if record[8] not in _GOOD]
+            bad = [line for line, record in zip(lines, records, strict=True) if record[8] not in successes]
             yield "".join(lines), "".join(bad)
 
     def _texts(self, records: Sequence[Any]) -> tuple[list[str], list[str]]:
@@ -424,7 +422,7 @@ def errcode_table(causes: Sequence[Cause], lang: Lang) -> tuple[list[str], Itera
     The outcomes are always those of uploads, others where a cause has them.
     """
     found = {outcome for cause in causes for outcome in cause.outcomes}.difference(_OF_UPLOADS)
-    outcomes = (*_OF_UPLOADS, *(outcome for outcome in Outcome if outcome in found))
+    outcomes = (*_OF_UPLOADS, *(outcome for outcome in Outcome.all() if outcome in found))
 
     def line(cause: Cause) -> list[str | int]:
         texts = (cause.meaning.of(lang), cause.action.of(lang))

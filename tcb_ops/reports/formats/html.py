@@ -25,21 +25,13 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.result import audit_groups, audit_notes, audit_result
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
-from tcb_ops.model import SUCCESSES, Kind, Outcome, Reason, is_simulated
-from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
+from tcb_ops.kinds import environment_count, merchant_count, row_count
+from tcb_ops.model import Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, RunDiff, diff_verdict
-from tcb_ops.reports.explanations import (
-    OUTCOMES,
-    TITLES,
-    code_label,
-    confirmation_text,
-    environment_count,
-    merchant_count,
-    reason_text,
-    row_count,
-    verdict,
-)
+from tcb_ops.reports.explanations import change_lines, code_label, confirmation_text, reason_text
 from tcb_ops.reports.formats.charts import (
     axis_format,
     code_colour,
@@ -52,9 +44,7 @@ from tcb_ops.reports.formats.charts import (
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions, worker_lines
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
-from tcb_ops.runs.plan import AGAIN
 from tcb_ops.runs.reader import RunReader
-from tcb_ops.runs.records import UNDELIVERED
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -129,31 +119,34 @@ def page(
     run, counts = summary.run, summary.counts
     bad = sum(rows > 0 for rows in summary.merchants_bad.values())
     actions = next_actions(summary.codes)
-    state = "good" if counts.keys() <= SUCCESSES else "bad"
+    state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     drawing = draw(reader.timeline(run))
     templates = environment(settings.lang, settings.timezone)
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
-        "heading": TITLES[Kind(run.kind)],
+        "heading": run.kind.report_title,
         "run": run,
         "summary": summary,
         "stopped": stop_text(run.stopped) if run.stopped is not None else None,
         "namesakes": summary.namesakes,
         "simulated": is_simulated(run.target),
-        "verdict": verdict(run.kind, counts, finished=run.finished_at is not None),
+        "verdict": run.kind.verdict(counts, finished=run.finished_at is not None),
+        "changed_by": change_lines(summary.changed_by, settings.zone),
         "confirmed": None if summary.confirmed is None else confirmation_text(*summary.confirmed),
         "state": state if run.finished_at is not None else "unfinished",
         "now": now,
         "holder": "" if run.finished_at is not None else reader.worked_on_by(run),
-        "resume": quoted(resume(settings, run, canary=counts.keys() <= SUCCESSES | {Outcome.PENDING})),
+        "resume": quoted(
+            resume(settings, run, canary=counts.keys() <= Outcome.successes() | {Outcome.PENDING})
+        ),
         "actions": [(action, _whose(action, settings.lang)) for action in actions[:CAUSES]],
         "actions_left": len(actions[CAUSES:]),
         "rows_left": sum(action.group.rows for action in actions[CAUSES:]),
         "in_list": ", ".join(action.group.code for action in actions[:CAUSES] if action.in_list)
-        if run.kind is not Kind.AUDIT
+        if run.kind.has_list
         else "",
         "retry": quoted(retry(settings, run))
-        if run.finished_at is not None and AGAIN & counts.keys()
+        if run.finished_at is not None and any(outcome.retried for outcome in counts)
         else "",
         "fixed_list": quoted(fixed_list(settings, run)),
         "named": NAMED,
@@ -174,7 +167,7 @@ def page(
         "settings": sorted(
             (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
             for name, value in run.settings.items()
-            if value != "" and name != UNDELIVERED
+            if value != ""
         ),
         "versions": versions,
     }
@@ -234,9 +227,9 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "ngettext": translated(ngettext),
         "pgettext": translated(pgettext),
         "shade": shade,
-        "outcomes": OUTCOMES,
+        "outcomes": {outcome: outcome.label for outcome in Outcome.all()},
         "reason_text": reason_text,
-        "reasons": {*Reason, Outcome.PENDING},
+        "reasons": {*Reason.all(), Outcome.PENDING},
         "lang": str(lang),
         "row_count": row_count,
         "code_label": code_label,
@@ -294,7 +287,7 @@ def _audit(
     reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
 ) -> dict[str, Any] | None:
     """Return what the page shows of a finished audit: its environments by kind."""
-    if summary.run.kind is not Kind.AUDIT or summary.run.finished_at is None or summary.run.parent:
+    if summary.run.kind is not AUDIT or summary.run.finished_at is None or summary.run.parent:
         return None
     result = audit_result(reader, summary, changes, settings)
     if result.stopped is not None:

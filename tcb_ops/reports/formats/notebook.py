@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.features.audit.result import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.i18n import Lang, _
+from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, is_simulated
-from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, diff_verdict
-from tcb_ops.reports.explanations import ERRCODE, KINDS, row_count, verdict
+from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import environment
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _INTS = {
     "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode",
-    "rows", "good", "not_good", "pending", "ended", *map(str, Outcome),
+    "rows", "good", "not_good", "pending", "ended", *map(str, Outcome.all()),
 }  # fmt: skip
 _FLOATS = {"seconds", "rate"}
 _TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at", "at"}
@@ -121,10 +122,10 @@ def _microseconds(column: Iterable[float | None]) -> list[int | None]:
     return [None if at is None else int(at * 1_000_000) for at in column]
 
 
-def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.DataFrame:
+def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings, reader: RunReader) -> pd.DataFrame:
     """Return the rows of a finished links run's links.csv: errcode Int64, expires_at datetime64, all others string.
 
-    Raises UsageError if the file is missing, or now contains another run's links.
+    Only the rows that `reader` has, if it is not the ledger itself. Raises UsageError if the file is missing, or now contains another run's links.
     """
     file = Path(run.report)
     try:
@@ -147,7 +148,11 @@ def links_frame(ledger: LedgerReader, run: RunRecord, settings: Settings) -> pd.
                 id=run.id,
             )
         )
-    values = [list[Any](column) for column in zip(*lines, strict=True)]
+    if reader is not ledger:
+        selected = {record.row.line for record in reader.rows(run)}
+        in_order = zip(ledger.listed(run), lines, strict=True)
+        lines = [cells for (line, *_rest), cells in in_order if line in selected]
+    values: list[list[Any]] = [[cells[number] for cells in lines] for number in range(len(columns))]
     errcode, expires = (len(run.headers) + LINK_COLUMNS.index(name) for name in ("errcode", "expires_at"))
     values[errcode] = [int(code) if code else None for code in values[errcode]]
     values[expires] = [datetime.fromisoformat(at).timestamp() if at else None for at in values[expires]]
@@ -230,7 +235,7 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
     moments = reader.timeline(run)
     seen = {outcome for moment in moments for outcome in moment.outcomes}
     kinds = (_OF_TIMELINES | seen) - {Outcome.INVALID, Outcome.PENDING}
-    outcomes = [outcome for outcome in Outcome if outcome in kinds]
+    outcomes = [outcome for outcome in Outcome.all() if outcome in kinds]
     lines = []
     for moment in moments:
         ended, seconds = sum(moment.outcomes.values()), moment.until - moment.at
@@ -303,14 +308,16 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 48, 20, 664, 130
 """Position and size of the bars in the drawing."""
 
 
-def run_html(summary: RunSummary, lang: Lang) -> str:
+def run_html(summary: RunSummary, settings: Settings) -> str:
     """Render a card: the run, its target, how its rows ended, the most frequent causes."""
     run, counts = summary.run, summary.counts
-    sentence = verdict(run.kind, counts, finished=run.finished_at is not None)
+    sentence = run.kind.verdict(counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
     simulated = is_simulated(run.target)
     workers = worker_lines(summary.workers)
-    return str(_macros(lang).run_card(run, KINDS[run.kind], sentence, counts, groups, simulated, workers))
+    changed_by = change_lines(summary.changed_by, settings.zone)
+    card = _macros(settings.lang).run_card
+    return str(card(run, run.kind.label, sentence, counts, groups, simulated, workers, changed_by))
 
 
 def diff_html(diff: RunDiff) -> str:

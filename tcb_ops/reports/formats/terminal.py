@@ -14,9 +14,10 @@ from rich.cells import cell_len, set_cell_size
 
 from tcb_ops.formatting import sanitize, wrap
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
-from tcb_ops.model import SIMULATOR, SUCCESSES, Outcome, Reason, is_simulated
+from tcb_ops.kinds import row_count
+from tcb_ops.model import SIMULATOR, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
-from tcb_ops.reports.explanations import OUTCOMES, reason_text, row_count, why
+from tcb_ops.reports.explanations import reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
 from tcb_ops.settings import Settings
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from tcb_ops.reports.audit import AuditLine, AuditResult
-    from tcb_ops.reports.verify import Verification
+    from tcb_ops.features.audit.result import AuditLine, AuditResult
+    from tcb_ops.features.evidence.verify import Verification
     from tcb_ops.runs.records import RowRecord, RunRecord
 
 MOST_CODES = 20
@@ -212,7 +213,7 @@ def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") ->
     """Render an audit's findings by kind, newly broken ones first, with each cause once."""
     from rich.text import Text as Styled
 
-    from tcb_ops.reports.audit import audit_groups, audit_notes
+    from tcb_ops.features.audit.result import audit_groups, audit_notes
 
     groups = audit_groups(result)
     codes = [by_code(finding.cause for finding in group.findings) for group in groups]
@@ -355,7 +356,7 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
             meaning = reason_text(end) if end.reason is Reason.INVALID else cause.meaning
             causes[code, sanitize(meaning.of(lang)), sanitize(cause.action.of(lang))] = None
         texts = (sanitize(row.merchant), sanitize(row.env), sanitize(row.path))
-        lines.append([f"{row.line}", *texts, OUTCOMES[end.outcome].of(lang), code])
+        lines.append([f"{row.line}", *texts, end.outcome.label.of(lang), code])
     yield AlignedTable(lines, numbers=frozenset({0}), elastic=frozenset({1, 2, 3}))
     for named, means, todo in causes:
         yield ""
@@ -364,22 +365,25 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
 
 
 def render_runs(
-    found: Sequence[tuple[RunRecord, Mapping[Outcome, int]]], settings: Settings, lang: Lang, width: int
+    found: Sequence[tuple[RunRecord, Mapping[Outcome, int], Text | None]],
+    settings: Settings,
+    lang: Lang,
+    width: int,
 ) -> Iterator[RenderableType]:
     """Render a line per run: date, id, kind, target and rows; the lists and notes beside it if all fit, otherwise below.
 
-    To fit `width`, the time of day is left out first; a list and note too long for a line of their own are shortened.
+    Each run comes with its rows by outcome, and what later runs did to its files (None: nothing), which stands before the list. To fit `width`, the time of day is left out first; a list and note too long for a line of their own are shortened.
     """
     from rich.text import Text as Styled
 
-    pending = any(Outcome.PENDING in counts for _, counts in found)
+    pending = any(Outcome.PENDING in counts for _, counts, _mark in found)
     heads = [_("date"), _("run"), _("kind"), _("target"), _("rows"), _("ok"), _("not ok")]
     if pending:
         heads.append(_("pending"))
-    beside = [_list_and_note(run, settings, lang) for run, _ in found]
+    beside = [_list_and_note(run, mark, settings, lang) for run, _, mark in found]
     for when, gap in (("%m-%d %H:%M", 2), ("%m-%d", 2), ("%m-%d", 1)):
         lines = [[head.of(lang) for head in heads]]
-        lines += [_run_cells(run, counts, when, settings, pending=pending) for run, counts in found]
+        lines += [_run_cells(run, counts, when, settings, pending=pending) for run, counts, _ in found]
         table = AlignedTable(lines, frozenset(range(4, len(heads))), gap=gap)
         figures = sum(table.widths(width)) + gap * len(heads)
         if figures - gap <= width:
@@ -401,7 +405,7 @@ def _run_cells(
     run: RunRecord, counts: Mapping[Outcome, int], when: str, settings: Settings, *, pending: bool
 ) -> list[str]:
     total, waiting = sum(counts.values()), counts.get(Outcome.PENDING, 0)
-    good = sum(rows for outcome, rows in counts.items() if outcome in SUCCESSES)
+    good = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
     bad = total - good - waiting
     return [
         datetime.fromtimestamp(run.created_at, settings.zone).strftime(when),  # the year is in the id
@@ -415,12 +419,13 @@ def _run_cells(
     ]
 
 
-def _list_and_note(run: RunRecord, settings: Settings, lang: Lang) -> list[str]:
-    """Return a run's list and note, whether it is a retry, and its target if it is not the present one."""
+def _list_and_note(run: RunRecord, mark: Text | None, settings: Settings, lang: Lang) -> list[str]:
+    """Return a run's mark, list and note, whether it is a retry, and its target if it is not the present one."""
+    marked = mark.of(lang) if mark is not None else ""
     retry = _("retry").of(lang) if run.parent else ""
     elsewhere = run.target not in {settings.run_target, SIMULATOR}
     target = f"→ {run.target.partition('://')[2] or run.target}" if elsewhere else ""
-    return list(filter(None, (retry, sanitize(run.list_name), sanitize(run.note), target)))
+    return list(filter(None, (marked, retry, sanitize(run.list_name), sanitize(run.note), target)))
 
 
 def _fit(parts: Sequence[str], width: int) -> str:

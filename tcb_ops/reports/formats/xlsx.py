@@ -5,6 +5,7 @@ Every text is a text cell: nothing runs or becomes a link or a number, and it re
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -15,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.i18n import Joined, Lang, Text, _, as_list, pgettext, verbatim
-from tcb_ops.model import SUCCESSES, Kind, Outcome, is_simulated
-from tcb_ops.reports.explanations import MARK, OUTCOMES, TITLES, row_count, verdict
+from tcb_ops.kinds import row_count
+from tcb_ops.model import Outcome, is_simulated
+from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
 from tcb_ops.reports.summary import RunSummary, next_actions, worker_lines
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
-from tcb_ops.xlsx.copies import NOT_XML, write_text
 
 if TYPE_CHECKING:
     from xlsxwriter.format import Format
@@ -34,12 +35,13 @@ MOST_ROWS = 10_000
 LONGEST = 32_767
 """Characters that a cell can hold (ECMA-376 part 1, 18.3.1.40; counted in UTF-16 units)."""
 CUT = "…(cut 已截断)"
+NOT_XML = re.compile("[\ud800-\udfff\ufffe\uffff]")
+"""Characters that are invalid in XML."""
 _NAMED = 20
 """Merchants named per cause."""
 _MEASURED = 200
 """Rows that determine a column's width."""
 _NARROW, _WIDE, _WIDEST = 9, 44, 96
-_NOT_GOOD = frozenset(Outcome) - SUCCESSES
 
 _SHEETS = {
     "summary": _("summary"),
@@ -59,7 +61,7 @@ _ERRCODE_HEADS = {
     "meaning": _("meaning"),
     "action": _("what to do"),
     "rows": _("rows"),
-    **{str(outcome): text for outcome, text in OUTCOMES.items()},
+    **{str(outcome): outcome.label for outcome in Outcome.all()},
 }
 
 
@@ -144,7 +146,11 @@ class _Report:
         names = (*self._run.headers, *RESULT_COLUMNS)
         total, bad = self._summary.total, self._summary.not_succeeded
         # Queried only if there are any: in a large run without failures, the query would read every row.
-        not_good = self._reader.rows(self._run, outcomes=_NOT_GOOD) if bad else iter(())
+        not_good = (
+            self._reader.rows(self._run, outcomes=frozenset(Outcome.all()) - Outcome.successes())
+            if bad
+            else iter(())
+        )
         self._table("bad", names, self._values(not_good), "failed.csv", total=bad)
         self._table("rows", names, self._values(self._reader.rows(self._run)), "results.csv", total=total)
 
@@ -158,11 +164,11 @@ class _Report:
         sheet.set_column(1, 1, 70)
         sheet.set_column(2, 2, 12)
         self._put(sheet, 0, 0, title, large)
-        self._put(sheet, 1, 0, verdict(run.kind, counts, finished=run.finished_at is not None).of(lang))
+        self._put(sheet, 1, 0, run.kind.verdict(counts, finished=run.finished_at is not None).of(lang))
         for column, head in enumerate((_("outcome"), _("rows"), _("share"))):
             self._put(sheet, 3, column, head.of(lang), self._head)
         for line, (outcome, rows) in enumerate(counts.items(), 4):
-            self._put(sheet, line, 0, OUTCOMES[outcome].of(lang), self._plain)
+            self._put(sheet, line, 0, outcome.label.of(lang), self._plain)
             self._put(sheet, line, 1, rows, number)
             self._put(sheet, line, 2, rows / total, share)
         line = 4 + len(counts)
@@ -192,6 +198,8 @@ class _Report:
         yield _("started"), self._moment(run.created_at)
         done = run.finished_at
         yield _("finished"), _("not finished").of(self._lang) if done is None else self._moment(done)
+        for line in change_lines(self._summary.changed_by, self._settings.zone):
+            yield _("since then"), line.of(self._lang)
         yield _("as of"), self._moment(self._now)
 
     def _causes(self) -> Iterator[Sequence[Any]]:
@@ -285,7 +293,7 @@ class _Report:
 
 
 def _title(run: RunRecord) -> Text:
-    kind = TITLES[Kind(run.kind)]
+    kind = run.kind.report_title
     return Joined((MARK, kind), verbatim(" · ")) if is_simulated(run.target) else kind
 
 
@@ -295,3 +303,15 @@ def _fitting(text: str) -> str:
     if len(units) <= LONGEST * 2:
         return text
     return units[: (LONGEST - len(CUT)) * 2].decode("utf-16-le", "ignore") + CUT
+
+
+def write_text(
+    sheet: Worksheet, line: int, column: int, text: str, style: Format | None, plain: Format
+) -> None:
+    """Write a text literally. `plain` is a format without properties."""
+    text = text if text.isascii() else NOT_XML.sub("\ufffd", text)
+    if text.startswith("<r>") and text.endswith("</r>"):
+        # XlsxWriter would interpret this text as its rich string markup, unless it is split into two runs.
+        sheet.write_rich_string(line, column, plain, "<", plain, text[1:], style or plain)
+    else:
+        sheet.write_string(line, column, text, style)

@@ -1,0 +1,192 @@
+"""The arguments of the public functions, checked by their annotations: a wrong one is an ArgumentError that names it."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from enum import EnumType
+from functools import cache, wraps
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+from tcb_ops.errors import ArgumentError
+from tcb_ops.i18n import Joined, Text, _, verbatim
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_HOMES = {
+    "Batch": "lists.batch",
+    "IfExists": "runs.uploads",
+    "Merchants": "lists.merchants",
+    "OnBad": "lists.batch",
+    "Rows": "lists.table",
+    "RunLimits": "runs.limits",
+    "Tally": "runs.records",
+    "TokenSource": "wechat.tokens",
+}
+"""The modules of the types that the functions' own modules import for type checkers only."""
+_LARGEST = 10**18
+"""Every database can hold and compare what is smaller."""
+
+
+def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Return the function with checked arguments. An unknown or missing one is still Python's TypeError.
+
+    Text must be writable as UTF-8 and without NUL, a whole number must fit a database, a path must be one that this system can
+    have. What an annotation does not say, such as the least value, the function checks itself.
+    """
+
+    @cache
+    def kinds() -> dict[str, Any]:
+        return _kinds(function)
+
+    @wraps(function)
+    def call(*args: _P.args, **options: _P.kwargs) -> _R:
+        try:
+            arguments = takes.bind(*args, **options).arguments
+        except TypeError:
+            return function(*args, **options)
+        for name, value in arguments.items():
+            kind = kinds().get(name, object)
+            if not _fits(value, kind):
+                raise ArgumentError(name, value, _description(kind))
+        return function(*args, **options)
+
+    takes = signature(function)
+    return call
+
+
+def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a function's parameters; `object` for one whose type is not known at run time."""
+    names: dict[str, Any] = {"pd": sys.modules.get("pandas", types.SimpleNamespace(DataFrame=_NoPandas))}
+    annotations = {name: text for name, text in function.__annotations__.items() if name != "return"}
+    for name in {word for text in annotations.values() for word in re.findall(r"\w+", text)}:
+        if name in _HOMES:
+            names[name] = getattr(import_module(f"tcb_ops.{_HOMES[name]}"), name)
+        elif name not in names and name not in function.__globals__ and not hasattr(builtins, name):
+            names[name] = object
+    # Annotations of this package, written out as text by `from __future__ import annotations`.
+    return {name: eval(text, function.__globals__ | names) for name, text in annotations.items()}  # noqa: S307
+
+
+class _NoPandas:
+    """The type of a DataFrame where pandas is not loaded: nothing has it."""
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Return whether a value is of a type.
+
+    ======================  ==============================================================
+    type                    values
+    ======================  ==============================================================
+    bool, Literal, an enum  their own
+    int, float              numbers of at most 18 digits; no bool, no infinity
+    str                     text that can be written as UTF-8, without NUL
+    Path, with or           a path, as str or PathLike, that this system can have
+    without str
+    Mapping, collections    those whose items fit; an iterator's are not looked at
+    a union                 what fits one of its types
+    Callable                functions
+    a protocol              what has its methods
+    another class           its instances
+    ======================  ==============================================================
+    """
+    origin = get_origin(kind)
+    if kind in _RULES:
+        return _RULES[kind](value)
+    if origin in {Union, types.UnionType}:
+        return any(_fits(value, one) for one in _alternatives(kind))
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if origin is Callable:
+        return callable(value)
+    if origin is not None:
+        return _items_fit(value, origin, get_args(kind))
+    if isinstance(kind, EnumType):
+        return isinstance(value, str) and value in frozenset(kind)
+    if getattr(kind, "_is_protocol", False):
+        return all(hasattr(value, name) for name in vars(kind) if not name.startswith("_"))
+    return isinstance(value, kind)
+
+
+def _items_fit(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
+    """Return whether a value is a collection of a type, with items that fit."""
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(
+            _fits(key, args[0]) and _fits(item, args[1]) for key, item in value.items()
+        )
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(_fits(item, args[0]) for item in value)
+    return origin is Iterable and isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and re.search("[\0\ud800-\udfff]", value) is None
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """Return the types of a union; text stands for a path where a path is one of them."""
+    args = get_args(kind)
+    return [one for one in args if not (one is str and Path in args)]
+
+
+def _is_path(value: Any) -> bool:
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str) or not str(value):
+        return False
+    try:
+        os.lstat(value)
+    except ValueError:  # NUL, or characters that no path of this system has
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
+
+
+_RULES: dict[Any, Callable[[Any], bool]] = {
+    Any: lambda _value: True,
+    int: lambda value: isinstance(value, int) and _is_number(value),
+    float: _is_number,
+    str: _is_text,
+    Path: _is_path,
+}
+
+
+def _description(kind: Any) -> Text:
+    """Return what a type accepts."""
+    origin, args = get_origin(kind), get_args(kind)
+    either = _("{one} or {next}", one="", next="")
+    if origin in {Union, types.UnionType}:
+        parts = [verbatim("None") if one is type(None) else _description(one) for one in _alternatives(kind)]
+        return Joined(tuple(parts), either)
+    if origin is Literal or isinstance(kind, EnumType):
+        return Joined(tuple(args or (str(one) for one in kind)), either)
+    if origin is Callable:
+        return _("a function")
+    if origin is Mapping:
+        return _("a mapping, {key} → {value}", key=_description(args[0]), value=_description(args[1]))
+    if isinstance(origin, type) and issubclass(origin, AbstractSet):
+        return _("a set of {items}", items=_description(args[0]))
+    if isinstance(origin, type) and issubclass(origin, Sequence | Iterable):
+        return _("a list of {items}", items=_description(args[0]))
+    return _DESCRIPTIONS.get(kind) or verbatim(str(getattr(kind, "__name__", kind)))
+
+
+_DESCRIPTIONS = {
+    bool: _("True or False"),
+    int: _("a whole number of at most 18 digits"),
+    float: _("a number of at most 18 digits"),
+    str: _("text in UTF-8 without NUL"),
+    Path: _("a path that this system can have"),
+}

@@ -1,0 +1,463 @@
+"""The task of a cluster's worker: claim a partition of a run, and work on it with the engine of every other run.
+
+A partition is a group of whole merchants. A worker claims it by raising its fence, and each of its commits is refused
+if the fence has been raised since: a worker that was given up for dead can no longer write.
+
+Imported by workers. It holds no secret: a password of the ledger comes from the worker's own environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOpsError, UsageError
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Outcome, Row, RowEnd, is_source
+from tcb_ops.runs.engine import Engine, RunContext
+from tcb_ops.runs.ledger import HAND_OVER, LEASE, Ledger
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.locks import host_name
+from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.records import RELEASED, EnvRecord, RunRecord, Usage, read_done
+from tcb_ops.runs.scheduler import later
+from tcb_ops.runs.schema import cluster_sessions, partitions, rows
+from tcb_ops.runs.stop_errors import interrupted
+from tcb_ops.settings import Settings, shown_url
+from tcb_ops.wechat import open_source
+from tcb_ops.wechat.transport import Transport
+
+BEAT_SECONDS = 1.0
+"""Seconds between two beats of the starting process."""
+_BEAT = "beat"
+"""In a partition's state: the beat at which it was recorded."""
+SILENT_AFTER = 10.0
+"""Seconds without a beat of the starting process after which its workers stop."""
+SAMPLE = 20
+"""Local files that a worker looks at before it claims a partition."""
+
+
+class FencedError(LedgerError):
+    """Another worker has claimed the partition: nothing was written, and nothing more may be sent."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Assignment:
+    """The inputs of a task. Its repr is short: Dask logs it when a task fails."""
+
+    ledger: str
+    """A path, or a URL without a password."""
+    run: str
+    session: int
+    partition: int
+    settings: Settings
+    limits: RunLimits
+    root: str
+    skip_unchanged: bool
+    workers: int
+    """Number of workers, for the run's time by phase."""
+    version: str
+    """Of tcb-ops in the starting process."""
+    host: str = ""
+    """The only machine whose workers can work on the run; empty if all can."""
+
+    def __repr__(self) -> str:
+        return f"<partition {self.partition} of run {self.run}>"
+
+
+class _Call:
+    """The call of `work_on` that unpickling makes."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+
+    def __reduce__(self) -> tuple[Callable[[Assignment], TaskResult], tuple[Assignment]]:
+        return work_on, (self._assignment,)
+
+
+def packed(assignment: Assignment) -> bytes:
+    """Return a task as bytes. `pickle.loads` works on it and returns its result; without tcb-ops, it raises an error."""
+    return pickle.dumps(_Call(assignment))
+
+
+class TaskEnd(StrEnum):
+    """How a task ended."""
+
+    DONE = "done"
+    FENCED = "fenced"
+    """Another worker has the partition, or the run is being stopped."""
+    UNFIT = "unfit"
+    """This worker cannot work on the run; nothing was claimed."""
+    STOPPED = "stopped"
+    """A problem that affects every row."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """The result of a task."""
+
+    end: TaskEnd
+    worker: str
+    address: str
+    """The worker's address on the cluster."""
+    error: TcbOpsError | None = None
+
+
+def dask_setup(_worker: Any) -> None:
+    """Let a local worker ignore Ctrl-C, which a terminal sends to it too: the starting process decides. Dask calls this."""
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def worker_name() -> str:
+    """Return this process as reports name it: host and process id."""
+    return f"{host_name()}/{os.getpid()}"
+
+
+def work_on(assignment: Assignment) -> TaskResult:
+    """Claim a partition and work on its pending rows until they are done, the fence is raised, or the run stops."""
+    from distributed import get_worker
+
+    there = get_worker()
+    threads = there.state.nthreads
+
+    def result(end: TaskEnd, error: TcbOpsError | None = None) -> TaskResult:
+        return TaskResult(end, worker_name(), there.address, error)
+
+    if (unfit := _unfit(assignment)) is not None:
+        return result(TaskEnd.UNFIT, unfit)
+    # Several tasks of one process share its requests in flight.
+    limits = replace(assignment.limits, concurrency=max(1, assignment.limits.concurrency // threads))
+    with ExitStack() as stack:
+        try:
+            ledger = PartitionLedger(
+                _ledger_url(assignment.ledger),
+                assignment.run,
+                assignment.session,
+                assignment.partition,
+                worker_name(),
+                share=1 / assignment.workers,
+            )
+            stack.enter_context(closing(ledger))
+            run, root = ledger.partition_run(), Path(assignment.root)
+            if not any(one.pending for one in ledger.environments(run)):
+                return result(TaskEnd.DONE)  # by a worker that ended before its result was fetched
+            if (problem := _missing_files(ledger, run, root)) is not None:
+                return result(TaskEnd.UNFIT, UsageError(problem))
+            tokens = open_source(assignment.settings)
+            claimed = ledger.claim()
+        except TcbOpsError as error:
+            return result(TaskEnd.UNFIT, error)
+        if claimed is None:
+            return result(TaskEnd.FENCED)
+        moved, state = claimed
+        context = RunContext(
+            ledger=ledger,
+            run=run,
+            settings=assignment.settings,
+            limits=limits,
+            tokens=tokens,
+            root=root,
+            skip_unchanged=assignment.skip_unchanged,
+            lease=LEASE,
+            limits_state=state,
+        )
+        try:
+            submit_coroutine(_Work(context, ledger).work(HAND_OVER if moved else 0.0)).result()
+        except FencedError:
+            return result(TaskEnd.FENCED)
+        except InterruptedRunError:
+            ledger.release()
+            return result(TaskEnd.FENCED)
+        except TcbOpsError as error:
+            ledger.release()
+            return result(TaskEnd.STOPPED, error)
+    return result(TaskEnd.DONE)
+
+
+def _unfit(assignment: Assignment) -> TcbOpsError | None:
+    """Return why this process cannot work on the run, as far as that is known without its ledger."""
+    here, name, ledger = version("tcb-ops"), host_name(), assignment.ledger
+    if assignment.version != here:
+        return StoppedError(
+            _(
+                "it has tcb-ops {here}, the starting process {there}: install the same one.",
+                here=here,
+                there=assignment.version,
+            )
+        )
+    if assignment.host not in {"", name}:
+        return StoppedError(
+            _(
+                "it is on {here}; the ledger, the tokens or the target of this run are only on {there}.",
+                here=name,
+                there=assignment.host,
+            )
+        )
+    if "://" not in ledger and not Path(ledger).is_file():  # opening it would create one
+        return StoppedError(_("it does not see the ledger {file}.", file=ledger))
+    return None
+
+
+class _Work:
+    """The work on one partition, in the event loop."""
+
+    def __init__(self, context: RunContext, ledger: PartitionLedger) -> None:
+        self._ledger = ledger
+        self._context = replace(context, check_lock=self._renew_claim)
+        self._state: Mapping[str, Any] = context.limits_state
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: Engine | None = None
+
+    async def work(self, wait: float) -> None:
+        """Work until the partition's rows have ended, after `wait` seconds in which the previous worker stops."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            end = self._loop.time() + wait
+            while (left := end - self._loop.time()) > 0:
+                await asyncio.sleep(min(1.0, left))
+                await asyncio.to_thread(self._renew_claim)
+                if self._ledger.stopping:
+                    raise interrupted()
+            async with Transport(connections=self._context.limits.concurrency) as transport:
+                self._engine = Engine(self._context, transport, None, lambda _progress: None)
+                await self._engine.work()
+        finally:
+            await self._context.tokens.aclose()
+
+    def _renew_claim(self) -> None:
+        """Look at the fence and at the starting process. Raises FencedError; a run that stops is interrupted."""
+        if self._engine is not None:
+            self._state = self._engine.limits_state()
+        self._ledger.renew(self._state)
+        if self._ledger.stopping and self._loop is not None and self._engine is not None:
+            self._loop.call_soon_threadsafe(self._engine.interrupt)
+
+
+def _ledger_url(shipped: str) -> str:
+    """Return the ledger's URL; with the password of TCB_OPS_LEDGER if that names the same database."""
+    own = os.environ.get("TCB_OPS_LEDGER", "")
+    same = "://" in shipped and shown_url(own, role=False) == shown_url(shipped, role=False)
+    return own if own and same else shipped
+
+
+def _missing_files(ledger: PartitionLedger, run: RunRecord, root: Path) -> Text | None:
+    """Return what is wrong if this worker does not see the local files as they were planned; None if it does.
+
+    A few files may have changed since: each of their rows fails on its own.
+    """
+    if not run.root:
+        return None
+    environments = [one for one in ledger.environments(run) if one.pending][:SAMPLE]
+    found = ledger.pending(
+        run, [(one, -1) for one in environments], max(1, SAMPLE // max(1, len(environments)))
+    )
+    sample = [row for each in found for row in each if row.size is not None and not is_source(row.file)]
+    wrong = [row for row in sample if not _as_planned(root, row)]
+    if len(wrong) * 2 <= len(sample):
+        return None
+    if not root.is_dir():
+        return _("it does not see the folder {root}.", root=root)
+    first = wrong[0].file
+    return _("below {root} it does not see {file} as it was planned (size and time).", root=root, file=first)
+
+
+def _as_planned(root: Path, row: Row) -> bool:
+    try:
+        found = (root / row.file).stat()
+    except OSError:
+        return False
+    return (found.st_size, found.st_mtime_ns) == (row.size, row.mtime_ns)
+
+
+# --- the ledger of a worker -------------------------------------------------------------------------------------
+
+
+class PartitionLedger(Ledger):
+    """The ledger for a worker that has claimed a partition. It reads and writes only the partition's rows."""
+
+    def __init__(
+        self, where: str, run_id: str, session: int, number: int, worker: str, *, share: float = 1.0
+    ) -> None:
+        """Open the ledger; nothing is claimed yet. `share`: of the run's time by phase, which all workers add to."""
+        super().__init__(where)
+        self._worker, self._share = worker, share
+        self._whole = self.run(run_id)
+        self._mine = (
+            (partitions.c.run == self._whole.number)
+            & (partitions.c.session == session)
+            & (partitions.c.number == number)
+        )
+        self._session = (cluster_sessions.c.run == self._whole.number) & (
+            cluster_sessions.c.session == session
+        )
+        self._turn = threading.Lock()
+        """Held by each write: two threads of a worker write."""
+        self._fence = -1
+        self._claimed_by: list[str] = []
+        self._state, self._stopping = "", False
+        self._saved_state = "{}"
+        """What `renew` was last given, or `claim` returned."""
+        self._done: dict[str, Counter[Outcome]] = defaultdict(Counter)
+        self._beat, self._beat_seen = -1, time.monotonic()
+        self._places: list[int] = _loaded(self._record().envs, [])
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run ends, or its starting process has fallen silent; as of the last `renew`."""
+        return self._stopping or time.monotonic() - self._beat_seen > SILENT_AFTER
+
+    def partition_run(self) -> RunRecord:
+        """Return the run's record with the rows of this partition only."""
+        return replace(self._whole, rows=sum(one.rows for one in self.environments(self._whole)))
+
+    def claim(self) -> tuple[bool, Mapping[str, Any]] | None:
+        """Raise the fence; return whether another worker may still be calling, and the state left, as of the end of HAND_OVER.
+
+        The beats of the starting process since then count as its age: the clocks of the machines may differ.
+        None if the run is being stopped, or has another session: nothing may be sent.
+        """
+        while True:
+            found = self._record()
+            newest = sa.select(sa.func.max(cluster_sessions.c.session)).where(
+                cluster_sessions.c.run == self._whole.number
+            )
+            current = sa.exists().where(
+                self._session,
+                cluster_sessions.c.session == newest.scalar_subquery(),
+                ~cluster_sessions.c.stopping,
+            )
+            workers = _loaded(found.workers, [])
+            moved = workers[-1:] not in ([], [RELEASED])
+            if workers[-1:] != [self._worker]:
+                workers.append(self._worker)
+            with super()._writing() as connection:
+                claimed = connection.execute(
+                    partitions.update()
+                    .where(self._mine, partitions.c.fence == found.fence, current)
+                    .values(fence=found.fence + 1, workers=json.dumps(workers))
+                )
+                # Asked again: the update may have waited while the run was being stopped.
+                allowed = connection.execute(sa.select(current)).scalar()
+                if claimed.rowcount and not allowed:
+                    connection.rollback()
+                elif claimed.rowcount:
+                    # Read again: the previous worker may have committed since.
+                    found = connection.execute(sa.select(partitions).where(self._mine)).one()
+                    self._fence, self._state, self._claimed_by = found.fence, found.state, workers
+                    beat = connection.execute(
+                        sa.select(cluster_sessions.c.beat).where(self._session)
+                    ).scalar_one()
+                    for worker, counts in read_done(found.done).items():
+                        self._done[worker].update(counts)
+                    left = _loaded(found.state, {})
+                    passed = (beat - left.pop(_BEAT, beat)) * BEAT_SECONDS
+                    state = later(left, passed + (HAND_OVER if moved else 0.0))
+                    self._saved_state = json.dumps(state)
+                    return moved, state
+            if not allowed:
+                return None
+
+    def release(self) -> None:
+        """Record that this worker has ended its work on the partition, and its calls: it was not lost."""
+        workers = json.dumps([*self._claimed_by, RELEASED])
+        with suppress(LedgerError), self._turn, super()._writing() as connection:
+            its = self._mine & (partitions.c.fence == self._fence)
+            connection.execute(partitions.update().where(its).values(workers=workers))
+
+    def renew(self, state: Mapping[str, Any]) -> None:
+        """Record the state of the limits if it has changed. Raises FencedError if another worker has the partition."""
+        both = (partitions.c.run == cluster_sessions.c.run) & (
+            partitions.c.session == cluster_sessions.c.session
+        )
+        ((fence, beat, self._stopping),) = self._read(
+            sa.select(partitions.c.fence, cluster_sessions.c.beat, cluster_sessions.c.stopping)
+            .join_from(partitions, cluster_sessions, both)
+            .where(self._mine)
+        )
+        if fence != self._fence:
+            raise _fenced(self._whole)
+        if beat != self._beat:
+            self._beat, self._beat_seen = beat, time.monotonic()
+        if (text := json.dumps(state)) != self._saved_state:
+            with self._turn:
+                self._saved_state = text
+                self._state = json.dumps({**state, _BEAT: beat}) if state else ""
+                with self._writing():
+                    pass
+
+    def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
+        """List the partition's environments."""
+        return super().environments(run, self._places if only is None else only)
+
+    def counts(self, run: RunRecord) -> dict[Outcome, int]:
+        """Count the partition's rows by outcome, without zeros."""
+        found = self._read(
+            sa.select(rows.c.outcome, sa.func.count())
+            .where(rows.c.run == run.number, rows.c.place.in_(self._places))
+            .group_by(rows.c.outcome)
+        )
+        return {Outcome(outcome): int(count) for outcome, count in found}
+
+    def record(self, run: RunRecord, ends: Sequence[RowEnd], usage: Usage) -> None:
+        """Commit as Ledger does, unless another worker has claimed the partition (FencedError)."""
+        with self._turn:
+            before = self._done[self._worker].copy()
+            self._done[self._worker].update(end.outcome for end in ends)
+            try:
+                # The run's own time is that of the starting process.
+                phases = {phase: seconds * self._share for phase, seconds in usage.phases.items()}
+                super().record(run, ends, replace(usage, seconds=0.0, phases=phases))
+            except LedgerError:
+                self._done[self._worker] = before
+                raise
+
+    def close_environment(
+        self, run: RunRecord, environment: EnvRecord, end: RowEnd, but_lines: Iterable[int] = ()
+    ) -> int:
+        """Close an environment as Ledger does. Its rows are counted with the next commit, which follows at once."""
+        with self._turn:
+            closed = super().close_environment(run, environment, end, but_lines)
+            self._done[self._worker][end.outcome] += closed
+            return closed
+
+    @contextmanager
+    def _writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
+        with super()._writing(idle) as connection:
+            done = {worker: counts for worker, counts in self._done.items() if counts}
+            # First: it locks the partition's record until the commit, so that no claim comes in between.
+            admitted = connection.execute(
+                partitions.update()
+                .where(self._mine, partitions.c.fence == self._fence)
+                .values(state=self._state, done=json.dumps(done))
+            )
+            if not admitted.rowcount:
+                raise _fenced(self._whole)
+            yield connection
+
+    def _record(self) -> Any:
+        (found,) = self._read(sa.select(partitions).where(self._mine))
+        return found
+
+
+def _fenced(run: RunRecord) -> FencedError:
+    return FencedError(_("another worker continues these merchants of run {run}.", run=run.id))
+
+
+def _loaded(text: str, empty: Any) -> Any:
+    return json.loads(text) if text else empty

@@ -1,0 +1,466 @@
+"""Verification that a report is as exported and agrees with the ledger. Names the file, or the row, that differs.
+
+Every file is compared with manifest.json, the manifest with the SHA-256 that the ledger recorded at the export, and
+every row of the CSVs with the ledger. Without the ledger, a change to a file and to the manifest cannot be detected.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+from tcb_ops.errors import LedgerDamagedError, RunNotFoundError, UsageError
+from tcb_ops.i18n import Joined, Lang, Text, _, as_list, as_sentences, ngettext, verbatim
+from tcb_ops.kinds import row_count
+from tcb_ops.lists.batch import is_fixme_of
+from tcb_ops.model import Outcome
+from tcb_ops.reports.export import (
+    ALWAYS,
+    CHECKPOINTS,
+    DEMO_LEDGER,
+    ERRCODES,
+    FAILED,
+    LEFT_BY_DESKTOPS,
+    MANIFEST,
+    RESULTS,
+    SIMULATED,
+    Manifest,
+    about,
+    clean,
+    fingerprint,
+    read_manifest,
+)
+from tcb_ops.reports.formats.csv import (
+    WORDS,
+    RowLines,
+    RowTexts,
+    errcode_cell,
+    errcode_table,
+)
+from tcb_ops.reports.run_views import RunView, merged_run
+from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.resources import system_reason
+from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.records import RowRecord, RunRecord
+from tcb_ops.secrets import redact
+from tcb_ops.settings import LEDGER_FILE
+
+
+class State(StrEnum):
+    """The result of a check."""
+
+    SAME = "same"
+    DIFFERS = "differs"
+    NOT_CHECKED = "not_checked"
+    UNKNOWN = "unknown"
+    """The ledger does not know the run: nothing is known to differ, but nothing proves the report either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check of a file (by its name), `input` (the list), `rows` (against the ledger), or `ledger` (readable)."""
+
+    what: str
+    state: State
+    text: Text
+
+
+def _differs(what: str, text: Text) -> Check:
+    return Check(what, State.DIFFERS, text)
+
+
+def _same(what: str, text: Text) -> Check:
+    return Check(what, State.SAME, text)
+
+
+ROWS, INPUT = "rows", "input"
+LEDGER = "ledger"
+_CELL = 60
+"""Characters of a cell that a message shows."""
+_MISSING = object()
+"""Placeholder for a key that the manifest lacks; equal to no value of the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The checks of a report folder."""
+
+    folder: Path
+    run: str
+    checks: tuple[Check, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing differs and the ledger knows the run; checks that could not be made do not count."""
+        return all(check.state in {State.SAME, State.NOT_CHECKED} for check in self.checks)
+
+    @property
+    def rows_agree(self) -> bool:
+        """Whether every row was compared with the ledger and agrees with it."""
+        return any(check.what == ROWS and check.state is State.SAME for check in self.checks)
+
+    @property
+    def ledger_damaged(self) -> bool:
+        """Whether the ledger has lost rows or cannot be read, and so proves nothing."""
+        return any(check.what == LEDGER and check.state is State.DIFFERS for check in self.checks)
+
+    @property
+    def proves(self) -> Text:
+        """What is proven if nothing differs, and what is not."""
+        same = {check.what for check in self.checks if check.state is State.SAME}
+        if {ROWS, MANIFEST} <= same:
+            return _(
+                "Every file is identical to the one exported with this ledger, and the CSVs agree with the ledger. "
+                "Changes by someone who can also write to the ledger cannot be detected."
+            )
+        if ROWS in same:
+            return _(
+                "The CSVs and manifest.json agree with the ledger; explanatory texts are not compared. The ledger "
+                "has no record of this export, so report.html, report.pdf and report.xlsx were compared with "
+                "manifest.json only: a change to one of them and to the manifest cannot be detected."
+            )
+        return _(
+            "The files were compared with manifest.json only: a change to a file and to the manifest cannot be "
+            "detected."
+        )
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return the object that `verify --json` prints."""
+        return {
+            "folder": str(self.folder),
+            "run": self.run,
+            "good": self.good,
+            "checks": [
+                {"what": check.what, "state": str(check.state), "text": check.text.of(lang)}
+                for check in self.checks
+            ],
+            **({"proves": self.proves.of(lang)} if self.good else {}),
+        }
+
+
+def verify(
+    folder: Path, ledger: LedgerReader | None, lists: Sequence[Path] = (), ledger_file: str = LEDGER_FILE
+) -> Verification:
+    """Check a report folder against its manifest, the ledger (if there is one), and the list (if it is found).
+
+    The list is searched by name in the folders of `lists` and in the run's root. `ledger_file` is the name of a missing
+    ledger in messages. Raises UsageError if the folder contains no report.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UsageError(
+            _("{folder} contains no tcb-ops report: manifest.json is missing or invalid.", folder=folder),
+            _("Give the folder that `tcb-ops report` wrote."),
+        )
+    checks = [_check_file(folder, name, manifest) for name in manifest.files]
+    checks += _not_listed(folder, manifest)
+    checks.append(_check_input(manifest, lists))
+    checks += _check_ledger(folder, manifest, ledger, ledger_file)
+    return Verification(folder, manifest.run, tuple(checks))
+
+
+def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
+    file = folder / name
+    try:
+        if not file.is_file():  # reading a pipe might never end
+            return _differs(name, _("is missing."))
+        found = fingerprint(file)
+    except OSError as error:
+        return _differs(name, _("cannot be read: {why}.", why=system_reason(error)))
+    was, now = manifest.files[name].get("bytes", "?"), int(found["bytes"])
+    if found == manifest.files[name]:
+        text = ngettext("{n:,} byte, as manifest.json has it", "{n:,} bytes, as manifest.json has it", now)
+        return _same(name, text)
+    if was == now:
+        return _differs(name, _("was changed after the export (same size)."))
+    then = ngettext("{n:,} byte", "{n:,} bytes", int(was))
+    return _differs(name, _("was changed after the export ({bytes} then, {now:,} now).", bytes=then, now=now))
+
+
+def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
+    """Find files of every report that this manifest lacks, and files in the folder that belong to no report."""
+    always = {*ALWAYS, *([SIMULATED] if manifest.simulated else [])}
+    for name in sorted(always - set(manifest.files)):
+        yield _differs(name, _("is not listed in manifest.json, but every such report has it."))
+    try:
+        there = {entry.name for entry in folder.iterdir()}
+    except OSError:
+        there = set()
+    demo = {DEMO_LEDGER} if manifest.simulated else set()
+    extra = there - set(manifest.files) - always - {MANIFEST, CHECKPOINTS} - demo - LEFT_BY_DESKTOPS
+    for name in sorted(name for name in extra if not is_fixme_of(FAILED, name)):
+        yield _differs(name, _("does not belong to the report: it was added later."))
+
+
+def _check_input(manifest: Manifest, lists: Sequence[Path]) -> Check:
+    """Compare the list: it differs only if every file found with its name does."""
+    places = [*lists, *([Path(manifest.root)] if manifest.root else [])]
+    there: Path | None = None
+    for place in dict.fromkeys(place / manifest.list_name for place in places):
+        try:
+            if not place.is_file():
+                continue
+            with place.open("rb") as stream:
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError:
+            continue
+        if sha256 == manifest.list_sha256:
+            return _same(INPUT, _("{place} is the list that was read", place=place))
+        there = there or place
+    if there is None:
+        text = _(
+            "{list_name} (SHA-256 {list_sha256}…) is in none of {folders}. To compare it, run verify in its folder",
+            list_name=manifest.list_name,
+            list_sha256=manifest.list_sha256[:12],
+            folders=as_list(dict.fromkeys(str(place.absolute()) for place in places)),
+        )
+        return Check(INPUT, State.NOT_CHECKED, text)
+    return _differs(INPUT, _("{there} is not the same as when the run read it.", there=there))
+
+
+# --- against the ledger ---------------------------------------------------------------------------------------------
+
+
+def _check_ledger(
+    folder: Path, manifest: Manifest, ledger: LedgerReader | None, ledger_file: str
+) -> Iterator[Check]:
+    """Compare a report with the ledger. A damaged ledger is a difference: it proves nothing."""
+    if ledger is None:
+        text = _(
+            "the ledger {ledger} does not exist: neither the rows nor the facts about the run in manifest.json "
+            "were compared. Select the run's ledger with --ledger, or its settings file with --config.",
+            ledger=ledger_file,
+        )
+        yield Check(ROWS, State.NOT_CHECKED, text)
+        return
+    try:
+        yield from _compare_with(ledger, folder, manifest)
+    except LedgerDamagedError as error:
+        yield _differs(LEDGER, error.text)
+
+
+def _compare_with(ledger: LedgerReader, folder: Path, manifest: Manifest) -> Iterator[Check]:
+    run: RunRecord | None = None
+    with suppress(RunNotFoundError):
+        run = ledger.run(manifest.run)
+    if run is None or run.id != manifest.run:  # it may be the beginning of another's id
+        text = _(
+            "{name} does not know run {run}. If the run is in another ledger, select it with --ledger.",
+            name=ledger.name,
+            run=manifest.run,
+        )
+        yield Check(ROWS, State.UNKNOWN, text)
+        return
+    reader: RunReader = merged_run(ledger, run) if manifest.retries else ledger
+    if manifest.environments:
+        reader = RunView(reader, run, only=manifest.environments)
+    with reader.snapshot() as seen:
+        run = seen.run(run.id)
+        if manifest.retries == run.retries:
+            of_rows, as_exported = _check_rows(folder, manifest, seen, run)
+        else:
+            of_rows, as_exported = _check_retries(manifest, run), False
+        yield from _check_about(folder, manifest, seen, RunSummary(seen, run), as_exported=as_exported)
+        yield of_rows
+
+
+def _check_retries(manifest: Manifest, run: RunRecord) -> Check:
+    if more := ", ".join(name for name in run.retries if name not in manifest.retries):
+        text = _("the run was retried after this report was written ({more}): export it again.", more=more)
+    else:
+        gone = ", ".join(name for name in manifest.retries if name not in run.retries)
+        text = _("the ledger has no retry {gone} of this run; the rows were not compared.", gone=gone)
+    return _differs(ROWS, text)
+
+
+def _check_about(
+    folder: Path, manifest: Manifest, seen: RunReader, summary: RunSummary, *, as_exported: bool
+) -> Iterator[Check]:
+    """Compare the manifest, and its facts about the run, with the ledger. A missing fact is a difference."""
+    run = summary.run
+    known = {"mark": _MISSING} | about(summary, manifest.zone)
+    same = fingerprint(folder / MANIFEST)["sha256"] in seen.exports(run)
+    if not as_exported:  # these change with the rows, which have a check of their own
+        for name in ("counts", "finished_at", "settings", "retries"):
+            del known[name]
+    elif not manifest.finished and (same or run.finished_at is None):
+        del known["settings"]  # it may have been resumed with others
+        if same:
+            del known["finished_at"]  # only its end may have been missing
+    found = []
+    if wrong := [
+        name for name, value in known.items() if manifest.content.get(name, _MISSING) != clean(value)
+    ]:
+        found.append(_("disagrees with the ledger about the run: {names}.", names=", ".join(wrong)))
+    if not same:
+        found.append(_("was not exported with this ledger: it was changed, or exported with another ledger."))
+    if found:
+        yield _differs(MANIFEST, Joined(tuple(found), _("{one} It {next}", one="", next="")))
+    elif same:
+        yield _same(MANIFEST, _("was exported with this ledger"))
+
+
+def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecord) -> tuple[Check, bool]:
+    """Compare every row of the three CSVs with the ledger; return also whether the ledger is as it was exported."""
+    lang = manifest.content.get("lang")
+    texts = RowTexts(seen, run, Lang.ZH if lang == Lang.ZH else Lang.EN, manifest.zone)
+    same = _same_as(texts, folder)
+    as_exported = texts.hexdigest() == manifest.rows_digest
+    summary = RunSummary(seen, run)
+    writer = RowLines(run.headers, Lang.EN, manifest.zone)
+    wrong = [
+        _compare(folder / name, partial(_first_row, name, rows, writer))
+        for name, rows in (
+            (RESULTS, seen.rows(run)),
+            (FAILED, seen.rows(run, outcomes=frozenset(Outcome.all()) - Outcome.successes())),
+        )
+        if name not in same
+    ]
+    wrong.append(_compare(folder / ERRCODES, partial(_first_errcode, summary.causes)))
+    found = [text for text in wrong if text is not None]
+    if not found and as_exported:
+        text = _(
+            "all {rows} of results.csv, the {bad:,} in failed.csv, and errcodes.csv agree with the ledger",
+            rows=row_count(summary.total),
+            bad=summary.not_succeeded,
+        )
+        return _same(ROWS, text), True
+    if not found:
+        found = [_("No column of the CSVs differs.")]
+    if as_exported:
+        found.append(_("The ledger has not changed since the export."))
+    elif manifest.finished:
+        found.append(_("The ledger's rows, or their digest in manifest.json, were changed after the export."))
+    else:
+        text = _(
+            "The run was unfinished when this report was written ({exported_at}) and has been resumed since: export it "
+            "again."
+        )
+        found.append(text.format(exported_at=manifest.exported_at))
+    return _differs(ROWS, as_sentences(found)), as_exported
+
+
+def _same_as(texts: RowTexts, folder: Path) -> set[str]:
+    """Return which of results.csv and failed.csv are identical to what would be exported now.
+
+    The others may still agree with the ledger: sentences of another version are not compared.
+    """
+    head = "\ufeff" + texts.head
+    with ExitStack() as stack:
+        files = {}
+        for name in (RESULTS, FAILED):
+            with suppress(OSError):
+                if (folder / name).is_file():  # opening a pipe might never end
+                    files[name] = stack.enter_context((folder / name).open("rb"))
+        same = set(files)
+        for written in chain(((head, head),), texts):
+            for name, text in zip((RESULTS, FAILED), written, strict=True):
+                wanted = text.encode()
+                if name in same and files[name].read(len(wanted)) != wanted:
+                    same.discard(name)
+        return {name for name in same if not files[name].read(1)}
+
+
+def _compare(file: Path, first_difference: Callable[[list[str], Any], Text | None]) -> Text | None:
+    """Compare a CSV's head and lines; return the first difference, or why the file cannot be read."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            lines = csv.reader(stream)
+            return first_difference(next(lines, []), lines)
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        why = system_reason(error) if isinstance(error, OSError) else verbatim(type(error).__name__)
+        return _("{name} cannot be read as CSV ({why}).", name=file.name, why=why)
+
+
+def _first_row(
+    file: str, records: Iterable[RowRecord], writer: RowLines, head: list[str], lines: Any
+) -> Text | None:
+    """Return the first row of results.csv or failed.csv that differs from the ledger."""
+    columns = writer.names
+
+    def where(record: RowRecord) -> Text:
+        return _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
+
+    if head != columns:
+        return _("The first line of {name} is not the report's header.", name=file)
+    known = ((record, tuple(map(list, writer.cells(record)))) for record in records)
+    return _first_difference(file, head, columns.index(WORDS[0]), known, where, lines)
+
+
+def _first_errcode(causes: Sequence[Cause], head: list[str], lines: Any) -> Text | None:
+    """Return the first line of errcodes.csv that differs from the ledger."""
+    columns, known = errcode_table(causes, Lang.EN)
+    if head != columns:
+        return _("The first line of {name} is not the report's header.", name=ERRCODES)
+    pairs = ((cause, ([*map(errcode_cell, line)],)) for cause, line in zip(causes, known, strict=True))
+    words_at = columns.index("meaning")
+    return _first_difference(
+        ERRCODES, head, words_at, pairs, lambda cause: verbatim(f"{cause.merchant} {cause.env}"), lines
+    )
+
+
+def _first_difference(
+    file: str,
+    columns: Sequence[str],
+    words_at: int,
+    known: Iterable[tuple[Any, tuple[list[str], ...]]],
+    where: Callable[[Any], Text],
+    lines: Any,
+) -> Text | None:
+    """Return the first difference of a CSV's lines; `known` has what each line is about, and what its cells may be: masked, or as they were before.
+
+    The two sentences from column `words_at` on are not compared: their wording changes with versions and language.
+    """
+    for pair, line in zip_longest(known, lines):
+        at = lines.line_num + (line is None)
+        if file == ERRCODES and (pair is None or line is None):
+            return _(
+                "errcodes.csv has more or fewer lines than the ledger has errcodes, from line {at}.", at=at
+            )
+        if pair is None:
+            return _(
+                "Line {line_num} of {name} is a row that, according to the ledger, does not belong there.",
+                line_num=at,
+                name=file,
+            )
+        about, (cells, *plain) = pair
+        if line is None:
+            return _("{name} lacks {where}.", name=file, where=where(about))
+        words = slice(words_at, words_at + 2)
+        for one in (cells, *plain):
+            one[words] = line[words]
+        if line == cells or line in plain:
+            continue
+        if len(line) != len(cells):
+            return _(
+                "Line {at} of {file}, {where}: the number of cells differs from the header.",
+                at=at,
+                file=file,
+                where=where(about),
+            )
+        name, here, there = next(
+            found for found in zip(columns, line, cells, strict=True) if found[1] != found[2]
+        )
+        return _(
+            "Line {at} of {file}, {where}: {name} is “{here}”, the ledger has “{there}”.",
+            at=at,
+            file=file,
+            where=where(about),
+            name=name,
+            here=_short(here),
+            there=_short(there),
+        )
+    return None
+
+
+def _short(cell: str) -> str:
+    shown = redact("".join(letter if letter.isprintable() else "�" for letter in cell))
+    return shown if len(shown) <= _CELL else f"{shown[:_CELL]}…"

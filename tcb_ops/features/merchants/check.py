@@ -1,0 +1,422 @@
+"""Merchants: the status of each line of their file, what it can do today, its issues, how they are shown; daily quotas.
+
+Pure, except for `write_states`: from responses to a verdict, a table (most frequent issues first) and a CSV.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from tcb_ops.details import merged, of_any_appid
+from tcb_ops.errcodes import all_reasons, errcode
+from tcb_ops.formatting import guard, sanitize
+from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
+from tcb_ops.model import Merchant, Owner, Reason
+from tcb_ops.wechat.call_policy import CallFailure, NextStep
+from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, CloudEnvironment, InvalidResponse, Quota
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+NORMAL, HALTED = "NORMAL", "HALTED"
+_REFUSED = frozenset({Reason.DEAD_TOKEN, "40001", "40014", "42001"})
+COMPONENT_CODES = _REFUSED | {Reason.NO_TOKEN, "48001", "61014"}
+"""Issues of the token itself. With the component token they concern no merchant."""
+_TOKEN_CODES = _REFUSED | {Reason.NO_TOKEN, "61003", "42002", "61023", "42007"}
+"""Issues of the token, or of the authorization that it belongs to."""
+_PERMISSION_CODES = frozenset({"48001", "61007", "61017", "-601004", "-601018"})
+"""Issues of a permission set that was not granted (errcodes.csv)."""
+_NO_CLOUD = "85088"
+WITHOUT_CLOUD = _PERMISSION_CODES | {_NO_CLOUD}
+"""Issues of a merchant without 云开发, or without a permission set for it: shown, but not as failures."""
+
+LINES = 40
+"""Maximum number of lines with issues that are shown, some of each issue."""
+READY_LINES = 12
+"""Lines without issues are shown if there are at most this many, else only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A problem of a merchant, and what to do about it."""
+
+    code: str
+    """An errcode, or one of our own: `no_token`, `dead_token`, `no_answer`, `halted` …"""
+    meaning: Text
+    action: Text
+    errmsg: str = ""
+    """As sent by the platform."""
+
+    @property
+    def errcode(self) -> int | None:
+        """The code as a number, if it is an errcode."""
+        return int(self.code) if self.code.lstrip("-").isdigit() else None
+
+    def as_dict(self, lang: Lang) -> dict[str, Any]:
+        """Return all fields, for JSON and data frames."""
+        return {
+            "code": self.code,
+            "errcode": self.errcode,
+            "meaning": self.meaning.of(lang),
+            "action": self.action.of(lang),
+            "errmsg": self.errmsg,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantState:
+    """The status of one line of the merchants file. None means not checked, or unknown."""
+
+    merchant: Merchant
+    token: bool | None = None
+    """Whether the token is accepted."""
+    permission: bool | None = None
+    """Whether permission set 49 is granted; an environment of the platform's own needs none."""
+    cloud: bool | None = None
+    """Whether 云开发 is open."""
+    env_status: str = ""
+    """NORMAL, HALTED or UNAVAILABLE; empty if unknown."""
+    quota: Quota | None = None
+    """Upload link calls, today."""
+    issues: tuple[Issue, ...] = ()
+    """The most important first."""
+
+    @property
+    def works(self) -> bool:
+        """Whether rows of this line can succeed. False for a merchant that has left, which is not checked."""
+        return not self.issues and not self.merchant.left
+
+    def as_dict(self, lang: Lang) -> dict[str, Any]:
+        """Return all fields, flat except for the quota and the issues, for JSON and data frames."""
+        return {
+            "appid": self.merchant.appid,
+            "merchant": self.merchant.name,
+            "env": self.merchant.env,
+            "owner": str(self.merchant.owner),
+            "left": self.merchant.left,
+            "works": self.works,
+            "token": self.token,
+            "permission": self.permission,
+            "cloud": self.cloud,
+            "env_status": self.env_status or None,
+            "quota": self.quota.figures if self.quota else None,
+            "troubles": [issue.as_dict(lang) for issue in self.issues],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantAnswers:
+    """The responses about one mini program; for the platform's own environments, about the platform."""
+
+    environments: tuple[CloudEnvironment, ...] | Issue
+    quota: Quota | Issue | None = None
+    """None if not requested."""
+    info: AuthorizerInfo | Issue | None = None
+    """None without a component token."""
+
+
+def issue_of(failure: CallFailure, owner: Owner) -> Issue:
+    """Return the issue for a failed call of an account with this owner."""
+    answer = failure.answer
+    if failure.step is NextStep.REFRESH:
+        return _DEAD_COMPONENT_TOKEN if owner is Owner.PLATFORM else _DEAD_TOKEN
+    if isinstance(answer, ApiError):
+        known = errcode(answer.errcode, owner)
+        return Issue(str(answer.errcode), known.meaning, known.action, answer.errmsg)
+    return Issue(
+        Reason.NO_ANSWER,
+        answer.why if isinstance(answer, InvalidResponse) else answer.text,
+        _("Check the network and any proxy on the way, then run the check again."),
+    )
+
+
+_RENEW_COMPONENT = _(
+    "Let the token source refresh the component token, and make sure that only one program refreshes it."
+)
+_DEAD_TOKEN = Issue(
+    Reason.DEAD_TOKEN,
+    _("Its token was refused, and the token source returned the same token again."),
+    _("Let the token source refresh it; if that does not help, ask the merchant to authorize again."),
+)
+_DEAD_COMPONENT_TOKEN = replace(_DEAD_TOKEN, action=_RENEW_COMPONENT)
+
+
+def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, str]) -> MerchantState:
+    """Return a line's status from the responses; `elsewhere`: the status of environments that other accounts listed.
+
+    ==================================  =====  ==========  =====  ===========  ===================
+    getenvinfo returns                  token  permission  cloud  env_status   issue
+    ==================================  =====  ==========  =====  ===========  ===================
+    no token, 40001, 42001, 61003 …     no     –           –      –            itself
+    61007, 48001 …                      yes    no          –      –            itself
+    85088                               yes    –           no     –            itself
+    anything else, no response          –      –           –      –            itself
+    the environment, NORMAL             yes    –           yes    NORMAL       none
+    the environment, HALTED …           yes    –           yes    HALTED …     halted, unavailable
+    other environments, another has it  yes    –           yes    the other's  by the status
+    other environments                  yes    –           yes    –            not_listed
+    ==================================  =====  ==========  =====  ===========  ===================
+
+    func_info, if requested, then decides the permission (61007 if no set is granted). A quota with nothing left is 45009;
+    one that could not be read is no issue. An environment of the platform's own needs no permission set, and has no
+    issue of that name.
+    """
+    own = merchant.owner is Owner.MERCHANT
+    found, info = answers.environments, answers.info
+    code = found.code if isinstance(found, Issue) else ""
+    issues: list[Issue] = []
+    token: bool | None = True
+    permission: bool | None = None
+    cloud: bool | None = True
+    status = ""
+    if isinstance(found, Issue):
+        token = False if code in _TOKEN_CODES else True if code in _PERMISSION_CODES | {_NO_CLOUD} else None
+        permission = False if own and code in _PERMISSION_CODES else None
+        cloud = False if code == _NO_CLOUD else None
+        if not own and code in _PERMISSION_CODES:  # the platform's own environments need no permission set
+            why = _("The platform may not use the cloud interfaces of its own environments.")
+            check = _(
+                "Check that component_appid is the platform's own, and its cloud permissions on open.weixin.qq.com."
+            )
+            found = replace(found, meaning=why, action=check)
+        issues.append(found)
+    else:
+        status = next((e.status for e in found if e.env == merchant.env), elsewhere.get(merchant.env, ""))
+    if own and info is not None:
+        if isinstance(info, Issue):
+            issues += [info] if info.errcode is not None and info.code != code else []
+        else:
+            permission = info.may_upload
+            if not permission and code not in _PERMISSION_CODES:
+                why = _("Permission set 49 (小程序云开发管理) is not granted to the platform.")
+                issues.insert(0, Issue("61007", why, errcode(61007).action))
+    if not isinstance(found, Issue) and status != NORMAL:
+        issues.append(_of_status(status, own=own))
+    quota = answers.quota if isinstance(answers.quota, Quota) else None
+    if quota is not None and quota.left == 0:
+        known = errcode(45009, merchant.owner)
+        issues.append(Issue("45009", known.meaning, known.action))
+    return MerchantState(merchant, token, permission, cloud, status, quota, tuple(issues))
+
+
+def of_the_component(issue: Issue) -> Issue:
+    """Return an issue of the component token with the action for that token, not for a merchant's."""
+    if issue.code in _REFUSED:
+        return replace(issue, action=_RENEW_COMPONENT)
+    if issue.code not in COMPONENT_CODES or issue.code == Reason.NO_TOKEN:
+        return issue
+    action = _("Make sure that component_appid is the third-party platform's own appid.")
+    return replace(issue, action=action)
+
+
+def _of_status(status: str, *, own: bool) -> Issue:
+    if status == HALTED:
+        halted = all_reasons()[Reason.HALTED]
+        return Issue(Reason.HALTED, halted.meaning, halted.action)
+    if status:
+        action = all_reasons()[Reason.UNAVAILABLE].action
+        return Issue(Reason.UNAVAILABLE, _("The environment is {status}.", status=status), action)
+    if own:
+        meaning = _("It is not among the merchant's environments at the platform.")
+        return Issue("not_listed", meaning, errcode(-601012).action)
+    action = _("Correct env in the merchants file; if the environment is a merchant's, clear owner there.")
+    return Issue("not_listed", _("It is not among the platform's own environments."), action)
+
+
+# --- quotas --------------------------------------------------------------------------------------------------------
+
+_BEIJING = ZoneInfo("Asia/Shanghai")
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaAccount:
+    """The account that a row's link call counts against: a mini program's, or the platform's for its own environments."""
+
+    appid: str
+    owner: Owner = Owner.MERCHANT
+
+
+@dataclass(frozen=True, slots=True)
+class Allowances:
+    """The quotas that could be read."""
+
+    quotas: dict[QuotaAccount, Quota]
+    why_not: Text | None
+    """The first reason why some are unknown."""
+
+
+def fits(rows: int, quota: Quota | None, rate: float | None, seconds_left: float) -> bool | None:
+    """Return whether so many link calls fit into the account's day; None if unknown.
+
+    ================  =====================  =======
+    calls left        time at the rate       result
+    ================  =====================  =======
+    fewer than rows   any                    False
+    any               longer than the day    False
+    not known         within, or no rate     None
+    enough            within, or no rate     True
+    ================  =====================  =======
+    """
+    left = quota.left if quota is not None else None
+    if (left is not None and rows > left) or (rate is not None and rows / rate > seconds_left):
+        return False
+    return None if left is None else True
+
+
+def seconds_left_of_the_day(now: datetime) -> float:
+    """Return the seconds until the quotas are reset: midnight in Beijing, which has no daylight saving time."""
+    there = now.astimezone(_BEIJING)
+    midnight = there.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight - there).total_seconds()
+
+
+# --- display -------------------------------------------------------------------------------------------------------
+
+_HEADS = (
+    _("merchant"),
+    _("environment"),
+    _("token"),
+    _("set 49"),
+    _("cloud"),
+    _("status"),
+    _("calls"),
+    _("why"),
+)
+
+
+def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[RenderableType]:
+    """Render the table, then each code's meaning and action. Lines left out are counted."""
+    from tcb_ops.reports.formats.terminal import AlignedTable, Wrapped
+
+    bad = [state for state in states if state.issues]
+    times = Counter(state.issues[0].code for state in bad)
+    bad.sort(key=lambda s: (-times[s.issues[0].code], s.issues[0].code, s.merchant.name, s.merchant.env))
+    ready = [state for state in states if state.works]
+    some = _some_of_each(bad)
+    shown = some + (ready if len(ready) <= READY_LINES else [])
+    if shown:
+        table = [[head.of(lang) for head in _HEADS], *(_cells(state, lang) for state in shown)]
+        yield AlignedTable(table, numbers=frozenset({6}), elastic=frozenset({0, 1}))
+    if more := len(bad) - len(some):
+        yield _("… and {more:,} more that are not ready: --out FILE.csv lists all", more=more).of(lang)
+    for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
+        yield ""
+        names = as_list(dict.fromkeys(sanitize(merchant.name) for merchant in merchants), 3)
+        lines = _("{lines} ({names})", lines=_lines(len(merchants)), names=names).of(lang)
+        yield Wrapped(f"{issue.code} · {lines} · {sanitize(issue.meaning.of(lang))}", bold=len(issue.code))
+        yield Wrapped(f"→ {sanitize(issue.action.of(lang))}")
+    if shown:
+        yield ""
+
+
+def verdict(states: Sequence[MerchantState]) -> Text:
+    """Return one sentence: how many lines are ready, and which of them has the fewest calls left."""
+    works = [state for state in states if state.works]
+    left = sum(state.merchant.left for state in states)
+    bad = len(states) - len(works) - left
+    found = _(
+        "{works:,} of {lines} ready, {bad:,} not ready", works=len(works), lines=_lines(len(states)), bad=bad
+    )
+    if left:
+        found = ngettext(
+            "{found}, {n:,} is of merchants that have left (status=left)",
+            "{found}, {n:,} are of merchants that have left (status=left)",
+            left,
+            found=found,
+        )
+    limited = [(s.quota.left, s.merchant.name) for s in works if s.quota and s.quota.left is not None]
+    if limited:
+        least, name = min(limited)
+        found = _(
+            "{found}. Fewest calls left today: {least:,} ({name})",
+            found=found,
+            least=least,
+            name=sanitize(name),
+        )
+    return _("{found}.", found=found)
+
+
+def write_states(states: Iterable[MerchantState], dest: Path, lang: Lang) -> None:
+    """Write a line per state, for a spreadsheet: UTF-8 with BOM, without cells that would run as formulas."""
+    with dest.open("w", encoding="utf-8-sig", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(
+            (
+                *("appid", "merchant", "env", "owner", "works", "token", "permission", "cloud", "env_status"),
+                *("daily_limit", "used", "remain", "code", "meaning", "action", "errmsg"),
+            )
+        )
+        for state in states:
+            merchant, figures = state.merchant, state.quota.figures if state.quota else None
+            issues = [
+                (one.code, one.meaning.of(lang), one.action.of(lang), one.errmsg) for one in state.issues
+            ]
+            cells = (
+                *(merchant.appid, merchant.name, merchant.env, str(merchant.owner)),
+                "left" if merchant.left else _word(state.works),
+                *map(_word, (state.token, state.permission, state.cloud)),
+                state.env_status,
+                *(map(str, figures.values()) if figures else ("", "", "")),
+                *(" / ".join(filter(None, part)) for part in zip(*(issues or [("",) * 4]), strict=True)),
+            )
+            out.writerow(map(guard, cells))
+
+
+def group(issues: Iterable[tuple[Merchant, Issue]]) -> list[tuple[Issue, list[Merchant]]]:
+    """Group merchants by issue, ignoring its errmsg; the largest group first."""
+    groups: dict[tuple[str, Text, Text], list[tuple[Merchant, Issue]]] = {}
+    for merchant, issue in issues:
+        key = issue.code, issue.meaning, of_any_appid(issue.action)
+        groups.setdefault(key, []).append((merchant, issue))
+    found = []
+    for (code, meaning, _action), members in groups.items():
+        merchants, its = [merchant for merchant, _ in members], [issue for _, issue in members]
+        one = its[0] if len(its) == 1 else Issue(code, meaning, merged(issue.action for issue in its)[0])
+        found.append((one, merchants))
+    return sorted(found, key=lambda one: -len(one[1]))
+
+
+def _cells(state: MerchantState, lang: Lang) -> list[str]:
+    left = state.quota.left if state.quota else None
+    return [
+        sanitize(state.merchant.name),
+        sanitize(state.merchant.env),
+        *(_shown(seen, lang) for seen in (state.token, state.permission, state.cloud)),
+        sanitize(state.env_status) or "–",
+        "–" if left is None else f"{left:,}",
+        ", ".join(issue.code for issue in state.issues),
+    ]
+
+
+def _shown(seen: bool | None, lang: Lang) -> str:
+    if seen is None:
+        return "–"
+    return (_("yes") if seen else _("NO")).of(lang)
+
+
+def _word(seen: bool | None) -> str:
+    return "" if seen is None else "yes" if seen else "no"
+
+
+def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:
+    """Return up to LINES states, shared among the issues, so that a frequent one does not hide the others."""
+    by_code: dict[str, list[MerchantState]] = {}
+    for state in bad:
+        by_code.setdefault(state.issues[0].code, []).append(state)
+    room, some = LINES, set[int]()
+    for served, states in enumerate(sorted(by_code.values(), key=len)):
+        taken = states[: max(1, room // (len(by_code) - served))]
+        room -= len(taken)
+        some |= set(map(id, taken))
+    return [state for state in bad if id(state) in some]
+
+
+def _lines(count: int) -> Text:
+    return ngettext("{n:,} line", "{n:,} lines", count)

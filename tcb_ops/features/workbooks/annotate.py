@@ -1,0 +1,601 @@
+"""Copies of a list's workbook with the results beside the rows (`report RUN --into`).
+
+openpyxl writes the copy of the whole. What it does not copy is named first. With `--split-by`, XlsxWriter writes a new
+workbook per value of a column: a copy with deleted rows might still contain their texts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import warnings
+import zipfile
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from io import BytesIO
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
+from tcb_ops.formatting import fold, shown, trim, unguard
+from tcb_ops.i18n import Lang, Text, _, as_list, verbatim
+from tcb_ops.lists.input_files import digest, input_error, is_workbook, open_bytes
+from tcb_ops.lists.paths import OURS
+from tcb_ops.lists.row_files import concealed
+from tcb_ops.lists.workbook import LAST_COLUMN, LAST_ROW, Book, NonTextCell, Sheet, area_of, letters
+from tcb_ops.model import is_simulated
+from tcb_ops.reports.explanations import MARK
+from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
+from tcb_ops.reports.formats.xlsx import LONGEST, NOT_XML, write_text
+from tcb_ops.resources import system_reason
+from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.records import RowRecord, RunRecord
+
+if TYPE_CHECKING:
+    from openpyxl import Workbook
+    from openpyxl.cell import Cell
+    from openpyxl.worksheet.worksheet import Worksheet
+
+_ADDED = _("result")
+COLUMNS = (_ADDED, _("reason"), _("what to do"), verbatim("file_id"))
+WIDTHS = (24, 50, 50, 44)
+"""Of the new columns, in characters."""
+MOST_COPIES = 500
+"""Maximum number of values to split a workbook by: more are usually paths or dates, not people."""
+_NOT_IN_NAMES = re.compile(r'[<>:"/\\|?*]')
+_NOT_IN_SHEET_NAMES = re.compile(r"[\[\]:*?/\\]")
+_LONGEST_NAME = 40
+"""Characters of the original's name and of a value in a file name, which may have 255 bytes, three per Chinese character."""
+
+
+def write_into(
+    reader: RunReader,
+    run: RunRecord,
+    original: Path,
+    dest: Path | None,
+    lang: Lang,
+    warn: Callable[[Text], None] | None = None,
+) -> Path:
+    """Write a copy of the run's workbook, with result, reason, what to do and file_id beside each row; return its path.
+
+    `dest` None: beside the original, with a name ending in 结果 or result. `warn` is called before anything is written if
+    the copy will lack something. Raises UsageError if `original` is not the run's list or `dest` exists, StoppedError if
+    the disk fails. An error leaves no file.
+    """
+    suffix = original.suffix
+    with open_original(run, original) as book:
+        dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}{suffix}")
+        if dest.suffix.lower() != suffix.lower():
+            raise UsageError(
+                _(
+                    "{dest}: the copy is a workbook like {name}, so its name must end in {suffix}.",
+                    dest=dest,
+                    name=original.name,
+                    suffix=suffix,
+                )
+            )
+        _free(dest)
+        with readable(original):
+            found = find_list(book, reader, run)
+            first, headers = _new_columns(found, run, lang)
+        if (lacking := not_copied(original)) and warn is not None:
+            warn(
+                _(
+                    "{dest} will be without {lacking}: they cannot be copied. {name} is not changed.",
+                    dest=dest,
+                    lacking=as_list(lacking),
+                    name=original.name,
+                )
+            )
+        workbook = _load(original, keep_vba=suffix.lower() == ".xlsm", rich_text=True)
+        _append(workbook[found.sheet.name], found, first, headers, _texts(reader, run, lang))
+        with _new(dest) as part:
+            workbook.save(part)
+    return dest
+
+
+def split_workbook(
+    reader: RunReader, run: RunRecord, original: Path, dest: Path | None, column: str, lang: Lang
+) -> Path:
+    """Write a workbook per value of a column to the new folder `dest`, each with the rows of that value; return it.
+
+    Like `write_into`. Cells covered by a merged cell have its value; rows without a value share a workbook.
+    """
+    with open_original(run, original) as book:
+        dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
+        _free(dest)
+        with readable(original):
+            found = find_list(book, reader, run)
+            first, headers = _new_columns(found, run, lang)
+            names, group_of = _groups(found, _column(found, column))
+        sheet = _load(original, data_only=True)[found.sheet.name]
+        texts = dict(_texts(reader, run, lang)) | {found.header_line: headers}
+        lines: list[list[int]] = [[found.header_line] for _name in names]
+        for line, group in enumerate(group_of):
+            if group >= 0:
+                lines[group].append(line)
+        with _new(dest) as part:
+            part.mkdir()
+            for name, selected in zip(_file_names(original.stem, names, lang), lines, strict=True):
+                (part / name).write_bytes(_selected(sheet, found, first, selected, texts))
+    return dest
+
+
+def _new_columns(found: ListSheet, run: RunRecord, lang: Lang) -> tuple[int, tuple[str, ...]]:
+    """Return the first new column, right of all used ones, and names that the list does not have."""
+    used = max((merge.right for merge in found.book.merges(found.sheet)), default=0)
+    for row in found.book.rows(found.sheet):
+        held = len(row.cells)
+        while held > used and not row.cells[held - 1] and not isinstance(row.cells[held - 1], NonTextCell):
+            held -= 1
+        used = max(used, held)
+    if used + len(COLUMNS) > LAST_COLUMN:
+        raise UsageError(
+            _(
+                "sheet '{name}' has no room for {columns} more columns: its last columns are in use. The "
+                "report's results.csv has every row: tcb-ops report",
+                name=shown(found.sheet.name, 40),
+                columns=len(COLUMNS),
+            )
+        )
+    taken = {fold(header) for header in found.headers}
+    headers = []
+    for text in COLUMNS:
+        # A colleague must not mistake a simulated run for the real upload.
+        mark = f" {MARK}" if text is COLUMNS[0] and is_simulated(run.target) else ""
+        # The list may have such a column, and names in a table are unique.
+        headers.append(_distinct(text.of(lang) + mark, taken, "{name} {number}"))
+    return used + 1, tuple(headers)
+
+
+def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
+    for record in reader.rows(run):
+        values = dict(zip(RESULT_COLUMNS, own_values(record, lang), strict=True))
+        texts = (values["tcb_reason"], values["tcb_action"], values["tcb_file_id"])
+        yield record.row.line, (record.end.outcome.label.of(lang), *texts)
+
+
+# --- a copy of the whole --------------------------------------------------------------------------------------------
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
+_ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
+_OTHER = _("forms, embedded objects and data connections")
+_LACKING = {
+    "image": _("pictures"),
+    "chart": _("charts"),
+    "chartEx": _("charts"),
+    "chartsheet": _("charts"),
+    "slicer": _("slicers"),
+    "timeline": _("slicers"),
+    "threadedComment": _("threads of comments"),
+    "ctrlProp": _OTHER,
+    "control": _OTHER,
+    "oleObject": _OTHER,
+    "package": _OTHER,
+    "connections": _OTHER,
+    "queryTable": _OTHER,
+    "customXml": _OTHER,
+}
+"""Kinds of related parts that openpyxl does not write, or (charts) not as they were."""
+_SHAPES = _("shapes and text boxes")
+_IN_SHEETS = {
+    rb"<(?:\w+:)?f[ />]": _("the stored values of formulas (Excel and WPS compute them again)"),
+    rb"<x14:sparklineGroup[ >]": _("sparklines"),
+    rb"<x14:(?:conditionalFormatting|dataValidation)[ >]": _("rules of Excel 2010 and later"),
+}
+"""Patterns of what openpyxl does not write of a sheet."""
+_IN_DRAWINGS = {rb"<(?:\w+:)?(?:sp|cxnSp)[ >]": _SHAPES}
+
+
+def not_copied(original: Path) -> list[Text]:
+    """Return what a copy by openpyxl lacks, for the user."""
+    lacking: set[Text] = set()
+    with zipfile.ZipFile(original) as package:
+        for info in package.infolist():
+            if info.filename.endswith(".rels"):
+                kinds = re.findall(rb"Type=[\"'][^\"']*/(\w+)[\"']", package.read(info))
+                lacking.update(_LACKING[kind.decode()] for kind in kinds if kind.decode() in _LACKING)
+            elif info.filename.startswith(("xl/worksheets/", "xl/drawings/")):
+                patterns = _IN_SHEETS if info.filename.startswith("xl/worksheets/") else _IN_DRAWINGS
+                content = package.read(info)
+                lacking.update(text for pattern, text in patterns.items() if re.search(pattern, content))
+    every = dict.fromkeys([*_LACKING.values(), *_IN_SHEETS.values(), *_IN_DRAWINGS.values()])
+    return [text for text in every if text in lacking]
+
+
+def _load(original: Path, **options: bool) -> Workbook:
+    """Load a workbook without what is not copied. Raises UsageError if openpyxl cannot read it."""
+    from openpyxl import load_workbook
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they say in English only what `not_copied` says
+            workbook = load_workbook(original, **options)
+    except Exception as error:  # noqa: BLE001  openpyxl raises whatever an unusual part leads to
+        reason = type(error).__name__
+    else:
+        for chartsheet in workbook.chartsheets:
+            workbook.remove(chartsheet)
+        for sheet in workbook.worksheets:
+            sheet._charts, sheet._images = [], []  # noqa: SLF001  there is no other access
+        return workbook
+    raise UsageError(
+        _(
+            "{name} cannot be copied: it is not as Excel or WPS writes a workbook ({reason}). The report's results.csv has "
+            "every row: tcb-ops report",
+            name=original.name,
+            reason=reason,
+        )
+    )
+
+
+def as_text(text: str) -> str:
+    """Escape what XML cannot hold: a control character becomes _x0001_ (ECMA-376 part 1, 22.9.2.19)."""
+    text = _ESCAPED.sub("_x005F_", NOT_XML.sub("\ufffd", text))
+    return _CONTROL.sub(lambda found: f"_x{ord(found[0]):04X}_", text)[:LONGEST]
+
+
+def _append(
+    sheet: Worksheet,
+    found: ListSheet,
+    first: int,
+    headers: Sequence[str],
+    texts: Iterator[tuple[int, Sequence[str]]],
+) -> None:
+    """Write the new columns into the sheet. They look like the path's cells."""
+    for line, values in chain([(found.header_line, headers)], texts):
+        style = sheet.cell(line, found.path)._style  # noqa: SLF001  the public way copies six objects per cell
+        for column, text in enumerate(values, first):
+            cell = sheet.cell(line, column)
+            cell.value = as_text(text) or None
+            cell._style = copy(style)  # noqa: SLF001  as above
+            if text:
+                cell.data_type = "s"  # whatever it begins with, it is no formula
+    last = first + len(headers) - 1
+    _set_widths(sheet, first, last)
+    # Otherwise sorting would separate rows from their results.
+    area = area_of(sheet.auto_filter.ref) if sheet.auto_filter.ref else None
+    if area is not None and area.top == found.header_line:
+        sheet.auto_filter.ref = str(area._replace(right=max(area.right, last)))
+    for table in sheet.tables.values():
+        area = area_of(table.ref)
+        if (area.top, area.right + 1) == (found.header_line, first) and table.headerRowCount != 0:
+            _extend_table(table, str(area._replace(right=last)), headers)
+
+
+def _extend_table(table: Any, ref: str, headers: Sequence[str]) -> None:
+    from openpyxl.worksheet.table import TableColumn
+
+    table.ref = ref
+    if table.autoFilter is not None:
+        table.autoFilter.ref = ref
+    after = max(column.id for column in table.tableColumns)
+    table.tableColumns += [TableColumn(id=after + n, name=name) for n, name in enumerate(headers, 1)]
+
+
+def _set_widths(sheet: Worksheet, first: int, last: int) -> None:
+    """Set the widths of the new columns; ranges of columns that overlap them are split."""
+    for name, columns in list(sheet.column_dimensions.items()):
+        columns.reindex()
+        if columns.min <= last and columns.max >= first:
+            del sheet.column_dimensions[name]
+            for low, high in ((columns.min, first - 1), (last + 1, columns.max)):
+                if low <= high:
+                    part = copy(columns)
+                    part.index, part.min, part.max = letters(low), low, high
+                    sheet.column_dimensions[part.index] = part
+    for column, width in enumerate(WIDTHS, first):
+        sheet.column_dimensions[letters(column)].width = width
+
+
+# --- a workbook per value -------------------------------------------------------------------------------------------
+
+_LAST_THEME_COLOUR = 9
+"""XlsxWriter has no numbers for the colours of links."""
+
+
+def _selected(
+    sheet: Worksheet,
+    found: ListSheet,
+    first: int,
+    lines: Sequence[int],
+    texts: dict[int, Sequence[str]],
+) -> bytes:
+    """Return a new workbook with these lines of a sheet: values, widths, heights and cell formats."""
+    from xlsxwriter import Workbook as NewWorkbook
+
+    content = BytesIO()
+    with NewWorkbook(content, {"in_memory": True}) as book:
+        copied = book.add_worksheet(_NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None)
+        copied.freeze_panes(1, 0)
+        for columns in sheet.column_dimensions.values():
+            columns.reindex()
+            if columns.min < first:
+                hidden = {"hidden": columns.hidden}
+                last, pixels = min(columns.max, first - 1), round(columns.width * 7)
+                copied.set_column_pixels(columns.min - 1, last - 1, pixels, None, hidden)
+        for column, width in enumerate(WIDTHS, first - 1):
+            copied.set_column_pixels(column, column, width * 7)
+        plain, formats = book.add_format(), dict[int, Any]()
+
+        def style_of(cell: Cell) -> Any:
+            if cell.style_id not in formats:
+                formats[cell.style_id] = book.add_format(_properties(cell))
+            return formats[cell.style_id]
+
+        for row, line in enumerate(lines):
+            if (height := sheet.row_dimensions[line].height) is not None:
+                copied.set_row(row, height)
+            for column in range(1, first):
+                cell = sheet.cell(line, column)
+                _put(copied, row, column - 1, cell.value, style_of(cell), plain)
+            style = style_of(sheet.cell(line, found.path))
+            for column, text in enumerate(texts.get(line, ()), first - 1):
+                _put(copied, row, column, text, style, plain)
+    return content.getvalue()
+
+
+def _put(sheet: Any, row: int, column: int, value: object, style: Any, plain: Any) -> None:
+    """Write a value with its type; a text as exactly that text."""
+    match value:
+        case None | "":
+            sheet.write_blank(row, column, None, style)
+        case bool():
+            sheet.write_boolean(row, column, value, style)
+        case int() | float():
+            sheet.write_number(row, column, value, style)
+        case datetime() | date() | time() | timedelta():
+            sheet.write_datetime(row, column, value, style)
+        case _:
+            write_text(sheet, row, column, str(value)[:LONGEST], style, plain)
+
+
+def _properties(cell: Cell) -> dict[str, Any]:
+    """Return the looks of a cell for XlsxWriter: number format, font, fill, borders and alignment."""
+    properties: dict[str, Any] = {
+        "num_format": cell.number_format,
+        "bold": cell.font.b,
+        "italic": cell.font.i,
+        "align": cell.alignment.horizontal or "",
+        "valign": {"center": "vcenter", "top": "top"}.get(cell.alignment.vertical, "bottom"),
+        "text_wrap": bool(cell.alignment.wrap_text),
+    }
+    for side in ("left", "right", "top", "bottom"):
+        properties[side] = int(getattr(cell.border, side).style is not None)
+    if colour := _colour(cell.font.color):
+        properties["font_color"] = colour
+    if cell.fill.fill_type == "solid" and (colour := _colour(cell.fill.fgColor)):
+        properties |= {"pattern": 1, "bg_color": colour}
+    return properties
+
+
+def _colour(colour: Any) -> Any:
+    """Return a colour for XlsxWriter; None for the automatic one, and for those of the indexed palette or with a tint."""
+    from xlsxwriter.color import Color
+
+    if colour is not None and colour.type == "rgb":
+        return f"#{colour.rgb[-6:]}"
+    if (
+        colour is not None
+        and colour.type == "theme"
+        and colour.theme <= _LAST_THEME_COLOUR
+        and not colour.tint
+    ):
+        return Color.theme(colour.theme, 0)
+    return None
+
+
+# --- values of the column ----------------------------------------------------------------------------------------------
+
+
+def _column(found: ListSheet, wanted: str) -> int:
+    """Return the column with this header, counted from 1."""
+    for at, header in enumerate(found.headers, 1):
+        if header and fold(header) == fold(wanted):
+            return at
+    listed = ", ".join(f"'{shown(header, 40)}'" for header in found.headers if header)
+    raise UsageError(
+        _(
+            "--split-by {wanted}: the list has no such column; it has {listed}.",
+            wanted=shown(wanted, 40),
+            listed=listed,
+        )
+    )
+
+
+def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
+    """Return a column's values in order of appearance, and for every line of the sheet its value's number, or -1."""
+    group_of = array("h", [-1]) * (LAST_ROW + 1)
+    numbers: dict[str, int] = {}
+    every = found.book.merges(found.sheet)
+    merges = [merge for merge in every if merge.left <= column <= merge.right]
+    at, above = 0, ""
+    for row in found.book.rows(found.sheet):
+        if row.line <= found.header_line:
+            continue
+        value = trim(row.cells[column - 1]) if column <= len(row.cells) else ""
+        while at < len(merges) and merges[at].bottom < row.line:
+            at += 1
+        if at < len(merges) and merges[at].top <= row.line:
+            above = value if row.line == merges[at].top else above
+            value = above
+        number = numbers.setdefault(value, len(numbers))
+        if number >= MOST_COPIES:
+            name = shown(found.headers[column - 1], 40)
+            raise UsageError(
+                _("column '{name}' has more than {most_copies} values.", name=name, most_copies=MOST_COPIES),
+                _("Split by a column with fewer values."),
+            )
+        group_of[row.line] = number
+    return list(numbers), group_of
+
+
+def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:
+    """Return a file name per value, valid on every system and distinct even if case is ignored."""
+    taken: set[str] = set()
+    names = []
+    for value in values:
+        printable = "".join(letter if letter.isprintable() else "_" for letter in value)
+        safe = _NOT_IN_NAMES.sub("_", printable)[:_LONGEST_NAME].strip(" .")
+        safe = safe or _("(empty)").of(lang)
+        names.append(_distinct(f"{stem[:_LONGEST_NAME]} {safe}", taken, "{name} ({number})") + ".xlsx")
+    return names
+
+
+def _distinct(name: str, taken: set[str], form: str) -> str:
+    """Return a name that is not among the folded ones that are taken, numbered if need be, and add it to them."""
+    numbered = (form.format(name=name, number=number) for number in count(2))
+    found = next(one for one in chain([name], numbered) if fold(one) not in taken)
+    taken.add(fold(found))
+    return found
+
+
+# --- the run's own workbook ---
+
+
+@dataclass(frozen=True, slots=True)
+class ListSheet:
+    """The position of the run's list in a workbook."""
+
+    book: Book
+    sheet: Sheet
+    header_line: int
+    headers: tuple[str, ...]
+    """Every cell of the header line, trimmed."""
+    path: int
+    """The column of the cloud paths, counted from 1."""
+
+
+@contextmanager
+def open_original(run: RunRecord, original: Path) -> Iterator[Book]:
+    """Open the run's own workbook. Raises UsageError if it is another file, or has changed."""
+    with open_bytes(original) as raw:
+        if not is_workbook(raw):
+            raise UsageError(
+                _(
+                    "--into needs the workbook (.xlsx) that was the run's list; {original} is not a workbook. The "
+                    "report's results.csv has every row of the list: tcb-ops report {id}",
+                    original=original,
+                    id=run.id,
+                )
+            )
+        with readable(original):
+            book = Book(raw)  # a password and an old format have messages of their own
+        if digest(raw)[1] != run.list_sha256:
+            raise UsageError(
+                _(
+                    "{original} is not the list of run {id} ({list_name}): its content differs.",
+                    original=original,
+                    id=run.id,
+                    list_name=run.list_name,
+                ),
+                _("If it was saved again since, name the file as it was then."),
+            )
+        yield book
+
+
+@contextmanager
+def readable(original: Path) -> Iterator[None]:
+    """Raise InputError for a damaged workbook, as for any list."""
+    try:
+        yield
+    except BrokenTableError as error:
+        problem = error.problem
+    else:
+        return
+    raise input_error(str(original), [problem])
+
+
+def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
+    """Find the sheet and the header of the run's list, by its headers and its first row.
+
+    The ledger holds the list's contents, not its position, which depends on options. Of identical sheets, the one
+    named by the options comes first, then visible ones.
+    """
+    first = next(reader.rows(run), None)
+    named = fold(str(run.settings.get("selection", "")))
+    by_likeliness = sorted(
+        book.sheets,
+        key=lambda sheet: (f"sheet {fold(sheet.name)}" not in named, sheet.hidden, -len(sheet.name)),
+    )
+    for sheet in by_likeliness:
+        if first is None:
+            break
+        found: tuple[int, list[str]] | None = None
+        for row in book.rows(sheet):
+            if row.line < first.row.line:
+                found = (row.line, row.cells) if _own(row.cells, row.cells) == run.headers else found
+            elif found is not None and row.line == first.row.line and _same(found[1], row.cells, first):
+                path = next((at for at, cell in enumerate(row.cells, 1) if trim(cell) == first.row.path), 1)
+                return ListSheet(book, sheet, found[0], tuple(map(trim, found[1])), path)
+            else:
+                break
+    raise UsageError(
+        _(
+            "the rows of run {id} are not in this workbook: was it read by a tcb-ops of another version?",
+            id=run.id,
+        )
+    )
+
+
+def _own(headers: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
+    """Return a row's own cells as the run has them, without the columns of an earlier export."""
+    width = max((at for at, header in enumerate(headers, 1) if trim(header)), default=0)
+    kept = [at for at in range(width) if not trim(headers[at]).startswith(OURS)]
+    own = (cells[at] if at < len(cells) else "" for at in kept)
+    return tuple(map(unguard, own)) if len(kept) < width else tuple(map(str, own))
+
+
+def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bool:
+    # A cell covered by a merged one has no value in the run, whatever the file contains there.
+    own = concealed(_own(headers, cells))
+    return len(own) == len(record.row.cells) and all(
+        had in {"", has} for had, has in zip(record.row.cells, own, strict=True)
+    )
+
+
+# --- the disk -------------------------------------------------------------------------------------------------------
+
+
+def _free(dest: Path) -> None:
+    if os.path.lexists(dest):
+        what = _("{dest} already exists, and is not overwritten.", dest=dest)
+        raise UsageError(what, _("Remove it, or choose another location with --out."), options=["--out"])
+    if not dest.parent.is_dir():
+        what = _("{dest}: there is no folder {parent}.", dest=dest, parent=dest.parent)
+        raise UsageError(what, _("Create it, or choose another location with --out."), options=["--out"])
+
+
+@contextmanager
+def _new(dest: Path) -> Iterator[Path]:
+    """Yield a temporary path, which is renamed to `dest` at the end, or removed after an error."""
+    part = dest.with_name(f".{dest.name[:_LONGEST_NAME]}.part-{secrets.token_hex(4)}")
+    try:
+        yield part
+        for file in part.iterdir() if part.is_dir() else (part,):
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        _free(dest)
+        part.rename(dest)
+    except OSError as error:
+        why = system_reason(error)
+    else:
+        return
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            with suppress(OSError):  # it may not exist, as on a full disk
+                part.unlink()
+    raise StoppedError(
+        _("{dest} could not be written: {why}.", dest=dest, why=why),
+        _("Free disk space, or choose another location with --out."),
+        options=["--out"],
+    )

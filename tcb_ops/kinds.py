@@ -1,0 +1,339 @@
+"""What a kind of run is, and which kinds and features there are.
+
+A kind brings everything in which its runs differ from others: how rows are planned and worked on, what their outcomes
+mean, and what follows. `Kind` has the defaults; links and upload are the core's own kinds, and features bring more.
+Nothing outside a kind's own module compares or looks up kinds.
+
+A feature is a folder below `tcb_ops/features`. Its `__init__` has a `FEATURE`, which says where its parts are; they are
+imported when they are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from tcb_ops.errors import MissingFeatureError
+from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
+from tcb_ops.model import Outcome, Row, RowEnd
+
+if TYPE_CHECKING:
+    from tcb_ops.details import Detail
+    from tcb_ops.errors import TcbOpsError
+    from tcb_ops.reports.summary import NextAction
+    from tcb_ops.runs.calls import CallContext, Calls
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.settings import Settings
+
+_CORE_KINDS = {"links": "tcb_ops.runs.links:LINKS", "upload": "tcb_ops.runs.uploads:UPLOAD"}
+"""Where the core's kinds are defined, by their names in the ledger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """What a feature adds, as places of the form `module:name`."""
+
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of runs, by their names in the ledger."""
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Commands of the command line, by section of the help (run, stored, inspect, setup, notebooks, practise)."""
+    provides: Mapping[str, str] = field(default_factory=dict)
+    """What the core asks for by name, and works without: `provided` imports it."""
+    upload_calls: str = ""
+    """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
+    checks: str = ""
+    """`(Settings) -> Iterable[Check]`: what `doctor` looks at."""
+
+
+@cache
+def features() -> Mapping[str, Feature]:
+    """Return the installed features by name."""
+    from tcb_ops import features as package
+
+    names = sorted(module.name for module in iter_modules(package.__path__))
+    return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
+
+
+def load(place: str) -> Any:
+    """Import what stands at a place of the form `module:name`."""
+    module, _colon, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def provided(name: str) -> Any:
+    """Import what a feature provides under a name. Raises MissingFeatureError where none does."""
+    for feature in features().values():
+        if name in feature.provides:
+            return load(feature.provides[name])
+    raise MissingFeatureError(name)
+
+
+def is_provided(name: str) -> bool:
+    """Return whether a feature provides something under a name."""
+    return any(name in feature.provides for feature in features().values())
+
+
+def parts(name: str) -> list[Any]:
+    """Import a part, by its name in `Feature`, of each feature that has it."""
+    return [load(place) for feature in features().values() if (place := getattr(feature, name))]
+
+
+class Kind(str):
+    """A kind of run. As a string it is the name by which the ledger and the command line know it."""
+
+    __slots__ = ()
+
+    name: ClassVar[str]
+    label: ClassVar[Text]
+    """What runs of this kind do, in a word."""
+    report_title: ClassVar[Text]
+    """The title of a report."""
+    done: ClassVar[Text]
+    """What was done to every row of a run that succeeded."""
+    question: ClassVar[Text] = verbatim("")
+    """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""
+
+    changed: ClassVar[tuple[Text, Text]]
+    """What such a run did to all files of an earlier upload, and to some; where `replacing` is not empty."""
+    mark: ClassVar[tuple[Text, Text]]
+    """The same in a list of runs."""
+
+    rows_per_call: ClassVar[int] = 1
+    resumed_within: ClassVar[float] = 24 * 3600.0
+    """Age in seconds below which an unfinished run is resumed by the same command."""
+    renewed: ClassVar[bool] = False
+    """Whether a new run takes the place of an older unfinished one, instead of asking."""
+    changes_store: ClassVar[bool] = False
+    """Whether its runs change what is stored."""
+    looks_at_store: ClassVar[bool] = False
+    """Whether its outcomes tell what is stored."""
+    replacing: ClassVar[frozenset[Outcome]] = frozenset()
+    """The outcomes after which another file, or none, is at a row's path."""
+    takes_back: ClassVar[bool] = False
+    """Whether its runs remove or replace what uploads have stored."""
+    sends_files: ClassVar[bool] = False
+    """Whether its rows have local files below a root."""
+    writes_links: ClassVar[bool] = False
+    """Whether it writes a file of links, which stays on this machine."""
+    reads_written: ClassVar[bool] = False
+    """Whether its rows are read with what earlier runs put at their paths."""
+    clustered: ClassVar[bool] = False
+    """Whether a cluster's workers can share its rows."""
+    same_list: ClassVar[bool] = True
+    """Whether it is compared with runs of the same list; otherwise with the previous run of the same merchants."""
+    unstarted: ClassVar[Outcome] = Outcome.NOT_ATTEMPTED
+    """The outcome of rows that no longer begin."""
+    unanswered: ClassVar[Outcome] = Outcome.NOT_ATTEMPTED
+    """The outcome of rows whose merchant's token source did not respond."""
+    skipped: ClassVar[Outcome] = Outcome.INVALID
+    """The outcome of rows that are planned with a problem."""
+    has_list: ClassVar[bool] = True
+    """Whether its rows come from a list that can be corrected."""
+
+    def __new__(cls) -> Self:
+        """Return the kind; a module makes it once."""
+        return super().__new__(cls, cls.name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return kind_named, (str.__str__(self),)
+
+    # --- planning -------------------------------------------------------------------------------------------------
+
+    def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
+        """Return the options that the ledger keeps of a new run; `parent`: the run that it retries, or empty."""
+        return dict(options)
+
+    def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
+        """Return the Content-Type and Cache-Control that the ledger keeps of a row; None where it sends no file."""
+        return None, None
+
+    # --- working on rows ------------------------------------------------------------------------------------------
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return what makes the calls of its rows."""
+        raise NotImplementedError
+
+    def end_of(self, end: RowEnd) -> RowEnd:
+        """Return a row's end in terms of this kind."""
+        return end
+
+    def stops_run(self, end: RowEnd) -> bool:
+        """Return whether a row's end affects every merchant, so that the run stops."""
+        return False
+
+    def stop_reason(self, reason: Detail) -> Detail:
+        """Return why a run was stopped in terms of this kind."""
+        return reason
+
+    def end_when_stopped(self, error: TcbOpsError) -> RowEnd | None:
+        """Return how the pending rows end if an error stops the run; None: they stay pending and the run is unfinished."""
+        return None
+
+    def left_behind(self, run: RunRecord) -> Text | None:
+        """Return what a run that was interrupted may have left behind."""
+        return None
+
+    def again_after(self, run: RunRecord) -> float:
+        """Return the seconds after which some rows are worked on again; 0 for none."""
+        return 0.0
+
+    def rows_again(self, ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
+        """Return the lines that are worked on again, and when the last of them ended (Unix seconds)."""
+        return [], 0.0
+
+    # --- in words -------------------------------------------------------------------------------------------------
+
+    def unit_count(self, count: int) -> Text:
+        """Return a number of its rows: `1,204 rows`."""
+        return row_count(count)
+
+    def rate_text(self, rate: str) -> Text:
+        """Return a rate in its rows: `12 rows/s`."""
+        return _("{rate} rows/s", rate=rate)
+
+    def done_text(self, counts: Mapping[Outcome, int]) -> Text:
+        """Return what was done to all rows of a run that succeeded."""
+        return self.done
+
+    def verdict(self, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
+        """Sum up a run in one sentence.
+
+        ==========  ====================  ===========================================
+        finished    rows                  sentence
+        ==========  ====================  ===========================================
+        no          any                   unfinished: how many have ended, how many are pending
+        yes         none                  no rows
+        yes         all succeeded         all N rows succeeded; how many of them unchanged
+        yes         some did not          G of N succeeded, how many of them unchanged; B did not: by outcome
+        ==========  ====================  ===========================================
+        """
+        total = sum(counts.values())
+        succeeded = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
+        if not finished:
+            pending = counts.get(Outcome.PENDING, 0)
+            return self.unfinished(total, succeeded, pending)
+        if not total:
+            return _("The run has no rows.")
+        others = {outcome: rows for outcome, rows in counts.items() if not outcome.succeeded}
+        if others:
+            return self.partial(total, succeeded, counts.get(Outcome.UNCHANGED, 0), others)
+        return self.complete(total, counts)
+
+    def unfinished(self, total: int, succeeded: int, pending: int) -> Text:
+        """Return the verdict of a run that has not ended."""
+        text = _("Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.")
+        return text.format(
+            total=total - pending, rows=self.unit_count(total), good=succeeded, pending=pending
+        )
+
+    def partial(self, total: int, succeeded: int, unchanged: int, others: Mapping[Outcome, int]) -> Text:
+        """Return the verdict of a run with rows that did not succeed."""
+        listed = as_list(
+            _("{rows:,} {outcome}", rows=rows, outcome=outcome.label) for outcome, rows in others.items()
+        )
+        text = _("{good:,} of {rows} succeeded, {total:,} did not: {listed}.")
+        if unchanged:
+            text = _(
+                "{good:,} of {rows} succeeded ({same:,} unchanged, not sent again), {total:,} did not: {listed}."
+            )
+        return text.format(
+            good=succeeded, rows=row_count(total), same=unchanged, total=total - succeeded, listed=listed
+        )
+
+    def complete(self, total: int, counts: Mapping[Outcome, int]) -> Text:
+        """Return the verdict of a run whose rows have all succeeded."""
+        done, unchanged = self.done_text(counts), counts.get(Outcome.UNCHANGED, 0)
+        if unchanged == total:
+            done = _("unchanged, nothing sent again")
+        elif unchanged:
+            done = _(
+                "{rest:,} {done}, {same:,} unchanged and not sent again",
+                rest=total - unchanged,
+                done=done,
+                same=unchanged,
+            )
+        return ngettext(
+            "The only row succeeded: {done}.", "All {n:,} rows succeeded: {done}.", total, done=done
+        )
+
+    # --- what follows ---------------------------------------------------------------------------------------------
+
+    def resume_options(self, run: RunRecord, *, canary: bool) -> list[str]:
+        """Return the options that resume a run as it was started."""
+        return []
+
+    def list_options(self, run: RunRecord) -> list[str]:
+        """Return the options with which a corrected list is run as this run was."""
+        return []
+
+    def next_step(
+        self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
+    ) -> tuple[Text, list[str]] | None:
+        """Return the next command about rows that did not succeed, with its purpose; None where nothing helps.
+
+        `actions`: what somebody can do about the causes; at least one.
+        """
+        return None
+
+
+class MissingKind(Kind):
+    """The kind of a run whose feature is not installed: its runs are listed, and nothing else is done with them."""
+
+    name = ""
+
+
+@cache
+def _kind_places() -> Mapping[str, str]:
+    found = dict(_CORE_KINDS)
+    for feature in features().values():
+        found |= feature.kinds
+    return found
+
+
+@cache
+def kind_named(name: str) -> Kind:
+    """Return the kind that the ledger knows by this name."""
+    place = _kind_places().get(name)
+    kind: Kind = _missing(name) if place is None else load(place)
+    return kind
+
+
+def all_kinds() -> list[Kind]:
+    """Return the kinds that there are."""
+    return [kind_named(name) for name in _kind_places()]
+
+
+def _missing(name: str) -> Kind:
+    label = verbatim(name)
+    values = {"name": name, "label": label, "report_title": label, "done": label, "__slots__": ()}
+    kind: Kind = type("MissingKind", (MissingKind,), values)()
+    return kind
+
+
+def counted(counts: Mapping[Outcome, int]) -> list[Text]:
+    """Return the counts, without zeros: `412 uploaded`, `12 refused`."""
+    return [
+        pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=outcome.label)
+        for outcome, rows in counts.items()
+        if rows
+    ]
+
+
+def row_count(count: int) -> Text:
+    """Return `1 row`, `1,204 rows`."""
+    return ngettext("{n:,} row", "{n:,} rows", count)
+
+
+def merchant_count(count: int) -> Text:
+    """Return `1 merchant`, `28 merchants`."""
+    return ngettext("{n:,} merchant", "{n:,} merchants", count)
+
+
+def environment_count(count: int) -> Text:
+    """Return `1 environment`, `28 environments`."""
+    return ngettext("{n:,} environment", "{n:,} environments", count)

@@ -1,0 +1,140 @@
+"""A settings file in the working folder that others may have written is refused: it runs programs and says where tokens go."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from workspace import TEA, many
+
+import tcb_ops as tcb
+from tcb_ops.cli.main import cli as program
+from tcb_ops.errors import SettingsError
+from tcb_ops.found_settings import Trust, trust
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+UID, OTHER, ROOT = 1000, 1001, 0
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="owners and modes of files are POSIX's")
+
+
+def entry(owner: int, mode: int) -> os.stat_result:
+    return os.stat_result((mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "folder", "named", "result"),
+    [
+        (UID, 0o100644, 0o755, False, Trust.OWN),
+        (ROOT, 0o100644, 0o755, False, Trust.OWN),
+        (UID, 0o100644, 0o1777, False, Trust.OWN),
+        (UID, 0o120777, 0o755, False, Trust.OWN),
+        (UID, 0o100664, 0o755, False, Trust.GROUP),
+        (UID, 0o100644, 0o775, False, Trust.GROUP),
+        (UID, 0o100644, 0o1775, False, Trust.OWN),
+        (OTHER, 0o100644, 0o755, False, Trust.STRANGER),
+        (OTHER, 0o100644, 0o1777, False, Trust.STRANGER),
+        (UID, 0o100646, 0o755, False, Trust.EVERYBODY),
+        (UID, 0o100644, 0o777, False, Trust.EVERYBODY),
+        (OTHER, 0o100666, 0o777, True, Trust.OWN),
+    ],
+)
+def test_who_may_have_written_a_file(owner: int, mode: int, folder: int, named: bool, result: Trust) -> None:
+    assert trust(UID, entry(owner, mode), entry(OTHER, folder), named=named) is result
+
+
+def test_root_trusts_its_own_files_only() -> None:
+    assert trust(ROOT, entry(OTHER, 0o100600), entry(ROOT, 0o755), named=False) is Trust.STRANGER
+
+
+def commands(group: click.Group, *before: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *before, name)
+        else:
+            yield (*before, name)
+
+
+WORDS = {
+    "upload": ("list.csv", "--root", "files", "--yes"),
+    "links": ("list.csv",),
+    "check": ("list.csv",),
+    "confirm": ("list.csv",),
+    "delete": ("list.csv", "--foreign", "--yes"),
+    "sync": ("files", "--to", "all", "--yes"),
+    "retry": ("latest",),
+    "notebook": ("03_errcode_audit.ipynb", "-p", "target=live"),
+    "notify": ("--test",),
+}
+
+
+@pytest.mark.slow
+def test_no_command_runs_a_program_or_sends_a_token_of_a_stranger(open_cli: Callable[..., Any]) -> None:
+    cli = open_cli(many(TEA, rows=2))
+    ran = cli.folder / "ran"
+    own = [sys.executable, "-c", f"open({str(ran)!r}, 'w')"]
+    (cli.folder / "tcb-ops.toml").write_text(
+        f"""
+api_base = "{cli.workspace.sim.base}"
+[tokens]
+source = "command"
+command = {own}
+secret = "command:touch {ran}"
+serve_key = "command:touch {ran}"
+[[notify]]
+kind = "command"
+command = {own}
+on = "always"
+""",
+        encoding="utf-8",
+    )
+    (cli.folder / "tcb-ops.toml").chmod(0o646)
+    sent = Counter(cli.workspace.sim.stats)
+    names = list(commands(program))
+    assert ("upload",) in names
+    # These wait for a browser, a client or a terminal, or read no settings.
+    for name in [name for name in names if name[-1] not in {"lab", "simulate", "completion", "demo", "init"}]:
+        done = cli(*name, *WORDS.get(name[-1], ()))
+        assert not ran.exists(), name
+        assert done.code or name == ("explain",), name
+    assert Counter(cli.workspace.sim.stats) == sent
+    done = cli("audit")
+    assert "can be changed by every user" in done.err
+    assert f"--config {cli.folder / 'tcb-ops.toml'}" in done.err
+    cli("audit", "--config", "tcb-ops.toml")
+    assert ran.exists(), "what is named is believed"
+
+
+def test_python_refuses_it_and_the_first_line_names_what_was_found(
+    open_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli = open_cli(many(TEA, rows=2))
+    file = cli.folder / "tcb-ops.toml"
+    words = ("merchants", "check")
+    assert cli(*words).err.startswith(f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml\n")
+    file.chmod(0o664)
+    assert ", which a group can change" in cli(*words).err.splitlines()[0]
+    assert cli(*words, "--config", str(file)).err.startswith(f"SIMULATED {cli.workspace.sim.base}\n")
+    file.chmod(0o646)
+    with pytest.raises(SettingsError, match="every user"):
+        tcb.audit("merchants.csv")
+    monkeypatch.setenv("TCB_OPS_CONFIG", str(file))
+    assert tcb.load_settings().origin.file == file
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+def test_the_owner_of_a_link_and_of_its_target_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own, link = tmp_path / "own.toml", Path("tcb-ops.toml")
+    own.write_text('lang = "zh"', encoding="utf-8")
+    link.symlink_to(own)
+    assert tcb.load_settings().lang == "zh"
+    os.lchown(link, 65534, 65534)
+    with pytest.raises(SettingsError, match="belongs to another user"):
+        tcb.load_settings()

@@ -1,0 +1,691 @@
+"""One state machine for everything that writes to the store: whatever users do in turn, nobody's bytes are lost.
+
+Hypothesis makes up the steps: uploads and their retries, runs that are killed and resumed, undo, delete, sync, prune,
+and strangers who write to the same paths. After each step the simulator's store, which is the truth, is compared with
+a model of whose bytes are at each path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import sqlalchemy as sa
+from cut_off import CutOff, Kill
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from workspace import BOOKS, TEA, options_for, write_csv
+
+import tcb_ops as tcb
+from tcb_ops.api import (
+    plan_sync,
+    prune,
+    start_confirm,
+    start_delete,
+    start_links,
+    start_resume,
+    start_retry,
+    start_undo,
+    start_upload,
+    undo_scope,
+)
+from tcb_ops.errors import InterruptedRunError, UsageError
+from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator.signing import bucket_of
+from tcb_ops.features.stored.kinds import UNDO
+from tcb_ops.kinds import Kind
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.model import Outcome
+from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.schema import version
+from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from postgres import Postgres
+
+    from tcb_ops.features.simulator import SimulatedObject
+    from tcb_ops.lists.batch import Batch
+    from tcb_ops.run import Run, RunHandle
+    from tcb_ops.settings import Settings
+
+Place = tuple[str, str]
+"""Environment and path."""
+PLACES: list[Place] = [(TEA.env, "a"), (TEA.env, "b"), (TEA.env, "c"), (BOOKS.env, "a"), (BOOKS.env, "d/e")]
+STRANGER = "a stranger"
+LIMITS = RunLimits(concurrency=1, per_env=1, attempts=2, backoff=0.001, slow_wait=0.01, patience=5)
+"""Calls come one at a time, in the same order each time, so that Hypothesis can repeat and shorten what it has found."""
+REFUSED = {"step": FaultStep.STORE, "code": "AccessDenied", "status": 403}
+LOST = {"step": FaultStep.STORE, "reset": Reset.MIDDLE}
+FAULTS: dict[str, list[dict[str, Any]]] = {
+    "no link": [{"step": FaultStep.LINK, "errcode": -501007}],
+    "store refuses": [REFUSED],
+    "every answer lost": [LOST],
+    "first answer lost": [{**LOST, "calls": ((1, 1),)}],
+    "first answer lost, then refused": [{**LOST, "calls": ((1, 1),)}, REFUSED],
+}
+
+
+nothing = st.none()
+kills = st.one_of(nothing, nothing, st.builds(Kill, st.integers(0, 12), st.booleans()))
+masks = st.sampled_from([0b1, 0b1, 0b11, 0b110, 0b1001, 0b10100, 0b11111])
+"""Some of the places: few, so that runs are short, and often the first, so that runs meet there."""
+faults = st.one_of(nothing, nothing, st.tuples(st.sampled_from(sorted(FAULTS)), masks))
+contents = st.integers(0, 3)
+"""So few that runs and strangers often send the same bytes."""
+ages = st.sampled_from([0, 0, 0, 1, 1, 2])
+"""Which of several: 0 is the newest."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is at a path, and who put it there."""
+
+    md5: str
+    owner: str
+    """The id of an upload, whose retries count as the same, or STRANGER."""
+    in_parts: bool = False
+    """Whether its ETag is none of an MD5."""
+
+
+@dataclass
+class Upload:
+    """What the model knows of an upload and its retries."""
+
+    id: str
+    root: Path
+    files: dict[Place, str]
+    """The local file of each path."""
+    with_backup: bool = False
+    if_exists: str = "overwrite"
+    is_sync: bool = False
+    put: dict[Place, list[str]] = field(default_factory=dict)
+    """The MD5s of what it put at a path, also where it got no answer."""
+    overwrote: dict[Place, list[Stored | None]] = field(default_factory=dict)
+    """What was at a path each time that it put its file over what was not its own; None: nothing."""
+    certain: set[Place] = field(default_factory=set)
+    """The paths of rows that ended as uploaded."""
+    to_retry: bool = False
+    """Whether it has finished, and a row did not succeed."""
+    taken_back: set[Place] = field(default_factory=set)
+    """The paths that undo or delete has dealt with."""
+
+
+class WhoseBytes(RuleBasedStateMachine):
+    """Users, strangers and kills in turn."""
+
+    sim: CutOff
+    base: Path
+    ledger = ""
+    """The URL of a PostgreSQL database; empty for SQLite."""
+    examples = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).examples += 1
+        self.folder = self.base / f"example-{self.examples}"
+        self.folder.mkdir()
+        self.photos = self.folder / "photos"
+        self.photos.mkdir()
+        for place in PLACES:
+            self.sim.remove(*place)
+        merchants = (TEA, BOOKS)
+        named = ((merchant.appid, merchant.name, merchant.env) for merchant in merchants)
+        write_csv(self.folder / "merchants.csv", ("appid", "name", "env"), named)
+        tokens = ((merchant.appid, f"token-of-{merchant.appid}") for merchant in merchants)
+        write_csv(self.folder / "tokens.csv", ("appid", "access_token"), tokens)
+        self.merchants = Merchants(merchants)
+        options = options_for(self.folder, self.sim) | {"reports": str(self.folder / "reports")}
+        self.settings: Settings = load_settings(
+            options=options | ({"ledger": self.ledger} if self.ledger else {})
+        )
+        self.common: dict[str, Any] = {"settings": self.settings, "limits": LIMITS}
+        self.uploads: list[Upload] = []
+        """Those that the ledger still has."""
+        self.all_uploads: list[Upload] = []
+        self.unfinished: dict[str, tuple[Kind, Upload | None]] = {}
+        """Runs that were killed, by id, with their upload."""
+        self.truth: dict[Place, Stored] = {}
+        self.last_change: dict[Place, str] = {}
+        """Who wrote to a path last, of those that the ledger knows for certain; STRANGER: restored; empty: removed."""
+        self.lists = 0
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+        if self.ledger:
+            engine = sa.create_engine(self.ledger)
+            with engine.begin() as connection:
+                names = set(sa.inspect(connection).get_table_names()) - {version.name}
+                if names:
+                    connection.exec_driver_sql(f"TRUNCATE {', '.join(names)} CASCADE")
+            engine.dispose()
+
+    # --- what happens ---------------------------------------------------------------------------------------------
+
+    @rule(
+        mask=masks,
+        content=contents,
+        with_backup=st.booleans(),
+        if_exists=st.sampled_from(["overwrite", "overwrite", "skip", "fail"]),
+        skip_unchanged=st.booleans(),
+        fault=faults,
+        kill=kills,
+    )
+    def upload(
+        self,
+        mask: int,
+        content: int,
+        *,
+        with_backup: bool,
+        if_exists: str,
+        skip_unchanged: bool,
+        fault: tuple[str, int] | None,
+        kill: Kill | None,
+    ) -> None:
+        batch, files = self.new_list(selected(mask), content)
+        options: dict[str, Any] = {"if_exists": if_exists, "skip_unchanged": skip_unchanged}
+        if with_backup:
+            options["backup"] = self.folder / "backup"
+        start = partial(start_upload, batch, **options, **self.common)
+        new = Upload("", batch.root or self.folder, files, with_backup, if_exists)
+        self.send(start, kill, fault, new)
+
+    @initialize(before=st.just(0) | masks, mask=masks, backups=st.tuples(st.booleans(), st.booleans()))
+    def begin(self, before: int, mask: int, backups: tuple[bool, bool]) -> None:
+        """Begin with what strangers have stored, and with two versions of an upload."""
+        for place in selected(before):
+            self.put_by_stranger(place, 9)
+        for content, with_backup in enumerate(backups):
+            self.upload_all(selected(mask), content, with_backup)
+
+    @rule(mask=masks, content=contents, with_backup=st.booleans())
+    def plain_upload(self, mask: int, content: int, *, with_backup: bool) -> None:
+        """Upload as most people do, so that other steps meet what has succeeded."""
+        self.upload_all(selected(mask), content, with_backup)
+
+    @precondition(lambda self: self.uploads)
+    @rule(content=contents, with_backup=st.booleans())
+    def upload_over_the_latest(self, content: int, *, with_backup: bool) -> None:
+        self.upload_all(self.uploads[-1].files, content, with_backup)
+
+    def upload_all(self, places: Iterable[Place], content: int, with_backup: bool) -> None:
+        batch, files = self.new_list(places, content)
+        options: dict[str, Any] = {"backup": self.folder / "backup"} if with_backup else {}
+        new = Upload("", batch.root or self.folder, files, with_backup)
+        self.send(partial(start_upload, batch, **options, **self.common), None, None, new)
+
+    @precondition(lambda self: any(upload.to_retry for upload in self.uploads))
+    @rule(age=ages, content=st.none() | contents, fault=faults, kill=kills)
+    def retry(self, age: int, content: int | None, fault: tuple[str, int] | None, kill: Kill | None) -> None:
+        upload = self.pick([one for one in self.uploads if one.to_retry], age)
+        if content is not None:
+            for file in upload.files.values():
+                (upload.root / file).write_bytes(data(content))
+        self.send(partial(start_retry, upload.id, self.merchants, **self.common), kill, fault, upload)
+
+    @precondition(lambda self: self.unfinished)
+    @rule(age=ages, kill=kills)
+    def resume(self, age: int, kill: Kill | None) -> None:
+        run_id = self.pick(list(self.unfinished), age)
+        kind, upload = self.unfinished[run_id]
+        start = partial(start_resume, run_id, **self.common)
+        if kind is UPLOAD:
+            assert upload is not None
+            self.send(start, kill, None, upload)
+        elif kind is UNDO:
+            assert upload is not None
+            self.take_back(upload, start, kill)
+        else:
+            self.remove(start, kill, upload)
+
+    @precondition(lambda self: any(not upload.taken_back for upload in self.uploads))
+    @rule()
+    def undo_first_time(self) -> None:
+        upload = self.pick([one for one in self.uploads if not one.taken_back], 0)
+        self.take_back(upload, partial(start_undo, upload.id, **self.common), None)
+
+    @precondition(lambda self: self.uploads)
+    @rule(age=ages, kill=kills)
+    def undo(self, age: int, kill: Kill | None) -> None:
+        upload = self.pick(self.uploads, age)
+        self.take_back(upload, partial(start_undo, upload.id, **self.common), kill)
+
+    @precondition(lambda self: self.uploads)
+    @rule(age=ages, kill=kills)
+    def delete(self, age: int, kill: Kill | None) -> None:
+        upload = self.pick(self.uploads, age)
+        self.remove(partial(start_delete, upload.id, **self.common), kill, upload)
+
+    @rule(mask=masks, kill=kills)
+    def delete_list(self, mask: int, kill: Kill | None) -> None:
+        batch, _files = self.new_list(selected(mask), None)
+        self.remove(partial(start_delete, batch, **self.common), kill, None)
+
+    @rule(mask=st.integers(1, 7), content=contents, deletes=st.booleans(), confirms=st.booleans(), kill=kills)
+    def sync(self, mask: int, content: int, *, deletes: bool, confirms: bool, kill: Kill | None) -> None:
+        """Make the first three paths the same as a folder, as `tcb-ops sync` does."""
+        here = [path for number, (_env, path) in enumerate(PLACES[:3]) if mask >> number & 1]
+        for _env, path in PLACES[:3]:
+            (self.photos / path).unlink(missing_ok=True)
+        for path in here:
+            (self.photos / path).write_bytes(data(content))
+        plan = plan_sync(
+            self.photos,
+            [TEA.env],
+            merchants=self.merchants,
+            path="{rel}",
+            include=(),
+            exclude=(),
+            own=frozenset(),
+            settings=self.settings,
+        )
+        if confirms:
+            self.work(partial(start_confirm, plan.batch, content=True, new_run=True, **self.common), None)
+        files = {(TEA.env, path): path for path in here}
+        new = Upload("", self.photos, files, is_sync=True)
+        start = partial(start_upload, plan.batch, skip_unchanged=True, **self.common)
+        run = self.send(start, kill, None, new)
+        if run is None or not deletes or not all(outcome.succeeded for outcome in run.outcomes):
+            return
+        gone = plan.gone_from(())
+        if gone is not None:
+            self.remove(
+                partial(start_delete, gone, new_run=True, **self.common), kill, None, of_sync=confirms
+            )
+
+    @precondition(lambda self: self.uploads)
+    @rule(age=ages, links=st.booleans())
+    def look(self, age: int, *, links: bool) -> None:
+        """Confirm an upload, or request links for its paths."""
+        upload, before = self.pick(self.uploads, age), self.objects()
+        if links:
+            batch, _files = self.new_list(upload.files, None)
+            self.work(
+                partial(start_links, batch, out=self.folder / f"{self.lists}.links.csv", **self.common), None
+            )
+        else:
+            start = partial(start_confirm, upload.id, content=True, new_run=True, **self.common)
+            run = self.work(start, None)
+            for place, (outcome, digest) in ends(run).items() if run is not None else ():
+                self.check_confirmed(upload, place, outcome, digest)
+        assert not self.changes(before), "whoever looks changes nothing"
+
+    @precondition(lambda self: len(self.uploads) > 1)
+    @rule(age=ages)
+    def prune(self, age: int) -> None:
+        """Remove from the ledger what finished before an upload."""
+        upload = self.pick(self.uploads, age)
+        engine = sa.create_engine(self.ledger or f"sqlite:///{self.settings.ledger}")
+        with engine.begin() as connection:
+            earlier = f"number < (SELECT number FROM runs WHERE id = '{upload.id}')"
+            aged = f"UPDATE runs SET finished_at = finished_at - 200000 WHERE finished_at IS NOT NULL AND {earlier}"
+            connection.exec_driver_sql(aged)
+        engine.dispose()
+        before = self.objects()
+        pruned = {run.id for run in prune(1, settings=self.settings)}
+        self.uploads = [upload for upload in self.uploads if upload.id not in pruned]
+        assert not self.changes(before), "pruning concerns the ledger alone"
+
+    @rule(mask=masks, content=st.none() | contents, in_parts=st.booleans())
+    def stranger(self, mask: int, content: int | None, *, in_parts: bool) -> None:
+        """Let somebody else write to paths, or remove what is there."""
+        for place in selected(mask):
+            if content is not None:
+                self.put_by_stranger(place, content, in_parts=in_parts)
+            else:
+                self.sim.remove(*place)
+                self.truth.pop(place, None)
+
+    def put_by_stranger(self, place: Place, content: int, *, in_parts: bool = False) -> None:
+        etag = f"{md5(data(content))}-2" if in_parts else None
+        self.sim.put(*place, data(content), etag)
+        self.truth[place] = Stored(md5(data(content)), STRANGER, in_parts)
+
+    # --- what must hold -------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        start: Callable[[], RunHandle],
+        kill: Kill | None,
+        fault: tuple[str, int] | None,
+        upload: Upload,
+    ) -> Run | None:
+        """Work on an upload or a retry, and check what it wrote; None if it was refused."""
+        before, ended = self.objects(), self.ended()
+        if fault is not None:
+            name, mask = fault
+            found = (Fault(env=env, path=path, **one) for env, path in selected(mask) for one in FAULTS[name])
+            self.sim.play(found)
+        run = self.work(start, kill)
+        self.sim.play([])
+        changed = self.changes(before)
+        if run is None:
+            assert not changed, "what is refused sends nothing"
+            return None
+        if not upload.id:
+            known = [one for one in self.uploads if one.id == run.id]
+            upload.id = run.id
+            upload = known[0] if known else upload
+            if not known:
+                self.uploads.append(upload)
+                self.all_uploads.append(upload)
+        self.note_end(run, upload)
+        for place, written in changed.items():
+            assert written is not None, "an upload removes nothing"
+            assert place in upload.files, "an upload writes to its own paths only"
+            previous = self.truth.get(place)
+            if previous is None or previous.owner != upload.id:
+                assert previous is None or upload.if_exists == "overwrite", "--if-exists keeps what is there"
+                upload.overwrote.setdefault(place, []).append(previous)
+            upload.put.setdefault(place, []).append(written.md5)
+            upload.taken_back.discard(place)
+            self.truth[place] = Stored(written.md5, upload.id)
+        after = self.objects()
+        if run.id == upload.id and run.record.finished_at is not None:
+            upload.to_retry = not run.succeeded
+        for place, (outcome, digest) in self.new_ends(run, ended).items():
+            if outcome is Outcome.UPLOADED:
+                local = md5((upload.root / upload.files[place]).read_bytes())
+                assert after[place].md5 == digest == local, "what is called uploaded is in the store"
+                upload.certain.add(place)
+                self.last_change[place] = upload.id
+            elif outcome in {Outcome.UNCHANGED, Outcome.NOT_ATTEMPTED, Outcome.INVALID}:
+                assert place not in changed or ended.get(run.id) is not None
+                if outcome is Outcome.UNCHANGED and digest:
+                    self.last_change[place] = upload.id
+        return run
+
+    def take_back(self, upload: Upload, start: Callable[[], RunHandle], kill: Kill | None) -> None:
+        """Undo an upload, and check what became of each of its paths."""
+        before, ended = self.objects(), self.ended()
+        scope = None
+        with suppress(UsageError):
+            scope = undo_scope(upload.id, settings=self.settings)
+        run = self.work(start, kill)
+        changed = self.changes(before)
+        if run is None:
+            assert not changed, "what is refused changes nothing"
+            return
+        self.note_end(run, upload)
+        was = dict(self.truth)
+        for place, written in changed.items():
+            self.check_own(upload, place, "an undo touches nobody else's bytes")
+            self.check_restored(upload, place, written)
+        new = self.new_ends(run, ended)
+        for place, (outcome, _digest) in new.items():
+            upload.taken_back.add(place)
+            overwrote = upload.overwrote.get(place, [])
+            if outcome is Outcome.RESTORED:
+                assert place in self.truth
+                digest = self.truth[place].md5
+                originals = [one for one in overwrote if one is not None and one.md5 == digest]
+                assert originals, "the original is back"
+                self.truth[place] = originals[-1]
+                self.last_change[place] = originals[-1].owner
+            elif outcome is Outcome.DELETED:
+                assert place not in self.truth, "what is called deleted is gone"
+                self.last_change[place] = ""
+            elif kill is None and outcome is not Outcome.FAILED:
+                assert place not in changed, f"{outcome} rows are untouched"
+        own = all(upload.put.get(place) and is_last(was.get(place), upload, place) for place in new)
+        if scope is not None and kill is None and run.id not in ended and own and not scope.uncertain:
+            planned = {
+                "restored": scope.restored,
+                "deleted": scope.deleted,
+                "not_undoable": scope.not_undoable,
+                "left": getattr(scope, "left", 0),
+            }
+            assert run.counts == {outcome: rows for outcome, rows in planned.items() if rows}, (
+                "an undo does what its preview said"
+            )
+
+    def check_own(self, upload: Upload, place: Place, why: str) -> None:
+        """Assert that the bytes at a path are an upload's, or cannot be told from them."""
+        previous = self.truth.get(place)
+        assert previous is not None, why
+        same = (
+            previous.owner == STRANGER and previous.md5 in upload.put.get(place, []) and not previous.in_parts
+        )
+        assert previous.owner == upload.id or same, why
+
+    def check_restored(self, upload: Upload, place: Place, written: SimulatedObject | None) -> None:
+        overwrote = upload.overwrote.get(place, [None])
+        if written is None:
+            known = [
+                one
+                for one in overwrote
+                if one is not None
+                and any(one.owner == other.id and place in other.certain for other in self.all_uploads)
+            ]
+            if upload.with_backup:
+                assert None in overwrote, "a backup has what was there before"
+            else:
+                assert not known, "what an earlier run had put there is not known to be gone"
+            self.truth.pop(place, None)
+            return
+        assert upload.with_backup, "without a backup nothing can be restored"
+        same = [one for one in overwrote if one is not None and one.md5 == written.md5]
+        assert same, "an undo stores nothing but what was there before the upload"
+        self.truth[place] = Stored(written.md5, same[-1].owner)
+
+    def remove(
+        self,
+        start: Callable[[], RunHandle],
+        kill: Kill | None,
+        upload: Upload | None,
+        *,
+        of_sync: bool = False,
+    ) -> None:
+        """Delete files of an upload or of a list, and check that they were what could be deleted."""
+        before, ended = self.objects(), self.ended()
+        run = self.work(start, kill)
+        changed = self.changes(before)
+        if run is None:
+            assert not changed, "what is refused removes nothing"
+            return
+        self.note_end(run, upload)
+        for place, written in changed.items():
+            assert written is None, "a delete writes nothing"
+            owner = self.truth[place].owner
+            if upload is not None and owner != STRANGER:
+                assert owner == upload.id, "a delete leaves what other runs have put there since"
+            if of_sync:
+                syncs = {one.id: one for one in self.all_uploads if one.is_sync}
+                assert owner in syncs, "a sync deletes only what a sync has uploaded"
+            assert self.last_change.get(place) not in {"", STRANGER}, (
+                "only what a run has uploaded is deleted"
+            )
+            self.truth.pop(place)
+            for other in self.all_uploads:
+                if other.id == owner:
+                    other.taken_back.add(place)
+        for place, (outcome, _digest) in self.new_ends(run, ended).items():
+            if upload is not None:
+                upload.taken_back.add(place)
+            if outcome in {Outcome.DELETED, Outcome.ALREADY_GONE}:
+                assert place not in self.truth, "what is called deleted is gone"
+                self.last_change[place] = ""
+            elif kill is None:
+                assert place not in changed
+
+    def check_confirmed(self, upload: Upload, place: Place, outcome: Outcome, digest: str) -> None:
+        """Compare what a confirm says with what is in the store."""
+        stored = self.truth.get(place)
+        match outcome:
+            case Outcome.PRESENT:
+                assert stored is not None
+                assert stored.md5 == digest, "what is present has the bytes that were sent"
+            case Outcome.ABSENT:
+                assert stored is None, "what is absent is not there"
+            case Outcome.FOREIGN:
+                assert stored is not None
+                assert stored.in_parts, "what is foreign was written in parts"
+            case Outcome.DIFFERENT | Outcome.STALE:
+                assert stored is not None
+                assert stored.md5 != digest, "what differs is not what was sent"
+            case Outcome.UNKNOWN:
+                assert place not in upload.certain, "what was uploaded can be compared"
+            case _:
+                assert outcome == "undone"
+                assert place in upload.taken_back, "what is undone was taken back"
+                assert stored is None or stored.owner != upload.id, "what is undone is no longer there"
+
+    # --- helpers --------------------------------------------------------------------------------------------------
+
+    def work(self, start: Callable[[], RunHandle], kill: Kill | None) -> Run | None:
+        """Wait for a run's end, or kill it; None if it is refused.
+
+        A killed run is left as a second Ctrl-C leaves it: calls in flight are not waited for, their rows stay pending.
+        """
+        if kill is not None:
+            self.sim.cut(kill)
+        try:
+            handle = start()
+            while not handle.ended_within(0.001):
+                session = handle._session
+                if self.sim.reached.is_set() and session is not None:
+                    session._future.cancel()
+                    assert handle.ended_within(30)
+            with suppress(InterruptedRunError):
+                handle.wait()
+            return handle.so_far()
+        except UsageError:
+            return None
+        finally:
+            self.sim.release()
+
+    def note_end(self, run: Run, upload: Upload | None) -> None:
+        self.unfinished.pop(run.id, None)
+        run.refresh()
+        if run.record.finished_at is None:
+            self.unfinished[run.id] = run.record.kind, upload
+
+    def ended(self) -> dict[str, set[Place]]:
+        """Return the rows of unfinished runs that have ended."""
+        return {run_id: set(ends(tcb.open_run(run_id, settings=self.settings))) for run_id in self.unfinished}
+
+    @staticmethod
+    def new_ends(run: Run, ended: dict[str, set[Place]]) -> dict[Place, tuple[Outcome, str]]:
+        """Return how rows have ended that had not before."""
+        return {place: end for place, end in ends(run).items() if place not in ended.get(run.id, ())}
+
+    def objects(self) -> dict[Place, SimulatedObject]:
+        stored = self.sim.objects
+        return {
+            (env, path): stored[bucket_of(env), path]
+            for env, path in PLACES
+            if (bucket_of(env), path) in stored
+        }
+
+    def changes(self, before: dict[Place, SimulatedObject]) -> dict[Place, SimulatedObject | None]:
+        """Return what was written since, also with the same bytes; None: removed."""
+        after = self.objects()
+        return {place: after.get(place) for place in PLACES if after.get(place) is not before.get(place)}
+
+    def new_list(self, places: Iterable[Place], content: int | None) -> tuple[Batch, dict[Place, str]]:
+        """Write a list that no other is equal to, and its files; without content, a list alone."""
+        self.lists += 1
+        root = self.folder / f"files-{self.lists}"
+        root.mkdir()
+        files = {place: f"{number}.bin" for number, place in enumerate(places)}
+        for file in files.values() if content is not None else ():
+            (root / file).write_bytes(data(content))
+        listed = ((*place, file, f"list {self.lists}") for place, file in files.items())
+        source = write_csv(self.folder / f"{self.lists}.csv", ("env", "path", "file", "note"), listed)
+        return tcb.read_paths(source, self.merchants, root if content is not None else None), files
+
+    @staticmethod
+    def pick(some: list[Any], age: int) -> Any:
+        """Return one of some, counted from the newest."""
+        return some[-1 - age % len(some)]
+
+
+def ends(run: Run) -> dict[Place, tuple[Outcome, str]]:
+    return {
+        (record.row.env, record.row.path): (record.end.outcome, record.end.md5)
+        for record in run.rows()
+        if record.end.outcome is not Outcome.PENDING
+    }
+
+
+def is_last(stored: Stored | None, upload: Upload, place: Place) -> bool:
+    """Return whether what an upload put at a path last is there."""
+    return stored is not None and stored.owner == upload.id and stored.md5 == upload.put[place][-1]
+
+
+def selected(mask: int) -> list[Place]:
+    return [place for number, place in enumerate(PLACES) if mask >> number & 1]
+
+
+def data(content: int) -> bytes:
+    return f"content {content}".encode()
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def explore(sim: CutOff, base: Path, ledger: str, budget: settings) -> None:
+    machine = type("Machine", (WhoseBytes,), {"sim": sim, "base": base, "ledger": ledger})
+    checks = list(HealthCheck)
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            budget, deadline=None, database=None, suppress_health_check=checks, report_multiple_bugs=False
+        ),
+    )
+
+
+@pytest.fixture
+def cut_off() -> Iterator[CutOff]:
+    merchants = (TEA, BOOKS)
+    with CutOff(merchants, {one.appid: f"token-of-{one.appid}" for one in merchants}) as sim:
+        yield sim
+
+
+QUICK = settings(derandomize=True, stateful_step_count=7, phases=[Phase.generate])
+"""The same examples each time. What fails is not shortened, which would take minutes: `make soak` does it."""
+LONG = settings(
+    stateful_step_count=16, max_examples=300, phases=[Phase.generate, Phase.shrink], print_blob=True
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nobodys_bytes_are_lost(cut_off: CutOff, tmp_path: Path) -> None:
+    explore(cut_off, tmp_path, "", settings(QUICK, max_examples=30))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_nobodys_bytes_are_lost_on_postgresql(
+    cut_off: CutOff, tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    explore(cut_off, tmp_path, postgres.url(database), settings(QUICK, max_examples=6))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("where", ["sqlite", "postgresql"])
+def test_nobodys_bytes_are_lost_in_long_rounds(
+    cut_off: CutOff, tmp_path: Path, where: str, request: pytest.FixtureRequest
+) -> None:
+    ledger = ""
+    if where == "postgresql":
+        ledger = request.getfixturevalue("postgres").url(request.getfixturevalue("database"))
+    explore(cut_off, tmp_path, ledger, LONG)
