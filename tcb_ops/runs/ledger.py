@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.details import Detail, stored
-from tcb_ops.errors import LedgerError
+from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
@@ -28,6 +28,7 @@ from tcb_ops.runs.records import (
     PLAN_COLUMNS,
     EnvRecord,
     NewRun,
+    PendingBeside,
     RunRecord,
     Usage,
     end_values,
@@ -76,11 +77,19 @@ class Ledger(LedgerReader):
 
     # --- planning -----------------------------------------------------------------------------------------------
 
-    def plan(self, new: NewRun, planned: Iterable[Row], environments: Sequence[EnvRecord]) -> RunRecord:
+    def plan(
+        self,
+        new: NewRun,
+        planned: Iterable[Row],
+        environments: Sequence[EnvRecord],
+        refuse: Callable[[PendingBeside], UsageError] | None = None,
+        beside: Sequence[RunRecord] = (),
+    ) -> RunRecord:
         """Record a new run with all its rows, pending or invalid, in one transaction.
 
-        `environments` numbers the environments; a row belongs to the one with its (env, appid). Raises UsageError if the
-        role may not write.
+        `environments` numbers the environments; a row belongs to the one with its (env, appid). If rows of `beside` are pending
+        at the same paths, nothing is recorded, and what `refuse` makes of them is raised. Raises UsageError if the role may
+        not write.
         """
         number_of = {(one.env, one.appid): one.number for one in environments}
         # Its rows may take long to come, and hold up nobody.
@@ -99,6 +108,11 @@ class Ledger(LedgerReader):
                 self.driver(connection, _PLAN, batch)
                 count += len(batch)
             _set(connection, number, rows=count)
+            if (
+                refuse is not None
+                and (pending := self.pending_beside(number, beside, connection)) is not None
+            ):
+                raise refuse(pending)
         return self.run(new.id)
 
     # --- writing what happened ----------------------------------------------------------------------------------
