@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
-from tcb_ops.kinds import Kind, kind_named
+from tcb_ops.kinds import Kind, features, kind_named
 from tcb_ops.model import Outcome, Owner, QuotaUsage, Reason, Row, RowEnd
 
 
@@ -303,6 +303,7 @@ def plan_values(
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _decode = json.JSONDecoder().raw_decode
 _OWNERS = {str(owner): owner for owner in Owner}
+features()  # they register the outcomes and reasons that a ledger may hold
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
 _REASONS = {"": None} | {str(reason): reason for reason in Reason.all()}
 
