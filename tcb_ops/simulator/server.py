@@ -33,7 +33,7 @@ from tcb_ops.simulator.faults import (
     SimulatedAccount,
     SimulatedEnvironment,
 )
-from tcb_ops.simulator.platform import ACTION, Platform
+from tcb_ops.simulator.platform import Platform
 from tcb_ops.simulator.signing import bucket_of
 from tcb_ops.simulator.state import Accounts, Call, SimulatedObject, SimulatorState, Tokens
 
@@ -219,8 +219,6 @@ class Simulator:
         answer = self._store.answer
         if request.raw_path.startswith(_PLATFORM_ROUTES):
             answer = self._platform.answer
-        elif ACTION in request.headers:
-            answer = self._platform.answer_cloud
         response = await answer(request)
         response.headers["Date"] = _date(int(self._state.clock()))
         return response
