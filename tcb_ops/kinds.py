@@ -39,8 +39,8 @@ class Feature:
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Kinds of runs, by their names in the ledger."""
-    commands: Mapping[str, str] = field(default_factory=dict)
-    """Commands of the command line by name; each says in which section of the help it stands."""
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Commands of the command line, by section of the help (run, stored, inspect, setup, notebooks, practise)."""
     upload_calls: str = ""
     """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
     checks: str = ""

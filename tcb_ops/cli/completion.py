@@ -209,7 +209,7 @@ def _where(ctx: click.Context, _param: click.Parameter, incomplete: str) -> Iter
 def _notebooks(
     _ctx: click.Context, _param: click.Parameter, _incomplete: str
 ) -> Iterator[CompletionItem[str]]:
-    from tcb_ops.notebooks import notebook_names
+    from tcb_ops.features.notebooks.parameters import notebook_names
 
     yield from map(CompletionItem, notebook_names())
 

@@ -16,8 +16,8 @@ from workspace import BOOKS, TEA
 
 from tcb_ops.cli import completion
 from tcb_ops.cli.main import cli
-from tcb_ops.notebooks import notebook_names
-from tcb_ops.simulator import Fault
+from tcb_ops.features.notebooks.parameters import notebook_names
+from tcb_ops.features.simulator import Fault
 
 COMMAND = str(Path(sys.executable).with_name("tcb-ops"))
 MERCHANTS = 'appid,name,env,region\nwx01,茶语小铺,tea-1,east\nwx02,"Tea & $(touch x)",tea-2,east\nwx03,城南书店,books-3,west\n'
