@@ -203,7 +203,7 @@ def lab(
         words.append("--no-browser")
     # Without JupyterLab's question about its news; a user's own configuration is not touched.
     path = [
-        str(files("tcb_ops.features.notebooks.parameters") / "jupyter"),
+        str(files("tcb_ops.features.notebooks") / "jupyter"),
         os.environ.get("JUPYTER_CONFIG_PATH", ""),
     ]
     env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, path))}

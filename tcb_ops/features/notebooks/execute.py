@@ -403,7 +403,7 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         exclude_anchor_links=True,
     )
     cells, _other = exporter.from_notebook_node(_visible(content, facts.lang))
-    environment = Environment(loader=PackageLoader("tcb_ops", "notebooks"), autoescape=True)
+    environment = Environment(loader=PackageLoader("tcb_ops.features.notebooks", "."), autoescape=True)
     lang, verdict, about = facts.lang, facts.verdict, content.metadata.papermill
     shown = [facts.run or ""]
     if started := about.get("start_time"):

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import tcb_ops
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Simulator, load_faults, write_tokens
 from tcb_ops.i18n import Lang
@@ -24,7 +25,7 @@ from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
 
 def bundled(inside: str, beside: str) -> Path:
     """Return a folder of bundled files: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).parent
+    package = Path(tcb_ops.__file__).parent
     return package / inside if (package / inside).is_dir() else package.parent / beside
 
 
