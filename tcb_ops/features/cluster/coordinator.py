@@ -141,7 +141,7 @@ def settings_for_workers(settings: Settings) -> Settings:
         tokens=TokenSettings(
             source=tokens.source, component_appid=tokens.component_appid, **(needed | paths)
         ),
-        notify=(),
+        sections={},
         origin=Origin(),  # it has the settings file's values, with the ledger's URL
     )
 
