@@ -9,24 +9,24 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from msgspec import Meta
-
+from tcb_ops import setting_rules as rules
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
 from tcb_ops.found_settings import Trust, check_found
 from tcb_ops.i18n import Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
-from tcb_ops.resources import nearest_path, system_reason
-from tcb_ops.values import InvalidValueError, check, values_of
+from tcb_ops.resources import nearest_path
+from tcb_ops.toml_file import line_of, read_toml
+from tcb_ops.values import check, values_of
 
 SETTINGS_FILE = "tcb-ops.toml"
 PREFIX = "TCB_OPS_"
@@ -44,125 +44,6 @@ if TYPE_CHECKING:
 
 _HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "connect_timeout"}
 """Query parameters of a database URL that contain no password."""
-
-
-# --- what a setting takes beyond its type ---------------------------------------------------------------------------
-
-
-def _matching(pattern: str, why: Text) -> Callable[[Any], Any]:
-    """Return the rule that a value, or each one of a list, matches a pattern as a whole."""
-
-    def checked(value: Any) -> Any:
-        for one in value if isinstance(value, tuple) else (value,):
-            if not re.fullmatch(pattern, str(one), re.DOTALL):
-                raise InvalidValueError(why)
-        return value
-
-    return checked
-
-
-def _api_base(value: str) -> str:
-    if not value.isprintable() or re.search(r"\s", value):
-        raise InvalidValueError(
-            _("contains a space or a control character; it must look like https://api.weixin.qq.com")
-        )
-    parts = _url(value)
-    if parts is None or "@" in parts.netloc or re.search(r"[?#]", value):
-        raise InvalidValueError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
-    if not _is_host(parts.hostname or ""):
-        raise InvalidValueError(_("has no valid host name; it must look like https://api.weixin.qq.com"))
-    if not _has_usable_port(parts):
-        raise InvalidValueError(_("needs a port from 1 to 65535 after the colon"))
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise InvalidValueError(
-            _("must be https: the URL contains tokens (http is only for a simulator on this machine)")
-        )
-    return value.rstrip("/")
-
-
-def _url(value: str) -> SplitResult | None:
-    """Return the parts of a URL of http or https; None for anything else."""
-    parts = None
-    with suppress(ValueError):
-        parts = urlsplit(value)
-    return parts if parts is not None and parts.scheme in {"http", "https"} and parts.hostname else None
-
-
-def _is_host(host: str) -> bool:
-    """Return whether a host is an address, or a name that IDNA can encode."""
-    try:
-        name = host.encode("idna").decode("ascii")
-    except UnicodeError:
-        return False
-    return ":" in host or re.fullmatch(r"[0-9A-Za-z._-]+", name) is not None
-
-
-def _has_usable_port(parts: SplitResult) -> bool:
-    try:
-        return parts.port != 0
-    except ValueError:
-        return False
-
-
-def _timezone(value: str) -> str:
-    from zoneinfo import ZoneInfo
-
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        raise InvalidValueError(_("must be a time zone such as Asia/Shanghai")) from None
-    return value
-
-
-def _token_url(value: str) -> str:
-    if not value:
-        return value
-    parts = _url(value)
-    if (
-        parts is None
-        or not _has_usable_port(parts)
-        or "@" in parts.netloc
-        or "#" in value
-        or not value.isascii()
-        or re.search(r"[\s\x00-\x1f]", value)
-    ):
-        raise InvalidValueError(_("must look like https://tokens.example.com/{{appid}}"))
-    if "{appid}" not in value.partition("://")[2].partition("/")[2]:
-        raise InvalidValueError(
-            _(
-                "has no {{appid}} after its host, where the appid goes; it must look like "
-                "https://tokens.example.com/{{appid}}"
-            )
-        )
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise InvalidValueError(
-            _("must be https: its responses contain tokens (http is only for a server on this machine)")
-        )
-    return value
-
-
-_source_hosts = _matching(
-    r"(\*\.)?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]+",
-    _("must be names of hosts without https:// and path, such as files.example.com or *.example.com"),
-)
-_schedulers = _matching(
-    r"tcp://\S+:[0-9]+", _("must be addresses of schedulers, such as tcp://127.0.0.1:8786")
-)
-_header = _matching(
-    r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")
-)
-_secret_place = _matching(
-    r"((env|file|command):\s*\S.*)?",
-    _("must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret itself"),
-)
-without_control_characters = _matching(  # in TOML, "D:\new" contains a line break
-    r"[^\x00-\x1f\x7f]*",
-    _("contains a control character, such as \\n or \\t; in a path write / in place of each \\"),
-)
-PathName = Annotated[Path, without_control_characters]
-
-
-Count = Annotated[int, Meta(ge=0)]
 
 
 # --- the settings -----------------------------------------------------------------------------------------------------
@@ -205,24 +86,24 @@ class TokenSettings(Section):
     SECTION = "tokens."
 
     source: Literal["file", "command", "service", "component"] = "file"
-    file: PathName = Path("tokens.csv")
+    file: rules.PathName = Path("tokens.csv")
     """CSV `appid,access_token[,expires_at]`."""
     command: tuple[str, ...] = field(default=(), repr=False)
     """A program and its arguments, in which `{appid}` is replaced. It prints JSON on stdout."""
-    url: Annotated[str, _token_url] = field(default="", repr=False)
+    url: Annotated[str, rules.token_url] = field(default="", repr=False)
     """Of the token server, with the placeholder `{appid}`."""
     auth_env: str = ""
     """The environment variable with the token server's credentials, sent in `auth_header`."""
-    auth_header: Annotated[str, _header] = "Authorization"
+    auth_header: Annotated[str, rules.header] = "Authorization"
     component_appid: str = ""
     """The third-party platform's own appid, whose token is the component token."""
     sole_owner: bool = False
     """Confirms that no other program refreshes these merchants' tokens."""
-    secret: Annotated[str, _secret_place] = field(default="", repr=False)
+    secret: Annotated[str, rules.secret_place] = field(default="", repr=False)
     """Where the component's AppSecret is: `env:NAME`, `file:PATH` or `command:PROGRAM ARGUMENTS`; never the secret."""
-    ticket: Annotated[str, _secret_place] = field(default="", repr=False)
+    ticket: Annotated[str, rules.secret_place] = field(default="", repr=False)
     """Where the component_verify_ticket is, likewise."""
-    store: PathName = Path("tcb-ops.tokens")
+    store: rules.PathName = Path("tcb-ops.tokens")
     """The folder of the refresh tokens."""
 
 
@@ -232,7 +113,7 @@ class LifecycleSettings(Section):
 
     SECTION = "lifecycle."
 
-    keep_days: Count = 0
+    keep_days: rules.Count = 0
     """The age in days from which `prune` removes runs; 0: it needs --older-than."""
 
 
@@ -262,24 +143,24 @@ class Origin:
 class Settings(Section):
     """The settings of all commands. Frozen; contains no token."""
 
-    api_base: Annotated[str, _api_base] = "https://api.weixin.qq.com"
+    api_base: Annotated[str, rules.api_base] = "https://api.weixin.qq.com"
     """The URL that calls go to."""
     target: Literal["", "simulator"] = ""
     """`simulator`: the embedded simulator, on any port. A URL given as target becomes `api_base`."""
-    merchants: PathName = Path("merchants.csv")
-    ledger: Annotated[str, without_control_characters] = LEDGER_FILE
+    merchants: rules.PathName = Path("merchants.csv")
+    ledger: Annotated[str, rules.without_control_characters] = LEDGER_FILE
     """A file, or a database URL, which may contain a password and is never shown."""
-    reports: PathName = Path("reports")
+    reports: rules.PathName = Path("reports")
     """The folder of the report folders."""
     lang: Lang = field(default_factory=system_lang)
-    timezone: Annotated[str, _timezone] = "Asia/Shanghai"
-    confirm_over: Count = 5
+    timezone: Annotated[str, rules.timezone] = "Asia/Shanghai"
+    confirm_over: rules.Count = 5
     """Uploads to more live environments than this require confirmation."""
     store_hosts: tuple[str, ...] = ()
     """Hosts besides COS's own domains that a link may lead to; a leading dot allows its subdomains."""
-    source_hosts: Annotated[tuple[str, ...], _source_hosts] = ()
+    source_hosts: Annotated[tuple[str, ...], rules.source_hosts] = ()
     """Hosts that files may be read from by URL; `*.example.com` allows the subdomains of example.com."""
-    unencrypted_schedulers: Annotated[tuple[str, ...], _schedulers] = ()
+    unencrypted_schedulers: Annotated[tuple[str, ...], rules.schedulers] = ()
     """Schedulers that `--cluster` may connect to without TLS, such as `tcp://127.0.0.1:8786`: whoever reaches one can run
     programs in its workers."""
     etag: Literal["fail", "warn"] = "fail"
@@ -758,52 +639,3 @@ def _resolve(folder: Path, found: dict[str, Any]) -> None:
                 values[name] = folder / value
             elif model is TokenSettings and isinstance(value, str) and value.startswith("file:"):
                 values[name] = f"file:{folder / value.removeprefix('file:').strip()}"
-
-
-# --- the TOML file ----------------------------------------------------------------------------------------------------
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """Read a TOML file. Raises SettingsError with the line that cannot be read, never quoting it."""
-    import tomllib
-
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        why = system_reason(error)
-        raise SettingsError(_("{file} cannot be read: {why}.", file=file, why=why)) from None
-    except UnicodeDecodeError:
-        raise SettingsError(_("{file} is not UTF-8 text: save it as UTF-8", file=file)) from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:  # the parser's text is English only and may quote a value
-        place = re.search(r"\(at line ([0-9]+),", str(error))
-        line = int(place[1]) if place else len(text.splitlines())
-    problem = _("{file}:{line}: this is not TOML.", file=file, line=line)
-    raise SettingsError(
-        problem,
-        _(
-            'Write each name once, as NAME = VALUE, and text in straight quotation marks: lang = "zh". In a path write / in '
-            "place of each \\."
-        ),
-    )
-
-
-def line_of(file: Path, *names: str) -> int:
-    """Return the line of a TOML file that sets a name, preceded by its section: `line_of(file, "tokens", "url")`.
-
-    A repeated section has a number from 0: `line_of(file, "notify", "1", "to")`. A section alone is where it begins.
-    """
-    *section, name = names
-    number = int(section.pop()) if len(section) > 1 else int(name) if name.isdecimal() else 0
-    header, begun, counted = "", 1, -1
-    for line, text in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if match := re.match(r"\s*\[\[?\s*([\w-]+)", text):
-            header = match[1]
-            counted += header == names[0]
-            if header == names[0] and counted == number:
-                begun = line
-        in_section = header == section[0] and counted == number if section else not header
-        if in_section and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[.=]", text):
-            return line
-    return begun

@@ -252,7 +252,7 @@ def test_a_folder_in_the_settings_files_place_is_told_in_our_own_words() -> None
     Path("tcb-ops.toml").mkdir()
     with pytest.raises(SettingsError) as caught:
         load_settings()
-    assert caught.value.text.en.startswith("tcb-ops.toml cannot be read: it is a folder. ")
+    assert caught.value.text.en.startswith("tcb-ops.toml cannot be read: it is a folder.")
     assert caught.value.text.zh.startswith("tcb-ops.toml 无法读取：这是文件夹。")
 
 
