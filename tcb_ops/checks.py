@@ -22,7 +22,7 @@ class Grade(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DoctorFinding:
     """What a probe has found."""
 
     grade: Grade
@@ -32,13 +32,13 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DoctorCheck:
     """One line of the doctor's table."""
 
     name: str
     """The check's identifier, stable for `--json`."""
     label: Text
-    probe: Callable[[], Finding]
+    probe: Callable[[], DoctorFinding]
     """Looks; what does not work may also be raised. It may block, and is then abandoned."""
     fix: Text
     """What to do if it does not pass."""

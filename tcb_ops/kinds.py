@@ -49,7 +49,7 @@ class Feature:
     upload_calls: str = ""
     """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
     checks: str = ""
-    """`(Settings) -> Iterable[Check]`: what `doctor` looks at."""
+    """`(Settings) -> Iterable[DoctorCheck]`: what `doctor` looks at."""
 
 
 @cache

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tcb_ops.checks import Check, Finding, Grade
+from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.errors import SettingsError
 from tcb_ops.features.doctor.report import probe_limited, run_checks
 from tcb_ops.i18n import Bilingual, Lang
@@ -13,11 +13,11 @@ LABEL, FIX = Bilingual("Clock", "时钟"), Bilingual("Fix the clock.", "请修�
 
 
 def check(name, probe, needs=()):
-    return Check(name, LABEL, probe, FIX, needs)
+    return DoctorCheck(name, LABEL, probe, FIX, needs)
 
 
 def graded(grade):
-    return lambda: Finding(grade, Bilingual("so", "好"))
+    return lambda: DoctorFinding(grade, Bilingual("so", "好"))
 
 
 def test_a_check_is_made_where_those_it_needs_passed_and_has_a_fix_where_it_did_not():
@@ -52,7 +52,7 @@ def test_a_check_that_hangs_is_left_behind():
 
     def hangs():
         over.wait(20)
-        return Finding(Grade.OK, LABEL)
+        return DoctorFinding(Grade.OK, LABEL)
 
     try:
         finding = probe_limited(check("clock", hangs), 0.05)

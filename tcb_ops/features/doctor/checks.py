@@ -13,7 +13,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from tcb_ops.checks import Check, Finding, Grade
+from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError
 from tcb_ops.features.doctor.target import (
     REMOTE_SECONDS,
@@ -43,20 +43,20 @@ _NETWORK = _(
 
 def all_checks(
     settings: Settings | SettingsError, config: str | None, where: Sequence[str]
-) -> Iterator[Check]:
+) -> Iterator[DoctorCheck]:
     """Yield the checks in order; with invalid settings only those that need none."""
-    yield Check("python", verbatim("Python"), check_python, _AGAIN)
-    yield Check("browser", _("PDF browser"), check_browser, _AGAIN)
-    yield Check("settings", _("settings"), partial(check_settings, settings, config), _AGAIN)
+    yield DoctorCheck("python", verbatim("Python"), check_python, _AGAIN)
+    yield DoctorCheck("browser", _("PDF browser"), check_browser, _AGAIN)
+    yield DoctorCheck("settings", _("settings"), partial(check_settings, settings, config), _AGAIN)
     if isinstance(settings, SettingsError):
         return
-    yield Check(
+    yield DoctorCheck(
         "merchants",
         pgettext("check", "merchants"),
         partial(check_merchants, settings, where),
         _("Fix the file: no run starts while any of its lines has a problem."),
     )
-    yield Check(
+    yield DoctorCheck(
         "ledger",
         _("ledger"),
         partial(check_ledger, settings),
@@ -64,13 +64,15 @@ def all_checks(
     )
     if "://" not in settings.ledger:
         folder = Path(settings.ledger).resolve().parent
-        yield Check("disk", _("disk"), lambda: check_disk(shutil.disk_usage(folder).free, folder), _AGAIN)
-    yield Check("secrets", _("secrets"), partial(check_secrets, settings), _AGAIN)
+        yield DoctorCheck(
+            "disk", _("disk"), lambda: check_disk(shutil.disk_usage(folder).free, folder), _AGAIN
+        )
+    yield DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings), _AGAIN)
     for part in parts("checks"):
         yield from part(settings)
     target, remote = pgettext("check", "target"), REMOTE_SECONDS
-    yield Check("target", target, partial(reach, settings), _NETWORK, seconds=remote)
-    yield Check("clock", _("clock"), partial(compare_clocks, settings), _NETWORK, ("target",), remote)
+    yield DoctorCheck("target", target, partial(reach, settings), _NETWORK, seconds=remote)
+    yield DoctorCheck("clock", _("clock"), partial(compare_clocks, settings), _NETWORK, ("target",), remote)
     source = _("Fix the token source ([tokens] in the settings).")
     own_source = ("target",) if settings.tokens.source == "component" else ()
 
@@ -78,8 +80,8 @@ def all_checks(
         return first_token_owners(_merchants(settings, where), settings.tokens.component_appid)
 
     token, call = lambda: first_token(settings, owners()), lambda: call_with_token(settings, owners())
-    yield Check("tokens", _("token source"), token, source, own_source, remote)
-    yield Check("address", _("this address"), call, _NETWORK, ("target", "tokens"), remote)
+    yield DoctorCheck("tokens", _("token source"), token, source, own_source, remote)
+    yield DoctorCheck("address", _("this address"), call, _NETWORK, ("target", "tokens"), remote)
 
 
 def _merchants(settings: Settings, where: Sequence[str]) -> list[Merchant]:
@@ -89,42 +91,44 @@ def _merchants(settings: Settings, where: Sequence[str]) -> list[Merchant]:
         return []
 
 
-def check_python() -> Finding:
+def check_python() -> DoctorFinding:
     """Name the versions, for a report of a bug."""
     machine = f"{platform.system()} {platform.machine()}".strip()
-    return Finding(
+    return DoctorFinding(
         Grade.OK, verbatim(f"{platform.python_version()} ({machine}), tcb-ops {version('tcb-ops')}")
     )
 
 
-def check_browser() -> Finding:
+def check_browser() -> DoctorFinding:
     """Look for a Chromium, needed for PDF reports."""
     from tcb_ops.reports.formats.html import CHROMIUM, find_chromium
 
     if os.environ.get(CHROMIUM) == "":
-        return Finding(Grade.SKIPPED, _("TCB_OPS_CHROMIUM is empty: no PDFs"))
+        return DoctorFinding(Grade.SKIPPED, _("TCB_OPS_CHROMIUM is empty: no PDFs"))
     program = find_chromium()
     if program is not None:
-        return Finding(Grade.OK, verbatim(program))
+        return DoctorFinding(Grade.OK, verbatim(program))
     fix = _(
         "Install Chromium or Chrome, or set TCB_OPS_CHROMIUM to the program; set it to an empty value if you need "
         "no PDFs."
     )
-    return Finding(Grade.WARNING, _("no Chromium: reports are written without a PDF"), fix)
+    return DoctorFinding(Grade.WARNING, _("no Chromium: reports are written without a PDF"), fix)
 
 
-def check_settings(settings: Settings | SettingsError, config: str | None) -> Finding:
+def check_settings(settings: Settings | SettingsError, config: str | None) -> DoctorFinding:
     """Check that the settings are valid."""
     if isinstance(settings, SettingsError):
         fix = _("Fix it; `tcb-ops init` in an empty folder writes a file with every setting.")
-        return Finding(Grade.BAD, settings.problem, settings.fix or fix)
+        return DoctorFinding(Grade.BAD, settings.problem, settings.fix or fix)
     file = settings_file(config)
     if file.exists():
-        return Finding(Grade.OK, _("{file} is valid", file=file))
-    return Finding(Grade.OK, _("no {file} here: defaults, TCB_OPS_… variables and options apply", file=file))
+        return DoctorFinding(Grade.OK, _("{file} is valid", file=file))
+    return DoctorFinding(
+        Grade.OK, _("no {file} here: defaults, TCB_OPS_… variables and options apply", file=file)
+    )
 
 
-def check_merchants(settings: Settings, where: Sequence[str]) -> Finding:
+def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
     """Check that the merchants file can be read, and count its contents."""
     file = settings.merchants
     if not file.exists():
@@ -132,14 +136,14 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> Finding:
             "Create it: `tcb-ops init` writes a file to fill in, `tcb-ops merchants sync` gets it from the "
             "platform."
         )
-        return Finding(Grade.BAD, _("{file} does not exist", file=file), fix)
+        return DoctorFinding(Grade.BAD, _("{file} does not exist", file=file), fix)
     try:
         lines = read_merchants(file, where)
     except InputError as error:
         listed = as_clauses(format_problem(file.name, problem) for problem in error.problems[:3])
         count = len(error.problems)
         seen = ngettext("{n:,} problem: {listed}", "{n:,} problems: {listed}", count, listed=listed)
-        return Finding(Grade.BAD, seen)
+        return DoctorFinding(Grade.BAD, seen)
     seen = _(
         "{file}: {lines}, {mini_programs}, {environments}",
         file=file,
@@ -151,10 +155,10 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> Finding:
     )
     if left := sum(merchant.left for merchant in lines):
         seen = _("{seen}, {left:,} of them left", seen=seen, left=left)
-    return Finding(Grade.OK, seen)
+    return DoctorFinding(Grade.OK, seen)
 
 
-def check_ledger(settings: Settings) -> Finding:
+def check_ledger(settings: Settings) -> DoctorFinding:
     """Check that the ledger can be opened and written; look for unfinished runs. A missing file is not created."""
     if "://" not in settings.ledger:
         file = Path(settings.ledger)
@@ -165,7 +169,9 @@ def check_ledger(settings: Settings) -> Finding:
 
             raise not_a_ledger(str(file), why)
         if not file.exists():
-            return Finding(Grade.OK, _("{file} does not exist yet: the first run creates it", file=file))
+            return DoctorFinding(
+                Grade.OK, _("{file} does not exist yet: the first run creates it", file=file)
+            )
     return _opened(settings)
 
 
@@ -183,7 +189,7 @@ def _unwritable(file: Path, folder: Path) -> Text | None:
     return None
 
 
-def _opened(settings: Settings) -> Finding:
+def _opened(settings: Settings) -> DoctorFinding:
     from tcb_ops.errors import LedgerDamagedError
     from tcb_ops.runs.ledger import Ledger
 
@@ -205,7 +211,7 @@ def _opened(settings: Settings) -> Finding:
     )
     unfinished = [run for run in runs if run.finished_at is None]
     if not unfinished:
-        return Finding(Grade.OK, facts)
+        return DoctorFinding(Grade.OK, facts)
     named = ", ".join(run.id for run in unfinished[:3]) + (" …" if len(unfinished) > 3 else "")
     seen = _(
         "{facts}, {count:,} unfinished or at work: {named}", facts=facts, count=len(unfinished), named=named
@@ -215,37 +221,37 @@ def _opened(settings: Settings) -> Finding:
         show=quoted(of_run(settings, unfinished[0], "show")),
         again=quoted(resume(settings, unfinished[0])),
     )
-    return Finding(Grade.WARNING, seen, fix)
+    return DoctorFinding(Grade.WARNING, seen, fix)
 
 
-def check_disk(free: int, folder: Path) -> Finding:
+def check_disk(free: int, folder: Path) -> DoctorFinding:
     """Grade the free bytes on the ledger's disk."""
     seen = _("{free:,.1f} GB free in {folder}", free=free / 1000**3, folder=folder)
     if free >= TIGHT:
-        return Finding(Grade.OK, seen)
+        return DoctorFinding(Grade.OK, seen)
     fix = _(
         "Free disk space: a run stops when the disk is full (its remaining rows stay pending), and reports need "
         "space beside the ledger."
     )
-    return Finding(Grade.BAD if free < SCARCE else Grade.WARNING, seen, fix)
+    return DoctorFinding(Grade.BAD if free < SCARCE else Grade.WARNING, seen, fix)
 
 
-def check_secrets(settings: Settings) -> Finding:
+def check_secrets(settings: Settings) -> DoctorFinding:
     """Check that only their owner can read the files that hold secrets."""
     if os.name != "posix":
-        return Finding(Grade.SKIPPED, _("file modes are not checked on this system"))
+        return DoctorFinding(Grade.SKIPPED, _("file modes are not checked on this system"))
     places = [path for path in secret_places(settings.tokens) if path.exists()]
     if not places:
-        return Finding(Grade.SKIPPED, _("no files with secrets here"))
+        return DoctorFinding(Grade.SKIPPED, _("no files with secrets here"))
     readable = list(_readable_by_others(places))
     if not readable:
-        return Finding(Grade.OK, _("{named}: readable only by you", named=", ".join(map(str, places))))
+        return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=", ".join(map(str, places))))
     named = ", ".join(map(str, readable[:3])) + (" …" if len(readable) > 3 else "")
     seen = _("others on this machine may read {named}", named=named)
     deep = ["-R"] if any(path.is_dir() for path in places) else []
     fix = verbatim(shlex.join(["chmod", *deep, "go-rwx", *map(str, places)]))
     # The simulator's tokens give access to nothing.
-    return Finding(Grade.WARNING if settings.on_loopback else Grade.BAD, seen, fix)
+    return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, seen, fix)
 
 
 def secret_places(tokens: TokenSettings) -> list[Path]:

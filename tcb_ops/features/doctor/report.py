@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tcb_ops.checks import Check, Finding, Grade
+from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.resources import system_reason
@@ -34,7 +34,7 @@ class CheckResult:
         return {"check": self.name, "grade": str(self.grade), "seen": self.seen.of(lang), "fix": fix}
 
 
-def run_checks(checks: Iterable[Check]) -> Iterator[CheckResult]:
+def run_checks(checks: Iterable[DoctorCheck]) -> Iterator[CheckResult]:
     """Yield the results in order. Blocks for at most about 27 seconds; raises nothing."""
     end = time.monotonic() + TOTAL_SECONDS
     usable: set[str] = set()
@@ -42,7 +42,7 @@ def run_checks(checks: Iterable[Check]) -> Iterator[CheckResult]:
         if usable.issuperset(check.needs):
             finding = probe_limited(check, max(0.5, min(check.seconds, end - time.monotonic())))
         else:
-            finding = Finding(Grade.SKIPPED, _("not checked, because a check above did not pass"))
+            finding = DoctorFinding(Grade.SKIPPED, _("not checked, because a check above did not pass"))
         to_fix = finding.grade in {Grade.WARNING, Grade.BAD}
         if finding.grade in {Grade.OK, Grade.WARNING}:
             usable.add(check.name)
@@ -50,9 +50,9 @@ def run_checks(checks: Iterable[Check]) -> Iterator[CheckResult]:
         yield CheckResult(check.name, check.label, finding.grade, finding.seen, fix)
 
 
-def probe_limited(check: Check, seconds: float) -> Finding:
+def probe_limited(check: DoctorCheck, seconds: float) -> DoctorFinding:
     """Probe in a thread for at most `seconds`. A thread that a name server, a disk or a program blocks is abandoned."""
-    findings: list[Finding] = []
+    findings: list[DoctorFinding] = []
 
     def probe() -> None:
         try:
@@ -65,20 +65,22 @@ def probe_limited(check: Check, seconds: float) -> Finding:
     thread.join(seconds)
     if findings:
         return findings[0]
-    return Finding(
+    return DoctorFinding(
         Grade.BAD,
         _("did not finish within {seconds:.0f} s", seconds=seconds),
         _("A name server, a disk or a program does not answer. Fix that, then run doctor again."),
     )
 
 
-def _from_error(error: Exception) -> Finding:
+def _from_error(error: Exception) -> DoctorFinding:
     if isinstance(error, TcbOpsError):
-        return Finding(Grade.BAD, error.problem, error.fix)
+        return DoctorFinding(Grade.BAD, error.problem, error.fix)
     if isinstance(error, OSError):
         why = system_reason(error)
-        return Finding(Grade.BAD, _("{file}: {why}", file=error.filename, why=why) if error.filename else why)
-    return Finding(
+        return DoctorFinding(
+            Grade.BAD, _("{file}: {why}", file=error.filename, why=why) if error.filename else why
+        )
+    return DoctorFinding(
         Grade.BAD,
         _("the check itself failed ({kind})", kind=type(error).__name__),
         _("Please report it: this is a bug in tcb-ops."),

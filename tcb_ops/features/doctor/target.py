@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
 
-from tcb_ops.checks import Finding, Grade
+from tcb_ops.checks import DoctorFinding, Grade
 from tcb_ops.errors import TokenError, TransportError, TransportFault
 from tcb_ops.features.merchants.check import Issue
 from tcb_ops.features.merchants.queries import ask
@@ -38,10 +38,10 @@ SKEWED, WRONG = 60, 300
 """Clock difference in seconds for a warning and a failure: links expire after about 15 minutes (getUploadTcbFileLink)."""
 
 
-def reach(settings: Settings) -> Finding:
+def reach(settings: Settings) -> DoctorFinding:
     """Call the target without a token, which uses no quota. Blocks; raises TransportError."""
     _began_at, seconds, _response = _probe(settings)
-    return Finding(
+    return DoctorFinding(
         Grade.OK,
         _(
             "{api_base} responded as expected in {seconds:.0f} ms",
@@ -51,7 +51,7 @@ def reach(settings: Settings) -> Finding:
     )
 
 
-def compare_clocks(settings: Settings) -> Finding:
+def compare_clocks(settings: Settings) -> DoctorFinding:
     """Compare the target's clock with this machine's. Blocks; raises TransportError."""
     began_at, seconds, response = _probe(settings)
     return grade_clock(clock_offset(response.headers.get("date", ""), began_at, seconds))
@@ -85,25 +85,25 @@ def clock_offset(date: str, began_at: float, seconds: float) -> float | None:
     return None
 
 
-def grade_clock(offset: float | None) -> Finding:
+def grade_clock(offset: float | None) -> DoctorFinding:
     """Grade the difference between the target's clock and this machine's; `offset` is in seconds."""
     if offset is None:
-        return Finding(Grade.SKIPPED, _("the target's response has no Date"))
+        return DoctorFinding(Grade.SKIPPED, _("the target's response has no Date"))
     apart = abs(offset)
     if apart < 1.5:
-        return Finding(Grade.OK, _("matches the target's, within about a second"))
+        return DoctorFinding(Grade.OK, _("matches the target's, within about a second"))
     seen = (
         _("this machine is {seconds:,.0f} s behind the target", seconds=apart)
         if offset > 0
         else _("this machine is {seconds:,.0f} s ahead of the target", seconds=apart)
     )
     if apart <= SKEWED:
-        return Finding(Grade.OK, seen)
+        return DoctorFinding(Grade.OK, seen)
     fix = _(
         "Synchronize the clock with a time server (chrony, systemd-timesyncd): tokens and links expire, links "
         "after about 15 minutes."
     )
-    return Finding(Grade.WARNING if apart <= WRONG else Grade.BAD, seen, fix)
+    return DoctorFinding(Grade.WARNING if apart <= WRONG else Grade.BAD, seen, fix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +130,15 @@ def first_token_owners(merchants: Sequence[Merchant], component_appid: str) -> l
     return [TokenOwner(component_appid, "component", Owner.PLATFORM)] if present else []
 
 
-def first_token(settings: Settings, owners: Sequence[TokenOwner], seconds: float = TOKEN_SECONDS) -> Finding:
+def first_token(
+    settings: Settings, owners: Sequence[TokenOwner], seconds: float = TOKEN_SECONDS
+) -> DoctorFinding:
     """Check that the token source has a token for one of the owners. Blocks; raises what prevents it.
 
     Owners before the first with a token are a warning: a run would skip their rows. `seconds` limits the source.
     """
     if not owners:
-        return Finding(Grade.SKIPPED, _("no merchant to request a token for"))
+        return DoctorFinding(Grade.SKIPPED, _("no merchant to request a token for"))
     if not owners[0].appid:
         raise TokenError(NO_COMPONENT)
     source = settings.tokens.source
@@ -144,17 +146,17 @@ def first_token(settings: Settings, owners: Sequence[TokenOwner], seconds: float
         owner, token, lacking = submit_coroutine(_first_token(settings, owners, seconds)).result()
     except TimeoutError:
         slow = _("the source ({kind}) returned no token within {seconds:.0f} s", kind=source, seconds=seconds)
-        return Finding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
+        return DoctorFinding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
     if lacking is not None:
-        return Finding(Grade.WARNING, lacking.problem, lacking.fix)
+        return DoctorFinding(Grade.WARNING, lacking.problem, lacking.fix)
     left = None if token.expires_at is None else token.expires_at - time.time()
     if left is not None and left <= 0:
         seen = _("{source}: the token for {owner} has expired", source=source, owner=owner.label)
-        return Finding(Grade.WARNING, seen, _("Check the program that refreshes it."))
+        return DoctorFinding(Grade.WARNING, seen, _("Check the program that refreshes it."))
     seen = _("{source}: has a token for {owner}", source=source, owner=owner.label)
     if left is not None:
         seen = _("{seen}, valid for another {minutes} min", seen=seen, minutes=f"{left / 60:,.0f}")
-    return Finding(Grade.OK, seen)
+    return DoctorFinding(Grade.OK, seen)
 
 
 async def _first_token(
@@ -181,7 +183,7 @@ async def _choose(
     raise first_error or TokenError(NO_COMPONENT)
 
 
-def call_with_token(settings: Settings, owners: Sequence[TokenOwner]) -> Finding:
+def call_with_token(settings: Settings, owners: Sequence[TokenOwner]) -> DoctorFinding:
     """Check that the target accepts calls from this machine: openapi/quota/get, a read, with the first token there is.
 
     Blocks. Raises what concerns every merchant, such as 61004 for an address that is not allowed.
@@ -189,7 +191,7 @@ def call_with_token(settings: Settings, owners: Sequence[TokenOwner]) -> Finding
     return submit_coroutine(_call(settings, owners)).result()
 
 
-async def _call(settings: Settings, owners: Sequence[TokenOwner]) -> Finding:
+async def _call(settings: Settings, owners: Sequence[TokenOwner]) -> DoctorFinding:
     source = open_source(settings)
     try:
         owner, _token, _error = await _choose(source, owners)
@@ -201,9 +203,9 @@ async def _call(settings: Settings, owners: Sequence[TokenOwner]) -> Finding:
         await source.aclose()
     if not isinstance(answer, Issue):
         seen = _("calls from this machine are accepted (queried the quota of {label})", label=owner.label)
-        return Finding(Grade.OK, seen)
+        return DoctorFinding(Grade.OK, seen)
     if answer.errcode is None:
-        return Finding(Grade.BAD, answer.meaning, answer.action)
+        return DoctorFinding(Grade.BAD, answer.meaning, answer.action)
     seen = _(
         "calls from this machine are accepted, but {label} is refused: errcode {code} {meaning}",
         label=owner.label,
@@ -211,4 +213,4 @@ async def _call(settings: Settings, owners: Sequence[TokenOwner]) -> Finding:
         meaning=answer.meaning,
     )
     fix = _("{action} `tcb-ops merchants check` checks every merchant.", action=answer.action)
-    return Finding(Grade.WARNING, seen, fix)
+    return DoctorFinding(Grade.WARNING, seen, fix)
