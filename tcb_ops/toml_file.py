@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,8 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise SettingsError(_("{file} is not UTF-8 text: save it as UTF-8", file=file)) from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:  # the parser's text is English only and may quote a value
-        place = re.search(r"\(at line ([0-9]+),", str(error))
-        line = int(place[1]) if place else len(text.splitlines())
+    except tomllib.TOMLDecodeError:  # the parser's text is English only and may quote a value
+        line = _first_unreadable(text.splitlines())
     problem = _("{file}:{line}: this is not TOML.", file=file, line=line)
     raise SettingsError(
         problem,
@@ -34,6 +34,15 @@ def read_toml(file: Path) -> dict[str, Any]:
             "place of each \\."
         ),
     )
+
+
+def _first_unreadable(lines: list[str]) -> int:
+    """Return the first line of the statement that is not TOML: the lines before it are."""
+    for number in range(len(lines), 1, -1):
+        with suppress(tomllib.TOMLDecodeError):
+            tomllib.loads("\n".join(lines[: number - 1]))
+            return number
+    return 1
 
 
 def line_of(file: Path, *names: str) -> int:

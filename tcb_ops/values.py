@@ -29,7 +29,7 @@ class InvalidValueError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Reads a value as it stands in the file, in place of its type's own check; raises ValueError."""
+    """Reads the value of the file, in place of the type's own check; raises ValueError."""
 
     read: Callable[[Any], Any]
 
