@@ -378,7 +378,7 @@ class RunCommand:
 
     def _notify(self, run: Run) -> list[Notification] | None:
         """Send the message about an audit to receivers whose `on` applies; None without any in the settings."""
-        if not run.settings.notify:
+        if not run.settings.section("notify"):
             return None
         with self.console.waiting(_("Sending the message about this audit")):
             found = api.notify(run.id, on_demand=False, settings=run.settings)

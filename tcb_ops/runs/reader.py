@@ -556,11 +556,6 @@ class LedgerReader(SumReader):
                 for number, workers, done in found
             ]
 
-    def earlier_audits(self, run: RunRecord, since: float) -> Iterator[RunRecord]:
-        """Yield the finished audits before one with the same selection, latest first, that began at `since` or later."""
-        found = map(self._run, self._read(_earlier_runs(run)))
-        yield from (one for one in found if one.created_at >= since and one.selection == run.selection)
-
     def last_known(self, audit: RunRecord) -> Iterator[tuple[RunRecord, tuple[str, str], Any, Detail | None]]:
         """Yield the last known state of what is unknown to an audit: the newest in which it was healthy or unhealthy.
 

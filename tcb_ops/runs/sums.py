@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from tcb_ops.details import read_detail
 from tcb_ops.i18n import _, ngettext
-from tcb_ops.model import Outcome, Owner, Reason
+from tcb_ops.model import Outcome, Reason
 from tcb_ops.runs.histories import HistoryReader
 from tcb_ops.runs.records import (
     EnvRecord,
@@ -203,24 +203,6 @@ class SumReader(HistoryReader):
                     found=found,
                 )
             )
-
-    def rows_by_appid(self, target: str, since: float) -> Iterator[Any]:
-        """Stream (appid, when the run began, rows) of a target's finished runs that request links, from `since` on."""
-        without_a_link = (Outcome.NOT_ATTEMPTED, Outcome.UNCHANGED, Outcome.INVALID, Outcome.PENDING)
-        of_run = runs.c.number == tallies.c.run
-        of_env = (envs.c.run == tallies.c.run) & (envs.c.no == tallies.c.place)
-        return self._stream(
-            sa.select(envs.c.appid, runs.c.created_at, sa.func.sum(tallies.c.rows))
-            .select_from(tallies.join(runs, of_run).join(envs, of_env))
-            .where(
-                runs.c.target == target,
-                runs.c.created_at >= since,
-                runs.c.kind.in_(["links", "upload"]),
-                envs.c.owner == Owner.MERCHANT,
-                tallies.c.outcome.not_in(without_a_link),
-            )
-            .group_by(runs.c.number, runs.c.created_at, envs.c.appid)
-        )
 
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) of a target's runs, from `since` on.

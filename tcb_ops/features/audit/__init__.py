@@ -4,6 +4,10 @@ from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     kinds={"audit": "tcb_ops.features.audit.kind:AUDIT"},
+    settings={
+        "audit": "tcb_ops.features.audit.settings:AuditSettings",
+        "notify": "tcb_ops.features.audit.settings:NotifySettings",
+    },
     commands={
         "run": ["tcb_ops.features.audit.command:audit"],
         "inspect": ["tcb_ops.features.audit.command:notify"],

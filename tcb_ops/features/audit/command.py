@@ -127,7 +127,7 @@ def _warn_of_known(console: Console, file: str | None, settings: Settings) -> No
         console.warn(
             _(
                 "{file}:{line}: {cause} is not in the catalogue of the store's codes: check its spelling.",
-                file=file or settings.audit.known,
+                file=file or settings.section("audit").known,
                 line=one.line,
                 cause=shown(one.cause),
             )
@@ -137,7 +137,7 @@ def _warn_of_known(console: Console, file: str | None, settings: Settings) -> No
         console.warn(
             _(
                 "{file}:{line}: {who} is not in {merchants}: the line silences nothing.",
-                file=file or settings.audit.known,
+                file=file or settings.section("audit").known,
                 line=one.line,
                 who=" · ".join(filter(None, (shown(one.appid), shown(one.env)))),
                 merchants=settings.merchants.name,
