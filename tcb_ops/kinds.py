@@ -33,6 +33,10 @@ _CORE_KINDS = {"links": "tcb_ops.runs.links:LINKS", "upload": "tcb_ops.runs.uplo
 """Where the core's kinds are defined, by their names in the ledger."""
 
 
+ANY_KIND = "any"
+"""In place of a kind's name: `latest` can be a run of any kind."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
     """What a feature adds, as places of the form `module:name`."""
@@ -87,6 +91,8 @@ class Kind(str):
     mark: ClassVar[tuple[Text, Text]]
     """The same in a list of runs."""
 
+    main: ClassVar[bool] = False
+    """Whether `latest` can be one of its runs without its name being given."""
     rows_per_call: ClassVar[int] = 1
     resumed_within: ClassVar[float] = 24 * 3600.0
     """Age in seconds below which an unfinished run is resumed by the same command."""
@@ -290,6 +296,11 @@ def kind_named(name: str) -> Kind:
 def all_kinds() -> list[Kind]:
     """Return the kinds that there are."""
     return [kind_named(name) for name in _kind_places()]
+
+
+def kind_names() -> list[str]:
+    """Return the names of the kinds that there are."""
+    return list(_kind_places())
 
 
 def _missing(name: str) -> Kind:

@@ -15,8 +15,10 @@ from tcb_ops.cli.console import Console, announce_pdf, show_causes, show_notific
 from tcb_ops.cli.options import (
     CommonOptions,
     WholeNumber,
-    common_options,
+    kind_option,
     pdf_option,
+    reader_options,
+    settings_options,
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names
@@ -33,16 +35,19 @@ ROWS_SHOWN = 200
 """Maximum number of rows that `show` prints."""
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="line merchant path kind target where json")
 @click.argument("run", default="latest")
 @click.option("--line", type=WholeNumber(min=1), metavar="N", help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
 @click.option("--path", default="", help="Rows whose cloud path contains this.")
-@common_options
-def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
+@kind_option
+@reader_options
+def show(
+    run: str, line: int | None, merchant: str, path: str, kind: str | None, *, common: CommonOptions
+) -> int:
     """Show a run, or rows of it."""
     settings, console = common.start(reads_ledger=True)
-    wanted = _open(run, settings, common)
+    wanted = _open(run, kind, settings, common)
     if line is None and not merchant and not path:
         if not common.json:
             console.print(_head(wanted, settings))
@@ -93,11 +98,11 @@ def _no_such_row(run: Run, line: int | None, merchant: str) -> UsageError:
     return UsageError(none, _("Its merchants are: {known}.", known=as_list(known)))
 
 
-def _open(run: str, settings: Settings, common: CommonOptions) -> Run:
+def _open(run: str, kind: str | None, settings: Settings, common: CommonOptions) -> Run:
     """Open a run, narrowed by `--where`. Raises UsageError if it has no rows of those merchants."""
     from tcb_ops import api
 
-    return _selected(api.open_run(run, settings=settings), settings, common)
+    return _selected(api.open_run(run, kind=kind, settings=settings), settings, common)
 
 
 def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
@@ -119,16 +124,17 @@ def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
     return narrowed
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="kind target where json")
 @click.argument("run", default="latest")
-@common_options
-def errcodes(run: str, *, common: CommonOptions) -> int:
+@kind_option
+@reader_options
+def errcodes(run: str, kind: str | None, *, common: CommonOptions) -> int:
     """Tabulate a run's errcodes, with what to do.
 
     By merchant and environment; `--json` gives the numbers.
     """
     settings, console = common.start(reads_ledger=True)
-    wanted = _open(run, settings, common)
+    wanted = _open(run, kind, settings, common)
     if common.json:
         summary = wanted.summary()
         of_codes = {key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary}
@@ -137,7 +143,14 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     found, record = wanted.overview(), wanted.record
     counts = found.counts
     if all(outcome.succeeded for outcome in counts):
-        console.print(_("Run {id}: nothing is wrong.", id=wanted.id))
+        console.print(
+            _(
+                "Run {id} · {kind} · {list_name} · nothing is wrong",
+                id=wanted.id,
+                kind=record.kind,
+                list_name=record.list_name,
+            )
+        )
         return 0
     console.info(
         _(
@@ -153,7 +166,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     return 0
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out final into split-by parquet kind target where")
 @click.argument("run", default="latest")
 @click.option(
     "--out",
@@ -174,7 +187,8 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
 )
 @pdf_option
 @click.option("--parquet", metavar="FILE", help="Also write every row to a Parquet file (needs pyarrow).")
-@common_options
+@kind_option
+@reader_options
 def report(
     run: str,
     out: str | None,
@@ -182,6 +196,7 @@ def report(
     into: str | None,
     split_by: str,
     parquet: str | None,
+    kind: str | None,
     *,
     pdf: bool,
     common: CommonOptions,
@@ -200,7 +215,8 @@ def report(
     settings, console = common.start(reads_ledger=True)
     if split_by and into is None:
         raise UsageError(_("--split-by splits the workbook given with --into: give both."))
-    wanted = api.open_run(run, settings=settings)
+    wanted = api.open_run(run, kind=kind, settings=settings)
+    console.info(_head(wanted, settings))
     if final:
         asked, wanted = wanted.id, wanted.final()
         console.info(_joined(asked, wanted))
@@ -250,10 +266,10 @@ def _joined(asked: str, run: Run) -> Text:
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="target where json")
 @click.argument("older", metavar="OLDER", required=False)
 @click.argument("newer", metavar="NEWER", required=False)
-@common_options
+@reader_options
 def diff(older: str | None, newer: str | None, *, common: CommonOptions) -> int:
     """Compare two runs: newly broken, fixed, still broken.
 
@@ -314,9 +330,9 @@ def _suggest_next(console: Console, run_id: str, settings: Settings, common: Com
     suggest_next(console, settings, run.record, by_code(run.cause_list()), common.where_words())
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="ledger json")
 @click.argument("folder", metavar="DIR")
-@common_options
+@settings_options("ledger", "json")
 def verify(folder: str, *, common: CommonOptions) -> int:
     """Check that a report folder is what was exported.
 
@@ -327,7 +343,6 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     from tcb_ops import api
     from tcb_ops.reports.formats.terminal import render_verification, verification_verdict
 
-    common.refuse_where(_("`verify` checks a report as a whole: --where cannot narrow it."))
     settings, console = common.start(reads_ledger=True)
     if not Path(folder).exists():
         raise _no_such_folder(folder, settings)
@@ -378,9 +393,9 @@ def _settings_beside(folder: Path, settings: Settings) -> Path | None:
     return None
 
 
-@click.command(cls=Command, context_settings={"ignore_unknown_options": True})
+@click.command(cls=Command, context_settings={"ignore_unknown_options": True}, usual="lang json")
 @click.argument("code")
-@common_options
+@settings_options("json")
 def explain(code: str, *, common: CommonOptions) -> int:
     """Explain what a code means and what to do.
 
@@ -390,12 +405,6 @@ def explain(code: str, *, common: CommonOptions) -> int:
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
 
-    common.refuse_where(
-        _(
-            "`explain` is about a code, not about merchants: --where does not apply. `errcodes` with "
-            "--where shows merchants' codes."
-        )
-    )
     settings, console = common.start()
     code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)
     if code in Reason.all():
@@ -451,18 +460,17 @@ def _explain_reason(console: Console, reason: Reason, *, as_json: bool) -> int:
     return 0
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="test target json")
 @click.argument("run", default="latest")
 @click.option("--test", is_flag=True, help="Send a test message instead.")
-@common_options
+@settings_options("target", "merchants", "ledger", "json")
 def notify(run: str, *, test: bool, common: CommonOptions) -> int:
-    """Send the message about an audit to every [[notify]] of the settings.
+    """Send an audit's message to every [[notify]] of the settings.
 
     Exit code 0 when every receiver accepted it, 1 when one did not.
     """
     from tcb_ops import api
 
-    common.refuse_where(_("A message is about a whole audit: --where cannot narrow it."))
     settings, console = common.start()
     found = api.notify(None if test else run, settings=settings)
     if common.json:

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from tcb_ops import signals
-from tcb_ops.cli import Commands, Group, translated
+from tcb_ops.cli import Commands, Group, shared_options, translated
 from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.formatting import lines
@@ -76,6 +76,12 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
     ):
         hints = _hints_about_extra(context, command, arguments)
     usage = _("`{command} --help` shows the usage.", command=command)
+    if isinstance(error, click.NoSuchOption) and error.option_name in shared_options():
+        return as_lines(
+            (_("{command} does not use {option}.", command=command, option=error.option_name), usage)
+        )
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--merchant":
+        return as_lines((_("To choose a merchant: --where name=NAME, or --where appid=APPID."), usage))
     message: str | Text = error.format_message()
     if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
         message = verbatim(error.message)
@@ -118,19 +124,23 @@ _SECTIONS = (
         N_("Set up"),
         "setup.init setup.doctor main.merchants stored.list_ ledger.prune completion.completion",
     ),
-    (N_("Notebooks"), "notebooks.notebook notebooks.lab"),
-    (N_("Practise"), "practice.simulate practice.demo"),
+    (N_("Notebooks and practice"), "notebooks.notebook notebooks.lab practice.simulate practice.demo"),
 )
 """The commands by section of the help, in the order of an operator's work."""
 
 
 class _TopGroup(Group):
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
         for section, places in _SECTIONS:
-            with formatter.section(gettext.gettext(section)):
-                listed = map(translated, Commands(places).values())
+            listed = map(translated, Commands(places).values())
+            formatter.write_heading(gettext.gettext(section))
+            with formatter.indentation():
                 formatter.write_dl(
-                    [(one.name or "", one.get_short_help_str(formatter.width)) for one in listed]
+                    [
+                        (f"{command.name:<10}", command.get_short_help_str(formatter.width))
+                        for command in listed
+                    ]
                 )
 
 
@@ -147,7 +157,7 @@ def cli() -> None:
     3 stopped by a problem that affects every row · 130 interrupted · 143 terminated.
 
     Shared options, before or after the command's name: --lang zh or en, the language; --config, the settings file; --target, where
-    calls go. `tcb-ops COMMAND --help` lists the others.
+    calls go. `tcb-ops COMMAND --help-all` lists the others that a command takes.
     """
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tcb_ops.simulator import Simulator
 
 
-@click.command()
+@click.command(cls=Command, usual="merchants tokens port faults store night lang")
 @click.option("--merchants", required=True, metavar="FILE", help="The merchants that it serves.")
 @click.option(
     "--tokens",
@@ -111,7 +112,7 @@ def _about_the_component(appid: str, *, in_plan: bool) -> Text:
     )
 
 
-@click.command()
+@click.command(cls=Command, usual="lang")
 @lang_option
 def demo(lang: str | None) -> int:
     """Run everything against the simulator.

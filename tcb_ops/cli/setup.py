@@ -16,8 +16,8 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import LINE_EVERY, Console, show_problems
 from tcb_ops.cli.options import (
     CommonOptions,
-    common_options,
     lang_option,
+    settings_options,
 )
 from tcb_ops.doctor import CheckResult, Grade
 from tcb_ops.errors import InputError, UsageError
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 
-@click.command(cls=Command)
-@click.option("--dir", "folder", default=".", metavar="DIR", help="Where to. [default: the working folder]")
+@click.command(cls=Command, usual="lang")
+@click.argument("folder", metavar="[DIR]", default=".")
 @lang_option
 def init(folder: str, *, common: CommonOptions) -> int:
     """Write settings, a merchants file and a list template.
@@ -126,10 +126,10 @@ def _write(console: Console, file: Path, content: bytes, mode: Literal["xb", "wb
     console.print(str(file))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out dry-run target where json")
 @click.option("--out", metavar="FILE", help="Write to this new file instead of the merchants file.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
-@common_options
+@settings_options("target", "merchants", "tokens", "where", "json")
 def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     """Bring the merchants file up to date with the platform.
 
@@ -169,9 +169,9 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     return 1 if changes.unread else 0
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out target where json")
 @click.option("--out", metavar="FILE.csv", help="Write a line per merchant and environment, for Excel.")
-@common_options
+@settings_options("target", "merchants", "tokens", "where", "json")
 def check(out: str | None, *, common: CommonOptions) -> int:
     """Check which merchants are ready, and what to do about the others.
 
@@ -285,14 +285,13 @@ _GRADES = {
 _SIMULATED = _("SIMULATED 演练: these are the simulator's answers, not the platform's.")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="live yes target where json")
 @click.option(
     "--live", metavar="ENV", help="Upload one tiny file into ENV for real, fetch it back, delete it."
 )
-@click.option("--appid", metavar="APPID", help="With --live: the merchant, where several share ENV.")
 @click.option("--yes", is_flag=True, help="With --live: do not ask.")
-@common_options
-def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOptions) -> int:
+@settings_options("target", "merchants", "tokens", "ledger", "where", "json")
+def doctor(live: str | None, yes: bool, *, common: CommonOptions) -> int:
     """Check machine, files, tokens and target; suggest fixes.
 
     Checks Python, packages, JupyterLab, fonts, settings, merchants file, ledger, disk, the modes of token files, the
@@ -305,10 +304,10 @@ def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOpti
     began.
     """
     if live is None:
-        if appid is not None or yes:
-            raise UsageError(_("--appid and --yes go with --live ENV."))
+        if yes:
+            raise UsageError(_("--yes goes with --live ENV."))
         return _check_all(common)
-    return _check_live(common, live, appid or "", yes=yes)
+    return _check_live(common, live, yes=yes)
 
 
 def _check_all(common: CommonOptions) -> int:
@@ -368,12 +367,12 @@ def _print_results(console: Console, results: Sequence[CheckResult]) -> None:
         console.print(_("All checks passed."))
 
 
-def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
+def _check_live(common: CommonOptions, env: str, *, yes: bool) -> int:
     from tcb_ops.cli.steps import confirm_or_abort
     from tcb_ops.doctor.target import start_live_check
 
     settings, console = common.start()
-    merchant = _merchant_of(common, settings, env, appid)
+    merchant = _merchant_of(common, settings, env)
     with common.open_target(console, settings) as settings:
         console.release()
         if not settings.on_loopback and not yes:
@@ -412,16 +411,16 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
     return 0 if result.ok else 1
 
 
-def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
+def _merchant_of(common: CommonOptions, settings: Settings, env: str) -> Merchant:
     """Return the merchants file's line for an environment, resolved as for a list's row. Raises UsageError without one."""
     from tcb_ops.lists.merchants import Unresolved, resolve
 
     merchants = common.read_merchants(settings)
-    found = resolve(merchants, env.strip(), "", appid.strip())
+    found = resolve(merchants, env.strip(), "", "")
     if isinstance(found, Unresolved):
         fix = found.fix
-        if not appid and merchants.whole.for_env(env.strip()):
-            fix = _("choose one with --appid")
+        if merchants.for_env(env.strip()):
+            fix = _("choose one with --where appid=APPID")
         why = _("{message} — {fix}", message=found.message, fix=fix)
     elif found is None:
         why = _("It is excluded by --where.")
