@@ -60,8 +60,8 @@ def tcb_whole(kind: str) -> Callable[[RunSpec], int]:
 
     import tcb_ops as tcb
     import tcb_ops.api
+    import tcb_ops.features.simulator
     import tcb_ops.runs.session
-    import tcb_ops.simulator
     from tcb_ops.settings import TokenSettings
 
     def work(given: RunSpec) -> int:

@@ -9,8 +9,8 @@ import argparse
 import heapq
 import random
 
+from tcb_ops.features.cluster.coordinator import PER_WORKER, divide
 from tcb_ops.formatting import format_duration
-from tcb_ops.runs.coordinator import PER_WORKER, divide
 from tcb_ops.runs.ledger import HAND_OVER
 from tcb_ops.runs.records import EnvRecord
 

@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 from tcb_ops import Merchant, load_settings, open_run
-from tcb_ops.simulator import Simulator
+from tcb_ops.features.simulator import Simulator
 
 ROWS_PER_CALL = 50
 BYTES_PER_ROW = 1024

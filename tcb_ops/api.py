@@ -45,13 +45,13 @@ from tcb_ops.errors import (
     check_value,
     has_surrogates,
 )
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, all_kinds, kind_named, kind_names
 from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.stored_kinds import DELETE
 from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
 
@@ -59,22 +59,22 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
+    from tcb_ops.features.audit.known import KnownFailure
+    from tcb_ops.features.audit.notifications import Notification
+    from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.features.evidence.verify import Verification
+    from tcb_ops.features.merchants.check import MerchantState
+    from tcb_ops.features.stored.calls import IfExists
+    from tcb_ops.features.stored.specs import SyncPlan, UndoScope
     from tcb_ops.lists.batch import Batch, OnBad
-    from tcb_ops.lists.known import KnownFailure
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
-    from tcb_ops.merchants import MerchantState
-    from tcb_ops.notifications import Notification
-    from tcb_ops.reports.verify import Verification
-    from tcb_ops.runs.cluster import Cluster
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
-    from tcb_ops.runs.stored_calls import IfExists
-    from tcb_ops.runs.stored_specs import SyncPlan, UndoScope
     from tcb_ops.wechat.call_policy import Caller
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.tokens import TokenSource
@@ -224,9 +224,9 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
+    from tcb_ops.features.stored.calls import OVERWRITE
+    from tcb_ops.features.stored.files import check_folder
     from tcb_ops.runs.plan import upload_spec
-    from tcb_ops.runs.stored_calls import OVERWRITE
-    from tcb_ops.runs.stored_files import check_folder
 
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:
@@ -274,7 +274,7 @@ def start_audit(
     `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
     failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
     """
-    from tcb_ops.runs.audit_plan import audit_spec
+    from tcb_ops.features.audit.plan import audit_spec
 
     check_value(
         "confirm_after",
@@ -320,8 +320,8 @@ def start_confirm(
     each file's checksum with that of the bytes that were uploaded, with one request to its download link. `merchants`: only
     their rows.
     """
+    from tcb_ops.features.stored.specs import confirm_list_spec, confirm_spec
     from tcb_ops.lists.batch import Batch
-    from tcb_ops.runs.stored_specs import confirm_list_spec, confirm_spec
 
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, what)
@@ -363,8 +363,8 @@ def start_delete(
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
     this ledger uploaded; without it they are a UsageError. `merchants`: only their rows.
     """
+    from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
     from tcb_ops.lists.batch import Batch
-    from tcb_ops.runs.stored_specs import delete_list_spec, delete_spec
 
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, what)
@@ -405,7 +405,7 @@ def start_undo(
     A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: the latest upload,
     its retries included). `merchants`: only their rows.
     """
-    from tcb_ops.runs.stored_specs import undo_spec
+    from tcb_ops.features.stored.specs import undo_spec
 
     only = None if merchants is None else _merchants(merchants)
     settings = _settings(settings, target, run)
@@ -431,6 +431,8 @@ def download_links(
 
     They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
     """
+    from tcb_ops.features.simulator import opened_target
+    from tcb_ops.features.stored.specs import confirm_spec, file_ids
     from tcb_ops.runs.links_file import (
         DOWNLOAD_COLUMNS,
         LinkRequests,
@@ -438,8 +440,6 @@ def download_links(
         write_download_links,
     )
     from tcb_ops.runs.loop import submit_coroutine
-    from tcb_ops.runs.stored_specs import confirm_spec, file_ids
-    from tcb_ops.simulator import opened_target
 
     check_count("max_age", max_age, least=1)
     only = None if merchants is None else _merchants(merchants)
@@ -484,7 +484,7 @@ def undo_scope(
     run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
 ) -> UndoScope:
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
-    from tcb_ops.runs.stored_specs import scope_of_undo, undo_spec
+    from tcb_ops.features.stored.specs import scope_of_undo, undo_spec
 
     ledger = _ledger_with_runs(settings)
     return scope_of_undo(ledger, undo_spec(ledger, upload_of(run, settings), merchants, ""))
@@ -497,7 +497,7 @@ def delete_scope(
 
     Raises UsageError if there are none.
     """
-    from tcb_ops.runs.stored_specs import delete_spec
+    from tcb_ops.features.stored.specs import delete_spec
 
     ledger = _ledger_with_runs(settings)
     spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
@@ -507,7 +507,7 @@ def delete_scope(
 
 def overwritten(batch: Batch, *, settings: Settings) -> int:
     """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
-    from tcb_ops.runs.stored_specs import overwritten_rows
+    from tcb_ops.features.stored.specs import overwritten_rows
 
     ledger = _ledger(settings)
     return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
@@ -518,9 +518,9 @@ def foreign(batch: Batch, *, selection: str, new_run: bool, settings: Settings) 
 
     `selection` and `new_run` are those of the delete, which may resume an unfinished one.
     """
+    from tcb_ops.features.stored.specs import foreign_text
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.plan import list_spec
-    from tcb_ops.runs.stored_specs import foreign_text
 
     spec = list_spec(batch, DELETE, selection)
     return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
@@ -543,8 +543,8 @@ def plan_sync(
     Lists of both are written below the folder of the reports. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`,
     `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
     """
+    from tcb_ops.features.stored.specs import plan_sync as plan_lists
     from tcb_ops.lists.generate import PathTemplate, scan, select_targets
-    from tcb_ops.runs.stored_specs import plan_sync as plan_lists
 
     source = Path(folder)
     if source.exists() and not source.is_dir():
@@ -574,7 +574,7 @@ def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
     """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
-    from tcb_ops.runs.stored_specs import check_subject
+    from tcb_ops.features.stored.specs import check_subject
 
     if not (isinstance(run, str) and run == "latest"):
         subject = _record(run, settings, parameter)
@@ -775,6 +775,7 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
     return found
 
 
+@checked
 def check_merchants(
     merchants: Iterable[Merchant] | str | Path,
     *,
@@ -786,8 +787,8 @@ def check_merchants(
 
     `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
     """
-    from tcb_ops.merchants.queries import begin_check, ignore
-    from tcb_ops.simulator import opened_target
+    from tcb_ops.features.merchants.queries import begin_check, ignore
+    from tcb_ops.features.simulator import opened_target
 
     settings = _settings(settings, target)
     listed = _merchants(merchants) if isinstance(merchants, str | PathLike) else merchants
@@ -847,7 +848,7 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
 
     Nothing is written. Raises UsageError if the folder has no report.
     """
-    from tcb_ops.reports.verify import verify as check
+    from tcb_ops.features.evidence.verify import verify as check
 
     settings = _settings(settings, None)
     place = Path(folder)
@@ -868,7 +869,7 @@ def notify(
     `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand` False: only to receivers whose
     `on` applies. A failed delivery raises no error.
     """
-    from tcb_ops.notifications import notify_audit, notify_test
+    from tcb_ops.features.audit.notifications import notify_audit, notify_test
 
     settings = _settings(settings, target, run)
     if isinstance(run, str):
@@ -942,10 +943,10 @@ def upload_link(
     `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
     TokenError, TransportError, RefusedError (the platform's errcode).
     """
+    from tcb_ops.features.simulator import opened_target
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.paths import path_problem
     from tcb_ops.runs.loop import submit_coroutine
-    from tcb_ops.simulator import opened_target
 
     settings = _settings(settings, target)
     wrong = path_problem(path)
@@ -1095,6 +1096,7 @@ def _start(
     `out`: the file of the links, else the folder that the caller will export to. The embedded simulator runs until the
     work on the run ends. Raises UsageError, LedgerError.
     """
+    from tcb_ops.features.simulator import opened_target
     from tcb_ops.runs.engine import RunContext
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
@@ -1102,7 +1104,6 @@ def _start(
     from tcb_ops.runs.locks import hold, planning
     from tcb_ops.runs.plan import plan
     from tcb_ops.runs.session import RunSession
-    from tcb_ops.simulator import opened_target
     from tcb_ops.wechat import open_source
 
     limits, note, new_run, resume, may_resume, progress, tokens, cluster = options
@@ -1110,7 +1111,7 @@ def _start(
     check_value("resume", resume, resume is None or _may_be_a_run(resume), _("the id of a run"))
     check_count("canary", canary)
     if cluster is not None:
-        from tcb_ops.runs.cluster import check_cluster
+        from tcb_ops.features.cluster.client import check_cluster
 
         check_cluster(cluster)
         check_value(
@@ -1123,7 +1124,7 @@ def _start(
     if work.kind.writes_links and out is not None:
         check_destination(out)
     if cluster is not None:
-        from tcb_ops.runs.cluster import check_kind
+        from tcb_ops.features.cluster.client import check_kind
 
         check_kind(work.kind, work.queries)
     with _with_cluster(cluster, settings) as (stack, client, dashboard), planning(ledger) as still_alone:
@@ -1190,7 +1191,7 @@ def _with_cluster(
         if cluster is None:
             yield stack, None, ""
             return
-        from tcb_ops.runs.cluster import dashboard_of, opened_cluster
+        from tcb_ops.features.cluster.client import dashboard_of, opened_cluster
 
         client = stack.enter_context(opened_cluster(cluster, settings))
         yield stack, client, dashboard_of(client)
@@ -1198,7 +1199,7 @@ def _with_cluster(
 
 def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
     """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
-    from tcb_ops.lists.known import read_known
+    from tcb_ops.features.audit.known import read_known
 
     if file is not None:
         with _naming("known", file):

@@ -6,6 +6,7 @@
     ├── UsageError          exit 2  an argument or a setting; nothing was sent
     │   ├── ArgumentError           an invalid value for a public function; `.parameter` names it
     │   ├── SettingsError           tcb-ops.toml, a TCB_OPS_… variable
+    │   ├── MissingFeatureError     a feature is asked for that is not installed
     │   ├── InputError              a list or a merchants file; `.problems` lists every one
     │   └── RunNotFoundError        no such run, or several
     ├── StoppedError        exit 3  a run stopped by a problem that affects every row
@@ -112,6 +113,13 @@ def check_count(parameter: str, value: object, least: int = 0) -> None:
 
 class SettingsError(UsageError):
     """A setting is missing or invalid; the message names the file or variable."""
+
+
+class MissingFeatureError(UsageError):
+    """Something was asked for that a feature provides which is not installed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_("this installation of tcb-ops has no feature for {name}.", name=name))
 
 
 class InputError(UsageError):

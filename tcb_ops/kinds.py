@@ -17,6 +17,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from tcb_ops.errors import MissingFeatureError
 from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import Outcome, Row, RowEnd
 
@@ -43,8 +44,10 @@ class Feature:
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Kinds of runs, by their names in the ledger."""
-    commands: Mapping[str, str] = field(default_factory=dict)
-    """Commands of the command line by name; each says in which section of the help it stands."""
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Commands of the command line, by section of the help (run, stored, inspect, setup, notebooks)."""
+    provides: Mapping[str, str] = field(default_factory=dict)
+    """What the core asks for by name, and works without: `provided` imports it."""
     upload_calls: str = ""
     """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
     checks: str = ""
@@ -64,6 +67,19 @@ def load(place: str) -> Any:
     """Import what stands at a place of the form `module:name`."""
     module, _colon, name = place.partition(":")
     return getattr(import_module(module), name)
+
+
+def provided(name: str) -> Any:
+    """Import what a feature provides under a name. Raises MissingFeatureError where none does."""
+    for feature in features().values():
+        if name in feature.provides:
+            return load(feature.provides[name])
+    raise MissingFeatureError(name)
+
+
+def is_provided(name: str) -> bool:
+    """Return whether a feature provides something under a name."""
+    return any(name in feature.provides for feature in features().values())
 
 
 def parts(name: str) -> list[Any]:

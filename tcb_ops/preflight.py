@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tcb_ops.features.merchants.check import Allowances, QuotaAccount, fits, seconds_left_of_the_day
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext, verbatim
 from tcb_ops.lists.batch import Batch
-from tcb_ops.merchants import Allowances, QuotaAccount, fits, seconds_left_of_the_day
 from tcb_ops.model import Merchant, Outcome, Owner
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits

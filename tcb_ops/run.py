@@ -17,12 +17,12 @@ from tcb_ops.errors import (
     UsageError,
     check_count,
 )
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.explanations import change_mark, why
 from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_shares
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
@@ -32,7 +32,7 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.reports.audit import AuditResult
+    from tcb_ops.features.audit.result import AuditResult
     from tcb_ops.runs.later_changes import LaterChange
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import RunReader
@@ -286,7 +286,7 @@ class Run:
 
     def _audit_for(self, receiver: str) -> AuditResult:
         """Return what an audit found, compared with the last one of which a receiver of messages was told; see `audit`."""
-        from tcb_ops.reports.audit import audit_result
+        from tcb_ops.features.audit.result import audit_result
 
         record = self._reader.run(self.id)
         if record.kind is not AUDIT:
@@ -346,7 +346,7 @@ class Run:
         original. `warn` is told before anything is written what the copy will lack, such as pictures and charts.
         Raises UsageError if `original` is not the run's list or the destination exists.
         """
-        from tcb_ops.reports.annotate_workbook import split_workbook, write_into
+        from tcb_ops.features.workbooks.annotate import split_workbook, write_into
 
         place = Path(dest) if dest is not None else None
         with self._reader.snapshot() as seen:

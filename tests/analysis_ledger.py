@@ -21,12 +21,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import tcb_ops as tcb
+from tcb_ops.features.simulator import Fault, Faults, Simulator
+from tcb_ops.features.simulator.faults import FaultStep
+from tcb_ops.features.simulator.sample import MERCHANTS, SAMPLE
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import SIMULATOR
-from tcb_ops.sample import MERCHANTS, SAMPLE
 from tcb_ops.settings import Settings, load_settings
-from tcb_ops.simulator import Fault, Faults, Simulator
-from tcb_ops.simulator.faults import FaultStep
 
 ZONE = ZoneInfo("Asia/Shanghai")
 FIRST = datetime(2026, 10, 1, 2, 0, tzinfo=ZONE)

@@ -29,16 +29,16 @@ from workspace import (
     write_csv,
 )
 
+from tcb_ops.features.simulator import Faults
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.settings import load_settings, set_default_settings
-from tcb_ops.simulator import Faults
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from tcb_ops.features.simulator import Fault
     from tcb_ops.model import Merchant
     from tcb_ops.run import Run
-    from tcb_ops.simulator import Fault
 
 
 TERMINAL = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
@@ -103,8 +103,13 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let token sources retry almost at once."""
-    for name in ("component.RETRY_WAIT", "component.ROTATION_WAIT", "service.RETRY_WAIT"):
-        monkeypatch.setattr(f"tcb_ops.wechat.tokens.{name}", 0.01)
+    component = "tcb_ops.features.component.source"
+    for name in (
+        f"{component}.RETRY_WAIT",
+        f"{component}.ROTATION_WAIT",
+        "tcb_ops.wechat.tokens.service.RETRY_WAIT",
+    ):
+        monkeypatch.setattr(name, 0.01)
 
 
 @pytest.fixture(scope="session")

@@ -45,10 +45,10 @@ from typing import Any
 import pandas as pd
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.cli.practice import simulate
+from tcb_ops.features.simulator import Faults, Simulator, load_faults
+from tcb_ops.features.simulator.command import simulate
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.settings import set_default_settings
-from tcb_ops.simulator import Faults, Simulator, load_faults
 
 ROOT = Path(__file__).parent.parent
 PRACTICE = ROOT / "docs" / "practice"

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from glob import escape
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
+from tcb_ops.features.simulator.faults import NO_FAULT, Etag, Fault, Faults, FaultStep, covers
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome
 from tcb_ops.runs.links import LINKS
-from tcb_ops.simulator.faults import NO_FAULT, Etag, Fault, Faults, FaultStep, covers
 
 BREAKER_ROWS = 3
 SLOW_WAITS = 5

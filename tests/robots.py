@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from tcb_ops.simulator import Simulator
+from tcb_ops.features.simulator import Simulator
 
 ROBOT_PATH = "/robot/"
 """The beginning of a robot's address: `BASE/robot/KIND/BEHAVIOUR?…`, with KIND wecom, feishu, dingtalk or webhook."""

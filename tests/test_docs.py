@@ -17,8 +17,8 @@ from doc_pages import ROOT, RUN_ID, agrees, blocks, commands, play, rewrite
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import cli
+from tcb_ops.features.workbooks import annotate as annotate_workbook
 from tcb_ops.model import Outcome
-from tcb_ops.reports import annotate_workbook
 from tcb_ops.reports.formats import charts, html, xlsx
 from tcb_ops.settings import SECTIONS, Settings, section_keys, setting_names
 from tcb_ops.wechat.tokens import service

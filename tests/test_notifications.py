@@ -12,11 +12,11 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
-import tcb_ops.notifications as send
+import tcb_ops.features.audit.notifications as send
+from tcb_ops.features.audit.message import LIMITS, AuditMessage, entry_line, refusal, robot_body
+from tcb_ops.features.audit.result import AuditLine
+from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.i18n import Lang, verbatim
-from tcb_ops.notifications.message import LIMITS, AuditMessage, entry_line, refusal, robot_body
-from tcb_ops.reports.audit import AuditLine
-from tcb_ops.simulator import Fault, FaultStep
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.transport import Timeouts
 

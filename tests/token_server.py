@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from workspace import write_csv
 
+from tcb_ops.features.simulator import Component, Faults, Simulator
 from tcb_ops.settings import Settings, load_settings
-from tcb_ops.simulator import Component, Faults, Simulator
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
+    from tcb_ops.features.simulator import Fault
     from tcb_ops.model import Merchant
-    from tcb_ops.simulator import Fault
 
 COMPONENT = Component("wxcomponent", secret="practice-secret", ticket="practice-ticket")
 SECRETS = ("practice-secret", "practice-ticket", "practice-refresh-token", "token-of-")

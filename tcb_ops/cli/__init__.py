@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import fields
 from functools import cache, partial
-from importlib import import_module
 from inspect import cleandoc
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.formatting import wrap
 from tcb_ops.i18n import N_
+from tcb_ops.kinds import load
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
@@ -132,16 +132,15 @@ _KINDS: Mapping[str, Callable[[dict[str, Any]], object]] = {
 class Commands(Mapping[str, click.Command]):
     """The commands of a group by name, each loaded when it is asked for.
 
-    `places`: module and function of each. The function has the command's name, with `_` at its end if Python has that name.
+    `places`: `module:function` of each. The function has the command's name, with `_` at its end if Python has that name.
     """
 
-    def __init__(self, places: str) -> None:
-        self._places = {place.partition(".")[2].rstrip("_"): place for place in places.split()}
+    def __init__(self, places: Iterable[str]) -> None:
+        self._places = {place.partition(":")[2].rstrip("_"): place for place in places}
 
     def __getitem__(self, name: str) -> click.Command:
-        module, _dot, function = self._places[name].partition(".")
-        found: click.Command = getattr(import_module(f"tcb_ops.cli.{module}"), function)
-        return found
+        command: click.Command = load(self._places[name])
+        return command
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

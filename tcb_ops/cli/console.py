@@ -10,17 +10,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.formatting import format_duration, lines, wrap
 from tcb_ops.i18n import Lang, Text, _, ngettext, terminal_lang
 from tcb_ops.model import FailOn, Problem
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.links import LINKS
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.console import RenderableType
 
-    from tcb_ops.notifications import Notification
+    from tcb_ops.features.audit.notifications import Notification
     from tcb_ops.reports.summary import CodeGroup, RunSummary
     from tcb_ops.run import Run
     from tcb_ops.runs.progress import Progress

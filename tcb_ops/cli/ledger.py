@@ -17,10 +17,10 @@ from tcb_ops.cli.options import (
     settings_options,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext, verbatim
 from tcb_ops.model import SIMULATOR
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

@@ -23,6 +23,7 @@ from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
+from tcb_ops.kinds import features
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.settings import load_settings, read_toml, settings_file, system_lang
 
@@ -112,29 +113,35 @@ def _hints_about_extra(context: click.Context | None, command: str, arguments: S
     return [one, quotes] if any(word.startswith("--") for word in arguments) else [one]
 
 
-_SECTIONS = (
-    (N_("Run a list"), "runs.check runs.links runs.upload runs.retry runs.audit"),
-    (N_("Stored files"), "stored.sync stored.confirm stored.undo stored.delete"),
-    (
-        N_("Inspect"),
-        "ledger.runs inspect.show inspect.errcodes inspect.report inspect.diff inspect.verify inspect.explain \
-        inspect.notify",
-    ),
-    (
-        N_("Set up"),
-        "setup.init setup.doctor main.merchants stored.list_ ledger.prune completion.completion",
-    ),
-    (N_("Notebooks and practice"), "notebooks.notebook notebooks.lab practice.simulate practice.demo"),
-)
-"""The commands by section of the help, in the order of an operator's work."""
+_SECTIONS = {
+    "run": N_("Run a list"),
+    "stored": N_("Stored files"),
+    "inspect": N_("Inspect"),
+    "setup": N_("Set up"),
+    "notebooks": N_("Notebooks and practice"),
+}
+"""The sections of the help, in the order of an operator's work."""
+_CORE_COMMANDS = {
+    "run": "runs:check runs:links runs:upload runs:retry",
+    "inspect": "ledger:runs inspect:show inspect:errcodes inspect:report inspect:explain",
+    "setup": "setup:init generate:list_ ledger:prune completion:completion",
+}
+
+
+def _places(section: str) -> list[str]:
+    """Return where the commands of a section are: the core's, then those of features."""
+    core = [f"tcb_ops.cli.{place}" for place in _CORE_COMMANDS.get(section, "").split()]
+    return core + [place for feature in features().values() for place in feature.commands.get(section, ())]
 
 
 class _TopGroup(Group):
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
-        for section, places in _SECTIONS:
-            listed = map(translated, Commands(places).values())
-            formatter.write_heading(gettext.gettext(section))
+        for section, heading in _SECTIONS.items():
+            if not (commands := Commands(_places(section))):
+                continue
+            listed = map(translated, commands.values())
+            formatter.write_heading(gettext.gettext(heading))
             with formatter.indentation():
                 formatter.write_dl(
                     [
@@ -146,7 +153,7 @@ class _TopGroup(Group):
 
 @click.group(
     cls=_TopGroup,
-    commands=Commands(" ".join(places for _section, places in _SECTIONS)),
+    commands=Commands([place for section in _SECTIONS for place in _places(section)]),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="tcb-ops", message="%(prog)s %(version)s")
@@ -158,14 +165,6 @@ def cli() -> None:
 
     Shared options, before or after the command's name: --lang zh or en, the language; --config, the settings file; --target, where
     calls go. `tcb-ops COMMAND --help-all` lists the others that a command takes.
-    """
-
-
-@click.group(cls=Group, commands=Commands("setup.check setup.sync"))
-def merchants() -> None:
-    """Keep the merchants file; check which merchants are ready.
-
-    sync and check: who has authorized the platform, and what keeps a merchant from being served.
     """
 
 

@@ -122,7 +122,7 @@ def _seconds(text: str) -> float:
 
 
 def _cluster(text: str) -> str:
-    from tcb_ops.runs.cluster import check_cluster
+    from tcb_ops.features.cluster.client import check_cluster
 
     check_cluster(text)
     return text
@@ -201,7 +201,7 @@ class CommonOptions:
         Other messages are held back until the command releases the console or ends. With `looks_at_tokens`, warn about a
         token file that others can read.
         """
-        from tcb_ops.simulator import opened_target
+        from tcb_ops.features.simulator import opened_target
 
         with (
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,

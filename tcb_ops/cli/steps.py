@@ -24,6 +24,7 @@ from tcb_ops.cli.console import (
 )
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind
@@ -33,7 +34,6 @@ from tcb_ops.model import STORED_OUTCOMES, FailOn, Outcome, Problem, Reason
 from tcb_ops.preflight import DryRun, SendScope, accounts_to_ask, facts_line, reckon, scope_of_rows
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
 from tcb_ops.runs.url_files import SourceInspector
@@ -42,7 +42,7 @@ from tcb_ops.settings import Settings, without_dots
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tcb_ops.notifications import Notification
+    from tcb_ops.features.audit.notifications import Notification
 
 _FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
 _FEW = 3
@@ -215,7 +215,7 @@ class RunCommand:
 
     def dry_run(self, batch: Batch, *, uploads: bool) -> int:
         """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
-        from tcb_ops.merchants.queries import ask_allowances
+        from tcb_ops.features.merchants.queries import ask_allowances
 
         console, settings, limits = self.console, self.settings, self.limits
         console.release()

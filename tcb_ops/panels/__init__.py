@@ -35,8 +35,8 @@ except ModuleNotFoundError:
     ) from None
 
 if TYPE_CHECKING:
+    from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.panels.panel import Panel  # loads httpx, which loads click and rich
-    from tcb_ops.runs.cluster import Cluster
 
 __all__ = ["Panel", "attach", "audit_errcodes", "export_report", "generate_links", "run_uploads"]
 

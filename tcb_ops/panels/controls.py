@@ -19,6 +19,7 @@ from urllib.parse import quote
 import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.features.simulator.sample import practice
 from tcb_ops.formatting import format_size
 from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext, verbatim
@@ -31,7 +32,6 @@ from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import quoted
 from tcb_ops.runs.uploads import UPLOAD
-from tcb_ops.sample import practice
 from tcb_ops.settings import (
     SETTINGS_FILE,
     Settings,

@@ -13,6 +13,7 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
@@ -25,7 +26,6 @@ from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import done_before, facts_line
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.url_files import SourceInspector
-from tcb_ops.sample import FILES, PATHS
 
 MERCHANTS_SHOWN = 300
 """Most lines of the plan by merchant."""

@@ -13,11 +13,14 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import ArgumentError, UsageError
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.result import AuditResult
+from tcb_ops.features.merchants.check import MerchantState, verdict
+from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.merchants import MerchantState, verdict
 from tcb_ops.panels.controls import (
     GENTLE_RATE,
     LINKS_GO_TO,
@@ -35,17 +38,14 @@ from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel, Placeholder
 from tcb_ops.panels.run_monitor import STARTING, StoredFiles
 from tcb_ops.preflight import facts_line, short_life
-from tcb_ops.reports.audit import AuditResult
 from tcb_ops.reports.formats.notebook import audit_html
 from tcb_ops.run import Diff, Run, RunHandle
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.uploads import UPLOAD
-from tcb_ops.sample import FILES, PATHS
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.cluster import Cluster
+    from tcb_ops.features.cluster.client import Cluster
 
 
 LINES_SHOWN = 300
@@ -125,7 +125,7 @@ class RunForm(Panel):
         typed = str(self.workers.value).strip() if self.workers is not None else ""
         if not typed:
             return None
-        from tcb_ops.runs.cluster import check_cluster
+        from tcb_ops.features.cluster.client import check_cluster
 
         try:
             check_cluster(typed)

@@ -17,6 +17,7 @@ from uuid import uuid4
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
+from tcb_ops.features.simulator.sample import in_jupyter_session
 from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
@@ -40,12 +41,11 @@ from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
 from tcb_ops.reports.summary import by_code
 from tcb_ops.resources import replacing
 from tcb_ops.run import Run
-from tcb_ops.sample import in_jupyter_session
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tcb_ops.runs.cluster import Cluster
+    from tcb_ops.features.cluster.client import Cluster
 
 RUN_NOW = "TCB_OPS_RUN_NOW"
 HEADLESS_OUT = "TCB_OPS_HEADLESS_OUT"

@@ -19,6 +19,8 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.stored.kinds import CONFIRM
 from tcb_ops.i18n import Joined, Text, _, as_lines, as_sentences, verbatim
 from tcb_ops.kinds import ANY_KIND, Kind
 from tcb_ops.model import STORED_OUTCOMES, Outcome
@@ -47,13 +49,11 @@ from tcb_ops.panels.html import (
 )
 from tcb_ops.preflight import scope_of_stored
 from tcb_ops.run import Run, RunHandle, find_handle
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.progress import Progress, RateEstimator
-from tcb_ops.runs.stored_kinds import CONFIRM
 from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.cluster import Cluster
+    from tcb_ops.features.cluster.client import Cluster
 
 WATCH_EVERY = 0.2
 """Seconds between two updates from a run of this process."""

@@ -18,12 +18,12 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
 from tcb_ops.kinds import merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import Why, why
 from tcb_ops.reports.summary import most_first
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.records import other_causes
 from tcb_ops.settings import Settings
 

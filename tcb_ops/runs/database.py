@@ -91,13 +91,14 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         engine.dispose()
         raise
     except (SQLAlchemyError, sqlite3.Error) as error:
+        by = lock_holders(engine) if is_locked(error) else []
         engine.dispose()
         raise_if_exhausted(error, unclear=True)
         why = reason(error)
         if is_damage(error):
             raise damaged(name, file, verbatim(why)) from None
         if is_locked(error):
-            raise UsageError(locked(name, lock_holders(engine)), options=["--ledger"]) from None
+            raise UsageError(locked(name, by), options=["--ledger"]) from None
         todo = _what_to_do(error) if file is None else None
         raise not_a_ledger(name, _not_opened(file, why), todo) from None
     return engine, file, name

@@ -34,7 +34,7 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.coordinator import Coordinator
+    from tcb_ops.features.cluster.coordinator import Coordinator
 
 MANY = 10_000
 """Rows from which on freeing what a session kept is worth a pass of the garbage collector."""
@@ -189,7 +189,7 @@ class RunSession:
         if self._context.cluster is None:
             self._engine = Engine(self._context, transport, self._links, self._show)
         else:
-            from tcb_ops.runs.coordinator import Coordinator
+            from tcb_ops.features.cluster.coordinator import Coordinator
 
             self._engine = Coordinator(self._context, self._context.cluster, self._show)
         if self._cancelled:

@@ -24,7 +24,7 @@ def open_source(settings: Settings) -> TokenSource:
 
             return ServiceTokens.of(tokens)
         case "component":
-            from tcb_ops.wechat.tokens.component import ComponentTokens
+            from tcb_ops.features.component.source import ComponentTokens
 
             return ComponentTokens.of(tokens, settings.api_base)
         case "file":

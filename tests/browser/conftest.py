@@ -18,10 +18,10 @@ import pytest
 from jupyter_lab import lab_server, launch, opened_page
 from workspace import write_csv
 
+from tcb_ops.features.notebooks.parameters import NOTEBOOKS
+from tcb_ops.features.simulator import Fault, Faults, Simulator
 from tcb_ops.model import Merchant
-from tcb_ops.notebooks import NOTEBOOKS
 from tcb_ops.reports.formats.html import find_chromium
-from tcb_ops.simulator import Fault, Faults, Simulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

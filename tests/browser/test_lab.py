@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 from jupyter_lab import RUN_ALL
 
-from tcb_ops.notebooks import notebook_names
-from tcb_ops.simulator import Fault
+from tcb_ops.features.notebooks.parameters import notebook_names
+from tcb_ops.features.simulator import Fault
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.browser, pytest.mark.xdist_group("browser")]
 

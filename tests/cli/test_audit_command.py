@@ -16,7 +16,7 @@ from workspace import QUICK as LIMITS
 
 import tcb_ops as tcb
 from tcb_ops.cli.ledger import is_fresh
-from tcb_ops.simulator import Fault, FaultStep
+from tcb_ops.features.simulator import Fault, FaultStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ def test_a_robot_that_refuses_is_reported_and_fails_no_audit(
     open_cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
     cli = open_cli([], BROKEN)
-    monkeypatch.setattr("tcb_ops.notifications.RETRY_WAITS", ())
+    monkeypatch.setattr("tcb_ops.features.audit.notifications.RETRY_WAITS", ())
     for name in ("accept", "refuse"):
         address = f"{cli.workspace.sim.base}/robot/wecom/{name}?key=5b2f6f0e-1d3c-4c56-9d0e-0f4d8f6a7c11"
         (cli.folder / f"{name}.url").write_text(address, encoding="utf-8")

@@ -11,7 +11,7 @@ import pytest
 import xlsxwriter
 from workspace import BOOKS, TEA, many
 
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

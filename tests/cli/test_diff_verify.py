@@ -8,7 +8,7 @@ import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 
 @pytest.fixture

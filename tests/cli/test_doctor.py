@@ -16,9 +16,17 @@ import pytest
 from token_server import SECRETS, token_server_opener
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.doctor import target as live
+from tcb_ops.features.doctor import target as live
+from tcb_ops.features.simulator import (
+    EnvStatus,
+    Etag,
+    Fault,
+    FaultStep,
+    Reset,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import EnvStatus, Etag, Fault, FaultStep, Reset, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.wechat.call_policy import CallLimits
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from workspace import TEA, many
 
+from tcb_ops.features.simulator import Fault, FaultStep, SimulatedAccount
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Fault, FaultStep, SimulatedAccount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,12 +9,12 @@ from token_server import COMPONENT, token_server_opener
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.merchants import QuotaAccount, fits, seconds_left_of_the_day
-from tcb_ops.merchants.queries import ask_allowances
+from tcb_ops.features.merchants.check import QuotaAccount, fits, seconds_left_of_the_day
+from tcb_ops.features.merchants.queries import ask_allowances
+from tcb_ops.features.simulator import Fault, FaultStep, SimulatedAccount
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.preflight import accounts_to_ask, reckon
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Fault, FaultStep, SimulatedAccount
 from tcb_ops.wechat.responses import Quota
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")

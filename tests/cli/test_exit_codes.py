@@ -12,7 +12,7 @@ import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 from tcb_ops.cli.main import run
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 REFUSED = [Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)]
 AWAY = ("--api-base", "http://127.0.0.1:9", "--patience", "0.2")

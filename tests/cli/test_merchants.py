@@ -12,9 +12,9 @@ import pytest
 from token_server import COMPONENT, SECRETS, token_server_opener
 
 from tcb_ops.cli.main import run as run_command
+from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")
 TEA_TEST = Merchant("wxtea", "茶语小铺", "tea-2")

@@ -18,7 +18,7 @@ import pytest
 import xlsxwriter
 from workspace import BOOKS, TEA, write_csv
 
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

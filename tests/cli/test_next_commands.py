@@ -14,9 +14,9 @@ import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 from tcb_ops.cli.main import run as run_command
+from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.runs.next_commands import command, quoted
 from tcb_ops.settings import load_settings
-from tcb_ops.simulator import Fault, FaultStep
 
 
 def suggested(text):

@@ -7,8 +7,8 @@ import pytest
 from rich.cells import cell_len
 from workspace import BOOKS, TEA, many, write_csv
 
+from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Fault
 
 
 def commands(text):

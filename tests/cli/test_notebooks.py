@@ -15,8 +15,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from workspace import BOOKS, TEA, many
 
 import tcb_ops
-from tcb_ops.notebooks import notebook_names
-from tcb_ops.simulator import Fault
+from tcb_ops.features.notebooks.parameters import notebook_names
+from tcb_ops.features.simulator import Fault
 
 PARAMETERS = '# Parameters\ntext = "a"  # any text\nrows = 3\nlang = "en"'
 WORK = """\

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from workspace import BOOKS
 
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

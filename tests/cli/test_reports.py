@@ -9,8 +9,8 @@ import stat
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
+from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Fault
 
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))
 REPORT = {

@@ -10,8 +10,8 @@ from workspace import TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.api import run_holder
+from tcb_ops.features.simulator import Fault
 from tcb_ops.run import find_handle
-from tcb_ops.simulator import Fault
 
 
 def cut_off(workspace: Any, start: Any, **options: Any) -> str:

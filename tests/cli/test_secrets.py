@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
+from tcb_ops.features.simulator import Component, Fault
+from tcb_ops.features.simulator.faults import Etag, FaultStep, Reset
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import Component, Fault
-from tcb_ops.simulator.faults import Etag, FaultStep, Reset
 
 LOUD = (
     "import logging, sys; logging.basicConfig(level=0, stream=sys.stderr); "
@@ -259,7 +259,7 @@ def test_the_platforms_own_secrets_when_the_program_breaks_in_a_refresh(platform
     cli = platforms_desk
     broken = LOUD.replace(
         "from tcb_ops.cli",
-        "import tcb_ops.wechat.tokens.component as i; i.is_token = None; from tcb_ops.cli",
+        "import tcb_ops.features.component.source as i; i.is_token = None; from tcb_ops.cli",
     )
     with cli.spawn([sys.executable, "-c", broken, *links()]) as process:
         out, err = process.communicate(timeout=60)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from workspace import BOOKS, TEA, many
 
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 pytestmark = pytest.mark.kill
 

@@ -19,11 +19,11 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops
 from tcb_ops.cli.main import run
+from tcb_ops.features.simulator import load_faults
+from tcb_ops.features.simulator.sample import FAULTS, MERCHANTS
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Outcome
 from tcb_ops.runs.uploads import UPLOAD
-from tcb_ops.sample import FAULTS, MERCHANTS
-from tcb_ops.simulator import load_faults
 
 SIMULATE = ("simulate", "--merchants", "merchants.csv", "--tokens", "tokens.csv", "--port", "0")
 
@@ -214,7 +214,7 @@ def test_the_wheel_installed_elsewhere_gives_the_demo_too(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = (
-        "import sys, pathlib, tcb_ops; from tcb_ops.sample import SAMPLE; "
+        "import sys, pathlib, tcb_ops; from tcb_ops.features.simulator.sample import SAMPLE; "
         f"assert pathlib.Path(tcb_ops.__file__).is_relative_to({str(site)!r}); "
         f"assert SAMPLE.is_relative_to({str(site)!r}); from tcb_ops.cli.main import main; main()"
     )

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 HELD = [Fault(delay=0.01)]
 ROWS = many(TEA, TEA_TEST, BOOKS, rows=60)

@@ -15,7 +15,7 @@ from source_server import Sources
 from workspace import TEA, many, write_csv
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

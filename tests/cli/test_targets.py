@@ -7,7 +7,7 @@ import pytest
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
+from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.progress import Progress
-from tcb_ops.simulator import Fault
 
 HELD = [Fault(delay=0.02)]
 SIX = tuple(Merchant(f"wx{n}", f"商户{n}", f"env-{n}") for n in range(6))

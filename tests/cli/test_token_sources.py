@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 from workspace import BOOKS, TEA, many
 
+from tcb_ops.features.simulator import Component, Fault, FaultStep
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import Component, Fault, FaultStep
 
 PLATFORM = Component("wxplatform", "PrAcTiCe-app-secret", "PrAcTiCe-ticket")
 OWN = Merchant("wxplatform", "平台自有", "own-env-1", owner=Owner.PLATFORM)

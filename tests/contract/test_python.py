@@ -56,7 +56,9 @@ def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> N
         "import tcb_ops"
     ) == set()
     assert {"click", "rich"} & loaded_by("import tcb_ops.panels") == set()
-    reports = "import tcb_ops.reports.export, tcb_ops.reports.verify, tcb_ops.reports.formats.notebook"
+    reports = (
+        "import tcb_ops.reports.export, tcb_ops.features.evidence.verify, tcb_ops.reports.formats.notebook"
+    )
     assert {"aiohttp", "httpx", "pandas", "rich"} & loaded_by(reports) == set()
     heavy = {"pandas", "sqlalchemy", "aiohttp", "httpx", "asyncio", "pydantic", "rich.console"}
     assert heavy & loaded_by("from tcb_ops.cli.main import run; run(['-h'])") == set()
@@ -66,7 +68,7 @@ def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> N
 def test_commands_load_only_what_they_use(mixed: Operator) -> None:
     loaded = loaded_by("import tcb_ops; tcb_ops.audit('merchants.csv')")
     assert "aiohttp" in loaded
-    assert {"aiohttp.web", "tcb_ops.simulator.server", "pydantic"} & loaded == set()
+    assert {"aiohttp.web", "tcb_ops.features.simulator.server", "pydantic"} & loaded == set()
     listing = loaded_by("from tcb_ops.cli.main import run; run(['runs'])")
     assert "sqlalchemy" in listing
     assert {"pandas", "aiohttp", "httpx", "jinja2", "xlsxwriter", "pydantic"} & listing == set()
@@ -454,7 +456,6 @@ OTHERS: dict[str, tuple[Any, str]] = {
     ),  # type: ignore[dict-item]
     "a root of a number": (lambda: tcb.read_paths("list.csv", "merchants.csv", root=5), "root"),  # type: ignore[arg-type]
     "a batch's root": (lambda: tcb.read_paths("list.csv", "merchants.csv").check_files(5), "root"),  # type: ignore[arg-type]
-    "a share of an object": (lambda: tcb.read_paths("list.csv", "merchants.csv").of_share(object()), "share"),  # type: ignore[arg-type]
     "a path of 5,000 characters": (lambda: tcb.read_merchants("x" * 5_000), "source"),
     "no rows": (lambda: tcb.read_paths("list.csv", "merchants.csv").limited(0), "n"),
     "merchants to check": (lambda: tcb.check_merchants(5), "merchants"),  # type: ignore[arg-type]

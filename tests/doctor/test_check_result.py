@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from tcb_ops.doctor import CheckResult, Grade, from_error, run_limited
 from tcb_ops.errors import SettingsError, TcbOpsError
+from tcb_ops.features.doctor.report import CheckResult, Grade, from_error, run_limited
 from tcb_ops.i18n import Bilingual, Lang
 
 OK = CheckResult("clock", Grade.OK, Bilingual("so", "好"))

@@ -8,8 +8,7 @@ from contextlib import closing
 import pytest
 from packaging.requirements import Requirement
 
-from tcb_ops.doctor import Grade
-from tcb_ops.doctor.checks import (
+from tcb_ops.features.doctor.checks import (
     check_browser,
     check_disk,
     check_fonts,
@@ -22,6 +21,7 @@ from tcb_ops.doctor.checks import (
     secret_places,
     unmet,
 )
+from tcb_ops.features.doctor.report import Grade
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings
 
@@ -121,7 +121,7 @@ def other_program(file):
     ids=["another program's", "no database", "a folder", "no folder"],
 )
 def test_what_is_no_ledger_is_bad_with_its_fix(tmp_path, make, seen):
-    from tcb_ops.doctor import run_limited
+    from tcb_ops.features.doctor.report import run_limited
 
     folder = tmp_path / "work"
     folder.mkdir()

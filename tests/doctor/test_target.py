@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from tcb_ops.doctor import Grade
-from tcb_ops.doctor.target import (
+from tcb_ops.features.doctor.report import Grade
+from tcb_ops.features.doctor.target import (
     TokenOwner,
     check_clock,
     check_tokens,

@@ -11,6 +11,7 @@ import openpyxl
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.merchants.sync import EMPTY_FILE
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.generate import (
     FIELDS,
@@ -25,7 +26,6 @@ from tcb_ops.lists.generate import (
 )
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.merchants.sync import EMPTY_FILE
 from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError
-from tcb_ops.lists.known import KnownFailure, read_known, silencing, uncatalogued, unmatched
+from tcb_ops.features.audit.known import KnownFailure, read_known, silencing, uncatalogued, unmatched
 from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:

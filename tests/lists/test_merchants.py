@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.merchants.sync import edit_merchants
 from tcb_ops.lists.merchants import Merchants, Unresolved, cached_resolve, read_merchants, resolve
-from tcb_ops.merchants.sync import edit_merchants
 from tcb_ops.model import Merchant, Owner
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import errcode
-from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.merchants import (
+from tcb_ops.features.merchants.check import (
     Issue,
     MerchantAnswers,
     MerchantState,
@@ -22,6 +21,7 @@ from tcb_ops.merchants import (
     verdict,
     write_states,
 )
+from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
@@ -106,7 +106,7 @@ def test_an_environment_of_the_platforms_own_never_lacks_a_permission_set(code, 
 
 
 def test_a_merchant_that_has_left_does_not_work_and_is_no_trouble():
-    from tcb_ops.merchants import MerchantState
+    from tcb_ops.features.merchants.check import MerchantState
 
     state = MerchantState(Merchant("wx", "茶", "e", left=True))
     assert (state.works, state.issues, state.as_dict(Lang.ZH)["left"]) == (False, (), True)

@@ -8,10 +8,10 @@ from token_server import COMPONENT
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, PlatformStopError
+from tcb_ops.features.merchants.queries import AT_ONCE, begin_check, map_concurrently
+from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Bilingual
-from tcb_ops.merchants.queries import AT_ONCE, begin_check, map_concurrently
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import EnvStatus, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.wechat.call_policy import CallLimits
 
 TEA = Merchant("wxtea", "茶语小铺", "tea-1")

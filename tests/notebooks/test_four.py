@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.notebooks import NOTEBOOKS, notebook_names
+from tcb_ops.features.notebooks.parameters import NOTEBOOKS, notebook_names
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.timeout(300), pytest.mark.notebook]

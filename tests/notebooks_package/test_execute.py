@@ -11,8 +11,7 @@ import nbclient
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tcb_ops.i18n import Bilingual, Lang
-from tcb_ops.notebooks.execute import (
+from tcb_ops.features.notebooks.execute import (
     ExecutionMonitor,
     Interrupted,
     PageFacts,
@@ -20,6 +19,7 @@ from tcb_ops.notebooks.execute import (
     decide_exit_code,
     render_page,
 )
+from tcb_ops.i18n import Bilingual, Lang
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tcb_ops.errors import UsageError
-from tcb_ops.notebooks import (
+from tcb_ops.features.notebooks.parameters import (
     NOTEBOOKS,
     Parameter,
     fill,
@@ -16,7 +16,7 @@ from tcb_ops.notebooks import (
     parameters_of,
     take_parameters,
 )
-from tcb_ops.sample import SAMPLE
+from tcb_ops.features.simulator.sample import SAMPLE
 
 ONE = "02_run_uploads.ipynb"
 

@@ -85,7 +85,7 @@ def test_another_list_asks_again(open_lab: Any):
 def test_resuming_and_retrying_are_confirmed_too(open_lab: Any, read: Any, cut_off: bool, button: str):
     from workspace import TEA, many
 
-    from tcb_ops.simulator import Fault
+    from tcb_ops.features.simulator import Fault
 
     lab = open_lab(many(TEA, rows=20), [Fault(path="banner/3.png", errcode=40097), Fault(delay=0.1)])
     panel = lab.uploads()

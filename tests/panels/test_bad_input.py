@@ -17,6 +17,7 @@ from workspace import BOOKS
 
 import tcb_ops as tcb
 from tcb_ops import api
+from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.panels.grid import PAGE
 from tcb_ops.panels.html import RunState
@@ -24,7 +25,6 @@ from tcb_ops.run import find_handle
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
-from tcb_ops.simulator import Fault
 
 
 @pytest.fixture

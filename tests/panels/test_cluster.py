@@ -11,9 +11,9 @@ from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops import panels
+from tcb_ops.features.cluster import client as cluster
+from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
-from tcb_ops.runs import cluster
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from workspace import AssertComplete, WaitFor
@@ -65,7 +65,7 @@ def test_a_client_does_what_the_panels_start_until_it_is_closed(
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
         memory_limit=0,
-        preload=["tcb_ops.runs.cluster_task"],
+        preload=["tcb_ops.features.cluster.task"],
     )
     with local, Client(local, set_as_default=False) as client:
         panel = lab.uploads(cluster=client)

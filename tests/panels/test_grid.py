@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from workspace import BOOKS, TEA, many
 
+from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Fault
 
 FAULTS = [
     Fault(env=BOOKS.env, errcode=85088),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.panels.html import (
@@ -22,7 +23,6 @@ from tcb_ops.panels.html import (
     run_state,
 )
 from tcb_ops.panels.run_monitor import redraw_after
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 from tcb_ops.runs.uploads import UPLOAD

@@ -11,8 +11,8 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops import panels
 from tcb_ops.errors import UsageError
+from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
-from tcb_ops.simulator import Fault
 
 
 def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab: Any, read: Any):

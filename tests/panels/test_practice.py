@@ -12,13 +12,13 @@ import pytest
 from workspace import QUICK
 
 import tcb_ops as tcb
-from tcb_ops.sample import FILES, MERCHANTS, PATHS, in_jupyter_session, sample_simulator
+from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, in_jupyter_session, sample_simulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LOOK = "from tcb_ops.sample import practice; s = practice('zh'); print(s.api_base, s.ledger, s.lang, s is practice() or s == practice())"
+LOOK = "from tcb_ops.features.simulator.sample import practice; s = practice('zh'); print(s.api_base, s.ledger, s.lang, s is practice() or s == practice())"
 
 
 def looked(tmp: Path, **more: str) -> list[str]:

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from workspace import BOOKS
 
+from tcb_ops.features.cluster.coordinator import CoordinatorLedger
+from tcb_ops.features.cluster.task import PartitionLedger
+from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.controls import ExportButton
 from tcb_ops.panels.html import RunState
-from tcb_ops.runs.cluster_task import PartitionLedger
-from tcb_ops.runs.coordinator import CoordinatorLedger
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from pathlib import Path

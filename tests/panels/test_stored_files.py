@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tcb_ops.runs.stored_kinds import CONFIRM
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
+from tcb_ops.features.stored.kinds import CONFIRM
 
 if TYPE_CHECKING:
     from workspace import AssertComplete

@@ -14,10 +14,10 @@ from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
 from tcb_ops.api import run_holder
+from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import RunHandle
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from workspace import AssertComplete, WaitFor

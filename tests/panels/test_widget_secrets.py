@@ -9,7 +9,7 @@ import ipywidgets as widgets
 import pytest
 from workspace import BOOKS, TEA
 
-from tcb_ops.simulator import Fault
+from tcb_ops.features.simulator import Fault
 
 ECHO = "access_token=PLANTED-1 https://evil.example/put?q-signature=PLANTED-2 secret: PLANTED-3-LONG-ENOUGH-TO-BE-ONE"
 

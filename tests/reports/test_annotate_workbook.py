@@ -15,11 +15,11 @@ from colleagues import ENVS, GOOD, HEADERS, REFUSED, full_workbook, send
 from workspace import store_says
 
 from tcb_ops.errors import InputError, StoppedError, UsageError
+from tcb_ops.features.workbooks import annotate as into
+from tcb_ops.features.workbooks.annotate import split_workbook, write_into
 from tcb_ops.i18n import Lang, Text
 from tcb_ops.lists.workbook import Book
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports import annotate_workbook as into
-from tcb_ops.reports.annotate_workbook import split_workbook, write_into
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

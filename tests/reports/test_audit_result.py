@@ -11,11 +11,11 @@ from rich.console import Console
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
+from tcb_ops.features.audit.result import AuditResult, is_new
+from tcb_ops.features.simulator import EnvStatus, Fault, Reset, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Merchant
-from tcb_ops.reports.audit import AuditResult, is_new
 from tcb_ops.reports.formats.terminal import render_audit
-from tcb_ops.simulator import EnvStatus, Fault, Reset, SimulatedAccount, SimulatedEnvironment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from tcb_ops.errors import UsageError
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import Change, change, diff_verdict
 from tcb_ops.reports.formats.terminal import render_diff
 from tcb_ops.run import Diff
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.records import EnvRecord, Usage
 

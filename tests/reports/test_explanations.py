@@ -11,12 +11,12 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode, store_code
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Bilingual
 from tcb_ops.kinds import Kind, all_kinds
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, counts_line, reason_text, why
-from tcb_ops.runs.audit_kind import AUDIT
-from tcb_ops.runs.stored_kinds import DELETE
 from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:

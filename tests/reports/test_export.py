@@ -20,10 +20,10 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.features.evidence.verify import verify
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.export import _put, check_destination
-from tcb_ops.reports.verify import verify
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import Usage
 from tcb_ops.runs.stop_errors import stop_reason

@@ -10,12 +10,12 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
+from tcb_ops.features.simulator import Component, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.reports.forecasts import DAY, days_left, days_of_month_left, short_of_calls
-from tcb_ops.simulator import Component, Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 
 if TYPE_CHECKING:
-    from tcb_ops.reports.audit import AuditResult
+    from tcb_ops.features.audit.result import AuditResult
 
 NOW = 1_764_000_000.0
 

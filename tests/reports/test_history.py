@@ -175,8 +175,8 @@ def test_fewer_than_one_day_is_today(a_run: Callable[..., Any]) -> None:
 
 
 def test_the_ledger_of_30_days_has_the_newest_schema() -> None:
+    from tcb_ops.features.simulator.sample import ANALYSIS
     from tcb_ops.runs.schema import VERSION
-    from tcb_ops.sample import ANALYSIS
 
     with closing(sqlite3.connect(f"file:{ANALYSIS}?mode=ro&immutable=1", uri=True)) as ledger:
         # After a migration, open a copy once and put it there: notebook 05 would begin with the message of the upgrade.
@@ -185,7 +185,7 @@ def test_the_ledger_of_30_days_has_the_newest_schema() -> None:
 
 def test_it_looks_back_from_any_day() -> None:
     import tcb_ops as tcb
-    from tcb_ops.sample import analysis_settings
+    from tcb_ops.features.simulator.sample import analysis_settings
 
     settings = analysis_settings()
     found = tcb.history(days=7, until="2026-10-30", settings=settings)

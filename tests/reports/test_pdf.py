@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tcb_ops.features.evidence.verify import verify
 from tcb_ops.reports.formats.html import CHROMIUM, find_chromium, write_pdf
-from tcb_ops.reports.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable

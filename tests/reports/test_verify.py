@@ -11,12 +11,12 @@ import pytest
 
 from tcb_ops.details import Detail
 from tcb_ops.errors import UsageError
+from tcb_ops.features.evidence.verify import State, verify
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.export import read_manifest
 from tcb_ops.reports.formats.csv import RowsDigest
 from tcb_ops.reports.formats.terminal import verification_verdict
-from tcb_ops.reports.verify import State, verify
 from tcb_ops.runs.records import EnvRecord, Usage
 from tcb_ops.runs.schema import rows
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tcb_ops.reports.verify import Verification
+    from tcb_ops.features.evidence.verify import Verification
 
 COPIED = [column.name for column in rows.columns if column.name not in {"run", "line", "place"}]
 GOOD = RowEnd(0, Outcome.UPLOADED, errcode=0, md5="ab" * 16, started_at=1764034000.25, ended_at=1764034001.5)

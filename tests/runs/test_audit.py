@@ -10,13 +10,10 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
-from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.reports.audit import audit_groups
-from tcb_ops.runs.audit import AccountFacts, cause_detail, causes_of
-from tcb_ops.runs.audit_kind import judged
-from tcb_ops.runs.records import other_causes
-from tcb_ops.runs.session import wait_left
-from tcb_ops.simulator import (
+from tcb_ops.features.audit.checks import AccountFacts, cause_detail, causes_of
+from tcb_ops.features.audit.kind import judged
+from tcb_ops.features.audit.result import audit_groups
+from tcb_ops.features.simulator import (
     Component,
     EnvStatus,
     Fault,
@@ -25,6 +22,9 @@ from tcb_ops.simulator import (
     SimulatedAccount,
     SimulatedEnvironment,
 )
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
+from tcb_ops.runs.records import other_causes
+from tcb_ops.runs.session import wait_left
 from tcb_ops.wechat.responses import Quota
 
 if TYPE_CHECKING:

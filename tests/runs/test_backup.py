@@ -14,9 +14,9 @@ from workspace import QUICK, TEA, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
+from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
 from tcb_ops.model import Reason
-from tcb_ops.runs.stored_files import Backup, BackupError, Download, SavedFile
-from tcb_ops.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
     from tcb_ops.run import Run

@@ -25,12 +25,13 @@ from workspace import AssertComplete, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import ArgumentError, LedgerError, UsageError
+from tcb_ops.features.cluster.client import _refuse_unsuitable
+from tcb_ops.features.cluster.coordinator import Coordinator, CoordinatorLedger, divide, partition_count
+from tcb_ops.features.cluster.task import FencedError, PartitionLedger
+from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.html import render_workers
-from tcb_ops.runs.cluster import _refuse_unsuitable
-from tcb_ops.runs.cluster_task import FencedError, PartitionLedger
-from tcb_ops.runs.coordinator import Coordinator, CoordinatorLedger, divide, partition_count
 from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
@@ -38,7 +39,6 @@ from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, 
 from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import without_password
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -217,7 +217,7 @@ def test_a_worker_frozen_in_a_commit_blocks_nobody_for_long(
 ) -> None:
     if "://" not in place:
         pytest.skip("the nanny of a local worker kills it, which frees the file")
-    monkeypatch.setattr("tcb_ops.runs.cluster_task.IDLE_SECONDS", 1)
+    monkeypatch.setattr("tcb_ops.features.cluster.task.IDLE_SECONDS", 1)
     with closing(worker(place)) as frozen, closing(worker(place, "ops-2/2")) as next_one:
         frozen.claim()
         with suppress(LedgerError), frozen._writing():  # the transaction stays open, as in a frozen process
@@ -281,7 +281,7 @@ def test_nothing_is_claimed_while_the_run_stops(
 def test_workers_stop_without_their_starting_process(
     run: RunRecord, coordinator: CoordinatorLedger, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcb_ops.runs.cluster_task.SILENT_AFTER", 0.05)
+    monkeypatch.setattr("tcb_ops.features.cluster.task.SILENT_AFTER", 0.05)
     with closing(worker(place)) as orphan:
         orphan.claim()
         orphan.renew({})
@@ -523,7 +523,7 @@ import sys
 import tcb_ops as tcb
 settings = tcb.load_settings(sys.argv[1])
 tcb.upload(tcb.read_paths("list.csv", "merchants.csv", "files"), settings=settings)
-assert not {"dask", "distributed", "tcb_ops.runs.cluster", "tcb_ops.runs.coordinator"} & sys.modules.keys()
+assert not {"dask", "distributed", "tcb_ops.features.cluster.client", "tcb_ops.features.cluster.coordinator"} & sys.modules.keys()
 """
 
 
@@ -569,7 +569,7 @@ def test_a_scheduler_that_is_not_there_or_not_encrypted_is_refused(
     accepted: list[str],
     why: str,
 ) -> None:
-    monkeypatch.setattr("tcb_ops.runs.cluster.CONNECT_WITHIN", 0.5)
+    monkeypatch.setattr("tcb_ops.features.cluster.client.CONNECT_WITHIN", 0.5)
     workspace = open_workspace(many(*MERCHANTS, rows=1), merchants=MERCHANTS)
     settings = workspace.with_options(unencrypted_schedulers=accepted)
     with pytest.raises(UsageError, match=why) as caught:

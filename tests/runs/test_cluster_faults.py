@@ -19,10 +19,10 @@ from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
+from tcb_ops.features.cluster.coordinator import CoordinatorLedger
+from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.model import Merchant
-from tcb_ops.runs.coordinator import CoordinatorLedger
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Fault, FaultStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,13 +20,13 @@ from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, TokenSourceError, UsageError
+from tcb_ops.features.cluster import client as of_cluster
+from tcb_ops.features.cluster import coordinator
+from tcb_ops.features.cluster.coordinator import CoordinatorLedger
+from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
-from tcb_ops.runs import cluster as of_cluster
-from tcb_ops.runs import coordinator
-from tcb_ops.runs.coordinator import CoordinatorLedger
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,7 +214,7 @@ def test_workers_that_waited_for_a_frozen_starting_process_are_not_called_lost(
 ) -> None:
     workspace = workspace_of(open_workspace, rows=60, delay=0.5)
     for _ in range(2):
-        scheduler.start_worker("import tcb_ops.runs.cluster_task as own; own.SILENT_AFTER = 2.0")
+        scheduler.start_worker("import tcb_ops.features.cluster.task as own; own.SILENT_AFTER = 2.0")
     scheduler.wait_for_workers(2)
     argv = command_of(workspace, scheduler.address)
     process = subprocess.Popen(argv, cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -264,7 +264,7 @@ tcb.upload(tcb.read_paths("list.csv", "merchants.csv", "files"), cluster="local:
 IN_NO_TIME = """
 import sys
 import tcb_ops as tcb
-from tcb_ops.runs import cluster
+from tcb_ops.features.cluster import client as cluster
 
 if __name__ == "__main__":
     cluster.CLOSE_WITHIN = 0.0
@@ -353,7 +353,7 @@ def test_which_addresses_are_of_this_machine() -> None:
 
 
 def test_a_worker_that_does_not_see_the_ledger_creates_none(tmp_path: Path) -> None:
-    from tcb_ops.runs.cluster_task import Assignment, _unfit
+    from tcb_ops.features.cluster.task import Assignment, _unfit
 
     assignment = Assignment(
         str(tmp_path / "ledger.db"),
@@ -392,7 +392,7 @@ def test_a_result_that_is_lost_with_its_worker_does_not_end_the_run(
 ) -> None:
     from distributed import Client
 
-    from tcb_ops.runs.cluster_task import Assignment, TaskEnd, work_on
+    from tcb_ops.features.cluster.task import Assignment, TaskEnd, work_on
 
     workspace = workspace_of(open_workspace, delay=0.1)
     scheduler.start_worker()

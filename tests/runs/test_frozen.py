@@ -15,10 +15,10 @@ from dask_cluster import Cluster
 from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
 
 import tcb_ops as tcb
+from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.model import Merchant
 from tcb_ops.runs.ledger import LEASE
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Fault, FaultStep
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,6 +19,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace, man
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import LedgerDamagedError, LedgerError, TcbOpsError
+from tcb_ops.features.simulator import Fault
 from tcb_ops.kinds import kind_named
 from tcb_ops.model import Reason, RowEnd
 from tcb_ops.runs import database
@@ -27,7 +28,6 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import SqliteFile, hold, process_identity
 from tcb_ops.runs.plan import list_spec, plan
 from tcb_ops.runs.records import Usage
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,10 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
+from tcb_ops.features.stored.files import undone_outcome
+from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome
-from tcb_ops.runs.stored_files import undone_outcome
-from tcb_ops.runs.stored_kinds import DELETE, UNDO
 from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ from tcb_ops.errors import (
     TcbOpsError,
     UsageError,
 )
+from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
@@ -47,7 +48,6 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
 )
 from tcb_ops.runs.uploads import UPLOAD
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

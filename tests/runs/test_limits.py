@@ -12,12 +12,12 @@ import pytest
 from workspace import BOOKS, TEA, TEA_TEST, AssertComplete, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
+from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Fault, FaultStep
 
 if TYPE_CHECKING:
-    from tcb_ops.simulator import Call
+    from tcb_ops.features.simulator import Call
 
 SLOW = [Fault(delay=0.03), Fault(step=FaultStep.STORE, delay=0.03)]
 """Calls that stay in flight long enough to be counted."""

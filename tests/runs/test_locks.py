@@ -16,10 +16,10 @@ from workspace import TEA, OpenWorkspace, WaitFor, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
+from tcb_ops.features.simulator import Fault
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold, host_name, operator_name, planning, process_identity, working
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

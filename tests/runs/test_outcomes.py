@@ -17,10 +17,10 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
+from tcb_ops.features.simulator import Etag, Fault, FaultStep, Reset
+from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Etag, Fault, FaultStep, Reset
-from tcb_ops.simulator.signing import bucket_of
 from tcb_ops.wechat.tokens import Token
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from workspace import QUICK, TEA, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError
+from tcb_ops.features.simulator import Fault
 from tcb_ops.runs.progress import PHASES, PhaseTimer
-from tcb_ops.simulator import Fault
 
 
 class Watch:

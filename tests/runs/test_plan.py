@@ -11,11 +11,11 @@ from workspace import TEA, TEA_TEST, OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import PlatformStopError, UsageError
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.simulator import Fault
 from tcb_ops.kinds import Kind
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.plan import Choice, choose
 from tcb_ops.runs.uploads import UPLOAD
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from tcb_ops.run import Run

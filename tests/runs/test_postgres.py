@@ -23,12 +23,12 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace
 import tcb_ops as tcb
 from tcb_ops.api import prune
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
+from tcb_ops.features.simulator import Fault
 from tcb_ops.runs import database as database_module
 from tcb_ops.runs import engine
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold, host_name, lock_key, operator_name, planning, working
 from tcb_ops.settings import without_password
-from tcb_ops.simulator import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -622,7 +622,7 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
 def test_an_audit_is_compared_with_the_last_known_state(
     open_workspace: OpenWorkspace, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tcb_ops.notifications.RETRY_WAITS", ())
+    monkeypatch.setattr("tcb_ops.features.audit.notifications.RETRY_WAITS", ())
     workspace = open_workspace([])
     settings = workspace.with_options(ledger=url, notify=[{"kind": "command", "command": ["false"]}])
 

@@ -16,9 +16,9 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError, OutageError, PlatformStopError
+from tcb_ops.features.simulator import Fault, Faults, FaultStep, Simulator
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.simulator import Fault, Faults, FaultStep, Simulator
 
 if TYPE_CHECKING:
     from pathlib import Path

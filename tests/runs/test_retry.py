@@ -7,12 +7,12 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace
 
 import tcb_ops as tcb
-from tcb_ops.simulator import Fault, FaultStep
+from tcb_ops.features.simulator import Fault, FaultStep
 
 
 def reopened(workspace, faults=()):
     """The shop's platform with other faults, on the same port."""
-    from tcb_ops.simulator import Faults, Simulator
+    from tcb_ops.features.simulator import Faults, Simulator
 
     tokens = {merchant.appid: f"token-of-{merchant.appid}" for merchant in workspace.merchants}
     workspace.sim.__exit__(None, None, None)

@@ -27,11 +27,11 @@ from workspace import (
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError, UsageError
+from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import may_have_stored
-from tcb_ops.runs.stored_files import UndoStep, confirm_outcome, may_be_stored, undo_step
-from tcb_ops.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
     from pathlib import Path

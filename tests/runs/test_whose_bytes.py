@@ -43,16 +43,16 @@ from tcb_ops.api import (
     undo_scope,
 )
 from tcb_ops.errors import InterruptedRunError, UsageError
+from tcb_ops.features.simulator import Fault, FaultStep, Reset, Simulator
+from tcb_ops.features.simulator.signing import bucket_of
+from tcb_ops.features.simulator.state import reset
+from tcb_ops.features.stored.kinds import UNDO
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
 from tcb_ops.runs.limits import RunLimits
-from tcb_ops.runs.stored_kinds import UNDO
 from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import load_settings
-from tcb_ops.simulator import Fault, FaultStep, Reset, Simulator
-from tcb_ops.simulator.signing import bucket_of
-from tcb_ops.simulator.state import reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -60,10 +60,10 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from tcb_ops.features.simulator import SimulatedObject
     from tcb_ops.lists.batch import Batch
     from tcb_ops.run import Run, RunHandle
     from tcb_ops.settings import Settings
-    from tcb_ops.simulator import SimulatedObject
 
 Place = tuple[str, str]
 """Environment and path."""

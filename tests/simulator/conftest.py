@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tcb_ops.features.simulator import Component, Simulator
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Component, Simulator
 
 ENV = "shop-a-1f2e3d"
 BUCKET = "7368-shop-a-1f2e3d-1258717764"

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.simulator.state import Tokens
+from tcb_ops.features.simulator.state import Tokens
 
 
 def write(file, text, mtime):

@@ -1,6 +1,6 @@
 import pytest
 
-from tcb_ops.simulator.cos import Upload, object_file
+from tcb_ops.features.simulator.cos import Upload, object_file
 
 
 @pytest.mark.parametrize(

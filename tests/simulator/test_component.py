@@ -5,8 +5,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from tcb_ops.features.simulator import Component, Fault, Faults, FaultStep, Reset, SimulatedAccount
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Component, Fault, Faults, FaultStep, Reset, SimulatedAccount
 
 APPID, OTHER, STRANGER = "wx0000000000000001", "wx0000000000000002", "wx0000000000000003"
 COMPONENT = Component("wxcccccccccccccccc", "practice-secret", "practice-ticket")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tcb_ops.features.simulator import EnvStatus, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.simulator import EnvStatus, SimulatedAccount, SimulatedEnvironment
 
 SHOP, BOOKS, PLATFORM = "wx0000000000000001", "wx0000000000000002", "wxcccccccccccccccc"
 TOKENS = {SHOP: "of-shop", BOOKS: "of-books", PLATFORM: "of-platform"}

@@ -1,10 +1,7 @@
 import pytest
 from expected import expected_outcomes
 
-from tcb_ops.model import Outcome
-from tcb_ops.runs.links import LINKS
-from tcb_ops.runs.uploads import UPLOAD
-from tcb_ops.simulator import (
+from tcb_ops.features.simulator import (
     Component,
     EnvStatus,
     Etag,
@@ -15,6 +12,9 @@ from tcb_ops.simulator import (
     SimulatedAccount,
     SimulatedEnvironment,
 )
+from tcb_ops.model import Outcome
+from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.uploads import UPLOAD
 
 LINKED, UPLOADED, REFUSED = Outcome.LINKED, Outcome.UPLOADED, Outcome.REFUSED
 FAILED, NOT_ATTEMPTED, PENDING = Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.PENDING

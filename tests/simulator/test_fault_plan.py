@@ -1,7 +1,7 @@
 import pytest
 
 from tcb_ops.errors import SettingsError
-from tcb_ops.simulator import (
+from tcb_ops.features.simulator import (
     Component,
     EnvStatus,
     Etag,
@@ -13,7 +13,7 @@ from tcb_ops.simulator import (
     SimulatedEnvironment,
     load_faults,
 )
-from tcb_ops.simulator.faults import LAST_NIGHT
+from tcb_ops.features.simulator.faults import LAST_NIGHT
 
 
 def plan(tmp_path, text):
@@ -262,8 +262,8 @@ def test_a_plan_says_who_is_not_in_order(tmp_path):
 
 
 def test_the_sample_s_plan_names_only_merchants_and_environments_that_are_there():
+    from tcb_ops.features.simulator.sample import FAULTS, MERCHANTS
     from tcb_ops.lists.merchants import read_merchants
-    from tcb_ops.sample import FAULTS, MERCHANTS
 
     faults, merchants = load_faults(FAULTS), list(read_merchants(MERCHANTS))
     assert faults.component is None

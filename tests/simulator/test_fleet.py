@@ -10,8 +10,8 @@ import pytest
 from workspace import QUICK, OpenWorkspace
 
 import tcb_ops as tcb
+from tcb_ops.features.simulator import EnvStatus, Fault, Faults, FaultStep, SimulatedEnvironment, load_faults
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import EnvStatus, Fault, Faults, FaultStep, SimulatedEnvironment, load_faults
 
 if TYPE_CHECKING:
     from pathlib import Path

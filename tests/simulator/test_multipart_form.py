@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from tcb_ops.simulator.cos import HEAD_LIMIT, Form, boundary_of
+from tcb_ops.features.simulator.cos import HEAD_LIMIT, Form, boundary_of
 
 FILE = b"\r\n--b0undar\r\n--\r\n\x00\xff--b0undary" * 40
 BODY = (

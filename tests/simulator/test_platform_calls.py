@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import pytest
 
-from tcb_ops.simulator import Call, Fault, Faults, FaultStep, Reset
+from tcb_ops.features.simulator import Call, Fault, Faults, FaultStep, Reset
 
 ENV, BUCKET, APPID, TOKEN = (
     "shop-a-1f2e3d",

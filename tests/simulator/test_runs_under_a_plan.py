@@ -5,7 +5,7 @@ from expected import expected_outcomes
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
-from tcb_ops.simulator import (
+from tcb_ops.features.simulator import (
     Component,
     EnvStatus,
     Faults,

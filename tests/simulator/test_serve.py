@@ -7,8 +7,8 @@ import time
 import pytest
 
 from tcb_ops.errors import UsageError
+from tcb_ops.features.simulator import Fault, Faults, Simulator, serve
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Fault, Faults, Simulator, serve
 
 MERCHANTS = (Merchant("wx1", "梧桐花店", "shop-a-1f2e3d"),)
 TOKENS = {"wx1": "one"}

@@ -5,7 +5,13 @@ from unittest import mock
 import pytest
 from qcloud_cos import CosConfig, CosS3Client
 
-from tcb_ops.simulator.signing import authorization, http_string, read_authorization, sign_key, signature
+from tcb_ops.features.simulator.signing import (
+    authorization,
+    http_string,
+    read_authorization,
+    sign_key,
+    signature,
+)
 
 DOC_ID = "AKIDQjz3ltompVjBni5LitkWHFlFpwkn9U5q"
 DOC_KEY = "BQYIM75p8x0iWVFSIgqEKwFprpRSVHlz"

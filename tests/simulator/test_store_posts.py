@@ -9,7 +9,7 @@ import httpx
 import pytest
 from qcloud_cos.cos_exception import digest_xml
 
-from tcb_ops.simulator import Call, Etag, Fault, Faults, FaultStep, Reset, SimulatedObject
+from tcb_ops.features.simulator import Call, Etag, Fault, Faults, FaultStep, Reset, SimulatedObject
 
 ENV, BUCKET, PATH = "shop-a-1f2e3d", "7368-shop-a-1f2e3d-1258717764", "banner/1.png"
 HELLO_MD5 = hashlib.md5(b"hello").hexdigest()

@@ -3,8 +3,8 @@
 import pytest
 from scripted import Server
 
+from tcb_ops.features.simulator import Component, Simulator
 from tcb_ops.model import Merchant, Owner, Secret
-from tcb_ops.simulator import Component, Simulator
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.cos import post_object
 from tcb_ops.wechat.local_files import open_file

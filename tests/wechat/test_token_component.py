@@ -23,18 +23,18 @@ from tcb_ops.errors import (
     TransportError,
     TransportFault,
 )
+from tcb_ops.features.component import store as store_module
+from tcb_ops.features.component.source import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
+from tcb_ops.features.component.store import StoredToken, TokenStore
+from tcb_ops.features.simulator import Component, Fault, Faults, FaultStep, Simulator
+from tcb_ops.features.simulator.faults import Reset
 from tcb_ops.model import Merchant, Secret
 from tcb_ops.settings import Settings, TokenSettings
-from tcb_ops.simulator import Component, Fault, Faults, FaultStep, Simulator
-from tcb_ops.simulator.faults import Reset
 from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.tokens import Token, TokenSource
-from tcb_ops.wechat.tokens import store as store_module
 from tcb_ops.wechat.tokens.command import Credential
-from tcb_ops.wechat.tokens.component import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
-from tcb_ops.wechat.tokens.store import StoredToken, TokenStore
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import pytest
 from scripted import Server, length_in
 from token_worker import settings_for
 
+from tcb_ops.features.simulator import Component, Simulator
 from tcb_ops.model import Merchant
-from tcb_ops.simulator import Component, Simulator
 from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
+from tcb_ops.features.component.store import IDENTITY, LOCKS, StoredToken, TokenStore
 from tcb_ops.model import Secret
-from tcb_ops.wechat.tokens.store import IDENTITY, LOCKS, StoredToken, TokenStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

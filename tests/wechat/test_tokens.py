@@ -15,6 +15,7 @@ import pytest
 from scripted import LOOPS, no_more_files
 
 from tcb_ops.errors import ResourceLimitError, SettingsError, TokenError
+from tcb_ops.features.component.store import TokenStore
 from tcb_ops.model import Secret
 from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat import open_source
@@ -23,7 +24,6 @@ from tcb_ops.wechat.tokens import command as module
 from tcb_ops.wechat.tokens.command import CommandTokens
 from tcb_ops.wechat.tokens.file import FileTokens
 from tcb_ops.wechat.tokens.service import ServiceTokens
-from tcb_ops.wechat.tokens.store import TokenStore
 from tcb_ops.wechat.transport import Transport
 
 if TYPE_CHECKING:

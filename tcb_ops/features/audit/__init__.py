@@ -2,4 +2,10 @@
 
 from tcb_ops.kinds import Feature
 
-FEATURE = Feature(kinds={"audit": "tcb_ops.runs.audit_kind:AUDIT"})
+FEATURE = Feature(
+    kinds={"audit": "tcb_ops.features.audit.kind:AUDIT"},
+    commands={
+        "run": ["tcb_ops.features.audit.command:audit"],
+        "inspect": ["tcb_ops.features.audit.command:notify"],
+    },
+)

@@ -4,9 +4,14 @@ from tcb_ops.kinds import Feature
 
 FEATURE = Feature(
     kinds={
-        "confirm": "tcb_ops.runs.stored_kinds:CONFIRM",
-        "delete": "tcb_ops.runs.stored_kinds:DELETE",
-        "undo": "tcb_ops.runs.stored_kinds:UNDO",
+        "confirm": "tcb_ops.features.stored.kinds:CONFIRM",
+        "delete": "tcb_ops.features.stored.kinds:DELETE",
+        "undo": "tcb_ops.features.stored.kinds:UNDO",
     },
-    upload_calls="tcb_ops.runs.stored_calls:checked_upload_calls",
+    commands={
+        "stored": [
+            f"tcb_ops.features.stored.command:{name}" for name in ("sync", "confirm", "undo", "delete")
+        ]
+    },
+    upload_calls="tcb_ops.features.stored.calls:checked_upload_calls",
 )

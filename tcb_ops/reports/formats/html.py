@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.result import audit_groups, audit_notes, audit_result
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason, is_simulated
-from tcb_ops.reports.audit import audit_groups, audit_notes, audit_result
 from tcb_ops.reports.comparisons import Change, RunDiff, diff_verdict
 from tcb_ops.reports.explanations import change_lines, code_label, confirmation_text, reason_text
 from tcb_ops.reports.formats.charts import (
@@ -42,7 +43,6 @@ from tcb_ops.reports.formats.charts import (
 )
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions, worker_lines
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.audit_kind import AUDIT
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.stop_errors import stop_text

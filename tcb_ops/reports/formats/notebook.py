@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.features.audit.result import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.i18n import Lang, _
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, is_simulated
-from tcb_ops.reports.audit import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, diff_verdict
 from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from tcb_ops.reports.audit import AuditLine, AuditResult
-    from tcb_ops.reports.verify import Verification
+    from tcb_ops.features.audit.result import AuditLine, AuditResult
+    from tcb_ops.features.evidence.verify import Verification
     from tcb_ops.runs.records import RowRecord, RunRecord
 
 MOST_CODES = 20
@@ -213,7 +213,7 @@ def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") ->
     """Render an audit's findings by kind, newly broken ones first, with each cause once."""
     from rich.text import Text as Styled
 
-    from tcb_ops.reports.audit import audit_groups, audit_notes
+    from tcb_ops.features.audit.result import audit_groups, audit_notes
 
     groups = audit_groups(result)
     codes = [by_code(finding.cause for finding in group.findings) for group in groups]

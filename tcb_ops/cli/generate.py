@@ -1,0 +1,131 @@
+"""The command that makes a list of a folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import Console, show_problems
+from tcb_ops.cli.options import (
+    CommonOptions,
+    ScanOptions,
+    scan_options,
+    settings_options,
+)
+from tcb_ops.errors import InputError
+from tcb_ops.formatting import format_size
+from tcb_ops.i18n import _, ngettext
+from tcb_ops.settings import Settings, settings_file
+
+if TYPE_CHECKING:
+    from tcb_ops.lists.generate import ScannedFiles
+
+
+@click.command("list", cls=Command, usual="to path include exclude out root where json")
+@click.argument("source")
+@scan_options(
+    "The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
+    "{appid} {env}."
+)
+@click.option(
+    "--out", default="list.csv", show_default=True, metavar="FILE", help="The list; never overwritten."
+)
+@click.option(
+    "--root",
+    metavar="DIR",
+    help="Where the list's file column starts from. [default: the list's folder, else SOURCE]",
+)
+@settings_options("target", "merchants", "tokens", "ledger", "where", "json")
+def list_(
+    source: str,
+    out: str,
+    root: str | None,
+    *,
+    scanning: ScanOptions,
+    common: CommonOptions,
+) -> int:
+    """Make a path list of a file or a folder.
+
+    A row per file and environment. Nothing is sent: check the list, then run check and upload with it.
+
+    Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
+    """
+    from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
+    from tcb_ops.runs.next_commands import command
+
+    settings, console = common.start()
+    dest = Path(out)
+    today = datetime.now(settings.zone).date().isoformat()
+    fields = PathTemplate(scanning.template, today)
+    targets = select_targets(common.read_merchants(settings), scanning.to)
+    scanned = scan(
+        Path(source), include=scanning.include, exclude=scanning.exclude, own=own_files(common, settings)
+    )
+    base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
+    try:
+        made = write_list(scanned, targets, fields, dest, base)
+    except InputError as error:
+        show_problems(console, error.source, error.problems)
+        console.warn(_("No list was written."))
+        raise click.exceptions.Exit(error.exit_code) from None
+    print_left_out(console, scanned)
+    if common.json:
+        left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
+        console.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
+        return 0
+    console.print(
+        _(
+            "{dest}: {rows}, {files} for {environments} of {merchants}, {size}",
+            dest=dest,
+            rows=ngettext("{n:,} row", "{n:,} rows", made.rows),
+            files=ngettext("{n:,} file", "{n:,} files", made.files),
+            environments=ngettext("{n:,} environment", "{n:,} environments", made.envs),
+            merchants=ngettext("{n:,} merchant", "{n:,} merchants", made.merchants),
+            size=format_size(made.bytes),
+        )
+    )
+    console.suggest(
+        _("Check it, then run:")
+        if settings.on_loopback
+        else _("Check it, then upload it (LIVE; to rehearse, add --target simulator):"),
+        command(settings, "upload", str(dest.absolute()), "--root", str(base.absolute())),
+    )
+    return 0
+
+
+def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
+    """Return the real paths of tcb-ops's own files, which must never be uploaded."""
+    links = ("links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part")
+    tokens = settings.tokens
+    named: list[str | Path] = [
+        settings_file(common.config),
+        settings.merchants,
+        settings.reports,
+        tokens.file,
+        tokens.store,
+        *links,
+    ]
+    named += [
+        value.removeprefix("file:") for value in (tokens.secret, tokens.ticket) if value.startswith("file:")
+    ]
+    if "://" not in settings.ledger:
+        real = os.path.realpath(settings.ledger)
+        named += [real + tail for tail in ("", "-wal", "-shm", "-journal", "-locks")]
+    return frozenset(os.path.realpath(name) for name in named)
+
+
+def print_left_out(console: Console, scanned: ScannedFiles) -> None:
+    """Print how many files a scan left out, and why."""
+    for count, what in (
+        (scanned.junk, _("hidden or temporary")),
+        (scanned.own, _("tcb-ops's own")),
+        (scanned.excluded, _("by --include and --exclude")),
+    ):
+        if count:
+            console.info(_("Skipped, {what}: {count:,}", what=what, count=count))

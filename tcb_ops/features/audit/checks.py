@@ -1,0 +1,210 @@
+"""An audit's checks of an environment: which calls are made, and how their responses are judged.
+
+Each appid gets one call for its environments (getenvinfo; describeenvs for the platform's own), one for the link calls
+left today and, if the component token is available, one for its permission sets. Each environment gets one call for an
+upload link, unless the other responses have decided already: an environment that is HALTED gets none. With
+`[audit] quotas`, an appid with an environment that is healthy gets one call for cloud keys, and each of these
+environments two for its usage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from tcb_ops.details import Detail, DetailCode, detail
+from tcb_ops.errcodes import Decision, Scope, errcode
+from tcb_ops.errors import TcbOpsError, TransportError
+from tcb_ops.features.audit.kind import REFUSED_TOKENS
+from tcb_ops.model import Owner, QuotaUsage, Reason, Secret
+from tcb_ops.runs.records import LINKS, STORAGE, WRITES
+from tcb_ops.runs.stop_errors import refused_component, refused_platform
+from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep, classify
+from tcb_ops.wechat.client import STORAGE_METRIC, WRITES_METRIC, CloudClient, CloudKeys, PlatformClient
+from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
+
+NORMAL, HALTED = "NORMAL", "HALTED"
+QUOTA, PERMISSIONS = "quota", "permissions"
+"""Checks that may be left out, by their names in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """Facts about an appid and its environments, from the platform's responses."""
+
+    statuses: Mapping[str, str]
+    """Status by environment."""
+    may_upload: bool | None = None
+    """Whether a permission set with the upload link is granted; None if not checked."""
+    not_checked: tuple[str, ...] = ()
+    """The checks that could not be made."""
+    links: Quota | None = None
+    """Today's link calls; None if no limit is known, or they could not be checked."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Package by environment."""
+
+
+@dataclass(slots=True)
+class _Account:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    found: AccountFacts | ApiError | None = None
+    keys: CloudKeys | None = None
+    keys_requested: bool = False
+
+
+@dataclass(slots=True)
+class AccountChecks:
+    """Checks of accounts, each made once, however many of its environments wait for the result."""
+
+    wechat: PlatformClient
+    component: Caller | None
+    """Makes calls with the component token; None if the settings name no component."""
+    component_appid: str
+    cloud: CloudClient | None = None
+    """Reads the usage of environments; None if that is off."""
+    accounts: dict[tuple[str, Owner], _Account] = field(default_factory=dict)
+    component_works: bool = True
+
+    async def ask(
+        self, appid: str, owner: Owner, token: Secret
+    ) -> tuple[AccountFacts | ApiError | InvalidResponse, int]:
+        """Return the facts about an account, and the number of calls made for it now.
+
+        A permanent refusal is stored, and the call is not repeated. Raises TransportError, and PlatformStopError for a
+        refused component token.
+        """
+        account = self.accounts.setdefault((appid, owner), _Account())
+        async with account.lock:
+            if account.found is not None:
+                return account.found, 0
+            found = await self.wechat.environments(token, owner)
+            if isinstance(found, InvalidResponse):
+                return found, 1
+            if isinstance(found, ApiError):
+                if classify(found)[0] in {Decision.STOP, Decision.FIX} and errcode(found.errcode).known:
+                    account.found = found
+                return found, 1
+            links = await self._links(owner, token)
+            may_upload, sets_missing = await self._may_upload(appid, owner)
+            account.found = AccountFacts(
+                {one.env: one.status for one in found},
+                may_upload,
+                (*([QUOTA] if links is None else []), *([PERMISSIONS] if sets_missing else [])),
+                links if links is not None and links.daily_limit > 0 else None,
+                {one.env: one.package for one in found},
+            )
+            return account.found, 2
+
+    async def measure(
+        self, appid: str, owner: Owner, token: Secret, env: str
+    ) -> tuple[Mapping[str, QuotaUsage], tuple[str, ...]]:
+        """Return what a healthy environment has used, by name, and the checks that could not be made.
+
+        Cloud keys exist for a merchant's own environments only. They stay in memory until the audit ends.
+        """
+        account = self.accounts[appid, owner]
+        if not isinstance(account.found, AccountFacts):
+            return {}, ()
+        facts, missing = account.found, list(account.found.not_checked)
+        used: dict[str, QuotaUsage] = {}
+        if facts.links is not None:
+            used[LINKS] = QuotaUsage(facts.links.used, facts.links.daily_limit)
+        if self.cloud is not None:
+            if owner is Owner.MERCHANT:
+                async with account.lock:
+                    if not account.keys_requested:
+                        account.keys, account.keys_requested = await self.wechat.cloud_keys(token), True
+            for name, metric in ((STORAGE, STORAGE_METRIC), (WRITES, WRITES_METRIC)):
+                found = None
+                if account.keys is not None:
+                    found = await self.cloud.usage(account.keys, env, facts.packages.get(env, ""), metric)
+                if found is None:
+                    missing.append(name)
+                else:
+                    used[name] = found
+        return used, tuple(missing)
+
+    async def _links(self, owner: Owner, token: Secret) -> Quota | None:
+        """Return today's link calls; None if they could not be checked."""
+        try:
+            found = await self.wechat.quota(token, owner)
+        except TransportError:
+            return None
+        if isinstance(found, ApiError) and classify(found) == (Decision.STOP, Scope.PLATFORM):
+            raise refused_platform(found.errcode, found.errmsg)
+        return None if isinstance(found, ApiError | InvalidResponse) else found
+
+    async def _may_upload(self, appid: str, owner: Owner) -> tuple[bool | None, bool]:
+        """Return whether the merchant granted a set with the upload link, and whether that could not be checked."""
+        if owner is Owner.PLATFORM:
+            return None, False
+        if self.component is None or not self.component_works:
+            return None, True
+        try:
+            found: AuthorizerInfo | CallFailure = await self.component.call(
+                self.component_appid, partial(self.wechat.authorizer, appid=appid)
+            )
+        except TcbOpsError:  # there is no component token: it is not requested again for others
+            self.component_works = False
+            return None, True
+        if isinstance(found, AuthorizerInfo):
+            return found.may_upload, False
+        answer = found.answer
+        if isinstance(answer, ApiError):
+            if found.step is NextStep.STOP_RUN:
+                raise refused_platform(answer.errcode, answer.errmsg)
+            if answer.errcode in REFUSED_TOKENS:
+                raise refused_component(self.component_appid, answer.errcode, answer.errmsg)
+        return None, True
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentCause:
+    """Why an environment cannot be worked on."""
+
+    reason: Reason
+    errcode: int | None = None
+    detail: Detail | None = None
+
+
+def causes_of(facts: AccountFacts, env: str) -> list[EnvironmentCause]:
+    """Return the causes for which an environment gets no link call, the most basic first; none if a link is requested.
+
+    ====================================  ===========
+    fact                                  cause
+    ====================================  ===========
+    permission set not granted            61007
+    status HALTED                         halted
+    another status, but not NORMAL        unavailable
+    no link calls left today              45009
+    permission set or calls not checked   none
+    not listed: no status                 none
+    ====================================  ===========
+
+    An environment that the account does not list may be shared by another account: only the link call shows whether
+    it works.
+    """
+    found = []
+    if facts.may_upload is False:
+        found.append(EnvironmentCause(Reason.REFUSED, 61007))
+    status = facts.statuses.get(env, NORMAL)
+    if status == HALTED:
+        found.append(EnvironmentCause(Reason.HALTED))
+    elif status != NORMAL:
+        found.append(
+            EnvironmentCause(Reason.UNAVAILABLE, detail=detail(DetailCode.ENV_STATUS, status=status))
+        )
+    if facts.links is not None and facts.links.left == 0:
+        found.append(EnvironmentCause(Reason.REFUSED, 45009))
+    return found
+
+
+def cause_detail(causes: list[EnvironmentCause]) -> Detail | None:
+    """Return the detail of an environment's first cause, with the codes of the others."""
+    first, *others = causes
+    if not others:
+        return first.detail
+    also = ", ".join(str(one.errcode or one.reason) for one in others)
+    return first.detail.format(also=also) if first.detail is not None else detail(DetailCode.ALSO, also=also)

@@ -1,0 +1,187 @@
+"""The kind of run that checks whether each environment works: its account, its status, its quota, and a link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tcb_ops.details import Detail, DetailCode, detail
+from tcb_ops.errcodes import Decision, errcode, store_code
+from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
+from tcb_ops.i18n import Text, _, as_list, ngettext
+from tcb_ops.kinds import Kind, environment_count
+from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.runs.next_commands import audit_again, retry
+from tcb_ops.runs.stop_errors import stop_reason
+
+if TYPE_CHECKING:
+    from tcb_ops.reports.summary import NextAction
+    from tcb_ops.runs.calls import CallContext, Calls
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.settings import Settings
+
+PROBE = "tcb-ops/probe.txt"
+"""The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
+REFUSED_TOKENS = frozenset({40001, 40014, 42001})
+"""Errcodes for a refused token. For the component token, they affect every merchant."""
+_OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
+"""Problems that affect every merchant, not this machine."""
+_REASONS = {
+    DetailCode.INTERRUPTED: DetailCode.AUDIT_INTERRUPTED,
+    DetailCode.OUTAGE: DetailCode.AUDIT_OUTAGE,
+    DetailCode.TOKEN_SOURCE: DetailCode.AUDIT_TOKEN_SOURCE,
+}
+
+
+class AuditKind(Kind):
+    """Audits. A row is an environment, and a problem of every merchant ends the audit instead of leaving it unfinished."""
+
+    name = "audit"
+    main = True
+    label = _("audit")
+    report_title = _("Audit report")
+    done = _("healthy")
+    resumed_within = 23 * 3600.0
+    renewed = True
+    clustered = True
+    same_list = False
+    has_list = False
+    unanswered = Outcome.UNKNOWN
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls for audits."""
+        from tcb_ops.features.audit.calls import AuditCalls
+
+        return AuditCalls(context)
+
+    def end_of(self, end: RowEnd) -> RowEnd:
+        """Return whether the environment is healthy."""
+        return judged(end)
+
+    def stops_run(self, end: RowEnd) -> bool:
+        """Return whether the component token was refused, which affects every merchant."""
+        return end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS
+
+    def stop_reason(self, reason: Detail) -> Detail:
+        """Return why an audit was stopped, in terms of environments."""
+        return detail(_REASONS.get(reason.code, reason.code), **reason.params)
+
+    def end_when_stopped(self, error: TcbOpsError) -> RowEnd | None:
+        """Return how environments end that were not reached because of a problem that affects every merchant."""
+        if not isinstance(error, _OF_EVERYBODY):
+            return None
+        return not_asked(self.stop_reason(stop_reason(error)))
+
+    def left_behind(self, run: RunRecord) -> Text | None:
+        """Return that probe files may be left."""
+        if not run.settings.get("write_probe"):
+            return None
+        return _("Probe files ({path}) may be left in some environments; resuming removes them.", path=PROBE)
+
+    def again_after(self, run: RunRecord) -> float:
+        """Return the seconds of `--confirm-after`."""
+        return float(run.settings.get("confirm_after") or 0)
+
+    def rows_again(self, ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
+        """Return the lines whose failures are neither known nor in the previous audit, and when the last ended."""
+        from tcb_ops.features.audit.result import new_failures
+        from tcb_ops.reports.comparisons import compare
+        from tcb_ops.reports.summary import RunSummary
+
+        before = ledger.previous(run)
+        changes = compare(ledger, before, run, settings) if before is not None else None
+        failures = new_failures(ledger, RunSummary(ledger, run), changes, settings)
+        lines, last_end = [], 0.0
+        for record in ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN})):
+            if (record.row.appid, record.row.env) in failures:
+                lines.append(record.row.line)
+                last_end = max(last_end, record.end.ended_at or 0.0)
+        return lines, last_end
+
+    def unit_count(self, count: int) -> Text:
+        """Return `28 environments`."""
+        return environment_count(count)
+
+    def rate_text(self, rate: str) -> Text:
+        """Return `12 environments/s`."""
+        return _("{rate} environments/s", rate=rate)
+
+    def unfinished(self, total: int, succeeded: int, pending: int) -> Text:
+        """Return how many environments were checked."""
+        return _(
+            "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
+            total=total - pending,
+            environments=environment_count(total),
+            good=succeeded,
+            pending=pending,
+        )
+
+    def partial(self, total: int, succeeded: int, unchanged: int, others: Mapping[Outcome, int]) -> Text:
+        """Return how many environments are healthy, and the others by outcome."""
+        listed = as_list(
+            ngettext("{n:,} is {outcome}", "{n:,} are {outcome}", rows, outcome=outcome.label)
+            for outcome, rows in others.items()
+        )
+        text = _("{good:,} of {environments} are healthy, {listed}.")
+        if 1 in {succeeded, total}:
+            text = _("{good:,} of {environments} is healthy, {listed}.")
+        return text.format(good=succeeded, environments=environment_count(total), listed=listed)
+
+    def complete(self, total: int, counts: Mapping[Outcome, int]) -> Text:
+        """Return that all is well."""
+        return _("All is well: {environments}, all healthy.", environments=environment_count(total))
+
+    def next_step(
+        self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
+    ) -> tuple[Text, list[str]] | None:
+        """Return another audit after one that was stopped, else a retry."""
+        if run.stopped is not None and not run.parent:
+            # A retry is no audit of its own, with which the next one could be compared.
+            return _("When that is fixed, audit again:"), audit_again(settings, run)
+        count = environment_count(sum(action.group.rows for action in actions))
+        purpose = _("When the causes are fixed, check {environments} again:", environments=count)
+        return purpose, retry(settings, run)
+
+
+_NO_VERDICT = {Reason.NO_ANSWER, Reason.NOT_ASKED}
+_FOR_LATER = {Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW}
+
+
+def judged(end: RowEnd) -> RowEnd:
+    """Return how an audit's environment ends, from how a row of a list would have ended.
+
+    ===========================================================  =========
+    the row                                                      becomes
+    ===========================================================  =========
+    linked, uploaded                                             healthy
+    an errcode or a store's code to retry or slow down for       unknown
+    any other errcode, also of rows stopped by a breaker         unhealthy
+    no response; not checked                                     unknown
+    anything else: no token, a store that refuses                unhealthy
+    healthy, unhealthy, unknown                                  unchanged
+    ===========================================================  =========
+    """
+    if end.outcome in {Outcome.HEALTHY, Outcome.UNHEALTHY, Outcome.UNKNOWN}:
+        return end
+    if end.outcome in {Outcome.LINKED, Outcome.UPLOADED}:
+        return replace(end, outcome=Outcome.HEALTHY)
+    unknown = end.reason in _NO_VERDICT
+    if end.reason is Reason.DEAD_TOKEN:
+        unknown = False
+    elif end.errcode:
+        unknown = errcode(end.errcode).decision in _FOR_LATER
+    elif end.store_code:
+        unknown = store_code(end.store_code, "", end.http_status or 0).decision in _FOR_LATER
+    return replace(end, outcome=Outcome.UNKNOWN if unknown else Outcome.UNHEALTHY)
+
+
+def not_asked(stopped: Detail) -> RowEnd:
+    """Return the end of environments that an audit did not reach because of a problem that affects every merchant."""
+    code = stopped.params.get("errcode")
+    known = code if isinstance(code, int) else None
+    return RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED, stopped, errcode=known)
+
+
+AUDIT = AuditKind()

@@ -1,0 +1,448 @@
+"""The result of an audit, compared with the previous one: newly broken, recovered, still broken, silenced, unknown.
+
+The terminal, the page, the message to the team, the metrics and the notebook show the same `AuditResult`. The metrics
+are a text file for the collector of the node exporter.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from tcb_ops.details import DetailCode
+from tcb_ops.errors import UsageError
+from tcb_ops.features.audit.known import KnownFailure, kept_with_run, silencing
+from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.kinds import environment_count
+from tcb_ops.model import FailOn, Outcome
+from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff, further_causes
+from tcb_ops.reports.forecasts import Forecast, forecasts
+from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.resources import system_reason
+from tcb_ops.runs.next_commands import install
+from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.records import STORAGE, WRITES, RunRecord
+from tcb_ops.runs.stop_errors import stop_text
+from tcb_ops.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An environment that is unhealthy or unknown."""
+
+    cause: Cause
+    before: str = ""
+    """Its code in the previous audit, or when it was last known; empty if it was healthy, unknown or missing."""
+    is_new: bool = True
+    """Whether it has a cause that the previous audit did not have, or was silenced there (`is_new`)."""
+    known: KnownFailure | None = None
+    """The line of known.csv that silences it; with several causes the one that expires first."""
+    also: tuple[str, ...] = ()
+    """The codes of its further causes."""
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return the object for `--json`, a webhook or a command."""
+        cause = self.cause
+        found = {name: getattr(cause, name) for name in ("appid", "merchant", "env")} | {
+            "cause": cause.code,
+            "causes": [cause.code, *self.also],
+            "meaning": cause.meaning.of(lang),
+            "action": cause.action.of(lang),
+            "before": self.before or None,
+            "new": self.is_new,
+        }
+        if self.known is not None:
+            found |= {"until": self.known.until.isoformat(), "note": self.known.note}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """An audit and its changes since the previous one. Every environment that is not healthy is in exactly one list."""
+
+    run: RunRecord
+    previous: RunRecord | None
+    """The latest finished audit of the same target and --where that was not stopped; None if there is none."""
+    environments: int
+    healthy: int
+    new: tuple[Finding, ...]
+    """Newly broken: unhealthy, with a cause that it did not have before."""
+    still: tuple[Finding, ...]
+    recovered: tuple[DiffLine, ...]
+    unknown: tuple[Finding, ...]
+    silenced: tuple[Finding, ...]
+    expired: tuple[KnownFailure, ...]
+    """Lines of known.csv whose date has passed."""
+    not_checked: Mapping[str, int]
+    """Environments for which a check could not be made, by check (`quota`, `permissions`, `storage`, `writes`)."""
+    forecasts: tuple[Forecast, ...] = ()
+    """Quotas that will be used up soon."""
+    added: int = 0
+    """Number of environments that the previous audit did not have."""
+    gone: int = 0
+    """Number of environments that only the previous audit had."""
+
+    @property
+    def stopped(self) -> Text | None:
+        """The problem affecting every merchant that stopped the audit, if any."""
+        return stop_text(self.run.stopped) if self.run.stopped is not None else None
+
+    @property
+    def clock_set_back(self) -> bool:
+        """Whether the previous audit began later than this one by this machine's clock."""
+        return self.previous is not None and self.previous.created_at > self.run.created_at
+
+    @property
+    def changed(self) -> bool:
+        """Whether something is newly broken, recovered, newly unknown or soon used up, or the audit was stopped."""
+        return bool(
+            self.new
+            or self.recovered
+            or self.run.stopped is not None
+            or any(finding.is_new for finding in self.unknown)
+            or any(forecast.is_new for forecast in self.forecasts)
+        )
+
+    def exit_code(self, fail_on: str = "any") -> int:
+        """Return the exit code of the command; `fail_on` is `any`, `new` or `none`.
+
+        =========  =======  ======================================  ====
+        stopped    fail_on  not silenced                            code
+        =========  =======  ======================================  ====
+        yes        any of   any                                     3
+        no         none     any                                     0
+        no         new      something new, unhealthy or unknown     1
+        no         new      nothing new                             0
+        no         any      something unhealthy or unknown          1
+        no         any      nothing                                 0
+        =========  =======  ======================================  ====
+        """
+        if self.run.stopped is not None:
+            return 3
+        bad = [*self.new, *self.still, *self.unknown]
+        if fail_on == FailOn.NEW:
+            bad = [finding for finding in bad if finding.is_new]
+        return 1 if bad and fail_on != FailOn.NONE else 0
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of environments by list, zeros included."""
+        return {
+            "new": len(self.new),
+            "recovered": sum(line.rows for line in self.recovered),
+            "still": len(self.still),
+            "unknown": len(self.unknown),
+            "silenced": len(self.silenced),
+            "expired": len(self.expired),
+            "forecasts": len(self.forecasts),
+            "healthy": self.healthy,
+        }
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return the object under `audit` in `--json`."""
+        return {
+            "previous": self.previous.id if self.previous is not None else None,
+            "stopped": self.stopped.of(lang) if self.stopped is not None else None,
+            "healthy": self.healthy,
+            **{
+                name: [finding.to_json(lang) for finding in getattr(self, name)]
+                for name in ("new", "still", "unknown", "silenced")
+            },
+            "recovered": [
+                {"appid": line.appid, "merchant": line.merchant, "env": line.env, "before": line.before}
+                for line in self.recovered
+            ],
+            "expired": [line.to_json() for line in self.expired],
+            "forecasts": [one.to_json(lang) for one in self.forecasts],
+            "not_checked": dict(self.not_checked),
+            "added": self.added,
+            "gone": self.gone,
+        }
+
+
+def day_of(run: RunRecord, settings: Settings) -> date:
+    """Return the day of a run in the settings' time zone, for comparison with the dates of known.csv."""
+    return datetime.fromtimestamp(run.created_at, settings.zone).date()
+
+
+def audit_result(
+    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+) -> AuditResult:
+    """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
+    run, previous = summary.run, changes.older if changes is not None else None
+    known, day = kept_with_run(run.settings), day_of(run, settings)
+    here = {(place.appid, place.env) for place in reader.envs(run)}
+    there = {(place.appid, place.env) for place in reader.envs(previous)} if previous is not None else set()
+    findings = _findings(reader, summary, changes, settings)
+    bad = [one for one in findings if one.known is None]
+    unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
+    return AuditResult(
+        run,
+        previous,
+        summary.total,
+        summary.counts.get(Outcome.HEALTHY, 0),
+        tuple(one for one in unhealthy if one.is_new),
+        tuple(one for one in unhealthy if not one.is_new),
+        tuple(changes.of(Change.FIXED)) if changes is not None else (),
+        tuple(one for one in bad if Outcome.UNKNOWN in one.cause.outcomes),
+        tuple(one for one in findings if one.known is not None),
+        tuple(line for line in known if line.until < day),
+        _not_checked(reader, run),
+        tuple(forecasts(reader, run)) if isinstance(reader, LedgerReader) else (),
+        len(here - there) if previous is not None else 0,
+        len(there - here),
+    )
+
+
+def is_new(causes: Collection[str], before: Collection[str], *, was_silenced: bool) -> bool:
+    """Return whether a failure is news, from its causes (those that are not silenced, if it has such) and those before.
+
+    =====================================  ============  ===
+    causes                                 was silenced  new
+    =====================================  ============  ===
+    one that it did not have before        any           yes
+    as before, or some of those            no            no
+    as before, or some of those            yes           yes
+    =====================================  ============  ===
+    """
+    return was_silenced or not set(causes) <= set(before)
+
+
+def _findings(
+    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+) -> list[Finding]:
+    run = summary.run
+    others = further_causes(reader, run)
+    lines = {
+        (line.appid, line.env): line for line in (changes.lines if changes is not None else ()) if line.after
+    }
+    lists: dict[int, tuple[tuple[KnownFailure, ...], date]] = {}
+    """known.csv as this audit and those before had it, and their days, by run number."""
+
+    def silencers(of: RunRecord, place: tuple[str, str], causes: Iterable[str]) -> list[KnownFailure | None]:
+        """Return for each cause of an environment the line that silenced it in an audit."""
+        if of.number not in lists:
+            lists[of.number] = kept_with_run(of.settings), day_of(of, settings)
+        known, day = lists[of.number]
+        return [silencing(known, *place, cause, day) for cause in causes]
+
+    found = []
+    for cause in summary.causes:
+        if not {Outcome.UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
+            continue
+        place = (cause.appid, cause.env)
+        also = others.get(place, ())
+        causes, line = (cause.code, *also), lines.get(place)
+        before, were, was_silenced = "", list[str](), False
+        if (
+            changes is not None
+            and line is not None
+            and line.before
+            and line.change is not Change.NEWLY_BROKEN
+        ):
+            there = changes.audited.get(place[::-1], AuditedBefore(changes.older))
+            were = [line.before, *there.also]
+            before = cause.code if cause.code in were else line.before
+            was_silenced = all(silencers(there.run, place, were))
+        silenced_by = silencers(run, place, causes)
+        alarming = [code for code, silencer in zip(causes, silenced_by, strict=True) if silencer is None]
+        found.append(
+            Finding(
+                cause,
+                before,
+                is_new=is_new(alarming or causes, were, was_silenced=was_silenced),
+                known=None if alarming else min(filter(None, silenced_by), key=lambda one: one.until),
+                also=also,
+            )
+        )
+    return found
+
+
+def new_failures(
+    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+) -> set[tuple[str, str]]:
+    """Return the environments, as (appid, env), that fail now and did not before: those to check again."""
+    return {
+        (one.cause.appid, one.cause.env)
+        for one in _findings(reader, summary, changes, settings)
+        if one.is_new and one.known is None
+    }
+
+
+def _not_checked(reader: RunReader, run: RunRecord) -> dict[str, int]:
+    """Return in how many healthy environments each check could not be made."""
+    counted: Counter[str] = Counter()
+    for record in reader.rows(run, outcomes=frozenset({Outcome.HEALTHY})):
+        kept = record.end.detail
+        if kept is not None and kept.code is DetailCode.NOT_CHECKED:
+            counted.update(str(kept.params["checks"]).split(", "))
+    return dict(counted)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """An environment as the page and the message to the team show it."""
+
+    name: str
+    """The merchant's name; for a line of known.csv, its appid."""
+    env: str
+    code: str
+    remark: Text | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditGroup:
+    """A kind of findings."""
+
+    title: Text
+    lines: Sequence[AuditLine]
+    findings: tuple[Finding, ...] = ()
+    """The findings with their causes, if the operator has to act on them."""
+
+
+def audit_groups(result: AuditResult) -> list[AuditGroup]:
+    """Return the kinds of findings that there are, the most urgent first."""
+
+    def group(title: Text, findings: tuple[Finding, ...]) -> AuditGroup:
+        return AuditGroup(title, [*map(_line, findings)], findings)
+
+    recovered = [
+        AuditLine(line.merchant, line.env, "", _("was {before}", before=line.before))
+        for line in result.recovered
+    ]
+    soon = [AuditLine(one.merchant, one.env, "", one.text) for one in result.forecasts]
+    expired = [AuditLine(one.appid, one.env, one.cause, _until(one), one.note) for one in result.expired]
+    groups = (
+        group(_("Newly broken"), result.new),
+        AuditGroup(_("Recovered"), recovered),
+        group(_("Unknown"), result.unknown),
+        AuditGroup(_("Used up soon"), soon),
+        group(_("Still broken"), result.still),
+        AuditGroup(_("Silenced by known.csv"), [*map(_line, result.silenced)]),
+        AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
+    )
+    return [one for one in groups if one.lines]
+
+
+def _line(one: Finding) -> AuditLine:
+    cause, known = one.cause, one.known
+    if known is not None:
+        return AuditLine(cause.merchant, cause.env, cause.code, _until(known), known.note)
+    was = _("was {before}", before=one.before) if one.before not in {"", cause.code} else None
+    also = _("also {codes}", codes=", ".join(one.also)) if one.also else None
+    remark = _("{first}; {second}", first=also, second=was) if also and was else also or was
+    return AuditLine(cause.merchant, cause.env, cause.code, remark)
+
+
+def _until(known: KnownFailure) -> Text:
+    return _("until {day}", day=known.until.isoformat())
+
+
+def audit_counts(result: AuditResult) -> Text:
+    """Sum up an audit in one line."""
+    counts = result.counts()
+    return _(
+        "newly broken {new:,} · recovered {recovered:,} · still broken {still:,} · unknown {unknown:,} · silenced "
+        "{silenced:,} · healthy {healthy:,} of {environments:,}",
+        environments=result.environments,
+        **{name: counts[name] for name in ("new", "recovered", "still", "unknown", "silenced", "healthy")},
+    )
+
+
+_NOT_CHECKED = {
+    "permissions": _(
+        "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
+        "tokens.component_appid, and let the token source provide its token."
+    ),
+    STORAGE: _(
+        "Storage was not checked in {count:,} of {environments}: there were no cloud keys, or no usable response."
+    ),
+    WRITES: _(
+        "Writes were not checked in {count:,} of {environments}: there were no cloud keys, or no usable response."
+    ),
+}
+_NO_QUOTA = _(
+    "The quota left was not checked in {count:,} of {environments}: the platform gave no usable response."
+)
+
+
+def audit_notes(result: AuditResult) -> Iterator[Text]:
+    """Yield notes on what an audit was compared with, and what it could not check."""
+    environments = environment_count(result.environments)
+    if result.previous is None:
+        yield _("There is no earlier audit to compare with: everything that is broken counts as new.")
+    else:
+        yield _("Compared with audit {id}.", id=result.previous.id)
+    if result.clock_set_back:
+        yield _("By this machine's clock that audit began later than this one: check the clock.")
+    if result.added and result.previous is not None:
+        yield ngettext(
+            "{n:,} environment was added to the merchants file since.",
+            "{n:,} environments were added to the merchants file since.",
+            result.added,
+        )
+    if result.gone:
+        yield ngettext(
+            "{n:,} environment of that audit is no longer in the merchants file, or has left.",
+            "{n:,} environments of that audit are no longer in the merchants file, or have left.",
+            result.gone,
+        )
+    for check, count in result.not_checked.items():
+        text = _NOT_CHECKED.get(check, _NO_QUOTA)
+        yield text.format(count=count, environments=environments)
+
+
+# --- metrics for Prometheus -----------------------------------------------------------------------------------------
+
+
+def check_metrics(file: Path) -> None:
+    """Raise UsageError if metrics cannot be written. Also for use before an audit."""
+    try:
+        import prometheus_client  # noqa: F401  only whether it is installed
+    except ImportError:
+        command = install("metrics")
+        raise UsageError(
+            _("--metrics needs the package prometheus-client. To install it:\n{command}", command=command)
+        ) from None
+    real = Path(os.path.realpath(file))  # Path.resolve raises RuntimeError for a loop of links
+    if (os.path.lexists(real) and not real.is_file()) or not real.parent.is_dir():
+        raise UsageError(_("--metrics {file}: this must be a file in an existing folder.", file=file))
+
+
+def write_metrics(result: AuditResult, file: Path) -> Text | None:
+    """Write an audit's metrics; return None, or why that failed."""
+    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"tcb_ops_audit_{name}", text, ["target", *labels], registry=registry)
+
+    target = result.run.target
+    by_state = gauge("environments", "Environments of the latest audit, by state.", "state")
+    for state, count in result.counts().items():
+        if state not in {"expired", "forecasts"}:
+            by_state.labels(target, state).set(count)
+    gauge("stopped", "1 where a problem that affects every merchant stopped it.").labels(target).set(
+        result.run.stopped is not None
+    )
+    gauge("finished_timestamp_seconds", "When it finished.").labels(target).set(result.run.finished_at or 0)
+    broken = gauge(
+        "environment_broken",
+        "An environment that is unhealthy or unknown, and not silenced.",
+        "appid",
+        "env",
+        "cause",
+    )
+    for finding in (*result.new, *result.still, *result.unknown) if result.run.stopped is None else ():
+        broken.labels(target, finding.cause.appid, finding.cause.env, finding.cause.code).set(1)
+    try:
+        write_to_textfile(os.path.realpath(file), registry)  # a link stays, its target is replaced
+    except OSError as error:
+        return _("{file}: the metrics cannot be written ({why}).", file=file, why=system_reason(error))
+    return None

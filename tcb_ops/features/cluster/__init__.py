@@ -1,0 +1,5 @@
+"""Workers of Dask that share a run."""
+
+from tcb_ops.kinds import Feature
+
+FEATURE = Feature()

@@ -1,0 +1,405 @@
+"""Connecting to a cluster: Dask distributed starts, restarts and scales the workers, and one that cannot work is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import signal
+import socket
+import ssl
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
+
+from tcb_ops.errors import ArgumentError, UsageError
+from tcb_ops.i18n import _, as_list
+from tcb_ops.kinds import Kind
+from tcb_ops.model import is_loopback
+from tcb_ops.runs.database import ledger_file
+from tcb_ops.runs.next_commands import install
+from tcb_ops.settings import Settings, holds_password
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster
+    from distributed.security import Security
+
+    from tcb_ops.runs.url_files import SourceQueries
+
+Cluster: TypeAlias = "str | Client"
+_LOCAL = r"local:([1-9][0-9]{0,2})"
+
+WORKER_TTL = 6.0
+"""Seconds without a heartbeat, of which there are two in a second, after which Dask gives a worker up; by default five minutes."""
+CONNECT_WITHIN = 10.0
+"""Seconds that a scheduler has to answer."""
+CLOSE_WITHIN = 30.0
+"""Seconds that the workers of a local cluster have to end."""
+
+
+@contextmanager
+def opened_cluster(cluster: Cluster, settings: Settings) -> Iterator[Client]:
+    """Start or connect to a cluster; yield its client. A local one is closed at the end, any other one is left as it is.
+
+    `cluster`: `local:N`, the URL of a scheduler, or a client. Raises UsageError if it cannot work on a run.
+    """
+    try:
+        import distributed
+        from distributed.utils import silence_logging_cmgr
+    except ModuleNotFoundError:
+        raise _not_installed() from None
+    stack = ExitStack()
+    try:
+        # A connection that fails or is lost is reported as an error.
+        stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
+        if isinstance(cluster, distributed.Client):
+            if cluster.asynchronous:
+                raise ArgumentError("cluster", cluster, _("a client that is not asynchronous"))
+            if cluster.status != "running":
+                raise ArgumentError("cluster", cluster, _("a client that is connected to its scheduler"))
+            client = cluster
+        elif (local := re.fullmatch(_LOCAL, str(cluster))) is not None:
+            client = _local(int(local[1]), settings, stack)
+        else:
+            client = _connected(str(cluster), settings, stack)
+        _refuse_unsuitable(client, settings)
+        client.run_on_scheduler(_give_up_silent_workers, WORKER_TTL)
+        yield client
+    finally:
+        with _ctrl_c_ignored():
+            stack.close()
+
+
+def _not_installed() -> UsageError:
+    return UsageError(_("A cluster needs Dask. Install it:\n{command}", command=install("cluster")))
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C: it would leave a cluster that is only half closed, and hide why the run ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+
+
+def check_cluster(cluster: object) -> None:
+    """Raise ArgumentError for anything but the name of a cluster or a client of one."""
+    text = isinstance(cluster, str) and re.fullmatch(rf"{_LOCAL}|(tls|tcp)://\S+:[0-9]+", cluster)
+    if not (text or hasattr(cluster, "run_on_scheduler")):
+        raise ArgumentError(
+            "cluster",
+            cluster,
+            _("local:N, the URL of a scheduler (tls://HOST:PORT), or a Client of Dask"),
+            shown=isinstance(cluster, str),
+        )
+
+
+def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
+    """Raise UsageError for a run whose secrets stay on one machine: links in a file, the queries of URLs."""
+    if queries is not None:
+        why = _(
+            "the list has URLs with a query, which may be a signature and never leaves this process, so a cluster "
+            "cannot work on it. Omit --cluster."
+        )
+    elif kind.writes_links:
+        why = _(
+            "Links are written to one file on this machine, so no cluster can work on them. Omit --cluster."
+        )
+    else:
+        return
+    raise UsageError(why, options=["--cluster"])
+
+
+def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
+    """Start workers on this machine that nobody else can reach: every other user can connect to loopback."""
+    import dask
+    from distributed import Client, LocalCluster
+    from distributed.security import Security
+
+    try:
+        keys = Security.temporary()  # they exist in the memory of this process and of its workers only
+    except ImportError:
+        raise _not_installed() from None
+    secret = {"TCB_OPS_LEDGER": settings.ledger} if holds_password(settings.ledger) else {}
+    options = {
+        "distributed.admin.large-graph-warning-threshold": "1GB",
+        # Scheduler and workers import from it. Dask's own choice, a fixed name below /tmp, may be another user's.
+        "temporary-directory": stack.enter_context(TemporaryDirectory(prefix="tcb-ops-cluster-")),
+    }
+    with dask.config.set(options):
+        try:
+            local = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
+                memory_limit=0,
+                security=keys,
+                silence_logs=logging.CRITICAL,
+                preload=["tcb_ops.features.cluster.task"],
+                env=secret,
+            )
+        except RuntimeError as error:
+            raise UsageError(
+                _(
+                    "The workers of {cluster} do not start ({why}). In a script, the call must stand below "
+                    '`if __name__ == "__main__":`, because each worker imports the script.',
+                    cluster=f"local:{workers}",
+                    why=str(error) or type(error).__name__,
+                )
+            ) from None
+    stack.callback(_close_local, local)
+    return stack.enter_context(Client(local, set_as_default=False))
+
+
+def _close_local(local: LocalCluster) -> None:
+    """Close a local cluster; what a busy machine has not ended by then does not change how the run ended."""
+    with suppress(TimeoutError):
+        local.close(timeout=CLOSE_WITHIN)
+
+
+def dashboard_of(client: Client) -> str:
+    """Return the address of the cluster's dashboard; "" if it has none, as without bokeh."""
+    if not client.run_on_scheduler(_has_dashboard):
+        return ""
+    try:
+        link = str(client.dashboard_link or "")
+    except KeyError:  # the setting distributed.dashboard.link names a variable that is not set
+        return ""
+    return link if urlsplit(link).scheme in {"", "http", "https"} else ""
+
+
+def _has_dashboard() -> bool:
+    """Return whether the scheduler serves a dashboard. Runs in the scheduler.
+
+    Without bokeh, Dask has the address nevertheless: it serves the advice to install it.
+    """
+    return "distributed.dashboard.scheduler" in sys.modules
+
+
+def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
+    from distributed.versions import VersionMismatchWarning
+
+    if urlsplit(address).scheme != "tls" and address not in settings.unencrypted_schedulers:
+        raise UsageError(
+            _(
+                "{address}: a scheduler must be reached through TLS (tls://…). Without it, whoever can connect, on this "
+                "machine every user, can run programs in the workers and read the tokens.",
+                address=address,
+            ),
+            _(
+                'To accept that for this scheduler, set unencrypted_schedulers = ["{address}"] in tcb-ops.toml.',
+                address=address,
+            ),
+            options=["--cluster"],
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # _refuse_unsuitable compares them
+            client = _client_class()(
+                address, security=_security(address), timeout=CONNECT_WITHIN, set_as_default=False
+            )
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise _not_connected(address, error) from None
+    stack.callback(_close, client)
+    return client
+
+
+def _security(address: str) -> Security | None:
+    """Return the certificates of Dask's settings; None to leave it to them. Raises UsageError for what is missing there."""
+    import dask
+    from distributed.security import Security
+
+    if urlsplit(address).scheme != "tls" or dask.config.get("distributed.client.security-loader", None):
+        return None
+    found = Security()
+    files = {
+        "CA_FILE": found.tls_ca_file,
+        "CLIENT__CERT": found.tls_client_cert,
+        "CLIENT__KEY": found.tls_client_key,
+    }
+    for name, file in files.items():
+        variable = f"DASK_DISTRIBUTED__COMM__TLS__{name}"
+        if not file and name != "CLIENT__KEY":  # which the certificate's file may contain
+            raise UsageError(
+                _("{address} needs certificates: {variable} names none.", address=address, variable=variable)
+            )
+        if file and "\n" not in file and not Path(file).is_file():
+            raise UsageError(_("{variable}: the file {file} does not exist.", variable=variable, file=file))
+    try:
+        found.get_connection_args("client")
+    except (OSError, ValueError) as error:
+        why = _ssl_reason(error) or type(error).__name__
+        names = as_list(str(file) for file in files.values() if file and "\n" not in file)
+        raise UsageError(
+            _("The certificates {names} cannot be used ({why}).", names=names, why=why)
+        ) from None
+    return found
+
+
+def _client_class() -> type[Client]:
+    from distributed import Client
+
+    class ClosingClient(Client):  # type: ignore[misc]
+        """A client that closes itself when it cannot connect, whatever the error: Dask does so for an OSError only."""
+
+        async def _ensure_connected(self, **options: Any) -> None:
+            try:
+                # Dask waits for ever for another program's greeting.
+                async with asyncio.timeout(CONNECT_WITHIN):
+                    await super()._ensure_connected(**options)
+            except (OSError, ImportError):
+                raise
+            except Exception as error:
+                raise ConnectionError from error
+
+    return ClosingClient
+
+
+def _not_connected(address: str, error: BaseException) -> UsageError:
+    """Return the error for a scheduler that cannot be reached, or what listens at its address is none."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    last = type(causes[-1]).__name__
+    if why := next(filter(None, map(_ssl_reason, causes)), ""):
+        text = _(
+            "The connection to the scheduler {address} failed ({why}): is it reached with tls://, and are the "
+            "certificates on both sides of the same CA?",
+            address=address,
+            why=why,
+        )
+    elif any(isinstance(one, TimeoutError | ConnectionRefusedError | socket.gaierror) for one in causes):
+        text = _(
+            "The scheduler {address} cannot be reached within {seconds:g} s ({why}). Is it running?",
+            address=address,
+            seconds=CONNECT_WITHIN,
+            why=last,
+        )
+    else:
+        text = _(
+            "What listens at {address} does not answer as a scheduler of Dask ({why}).",
+            address=address,
+            why=last,
+        )
+    return UsageError(text)
+
+
+def _ssl_reason(error: BaseException) -> str:
+    """Return what is wrong with a certificate or TLS connection; empty for any other error."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError):
+        return error.reason.replace("_", " ").lower() if error.reason else type(error).__name__
+    return ""
+
+
+def _close(client: Client) -> None:
+    """Close a client. One that is just connecting again raises an error of its own, which would hide why the run ended."""
+    with suppress(Exception):
+        client.close()
+
+
+def _refuse_unsuitable(client: Client, settings: Settings) -> None:
+    """Raise UsageError for a cluster whose versions differ, or that the ledger, tokens or target cannot serve."""
+    address = client.scheduler.address
+    if (stays_here := only_here(settings, address)) is not None:
+        scheduler_here = is_loopback(urlsplit(address).hostname or "") or address.startswith("inproc://")
+        if not scheduler_here or not all(map(on_this_host, workers_of(client))):
+            raise stays_here
+    found = client.get_versions(packages=["tcb_ops"])
+    mine = _versions(found["client"])
+    for name, there in [("scheduler", found["scheduler"]), *found["workers"].items()]:
+        theirs = _versions(there)
+        # Workers without tcb-ops are found by their tasks: others may have it.
+        if theirs[0] != mine[0] or (name == "scheduler" and theirs != mine):
+            raise UsageError(
+                _(
+                    "{name} of the cluster has Dask {dask} and tcb-ops {version}, this process Dask {mine_dask} and "
+                    "tcb-ops {mine}: install the same versions.",
+                    name=name,
+                    dask=theirs[0],
+                    version=theirs[1] or "-",
+                    mine_dask=mine[0],
+                    mine=mine[1],
+                )
+            )
+
+
+def only_here(settings: Settings, address: str) -> UsageError | None:
+    """Return why workers of other machines cannot work with these settings; None if they can."""
+    where = {"address": address}
+    if ledger_file(settings.ledger) is not None:
+        return UsageError(
+            _(
+                "An SQLite ledger cannot be shared with the workers of {address}: use a PostgreSQL database "
+                "(--ledger postgresql+psycopg://…), or --cluster local:N on this machine.",
+                **where,
+            ),
+            options=["--ledger", "--cluster"],
+        )
+    if settings.tokens.source == "component":
+        return UsageError(
+            _(
+                "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or give this "
+                'run and its workers source = "service", with a token server of your own.'
+            ),
+            options=["--cluster"],
+        )
+    if settings.on_loopback:
+        return UsageError(
+            _("The workers of {address} cannot reach a target on this machine.", **where),
+            options=["--target"],
+        )
+    return None
+
+
+def workers_of(client: Client) -> list[str]:
+    """Return the addresses of a cluster's workers."""
+    return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
+
+
+def _versions(node: dict[str, Any] | None) -> tuple[str, str]:
+    packages = (node or {}).get("packages", {})
+    return str(packages.get("distributed") or "-"), str(packages.get("tcb_ops") or "")
+
+
+def _give_up_silent_workers(ttl: float, dask_scheduler: Any = None) -> None:
+    """Have the scheduler give up workers that are silent for `ttl` seconds. Runs in the scheduler."""
+    from tornado.ioloop import PeriodicCallback
+
+    if dask_scheduler.worker_ttl is not None and dask_scheduler.worker_ttl <= ttl:
+        return
+    dask_scheduler.worker_ttl = ttl
+    if (before := dask_scheduler.periodic_callbacks.pop("worker-ttl", None)) is not None:
+        before.stop()
+    looking = PeriodicCallback(dask_scheduler.check_worker_ttl, 1_000)
+    dask_scheduler.periodic_callbacks["worker-ttl"] = looking
+    looking.start()
+
+
+def on_this_host(address: str) -> bool:
+    """Return whether a worker's address is one of this machine."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    if parts.scheme == "inproc" or is_loopback(host):
+        return True
+    with suppress(OSError):
+        for family, kind, _protocol, _name, (ip, *_rest) in socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM
+        ):
+            with socket.socket(family, kind) as own:
+                own.bind((ip, 0))  # the system refuses any other machine's address
+                return True
+    return False

@@ -1,0 +1,544 @@
+"""The starting process of a run on a cluster.
+
+It holds the run's lock, divides the merchants into partitions, submits a task for each, submits it again when it is lost,
+and reads the progress from the ledger, which says what each worker may write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import pickle
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from tcb_ops.errors import LedgerError, StoppedError, TcbOpsError, TokenSourceError
+from tcb_ops.features.cluster.client import on_this_host, only_here, workers_of
+from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
+from tcb_ops.i18n import Text, _, as_lines, as_list
+from tcb_ops.model import Outcome, Owner
+from tcb_ops.runs.database import ledger_file
+from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY, RunContext
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.limits import after_canary
+from tcb_ops.runs.locks import host_name
+from tcb_ops.runs.progress import PHASES, Progress, RateEstimator
+from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, lost_workers
+from tcb_ops.runs.schema import cluster_sessions, partitions, spent
+from tcb_ops.runs.stop_errors import canary_stop, interrupted, without_tokens
+from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+PER_WORKER = 8
+"""Partitions per worker at most, so that a worker that comes, goes or is slow leaves little undivided."""
+FEWEST_PER_WORKER = 2
+_OPEN = {"pending", "lost"}
+"""States of a task without a result; `lost` is one whose worker ended before it was fetched: Dask computes it again."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks at the tasks."""
+STOP_WITHIN = GRACE + 5.0
+"""Seconds that workers have to end when the run stops."""
+TRIES = 3
+"""Times that a task may fail in an unexpected way before the run stops."""
+
+
+def partition_count(environments: int, workers: int, *, per_env: int, concurrency: int) -> int:
+    """Return into how many partitions environments are divided: the same number for each worker.
+
+    A worker has one partition at a time. With few environments in it, `per_env` would leave most of its `concurrency` unused.
+
+    ============  =======  =======  ===========  ======
+    environments  workers  per_env  concurrency  result
+    ============  =======  =======  ===========  ======
+    400           2        8        64           16
+    80            2        8        64           10
+    40            2        8        64           4
+    40            2        64       64           16
+    10            2        8        64           4
+    ============  =======  =======  ===========  ======
+    """
+    full = environments * per_env // concurrency
+    return workers * min(PER_WORKER, max(FEWEST_PER_WORKER, full // workers))
+
+
+def divide(environments: Sequence[EnvRecord], most: int, component_appid: str = "") -> list[list[EnvRecord]]:
+    """Divide environments into at most `most` groups with about the same number of pending rows, the largest first.
+
+    What shares an appid or an environment, and thereby a limit, stays together; so do all of the component's own.
+
+    =============================================  ====  =======================
+    environments: appid/env (pending rows)         most  groups
+    =============================================  ====  =======================
+    a/1 (9), b/2 (5), c/3 (4)                      2     a/1; b/2 + c/3
+    a/1 (9), a/2 (5), c/3 (4)                      2     a/1 + a/2; c/3
+    a/1 (9), b/1 (5), c/3 (4)                      2     a/1 + b/1; c/3
+    a/1 (0), b/2 (5)                               2     b/2
+    =============================================  ====  =======================
+    """
+    waiting = [one for one in environments if one.pending]
+    parent: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def root(key: tuple[str, ...]) -> tuple[str, ...]:
+        while (above := parent.setdefault(key, key)) != key:
+            key = above
+        return key
+
+    for one in waiting:
+        parent[root(_caller(one, component_appid))] = root(("env", one.env))
+    together = defaultdict(list)
+    for one in waiting:
+        together[root(("env", one.env))].append(one)
+    largest = sorted(together.values(), key=lambda group: -sum(one.pending for one in group))
+    groups: list[list[EnvRecord]] = [[] for _ in range(min(most, len(largest)))]
+    loads = [(0, n) for n in range(len(groups))]
+    for group in largest:
+        load, n = heapq.heappop(loads)
+        groups[n] += group
+        heapq.heappush(loads, (load + sum(one.pending for one in group), n))
+    return groups
+
+
+_NEEDED = {
+    "file": ("file",),
+    "command": ("command",),
+    "service": ("url", "auth_env", "auth_header"),
+    "component": ("sole_owner", "secret", "ticket", "store"),
+}
+"""The settings of each token source."""
+
+
+def settings_for_workers(settings: Settings) -> Settings:
+    """Return the settings without what workers need not know: of the tokens, they get those of the source in use.
+
+    =======================================================  ============================
+    setting                                                  sent
+    =======================================================  ============================
+    target, hosts, etag, time zone, language, audit          yes
+    tokens.source, tokens.component_appid                    yes
+    tokens.file, command, url, secret …                      with the source that uses it
+    tokens.serve_key, notify, the ledger, the settings file  no
+    =======================================================  ============================
+    """
+    tokens = settings.tokens
+    needed = {name: getattr(tokens, name) for name in _NEEDED[tokens.source]}
+    paths = {name: path.absolute() for name, path in needed.items() if isinstance(path, Path)}
+    return replace(
+        settings,
+        ledger=LEDGER_FILE,
+        tokens=TokenSettings(
+            source=tokens.source, component_appid=tokens.component_appid, **(needed | paths)
+        ),
+        notify=(),
+        origin=Origin(),  # it has the settings file's values, with the ledger's URL
+    )
+
+
+def _caller(one: EnvRecord, component_appid: str) -> tuple[str, ...]:
+    appid = component_appid if one.owner == Owner.PLATFORM else one.appid
+    return ("app", one.owner, appid)
+
+
+class CoordinatorLedger(Ledger):
+    """The ledger for the process that starts a run on a cluster, and holds its lock."""
+
+    def begin(self, run: RunRecord) -> int:
+        """Begin a session, after the workers of earlier ones have been fenced (`fence_workers`); return its number."""
+        newest = sa.select(sa.func.max(cluster_sessions.c.session)).filter_by(run=run.number)
+        with self._writing() as connection:
+            session = (connection.execute(newest).scalar() or 0) + 1
+            new = {"run": run.number, "session": session, "beat": 0, "stopping": False, "ended": False}
+            connection.execute(cluster_sessions.insert().values(new))
+            known = set(connection.execute(sa.select(spent.c.phase).filter_by(run=run.number)).scalars())
+            # Workers only add to them: two that insert the same one would collide.
+            for phase in set(PHASES) - known:
+                connection.execute(spent.insert().values(run=run.number, phase=phase, seconds=0.0))
+        return session
+
+    def add_partitions(
+        self, run: RunRecord, session: int, groups: Sequence[Sequence[EnvRecord]], first: int
+    ) -> None:
+        """Record partitions, numbered from `first`."""
+        with self._writing() as connection:
+            for number, group in enumerate(groups, first):
+                its = {"run": run.number, "session": session, "number": number}
+                numbers = json.dumps([one.number for one in group])
+                connection.execute(partitions.insert().values(**its, envs=numbers, fence=0))
+
+    def beat(self, run: RunRecord, session: int, *, stopping: bool = False, ended: bool = False) -> None:
+        """Show the workers that the starting process is there, or have them stop; `ended`: that all have.
+
+        What has been stopped stays so: another process may have taken the run from this one.
+        """
+        flags = {"stopping": stopping or ended, "ended": ended}
+        with self._writing() as connection:
+            connection.execute(
+                cluster_sessions.update()
+                .where(cluster_sessions.c.run == run.number, cluster_sessions.c.session == session)
+                .values(beat=cluster_sessions.c.beat + 1, **{name: True for name, on in flags.items() if on})
+            )
+
+
+class Coordinator:
+    """The starting process's part of a session on a cluster, in place of an Engine."""
+
+    def __init__(self, context: RunContext, client: Client, show: Callable[[Progress], None]) -> None:
+        self._context, self._run, self._client = context, context.run, client
+        self._address = client.scheduler.address if client.scheduler else ""
+        self._show_progress = show
+        self._stop = threading.Event()
+        self._ended_at = time.monotonic()
+        self._messages: tuple[Text, ...] = ()
+        self._lost: set[str] = set()
+        self._known: set[str] = set()
+        """Addresses of the workers, as of the last look."""
+        self._unfit: dict[str, TcbOpsError] = {}
+        """Errors of workers that cannot work on the run, by address."""
+        self._only_here = only_here(context.settings, self._address)
+        """Why workers of other machines cannot work on the run; None if they can."""
+        self._unsent: set[int] = set()
+        """Numbers of partitions that wait for a worker that can work on the run."""
+        self._meant_for: dict[int, frozenset[str] | None] = {}
+        """The workers that a partition was submitted to, by its number; None: to any."""
+        self._waiting = False
+        self._failures = 0
+
+    def interrupt(self) -> None:
+        """End the session: workers stop within two seconds, all other rows stay pending."""
+        self._stop.set()
+
+    def paused_until(self) -> dict[str, float]:
+        """Return nothing: the pauses are those of the workers."""
+        return {}
+
+    async def work(self) -> None:
+        """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
+        work = asyncio.get_running_loop().run_in_executor(None, self._coordinate)
+        # Cancelled, nobody waits for its error: without this, asyncio would print it.
+        work.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._stop.set()
+            raise
+
+    def _coordinate(self) -> None:
+        with closing(CoordinatorLedger(self._context.settings.ledger)) as ledger:
+            self._ledger = ledger
+            self._before = ledger.counts(self._run)
+            self._before.pop(Outcome.PENDING, None)
+            self._rate = RateEstimator(self._run.rows, sum(self._before.values()))
+            self._session = ledger.begin(self._run)
+            try:
+                environments = ledger.environments(self._run)
+                waiting = after_canary(environments, self._context.canary)
+                self._work_through([one for one in environments if one.env not in waiting])
+                if waiting:
+                    self._check_canary(waiting)
+                    self._work_through([one for one in environments if one.env in waiting])
+                ledger.beat(self._run, self._session, ended=True)
+            finally:
+                self._report_use(time.monotonic())
+        counts = self._context.ledger.counts(self._run)
+        # As in the engine: rows that are no longer found by environment were never worked on.
+        self._context.ledger.check_rows(self._run, self._run.rows - counts.get(Outcome.PENDING, 0))
+
+    def _check_canary(self, others: set[str]) -> None:
+        """Raise CanaryError if a row of the environments that went first did not succeed."""
+        succeeded = Outcome.successes() | {Outcome.INVALID}
+        tallies = self._ledger.tallies(self._run)
+        if rows := sum(one.rows for one in tallies if one.env not in others and one.outcome not in succeeded):
+            raise canary_stop(rows)
+
+    def _work_through(self, environments: Sequence[EnvRecord]) -> None:
+        """Have workers work on the pending rows of these environments. Raises what stopped them."""
+        self._look_at_workers()
+        workers = max(1, len(self._fit()))
+        limits = self._context.limits
+        most = partition_count(
+            sum(one.pending > 0 for one in environments),
+            workers,
+            per_env=limits.per_env,
+            concurrency=limits.concurrency,
+        )
+        groups = divide(environments, most, self._context.settings.tokens.component_appid)
+        first = len(self._ledger.partitions(self._run, self._session))
+        self._ledger.add_partitions(self._run, self._session, groups, first)
+        self._unsent = set(range(first, first + len(groups)))
+        tasks: dict[Future, int] = {}
+        try:
+            self._watch(tasks, workers)
+            self._show()
+        except TcbOpsError:
+            with suppress(LedgerError):
+                self._let_stop(tasks)
+            raise
+        finally:
+            self._cancel(list(tasks))
+
+    def _watch(self, tasks: dict[Future, int], workers: int) -> None:
+        """Submit partitions, wait for their tasks to end, and submit those again that were lost. Raises what stops the run."""
+        beaten, lock_checked = 0.0, time.monotonic()
+        last_worker_at = lock_checked
+        while tasks or self._unsent:
+            self._submit_unsent(tasks, workers)
+            if self._stop.wait(LOOK_EVERY):
+                raise interrupted()
+            now = time.monotonic()
+            if now - lock_checked >= LOCK_CHECK_EVERY:
+                lock_checked = now
+                self._context.check_lock()
+            if now - beaten >= BEAT_SECONDS:
+                beaten = now
+                self._ledger.beat(self._run, self._session)
+                self._report_use(now)
+                self._look_at_workers()
+                self._withdraw(tasks)
+                last_worker_at = now if self._fit() else last_worker_at
+                self._report_waiting()
+                self._show()
+                if now - last_worker_at > self._context.limits.patience:
+                    raise self._no_worker()
+            for task in [task for task in tasks if task.status not in _OPEN]:
+                number = tasks.pop(task)
+                if self._has_to_be_repeated(task):
+                    self._unsent.add(number)
+                task.release()  # otherwise Dask computes it again when its worker ends
+
+    def _submit_unsent(self, tasks: dict[Future, int], workers: int) -> None:
+        """Submit the partitions that are not with the scheduler, if a worker can work on them."""
+        meant_for = self._suitable()
+        if meant_for is not None and not meant_for:
+            return
+        for number in sorted(self._unsent):
+            self._meant_for[number] = meant_for
+            # Packed: Dask ends a worker without tcb-ops that is sent an object of it. Unpacked there, it is an error of the task.
+            task = self._client.submit(
+                pickle.loads,
+                packed(self._assignment(number, workers)),
+                key=f"work_on-{uuid4().hex}",
+                pure=False,
+                retries=0,
+                workers=None if meant_for is None else sorted(meant_for),
+                # What a lost worker had begun is the next to be continued; without, it would be the last.
+                priority=-number,
+            )
+            if self._client.status != "running":  # the client drops what it is given while it reconnects
+                raise self._connection_lost()
+            tasks[task] = number
+            self._unsent.remove(number)
+
+    def _suitable(self) -> frozenset[str] | None:
+        """Return the workers that a partition may be submitted to; None for any."""
+        return frozenset(self._fit()) if self._unfit else None
+
+    def _withdraw(self, tasks: dict[Future, int]) -> None:
+        """Take back partitions whose workers have all gone, and those not yet begun that a new worker may begin, too."""
+        suitable = self._suitable()
+        now = self._known if suitable is None else suitable
+        taken = None
+        for task, number in list(tasks.items()):
+            before = self._meant_for[number]
+            if task.status not in _OPEN or before is None:
+                continue
+            if before & now:
+                if now <= before:
+                    continue
+                if taken is None:
+                    found = self._ledger.partitions(self._run, self._session)
+                    taken = {one.number for one in found if one.workers}
+                if number in taken:
+                    continue
+            del tasks[task]
+            self._cancel([task])
+            self._unsent.add(number)
+
+    def _cancel(self, tasks: list[Future]) -> None:
+        """Take tasks back from the scheduler, unless the client is closed: the run is ending then."""
+        if tasks and self._client.status == "running":
+            with suppress(Exception):
+                self._client.cancel(tasks, force=True)
+
+    def _let_stop(self, tasks: dict[Future, int]) -> None:
+        """Have the workers stop, and wait until they have, so that the same command can resume the run at once."""
+        self._ledger.beat(self._run, self._session, stopping=True)
+        end = time.monotonic() + STOP_WITHIN
+        while any(task.status == "pending" for task in tasks) and time.monotonic() < end:
+            if not self._known_workers():
+                return
+            time.sleep(LOOK_EVERY)
+        if all(task.status == "finished" for task in tasks):
+            tasks.clear()
+            self._ledger.beat(self._run, self._session, ended=True)
+        self._show()
+
+    def _look_at_workers(self) -> None:
+        """Look at who is there, and set those of other machines aside if the run stays on this one."""
+        if self._client.status not in {"running", "closing", "closed"}:
+            raise self._connection_lost()
+        self._known = set(self._known_workers())
+        # One that is started again at the same address may have been repaired.
+        self._unfit = {address: error for address, error in self._unfit.items() if address in self._known}
+        if self._only_here is not None:
+            for address in sorted(self._known - self._unfit.keys()):
+                if not on_this_host(address):
+                    self._set_aside(address, address, self._only_here)
+
+    def _fit(self) -> set[str]:
+        return self._known - self._unfit.keys()
+
+    def _report_waiting(self) -> None:
+        """Say once that nothing can be done until there is a worker."""
+        waiting = not self._fit()
+        if waiting and not self._waiting:
+            message = _(
+                "No worker of {address} can work on this run: waiting for one, for at most {seconds:g} s.",
+                address=self._address,
+                seconds=self._context.limits.patience,
+            )
+            self._messages += (message,)
+        self._waiting = waiting
+
+    def _no_worker(self) -> StoppedError:
+        """Return the error of a run that no worker can work on."""
+        if not self._unfit:
+            return StoppedError(
+                _("The cluster {address} has no worker; unfinished rows stay pending.", address=self._address)
+            )
+        reasons = {one.problem.en: one.problem for one in self._unfit.values()}
+        return StoppedError(
+            as_lines([_("No worker of the cluster can work on this run:"), *reasons.values()])
+        )
+
+    def _known_workers(self) -> list[str]:
+        """Return the workers' addresses; none if the client is closed, as after a second Ctrl-C."""
+        if self._client.status != "running":
+            return []
+        with suppress(Exception):
+            return workers_of(self._client)
+        return []
+
+    def _assignment(self, number: int, workers: int) -> Assignment:
+        """Return the inputs of a partition's task, which contain no password."""
+        context = self._context
+        ledger = context.settings.ledger
+        file = ledger_file(ledger)
+        return Assignment(
+            ledger=without_password(ledger) if file is None else str(file.absolute()),
+            run=self._run.id,
+            session=self._session,
+            partition=number,
+            settings=settings_for_workers(context.settings),
+            limits=context.limits,
+            root=str(context.root.absolute()),
+            skip_unchanged=context.skip_unchanged,
+            workers=workers,
+            version=version("tcb-ops"),
+            host="" if self._only_here is None else host_name(),
+        )
+
+    def _has_to_be_repeated(self, task: Future) -> bool:
+        """Return whether a task's partition has to be submitted again. Raises the error that stops the run."""
+        if task.status == "cancelled":
+            raise self._connection_lost()
+        if task.status == "error":
+            problem = task.exception()
+            if isinstance(problem, ModuleNotFoundError) and (there := self._failed_on(task)):
+                missing = _(
+                    "it has no module {name}: install tcb-ops there, the same version as here with the same extras.",
+                    name=str(problem.name).partition(".")[0],
+                )
+                self._set_aside(there, there, StoppedError(missing))
+                return True
+            self._failures += 1
+            if self._failures > TRIES:
+                raise StoppedError(
+                    _(
+                        "The cluster's workers cannot run tcb-ops ({why}): install the same version of it, with its "
+                        "extras, on each of them.",
+                        why=type(problem).__name__,
+                    )
+                )
+            return True
+        result = task.result()
+        if result.end is TaskEnd.STOPPED:
+            why = without_tokens(result.error)
+            if why is None or not self._fit() - {result.address}:
+                result.error.text = _("Worker {worker}: {why}", worker=result.worker, why=result.error.text)
+                result.error.args = (result.error.text.en,)
+                raise result.error
+            self._set_aside(result.worker, result.address, TokenSourceError(why))
+            return True
+        if result.end is TaskEnd.UNFIT:
+            self._set_aside(result.worker, result.address, result.error)
+        return result.end is not TaskEnd.DONE
+
+    def _connection_lost(self) -> StoppedError:
+        return StoppedError(
+            _(
+                "The connection to the cluster's scheduler {address} was lost; unfinished rows stay pending.",
+                address=self._address,
+            )
+        )
+
+    def _failed_on(self, task: Future) -> str:
+        """Return the address of the worker on which a task failed; empty if the scheduler no longer knows it."""
+        with suppress(Exception):
+            return str(self._client.run_on_scheduler(_failed_on, task.key))
+        return ""
+
+    def _set_aside(self, worker: str, address: str, error: TcbOpsError) -> None:
+        """Give a worker no further partition. Raises StoppedError if no worker can join that is different."""
+        from distributed import LocalCluster
+
+        if address not in self._unfit:
+            self._unfit[address] = error
+            message = _("Worker {worker} cannot work on this run: {why}", worker=worker, why=error.problem)
+            self._messages += (message,)
+        if not self._fit() and isinstance(self._client.cluster, LocalCluster):  # all its workers are alike
+            raise self._no_worker()
+
+    def _report_use(self, now: float) -> None:
+        """Record the session's time; calls and times by phase are recorded by the workers."""
+        with suppress(LedgerError):
+            self._ledger.record(self._run, [], Usage(now - self._ended_at))
+        self._ended_at = now
+
+    def _show(self) -> None:
+        """Show the progress and the workers that were lost, both from the ledger."""
+        found = self._ledger.partitions(self._run, self._session)
+        counts: Counter[Outcome] = Counter(self._before)
+        for one in found:
+            for by_worker in one.done.values():
+                counts.update(by_worker)
+        for lost, others in lost_workers(found).items():
+            if lost not in self._lost:
+                self._lost.add(lost)
+                message = _(
+                    "Worker {lost} lost; its merchants continue on {others}.",
+                    lost=lost,
+                    others=as_list(others, 3),
+                )
+                self._messages += (message,)
+        done = sum(counts.values())
+        rate, left = self._rate.update(time.monotonic(), done)
+        self._show_progress(
+            Progress(self._run.id, self._run.rows, +counts, rate, left, messages=self._messages)
+        )
+
+
+def _failed_on(key: str, dask_scheduler: Any = None) -> str:
+    """Return the address of the worker on which a task failed. Runs in the scheduler."""
+    return str(min(dask_scheduler.tasks[key].erred_on))

@@ -1,0 +1,5 @@
+"""The token source that refreshes merchants' tokens by itself."""
+
+from tcb_ops.kinds import Feature
+
+FEATURE = Feature()

@@ -1,0 +1,9 @@
+"""Whether a report is as it was written."""
+
+from tcb_ops.kinds import Feature
+
+FEATURE = Feature(
+    commands={
+        "inspect": ["tcb_ops.features.evidence.command:diff", "tcb_ops.features.evidence.command:verify"]
+    },
+)

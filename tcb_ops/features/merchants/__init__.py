@@ -1,0 +1,7 @@
+"""The merchants file against the platform: who has authorized it, and who can be served."""
+
+from tcb_ops.kinds import Feature
+
+FEATURE = Feature(
+    commands={"setup": ["tcb_ops.features.merchants.command:merchants"]},
+)

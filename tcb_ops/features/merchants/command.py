@@ -1,0 +1,169 @@
+"""Commands that keep the merchants file and check the merchants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from tcb_ops.cli import Command, Commands, Group
+from tcb_ops.cli.console import LINE_EVERY, Console
+from tcb_ops.cli.options import (
+    CommonOptions,
+    settings_options,
+)
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import _, pgettext
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+
+Found = TypeVar("Found")
+
+
+@click.command(cls=Command, usual="out dry-run target where json")
+@click.option("--out", metavar="FILE", help="Write to this new file instead of the merchants file.")
+@click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
+@settings_options("target", "merchants", "tokens", "where", "json")
+def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
+    """Bring the merchants file up to date with the platform.
+
+    New merchants and environments are added at the end, those that are gone get status=left. Your own columns, rows,
+    names, order, encoding and line ends stay as they are. Needs the component token. With --where, only what concerns
+    matching merchants changes.
+
+    Exit codes: 0 done · 1 some merchants could not be asked · 3 the platform refuses all calls, or the disk failed:
+    nothing was written.
+    """
+    from tcb_ops.features.merchants.queries import begin_sync
+    from tcb_ops.features.merchants.sync import (
+        decide,
+        draw_changes,
+        edit_merchants,
+        facts_of,
+        total,
+        write_merchants,
+    )
+
+    settings, console = common.start()
+    dest = Path(out) if out else settings.merchants
+    if out and dest.exists():
+        raise UsageError(_("{out} already exists: choose another name", out=out))
+    editor = edit_merchants(settings.merchants)
+    lines = editor.merchants
+    for warning in editor.warnings:
+        console.warn(_("{merchants}: {warning}", merchants=settings.merchants, warning=warning))
+    only = {m.appid for m in common.read_merchants(settings)} if common.where else None
+    with common.open_target(console, settings) as settings:
+        console.release()
+        found = _wait(console, partial(begin_sync, settings, only=only, notify=console.info))
+    changes = decide(lines, found, settings.tokens.component_appid, only)
+    writes = not dry_run and (changes.writes or bool(out) or not editor.exists)
+    if writes:
+        write_merchants(dest, editor.edited(changes), editor.content if editor.exists and not out else None)
+    if common.json:
+        about = {"merchants": str(dest), "written": writes, "authorized": len(found.appids)}
+        console.json(about | facts_of(lines, changes, settings.lang))
+    else:
+        for part in draw_changes(lines, changes, console.lang):
+            console.print(part)
+        console.print(total(str(dest), len(lines), changes, written=not dry_run))
+    return 1 if changes.unread else 0
+
+
+@click.command(cls=Command, usual="out target where json")
+@click.option("--out", metavar="FILE.csv", help="Write a line per merchant and environment, for Excel.")
+@settings_options("target", "merchants", "tokens", "where", "json")
+def check(out: str | None, *, common: CommonOptions) -> int:
+    """Check which merchants are ready, and what to do about the others.
+
+    Per merchant and environment: whether its token works, permission set 49 is granted, 云开发 is open, the
+    environment is NORMAL, and how many link calls are left today. Nothing is uploaded, no link is requested. Permission
+    sets need the component token. --where narrows it.
+
+    Exit codes: 0 all are ready · 1 some are not · 3 the platform refuses all calls, or no host could be reached.
+    """
+    from tcb_ops.features.merchants.check import draw_states, verdict, write_states
+    from tcb_ops.features.merchants.queries import begin_check
+
+    settings, console = common.start()
+    lines = common.read_merchants(settings)
+    with common.open_target(console, settings) as settings:
+        console.release()
+        checked = _wait(console, partial(begin_check, settings, lines, notify=console.info))
+    states = checked.states
+    if out:
+        write_states(states, Path(out), settings.lang)
+    works = sum(state.works for state in states)
+    cannot = sum(bool(state.issues) for state in states)
+    if common.json:
+        console.json(
+            {
+                "target": settings.run_target,
+                "lines": len(states),
+                "works": works,
+                "cannot": cannot,
+                "left": len(states) - works - cannot,
+                "note": checked.note.of(settings.lang) if checked.note else None,
+                "states": [state.as_dict(settings.lang) for state in states],
+            }
+        )
+    else:
+        for part in draw_states(states, console.lang):
+            console.print(part)
+        console.print(verdict(states))
+    if checked.note:
+        console.info(checked.note)
+    if out:
+        console.info(_("All lines: {out}", out=out))
+    return 1 if cannot else 0
+
+
+def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
+    """Show progress until the work is done. Ctrl-C cancels the calls; nothing has been written by then."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    seen = [0, 0]
+
+    def progress(done: int, all_of_them: int) -> None:
+        seen[:] = done, all_of_them
+
+    work = begin(progress=progress)
+    bar = Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn(pgettext("counted", "merchants").of(console.lang)),
+        console=console.err,
+        transient=True,
+        disable=not console.is_watched,
+    )
+    try:
+        with bar:
+            task = bar.add_task("", total=None)
+            while True:
+                try:
+                    return work.result(timeout=0.1 if console.is_watched else LINE_EVERY)
+                except TimeoutError:
+                    if work.done():
+                        raise
+                if console.is_watched:
+                    bar.update(task, completed=seen[0], total=seen[1] or None)
+                elif seen[1]:
+                    console.info(_("merchants: {seen:,}/{seen2:,}", seen=seen[0], seen2=seen[1]))
+    finally:
+        work.cancel()
+
+
+_SIMULATED = _("SIMULATED 演练: these are the simulator's answers, not the platform's.")
+
+
+@click.group(cls=Group, commands=Commands([f"{__name__}:check", f"{__name__}:sync"]))
+def merchants() -> None:
+    """Keep the merchants file; check which merchants are ready.
+
+    sync and check: who has authorized the platform, and what keeps a merchant from being served.
+    """

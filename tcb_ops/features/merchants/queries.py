@@ -1,0 +1,392 @@
+"""Questions to the platform, asked with concurrent calls: what merchants can do today, their quotas, who authorizes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from tcb_ops.errcodes import errcode
+from tcb_ops.errors import (
+    OutageError,
+    PlatformStopError,
+    SettingsError,
+    StoppedError,
+    TcbOpsError,
+    TokenError,
+    TokenSourceError,
+    TransportError,
+)
+from tcb_ops.features.merchants.check import (
+    COMPONENT_CODES,
+    Allowances,
+    Issue,
+    MerchantAnswers,
+    MerchantState,
+    QuotaAccount,
+    issue_of,
+    judge,
+    of_the_component,
+)
+from tcb_ops.features.merchants.sync import Authorized, Authorizer
+from tcb_ops.i18n import Text, _, ngettext
+from tcb_ops.model import Merchant, Owner, Reason, Secret
+from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.stop_errors import refused_platform
+from tcb_ops.settings import Settings
+from tcb_ops.wechat import open_source
+from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
+from tcb_ops.wechat.client import PlatformClient
+from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
+from tcb_ops.wechat.transport import Transport
+
+AT_ONCE = 8
+"""Merchants queried at the same time."""
+STANDARD = CallLimits()
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+Progress = Callable[[int, int], None]
+
+
+def ignore(*_: object) -> None:
+    """Do nothing: the default for `progress` and `notify`."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedMerchants:
+    """The result of a check."""
+
+    states: tuple[MerchantState, ...]
+    """In the order of the lines."""
+    note: Text | None
+    """Why permission sets were not checked; None if they were."""
+
+
+def begin_check(
+    settings: Settings,
+    merchants: Iterable[Merchant],
+    *,
+    limits: CallLimits = STANDARD,
+    progress: Progress = ignore,
+    notify: Callable[[Text], None] = ignore,
+) -> Future[CheckedMerchants]:
+    """Start to check every line; the future returns their states. Cancelling it ends the calls.
+
+    The future raises SettingsError, PlatformStopError (61004 and the like), OutageError (no host could be reached).
+
+    Args:
+        settings: the target and the token source.
+        merchants: lines of a merchants file; those that have left are not checked.
+        limits: apply to each call.
+        progress: called with the mini programs done and their number, on the private loop's thread.
+        notify: called for a pause that the platform asks for.
+
+    """
+    return submit_coroutine(_check(settings, list(merchants), limits, progress, notify))
+
+
+@asynccontextmanager
+async def connected(
+    settings: Settings, limits: CallLimits, notify: Callable[[Text], None] = ignore
+) -> AsyncIterator[tuple[Caller, PlatformClient]]:
+    """Connect to the target and open the token source; both are closed at the end."""
+    source = open_source(settings)
+    try:
+        async with Transport(connections=2 * AT_ONCE) as transport:
+            component = settings.tokens.component_appid
+            client = PlatformClient(transport, settings.api_base, component_appid=component)
+            yield Caller(source, limits, notify=notify), client
+    finally:
+        await source.aclose()
+
+
+async def ask(
+    caller: Caller,
+    appid: str,
+    request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]],
+    owner: Owner = Owner.MERCHANT,
+) -> Found | Issue:
+    """Make one call for an account; return its result, or the issue that prevents it.
+
+    Raises PlatformStopError for a refusal that concerns every merchant, OutageError if no host could be reached, and
+    the token source's errors that concern every merchant.
+    """
+    try:
+        found = await caller.call(appid, request)
+    except TokenError as error:
+        if error.transient and not caller.source_answered:
+            raise TokenSourceError(error.text) from None
+        return Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
+    if not isinstance(found, CallFailure):
+        return found
+    answer = found.answer
+    if isinstance(answer, ApiError) and found.step is NextStep.STOP_RUN:
+        raise refused_platform(answer.errcode, answer.errmsg)
+    if isinstance(answer, TransportError) and found.unreachable:
+        raise OutageError(answer.text)
+    return issue_of(found, owner)
+
+
+async def map_concurrently(
+    listed: Sequence[Item], work: Callable[[Item], Awaitable[Found]], progress: Progress = ignore
+) -> list[Found]:
+    """Do the work for every item, AT_ONCE at a time; return the results in the items' order.
+
+    The first exception cancels the others and is raised unchanged.
+    """
+    found: dict[int, Found] = {}
+    left = iter(enumerate(listed))
+
+    async def worker() -> None:
+        for place, item in left:
+            found[place] = await work(item)
+            progress(len(found), len(listed))
+
+    workers = [asyncio.ensure_future(worker()) for _ in range(min(AT_ONCE, len(listed)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for one in workers:
+            one.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return [found[place] for place in range(len(listed))]
+
+
+async def _check(
+    settings: Settings,
+    merchants: list[Merchant],
+    limits: CallLimits,
+    progress: Progress,
+    notify: Callable[[Text], None],
+) -> CheckedMerchants:
+    there = [m for m in merchants if not m.left]
+    appids = list(dict.fromkeys(m.appid for m in there if m.owner is Owner.MERCHANT))
+    component = settings.tokens.component_appid
+    note = None if component else _NEEDS_COMPONENT
+
+    async with connected(settings, limits, notify) as (caller, client):
+
+        async def about(appid: str) -> MerchantAnswers:
+            found = await ask(caller, appid, client.environments)
+            left = None
+            if not isinstance(found, Issue):
+                left = await ask(caller, appid, client.quota)
+            return MerchantAnswers(found, left, await permissions(appid))
+
+        async def permissions(appid: str) -> AuthorizerInfo | Issue | None:
+            nonlocal note
+            if note is not None:
+                return None
+            info = await ask(caller, component, partial(client.authorizer, appid=appid))
+            if isinstance(info, Issue) and info.code in COMPONENT_CODES:
+                why = of_the_component(info)
+                note = _(
+                    "Permission sets were not checked: the component token does not work. {meaning} {action}",
+                    meaning=why.meaning,
+                    action=why.action,
+                )
+                return None
+            return info
+
+        async def about_the_platform() -> MerchantAnswers:
+            if not component:
+                return MerchantAnswers(_NO_COMPONENT)
+            found = await ask(
+                caller, component, partial(client.environments, owner=Owner.PLATFORM), Owner.PLATFORM
+            )
+            if isinstance(found, Issue):
+                return MerchantAnswers(of_the_component(found))
+            left = await ask(caller, component, partial(client.quota, owner=Owner.PLATFORM))
+            return MerchantAnswers(found, left)
+
+        needed = any(m.owner is Owner.PLATFORM for m in there)
+        platform = await about_the_platform() if needed else MerchantAnswers(())
+        answers = dict(zip(appids, await map_concurrently(appids, about, progress), strict=True))
+    status = {
+        one.env: one.status
+        for answer in (*answers.values(), platform)
+        if not isinstance(answer.environments, Issue)
+        for one in answer.environments
+    }
+    states = tuple(
+        MerchantState(m)
+        if m.left
+        else judge(m, platform, {})
+        if m.owner is Owner.PLATFORM
+        else judge(m, answers[m.appid], status)
+        for m in merchants
+    )
+    return CheckedMerchants(states, note)
+
+
+_NEEDS_COMPONENT = _(
+    "Permission sets were not checked: that needs the component token. Set component_appid under [tokens]."
+)
+
+
+_NO_COMPONENT = Issue(
+    Reason.NO_TOKEN,
+    _("An environment of the platform's own needs the component token, and no component_appid is set."),
+    _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
+)
+
+
+# --- quotas --------------------------------------------------------------------------------------------------------
+
+
+def ask_allowances(settings: Settings, accounts: Iterable[QuotaAccount], seconds: float = 10.0) -> Allowances:
+    """Query each account's remaining calls for upload links. Blocks for at most `seconds`; failures are not raised."""
+    wanted = list(dict.fromkeys(accounts))
+    if not wanted:
+        return Allowances({}, None)
+    try:
+        return submit_coroutine(_ask_quotas(settings, wanted, seconds)).result()
+    except TcbOpsError as error:  # invalid token settings are reported by the run
+        return Allowances({}, error.text)
+
+
+async def _ask_quotas(settings: Settings, wanted: list[QuotaAccount], seconds: float) -> Allowances:
+    component = settings.tokens.component_appid
+    quotas: dict[QuotaAccount, Quota] = {}
+    reasons: list[Text] = []
+    async with connected(settings, CallLimits(attempts=1)) as (caller, client):
+
+        async def about(account: QuotaAccount) -> None:
+            mine = account.owner is Owner.MERCHANT
+            if not mine and not component:
+                reasons.append(_QUOTA_NEEDS_COMPONENT)
+                return
+            call = partial(client.quota, owner=account.owner)
+            found = await ask(caller, account.appid if mine else component, call, account.owner)
+            if isinstance(found, Issue):
+                reasons.append(_("{meaning} {action}", meaning=found.meaning, action=found.action))
+            else:
+                quotas[account] = found
+
+        try:
+            async with asyncio.timeout(seconds):
+                await map_concurrently(wanted, about)
+        except TimeoutError:
+            reasons.append(_("Not all answered within {seconds:g} s.", seconds=seconds))
+        except StoppedError as error:
+            reasons.append(error.text)
+    return Allowances(quotas, reasons[0] if reasons else None)
+
+
+_QUOTA_NEEDS_COMPONENT = _(
+    "Calls for the platform's own environments count against the component's quota: set component_appid under "
+    "[tokens]."
+)
+
+
+# --- who authorizes the platform -------------------------------------------------------------------------------------
+
+
+def begin_sync(
+    settings: Settings,
+    *,
+    only: Collection[str] | None = None,
+    limits: CallLimits = STANDARD,
+    progress: Progress = ignore,
+    notify: Callable[[Text], None] = ignore,
+) -> Future[Authorized]:
+    """Start to query who authorizes the platform; the future returns them. Cancelling it ends the calls.
+
+    With `only`, environments are requested for these appids only. `limits`, `progress` and `notify` are begin_check's.
+
+    Raises SettingsError without a component_appid. The future raises PlatformStopError if the list is refused,
+    OutageError if no host could be reached, StoppedError if the list is incomplete.
+    """
+    if not settings.tokens.component_appid:
+        raise SettingsError(
+            _(
+                "merchants sync needs the component token: set component_appid under [tokens] in "
+                "tcb-ops.toml, and make sure that the token source can provide that appid's token."
+            )
+        )
+    return submit_coroutine(_sync(settings, only, limits, progress, notify))
+
+
+async def _sync(
+    settings: Settings,
+    only: Collection[str] | None,
+    limits: CallLimits,
+    progress: Progress,
+    notify: Callable[[Text], None],
+) -> Authorized:
+    component = settings.tokens.component_appid
+    async with connected(settings, limits, notify) as (caller, client):
+        appids = await _list(caller, client, component)
+        asked_for = [appid for appid in appids if only is None or appid in only]
+
+        async def about(appid: str) -> Authorizer:
+            info: AuthorizerInfo | Issue = await ask(
+                caller, component, partial(client.authorizer, appid=appid)
+            )
+            if isinstance(info, Issue) and info.code in COMPONENT_CODES:
+                raise _stop(component, info)
+            name = "" if isinstance(info, Issue) else info.name
+            return Authorizer(appid, name, await ask(caller, appid, client.environments))
+
+        return Authorized(frozenset(appids), tuple(await map_concurrently(asked_for, about, progress)))
+
+
+async def _list(caller: Caller, client: PlatformClient, component: str) -> list[str]:
+    """Return every appid once, in the platform's order."""
+    appids: dict[str, None] = {}
+    offset, total = 0, 1
+    while offset < total:
+        page = await ask(caller, component, partial(client.authorizers, offset=offset))
+        if isinstance(page, Issue):
+            raise _stop(component, page)
+        offset, total = offset + len(page.appids), page.total
+        appids |= dict.fromkeys(page.appids)
+        if not page.appids:
+            break
+    if not appids and not total:
+        raise StoppedError(
+            _(
+                "The platform says that no merchant has authorized it, so nothing was changed: is "
+                "component_appid {component} right?",
+                component=component,
+            )
+        )
+    if len(appids) < total:
+        raise StoppedError(
+            _(
+                "The platform says that {merchants} have authorized it, but listed {count:,}: a merchant may have "
+                "authorized it or left meanwhile. Nothing was changed; run the same command again.",
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", total),
+                count=len(appids),
+            )
+        )
+    return list(appids)
+
+
+def _stop(component: str, issue: Issue) -> PlatformStopError:
+    issue = of_the_component(issue)
+    if issue.errmsg and issue.errcode is not None and not errcode(issue.errcode).known:
+        return PlatformStopError(
+            _(
+                "The platform refused to list the merchants (component_appid {component}): errcode {code}, “{errmsg}”.",
+                component=component,
+                code=issue.code,
+                errmsg=issue.errmsg,
+            )
+        )
+    code = f" (errcode {issue.code})" if issue.errcode is not None else ""
+    return PlatformStopError(
+        _(
+            "The merchants cannot be listed with the component token (of component_appid {component}){code}: "
+            "{meaning} {action}",
+            component=component,
+            code=code,
+            meaning=issue.meaning,
+            action=issue.action,
+        )
+    )

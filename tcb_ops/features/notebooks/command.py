@@ -1,0 +1,237 @@
+"""The commands for notebooks: notebook, lab."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import Console
+from tcb_ops.cli.options import (
+    CommonOptions,
+    common_options,
+    first_line,
+    lang_option,
+)
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.model import SIMULATOR
+from tcb_ops.settings import CONFIG, Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.features.notebooks.execute import Executed
+    from tcb_ops.features.notebooks.parameters import Source, Value
+
+
+@click.command(cls=Command, usual="p out target lang where")
+@click.argument("name")
+@click.option(
+    "-p",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter of the notebook; text stays text. Repeatable.",
+)
+@click.option(
+    "--out", required=True, metavar="DIR", help="Where the executed notebook, its page and the report go."
+)
+@common_options
+def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: CommonOptions) -> int:
+    """Run a notebook from top to bottom, unattended.
+
+    NAME is one of the five, a part of its name (03), or a path. DIR gets the executed notebook, its page without code,
+    and the run's report in a folder named after the run. Exit codes are the run's.
+    """
+    from tcb_ops.features.notebooks.parameters import find_notebook
+
+    file = find_notebook(name)
+    _need("papermill", "nbconvert", "ipykernel")
+    from tcb_ops.features.notebooks.execute import execute
+    from tcb_ops.features.notebooks.parameters import check_output, open_notebook, take_parameters
+
+    settings, console = common.start()
+    source = open_notebook(file)
+    known = {parameter.name for parameter in source.parameters}
+    options = {"lang": common.lang, "note": common.note, "where": "; ".join(common.where)}
+    words = [f"{option}={value}" for option, value in options.items() if value]
+    taken = take_parameters(source.parameters, [*parameters, *words], source.name)
+    if "lang" in known:
+        taken.setdefault("lang", settings.lang.value)
+    target = _check_target(common, source, taken, settings)
+    check_output(source, Path(out))
+    if target is not None:
+        console.warn(target)
+    ended = execute(
+        source,
+        taken,
+        Path(out),
+        environment=_environment(common),
+        lang=Lang(settings.lang),
+        zone=settings.zone,
+        progress=lambda number, of, cell: console.info(
+            _("{name} {number}/{of} · {cell}", name=source.name, number=number, of=of, cell=cell)
+        ),
+    )
+    _show(console, ended, as_json=common.json)
+    if target is not None:
+        console.info(target)
+    return ended.exit_code
+
+
+def _show(console: Console, ended: Executed, *, as_json: bool) -> None:
+    """Print how the notebook ended and which files it wrote."""
+    if ended.text is not None and ended.exit_code > 1:
+        console.warn(_("tcb-ops: {text}", text=ended.text))
+    elif ended.text is not None and as_json:
+        console.info(ended.text)
+    if as_json:
+        console.json(
+            {
+                "notebook": str(ended.notebook),
+                "page": str(ended.page),
+                "run": ended.run,
+                "report": ended.report,
+                "exit_code": ended.exit_code,
+            }
+        )
+    else:
+        if ended.screen:
+            console.print(ended.screen)
+        if ended.text is not None and ended.exit_code <= 1:
+            console.print(ended.text)
+        for left in filter(None, (ended.notebook, ended.page, ended.report)):
+            console.print(str(left))
+
+
+def _environment(common: CommonOptions) -> dict[str, str]:
+    """Return the environment variables that pass the target and the files' options to the notebook."""
+    target = common.target or common.api_base
+    tokens = (("TCB_OPS_TOKENS__SOURCE", "file"), ("TCB_OPS_TOKENS__FILE", common.tokens))
+    variables = (
+        (CONFIG, common.config),
+        ("TCB_OPS_TARGET", target),
+        ("TCB_OPS_API_BASE", target),  # set both: an existing value of one must not contradict the other
+        ("TCB_OPS_MERCHANTS", common.merchants),
+        ("TCB_OPS_LEDGER", common.ledger),
+        *(tokens if common.tokens else ()),
+    )
+    return {name: value for name, value in variables if value}
+
+
+def _check_target(
+    common: CommonOptions, source: Source, taken: Mapping[str, Value], settings: Settings
+) -> Text | None:
+    """Return the line that names the target; None for a notebook without the parameter `target`.
+
+    Raises UsageError for options of a live run if the notebook uses the embedded simulator.
+    """
+    usual = {parameter.name: parameter.default for parameter in source.parameters}
+    if "target" not in usual:
+        return None
+    if taken.get("target", usual["target"]) != SIMULATOR:
+        return first_line(settings)
+    for name in ("target", "api_base", "merchants", "tokens", "ledger"):
+        if getattr(common, name) and (name, common.target) != ("target", SIMULATOR):
+            raise UsageError(
+                _(
+                    "{option} is for a live run, but {name} uses the embedded simulator: add -p "
+                    "target=live. Nothing was run.",
+                    option=f"--{name.replace('_', '-')}",
+                    name=source.name,
+                )
+            )
+    return _("SIMULATED: the sample's 12 merchants, not yours. For your own: -p target=live")
+
+
+class _Passing(Command):
+    """A command that passes the words after `--` to another program."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words before `--`; those after it become `arguments`."""
+        at = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:at])
+        if more := ctx.params["arguments"]:
+            raise UsageError(_("{more}: put options for JupyterLab after -- .", more=" ".join(more)))
+        ctx.params["arguments"] = tuple(args[at + 1 :])
+        return rest
+
+
+@click.command(cls=_Passing, usual="no-open no-browser lang")
+@click.argument("folder", metavar="[DIR]", default=".")
+@click.argument("arguments", metavar="[-- JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
+@click.option("--no-open", is_flag=True, help="Only copy; start nothing.")
+@click.option("--no-browser", is_flag=True, help="Start JupyterLab, open no browser; its address is shown.")
+@lang_option
+def lab(
+    folder: str, arguments: tuple[str, ...], *, no_open: bool, no_browser: bool, common: CommonOptions
+) -> int:
+    """Copy the notebooks into DIR and open JupyterLab there.
+
+    The sample data is copied, too. Existing files are not overwritten; those that differ from this
+    version's are listed. DIR is the working folder unless given.
+    """
+    import subprocess
+
+    from tcb_ops.features.notebooks.parameters import fill
+
+    _settings, console = common.start()
+    if not no_open:
+        _need("jupyterlab", "ipywidgets", "anywidget")
+    workspace = Path(folder)
+    copied = fill(workspace)
+    fresh = [name for name in copied.new if name.endswith(".ipynb")]
+    for name in fresh:
+        console.print(str(workspace / name))
+    for name in copied.kept:
+        console.info(
+            _(
+                "{workspace}: not overwritten; it differs from this version's. Rename it and run lab again to get "
+                "this version's.",
+                workspace=workspace / name,
+            )
+        )
+    if no_open:
+        return 0
+    words = ["-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
+    if no_browser:
+        words.append("--no-browser")
+    # Without JupyterLab's question about its news; a user's own configuration is not touched.
+    path = [
+        str(files("tcb_ops.features.notebooks") / "jupyter"),
+        os.environ.get("JUPYTER_CONFIG_PATH", ""),
+    ]
+    env = os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, path))}
+    # Each panel works in a thread, and glibc would keep what up to 16 of them have freed: 9 MiB each.
+    env.setdefault("MALLOC_ARENA_MAX", "2")
+    if common.lang is not None:
+        env["TCB_OPS_LANG"] = common.lang  # of the panels
+    with subprocess.Popen([sys.executable, *words, *arguments], env=env) as server:  # noqa: S603  our own interpreter
+        try:
+            return server.wait()
+        except KeyboardInterrupt:  # the server would ask for confirmation; one Ctrl-C is enough
+            server.terminate()
+            raise
+
+
+def _need(*libraries: str) -> None:
+    """Raise UsageError with the command that installs the libraries if one is missing."""
+    from importlib.util import find_spec
+
+    from tcb_ops.runs.next_commands import install
+
+    missing = [library for library in libraries if find_spec(library) is None]
+    if missing:
+        names, command = ", ".join(missing), install("lab")
+        raise UsageError(
+            _(
+                "Notebooks need {names}. Install them, then run the same command again:\n{command}",
+                names=names,
+                command=command,
+            )
+        )

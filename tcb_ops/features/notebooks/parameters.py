@@ -1,0 +1,313 @@
+"""Notebooks: those that tcb-ops brings, a workspace for them, and the parameters of one to run."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+from tcb_ops.errors import UsageError
+from tcb_ops.features.simulator.sample import SAMPLE, bundled
+from tcb_ops.formatting import near_names, sanitize
+from tcb_ops.i18n import Text, _, as_lines, as_sentences
+from tcb_ops.resources import replacing, system_reason
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+
+NOTEBOOKS = bundled("notebook_files", "notebooks")
+
+
+def notebook_names() -> list[str]:
+    """Return the names of the bundled notebooks, in order, without extension."""
+    return sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
+
+
+def find_notebook(wanted: str) -> Path:
+    """Return a notebook's path: a bundled one by an unambiguous part of its name, another by its path. Raises UsageError."""
+    names = notebook_names()
+    fitting = [name for name in names if name == wanted] or [name for name in names if wanted in name]
+    if len(fitting) == 1 and wanted:
+        return NOTEBOOKS / f"{fitting[0]}.ipynb"
+    if wanted.endswith(".ipynb") and Path(wanted).is_file():
+        return Path(wanted)
+    ours = ", ".join(names)
+    hints = [_("There are {ours}; for one of your own, give its path (….ipynb).", ours=ours)]
+    if near := near_names(wanted, names):
+        hints.insert(0, _("Did you mean {near}?", near=near[0]))
+    raise UsageError(_("{wanted}: no such notebook.", wanted=wanted), as_sentences(hints))
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedFiles:
+    """The result of `fill`, as paths below the workspace."""
+
+    new: tuple[str, ...]
+    kept: tuple[str, ...]
+    """Existing files that differ from this version's."""
+
+
+def fill(workspace: Path) -> CopiedFiles:
+    """Copy the notebooks and the sample data into a workspace. Existing files are not overwritten.
+
+    Raises UsageError if it is not writable.
+    """
+    new, kept = [], []
+    ours = {file.name: file for file in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    ours |= {
+        f"data/{file.relative_to(SAMPLE).as_posix()}": file
+        for file in sorted(SAMPLE.rglob("*"))
+        if file.is_file()
+    }
+    try:
+        workspace.mkdir(parents=True, exist_ok=True)
+        for name, file in ours.items():
+            content, dest = file.read_bytes(), workspace / name
+            if not dest.exists():
+                dest.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(dest) as part:
+                    part.write_bytes(content)
+                new.append(name)
+            elif dest.read_bytes() != content:
+                kept.append(name)
+    except OSError as error:
+        what, why = error.filename or workspace, system_reason(error)
+        raise UsageError(_("{what}: {why}. Choose a writable folder.", what=what, why=why)) from None
+    return CopiedFiles(tuple(new), tuple(kept))
+
+
+Value = str | bool | int | float
+"""The types of a parameter."""
+_SECRET = re.compile(r"token|secret|passw|ticket|signature|credential|api_?key", re.IGNORECASE)
+_CHOICES = {"target": ("simulator", "live"), "lang": ("", "en", "zh")}
+"""Valid values of these parameters; in other notebooks than ours, only if the default is one of them."""
+_KINDS: dict[type, Text] = {bool: _("true or false"), int: _("a whole number"), float: _("a number")}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """An assignment of the `parameters` cell."""
+
+    name: str
+    default: Value | None
+    """None if it is not text, boolean or number: no command line can set it."""
+    about: str = ""
+    """The comment after it."""
+
+
+def parameters_of(source: str) -> tuple[Parameter, ...]:
+    """Return the parameters of a `parameters` cell: `name = "text"  # what it is`, one per line. Raises SyntaxError."""
+    lines = source.splitlines()
+    found = []
+    for node in ast.parse(source).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                default = None
+                with suppress(ValueError):
+                    default = ast.literal_eval(node.value) if node.value is not None else None
+                known = default if isinstance(default, (str, bool, int, float)) else None
+                last = lines[(node.end_lineno or node.lineno) - 1]
+                after = last.encode()[node.end_col_offset or 0 :].decode()
+                found.append(Parameter(name, known, after.partition("#")[2].strip()))
+            case _:
+                pass
+    return tuple(found)
+
+
+def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: str) -> dict[str, Value]:
+    """Return the values of `name=value` arguments, checked by name and type.
+
+    ==========  ===================  =======================
+    default     given                value
+    ==========  ===================  =======================
+    "" (text)   ``007``              ``"007"``, unchanged
+    True        ``false``, ``True``  False, True
+    8           ``007``, ``-3``      7, -3
+    1.0         ``2``, ``0.5``       2.0, 0.5
+    "en"        ``fr`` (lang)        refused, with the choices
+    a list      anything             refused
+    unknown     anything             refused, with the names
+    ==========  ===================  =======================
+
+    A name that suggests a secret is refused: parameters are stored in the executed notebook. Raises UsageError.
+    """
+    by_name: Mapping[str, Parameter] = {parameter.name: parameter for parameter in known}
+    taken: dict[str, Value] = {}
+    for word in given:
+        name, equals, text = word.partition("=")
+        name = name.strip()
+        check_text("-p", name)
+        if _SECRET.search(name):
+            raise UsageError(
+                _(
+                    "-p {name}: secrets cannot be notebook parameters, because the executed notebook contains its "
+                    "parameters. Put the secret into the settings file, an environment variable or the token file.",
+                    name=name,
+                )
+            )
+        check_text(f"-p {name}", text)
+        if not equals:
+            raise UsageError(_("-p {name}: write -p NAME=VALUE.", name=name))
+        if name not in by_name:
+            raise UsageError(_unknown(name, known, notebook))
+        if name in taken:
+            raise UsageError(_("-p {name} is given twice.", name=name))
+        taken[name] = _value(by_name[name], text, notebook)
+    return taken
+
+
+def check_text(what: str, text: str) -> None:
+    """Raise UsageError for text that is not UTF-8 and cannot be stored in the executed notebook."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = sanitize(text)
+        raise UsageError(
+            _(
+                "{what} {shown}: these bytes are not UTF-8 text. Use UTF-8; nothing was run.",
+                what=what,
+                shown=shown,
+            )
+        ) from None
+
+
+def _value(parameter: Parameter, text: str, notebook: str) -> Value:
+    default = parameter.default
+    value: Value | None = None
+    match default:
+        case None:
+            raise UsageError(
+                _(
+                    "-p {name}: its value in {notebook} is neither text nor a number; set it in a copy of the "
+                    "notebook.",
+                    name=parameter.name,
+                    notebook=notebook,
+                )
+            )
+        case bool():
+            value = {"true": True, "false": False}.get(text.strip().lower())
+        case int():
+            value = int(text) if re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) else None
+        case float():
+            with suppress(ValueError):
+                value = float(text) if math.isfinite(float(text)) else None
+        case str():
+            choices = _CHOICES.get(parameter.name, ())
+            if default in choices and text not in choices:
+                either = " / ".join(filter(None, choices))
+                raise UsageError(
+                    _(
+                        "-p {name}={text}: must be one of {either}.",
+                        name=parameter.name,
+                        text=text,
+                        either=either,
+                    )
+                )
+            value = text
+    if value is None:
+        kind = _KINDS[type(default)]
+        raise UsageError(
+            _(
+                "-p {name}={text}: must be {kind}, like its default {default}.",
+                name=parameter.name,
+                text=text,
+                kind=kind,
+                default=default,
+            )
+        )
+    return value
+
+
+def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:
+    near = difflib.get_close_matches(name, [parameter.name for parameter in known], 1)
+    wrong = (
+        _(
+            "{notebook} has no parameter {name}; did you mean {near}?",
+            notebook=notebook,
+            name=name,
+            near=near[0],
+        )
+        if near
+        else _("{notebook} has no parameter {name}.", notebook=notebook, name=name)
+    )
+    if not known:
+        return as_sentences((wrong, _("It has no parameters.")))
+    return as_lines((as_sentences((wrong, _("Its parameters:"))), list_parameters(known)))
+
+
+def list_parameters(known: Sequence[Parameter]) -> str:
+    """Return the parameters with their defaults, one per line."""
+    defaults = [repr(p.default) if p.default is not None else "…" for p in known]
+    wide = max((len(p.name) for p in known), default=0)
+    deep = max((len(default) for default in defaults), default=0)
+    return "\n".join(
+        f"  {p.name:<{wide}} = {default:<{deep}}  {p.about}".rstrip()
+        for p, default in zip(known, defaults, strict=True)
+    )
+
+
+# --- the notebook ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A notebook to run."""
+
+    name: str
+    """The file name without its extension."""
+    file: Path
+    content: NotebookNode
+    parameters: tuple[Parameter, ...]
+
+
+def open_notebook(file: Path) -> Source:
+    """Read a notebook and its `parameters` cell. Raises UsageError."""
+    from papermill.iorw import load_notebook_node
+
+    try:
+        content = load_notebook_node(os.fspath(file))
+        tagged = [cell.source for cell in content.cells if "parameters" in cell.metadata.get("tags", ())]
+        known = parameters_of(tagged[0]) if tagged else ()
+    except Exception as error:  # noqa: BLE001  papermill, nbformat, json and jsonschema each raise their own
+        why = shorten(str(error), 200) or type(error).__name__
+        raise UsageError(_("{file}: cannot be read as a notebook: {why}", file=file, why=why)) from None
+    return Source(file.stem, file, content, known)
+
+
+def check_output(source: Source, out: Path) -> None:
+    """Create the executed notebook's folder. Raises UsageError if it is not writable, or has another notebook of that name."""
+    check_text("--out", os.fspath(out.absolute()))
+    check_text("NAME", os.fspath(source.file))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        why = system_reason(error)
+        raise UsageError(
+            _("--out {out}: {why}. Choose another folder; nothing was run.", out=out, why=why)
+        ) from None
+    dest = out / f"{source.name}.ipynb"
+    try:
+        executed = (
+            bool(open_notebook(dest).content.metadata.papermill.get("end_time")) if dest.exists() else True
+        )
+    except UsageError:
+        executed = False
+    if executed and not (dest.exists() and dest.samefile(source.file)):
+        return
+    raise UsageError(
+        _(
+            "{dest} already exists and was not written by this command. Choose another --out; nothing was run.",
+            dest=dest,
+        )
+    )

@@ -1,0 +1,188 @@
+"""The commands for practice against the simulator: simulate, demo."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import Console, show_run
+from tcb_ops.cli.options import (
+    CommonOptions,
+    WholeNumber,
+    lang_option,
+    port_option,
+    target_line,
+)
+from tcb_ops.errors import UsageError
+from tcb_ops.i18n import Text, _, ngettext, verbatim
+from tcb_ops.model import SIMULATOR, Owner
+from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.features.simulator import Simulator
+
+
+@click.command(cls=Command, usual="merchants tokens port faults store night lang")
+@click.option("--merchants", required=True, metavar="FILE", help="The merchants that it serves.")
+@click.option(
+    "--tokens",
+    metavar="FILE",
+    help="Token file; read again when it changes. Not needed where the fault plan's [component] gives tokens.",
+)
+@port_option(8089)
+@click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
+@click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
+@click.option(
+    "--night",
+    type=WholeNumber(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Play the fault plan's entries of this night.",
+)
+@lang_option
+def simulate(
+    merchants: str,
+    tokens: str | None,
+    port: int,
+    faults: str | None,
+    store: str | None,
+    night: int,
+    lang: str | None,
+) -> int:
+    """Serve a simulation of the platform and of COS.
+
+    For practice, on this machine only. Press Ctrl-C to stop it.
+    """
+    from tcb_ops.features.simulator import Faults, Simulator, load_faults, serve
+    from tcb_ops.lists.merchants import read_merchants
+
+    settings, console = CommonOptions(lang=lang).start()  # --merchants and --tokens are of its own kind
+    plan = load_faults(Path(faults)) if faults else Faults()
+    if tokens is None and not (plan.component and plan.component.secret):
+        raise UsageError(
+            _(
+                "Give the valid tokens: --tokens FILE, or a fault plan whose [component] has secret and "
+                "ticket."
+            )
+        )
+    served = list(read_merchants(merchants))
+    component = plan.component.appid if plan.component else settings.tokens.component_appid
+    if any(merchant.owner is Owner.PLATFORM for merchant in served):
+        console.info(_about_the_component(component, in_plan=plan.component is not None))
+    simulator = Simulator(
+        served,
+        {} if tokens is None else Path(tokens),
+        faults=plan,
+        component_appid=component,
+        store=Path(store) if store else None,
+        port=port,
+        night=night,
+    )
+
+    def ready(listening: Simulator) -> None:
+        console.print(listening.base)
+        console.info(
+            _("The simulator is ready: use --api-base {base}. Press Ctrl-C to stop it.", base=listening.base)
+        )
+
+    serve(simulator, ready)
+    return 0
+
+
+def _about_the_component(appid: str, *, in_plan: bool) -> Text:
+    """Return the message about the token that serves merchants with owner = platform."""
+    if not appid:
+        return _(
+            "Lines with owner = platform need the component token: set component_appid under [tokens] in "
+            "tcb-ops.toml, or appid under [component] in the fault plan. Without it their rows are refused "
+            "with 61014."
+        )
+    where = _("the fault plan") if in_plan else verbatim("tcb-ops.toml")
+    return _(
+        "Lines with owner = platform are served with the token of {appid} ({where}).",
+        appid=appid,
+        where=where,
+    )
+
+
+@click.command(cls=Command, usual="lang")
+@lang_option
+def demo(lang: str | None) -> int:
+    """Run everything against the simulator.
+
+    A dozen sample merchants, with injected faults. Needs no credentials; writes demo-report/ here, with its ledger.
+    """
+    import tempfile
+
+    import tcb_ops as tcb
+    from tcb_ops.features.simulator.sample import FILES, PATHS, sample_simulator
+    from tcb_ops.reports.explanations import counts_line
+    from tcb_ops.reports.export import DEMO_LEDGER, check_destination
+    from tcb_ops.runs.next_commands import quoted, retry
+
+    started, dest = time.monotonic(), Path("demo-report").resolve()
+    home = dest / DEMO_LEDGER
+    check_destination(dest, replace=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="tcb-ops-demo-") as folder,
+        sample_simulator(Path(folder), lang=lang) as found,
+    ):
+        settings, simulator = found
+        console = Console(settings.lang)
+        merchants = tcb.read_merchants(settings.merchants)
+        names = len({merchant.appid for merchant in merchants})
+        console.info(target_line(settings))
+        console.info(
+            _(
+                "1/4 The simulator is ready on {base}: {merchants}, {environments}.",
+                base=simulator.base,
+                merchants=ngettext("{n:,} merchant", "{n:,} merchants", names),
+                environments=ngettext("{n:,} environment", "{n:,} environments", len(merchants)),
+            )
+        )
+        # What takes a real run a minute must not hold up somebody who looks at it for the first time.
+        limits = tcb.RunLimits(backoff=0.05, slow_wait=0.3, patience=10.0)
+        with tcb.read_paths(PATHS, merchants, FILES) as batch:
+            console.info(_("2/4 The list is checked: {decided}", decided=batch.decided))
+            linked = tcb.links(batch, settings=settings, limits=limits, out=Path(folder) / "links.csv")
+            console.info(_("3/4 Links: {outcomes}", outcomes=counts_line(linked.outcomes)))
+            run = tcb.upload(batch, settings=settings, limits=limits, note="demo")
+            console.info(_("4/4 Uploads: {outcomes}", outcomes=counts_line(run.outcomes)))
+            kept = replace(settings, ledger=str(home / LEDGER_FILE)).kept_in(home / SETTINGS_FILE)
+            show_run(console, run, as_json=False)
+            run.with_settings(kept).export(dest, replace=True)
+        linked.close()
+        run.close()
+        _keep_ledger(Path(folder), home, kept)
+    took, again = time.monotonic() - started, quoted(retry(kept, run.record))
+    console.print(
+        _(
+            "The report is in {dest}: open report.html. ({took:.1f} s; SIMULATED, nothing left this "
+            "machine.)\nNext, run again what did not succeed; this time the simulator injects no faults:\n"
+            "{again}",
+            dest=dest,
+            took=took,
+            again=again,
+        )
+    )
+    return 0
+
+
+def _keep_ledger(folder: Path, home: Path, settings: Settings) -> None:
+    """Copy the demo's ledger into the report folder, with a settings file that refers to it."""
+    import shutil
+
+    home.mkdir()
+    for part in folder.glob(f"{LEDGER_FILE}*"):
+        if part.is_file():
+            shutil.copyfile(part, home / part.name)
+    text = f"target = {json.dumps(SIMULATOR)}\nledger = {json.dumps(LEDGER_FILE)}\n"
+    text += f"merchants = {json.dumps(str(settings.merchants), ensure_ascii=False)}\n"
+    (home / SETTINGS_FILE).write_text(text, encoding="utf-8")

@@ -1,0 +1,554 @@
+"""The simulated platform: upload links, tokens, authorizers, environments, quotas, files by their file_id.
+
+Responses are HTTP 200, with an errcode if a call is refused, in the formats of the interfaces' own pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from urllib.parse import unquote_plus
+
+from aiohttp import web
+
+from tcb_ops.errcodes import errcode
+from tcb_ops.features.simulator.cos import CosStore
+from tcb_ops.features.simulator.faults import NO_FAULT, FaultStep
+from tcb_ops.features.simulator.signing import bucket_of, download_url, issue, link_url
+from tcb_ops.features.simulator.state import UNRECORDED, UPLOADS, Accounts, SimulatorState, Wants, cut_short
+
+LONGEST_PATH = 850
+"""Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
+PAGE = 500
+"""Maximum number of authorizers listed per call."""
+BUCKET_PAGE = 1000
+"""Maximum number of keys per page of getbucket."""
+_DOWNLOAD_LIFETIME = 7200
+"""Default lifetime of a download URL in seconds, without max_age."""
+_FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
+_FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
+ACTION = "X-TC-Action"
+"""The header by which a request to Tencent Cloud is recognised."""
+_CLOCK_SECONDS = 300
+"""How far a request's time may be off."""
+_AUTHORIZATION = re.compile(
+    r"TC3-HMAC-SHA256 Credential=([^/]+)/(\d{4}-\d\d-\d\d)/tcb/tc3_request, "
+    r"SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})"
+)
+_RATE = {"call_count": 5000, "refresh_second": 60}
+"""Returned, but not enforced."""
+
+ERRMSG = {
+    -1: "system error",
+    -1000: "system error",
+    40001: "invalid credential, access_token is invalid or not latest",
+    40014: "invalid access_token",
+    40066: "invalid url",
+    40097: "invalid args",
+    40101: "missing parameter",
+    41001: "access_token missing",
+    42001: "access_token expired",
+    43002: "require POST method",
+    44002: "empty post data",
+    45009: "reach max api daily quota limit",
+    45011: "api minute-quota reach limit, must slower, retry next minute",
+    47001: "data format error",
+    48001: "api unauthorized",
+    61003: "component is not authorized by this account",
+    61004: "access clientip is not registered",
+    61007: "api is unauthorized to component",
+    85088: "no qbase privilege",
+    -601012: "no permission for this environment",
+}
+"""The platform's own messages as documented or reported; for other codes the catalogue's meaning is used."""
+_JSON = {"Content-Type": "application/json; encoding=utf-8"}
+
+Fields = dict[str, Any]
+_OK: Fields = {"errcode": 0, "errmsg": "ok"}
+Answer = Fields | int
+"""The body of a successful response, or an errcode."""
+
+
+class _Interface(NamedTuple):
+    step: FaultStep
+    wants: Wants
+    answer: Callable[[str, Fields], Answer]
+    """Takes the caller's appid and the body's object."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """Temporary keys of a mini program for Tencent Cloud."""
+
+    appid: str
+    secret_key: str
+    token: str
+    expires: float
+
+
+class Platform:
+    """The interfaces of the API base, and Tencent Cloud's for the quotas of environments."""
+
+    def __init__(
+        self,
+        state: SimulatorState,
+        accounts: Accounts,
+        store: CosStore,
+        link_lifetime: int,
+        *,
+        raw_urls: bool,
+    ) -> None:
+        self.base = ""
+        """`http://127.0.0.1:PORT`, set when it listens."""
+        self._state, self._accounts, self._store = state, accounts, store
+        self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
+        self._keys: dict[str, _Keys] = {}
+        merchants, components = Wants.MERCHANTS, Wants.COMPONENTS
+        self._interfaces = {
+            "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, merchants, self._env_info),
+            "/tcb/getqcloudtoken": _Interface(FaultStep.CLOUD_KEYS, merchants, self._cloud_keys),
+            "/tcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, merchants, self._download),
+            "/tcb/batchdeletefile": _Interface(FaultStep.DELETE, merchants, self._delete),
+            "/componenttcb/describeenvs": _Interface(FaultStep.DESCRIBE_ENVS, components, self._own_envs),
+            "/componenttcb/getbucket": _Interface(FaultStep.BUCKET, components, self._bucket),
+            "/componenttcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, components, self._download),
+            "/componenttcb/batchdeletefile": _Interface(FaultStep.DELETE, components, self._delete),
+            "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
+        }
+        if accounts.component.secret:
+            at, nobodys = "/cgi-bin/component", Wants.NOBODYS
+            self._interfaces |= {
+                f"{at}/api_component_token": _Interface(FaultStep.COMPONENT_TOKEN, nobodys, self._issue),
+                f"{at}/api_authorizer_token": _Interface(
+                    FaultStep.AUTHORIZER_TOKEN, components, self._refresh
+                ),
+                f"{at}/api_get_authorizer_list": _Interface(
+                    FaultStep.AUTHORIZER_LIST, components, self._list
+                ),
+                f"{at}/api_get_authorizer_info": _Interface(
+                    FaultStep.AUTHORIZER_INFO, components, self._info
+                ),
+            }
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Respond to a call, unless a fault is played instead."""
+        route, _, query = request.raw_path.partition("?")
+        interface = self._interfaces.get(route)
+        if interface is None:
+            return await self._upload_link(request, route, query)
+        return await self._call(request, route, query, interface)
+
+    # --- upload links -------------------------------------------------------------------------------------------
+
+    async def _upload_link(self, request: web.BaseRequest, route: str, query: str) -> web.StreamResponse:
+        body = await request.read()
+        asked = read_link_body(body)
+        env, path = ("", "") if isinstance(asked, int) else asked
+        place = self._state.arrived(FaultStep.LINK, env, path)
+        appid = self._link_caller(request.method, route, query, env, asked)
+        if isinstance(appid, int):
+            return self._give(FaultStep.LINK, appid, place=place)
+        if body.isascii() and not path.isascii():
+            # A documented trap: the platform reports success, but the file cannot be downloaded afterwards.
+            self._state.stats["escaped_bodies"] += 1
+        fault, played = await self._state.fault(request, FaultStep.LINK, env, appid, path, place)
+        if played is not None:
+            return played
+        if fault.errcode is not None:
+            return self._give(FaultStep.LINK, fault.errcode, fault.errmsg, place=place)
+        env = fault.other_env or env
+        lifetime = self._link_lifetime if fault.lifetime is None else fault.lifetime
+        bucket = bucket_of(env)
+        url = link_url(self.base, bucket, path, raw=self._raw_urls)
+        link = issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
+        return cut_short(request, fault, self._give(FaultStep.LINK, link, place=place))
+
+    def _link_caller(
+        self, method: str, route: str, query: str, env: str, asked: tuple[str, str] | int
+    ) -> str | int:
+        """Return the caller's appid, or the errcode that refuses it.
+
+        Checks, in order: interface, method, token, account, body, environment, quota.
+        """
+        wants = UPLOADS.get(route)
+        if wants is None:
+            return 40066
+        if wants is Wants.COMPONENTS:
+            self._state.stats["component_links"] += 1
+        appid = self._caller(method, query, wants)
+        if isinstance(appid, int):
+            return appid
+        refused = 0 if wants is Wants.COMPONENTS else self._accounts.account(appid).refusal()
+        refused = refused or (asked if isinstance(asked, int) else self._accounts.env_refusal(appid, env))
+        if refused:
+            return refused
+        return appid if self._accounts.spend(appid, route) else 45009
+
+    # --- the other interfaces -----------------------------------------------------------------------------------
+
+    async def _call(
+        self, request: web.BaseRequest, route: str, query: str, interface: _Interface
+    ) -> web.StreamResponse:
+        step = interface.step
+        asked = read_object(await request.read())
+        appid = self._interface_caller(request.method, route, query, interface.wants)
+        fields = asked if isinstance(asked, dict) else {}
+        env = fields["env"] if isinstance(fields.get("env"), str) else ""
+        about = fields.get("authorizer_appid") if interface.wants is Wants.COMPONENTS else None
+        whose = about if isinstance(about, str) else appid if isinstance(appid, str) else ""
+        self._state.called(step, whose)
+        if isinstance(appid, int) or isinstance(asked, int):
+            return self._give(step, appid if isinstance(appid, int) else asked)
+        fault, played = await self._state.fault(request, step, env, whose, whose)
+        if played is not None:
+            return played
+        if fault.errcode is not None:
+            return self._give(step, fault.errcode, fault.errmsg)
+        self._accounts.spend(appid, route)
+        component, named = self._accounts.component.appid, asked.get("component_appid")
+        answer: Answer
+        if route.startswith("/cgi-bin/component/") and named != component:
+            answer = 61011 if named else 41018
+        else:
+            answer = interface.answer(appid, asked)
+        return cut_short(request, fault, self._give(step, answer))
+
+    def _caller(self, method: str, query: str, wants: Wants) -> str | int:
+        return self._accounts.caller(token_of(query), wants) if method == "POST" else 43002
+
+    def _interface_caller(self, method: str, route: str, query: str, wants: Wants) -> str | int:
+        appid = self._caller(method, query, wants)
+        if isinstance(appid, int) or appid == self._accounts.component.appid:
+            return appid
+        account = self._accounts.account(appid)
+        refused = account.refusal()
+        # The quota is not part of the cloud's permission set.
+        return refused if refused and (route.startswith("/tcb/") or account.revoked) else appid
+
+    def _give(
+        self, step: FaultStep, answer: Answer, errmsg: str = "", *, place: int = UNRECORDED
+    ) -> web.Response:
+        """Count an answer, and return it: HTTP 200 with a JSON body; for an errcode `{"errcode":…,"errmsg":"… rid: …"}`."""
+        self._state.answered(place, step, answer if isinstance(answer, int) else 0)
+        if isinstance(answer, int):
+            text = errmsg or ERRMSG.get(answer) or errcode(answer).meaning.en
+            answer = {"errcode": answer, "errmsg": f"{text} rid: {self._state.new_id()}"}
+        body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        return web.Response(body=body, headers=_JSON)
+
+    def _issue(self, _appid: str, asked: Fields) -> Answer:
+        """Answer api_component_token: 41004 without a secret, 40125 for a wrong one, then the ticket's refusal."""
+        component, secret = self._accounts.component, asked.get("component_appsecret")
+        if not secret:
+            return 41004
+        if secret != component.secret:
+            return 40125
+        refused = self._accounts.ticket_refusal(str(asked.get("component_verify_ticket")))
+        if refused:
+            return refused
+        token = self._accounts.issue(component.appid)
+        return {"component_access_token": token, "expires_in": component.token_lifetime}
+
+    def _refresh(self, _appid: str, asked: Fields) -> Answer:
+        """Answer api_authorizer_token: 61003 without an authorization, 61023 for a wrong refresh token."""
+        appid, token = str(asked.get("authorizer_appid")), str(asked.get("authorizer_refresh_token"))
+        given = self._accounts.refresh(appid, token)
+        if isinstance(given, int):
+            return given
+        return {
+            "authorizer_access_token": given[0],
+            "expires_in": self._accounts.component.token_lifetime,
+            "authorizer_refresh_token": given[1],
+        }
+
+    def _list(self, _appid: str, asked: Fields) -> Answer:
+        """Answer api_get_authorizer_list: 40097 for an invalid page."""
+        offset, count = asked.get("offset"), asked.get("count")
+        if type(offset) is not int or type(count) is not int or offset < 0 or not 1 <= count <= PAGE:
+            return 40097
+        authorizers = self._accounts.authorizers()
+        listed = []
+        for account in authorizers[offset : offset + count]:
+            entry: Fields = {"authorizer_appid": account.appid}
+            refresh_token = self._accounts.refresh_token(account.appid, listed=True)
+            if refresh_token:  # the platform omits the key if it has lost the token
+                entry["refresh_token"] = refresh_token
+            listed.append(entry | {"auth_time": self._accounts.began})
+        return {"total_count": len(authorizers), "list": listed}
+
+    def _info(self, _appid: str, asked: Fields) -> Answer:
+        """Answer api_get_authorizer_info: 61003 without an authorization."""
+        appid = str(asked.get("authorizer_appid"))
+        if not self._accounts.is_authorizer(appid):
+            return 61003
+        account = self._accounts.account(appid)
+        business = ("open_pay", "open_shake", "open_scan", "open_card", "open_store")
+        return {
+            "authorizer_info": {
+                "nick_name": account.name,
+                "head_img": "",
+                "service_type_info": {"id": 0},
+                "verify_type_info": {"id": 0},
+                "user_name": f"gh_{appid[-12:]}",
+                "principal_name": account.name,
+                "business_info": dict.fromkeys(business, 0),
+                "alias": "",
+                "qrcode_url": "",
+                "signature": "",
+                "MiniProgramInfo": {
+                    "network": {},
+                    "categories": [{"first": "工具", "second": "效率"}],
+                    "visit_status": 0,
+                },
+            },
+            "authorization_info": {
+                "authorizer_appid": appid,
+                "func_info": [{"funcscope_category": {"id": number}} for number in account.permissions],
+            },
+        }
+
+    def _env_info(self, appid: str, asked: Fields) -> Answer:
+        """Answer getenvinfo: 85088 if 云开发 is not open, -601012 for another account's environment."""
+        if not self._accounts.account(appid).cloud:
+            return 85088
+        env, envs = asked.get("env"), self._envs(appid)
+        found = [entry for entry in envs if env in {None, "", entry["env"]}]
+        return -601012 if env and not found else {**_OK, "info_list": found}
+
+    def _own_envs(self, appid: str, _asked: Fields) -> Answer:
+        """Answer describeenvs: the platform's own environments, each with its bucket."""
+        found = [
+            entry | {"dbinstance_id": f"tnt-{entry['env'][:9]}", "bucket_id": bucket_of(entry["env"])}
+            for entry in self._envs(appid)
+        ]
+        return {**_OK, "info_list": found}
+
+    def _cloud_keys(self, appid: str, asked: Fields) -> Answer:
+        """Answer getqcloudtoken: 85088 if 云开发 is not open, 40097 for a lifetime of more than two hours."""
+        seconds = asked.get("lifespan", 7200)
+        if not self._accounts.account(appid).cloud:
+            return 85088
+        if type(seconds) is not int or not 0 < seconds <= 7200:
+            return 40097
+        made = hashlib.sha256(f"{appid}/{len(self._keys)}".encode()).hexdigest()
+        secret_id, expires = f"AKID{made[:32]}", self._accounts.clock() + seconds
+        keys = self._keys[secret_id] = _Keys(appid, made[::-1][:32], f"practice-cloud-token-{made}", expires)
+        return {
+            **_OK,
+            "secretid": secret_id,
+            "secretkey": keys.secret_key,
+            "token": keys.token,
+            "expired_time": int(expires),
+        }
+
+    def _envs(self, appid: str) -> list[Fields]:
+        began = datetime.fromtimestamp(self._accounts.began, UTC) + timedelta(hours=8)  # Beijing time
+        return [
+            {
+                "env": environment.env,
+                "alias": environment.env.rpartition("-")[0] or environment.env,
+                "create_time": f"{began:%Y-%m-%d %H:%M:%S}",
+                "update_time": f"{began:%Y-%m-%d %H:%M:%S}",
+                "status": str(environment.status),
+                "package_id": "basic" if environment.storage_gb == 5 else f"basic-{environment.storage_gb}gb",
+                "package_name": "基础版 1",
+            }
+            for environment in self._accounts.environments_of(appid)
+        ]
+
+    def _quota(self, appid: str, asked: Fields) -> Answer:
+        """Answer openapi/quota/get; a limit of 0 means none."""
+        path = asked.get("cgi_path")
+        if path is None or path == "":
+            return 40101
+        if not isinstance(path, str) or not path.startswith("/") or "//" in path or "?" in path:
+            return 76003
+        wants = UPLOADS.get(path) or (self._interfaces[path].wants if path in self._interfaces else None)
+        if wants is None:
+            return 76021
+        mine = Wants.COMPONENTS if appid == self._accounts.component.appid else Wants.MERCHANTS
+        if wants not in {mine, Wants.EITHER}:
+            return 76022
+        limit, used = self._accounts.daily_limit(appid, path), self._accounts.used[appid, path]
+        return {
+            **_OK,
+            "quota": {"daily_limit": limit, "used": used, "remain": max(0, limit - used)},
+            "rate_limit": _RATE,
+            "component_rate_limit": _RATE,
+        }
+
+    def _download(self, appid: str, asked: Fields) -> Answer:
+        """Answer batchdownloadfile, with a URL on the simulator for each file."""
+        files = self._files(appid, asked, "file_list", dict)
+        if isinstance(files, int):
+            return files
+        answers = []
+        for file in files:
+            file_id, max_age = str(file.get("fileid")), file.get("max_age", _DOWNLOAD_LIFETIME)
+            if type(max_age) is not int or max_age < 0:
+                return 40097
+            status, bucket, path = self._find(asked["env"], file_id)
+            expires = int(self._accounts.clock()) + max_age
+            url = "" if status else download_url(self.base, bucket, path, expires)
+            entry = {"fileid": file_id, "download_url": url, "status": status}
+            answers.append(entry | {"errmsg": _FILE_STATUS[status]})
+        return {**_OK, "file_list": self._state.alter(answers)}
+
+    def _delete(self, appid: str, asked: Fields) -> Answer:
+        """Answer batchdeletefile: delete each file that exists."""
+        ids = self._files(appid, asked, "fileid_list", str)
+        if isinstance(ids, int):
+            return ids
+        answers = []
+        for file_id in ids:
+            status, bucket, path = self._find(asked["env"], file_id)
+            if not status:
+                self._store.remove(bucket, path)
+            answers.append({"fileid": file_id, "status": status, "errmsg": _FILE_STATUS[status]})
+        return {**_OK, "delete_list": self._state.alter(answers)}
+
+    def _bucket(self, appid: str, asked: Fields) -> Answer:
+        """Answer getbucket: a page of the environment's keys, in their order, from after `marker`."""
+        env, prefix, marker = (asked.get(name) or "" for name in ("env", "prefix", "marker"))
+        if not env:
+            return 40101
+        if not all(isinstance(value, str) for value in (env, prefix, marker)):
+            return 40097
+        if refused := self._accounts.env_refusal(appid, env):
+            return refused
+        listed = self._store.listed(bucket_of(env), prefix, marker)
+        contents = [
+            {"key": key, "last_modified": "2026-01-01T00:00:00.000Z", "md5": one.etag, "size": str(one.size)}
+            for key, one in listed[:BUCKET_PAGE]
+        ]
+        return {**_OK, "contents": contents, "is_truncated": len(listed) > BUCKET_PAGE}
+
+    def _files(self, appid: str, asked: Fields, key: str, kind: type) -> list[Any] | int:
+        """Return the files that a call names, or the errcode that refuses it."""
+        env, found = asked.get("env"), asked.get(key)
+        if not env or not found:
+            return 40101
+        if not isinstance(env, str) or not isinstance(found, list) or len(found) > self._state.most_files:
+            return 40097
+        if not all(isinstance(each, kind) for each in found):
+            return 40097
+        return self._accounts.env_refusal(appid, env) or found
+
+    def _find(self, env: str, file_id: str) -> tuple[int, str, str]:
+        """Return a file's own status, bucket and path."""
+        parts = _FILE_ID.fullmatch(file_id)
+        if parts is None:
+            return -503003, "", ""
+        if parts[1] != env or parts[2] != bucket_of(env):
+            return -503002, "", ""
+        return (0 if self._store.holds(parts[2], parts[3]) else -503003), parts[2], parts[3]
+
+    # --- Tencent Cloud ----------------------------------------------------------------------------------------------
+
+    async def answer_cloud(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Respond to a signed call of Tencent Cloud."""
+        body = await request.read()
+        keys = self._signer(request, body)
+        if isinstance(keys, str):
+            answer: Fields | str = keys
+        else:
+            asked = json.loads(body)
+            env = str(asked.get("EnvId"))
+            self._state.called(FaultStep.CLOUD_QUOTA, keys.appid)
+            fault, played = await self._state.fault(request, FaultStep.CLOUD_QUOTA, env, keys.appid, env)
+            if played is not None:
+                return played
+            answer = self._usage(request.headers[ACTION], keys.appid, env, asked)
+            if fault is not NO_FAULT:
+                answer = "InternalError"
+        found = {"Error": {"Code": answer, "Message": "practice"}} if isinstance(answer, str) else answer
+        return web.json_response({"Response": {**found, "RequestId": self._state.new_id()}})
+
+    def _usage(self, action: str, appid: str, env: str, asked: Fields) -> Fields | str:
+        """Return the usage of an environment, or the storage of its package; or the code that refuses the call."""
+        found = next((one for one in self._accounts.environments_of(appid) if one.env == env), None)
+        if found is None:
+            return "ResourceNotFound"
+        if action == "DescribeBaasPackageList":
+            capacity = {"TimeUnit": "m", "Unit": "GB", "MaxSize": found.storage_gb}
+            limits = json.dumps({"Qps": 500, "Capacity": capacity})
+            return {"PackageList": [{"PackageName": asked.get("PackageName"), "ResourceLimit": limits}]}
+        values = {
+            "StorageSizepkg": (found.storage_mb, 0),
+            "StorageWritepkg": (found.writes, found.writes_limit),
+        }
+        metric = asked.get("MetricName")
+        if action != "DescribeQuotaData" or metric not in values:
+            return "InvalidParameter"
+        used, limit = values[metric]
+        return {"MetricName": metric, "Value": used, "SubValue": str(limit) if limit else None}
+
+    def _signer(self, request: web.BaseRequest, body: bytes) -> _Keys | str:
+        """Return the keys that signed a request, or the code that refuses it."""
+        parts = _AUTHORIZATION.fullmatch(request.headers.get("Authorization", ""))
+        keys = self._keys.get(parts[1]) if parts is not None else None
+        if parts is None or keys is None or request.headers.get("X-TC-Token") != keys.token:
+            return "AuthFailure.SecretIdNotFound"
+        now, at = self._accounts.clock(), request.headers.get("X-TC-Timestamp", "")
+        if now >= keys.expires:
+            return "AuthFailure.TokenFailure"
+        if not at.isdigit() or abs(now - int(at)) > _CLOCK_SECONDS:
+            return "AuthFailure.SignatureExpire"
+        _whole, _id, day, names, given = parts[0], *parts.groups()
+        if f"{datetime.fromtimestamp(int(at), UTC):%Y-%m-%d}" != day:
+            return "AuthFailure.SignatureFailure"
+        values = {name: request.headers.get(name, "") for name in names.split(";")}
+        values["x-tc-action"] = values.get("x-tc-action", "").lower()
+        lines = [f"{name}:{values[name]}\n" for name in names.split(";")]
+        whole = f"POST\n/\n\n{''.join(lines)}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+        key = f"TC3{keys.secret_key}".encode()
+        for part in (day, "tcb", "tc3_request"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        text = f"TC3-HMAC-SHA256\n{at}\n{day}/tcb/tc3_request\n{hashlib.sha256(whole.encode()).hexdigest()}"
+        right = hmac.new(key, text.encode(), "sha256").hexdigest() == given and "host" in names.split(";")
+        return keys if right else "AuthFailure.SignatureFailure"
+
+
+def read_link_body(body: bytes) -> tuple[str, str] | int:
+    """Return env and path from the body of a link call, or the errcode that refuses it."""
+    asked = read_object(body)
+    if isinstance(asked, int):
+        return asked
+    env, path = asked.get("env"), asked.get("path")
+    if env is None or path is None or env == "" or path == "":
+        return 40101
+    if not isinstance(env, str) or not isinstance(path, str) or not path_allowed(path):
+        return 40097
+    return env, path
+
+
+def path_allowed(path: str) -> bool:
+    """Return whether a path follows the naming rules: no leading slash, no `//`, at most 850 bytes."""
+    try:
+        return not path.startswith("/") and "//" not in path and 0 < len(path.encode()) <= LONGEST_PATH
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
+
+
+def token_of(query: str) -> str:
+    """Return the access token of a query: `access_token` on newer pages, `component_access_token` on older ones."""
+    fields = (part.partition("=") for part in query.split("&"))
+    known = {"access_token", "component_access_token"}
+    return next((unquote_plus(value) for name, _, value in fields if name in known), "")
+
+
+def read_object(body: bytes) -> dict[str, Any] | int:
+    """Return a body's JSON object, or the errcode that refuses it: 44002 if empty, 47001 if not a JSON object."""
+    if not body:
+        return 44002
+    try:
+        asked = json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return 47001
+    return asked if isinstance(asked, dict) else 47001

@@ -1,0 +1,267 @@
+"""The simulator's server: on loopback, in its own thread with its own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from email.utils import formatdate
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from tcb_ops.errors import UsageError
+from tcb_ops.features.simulator.cos import CosStore
+from tcb_ops.features.simulator.faults import (
+    Component,
+    Fault,
+    Faults,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
+from tcb_ops.features.simulator.platform import ACTION, Platform
+from tcb_ops.features.simulator.signing import bucket_of
+from tcb_ops.features.simulator.state import Accounts, Call, SimulatedObject, SimulatorState, Tokens
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Merchant
+from tcb_ops.resources import system_reason
+from tcb_ops.signals import handled
+
+HOST = "127.0.0.1"
+COMPONENT_APPID = "wxsimulatedplatform"
+"""The platform's own appid, if the settings have none."""
+STOP_SECONDS = 0.5
+"""Time limit for pending responses when the simulator stops."""
+_LOG = logging.getLogger("tcb_ops.features.simulator")
+# A request that is not HTTP gets a 400; aiohttp would log it as an error, with the token in its target.
+_LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+_PLATFORM_ROUTES = ("/tcb/", "/componenttcb/", "/cgi-bin/")
+
+
+class Simulator:
+    """The platform and COS on one port of 127.0.0.1, for exactly these merchants and tokens.
+
+    A context manager that listens inside its block. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]`
+    that is read again after changes. `store` is a folder for the objects' bytes; `record` keeps every call in memory.
+    `component` adds the interfaces that issue tokens; `component_appid` alone determines which of `tokens` is the
+    component's. `accounts` and `environments` are those with problems; the fault plan may have all three as well. Of its
+    entries with `nights`, those of `night` are played. Raises UsageError if the port is not available, SettingsError for
+    a bad token file.
+    """
+
+    def __init__(
+        self,
+        merchants: Sequence[Merchant],
+        tokens: Mapping[str, str] | Path,
+        *,
+        faults: Faults = Faults(),  # noqa: B008  frozen and empty
+        store: Path | None = None,
+        port: int = 0,
+        clock: Callable[[], float] = time.time,
+        link_lifetime: int = 900,
+        record: bool = False,
+        raw_urls: bool = False,
+        component: Component | None = None,
+        component_appid: str = "",
+        accounts: Sequence[SimulatedAccount] = (),
+        environments: Sequence[SimulatedEnvironment] = (),
+        night: int = 1,
+    ) -> None:
+        self.port = port
+        """0 for any free port; the actual one once it listens."""
+        self._plan = replace(
+            faults, accounts=(*faults.accounts, *accounts), environments=(*faults.environments, *environments)
+        )
+        tonight = self._plan.on_night(night)
+        self._state = SimulatorState(tonight, clock, record=record)
+        self._tokens = Tokens(tokens)
+        self._accounts = Accounts(
+            merchants,
+            self._tokens,
+            clock,
+            component or faults.component or Component(component_appid),
+            tonight.accounts,
+            tonight.environments,
+        )
+        self._store = CosStore(self._state, merchants, store)
+        # What somebody else does at the store and the platform while it runs.
+        self.put, self.cache, self.content = self._store.put, self._store.cache, self._store.content
+        self.rotate, self.expire = self._tokens.rotate, self._tokens.expire
+        self.revoke, self.authorize = self._accounts.revoke, self._accounts.authorize
+        self.refresh_token = self._accounts.refresh_token
+        self.drop_refresh_token = self._accounts.drop_refresh_token
+        self.new_ticket, self.set_status = self._accounts.new_ticket, self._accounts.set_status
+        self._platform = Platform(self._state, self._accounts, self._store, link_lifetime, raw_urls=raw_urls)
+        self._store_directory = store
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._listens = threading.Event()
+        self._failed: OSError | None = None
+
+    @property
+    def base(self) -> str:
+        """`http://127.0.0.1:PORT`: the API base, and the beginning of every link."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def stats(self) -> Counter[str]:
+        """Counters so far: `link_calls`, `store_calls`, and by result `link:ERRCODE`, `store:STATUS`, `link:reset` and the like.
+
+        `stored` counts objects received, `objects` different ones, `escaped_bodies` paths sent as ASCII escapes,
+        `component_links` link calls for the platform's own environments, `fetched` downloads. Every other interface has
+        `STEP`, `STEP:APPID` and `STEP:ERRCODE`, such as `authorizer_token`.
+        """
+        return self._state.stats | Counter(objects=len(self._state.objects))
+
+    @property
+    def objects(self) -> dict[tuple[str, str], SimulatedObject]:
+        """The stored objects so far: (bucket, key) → size, md5, times received."""
+        return dict(self._state.objects)
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls in order of arrival, with `record=True`."""
+        return list(self._state.calls)
+
+    def answer_files(
+        self, alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list, *, most: int = 50
+    ) -> None:
+        """Alter the entries of answers about files, such as their order, and how many files one call may name."""
+        self._state.alter, self._state.most_files = alter, most
+
+    def remove(self, env: str, key: str) -> None:
+        """Delete an object as somebody else does."""
+        self._store.remove(bucket_of(env), key)
+
+    def refuse_ip(self, refused: bool = True) -> None:
+        """Refuse every call to the platform with 61004, or stop doing so."""
+        self._accounts.ip_refused = refused
+
+    def play(self, faults: Iterable[Fault]) -> None:
+        """Inject these faults from now on, instead of the plan's."""
+        self._state.play(Faults(tuple(faults)))
+
+    def set_night(self, night: int) -> None:
+        """Play the plan's part for a night, with the quotas of a new day."""
+        tonight = self._plan.on_night(night)
+        self._state.play(tonight)
+        self._accounts.play(tonight.accounts, tonight.environments)
+
+    def __enter__(self) -> Self:
+        if not 0 <= self.port <= 65535:
+            raise UsageError(_no_port(self.port, OSError(errno.EINVAL, "not from 0 to 65535")))
+        if self._store_directory is not None:
+            self._store_directory.mkdir(parents=True, exist_ok=True)
+        self._listens.clear()
+        self._failed = None
+        self._thread = threading.Thread(target=self._run, name="tcb-ops-simulator", daemon=True)
+        self._thread.start()
+        self._listens.wait()
+        if self._failed is not None:
+            self._thread.join()
+            self._thread = None
+            raise UsageError(_no_port(self.port, self._failed))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is None or self._loop is None or self._stop is None:
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._thread = None
+
+    def _run(self) -> None:
+        factory = None
+        if sys.platform != "win32":
+            import uvloop
+
+            factory = uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            try:
+                runner.run(self._serve())
+            finally:
+                self._listens.set()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        # The access log is off: it would take most of the time. Link calls are small, so reading each at once is safe.
+        server = web.Server(self._answer, access_log=None, logger=_LOG)
+        runner = web.ServerRunner(server, shutdown_timeout=STOP_SECONDS)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, HOST, self.port, backlog=1024)
+            await site.start()
+            self.port = runner.addresses[0][1]
+            self._platform.base = self.base
+            self._listens.set()
+            await self._stop.wait()
+            # asyncio fails on a connection that is accepted in the iteration in which listening stops.
+            await _settled()
+        except OSError as error:
+            self._failed = error
+        finally:
+            await runner.cleanup()
+            # Sockets close in the following iterations: the loop must not end before them.
+            await _settled(server)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        answer = self._store.answer
+        if request.raw_path.startswith(_PLATFORM_ROUTES):
+            answer = self._platform.answer
+        elif ACTION in request.headers:
+            answer = self._platform.answer_cloud
+        response = await answer(request)
+        response.headers["Date"] = _date(int(self._state.clock()))
+        return response
+
+
+def serve(simulator: Simulator, ready: Callable[[Simulator], None] = lambda _: None) -> None:
+    """Run a simulator in the foreground until SIGINT, SIGTERM or SIGHUP; `ready` is called once it listens.
+
+    Must be called in the main thread. Raises UsageError if the port is not available.
+    """
+    stopped = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopped.set()
+
+    with handled(stop), simulator:
+        ready(simulator)
+        stopped.wait()
+
+
+async def _settled(server: web.Server | None = None) -> None:
+    """Let the event loop iterate a few times, so that connections can open or close."""
+    for _each in range(5):
+        for connection in server.connections if server else ():
+            connection.force_close()
+        await asyncio.sleep(0)
+
+
+@lru_cache(maxsize=4)
+def _date(now: int) -> str:
+    return formatdate(now, usegmt=True)
+
+
+def _no_port(port: int, error: OSError) -> Text:
+    if error.errno == errno.EADDRINUSE:
+        return _(
+            "Port {port} is in use by another program: choose another with --port, or 0 for any free one.",
+            port=port,
+        )
+    return _(
+        "Port {port} cannot be opened on 127.0.0.1 ({why}): choose another with --port.",
+        port=port,
+        why=system_reason(error),
+    )

@@ -1,0 +1,539 @@
+"""A simulator's state while it runs, and how it plays a fault.
+
+SimulatorState has counters, objects and recorded calls; Accounts has tokens, tickets, authorizations, environments, quotas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import hashlib
+import socket
+import struct
+import sys
+from asyncio import Transport
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from tcb_ops.errors import SettingsError
+from tcb_ops.features.simulator.faults import (
+    NO_FAULT,
+    Component,
+    EnvStatus,
+    Fault,
+    Faults,
+    FaultStep,
+    Reset,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Merchant, Owner
+from tcb_ops.resources import system_reason
+
+
+class SimulatedObject(NamedTuple):
+    """An object that the store holds."""
+
+    size: int
+    """Bytes."""
+    md5: str
+    """Hex."""
+    times: int = 1
+    """How often it was received."""
+    content_type: str = ""
+    """From the form; empty without one."""
+    cache_control: str = ""
+    own_etag: str | None = None
+    """The ETag where it is not the MD5, as of an object that was written in parts; empty for none."""
+
+    @property
+    def etag(self) -> str:
+        """The ETag, without quotes."""
+        return self.md5 if self.own_etag is None else self.own_etag
+
+
+class Call(NamedTuple):
+    """A recorded call. `env` and `path` are empty if the request had none that could be read."""
+
+    step: FaultStep
+    env: str
+    path: str
+    answer: int | str
+    """link: the errcode. store: the HTTP status. A fault instead of a response: "reset", "garbage", "status 503"."""
+
+
+UNRECORDED = -1
+"""The place of a call that is not recorded."""
+
+
+class SimulatorState:
+    """A simulator's state. Memory grows with the number of objects, but not with calls, which are only counted by default."""
+
+    def __init__(self, faults: Faults, clock: Callable[[], float], *, record: bool) -> None:
+        self.clock = clock
+        self.stats: Counter[str] = Counter()
+        self.objects: dict[tuple[str, str], SimulatedObject] = {}
+        self.cached: dict[tuple[str, str], SimulatedObject] = {}
+        """What a cache in front of the store still answers with."""
+        self.calls: list[Call] = []
+        self.most_files = 50
+        """Files that one call may name."""
+        self.alter: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list
+        """What becomes of the entries of an answer about files."""
+        self._faults = faults
+        self._record = record
+        self._plans: dict[tuple[str, str], Faults] = {}
+        """The part of the plan for one merchant's environment, mostly empty."""
+        self._counts: Counter[tuple[FaultStep, str, str]] = Counter()
+        """Calls by (step, env, path), only if an entry has call numbers."""
+        self._ids = 0
+
+    async def fault(
+        self,
+        request: web.BaseRequest,
+        step: FaultStep,
+        env: str,
+        appid: str,
+        path: str,
+        place: int = UNRECORDED,
+    ) -> tuple[Fault, web.Response | None]:
+        """Count a call. Return the fault to play, NO_FAULT for none; and its response, if it stands in for the answer."""
+        fault = self._find(step, env, appid, path)
+        if fault.delay:
+            await asyncio.sleep(fault.delay)
+        response = None
+        if fault.reset is Reset.BEFORE:
+            name, response = "reset", reset(request)
+        elif fault.status is not None and not fault.code:
+            title = f"<html><head><title>{fault.status}</title></head>"
+            page = f"{title}<body><center><h1>{fault.status}</h1></center></body></html>\r\n"
+            name = f"status {fault.status}"
+            response = web.Response(status=fault.status, body=page.encode(), content_type="text/html")
+        elif fault.garbage:
+            name, response = "garbage", web.Response(body=b"<<< no JSON", content_type="application/json")
+        if response is not None:
+            self.answered(place, step, name)
+        return fault, response
+
+    def _find(self, step: FaultStep, env: str, appid: str, path: str) -> Fault:
+        if not self._faults.entries:
+            return NO_FAULT
+        plan = self._plans.get((env, appid))
+        if plan is None:
+            plan = self._plans[env, appid] = self._faults.within(env, appid)
+        if not plan.entries:
+            return NO_FAULT
+        call = 1
+        if plan.counted(step, path):
+            self._counts[step, env, path] += 1
+            call = self._counts[step, env, path]
+        return plan.find(step, path, call) or NO_FAULT
+
+    def play(self, faults: Faults) -> None:
+        """Play another plan from now on; calls are counted from 1 again."""
+        self._faults, self._plans = faults, {}
+        self._counts.clear()
+
+    def called(self, step: FaultStep, appid: str) -> None:
+        """Count a call of an interface that is not a step of a row; `appid` is empty if it is unknown."""
+        self.stats[str(step)] += 1
+        if appid:
+            self.stats[f"{step}:{appid}"] += 1
+
+    def arrived(self, step: FaultStep, env: str, path: str) -> int:
+        """Count a call, and record it in order of arrival; return its place, for `answered`."""
+        self.stats[f"{step}_calls"] += 1
+        if not self._record:
+            return UNRECORDED
+        self.calls.append(Call(step, env, path, ""))
+        return len(self.calls) - 1
+
+    def answered(self, place: int, step: FaultStep, answer: int | str) -> None:
+        """Count a response, and record it at the call's place."""
+        self.stats[f"{step}:{answer}"] += 1
+        if place >= 0:
+            self.calls[place] = self.calls[place]._replace(answer=answer)
+
+    def stored(self, bucket: str, key: str, found: SimulatedObject) -> None:
+        """Record a completely received object."""
+        before = self.objects.get((bucket, key))
+        self.objects[bucket, key] = found._replace(times=before.times + 1) if before else found
+        self.stats["stored"] += 1
+
+    def new_id(self) -> str:
+        """Return the next rid: three words of eight hex digits."""
+        self._ids += 1
+        return f"{int(self.clock()) & 0xFFFFFFFF:08x}-{self._ids * 2654435761 & 0xFFFFFFFF:08x}-{self._ids & 0xFFFFFFFF:08x}"
+
+
+def reset(request: web.BaseRequest) -> web.Response:
+    """Break the connection with a TCP reset. The returned response can no longer be sent."""
+    transport = request.transport
+    if transport is not None:
+        linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        transport.abort()
+    return web.Response()
+
+
+def cut_short(request: web.BaseRequest, fault: Fault, response: web.Response) -> web.Response:
+    """Return the response; for a fault that resets in the middle, send only its first part and close."""
+    if fault.reset is not Reset.MIDDLE:
+        return response
+    transport: Transport | None = request.transport
+    if transport is not None:
+        body = bytes(response.body) if isinstance(response.body, bytes) else b""
+        head = f"HTTP/1.1 {response.status} {response.reason}\r\n"
+        if body:
+            head += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n\r\n"
+        # A response without a body is cut in its head.
+        transport.write((head if body else head + "Server: tencent-c").encode() + body[: len(body) // 2])
+        transport.close()
+    return web.Response()
+
+
+# --- accounts: who may call what ---
+
+
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class _AccessToken:
+    """An access token. Times are Unix seconds."""
+
+    appid: str
+    expires: float = NEVER
+    """The time from which it is refused with 42001."""
+    replaced: float = NEVER
+    """The time from which it is refused with 40001, because a newer one was issued."""
+    issued: bool = False
+    """Whether `issue` created it, so that reading the file does not remove it."""
+
+
+class Tokens:
+    """The valid access tokens: a mapping appid → token, or a CSV `appid,access_token[,expires_at]`, read again after changes.
+
+    If the file becomes unreadable or invalid, the tokens remain unchanged.
+    """
+
+    def __init__(self, source: Mapping[str, str] | Path) -> None:
+        self._file = source if isinstance(source, Path) else None
+        self._seen = (0, 0)
+        self._made = 0
+        self._tokens: dict[str, _AccessToken] = {}
+        if isinstance(source, Path):
+            self._read(source)
+        else:
+            self._tokens = {token: _AccessToken(appid) for appid, token in source.items()}
+
+    def owner(self, token: str, now: float) -> str | int:
+        """Return the appid that a token belongs to, or the errcode that refuses it."""
+        if self._file is not None:
+            with suppress(SettingsError):
+                self._read(self._file)
+        known = self._tokens.get(token)
+        if known is None or now >= known.replaced:
+            return 40001
+        return 42001 if now >= known.expires else known.appid
+
+    def rotate(self, appid: str) -> str:
+        """Give the appid a new token; its old ones are refused with 40001 from now on."""
+        token = self._new(appid)
+        kept = {old: known for old, known in self._tokens.items() if known.appid != appid}
+        self._tokens = kept | {token: _AccessToken(appid)}
+        return token
+
+    def issue(self, appid: str, now: float, lifetime: float, overlap: float) -> str:
+        """Give the appid a new token that is valid for `lifetime` seconds.
+
+        Its latest token remains valid for another `overlap` seconds; older ones are refused with 40001 immediately.
+        """
+        token = self._new(appid)
+        kept = {}
+        for old, known in list(self._tokens.items()):
+            if known.appid != appid or known.replaced == NEVER:
+                kept[old] = known
+            if known.appid == appid:
+                known.replaced = min(known.replaced, now + overlap)
+        self._tokens = kept | {token: _AccessToken(appid, now + lifetime, issued=True)}
+        return token
+
+    def expire(self, appid: str) -> None:
+        """Expire the appid's token, also the component's: it is refused with 42001 from now on."""
+        for known in list(self._tokens.values()):
+            if known.appid == appid:
+                known.expires = -NEVER
+
+    def _new(self, appid: str) -> str:
+        self._made += 1
+        return f"{self._made}_{hashlib.sha256(f'{appid}/{self._made}'.encode()).hexdigest()}"
+
+    def _read(self, file: Path) -> None:
+        """Read the file if it has changed."""
+        try:
+            stat = file.stat()
+            seen = (stat.st_mtime_ns, stat.st_size)
+            if seen == self._seen:
+                return
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except OSError as error:
+            raise _bad(file, _("cannot be read ({why})", why=system_reason(error))) from None
+        except UnicodeDecodeError:
+            raise _bad(file, _("is not UTF-8")) from None
+        found = _parse(file, lines)
+        for token, known in self._tokens.items():
+            if known.issued:
+                found[token] = known
+            elif token in found:
+                found[token].replaced = known.replaced
+        self._tokens = found
+        self._seen = seen
+
+
+def _parse(file: Path, lines: list[str]) -> dict[str, _AccessToken]:
+    reader = csv.DictReader(lines, strict=True)
+    found: dict[str, _AccessToken] = {}
+    line = 0
+    try:
+        for row in reader:
+            line = reader.line_num
+            cells = {name: (row.get(name) or "").strip() for name in ("appid", "access_token", "expires_at")}
+            if not cells["appid"] or not cells["access_token"]:
+                raise _bad(file, _("line {line}: appid or access_token is missing", line=line))
+            expires = _seconds(file, line, cells["expires_at"]) if cells["expires_at"] else NEVER
+            found[cells["access_token"]] = _AccessToken(cells["appid"], expires)
+    except csv.Error:
+        raise _bad(
+            file, _("line {line}: not valid CSV (an unclosed quotation mark?)", line=line + 1)
+        ) from None
+    if not found:
+        raise _bad(file, _("contains no token"))
+    return found
+
+
+def _seconds(file: Path, line: int, text: str) -> float:
+    try:
+        if text.replace(".", "", 1).isdecimal():
+            return float(text)
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise _bad(
+            file, _("line {line}: expires_at is neither Unix seconds nor ISO 8601", line=line)
+        ) from None
+
+
+def _bad(file: Path, why: Text) -> SettingsError:
+    return SettingsError(
+        _("token file {file}: {why}.", file=file, why=why),
+        _("Its first line must be appid,access_token[,expires_at]."),
+    )
+
+
+class Wants(Enum):
+    """The kind of token that an interface requires."""
+
+    NOBODYS = auto()
+    MERCHANTS = auto()
+    COMPONENTS = auto()
+    EITHER = auto()
+
+
+UPLOADS = {"/tcb/uploadfile": Wants.MERCHANTS, "/componenttcb/uploadfile": Wants.COMPONENTS}
+
+
+@dataclass(slots=True)
+class _RefreshToken:
+    """A merchant's newest refresh token, and during the overlap the one before it."""
+
+    newest: str
+    before: str = ""
+    until: float = 0.0
+    listed: bool = True
+
+
+class Accounts:
+    """The state of all accounts, which changes while the simulator runs. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        merchants: Sequence[Merchant],
+        tokens: Tokens,
+        clock: Callable[[], float],
+        component: Component,
+        accounts: Iterable[SimulatedAccount],
+        environments: Iterable[SimulatedEnvironment],
+    ) -> None:
+        self.component = component
+        self.tokens = tokens
+        self.clock = clock
+        self.ip_refused = component.ip_refused
+        self.began = int(clock())
+        self.used: Counter[tuple[str, str]] = Counter()
+        """Calls by (appid, interface path)."""
+        self._accounts: dict[str, SimulatedAccount] = {}
+        self._merchants = tuple(merchants)
+        self._environments: dict[str, SimulatedEnvironment] = {}
+        self.play(accounts, environments)
+        self._allowed = {(merchant.appid, merchant.env): merchant.owner for merchant in merchants}
+        self._platforms = dict.fromkeys(m.env for m in merchants if m.owner is Owner.PLATFORM)
+        self._ticket = component.ticket
+        self._ticket_ends = clock() + component.ticket_lifetime
+        self._old_tickets: set[str] = set()
+        self._made = 0
+        self._refresh_tokens = {
+            account.appid: _RefreshToken(
+                account.refresh_token or f"practice-refresh-token-of-{account.appid}"
+            )
+            for account in self._accounts.values()
+        }
+
+    def play(
+        self, accounts: Iterable[SimulatedAccount], environments: Iterable[SimulatedEnvironment]
+    ) -> None:
+        """Replace the accounts and environments with problems, and reset the quotas."""
+        known: dict[str, SimulatedAccount] = {}
+        self.used.clear()
+        for merchant in self._merchants:
+            account = known.get(merchant.appid) or SimulatedAccount(
+                merchant.appid, merchant.name, revoked=True
+            )
+            known[merchant.appid] = replace(account, revoked=account.revoked and merchant.left)
+        for account in accounts:
+            name = account.name or (known.get(account.appid) or account).name
+            known[account.appid] = replace(account, name=name)
+            root = "componenttcb" if account.appid == self.component.appid else "tcb"
+            self.used[account.appid, f"/{root}/uploadfile"] = account.used
+        self._accounts = known
+        self._environments = {environment.env: environment for environment in environments}
+
+    def caller(self, token: str, wants: Wants) -> str | int:
+        """Return the appid of a token's caller, or the errcode that refuses it."""
+        if self.ip_refused:
+            return 61004
+        if wants is Wants.NOBODYS:
+            return self.component.appid
+        if not token:
+            return 41001
+        appid = self.tokens.owner(token, self.clock())
+        if isinstance(appid, int):
+            return appid
+        components = appid == self.component.appid
+        if wants is Wants.MERCHANTS and components:
+            return 48001
+        return 61014 if wants is Wants.COMPONENTS and not components else appid
+
+    def account(self, appid: str) -> SimulatedAccount:
+        """Return an account's current state; the default for an unknown appid."""
+        return self._accounts.get(appid) or SimulatedAccount(appid)
+
+    def authorizers(self) -> list[SimulatedAccount]:
+        """Return the accounts that have authorized the platform, by appid."""
+        return [
+            account
+            for appid, account in sorted(self._accounts.items())
+            if not account.revoked and appid != self.component.appid
+        ]
+
+    def is_authorizer(self, appid: str) -> bool:
+        """Return whether an account has authorized the platform."""
+        return appid in self._accounts and not self._accounts[appid].revoked and appid != self.component.appid
+
+    def env_refusal(self, appid: str, env: str) -> int:
+        """Return the errcode that keeps a caller from an environment's files, or 0."""
+        if appid == self.component.appid:
+            allowed = env in self._platforms
+        elif not self.account(appid).cloud:
+            return 85088
+        else:
+            allowed = self._allowed.get((appid, env)) is Owner.MERCHANT
+        return self._environment(env).refusal() if allowed else -601012
+
+    def environments_of(self, appid: str) -> list[SimulatedEnvironment]:
+        """Return a caller's environments in the order of the merchants file."""
+        if appid == self.component.appid:
+            names = list(self._platforms)
+        else:
+            owned = (appid, Owner.MERCHANT)
+            names = [env for (who, env), owner in self._allowed.items() if (who, owner) == owned]
+        found = [self._environment(env) for env in names]
+        return [environment for environment in found if not environment.foreign]
+
+    def spend(self, appid: str, interface: str) -> bool:
+        """Count a call against the caller's quota; return False without counting if it is used up."""
+        limit = self.daily_limit(appid, interface)
+        if limit and self.used[appid, interface] >= limit:
+            return False
+        self.used[appid, interface] += 1
+        return True
+
+    def daily_limit(self, appid: str, interface: str) -> int:
+        """Return an interface's daily limit for a caller; 0 for no limit."""
+        return self.account(appid).daily_limit if interface in UPLOADS else 0
+
+    def ticket_refusal(self, ticket: str) -> int:
+        """Return the errcode that refuses a component_verify_ticket, or 0."""
+        if ticket == self._ticket:
+            return 61005 if self.clock() >= self._ticket_ends else 0
+        return 61005 if ticket in self._old_tickets else 61006
+
+    def issue(self, appid: str) -> str:
+        """Return a new access token; the one before it remains valid for the overlap."""
+        component = self.component
+        return self.tokens.issue(appid, self.clock(), component.token_lifetime, component.overlap)
+
+    def refresh(self, appid: str, refresh_token: str) -> tuple[str, str] | int:
+        """Return (access token, refresh token), or the errcode that refuses the refresh."""
+        if not self.is_authorizer(appid):
+            return 61003
+        known, now = self._refresh_tokens[appid], self.clock()
+        if refresh_token != known.newest and (refresh_token != known.before or now >= known.until):
+            return 61023
+        if self.component.rotate:
+            until = now + self.component.overlap
+            known = self._refresh_tokens[appid] = _RefreshToken(self._new(appid), known.newest, until)
+        return self.issue(appid), known.newest
+
+    def refresh_token(self, appid: str, *, listed: bool = False) -> str:
+        """Return a merchant's current refresh token; with `listed`, empty if api_get_authorizer_list omits it."""
+        known = self._refresh_tokens[appid]
+        return known.newest if known.listed or not listed else ""
+
+    def drop_refresh_token(self, appid: str, *, listed: bool = True) -> None:
+        """Replace a merchant's refresh token (old ones: 61023); `listed`: whether api_get_authorizer_list has the new one."""
+        self._refresh_tokens[appid] = _RefreshToken(self._new(appid), listed=listed)
+
+    def revoke(self, appid: str) -> None:
+        """Revoke a merchant's authorization: its calls are refused with 61003, and it is no longer listed."""
+        self._accounts[appid] = replace(self.account(appid), revoked=True)
+
+    def authorize(self, appid: str) -> None:
+        """Restore a merchant's authorization, with a new refresh token that only the authorizer list has."""
+        self._accounts[appid] = replace(self.account(appid), revoked=False)
+        self.drop_refresh_token(appid)
+
+    def set_status(self, env: str, status: EnvStatus) -> None:
+        """Change an environment's status."""
+        self._environments[env] = SimulatedEnvironment(env, status)
+
+    def new_ticket(self) -> str:
+        """Return a new component_verify_ticket; the earlier ones are refused with 61005."""
+        self._old_tickets.add(self._ticket)
+        self._ticket, self._ticket_ends = self._new("ticket"), self.clock() + self.component.ticket_lifetime
+        return self._ticket
+
+    def _environment(self, env: str) -> SimulatedEnvironment:
+        return self._environments.get(env) or SimulatedEnvironment(env)
+
+    def _new(self, whose: str) -> str:
+        self._made += 1
+        return f"practice-{self._made}-{hashlib.sha256(f'{whose}/{self._made}'.encode()).hexdigest()}"

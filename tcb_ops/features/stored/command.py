@@ -1,0 +1,348 @@
+"""The commands about a folder and the files stored from it: list, sync, confirm, undo, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tcb_ops.cli import Command
+from tcb_ops.cli.console import show_problems
+from tcb_ops.cli.generate import own_files, print_left_out
+from tcb_ops.cli.options import (
+    ScanOptions,
+    cluster_option,
+    common_options,
+    limit_options,
+    list_options,
+    new_run_options,
+    report_options,
+    resume_options,
+    scan_options,
+    target_line,
+    yes_option,
+)
+from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.i18n import Text, _, as_lines, ngettext
+from tcb_ops.kinds import Kind
+from tcb_ops.model import SIMULATOR, Outcome, Reason
+from tcb_ops.runs.uploads import UPLOAD
+
+if TYPE_CHECKING:
+    from tcb_ops.cli.steps import RunCommand
+    from tcb_ops.features.stored.specs import SyncPlan
+    from tcb_ops.lists.batch import Batch
+    from tcb_ops.preflight import SendScope
+    from tcb_ops.run import Run, RunHandle
+
+
+@click.command(cls=Command, usual="content out target where json")
+@click.argument("what", metavar="[RUN|LIST]", default="latest")
+@click.option(
+    "--content", is_flag=True, help="Compare checksums, too: one request to each file's download link."
+)
+@report_options
+@list_options
+@limit_options
+@cluster_option
+@resume_options
+@common_options
+def confirm(command: RunCommand, what: str, *, content: bool) -> int:
+    """Confirm that uploaded files are there.
+
+    RUN is an upload, by default the latest one; a LIST is compared with what this ledger uploaded. Asks for the download links
+    of up to 50 files in one call. Nothing is changed.
+    """
+    from tcb_ops import api
+
+    with _opened(command):
+        if command.which.resume is not None:
+            return _finish(command, command.resume(CONFIRM))
+        with _subject(command, what) as (subject, selection):
+            handle = api.start_confirm(
+                subject,
+                content=content,
+                merchants=command.common.matching(command.settings),
+                report=command.reports,
+                **command.options | {"selection": selection},
+            )
+            return _finish(command, handle)
+
+
+@click.command(cls=Command, usual="foreign out yes target where json")
+@click.argument("what", metavar="RUN|LIST", required=False)
+@click.option("--foreign", is_flag=True, help="Delete also files that no run of this ledger uploaded.")
+@report_options
+@yes_option
+@list_options
+@limit_options
+@resume_options
+@common_options
+def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
+    """Delete uploaded files from the merchants' environments.
+
+    RUN is an upload, whose files are deleted; --where narrows it. Files of a LIST that no run of this ledger uploaded are
+    deleted only with --foreign. On a terminal a live target always asks first.
+    """
+    from tcb_ops import api
+    from tcb_ops.preflight import SendScope, scope_of_list
+
+    with _opened(command):
+        if command.which.resume is not None:
+            return _finish(command, command.resume(DELETE))
+        if what is None:
+            needs = _("`delete` needs a run or a list. For example:")
+            raise UsageError(as_lines((needs, "tcb-ops delete latest")))
+        with _subject(command, what) as (subject, selection):
+            merchants = command.common.matching(command.settings)
+            found: dict[str, Any] = {
+                "selection": selection,
+                "new_run": command.which.new_run,
+                "settings": command.settings,
+            }
+            listed = None
+            if isinstance(subject, str):
+                scope = SendScope(*api.delete_scope(subject, merchants=merchants, **found))
+            else:
+                scope = scope_of_list(subject)
+                listed = api.foreign(subject, **found)
+            if listed is None or foreign:  # else start_delete refuses without a question
+                to_delete = _("To be deleted: {text}", text=scope.text)
+                _ask(command, DELETE, scope, as_lines(filter(None, (listed, to_delete))))
+            handle = api.start_delete(
+                subject,
+                foreign=foreign,
+                merchants=merchants,
+                report=command.reports,
+                **command.options | {"selection": selection},
+            )
+            return _finish(command, handle)
+
+
+@click.command(cls=Command, usual="out yes target where json")
+@click.argument("run", default="latest")
+@report_options
+@yes_option
+@limit_options
+@resume_options
+@common_options
+def undo(command: RunCommand, run: str) -> int:
+    """Undo an upload: restore what it overwrote, delete what it added.
+
+    By default the latest upload. What was overwritten is restored from the folder given with --backup at the upload. A file
+    that somebody else has changed since is not touched. On a terminal a live target always asks first.
+    """
+    from tcb_ops import api
+    from tcb_ops.preflight import scope_of_stored
+
+    with _opened(command):
+        if command.which.resume is not None:
+            return _finish(command, command.resume(UNDO))
+        settings = command.settings
+        subject = api.open_run(_upload(command, run), settings=settings)
+        merchants = command.common.matching(settings)
+        what = api.undo_scope(subject, merchants=merchants, settings=settings).text
+        _ask(command, UNDO, scope_of_stored(subject, merchants), what)
+        handle = api.start_undo(
+            subject,
+            merchants=merchants,
+            report=command.reports,
+            **command.options,
+        )
+        return _finish(command, handle)
+
+
+@click.command(cls=Command, usual="to delete confirm dry-run yes target where json")
+@click.argument("folder", metavar="DIR")
+@scan_options(
+    "The cloud path, e.g. 'banner/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {merchant} {appid} {env}."
+)
+@click.option("--delete", "deletes", is_flag=True, help="Delete files that are no longer in DIR.")
+@click.option(
+    "--confirm", "confirms", is_flag=True, help="Ask the store first what it has; send what differs."
+)
+@new_run_options
+@report_options
+@yes_option
+@limit_options
+@common_options
+def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, scanning: ScanOptions) -> int:
+    """Upload what is new or changed in a folder.
+
+    Files are compared with what the ledger last uploaded, with --confirm also with the store. Files that are no longer in DIR are
+    listed. --delete deletes them, but only those that sync itself uploaded from DIR; a deletion cannot be undone. On a terminal a
+    live target always asks first.
+    """
+    from tcb_ops import api
+    from tcb_ops.preflight import facts_line, scope_of_list
+
+    with _opened(command):
+        console, settings = command.console, command.settings
+        plan = _planned(command, folder, scanning)
+        code = 0
+        # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
+        fresh = command.options | {"new_run": True, "report": settings.reports}
+        if confirms and api.overwritten(plan.batch, settings=settings):
+            compared = command.follow(api.start_confirm(plan.batch, content=True, **fresh))
+            where = compared.export(settings.reports / compared.id, pdf=False)
+            console.info(_("Compared with the store: {folder}", folder=where))
+            unseen = sum(
+                one.rows
+                for one in compared.tallies()
+                if one.outcome is Outcome.UNKNOWN and one.reason is not Reason.NO_CHECKSUM
+            )
+            if unseen:
+                code = 1
+                console.warn(
+                    ngettext(
+                        "{n:,} file could not be compared with the store. It is judged by the ledger.",
+                        "{n:,} files could not be compared with the store. They are judged by the ledger.",
+                        unseen,
+                    )
+                )
+        if command.which.dry_run:
+            return max(code, _rehearse(command, plan, deletes=deletes))
+        command.ask_confirmation(UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
+        if deletes and plan.loses_most and not command.which.yes:
+            raise UsageError(
+                _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
+                _("Nothing was sent. To delete them anyway: --yes"),
+                options=["--yes"],
+            )
+        if deletes and plan.gone is not None:
+            scope = scope_of_list(plan.gone)
+            _ask(command, DELETE, scope, _("To be deleted: {text}", text=scope.text))
+        run = command.follow(
+            api.start_upload(plan.batch, skip_unchanged=True, report=command.reports, **command.options)
+        )
+        deleted = None
+        if deletes and plan.gone is not None:
+            # A file that was renamed is not deleted before it is there under its new name.
+            failed = {(one.env, one.appid) for one in run.tallies() if not one.outcome.succeeded}
+            gone = plan.gone_from(failed)
+            code |= bool(failed)
+            if gone is not None:
+                deleted = command.follow(api.start_delete(gone, **fresh))
+                deleted.export(settings.reports / deleted.id, pdf=False)
+                code |= not all(outcome.succeeded for outcome in deleted.outcomes)
+                ended = deleted.record.kind.verdict(deleted.outcomes, finished=True)
+                text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
+                (console.info if command.common.json else console.print)(text)
+            if failed:
+                console.warn(
+                    _(
+                        "Where an upload did not succeed, nothing was deleted. Correct it, then run the same command again."
+                    )
+                )
+        console.json_extra = _gone_in_json(plan, deleted)
+        return max(code, command.report(run))
+
+
+def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
+    """Print what a synchronization would send and delete; return the exit code."""
+    from tcb_ops import api
+
+    console, settings = command.console, command.settings
+    if deletes and plan.gone is not None:
+        console.info(_("--delete would delete them."))
+    console.json_extra = _gone_in_json(plan, None)
+    changed = api.changed(plan, settings=settings)
+    if changed is not None:
+        return command.dry_run(changed, uploads=True)
+    if command.common.json:
+        console.json({"rows": 0, "calls": 0})
+    else:
+        rows = ngettext("{n:,} row", "{n:,} rows", plan.batch.valid)
+        console.print(_("Nothing would be sent: {rows}, all unchanged.", rows=rows))
+    console.info(target_line(settings))
+    return 0
+
+
+def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
+    """Plan a synchronization. If the folder holds files that cannot be listed, print the problems and exit 2."""
+    from tcb_ops import api
+
+    console, settings = command.console, command.settings
+    try:
+        plan = api.plan_sync(
+            folder,
+            scanning.to,
+            merchants=command.common.read_merchants(settings),
+            path=scanning.template,
+            include=scanning.include,
+            exclude=scanning.exclude,
+            own=own_files(command.common, settings),
+            settings=settings,
+        )
+    except InputError as error:
+        show_problems(console, error.source, error.problems)
+        console.warn(_("Nothing was sent."))
+        raise click.exceptions.Exit(error.exit_code) from None
+    print_left_out(console, plan.scanned)
+    if plan.gone_text is not None:
+        console.info(plan.gone_text)
+    return plan
+
+
+def _gone_in_json(plan: SyncPlan, deleted: Run | None) -> dict[str, object]:
+    """Return the count of files that are gone from the folder, and the run that deleted them."""
+    return {
+        "gone": {
+            "rows": plan.gone.count if plan.gone is not None else 0,
+            "run": deleted.id if deleted is not None else None,
+            "counts": dict(deleted.counts) if deleted is not None else {},
+        }
+    }
+
+
+@contextmanager
+def _opened(command: RunCommand) -> Iterator[None]:
+    """Open the target; refuse a report folder that cannot be had before anything is sent."""
+    command.check_folder()
+    with command.opened():
+        if command.settings.run_target == SIMULATOR:
+            command.console.info(
+                _(
+                    "The embedded simulator starts without files each time. To find those of an earlier command, upload to a "
+                    "running `tcb-ops simulate`: give its address with --target."
+                )
+            )
+        yield
+
+
+def _finish(command: RunCommand, handle: RunHandle) -> int:
+    if handle.warning is not None:
+        command.console.warn(handle.warning)
+    return command.report(command.follow(handle))
+
+
+@contextmanager
+def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]]:
+    """Return the run that is named, or read the list; and what distinguishes it from other parts of the same."""
+    if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
+        yield _upload(command, what), command.common.selection()
+        return
+    with command.read_list(what, root=None) as batch:
+        yield batch, command.selection
+
+
+def _upload(command: RunCommand, run: str) -> str:
+    """Return the id of the upload that is meant; the first line names it."""
+    from tcb_ops import api
+
+    upload = api.upload_of(run, command.settings)
+    command.console.lead(
+        _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
+    )
+    return upload.id
+
+
+def _ask(command: RunCommand, kind: Kind, scope: SendScope, what: Text) -> None:
+    """Show what is about to change, and ask where the target is live."""
+    if command.settings.on_loopback:
+        command.console.info(what)
+    command.ask_confirmation(kind, scope, what)

@@ -1,0 +1,553 @@
+"""What is known of the file at a path, from the ledger and from a backup, and what confirm, delete and undo decide from it.
+
+`confirm_outcome`, `undo_step`, `written_since`, `is_ours` and `may_be_stored` are pure. Sources: batchDownloadFile, batchDeleteFile, and COS's HEAD Object.
+
+`Backup` writes and reads what an upload overwrote. No file in it is ever replaced, so that a process which was frozen while another
+one continued its rows cannot spoil what that one has saved.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryFile
+from types import MappingProxyType
+from typing import IO, TypeAlias
+
+from tcb_ops.details import DetailCode, detail
+from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.i18n import Text, _
+from tcb_ops.kinds import Kind
+from tcb_ops.model import Outcome, Row
+from tcb_ops.resources import sync_to_disk, system_reason
+from tcb_ops.runs.reader import LedgerReader
+from tcb_ops.runs.records import EarlierUpload, RunRecord
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
+
+_CHUNK = 500
+"""Paths that the ledger is asked about at once."""
+Undone: TypeAlias = Mapping[str, frozenset[str]]
+"""Undos, each with the runs that it undoes."""
+_NOT_CERTAIN = frozenset({Outcome.FAILED, Outcome.PENDING})
+_LARGEST_RECORD = 1024 * 1024
+"""Bytes that are read of a record, which has some hundred."""
+_MD5_LINE = re.compile(r"^[0-9a-f]{32}$", re.MULTILINE)
+_IN_PARTS = re.compile(r"[0-9a-f]{32}-[0-9]+")
+
+
+class UndoStep(StrEnum):
+    """What an undo does about one file."""
+
+    CONFLICT = "conflict"
+    NOTHING = "nothing"
+    """It is as it was before the upload."""
+    DELETE = "delete"
+    RESTORE = "restore"
+    NOT_KNOWN = "not_known"
+    """It may be the upload's, or somebody else's: it stays."""
+
+
+def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
+    """Decide what a stored file's ETag says of a row.
+
+    ===============================  ===========
+    ETag, without quotes             outcome
+    ===============================  ===========
+    the MD5 that was uploaded        present
+    `…-N`                            foreign
+    an MD5 that was there before     stale
+    anything else                    different
+    ===============================  ===========
+
+    `older`: the MD5s that the ledger or a backup knows for the key from before.
+    """
+    if etag == md5:
+        return Outcome.PRESENT
+    if _IN_PARTS.fullmatch(etag):
+        return Outcome.FOREIGN
+    return Outcome.STALE if etag in older else Outcome.DIFFERENT
+
+
+def undone_outcome(etag: str | None, before: str) -> Outcome | None:
+    """Decide what confirms that an upload was undone at a path; None: what is there is compared like any other file.
+
+    ==========================  =======================  =======
+    the undo left               the store has            outcome
+    ==========================  =======================  =======
+    nothing (`before` empty)    nothing (`etag` None)    undone
+    nothing                     a file                   none
+    a file, by its MD5          nothing                  absent
+    a file                      that file                undone
+    a file                      any other                none
+    ==========================  =======================  =======
+    """
+    if etag is None:
+        return Outcome.ABSENT if before else Outcome.UNDONE
+    return Outcome.UNDONE if etag == before else None
+
+
+def undo_step(
+    now: str | None, ours: str, before: str | None, *, certain: bool = True, same_headers: bool = True
+) -> UndoStep:
+    """Decide how an upload of a file is undone.
+
+    ==============================  ======================  ============
+    now                             before the upload       step
+    ==============================  ======================  ============
+    what was there                  a file                  nothing
+    the same, with other headers    a file                  restore
+    ours                            a file                  restore
+    anything else                   a file                  conflict
+    missing                         missing                 nothing
+    ours                            missing                 delete
+    anything else                   missing                 conflict
+    anything else, not certain      missing                 nothing
+    ours or unknown, not certain    missing                 not known
+    ==============================  ======================  ============
+
+    Each is an MD5; None if the file is missing. `ours` is what the upload put there, empty if that is unknown. `certain`: it
+    was stored, or a backup says what was there. `same_headers`: those of the upload are those from before.
+    """
+    if now == before and (same_headers or now != ours):
+        return UndoStep.NOTHING
+    if not certain and before is None:
+        return UndoStep.NOTHING if ours and now != ours else UndoStep.NOT_KNOWN
+    if now != ours or not ours:
+        return UndoStep.CONFLICT
+    return UndoStep.DELETE if before is None else UndoStep.RESTORE
+
+
+def may_be_stored(outcome: Outcome, saved: bool | None, *, doubtful: bool) -> bool:
+    """Decide whether a row of an upload is part of its undo.
+
+    =========  ======  ========  ======
+    outcome    saved   doubtful  part
+    =========  ======  ========  ======
+    uploaded   any     any       yes
+    any        yes     any       yes
+    failed     –       yes       yes
+    refused    –       yes       yes
+    any other                    no
+    =========  ======  ========  ======
+
+    `saved`: whether the backup has a record for the row, which is written before the file is sent; None without a backup.
+    `doubtful`: the file may be stored all the same.
+    """
+    if saved is None and outcome in {Outcome.FAILED, Outcome.REFUSED}:
+        return doubtful
+    return outcome is Outcome.UPLOADED or bool(saved)
+
+
+def written_since(
+    written: Sequence[EarlierUpload],
+    of: Collection[str],
+    number: int,
+    undone: Undone = MappingProxyType({}),
+    *,
+    doubtful: bool = False,
+) -> str:
+    """Return the run that changed a path after an upload, empty if there is none.
+
+    ==============================================  =======
+    the last change of the path that is certain     result
+    ==============================================  =======
+    is of a run in `of`                             none
+    restored the file of a run in `of`              none
+    restored what was there before a run in `of`    its run
+    is older than the upload, which has no record   none
+    is any other                                    its run
+    ==============================================  =======
+
+    `written`: what runs put at the path, the oldest first; `of`: the upload, its retries, and the runs that took it back;
+    `number`: the upload's, which grows from run to run. `doubtful`: a row that may have changed the path counts, too.
+    """
+    without = {Outcome.UNCHANGED} if doubtful else {Outcome.UNCHANGED, *_NOT_CERTAIN}
+    changes = [one for one in written if one.outcome not in without]
+    if not any(one.run in of for one in changes):  # a pending row has no record
+        changes = [one for one in changes if one.number > number]
+    if not changes or changes[-1].run in of:
+        return ""
+    ours = [one.md5 for one in changes if one.run in of and one.outcome is Outcome.UPLOADED]
+    last = changes[-1]
+    restored = last.outcome is Outcome.RESTORED and undone.get(last.run, frozenset()).isdisjoint(of)
+    return "" if restored and last.md5 in ours[-1:] else last.run
+
+
+def is_ours(written: Sequence[EarlierUpload], undone: Undone, own: Collection[str] = ()) -> bool:
+    """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's.
+
+    ==============================================================  ======
+    the last entry that counts                                      result
+    ==============================================================  ======
+    none, or one after which the file is gone or not known          no
+    uploaded, unchanged                                             yes
+    restored, what an upload put there that the undo does not undo  yes
+    restored, any other                                             no
+    pending in an undo: it may be restored                          no
+    ==============================================================  ======
+
+    What failed, or is pending in an upload, left a file of ours there, if one was there. What the runs in `own` did does not
+    count.
+    """
+    known = [
+        one
+        for one in written
+        if one.run not in own
+        and one.outcome is not Outcome.FAILED
+        and (one.outcome is not Outcome.PENDING or one.run in undone)
+    ]
+    if not known or not known[-1].md5:
+        return False
+    last = known[-1]
+    uploaded = {
+        one.md5
+        for one in known
+        if one.outcome is Outcome.UPLOADED and one.run not in undone.get(last.run, frozenset())
+    }
+    return last.outcome is not Outcome.RESTORED or last.md5 in uploaded
+
+
+class WrittenFiles:
+    """What the ledger knows of the files that a confirm, an undo or a delete is about, looked at again before each call."""
+
+    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
+        self._ledger, self._run = ledger, run
+        self._of = [ledger.run(one) for one in run.settings.get("of", ())]
+        self._undone = undone_uploads(ledger, run.target)
+        took_back = UNDO if run.kind is CONFIRM else run.kind
+        undoing = runs_about(ledger, self._of[0], took_back) if self._of else ()
+        self._undoing_runs = {one.id for one in undoing}
+        self._ids = {one.id for one in self._of} | self._undoing_runs
+
+    def not_ours(self, written: Sequence[EarlierUpload]) -> Text | None:
+        """Return why the file at a path is not to be touched; None if it may be.
+
+        An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
+        those that runs of this ledger uploaded, unless it was started with `foreign`.
+        """
+        if self._of:
+            deletes = self._run.kind is DELETE
+            since = written_since(written, self._ids, self._of[0].number, self._undone, doubtful=deletes)
+        elif self._run.settings.get("foreign") or is_ours(written, self._undone):
+            return None
+        else:
+            changes = [one.run for one in written if one.outcome is not Outcome.FAILED]
+            if not changes:
+                return detail(DetailCode.NOT_UPLOADED_HERE)
+            since = changes[-1]
+        return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
+
+    def is_undone(self, written: Sequence[EarlierUpload]) -> bool:
+        """Return whether an earlier run has taken the file back: what is there now is not the upload's."""
+        certain = [one for one in written if one.outcome not in {Outcome.UNCHANGED, *_NOT_CERTAIN}]
+        return bool(certain) and certain[-1].run in self._undoing_runs
+
+    def planned_md5s(self, line: int) -> tuple[set[str], bool]:
+        """Hash the local files that the upload and its retries planned for a line; return whether these are all."""
+        found, complete = set[str](), True
+        for run in self._of:
+            for file, size, mtime_ns in self._ledger.planned_files(run, line):
+                try:
+                    found.add(hash_file(Path(run.root, file), size or 0, mtime_ns or 0))
+                except (FileChangedError, FileUnreadableError):
+                    complete = False  # it has changed since, or is a URL
+        return found, complete
+
+
+def undone_uploads(ledger: LedgerReader, target: str) -> dict[str, frozenset[str]]:
+    """Return the undos of a target, each with the runs that it undoes."""
+    undos = (run for run in ledger.runs(target, damaged=[]) if run.kind is UNDO)
+    return {run.id: frozenset(run.settings.get("of", ())) for run in undos}
+
+
+def runs_about(ledger: LedgerReader, subject: RunRecord, *kinds: Kind) -> list[RunRecord]:
+    """Return the undos or the deletes of an upload's files."""
+    about = (run for run in ledger.runs(subject.target, damaged=[]) if run.kind in kinds)
+    return [run for run in about if subject.id in run.settings.get("of", ())[:1]]
+
+
+def known_files(
+    ledger: LedgerReader, rows: Iterable[Row], target: str, leave_out: int = -1, *, confirmed: bool = False
+) -> Iterator[tuple[Row, list[EarlierUpload]]]:
+    """Give each row with what runs to a target put at its path, the oldest first; not the run numbered `leave_out`.
+
+    `confirmed`: with what confirmations found to differ.
+    """
+    stream = iter(rows)
+    while some := list(islice(stream, _CHUNK)):
+        by_env: defaultdict[str, list[str]] = defaultdict(list)
+        for row in some:
+            by_env[row.env].append(row.path)
+        found = {
+            env: ledger.written(target, leave_out, env, paths, confirmed=confirmed)
+            for env, paths in by_env.items()
+        }
+        for row in some:
+            yield row, found[row.env].get(row.path, [])
+
+
+# --- backups -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFile:
+    """What was at a row's path before the upload."""
+
+    env: str
+    path: str
+    md5: str
+    """Hex; empty where nothing was there."""
+    content_type: str = ""
+    cache_control: str = ""
+    etag: str = ""
+    """The store's, where it is not the MD5, as of a file that was written in parts."""
+    sent: tuple[str, ...] = ()
+    """The MD5s of what the upload and its retries may have put there: recorded before each is sent."""
+    version: int = 1
+    """1 for the first record of a row, then 2, 3, …: somebody else had changed the file before a resumed run or a retry."""
+
+    def has(self, etag: str) -> bool:
+        """Return whether an object with this ETag is the saved file; an empty one means that nothing is there."""
+        return etag == self.md5 or bool(etag and etag == self.etag)
+
+    def may_be_ours(self, written: Sequence[EarlierUpload], of: Collection[str]) -> bool:
+        """Return whether the saved bytes are those that the upload sent: then nothing shows that they were there before.
+
+        `written`: what runs put at the path; `of`: the upload and its retries.
+        """
+        uploaded = {one.md5 for one in written if one.run in of and one.outcome is Outcome.UPLOADED}
+        return bool(self.md5) and self.md5 in uploaded.union(self.sent)
+
+
+class BackupError(TcbOpsError):
+    """The folder cannot be written to, or a record in it is damaged."""
+
+
+def check_folder(folder: Path, *, make: bool = True) -> None:
+    """Make a folder for backups. Raises UsageError if it cannot be written, before anything is sent.
+
+    Without `make` the folder, or the nearest one above it, is only tried.
+    """
+    there = folder.absolute()
+    try:
+        if make:
+            _make_folder(there)
+        else:
+            there = next(one for one in (there, *there.parents) if one.exists())
+        with TemporaryFile(dir=there):
+            pass
+    except FileExistsError:
+        raise UsageError(_("{folder} is not a folder.", folder=folder), options=["--backup"]) from None
+    except OSError as error:
+        raise UsageError(
+            _("backups cannot be written to {folder}: {why}.", folder=folder, why=system_reason(error)),
+            options=["--backup"],
+        ) from None
+
+
+class Backup:
+    """The backup of one run, which several processes may write. Only its owner may read its files.
+
+    ====================  ==============================================================================
+    `<line>.json`         the first record: what was at a row's path, and what is about to be sent there
+    `<line>.2.json`, …    a further one: somebody else had changed the file before the row went on
+    `<line>-<md5>.data`   the bytes of a record
+    `<line>.sent`         MD5s that were sent later, one in a line
+    `<line>.….part`       being written, or left by a process that was killed
+    ====================  ==============================================================================
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def data(self, line: int, md5: str) -> Path:
+        """Return where a row's bytes are."""
+        return self.folder / f"{line:07d}-{md5}.data"
+
+    def record(self, line: int, version: int = 1) -> Path:
+        """Return where a row's record is."""
+        return self.folder / (f"{line:07d}.json" if version == 1 else f"{line:07d}.{version}.json")
+
+    def part(self, line: int) -> Path:
+        """Return a name for a file that is to be written, which no other process has."""
+        return self.folder / f"{line:07d}.{os.getpid()}-{secrets.token_hex(8)}.part"
+
+    def has(self, line: int) -> bool:
+        """Return whether there is a record for a row."""
+        return self.record(line).exists()
+
+    def read(self, line: int) -> SavedFile | None:
+        """Return what was last saved for a row, and all that was sent; None where nothing was. Raises BackupError."""
+        saved: SavedFile | None = None
+        sent: dict[str, None] = {}
+        version = 1
+        while (text := _read(file := self.record(line, version))) is not None:
+            try:
+                record = json.loads(text)
+                sent |= dict.fromkeys(map(str, record["sent"]))
+                fields = ("env", "path", "md5", "content_type", "cache_control", "etag")
+                texts = {name: str(record[name]) for name in fields}
+                saved = SavedFile(**texts, sent=(), version=version)
+            except (KeyError, TypeError, ValueError, RecursionError):
+                raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file))) from None
+            version += 1
+        if saved is None:
+            return None
+        later = _read(self._sent(line)) or ""
+        return replace(saved, sent=(*sent, *_MD5_LINE.findall(later)))
+
+    def save(self, line: int, saved: SavedFile, written: Path | None = None) -> bool:
+        """Keep a record, and the bytes in `written`: whole and on the disk, or not at all. Raises BackupError.
+
+        Returns False, and changes nothing, if another process has written this version of the record.
+        """
+        file, part = self.record(line, saved.version), self.part(line)
+        try:
+            _make_folder(self.folder)
+            if file.exists():
+                return False
+            if written is not None and not self.data(line, saved.md5).exists():
+                written.replace(self.data(line, saved.md5))
+                sync_to_disk(self.folder)  # before a record names it
+            _write(part, saved)
+            try:
+                os.link(part, file)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                _write(file, saved)
+            sync_to_disk(self.folder)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _backup_error(file, error) from None
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        return True
+
+    def note_sent(self, line: int, md5: str) -> None:
+        """Add an MD5 to what a row may have sent: on the disk when this returns. Raises BackupError."""
+        file = self._sent(line)
+        try:
+            with os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "wb") as out:
+                out.write(f"\n{md5}\n".encode())  # on a line of its own after one that was cut short
+                out.flush()
+                os.fsync(out.fileno())
+            sync_to_disk(self.folder)
+        except OSError as error:
+            raise _backup_error(file, error) from None
+
+    def _sent(self, line: int) -> Path:
+        return self.folder / f"{line:07d}.sent"
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, for their owner alone, and on the disk. Raises OSError."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        with suppress(FileExistsError):  # another worker was faster
+            one.mkdir(mode=0o700)
+        sync_to_disk(one.parent)
+    if not folder.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
+def _open(file: Path, flags: int) -> int:
+    """Open a file for its owner alone; a pipe does not block. Raises OSError."""
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0), 0o600)
+
+
+def _write(file: Path, saved: SavedFile) -> None:
+    """Write a record, on the disk. Raises FileExistsError if there is such a file, and OSError."""
+    record = asdict(saved)
+    del record["version"]  # the file's name says it
+    with os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as out:
+        out.write(json.dumps(record, ensure_ascii=False).encode())
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _read(file: Path) -> str | None:
+    """Return the text of a small regular file of a backup; None where there is no file. Raises BackupError."""
+    try:
+        fd = _open(file, os.O_RDONLY)
+        try:
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST_RECORD:
+                return os.read(fd, _LARGEST_RECORD).decode()
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _backup_error(file, error) from None
+    except UnicodeDecodeError:
+        pass
+    raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file)))
+
+
+class Download:
+    """The bytes of a file on their way to the disk, and their MD5. An error is kept: a sink must not raise."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        """None: the bytes are hashed only."""
+        self.error: BackupError | None = None
+        self._hash = hashlib.md5(usedforsecurity=False)
+        self._stream: IO[bytes] | None = None
+        if file is not None:
+            try:
+                _make_folder(file.parent)
+                self._stream = os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
+            except OSError as error:
+                self.error = _backup_error(file, error)
+
+    def write(self, chunk: bytes) -> bool:
+        """Take the next bytes; False ends the download."""
+        self._hash.update(chunk)
+        try:
+            if self._stream is not None:
+                self._stream.write(chunk)
+        except OSError as error:
+            self.error = _backup_error(self.file, error)
+        return self.error is None
+
+    @property
+    def md5(self) -> str:
+        """The MD5 of all bytes so far, hex."""
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Bring the bytes to the disk."""
+        if self._stream is None:
+            return
+        try:
+            with self._stream:
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+        except OSError as error:
+            self.error = self.error or _backup_error(self.file, error)
+
+    def discard(self) -> None:
+        """Remove what was written and not kept."""
+        if self.file is not None:
+            with suppress(OSError):
+                self.file.unlink(missing_ok=True)
+
+
+def _backup_error(file: Path | None, error: OSError) -> BackupError:
+    return BackupError(detail(DetailCode.BACKUP_ACCESS, file=str(file), why=system_reason(error)))

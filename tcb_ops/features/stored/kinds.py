@@ -1,0 +1,169 @@
+"""The kinds of runs about files that are stored already: confirm, delete and undo."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcb_ops.i18n import Text, _, as_list
+from tcb_ops.kinds import Kind, counted, row_count
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
+from tcb_ops.runs.next_commands import SIGNED_LIST, command, retry, upload_options
+
+if TYPE_CHECKING:
+    from tcb_ops.reports.summary import NextAction
+    from tcb_ops.runs.calls import CallContext, Calls
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.settings import Settings
+
+
+FILES_PER_CALL = 50
+"""Files that batchdownloadfile and batchdeletefile take in one call."""
+
+
+class _StoredKind(Kind):
+    """What the three have in common."""
+
+    reads_written = True
+    has_list = False
+    _outcomes: Mapping[Outcome, Outcome] = {}
+    """The kind's own outcomes in place of those of a call."""
+
+    def end_of(self, end: RowEnd) -> RowEnd:
+        """Return an end with one of the kind's own outcomes."""
+        return replace(end, outcome=self._outcomes.get(end.outcome, end.outcome))
+
+    def next_step(
+        self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
+    ) -> tuple[Text, list[str]] | None:
+        """Return a retry of the rows that are still open."""
+        outcomes = _open_outcomes(actions)
+        again = sum(rows for outcome, rows in outcomes.items() if outcome.retried)
+        if not again:
+            return self.after_retries(settings, run, outcomes)
+        return _("When the causes are fixed, run {rows} again:", rows=row_count(again)), retry(settings, run)
+
+    def after_retries(
+        self, settings: Settings, run: RunRecord, outcomes: Mapping[Outcome, int]
+    ) -> tuple[Text, list[str]] | None:
+        """Return what follows when no row is to be retried."""
+        return None
+
+
+class ConfirmKind(_StoredKind):
+    """Confirmations: whether stored files are there, and with the bytes that were sent."""
+
+    name = "confirm"
+    label = _("confirm")
+    report_title = _("Confirmation report")
+    done = _("the file is there")
+    rows_per_call = FILES_PER_CALL
+    clustered = looks_at_store = True
+    unstarted = Outcome.UNKNOWN
+    _outcomes: Mapping[Outcome, Outcome] = {
+        Outcome.REFUSED: Outcome.UNKNOWN,
+        Outcome.FAILED: Outcome.UNKNOWN,
+    }
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls for confirmations."""
+        from tcb_ops.features.stored.calls import ConfirmCalls
+
+        return ConfirmCalls(context)
+
+    def done_text(self, counts: Mapping[Outcome, int]) -> Text:
+        """Return what was found; of an upload that was undone, in figures."""
+        return as_list(counted(counts)) if Outcome.UNDONE in counts else self.done
+
+    def after_retries(
+        self, settings: Settings, run: RunRecord, outcomes: Mapping[Outcome, int]
+    ) -> tuple[Text, list[str]] | None:
+        """Return an upload of the files that are missing or differ."""
+        missing = sum(outcomes.get(one, 0) for one in (Outcome.ABSENT, Outcome.DIFFERENT, Outcome.FOREIGN))
+        root = str(run.settings.get("root", ""))
+        if not missing or not root or not run.report:
+            return None
+        options = ("--root", root, *upload_options(run))
+        if SIGNED_LIST in run.settings:
+            purpose = _(
+                "failed.csv has {rows} without the queries of their URLs. To upload the whole list again, if your "
+                "versions are the right ones:",
+                rows=row_count(missing),
+            )
+            words = (*run.settings[SIGNED_LIST], *options, "--on-bad", "skip", "--new-run")
+        else:
+            purpose = _("To upload {rows} again, if your version is the right one:", rows=row_count(missing))
+            words = (str(Path(run.report) / "failed.csv"), *options)
+        return purpose, command(settings, "upload", *words, target=run.target)
+
+
+class DeleteKind(_StoredKind):
+    """Deletions."""
+
+    name = "delete"
+    label = _("delete")
+    report_title = _("Deletion report")
+    done = _("deleted or already gone")
+    question = _("Delete files in {live_environments} of {api_base}?")
+    changed = (
+        _("The files of this upload were deleted by run {run} on {at}."),
+        _("{files:,} of {total:,} files of this upload were deleted by run {run} on {at}."),
+    )
+    mark = _("deleted by {run}"), _("partly deleted by {run}")
+    replacing = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
+    rows_per_call = FILES_PER_CALL
+    changes_store = takes_back = True
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls for deletions."""
+        from tcb_ops.features.stored.calls import DeleteCalls
+
+        return DeleteCalls(context)
+
+    def done_text(self, counts: Mapping[Outcome, int]) -> Text:
+        """Return what was done to all rows; to a single one, precisely."""
+        return next(iter(counts)).label if sum(counts.values()) == 1 else self.done
+
+
+class UndoKind(_StoredKind):
+    """Undos: what an upload overwrote is restored, what it added is deleted."""
+
+    name = "undo"
+    label = _("undo")
+    report_title = _("Undo report")
+    done = _("restored or deleted")
+    question = _("Undo the upload in {live_environments} of {api_base}?")
+    changed = (
+        _("This upload was undone by run {run} on {at}."),
+        _("{files:,} of {total:,} files of this upload were undone by run {run} on {at}."),
+    )
+    mark = _("undone by {run}"), _("partly undone by {run}")
+    replacing = frozenset({Outcome.RESTORED, Outcome.DELETED})
+    changes_store = takes_back = True
+    skipped = Outcome.NOT_UNDOABLE
+    _outcomes: Mapping[Outcome, Outcome] = {Outcome.REFUSED: Outcome.FAILED}
+
+    def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
+        """Return the headers that the restored object had."""
+        return row.content_type, row.cache_control
+
+    def calls(self, context: CallContext) -> Calls:
+        """Return the calls for undos."""
+        from tcb_ops.features.stored.calls import UndoCalls
+
+        return UndoCalls(context)
+
+
+CONFIRM, DELETE, UNDO = ConfirmKind(), DeleteKind(), UndoKind()
+
+
+def _open_outcomes(actions: Sequence[NextAction]) -> Counter[Outcome]:
+    """Count the rows of the causes by outcome, without those whose answer would be the same again."""
+    outcomes: Counter[Outcome] = Counter()
+    for action in actions:
+        if action.group.code != Reason.NO_CHECKSUM:
+            outcomes.update(action.group.outcomes)
+    return outcomes

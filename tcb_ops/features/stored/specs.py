@@ -1,0 +1,602 @@
+"""Which rows a command about stored files has: those that an upload stored, those of a list, or those of a folder."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tcb_ops.details import DetailCode, detail
+from tcb_ops.errors import UsageError
+from tcb_ops.features.stored.files import (
+    Backup,
+    BackupError,
+    SavedFile,
+    is_ours,
+    known_files,
+    may_be_stored,
+    runs_about,
+    undone_uploads,
+    written_since,
+)
+from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
+from tcb_ops.formatting import guard, sanitize
+from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
+from tcb_ops.kinds import Kind
+from tcb_ops.lists.batch import Batch
+from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.paths import read_paths
+from tcb_ops.lists.row_files import content_type_of
+from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Row
+from tcb_ops.resources import system_reason
+from tcb_ops.runs.ledger import Ledger, taken
+from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
+from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
+from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
+from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
+
+_LISTED = 20
+"""Files that a message lists."""
+_DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
+_GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
+
+
+@dataclass(frozen=True, slots=True)
+class UndoScope:
+    """What an undo would do, by rows."""
+
+    restored: int
+    deleted: int
+    not_undoable: int
+    uncertain: int
+    """Rows of which it is not known whether the upload stored them; with a backup, they are among the first two."""
+    with_backup: bool
+    undone: int = 0
+    """Rows that an earlier undo has dealt with; they are among the first two."""
+
+    @property
+    def text(self) -> Text:
+        """The figures in words."""
+        if self.with_backup:
+            deleted = ngettext(
+                "{n:,} file was new and will be deleted.",
+                "{n:,} files were new and will be deleted.",
+                self.deleted,
+            )
+            uncertain = ngettext(
+                "The upload got no response for {n:,} of these files: the store will be asked about it.",
+                "The upload got no response for {n:,} of these files: the store will be asked about them.",
+                self.uncertain,
+            )
+        else:
+            deleted = ngettext(
+                "{n:,} file will be deleted. Without a backup it is not known whether another tool had one at its path.",
+                "{n:,} files will be deleted. Without a backup it is not known whether another tool had files at their paths.",
+                self.deleted,
+            )
+            uncertain = ngettext(
+                "The upload got no response for {n:,} file. Without a backup it stays, if it was stored.",
+                "The upload got no response for {n:,} files. Without a backup those that were stored stay.",
+                self.uncertain,
+            )
+        restored = ngettext(
+            "{n:,} file will be restored from the backup.",
+            "{n:,} files will be restored from the backup.",
+            self.restored,
+        )
+        undone = ngettext(
+            "{n:,} of these files was undone before; it will only be checked.",
+            "{n:,} of these files were undone before; they will only be checked.",
+            self.undone,
+        )
+        not_undoable = ngettext(
+            "{n:,} file cannot be undone: its earlier version is not in a backup, or another run has changed it since.",
+            "{n:,} files cannot be undone: their earlier versions are not in a backup, or other runs have changed them "
+            "since.",
+            self.not_undoable,
+        )
+        counts = (self.restored, self.deleted, self.uncertain, self.undone, self.not_undoable)
+        texts = (restored, deleted, uncertain, undone, not_undoable)
+        return as_sentences(text for count, text in zip(counts, texts, strict=True) if count)
+
+
+def confirm_spec(
+    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, *, content: bool
+) -> RunSpec:
+    """Return the rows that a run has uploaded, or left unchanged, its retries included. Raises UsageError where there are none."""
+    options = {"content": content, "backup": subject.settings.get("backup", ""), "root": subject.root}
+    if SIGNED in subject.settings:
+        options[SIGNED_LIST] = list_of(subject)
+    spec = _of_run(
+        ledger,
+        subject,
+        CONFIRM,
+        lambda row: row.end.outcome in STORED_OUTCOMES,
+        only,
+        selection,
+        options,
+    )
+    warnings: list[Text] = []
+    if pending := ledger.counts(subject).get(Outcome.PENDING, 0):
+        text = ngettext(
+            "{n:,} row of upload {id} is pending, and is not confirmed.",
+            "{n:,} rows of upload {id} are pending, and are not confirmed.",
+            pending,
+            id=subject.id,
+        )
+        warnings.append(text)
+    if undos := runs_about(ledger, subject, UNDO):
+        newest = max(run.id for run in undos)
+        warnings.append(_("Upload {id} was undone by run {run}.", id=subject.id, run=newest))
+    return replace(spec, warning=as_sentences(warnings) if warnings else None)
+
+
+def delete_spec(
+    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, *, new_run: bool
+) -> RunSpec:
+    """Return the rows that a run has uploaded, its retries included, without paths that another run has written since.
+
+    What an unfinished delete of the same files has deleted is left to it, when it is resumed: not with `new_run`. Raises
+    UsageError where there are none, or if a process works on the run.
+    """
+    spec = _of_run(
+        ledger, subject, DELETE, lambda row: row.end.outcome is Outcome.UPLOADED, only, selection, {}
+    )
+    deletes, undone = _ids(runs_about(ledger, subject, DELETE)), undone_uploads(ledger, subject.target)
+    resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
+    own = frozenset(spec.options["of"]) | (deletes & resumed)
+    open_ends = {Outcome.FAILED, Outcome.PENDING}
+
+    def rows() -> Iterator[Row]:
+        for row, written in known_files(ledger, spec.rows(), subject.target):
+            # A delete of these files that failed, or was interrupted, has left them there.
+            seen = [one for one in written if one.outcome not in open_ends or one.run not in deletes]
+            if not written_since(seen, own, subject.number, undone, doubtful=True):
+                yield row
+
+    left_out = sum(1 for _row in spec.rows()) - sum(1 for _row in rows())
+    if not left_out:
+        return spec
+    environments = environments_of_rows(rows(), spec.environments)
+    text = ngettext(
+        "{n:,} file is left out: another run has uploaded to its path, or deleted it, since.",
+        "{n:,} files are left out: other runs have uploaded to their paths, or deleted them, since.",
+        left_out,
+    )
+    if not environments:
+        raise UsageError(as_sentences((text, _("Nothing is left to delete."))))
+    return replace(spec, rows=rows, environments=environments, warning=text)
+
+
+def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str) -> RunSpec:
+    """Return the rows that a run has uploaded or may have uploaded, each with what undoes it.
+
+    A row whose path had a file has that file in the backup as its local file; a row whose path was free has none; a row that
+    replaced an earlier upload without a backup has its problem, and ends as not_undoable. Raises UsageError.
+    """
+    kept = str(subject.settings.get("backup", ""))
+    backup = Backup(Path(kept)) if kept else None
+    records = backup if backup is not None and backup.folder.is_dir() else None
+
+    def is_meant(record: RowRecord) -> bool:
+        row, end = record.row, record.end
+        saved = None if records is None else records.has(row.line)
+        doubtful = may_have_stored(end.reason, end.attempts, subject.settings)
+        return may_be_stored(end.outcome, saved, doubtful=doubtful)
+
+    runs = [subject, *ledger.retries(subject)]
+    retried = runs[1:] if records is None else []
+    lines = {
+        record.row.line
+        for run in retried
+        for record in ledger.rows(run, outcomes=_DOUBTFUL)
+        if is_meant(record)
+    }
+    pending = 0 if backup is not None else sum(ledger.counts(run).get(Outcome.PENDING, 0) for run in runs)
+    pending_text = ngettext(
+        "{n:,} row of the upload is pending. Whether it was sent is not known, and it is not undone. To know, resume the "
+        "upload instead.",
+        "{n:,} rows of the upload are pending. Whether they were sent is not known, and they are not undone. To know, resume "
+        "the upload instead.",
+        pending,
+    )
+    warning = pending_text if pending else None
+    spec = _of_run(
+        ledger,
+        subject,
+        UNDO,
+        lambda record: is_meant(record) or record.row.line in lines,
+        only,
+        selection,
+        {"backup": kept, "undoes": subject.id},
+        warning,
+    )
+    again = _ids(runs_about(ledger, subject, UNDO))
+
+    def rows() -> Iterator[Row]:
+        of = frozenset(spec.options["of"])
+        for row, written in known_files(ledger, spec.rows(), subject.target):
+            yield _undone(row, written, subject, backup, of, again)
+
+    root = backup.folder if backup is not None else None
+    return replace(spec, rows=rows, root=root, warning=warning)
+
+
+def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
+    """Count what an undo would do."""
+    counts, uncertain, undone, with_backup = Counter[str](), 0, 0, bool(spec.options["backup"])
+    subject, of = ledger.run(spec.options["undoes"]), set(spec.options["of"])
+    earlier = _ids(runs_about(ledger, subject, UNDO))
+    for row, written in known_files(ledger, spec.rows(), subject.target):
+        unknown = not row.invalid and not any(one.md5 and one.run in of for one in written)
+        uncertain += unknown
+        undone += not row.invalid and bool(written) and written[-1].run in earlier
+        if with_backup or not unknown:
+            counts["no" if row.invalid else "restore" if row.file else "delete"] += 1
+    return UndoScope(counts["restore"], counts["delete"], counts["no"], uncertain, with_backup, undone)
+
+
+def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
+    """Return the rows of a list, to be compared with what the ledger last stored at their paths."""
+    spec = list_spec(batch, CONFIRM, selection)
+    return replace(spec, options={**spec.options, "content": content})
+
+
+def delete_list_spec(
+    ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool, new_run: bool
+) -> RunSpec:
+    """Return the rows of a list. Raises UsageError where runs of this ledger wrote not all of them, and `foreign` is not given."""
+    spec = list_spec(batch, DELETE, selection)
+    spec = replace(spec, options={**spec.options, "foreign": foreign})
+    if not foreign and (listed := foreign_text(ledger, spec, target, new_run=new_run)) is not None:
+        raise UsageError(
+            as_lines((listed, _("Nothing was deleted."))),
+            _("To delete them as well: --foreign"),
+            options=["--foreign"],
+        )
+    return spec
+
+
+def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -> Text | None:
+    """List the files of a delete that no run of the ledger uploaded; None where there are none.
+
+    What an unfinished delete of the same list has deleted is no reason not to resume it: only with `new_run`.
+    """
+    own = set[str]() if new_run else _unfinished(ledger, spec, target)
+    undone = undone_uploads(ledger, target)
+    found = known_files(ledger, spec.rows(), target)
+    foreign = (row for row, written in found if not row.invalid and not is_ours(written, undone, own))
+    first = list(islice(foreign, _LISTED))
+    if not first:
+        return None
+    rest = sum(1 for _row in foreign)
+    head = ngettext(
+        "{n:,} file was not uploaded by a run of this ledger:",
+        "{n:,} files were not uploaded by a run of this ledger:",
+        len(first) + rest,
+    )
+    more = [_("and {n:,} more", n=rest)] if rest else []
+    return as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
+
+
+def _unfinished(ledger: Ledger, spec: RunSpec, target: str) -> set[str]:
+    """Return the unfinished runs that the same command resumes."""
+    same = (spec.kind, spec.list_sha256, spec.selection, spec.parent)
+    return {
+        run.id
+        for run in ledger.runs(target, damaged=[])
+        if run.finished_at is None and (run.kind, run.list_sha256, run.selection, run.parent) == same
+    }
+
+
+def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
+    """Count the rows whose path an earlier run wrote, so that an upload replaces its file.
+
+    The newest upload of the list does not count if it is unfinished: it may be resumed.
+    """
+    runs = ledger.runs(target, damaged=[])
+    same = (run for run in runs if run.kind is UPLOAD and run.list_sha256 == batch.sha256)
+    newest = next(same, None)
+    own = newest.number if newest is not None and newest.finished_at is None else -1
+    undone = undone_uploads(ledger, target)
+    return sum(is_ours(written, undone) for _row, written in known_files(ledger, batch.rows(), target, own))
+
+
+def file_ids(ledger: Ledger, spec: RunSpec, target: str) -> Iterator[tuple[Row, str]]:
+    """Give the rows of an upload with the file_ids that the platform gave them; empty where none is known."""
+    of = set(spec.options["of"])
+    for row, written in known_files(ledger, spec.rows(), target):
+        ids = [one.file_id for one in written if one.run in of and one.file_id.endswith(f"/{row.path}")]
+        yield row, ids[-1] if ids else ""
+
+
+def check_subject(subject: RunRecord, target: str) -> None:
+    """Raise UsageError for a run that is no upload, or went to another target."""
+    if subject.kind is not UPLOAD:
+        raise UsageError(
+            _(
+                "run {id} is a run of {kind}: only an upload has stored files.",
+                id=subject.id,
+                kind=subject.kind,
+            )
+        )
+    if subject.target != target:
+        raise UsageError(
+            _(
+                "run {id} went to {target}, and now the target is {run_target}.",
+                id=subject.id,
+                target=subject.target,
+                run_target=target,
+            ),
+            _("Give its target with --target."),
+            options=["--target"],
+        )
+
+
+def _of_run(
+    ledger: Ledger,
+    subject: RunRecord,
+    kind: Kind,
+    is_meant: Callable[[RowRecord], bool],
+    only: Merchants | None,
+    selection: str,
+    options: Mapping[str, Any],
+    besides: Text | None = None,
+) -> RunSpec:
+    """Return the spec of some rows of an upload. `besides`: what an error about no rows says, too."""
+    retries = ledger.retries(subject)
+    if kind is not CONFIRM:
+        for run in (subject, *retries, *runs_about(ledger, subject, UNDO, DELETE)):
+            if run.finished_at is None:
+                with taken(ledger, run):  # raises if a process works on it
+                    pass
+    since = ledger.succeeded_since(subject) if retries else set[int]()
+    wanted = None if only is None else {(merchant.env, merchant.appid) for merchant in only}
+
+    def rows() -> Iterator[Row]:
+        for record in ledger.rows(subject):
+            row = record.row
+            if wanted is not None and (row.env, row.appid) not in wanted:
+                continue
+            if is_meant(record) or row.line in since:
+                yield replace(row, content_type="", cache_control="")
+
+    environments = environments_of_rows(rows(), ledger.envs(subject))
+    if not environments:
+        nothing = _("run {id} has no uploaded files that this command is for.", id=subject.id)
+        raise UsageError(nothing if besides is None else as_sentences((nothing, besides)))
+    parts = [f"run {subject.id}", "content" if options.get("content") else "", selection]
+    return RunSpec(
+        kind,
+        subject.list_name,
+        subject.list_sha256,
+        subject.list_bytes,
+        subject.headers,
+        None,
+        rows,
+        environments,
+        "; ".join(filter(None, parts)),
+        options={**options, "of": [subject.id, *(retry.id for retry in retries)]},
+    )
+
+
+def _undone(
+    row: Row,
+    written: Sequence[EarlierUpload],
+    subject: RunRecord,
+    backup: Backup | None,
+    of: frozenset[str],
+    again: Collection[str],
+) -> Row:
+    """Return a row with what undoes it.
+
+    `written`: what runs put at its path, the oldest first; `of`: the upload and its retries, `again`: earlier runs that undid
+    it.
+    """
+    bare = replace(row, file="", size=None, mtime_ns=None)
+    if since := written_since(written, {*of, *again}, subject.number):
+        return replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since))
+    if backup is None:
+        own = [n for n, one in enumerate(written) if one.run in of and one.md5]
+        before = _stored_before(written[: own[0]] if own else [])
+        return bare if before is None else replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before.run))
+    try:
+        saved = backup.read(row.line)
+    except BackupError as error:
+        return replace(bare, invalid=error.text)
+    if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
+        return replace(bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
+    if saved.may_be_ours(written, of):
+        return replace(bare, invalid=detail(DetailCode.SAVED_AS_SENT))
+    return _from_backup(bare, saved, backup.data(row.line, saved.md5)) if saved.md5 else bare
+
+
+def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
+    """Return the file that runs left at a path, None if there is none that is certain; `written`: the oldest first."""
+    for one in reversed(written):
+        if one.outcome in _GONE:
+            return None
+        if one.md5:  # of a failed upload it is not known
+            return one
+    return None
+
+
+def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
+    """Return a row that is restored from a file of the backup; without the file it ends as failed."""
+    try:
+        stat = data.stat()
+    except OSError:
+        return replace(row, file=data.name)
+    return replace(
+        row,
+        file=data.name,
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        content_type=saved.content_type,
+        cache_control=saved.cache_control,
+    )
+
+
+def _ids(runs: Iterable[RunRecord]) -> set[str]:
+    return {run.id for run in runs}
+
+
+# --- folders ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """The rows of a synchronization."""
+
+    scanned: ScannedFiles
+    batch: Batch
+    """A row per file and environment."""
+    gone: Batch | None
+    """Files that this folder's earlier synchronizations uploaded and that it no longer has; None if there are none."""
+
+    @property
+    def gone_text(self) -> Text | None:
+        """The first files that are gone from the folder, in words."""
+        if self.gone is None:
+            return None
+        count, envs = self.gone.count, self.gone.envs
+        first = list(islice(self.gone.rows(), _LISTED))
+        width = max(len(row.env) for row in first)
+        head = ngettext(
+            "{n:,} uploaded file is no longer in the folder, but in {environments}:",
+            "{n:,} uploaded files are no longer in the folder, but in {environments}:",
+            count,
+            environments=ngettext("{n:,} environment", "{n:,} environments", envs),
+        )
+        rest, file = count - len(first), self.gone.source
+        more = [_("and {n:,} more: {file}", n=rest, file=file)] if rest else []
+        return as_lines([head, *(f"  {row.env:{width}}  {sanitize(row.path)}" for row in first), *more])
+
+    def gone_from(self, environments: Collection[tuple[str, str]]) -> Batch | None:
+        """Return the files of `gone` that are still gone, in other than these environments, given as (env, appid)."""
+        if self.gone is None:
+            return None
+        kept = (
+            row
+            for row in self.gone.rows()
+            if (row.env, row.appid) not in environments
+            and not os.path.lexists(self.scanned.folder / row.file)
+        )
+        return _written(self.gone.source, kept, self.gone.merchants)
+
+    @property
+    def loses_most(self) -> bool:
+        """Whether more files are gone than are left, as if it were another folder."""
+        return self.gone is not None and self.gone.count > self.batch.count
+
+    def changed(self, ledger: Ledger | None, target: str) -> Batch | None:
+        """Return the rows that differ from what the ledger last knows at their paths; None if all are the same."""
+        if ledger is None or self.batch.root is None:
+            return self.batch
+        root, digests = self.batch.root, dict[str, str]()
+
+        def differs(row: Row, last: EarlierUpload | None) -> bool:
+            if last is None or not last.md5 or last.bytes != row.size:
+                return True
+            if row.file not in digests:
+                with suppress(FileChangedError, FileUnreadableError):
+                    digests[row.file] = hash_file(root / row.file, row.size or 0, row.mtime_ns or 0)
+            headers = row.content_type or content_type_of(row.path, row.file), row.cache_control
+            return digests.get(row.file) != last.md5 or headers != (last.content_type, last.cache_control)
+
+        known = known_files(ledger, self.batch.rows(), target, confirmed=True)
+        rows = (row for row, written in known if differs(row, written[-1] if written else None))
+        return _written(self.batch.source.with_suffix(".changed.csv"), rows, self.batch.merchants, root)
+
+
+def plan_sync(
+    scanned: ScannedFiles,
+    targets: Sequence[Merchant],
+    template: PathTemplate,
+    merchants: Merchants,
+    folder: Path,
+    *,
+    ledger: Ledger | None,
+    target: str,
+) -> SyncPlan:
+    """Write the list of a folder's files, and the one of those that are gone, into `folder`; read and check both.
+
+    A synchronization is recognized by its list's name, which is made of the folder's. Raises InputError, UsageError.
+    """
+    if template.dated:
+        raise UsageError(_("--path with {{date}}: every day all files would be new. Leave {{date}} out."))
+    root = scanned.folder.resolve()
+    name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
+    dest = folder / f"{name}.csv"
+    with _replacing(dest) as part:
+        write_list(scanned, targets, template, part, root, versions=True)
+    batch = read_paths(dest, merchants, root)
+    found = iter(()) if ledger is None else _gone(ledger, target, dest.name, scanned, targets, template)
+    return SyncPlan(scanned, batch, _written(folder / f"{name}.gone.csv", found, merchants))
+
+
+@contextmanager
+def _replacing(dest: Path) -> Iterator[Path]:
+    """Give a new file that replaces `dest` at the end. Raises UsageError if it cannot be written."""
+    part = dest.with_suffix(f".{os.getpid()}.part")
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        yield part
+        part.replace(dest)
+    except OSError as error:
+        why = system_reason(error)
+        raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=why)) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _written(
+    dest: Path, found: Iterable[Row], merchants: Merchants, root: Path | None = None
+) -> Batch | None:
+    """Write rows as a list and read it; None if there are none."""
+    rows = 0
+    with _replacing(dest) as part, part.open("x", encoding="utf-8-sig", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["env", "appid", "path", "file", "tcb_guarded"])
+        for row in found:
+            out.writerow(map(guard, (row.env, row.appid, row.path, row.file)))
+            rows += 1
+    return read_paths(dest, merchants, root) if rows else None
+
+
+def _gone(
+    ledger: Ledger,
+    target: str,
+    list_name: str,
+    scanned: ScannedFiles,
+    targets: Sequence[Merchant],
+    template: PathTemplate,
+) -> Iterator[Row]:
+    """Give the files that runs of the list uploaded last, whose local file no longer exists."""
+    ours = {run.id: run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name}
+    paths = set(template.paths(scanned.files, targets[0]))
+    for merchant in targets:
+        if template.by_target:
+            paths = set(template.paths(scanned.files, merchant))
+        stored = ledger.paths_stored(list(ours.values()), merchant.env, merchant.appid)
+        missing = (
+            Row(0, merchant.env, path, merchant.appid, merchant.name, file, ())
+            for path, file in stored
+            if path not in paths and not os.path.lexists(scanned.folder / file)
+        )
+        for row, written in known_files(ledger, missing, target):
+            # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
+            without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
+            sent = [one for one in written if one.outcome not in without]
+            if sent and sent[-1].md5 and sent[-1].run in ours:
+                yield row
