@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.features.evidence.verify import Verification
     from tcb_ops.features.merchants.check import MerchantState
-    from tcb_ops.features.stored.calls import IfExists
     from tcb_ops.features.stored.specs import SyncPlan, UndoScope
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.merchants import Merchants
@@ -75,6 +74,7 @@ if TYPE_CHECKING:
     from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
+    from tcb_ops.runs.uploads import IfExists
     from tcb_ops.wechat.call_policy import Caller
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.tokens import TokenSource
@@ -224,9 +224,9 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
-    from tcb_ops.features.stored.calls import OVERWRITE
     from tcb_ops.features.stored.files import check_folder
     from tcb_ops.runs.plan import upload_spec
+    from tcb_ops.runs.uploads import OVERWRITE
 
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:

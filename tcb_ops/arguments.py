@@ -24,7 +24,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _HOMES = {
     "Batch": "lists.batch",
-    "IfExists": "runs.stored_calls",
+    "IfExists": "runs.uploads",
     "Merchants": "lists.merchants",
     "OnBad": "lists.batch",
     "Rows": "lists.table",

@@ -34,9 +34,9 @@ from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.features.stored.calls import IfExists
     from tcb_ops.lists.batch import Batch
     from tcb_ops.run import RunHandle
+    from tcb_ops.runs.uploads import IfExists
 
 
 @click.command(cls=Command, usual="column rows on-bad root target where json")

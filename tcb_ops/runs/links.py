@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LinksKind(Kind):
-    """Links: nothing is sent to the store, and links.csv has the only copy of what came back."""
+    """Links: nothing is sent to the store, and links.csv has the only copy of the links."""
 
     name = "links"
     main = True

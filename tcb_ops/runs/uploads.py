@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import Kind, parts
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
+
+IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
+OVERWRITE = "overwrite"
+"""What an upload does about a file that is there already, unless it is told otherwise."""
 
 
 class UploadKind(Kind):

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
@@ -36,6 +36,7 @@ from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Lane, Task
+from tcb_ops.runs.uploads import OVERWRITE, IfExists
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
     NOT_THERE,
@@ -46,10 +47,6 @@ from tcb_ops.wechat.responses import (
     InvalidResponse,
     UnsafeLink,
 )
-
-IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
-OVERWRITE = "overwrite"
-"""What an upload does about a file that is there already, unless it is told otherwise."""
 
 _GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
