@@ -165,7 +165,7 @@ def errcodes(run: str, kind: str | None, *, common: CommonOptions) -> int:
     return 0
 
 
-@click.command(cls=Command, usual="out final into split-by parquet kind target where")
+@click.command(cls=Command, usual="out final into split-by kind target where")
 @click.argument("run", default="latest")
 @click.option(
     "--out",

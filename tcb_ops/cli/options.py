@@ -424,7 +424,7 @@ kind_option = click.option(
     "--kind",
     type=click.Choice([*kind_names(), ANY_KIND]),
     metavar="KIND",
-    help="Which kind of run `latest` is: links, upload, audit (one of these unless given), confirm, delete, undo or any.",
+    help="The kind of run that `latest` is, or any. [default: links, upload or audit]",
 )
 reader_options = settings_options("target", "merchants", "ledger", "where", "json")
 list_options = _options(ListOptions)
