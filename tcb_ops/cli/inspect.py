@@ -215,7 +215,8 @@ def report(
     if split_by and into is None:
         raise UsageError(_("--split-by splits the workbook given with --into: give both."))
     wanted = api.open_run(run, kind=kind, settings=settings)
-    console.info(_head(wanted, settings))
+    record = wanted.record
+    console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
     if final:
         asked, wanted = wanted.id, wanted.final()
         console.info(_joined(asked, wanted))

@@ -65,7 +65,9 @@ def test_runs_of_the_ledger_at_hand(ask):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
 def test_bash_reads_the_script():
-    script = subprocess.run([COMMAND, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+    script = subprocess.run(
+        [COMMAND, "completion", "bash"], capture_output=True, text=True, check=True
+    ).stdout
     line = 'eval "$(cat)"; COMP_WORDS=(tcb-ops upl); COMP_CWORD=1; _tcb_ops_completion tcb-ops; echo "${COMPREPLY[@]}"'
     env = os.environ | {"PATH": f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(

@@ -89,7 +89,7 @@ def simulate(
     def ready(listening: Simulator) -> None:
         console.print(listening.base)
         console.info(
-            _("The simulator is ready: use --api-base {base}. Press Ctrl-C to stop it.", base=listening.base)
+            _("The simulator is ready: use --target {base}. Press Ctrl-C to stop it.", base=listening.base)
         )
 
     serve(simulator, ready)
