@@ -116,6 +116,7 @@ class Outcome(Term):
     DELETED: ClassVar[Outcome]
     ALREADY_GONE: ClassVar[Outcome]
     RESTORED: ClassVar[Outcome]
+    LEFT: ClassVar[Outcome]
     CONFLICT: ClassVar[Outcome]
     NOT_UNDOABLE: ClassVar[Outcome]
 
@@ -172,6 +173,7 @@ Outcome.UNDONE = Outcome.define("undone", pgettext("outcome", "undone"), 29, suc
 Outcome.DELETED = Outcome.define("deleted", _("deleted"), 30, succeeded=True)
 Outcome.ALREADY_GONE = Outcome.define("already_gone", _("already gone"), 31, succeeded=True)
 Outcome.RESTORED = Outcome.define("restored", _("restored"), 32, succeeded=True)
+Outcome.LEFT = Outcome.define("left", pgettext("outcome", "left as it was"), 32, succeeded=True)
 Outcome.CONFLICT = Outcome.define("conflict", _("conflict"), 33)
 Outcome.NOT_UNDOABLE = Outcome.define("not_undoable", _("cannot be undone"), 34)
 STORED_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})

@@ -214,6 +214,16 @@ def test_a_killed_deletion_is_not_resumed_over_files_that_are_back(
     kill(cli, words, wait_for, lambda: len(cli.workspace.sim.objects) < 906)
     for name, data in texts.items():
         (photos / name).write_bytes(data)
+    refused = cli(
+        "sync", "photos", "--to", "all-envs", *PACE
+    )  # beside the unfinished deletion of these paths
+    assert refused.code == 2
+    assert (
+        cli(
+            *next(line for line in refused.err.splitlines() if line.startswith("tcb-ops delete")).split()[1:]
+        ).code
+        == 0
+    )
     sync(cli)
     assert len(stored(cli)) == 906
     for name in texts:
@@ -249,7 +259,7 @@ def test_a_renamed_file_is_not_deleted_before_it_is_there_again(open_cli: OpenCl
     result = cli("sync", "photos", "--to", "all-envs", "--delete", "--quiet", "--no-pdf", *PACE)
     assert result.code == 1
     assert "Where an upload did not succeed, nothing was deleted." in result.err
-    assert "All 2 rows succeeded: deleted or already gone." in result.out
+    assert "All 2 rows succeeded: deleted." in result.out
     assert "5 of 6 rows succeeded (3 unchanged, not sent again), 1 did not: 1 refused." in result.out
     assert ("tea-1a2b3c", "banner.svg") in stored(cli)
     assert paths(cli) == {"banner.svg", "flag.svg", "menu/tea.json"}
