@@ -14,8 +14,9 @@ from tcb_ops.details import Detail
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.later_changes import LaterChange, family_of
-from tcb_ops.runs.reader import EXPLAINED, LedgerReader, RunReader
+from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
+from tcb_ops.runs.sums import EXPLAINED
 
 
 def merged_run(

@@ -22,7 +22,7 @@ from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
 from tcb_ops.runs.locks import hold
-from tcb_ops.runs.reader import LedgerReader, summed_up
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
     END_COLUMNS,
     PLAN_COLUMNS,
@@ -46,6 +46,7 @@ from tcb_ops.runs.schema import (
     spent,
     tallies,
 )
+from tcb_ops.runs.sums import summed_up
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""

@@ -116,6 +116,22 @@ def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli: OpenC
     assert len(left) == 30 + 3 + 1
 
 
+@pytest.mark.slow
+def test_what_somebody_else_has_put_there_is_not_deleted_with_confirm(
+    open_cli: OpenCli, photos: Path
+) -> None:
+    cli = open_cli()
+    sync(cli)
+    env = "tea-1a2b3c"
+    cli.workspace.sim.put(env, "menu/tea.json", b"theirs")
+    (photos / "menu" / "tea.json").unlink()
+    words = ("--to", "all-envs", "--delete", "--confirm", "--yes", "--json", "--no-pdf")
+    result = cli("sync", "photos", *words, *PACE)
+    assert result.code == 1, result.err
+    assert result.json["gone"]["counts"] == {"deleted": 2, "failed": 1}
+    assert stored(cli)[env, "menu/tea.json"] == md5(b"theirs")
+
+
 def test_excluded_files_and_environments_are_not_gone(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     sync(cli)
