@@ -114,8 +114,10 @@ def test_latest_is_of_the_kinds_that_a_command_is_about(open_cli):
         first = getattr(cli(*words), screen).splitlines()[0]
         assert f"upload {upload}" in first or f"{upload} · upload" in first
         assert "list.csv" in first
-    assert upload in cli("confirm").err.splitlines()[0]
-    assert upload in cli("retry").err.splitlines()[0]
+    for command in ("confirm", "retry", "undo"):
+        first = cli(command).err.splitlines()[0]
+        assert first.startswith(f"SIMULATED {cli.workspace.sim.base}")
+        assert f"upload {upload} (list.csv)" in first
 
 
 def test_a_run_is_named_by_its_ending_or_its_report(open_cli):
