@@ -14,7 +14,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     DURATION,
     CommonOptions,
-    common_options,
+    settings_options,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.features.audit.kind import AUDIT
@@ -28,17 +28,15 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run
 
 
-@click.command(cls=Command)
-@click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
-@click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
+@click.command(cls=Command, usual="stale target where json note")
 @click.option(
     "--stale",
     type=DURATION,
     metavar="TIME",
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
-@common_options
-def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions) -> int:
+@settings_options("target", "merchants", "ledger", "where", "json", "note")
+def runs(stale: float | None, *, common: CommonOptions) -> int:
     """List the runs, the newest first.
 
     --note TEXT: only runs whose note contains it. --target: only runs of that target. --where: only runs with rows of
@@ -51,10 +49,10 @@ def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions
         from tcb_ops import api
 
         api.open_run(settings=settings)  # raises the error of a ledger that does not exist: it may be a typo
-    return _list_runs(console, settings, common, operator, host)
+    return _list_runs(console, settings, common)
 
 
-def _list_runs(console: Console, settings: Settings, common: CommonOptions, operator: str, host: str) -> int:
+def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> int:
     from tcb_ops import api
 
     matching = common.matching(settings)
@@ -63,10 +61,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
     found = [
         run
         for run in api.all_runs(settings=settings, damaged=damaged)
-        if common.note in run.record.note
-        and operator in {"", run.record.operator}
-        and host in {"", run.record.host}
-        and of_target in {None, run.record.target}
+        if common.note in run.record.note and of_target in {None, run.record.target}
     ]
     sound: list[tuple[Run, dict[Outcome, int], dict[str, Any]]] = []
     for each in found:
@@ -87,7 +82,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
             console.print(line)
     elif damaged:
         pass
-    elif found or any((common.where, common.target, common.api_base, common.note, operator, host)):
+    elif found or any((common.where, common.target, common.api_base, common.note)):
         console.info(_("No run in {ledger_name} matches.", ledger_name=settings.ledger_name))
     else:
         console.info(_("No runs in {ledger_name} yet.", ledger_name=settings.ledger_name))
@@ -164,7 +159,7 @@ def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
     return ended is not None and -CLOCK_TOLERANCE <= now - ended <= seconds
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="older-than dry-run ledger json")
 @click.option(
     "--older-than",
     metavar="DAYS",
@@ -172,7 +167,7 @@ def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
     help="How old a run must be, such as 180d. [default: keep_days under [lifecycle]]",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
-@common_options
+@settings_options("ledger", "json")
 def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
     """Remove old runs from the ledger, and give the space back.
 
@@ -182,14 +177,6 @@ def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
     from tcb_ops import api
 
     settings, console = common.start(reads_ledger=True)
-    for option, value in (
-        ("--where", common.where),
-        ("--target", common.target or common.api_base),
-        ("--note", common.note),
-    ):
-        if value:
-            refused = _("`prune` is about the whole ledger: {option} cannot narrow it.", option=option)
-            raise UsageError(refused, options=[option])
     days = older_than.removesuffix("d") or str(settings.lifecycle.keep_days)
     if not (days.isdecimal() and len(days) < 6 and int(days)):
         raise UsageError(
