@@ -61,10 +61,7 @@ class DetailCode(Enum):
     FILE_UNREADABLE = _("{file} cannot be read ({why}): check that it exists and that you may read it.")
     ENV_STATUS = _("Its status is {status}.")
     NOT_CHECKED = _("Not checked: {checks}.")
-    QUOTAS = _(
-        "Used: link calls {links_used} of {links_limit}, storage {storage_used} of {storage_limit} MB, writes "
-        "{writes_used} of {writes_limit}."
-    )
+    LINK_CALLS = _("Link calls today: {used} of {limit}.")
     ALSO = _("It has further causes: {also}.")
     PROBE_LEFT = _("It is still at {path}. {why}")
     COMPONENT_TOKEN = _(

@@ -364,15 +364,6 @@ class Problem:
     """The command-line option in `fix`; empty for none."""
 
 
-@dataclass(frozen=True, slots=True)
-class QuotaUsage:
-    """How much of a quota is used."""
-
-    used: int
-    limit: int
-    """0 if unknown."""
-
-
 @lru_cache(maxsize=256)  # called for every link
 def is_loopback(host: str) -> bool:
     """Return whether a host name or address is this machine. Names other than localhost are not resolved."""

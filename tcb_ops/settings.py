@@ -106,8 +106,6 @@ class AuditSettings(_Checked):
 
     known: Path = Path("known.csv")
     """Failures that are reported without an alarm until a date; the file may be missing."""
-    quotas: bool = False
-    """Whether storage and writes are read, with cloud keys that are requested for it and not stored."""
 
 
 @dataclass(frozen=True, init=False)

@@ -223,11 +223,11 @@ def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(
     assert len(workspace.sim.robots.messages) == 1
 
 
-def test_a_forecast_is_shown_whole_and_a_cut_text_says_so() -> None:
-    forecast = verbatim("storage is full within a day (4,900 of 5,120 MB)")
-    line = AuditLine("云上茶铺", "tea-1a2b3c", "forecast", forecast, note="n" * 50)
+def test_a_remark_is_shown_whole_and_a_cut_text_says_so() -> None:
+    remark = verbatim("also 45009, 61007, halted; was unavailable (1,024 MB)")
+    line = AuditLine("云上茶铺", "tea-1a2b3c", "85088", remark, note="n" * 50)
     shown = entry_line(line, Lang.EN, markdown=False)
-    assert "(4,900 of 5,120 MB)" in shown
+    assert "(1,024 MB)" in shown
     assert shown.endswith(f"{'n' * 39}…")
 
 

@@ -28,7 +28,7 @@ from tcb_ops.details import Detail, read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError, TcbOpsError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
 from tcb_ops.kinds import Kind, all_kinds
-from tcb_ops.model import Outcome, Owner, Reason, Row
+from tcb_ops.model import Outcome, Reason, Row
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
     CHECK_SECONDS,
@@ -952,11 +952,6 @@ class LedgerReader:
                 for number, workers, done in found
             ]
 
-    def earlier_audits(self, run: RunRecord, since: float) -> Iterator[RunRecord]:
-        """Yield the finished audits before one with the same selection, latest first, that began at `since` or later."""
-        found = map(self._run, self._read(_earlier_runs(run)))
-        yield from (one for one in found if one.created_at >= since and one.selection == run.selection)
-
     def last_known(self, audit: RunRecord) -> Iterator[tuple[RunRecord, tuple[str, str], Any, Detail | None]]:
         """Yield the last known state of what is unknown to an audit: the newest in which it was healthy or unhealthy.
 
@@ -977,24 +972,6 @@ class LedgerReader:
             for number, env, appid, *state, kept in self._read(_last_known(audit, list(before))):
                 check_state(*state, env, appid, kept)
                 yield before[number], (env, appid), tuple(state), read_detail(kept)
-
-    def rows_by_appid(self, target: str, since: float) -> Iterator[Any]:
-        """Stream (appid, when the run began, rows) of a target's finished runs that request links, from `since` on."""
-        without_a_link = (Outcome.NOT_ATTEMPTED, Outcome.UNCHANGED, Outcome.INVALID, Outcome.PENDING)
-        of_run = runs.c.number == tallies.c.run
-        of_env = (envs.c.run == tallies.c.run) & (envs.c.no == tallies.c.place)
-        return self._stream(
-            sa.select(envs.c.appid, runs.c.created_at, sa.func.sum(tallies.c.rows))
-            .select_from(tallies.join(runs, of_run).join(envs, of_env))
-            .where(
-                runs.c.target == target,
-                runs.c.created_at >= since,
-                runs.c.kind.in_(["links", "upload"]),
-                envs.c.owner == Owner.MERCHANT,
-                tallies.c.outcome.not_in(without_a_link),
-            )
-            .group_by(runs.c.number, runs.c.created_at, envs.c.appid)
-        )
 
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) of a target's runs, from `since` on.

@@ -11,9 +11,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
+from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.kinds import Kind, kind_named
-from tcb_ops.model import Outcome, Owner, QuotaUsage, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,43 +215,10 @@ class TimelineBucket:
     """Without zeros."""
 
 
-LINKS, STORAGE, WRITES = "links", "storage", "writes"
-"""Quotas, by their names in the ledger; checks of the last two may be left out."""
-
-
 def other_causes(kept: Detail | None) -> tuple[str, ...]:
     """Return the codes of the other causes that `cause_detail` kept."""
     also = kept.params.get("also") if kept is not None else None
     return tuple(str(also).split(", ")) if also else ()
-
-
-def measured(used: Mapping[str, QuotaUsage], missing: tuple[str, ...]) -> Detail | None:
-    """Return what the ledger keeps about an audit's healthy environment; None if there is nothing to keep.
-
-    The figures are parameters of the Detail, such as `storage_used` and `storage_limit`; those not known are `–`.
-    """
-    if not used and not missing:
-        return None
-    figures: dict[str, object] = {}
-    for name in (LINKS, STORAGE, WRITES):
-        one = used.get(name)
-        figures[f"{name}_used"] = one.used if one is not None else "–"
-        figures[f"{name}_limit"] = one.limit if one is not None and one.limit else "–"
-    if missing:
-        return detail(DetailCode.NOT_CHECKED, checks=", ".join(missing), **figures)
-    return detail(DetailCode.QUOTAS, **figures)
-
-
-def usage_of(kept: Detail | None) -> dict[str, QuotaUsage]:
-    """Return the usage that `measured` kept, by name."""
-    figures = kept.params if kept is not None else {}
-    return {
-        name: QuotaUsage(
-            figures[f"{name}_used"], limit if isinstance(limit := figures[f"{name}_limit"], int) else 0
-        )
-        for name in (LINKS, STORAGE, WRITES)
-        if isinstance(figures.get(f"{name}_used"), int)
-    }
 
 
 END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in {"line", "link"})

@@ -1,33 +1,21 @@
-r"""The clients: for the platform's interfaces, and for Tencent Cloud's, which has the quotas of environments.
+r"""The client for the platform's interfaces.
 
-The platform's access token is a query parameter. The body is raw compact UTF-8 JSON: an object whose path was sent as
-`\uXXXX` has no download link. `responses` reads the responses.
-
-Requests to Tencent Cloud are signed with TC3-HMAC-SHA256, with keys that the platform issues for an hour or two. Sources:
-cloud.tencent.com/document/api/213/30654 (signature), /product/876/42145 (DescribeQuotaData), /api/876/78167
-(DescribeBaasPackageList).
+The access token is a query parameter. The body is raw compact UTF-8 JSON: an object whose path was sent as `\uXXXX` has
+no download link. `responses` reads the responses.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import hmac
 import json
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
-from tcb_ops.errors import TransportError
-from tcb_ops.model import Link, Owner, QuotaUsage, Secret, is_simulated
+from tcb_ops.model import Link, Owner, Secret
 from tcb_ops.wechat.responses import (
     ApiError,
     AuthorizerInfo,
@@ -49,22 +37,12 @@ from tcb_ops.wechat.responses import (
     read_quota,
     read_response,
 )
-from tcb_ops.wechat.tokens import read_object
 from tcb_ops.wechat.transport import BROKEN, RequestTemplate, Transport, transport_failure
 
 AUTHORIZERS_PER_PAGE = 500
 """The maximum per response of api_get_authorizer_list."""
 DOWNLOAD_HOSTS = (".tcb.qcloud.la",)
 """Download hosts besides COS's own domains: `<bucket>.tcb.qcloud.la`."""
-
-TENCENT_CLOUD = "https://tcb.tencentcloudapi.com"
-STORAGE_METRIC, WRITES_METRIC = "StorageSizepkg", "StorageWritepkg"
-"""The size of what is stored, in MB; write requests since the beginning of the month."""
-KEY_SECONDS = 7200
-"""Lifetime of cloud keys: the maximum, so that a long audit requests them once."""
-_PRINTABLE = re.compile(r"[!-~]{1,4096}")
-"""Keys are sent in headers."""
-_MB_PER = {"MB": 1, "GB": 1024, "TB": 1024 * 1024}
 
 _INTERFACES = {Owner.MERCHANT: "tcb", Owner.PLATFORM: "componenttcb"}
 _TEMPLATES_KEPT = 2048
@@ -73,15 +51,6 @@ _HEADERS = {"Content-Type": "application/json"}
 
 Found = TypeVar("Found")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
-@dataclass(frozen=True, slots=True)
-class CloudKeys:
-    """Temporary keys for one mini program's environments. Never stored."""
-
-    secret_id: Secret
-    secret_key: Secret
-    token: Secret
 
 
 class PlatformClient:
@@ -184,18 +153,6 @@ class PlatformClient:
         counted = {"cgi_path": f"/{_INTERFACES[owner]}/uploadfile"}
         return await self._ask("cgi-bin/openapi/quota/get", counted, token, read_quota)
 
-    async def cloud_keys(self, token: Secret) -> CloudKeys | None:
-        """Request temporary keys for a mini program's environments; None for a refusal or no usable response."""
-        try:
-            payload = await self.call("tcb/getqcloudtoken", {"lifespan": KEY_SECONDS}, token)
-        except TransportError:
-            return None
-        fields = ("secretid", "secretkey", "token")
-        values = [payload.get(name) for name in fields] if isinstance(payload, dict) else []
-        if not values or not all(isinstance(value, str) and _PRINTABLE.fullmatch(value) for value in values):
-            return None
-        return CloudKeys(*(Secret(str(value)) for value in values))
-
     async def locate(
         self,
         env: str,
@@ -272,109 +229,3 @@ class PlatformClient:
         """
         headers = {"Range": "bytes=0-0"} | ({"Cache-Control": "no-cache"} if past_caches else {})
         return await self.fetch(url, headers=headers, sink=lambda _chunk: False)
-
-
-# --- Tencent Cloud ---
-
-
-def signature(key: str, scope: str, timestamp: int, headers: Mapping[str, str], body: bytes) -> str:
-    """Return the hex TC3-HMAC-SHA256 signature of a POST to `/` without a query.
-
-    `scope` is `DATE/SERVICE/tc3_request` with the UTC date; `headers` are those that are signed, in lower case.
-    """
-    signed = sorted(headers)
-    lines = [f"{name}:{headers[name]}" for name in signed]
-    canonical = "\n".join(["POST", "/", "", *lines, "", ";".join(signed), _sha256(body)])
-    secret = f"TC3{key}".encode()
-    for part in scope.split("/"):
-        secret = hmac.digest(secret, part.encode(), "sha256")
-    text = f"TC3-HMAC-SHA256\n{timestamp}\n{scope}\n{_sha256(canonical.encode())}"
-    return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-@dataclass(slots=True)
-class CloudClient:
-    """Reads quotas. Under a loopback target the simulator is asked, else Tencent Cloud."""
-
-    transport: Transport
-    target: str
-    clock: Callable[[], float]
-    """Unix seconds."""
-    capacities: dict[str, int] = field(default_factory=dict)
-    """MB by package, each asked once."""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def usage(self, keys: CloudKeys, env: str, package: str, metric: str) -> QuotaUsage | None:
-        """Return an environment's usage; None if it cannot be read.
-
-        The limit is the one in the response, where it has one; that of storage is else its package's.
-        """
-        found = await self._call(keys, "DescribeQuotaData", {"EnvId": env, "MetricName": metric})
-        used = found.get("Value")
-        if type(used) is not int or used < 0:
-            return None
-        limit = _limit(found.get("SubValue"))
-        if not limit and metric == STORAGE_METRIC and package:
-            async with self.lock:
-                if package not in self.capacities:
-                    self.capacities[package] = await self._capacity(keys, env, package)
-                limit = self.capacities[package]
-        return QuotaUsage(used, limit)
-
-    async def _capacity(self, keys: CloudKeys, env: str, package: str) -> int:
-        """Return a package's storage in MB; 0 if unknown."""
-        found = await self._call(keys, "DescribeBaasPackageList", {"EnvId": env, "PackageName": package})
-        listed = found.get("PackageList")
-        return max(map(capacity_of, listed), default=0) if isinstance(listed, list) else 0
-
-    async def _call(self, keys: CloudKeys, action: str, fields: Mapping[str, str]) -> dict[str, Any]:
-        """Return the response's object; empty for a refusal or no usable response."""
-        origin, now = endpoint(self.target), int(self.clock())
-        scope = f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d}/tcb/tc3_request"
-        signed = {
-            "content-type": "application/json; charset=utf-8",
-            "host": origin.partition("://")[2],
-            "x-tc-action": action.lower(),
-        }
-        body = _encode(fields).encode()
-        found = signature(keys.secret_key.reveal(), scope, now, signed, body)
-        headers = {
-            "Content-Type": signed["content-type"],
-            "Authorization": f"TC3-HMAC-SHA256 Credential={keys.secret_id.reveal()}/{scope}, "
-            f"SignedHeaders={';'.join(sorted(signed))}, Signature={found}",
-            "X-TC-Action": action,
-            "X-TC-Version": "2018-06-08",
-            "X-TC-Timestamp": str(now),
-            "X-TC-Token": keys.token.reveal(),
-        }
-        try:
-            response = await self.transport.post_json(Secret(f"{origin}/"), body, headers)
-        except TransportError:
-            return {}
-        answer = read_object(response.body).get("Response")
-        return answer if isinstance(answer, dict) and "Error" not in answer else {}
-
-
-def endpoint(target: str) -> str:
-    """Return where quotas are read: a simulated target itself, else Tencent Cloud."""
-    return "/".join(target.split("/", 3)[:3]) if is_simulated(target) else TENCENT_CLOUD
-
-
-def _limit(value: object) -> int:
-    """Return a limit from a response's additional value, which is a number or a text; 0 if it is none."""
-    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    return int(text) if re.fullmatch(r"[1-9]\d{0,14}", text) else 0
-
-
-def capacity_of(package: object) -> int:
-    """Return the storage of a package in MB, from its ResourceLimit; 0 if it has none."""
-    try:
-        capacity = json.loads(package["ResourceLimit"])["Capacity"]  # type: ignore[index]
-        size = float(capacity["MaxSize"]) * _MB_PER[capacity["Unit"]]
-    except (KeyError, TypeError, ValueError):
-        return 0
-    return int(size) if math.isfinite(size) and size > 0 else 0

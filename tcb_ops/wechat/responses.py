@@ -125,8 +125,6 @@ class CloudEnvironment:
     env: str
     status: str
     """NORMAL, HALTED (unpaid, over quota or banned) or UNAVAILABLE."""
-    package: str = ""
-    """The id of what was bought for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +266,7 @@ def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] |
     if listed is None:
         return missing_field("info_list")
     found = {
-        env: CloudEnvironment(env, _name(entry.get("status")), _name(entry.get("package_id")))
+        env: CloudEnvironment(env, _name(entry.get("status")))
         for entry in listed
         if (env := _name(entry.get("env")))
     }

@@ -88,7 +88,7 @@ def test_every_key_of_json_is_documented(cli: Any):
     found.append(cli("show", found[0]["run"], "--json").json)
     found.append(cli("errcodes", "--json").json)
     printed = {key for one in found for key in keys(one)}
-    assert {"store_codes", "forecasts", "added", "gone", "confirmed", "until", "entry"} <= printed
+    assert {"store_codes", "fewest_link_calls", "added", "gone", "confirmed", "until", "entry"} <= printed
     for lang in ("en", "zh"):
         text = (DOCS / lang / "reference" / "files.md").read_text(encoding="utf-8")
         (section,) = re.findall(r"^## --json\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
@@ -104,7 +104,16 @@ def test_a_webhook_gets_the_object_that_is_documented(cli: Any):
         cli.workspace.sim.set_night(night)
         assert [one["sent"] for one in cli("audit", *QUICK).json["notifications"]] == [True, True]
     sent = json.loads(cli.workspace.sim.robots.messages[-1].text)
-    for name in ("new", "still", "unknown", "silenced", "recovered", "expired", "forecasts", "not_checked"):
+    for name in (
+        "new",
+        "still",
+        "unknown",
+        "silenced",
+        "recovered",
+        "expired",
+        "fewest_link_calls",
+        "not_checked",
+    ):
         assert sent[name], name
     assert cli("notify", "--test").code == 0
     trial = json.loads(cli.workspace.sim.robots.messages[-1].text)

@@ -12,7 +12,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace
 import tcb_ops as tcb
 from tcb_ops.features.audit.checks import AccountFacts, cause_detail, causes_of
 from tcb_ops.features.audit.kind import judged
-from tcb_ops.features.audit.result import audit_groups
+from tcb_ops.features.audit.result import LinkCalls, audit_groups
 from tcb_ops.features.simulator import (
     Component,
     EnvStatus,
@@ -83,11 +83,17 @@ def test_what_an_accounts_answers_say_before_a_link_is_asked_for(
         assert other_causes(cause_detail(found)) == tuple(causes[1:])
 
 
-def test_an_environment_with_several_causes_has_them_all(open_workspace: OpenWorkspace):
+def test_several_causes_of_an_environment_and_the_fewest_link_calls_left_are_reported(
+    open_workspace: OpenWorkspace,
+):
     workspace = open_workspace(
         [],
-        merchants=[TEA, BOOKS],
-        accounts=[SimulatedAccount(TEA.appid, daily_limit=5, used=5)],
+        merchants=[TEA, BOOKS, FLEET[0]],
+        accounts=[
+            SimulatedAccount(TEA.appid, daily_limit=5, used=5),
+            SimulatedAccount(BOOKS.appid, daily_limit=50, used=20),
+            SimulatedAccount(FLEET[0].appid, daily_limit=60, used=10),
+        ],
         environments=[SimulatedEnvironment(TEA.env, EnvStatus.HALTED)],
     )
     result = audit(workspace).audit()
@@ -97,6 +103,7 @@ def test_an_environment_with_several_causes_has_them_all(open_workspace: OpenWor
     (line,) = group.lines
     assert line.remark is not None
     assert line.remark.en == "also 45009"
+    assert result.fewest_link_calls == LinkCalls(BOOKS.appid, BOOKS.name, 20, 50)
 
 
 def audit(workspace: Workspace, **options: Any) -> tcb.Run:

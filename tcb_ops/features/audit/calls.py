@@ -14,9 +14,7 @@ from tcb_ops.features.audit.checks import AccountChecks, AccountFacts, cause_det
 from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
-from tcb_ops.runs.records import measured
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.wechat.client import CloudClient
 from tcb_ops.wechat.local_files import Body
 from tcb_ops.wechat.responses import NOT_THERE, ApiError, InvalidResponse, own_file_id
 
@@ -31,12 +29,7 @@ class AuditCalls(UploadCalls):
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
         settings = context.settings
-        cloud = (
-            CloudClient(context.transport, settings.api_base, context.now) if settings.audit.quotas else None
-        )
-        self._checks = AccountChecks(
-            context.client, context.component, settings.tokens.component_appid, cloud
-        )
+        self._checks = AccountChecks(context.client, context.component, settings.tokens.component_appid)
         self._writes_probe = bool(context.run.settings.get("write_probe"))
 
     def forget(self, appid: str, owner: Owner) -> None:
@@ -55,9 +48,7 @@ class AuditCalls(UploadCalls):
             return replace(end, errcode=causes[0].errcode)
         result = await self._probe(task)
         if isinstance(result, RowEnd) and result.outcome.succeeded:
-            account = task.lane.app.appid, task.lane.owner
-            used, missing = await self._checks.measure(*account, task.token, task.row.env)
-            result = replace(result, detail=measured(used, missing))
+            result = replace(result, detail=facts.detail)
         return result
 
     async def _facts(self, task: Task) -> AccountFacts | FailedAttempt:

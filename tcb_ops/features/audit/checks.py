@@ -2,9 +2,7 @@
 
 Each appid gets one call for its environments (getenvinfo; describeenvs for the platform's own), one for the link calls
 left today and, if the component token is available, one for its permission sets. Each environment gets one call for an
-upload link, unless the other responses have decided already: an environment that is HALTED gets none. With
-`[audit] quotas`, an appid with an environment that is healthy gets one call for cloud keys, and each of these
-environments two for its usage.
+upload link, unless the other responses have decided already: an environment that is HALTED gets none.
 """
 
 from __future__ import annotations
@@ -18,11 +16,10 @@ from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TcbOpsError, TransportError
 from tcb_ops.features.audit.kind import REFUSED_TOKENS
-from tcb_ops.model import Owner, QuotaUsage, Reason, Secret
-from tcb_ops.runs.records import LINKS, STORAGE, WRITES
+from tcb_ops.model import Owner, Reason, Secret
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep, classify
-from tcb_ops.wechat.client import STORAGE_METRIC, WRITES_METRIC, CloudClient, CloudKeys, PlatformClient
+from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
 
 NORMAL, HALTED = "NORMAL", "HALTED"
@@ -42,16 +39,20 @@ class AccountFacts:
     """The checks that could not be made."""
     links: Quota | None = None
     """Today's link calls; None if no limit is known, or they could not be checked."""
-    packages: Mapping[str, str] = field(default_factory=dict)
-    """Package by environment."""
+
+    @property
+    def detail(self) -> Detail | None:
+        """What the ledger keeps about a healthy environment; None if there is nothing to keep."""
+        used, limit = (self.links.used, self.links.daily_limit) if self.links is not None else ("–", "–")
+        if self.not_checked:
+            return detail(DetailCode.NOT_CHECKED, checks=", ".join(self.not_checked), used=used, limit=limit)
+        return detail(DetailCode.LINK_CALLS, used=used, limit=limit) if self.links is not None else None
 
 
 @dataclass(slots=True)
 class _Account:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     found: AccountFacts | ApiError | None = None
-    keys: CloudKeys | None = None
-    keys_requested: bool = False
 
 
 @dataclass(slots=True)
@@ -62,8 +63,6 @@ class AccountChecks:
     component: Caller | None
     """Makes calls with the component token; None if the settings name no component."""
     component_appid: str
-    cloud: CloudClient | None = None
-    """Reads the usage of environments; None if that is off."""
     accounts: dict[tuple[str, Owner], _Account] = field(default_factory=dict)
     component_works: bool = True
 
@@ -93,38 +92,8 @@ class AccountChecks:
                 may_upload,
                 (*([QUOTA] if links is None else []), *([PERMISSIONS] if sets_missing else [])),
                 links if links is not None and links.daily_limit > 0 else None,
-                {one.env: one.package for one in found},
             )
             return account.found, 2
-
-    async def measure(
-        self, appid: str, owner: Owner, token: Secret, env: str
-    ) -> tuple[Mapping[str, QuotaUsage], tuple[str, ...]]:
-        """Return what a healthy environment has used, by name, and the checks that could not be made.
-
-        Cloud keys exist for a merchant's own environments only. They stay in memory until the audit ends.
-        """
-        account = self.accounts[appid, owner]
-        if not isinstance(account.found, AccountFacts):
-            return {}, ()
-        facts, missing = account.found, list(account.found.not_checked)
-        used: dict[str, QuotaUsage] = {}
-        if facts.links is not None:
-            used[LINKS] = QuotaUsage(facts.links.used, facts.links.daily_limit)
-        if self.cloud is not None:
-            if owner is Owner.MERCHANT:
-                async with account.lock:
-                    if not account.keys_requested:
-                        account.keys, account.keys_requested = await self.wechat.cloud_keys(token), True
-            for name, metric in ((STORAGE, STORAGE_METRIC), (WRITES, WRITES_METRIC)):
-                found = None
-                if account.keys is not None:
-                    found = await self.cloud.usage(account.keys, env, facts.packages.get(env, ""), metric)
-                if found is None:
-                    missing.append(name)
-                else:
-                    used[name] = found
-        return used, tuple(missing)
 
     async def _links(self, owner: Owner, token: Secret) -> Quota | None:
         """Return today's link calls; None if they could not be checked."""

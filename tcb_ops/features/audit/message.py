@@ -22,7 +22,7 @@ from tcb_ops.wechat.responses import HttpResponse
 LONGEST_NAME = 40
 """Characters of a name, an environment or a note."""
 LONGEST_REMARK = 120
-"""Characters of a remark, such as a forecast."""
+"""Characters of a remark."""
 LONGEST_LINE = 400
 """Bytes of a line above or below the environments: the report's path may be long."""
 _MARKDOWN = str.maketrans("<>[]*`@#|", "＜＞［］＊｀＠＃｜")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,11 @@ from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.kinds import environment_count
 from tcb_ops.model import FailOn, Outcome
 from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff, further_causes
-from tcb_ops.reports.forecasts import Forecast, forecasts
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.reader import LedgerReader, RunReader
-from tcb_ops.runs.records import STORAGE, WRITES, RunRecord
+from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
 
@@ -62,6 +61,21 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkCalls:
+    """A merchant's link calls of the day."""
+
+    appid: str
+    merchant: str
+    used: int
+    limit: int
+
+    @property
+    def left(self) -> int:
+        """The calls that are left until midnight in Beijing."""
+        return max(0, self.limit - self.used)
+
+
+@dataclass(frozen=True, slots=True)
 class AuditResult:
     """An audit and its changes since the previous one. Every environment that is not healthy is in exactly one list."""
 
@@ -79,9 +93,9 @@ class AuditResult:
     expired: tuple[KnownFailure, ...]
     """Lines of known.csv whose date has passed."""
     not_checked: Mapping[str, int]
-    """Environments for which a check could not be made, by check (`quota`, `permissions`, `storage`, `writes`)."""
-    forecasts: tuple[Forecast, ...] = ()
-    """Quotas that will be used up soon."""
+    """Environments for which a check could not be made, by check (`quota`, `permissions`)."""
+    fewest_link_calls: LinkCalls | None = None
+    """Those of the healthy environment with the fewest calls left; None if no limit is known."""
     added: int = 0
     """Number of environments that the previous audit did not have."""
     gone: int = 0
@@ -99,13 +113,12 @@ class AuditResult:
 
     @property
     def changed(self) -> bool:
-        """Whether something is newly broken, recovered, newly unknown or soon used up, or the audit was stopped."""
+        """Whether something is newly broken, recovered or newly unknown, or the audit was stopped."""
         return bool(
             self.new
             or self.recovered
             or self.run.stopped is not None
             or any(finding.is_new for finding in self.unknown)
-            or any(forecast.is_new for forecast in self.forecasts)
         )
 
     def exit_code(self, fail_on: str = "any") -> int:
@@ -138,7 +151,6 @@ class AuditResult:
             "unknown": len(self.unknown),
             "silenced": len(self.silenced),
             "expired": len(self.expired),
-            "forecasts": len(self.forecasts),
             "healthy": self.healthy,
         }
 
@@ -157,7 +169,9 @@ class AuditResult:
                 for line in self.recovered
             ],
             "expired": [line.to_json() for line in self.expired],
-            "forecasts": [one.to_json(lang) for one in self.forecasts],
+            "fewest_link_calls": asdict(self.fewest_link_calls)
+            if self.fewest_link_calls is not None
+            else None,
             "not_checked": dict(self.not_checked),
             "added": self.added,
             "gone": self.gone,
@@ -175,6 +189,7 @@ def audit_result(
     """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
     run, previous = summary.run, changes.older if changes is not None else None
     known, day = kept_with_run(run.settings), day_of(run, settings)
+    not_checked, fewest = _healthy_details(reader, run)
     here = {(place.appid, place.env) for place in reader.envs(run)}
     there = {(place.appid, place.env) for place in reader.envs(previous)} if previous is not None else set()
     findings = _findings(reader, summary, changes, settings)
@@ -191,8 +206,8 @@ def audit_result(
         tuple(one for one in bad if Outcome.UNKNOWN in one.cause.outcomes),
         tuple(one for one in findings if one.known is not None),
         tuple(line for line in known if line.until < day),
-        _not_checked(reader, run),
-        tuple(forecasts(reader, run)) if isinstance(reader, LedgerReader) else (),
+        not_checked,
+        fewest,
         len(here - there) if previous is not None else 0,
         len(there - here),
     )
@@ -273,14 +288,22 @@ def new_failures(
     }
 
 
-def _not_checked(reader: RunReader, run: RunRecord) -> dict[str, int]:
-    """Return in how many healthy environments each check could not be made."""
-    counted: Counter[str] = Counter()
+def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], LinkCalls | None]:
+    """Return in how many healthy environments each check could not be made, and the fewest link calls left."""
+    not_checked: Counter[str] = Counter()
+    fewest: LinkCalls | None = None
     for record in reader.rows(run, outcomes=frozenset({Outcome.HEALTHY})):
-        kept = record.end.detail
-        if kept is not None and kept.code is DetailCode.NOT_CHECKED:
-            counted.update(str(kept.params["checks"]).split(", "))
-    return dict(counted)
+        detail = record.end.detail
+        if detail is None:
+            continue
+        if detail.code is DetailCode.NOT_CHECKED:
+            not_checked.update(str(detail.params["checks"]).split(", "))
+        used, limit = detail.params.get("used"), detail.params.get("limit")
+        if isinstance(used, int) and isinstance(limit, int):
+            calls = LinkCalls(record.row.appid, record.row.merchant, used, limit)
+            if fewest is None or calls.left < fewest.left:
+                fewest = calls
+    return dict(not_checked), fewest
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,13 +338,11 @@ def audit_groups(result: AuditResult) -> list[AuditGroup]:
         AuditLine(line.merchant, line.env, "", _("was {before}", before=line.before))
         for line in result.recovered
     ]
-    soon = [AuditLine(one.merchant, one.env, "", one.text) for one in result.forecasts]
     expired = [AuditLine(one.appid, one.env, one.cause, _until(one), one.note) for one in result.expired]
     groups = (
         group(_("Newly broken"), result.new),
         AuditGroup(_("Recovered"), recovered),
         group(_("Unknown"), result.unknown),
-        AuditGroup(_("Used up soon"), soon),
         group(_("Still broken"), result.still),
         AuditGroup(_("Silenced by known.csv"), [*map(_line, result.silenced)]),
         AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
@@ -359,12 +380,6 @@ _NOT_CHECKED = {
         "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
         "tokens.component_appid, and let the token source provide its token."
     ),
-    STORAGE: _(
-        "Storage was not checked in {count:,} of {environments}: there were no cloud keys, or no usable response."
-    ),
-    WRITES: _(
-        "Writes were not checked in {count:,} of {environments}: there were no cloud keys, or no usable response."
-    ),
 }
 _NO_QUOTA = _(
     "The quota left was not checked in {count:,} of {environments}: the platform gave no usable response."
@@ -395,6 +410,13 @@ def audit_notes(result: AuditResult) -> Iterator[Text]:
     for check, count in result.not_checked.items():
         text = _NOT_CHECKED.get(check, _NO_QUOTA)
         yield text.format(count=count, environments=environments)
+    if (calls := result.fewest_link_calls) is not None:
+        yield _(
+            "Fewest link calls left today: {left:,} of {limit:,} ({merchant}).",
+            left=calls.left,
+            limit=calls.limit,
+            merchant=calls.merchant,
+        )
 
 
 # --- metrics for Prometheus -----------------------------------------------------------------------------------------
@@ -426,7 +448,7 @@ def write_metrics(result: AuditResult, file: Path) -> Text | None:
     target = result.run.target
     by_state = gauge("environments", "Environments of the latest audit, by state.", "state")
     for state, count in result.counts().items():
-        if state not in {"expired", "forecasts"}:
+        if state != "expired":
             by_state.labels(target, state).set(count)
     gauge("stopped", "1 where a problem that affects every merchant stopped it.").labels(target).set(
         result.run.stopped is not None

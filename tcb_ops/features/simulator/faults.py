@@ -109,8 +109,6 @@ class FaultStep(StrEnum):
     DELETE = "delete"
     BUCKET = "bucket"
     QUOTA = "quota"
-    CLOUD_KEYS = "cloud_keys"
-    CLOUD_QUOTA = "cloud_quota"
 
 
 class Reset(StrEnum):
@@ -262,14 +260,6 @@ class SimulatedEnvironment:
     _: KW_ONLY
     foreign: StrictBool = False
     """Whether it belongs to somebody else, despite the merchants file."""
-    storage_mb: CallCount = 0
-    """Size of what is stored, for forecasts; what is uploaded here does not count."""
-    storage_gb: CallCount = 5
-    """Storage of its package."""
-    writes: CallCount = 0
-    """Write requests this month."""
-    writes_limit: CallCount = 0
-    """Write requests allowed in a month; 0 if the platform states no limit."""
     nights: Nights = ()
 
     def refusal(self) -> int:
@@ -332,7 +322,6 @@ _LINK_ONLY = ("lifetime", "other_env")
 _ANSWERS = ("errcode", "code", "status", "reset", "body", *_LINK_ONLY, "etag")
 _STORE_ONLY = ("code", "etag")
 _NOT_STORE = ("errcode", "body", *_LINK_ONLY)
-_USAGE = ("storage_mb", "storage_gb", "writes", "writes_limit")
 _OF_COMPONENT = ("appid", "daily_limit", "used")
 """The fields that an [[account]] of the platform itself may have."""
 
@@ -434,8 +423,8 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
             wrong = _("this is the platform itself: {foreign} is for merchants", foreign=foreign[0])
             yield "account", number, wrong
     for number, entry in enumerate(raw.get("environment", ()), 1):
-        if not {"status", "foreign", *_USAGE} & set(entry):
-            wrong = _("specify the problem: status or foreign, or its usage: {usage}", usage=as_list(_USAGE))
+        if not {"status", "foreign"} & set(entry):
+            wrong = _("specify the problem: status or foreign")
             yield "environment", number, wrong
 
 

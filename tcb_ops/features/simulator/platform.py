@@ -5,12 +5,9 @@ Responses are HTTP 200, with an errcode if a call is refused, in the formats of 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
@@ -19,7 +16,7 @@ from aiohttp import web
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.features.simulator.cos import CosStore
-from tcb_ops.features.simulator.faults import NO_FAULT, FaultStep
+from tcb_ops.features.simulator.faults import FaultStep
 from tcb_ops.features.simulator.signing import bucket_of, download_url, issue, link_url
 from tcb_ops.features.simulator.state import UNRECORDED, UPLOADS, Accounts, SimulatorState, Wants, cut_short
 
@@ -33,14 +30,6 @@ _DOWNLOAD_LIFETIME = 7200
 """Default lifetime of a download URL in seconds, without max_age."""
 _FILE_ID = re.compile(r"cloud://([^./]+)\.([^/]+)/(.+)", re.DOTALL)
 _FILE_STATUS = {0: "ok", -503002: "STORAGE_EXCEED_AUTHORITY", -503003: "STORAGE_FILE_NONEXIST"}
-ACTION = "X-TC-Action"
-"""The header by which a request to Tencent Cloud is recognised."""
-_CLOCK_SECONDS = 300
-"""How far a request's time may be off."""
-_AUTHORIZATION = re.compile(
-    r"TC3-HMAC-SHA256 Credential=([^/]+)/(\d{4}-\d\d-\d\d)/tcb/tc3_request, "
-    r"SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})"
-)
 _RATE = {"call_count": 5000, "refresh_second": 60}
 """Returned, but not enforced."""
 
@@ -82,18 +71,8 @@ class _Interface(NamedTuple):
     """Takes the caller's appid and the body's object."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """Temporary keys of a mini program for Tencent Cloud."""
-
-    appid: str
-    secret_key: str
-    token: str
-    expires: float
-
-
 class Platform:
-    """The interfaces of the API base, and Tencent Cloud's for the quotas of environments."""
+    """The interfaces of the API base."""
 
     def __init__(
         self,
@@ -108,11 +87,9 @@ class Platform:
         """`http://127.0.0.1:PORT`, set when it listens."""
         self._state, self._accounts, self._store = state, accounts, store
         self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
-        self._keys: dict[str, _Keys] = {}
         merchants, components = Wants.MERCHANTS, Wants.COMPONENTS
         self._interfaces = {
             "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, merchants, self._env_info),
-            "/tcb/getqcloudtoken": _Interface(FaultStep.CLOUD_KEYS, merchants, self._cloud_keys),
             "/tcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, merchants, self._download),
             "/tcb/batchdeletefile": _Interface(FaultStep.DELETE, merchants, self._delete),
             "/componenttcb/describeenvs": _Interface(FaultStep.DESCRIBE_ENVS, components, self._own_envs),
@@ -329,24 +306,6 @@ class Platform:
         ]
         return {**_OK, "info_list": found}
 
-    def _cloud_keys(self, appid: str, asked: Fields) -> Answer:
-        """Answer getqcloudtoken: 85088 if 云开发 is not open, 40097 for a lifetime of more than two hours."""
-        seconds = asked.get("lifespan", 7200)
-        if not self._accounts.account(appid).cloud:
-            return 85088
-        if type(seconds) is not int or not 0 < seconds <= 7200:
-            return 40097
-        made = hashlib.sha256(f"{appid}/{len(self._keys)}".encode()).hexdigest()
-        secret_id, expires = f"AKID{made[:32]}", self._accounts.clock() + seconds
-        keys = self._keys[secret_id] = _Keys(appid, made[::-1][:32], f"practice-cloud-token-{made}", expires)
-        return {
-            **_OK,
-            "secretid": secret_id,
-            "secretkey": keys.secret_key,
-            "token": keys.token,
-            "expired_time": int(expires),
-        }
-
     def _envs(self, appid: str) -> list[Fields]:
         began = datetime.fromtimestamp(self._accounts.began, UTC) + timedelta(hours=8)  # Beijing time
         return [
@@ -356,7 +315,7 @@ class Platform:
                 "create_time": f"{began:%Y-%m-%d %H:%M:%S}",
                 "update_time": f"{began:%Y-%m-%d %H:%M:%S}",
                 "status": str(environment.status),
-                "package_id": "basic" if environment.storage_gb == 5 else f"basic-{environment.storage_gb}gb",
+                "package_id": "basic",
                 "package_name": "基础版 1",
             }
             for environment in self._accounts.environments_of(appid)
@@ -448,71 +407,6 @@ class Platform:
         if parts[1] != env or parts[2] != bucket_of(env):
             return -503002, "", ""
         return (0 if self._store.holds(parts[2], parts[3]) else -503003), parts[2], parts[3]
-
-    # --- Tencent Cloud ----------------------------------------------------------------------------------------------
-
-    async def answer_cloud(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Respond to a signed call of Tencent Cloud."""
-        body = await request.read()
-        keys = self._signer(request, body)
-        if isinstance(keys, str):
-            answer: Fields | str = keys
-        else:
-            asked = json.loads(body)
-            env = str(asked.get("EnvId"))
-            self._state.called(FaultStep.CLOUD_QUOTA, keys.appid)
-            fault, played = await self._state.fault(request, FaultStep.CLOUD_QUOTA, env, keys.appid, env)
-            if played is not None:
-                return played
-            answer = self._usage(request.headers[ACTION], keys.appid, env, asked)
-            if fault is not NO_FAULT:
-                answer = "InternalError"
-        found = {"Error": {"Code": answer, "Message": "practice"}} if isinstance(answer, str) else answer
-        return web.json_response({"Response": {**found, "RequestId": self._state.new_id()}})
-
-    def _usage(self, action: str, appid: str, env: str, asked: Fields) -> Fields | str:
-        """Return the usage of an environment, or the storage of its package; or the code that refuses the call."""
-        found = next((one for one in self._accounts.environments_of(appid) if one.env == env), None)
-        if found is None:
-            return "ResourceNotFound"
-        if action == "DescribeBaasPackageList":
-            capacity = {"TimeUnit": "m", "Unit": "GB", "MaxSize": found.storage_gb}
-            limits = json.dumps({"Qps": 500, "Capacity": capacity})
-            return {"PackageList": [{"PackageName": asked.get("PackageName"), "ResourceLimit": limits}]}
-        values = {
-            "StorageSizepkg": (found.storage_mb, 0),
-            "StorageWritepkg": (found.writes, found.writes_limit),
-        }
-        metric = asked.get("MetricName")
-        if action != "DescribeQuotaData" or metric not in values:
-            return "InvalidParameter"
-        used, limit = values[metric]
-        return {"MetricName": metric, "Value": used, "SubValue": str(limit) if limit else None}
-
-    def _signer(self, request: web.BaseRequest, body: bytes) -> _Keys | str:
-        """Return the keys that signed a request, or the code that refuses it."""
-        parts = _AUTHORIZATION.fullmatch(request.headers.get("Authorization", ""))
-        keys = self._keys.get(parts[1]) if parts is not None else None
-        if parts is None or keys is None or request.headers.get("X-TC-Token") != keys.token:
-            return "AuthFailure.SecretIdNotFound"
-        now, at = self._accounts.clock(), request.headers.get("X-TC-Timestamp", "")
-        if now >= keys.expires:
-            return "AuthFailure.TokenFailure"
-        if not at.isdigit() or abs(now - int(at)) > _CLOCK_SECONDS:
-            return "AuthFailure.SignatureExpire"
-        _whole, _id, day, names, given = parts[0], *parts.groups()
-        if f"{datetime.fromtimestamp(int(at), UTC):%Y-%m-%d}" != day:
-            return "AuthFailure.SignatureFailure"
-        values = {name: request.headers.get(name, "") for name in names.split(";")}
-        values["x-tc-action"] = values.get("x-tc-action", "").lower()
-        lines = [f"{name}:{values[name]}\n" for name in names.split(";")]
-        whole = f"POST\n/\n\n{''.join(lines)}\n{names}\n{hashlib.sha256(body).hexdigest()}"
-        key = f"TC3{keys.secret_key}".encode()
-        for part in (day, "tcb", "tc3_request"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        text = f"TC3-HMAC-SHA256\n{at}\n{day}/tcb/tc3_request\n{hashlib.sha256(whole.encode()).hexdigest()}"
-        right = hmac.new(key, text.encode(), "sha256").hexdigest() == given and "host" in names.split(";")
-        return keys if right else "AuthFailure.SignatureFailure"
 
 
 def read_link_body(body: bytes) -> tuple[str, str] | int:

@@ -29,7 +29,7 @@ from tcb_ops.features.simulator.faults import (
     SimulatedAccount,
     SimulatedEnvironment,
 )
-from tcb_ops.features.simulator.platform import ACTION, Platform
+from tcb_ops.features.simulator.platform import Platform
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.simulator.state import Accounts, Call, SimulatedObject, SimulatorState, Tokens
 from tcb_ops.i18n import Text, _
@@ -219,8 +219,6 @@ class Simulator:
         answer = self._store.answer
         if request.raw_path.startswith(_PLATFORM_ROUTES):
             answer = self._platform.answer
-        elif ACTION in request.headers:
-            answer = self._platform.answer_cloud
         response = await answer(request)
         response.headers["Date"] = _date(int(self._state.clock()))
         return response
