@@ -104,8 +104,6 @@ class Outcome(Term):
     INVALID: ClassVar[Outcome]
     """Skipped as invalid input."""
     PENDING: ClassVar[Outcome]
-    HEALTHY: ClassVar[Outcome]
-    UNHEALTHY: ClassVar[Outcome]
     UNKNOWN: ClassVar[Outcome]
     PRESENT: ClassVar[Outcome]
     ABSENT: ClassVar[Outcome]
@@ -160,8 +158,6 @@ Outcome.FAILED = Outcome.define("failed", _("failed"), 21, retried=True)
 Outcome.NOT_ATTEMPTED = Outcome.define("not_attempted", _("not attempted"), 22, retried=True)
 Outcome.INVALID = Outcome.define("invalid", _("invalid"), 80)
 Outcome.PENDING = Outcome.define("pending", _("pending"), 90)
-Outcome.HEALTHY = Outcome.define("healthy", _("healthy"), 3, succeeded=True)
-Outcome.UNHEALTHY = Outcome.define("unhealthy", _("unhealthy"), 23, retried=True)
 Outcome.UNKNOWN = Outcome.define("unknown", pgettext("outcome", "unknown"), 24, retried=True)
 Outcome.PRESENT = Outcome.define("present", _("present"), 25, succeeded=True)
 Outcome.ABSENT = Outcome.define("absent", _("absent"), 26)
@@ -180,6 +176,11 @@ STORED_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
 
 class Reason(Term):
     """Why a row did not succeed, if the errcode or the store's code alone does not show it."""
+
+    explained: bool = False
+    """Whether the row's detail says what the operator has to know."""
+    of_environment: bool = False
+    """Whether it is put right once for each environment."""
 
     BREAKER: ClassVar[Reason]
     """Not attempted: earlier rows of the merchant or environment ended with this code."""
@@ -213,10 +214,6 @@ class Reason(Term):
     """The environment's status in getenvinfo."""
     UNAVAILABLE: ClassVar[Reason]
     """Any other status than NORMAL; in the row's detail."""
-    PROBE_LEFT: ClassVar[Reason]
-    """An audit with `--write-probe` could not delete its file again."""
-    NOT_ASKED: ClassVar[Reason]
-    """A problem that affects every merchant stopped the audit first; it is in the row's detail."""
     UNVERIFIED: ClassVar[Reason]
     """Succeeded, but the store's ETag is not an MD5, so the content was not compared."""
     ABSENT: ClassVar[Reason]
@@ -235,8 +232,20 @@ class Reason(Term):
     """No run of this ledger uploaded the file, so there is nothing to compare it with."""
 
 
+    @classmethod
+    def define(cls, name: str, *, explained: bool = False, of_environment: bool = False) -> Reason:
+        """Add a reason to the vocabulary."""
+        reason = cls.register(name)
+        reason.explained, reason.of_environment = explained, of_environment
+        return reason
+
+
 for _name in Reason.__annotations__:
-    setattr(Reason, _name, Reason.register(_name.lower()))
+    if _name.isupper():
+        setattr(Reason, _name, Reason.register(_name.lower()))
+Reason.define("no_token", explained=True)
+Reason.define("halted", of_environment=True)
+Reason.define("unavailable", explained=True, of_environment=True)
 
 
 class Owner(StrEnum):
@@ -244,15 +253,6 @@ class Owner(StrEnum):
 
     MERCHANT = "merchant"
     PLATFORM = "platform"
-
-
-class FailOn(StrEnum):
-    """Which failures make an audit end with exit code 1."""
-
-    ANY = "any"
-    NEW = "new"
-    """Those that the previous audit did not have."""
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)

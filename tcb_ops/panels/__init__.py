@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _
+from tcb_ops.kinds import is_provided, provided
 
 try:
     import anywidget as _anywidget  # noqa: F401  is it there?
@@ -56,7 +57,8 @@ def _open(panel: str, given: dict[str, Any]) -> Panel:
             )
         if value is not None:
             texts[name] = text
-    opened: Panel = getattr(notebook_panels, panel)(PanelOptions(**texts))
+    panel_class = provided(panel) if is_provided(panel) else getattr(notebook_panels, panel)
+    opened: Panel = panel_class(PanelOptions(**texts))
     return opened
 
 

@@ -14,7 +14,7 @@ from tcb_ops.details import Detail
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.later_changes import LaterChange, family_of
-from tcb_ops.runs.reader import EXPLAINED, LedgerReader, RunReader
+from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
 
 
@@ -142,7 +142,7 @@ class RunView:
             row, end = record.row, record.end
             key = (row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code)
             counted[key] += 1
-            if end.reason in EXPLAINED:
+            if end.reason is not None and end.reason.explained:
                 details[key] = end.detail
             elif end.reason in {Reason.REFUSED, Reason.COMPONENT}:
                 errmsgs[key] = max(errmsgs.get(key, ""), end.errmsg)

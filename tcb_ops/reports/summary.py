@@ -513,7 +513,7 @@ def per(code: str, token: Reason | None = None) -> Per:
         return Per.NOBODY
     if code == Reason.NO_TOKEN or token is Reason.DEAD_TOKEN:
         return Per.MERCHANT
-    if code in {ETAG_MISMATCH, Reason.HALTED, Reason.UNAVAILABLE, Reason.PROBE_LEFT}:
+    if code == ETAG_MISMATCH or Reason(code).of_environment:
         return Per.ENV
     known = catalogued(code)
     if known.decision is Decision.SLOW or known.code in _FOR_ALL:

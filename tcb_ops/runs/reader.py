@@ -87,12 +87,8 @@ _LOG = logging.getLogger("tcb_ops.runs")
 
 BATCH = 500
 """Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
-AUDITS_BACK = 30
-"""Audits that are searched for the last known state of what is unknown."""
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
-EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
-"""Reasons whose rows have a detail that the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
 _OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
@@ -712,7 +708,7 @@ class LedgerReader:
                 check_runs(run, *of)
                 found[Outcome(outcome)] = found.get(Outcome(outcome), 0) + int(count)
         self.check_rows(run, sum(found.values()))
-        return {outcome: found[outcome] for outcome in Outcome.all() if outcome in found}
+        return dict(sorted(found.items(), key=lambda count: count[0].order))
 
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first; a snapshot counts only once."""
@@ -745,7 +741,7 @@ class LedgerReader:
                         errcode,
                         store_code,
                         int(count),
-                        *(("", read_detail(text)) if reason in EXPLAINED else (text,)),
+                        *(("", read_detail(text)) if Reason(reason).explained else (text,)),
                     )
                 )
         self.check_rows(run, sum(tally.rows for tally in found))
@@ -898,7 +894,7 @@ class LedgerReader:
 
         With a receiver: the last audit whose message was not kept from it.
         """
-        found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
+        found = map(self._run, [] if run.parent else self._read(earlier_runs(run)))
         return next(
             (one for one in found if one.selection == run.selection and receiver not in one.undelivered), None
         )
@@ -952,27 +948,6 @@ class LedgerReader:
                 for number, workers, done in found
             ]
 
-    def last_known(self, audit: RunRecord) -> Iterator[tuple[RunRecord, tuple[str, str], Any, Detail | None]]:
-        """Yield the last known state of what is unknown to an audit: the newest in which it was healthy or unhealthy.
-
-        As (audit, (env, appid), (outcome, reason, errcode, store_code), detail), from the audits of the same selection
-        before it, at most AUDITS_BACK. Damaged records are passed over.
-        """
-        if Outcome.UNKNOWN not in self.counts(audit):
-            return
-        before: dict[int, RunRecord] = {}
-        for record in self._read(_earlier_runs(audit)):
-            with suppress(LedgerDamagedError):
-                one = self._run(record)
-                if one.selection == audit.selection:
-                    before[one.number] = one
-            if len(before) == AUDITS_BACK:
-                break
-        with self.reading(audit):
-            for number, env, appid, *state, kept in self._read(_last_known(audit, list(before))):
-                check_state(*state, env, appid, kept)
-                yield before[number], (env, appid), tuple(state), read_detail(kept)
-
     def errcodes_since(self, target: str, since: float) -> Iterator[Any]:
         """Stream (appid, merchant, errcode, quarter of an hour since 1970, rows) of a target's runs, from `since` on.
 
@@ -1010,6 +985,10 @@ class LedgerReader:
         held = nullcontext(self._held) if self._held is not None else self._engine.connect()
         with self.reading(), held as connection:
             yield connection
+
+    def query(self, query: sa.Select[Any]) -> Sequence[Any]:
+        """Return the records of a feature's own query. Call it within `reading`."""
+        return self._read(query)
 
     def _read(self, query: sa.Executable) -> Sequence[Any]:
         with self._connection() as connection:
@@ -1117,7 +1096,7 @@ def summed_up(run: int) -> sa.Select[Any]:
     keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
     message = sa.func.max(
         sa.case(
-            (rows.c.reason.in_(EXPLAINED), rows.c.detail),
+            (rows.c.reason.in_([reason for reason in Reason.all() if reason.explained]), rows.c.detail),
             (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
             else_="",
         )
@@ -1150,32 +1129,7 @@ def _pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
     )
 
 
-def _last_known(audit: RunRecord, before: list[int]) -> sa.Select[Any]:
-    """Select (run, env, appid, outcome, reason, errcode, store_code, detail) of what is unknown to an audit.
-
-    Of the newest of the runs `before`, by their numbers, in which the environment was healthy or unhealthy.
-    """
-    unknown = (
-        sa.select(envs.c.env, envs.c.appid)
-        .join(rows, _OF_ENV)
-        .where(rows.c.run == audit.number, rows.c.outcome == Outcome.UNKNOWN)
-        .subquery()
-    )
-    newest_first = sa.func.row_number().over(
-        partition_by=(envs.c.env, envs.c.appid), order_by=rows.c.run.desc()
-    )
-    state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code, rows.c.detail)
-    found = (
-        sa.select(rows.c.run, envs.c.env, envs.c.appid, *state, newest_first.label("nth"))
-        .join(envs, _OF_ENV)
-        .join(unknown, (unknown.c.env == envs.c.env) & (unknown.c.appid == envs.c.appid))
-        .where(rows.c.run.in_(before), rows.c.outcome.in_([Outcome.HEALTHY, Outcome.UNHEALTHY]))
-        .subquery()
-    )
-    return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
-
-
-def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
+def earlier_runs(run: RunRecord) -> sa.Select[Any]:
     """Select finished runs before one with the same kind, target and list name, latest first; no retries."""
     query = sa.select(runs).where(
         runs.c.kind == run.kind,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
-from tcb_ops.kinds import Kind, kind_named
+from tcb_ops.kinds import Kind, features, kind_named
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd
 
 
@@ -215,12 +215,6 @@ class TimelineBucket:
     """Without zeros."""
 
 
-def other_causes(kept: Detail | None) -> tuple[str, ...]:
-    """Return the codes of the other causes that `cause_detail` kept."""
-    also = kept.params.get("also") if kept is not None else None
-    return tuple(str(also).split(", ")) if also else ()
-
-
 END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in {"line", "link"})
 """Columns written when a row ends, named like the fields of RowEnd."""
 PLAN_COLUMNS = (
@@ -259,6 +253,7 @@ def plan_values(
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _decode = json.JSONDecoder().raw_decode
 _OWNERS = {str(owner): owner for owner in Owner}
+features()  # their outcomes and reasons
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
 _REASONS = {"": None} | {str(reason): reason for reason in Reason.all()}
 

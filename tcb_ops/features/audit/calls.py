@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from tcb_ops.features.audit import AuditCode, PROBE_LEFT, UNHEALTHY
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errors import TransportError
 from tcb_ops.features.audit.checks import AccountChecks, AccountFacts, cause_detail, causes_of
@@ -44,7 +45,7 @@ class AuditCalls(UploadCalls):
         if isinstance(facts, FailedAttempt):
             return facts
         if causes := causes_of(facts, task.row.env):
-            end = self._end(task, Outcome.UNHEALTHY, causes[0].reason, cause_detail(causes))
+            end = self._end(task, UNHEALTHY, causes[0].reason, cause_detail(causes))
             return replace(end, errcode=causes[0].errcode)
         result = await self._probe(task)
         if isinstance(result, RowEnd) and result.outcome.succeeded:
@@ -86,8 +87,8 @@ class AuditCalls(UploadCalls):
         problem = await self._delete_probe(task, own_file_id(link, row.path, row.env))
         if isinstance(answer, FailedAttempt) or problem is None:
             return answer
-        still_there = detail(DetailCode.PROBE_LEFT, path=row.path, why=as_detail(problem))
-        return self._end(task, Outcome.UNHEALTHY, Reason.PROBE_LEFT, still_there)
+        still_there = detail(AuditCode.PROBE_LEFT, path=row.path, why=as_detail(problem))
+        return self._end(task, UNHEALTHY, PROBE_LEFT, still_there)
 
     @asynccontextmanager
     async def _opened(self, row: Row) -> AsyncIterator[Body]:
