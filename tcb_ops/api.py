@@ -48,9 +48,10 @@ from tcb_ops.errors import (
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.kinds import Kind, kind_named
+from tcb_ops.kinds import Kind
 from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
+from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
@@ -187,7 +188,7 @@ def start_links(
     from tcb_ops.runs.plan import list_spec
 
     return _start(
-        lambda _: list_spec(batch, kind_named("links"), selection),
+        lambda _: list_spec(batch, LINKS, selection),
         _absolute(out),
         _settings(settings, target),
         _Options(limits, note, new_run, resume, may_resume, progress, tokens),

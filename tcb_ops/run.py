@@ -23,7 +23,6 @@ from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.explanations import change_mark, why
 from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_shares
-from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -241,7 +240,7 @@ class Run:
         from tcb_ops.reports.formats.notebook import links_frame
 
         record = self._ledger.run(self.id)
-        if record.kind is not LINKS or record.finished_at is None:
+        if not record.kind.writes_links or record.finished_at is None:
             raise UsageError(_("run {id} has no links.csv: only a finished links run has one.", id=record.id))
         return links_frame(self._ledger, record, self._settings, self._reader)
 

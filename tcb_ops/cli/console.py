@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.formatting import format_duration, lines, wrap
 from tcb_ops.i18n import Lang, Text, _, ngettext, terminal_lang
 from tcb_ops.model import Problem
-from tcb_ops.runs.links import LINKS
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -324,7 +323,7 @@ def show_causes(console: Console, run: Run, found: RunSummary) -> None:
 
     causes = found.causes
     if causes:
-        in_full = f"tcb-ops report {run.id}" if run.record.kind is LINKS else "errcodes.csv"
+        in_full = f"tcb-ops report {run.id}" if run.record.kind.writes_links else "errcodes.csv"
         console.print(render_errcodes(by_code(causes), console.lang, in_full))
 
 

@@ -23,7 +23,6 @@ from tcb_ops.cli.options import (
     upload_yes_option,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
 from tcb_ops.runs.links import LINKS
@@ -315,14 +314,14 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
     parent = api.run_to_retry(run, command.settings)
     record = parent.record
     check_retry(record, command.settings)
-    is_links = record.kind is LINKS
+    is_links = record.kind.writes_links
     if not is_links:
         command.check_folder()
     with command.opened():
         retrying = _(
             "Retrying {kind} {id} ({list_name}).", kind=record.kind, id=record.id, list_name=record.list_name
         )
-        if record.kind in {UPLOAD, DELETE, UNDO}:
+        if record.kind.changes_store:
             scope = scope_of_rows(parent.tallies(), RETRIED)
             what = _("At most {text}", text=scope.text)
             command.ask_confirmation(record.kind, scope, as_sentences((retrying, what)))

@@ -31,7 +31,6 @@ from tcb_ops.reports.explanations import MARK
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import quoted
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import (
     SETTINGS_FILE,
     Settings,
@@ -460,7 +459,7 @@ class ActionButton(widgets.VBox):
         rows = sum(one.rows for one in found)
         merchants, envs = len({one.appid for one in found}), len({(one.appid, one.env) for one in found})
         offered = run is not None and (rows > 0 or even_without)
-        uploads = run is not None and offered and self._context.live and run.record.kind == UPLOAD
+        uploads = run is not None and offered and self._context.live and run.record.kind.sends_files
         parts: list[object] = [
             ngettext("{n:,} file", "{n:,} files", rows) if uploads else row_count(rows),
             merchant_count(merchants),

@@ -19,7 +19,6 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
-from tcb_ops.features.stored.kinds import CONFIRM
 from tcb_ops.i18n import Joined, Text, _, as_lines, as_sentences, verbatim
 from tcb_ops.kinds import Kind
 from tcb_ops.model import STORED_OUTCOMES, Outcome
@@ -49,7 +48,6 @@ from tcb_ops.panels.html import (
 from tcb_ops.preflight import scope_of_stored
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
-from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
@@ -491,9 +489,9 @@ class StoredFiles(Fold):
         run = self._monitor.run
         if run is None or self._monitor.state is not RunState.FINISHED:
             return None
-        if run.record.kind is CONFIRM:
+        if run.record.kind.looks_at_store:
             return next(iter(run.record.settings.get("of", ())), None)
-        if run.record.kind is UPLOAD and not STORED_OUTCOMES.isdisjoint(run.counts):
+        if run.record.kind.sends_files and not STORED_OUTCOMES.isdisjoint(run.counts):
             return run.with_retries()[0]
         return None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
-from tcb_ops.kinds import Kind, kind_named
+from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Row
@@ -25,6 +25,7 @@ from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord
+from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
@@ -321,7 +322,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
 
 def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> RunSpec:
     """Return the spec of an upload of a checked list."""
-    spec, queries = list_spec(batch, kind_named("upload"), selection), SourceQueries(batch.staging.queries())
+    spec, queries = list_spec(batch, UPLOAD, selection), SourceQueries(batch.staging.queries())
     options = {**spec.options, **options}
     if not queries:
         return replace(spec, options=options)

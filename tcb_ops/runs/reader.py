@@ -913,7 +913,7 @@ class LedgerReader:
         query = (
             sa.select(runs)
             .where(
-                runs.c.kind == "confirm",
+                runs.c.kind.in_([kind for kind in all_kinds() if kind.looks_at_store]),
                 runs.c.list_sha256 == run.list_sha256,
                 runs.c.finished_at.is_not(None),
                 runs.c.number > max(run.number, after),

@@ -402,7 +402,9 @@ class StoredCalls(UploadCalls):
         now = await self._etag_there(task, file) if file is not None else ""
         if saved.has(now):
             return bool(now) and self.if_exists != OVERWRITE
-        return now not in saved.sent and now != (md5 or await self._md5_of_local(task))
+        if md5:  # noted before it is sent: the same bytes without a note are somebody else's
+            return now not in saved.sent
+        return now != await self._md5_of_local(task)
 
     async def _md5_of_local(self, task: Task) -> str:
         """Return the MD5 of what a row sends."""
