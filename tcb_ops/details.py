@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, unique
 from functools import lru_cache
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, TypeGuard
 
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list
 

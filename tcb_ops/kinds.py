@@ -22,13 +22,11 @@ from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
     from tcb_ops.details import Detail
     from tcb_ops.errors import TcbOpsError
     from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.summary import NextAction, RunSummary
-    from tcb_ops.run import Run
     from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import LedgerReader, RunReader
@@ -142,6 +140,9 @@ class Kind(str):
     has_list: ClassVar[bool] = True
     """Whether its rows come from a list that can be corrected."""
 
+    announce: ClassVar[str] = ""
+    """Where the function is that tells others of a finished run: `(Run, Console) -> list`, which is for `--json`."""
+
     def __new__(cls) -> Self:
         """Return the kind; a module makes it once."""
         return super().__new__(cls, cls.name)
@@ -213,10 +214,6 @@ class Kind(str):
         The second mapping has what else is known of the environments in `older` itself.
         """
         return {}, {}
-
-    def announce(self, run: Run, console: Console) -> list[dict[str, Any]]:
-        """Tell others of a finished run whose report is written; return what became of it, for `--json`."""
-        return []
 
     # --- in words -------------------------------------------------------------------------------------------------
 

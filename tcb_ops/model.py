@@ -231,7 +231,6 @@ class Reason(Term):
     NO_CHECKSUM: ClassVar[Reason]
     """No run of this ledger uploaded the file, so there is nothing to compare it with."""
 
-
     @classmethod
     def define(cls, name: str, *, explained: bool = False, of_environment: bool = False) -> Reason:
         """Add a reason to the vocabulary."""

@@ -31,7 +31,6 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.features.audit.result import AuditResult
     from tcb_ops.reports.findings import Findings
     from tcb_ops.runs.later_changes import LaterChange
     from tcb_ops.runs.ledger import Ledger
@@ -277,13 +276,12 @@ class Run:
         before = self._reader.previous(self.record)
         return None if before is None else Diff.between(self._ledger, before, self.record, self._settings)
 
-    def audit(self) -> AuditResult:
-        """Return what an audit found, compared with the previous one of the same target and part.
+    def audit(self) -> Any:
+        """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
 
         Newly broken, recovered, still broken, silenced, unknown. Raises UsageError if the run is not an audit.
         """
-        result: AuditResult = provided("audited")(self)
-        return result
+        return provided("audited")(self)
 
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,8 @@ from tcb_ops.cli.options import (
     common_options,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.formatting import format_duration, shown
+from tcb_ops.i18n import _, ngettext, verbatim
 from tcb_ops.kinds import is_provided, provided
-from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext, verbatim
-from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_l
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import Kind, load
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
@@ -341,7 +341,7 @@ class RunCommand:
         except StoppedError:
             if self.common.json:
                 self.console.json(run.summary())
-            run.record.kind.announce(run, self.console)  # even without a report
+            _announce(run, self.console)  # even without a report
             raise
         return code
 
@@ -349,10 +349,10 @@ class RunCommand:
         """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
         console, as_json = self.console, self.common.json
         run.refresh()
-        kind, sent = run.record.kind, list[dict[str, Any]]()
+        sent: list[dict[str, Any]] = []
         try:
             if as_json:  # the object contains what became of the messages
-                sent = kind.announce(run, console)
+                sent = _announce(run, console)
         finally:
             code, found = show_run(console, run, as_json=as_json, fail_on=fail_on, notifications=sent)
         groups = by_code(found.causes)
@@ -367,7 +367,7 @@ class RunCommand:
         at = target_line(self.settings)
         console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
         if not as_json:  # last: an interrupt here loses a message, nothing else
-            kind.announce(run, console)
+            _announce(run, console)
         return code
 
     def confirm_upload(self, run: Run) -> None:
@@ -392,6 +392,12 @@ class RunCommand:
             console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
         suggest_next(console, settings, confirmed.record, by_code(found.causes))
         console.info(_("The confirmation: {folder}", folder=folder))
+
+
+def _announce(run: Run, console: Console) -> list[dict[str, Any]]:
+    """Tell others of a finished run, for kinds that do; return what became of it, for `--json`."""
+    place = run.record.kind.announce
+    return load(place)(run, console) if place else []
 
 
 def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:

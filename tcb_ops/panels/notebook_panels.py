@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.features.merchants.check import MerchantState, verdict
 from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
-from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
+from tcb_ops.kinds import Kind, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.panels.controls import (
@@ -31,12 +30,12 @@ from tcb_ops.panels.controls import (
     show,
     tick_box,
 )
-from tcb_ops.panels.html import Step, heading, message, table
+from tcb_ops.panels.html import Step, message, table
 from tcb_ops.panels.list_reader import ListReader
-from tcb_ops.panels.panel import Panel, Placeholder
+from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import STARTING, StoredFiles
 from tcb_ops.preflight import facts_line, short_life
-from tcb_ops.run import Diff, Run, RunHandle
+from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.uploads import UPLOAD

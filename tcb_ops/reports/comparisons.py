@@ -26,7 +26,7 @@ from tcb_ops.reports.summary import most_first
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.reader import LedgerReader, RunReader
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
 
 

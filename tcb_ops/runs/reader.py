@@ -12,7 +12,7 @@ import sqlite3
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from copy import copy
 from difflib import get_close_matches
 from itertools import pairwise
@@ -24,7 +24,7 @@ from typing import Any, Protocol, Self, cast
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.details import Detail, read_detail
+from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError, TcbOpsError
 from tcb_ops.i18n import NOTHING, Text, _, as_list, ngettext, verbatim
 from tcb_ops.kinds import Kind, all_kinds

@@ -14,7 +14,7 @@ FEATURE = Feature(
         "inspect": ["tcb_ops.features.audit.command:notify"],
     },
     provides={
-        "audited": "tcb_ops.features.audit.result:audited",
+        "audited": "tcb_ops.features.audit.api:audited",
         "AuditPanel": "tcb_ops.features.audit.panel:AuditPanel",
         "watch_audits": "tcb_ops.features.audit.command:watch_audits",
     },

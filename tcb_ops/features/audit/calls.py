@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from tcb_ops.features.audit import AuditCode, PROBE_LEFT, UNHEALTHY
-from tcb_ops.details import DetailCode, as_detail, detail
+from tcb_ops.details import as_detail, detail
 from tcb_ops.errors import TransportError
+from tcb_ops.features.audit import PROBE_LEFT, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.checks import AccountChecks, AccountFacts, cause_detail, causes_of
 from tcb_ops.i18n import Text, verbatim
-from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd
+from tcb_ops.model import Link, Owner, Reason, Row, RowEnd
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.local_files import Body

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,12 +21,15 @@ from tcb_ops.cli.options import (
     report_options,
     resume_options,
 )
-from tcb_ops.formatting import shown
-from tcb_ops.i18n import _, ngettext
+from tcb_ops.formatting import format_duration, shown
+from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext
+from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
+    from tcb_ops.features.audit.notifications import Notification
+    from tcb_ops.run import Run
 
 
 def _show(console: Console, found: Iterable[Notification]) -> None:
@@ -40,6 +46,8 @@ def announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
     from tcb_ops.features.audit import api
 
+    if not (run.settings.notify and run.record.kind.has_findings(run.record)):
+        return []
     with console.waiting(_("Sending the message about this audit")):
         found = api.notify(run.id, on_demand=False, settings=run.settings)
     _show(console, found)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tcb_ops.features.audit import AuditCode, HEALTHY, NOT_ASKED, UNHEALTHY
-from tcb_ops.details import Detail, DetailCode, detail
+from tcb_ops.details import Detail, DetailCode, DetailCodes, detail
 from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
+from tcb_ops.features.audit import HEALTHY, NOT_ASKED, UNHEALTHY, AuditCode
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -17,11 +17,9 @@ from tcb_ops.runs.next_commands import audit_again, retry
 from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
-    from tcb_ops.cli.console import Console
     from tcb_ops.features.audit.result import AuditResult
     from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
     from tcb_ops.reports.summary import NextAction, RunSummary
-    from tcb_ops.run import Run
     from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import LedgerReader, RunReader
@@ -34,7 +32,7 @@ REFUSED_TOKENS = frozenset({40001, 40014, 42001})
 """Errcodes for a refused token. For the component token, they affect every merchant."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
-_REASONS = {
+_REASONS: dict[DetailCodes, DetailCodes] = {
     DetailCode.INTERRUPTED: AuditCode.AUDIT_INTERRUPTED,
     DetailCode.OUTAGE: AuditCode.AUDIT_OUTAGE,
     DetailCode.TOKEN_SOURCE: AuditCode.AUDIT_TOKEN_SOURCE,
@@ -54,6 +52,7 @@ class AuditKind(Kind):
     same_list = False
     has_list = False
     unanswered = Outcome.UNKNOWN
+    announce = "tcb_ops.features.audit.command:announce"
 
     def calls(self, context: CallContext) -> Calls:
         """Return the calls for audits."""
@@ -124,12 +123,6 @@ class AuditKind(Kind):
         from tcb_ops.features.audit.result import references
 
         return references(ledger, older)
-
-    def announce(self, run: Run, console: Console) -> list[dict[str, Any]]:
-        """Send the message about an audit to the receivers whose `on` applies."""
-        from tcb_ops.features.audit.command import announce
-
-        return announce(run, console) if self.has_findings(run.record) and run.settings.notify else []
 
     def unit_count(self, count: int) -> Text:
         """Return `28 environments`."""

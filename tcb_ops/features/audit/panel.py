@@ -9,8 +9,7 @@ from tcb_ops import api
 from tcb_ops.features.audit.api import start_audit
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
-from tcb_ops.i18n import Lang, _
-from tcb_ops.i18n import Text
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from tcb_ops.features.audit import AuditCode, HEALTHY, UNHEALTHY
-from tcb_ops.details import Detail
 from tcb_ops.errors import UsageError
+from tcb_ops.features.audit import HEALTHY, UNHEALTHY, AuditCode
+from tcb_ops.features.audit.checks import other_causes
 from tcb_ops.features.audit.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.kinds import environment_count
@@ -30,10 +30,6 @@ from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
-
-if TYPE_CHECKING:
-    from tcb_ops.run import Run
-
 
 _NOT_CHECKED = {
     "permissions": _(
@@ -202,7 +198,9 @@ class AuditResult:
             "newly broken {new:,} · recovered {recovered:,} · still broken {still:,} · unknown {unknown:,} · silenced "
             "{silenced:,} · healthy {healthy:,} of {environments:,}",
             environments=self.environments,
-            **{name: counts[name] for name in ("new", "recovered", "still", "unknown", "silenced", "healthy")},
+            **{
+                name: counts[name] for name in ("new", "recovered", "still", "unknown", "silenced", "healthy")
+            },
         )
 
     def sections(self) -> list[Section]:
@@ -388,14 +386,8 @@ def _further_causes(reader: RunReader, audit: RunRecord) -> dict[Place, tuple[st
     return {
         (record.row.env, record.row.appid): also
         for record in reader.rows(audit, outcomes=frozenset({UNHEALTHY}))
-        if (also := _also(record.end.detail))
+        if (also := other_causes(record.end.detail))
     }
-
-
-def _also(kept: Detail | None) -> tuple[str, ...]:
-    """Return the codes of the other causes that `cause_detail` kept."""
-    also = kept.params.get("also") if kept is not None else None
-    return tuple(str(also).split(", ")) if also else ()
 
 
 def references(
@@ -405,23 +397,11 @@ def references(
     from tcb_ops.features.audit.queries import last_known
 
     known = {
-        place: (state, Reference(run, _also(kept))) for run, place, state, kept in last_known(ledger, audit)
+        place: (state, Reference(run, other_causes(kept)))
+        for run, place, state, kept in last_known(ledger, audit)
     }
     several = _further_causes(ledger, audit)
     return known, {place: Reference(audit, also) for place, also in several.items()}
-
-
-def audited(run: Run, receiver: str = "") -> AuditResult:
-    """Return what an audit found; `receiver`: compared with the last audit of which this receiver was told.
-
-    Raises UsageError if the run is not an audit.
-    """
-    result = run.findings(receiver)
-    if not isinstance(result, AuditResult):
-        raise UsageError(
-            _("run {id} is not an audit but a run of `{kind}`.", id=run.id, kind=run.record.kind)
-        )
-    return result
 
 
 def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], LinkCalls | None]:

@@ -36,6 +36,8 @@ from tcb_ops.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.reports.findings import Findings
+
 
 _INTS = {
     "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode",

@@ -209,9 +209,7 @@ FINDING_LINES = 20
 """Environments shown per section without causes; the others are counted."""
 
 
-def render_findings(
-    findings: Findings, lang: Lang, rest: str = "errcodes.csv"
-) -> Iterator[RenderableType]:
+def render_findings(findings: Findings, lang: Lang, rest: str = "errcodes.csv") -> Iterator[RenderableType]:
     """Render what a run found by section, with each cause once."""
     from rich.text import Text as Styled
 
