@@ -36,6 +36,7 @@ from tcb_ops.errors import (
     ArgumentError,
     InputError,
     LedgerDamagedError,
+    MissingFeatureError,
     RefusedError,
     RunNotFoundError,
     StoppedError,
@@ -46,7 +47,7 @@ from tcb_ops.errors import (
 )
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import Kind, MissingKind
 from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
 from tcb_ops.runs.links import LINKS
@@ -918,12 +919,15 @@ def _find(ledger: Ledger, wanted: str, settings: Settings) -> RunRecord:
     from tcb_ops.runs.next_commands import command, quoted
 
     try:
-        return ledger.run(wanted, settings.run_target)
+        record = ledger.run(wanted, settings.run_target)
     except RunNotFoundError as error:
         listing = quoted(command(settings, "runs"))
         raise RunNotFoundError(
             _("{text}\nTo list the runs:\n{listing}", text=error.text, listing=listing)
         ) from None
+    if isinstance(record.kind, MissingKind):
+        raise MissingFeatureError(record.kind)
+    return record
 
 
 class _Options(NamedTuple):

@@ -14,7 +14,7 @@ from rich.cells import cell_len, set_cell_size
 
 from tcb_ops.formatting import sanitize, wrap
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
-from tcb_ops.kinds import row_count
+from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import reason_text, why
@@ -405,14 +405,15 @@ def _run_cells(
     total, waiting = sum(counts.values()), counts.get(Outcome.PENDING, 0)
     good = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
     bad = total - good - waiting
+    judged = not isinstance(run.kind, MissingKind)
     return [
         datetime.fromtimestamp(run.created_at, settings.zone).strftime(when),  # the year is in the id
         run.id,
         str(run.kind),
         "SIMULATED" if is_simulated(run.target) else "LIVE",
         f"{total:,}",
-        f"{good:,}",
-        f"{bad:,}" if bad else "–",
+        f"{good:,}" if judged else "–",
+        f"{bad:,}" if bad and judged else "–",
         *([f"{waiting:,}" if waiting else "–"] if pending else []),
     ]
 
