@@ -292,6 +292,7 @@ def start_delete(
     what: str | Run | Batch,
     *,
     foreign: bool = False,
+    content: bool = False,
     merchants: Merchants | str | Path | None = None,
     target: str | None = None,
     settings: Settings | None = None,
@@ -308,7 +309,8 @@ def start_delete(
     """Start to delete stored files, or resume the unfinished run. It does not ask.
 
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
-    this ledger uploaded; without it they are a UsageError. `merchants`: only their rows.
+    this ledger uploaded; without it they are a UsageError. `content`: of a list, compare each file's checksum with that of the
+    bytes that were uploaded first, and leave what differs: its row ends as failed. `merchants`: only their rows.
     """
     from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
     from tcb_ops.lists.batch import Batch
@@ -319,7 +321,9 @@ def start_delete(
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
-            return delete_list_spec(ledger, subject, at, selection, foreign=foreign, new_run=new_run)
+            return delete_list_spec(
+                ledger, subject, at, selection, foreign=foreign, content=content, new_run=new_run
+            )
         return delete_spec(ledger, subject, only, selection, new_run=new_run)
 
     return _start(
@@ -431,10 +435,9 @@ def undo_scope(
     run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
 ) -> UndoScope:
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
-    from tcb_ops.features.stored.specs import scope_of_undo, undo_spec
+    from tcb_ops.features.stored.specs import scope_of_undo
 
-    ledger = _ledger_with_runs(settings)
-    return scope_of_undo(ledger, undo_spec(ledger, upload_of(run, settings), merchants, ""))
+    return scope_of_undo(_ledger_with_runs(settings), upload_of(run, settings), merchants)
 
 
 def delete_scope(
@@ -1022,6 +1025,7 @@ def _start(
                 canary=canary,
                 cluster=client,
                 queries=work.queries,
+                resumed=planned.resumed,
                 check_lock=check_lock,
                 may_discard=lambda other: _is_abandoned(ledger, other, new_run=new_run),
             )

@@ -7,6 +7,7 @@ All are frozen: a stage reads the values of the one before and creates its own. 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -114,6 +115,7 @@ class Outcome(Term):
     DELETED: ClassVar[Outcome]
     ALREADY_GONE: ClassVar[Outcome]
     RESTORED: ClassVar[Outcome]
+    LEFT: ClassVar[Outcome]
     CONFLICT: ClassVar[Outcome]
     NOT_UNDOABLE: ClassVar[Outcome]
 
@@ -138,6 +140,12 @@ class Outcome(Term):
     def all(cls) -> list[Self]:
         """Return the outcomes in the order of tables and legends."""
         return sorted(cls._terms.values(), key=lambda outcome: outcome.order)
+
+    @staticmethod
+    def in_order(counts: Mapping[Outcome, int]) -> dict[Outcome, int]:
+        """Return counts without zeros, in the order of tables and legends."""
+        ordered = sorted(counts.items(), key=lambda count: count[0].order)
+        return {outcome: rows for outcome, rows in ordered if rows}
 
     @classmethod
     def successes(cls) -> frozenset[Outcome]:
@@ -168,6 +176,7 @@ Outcome.UNDONE = Outcome.define("undone", pgettext("outcome", "undone"), 29, suc
 Outcome.DELETED = Outcome.define("deleted", _("deleted"), 30, succeeded=True)
 Outcome.ALREADY_GONE = Outcome.define("already_gone", _("already gone"), 31, succeeded=True)
 Outcome.RESTORED = Outcome.define("restored", _("restored"), 32, succeeded=True)
+Outcome.LEFT = Outcome.define("left", pgettext("outcome", "left as it was"), 32, succeeded=True)
 Outcome.CONFLICT = Outcome.define("conflict", _("conflict"), 33)
 Outcome.NOT_UNDOABLE = Outcome.define("not_undoable", _("cannot be undone"), 34)
 STORED_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})

@@ -401,7 +401,7 @@ def history(
     Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its errcode. Without a
     `ledger` there are none.
     """
-    from tcb_ops.runs.reader import QUARTER
+    from tcb_ops.runs.sums import QUARTER
 
     today = datetime.fromtimestamp(now, settings.zone).date()
     span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))

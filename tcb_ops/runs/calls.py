@@ -90,6 +90,8 @@ class CallContext:
     phases: PhaseTimer
     lease: Lease
     """Checked right before each effect."""
+    resumed: bool
+    """Whether an earlier session may have worked on the run."""
     whole_url: Callable[[Row], Secret]
     """Returns the URL of a row that is sent from one, with its query."""
 

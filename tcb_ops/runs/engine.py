@@ -93,6 +93,8 @@ class RunContext:
     """Seconds after a successful lock check in which rows may begin and have effects; None for those of a lock."""
     queries: SourceQueries | None = None
     """Of files that are sent from URLs."""
+    resumed: bool = False
+    """Whether an earlier session may have worked on the run."""
     limits_state: Mapping[str, Any] = field(default_factory=dict)
     """The breakers and pauses (`LaneRegistry.state`) with which the session starts."""
 
@@ -177,6 +179,7 @@ class Engine:
                 now=time.time,
                 phases=self._phases,
                 lease=self._lease,
+                resumed=context.resumed,
                 whole_url=context.queries.whole
                 if context.queries is not None
                 else lambda row: whole_source(row.file, None),
@@ -545,24 +548,21 @@ class Engine:
     async def _refill(self, lanes: list[Lane]) -> None:
         """Read the next pending rows of some environments."""
         wanted = [(self._at_work.records[lane.number], lane.last_line) for lane in lanes]
-        limit, of_run = self._scheduler.refill, (self._run.target, self._run.number)
-        skips, about_stored = self._context.skip_unchanged, self._kind.reads_written
+        limit, skips = self._scheduler.refill, self._context.skip_unchanged
 
-        def read() -> list[tuple[list[Row], dict[str, EarlierUpload], dict[str, list[EarlierUpload]]]]:
+        def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
             ledger, found = self._context.ledger, []
             pending = ledger.pending(self._run, wanted, limit)
             for (environment, _last), rows in zip(wanted, pending, strict=True):
                 paths = [row.path for row in rows]
                 earlier = ledger.earlier(self._run, environment, paths) if paths and skips else {}
-                written = ledger.written(*of_run, environment.env, paths) if paths and about_stored else {}
-                found.append((rows, earlier, written))
+                found.append((rows, earlier))
             return found
 
-        for lane, (rows, known, written) in zip(
+        for lane, (rows, known) in zip(
             lanes, await self._loop.run_in_executor(self._reader_thread, read), strict=True
         ):
             lane.known.update(known)
-            lane.written.update(written)
             self._scheduler.refilled(lane, rows)
 
     def _hold(self, task: Task, met: Text) -> None:

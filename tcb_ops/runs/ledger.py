@@ -17,17 +17,18 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.details import Detail, stored
-from tcb_ops.errors import LedgerError
+from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
 from tcb_ops.runs.locks import hold
-from tcb_ops.runs.reader import LedgerReader, summed_up
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
     END_COLUMNS,
     PLAN_COLUMNS,
     EnvRecord,
     NewRun,
+    PendingBeside,
     RunRecord,
     Usage,
     end_values,
@@ -45,6 +46,7 @@ from tcb_ops.runs.schema import (
     spent,
     tallies,
 )
+from tcb_ops.runs.sums import summed_up
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -53,6 +55,11 @@ LEASE = 4.0
 HAND_OVER = LEASE + 1.0
 """Seconds that a worker waits before it continues another one's partition, which may still be calling; so does a
 process that takes a run on which workers of an earlier session may be at work."""
+
+IDLE_SECONDS = 5
+"""Seconds after which PostgreSQL ends a writing transaction in which nothing happens: a process that was frozen in a commit
+would block all others, whose rows it has locked."""
+_END_IDLE = sa.text("SELECT set_config('idle_in_transaction_session_timeout', :limit, true)")
 
 _SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHERE run = ? AND line = ?"  # noqa: S608  own names
 _RECORD = f"{_SET} AND outcome = 'pending'"
@@ -71,14 +78,23 @@ class Ledger(LedgerReader):
 
     # --- planning -----------------------------------------------------------------------------------------------
 
-    def plan(self, new: NewRun, planned: Iterable[Row], environments: Sequence[EnvRecord]) -> RunRecord:
+    def plan(
+        self,
+        new: NewRun,
+        planned: Iterable[Row],
+        environments: Sequence[EnvRecord],
+        refuse: Callable[[PendingBeside], UsageError] | None = None,
+        beside: Sequence[RunRecord] = (),
+    ) -> RunRecord:
         """Record a new run with all its rows, pending or invalid, in one transaction.
 
-        `environments` numbers the environments; a row belongs to the one with its (env, appid). Raises UsageError if the
-        role may not write.
+        `environments` numbers the environments; a row belongs to the one with its (env, appid). If rows of `beside` are pending
+        at the same paths, nothing is recorded, and what `refuse` makes of them is raised. Raises UsageError if the role may
+        not write.
         """
         number_of = {(one.env, one.appid): one.number for one in environments}
-        with self._writing() as connection, self._begun_only_if_allowed():
+        # Its rows may take long to come, and hold up nobody.
+        with self._writing(idle=0) as connection, self._begun_only_if_allowed():
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
@@ -93,6 +109,11 @@ class Ledger(LedgerReader):
                 self.driver(connection, _PLAN, batch)
                 count += len(batch)
             _set(connection, number, rows=count)
+            if (
+                refuse is not None
+                and (pending := self.pending_beside(number, beside, connection)) is not None
+            ):
+                raise refuse(pending)
         return self.run(new.id)
 
     # --- writing what happened ----------------------------------------------------------------------------------
@@ -321,11 +342,15 @@ class Ledger(LedgerReader):
             raise self._trouble_at_start(error) from None
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
+    def _writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
+        """Begin a transaction, in which nothing may happen for `idle` seconds at most (0: for ever); IDLE_SECONDS if None."""
         self.check_in_place()
         try:
             with self._engine.begin() as connection:
                 begin_writing(connection, self.name)
+                if self.file is None:
+                    seconds = IDLE_SECONDS if idle is None else idle
+                    connection.execute(_END_IDLE, {"limit": f"{seconds}s"})
                 yield connection
         except SQLAlchemyError as error:
             raise self._trouble(error) from None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
-from tcb_ops.runs.records import EnvRecord, NewRun, RowRecord, RunRecord
+from tcb_ops.runs.records import EnvRecord, NewRun, PendingBeside, RowRecord, RunRecord
 from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
@@ -103,7 +104,7 @@ def plan(
                 _("Upload its list again with --new-run."),
                 options=["--new-run"],
             )
-        return _resumed(ledger, _wanted(run, work, settings), work)
+        return _resumed(ledger, _wanted(run, work, settings), work, settings)
     if not new_run:
         _refuse_another_root(ledger, work, settings)
     found = _same_work(ledger, work, settings, now)
@@ -121,7 +122,7 @@ def plan(
             )
         )
     if found is not None and choice is not Choice.NEW:
-        return _resumed(ledger, found, work)
+        return _resumed(ledger, found, work, settings)
     ledger.check_file(CHECK_NEW_SECONDS)
     # Of two runs of one second, random digits keep the ids apart.
     new_id = f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -150,13 +151,69 @@ def plan(
         created_at=now,
         parent=work.parent,
     )
-    return Planned(ledger.plan(new, work.rows(), work.environments), resumed=False)
+    for upload in map(ledger.run, own.get("of", ()) if work.kind.takes_back else ()):
+        if upload.finished_at is None:  # it may have been resumed since the rows were looked up
+            with taken(ledger, upload):
+                pass
+    refuse = partial(_beside, work.kind, settings)
+    beside = _unfinished_beside(ledger, work.kind, own, settings)
+    return Planned(ledger.plan(new, work.rows(), work.environments, refuse, beside), resumed=False)
 
 
-def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec) -> Planned:
+def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> Planned:
     _refuse_other_options(run, work)
     ledger.check(run)
+    beside = _unfinished_beside(ledger, run.kind, run.settings, settings)
+    if (pending := ledger.pending_beside(run.number, beside)) is not None:
+        raise _beside(run.kind, settings, pending)
     return Planned(run, resumed=True)
+
+
+def _unfinished_beside(
+    ledger: Ledger, kind: Kind, options: Mapping[str, Any], settings: Settings
+) -> list[RunRecord]:
+    """Return the unfinished runs at whose pending paths a run of this kind may not work.
+
+    ============  =========================================================================
+    kind          unfinished runs
+    ============  =========================================================================
+    upload        those that take back what uploads have stored: undos, deletes
+    undo, delete  uploads, but those that it takes back, and those that are never resumed,
+                  since they were undone or deleted
+    any other     none
+    ============  =========================================================================
+
+    Under the planning lock, of two that are planned at once the second finds the first one's rows.
+    """
+    if not kind.changes_store:
+        return []
+    passed_over = (
+        {*options.get("of", ()), *_undone_uploads(ledger, settings)} if kind.takes_back else set[str]()
+    )
+    return [
+        run
+        for run in ledger.runs(settings.run_target, damaged=[])
+        if run.finished_at is None
+        and run.kind.changes_store
+        and run.kind.takes_back != kind.takes_back
+        and run.id not in passed_over
+    ]
+
+
+def _beside(kind: Kind, settings: Settings, pending: PendingBeside) -> UsageError:
+    return UsageError(
+        _(
+            "run {id} ({kind}) is unfinished, with {rows} pending at paths of this {own_kind}, such as {path} in "
+            "{env}. Nothing was sent. Wait until it has ended. If nobody works on it, resume it first:\n{command}",
+            id=pending.run.id,
+            kind=pending.run.kind,
+            rows=ngettext("{n:,} row", "{n:,} rows", pending.rows),
+            own_kind=kind,
+            path=pending.path,
+            env=pending.env,
+            command=quoted(resume_command(settings, pending.run)),
+        )
+    )
 
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:

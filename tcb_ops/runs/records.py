@@ -166,6 +166,17 @@ class EarlierUpload:
     """The run's, which grows."""
 
 
+@dataclass(frozen=True, slots=True)
+class PendingBeside:
+    """Rows of another run that are pending at paths of a run that is planned or resumed."""
+
+    run: RunRecord
+    rows: int
+    env: str
+    path: str
+    """One of the paths."""
+
+
 def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str, Any]) -> bool:
     """Decide whether a row of an upload or undo that did not succeed may have stored its file.
 

@@ -55,6 +55,10 @@ class Task:
     started_at: float | None = None
     sent: bool = False
     """Whether its file was sent before, and may be stored."""
+    acted: bool = False
+    """For an undo: whether it has begun to delete or restore the file."""
+    histories: dict[str, list[EarlierUpload]] = field(default_factory=dict)
+    """For the kinds about stored files: what runs did at the paths of its rows, as the ledger says right before its calls."""
 
     @property
     def row(self) -> Row:
@@ -123,8 +127,6 @@ class Lane:
     """Tasks that were taken and handed back."""
     known: dict[str, EarlierUpload] = field(default_factory=dict)
     """With `--skip-unchanged`: what earlier runs stored, by the paths of the next rows."""
-    written: dict[str, list[EarlierUpload]] = field(default_factory=dict)
-    """Of runs about stored files: what the ledger knows of the paths of rows that are about to go, the oldest first."""
     batch: int = 1
     """Rows that go in one call."""
     last_line: int = 0
@@ -391,8 +393,6 @@ class Scheduler:
         if lane.end_as is None:
             lane.fresh.extend(rows)
             self._buffered += len(rows)
-        else:
-            _forget_written(lane, rows)
         self._feed()
         self.enqueue(lane)
         self._forget_done(lane)
@@ -403,7 +403,6 @@ class Scheduler:
         Rows in backoff follow when their wait is over.
         """
         lane.end_as = end_as
-        _forget_written(lane, lane.fresh)
         self._buffered -= len(lane.fresh)
         lane.fresh.clear()
         self._feed()
@@ -526,12 +525,6 @@ class Scheduler:
                 self._phases.leave("backoff")
                 lane.back.append(task)
             self.enqueue(lane)
-
-
-def _forget_written(lane: Lane, rows: Iterable[Row]) -> None:
-    """Forget what the ledger knows of the paths of rows that will not begin."""
-    for row in rows:
-        lane.written.pop(row.path, None)
 
 
 def _no_more_begin(scope: ScopeState) -> bool:

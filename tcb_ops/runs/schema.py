@@ -199,7 +199,8 @@ STORED = sa.text(
 )
 """Selects rows that show, or put in doubt, what is stored at a path; the index and its query must use the same text."""
 
-rows_by_path = sa.Index("rows_by_path", rows.c.path, sqlite_where=STORED)
+rows_by_path = sa.Index("rows_by_path", rows.c.run, rows.c.place, rows.c.path, sqlite_where=STORED)
+sa.Index("envs_by_env", envs.c.env)
 sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)
 
 CARRIES_ERRCODE = sa.text("errcode <> 0")

@@ -45,6 +45,8 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
     result = cli.upload("--confirm")
     assert result.code == 0
     assert "Confirmed: all 30 files are there (run " in result.out
+    for file in (cli.folder / "files").iterdir():
+        file.write_text(f"second {file.name}", encoding="utf-8")
     found = cli.upload("--confirm", "--new-run", "--json", "--backup", "backup").json
     assert found["kind"] == "upload"
     assert found["confirmed"]["counts"] == {"present": 30}
@@ -93,11 +95,13 @@ def test_an_upload_says_what_it_replaces(open_cli: OpenCli) -> None:
 def test_an_undo_says_what_it_will_do_and_does_it(open_cli: OpenCli) -> None:
     cli = open_cli()
     cli.upload("--backup", "backup")
+    for file in (cli.folder / "files").iterdir():
+        file.write_text(f"second {file.name}", encoding="utf-8")
     cli.upload("--new-run", "--backup", "backup")
     result = cli("undo")
     assert result.code == 0
     assert "30 files will be restored from the backup." in result.err
-    assert "All 30 rows succeeded: restored or deleted." in result.out
+    assert "All 30 rows succeeded: restored." in result.out
     first = cli("undo", cli("runs", "--json").json["runs"][-1]["run"])
     assert "30 files were new and will be deleted." in first.err
     assert first.code == 0
@@ -255,7 +259,7 @@ def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
     assert "hold files that earlier runs" not in cli.upload().err  # resumed: they are its own
     assert cli("undo").code == 0
     again = cli("undo")
-    assert "30 of these files were undone before; they will only be checked." in again.err
+    assert "30 files stay: nothing of the upload is at their paths" in again.err
     assert f"Upload {handle.id} was undone by run " in cli("confirm").err
 
 

@@ -116,6 +116,22 @@ def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli: OpenC
     assert len(left) == 30 + 3 + 1
 
 
+@pytest.mark.slow
+def test_what_somebody_else_has_put_there_is_not_deleted_with_confirm(
+    open_cli: OpenCli, photos: Path
+) -> None:
+    cli = open_cli()
+    sync(cli)
+    env = "tea-1a2b3c"
+    cli.workspace.sim.put(env, "menu/tea.json", b"theirs")
+    (photos / "menu" / "tea.json").unlink()
+    words = ("--to", "all-envs", "--delete", "--confirm", "--yes", "--json", "--no-pdf")
+    result = cli("sync", "photos", *words, *PACE)
+    assert result.code == 1, result.err
+    assert result.json["gone"]["counts"] == {"deleted": 2, "failed": 1}
+    assert stored(cli)[env, "menu/tea.json"] == md5(b"theirs")
+
+
 def test_excluded_files_and_environments_are_not_gone(open_cli: OpenCli, photos: Path) -> None:
     cli = open_cli()
     sync(cli)
@@ -214,6 +230,16 @@ def test_a_killed_deletion_is_not_resumed_over_files_that_are_back(
     kill(cli, words, wait_for, lambda: len(cli.workspace.sim.objects) < 906)
     for name, data in texts.items():
         (photos / name).write_bytes(data)
+    refused = cli(
+        "sync", "photos", "--to", "all-envs", *PACE
+    )  # beside the unfinished deletion of these paths
+    assert refused.code == 2
+    assert (
+        cli(
+            *next(line for line in refused.err.splitlines() if line.startswith("tcb-ops delete")).split()[1:]
+        ).code
+        == 0
+    )
     sync(cli)
     assert len(stored(cli)) == 906
     for name in texts:
@@ -249,7 +275,7 @@ def test_a_renamed_file_is_not_deleted_before_it_is_there_again(open_cli: OpenCl
     result = cli("sync", "photos", "--to", "all-envs", "--delete", "--quiet", "--no-pdf", *PACE)
     assert result.code == 1
     assert "Where an upload did not succeed, nothing was deleted." in result.err
-    assert "All 2 rows succeeded: deleted or already gone." in result.out
+    assert "All 2 rows succeeded: deleted." in result.out
     assert "5 of 6 rows succeeded (3 unchanged, not sent again), 1 did not: 1 refused." in result.out
     assert ("tea-1a2b3c", "banner.svg") in stored(cli)
     assert paths(cli) == {"banner.svg", "flag.svg", "menu/tea.json"}

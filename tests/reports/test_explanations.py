@@ -55,6 +55,7 @@ STORED_ENDS = (
     RowEnd(0, Outcome.DELETED),
     RowEnd(0, Outcome.ALREADY_GONE),
     RowEnd(0, Outcome.RESTORED),
+    RowEnd(0, Outcome.LEFT),
     RowEnd(0, Outcome.CONFLICT, Reason.CONFLICT),
     RowEnd(0, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE),
     RowEnd(0, Outcome.FAILED, Reason.EXISTS),
@@ -274,7 +275,7 @@ def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
     [
         ({Outcome.DELETED: 1}, "The only row succeeded: deleted."),
         ({Outcome.ALREADY_GONE: 1}, "The only row succeeded: already gone."),
-        ({Outcome.DELETED: 2}, "All 2 rows succeeded: deleted or already gone."),
+        ({Outcome.DELETED: 2}, "All 2 rows succeeded: deleted."),
     ],
 )
 def test_of_one_deleted_file_it_is_said_which(counts: Mapping[Outcome, int], result: str) -> None:

@@ -217,7 +217,7 @@ def test_a_worker_frozen_in_a_commit_blocks_nobody_for_long(
 ) -> None:
     if "://" not in place:
         pytest.skip("the nanny of a local worker kills it, which frees the file")
-    monkeypatch.setattr("tcb_ops.features.cluster.task.IDLE_SECONDS", 1)
+    monkeypatch.setattr("tcb_ops.runs.ledger.IDLE_SECONDS", 1)
     with closing(worker(place)) as frozen, closing(worker(place, "ops-2/2")) as next_one:
         frozen.claim()
         with suppress(LedgerError), frozen._writing():  # the transaction stays open, as in a frozen process

@@ -73,7 +73,7 @@ def stored(workspace: Workspace) -> dict[tuple[str, str], bytes | None]:
 
 
 def wait_until_some_are_under_way(workspace: Workspace, wait_for: WaitFor, chance: random.Random) -> None:
-    calls = chance.randint(4, 24)
+    calls = chance.randint(4, LIMITS.concurrency)  # of the first rows: nothing is being committed yet
 
     def some_are_under_way() -> bool:
         stats = workspace.sim.stats
@@ -176,5 +176,5 @@ def test_a_frozen_process_on_postgresql_spoils_no_original(
         assert (process.returncode, "Traceback" in err) == (1, False), err
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert_all_restored(workspace, settings, run, before)

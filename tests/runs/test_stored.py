@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,6 +36,7 @@ from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import may_have_stored
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tcb_ops.run import Run
@@ -394,8 +397,7 @@ def test_a_round_trip_that_is_killed_at_each_step_loses_nothing(
         assert code == 0, words
     assert stored(workspace) == before
     last = confirm(workspace, new_run=True)
-    there = count * len(range(0, rows, 3))  # before; the others were new
-    assert last.counts == {"present": there, "absent": count * rows - there}
+    assert last.counts == {"undone": count * rows}
 
 
 def _run_and_kill(words: list[str], workspace: Workspace, kill: bool) -> int:
@@ -596,7 +598,7 @@ def test_what_somebody_else_changed_is_a_conflict_and_stays(
     workspace.sim.put(TEA.env, "banner/2.png", b"theirs", etag=f"{OTHER}-2")
     workspace.sim.remove(TEA.env, "banner/3.png")
     run = undo(workspace)
-    assert assert_complete(run, 4) == {"restored": 1, "deleted": 1, "conflict": 2}
+    assert assert_complete(run, 4) == {"restored": 1, "left": 1, "conflict": 2}
     assert stored(workspace) == {
         (TEA.env, "banner/0.png"): b"before 0",
         (TEA.env, "banner/1.png"): b"theirs",
@@ -685,7 +687,7 @@ def test_what_was_stored_without_an_answer_is_undone_too(
     assert len(stored(workspace)) == 4
     (workspace.folder / "files" / "2.bin").write_bytes(b"changed since")
     scope = tcb.api.undo_scope(settings=workspace.settings)
-    assert (scope.restored, scope.deleted, scope.uncertain) == (1, 3, 2)
+    assert (scope.restored, scope.deleted, scope.uncertain) == (0, 2, 2)
     assert undo(workspace).succeeded
     assert stored(workspace) == before
 
@@ -772,28 +774,6 @@ def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(
 
 
 @pytest.mark.slow
-def test_what_another_run_uploaded_while_an_undo_was_interrupted_stays(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, rows=20))
-    first = upload(workspace)
-    workspace.sim.play([Fault(step=FaultStep.DELETE, delay=0.1)])
-    undoing = tcb.start_undo(first.id, settings=workspace.settings, limits=RunLimits(concurrency=1))
-    for progress in undoing.watch():
-        if progress.done >= 3:
-            undoing.cancel()
-    with pytest.raises(InterruptedRunError):
-        undoing.wait()
-    workspace.sim.play([])
-    upload(workspace, new_run=True)
-    run = undo(workspace, first.id)
-    assert run.id == undoing.id
-    assert assert_complete(run, 20)["not_undoable"] >= 10
-    done = sum(record.end.outcome == "deleted" for record in run.rows())
-    assert len(stored(workspace)) == 20, f"{done} were deleted before the other run"
-
-
-@pytest.mark.slow
 def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(
         many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
@@ -847,7 +827,7 @@ def test_a_file_in_parts_that_was_not_overwritten_is_no_conflict(
     workspace = open_workspace(many(TEA, rows=1), [lost])
     workspace.sim.put(TEA.env, "banner/0.png", b"in parts", etag=f"{OTHER}-2")
     assert assert_complete(upload(workspace, backup=tmp_path / "backup"), 1) == {"failed": 1}
-    assert undo(workspace).counts == {"restored": 1}
+    assert undo(workspace).counts == {"left": 1}
 
 
 def test_a_failed_row_that_stored_nothing_leaves_what_is_there(
@@ -857,7 +837,12 @@ def test_a_failed_row_that_stored_nothing_leaves_what_is_there(
     workspace = open_workspace(many(TEA, rows=3), [refused])
     workspace.sim.put(TEA.env, "banner/1.png", b"theirs")
     assert assert_complete(upload(workspace), 3) == {"uploaded": 1, "failed": 2}
-    assert undo(workspace).counts == {"restored": 1, "deleted": 2}
+    scope = tcb.api.undo_scope(settings=workspace.settings)
+    assert (scope.deleted, scope.uncertain, scope.left) == (1, 2, 0)
+    assert undo(workspace).counts == {"deleted": 1, "left": 2}
+    scope = tcb.api.undo_scope(settings=workspace.settings)  # a second undo finds nothing of the upload
+    assert (scope.deleted, scope.uncertain, scope.left) == (0, 2, 1)
+    assert undo(workspace).counts == {"left": 3}
     assert stored(workspace) == {(TEA.env, "banner/1.png"): b"theirs"}
 
 
@@ -1019,24 +1004,6 @@ def interrupted_delete(workspace: Workspace, wait_for: WaitFor, what: Any = "lat
         handle.wait()
     workspace.sim.play([])
     return handle
-
-
-@pytest.mark.slow
-def test_a_resumed_delete_leaves_what_was_uploaded_since(
-    open_workspace: OpenWorkspace, wait_for: WaitFor
-) -> None:
-    workspace = open_workspace(many(TEA, BOOKS, rows=2))
-    upload(workspace)
-    handle = interrupted_delete(workspace, wait_for)
-    write_csv(workspace.folder / "new.csv", ("env", "path", "file"), [(BOOKS.env, "banner/0.png", "0.bin")])
-    batch = tcb.read_paths(workspace.folder / "new.csv", workspace.merchants, workspace.folder / "files")
-    tcb.upload(batch, settings=workspace.settings, limits=QUICK)
-    run = delete(workspace, handle.record.settings["of"][0])
-    assert (run.id, run.counts) == (handle.id, {"deleted": 3, "failed": 1})
-    assert [record.end.reason for record in run.rows() if record.end.outcome is Outcome.FAILED] == [
-        Reason.CONFLICT
-    ]
-    assert list(stored(workspace)) == [(BOOKS.env, "banner/0.png")]
 
 
 def test_a_retried_delete_leaves_what_was_uploaded_since(open_workspace: OpenWorkspace) -> None:
@@ -1280,3 +1247,105 @@ def test_a_delete_without_an_answer_can_be_given_again(open_workspace: OpenWorks
     assert delete(workspace, run.id).counts == {"failed": 2}
     workspace.sim.play([])
     assert delete(workspace, run.id).counts == {"deleted": 2}
+
+
+# --- beside an unfinished run of the same paths ---------------------------------------------------------------------------
+
+
+def interrupted(workspace: Workspace, start: Callable[[], tcb.RunHandle], step: FaultStep) -> str:
+    """Start a run, cancel it at its first call of a step; return its id."""
+    workspace.sim.play([Fault(step=step, delay=60)])
+    asked = sum(workspace.sim.stats.values())
+    handle = start()
+    while sum(workspace.sim.stats.values()) == asked:
+        time.sleep(0.005)
+    handle.cancel()
+    with pytest.raises(InterruptedRunError):
+        handle.wait()
+    workspace.sim.play([])
+    return handle.id
+
+
+def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(
+    open_workspace: OpenWorkspace,
+) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    first = upload(workspace)
+    other = write_csv(
+        workspace.folder / "other.csv", ("env", "path", "file"), [(TEA.env, "banner/1.png", "0.bin")]
+    )
+    batch = tcb.read_paths(other, workspace.merchants, root=workspace.folder / "files")
+    options = {"settings": workspace.settings, "limits": QUICK}
+    unfinished = interrupted(workspace, lambda: tcb.start_upload(batch, **options), FaultStep.LINK)
+    calls = dict(workspace.sim.stats)
+    for take_back in (
+        lambda: undo(workspace, first),
+        lambda: delete(workspace, workspace.read(), foreign=True),
+    ):
+        with pytest.raises(
+            UsageError, match=f"run {unfinished} .upload. is unfinished, with 1 row"
+        ) as refused:
+            take_back()
+        assert refused.value.exit_code == 2
+        assert f"--resume {unfinished}" in refused.value.text.en
+    assert workspace.sim.stats == calls
+    assert len(tcb.all_runs(settings=workspace.settings)) == 2  # what was refused is not in the ledger
+    tcb.resume(unfinished, **options)
+    assert undo(workspace, first).counts == {"deleted": 1, "not_undoable": 1}
+
+
+@pytest.mark.parametrize("take_back", [tcb.start_undo, tcb.start_delete])
+def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_paths(
+    open_workspace: OpenWorkspace, take_back: Any
+) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    first = upload(workspace)
+    options = {"settings": workspace.settings, "limits": QUICK}
+    unfinished = interrupted(workspace, lambda: take_back(first, **options), FaultStep.DELETE)
+    with pytest.raises(UsageError, match=f"run {unfinished} .* is unfinished, with 2 rows"):
+        upload(workspace, new_run=True)
+    tcb.resume(unfinished, **options)
+    assert upload(workspace, new_run=True).counts == {"uploaded": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+def test_of_an_upload_and_what_takes_its_paths_back_one_is_refused_or_the_upload_is_there(
+    open_workspace: OpenWorkspace, rounds: int
+) -> None:
+    """Started at random, and from two threads with ledgers of their own, as by two operators."""
+    dice, refusals = random.Random(28), 0
+    workspace = open_workspace(many(TEA, BOOKS, rows=20))
+    options = {"settings": workspace.settings, "limits": QUICK}
+    for number in range(rounds):
+        first = upload(workspace, new_run=True)
+        for file in (workspace.folder / "files").iterdir():
+            file.write_bytes(f"{number} {file.name}".encode())
+        batch = workspace.read()
+        upload_start, other_start = dice.random() / 4, dice.random() / 4
+        take_back: Callable[[], Run] = dice.choice(
+            [
+                lambda first=first: tcb.undo(first, **options),
+                lambda first=first: tcb.delete(first, **options),
+                lambda batch=batch: tcb.delete(batch, new_run=True, content=True, **options),
+            ]
+        )
+        with ThreadPoolExecutor(2) as threads:
+            sent = threads.submit(
+                _after, upload_start, lambda batch=batch: tcb.upload(batch, new_run=True, **options)
+            )
+            taken = threads.submit(_after, other_start, take_back)
+        refusals += sum(future.exception() is not None for future in (sent, taken))
+        assert all(isinstance(future.exception(), UsageError | None) for future in (sent, taken))
+        if sent.exception() is None and sent.result().record.number > first.record.number:
+            later = taken.exception() is None and taken.result().record.number > sent.result().record.number
+            there = stored(workspace)
+            for record in sent.result().rows():
+                if record.end.outcome is Outcome.UPLOADED and not later:
+                    assert there.get((record.row.env, record.row.path)) is not None, number
+    assert refusals < 2 * rounds
+
+
+def _after(seconds: float, start: Callable[[], Run]) -> Run:
+    time.sleep(seconds)
+    return start()

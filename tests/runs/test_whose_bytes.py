@@ -305,7 +305,10 @@ class WhoseBytes(RuleBasedStateMachine):
         gone = plan.gone_from(())
         if gone is not None:
             self.remove(
-                partial(start_delete, gone, new_run=True, **self.common), kill, None, of_sync=confirms
+                partial(start_delete, gone, new_run=True, content=confirms, **self.common),
+                kill,
+                None,
+                of_sync=confirms,
             )
 
     @precondition(lambda self: self.uploads)
@@ -448,7 +451,7 @@ class WhoseBytes(RuleBasedStateMachine):
                 "restored": scope.restored,
                 "deleted": scope.deleted,
                 "not_undoable": scope.not_undoable,
-                "left": getattr(scope, "left", 0),
+                "left": scope.left,
             }
             assert run.counts == {outcome: rows for outcome, rows in planned.items() if rows}, (
                 "an undo does what its preview said"

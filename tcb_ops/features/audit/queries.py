@@ -12,13 +12,13 @@ from tcb_ops.errors import LedgerDamagedError
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY
 from tcb_ops.model import Outcome
 from tcb_ops.reports.comparisons import Place, State
+from tcb_ops.runs.histories import OF_ENV
 from tcb_ops.runs.reader import LedgerReader, earlier_runs
 from tcb_ops.runs.records import RunRecord, check_state, read_run
 from tcb_ops.runs.schema import envs, rows
 
 AUDITS_BACK = 30
 """Audits that are searched for the last known state of what is unknown."""
-_OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
 
 
 def last_known(
@@ -55,7 +55,7 @@ def _last_known(audit: RunRecord, earlier: list[int]) -> sa.Select[tuple[object,
     """
     unknown = (
         sa.select(envs.c.env, envs.c.appid)
-        .join(rows, _OF_ENV)
+        .join(rows, OF_ENV)
         .where(rows.c.run == audit.number, rows.c.outcome == Outcome.UNKNOWN)
         .subquery()
     )
@@ -65,7 +65,7 @@ def _last_known(audit: RunRecord, earlier: list[int]) -> sa.Select[tuple[object,
     state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code, rows.c.detail)
     found = (
         sa.select(rows.c.run, envs.c.env, envs.c.appid, *state, newest_first.label("nth"))
-        .join(envs, _OF_ENV)
+        .join(envs, OF_ENV)
         .join(unknown, (unknown.c.env == envs.c.env) & (unknown.c.appid == envs.c.appid))
         .where(rows.c.run.in_(earlier), rows.c.outcome.in_([HEALTHY, UNHEALTHY]))
         .subquery()

@@ -48,8 +48,6 @@ _BEAT = "beat"
 """In a partition's state: the beat at which it was recorded."""
 SILENT_AFTER = 10.0
 """Seconds without a beat of the starting process after which its workers stop."""
-IDLE_SECONDS = 5
-"""Seconds after which PostgreSQL ends a transaction in which nothing happens."""
 SAMPLE = 20
 """Local files that a worker looks at before it claims a partition."""
 
@@ -298,9 +296,6 @@ class PartitionLedger(Ledger):
     ) -> None:
         """Open the ledger; nothing is claimed yet. `share`: of the run's time by phase, which all workers add to."""
         super().__init__(where)
-        if self.file is None:
-            sa.event.listen(self._engine, "connect", _end_idle_transactions)
-            self._engine.dispose()
         self._worker, self._share = worker, share
         self._whole = self.run(run_id)
         self._mine = (
@@ -442,8 +437,8 @@ class PartitionLedger(Ledger):
             return closed
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with super()._writing() as connection:
+    def _writing(self, idle: int | None = None) -> Iterator[sa.Connection]:
+        with super()._writing(idle) as connection:
             done = {worker: counts for worker, counts in self._done.items() if counts}
             # First: it locks the partition's record until the commit, so that no claim comes in between.
             admitted = connection.execute(
@@ -458,13 +453,6 @@ class PartitionLedger(Ledger):
     def _record(self) -> Any:
         (found,) = self._read(sa.select(partitions).where(self._mine))
         return found
-
-
-def _end_idle_transactions(connection: Any, _record: object) -> None:
-    """Have the server end a transaction that is idle: a worker frozen in a commit would block all others."""
-    with closing(connection.cursor()) as cursor:
-        cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
-    connection.commit()
 
 
 def _fenced(run: RunRecord) -> FencedError:

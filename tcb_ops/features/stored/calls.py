@@ -28,14 +28,16 @@ from tcb_ops.features.stored.files import (
     UndoStep,
     WrittenFiles,
     confirm_outcome,
+    stored_by,
     undo_step,
     undone_outcome,
+    uploaded_md5s,
 )
 from tcb_ops.i18n import Text
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.records import EarlierUpload
-from tcb_ops.runs.scheduler import Lane, Task
+from tcb_ops.runs.scheduler import Task
 from tcb_ops.runs.uploads import OVERWRITE, IfExists
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
@@ -80,10 +82,11 @@ class StoredCalls(UploadCalls):
         super().__init__(context)
         chosen, limits = context.run.settings, context.limits
         self.content = bool(chosen.get("content"))
-        """Whether a confirm compares bytes."""
+        """Whether bytes are compared."""
         self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
         """The runs whose files are meant; empty for the newest that the ledger knows."""
-        self.files = WrittenFiles(context.ledger, context.run) if context.run.kind.reads_written else None
+        reads = context.run.kind.reads_written
+        self.files = WrittenFiles(context.ledger, context.run, resumed=context.resumed) if reads else None
         self.if_exists: IfExists = chosen.get("if_exists", OVERWRITE)
         self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None
         self.per_call = limits.per_env
@@ -99,15 +102,15 @@ class StoredCalls(UploadCalls):
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Take rows as far as their calls succeed."""
+        await self._read_histories(task)
         try:
             results = await self._work(task)
         except _EarlyEndError as error:
             results = [error.result]
-        ends, path_of = list[RowEnd](), {row.line: row.path for row in task.rows}
+        ends = list[RowEnd]()
         rest: FailedAttempt | None = None
         for result in results:
             if isinstance(result, RowEnd):
-                task.lane.written.pop(path_of[result.line], None)
                 ends.append(self.context.run.kind.end_of(result))
             else:
                 rest = rest or replace(result, end=self.context.run.kind.end_of(result.end))
@@ -120,7 +123,7 @@ class StoredCalls(UploadCalls):
             listing = await self._listing(task)
             return [self._as_listed(task, row, listing.etag(row.path)) for row in task.rows]
         located = await self._locate(task)
-        asks = self.content or any(self._undone(task.lane, row) is not None for row in task.rows)
+        asks = self.content or any(self._undone(task, row) is not None for row in task.rows)
         self.phases.enter("store")
         try:
             return await self._each(
@@ -130,7 +133,7 @@ class StoredCalls(UploadCalls):
             self.phases.leave("store")
 
     async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
-        known, undone = self._known(task.lane, row), self._undone(task.lane, row)
+        known, undone = self._known(task, row), self._undone(task, row)
         if file is not None and file.status == NOT_THERE:
             md5 = known.md5 if known else ""
             if undone is not None and undone_outcome(None, undone.md5) is Outcome.UNDONE:
@@ -162,7 +165,7 @@ class StoredCalls(UploadCalls):
 
     async def _compare(self, task: Task, row: Row, end: RowEnd, url: Secret) -> RowEnd:
         """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
-        known = self._known(task.lane, row)
+        known = self._known(task, row)
         if known is None:
             return replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM)
         first = await self._etag(task, end, url)
@@ -173,7 +176,7 @@ class StoredCalls(UploadCalls):
             return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
         outcome = Outcome.STALE
         if etag != known.md5:
-            outcome = confirm_outcome(etag, known.md5, await self._older(task.lane, row))
+            outcome = confirm_outcome(etag, known.md5, await self._older(task, row))
         return _differing(end, outcome, first if etag == known.md5 else etag, known.md5)
 
     async def _etag(self, task: Task, end: RowEnd, url: Secret, *, past_caches: bool = False) -> str | None:
@@ -212,7 +215,7 @@ class StoredCalls(UploadCalls):
 
     def _as_listed(self, task: Task, row: Row, etag: str | None) -> RowEnd:
         """Return the end of a row whose file is listed with an ETag; None if it is not listed."""
-        known, undone = self._known(task.lane, row), self._undone(task.lane, row)
+        known, undone = self._known(task, row), self._undone(task, row)
         end = self._row_end(task, row, Outcome.PRESENT, md5=known.md5 if known else "")
         if undone is not None and undone_outcome(etag, undone.md5) is Outcome.UNDONE:
             return replace(end, outcome=Outcome.UNDONE, md5=undone.md5)
@@ -231,17 +234,40 @@ class StoredCalls(UploadCalls):
     async def _delete(self, task: Task) -> list[RowEnd | FailedAttempt]:
         results, ours = list[RowEnd | FailedAttempt](), list[Row]()
         for row in task.rows:
-            why = self.files.not_ours(task.lane.written.get(row.path, [])) if self.files else None
+            why = self._not_ours(task, row)
             if why is not None:  # another run has written to its path since
                 results.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
             else:
                 ours.append(row)
-        if not ours:
-            return results
         try:
+            if self.content and ours:
+                differing = await self._differing(replace(task, rows=ours))
+                results += differing.values()
+                ours = [row for row in ours if row.line not in differing]
+            if not ours:
+                return results
             return results + await self._delete_files(replace(task, rows=ours) if results else task)
         except _EarlyEndError as error:
             return [*results, error.result]
+
+    async def _differing(self, task: Task) -> dict[int, RowEnd | FailedAttempt]:
+        """Compare the files of a delete with what was uploaded; return how those end that are not the same, by line."""
+        located = await self._locate(task)
+        ends = await self._each(
+            task.rows, lambda row: self._confirm_row(task, row, located.get(row.line)), asks=True
+        )
+        found: dict[int, RowEnd | FailedAttempt] = {}
+        for row, end in zip(task.rows, ends, strict=True):
+            match end:
+                case RowEnd(outcome=Outcome.PRESENT):
+                    continue
+                case RowEnd(outcome=Outcome.ABSENT):
+                    found[row.line] = replace(end, outcome=Outcome.ALREADY_GONE, reason=None)
+                case RowEnd(outcome=Outcome.DIFFERENT | Outcome.FOREIGN | Outcome.STALE | Outcome.UNKNOWN):
+                    found[row.line] = replace(end, outcome=Outcome.FAILED, reason=Reason.CONFLICT)
+                case _:
+                    found[row.line] = end
+        return found
 
     async def _delete_files(self, task: Task) -> list[RowEnd | FailedAttempt]:
         ids = await self._file_ids(task)
@@ -275,13 +301,13 @@ class StoredCalls(UploadCalls):
         return [await self._undo_row(task, task.row)]
 
     async def _undo_row(self, task: Task, row: Row) -> RowEnd | FailedAttempt:
-        known = self._known(task.lane, row)
-        written = task.lane.written.get(row.path, [])
-        why = self.files.not_ours(written) if self.files is not None else None
-        if why is not None:  # written after this run was planned
+        known = self._known(task, row)
+        if (why := self._not_ours(task, row)) is not None:  # written after this run was planned
             return self._not_undoable(task, why)
         saved = await self._record_of(task)
-        if saved is not None and saved.may_be_ours(written, self.subject):
+        if saved is not None and saved.may_be_ours(
+            uploaded_md5s(task.histories.get(row.path, []), self.subject)
+        ):
             return self._not_undoable(task, detail(DetailCode.SAVED_AS_SENT))
         before = saved.md5 if saved is not None and row.file else None
         now = await self._now(task)
@@ -290,8 +316,8 @@ class StoredCalls(UploadCalls):
         done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
         file_id = known.file_id if known is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        is_undone = self.files is not None and self.files.is_undone(written)
-        ours = "" if is_undone else await self._ours(row, known, saved, now)
+        undone = self.files is not None and self.files.is_undone(task.histories.get(row.path, []))
+        ours = "" if undone else await self._ours(row, known, saved, now)
         certain = known is not None or saved is not None
         same_headers = (
             known is not None
@@ -299,19 +325,37 @@ class StoredCalls(UploadCalls):
             and (known.content_type, known.cache_control) == (saved.content_type, saved.cache_control)
         )
         match undo_step(now or None, ours, before, certain=certain, same_headers=same_headers):
-            case UndoStep.NOTHING:  # a file at a path that was free: the upload did not store its own
-                return replace(done, outcome=Outcome.RESTORED if now else done.outcome)
+            case UndoStep.NOTHING:
+                if self._was_undone_here(task, known, undone=undone) and now == (before or ""):
+                    return done
+                return replace(self._end(task, Outcome.LEFT), md5=now, file_id=file_id)
             case UndoStep.NOT_KNOWN:
                 return self._not_undoable(task, detail(DetailCode.NOT_KNOWN_WHOSE))
             case UndoStep.CONFLICT:
                 return replace(done, outcome=Outcome.CONFLICT, reason=Reason.CONFLICT, md5=now)
-            case UndoStep.DELETE:  # what the upload added
-                (result,) = await self._delete_files(task)
-                if isinstance(result, RowEnd) and result.outcome in _GONE:
-                    return replace(result, outcome=Outcome.DELETED)
-                return result
-            case UndoStep.RESTORE:
-                return await self._restore(task, before or "")
+            case UndoStep.DELETE | UndoStep.RESTORE:
+                return await self._take_back(task, before)
+
+    async def _take_back(self, task: Task, before: str | None) -> RowEnd | FailedAttempt:
+        """Store what an upload overwrote, by its MD5; None: delete what it added."""
+        await self._read_histories(task)  # again: calls have been made meanwhile
+        if (why := self._not_ours(task, task.row)) is not None:
+            return self._not_undoable(task, why)
+        task.acted = True
+        if before is not None:
+            return await self._restore(task, before)
+        (result,) = await self._delete_files(task)
+        if isinstance(result, RowEnd) and result.outcome in _GONE:
+            return replace(result, outcome=Outcome.DELETED)
+        return result
+
+    def _was_undone_here(self, task: Task, known: EarlierUpload | None, *, undone: bool) -> bool:
+        """Return whether it was this undo that took away what the upload stored: an attempt whose answer was lost, or a killed session."""
+        if task.acted:
+            return True
+        history = task.histories.get(task.row.path, [])
+        may_have = self.files is not None and self.files.may_have_acted(history)
+        return may_have and known is not None and not undone
 
     async def _record_of(self, task: Task) -> SavedFile | None:
         """Return what was saved for a row of an undo; ends the row if the record cannot be used."""
@@ -543,24 +587,32 @@ class StoredCalls(UploadCalls):
 
     # --- what the ledger knows --------------------------------------------------------------------------------------
 
-    def _known(self, lane: Lane, row: Row) -> EarlierUpload | None:
-        """Return what was put at a row's path, by the runs that are meant; None where that is not certain."""
-        written = lane.written.get(row.path, [])
-        if self.subject:
-            written = [one for one in written if one.run in self.subject]
-        return written[-1] if written and written[-1].md5 else None
+    async def _read_histories(self, task: Task) -> None:
+        """Read what runs did at the paths of a call, right before it: another run may have written there meanwhile."""
+        if self.files is not None:
+            task.histories = await asyncio.to_thread(self.files.histories, task.rows)
 
-    def _undone(self, lane: Lane, row: Row) -> EarlierUpload | None:
+    def _not_ours(self, task: Task, row: Row) -> Text | None:
+        """Return why a row's file is not to be touched; None if it may be."""
+        return None if self.files is None else self.files.not_ours(task.histories.get(row.path, []))
+
+    def _undone(self, task: Task, row: Row) -> EarlierUpload | None:
         """Return what an undo left at the path of a row that is confirmed; None unless one has taken the upload back."""
-        written = lane.written.get(row.path, [])
-        if self.files is None or not self.files.is_undone(written):
+        history = task.histories.get(row.path, [])
+        if self.files is None or not self.files.is_undone(history):
             return None
-        return next(one for one in reversed(written) if one.outcome in {Outcome.RESTORED, Outcome.DELETED})
+        return next(
+            entry for entry in reversed(history) if entry.outcome in {Outcome.RESTORED, Outcome.DELETED}
+        )
 
-    async def _older(self, lane: Lane, row: Row) -> set[str]:
+    def _known(self, task: Task, row: Row) -> EarlierUpload | None:
+        """Return what was put at a row's path, by the runs that are meant; None where that is not certain."""
+        return stored_by(task.histories.get(row.path, []), self.subject)
+
+    async def _older(self, task: Task, row: Row) -> set[str]:
         """Return the MD5s that are known of a row's path from before."""
-        written, known = lane.written.get(row.path, []), self._known(lane, row)
-        before = written[: written.index(known)] if known is not None else []
+        history, known = task.histories.get(row.path, []), self._known(task, row)
+        before = history[: history.index(known)] if known is not None else []
         with suppress(BackupError):
             saved = await self._saved(row)
             return {one.md5 for one in before} | {saved.md5 if saved is not None else ""}
@@ -571,7 +623,7 @@ class StoredCalls(UploadCalls):
         lane = task.lane
         ids: dict[int, str] = {}
         for row in task.rows:
-            written = [one.file_id for one in lane.written.get(row.path, ()) if one.file_id]
+            written = [one.file_id for one in task.histories.get(row.path, ()) if one.file_id]
             if written and written[-1].endswith(f"/{row.path}"):
                 ids[row.line] = written[-1]
                 self._prefixes.setdefault(lane.number, prefix_of(written[-1], row.env))

@@ -221,25 +221,41 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
         )
         deleted = None
         if deletes and plan.gone is not None:
-            # A file that was renamed is not deleted before it is there under its new name.
-            failed = {(one.env, one.appid) for one in run.tallies() if not one.outcome.succeeded}
-            gone = plan.gone_from(failed)
-            code |= bool(failed)
-            if gone is not None:
-                deleted = command.follow(api.start_delete(gone, **fresh))
-                deleted.export(settings.reports / deleted.id, pdf=False)
-                code |= not all(outcome.succeeded for outcome in deleted.outcomes)
-                ended = deleted.record.kind.verdict(deleted.outcomes, finished=True)
-                text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
-                (console.info if command.common.json else console.print)(text)
-            if failed:
-                console.warn(
-                    _(
-                        "Where an upload did not succeed, nothing was deleted. Correct it, then run the same command again."
-                    )
-                )
+            deleted, whole = _delete_gone(command, plan, run, fresh | {"content": confirms})
+            code |= not whole
         console.json_extra = _gone_in_json(plan, deleted)
         return max(code, command.report(run))
+
+
+def _delete_gone(
+    command: RunCommand, plan: SyncPlan, run: Run, options: dict[str, Any]
+) -> tuple[Run | None, bool]:
+    """Delete what is gone from the folder, after its upload `run`; return the run, and whether everything is deleted."""
+    from tcb_ops import api
+
+    # A file that was renamed is not deleted before it is there under its new name.
+    failed = {(one.env, one.appid) for one in run.tallies() if not one.outcome.succeeded}
+    deleted, whole, gone = None, not failed, plan.gone_from(failed)
+    if gone is not None:
+        try:
+            deleted = command.follow(api.start_delete(gone, **options))
+        except (
+            UsageError
+        ) as error:  # an upload to these paths is unfinished; the result of this one is shown all the same
+            command.console.warn(error.text)
+            return None, False
+        deleted.export(command.settings.reports / deleted.id, pdf=False)
+        whole &= all(outcome.succeeded for outcome in deleted.outcomes)
+        ended = deleted.record.kind.verdict(deleted.outcomes, finished=True)
+        text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)
+        (command.console.info if command.common.json else command.console.print)(text)
+    if failed:
+        command.console.warn(
+            _(
+                "Where an upload did not succeed, nothing was deleted. Correct it, then run the same command again."
+            )
+        )
+    return deleted, whole
 
 
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:

@@ -1,6 +1,17 @@
 """What is known of the file at a path, from the ledger and from a backup, and what confirm, delete and undo decide from it.
 
-`confirm_outcome`, `undo_step`, `written_since`, `is_ours` and `may_be_stored` are pure. Sources: batchDownloadFile, batchDeleteFile, and COS's HEAD Object.
+The functions that decide are pure. Sources: batchDownloadFile, batchDeleteFile, and COS's HEAD Object. Their words:
+
+==================  ==========================================================================================
+`history`           what runs did at one path of one environment, the oldest first: the entries of EarlierUpload
+`of_upload`         the ids of an upload and its retries; in `written_since`, also of what took them back
+`taken_back_by`     the ids of the undos (or deletes) of that upload
+`undos`             every undo of the target, each with the ids of what it undoes
+`resumed`           the ids of unfinished runs that the same command continues
+`now`, `before`     what is at a path at this moment, and what was there before the upload: MD5s
+`certain`           an entry, or an upload, of which it is known what it left at the path
+`left` (outcome)    an undo found nothing of its upload at the path, and touched nothing
+==================  ==========================================================================================
 
 `Backup` writes and reads what an upload overwrote. No file in it is ever replaced, so that a process which was frozen while another
 one continued its rows cannot spoil what that one has saved.
@@ -14,17 +25,16 @@ import json
 import os
 import re
 import secrets
+import sqlite3
 import stat
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import MappingProxyType
-from typing import IO, TypeAlias
+from typing import IO, Generic, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, UsageError
@@ -39,8 +49,9 @@ from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, ha
 
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
-Undone: TypeAlias = Mapping[str, frozenset[str]]
+Undos: TypeAlias = Mapping[str, frozenset[str]]
 """Undos, each with the runs that it undoes."""
+Verdict = TypeVar("Verdict")
 _NOT_CERTAIN = frozenset({Outcome.FAILED, Outcome.PENDING})
 _LARGEST_RECORD = 1024 * 1024
 """Bytes that are read of a record, which has some hundred."""
@@ -53,7 +64,7 @@ class UndoStep(StrEnum):
 
     CONFLICT = "conflict"
     NOTHING = "nothing"
-    """It is as it was before the upload."""
+    """Nothing of the upload is there, or it is as it was before the upload."""
     DELETE = "delete"
     RESTORE = "restore"
     NOT_KNOWN = "not_known"
@@ -152,10 +163,10 @@ def may_be_stored(outcome: Outcome, saved: bool | None, *, doubtful: bool) -> bo
 
 
 def written_since(
-    written: Sequence[EarlierUpload],
-    of: Collection[str],
+    history: Sequence[EarlierUpload],
+    of_upload: Collection[str],
     number: int,
-    undone: Undone = MappingProxyType({}),
+    undos: Undos = MappingProxyType({}),
     *,
     doubtful: bool = False,
 ) -> str:
@@ -164,29 +175,30 @@ def written_since(
     ==============================================  =======
     the last change of the path that is certain     result
     ==============================================  =======
-    is of a run in `of`                             none
-    restored the file of a run in `of`              none
-    restored what was there before a run in `of`    its run
+    is of a run in `of_upload`                      none
+    restored the file of a run in `of_upload`       none
+    restored what was there before one of them      its run
     is older than the upload, which has no record   none
     is any other                                    its run
     ==============================================  =======
 
-    `written`: what runs put at the path, the oldest first; `of`: the upload, its retries, and the runs that took it back;
     `number`: the upload's, which grows from run to run. `doubtful`: a row that may have changed the path counts, too.
     """
     without = {Outcome.UNCHANGED} if doubtful else {Outcome.UNCHANGED, *_NOT_CERTAIN}
-    changes = [one for one in written if one.outcome not in without]
-    if not any(one.run in of for one in changes):  # a pending row has no record
-        changes = [one for one in changes if one.number > number]
-    if not changes or changes[-1].run in of:
+    changes = [entry for entry in history if entry.outcome not in without]
+    if not any(entry.run in of_upload for entry in changes):  # a pending row has no record
+        changes = [entry for entry in changes if entry.number > number]
+    if not changes or changes[-1].run in of_upload:
         return ""
-    ours = [one.md5 for one in changes if one.run in of and one.outcome is Outcome.UPLOADED]
+    uploaded = [
+        entry.md5 for entry in changes if entry.run in of_upload and entry.outcome is Outcome.UPLOADED
+    ]
     last = changes[-1]
-    restored = last.outcome is Outcome.RESTORED and undone.get(last.run, frozenset()).isdisjoint(of)
-    return "" if restored and last.md5 in ours[-1:] else last.run
+    restored = last.outcome is Outcome.RESTORED and undos.get(last.run, frozenset()).isdisjoint(of_upload)
+    return "" if restored and last.md5 in uploaded[-1:] else last.run
 
 
-def is_ours(written: Sequence[EarlierUpload], undone: Undone, own: Collection[str] = ()) -> bool:
+def is_ours(history: Sequence[EarlierUpload], undos: Undos, resumed: Collection[str] = ()) -> bool:
     """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's.
 
     ==============================================================  ======
@@ -199,66 +211,98 @@ def is_ours(written: Sequence[EarlierUpload], undone: Undone, own: Collection[st
     pending in an undo: it may be restored                          no
     ==============================================================  ======
 
-    What failed, or is pending in an upload, left a file of ours there, if one was there. What the runs in `own` did does not
-    count.
+    What failed, or is pending in an upload, left a file of ours there, if one was there. What the runs in `resumed` did does
+    not count.
     """
-    known = [
-        one
-        for one in written
-        if one.run not in own
-        and one.outcome is not Outcome.FAILED
-        and (one.outcome is not Outcome.PENDING or one.run in undone)
+    entries = [
+        entry
+        for entry in history
+        if entry.run not in resumed
+        and entry.outcome is not Outcome.FAILED
+        and (entry.outcome is not Outcome.PENDING or entry.run in undos)
     ]
-    if not known or not known[-1].md5:
+    if not entries or not entries[-1].md5:
         return False
-    last = known[-1]
+    last = entries[-1]
     uploaded = {
-        one.md5
-        for one in known
-        if one.outcome is Outcome.UPLOADED and one.run not in undone.get(last.run, frozenset())
+        entry.md5
+        for entry in entries
+        if entry.outcome is Outcome.UPLOADED and entry.run not in undos.get(last.run, frozenset())
     }
     return last.outcome is not Outcome.RESTORED or last.md5 in uploaded
 
 
+def is_undone(history: Sequence[EarlierUpload], taken_back_by: Collection[str]) -> bool:
+    """Return whether one of these runs has taken an upload's file back: what is at the path now is not the upload's."""
+    certain = [entry for entry in history if entry.outcome not in {Outcome.UNCHANGED, *_NOT_CERTAIN}]
+    return bool(certain) and certain[-1].run in taken_back_by
+
+
+def stored_by(history: Sequence[EarlierUpload], of_upload: Collection[str]) -> EarlierUpload | None:
+    """Return what an upload and its retries put at a path; None where that is not certain. With no runs, the newest entry."""
+    entries = [entry for entry in history if not of_upload or entry.run in of_upload]
+    return entries[-1] if entries and entries[-1].md5 else None
+
+
+def uploaded_md5s(history: Sequence[EarlierUpload], of_upload: Collection[str]) -> set[str]:
+    """Return the MD5s of what an upload and its retries have stored at a path."""
+    return {entry.md5 for entry in history if entry.run in of_upload and entry.outcome is Outcome.UPLOADED}
+
+
 class WrittenFiles:
-    """What the ledger knows of the files that a confirm, an undo or a delete is about, looked at again before each call."""
+    """What the ledger knows of the files that a confirm, delete or undo is about, read right before each call."""
 
-    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
+    def __init__(self, ledger: LedgerReader, run: RunRecord, *, resumed: bool) -> None:
         self._ledger, self._run = ledger, run
-        self._of = [ledger.run(one) for one in run.settings.get("of", ())]
-        self._undone = undone_uploads(ledger, run.target)
+        self._of_upload = [ledger.run(run_id) for run_id in run.settings.get("of", ())]
+        self._undos = undone_uploads(ledger, run.target)
         took_back = UNDO if run.kind is CONFIRM else run.kind
-        undoing = runs_about(ledger, self._of[0], took_back) if self._of else ()
-        self._undoing_runs = {one.id for one in undoing}
-        self._ids = {one.id for one in self._of} | self._undoing_runs
+        taking_back = runs_about(ledger, self._of_upload[0], took_back) if self._of_upload else ()
+        self._taken_back_by = {record.id for record in taking_back}
+        self._counted = {record.id for record in self._of_upload} | self._taken_back_by
+        self._again = resumed or run.parent != ""
+        """Whether rows may have been acted on before: by an earlier session, or by the run that this one retries."""
 
-    def not_ours(self, written: Sequence[EarlierUpload]) -> Text | None:
+    def histories(self, rows: Sequence[Row]) -> dict[str, list[EarlierUpload]]:
+        """Read the histories of the paths of a call, which are of one environment. Blocks."""
+        keys = [(row.env, row.path) for row in rows]
+        written = self._ledger.written(self._run.target, self._run.number, keys)
+        return {path: history for (_env, path), history in written.items()}
+
+    def not_ours(self, history: Sequence[EarlierUpload]) -> Text | None:
         """Return why the file at a path is not to be touched; None if it may be.
 
         An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
         those that runs of this ledger uploaded, unless it was started with `foreign`.
         """
-        if self._of:
+        if self._of_upload:
             deletes = self._run.kind is DELETE
-            since = written_since(written, self._ids, self._of[0].number, self._undone, doubtful=deletes)
-        elif self._run.settings.get("foreign") or is_ours(written, self._undone):
+            since = written_since(
+                history, self._counted, self._of_upload[0].number, self._undos, doubtful=deletes
+            )
+        elif self._run.settings.get("foreign") or is_ours(history, self._undos):
             return None
         else:
-            changes = [one.run for one in written if one.outcome is not Outcome.FAILED]
+            changes = [entry.run for entry in history if entry.outcome is not Outcome.FAILED]
             if not changes:
                 return detail(DetailCode.NOT_UPLOADED_HERE)
             since = changes[-1]
         return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
 
-    def is_undone(self, written: Sequence[EarlierUpload]) -> bool:
-        """Return whether an earlier run has taken the file back: what is there now is not the upload's."""
-        certain = [one for one in written if one.outcome not in {Outcome.UNCHANGED, *_NOT_CERTAIN}]
-        return bool(certain) and certain[-1].run in self._undoing_runs
+    def is_undone(self, history: Sequence[EarlierUpload]) -> bool:
+        """Return whether an earlier run of this kind has taken the file back."""
+        return is_undone(history, self._taken_back_by)
+
+    def may_have_acted(self, history: Sequence[EarlierUpload]) -> bool:
+        """Return whether this run, or another one of its kind about this upload, may have changed the file already."""
+        return self._again or any(
+            entry.run in self._taken_back_by and entry.outcome in _NOT_CERTAIN for entry in history
+        )
 
     def planned_md5s(self, line: int) -> tuple[set[str], bool]:
         """Hash the local files that the upload and its retries planned for a line; return whether these are all."""
         found, complete = set[str](), True
-        for run in self._of:
+        for run in self._of_upload:
             for file, size, mtime_ns in self._ledger.planned_files(run, line):
                 try:
                     found.add(hash_file(Path(run.root, file), size or 0, mtime_ns or 0))
@@ -279,24 +323,55 @@ def runs_about(ledger: LedgerReader, subject: RunRecord, *kinds: Kind) -> list[R
     return [run for run in about if subject.id in run.settings.get("of", ())[:1]]
 
 
-def known_files(
-    ledger: LedgerReader, rows: Iterable[Row], target: str, leave_out: int = -1, *, confirmed: bool = False
-) -> Iterator[tuple[Row, list[EarlierUpload]]]:
-    """Give each row with what runs to a target put at its path, the oldest first; not the run numbered `leave_out`.
+class KnownFiles(Generic[Verdict]):
+    """Rows with what `judge` says of the history of their path, in the order of the list, as often as they are iterated over.
 
-    `confirmed`: with what confirmations found to differ.
+    The ledger is asked once, in the order of environments and paths, whatever that of the rows is. What is in between is on
+    disk: there may be a million rows.
     """
-    stream = iter(rows)
-    while some := list(islice(stream, _CHUNK)):
-        by_env: defaultdict[str, list[str]] = defaultdict(list)
-        for row in some:
-            by_env[row.env].append(row.path)
-        found = {
-            env: ledger.written(target, leave_out, env, paths, confirmed=confirmed)
-            for env, paths in by_env.items()
-        }
-        for row in some:
-            yield row, found[row.env].get(row.path, [])
+
+    def __init__(
+        self,
+        ledger: LedgerReader,
+        rows: Callable[[], Iterable[Row]],
+        target: str,
+        judge: Callable[[str, Sequence[EarlierUpload]], Verdict],
+        leave_out: int = -1,
+        *,
+        confirmed: bool = False,
+    ) -> None:
+        """Judge each row that is valid. `rows` gives them by line, each time.
+
+        `judge` is called with a path and its history, and returns what JSON can hold. `leave_out`: the number of a run that
+        does not count. `confirmed`: with what confirmations found to differ.
+        """
+        self._rows = rows
+        self._staged = sqlite3.connect("", check_same_thread=False)
+        self._staged.execute(
+            "CREATE TABLE paths (line INTEGER PRIMARY KEY, env TEXT, path TEXT, verdict TEXT)"
+        )
+        self._staged.executemany(
+            "INSERT INTO paths VALUES (?, ?, ?, NULL)",
+            ((row.line, row.env, row.path) for row in rows() if not row.invalid),
+        )
+        sorted_paths = self._staged.execute("SELECT env, path, line FROM paths ORDER BY env, path")
+        while some := sorted_paths.fetchmany(_CHUNK):
+            keys = [(env, path) for env, path, _line in some]
+            histories = ledger.written(target, leave_out, keys, confirmed=confirmed)
+            self._staged.executemany(
+                "UPDATE paths SET verdict = ? WHERE line = ?",
+                [(json.dumps(judge(path, histories.get((env, path), []))), line) for env, path, line in some],
+            )
+
+    def __iter__(self) -> Iterator[tuple[Row, Verdict]]:
+        """Yield the valid rows, each with its verdict."""
+        verdicts = self._staged.execute("SELECT line, verdict FROM paths ORDER BY line")
+        judged = next(verdicts, None)
+        for row in self._rows():
+            while judged is not None and judged[0] < row.line:
+                judged = next(verdicts, None)
+            if judged is not None and judged[0] == row.line:
+                yield row, json.loads(judged[1])
 
 
 # --- backups -------------------------------------------------------------------------------------------------
@@ -323,13 +398,12 @@ class SavedFile:
         """Return whether an object with this ETag is the saved file; an empty one means that nothing is there."""
         return etag == self.md5 or bool(etag and etag == self.etag)
 
-    def may_be_ours(self, written: Sequence[EarlierUpload], of: Collection[str]) -> bool:
+    def may_be_ours(self, uploaded: Collection[str]) -> bool:
         """Return whether the saved bytes are those that the upload sent: then nothing shows that they were there before.
 
-        `written`: what runs put at the path; `of`: the upload and its retries.
+        `uploaded`: the MD5s that the ledger says it stored.
         """
-        uploaded = {one.md5 for one in written if one.run in of and one.outcome is Outcome.UPLOADED}
-        return bool(self.md5) and self.md5 in uploaded.union(self.sent)
+        return bool(self.md5) and self.md5 in {*uploaded, *self.sent}
 
 
 class BackupError(TcbOpsError):

@@ -124,8 +124,8 @@ class DeleteKind(_StoredKind):
         return DeleteCalls(context)
 
     def done_text(self, counts: Mapping[Outcome, int]) -> Text:
-        """Return what was done to all rows; to a single one, precisely."""
-        return next(iter(counts)).label if sum(counts.values()) == 1 else self.done
+        """Return what was done to how many rows."""
+        return _by_outcome(counts)
 
 
 class UndoKind(_StoredKind):
@@ -156,8 +156,21 @@ class UndoKind(_StoredKind):
 
         return UndoCalls(context)
 
+    def done_text(self, counts: Mapping[Outcome, int]) -> Text:
+        """Return what was done to how many rows."""
+        return _by_outcome(counts)
+
 
 CONFIRM, DELETE, UNDO = ConfirmKind(), DeleteKind(), UndoKind()
+
+
+def _by_outcome(counts: Mapping[Outcome, int]) -> Text:
+    """Return the rows by outcome, `restored 4, deleted 2`; the outcome alone if there is one."""
+    if len(counts) == 1:
+        return next(iter(counts)).label
+    return as_list(
+        _("{outcome} {rows:,}", outcome=outcome.label, rows=rows) for outcome, rows in counts.items()
+    )
 
 
 def _open_outcomes(actions: Sequence[NextAction]) -> Counter[Outcome]:

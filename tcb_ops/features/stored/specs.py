@@ -8,22 +8,27 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored.files import (
     Backup,
     BackupError,
+    KnownFiles,
     SavedFile,
     is_ours,
-    known_files,
+    is_undone,
     may_be_stored,
     runs_about,
+    stored_by,
     undone_uploads,
+    uploaded_md5s,
     written_since,
 )
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
@@ -50,18 +55,53 @@ _DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
 _GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
 
 
+class UndoPreview(StrEnum):
+    """What the ledger and the backup say that an undo will do about a row."""
+
+    RESTORED = "restored"
+    DELETED = "deleted"
+    LEFT = "left"
+    NOT_UNDOABLE = "not_undoable"
+    UNCERTAIN = "uncertain"
+    """It is not known whether the upload stored it: the store will be asked."""
+
+
+def undo_preview(
+    state: Literal["undone", "stored", "unknown"], *, undoable: bool, saved: bool
+) -> UndoPreview:
+    """Decide what to announce about a row of an undo.
+
+    ========  =======  =====  ============
+    undoable  state    saved  result
+    ========  =======  =====  ============
+    no        any      any    not_undoable
+    yes       undone   any    left
+    yes       unknown  any    uncertain
+    yes       stored   yes    restored
+    yes       stored   no     deleted
+    ========  =======  =====  ============
+
+    `state`: whether what the upload stored is at the path, as far as the ledger knows. `saved`: whether the backup has a file.
+    """
+    if not undoable:
+        return UndoPreview.NOT_UNDOABLE
+    if state != "stored":
+        return UndoPreview.LEFT if state == "undone" else UndoPreview.UNCERTAIN
+    return UndoPreview.RESTORED if saved else UndoPreview.DELETED
+
+
 @dataclass(frozen=True, slots=True)
 class UndoScope:
     """What an undo would do, by rows."""
 
     restored: int
     deleted: int
+    left: int
+    """Rows that stay as they are: nothing of the upload is at their paths."""
     not_undoable: int
     uncertain: int
-    """Rows of which it is not known whether the upload stored them; with a backup, they are among the first two."""
+    """Rows of which it is not known whether the upload stored them."""
     with_backup: bool
-    undone: int = 0
-    """Rows that an earlier undo has dealt with; they are among the first two."""
 
     @property
     def text(self) -> Text:
@@ -73,8 +113,8 @@ class UndoScope:
                 self.deleted,
             )
             uncertain = ngettext(
-                "The upload got no response for {n:,} of these files: the store will be asked about it.",
-                "The upload got no response for {n:,} of these files: the store will be asked about them.",
+                "Whether the upload stored {n:,} more file is not known: the store will be asked about it.",
+                "Whether the upload stored {n:,} more files is not known: the store will be asked about them.",
                 self.uncertain,
             )
         else:
@@ -84,8 +124,8 @@ class UndoScope:
                 self.deleted,
             )
             uncertain = ngettext(
-                "The upload got no response for {n:,} file. Without a backup it stays, if it was stored.",
-                "The upload got no response for {n:,} files. Without a backup those that were stored stay.",
+                "Whether the upload stored {n:,} more file is not known. Without a backup it stays.",
+                "Whether the upload stored {n:,} more files is not known. Without a backup they stay.",
                 self.uncertain,
             )
         restored = ngettext(
@@ -93,10 +133,10 @@ class UndoScope:
             "{n:,} files will be restored from the backup.",
             self.restored,
         )
-        undone = ngettext(
-            "{n:,} of these files was undone before; it will only be checked.",
-            "{n:,} of these files were undone before; they will only be checked.",
-            self.undone,
+        left = ngettext(
+            "{n:,} file stays: nothing of the upload is at its path.",
+            "{n:,} files stay: nothing of the upload is at their paths.",
+            self.left,
         )
         not_undoable = ngettext(
             "{n:,} file cannot be undone: its earlier version is not in a backup, or another run has changed it since.",
@@ -104,8 +144,8 @@ class UndoScope:
             "since.",
             self.not_undoable,
         )
-        counts = (self.restored, self.deleted, self.uncertain, self.undone, self.not_undoable)
-        texts = (restored, deleted, uncertain, undone, not_undoable)
+        counts = (self.restored, self.deleted, self.uncertain, self.left, self.not_undoable)
+        texts = (restored, deleted, uncertain, left, not_undoable)
         return as_sentences(text for count, text in zip(counts, texts, strict=True) if count)
 
 
@@ -151,21 +191,24 @@ def delete_spec(
     spec = _of_run(
         ledger, subject, DELETE, lambda row: row.end.outcome is Outcome.UPLOADED, only, selection, {}
     )
-    deletes, undone = _ids(runs_about(ledger, subject, DELETE)), undone_uploads(ledger, subject.target)
+    deletes, undos = _ids(runs_about(ledger, subject, DELETE)), undone_uploads(ledger, subject.target)
     resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
-    own = frozenset(spec.options["of"]) | (deletes & resumed)
+    of_upload = frozenset(spec.options["of"]) | (deletes & resumed)
     open_ends = {Outcome.FAILED, Outcome.PENDING}
 
-    def rows() -> Iterator[Row]:
-        for row, written in known_files(ledger, spec.rows(), subject.target):
-            # A delete of these files that failed, or was interrupted, has left them there.
-            seen = [one for one in written if one.outcome not in open_ends or one.run not in deletes]
-            if not written_since(seen, own, subject.number, undone, doubtful=True):
-                yield row
+    def is_deleted(_path: str, history: Sequence[EarlierUpload]) -> bool:
+        # A delete of these files that failed, or was interrupted, has left them there.
+        counted = [entry for entry in history if entry.outcome not in open_ends or entry.run not in deletes]
+        return not written_since(counted, of_upload, subject.number, undos, doubtful=True)
 
-    left_out = sum(1 for _row in spec.rows()) - sum(1 for _row in rows())
+    known = KnownFiles(ledger, spec.rows, subject.target, is_deleted)
+    left_out = sum(not deleted for _row, deleted in known)
     if not left_out:
         return spec
+
+    def rows() -> Iterator[Row]:
+        return (row for row, deleted in known if deleted)
+
     environments = environments_of_rows(rows(), spec.environments)
     text = ngettext(
         "{n:,} file is left out: another run has uploaded to its path, or deleted it, since.",
@@ -178,6 +221,28 @@ def delete_spec(
 
 
 def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str) -> RunSpec:
+    """Return the rows that a run has uploaded or may have uploaded, each with what undoes it. Raises UsageError."""
+    spec, files = _undo(ledger, subject, only, selection)
+    return replace(spec, rows=lambda: (row for row, _preview in files()))
+
+
+def scope_of_undo(ledger: Ledger, subject: RunRecord, only: Merchants | None) -> UndoScope:
+    """Count what an undo would do. Raises UsageError where there is nothing to undo."""
+    spec, files = _undo(ledger, subject, only, "")
+    counts = Counter(preview for _row, preview in files())
+    return UndoScope(
+        counts[UndoPreview.RESTORED],
+        counts[UndoPreview.DELETED],
+        counts[UndoPreview.LEFT],
+        counts[UndoPreview.NOT_UNDOABLE],
+        counts[UndoPreview.UNCERTAIN],
+        with_backup=bool(spec.options["backup"]),
+    )
+
+
+def _undo(
+    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str
+) -> tuple[RunSpec, Callable[[], Iterator[tuple[Row, UndoPreview]]]]:
     """Return the rows that a run has uploaded or may have uploaded, each with what undoes it.
 
     A row whose path had a file has that file in the backup as its local file; a row whose path was free has none; a row that
@@ -220,29 +285,35 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None, select
         {"backup": kept, "undoes": subject.id},
         warning,
     )
-    again = _ids(runs_about(ledger, subject, UNDO))
+    of_upload = frozenset(spec.options["of"])
+    taken_back_by = frozenset(_ids(runs_about(ledger, subject, UNDO)))
 
-    def rows() -> Iterator[Row]:
-        of = frozenset(spec.options["of"])
-        for row, written in known_files(ledger, spec.rows(), subject.target):
-            yield _undone(row, written, subject, backup, of, again)
+    def judge(
+        _path: str, history: Sequence[EarlierUpload]
+    ) -> tuple[str, str, list[str], Literal["undone", "stored", "unknown"]]:
+        own = [n for n, entry in enumerate(history) if entry.run in of_upload and entry.md5]
+        before = _stored_before(history[: own[0]] if own else [])
+        state: Literal["undone", "stored", "unknown"] = "unknown"
+        if is_undone(history, taken_back_by):
+            state = "undone"
+        elif stored_by(history, of_upload) is not None:
+            state = "stored"
+        return (
+            written_since(history, of_upload | taken_back_by, subject.number),
+            "" if before is None else before.run,
+            sorted(uploaded_md5s(history, of_upload)),
+            state,
+        )
+
+    known = KnownFiles(ledger, spec.rows, subject.target, judge)
+
+    def files() -> Iterator[tuple[Row, UndoPreview]]:
+        for planned, (since, before_run, uploaded, state) in known:
+            row = _undone(planned, since, before_run, uploaded, backup)
+            yield row, undo_preview(state, undoable=not row.invalid, saved=bool(row.file))
 
     root = backup.folder if backup is not None else None
-    return replace(spec, rows=rows, root=root, warning=warning)
-
-
-def scope_of_undo(ledger: Ledger, spec: RunSpec) -> UndoScope:
-    """Count what an undo would do."""
-    counts, uncertain, undone, with_backup = Counter[str](), 0, 0, bool(spec.options["backup"])
-    subject, of = ledger.run(spec.options["undoes"]), set(spec.options["of"])
-    earlier = _ids(runs_about(ledger, subject, UNDO))
-    for row, written in known_files(ledger, spec.rows(), subject.target):
-        unknown = not row.invalid and not any(one.md5 and one.run in of for one in written)
-        uncertain += unknown
-        undone += not row.invalid and bool(written) and written[-1].run in earlier
-        if with_backup or not unknown:
-            counts["no" if row.invalid else "restore" if row.file else "delete"] += 1
-    return UndoScope(counts["restore"], counts["delete"], counts["no"], uncertain, with_backup, undone)
+    return replace(spec, root=root, warning=warning), files
 
 
 def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec:
@@ -252,11 +323,11 @@ def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec
 
 
 def delete_list_spec(
-    ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool, new_run: bool
+    ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool, content: bool, new_run: bool
 ) -> RunSpec:
     """Return the rows of a list. Raises UsageError where runs of this ledger wrote not all of them, and `foreign` is not given."""
     spec = list_spec(batch, DELETE, selection)
-    spec = replace(spec, options={**spec.options, "foreign": foreign})
+    spec = replace(spec, options={**spec.options, "foreign": foreign, "content": content})
     if not foreign and (listed := foreign_text(ledger, spec, target, new_run=new_run)) is not None:
         raise UsageError(
             as_lines((listed, _("Nothing was deleted."))),
@@ -271,10 +342,10 @@ def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -
 
     What an unfinished delete of the same list has deleted is no reason not to resume it: only with `new_run`.
     """
-    own = set[str]() if new_run else _unfinished(ledger, spec, target)
-    undone = undone_uploads(ledger, target)
-    found = known_files(ledger, spec.rows(), target)
-    foreign = (row for row, written in found if not row.invalid and not is_ours(written, undone, own))
+    resumed = set[str]() if new_run else _unfinished(ledger, spec, target)
+    undos = undone_uploads(ledger, target)
+    known = KnownFiles(ledger, spec.rows, target, lambda _path, history: is_ours(history, undos, resumed))
+    foreign = (row for row, ours in known if not ours)
     first = list(islice(foreign, _LISTED))
     if not first:
         return None
@@ -307,16 +378,20 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     same = (run for run in runs if run.kind is UPLOAD and run.list_sha256 == batch.sha256)
     newest = next(same, None)
     own = newest.number if newest is not None and newest.finished_at is None else -1
-    undone = undone_uploads(ledger, target)
-    return sum(is_ours(written, undone) for _row, written in known_files(ledger, batch.rows(), target, own))
+    undos = undone_uploads(ledger, target)
+    known = KnownFiles(ledger, batch.rows, target, lambda _path, history: is_ours(history, undos), own)
+    return sum(ours for _row, ours in known)
 
 
 def file_ids(ledger: Ledger, spec: RunSpec, target: str) -> Iterator[tuple[Row, str]]:
     """Give the rows of an upload with the file_ids that the platform gave them; empty where none is known."""
-    of = set(spec.options["of"])
-    for row, written in known_files(ledger, spec.rows(), target):
-        ids = [one.file_id for one in written if one.run in of and one.file_id.endswith(f"/{row.path}")]
-        yield row, ids[-1] if ids else ""
+    of_upload = set(spec.options["of"])
+
+    def file_id(path: str, history: Sequence[EarlierUpload]) -> str:
+        ids = [entry.file_id for entry in history if entry.run in of_upload]
+        return next((one for one in reversed(ids) if one.endswith(f"/{path}")), "")
+
+    yield from KnownFiles(ledger, spec.rows, target, file_id)
 
 
 def check_subject(subject: RunRecord, target: str) -> None:
@@ -389,33 +464,24 @@ def _of_run(
     )
 
 
-def _undone(
-    row: Row,
-    written: Sequence[EarlierUpload],
-    subject: RunRecord,
-    backup: Backup | None,
-    of: frozenset[str],
-    again: Collection[str],
-) -> Row:
+def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], backup: Backup | None) -> Row:
     """Return a row with what undoes it.
 
-    `written`: what runs put at its path, the oldest first; `of`: the upload and its retries, `again`: earlier runs that undid
-    it.
+    `since`: the run that has changed its path since, `before_run`: the one whose file was there before; empty if there is
+    none. `uploaded`: the MD5s that the upload is known to have stored.
     """
     bare = replace(row, file="", size=None, mtime_ns=None)
-    if since := written_since(written, {*of, *again}, subject.number):
+    if since:
         return replace(bare, invalid=detail(DetailCode.WRITTEN_SINCE, run=since))
     if backup is None:
-        own = [n for n, one in enumerate(written) if one.run in of and one.md5]
-        before = _stored_before(written[: own[0]] if own else [])
-        return bare if before is None else replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before.run))
+        return replace(bare, invalid=detail(DetailCode.NO_BACKUP, run=before_run)) if before_run else bare
     try:
         saved = backup.read(row.line)
     except BackupError as error:
         return replace(bare, invalid=error.text)
     if saved is None or (saved.env, saved.path) != (row.env, row.path):  # not known what was there
         return replace(bare, invalid=detail(DetailCode.BACKUP_DAMAGED, file=str(backup.record(row.line))))
-    if saved.may_be_ours(written, of):
+    if saved.may_be_ours(uploaded):
         return replace(bare, invalid=detail(DetailCode.SAVED_AS_SENT))
     return _from_backup(bare, saved, backup.data(row.line, saved.md5)) if saved.md5 else bare
 
@@ -504,17 +570,22 @@ class SyncPlan:
             return self.batch
         root, digests = self.batch.root, dict[str, str]()
 
-        def differs(row: Row, last: EarlierUpload | None) -> bool:
-            if last is None or not last.md5 or last.bytes != row.size:
+        def last_known(_path: str, history: Sequence[EarlierUpload]) -> tuple[str, int, str, str] | None:
+            last = history[-1] if history else None
+            return None if last is None else (last.md5, last.bytes, last.content_type, last.cache_control)
+
+        def differs(row: Row, last: Sequence[Any] | None) -> bool:
+            md5, size, *stored_headers = last or ("", None)
+            if not md5 or size != row.size:
                 return True
             if row.file not in digests:
                 with suppress(FileChangedError, FileUnreadableError):
                     digests[row.file] = hash_file(root / row.file, row.size or 0, row.mtime_ns or 0)
-            headers = row.content_type or content_type_of(row.path, row.file), row.cache_control
-            return digests.get(row.file) != last.md5 or headers != (last.content_type, last.cache_control)
+            headers = [row.content_type or content_type_of(row.path, row.file), row.cache_control]
+            return digests.get(row.file) != md5 or headers != stored_headers
 
-        known = known_files(ledger, self.batch.rows(), target, confirmed=True)
-        rows = (row for row, written in known if differs(row, written[-1] if written else None))
+        known = KnownFiles(ledger, self.batch.rows, target, last_known, confirmed=True)
+        rows = (row for row, last in known if differs(row, last))
         return _written(self.batch.source.with_suffix(".changed.csv"), rows, self.batch.merchants, root)
 
 
@@ -584,19 +655,23 @@ def _gone(
 ) -> Iterator[Row]:
     """Give the files that runs of the list uploaded last, whose local file no longer exists."""
     ours = {run.id: run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name}
+
+    def is_of_folder(_path: str, history: Sequence[EarlierUpload]) -> bool:
+        # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
+        without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
+        sent = [entry for entry in history if entry.outcome not in without]
+        return bool(sent) and bool(sent[-1].md5) and sent[-1].run in ours
+
     paths = set(template.paths(scanned.files, targets[0]))
     for merchant in targets:
         if template.by_target:
             paths = set(template.paths(scanned.files, merchant))
         stored = ledger.paths_stored(list(ours.values()), merchant.env, merchant.appid)
-        missing = (
-            Row(0, merchant.env, path, merchant.appid, merchant.name, file, ())
-            for path, file in stored
+        missing = [
+            Row(number, merchant.env, path, merchant.appid, merchant.name, file, ())
+            for number, (path, file) in enumerate(stored)
             if path not in paths and not os.path.lexists(scanned.folder / file)
-        )
-        for row, written in known_files(ledger, missing, target):
-            # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
-            without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
-            sent = [one for one in written if one.outcome not in without]
-            if sent and sent[-1].md5 and sent[-1].run in ours:
-                yield row
+        ]
+        if missing:
+            known = KnownFiles(ledger, partial(iter, missing), target, is_of_folder)
+            yield from (row for row, is_gone in known if is_gone)

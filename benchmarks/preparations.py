@@ -1,0 +1,127 @@
+"""CPU before the first call of an upload, a delete and an undo: rows in the order of files against the order of environments.
+
+    python benchmarks/preparations.py [--rows 20000] [--environments 400] [--runs 10] [--rounds 3]
+
+The ledger has so many earlier uploads of the same paths. Prints a table; exits 1 where the order of files costs more than
+1.5 times that of environments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tcb_ops import read_merchants, read_paths
+from tcb_ops.features.stored.specs import delete_spec, overwritten_rows, scope_of_undo, undo_spec
+from tcb_ops.model import Outcome, RowEnd
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.plan import environments_of_rows
+from tcb_ops.runs.records import NewRun, RunRecord, Usage
+from tcb_ops.runs.uploads import UPLOAD
+
+TARGET = "http://127.0.0.1:1"
+MOST = 1.5
+"""CPU in the order of files ÷ in that of environments."""
+BATCH = 1_000
+
+
+class Prepared:
+    """A list in one order, and a ledger with earlier uploads of it."""
+
+    def __init__(self, folder: Path, rows: int, environments: int, runs: int, *, by_file: bool) -> None:
+        folder.mkdir()
+        names = [f"env-{n:05}-1a2b3c" for n in range(environments)]
+        merchants = folder / "merchants.csv"
+        _write(
+            merchants,
+            [("appid", "name", "env"), *((f"wx{n:05}", f"商户 {n}", env) for n, env in enumerate(names))],
+        )
+        (folder / "a.txt").write_text("content", encoding="utf-8")
+        pairs = [(env, f"p/{n}.txt") for n in range(rows // environments) for env in names]
+        _write(
+            folder / "list.csv",
+            [("env", "path", "file"), *((*pair, "a.txt") for pair in (pairs if by_file else sorted(pairs)))],
+        )
+        self.batch = read_paths(folder / "list.csv", read_merchants(merchants), root=folder)
+        self.ledger = Ledger(str(folder / "ledger.db"))
+        for number in range(runs + 1):
+            self.newest = self._upload(number)
+
+    def _upload(self, number: int) -> RunRecord:
+        new = NewRun(
+            f"20261101-{number:06}-aaaa", UPLOAD, TARGET, "list.csv", self.batch.sha256, 1, self.batch.headers,
+            "", {}, "", "", "", "", 1.8e9 + number,
+        )  # fmt: skip
+        environments = environments_of_rows(self.batch.rows(), self.batch.merchants)
+        run = self.ledger.plan(new, self.batch.rows(), environments)
+        at = 1.8e9 + number
+        ends = [
+            RowEnd(
+                row.line, Outcome.UPLOADED, md5=f"{number:032x}", bytes=7, started_at=at, ended_at=at,
+                file_id=f"cloud://{row.env}.bucket/{row.path}", attempts=2,
+            )
+            for row in self.batch.rows()
+        ]  # fmt: skip
+        for first in range(0, len(ends), BATCH):
+            self.ledger.record(run, ends[first : first + BATCH], Usage(1, BATCH, BATCH))
+        self.ledger.finish(run, at + 1)
+        return self.ledger.run(run.id)
+
+    def upload(self) -> None:
+        """Count the paths that hold a file."""
+        overwritten_rows(self.ledger, self.batch, TARGET)
+
+    def delete(self) -> None:
+        """Find the rows of a delete."""
+        for _row in delete_spec(self.ledger, self.newest, None, "", new_run=False).rows():
+            pass
+
+    def undo(self) -> None:
+        """Say what an undo would do, and find its rows."""
+        scope_of_undo(self.ledger, self.newest, None)
+        for _row in undo_spec(self.ledger, self.newest, None, "").rows():
+            pass
+
+
+def _write(file: Path, lines: list[tuple[str, ...]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows(lines)
+
+
+def _cpu(work: Callable[[], None]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def main() -> int:
+    """Print the table; return 1 where the promise is missed."""
+    given = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("rows", 20_000), ("environments", 400), ("runs", 10), ("rounds", 3)):
+        given.add_argument(f"--{name}", type=int, default=default)
+    asked = given.parse_args()
+    worst = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        by_file, by_env = (
+            Prepared(Path(folder, name), asked.rows, asked.environments, asked.runs, by_file=name == "files")
+            for name in ("files", "environments")
+        )
+        print("| CPU seconds | in order of files | of environments | ratio |\n|---|---:|---:|---:|")
+        for name in ("upload", "delete", "undo"):
+            pairs = [(_cpu(getattr(by_file, name)), _cpu(getattr(by_env, name))) for _ in range(asked.rounds)]
+            one, other = (statistics.median(figures) for figures in zip(*pairs, strict=True))
+            worst = max(worst, one / other)
+            print(f"| {name} | {one:.2f} | {other:.2f} | {one / other:.2f} |")
+    if worst > MOST:
+        print(f"more than {MOST} times the CPU in order of files", file=sys.stderr)
+    return int(worst > MOST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""What runs did at paths of environments: stored, deleted, found, or may be about to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from operator import itemgetter
+from typing import Any
+
+import sqlalchemy as sa
+
+from tcb_ops.kinds import Kind, all_kinds, kind_named
+from tcb_ops.model import Outcome, Reason
+from tcb_ops.runs.connection import LedgerConnection
+from tcb_ops.runs.records import (
+    EarlierUpload,
+    EnvRecord,
+    PendingBeside,
+    RunRecord,
+    may_have_stored,
+)
+from tcb_ops.runs.schema import (
+    STORED,
+    KeptKind,
+    envs,
+    pruned_files,
+    rows,
+    runs,
+)
+
+OF_ENV = (envs.c.run == rows.c.run) & (envs.c.no == rows.c.place)
+"""Joins the environment of a row."""
+
+
+_CERTAIN = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.RESTORED})
+"""The outcomes after which it is certain what is stored."""
+
+
+_FILE = {
+    "ended_at": sa.func.coalesce(rows.c.ended_at, runs.c.created_at),
+    "path": rows.c.path,
+    "run": runs.c.id,
+    "md5": sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
+    "bytes": sa.func.coalesce(rows.c.bytes, 0),
+    "file_id": rows.c.file_id,
+    "content_type": sa.func.coalesce(rows.c.content_type, ""),
+    "cache_control": sa.func.coalesce(rows.c.cache_control, ""),
+    "file": rows.c.file,
+    "etag": sa.func.coalesce(rows.c.etag, ""),
+    "outcome": rows.c.outcome,
+    "number": runs.c.number,
+}
+"""What is read of a row that stored a file: when and where, then the fields of an EarlierUpload, by their names."""
+
+
+_AT_PATHS = """
+SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {index}
+WHERE envs.env IN ({{envs}}) AND runs.number = envs.run AND runs.target = ?
+AND rows.run = envs.run AND rows.place = envs.no AND rows.path IN ({{paths}})"""
+"""Selects rows by environment and path. `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment."""
+
+
+_ENTRY_COLUMNS = """
+envs.env, rows.path, coalesce(rows.ended_at, runs.created_at),
+runs.id, CASE WHEN rows.outcome IN ('uploaded', 'unchanged', 'restored') THEN rows.md5 ELSE '' END, coalesce(rows.bytes, 0),
+rows.file_id, coalesce(rows.content_type, ''), coalesce(rows.cache_control, ''), rows.file, coalesce(rows.etag, ''),
+rows.outcome, runs.number, rows.reason, rows.attempts,
+CASE WHEN rows.outcome = 'failed' THEN runs.settings ELSE '{}' END, runs.kind, runs.upload_calls"""
+"""When and where a row stored a file, the fields of an EarlierUpload, and what tells whether a failed one may have stored its."""
+
+
+class HistoryReader(LedgerConnection):
+    """Reads what is known of paths."""
+
+    def earlier(
+        self, run: RunRecord, environment: EnvRecord, paths: Sequence[str]
+    ) -> dict[str, EarlierUpload]:
+        """Return what earlier runs on this target stored at paths of an environment, if their last upload succeeded.
+
+        A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
+        """
+        kinds = kinds_that_write(or_look=True)
+        keys = [(environment.env, path) for path in paths]
+        stored = self._stored(run.target, run.number, keys, kinds, strict=True)
+        known = {key: entries[-1] for key, entries in stored.items() if entries[-1].md5}
+        for key, pending in self._pending(run.target, run.number, list(known)).items():
+            if pending[-1].number > known[key].number:
+                del known[key]
+        return {path: entry for (_env, path), entry in known.items()}
+
+    def _pending(
+        self, target: str, leave_out: int, keys: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], list[EarlierUpload]]:
+        """Return the pending rows of unfinished runs that write, by (env, path), the oldest run first: one may have been sent."""
+        unfinished = self._read(
+            sa.select(runs.c.number, runs.c.id).where(
+                runs.c.target == target,
+                runs.c.kind.in_(kinds_that_write()),
+                runs.c.finished_at.is_(None),
+                runs.c.number != leave_out,
+            )
+        )
+        ids = dict(map(tuple, unfinished))
+        if not ids or not keys:
+            return {}
+        found: dict[tuple[str, str], list[EarlierUpload]] = {}
+        query = _AT_PATHS.format(
+            columns="envs.env, rows.path, rows.run, ''", index=self._index("rows_by_place")
+        )
+        query += " AND rows.outcome = 'pending' AND " + _any_of("rows.run", ids) + " ORDER BY rows.run"
+        for env, path, number, _none in self._at_paths(query, keys, target, [*ids]):
+            entry = EarlierUpload(ids[number], "", 0, "", "", "", outcome=Outcome.PENDING, number=number)
+            found.setdefault((env, path), []).append(entry)
+        return found
+
+    def written(
+        self, target: str, leave_out: int, keys: Sequence[tuple[str, str]], *, confirmed: bool = False
+    ) -> dict[tuple[str, str], list[EarlierUpload]]:
+        """Return what runs to a target put at some (env, path), the oldest first.
+
+        The MD5 is empty where a file was deleted, or it is not certain what is there. Last come the pending rows of
+        unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations
+        found to differ. Of the given environments, paths that were given with another one may be among the result.
+        """
+        found = self._stored(target, leave_out, keys, kinds_that_write(or_look=confirmed))
+        for key, pending in self._pending(target, leave_out, keys).items():
+            newest = max((entry.number for entry in found.get(key, ())), default=0)
+            found.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
+        return found
+
+    def pending_beside(
+        self, number: int, others: Sequence[RunRecord], connection: sa.Connection | None = None
+    ) -> PendingBeside | None:
+        """Find paths at which rows of a run, given by its number, and of one of `others` are pending; None without any.
+
+        `connection`: that of the transaction in which the run is being planned.
+        """
+        mine = _pending_keys(rows.c.run == number)
+        for other in others:
+            shared = _pending_keys(rows.c.run == other.number).intersect(mine).subquery()
+            first = sa.select(sa.func.count(), sa.func.min(shared.c.env), sa.func.min(shared.c.path))
+            count, env, path = (connection.execute(first).all() if connection else self._read(first))[0]
+            if count:
+                return PendingBeside(other, int(count), env, path)
+        return None
+
+    def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
+        """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
+        query = (
+            sa.select(rows.c.path, rows.c.file)
+            .distinct()
+            .join(envs, OF_ENV)
+            .where(
+                envs.c.env == env,
+                envs.c.appid == appid,
+                rows.c.run.in_([run.number for run in some]),
+                rows.c.outcome == Outcome.UPLOADED,
+            )
+            .order_by(rows.c.path)
+        )
+        return [(path, file) for path, file in self._read(query)]
+
+    def _stored(
+        self,
+        target: str,
+        leave_out: int,
+        keys: Sequence[tuple[str, str]],
+        kinds: Sequence[Kind],
+        *,
+        strict: bool = False,
+    ) -> dict[tuple[str, str], list[EarlierUpload]]:
+        """Return what runs put at (env, path), pruned ones included, the oldest first.
+
+        `strict`: every failed row puts in doubt what is there.
+        """
+        query = _AT_PATHS.format(columns=_ENTRY_COLUMNS, index=self._index("rows_by_path"))
+        query += f" AND runs.number <> ? AND {_any_of('runs.kind', kinds)} AND rows.{STORED.text}"
+        values: list[int | str] = [leave_out, *map(str.__str__, kinds)]
+        entries = self._pruned(target, keys, kinds)
+        for *entry, cause, attempts, settings, kind, calls in self._at_paths(query, keys, target, values):
+            sent = calls > 0 or not kind_named(kind).sends_files
+            if entry[-2] != Outcome.FAILED or strict or (sent and _in_doubt(cause, attempts, settings)):
+                entries.append(tuple(entry))
+        found: dict[tuple[str, str], list[EarlierUpload]] = {}
+        for env, path, _at, *fields, outcome, number in sorted(entries, key=itemgetter(2)):
+            fields_of = (*fields, Outcome(outcome), number)
+            found.setdefault((env, path), []).append(EarlierUpload(*fields_of))
+        return found
+
+    def _pruned(
+        self, target: str, keys: Sequence[tuple[str, str]], kinds: Sequence[Kind]
+    ) -> list[tuple[Any, ...]]:
+        """Return what is kept of pruned runs at (env, path), as (env, path, when, then the fields of an EarlierUpload)."""
+        looks = any(kind.looks_at_store for kind in kinds)
+        kept = [kind for kind in KeptKind if kind is not KeptKind.FOUND or looks]
+        columns = [pruned_files.c[name] for name in _FILE if name not in {"ended_at", "path"}]
+        query = sa.select(pruned_files.c.env, pruned_files.c.path, pruned_files.c.ended_at, *columns).where(
+            pruned_files.c.target == target,
+            pruned_files.c.env.in_({env for env, _path in keys}),
+            pruned_files.c.path.in_({path for _env, path in keys}),
+            pruned_files.c.kind.in_(kept),
+        )
+        return [tuple(entry) for entry in self._read(query)]
+
+    def last_of_paths(self, run: RunRecord) -> sa.Select[Any]:
+        """Select what a run last stored or found at each path, with the columns of `pruned_files` in their order."""
+        failed = (rows.c.run == run.number) & (rows.c.outcome == Outcome.FAILED)
+        sent = not run.kind.sends_files or run.upload_calls > 0
+        settings = json.dumps(run.settings)
+        doubtful = [
+            (rows.c.reason == reason) & (rows.c.attempts == attempts)
+            for reason, attempts in self._read(
+                sa.select(rows.c.reason, rows.c.attempts).distinct().where(failed)
+            )
+            if sent and _in_doubt(reason, attempts, settings)
+        ]
+        certain = KeptKind.FOUND if run.kind.looks_at_store else KeptKind.CERTAIN
+        kind = sa.case((rows.c.outcome == Outcome.FAILED, KeptKind.DOUBTFUL), else_=certain)
+        values = {"target": runs.c.target, "env": envs.c.env, "kind": kind, **_FILE}
+        newest_first = sa.func.row_number().over(
+            partition_by=(envs.c.env, rows.c.path, kind),
+            order_by=(rows.c.ended_at.desc(), rows.c.line.desc()),
+        )
+        found = (
+            sa.select(
+                *(values[column.name].label(column.name) for column in pruned_files.c),
+                newest_first.label("nth"),
+            )
+            .join(envs, OF_ENV)
+            .join(runs, runs.c.number == rows.c.run)
+            .where(rows.c.run == run.number, STORED, sa.or_(rows.c.outcome != Outcome.FAILED, *doubtful))
+            .subquery()
+        )
+        return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
+
+    def _at_paths(
+        self, query: str, keys: Sequence[tuple[str, str]], target: str, values: Sequence[int | str]
+    ) -> Sequence[Any]:
+        """Read the records of a query that begins with _AT_PATHS; they begin with (env, path)."""
+        environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
+        query = query.replace("{envs}", _marks(environments)).replace("{paths}", _marks(paths))
+        with self._connection() as connection:
+            return self.driver(connection, query, (*environments, target, *paths, *values)).fetchall()
+
+    def _index(self, name: str) -> str:
+        """Return the clause that has SQLite use an index: without statistics it would read whole runs."""
+        return f"INDEXED BY {name}" if self._engine.dialect.name == "sqlite" else ""
+
+
+def kinds_that_write(*, or_look: bool = False) -> list[Kind]:
+    """Return the kinds whose runs change what is stored; `or_look`: also those whose outcomes tell it."""
+    return [kind for kind in all_kinds() if kind.changes_store or (or_look and kind.looks_at_store)]
+
+
+def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
+    """Return whether a failed row may have stored its file, also if the record of its run is damaged."""
+    try:
+        return may_have_stored(Reason(reason) if reason else None, attempts, json.loads(settings))
+    except (AttributeError, TypeError, ValueError):
+        return True
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _any_of(column: str, values: Collection[Any]) -> str:
+    return f"{column} IN ({_marks(values)})"
+
+
+def _pending_keys(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Select (env, path) of the pending rows of a run."""
+    query = sa.select(envs.c.env, rows.c.path).join(envs, OF_ENV)
+    return query.where(condition, rows.c.outcome == Outcome.PENDING)
