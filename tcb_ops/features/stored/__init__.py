@@ -13,5 +13,5 @@ FEATURE = Feature(
             f"tcb_ops.features.stored.command:{name}" for name in ("sync", "confirm", "undo", "delete")
         ]
     },
-    upload_calls="tcb_ops.features.stored.calls:checked_upload_calls",
+    upload_calls="tcb_ops.features.stored.checked_upload:checked_upload_calls",
 )

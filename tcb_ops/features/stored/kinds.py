@@ -70,7 +70,7 @@ class ConfirmKind(_StoredKind):
 
     def calls(self, context: CallContext) -> Calls:
         """Return the calls for confirmations."""
-        from tcb_ops.features.stored.calls import ConfirmCalls
+        from tcb_ops.features.stored.confirm import ConfirmCalls
 
         return ConfirmCalls(context)
 
@@ -119,7 +119,7 @@ class DeleteKind(_StoredKind):
 
     def calls(self, context: CallContext) -> Calls:
         """Return the calls for deletions."""
-        from tcb_ops.features.stored.calls import DeleteCalls
+        from tcb_ops.features.stored.delete import DeleteCalls
 
         return DeleteCalls(context)
 
@@ -152,7 +152,7 @@ class UndoKind(_StoredKind):
 
     def calls(self, context: CallContext) -> Calls:
         """Return the calls for undos."""
-        from tcb_ops.features.stored.calls import UndoCalls
+        from tcb_ops.features.stored.undo import UndoCalls
 
         return UndoCalls(context)
 

@@ -1,0 +1,142 @@
+"""The calls of an undo."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from tcb_ops.details import DetailCode, detail
+from tcb_ops.features.stored.calls import (
+    GONE,
+    EarlyEndError,
+    StoredCalls,
+)
+from tcb_ops.features.stored.files import (
+    BackupError,
+    SavedFile,
+    UndoStep,
+    undo_step,
+    uploaded_md5s,
+)
+from tcb_ops.i18n import Text
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
+from tcb_ops.runs.calls import FailedAttempt
+from tcb_ops.runs.records import EarlierUpload
+from tcb_ops.runs.scheduler import Task
+from tcb_ops.wechat.responses import (
+    NOT_THERE,
+)
+
+
+class UndoCalls(StoredCalls):
+    """Makes the calls of an undo."""
+
+    async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return await self._undo(task)
+
+    async def _undo(self, task: Task) -> list[RowEnd | FailedAttempt]:
+        return [await self._undo_row(task, task.row)]
+
+    async def _undo_row(self, task: Task, row: Row) -> RowEnd | FailedAttempt:
+        known = self._known(task, row)
+        if (why := self._not_ours(task, row)) is not None:  # written after this run was planned
+            return self._not_undoable(task, why)
+        saved = await self._record_of(task)
+        if saved is not None and saved.may_be_ours(
+            uploaded_md5s(task.histories.get(row.path, []), self.subject)
+        ):
+            return self._not_undoable(task, detail(DetailCode.SAVED_AS_SENT))
+        before = saved.md5 if saved is not None and row.file else None
+        now = await self._now(task)
+        if saved is not None and before and saved.has(now):
+            now = before
+        done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
+        file_id = known.file_id if known is not None else ""
+        done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
+        undone = self.files is not None and self.files.is_undone(task.histories.get(row.path, []))
+        ours = "" if undone else await self._ours(row, known, saved, now)
+        certain = known is not None or saved is not None
+        same_headers = (
+            known is not None
+            and saved is not None
+            and (known.content_type, known.cache_control) == (saved.content_type, saved.cache_control)
+        )
+        match undo_step(now or None, ours, before, certain=certain, same_headers=same_headers):
+            case UndoStep.NOTHING:
+                if self._was_undone_here(task, known, undone=undone) and now == (before or ""):
+                    return done
+                return replace(self._end(task, Outcome.LEFT), md5=now, file_id=file_id)
+            case UndoStep.NOT_KNOWN:
+                return self._not_undoable(task, detail(DetailCode.NOT_KNOWN_WHOSE))
+            case UndoStep.CONFLICT:
+                return replace(done, outcome=Outcome.CONFLICT, reason=Reason.CONFLICT, md5=now)
+            case UndoStep.DELETE | UndoStep.RESTORE:
+                return await self._take_back(task, before)
+
+    async def _take_back(self, task: Task, before: str | None) -> RowEnd | FailedAttempt:
+        """Store what an upload overwrote, by its MD5; None: delete what it added."""
+        await self._read_histories(task)  # again: calls have been made meanwhile
+        if (why := self._not_ours(task, task.row)) is not None:
+            return self._not_undoable(task, why)
+        task.acted = True
+        if before is not None:
+            return await self._restore(task, before)
+        (result,) = await self._delete_files(task)
+        if isinstance(result, RowEnd) and result.outcome in GONE:
+            return replace(result, outcome=Outcome.DELETED)
+        return result
+
+    def _was_undone_here(self, task: Task, known: EarlierUpload | None, *, undone: bool) -> bool:
+        """Return whether it was this undo that took away what the upload stored: an attempt whose answer was lost, or a killed session."""
+        if task.acted:
+            return True
+        history = task.histories.get(task.row.path, [])
+        may_have = self.files is not None and self.files.may_have_acted(history)
+        return may_have and known is not None and not undone
+
+    async def _record_of(self, task: Task) -> SavedFile | None:
+        """Return what was saved for a row of an undo; ends the row if the record cannot be used."""
+        row = task.row
+        try:
+            saved = await self._saved(row)
+        except BackupError as error:
+            raise self._backup_damaged(task, error.text) from None
+        if row.file and (saved is None or (saved.env, saved.path) != (row.env, row.path)):
+            raise self._backup_damaged(task)
+        return saved
+
+    def _backup_damaged(self, task: Task, why: Text | None = None) -> EarlyEndError:
+        why = why or detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
+        return EarlyEndError(self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, why))
+
+    async def _ours(self, row: Row, known: EarlierUpload | None, saved: SavedFile | None, now: str) -> str:
+        """Return the MD5 of what the upload put at a path: `now` if that is one of several; empty if it is unknown."""
+        if known is not None:
+            return known.md5
+        found, complete = set(saved.sent) if saved is not None else set[str](), False
+        if not found and self.files is not None:
+            found, complete = await asyncio.to_thread(self.files.planned_md5s, row.line)
+        if now in found:
+            return now
+        return min(found) if found and (complete or saved is not None) else ""
+
+    def _not_undoable(self, task: Task, why: Text) -> RowEnd:
+        return self._end(task, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE, why)
+
+    async def _restore(self, task: Task, before: str) -> RowEnd | FailedAttempt:
+        """Store what an upload overwrote; `before`: its MD5."""
+        if await self._md5_of_local(task) != before:
+            raise self._backup_damaged(task)
+        sent = await self._link_and_store(task)
+        if isinstance(sent, RowEnd) and sent.outcome is Outcome.UPLOADED:
+            return replace(sent, outcome=Outcome.RESTORED)
+        return sent
+
+    async def _now(self, task: Task) -> str:
+        """Return the MD5 of what is at a row's path, empty where nothing is."""
+        file = (await self._locate(task)).get(task.row.line)
+        if file is not None and file.status == NOT_THERE:
+            return ""
+        if file is None or file.status:
+            raise EarlyEndError(self._file_refused(task, task.row, file))
+        return await self._etag_there(task, file)
