@@ -281,7 +281,7 @@ class Run:
 
         Newly broken, recovered, still broken, silenced, unknown. Raises UsageError if the run is not an audit.
         """
-        return provided("audited")(self)
+        return provided("Run.audit")(self)
 
     def findings(self, receiver: str = "") -> Findings | None:
         """Return what the run found, compared with the previous one of the target and part; None for a kind without.

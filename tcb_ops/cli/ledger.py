@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--stale",
     type=DURATION,
     metavar="TIME",
-    hidden=not is_provided("watch_audits"),
+    hidden=not is_provided("runs --stale"),
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
 @common_options
@@ -44,7 +44,7 @@ def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions
     """
     settings, console = common.start(reads_ledger=True)
     if stale is not None:
-        code: int = provided("watch_audits")(console, settings, common, stale)
+        code: int = provided("runs --stale")(console, settings, common, stale)
         return code
     if common.ledger and "://" not in settings.ledger and not Path(settings.ledger).exists():
         from tcb_ops import api

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from workspace import OpenWorkspace
 
 PACKAGE = Path(tcb.__file__).parent
-COMMANDS = {"audit": ("audit", "notify")}
-"""The commands of each feature that can be deleted."""
+COMMANDS = {"audit": ("audit", "notify", "runs --stale 1h")}
+"""The commands of each feature that can be deleted, and of others the options that it brings."""
 IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001
 """An errcode that stops the run, and one that ends the row."""
 
@@ -62,6 +62,7 @@ def open_without(tmp_path: Path) -> Callable[[str], Callable[..., subprocess.Com
 
 def write_settings(folder: Path, base: str) -> None:
     settings = f'api_base = "{base}"\nledger = "ledger.db"\n[tokens]\nfile = "tokens.csv"\n'
+    settings += '[audit]\nknown = "known.csv"\n[[notify]]\nkind = "command"\ncommand = ["true"]\n'
     (folder / "tcb-ops.toml").write_text(settings, encoding="utf-8")
 
 
@@ -101,7 +102,7 @@ def test_the_main_job_works_without_a_feature(
     overview = execute("--help").stdout.split()
     assert not set(COMMANDS[feature]) & set(overview)
     for command in COMMANDS[feature]:
-        assert ended(command) == 2
+        assert ended(*command.split()) == 2
 
 
 @pytest.mark.slow
@@ -117,6 +118,7 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
     name = tcb.open_run(settings=workspace.settings).id
     execute = open_without("audit")
 
+    assert "--stale" not in execute("runs", "--help").stdout
     assert name in execute("runs").stdout
     (listed,) = json.loads(execute("runs", "--json").stdout)["runs"]
     assert (listed["run"], listed["kind"], listed["counts"]) == (name, "audit", {"healthy": 2})

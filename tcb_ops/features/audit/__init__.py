@@ -14,9 +14,9 @@ FEATURE = Feature(
         "inspect": ["tcb_ops.features.audit.command:notify"],
     },
     provides={
-        "audited": "tcb_ops.features.audit.api:audited",
-        "AuditPanel": "tcb_ops.features.audit.panel:AuditPanel",
-        "watch_audits": "tcb_ops.features.audit.command:watch_audits",
+        "Run.audit": "tcb_ops.features.audit.api:audited",
+        "panels.audit_errcodes": "tcb_ops.features.audit.panel:AuditPanel",
+        "runs --stale": "tcb_ops.features.audit.command:watch_audits",
     },
     reasons="features/audit/reasons.csv",
 )
