@@ -45,6 +45,8 @@ class Feature:
     """Kinds of runs, by their names in the ledger."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Commands of the command line, by section of the help (run, stored, inspect, setup, notebooks, practise)."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Sections of the settings (`tcb_ops.settings.Section`), by name."""
     provides: Mapping[str, str] = field(default_factory=dict)
     """What the core asks for by name, and works without: `provided` imports it."""
     reasons: str = ""
@@ -52,7 +54,7 @@ class Feature:
     upload_calls: str = ""
     """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
     checks: str = ""
-    """`(Settings) -> Iterable[Check]`: what `doctor` looks at."""
+    """`(Settings) -> Iterable[DoctorCheck]`: what `doctor` looks at."""
 
 
 @cache

@@ -91,6 +91,8 @@ class Outcome(Term):
     succeeded: bool = False
     retried: bool = False
     """Whether a retry runs such rows again."""
+    stored: bool = False
+    """Whether it is certain which bytes are at the row's path."""
     order: int = 999
     """Its place in tables and legends."""
 
@@ -106,18 +108,6 @@ class Outcome(Term):
     """Skipped as invalid input."""
     PENDING: ClassVar[Outcome]
     UNKNOWN: ClassVar[Outcome]
-    PRESENT: ClassVar[Outcome]
-    ABSENT: ClassVar[Outcome]
-    DIFFERENT: ClassVar[Outcome]
-    FOREIGN: ClassVar[Outcome]
-    STALE: ClassVar[Outcome]
-    UNDONE: ClassVar[Outcome]
-    DELETED: ClassVar[Outcome]
-    ALREADY_GONE: ClassVar[Outcome]
-    RESTORED: ClassVar[Outcome]
-    LEFT: ClassVar[Outcome]
-    CONFLICT: ClassVar[Outcome]
-    NOT_UNDOABLE: ClassVar[Outcome]
 
     def __new__(cls, name: str) -> Self:
         """Return the outcome of a name."""
@@ -128,12 +118,19 @@ class Outcome(Term):
 
     @classmethod
     def define(
-        cls, name: str, label: Text, order: int, *, succeeded: bool = False, retried: bool = False
+        cls,
+        name: str,
+        label: Text,
+        order: int,
+        *,
+        succeeded: bool = False,
+        retried: bool = False,
+        stored: bool = False,
     ) -> Outcome:
         """Add an outcome to the vocabulary."""
         outcome = cls.register(name)
         outcome.label, outcome.order = label, order
-        outcome.succeeded, outcome.retried = succeeded, retried
+        outcome.succeeded, outcome.retried, outcome.stored = succeeded, retried, stored
         return outcome
 
     @classmethod
@@ -159,26 +156,14 @@ class Outcome(Term):
 
 
 Outcome.LINKED = Outcome.define("linked", _("linked"), 0, succeeded=True)
-Outcome.UPLOADED = Outcome.define("uploaded", _("uploaded"), 1, succeeded=True)
-Outcome.UNCHANGED = Outcome.define("unchanged", _("unchanged"), 2, succeeded=True)
+Outcome.UPLOADED = Outcome.define("uploaded", _("uploaded"), 1, succeeded=True, stored=True)
+Outcome.UNCHANGED = Outcome.define("unchanged", _("unchanged"), 2, succeeded=True, stored=True)
 Outcome.REFUSED = Outcome.define("refused", _("refused"), 20, retried=True)
 Outcome.FAILED = Outcome.define("failed", _("failed"), 21, retried=True)
 Outcome.NOT_ATTEMPTED = Outcome.define("not_attempted", _("not attempted"), 22, retried=True)
 Outcome.INVALID = Outcome.define("invalid", _("invalid"), 80)
 Outcome.PENDING = Outcome.define("pending", _("pending"), 90)
 Outcome.UNKNOWN = Outcome.define("unknown", pgettext("outcome", "unknown"), 24, retried=True)
-Outcome.PRESENT = Outcome.define("present", _("present"), 25, succeeded=True)
-Outcome.ABSENT = Outcome.define("absent", _("absent"), 26)
-Outcome.DIFFERENT = Outcome.define("different", _("different"), 27)
-Outcome.FOREIGN = Outcome.define("foreign", _("foreign"), 28)
-Outcome.STALE = Outcome.define("stale", _("stale"), 29)
-Outcome.UNDONE = Outcome.define("undone", pgettext("outcome", "undone"), 29, succeeded=True)
-Outcome.DELETED = Outcome.define("deleted", _("deleted"), 30, succeeded=True)
-Outcome.ALREADY_GONE = Outcome.define("already_gone", _("already gone"), 31, succeeded=True)
-Outcome.RESTORED = Outcome.define("restored", _("restored"), 32, succeeded=True)
-Outcome.LEFT = Outcome.define("left", pgettext("outcome", "left as it was"), 32, succeeded=True)
-Outcome.CONFLICT = Outcome.define("conflict", _("conflict"), 33)
-Outcome.NOT_UNDOABLE = Outcome.define("not_undoable", _("cannot be undone"), 34)
 STORED_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
 """The outcomes of an upload's rows whose file is in the store."""
 
@@ -225,20 +210,8 @@ class Reason(Term):
     """Any other status than NORMAL; in the row's detail."""
     UNVERIFIED: ClassVar[Reason]
     """Succeeded, but the store's ETag is not an MD5, so the content was not compared."""
-    ABSENT: ClassVar[Reason]
-    DIFFERENT: ClassVar[Reason]
-    FOREIGN: ClassVar[Reason]
-    STALE: ClassVar[Reason]
-    CONFLICT: ClassVar[Reason]
-    NOT_UNDOABLE: ClassVar[Reason]
     EXISTS: ClassVar[Reason]
     """`--if-exists fail`: a file is already there."""
-    BACKUP_FAILED: ClassVar[Reason]
-    """The stored file could not be saved, so it was not overwritten."""
-    BACKUP_DAMAGED: ClassVar[Reason]
-    """What an undo needs from the backup is missing or damaged; nothing was changed."""
-    NO_CHECKSUM: ClassVar[Reason]
-    """No run of this ledger uploaded the file, so there is nothing to compare it with."""
 
     @classmethod
     def define(cls, name: str, *, explained: bool = False, of_environment: bool = False) -> Reason:

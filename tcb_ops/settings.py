@@ -9,20 +9,24 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from urllib.parse import urlsplit
 
+from tcb_ops import setting_rules as rules
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
 from tcb_ops.found_settings import Trust, check_found
-from tcb_ops.i18n import Joined, Lang, Text, _, as_lines, as_list
+from tcb_ops.i18n import Lang, Text, _, as_lines, as_list
+from tcb_ops.kinds import features, load
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
-from tcb_ops.resources import nearest_path, system_reason
+from tcb_ops.resources import nearest_path
+from tcb_ops.toml_file import line_of, read_toml
+from tcb_ops.values import check, values_of
 
 SETTINGS_FILE = "tcb-ops.toml"
 PREFIX = "TCB_OPS_"
@@ -42,97 +46,75 @@ _HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "co
 """Query parameters of a database URL that contain no password."""
 
 
-class _InvalidError(ValueError):
-    """What is expected of a setting."""
-
-    def __init__(self, text: Text) -> None:
-        super().__init__(text.en)
-        self.text = text
+# --- the settings -----------------------------------------------------------------------------------------------------
 
 
-class _Checked:
-    """Settings that are checked, and kept in the types of their fields."""
+class Section:
+    """Settings that are checked, and kept in the types of their fields. A feature's section derives from it."""
 
-    SECTION = ""
+    SECTION: ClassVar[str] = ""
     """The prefix of their names: `tokens.`"""
+    REPEATED: ClassVar[bool] = False
+    """Whether there may be several, written as [[notify]]."""
+
+    BESIDE_FILE: ClassVar[Mapping[str, str]] = {}
+    """Paths that are looked for beside the settings file where they are not set."""
 
     def __init__(self, _names: Mapping[str, str] = {}, /, **values: Any) -> None:
         """Take settings by name; the others have their defaults. Raises SettingsError with every mistake.
 
         `_names`: the names that messages use for settings from elsewhere.
         """
-        found, wrong = _check(type(self), values)
+        converted, wrong = _check(type(self), values)
         if wrong:
             raise _refused([_Mistake(_names.get(key, _name_of(key)), why) for key, why in wrong.items()])
         for one in fields(self):  # type: ignore[arg-type]  # what derives from this is a dataclass
-            if one.name not in found:
+            if one.name not in converted:
                 made: Any = one.default_factory
-                found[one.name] = made() if one.default is MISSING else one.default
-        self.__dict__.update(found)  # frozen: not by assignment
+                converted[one.name] = made() if one.default is MISSING else one.default
+        self.__dict__.update(converted)  # frozen: not by assignment
+
+    def lacks(self) -> Text | None:
+        """Return what is missing for the values that are given; None if nothing is."""
+        return None
 
 
 @dataclass(frozen=True, init=False)
-class TokenSettings(_Checked):
+class TokenSettings(Section):
     """The settings of the token source."""
 
     SECTION = "tokens."
+
     source: Literal["file", "command", "service", "component"] = "file"
-    file: Path = Path("tokens.csv")
+    file: rules.PathName = Path("tokens.csv")
     """CSV `appid,access_token[,expires_at]`."""
     command: tuple[str, ...] = field(default=(), repr=False)
     """A program and its arguments, in which `{appid}` is replaced. It prints JSON on stdout."""
-    url: str = field(default="", repr=False)
+    url: Annotated[str, rules.token_url] = field(default="", repr=False)
     """Of the token server, with the placeholder `{appid}`."""
     auth_env: str = ""
     """The environment variable with the token server's credentials, sent in `auth_header`."""
-    auth_header: str = "Authorization"
+    auth_header: Annotated[str, rules.header] = "Authorization"
     component_appid: str = ""
     """The third-party platform's own appid, whose token is the component token."""
     sole_owner: bool = False
     """Confirms that no other program refreshes these merchants' tokens."""
-    secret: str = field(default="", repr=False)
+    secret: Annotated[str, rules.secret_place] = field(default="", repr=False)
     """Where the component's AppSecret is: `env:NAME`, `file:PATH` or `command:PROGRAM ARGUMENTS`; never the secret."""
-    ticket: str = field(default="", repr=False)
+    ticket: Annotated[str, rules.secret_place] = field(default="", repr=False)
     """Where the component_verify_ticket is, likewise."""
-    store: Path = Path("tcb-ops.tokens")
+    store: rules.PathName = Path("tcb-ops.tokens")
     """The folder of the refresh tokens."""
 
 
 @dataclass(frozen=True, init=False)
-class AuditSettings(_Checked):
-    """The settings of audits."""
-
-    SECTION = "audit."
-
-    known: Path = Path("known.csv")
-    """Failures that are reported without an alarm until a date; the file may be missing."""
-
-
-@dataclass(frozen=True, init=False)
-class LifecycleSettings(_Checked):
+class LifecycleSettings(Section):
     """How long the ledger keeps runs."""
 
     SECTION = "lifecycle."
 
-    keep_days: int = 0
+    keep_days: rules.Count = 0
     """The age in days from which `prune` removes runs; 0: it needs --older-than."""
-
-
-@dataclass(frozen=True, init=False)
-class NotifySettings(_Checked):
-    """A receiver of audit results. Addresses and keys are in variables or files, never in the settings."""
-
-    SECTION = "notify."
-
-    kind: Literal["wecom", "feishu", "dingtalk", "webhook", "command"]
-    url_env: str = ""
-    url_file: Path | None = None
-    secret_env: str = ""
-    secret_file: Path | None = None
-    format: Literal["markdown", "text"] = "markdown"
-    on: Literal["change", "always", "failure"] = "change"
-    command: tuple[str, ...] = field(default=(), repr=False)
-    """Kind `command`: a program and its arguments. It reads JSON on stdin."""
 
 
 def system_lang() -> Lang:
@@ -158,36 +140,35 @@ class Origin:
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Settings(_Checked):
+class Settings(Section):
     """The settings of all commands. Frozen; contains no token."""
 
-    api_base: str = "https://api.weixin.qq.com"
+    api_base: Annotated[str, rules.api_base] = "https://api.weixin.qq.com"
     """The URL that calls go to."""
     target: Literal["", "simulator"] = ""
     """`simulator`: the embedded simulator, on any port. A URL given as target becomes `api_base`."""
-    merchants: Path = Path("merchants.csv")
-    ledger: str = LEDGER_FILE
+    merchants: rules.PathName = Path("merchants.csv")
+    ledger: Annotated[str, rules.without_control_characters] = LEDGER_FILE
     """A file, or a database URL, which may contain a password and is never shown."""
-    reports: Path = Path("reports")
+    reports: rules.PathName = Path("reports")
     """The folder of the report folders."""
     lang: Lang = field(default_factory=system_lang)
-    timezone: str = "Asia/Shanghai"
-    confirm_over: int = 5
+    timezone: Annotated[str, rules.timezone] = "Asia/Shanghai"
+    confirm_over: rules.Count = 5
     """Uploads to more live environments than this require confirmation."""
     store_hosts: tuple[str, ...] = ()
     """Hosts besides COS's own domains that a link may lead to; a leading dot allows its subdomains."""
-    source_hosts: tuple[str, ...] = ()
+    source_hosts: Annotated[tuple[str, ...], rules.source_hosts] = ()
     """Hosts that files may be read from by URL; `*.example.com` allows the subdomains of example.com."""
-    unencrypted_schedulers: tuple[str, ...] = ()
+    unencrypted_schedulers: Annotated[tuple[str, ...], rules.schedulers] = ()
     """Schedulers that `--cluster` may connect to without TLS, such as `tcp://127.0.0.1:8786`: whoever reaches one can run
     programs in its workers."""
     etag: Literal["fail", "warn"] = "fail"
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
-    audit: AuditSettings = field(default_factory=AuditSettings)
     lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
-    notify: tuple[NotifySettings, ...] = ()
-    """The receivers of audit results."""
+    sections: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The sections of features by name, each of its own type; a tuple of those that may be repeated."""
     origin: Origin = field(default_factory=Origin, compare=False)
     """Where these settings came from."""
 
@@ -197,6 +178,7 @@ class Settings(_Checked):
         # A running simulator has both: the target and its own address.
         if values.get("target") and not is_loopback(urlsplit(str(values.get("api_base", ""))).hostname or ""):
             named, values = "target", _merge_target(values, "target", "api_base")
+        values |= values.pop("sections", {})
         variables, target_named = _environment(values)
         super().__init__({"api_base": target_named or named}, **_merged(values, variables))
         self.__dict__["origin"] = origin or Origin()
@@ -207,6 +189,13 @@ class Settings(_Checked):
             f"<Settings {at}, merchants {self.merchants}, ledger {self.ledger_name}, "
             f"tokens from {self.tokens.source}>"
         )
+
+    def section(self, name: str) -> Any:
+        """Return a feature's section, with its defaults where it is not set; a tuple of those that may be repeated."""
+        if name in self.sections:
+            return self.sections[name]
+        model = section_models()[name]
+        return () if model.REPEATED else model()
 
     @property
     def zone(self) -> ZoneInfo:
@@ -379,7 +368,7 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for layer in reversed(layers):
         above = dict(layer)
-        for section in SECTIONS:
+        for section in section_models():
             if isinstance(found.get(section), Mapping) and isinstance(above.get(section), Mapping):
                 above[section] = {**found[section], **above[section]}
         found |= above
@@ -393,14 +382,15 @@ def _environment(above: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """
     given = {name.upper(): value for name, value in os.environ.items()}
 
-    def of(model: type[_Checked]) -> dict[str, Any]:
+    def of(model: type[Section]) -> dict[str, Any]:
         variables = {name: _variable(f"{model.SECTION}{name}") for name in setting_names(model)}
         found: dict[str, Any] = {name: given[one] for name, one in variables.items() if one in given}
         for name in {"store_hosts", "source_hosts", "unencrypted_schedulers", "command"} & found.keys():
             found[name] = _words(found[name])
         return found
 
-    found = {section: values for section, model in SECTIONS.items() if (values := of(model))} | of(Settings)
+    sections = {name: model for name, model in section_models().items() if not model.REPEATED}
+    found = {name: values for name, model in sections.items() if (values := of(model))} | of(Settings)
     if not above.keys().isdisjoint(_TARGETS):
         return {name: value for name, value in found.items() if name not in _TARGETS}, ""
     named = next((_variable(name) for name in _TARGETS if found.get(name)), "")
@@ -510,287 +500,90 @@ def _ledger_of(file: Path) -> tuple[str, Text | None]:
     )
 
 
-# --- what a setting takes ---------------------------------------------------------------------------------------------
+# --- checking ---------------------------------------------------------------------------------------------------------
 
 
-SECTIONS: dict[str, type[TokenSettings | AuditSettings | LifecycleSettings]] = {
-    "audit": AuditSettings,
-    "lifecycle": LifecycleSettings,
-    "tokens": TokenSettings,
-}
+@cache
+def section_models() -> Mapping[str, type[Section]]:
+    """Return the sections by name: the core's, and those that features bring."""
+    added = {name: load(place) for feature in features().values() for name, place in feature.settings.items()}
+    return {"lifecycle": LifecycleSettings, "tokens": TokenSettings} | added
 
 
 def section_keys() -> list[str]:
     """Return the name of every setting in a section, such as `tokens.url`."""
-    return [f"{section}.{name}" for section, model in SECTIONS.items() for name in setting_names(model)]
+    return [
+        f"{section}.{name}"
+        for section, model in sorted(section_models().items())
+        if not model.REPEATED
+        for name in setting_names(model)
+    ]
 
 
-def setting_names(model: type[_Checked]) -> list[str]:
+def setting_names(model: type[Section]) -> list[str]:
     """Return the names of the settings: those of all commands, or those of a section."""
-    return list(_kinds(model.SECTION))
+    if model is not Settings:
+        return list(values_of(model))
+    return [*(name for name in values_of(model) if name not in {"origin", "sections"}), *section_models()]
 
 
-@cache
-def _kinds(section: str) -> dict[str, Any]:
-    """Return the type of each setting of a section."""
-    hints = get_type_hints(_model_of(section))
-    # Of `Path | None` the first: nobody gives None.
-    kinds = {
-        name: get_args(kind)[0] if type(None) in get_args(kind) else kind for name, kind in hints.items()
-    }
-    return {name: kind for name, kind in kinds.items() if name.islower() and kind is not Origin}
-
-
-def _check(model: type[_Checked], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Text]]:
+def _check(model: type[Section], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Text]]:
     """Return the settings that are given, in their own types, and what is wrong with others, by their keys.
 
-    Those of an entry of `[[notify]]` contain its number from 0: `notify.1.to`.
+    Those of a repeated section contain its number from 0: `notify.1.to`.
     """
-    kinds, found = _kinds(model.SECTION), dict[str, Any]()
-    wrong: dict[str, Text] = {}
-    for name, value in values.items():
-        key = f"{model.SECTION}{name}"
-        if name not in kinds:
-            wrong[key] = _unknown(key)
-        elif key in SECTIONS:
-            found[name], mistakes = _made(SECTIONS[key], value)
-            wrong |= mistakes
-        elif key == "notify" and isinstance(value, list | tuple):
-            entries = [_made(NotifySettings, one) for one in value]
-            for number, (_its, mistakes) in enumerate(entries):
-                wrong |= {f"notify.{number}{name[len(key) :]}": why for name, why in mistakes.items()}
-            found[name] = tuple(its for its, _mistakes in entries)
-        else:
-            try:
-                kept = _converted(key, kinds[name], value)
-                found[name] = _RULES[key](kept) if key in _RULES else kept
-            except _InvalidError as error:
-                wrong[key] = error.text
-    return found, wrong
+    plain, made, wrong = dict(values), dict[str, Any](), dict[str, Text]()
+    if model is Settings:
+        for name, section in section_models().items():
+            if name in plain:
+                made[name], mistakes = _made(name, section, plain.pop(name))
+                wrong |= mistakes
+    converted, mistakes = check(model, plain, partial(_unknown, model, plain), strict=False)
+    wrong |= {f"{model.SECTION}{name}": why for name, why in mistakes.items()}
+    added = {name: made.pop(name) for name in list(made) if name not in values_of(model)}
+    return converted | made | ({"sections": added} if added else {}), wrong
 
 
-def _made(model: type[_Checked], value: Any) -> tuple[_Checked | None, dict[str, Text]]:
-    """Return a section, or an entry of `[[notify]]`, and what is wrong with it."""
+def _made(name: str, model: type[Section], value: Any) -> tuple[Any, dict[str, Text]]:
+    """Return a section, or each of those that may be repeated, and what is wrong with it."""
+    if model.REPEATED:
+        if not isinstance(value, list | tuple):
+            return (), {name: _("must be sections that begin with [[{name}]]", name=name)}
+        entries = [_one_made(name, model, entry) for entry in value]
+        wrong = {
+            f"{name}.{number}{key[len(name) :]}": why
+            for number, (_entry, mistakes) in enumerate(entries)
+            for key, why in mistakes.items()
+        }
+        return tuple(entry for entry, _mistakes in entries), wrong
+    return _one_made(name, model, value)
+
+
+def _one_made(name: str, model: type[Section], value: Any) -> tuple[Section | None, dict[str, Text]]:
     if isinstance(value, model):
         return value, {}
-    key = model.SECTION.removesuffix(".")
     if not isinstance(value, Mapping):
-        return None, {key: _expected(key)}
-    found, wrong = _check(model, value)
-    if model is NotifySettings and "kind" not in value:
-        wrong["notify.kind"] = _expected("notify.kind")
+        return None, {name: _("must be a section that begins with [{name}]", name=name)}
+    converted, wrong = _check(model, value)
     if wrong:
         return None, wrong
-    made = model(**found)
-    lacks = _lacks(made) if isinstance(made, NotifySettings) else None
-    return (made, {}) if lacks is None else (None, {key: lacks})
+    section = model(**converted)
+    lacking = section.lacks()
+    return (section, {}) if lacking is None else (None, {name: lacking})
 
 
-def _lacks(entry: NotifySettings) -> Text | None:
-    """Return what an entry lacks for its kind; None if it is complete."""
-    if entry.kind == "command":
-        if not entry.command:
-            return _('kind = "command" needs command, a program and its arguments')
-    elif bool(entry.url_env) == bool(entry.url_file):
-        return _(
-            'kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them', kind=entry.kind
-        )
-    return None
-
-
-def _converted(key: str, kind: Any, value: Any) -> Any:
-    """Return a value in a setting's type; a variable gives each as text. Raises _InvalidError."""
-    # A variable with bytes that are not UTF-8 has surrogates.
-    text = value if isinstance(value, str) and not re.search("[\ud800-\udfff]", value) else None
-    is_list = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    if get_origin(kind) is Literal and text in get_args(kind):
-        return text
-    if get_origin(kind) is tuple and is_list:
-        return tuple(value)
-    if kind is Lang and text in set(Lang):
-        return Lang(text)
-    if kind is Path and (text is not None or isinstance(value, Path)):
-        return Path(value)
-    if kind is bool and (isinstance(value, bool) or (text or "").lower() in {"true", "false", "1", "0"}):
-        return value if text is None else text.lower() in {"true", "1"}
-    if kind is int and (type(value) is int or re.fullmatch("[0-9]{1,9}", text or "")) and int(value) >= 0:
-        return int(value)
-    if kind is str and text is not None:
-        return text
-    raise _InvalidError(_expected(key))
-
-
-def _matching(pattern: str, why: Text) -> Callable[[Any], Any]:
-    """Return the rule that a value, or each one of a list, matches a pattern as a whole."""
-
-    def checked(value: Any) -> Any:
-        for one in value if isinstance(value, tuple) else (value,):
-            if not re.fullmatch(pattern, str(one), re.DOTALL):
-                raise _InvalidError(why)
-        return value
-
-    return checked
-
-
-def _api_base(value: str) -> str:
-    if not value.isprintable() or re.search(r"\s", value):
-        raise _InvalidError(
-            _("contains a space or a control character; it must look like https://api.weixin.qq.com")
-        )
-    parts = _url(value)
-    if parts is None or "@" in parts.netloc or re.search(r"[?#]", value):
-        raise _InvalidError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
-    if not _is_host(parts.hostname or ""):
-        raise _InvalidError(_("has no valid host name; it must look like https://api.weixin.qq.com"))
-    if not _has_usable_port(parts):
-        raise _InvalidError(_("needs a port from 1 to 65535 after the colon"))
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise _InvalidError(
-            _("must be https: the URL contains tokens (http is only for a simulator on this machine)")
-        )
-    return value.rstrip("/")
-
-
-def _url(value: str) -> SplitResult | None:
-    """Return the parts of a URL of http or https; None for anything else."""
-    parts = None
-    with suppress(ValueError):
-        parts = urlsplit(value)
-    return parts if parts is not None and parts.scheme in {"http", "https"} and parts.hostname else None
-
-
-def _is_host(host: str) -> bool:
-    """Return whether a host is an address, or a name that IDNA can encode."""
-    try:
-        name = host.encode("idna").decode("ascii")
-    except UnicodeError:
-        return False
-    return ":" in host or re.fullmatch(r"[0-9A-Za-z._-]+", name) is not None
-
-
-def _has_usable_port(parts: SplitResult) -> bool:
-    try:
-        return parts.port != 0
-    except ValueError:
-        return False
-
-
-def _timezone(value: str) -> str:
-    from zoneinfo import ZoneInfo
-
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        raise _InvalidError(_("must be a time zone such as Asia/Shanghai")) from None
-    return value
-
-
-def _token_url(value: str) -> str:
-    if not value:
-        return value
-    parts = _url(value)
-    if (
-        parts is None
-        or not _has_usable_port(parts)
-        or "@" in parts.netloc
-        or "#" in value
-        or not value.isascii()
-        or re.search(r"[\s\x00-\x1f]", value)
-    ):
-        raise _InvalidError(_("must look like https://tokens.example.com/{{appid}}"))
-    if "{appid}" not in value.partition("://")[2].partition("/")[2]:
-        raise _InvalidError(
-            _(
-                "has no {{appid}} after its host, where the appid goes; it must look like "
-                "https://tokens.example.com/{{appid}}"
-            )
-        )
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise _InvalidError(
-            _("must be https: its responses contain tokens (http is only for a server on this machine)")
-        )
-    return value
-
-
-_RULES: dict[str, Callable[[Any], Any]] = {
-    "api_base": _api_base,
-    "source_hosts": _matching(
-        r"(\*\.)?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]+",
-        _("must be names of hosts without https:// and path, such as files.example.com or *.example.com"),
-    ),
-    "timezone": _timezone,
-    "unencrypted_schedulers": _matching(
-        r"tcp://\S+:[0-9]+", _("must be addresses of schedulers, such as tcp://127.0.0.1:8786")
-    ),
-    "tokens.url": _token_url,
-    "tokens.auth_header": _matching(
-        r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")
-    ),
-    **dict.fromkeys(
-        ("tokens.secret", "tokens.ticket"),
-        _matching(
-            r"((env|file|command):\s*\S.*)?",
-            _(
-                "must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret "
-                "itself"
-            ),
-        ),
-    ),
-    # In TOML, "D:\new" contains a line break.
-    **dict.fromkeys(
-        ("merchants", "ledger", "reports", "tokens.file", "tokens.store", "audit.known"),
-        _matching(
-            r"[^\x00-\x1f\x7f]*",
-            _("contains a control character, such as \\n or \\t; in a path write / in place of each \\"),
-        ),
-    ),
-}
-"""What a setting takes beyond its type. Each returns the value as it is kept, or raises _InvalidError."""
-
-
-def _model_of(
-    key: str,
-) -> type[Settings | TokenSettings | AuditSettings | LifecycleSettings | NotifySettings]:
-    """Return the model that a setting belongs to."""
-    section, dot, _name = key.partition(".")
-    return (SECTIONS | {"notify": NotifySettings})[section] if dot else Settings
-
-
-def _unknown(key: str) -> Text:
-    """Return the message for an unknown setting, with the most similar name."""
+def _unknown(model: type[Section], given: Mapping[str, Any], name: str) -> Text:
+    """Return the message for an unknown setting, with the most similar name, which may be in another section."""
     from difflib import get_close_matches
 
-    model = _model_of(key)
-    # it may be in the wrong section
     places = {key.partition(".")[2]: key for key in section_keys()}
-    places |= {name: name for name in setting_names(Settings)}
-    places |= {name: f"{model.SECTION}{name}" for name in setting_names(model)}
-    if near := get_close_matches(key.rpartition(".")[2], places, n=1):
+    places |= {setting: setting for setting in setting_names(Settings)}
+    places |= {setting: f"{model.SECTION}{setting}" for setting in setting_names(model)}
+    if near := get_close_matches(name, places, n=1):
         return _("there is no such setting (did you mean {places}?)", places=places[near[0]])
+    if isinstance(given[name], Mapping | list):
+        return _("the feature with this section is not installed; remove it")
     return _("there is no such setting; the names are {names}", names=as_list(setting_names(model)))
-
-
-_EXPECTED: dict[Any, Text] = {
-    bool: _("must be true or false, without quotes"),
-    int: _("must be a whole number, 0 or more, without quotes"),
-    str: _("must be text in quotes"),
-    Path: _("must be a path in quotes"),
-    tuple: _('must be a list of texts, e.g. ["a", "b"]'),
-    TokenSettings: _("must be a section that begins with [tokens]"),
-    AuditSettings: _("must be a section that begins with [audit]"),
-    LifecycleSettings: _("must be a section that begins with [lifecycle]"),
-}
-
-
-def _expected(key: str) -> Text:
-    """Return what a setting accepts, by its type."""
-    kind = _kinds(_model_of(key).SECTION)[key.rpartition(".")[2]]
-    choices = list(Lang) if kind is Lang else [choice for choice in get_args(kind) if choice]
-    if kind is Lang or get_origin(kind) is Literal:
-        either = _("{one} or {next}", one="", next="")
-        quoted = Joined(tuple(f'"{choice}"' for choice in choices), either)
-        return _("must be {choices}", choices=quoted)
-    return _EXPECTED[get_origin(kind) or kind]
 
 
 _practice: Settings | None = None
@@ -828,133 +621,21 @@ def _read(file: Path, named_by: str) -> dict[str, Any]:
 
 def _resolve(folder: Path, found: dict[str, Any]) -> None:
     """Resolve the paths in a settings file against its folder."""
-    places: list[tuple[type[_Checked], Any]]
     if isinstance(found.get("ledger"), str) and "://" not in found["ledger"]:
         found["ledger"] = str(folder / found["ledger"])
-    audit, entries = found.setdefault("audit", {}), found.get("notify")
-    if isinstance(audit, dict):
-        audit.setdefault("known", "known.csv")
-    places = [(Settings, found), (AuditSettings, audit), (TokenSettings, found.get("tokens"))]
-    places += [(NotifySettings, entry) for entry in entries] if isinstance(entries, list) else []
+    places: list[tuple[type[Section], Any]] = [(Settings, found)]
+    for name, model in section_models().items():
+        if model.REPEATED:
+            entries = found.get(name)
+            places += [(model, entry) for entry in entries] if isinstance(entries, list) else []
+        else:
+            places.append((model, found.setdefault(name, {})))
     for model, values in places:
-        for name, kind in _kinds(model.SECTION).items():
+        for name, setting in values_of(model).items():
             value = values.get(name) if isinstance(values, dict) else None
-            if kind is Path and isinstance(value, str):
+            if isinstance(values, dict) and name not in values and model.BESIDE_FILE:
+                value = model.BESIDE_FILE.get(name)
+            if setting.kind is Path and isinstance(value, str):
                 values[name] = folder / value
             elif model is TokenSettings and isinstance(value, str) and value.startswith("file:"):
                 values[name] = f"file:{folder / value.removeprefix('file:').strip()}"
-
-
-# --- the TOML file ----------------------------------------------------------------------------------------------------
-
-_LONGEST = 200
-"""Maximum number of lines of a statement."""
-_MISTAKES = 20
-"""Maximum number of mistakes that are reported together."""
-
-
-def read_toml(file: Path) -> dict[str, Any]:
-    """Read a TOML file. Raises SettingsError with the line that cannot be read, never quoting it."""
-    import tomllib
-
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SettingsError(
-            _("{file} cannot be read: {why}.", file=file, why=system_reason(error)),
-            _("Fix that, or select the settings file with --config."),
-        ) from None
-    except UnicodeDecodeError:
-        raise SettingsError(_("{file} is not UTF-8 text: save it as UTF-8", file=file)) from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:  # the parser's text is English only and may quote a value
-        found = _unreadable(text)
-    raise _reported(
-        [_("{file}:{line}: {why_not}.", file=file, line=line, why_not=why_not) for line, why_not in found]
-    )
-
-
-def line_of(file: Path, *names: str) -> int:
-    """Return the line of a TOML file that sets a name, preceded by its sections: `line_of(file, "tokens", "url")`.
-
-    An entry of a list of sections has a number from 0: `line_of(file, "notify", "1", "to")`.
-    """
-    for line, _other, parsed in _statements(file.read_text(encoding="utf-8-sig")):
-        found: Any = parsed
-        for name in names:
-            if isinstance(found, list):  # of [[notify]]: the name is an entry's number
-                found = found[int(name)] if int(name) < len(found) else None
-            else:
-                found = found.get(name) if isinstance(found, dict) else None
-        if found is not None:
-            return line
-    return 1
-
-
-def _statements(text: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Yield each statement's line, the next statement's line, and all settings up to there.
-
-    Ends where the text is not valid TOML.
-    """
-    import tomllib
-
-    lines, begin = text.split("\n"), 1
-    for end in range(1, len(lines) + 1):
-        try:
-            parsed = tomllib.loads("\n".join(lines[:end]))
-        except tomllib.TOMLDecodeError:
-            if end - begin >= _LONGEST:
-                return
-            continue
-        yield begin, end + 1, parsed
-        begin = end + 1
-
-
-def _unreadable(text: str) -> list[tuple[int, Text]]:
-    """Return the lines that cannot be read, and why: the first, and further ones if its mistake is within a line.
-
-    After any other mistake, such as a bracket that is not closed, what follows may be read wrongly.
-    """
-    import tomllib
-
-    found: list[tuple[int, Text]] = []
-    while len(found) < _MISTAKES:
-        line, why_not, within = _first_unreadable(text)
-        if within or not found:
-            found.append((line, why_not))
-        if not within:
-            break
-        lines = text.split("\n")
-        lines[line - 1] = ""
-        text = "\n".join(lines)
-        try:
-            tomllib.loads(text)
-        except tomllib.TOMLDecodeError:
-            continue
-        break
-    return found
-
-
-def _first_unreadable(text: str) -> tuple[int, Text, bool]:
-    """Return the first line that cannot be read, why, and whether the mistake is certain to be within that line."""
-    *_earlier, (_begin, line, parsed) = [(0, 1, dict[str, Any]()), *_statements(text)]
-    wrong = text.split("\n")[line - 1]
-    name, _equals, value = (part.strip(" []\t\r") for part in wrong.partition("="))
-    if name in parsed:
-        return line, _("{name} appears twice: remove one", name=name), True
-    if "\\" in wrong:
-        return (
-            line,
-            _("in double quotes a backslash must be doubled; or use single quotes, or / instead"),
-            False,
-        )
-    if re.match("[“”„‘’＂]", value):
-        return line, _('{name} needs straight quotation marks: write {name} = "…"', name=name), True
-    if re.match(r"[^\W\d]|[/.~]", value):
-        return line, _('{name} is text without quotes: write {name} = "…"', name=name), True
-    return (
-        line,
-        _('this is not TOML: a setting is written as NAME = VALUE, text in quotes, e.g. lang = "zh"'),
-        False,
-    )

@@ -191,19 +191,22 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         pytest.param(
             "[tokens]\nsole_owner = 5", "2: tokens.sole_owner: must be true or false", id="no-boolean"
         ),
-        pytest.param("x = = 1", "1: this is not TOML: a setting is written as NAME = VALUE", id="no-toml"),
+        pytest.param("x = = 1", "1: this is not TOML", id="no-toml"),
+        pytest.param('etag = "fail"\n\nlang = zh\n[tokens]', "3: this is not TOML", id="no-quotes"),
+        pytest.param('lang = "zh"\n[tokens\n', "2: this is not TOML", id="open-bracket"),
+        pytest.param('lang = "zh"\nlang = "en"', "2: this is not TOML… Write each name once", id="twice"),
+        pytest.param("[tokens]\n[tokens]", "2: this is not TOML", id="section-twice"),
+        pytest.param('ledger = "C:\\Users\\x.db"', "1: this is not TOML", id="backslash"),
+        pytest.param("lang = [", "1: this is not TOML", id="not-closed"),
+        pytest.param('[[notify]]\nkind = "x"', '2: notify.kind: must be "wecom" or', id="repeated-section"),
         pytest.param(
-            'etag = "fail"\n\nlang = zh\n[tokens]',
-            "3: lang is text without quotes: write lang",
-            id="no-quotes",
+            '[[notify]]\nkind = "command"\ncommand = ["a"]\n[[notify]]\nto = "x"',
+            "4: notify.kind: is missing…5: notify.to: there is no such setting",
+            id="second-of-a-repeated-section",
         ),
         pytest.param(
-            'lang = "zh"\n[tokens\n', "2: this is not TOML: a setting is written as", id="open-bracket"
+            "[backup]\nx = 1", "1: backup: the feature with this section is not installed", id="no-feature"
         ),
-        pytest.param('lang = "zh"\nlang = "en"', "2: lang appears twice", id="twice"),
-        pytest.param("[tokens]\n[tokens]", "2: tokens appears twice", id="section-twice"),
-        pytest.param('ledger = "C:\\Users\\x.db"', "1: in double quotes a backslash", id="backslash"),
-        pytest.param("x = 1\n" * 2, "2: x appears twice", id="unknown-twice"),
     ],
 )
 def test_a_wrong_setting_is_named_with_file_line_and_what_is_expected(text: str, where: str) -> None:
@@ -216,23 +219,6 @@ def test_a_wrong_setting_is_named_with_file_line_and_what_is_expected(text: str,
     assert [part for part in parts if part not in problem.en] == [], problem.en
     assert problem.zh.startswith(f"tcb-ops.toml:{line.split(':')[0]}：")
     assert not re.search(r"[a-z]+ [a-z]+ [a-z]+", problem.zh), problem.zh
-
-
-def test_every_line_of_text_without_quotes_is_reported() -> None:
-    write('reports = reports\ntimezone = Asia/Shanghai\nlang = "zh"\nledger = “team.db”\nlang = "en"')
-    with pytest.raises(SettingsError) as caught:
-        load_settings()
-    assert [line.partition(": ")[0] for line in caught.value.text.en.splitlines()] == [
-        *(f"tcb-ops.toml:{line}" for line in (1, 2, 4, 5)),
-        "Correct these, then run the same command again.",
-    ]
-
-
-def test_after_a_mistake_that_may_reach_further_nothing_is_guessed() -> None:
-    write("reports = reports\nstore_hosts = [1,\ntimezone = Asia/Shanghai")
-    with pytest.raises(SettingsError) as caught:
-        load_settings()
-    assert caught.value.text.en.count("tcb-ops.toml:") == 1
 
 
 def test_all_mistakes_are_reported_in_one_pass_in_the_order_of_the_file(
@@ -266,7 +252,7 @@ def test_a_folder_in_the_settings_files_place_is_told_in_our_own_words() -> None
     Path("tcb-ops.toml").mkdir()
     with pytest.raises(SettingsError) as caught:
         load_settings()
-    assert caught.value.text.en.startswith("tcb-ops.toml cannot be read: it is a folder. ")
+    assert caught.value.text.en.startswith("tcb-ops.toml cannot be read: it is a folder.")
     assert caught.value.text.zh.startswith("tcb-ops.toml 无法读取：这是文件夹。")
 
 
@@ -309,7 +295,7 @@ def test_variables_that_our_own_code_and_tests_read_are_known(monkeypatch: pytes
 def test_words_of_libraries_never_show_whatever_is_wrong() -> None:
     """Every setting is given every kind of wrong value."""
     wrong = ("5", "-5", "1.5", "true", '"x y"', "[5]", '[["x"]]', "{x = 1}", "1979-05-27", "nan")
-    foreign = re.compile(r"(?i)valid|input|pydantic|value error|should|type=|decod|expect")
+    foreign = re.compile(r"(?i)valid|input|msgspec|value error|should|type=|decod|expect")
     found = []
     for section, model in (("", Settings), ("[tokens]\n", TokenSettings)):
         for name in setting_names(model):

@@ -25,7 +25,8 @@ from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.resources import exhausted, system_reason
-from tcb_ops.settings import load_settings, read_toml, settings_file, system_lang
+from tcb_ops.settings import load_settings, settings_file, system_lang
+from tcb_ops.toml_file import read_toml
 
 _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 """Characters that word processors, chat programs and Chinese keyboards put in place of an option's hyphens."""

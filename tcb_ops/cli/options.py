@@ -21,7 +21,8 @@ from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.model import target_label
 from tcb_ops.resources import nearest_path
-from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, line_of, load_settings, read_toml
+from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
+from tcb_ops.toml_file import line_of, read_toml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -193,7 +193,8 @@ def counts_line(counts: Mapping[Outcome, int]) -> Text:
 
 def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
     """Say how many rows of an upload a run has confirmed."""
-    rows, there = sum(counts.values()), counts.get(Outcome.PRESENT, 0)
+    rows = sum(counts.values())
+    there = sum(count for outcome, count in counts.items() if outcome.succeeded)
     if there == rows:
         return ngettext(
             "Confirmed: the file is there (run {run}).",
@@ -201,9 +202,7 @@ def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
             rows,
             run=run,
         )
-    bad: dict[Outcome, int] = {
-        outcome: count for outcome, count in counts.items() if outcome is not Outcome.PRESENT
-    }
+    bad: dict[Outcome, int] = {outcome: count for outcome, count in counts.items() if not outcome.succeeded}
     return _(
         "Confirmed: {there:,} of {files} are there; {bad} (run {run}).",
         there=there,

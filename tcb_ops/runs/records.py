@@ -264,7 +264,7 @@ def plan_values(
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _decode = json.JSONDecoder().raw_decode
 _OWNERS = {str(owner): owner for owner in Owner}
-features()  # their outcomes and reasons
+features()  # they register the outcomes and reasons that a ledger may hold
 _OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
 _REASONS = {"": None} | {str(reason): reason for reason in Reason.all()}
 

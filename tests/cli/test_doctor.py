@@ -16,14 +16,13 @@ import pytest
 from token_server import SECRETS, token_server_opener
 
 from tcb_ops.cli.main import run as run_command
-from tcb_ops.features.doctor import target as live
+from tcb_ops.features.doctor import live
 from tcb_ops.features.simulator import (
     EnvStatus,
     Etag,
     Fault,
     FaultStep,
     Reset,
-    SimulatedAccount,
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Owner
@@ -84,7 +83,7 @@ def checks(doctor):
 
 
 ORDER = (
-    *("python", "packages", "lab", "browser", "fonts", "settings", "merchants", "ledger", "disk", "secrets"),
+    *("python", "browser", "settings", "merchants", "ledger", "disk", "secrets"),
     *("target", "clock", "tokens", "address"),
 )
 
@@ -95,7 +94,7 @@ def test_all_checks_pass_and_nothing_is_uploaded_or_made(open_token_server, chec
     code, found = checks()
     assert code == 0
     assert tuple(found) == ORDER
-    assert {found[name]["grade"] for name in ORDER if name not in {"browser", "fonts"}} == {"ok"}
+    assert {found[name]["grade"] for name in ORDER if name != "browser"} == {"ok"}
     assert sorted(file.name for file in tmp_path.iterdir()) == before
     assert token_server.sim.stats["link_calls"] == token_server.sim.stats["store_calls"] == 0
     assert token_server.sim.stats["quota"] == 1
@@ -111,9 +110,7 @@ def test_in_chinese_it_is_all_chinese(open_token_server, doctor, find_english):
     assert code == 1
     assert "未通过检查" in out
     assert "✗ 有误" in out
-    result = " ".join(
-        line.split("  ")[-1] for line in out.splitlines() if "JupyterLab" not in line and "字体" not in line
-    )
+    result = " ".join(line.split("  ")[-1] for line in out.splitlines() if "Python" not in line)
     result = result.replace("access clientip is not registered", "")  # the platform's own words
     assert find_english(result) == []
 
@@ -158,7 +155,7 @@ def test_a_name_that_nobody_knows_is_said(open_token_server, checks):
     open_token_server()
     code, found = checks("--api-base", "https://no-such-host.invalid")
     assert (code, found["target"]["grade"]) == (1, "bad")
-    assert "no-such-host.invalid is not known" in found["target"]["seen"]
+    assert "no-such-host.invalid:443 cannot be resolved" in found["target"]["seen"]
 
 
 class Wifi(BaseHTTPRequestHandler):
@@ -194,20 +191,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "result"), BROKEN.values(), ids=BROKEN.keys())
-def test_with_broken_settings_the_other_checks_still_run(open_token_server, checks, tmp_path, text, result):
-    token_server = open_token_server()
+def test_broken_settings_are_shown_with_what_needs_none(open_token_server, checks, tmp_path, text, result):
+    open_token_server()
     (tmp_path / "tcb-ops.toml").write_text(text, encoding="utf-8")
     code, found = checks()
     assert (code, found["settings"]["grade"], result in found["settings"]["seen"]) == (1, "bad", True)
     assert found["python"]["grade"] == "ok"
-    assert {found[n]["grade"] for n in ("merchants", "ledger", "target", "tokens")} == {"skipped"}
-    code, found = checks(
-        "--api-base", token_server.sim.base, "--ledger", "other.db", "--merchants", "merchants.csv"
-    )
-    assert [found[n]["grade"] for n in ("settings", "merchants", "ledger", "target", "clock")] == [
-        "bad",
-        *["ok"] * 4,
-    ]
+    assert list(found) == ["python", "browser", "settings"]
 
 
 def test_with_a_broken_variable_too(open_token_server, checks, monkeypatch):
@@ -295,7 +285,7 @@ def seen(out, name):
     return next(step["seen"] for step in json.loads(out)["checks"] if step["check"] == name)
 
 
-ALL_GOOD = {"link": True, "upload": True, "confirm": True, "content_type": True, "delete": True}
+ALL_GOOD = {"link": True, "upload": True, "confirm": True, "delete": True}
 
 
 def test_live_puts_a_file_up_fetches_it_back_and_deletes_it(open_token_server, doctor, tmp_path):
@@ -306,14 +296,10 @@ def test_live_puts_a_file_up_fetches_it_back_and_deletes_it(open_token_server, d
     result = json.loads(out)
     assert (result["ok"], result["left_behind"], result["env"]) == (True, None, "tea-1")
     assert token_server.sim.objects == {}
-    assert (token_server.sim.stats["link_calls"], token_server.sim.stats["store_calls"]) == (1, 2)
+    assert (token_server.sim.stats["link_calls"], token_server.sim.stats["store_calls"]) == (1, 1)
     assert sorted(file.name for file in tmp_path.iterdir()) == before
     assert seen(out, "link") == "valid for 900 s"
     assert seen(out, "upload") == "HTTP 204, its ETag is the file's MD5"
-    assert (
-        "sent as image/svg+xml, served as image/svg+xml; not sent, served as application/octet-stream"
-        in seen(out, "content_type")
-    )
 
 
 def test_live_shows_its_steps(open_token_server, doctor):
@@ -324,18 +310,12 @@ def test_live_shows_its_steps(open_token_server, doctor):
         assert result in out
 
 
-def test_live_says_how_many_calls_are_left_where_there_is_a_limit(open_token_server, doctor):
-    open_token_server(accounts=[SimulatedAccount("wxtea", daily_limit=10, used=3)])
-    _, out, _ = doctor("--live", "tea-1", "--json")
-    assert seen(out, "quota") == "6 of 10 link calls left today"
-
-
 def test_live_in_an_environment_of_the_platforms_own_goes_through_componenttcb(open_token_server, doctor):
     token_server = open_token_server([TEA, OWN])
     code, out, _ = doctor("--live", "own-1", "--json")
     assert (code, steps(out), token_server.sim.objects) == (0, ALL_GOOD, {})
     stats = token_server.sim.stats
-    assert (stats["component_links"], stats["download:wxcomponent"], stats["delete:wxcomponent"]) == (1, 2, 1)
+    assert (stats["component_links"], stats["download:wxcomponent"], stats["delete:wxcomponent"]) == (1, 1, 1)
 
 
 ECHO = "no such thing for token-of-wxtea, access_token=token-of-wxtea"

@@ -86,7 +86,6 @@ api_base = "{cli.workspace.sim.base}"
 source = "command"
 command = {own}
 secret = "command:touch {ran}"
-serve_key = "command:touch {ran}"
 [[notify]]
 kind = "command"
 command = {own}

@@ -60,7 +60,7 @@ def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> N
         "import tcb_ops.reports.export, tcb_ops.features.evidence.verify, tcb_ops.reports.formats.notebook"
     )
     assert {"aiohttp", "httpx", "pandas", "rich"} & loaded_by(reports) == set()
-    heavy = {"pandas", "sqlalchemy", "aiohttp", "httpx", "asyncio", "pydantic", "rich.console"}
+    heavy = {"pandas", "sqlalchemy", "aiohttp", "httpx", "asyncio", "rich.console"}
     assert heavy & loaded_by("from tcb_ops.cli.main import run; run(['-h'])") == set()
 
 
@@ -68,10 +68,10 @@ def test_importing_loads_no_heavy_library_and_panels_need_no_command_line() -> N
 def test_commands_load_only_what_they_use(mixed: Operator) -> None:
     loaded = loaded_by("import tcb_ops; tcb_ops.audit('merchants.csv')")
     assert "aiohttp" in loaded
-    assert {"aiohttp.web", "tcb_ops.features.simulator.server", "pydantic"} & loaded == set()
+    assert {"aiohttp.web", "tcb_ops.features.simulator.server"} & loaded == set()
     listing = loaded_by("from tcb_ops.cli.main import run; run(['runs'])")
     assert "sqlalchemy" in listing
-    assert {"pandas", "aiohttp", "httpx", "jinja2", "xlsxwriter", "pydantic"} & listing == set()
+    assert {"pandas", "aiohttp", "httpx", "jinja2", "xlsxwriter"} & listing == set()
     checked = loaded_by(
         "import os; from tcb_ops.cli.main import run; sys.stdout = open(os.devnull, 'w'); "
         "run(['check', 'list.csv', '--on-bad', 'skip']); sys.stdout = sys.__stdout__"

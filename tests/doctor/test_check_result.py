@@ -4,19 +4,47 @@ import threading
 
 import pytest
 
-from tcb_ops.errors import SettingsError, TcbOpsError
-from tcb_ops.features.doctor.report import CheckResult, Grade, from_error, run_limited
+from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
+from tcb_ops.errors import SettingsError
+from tcb_ops.features.doctor.report import probe_limited, run_checks
 from tcb_ops.i18n import Bilingual, Lang
 
-OK = CheckResult("clock", Grade.OK, Bilingual("so", "好"))
+LABEL, FIX = Bilingual("Clock", "时钟"), Bilingual("Fix the clock.", "请修正时钟。")
 
 
-def test_a_check_that_ends_gives_what_it_found_and_says_what_it_did_not_come_to():
-    found = run_limited(
-        ["target", "clock"], lambda: [CheckResult("target", Grade.BAD, Bilingual("no", "无"))], 5
+def check(name, probe, needs=()):
+    return DoctorCheck(name, LABEL, probe, FIX, needs)
+
+
+def graded(grade):
+    return lambda: DoctorFinding(grade, Bilingual("so", "好"))
+
+
+def test_a_check_is_made_where_those_it_needs_passed_and_has_a_fix_where_it_did_not():
+    results = list(
+        run_checks(
+            [
+                check("well", graded(Grade.OK)),
+                check("worn", graded(Grade.WARNING)),
+                check("broken", graded(Grade.BAD)),
+                check("above well and worn", graded(Grade.OK), ("well", "worn")),
+                check("above broken", graded(Grade.OK), ("well", "broken")),
+            ]
+        )
     )
-    assert [(f.name, f.grade) for f in found] == [("target", Grade.BAD), ("clock", Grade.SKIPPED)]
-    assert run_limited(["clock"], lambda: [OK], 5) == [OK]
+    assert [(result.grade, result.fix) for result in results] == [
+        (Grade.OK, None),
+        (Grade.WARNING, FIX),
+        (Grade.BAD, FIX),
+        (Grade.OK, None),
+        (Grade.SKIPPED, None),
+    ]
+    assert results[1].as_dict(Lang.ZH) == {
+        "check": "worn",
+        "grade": "warning",
+        "seen": "好",
+        "fix": "请修正时钟。",
+    }
 
 
 def test_a_check_that_hangs_is_left_behind():
@@ -24,14 +52,14 @@ def test_a_check_that_hangs_is_left_behind():
 
     def hangs():
         over.wait(20)
-        return [OK]
+        return DoctorFinding(Grade.OK, LABEL)
 
     try:
-        (found,) = run_limited(["clock"], hangs, 0.05)
+        finding = probe_limited(check("clock", hangs), 0.05)
     finally:
         over.set()
-    assert (found.grade, "did not finish within" in found.seen.en) == (Grade.BAD, True)
-    assert found.fix
+    assert (finding.grade, "did not finish within" in finding.seen.en) == (Grade.BAD, True)
+    assert finding.fix
 
 
 @pytest.mark.parametrize(
@@ -42,27 +70,17 @@ def test_a_check_that_hangs_is_left_behind():
             "x is wrong.",
             "Fix it.",
         ),
-        (OSError(28, "No space left on device", "a.db"), "a.db: the disk is full", "Fix that"),
+        (SettingsError(Bilingual("x is wrong.", "x 有误。")), "x is wrong.", "Fix the clock."),
+        (OSError(28, "No space left on device", "a.db"), "a.db: the disk is full", "Fix the clock."),
         (KeyError("secret-word"), "the check itself failed (KeyError)", "report"),
     ],
-    ids=["ours", "the system's", "a defect"],
+    ids=["ours", "ours without a fix", "the system's", "a defect"],
 )
 def test_an_error_is_found_and_not_raised(error, seen, fix):
     def raises():
         raise error
 
-    (found,) = run_limited(["ledger"], raises, 5)
-    assert (found.grade, found.seen.en) == (Grade.BAD, seen)
-    assert fix in found.fix.en
-    assert "secret-word" not in str(found)
-
-
-def test_an_error_that_says_no_fix_gets_the_checks_own():
-    found = from_error("merchants", TcbOpsError(Bilingual("It is so.", "是这样。")))
-    assert (found.seen.en, found.fix.en) == ("It is so.", "Fix the merchants file.")
-    assert found.as_dict(Lang.ZH) == {
-        "check": "merchants",
-        "grade": "bad",
-        "seen": "是这样。",
-        "fix": "请修正商户表。",
-    }
+    (result,) = run_checks([check("ledger", raises)])
+    assert (result.grade, result.seen.en) == (Grade.BAD, seen)
+    assert fix in result.fix.en
+    assert "secret-word" not in str(result)

@@ -4,17 +4,17 @@ import sys
 
 import pytest
 
-from tcb_ops.features.doctor.report import Grade
+from tcb_ops.checks import Grade
 from tcb_ops.features.doctor.target import (
     TokenOwner,
-    check_clock,
-    check_tokens,
     clock_offset,
+    first_token,
     first_token_owners,
-    own_file_id,
+    grade_clock,
 )
 from tcb_ops.model import Link, Merchant, Owner, Secret
 from tcb_ops.settings import load_settings
+from tcb_ops.wechat.responses import own_file_id
 
 
 @pytest.mark.parametrize(
@@ -31,15 +31,15 @@ from tcb_ops.settings import load_settings
     ],
 )
 def test_the_clock(offset, grade):
-    found = check_clock(offset)
+    found = grade_clock(offset)
     assert found.grade is grade
     assert (found.fix is not None) == (grade in {Grade.WARNING, Grade.BAD})
 
 
 def test_ahead_and_behind_are_this_machines():
-    assert "behind" in check_clock(400).seen.en
-    assert "慢" in check_clock(400).seen.zh
-    assert "ahead of" in check_clock(-400).seen.en
+    assert "behind" in grade_clock(400).seen.en
+    assert "慢" in grade_clock(400).seen.zh
+    assert "ahead of" in grade_clock(-400).seen.en
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_program_for_tokens_that_hangs_is_not_waited_for():
     hangs = [sys.executable, "-c", "import time; time.sleep(9)"]
     options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}
     owners = [TokenOwner("wxtea", "茶", Owner.MERCHANT)]
-    (found,) = check_tokens(load_settings(options=options), owners, reached=True, seconds=0.3)
+    found = first_token(load_settings(options=options), owners, seconds=0.3)
     assert (found.grade, "returned no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)
 
 

@@ -13,6 +13,7 @@ from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode, store_code
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, PROBE_LEFT, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Bilingual
 from tcb_ops.kinds import Kind, all_kinds
@@ -46,22 +47,24 @@ AUDIT_ENDS = (
     RowEnd(0, Outcome.UNKNOWN, NOT_ASKED),
 )
 STORED_ENDS = (
-    RowEnd(0, Outcome.UNDONE),
-    RowEnd(0, Outcome.PRESENT, md5="ab" * 16),
-    RowEnd(0, Outcome.ABSENT, Reason.ABSENT),
-    RowEnd(0, Outcome.DIFFERENT, Reason.DIFFERENT, detail(DetailCode.ETAG_DIFFERS, etag="1", md5="2")),
-    RowEnd(0, Outcome.FOREIGN, Reason.FOREIGN),
-    RowEnd(0, Outcome.STALE, Reason.STALE),
-    RowEnd(0, Outcome.DELETED),
-    RowEnd(0, Outcome.ALREADY_GONE),
-    RowEnd(0, Outcome.RESTORED),
-    RowEnd(0, Outcome.LEFT),
-    RowEnd(0, Outcome.CONFLICT, Reason.CONFLICT),
-    RowEnd(0, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE),
+    RowEnd(0, StoredOutcome.UNDONE),
+    RowEnd(0, StoredOutcome.PRESENT, md5="ab" * 16),
+    RowEnd(0, StoredOutcome.ABSENT, StoredReason.ABSENT),
+    RowEnd(
+        0, StoredOutcome.DIFFERENT, StoredReason.DIFFERENT, detail(DetailCode.ETAG_DIFFERS, etag="1", md5="2")
+    ),
+    RowEnd(0, StoredOutcome.FOREIGN, StoredReason.FOREIGN),
+    RowEnd(0, StoredOutcome.STALE, StoredReason.STALE),
+    RowEnd(0, StoredOutcome.DELETED),
+    RowEnd(0, StoredOutcome.ALREADY_GONE),
+    RowEnd(0, StoredOutcome.RESTORED),
+    RowEnd(0, StoredOutcome.LEFT),
+    RowEnd(0, StoredOutcome.CONFLICT, StoredReason.CONFLICT),
+    RowEnd(0, StoredOutcome.NOT_UNDOABLE, StoredReason.NOT_UNDOABLE),
     RowEnd(0, Outcome.FAILED, Reason.EXISTS),
-    RowEnd(0, Outcome.FAILED, Reason.BACKUP_FAILED),
-    RowEnd(0, Outcome.FAILED, Reason.BACKUP_DAMAGED),
-    RowEnd(0, Outcome.UNKNOWN, Reason.NO_CHECKSUM),
+    RowEnd(0, Outcome.FAILED, StoredReason.BACKUP_FAILED),
+    RowEnd(0, Outcome.FAILED, StoredReason.BACKUP_DAMAGED),
+    RowEnd(0, Outcome.UNKNOWN, StoredReason.NO_CHECKSUM),
 )
 
 
@@ -273,9 +276,9 @@ def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
 @pytest.mark.parametrize(
     ("counts", "result"),
     [
-        ({Outcome.DELETED: 1}, "The only row succeeded: deleted."),
-        ({Outcome.ALREADY_GONE: 1}, "The only row succeeded: already gone."),
-        ({Outcome.DELETED: 2}, "All 2 rows succeeded: deleted."),
+        ({StoredOutcome.DELETED: 1}, "The only row succeeded: deleted."),
+        ({StoredOutcome.ALREADY_GONE: 1}, "The only row succeeded: already gone."),
+        ({StoredOutcome.DELETED: 2}, "All 2 rows succeeded: deleted."),
     ],
 )
 def test_of_one_deleted_file_it_is_said_which(counts: Mapping[Outcome, int], result: str) -> None:

@@ -607,7 +607,7 @@ def test_the_password_of_a_ledger_stays_out_of_tasks() -> None:
 
 def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_path: Path) -> None:
     url = "postgresql+psycopg://li:planted-secret@db:5432/tcb"
-    unused = 'url = "https://planted-secret/{appid}"\ncommand = ["planted-secret"]\nserve_key = "env:planted-secret"'
+    unused = 'url = "https://planted-secret/{appid}"\ncommand = ["planted-secret"]'
     receiver = '[[notify]]\nkind = "command"\ncommand = ["planted-secret"]'
     text = f'ledger = "{url}"\n[tokens]\n{unused}\n{receiver}\n'
     (tmp_path / "tcb-ops.toml").write_text(text, encoding="utf-8")

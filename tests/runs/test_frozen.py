@@ -114,9 +114,9 @@ def test_a_frozen_worker_spoils_no_original(
     ledger = str(tmp_path / "ledger.db")
     if where == "postgres":
         ledger = request.getfixturevalue("postgres").url(request.getfixturevalue("database"))
-    settings = workspace.with_options(ledger=ledger)
     with ExitStack() as stack:
         cluster = Cluster(tmp_path, stack)
+        settings = workspace.with_options(ledger=ledger)
         worker = cluster.start_worker()
         cluster.wait_for_workers(1)
         running = tcb.start_upload(

@@ -8,6 +8,7 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
+from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.features.stored.files import undone_outcome
 from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.kinds import Kind
@@ -60,10 +61,10 @@ MD5 = "0" * 32
 @pytest.mark.parametrize(
     ("etag", "before", "outcome"),
     [
-        (None, "", Outcome.UNDONE),
+        (None, "", StoredOutcome.UNDONE),
         (MD5, "", None),
-        (None, MD5, Outcome.ABSENT),
-        (MD5, MD5, Outcome.UNDONE),
+        (None, MD5, StoredOutcome.ABSENT),
+        (MD5, MD5, StoredOutcome.UNDONE),
         ("1" * 32, MD5, None),
     ],
 )

@@ -30,6 +30,7 @@ from workspace import (
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.limits import RunLimits
@@ -82,12 +83,12 @@ def stored(workspace: Workspace) -> dict[tuple[str, str], bytes]:
 @pytest.mark.parametrize(
     ("etag", "outcome"),
     [
-        (OURS, Outcome.PRESENT),
-        (f"{OURS}-1", Outcome.FOREIGN),
-        (f"{OTHER}-12", Outcome.FOREIGN),
-        (OLD, Outcome.STALE),
-        (OTHER, Outcome.DIFFERENT),
-        ("", Outcome.DIFFERENT),
+        (OURS, StoredOutcome.PRESENT),
+        (f"{OURS}-1", StoredOutcome.FOREIGN),
+        (f"{OTHER}-12", StoredOutcome.FOREIGN),
+        (OLD, StoredOutcome.STALE),
+        (OTHER, StoredOutcome.DIFFERENT),
+        ("", StoredOutcome.DIFFERENT),
     ],
 )
 def test_what_an_etag_says(etag: str, outcome: Outcome) -> None:
@@ -161,9 +162,9 @@ def test_which_rows_are_part_of_an_undo(
         (Reason.FILE_CHANGED, 1, {}, False),
         (Reason.FILE_CHANGED, 2, {}, True),
         (Reason.FILE_CHANGED, 2, {"if_exists": "fail"}, False),
-        (Reason.BACKUP_FAILED, 2, {"backup": "b"}, False),
-        (Reason.BACKUP_FAILED, 3, {"backup": "b"}, True),
-        (Reason.BACKUP_DAMAGED, 1, {"undoes": "20261127-1"}, False),
+        (StoredReason.BACKUP_FAILED, 2, {"backup": "b"}, False),
+        (StoredReason.BACKUP_FAILED, 3, {"backup": "b"}, True),
+        (StoredReason.BACKUP_DAMAGED, 1, {"undoes": "20261127-1"}, False),
         (None, 0, {}, False),
     ],
 )
@@ -912,7 +913,7 @@ def test_what_cannot_be_saved_is_not_overwritten(
     (tmp_path / "backup").write_text("a file where the folder should be", encoding="utf-8")
     run = handle.wait()
     assert assert_complete(run, 2) == {"failed": 2}
-    assert {record.end.reason for record in run.rows()} == {Reason.BACKUP_FAILED}
+    assert {record.end.reason for record in run.rows()} == {StoredReason.BACKUP_FAILED}
     assert set(stored(workspace).values()) == {b"before"}
 
 

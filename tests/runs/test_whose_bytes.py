@@ -44,6 +44,7 @@ from tcb_ops.api import (
 from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.features.simulator.signing import bucket_of
+from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.features.stored.kinds import UNDO
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.merchants import Merchants
@@ -433,14 +434,14 @@ class WhoseBytes(RuleBasedStateMachine):
         for place, (outcome, _digest) in new.items():
             upload.taken_back.add(place)
             overwrote = upload.overwrote.get(place, [])
-            if outcome is Outcome.RESTORED:
+            if outcome is StoredOutcome.RESTORED:
                 assert place in self.truth
                 digest = self.truth[place].md5
                 originals = [one for one in overwrote if one is not None and one.md5 == digest]
                 assert originals, "the original is back"
                 self.truth[place] = originals[-1]
                 self.last_change[place] = originals[-1].owner
-            elif outcome is Outcome.DELETED:
+            elif outcome is StoredOutcome.DELETED:
                 assert place not in self.truth, "what is called deleted is gone"
                 self.last_change[place] = ""
             elif kill is None and outcome is not Outcome.FAILED:
@@ -520,7 +521,7 @@ class WhoseBytes(RuleBasedStateMachine):
         for place, (outcome, _digest) in self.new_ends(run, ended).items():
             if upload is not None:
                 upload.taken_back.add(place)
-            if outcome in {Outcome.DELETED, Outcome.ALREADY_GONE}:
+            if outcome in {StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE}:
                 assert place not in self.truth, "what is called deleted is gone"
                 self.last_change[place] = ""
             elif kill is None:
@@ -530,15 +531,15 @@ class WhoseBytes(RuleBasedStateMachine):
         """Compare what a confirm says with what is in the store."""
         stored = self.truth.get(place)
         match outcome:
-            case Outcome.PRESENT:
+            case StoredOutcome.PRESENT:
                 assert stored is not None
                 assert stored.md5 == digest, "what is present has the bytes that were sent"
-            case Outcome.ABSENT:
+            case StoredOutcome.ABSENT:
                 assert stored is None, "what is absent is not there"
-            case Outcome.FOREIGN:
+            case StoredOutcome.FOREIGN:
                 assert stored is not None
                 assert stored.in_parts, "what is foreign was written in parts"
-            case Outcome.DIFFERENT | Outcome.STALE:
+            case StoredOutcome.DIFFERENT | StoredOutcome.STALE:
                 assert stored is not None
                 assert stored.md5 != digest, "what differs is not what was sent"
             case Outcome.UNKNOWN:

@@ -72,8 +72,8 @@ def test_an_empty_file_is_an_empty_plan(tmp_path):
         ('env = "a"', "specify the fault"),
         ('env = ""\nerrcode = 1', "env must be non-empty text"),
         ("env = 7\nerrcode = 1", "env must be non-empty text"),
-        ('env = "a"\nerrcod = 1', "no “errcod”"),
-        ('env = "a"\nstep = "upload"\ndelay = 1', "step must be one of link, store"),
+        ('env = "a"\nerrcod = 1', "errcod does not exist"),
+        ('env = "a"\nstep = "upload"\ndelay = 1', 'step must be "link" or "store"'),
         ('env = "a"\nerrcode = "85088"', "whole number"),
         ('env = "a"\nerrcode = true', "whole number"),
         ('env = "a"\nerrcode = 0', "not a fault"),
@@ -139,7 +139,7 @@ def test_a_value_of_the_wrong_kind_is_answered_in_our_own_words(tmp_path, name):
         load_faults(file)
     assert caught.value.text.en.startswith(f"{file}: fault 1: {name} ")
     assert caught.value.text.zh.startswith(f"{file}：第 1 条故障：{name} ")
-    assert not any(word in caught.value.text.en for word in ("pydantic", "Input", "valid "))
+    assert not any(word in caught.value.text.en for word in ("msgspec", "Expected", "valid "))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_the_sample_s_plan_names_only_merchants_and_environments_that_are_there(
         ('[component]\nappid = "c"\nsecret = 7', "component: ", "secret must be non-empty text"),
         ('[component]\nappid = "c"\nrotate = "yes"', "component: ", "true or false"),
         ('[component]\nappid = "c"\ntoken_lifetime = 0', "component: ", "from 1 to 86400"),
-        ('[component]\nappid = "c"\nappsecret = "planted"', "component: ", "there is no “appsecret”"),
+        ('[component]\nappid = "c"\nappsecret = "planted"', "component: ", "appsecret does not exist"),
         ("[[account]]\nrevoked = true", "account 1: ", "appid is missing"),
         ('[[account]]\nappid = "a"\npermissions = 49', "account 1: ", "a list such as [49]"),
         ('[[account]]\nappid = "a"\npermissions = ["49"]', "account 1: ", "whole number"),
@@ -305,7 +305,11 @@ def test_the_sample_s_plan_names_only_merchants_and_environments_that_are_there(
         ('[[environment]]\nenv = "a"', "environment 1: ", "status or foreign"),
         ('[[environment]]\nenv = "a"\nforeign = "yes"', "environment 1: ", "true or false"),
         ('[[environment]]\nstatus = "HALTED"', "environment 1: ", "env is missing"),
-        ('[[environment]]\nenv = "a"\nstatus = "ILL"', "environment 1: ", "NORMAL, HALTED, UNAVAILABLE"),
+        (
+            '[[environment]]\nenv = "a"\nstatus = "ILL"',
+            "environment 1: ",
+            '"NORMAL" or "HALTED" or "UNAVAILABLE"',
+        ),
         ('[[environment]]\nenv = "a-*"\nstatus = "HALTED"', "environment 1: ", "for exactly one"),
         ('[[fault]]\nenv = "a"\nstep = "tokens"\nerrcode = 1', "fault 1: ", "authorizer_token"),
         ('[[fault]]\nenv = "a"\nstep = "quota"\nlifetime = 1', "fault 1: ", 'step = "link"'),

@@ -9,6 +9,10 @@ from tcb_ops.model import Outcome, Reason
 
 FEATURE = Feature(
     kinds={"audit": "tcb_ops.features.audit.kind:AUDIT"},
+    settings={
+        "audit": "tcb_ops.features.audit.settings:AuditSettings",
+        "notify": "tcb_ops.features.audit.settings:NotifySettings",
+    },
     commands={
         "run": ["tcb_ops.features.audit.command:audit"],
         "inspect": ["tcb_ops.features.audit.command:notify"],

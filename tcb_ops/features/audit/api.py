@@ -127,7 +127,7 @@ def notify(
     settings = _settings(settings, target, run)
     if isinstance(run, str):
         check_value("run", run, _may_be_a_run(run), _("a Run, a run's id, or None"))
-    if not settings.notify:
+    if not settings.section("notify"):
         raise SettingsError(
             _("No receivers are configured."),
             _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
@@ -174,4 +174,5 @@ def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFa
     if file is not None:
         with _naming("known", file):
             return read_known(Path(file))
-    return read_known(settings.audit.known) if settings.audit.known.exists() else ()
+    own: Path = settings.section("audit").known
+    return read_known(own) if own.exists() else ()

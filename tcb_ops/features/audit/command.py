@@ -46,7 +46,7 @@ def announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
     from tcb_ops.features.audit import api
 
-    if not (run.settings.notify and run.record.kind.has_findings(run.record)):
+    if not (run.settings.section("notify") and run.record.kind.has_findings(run.record)):
         return []
     with console.waiting(_("Sending the message about this audit")):
         found = api.notify(run.id, on_demand=False, settings=run.settings)
@@ -154,7 +154,7 @@ def _warn_of_known(console: Console, file: str | None, settings: Settings) -> No
         console.warn(
             _(
                 "{file}:{line}: {cause} is not in the catalogue of the store's codes: check its spelling.",
-                file=file or settings.audit.known,
+                file=file or settings.section("audit").known,
                 line=one.line,
                 cause=shown(one.cause),
             )
@@ -164,7 +164,7 @@ def _warn_of_known(console: Console, file: str | None, settings: Settings) -> No
         console.warn(
             _(
                 "{file}:{line}: {who} is not in {merchants}: the line silences nothing.",
-                file=file or settings.audit.known,
+                file=file or settings.section("audit").known,
                 line=one.line,
                 who=" · ".join(filter(None, (shown(one.appid), shown(one.env)))),
                 merchants=settings.merchants.name,

@@ -29,12 +29,13 @@ from tcb_ops.features.audit.message import (
     webhook_signature,
 )
 from tcb_ops.features.audit.result import AuditResult
+from tcb_ops.features.audit.settings import NotifySettings
 from tcb_ops.i18n import Lang, Text, _, verbatim
 from tcb_ops.model import Secret, is_loopback, is_simulated
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.settings import NotifySettings, Settings
+from tcb_ops.settings import Settings
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.transport import Timeouts, Transport
 
@@ -103,7 +104,7 @@ def is_due(on: str, result: AuditResult) -> bool:
 def receivers(settings: Settings) -> list[str]:
     """Return a name for each `[[notify]]`, by which the ledger notes that a message did not arrive; no secret."""
     names, times = [], Counter[str]()
-    for receiver in settings.notify:
+    for receiver in settings.section("notify"):
         name = f"{receiver.kind} {_name(receiver)}"
         times[name] += 1
         names.append(f"{name} {times[name]}" if times[name] > 1 else name)
@@ -130,7 +131,7 @@ def notify_audit(
 
     """
     results = [result_for(name) for name in receivers(settings)]
-    asked = list(zip(receivers(settings), settings.notify, results, strict=True))
+    asked = list(zip(receivers(settings), settings.section("notify"), results, strict=True))
     waiting = {*undelivered, *(name for name, to, result in asked if is_due(to.on, result) and not always)}
     keep(waiting)
     found = []
@@ -176,7 +177,7 @@ def notify_test(settings: Settings) -> list[Notification]:
             {"test": True, "target": settings.run_target, "simulated": simulated},
             settings,
         )
-        for one in settings.notify
+        for one in settings.section("notify")
     ]
     return _told_apart(found, settings)
 
@@ -186,7 +187,7 @@ def _told_apart(found: Sequence[Notification], settings: Settings) -> list[Notif
     kinds = Counter(one.kind for one in found)
     return [
         replace(one, entry=entry, name=_name(to)) if kinds[one.kind] > 1 else one
-        for entry, (one, to) in enumerate(zip(found, settings.notify, strict=True), 1)
+        for entry, (one, to) in enumerate(zip(found, settings.section("notify"), strict=True), 1)
     ]
 
 

@@ -126,10 +126,10 @@ def settings_for_workers(settings: Settings) -> Settings:
     =======================================================  ============================
     setting                                                  sent
     =======================================================  ============================
-    target, hosts, etag, time zone, language, audit          yes
+    target, hosts, etag, time zone, language                 yes
     tokens.source, tokens.component_appid                    yes
     tokens.file, command, url, secret …                      with the source that uses it
-    tokens.serve_key, notify, the ledger, the settings file  no
+    sections of features, the ledger, the settings file      no
     =======================================================  ============================
     """
     tokens = settings.tokens
@@ -141,7 +141,7 @@ def settings_for_workers(settings: Settings) -> Settings:
         tokens=TokenSettings(
             source=tokens.source, component_appid=tokens.component_appid, **(needed | paths)
         ),
-        notify=(),
+        sections={},
         origin=Origin(),  # it has the settings file's values, with the ledger's URL
     )
 

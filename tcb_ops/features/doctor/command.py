@@ -5,53 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.checks import Grade
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
     common_options,
 )
-from tcb_ops.errors import UsageError
-from tcb_ops.features.doctor.report import CheckResult, Grade
+from tcb_ops.errors import SettingsError, UsageError
+from tcb_ops.features.doctor.report import CheckResult
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, _, ngettext, pgettext, verbatim
+from tcb_ops.i18n import Lang, _, ngettext
 from tcb_ops.model import Merchant
 from tcb_ops.settings import Settings
 
-if TYPE_CHECKING:
-    pass
-
-
 _SIMULATED = _("SIMULATED 演练: these are the simulator's answers, not the platform's.")
-_CHECKS = {
-    "python": verbatim("Python"),
-    "packages": _("packages"),
-    "lab": verbatim("JupyterLab"),
-    "browser": _("PDF browser"),
-    "fonts": _("Chinese font"),
-    "settings": _("settings"),
-    "merchants": pgettext("check", "merchants"),
-    "ledger": _("ledger"),
-    "disk": _("disk"),
-    "secrets": _("secrets"),
-    "target": pgettext("check", "target"),
-    "clock": _("clock"),
-    "tokens": _("token source"),
-    "address": _("this address"),
-    "link": _("link"),
-    "upload": _("upload"),
-    "confirm": _("fetch back"),
-    "content_type": verbatim("Content-Type"),
-    "delete": _("delete"),
-    "quota": _("quota"),
-}
-
-
 _GRADES = {
     Grade.OK: (_("✓ ok"), "green"),
     Grade.WARNING: (_("! warning"), "yellow"),
@@ -70,8 +41,7 @@ _GRADES = {
 def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOptions) -> int:
     """Check machine, files, tokens and target; suggest fixes.
 
-    Checks Python, packages, JupyterLab, fonts, settings, merchants file, ledger, disk, the modes of token files, the
-    target, its clock against this machine's, the token source, and whether the platform accepts calls from this address
+    Checks settings, merchants file, ledger, disk, the modes of token files, the browser for PDFs, the target, its clock against this machine's, the token source, and whether the platform accepts calls from this address
     (61004). Nothing is uploaded, and no link is requested.
 
     --live ENV uploads one tiny file for real, fetches it back, compares it and deletes it.
@@ -87,23 +57,27 @@ def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOpti
 
 
 def _check_all(common: CommonOptions) -> int:
-    from tcb_ops.features.doctor.checks import DoctorContext, run_checks
+    from tcb_ops.features.doctor.checks import all_checks
+    from tcb_ops.features.doctor.report import run_checks
 
-    context = DoctorContext.of(common.settings, common.overrides(), common.config, common.where)
-    lang = context.settings.lang if context.settings is not None else Lang(common.lang or "en")
+    settings: Settings | SettingsError
+    try:
+        settings = common.settings()
+    except SettingsError as error:
+        settings, lang = error, Lang(common.lang or "en")
+    else:
+        lang = settings.lang
     console = Console(lang, quiet=common.quiet, verbose=common.verbose)
     with ExitStack() as stack:
-        if context.settings is not None and context.error is None:
-            opened = stack.enter_context(common.open_target(console, context.settings, looks_at_tokens=False))
+        if isinstance(settings, Settings):
+            settings = stack.enter_context(common.open_target(console, settings, looks_at_tokens=False))
             console.release()
-            context = replace(context, settings=opened)
         stack.enter_context(console.waiting(_("checking")))
-        results = list(run_checks(context))
+        results = list(run_checks(all_checks(settings, common.config, common.where)))
     grades = Counter(result.grade for result in results)
     bad, warnings = grades[Grade.BAD], grades[Grade.WARNING]
     if common.json:
-        known = context.settings if "api_base" in context.known else None
-        target = known.run_target if known is not None else None
+        target = settings.run_target if isinstance(settings, Settings) else None
         counts = {"target": target, "ok": not bad, "bad": bad, "warnings": warnings}
         console.json(counts | {"checks": [result.as_dict(lang) for result in results]})
     else:
@@ -122,9 +96,7 @@ def _print_results(console: Console, results: Sequence[CheckResult]) -> None:
     table.add_column(overflow="fold")
     for result in results:
         word, style = _GRADES[result.grade]
-        table.add_row(
-            Styled(word.of(lang), style), _CHECKS[result.name].of(lang), sanitize(result.seen.of(lang))
-        )
+        table.add_row(Styled(word.of(lang), style), result.label.of(lang), sanitize(result.seen.of(lang)))
         if result.fix is not None:
             # A no-break space follows the arrow: Chinese text has no spaces, so all of it would move to the next line.
             table.add_row("", "", f"→\u00a0{sanitize(result.fix.of(lang))}")
@@ -145,7 +117,7 @@ def _print_results(console: Console, results: Sequence[CheckResult]) -> None:
 
 def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
     from tcb_ops.cli.steps import confirm_or_abort
-    from tcb_ops.features.doctor.target import start_live_check
+    from tcb_ops.features.doctor.live import start_live_check
 
     settings, console = common.start()
     merchant = _merchant_of(common, settings, env, appid)

@@ -1,36 +1,28 @@
-"""Checks of the machine, the files, the token source and the target: their results and time limits."""
+"""The results of checks. No check can block or end the others."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
+from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.errors import TcbOpsError
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.resources import system_reason
 
-
-class Grade(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """Works, but needs attention."""
-    BAD = "bad"
-    """A run would fail."""
-    SKIPPED = "skipped"
-    """Not checked, or missing and not needed."""
+TOTAL_SECONDS = 27.0
+"""Time limit for all checks together."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One line of the doctor's table."""
+    """One line of the doctor's table, with what was found."""
 
     name: str
-    """The check's identifier, stable for `--json`."""
+    label: Text
     grade: Grade
     seen: Text
     fix: Text | None = None
@@ -42,66 +34,54 @@ class CheckResult:
         return {"check": self.name, "grade": str(self.grade), "seen": self.seen.of(lang), "fix": fix}
 
 
-def from_error(name: str, error: TcbOpsError) -> CheckResult:
-    """Return a bad result with an error's problem and its fix, or the check's own fix."""
-    return CheckResult(name, Grade.BAD, error.problem, error.fix or _FIXES.get(name))
+def run_checks(checks: Iterable[DoctorCheck]) -> Iterator[CheckResult]:
+    """Yield the results in order. Blocks for at most about 27 seconds; raises nothing."""
+    end = time.monotonic() + TOTAL_SECONDS
+    usable: set[str] = set()
+    for check in checks:
+        if usable.issuperset(check.needs):
+            finding = probe_limited(check, max(0.5, min(check.seconds, end - time.monotonic())))
+        else:
+            finding = DoctorFinding(Grade.SKIPPED, _("not checked, because a check above did not pass"))
+        to_fix = finding.grade in {Grade.WARNING, Grade.BAD}
+        if finding.grade in {Grade.OK, Grade.WARNING}:
+            usable.add(check.name)
+        fix = (finding.fix or check.fix) if to_fix else None
+        yield CheckResult(check.name, check.label, finding.grade, finding.seen, fix)
 
 
-def skipped(name: str, why: Text) -> CheckResult:
-    """Return the result of a check that was not made."""
-    return CheckResult(name, Grade.SKIPPED, why)
+def probe_limited(check: DoctorCheck, seconds: float) -> DoctorFinding:
+    """Probe in a thread for at most `seconds`. A thread that a name server, a disk or a program blocks is abandoned."""
+    findings: list[DoctorFinding] = []
 
-
-def run_limited(
-    names: Sequence[str], check: Callable[[], Sequence[CheckResult]], seconds: float
-) -> list[CheckResult]:
-    """Run a check in its own thread for at most `seconds`; return a result for each of `names` in any case.
-
-    A thread that a name server, a disk or a program blocks is abandoned. An error becomes a result.
-    """
-    results: list[CheckResult] = []
-
-    def run() -> None:
+    def probe() -> None:
         try:
-            results.extend(check())
+            findings.append(check.probe())
         except Exception as error:  # noqa: BLE001  a broken check must not hide the other results
-            results.append(_from_any(names[0], error))
+            findings.append(_from_error(error))
 
-    thread = threading.Thread(target=run, name=f"doctor-{names[0]}", daemon=True)
+    thread = threading.Thread(target=probe, name=f"doctor-{check.name}", daemon=True)
     thread.start()
     thread.join(seconds)
-    if thread.is_alive():
-        slow = _("did not finish within {seconds:.0f} s", seconds=seconds)
-        results = [CheckResult(names[0], Grade.BAD, slow, _HANGS)]
-    made = {result.name for result in results}
-    why = _("not checked, because the check above did not pass")
-    return [*results, *(skipped(name, why) for name in names if name not in made)]
-
-
-def _from_any(name: str, error: Exception) -> CheckResult:
-    if isinstance(error, TcbOpsError):
-        return from_error(name, error)
-    if isinstance(error, OSError):
-        why = system_reason(error)
-        seen = _("{file}: {why}", file=error.filename, why=why) if error.filename else why
-        fix = _("Fix that, then run doctor again.")
-        return CheckResult(name, Grade.BAD, seen, fix)
-    kind = type(error).__name__
-    return CheckResult(
-        name,
+    if findings:
+        return findings[0]
+    return DoctorFinding(
         Grade.BAD,
-        _("the check itself failed ({kind})", kind=kind),
-        _("Please report it: this is a bug in tcb-ops."),
+        _("did not finish within {seconds:.0f} s", seconds=seconds),
+        _("A name server, a disk or a program does not answer. Fix that, then run doctor again."),
     )
 
 
-_HANGS = _("A name server, a disk or a program does not answer. Fix that, then run doctor again.")
-_FIXES = {
-    "settings": _("Fix it; `tcb-ops init` in an empty folder writes a file with every setting."),
-    "merchants": _("Fix the merchants file."),
-    "ledger": _("Fix that, or choose another ledger with --ledger."),
-    "target": _("Check api_base, the network, the firewall and any proxy on the way; then run doctor again."),
-    "tokens": _("Fix the token source ([tokens] in the settings)."),
-    "address": _("Check the network and any proxy on the way, then run doctor again."),
-}
-"""The fix for errors without one."""
+def _from_error(error: Exception) -> DoctorFinding:
+    if isinstance(error, TcbOpsError):
+        return DoctorFinding(Grade.BAD, error.problem, error.fix)
+    if isinstance(error, OSError):
+        why = system_reason(error)
+        return DoctorFinding(
+            Grade.BAD, _("{file}: {why}", file=error.filename, why=why) if error.filename else why
+        )
+    return DoctorFinding(
+        Grade.BAD,
+        _("the check itself failed ({kind})", kind=type(error).__name__),
+        _("Please report it: this is a bug in tcb-ops."),
+    )

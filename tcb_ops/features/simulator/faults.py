@@ -7,23 +7,23 @@ implies how each row ends at any concurrency. The first entry that matches a cal
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from difflib import get_close_matches
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, TypeAdapter, ValidationError, with_config
+from msgspec import Meta
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.resources import system_reason
+from tcb_ops.toml_file import read_toml
+from tcb_ops.values import Named, Raw, check, values_of
 
 SECONDS_PER_DAY = 86_400
-_NAMED_ONLY = ConfigDict(extra="forbid")
 
 
 def _reset(value: object) -> Reset:
@@ -70,25 +70,25 @@ def covers(ranges: tuple[tuple[int, int], ...], number: int) -> bool:
     return not ranges or any(first <= number <= last for first, last in ranges)
 
 
-def _no_zero(value: object) -> object:
-    if value == 0 and not isinstance(value, bool):
+def _errcode(value: object) -> int:
+    if type(value) is not int or value == 0 or abs(value) > 9_999_999:
         raise ValueError
     return value
 
 
-Words = Annotated[str, Field(strict=True, min_length=1), _("must be non-empty text")]
+Words = Annotated[str, Meta(min_length=1), _("must be non-empty text")]
 """A value of the plan. The Text in its annotation describes valid values, for the message about an invalid one."""
 Id = Annotated[
     str,
-    Field(strict=True, pattern=r"^[^*?\[\]]+$"),
+    Meta(pattern=r"^[^*?\[\]]+$"),
     _("must be non-empty text for exactly one; the wildcards * ? and [] do not work here"),
 ]
-DaySeconds = Annotated[int, Field(strict=True, ge=0, le=SECONDS_PER_DAY)]
-LifeSeconds = Annotated[int, Field(strict=True, ge=1, le=SECONDS_PER_DAY)]
-CallCount = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
+DaySeconds = Annotated[int, Meta(ge=0, le=SECONDS_PER_DAY)]
+LifeSeconds = Annotated[int, Meta(ge=1, le=SECONDS_PER_DAY)]
+CallCount = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Nights = Annotated[
     tuple[tuple[int, int], ...],
-    BeforeValidator(_nights),
+    Raw(_nights),
     _('counts from 1: write 2, [1, 3], "1-3" or "4-"'),
 ]
 """Ranges of nights of an evolving fleet, inclusive; empty means every night."""
@@ -144,7 +144,6 @@ PERMISSION_SETS = frozenset({49, 64})
 """Either lets the platform use the merchant's cloud: 49 小程序云开发管理, on older pages 64 (func_info of api_get_authorizer_info)."""
 
 
-@with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One entry of a plan."""
@@ -155,35 +154,30 @@ class Fault:
     step: FaultStep = FaultStep.LINK
     calls: Annotated[
         tuple[tuple[int, int], ...],
-        Field(alias="call"),
-        BeforeValidator(_calls),
+        Named("call"),
+        Raw(_calls),
         _('counts from 1: write 2, [1, 3] or "1-3"'),
     ] = ()
     """Ranges of call numbers, inclusive, counted from 1; empty means every call."""
     errcode: (
         Annotated[
             int,
-            BeforeValidator(_no_zero),
-            Field(strict=True, ge=-9_999_999, le=9_999_999),
+            Raw(_errcode),
             _("must be a whole number from -9999999 to 9999999 other than 0, which is not a fault"),
         ]
         | None
     ) = None
     errmsg: Words = ""
     code: Words = ""
-    status: Annotated[int, Field(strict=True, ge=300, le=599)] | None = None
-    reset: Annotated[Reset, BeforeValidator(_reset), _('must be true or "middle"')] | None = None
-    garbage: Annotated[StrictBool, Field(alias="body"), BeforeValidator(_garbage), _('must be "garbage"')] = (
-        False
-    )
+    status: Annotated[int, Meta(ge=300, le=599)] | None = None
+    reset: Annotated[Reset, Raw(_reset), _('must be true or "middle"')] | None = None
+    garbage: Annotated[bool, Named("body"), Raw(_garbage), _('must be "garbage"')] = False
     lifetime: DaySeconds | None = None
     """Of the link, in seconds."""
     other_env: Id = ""
     """The environment whose bucket the link leads to, instead of the requested one."""
     etag: Etag | None = None
-    delay: Annotated[
-        float, Field(strict=True, ge=0, le=3600, allow_inf_nan=False), _("must be seconds from 0 to 3600")
-    ] = 0.0
+    delay: Annotated[float, Meta(ge=0, le=3600), _("must be seconds from 0 to 3600")] = 0.0
     nights: Nights = ()
 
     def concerns(self, env: str, appid: str) -> bool:
@@ -198,7 +192,6 @@ class Fault:
 NO_FAULT = Fault()
 
 
-@with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class Component:
     """The third-party platform. Times are seconds of the simulator's clock."""
@@ -208,18 +201,17 @@ class Component:
     """If empty, tokens come from outside, and the interfaces that issue them are not simulated."""
     ticket: Words = field(default="", repr=False)
     _: KW_ONLY
-    rotate: StrictBool = False
+    rotate: bool = False
     """Whether each refresh also issues a new refresh token."""
-    ip_refused: StrictBool = False
+    ip_refused: bool = False
     """Whether every call is refused with 61004."""
     token_lifetime: LifeSeconds = 7200
     """Of the component's and the merchants' access tokens."""
-    ticket_lifetime: Annotated[int, Field(strict=True, ge=1, le=7 * SECONDS_PER_DAY)] = 12 * 3600
+    ticket_lifetime: Annotated[int, Meta(ge=1, le=7 * SECONDS_PER_DAY)] = 12 * 3600
     overlap: DaySeconds = 300
     """How long the token before the newest remains valid."""
 
 
-@with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class SimulatedAccount:
     """A merchant's account; without a line in the merchants file, an authorizer without environments."""
@@ -228,13 +220,13 @@ class SimulatedAccount:
     name: Words = ""
     """Its nick_name at the platform; if empty, the name in the merchants file."""
     _: KW_ONLY
-    revoked: StrictBool = False
+    revoked: bool = False
     permissions: Annotated[
-        tuple[Annotated[int, Field(strict=True, ge=1, le=9999)], ...],
+        tuple[Annotated[int, Meta(ge=1, le=9999)], ...],
         _("must be a list such as [49], of whole numbers from 1 to 9999"),
     ] = (18, 49)
     """Permission sets that it has granted."""
-    cloud: StrictBool = True
+    cloud: bool = True
     """Whether 云开发 is open."""
     daily_limit: CallCount = 0
     """Calls of uploadfile allowed in total; 0 for no limit."""
@@ -250,7 +242,6 @@ class SimulatedAccount:
         return 0 if PERMISSION_SETS & set(self.permissions) else 61007
 
 
-@with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class SimulatedEnvironment:
     """An environment that is not NORMAL, or not its merchant's."""
@@ -258,7 +249,7 @@ class SimulatedEnvironment:
     env: Id
     status: EnvStatus = EnvStatus.NORMAL
     _: KW_ONLY
-    foreign: StrictBool = False
+    foreign: bool = False
     """Whether it belongs to somebody else, despite the merchants file."""
     nights: Nights = ()
 
@@ -267,15 +258,14 @@ class SimulatedEnvironment:
         return -601012 if self.foreign else _REFUSES[self.status]
 
 
-@with_config(_NAMED_ONLY)
 @dataclass(frozen=True, slots=True)
 class Faults:
     """A fault plan. The default is empty: nothing fails."""
 
-    entries: Annotated[tuple[Fault, ...], Field(alias="fault")] = ()
+    entries: tuple[Fault, ...] = ()
     component: Component | None = None
-    accounts: Annotated[tuple[SimulatedAccount, ...], Field(alias="account")] = ()
-    environments: Annotated[tuple[SimulatedEnvironment, ...], Field(alias="environment")] = ()
+    accounts: tuple[SimulatedAccount, ...] = ()
+    environments: tuple[SimulatedEnvironment, ...] = ()
 
     def on_night(self, night: int) -> Faults:
         """Return the part of the plan for a night, counted from 1."""
@@ -304,16 +294,11 @@ class Faults:
 # --- the file ----------------------------------------------------------------------------------------------------
 
 
-_KINDS: dict[str, type] = {
-    "fault": Fault,
-    "component": Component,
-    "account": SimulatedAccount,
-    "environment": SimulatedEnvironment,
-}
-_TITLES = {
-    "fault": _("fault {number}"),
-    "account": _("account {number}"),
-    "environment": _("environment {number}"),
+_TABLES: dict[str, tuple[type, Text]] = {
+    "fault": (Fault, _("fault {number}")),
+    "component": (Component, _("component")),
+    "account": (SimulatedAccount, _("account {number}")),
+    "environment": (SimulatedEnvironment, _("environment {number}")),
 }
 _NO_PLAN = _(
     "a fault plan contains [[fault]], [[account]] and [[environment]] entries, one [component], and nothing else"
@@ -328,83 +313,47 @@ _OF_COMPONENT = ("appid", "daily_limit", "used")
 
 def load_faults(path: Path) -> Faults:
     """Read a fault plan. Raises SettingsError with the file, the entry's number, the field and what is valid."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        why = system_reason(error)
-        raise SettingsError(_("{path}: the fault plan cannot be read ({why}).", path=path, why=why)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(_("{path}: this is not TOML: {error}.", path=path, error=error)) from None
-    try:
-        plan = TypeAdapter(Faults).validate_python(raw)
-    except ValidationError as error:
-        mistake = _invalid_value(error.errors(include_url=False)[0])
-    else:
-        found = next(_contradictions(raw), None)
-        if found is None:
-            return plan
-        mistake = _at(*found)
-    raise SettingsError(_("{path}: {mistake}.", path=path, mistake=mistake))
+    raw = read_toml(path)
+    mistake, tables = _read_tables(raw)
+    if mistake is None:
+        mistake = next((_at(*contradiction) for contradiction in _contradictions(raw)), None)
+    if mistake is not None:
+        raise SettingsError(_("{path}: {mistake}.", path=path, mistake=mistake))
+    component = next(iter(tables["component"]), None)
+    return Faults(tuple(tables["fault"]), component, tuple(tables["account"]), tuple(tables["environment"]))
+
+
+def _read_tables(raw: Mapping[str, Any]) -> tuple[Text | None, dict[str, list[Any]]]:
+    """Return the first invalid value, without the value, which may be a secret; and the entries of each table."""
+    tables: dict[str, list[Any]] = {name: [] for name in _TABLES}
+    for table, value in raw.items():
+        if table not in _TABLES or isinstance(value, list) == (table == "component"):
+            return _NO_PLAN, tables
+        for number, entry in enumerate(value if isinstance(value, list) else [value], 1):
+            model = _TABLES[table][0]
+            if not isinstance(entry, dict):
+                return _NO_PLAN, tables
+            converted, wrong = check(model, entry, partial(_unknown, model), strict=True)
+            for key, why in wrong.items():
+                return _at(table, number, _("{key} {why}", key=key, why=why)), tables
+            tables[table].append(model(**converted))
+    return None, tables
 
 
 def _at(table: str, number: int, wrong: Text) -> Text:
     """Prepend the entry's number to a message."""
-    if table not in _TITLES:
-        return _("{table}: {wrong}", table=table, wrong=wrong)
-    return _("{entry}: {wrong}", entry=_TITLES[table].format(number=number), wrong=wrong)
+    return _("{entry}: {wrong}", entry=_TABLES[table][1].format(number=number), wrong=wrong)
 
 
-def _invalid_value(error: Any) -> Text:
-    """Return the message about one invalid value, without the value, which may be a secret."""
-    table, *place = error["loc"]
-    number = place.pop(0) + 1 if table in _TITLES and place else 1
-    if table not in _KINDS or not place:
-        return _NO_PLAN
-    key, fields = str(place[0]), _fields(_KINDS[table])
-    if error["type"] == "missing" or error["type"] == "missing_argument":
-        return _at(table, number, _("{key} is missing", key=key))
-    if key not in fields:
-        near = get_close_matches(key, fields, n=1)
-        if near:
-            unknown = _(
-                "there is no “{key}” (did you mean “{near}”?); the names are {fields}",
-                key=key,
-                near=near[0],
-                fields=as_list(fields),
-            )
-        else:
-            unknown = _("there is no “{key}”; the names are {fields}", key=key, fields=as_list(fields))
-        return _at(table, number, unknown)
-    return _at(table, number, _("{key} {valid}", key=key, valid=_valid(fields[key], error["input"])))
-
-
-def _fields(kind: type) -> dict[str, Any]:
-    """Return the annotations of a table's fields, by their names in the plan."""
-    hints = get_type_hints(kind, include_extras=True)
-    hints.pop("_", None)
-    renamed = {"calls": "call", "garbage": "body"}
-    return {renamed.get(name, name): hint for name, hint in hints.items()}
-
-
-def _valid(hint: Any, value: object) -> Text:
-    """Return what a field's annotation allows."""
-    if type(None) in get_args(hint):
-        hint = get_args(hint)[0]
-    base, *notes = get_args(hint) or (hint,)
-    found = next((note for note in notes if isinstance(note, Text)), None)
-    if found is not None:
-        return found
-    if isinstance(base, type) and issubclass(base, StrEnum):
-        near = get_close_matches(str(value), base, n=1)
-        if near:
-            return _("must be one of {names} (did you mean “{near}”?)", names=as_list(base), near=near[0])
-        return _("must be one of {names}", names=as_list(base))
-    if base is bool:
-        return _("must be true or false")
-    limits = {
-        name: getattr(one, name) for one in notes[0].metadata for name in ("ge", "le") if hasattr(one, name)
-    }
-    return _("must be a whole number from {least} to {most}", least=limits["ge"], most=limits["le"])
+def _unknown(model: type, name: str) -> Text:
+    names = list(values_of(model))
+    if near := get_close_matches(name, names, n=1):
+        return _(
+            "does not exist (did you mean “{near}”?); the names are {names}",
+            near=near[0],
+            names=as_list(names),
+        )
+    return _("does not exist; the names are {names}", names=as_list(names))
 
 
 def _contradictions(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:

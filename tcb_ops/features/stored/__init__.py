@@ -1,6 +1,46 @@
 """Files that are stored already: confirm, delete, undo and its backup, sync, download links."""
 
+from tcb_ops.i18n import _, pgettext
 from tcb_ops.kinds import Feature
+from tcb_ops.model import Outcome, Reason
+
+
+class StoredOutcome:
+    """How a row about a stored file ended."""
+
+    PRESENT = Outcome.define("present", _("present"), 25, succeeded=True)
+    ABSENT = Outcome.define("absent", _("absent"), 26)
+    DIFFERENT = Outcome.define("different", _("different"), 27)
+    """The stored bytes are not those that were uploaded."""
+    FOREIGN = Outcome.define("foreign", _("foreign"), 28)
+    """The file was written in parts, so by another tool."""
+    STALE = Outcome.define("stale", _("stale"), 29)
+    """A cache in front of the store still serves an older object."""
+    UNDONE = Outcome.define("undone", pgettext("outcome", "undone"), 29, succeeded=True)
+    """The upload was undone, and the store has what the undo left there."""
+    DELETED = Outcome.define("deleted", _("deleted"), 30, succeeded=True)
+    ALREADY_GONE = Outcome.define("already_gone", _("already gone"), 31, succeeded=True)
+    RESTORED = Outcome.define("restored", _("restored"), 32, succeeded=True, stored=True)
+    LEFT = Outcome.define("left", pgettext("outcome", "left as it was"), 32, succeeded=True)
+    """Nothing of the upload was at the path, and nothing was touched."""
+    CONFLICT = Outcome.define("conflict", _("conflict"), 33)
+    """Somebody else has changed the file since. Nothing was changed."""
+    NOT_UNDOABLE = Outcome.define("not_undoable", _("cannot be undone"), 34)
+
+
+class StoredReason:
+    """Why a row about a stored file did not succeed."""
+
+    ABSENT = Reason.register("absent")
+    DIFFERENT = Reason.register("different")
+    FOREIGN = Reason.register("foreign")
+    STALE = Reason.register("stale")
+    CONFLICT = Reason.register("conflict")
+    NOT_UNDOABLE = Reason.register("not_undoable")
+    BACKUP_FAILED = Reason.register("backup_failed")
+    BACKUP_DAMAGED = Reason.register("backup_damaged")
+    NO_CHECKSUM = Reason.register("no_checksum")
+
 
 FEATURE = Feature(
     kinds={

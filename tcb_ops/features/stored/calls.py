@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TransportError
+from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.features.stored.files import (
     Backup,
     Download,
@@ -41,7 +42,7 @@ from tcb_ops.wechat.responses import (
 )
 
 GOES_AGAIN = frozenset({Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW, Decision.REFRESH})
-GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
+GONE = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE})
 MD5 = re.compile(r"[0-9a-f]{32}")
 ETAG = re.compile(r"[0-9a-f]{32}(-[0-9]+)?")
 GOOD = frozenset({200, 206})
@@ -183,9 +184,9 @@ class StoredCalls(UploadCalls):
             if file is None or file.status not in {0, NOT_THERE}:
                 results.append(self._file_refused(task, row, file))
             elif not file.status:
-                results.append(self._row_end(task, row, Outcome.DELETED, file_id=file.file_id))
+                results.append(self._row_end(task, row, StoredOutcome.DELETED, file_id=file.file_id))
             elif again is not None and again.status == NOT_THERE:
-                results.append(self._row_end(task, row, Outcome.ALREADY_GONE, file_id=file.file_id))
+                results.append(self._row_end(task, row, StoredOutcome.ALREADY_GONE, file_id=file.file_id))
             else:  # it is there after all, or the second answer leaves it out
                 there = None if again is None or not again.status else again
                 results.append(unanswered or self._file_refused(task, row, there))

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from tcb_ops.details import DetailCode, detail
+from tcb_ops.features.stored import StoredReason
 from tcb_ops.features.stored.calls import (
     MD5,
     PAST_CACHES,
@@ -42,7 +43,7 @@ class CheckedUploadCalls(StoredCalls):
         try:
             await self._before_store(task, link)
         except BackupError as error:
-            return self._end(task, Outcome.FAILED, Reason.BACKUP_FAILED, error.text)
+            return self._end(task, Outcome.FAILED, StoredReason.BACKUP_FAILED, error.text)
         except EarlyEndError as error:
             return error.result
         return await super()._store(task, link)

@@ -26,10 +26,11 @@ from tcb_ops.cli.options import (
     yes_option,
 )
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.features.stored import StoredReason
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import Kind
-from tcb_ops.model import SIMULATOR, Outcome, Reason
+from tcb_ops.model import SIMULATOR, Outcome
 from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
             unseen = sum(
                 one.rows
                 for one in compared.tallies()
-                if one.outcome is Outcome.UNKNOWN and one.reason is not Reason.NO_CHECKSUM
+                if one.outcome is Outcome.UNKNOWN and one.reason is not StoredReason.NO_CHECKSUM
             )
             if unseen:
                 code = 1

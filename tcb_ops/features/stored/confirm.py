@@ -10,6 +10,7 @@ from functools import partial
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, Scope
+from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.calls import (
     EarlyEndError,
     StoredCalls,
@@ -30,9 +31,9 @@ from tcb_ops.wechat.responses import (
 )
 
 _DIFFERING = {
-    Outcome.DIFFERENT: Reason.DIFFERENT,
-    Outcome.FOREIGN: Reason.FOREIGN,
-    Outcome.STALE: Reason.STALE,
+    StoredOutcome.DIFFERENT: StoredReason.DIFFERENT,
+    StoredOutcome.FOREIGN: StoredReason.FOREIGN,
+    StoredOutcome.STALE: StoredReason.STALE,
 }
 
 
@@ -64,31 +65,33 @@ class ConfirmCalls(StoredCalls):
         known, undone = self._known(task, row), self._undone(task, row)
         if file is not None and file.status == NOT_THERE:
             md5 = known.md5 if known else ""
-            if undone is not None and undone_outcome(None, undone.md5) is Outcome.UNDONE:
-                return self._row_end(task, row, Outcome.UNDONE, file_id=file.file_id)
-            return self._row_end(task, row, Outcome.ABSENT, Reason.ABSENT, file_id=file.file_id, md5=md5)
+            if undone is not None and undone_outcome(None, undone.md5) is StoredOutcome.UNDONE:
+                return self._row_end(task, row, StoredOutcome.UNDONE, file_id=file.file_id)
+            return self._row_end(
+                task, row, StoredOutcome.ABSENT, StoredReason.ABSENT, file_id=file.file_id, md5=md5
+            )
         if file is None or file.status:
             raise EarlyEndError(self._file_refused(task, row, file))
         size = known.bytes if known else None
-        end = self._row_end(task, row, Outcome.PRESENT, file_id=file.file_id, bytes=size)
+        end = self._row_end(task, row, StoredOutcome.PRESENT, file_id=file.file_id, bytes=size)
         if undone is not None:  # a file may be there that is not the upload's
             etag = await self._etag(task, end, file.url, past_caches=True)
-            if undone_outcome(etag, undone.md5) is Outcome.UNDONE:
-                return replace(end, outcome=Outcome.UNDONE, md5=undone.md5, bytes=None)
+            if undone_outcome(etag, undone.md5) is StoredOutcome.UNDONE:
+                return replace(end, outcome=StoredOutcome.UNDONE, md5=undone.md5, bytes=None)
         return await self._compare(task, row, end, file.url) if self.content or undone is not None else end
 
     async def _compare(self, task: Task, row: Row, end: RowEnd, url: Secret) -> RowEnd:
         """Compare a file's ETag with the MD5 that was uploaded; past the caches where it differs."""
         known = self._known(task, row)
         if known is None:
-            return replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM)
+            return replace(end, outcome=Outcome.UNKNOWN, reason=StoredReason.NO_CHECKSUM)
         first = await self._etag(task, end, url)
         if first == known.md5:
             return replace(end, md5=known.md5)
         etag = await self._etag(task, end, url, past_caches=True) if first is not None else None
         if first is None or etag is None:
-            return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
-        outcome = Outcome.STALE
+            return replace(end, outcome=StoredOutcome.ABSENT, reason=StoredReason.ABSENT)
+        outcome = StoredOutcome.STALE
         if etag != known.md5:
             outcome = confirm_outcome(etag, known.md5, await self._older(task, row))
         return _differing(end, outcome, first if etag == known.md5 else etag, known.md5)
@@ -110,18 +113,22 @@ class ConfirmCalls(StoredCalls):
     def _as_listed(self, task: Task, row: Row, etag: str | None) -> RowEnd:
         """Return the end of a row whose file is listed with an ETag; None if it is not listed."""
         known, undone = self._known(task, row), self._undone(task, row)
-        end = self._row_end(task, row, Outcome.PRESENT, md5=known.md5 if known else "")
-        if undone is not None and undone_outcome(etag, undone.md5) is Outcome.UNDONE:
-            return replace(end, outcome=Outcome.UNDONE, md5=undone.md5)
+        end = self._row_end(task, row, StoredOutcome.PRESENT, md5=known.md5 if known else "")
+        if undone is not None and undone_outcome(etag, undone.md5) is StoredOutcome.UNDONE:
+            return replace(end, outcome=StoredOutcome.UNDONE, md5=undone.md5)
         if etag is None:
-            return replace(end, outcome=Outcome.ABSENT, reason=Reason.ABSENT)
+            return replace(end, outcome=StoredOutcome.ABSENT, reason=StoredReason.ABSENT)
         if known is None:
-            return replace(end, outcome=Outcome.UNKNOWN, reason=Reason.NO_CHECKSUM) if self.content else end
+            return (
+                replace(end, outcome=Outcome.UNKNOWN, reason=StoredReason.NO_CHECKSUM)
+                if self.content
+                else end
+            )
         if not etag:  # the listing does not say what is there
-            unseen = Outcome.UNKNOWN if self.content else Outcome.PRESENT
+            unseen = Outcome.UNKNOWN if self.content else StoredOutcome.PRESENT
             return replace(end, outcome=unseen, reason=Reason.UNVERIFIED)
         outcome = confirm_outcome(etag, known.md5, ())
-        return end if outcome is Outcome.PRESENT else _differing(end, outcome, etag, known.md5)
+        return end if outcome is StoredOutcome.PRESENT else _differing(end, outcome, etag, known.md5)
 
     def _undone(self, task: Task, row: Row) -> EarlierUpload | None:
         """Return what an undo left at the path of a row that is confirmed; None unless one has taken the upload back."""
@@ -129,7 +136,9 @@ class ConfirmCalls(StoredCalls):
         if self.files is None or not self.files.is_undone(history):
             return None
         return next(
-            entry for entry in reversed(history) if entry.outcome in {Outcome.RESTORED, Outcome.DELETED}
+            entry
+            for entry in reversed(history)
+            if entry.outcome in {StoredOutcome.RESTORED, StoredOutcome.DELETED}
         )
 
     async def _older(self, task: Task, row: Row) -> set[str]:

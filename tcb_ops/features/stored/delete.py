@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.calls import (
     EarlyEndError,
 )
 from tcb_ops.features.stored.confirm import ConfirmCalls
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.scheduler import Task
 
@@ -24,7 +25,7 @@ class DeleteCalls(ConfirmCalls):
         for row in task.rows:
             why = self._not_ours(task, row)
             if why is not None:  # another run has written to its path since
-                results.append(self._row_end(task, row, Outcome.FAILED, Reason.CONFLICT, why))
+                results.append(self._row_end(task, row, Outcome.FAILED, StoredReason.CONFLICT, why))
             else:
                 ours.append(row)
         try:
@@ -47,12 +48,17 @@ class DeleteCalls(ConfirmCalls):
         found: dict[int, RowEnd | FailedAttempt] = {}
         for row, end in zip(task.rows, ends, strict=True):
             match end:
-                case RowEnd(outcome=Outcome.PRESENT):
+                case RowEnd(outcome=StoredOutcome.PRESENT):
                     continue
-                case RowEnd(outcome=Outcome.ABSENT):
-                    found[row.line] = replace(end, outcome=Outcome.ALREADY_GONE, reason=None)
-                case RowEnd(outcome=Outcome.DIFFERENT | Outcome.FOREIGN | Outcome.STALE | Outcome.UNKNOWN):
-                    found[row.line] = replace(end, outcome=Outcome.FAILED, reason=Reason.CONFLICT)
+                case RowEnd(outcome=StoredOutcome.ABSENT):
+                    found[row.line] = replace(end, outcome=StoredOutcome.ALREADY_GONE, reason=None)
+                case RowEnd(
+                    outcome=StoredOutcome.DIFFERENT
+                    | StoredOutcome.FOREIGN
+                    | StoredOutcome.STALE
+                    | Outcome.UNKNOWN
+                ):
+                    found[row.line] = replace(end, outcome=Outcome.FAILED, reason=StoredReason.CONFLICT)
                 case _:
                     found[row.line] = end
         return found

@@ -38,6 +38,7 @@ from typing import IO, Generic, TypeAlias, TypeVar
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, UsageError
+from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import Kind
@@ -86,10 +87,10 @@ def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
     `older`: the MD5s that the ledger or a backup knows for the key from before.
     """
     if etag == md5:
-        return Outcome.PRESENT
+        return StoredOutcome.PRESENT
     if _IN_PARTS.fullmatch(etag):
-        return Outcome.FOREIGN
-    return Outcome.STALE if etag in older else Outcome.DIFFERENT
+        return StoredOutcome.FOREIGN
+    return StoredOutcome.STALE if etag in older else StoredOutcome.DIFFERENT
 
 
 def undone_outcome(etag: str | None, before: str) -> Outcome | None:
@@ -106,8 +107,8 @@ def undone_outcome(etag: str | None, before: str) -> Outcome | None:
     ==========================  =======================  =======
     """
     if etag is None:
-        return Outcome.ABSENT if before else Outcome.UNDONE
-    return Outcome.UNDONE if etag == before else None
+        return StoredOutcome.ABSENT if before else StoredOutcome.UNDONE
+    return StoredOutcome.UNDONE if etag == before else None
 
 
 def undo_step(
@@ -194,7 +195,9 @@ def written_since(
         entry.md5 for entry in changes if entry.run in of_upload and entry.outcome is Outcome.UPLOADED
     ]
     last = changes[-1]
-    restored = last.outcome is Outcome.RESTORED and undos.get(last.run, frozenset()).isdisjoint(of_upload)
+    restored = last.outcome is StoredOutcome.RESTORED and undos.get(last.run, frozenset()).isdisjoint(
+        of_upload
+    )
     return "" if restored and last.md5 in uploaded[-1:] else last.run
 
 
@@ -229,7 +232,7 @@ def is_ours(history: Sequence[EarlierUpload], undos: Undos, resumed: Collection[
         for entry in entries
         if entry.outcome is Outcome.UPLOADED and entry.run not in undos.get(last.run, frozenset())
     }
-    return last.outcome is not Outcome.RESTORED or last.md5 in uploaded
+    return last.outcome is not StoredOutcome.RESTORED or last.md5 in uploaded
 
 
 def is_undone(history: Sequence[EarlierUpload], taken_back_by: Collection[str]) -> bool:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import Kind, counted, row_count
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.next_commands import SIGNED_LIST, command, retry, upload_options
 
 if TYPE_CHECKING:
@@ -76,13 +77,16 @@ class ConfirmKind(_StoredKind):
 
     def done_text(self, counts: Mapping[Outcome, int]) -> Text:
         """Return what was found; of an upload that was undone, in figures."""
-        return as_list(counted(counts)) if Outcome.UNDONE in counts else self.done
+        return as_list(counted(counts)) if StoredOutcome.UNDONE in counts else self.done
 
     def after_retries(
         self, settings: Settings, run: RunRecord, outcomes: Mapping[Outcome, int]
     ) -> tuple[Text, list[str]] | None:
         """Return an upload of the files that are missing or differ."""
-        missing = sum(outcomes.get(one, 0) for one in (Outcome.ABSENT, Outcome.DIFFERENT, Outcome.FOREIGN))
+        missing = sum(
+            outcomes.get(one, 0)
+            for one in (StoredOutcome.ABSENT, StoredOutcome.DIFFERENT, StoredOutcome.FOREIGN)
+        )
         root = str(run.settings.get("root", ""))
         if not missing or not root or not run.report:
             return None
@@ -113,7 +117,7 @@ class DeleteKind(_StoredKind):
         _("{files:,} of {total:,} files of this upload were deleted by run {run} on {at}."),
     )
     mark = _("deleted by {run}"), _("partly deleted by {run}")
-    replacing = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE})
+    replacing = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE})
     rows_per_call = FILES_PER_CALL
     changes_store = takes_back = True
 
@@ -141,9 +145,9 @@ class UndoKind(_StoredKind):
         _("{files:,} of {total:,} files of this upload were undone by run {run} on {at}."),
     )
     mark = _("undone by {run}"), _("partly undone by {run}")
-    replacing = frozenset({Outcome.RESTORED, Outcome.DELETED})
+    replacing = frozenset({StoredOutcome.RESTORED, StoredOutcome.DELETED})
     changes_store = takes_back = True
-    skipped = Outcome.NOT_UNDOABLE
+    skipped = StoredOutcome.NOT_UNDOABLE
     _outcomes: Mapping[Outcome, Outcome] = {Outcome.REFUSED: Outcome.FAILED}
 
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
@@ -177,6 +181,6 @@ def _open_outcomes(actions: Sequence[NextAction]) -> Counter[Outcome]:
     """Count the rows of the causes by outcome, without those whose answer would be the same again."""
     outcomes: Counter[Outcome] = Counter()
     for action in actions:
-        if action.group.code != Reason.NO_CHECKSUM:
+        if action.group.code != StoredReason.NO_CHECKSUM:
             outcomes.update(action.group.outcomes)
     return outcomes

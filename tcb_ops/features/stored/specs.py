@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
+from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.features.stored.files import (
     Backup,
     BackupError,
@@ -52,7 +53,7 @@ from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, ha
 _LISTED = 20
 """Files that a message lists."""
 _DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
-_GONE = frozenset({Outcome.DELETED, Outcome.ALREADY_GONE, Outcome.ABSENT})
+_GONE = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE, StoredOutcome.ABSENT})
 
 
 class UndoPreview(StrEnum):

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from tcb_ops.details import DetailCode, detail
+from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.calls import (
     GONE,
     EarlyEndError,
@@ -19,7 +20,7 @@ from tcb_ops.features.stored.files import (
     uploaded_md5s,
 )
 from tcb_ops.i18n import Text
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
@@ -50,7 +51,7 @@ class UndoCalls(StoredCalls):
         now = await self._now(task)
         if saved is not None and before and saved.has(now):
             now = before
-        done = self._end(task, Outcome.DELETED if before is None else Outcome.RESTORED)
+        done = self._end(task, StoredOutcome.DELETED if before is None else StoredOutcome.RESTORED)
         file_id = known.file_id if known is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
         undone = self.files is not None and self.files.is_undone(task.histories.get(row.path, []))
@@ -65,11 +66,11 @@ class UndoCalls(StoredCalls):
             case UndoStep.NOTHING:
                 if self._was_undone_here(task, known, undone=undone) and now == (before or ""):
                     return done
-                return replace(self._end(task, Outcome.LEFT), md5=now, file_id=file_id)
+                return replace(self._end(task, StoredOutcome.LEFT), md5=now, file_id=file_id)
             case UndoStep.NOT_KNOWN:
                 return self._not_undoable(task, detail(DetailCode.NOT_KNOWN_WHOSE))
             case UndoStep.CONFLICT:
-                return replace(done, outcome=Outcome.CONFLICT, reason=Reason.CONFLICT, md5=now)
+                return replace(done, outcome=StoredOutcome.CONFLICT, reason=StoredReason.CONFLICT, md5=now)
             case UndoStep.DELETE | UndoStep.RESTORE:
                 return await self._take_back(task, before)
 
@@ -83,7 +84,7 @@ class UndoCalls(StoredCalls):
             return await self._restore(task, before)
         (result,) = await self._delete_files(task)
         if isinstance(result, RowEnd) and result.outcome in GONE:
-            return replace(result, outcome=Outcome.DELETED)
+            return replace(result, outcome=StoredOutcome.DELETED)
         return result
 
     def _was_undone_here(self, task: Task, known: EarlierUpload | None, *, undone: bool) -> bool:
@@ -107,7 +108,7 @@ class UndoCalls(StoredCalls):
 
     def _backup_damaged(self, task: Task, why: Text | None = None) -> EarlyEndError:
         why = why or detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
-        return EarlyEndError(self._end(task, Outcome.FAILED, Reason.BACKUP_DAMAGED, why))
+        return EarlyEndError(self._end(task, Outcome.FAILED, StoredReason.BACKUP_DAMAGED, why))
 
     async def _ours(self, row: Row, known: EarlierUpload | None, saved: SavedFile | None, now: str) -> str:
         """Return the MD5 of what the upload put at a path: `now` if that is one of several; empty if it is unknown."""
@@ -121,7 +122,7 @@ class UndoCalls(StoredCalls):
         return min(found) if found and (complete or saved is not None) else ""
 
     def _not_undoable(self, task: Task, why: Text) -> RowEnd:
-        return self._end(task, Outcome.NOT_UNDOABLE, Reason.NOT_UNDOABLE, why)
+        return self._end(task, StoredOutcome.NOT_UNDOABLE, StoredReason.NOT_UNDOABLE, why)
 
     async def _restore(self, task: Task, before: str) -> RowEnd | FailedAttempt:
         """Store what an upload overwrote; `before`: its MD5."""
@@ -129,7 +130,7 @@ class UndoCalls(StoredCalls):
             raise self._backup_damaged(task)
         sent = await self._link_and_store(task)
         if isinstance(sent, RowEnd) and sent.outcome is Outcome.UPLOADED:
-            return replace(sent, outcome=Outcome.RESTORED)
+            return replace(sent, outcome=StoredOutcome.RESTORED)
         return sent
 
     async def _now(self, task: Task) -> str:

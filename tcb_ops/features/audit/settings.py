@@ -1,0 +1,52 @@
+"""The settings of audits, and who is told what they found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tcb_ops.i18n import Text, _
+from tcb_ops.setting_rules import PathName
+from tcb_ops.settings import Section
+
+
+@dataclass(frozen=True, init=False)
+class AuditSettings(Section):
+    """The settings of audits."""
+
+    SECTION = "audit."
+    BESIDE_FILE = {"known": "known.csv"}  # noqa: RUF012  the base class declares it
+
+    known: PathName = Path("known.csv")
+    """Failures that are reported without an alarm until a date; the file may be missing."""
+
+
+@dataclass(frozen=True, init=False)
+class NotifySettings(Section):
+    """A receiver of audit results. Addresses and keys are in variables or files, never in the settings."""
+
+    SECTION = "notify."
+    REPEATED = True
+
+    kind: Literal["wecom", "feishu", "dingtalk", "webhook", "command"]
+    url_env: str = ""
+    url_file: Path | None = None
+    secret_env: str = ""
+    secret_file: Path | None = None
+    format: Literal["markdown", "text"] = "markdown"
+    on: Literal["change", "always", "failure"] = "change"
+    command: tuple[str, ...] = field(default=(), repr=False)
+    """Kind `command`: a program and its arguments. It reads JSON on stdin."""
+
+    def lacks(self) -> Text | None:
+        """Return what is missing for its kind."""
+        if self.kind == "command":
+            if not self.command:
+                return _('kind = "command" needs command, a program and its arguments')
+        elif bool(self.url_env) == bool(self.url_file):
+            return _(
+                'kind = "{kind}" needs url_env (the name of a variable) or url_file, one of them',
+                kind=self.kind,
+            )
+        return None

@@ -1,0 +1,135 @@
+"""What a setting takes beyond its type: each rule returns the value as it is kept, or raises InvalidValueError."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Meta
+
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import is_loopback
+from tcb_ops.values import InvalidValueError
+
+
+def _matching(pattern: str, why: Text) -> Callable[[Any], Any]:
+    """Return the rule that a value, or each one of a list, matches a pattern as a whole."""
+
+    def checked(value: Any) -> Any:
+        for one in value if isinstance(value, tuple) else (value,):
+            if not re.fullmatch(pattern, str(one), re.DOTALL):
+                raise InvalidValueError(why)
+        return value
+
+    return checked
+
+
+def api_base(value: str) -> str:
+    """Check the URL that calls go to; it has no last slash."""
+    if not value.isprintable() or re.search(r"\s", value):
+        raise InvalidValueError(
+            _("contains a space or a control character; it must look like https://api.weixin.qq.com")
+        )
+    parts = _url(value)
+    if parts is None or "@" in parts.netloc or re.search(r"[?#]", value):
+        raise InvalidValueError(_("must be `simulator`, or look like https://api.weixin.qq.com"))
+    if not _is_host(parts.hostname or ""):
+        raise InvalidValueError(_("has no valid host name; it must look like https://api.weixin.qq.com"))
+    if not _has_usable_port(parts):
+        raise InvalidValueError(_("needs a port from 1 to 65535 after the colon"))
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise InvalidValueError(
+            _("must be https: the URL contains tokens (http is only for a simulator on this machine)")
+        )
+    return value.rstrip("/")
+
+
+def _url(value: str) -> SplitResult | None:
+    """Return the parts of a URL of http or https; None for anything else."""
+    parts = None
+    with suppress(ValueError):
+        parts = urlsplit(value)
+    return parts if parts is not None and parts.scheme in {"http", "https"} and parts.hostname else None
+
+
+def _is_host(host: str) -> bool:
+    """Return whether a host is an address, or a name that IDNA can encode."""
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return False
+    return ":" in host or re.fullmatch(r"[0-9A-Za-z._-]+", name) is not None
+
+
+def _has_usable_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
+def timezone(value: str) -> str:
+    """Check the name of a time zone."""
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise InvalidValueError(_("must be a time zone such as Asia/Shanghai")) from None
+    return value
+
+
+def token_url(value: str) -> str:
+    """Check the URL of a token server."""
+    if not value:
+        return value
+    parts = _url(value)
+    if (
+        parts is None
+        or not _has_usable_port(parts)
+        or "@" in parts.netloc
+        or "#" in value
+        or not value.isascii()
+        or re.search(r"[\s\x00-\x1f]", value)
+    ):
+        raise InvalidValueError(_("must look like https://tokens.example.com/{{appid}}"))
+    if "{appid}" not in value.partition("://")[2].partition("/")[2]:
+        raise InvalidValueError(
+            _(
+                "has no {{appid}} after its host, where the appid goes; it must look like "
+                "https://tokens.example.com/{{appid}}"
+            )
+        )
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise InvalidValueError(
+            _("must be https: its responses contain tokens (http is only for a server on this machine)")
+        )
+    return value
+
+
+source_hosts = _matching(
+    r"(\*\.)?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*|[0-9A-Fa-f:]+",
+    _("must be names of hosts without https:// and path, such as files.example.com or *.example.com"),
+)
+schedulers = _matching(
+    r"tcp://\S+:[0-9]+", _("must be addresses of schedulers, such as tcp://127.0.0.1:8786")
+)
+header = _matching(
+    r"[0-9A-Za-z!#$%&'*+.^_`|~-]+", _("is not the name of a header; one looks like Authorization")
+)
+secret_place = _matching(
+    r"((env|file|command):\s*\S.*)?",
+    _("must say where the secret is (env:NAME, file:PATH or command:PROGRAM), not contain the secret itself"),
+)
+without_control_characters = _matching(  # in TOML, "D:\new" contains a line break
+    r"[^\x00-\x1f\x7f]*",
+    _("contains a control character, such as \\n or \\t; in a path write / in place of each \\"),
+)
+PathName = Annotated[Path, without_control_characters]
+
+
+Count = Annotated[int, Meta(ge=0)]
