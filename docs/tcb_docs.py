@@ -65,7 +65,7 @@ def help_of(name: str, lang: Lang) -> str:
     os.environ |= {"COLUMNS": "88", "LC_ALL": "zh_CN.UTF-8" if lang is Lang.ZH else "C.UTF-8"}
     output = StringIO()
     with redirect_stdout(output):
-        run([*name.split(), "--help"])
+        run([*name.split(), "--help-all"])
     return f"```text\n{output.getvalue().rstrip()}\n```"
 
 

@@ -46,8 +46,8 @@ from tcb_ops.errors import (
     has_surrogates,
 )
 from tcb_ops.features.stored.kinds import DELETE
-from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.kinds import Kind, MissingKind
+from tcb_ops.i18n import Text, _, as_list, ngettext
+from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_named, kind_names
 from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
 from tcb_ops.runs.links import LINKS
@@ -546,12 +546,12 @@ def run_to_resume(wanted: str, kind: Kind, settings: Settings) -> Run:
         newest = ledger.newest(kind, settings.run_target)
         if newest is not None:
             return Run(ledger, newest, settings)
-    return open_run(wanted, settings=settings)
+    return open_run(wanted, kind=ANY_KIND, settings=settings)
 
 
-def run_to_retry(run: str | Run, settings: Settings) -> Run:
-    """Open the run that is to be retried. Raises RunNotFoundError."""
-    ledger, record = _ledger_with_runs(settings), _record(run, settings)
+def run_to_retry(run: str | Run, settings: Settings, kind: str | None = None) -> Run:
+    """Open the run that is to be retried; `kind`: as of `open_run`. Raises RunNotFoundError."""
+    ledger, record = _ledger_with_runs(settings), _record(run, settings, kind=kind)
     return Run(ledger, record, settings)
 
 
@@ -618,7 +618,7 @@ def start_resume(
     from tcb_ops.runs.plan import check_kept, resume_spec
 
     settings = _settings(settings, target, run)
-    record = _record(run, settings)
+    record = _record(run, settings, kind=ANY_KIND)
     check_kept(record, settings)
     if skip_unchanged is None:
         skip_unchanged = bool(record.settings.get("skip_unchanged", False))
@@ -664,12 +664,24 @@ resume = _waiting_for(start_resume)
 
 
 @checked
-def open_run(wanted: str = "latest", *, settings: Settings | None = None, target: str | None = None) -> Run:
-    """Open a run by id, unambiguous prefix, or `latest` (of `target`, else the settings'). Raises RunNotFoundError."""
+def open_run(
+    wanted: str = "latest",
+    *,
+    kind: str | None = None,
+    settings: Settings | None = None,
+    target: str | None = None,
+) -> Run:
+    """Open a run by id, an unambiguous beginning or ending of one, its report's folder, or `latest`.
+
+    `latest` is the last created run of `target`, else the settings', and of `kind`: links, upload, audit, confirm, delete,
+    undo or any; by default links, upload or audit. Raises RunNotFoundError.
+    """
     settings = _settings(settings, target)
     check_value("wanted", wanted, _may_be_a_run(wanted), _("the id of a run, or latest"))
+    names = [*kind_names(), ANY_KIND]
+    check_value("kind", kind, kind in {None, *names}, as_list(names))
     ledger = _ledger_with_runs(settings)
-    return Run(ledger, _find(ledger, wanted, settings), settings)
+    return Run(ledger, _find(ledger, wanted, settings, kind), settings)
 
 
 @checked
@@ -917,12 +929,18 @@ def _ledger_with_runs(settings: Settings) -> Ledger:
     return ledger
 
 
-def _find(ledger: Ledger, wanted: str, settings: Settings) -> RunRecord:
-    """Return a run's record; the error for a missing run also shows how to list the runs."""
+def _find(ledger: Ledger, wanted: str, settings: Settings, kind: str | None = None) -> RunRecord:
+    """Return a run's record; the error for a missing run also shows how to list the runs.
+
+    `wanted`: as RUN on the command line. `kind`: of which `latest` is one, or `any`; None: one of the kinds with `main`.
+    """
     from tcb_ops.runs.next_commands import command, quoted
 
+    kinds = None
+    if kind != ANY_KIND:
+        kinds = [kind_named(kind)] if kind else [each for each in all_kinds() if each.main]
     try:
-        record = ledger.run(wanted, settings.run_target)
+        record = ledger.run(_run_of_report(wanted), settings.run_target, kinds)
     except RunNotFoundError as error:
         listing = quoted(command(settings, "runs"))
         raise RunNotFoundError(
@@ -931,6 +949,17 @@ def _find(ledger: Ledger, wanted: str, settings: Settings) -> RunRecord:
     if isinstance(record.kind, MissingKind):
         raise MissingFeatureError(record.kind)
     return record
+
+
+def _run_of_report(wanted: str) -> str:
+    """Return the run of a report's folder; anything else unchanged."""
+    folder = Path(wanted)
+    if not folder.is_dir():
+        return wanted
+    from tcb_ops.reports.export import read_manifest
+
+    manifest = read_manifest(folder)
+    return manifest.run if manifest is not None else wanted
 
 
 class _Options(NamedTuple):
@@ -1098,10 +1127,10 @@ def _may_be_a_run(wanted: str) -> bool:
     return wanted.isprintable() and wanted != ""
 
 
-def _record(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
-    """Return a run's current record in the ledger."""
+def _record(run: str | Run, settings: Settings, parameter: str = "run", kind: str | None = None) -> RunRecord:
+    """Return a run's current record in the ledger; `kind`: as of `open_run`."""
     check_value(parameter, run, isinstance(run, Run) or _may_be_a_run(run), _("a Run, or a run's id"))
-    return _find(_ledger_with_runs(settings), run.id if isinstance(run, Run) else run, settings)
+    return _find(_ledger_with_runs(settings), run.id if isinstance(run, Run) else run, settings, kind)
 
 
 def _merchants(merchants: Merchants | str | Path) -> Merchants:

@@ -37,6 +37,10 @@ _CORE_KINDS = {"links": "tcb_ops.runs.links:LINKS", "upload": "tcb_ops.runs.uplo
 """Where the core's kinds are defined, by their names in the ledger."""
 
 
+ANY_KIND = "any"
+"""In place of a kind's name: `latest` can be a run of any kind."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
     """What a feature adds, as places of the form `module:name`."""
@@ -44,7 +48,7 @@ class Feature:
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Kinds of runs, by their names in the ledger."""
     commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Commands of the command line, by section of the help (run, stored, inspect, setup, notebooks, practise)."""
+    """Commands of the command line, by section of the help (run, stored, inspect, setup, notebooks)."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Sections of the settings (`tcb_ops.settings.Section`), by name."""
     provides: Mapping[str, str] = field(default_factory=dict)
@@ -110,6 +114,8 @@ class Kind(str):
     mark: ClassVar[tuple[Text, Text]]
     """The same in a list of runs."""
 
+    main: ClassVar[bool] = False
+    """Whether `latest` can be one of its runs without its name being given."""
     rows_per_call: ClassVar[int] = 1
     resumed_within: ClassVar[float] = 24 * 3600.0
     """Age in seconds below which an unfinished run is resumed by the same command."""
@@ -337,6 +343,11 @@ def kind_named(name: str) -> Kind:
 def all_kinds() -> list[Kind]:
     """Return the kinds that there are."""
     return [kind_named(name) for name in _kind_places()]
+
+
+def kind_names() -> list[str]:
+    """Return the names of the kinds that there are."""
+    return list(_kind_places())
 
 
 def _missing(name: str) -> Kind:

@@ -39,6 +39,7 @@ OTHER_PROGRAMS = {
     "--check",
     "--file",
     "--format",
+    "--host",
     "--no-nanny",
     "--nthreads",
     "--nworkers",

@@ -9,11 +9,20 @@ from copy import copy
 from dataclasses import fields
 from functools import cache, partial
 from inspect import cleandoc
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tcb_ops.cli.options import LIMITS, CommonOptions, ListOptions, RunOptions, ScanOptions, common_options
+from tcb_ops.cli.options import (
+    LIMITS,
+    CommonOptions,
+    ListOptions,
+    Option,
+    RunOptions,
+    ScanOptions,
+    common_options,
+)
 from tcb_ops.formatting import wrap
 from tcb_ops.i18n import N_
 from tcb_ops.kinds import load
@@ -22,8 +31,56 @@ if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
 
 
-class Command(click.Command):
+class _TwoHelps(click.Command):
+    """A command with a short help and a complete one, --help-all."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        """Create a command; --help-all is one of its options."""
+        super().__init__(*args, **attributes)
+        self.params.append(_help_all())
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the description, in the short help its first two paragraphs."""
+        described = copy(self)
+        if not ctx.meta.get(_ALL):
+            described.help = "\n\n".join((self.help or "").split("\n\n")[:2])
+        super(_TwoHelps, described).format_help_text(ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write how the complete help is shown, below the short one."""
+        more = N_("More: --help-all")
+        if not ctx.meta.get(_ALL):
+            formatter.write(f"\n{gettext.gettext(more)}\n")
+
+
+class Command(_TwoHelps):
     """A command whose function gets its shared options as objects: for each parameter annotated with a class of `_KINDS`."""
+
+    def __init__(self, *args: Any, usual: str = "", **attributes: Any) -> None:
+        """Create a command; `usual`: the options of the short help, without hyphens."""
+        super().__init__(*args, **attributes)
+        self.usual = usual.split()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises NoSuchOption for a shared option that the command does not use."""
+        own = {spelling for param in self.params for spelling in param.opts}
+        for word in takewhile("--".__ne__, args):
+            option = word.partition("=")[0]
+            if option in shared_options() and option not in own and not ctx.resilient_parsing:
+                raise click.NoSuchOption(option, ctx=ctx)
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the usual options, in the complete help all in groups."""
+        own, everything = N_("Options"), ctx.meta.get(_ALL, False)
+        groups = dict[str, list[tuple[str, str]]]()
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None and (everything or param.opts[-1].lstrip("-") in self.usual):
+                groups.setdefault(getattr(param, "group", "") if everything else "", []).append(record)
+        for group, records in groups.items():
+            with formatter.section(gettext.gettext(group or own)):
+                formatter.write_dl(records, col_max=30 if everything else _NARROW)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Call the function."""
@@ -46,6 +103,23 @@ def _run_command(values: dict[str, Any]) -> RunCommand:
     common, listing, which = (_taken(kind, values) for kind in (CommonOptions, ListOptions, RunOptions))
     limits = RunLimits(**{name: values.pop(name) for name, _kind, _text in LIMITS if name in values})
     return RunCommand(common, listing, which, limits, *common.start())
+
+
+_ALL = "tcb_ops.help_all"
+"""The key of a context's `meta` under which the complete help is asked for."""
+_NARROW = 22
+"""Width of the options in the short help."""
+
+
+def _help_all() -> Option:
+    def show(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+        if asked and not ctx.resilient_parsing:
+            ctx.meta[_ALL] = True
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+
+    text = N_("Show all options, in groups.")
+    return Option(["--help-all"], is_flag=True, expose_value=False, is_eager=True, callback=show, help=text)
 
 
 _KINDS: Mapping[str, Callable[[dict[str, Any]], object]] = {
@@ -75,8 +149,14 @@ class Commands(Mapping[str, click.Command]):
         return len(self._places)
 
 
-class Group(click.Group):
+class Group(_TwoHelps, click.Group):
     """A group of commands that are loaded, and translated, when they are asked for; shared options may precede their names."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, in the complete help also the group's options."""
+        if ctx.meta.get(_ALL):
+            click.Command.format_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the names in the order of the table."""
@@ -91,7 +171,10 @@ class Group(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments after moving the command's name to the front."""
         shared = shared_options()
-        ordered = command_first(args, {name: not shared[name].is_flag for name in shared})
+        takes_value = {name: not option.is_flag for name, option in shared.items()}
+        ordered = command_first(args, takes_value)
+        if ordered[:1] == ["help"]:  # `help upload` is `upload --help`
+            ordered = command_first([*ordered[1:], "--help"], takes_value)
         if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
             last = shared.get(ordered[-1])  # the line has no command
             if last is not None and not last.is_flag:
@@ -122,7 +205,7 @@ def command_first(arguments: list[str], options: Mapping[str, bool]) -> list[str
     `options` maps each to whether it takes a value. Beside `--help` they are dropped; other arguments are left to click.
     """
     moved, rest = _split(arguments, options)
-    if rest and rest[0] in {"--help", "-h", "--version"}:
+    if rest and rest[0] in {"--help", "--help-all", "-h", "--version"}:
         return [rest[0], *_split(rest[1:], options)[1]]
     if not moved or not rest:
         return arguments

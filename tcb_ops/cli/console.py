@@ -129,6 +129,13 @@ class Console:
         finally:
             self.release()
 
+    def lead(self, text: Text) -> None:
+        """Add what the command is about to the first line, which `held` holds back."""
+        if self._head is not None:
+            self._head = _("{head} · {first}", head=self._head, first=text)
+        elif not self.quiet:
+            self._head = text
+
     def release(self, first: Text | None = None) -> None:
         """Print the head with `first` on the same line, then the messages held back."""
         held, self._held = self._held or [], None

@@ -15,8 +15,8 @@ from tcb_ops.cli.console import Console, show_problems
 from tcb_ops.cli.options import (
     CommonOptions,
     ScanOptions,
-    common_options,
     scan_options,
+    settings_options,
 )
 from tcb_ops.errors import InputError
 from tcb_ops.formatting import format_size
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tcb_ops.lists.generate import ScannedFiles
 
 
-@click.command("list", cls=Command)
+@click.command("list", cls=Command, usual="to path include exclude out root where json")
 @click.argument("source")
 @scan_options(
     "The cloud path, e.g. 'banner/{date}/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {date} {merchant} "
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Where the list's file column starts from. [default: the list's folder, else SOURCE]",
 )
-@common_options
+@settings_options("target", "merchants", "tokens", "ledger", "where", "json")
 def list_(
     source: str,
     out: str,

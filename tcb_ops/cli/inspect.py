@@ -14,8 +14,10 @@ from tcb_ops.cli.console import Console, announce_pdf, show_causes, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
     WholeNumber,
-    common_options,
+    kind_option,
     pdf_option,
+    reader_options,
+    settings_options,
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names
@@ -31,16 +33,19 @@ ROWS_SHOWN = 200
 """Maximum number of rows that `show` prints."""
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="line merchant path kind target where json")
 @click.argument("run", default="latest")
 @click.option("--line", type=WholeNumber(min=1), metavar="N", help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
 @click.option("--path", default="", help="Rows whose cloud path contains this.")
-@common_options
-def show(run: str, line: int | None, merchant: str, path: str, *, common: CommonOptions) -> int:
+@kind_option
+@reader_options
+def show(
+    run: str, line: int | None, merchant: str, path: str, kind: str | None, *, common: CommonOptions
+) -> int:
     """Show a run, or rows of it."""
     settings, console = common.start(reads_ledger=True)
-    wanted = _open(run, settings, common)
+    wanted = _open(run, kind, settings, common)
     if line is None and not merchant and not path:
         if not common.json:
             console.print(_head(wanted, settings))
@@ -91,11 +96,11 @@ def _no_such_row(run: Run, line: int | None, merchant: str) -> UsageError:
     return UsageError(none, _("Its merchants are: {known}.", known=as_list(known)))
 
 
-def _open(run: str, settings: Settings, common: CommonOptions) -> Run:
+def _open(run: str, kind: str | None, settings: Settings, common: CommonOptions) -> Run:
     """Open a run, narrowed by `--where`. Raises UsageError if it has no rows of those merchants."""
     from tcb_ops import api
 
-    return _selected(api.open_run(run, settings=settings), settings, common)
+    return _selected(api.open_run(run, kind=kind, settings=settings), settings, common)
 
 
 def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
@@ -117,16 +122,17 @@ def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
     return narrowed
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="kind target where json")
 @click.argument("run", default="latest")
-@common_options
-def errcodes(run: str, *, common: CommonOptions) -> int:
+@kind_option
+@reader_options
+def errcodes(run: str, kind: str | None, *, common: CommonOptions) -> int:
     """Tabulate a run's errcodes, with what to do.
 
     By merchant and environment; `--json` gives the numbers.
     """
     settings, console = common.start(reads_ledger=True)
-    wanted = _open(run, settings, common)
+    wanted = _open(run, kind, settings, common)
     if common.json:
         summary = wanted.summary()
         of_codes = {key: summary[key] for key in ("run", "errcodes", "store_codes") if key in summary}
@@ -135,7 +141,14 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     found, record = wanted.overview(), wanted.record
     counts = found.counts
     if all(outcome.succeeded for outcome in counts):
-        console.print(_("Run {id}: nothing is wrong.", id=wanted.id))
+        console.print(
+            _(
+                "Run {id} · {kind} · {list_name} · nothing is wrong",
+                id=wanted.id,
+                kind=record.kind,
+                list_name=record.list_name,
+            )
+        )
         return 0
     console.info(
         _(
@@ -151,7 +164,7 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
     return 0
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out final into split-by kind target where")
 @click.argument("run", default="latest")
 @click.option(
     "--out",
@@ -172,7 +185,8 @@ def errcodes(run: str, *, common: CommonOptions) -> int:
 )
 @pdf_option
 @click.option("--parquet", metavar="FILE", help="Also write every row to a Parquet file (needs pyarrow).")
-@common_options
+@kind_option
+@reader_options
 def report(
     run: str,
     out: str | None,
@@ -180,6 +194,7 @@ def report(
     into: str | None,
     split_by: str,
     parquet: str | None,
+    kind: str | None,
     *,
     pdf: bool,
     common: CommonOptions,
@@ -198,7 +213,9 @@ def report(
     settings, console = common.start(reads_ledger=True)
     if split_by and into is None:
         raise UsageError(_("--split-by splits the workbook given with --into: give both."))
-    wanted = api.open_run(run, settings=settings)
+    wanted = api.open_run(run, kind=kind, settings=settings)
+    record = wanted.record
+    console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
     if final:
         asked, wanted = wanted.id, wanted.final()
         console.info(_joined(asked, wanted))
@@ -250,7 +267,7 @@ def _joined(asked: str, run: Run) -> Text:
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True})
 @click.argument("code")
-@common_options
+@settings_options("json")
 def explain(code: str, *, common: CommonOptions) -> int:
     """Explain what a code means and what to do.
 
@@ -260,12 +277,6 @@ def explain(code: str, *, common: CommonOptions) -> int:
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
 
-    common.refuse_where(
-        _(
-            "`explain` is about a code, not about merchants: --where does not apply. `errcodes` with "
-            "--where shows merchants' codes."
-        )
-    )
     settings, console = common.start()
     code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)
     if code in Reason.all():

@@ -13,7 +13,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     DURATION,
     CommonOptions,
-    common_options,
+    settings_options,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.i18n import _, ngettext, verbatim
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run
 
 
-@click.command(cls=Command)
-@click.option("--operator", default="", metavar="NAME", help="Only runs of this operator.")
-@click.option("--host", default="", metavar="NAME", help="Only runs on this machine.")
+@click.command(cls=Command, usual="stale target where json note")
 @click.option(
     "--stale",
     type=DURATION,
@@ -35,8 +33,8 @@ if TYPE_CHECKING:
     hidden=not is_provided("runs --stale"),
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
-@common_options
-def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions) -> int:
+@settings_options("target", "merchants", "ledger", "where", "json", "note")
+def runs(stale: float | None, *, common: CommonOptions) -> int:
     """List the runs, the newest first.
 
     --note TEXT: only runs whose note contains it. --target: only runs of that target. --where: only runs with rows of
@@ -50,10 +48,10 @@ def runs(operator: str, host: str, stale: float | None, *, common: CommonOptions
         from tcb_ops import api
 
         api.open_run(settings=settings)  # raises the error of a ledger that does not exist: it may be a typo
-    return _list_runs(console, settings, common, operator, host)
+    return _list_runs(console, settings, common)
 
 
-def _list_runs(console: Console, settings: Settings, common: CommonOptions, operator: str, host: str) -> int:
+def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> int:
     from tcb_ops import api
 
     matching = common.matching(settings)
@@ -62,10 +60,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
     found = [
         run
         for run in api.all_runs(settings=settings, damaged=damaged)
-        if common.note in run.record.note
-        and operator in {"", run.record.operator}
-        and host in {"", run.record.host}
-        and of_target in {None, run.record.target}
+        if common.note in run.record.note and of_target in {None, run.record.target}
     ]
     sound: list[tuple[Run, dict[Outcome, int], dict[str, Any]]] = []
     for each in found:
@@ -86,7 +81,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
             console.print(line)
     elif damaged:
         pass
-    elif found or any((common.where, common.target, common.api_base, common.note, operator, host)):
+    elif found or any((common.where, common.target, common.api_base, common.note)):
         console.info(_("No run in {ledger_name} matches.", ledger_name=settings.ledger_name))
     else:
         console.info(_("No runs in {ledger_name} yet.", ledger_name=settings.ledger_name))
@@ -95,7 +90,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
     return damaged[0].exit_code if damaged else 0
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="older-than dry-run ledger json")
 @click.option(
     "--older-than",
     metavar="DAYS",
@@ -103,7 +98,7 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions, oper
     help="How old a run must be, such as 180d. [default: keep_days under [lifecycle]]",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
-@common_options
+@settings_options("ledger", "json")
 def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
     """Remove old runs from the ledger, and give the space back.
 
@@ -113,14 +108,6 @@ def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
     from tcb_ops import api
 
     settings, console = common.start(reads_ledger=True)
-    for option, value in (
-        ("--where", common.where),
-        ("--target", common.target or common.api_base),
-        ("--note", common.note),
-    ):
-        if value:
-            refused = _("`prune` is about the whole ledger: {option} cannot narrow it.", option=option)
-            raise UsageError(refused, options=[option])
     days = older_than.removesuffix("d") or str(settings.lifecycle.keep_days)
     if not (days.isdecimal() and len(days) < 6 and int(days)):
         raise UsageError(

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import click
 
 from tcb_ops import signals
-from tcb_ops.cli import Commands, Group, translated
+from tcb_ops.cli import Commands, Group, shared_options, translated
 from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.errors import InputError, TcbOpsError
 from tcb_ops.formatting import lines
@@ -78,6 +78,12 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> T
     ):
         hints = _hints_about_extra(context, command, arguments)
     usage = _("`{command} --help` shows the usage.", command=command)
+    if isinstance(error, click.NoSuchOption) and error.option_name in shared_options():
+        return as_lines(
+            (_("{command} does not use {option}.", command=command, option=error.option_name), usage)
+        )
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--merchant":
+        return as_lines((_("To choose a merchant: --where name=NAME, or --where appid=APPID."), usage))
     message: str | Text = error.format_message()
     if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
         message = verbatim(error.message)
@@ -113,8 +119,7 @@ _SECTIONS = {
     "stored": N_("Stored files"),
     "inspect": N_("Inspect"),
     "setup": N_("Set up"),
-    "notebooks": N_("Notebooks"),
-    "practise": N_("Practise"),
+    "notebooks": N_("Notebooks and practice"),
 }
 """The sections of the help, in the order of an operator's work."""
 _CORE_COMMANDS = {
@@ -132,13 +137,18 @@ def _places(section: str) -> list[str]:
 
 class _TopGroup(Group):
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_paragraph()
         for section, heading in _SECTIONS.items():
             if not (commands := Commands(_places(section))):
                 continue
-            with formatter.section(gettext.gettext(heading)):
-                listed = map(translated, commands.values())
+            listed = map(translated, commands.values())
+            formatter.write_heading(gettext.gettext(heading))
+            with formatter.indentation():
                 formatter.write_dl(
-                    [(one.name or "", one.get_short_help_str(formatter.width)) for one in listed]
+                    [
+                        (f"{command.name:<10}", command.get_short_help_str(formatter.width))
+                        for command in listed
+                    ]
                 )
 
 
@@ -155,7 +165,7 @@ def cli() -> None:
     3 stopped by a problem that affects every row · 130 interrupted · 143 terminated.
 
     Shared options, before or after the command's name: --lang zh or en, the language; --config, the settings file; --target, where
-    calls go. `tcb-ops COMMAND --help` lists the others.
+    calls go. `tcb-ops COMMAND --help-all` lists the others that a command takes.
     """
 
 

@@ -19,6 +19,7 @@ from tcb_ops.cli.console import Console
 from tcb_ops.errors import UsageError
 from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, verbatim
+from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.model import target_label
 from tcb_ops.resources import nearest_path
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Option(click.Option):
+    """An option of a group of the complete help; without one it is the command's own."""
+
+    def __init__(self, *declarations: Any, group: str = "", **attributes: Any) -> None:
+        super().__init__(*declarations, **attributes)
+        self.group = group
 
 
 def _given(text: str, default: Any = None, *, name: str = "", **attributes: Any) -> Any:
@@ -48,14 +57,14 @@ def _given(text: str, default: Any = None, *, name: str = "", **attributes: Any)
 
 def _options(kind: type[DataclassInstance], *names: str, **helps: str) -> Callable[[Function], Function]:
     """Return a decorator that adds the options of some fields, or all, to a command; `helps`: other texts than theirs."""
-    chosen = [one for one in fields(kind) if one.name in names or not names]
+    chosen = [option for option in fields(kind) if option.name in names or not names]
 
     def decorate(function: Function) -> Function:
-        for one in reversed(chosen):
-            option = f"--{one.metadata['option'] or one.name.replace('_', '-')}"
-            attributes = dict(one.metadata["attributes"])
-            attributes["help"] = helps.get(one.name, attributes["help"])
-            function = click.option(option, one.name, **attributes)(function)
+        for option in reversed(chosen):
+            spelling = f"--{option.metadata['option'] or option.name.replace('_', '-')}"
+            attributes = {"cls": Option, "group": _GROUPS[kind.__name__], **option.metadata["attributes"]}
+            attributes["help"] = helps.get(option.name, attributes["help"])
+            function = click.option(spelling, option.name, **attributes)(function)
         return function
 
     return decorate
@@ -63,6 +72,9 @@ def _options(kind: type[DataclassInstance], *names: str, **helps: str) -> Callab
 
 class WholeNumber(click.IntRange):
     """An integer in a range, with one message for every invalid value."""
+
+    def _describe_range(self) -> str:
+        return "" if self.max is None else super()._describe_range()
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value as an integer."""
@@ -122,16 +134,25 @@ DURATION = _Parsed(
 )
 
 
+_GROUPS = {
+    "ScanOptions": N_("Files"),
+    "ListOptions": N_("List"),
+    "RunOptions": N_("Run"),
+    "CommonOptions": N_("Settings"),
+}
+"""The groups of the complete help, by the classes of options."""
+
+
 @dataclass(frozen=True, slots=True)
 class CommonOptions:
-    """The options of every command that reads the settings."""
+    """The options that commands share. A command takes those that it uses."""
 
     config: str | None = _given("Settings file. [default: tcb-ops.toml here, if there]", metavar="FILE")
     target: str | None = _given(
-        "Where calls go; simulator: the embedded one. [default: https://api.weixin.qq.com]",
+        "Where calls go. [default: https://api.weixin.qq.com]",
         metavar="simulator|URL",
     )
-    api_base: str | None = _given("The same as --target URL.", metavar="URL")
+    api_base: str | None = _given("The same as --target URL.", metavar="URL", hidden=True)
     merchants: str | None = _given("Merchants file. [default: merchants.csv]", metavar="FILE")
     tokens: str | None = _given("Token file: appid,access_token[,expires_at].", metavar="FILE")
     ledger: str | None = _given("The ledger. [default: tcb-ops.db]", metavar="FILE|URL")
@@ -235,7 +256,7 @@ class CommonOptions:
         return self.read_merchants(settings) if self.where else None
 
     def refuse_where(self, why: Text) -> None:
-        """Raise UsageError with `why` if `--where` was given, for a command that cannot leave merchants out."""
+        """Raise UsageError with `why` if `--where` was given where merchants cannot be left out."""
         if self.where:
             raise UsageError(why, options=["--where"])
 
@@ -392,6 +413,21 @@ class ScanOptions:
 
 common_options = _options(CommonOptions)
 lang_option = _options(CommonOptions, "lang")
+
+
+def settings_options(*uses: str) -> Callable[[Function], Function]:
+    """Return the options of a command that reads the settings, with those of the shared ones that it `uses`."""
+    target = ("target", "api_base") if "target" in uses else ()
+    return _options(CommonOptions, "config", "lang", "quiet", "verbose", *target, *uses)
+
+
+kind_option = click.option(
+    "--kind",
+    type=click.Choice([*kind_names(), ANY_KIND]),
+    metavar="KIND",
+    help="The kind of run that `latest` is, or any. [default: links, upload or audit]",
+)
+reader_options = settings_options("target", "merchants", "ledger", "where", "json")
 list_options = _options(ListOptions)
 report_options = _options(RunOptions, "out", "pdf")
 pdf_option = _options(RunOptions, "pdf")
@@ -417,7 +453,7 @@ LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
 _SECONDS = {"backoff", "slow_wait", "patience"}
 
 
-class _LimitOption(click.Option):
+class _LimitOption(Option):
     """An option whose default is that of RunLimits, which most commands have no use for."""
 
     def get_default(self, ctx: click.Context, call: bool = True) -> Any:  # noqa: ARG002  as click calls it
@@ -433,6 +469,7 @@ def limit_options(function: Function) -> Function:
         option = click.option(
             f"--{name.replace('_', '-')}",
             cls=_LimitOption,
+            group=N_("Limits"),
             type=kind,
             metavar="SECONDS" if name in _SECONDS else "N",
             show_default=True,

@@ -13,12 +13,14 @@ from tcb_ops.cli.options import (
     WholeNumber,
     cluster_option,
     common_options,
+    kind_option,
     limit_options,
     list_options,
     pdf_option,
     report_options,
     resume_options,
     run_options,
+    settings_options,
     target_line,
     upload_yes_option,
 )
@@ -36,10 +38,10 @@ if TYPE_CHECKING:
     from tcb_ops.runs.uploads import IfExists
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="column rows on-bad root target where json")
 @click.argument("paths", metavar="LIST")
 @list_options
-@common_options
+@settings_options("target", "merchants", "where", "json")
 def check(command: RunCommand, paths: str) -> int:
     """Check a path list; report all problems in one pass.
 
@@ -64,7 +66,7 @@ def check(command: RunCommand, paths: str) -> int:
         return 1 if batch.valid < batch.count else 0
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out download on-bad rate dry-run resume target where json")
 @click.argument("paths", metavar="[LIST]", required=False)
 @click.option("--out", metavar="FILE", help="Where the links go (0600). [default: links.csv]")
 @click.option(
@@ -147,7 +149,7 @@ def _download(command: RunCommand, run: str, max_age: int) -> int:
     return 0 if written.links == written.rows else 1
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out skip-unchanged canary yes on-bad root dry-run target where json")
 @click.argument("paths", metavar="[LIST]", required=False)
 @report_options
 @click.option(
@@ -197,8 +199,9 @@ def upload(
 ) -> int:
     """Upload the list's files; write a report folder.
 
-    Every file gets a link of its own. An unfinished run of the same list is resumed; --resume RUN needs no list. On a
-    terminal an upload to a live target asks first.
+    Every file gets a link of its own. An unfinished run of the same list is resumed; --resume RUN needs no list.
+
+    On a terminal an upload to a live target asks first.
     """
     from tcb_ops import api
     from tcb_ops.features.stored.files import check_folder
@@ -286,7 +289,7 @@ def _announce_overwritten(console: Console, batch: Batch, settings: Settings, if
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="errcode out yes resume target where json")
 @click.argument("run", default="latest")
 @click.option(
     "--errcode",
@@ -297,12 +300,13 @@ def _announce_overwritten(console: Console, batch: Batch, settings: Settings, if
 )
 @click.option("--out", metavar="PATH", help="The report folder, or links.retry.csv. [default: reports/RUN]")
 @pdf_option
+@kind_option
 @upload_yes_option
 @limit_options
 @cluster_option
 @resume_options
 @common_options
-def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
+def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | None) -> int:
     """Run again the rows of a finished run that did not succeed.
 
     Runs its refused, failed and not attempted rows as a run of their own; --errcode and --where narrow it.
@@ -311,7 +315,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
     from tcb_ops.preflight import RETRIED, scope_of_rows
     from tcb_ops.runs.plan import check_retry
 
-    parent = api.run_to_retry(run, command.settings)
+    parent = api.run_to_retry(run, command.settings, kind)
     record = parent.record
     check_retry(record, command.settings)
     is_links = record.kind.writes_links
@@ -319,12 +323,12 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
         command.check_folder()
     with command.opened():
         retrying = _(
-            "Retrying {kind} {id} ({list_name}).", kind=record.kind, id=record.id, list_name=record.list_name
+            "Retrying {kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name
         )
+        command.console.lead(retrying)
         if record.kind.changes_store:
             scope = scope_of_rows(parent.tallies(), RETRIED)
-            what = _("At most {text}", text=scope.text)
-            command.ask_confirmation(record.kind, scope, as_sentences((retrying, what)))
+            command.ask_confirmation(record.kind, scope, _("At most {text}", text=scope.text))
         words = [*(f"errcode {code}" for code in sorted(codes)), command.selection]
         handle = api.start_retry(
             parent.id,
@@ -333,7 +337,6 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...]) -> int:
             out=(command.which.out or "links.retry.csv") if is_links else command.reports,
             **command.options | {"selection": "; ".join(filter(None, words))},
         )
-        command.console.info(retrying)
         if handle.warning is not None:
             from tcb_ops.runs.next_commands import quoted
             from tcb_ops.runs.next_commands import retry as retry_command

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 
-@click.command(cls=Command)
-@click.option("--dir", "folder", default=".", metavar="DIR", help="Where to. [default: the working folder]")
+@click.command(cls=Command, usual="lang")
+@click.argument("folder", metavar="[DIR]", default=".")
 @lang_option
 def init(folder: str, *, common: CommonOptions) -> int:
     """Write settings, a merchants file and a list template.

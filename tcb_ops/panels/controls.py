@@ -122,7 +122,7 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
                 "Put yours into the notebook's folder, or create one in a terminal, fill it in, and run the panel's cell "
                 "again:\n{command}",
                 file=folder / SETTINGS_FILE,
-                command=quoted(("tcb-ops", "init", "--dir", str(folder))),
+                command=quoted(("tcb-ops", "init", str(folder))),
             )
         )
     items = [item.strip() for item in where.split(";") if item.strip()]

@@ -20,7 +20,7 @@ import ipywidgets as widgets
 from tcb_ops import api
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
 from tcb_ops.i18n import Joined, Text, _, as_lines, as_sentences, verbatim
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import ANY_KIND, Kind
 from tcb_ops.model import STORED_OUTCOMES, Outcome
 from tcb_ops.panels.controls import (
     ActionButton,
@@ -150,7 +150,7 @@ class RunMonitor(widgets.VBox):
         """Show a run: running here or elsewhere, interrupted, or finished. Raises RunNotFoundError."""
         settings = self._context.settings
         self._check_ledger()
-        run = api.open_run(wanted, settings=settings)
+        run = api.open_run(wanted, kind=ANY_KIND, settings=settings)
         here = find_handle(run.id)
         if here is not None:
             self.follow(here)

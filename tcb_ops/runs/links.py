@@ -20,6 +20,7 @@ class LinksKind(Kind):
     """Links: nothing is sent to the store, and links.csv has the only copy of the links."""
 
     name = "links"
+    main = True
     label = _("links")
     report_title = _("Upload links report")
     done = _("issued with a link")

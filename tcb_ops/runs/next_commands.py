@@ -10,7 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, distribution
@@ -34,6 +34,12 @@ SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
 SIGNED_LIST = "signed_list"
 """The setting of a confirmation of such a run: the words with which `upload` reads its list."""
+_NOT_TAKEN: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(("diff", "errcodes", "report", "runs", "show"), frozenset({"--tokens"})),
+    "check": frozenset({"--ledger", "--tokens"}),
+    "verify": frozenset({"--target", "--merchants", "--tokens"}),
+}
+"""The shared options that a command does not take, by its name."""
 _USUAL_TARGET = "https://api.weixin.qq.com"
 
 
@@ -46,7 +52,9 @@ def command(settings: Settings, *words: str, target: str | None = None) -> list[
         target: the run's target; None for that of the settings.
 
     """
-    return ["tcb-ops", *words, *_shared(settings, settings.run_target if target is None else target)]
+    shared = _shared(settings, settings.run_target if target is None else target)
+    not_taken = _NOT_TAKEN.get(words[0], ())
+    return ["tcb-ops", *words, *(word for option in shared if option[0] not in not_taken for word in option)]
 
 
 def of_run(settings: Settings, run: RunRecord, *words: str) -> list[str]:
@@ -155,15 +163,15 @@ def _pace(run: RunRecord) -> list[str]:
     ]
 
 
-def _shared(settings: Settings, target: str) -> list[str]:
-    """Return the options for the same target, ledger, merchants, tokens and language in any folder."""
-    origin, words = settings.origin, []
+def _shared(settings: Settings, target: str) -> list[tuple[str, str]]:
+    """Return the options, with their values, for the same target, ledger, merchants, tokens and language in any folder."""
+    origin, options = settings.origin, list[tuple[str, str]]()
     from_file = origin.from_file
     if origin.file is not None:
-        words += ["--config", without_dots(origin.file)]
+        options.append(("--config", without_dots(origin.file)))
     usual_target = from_file.get("target") or str(from_file.get("api_base", _USUAL_TARGET)).rstrip("/")
     if target != usual_target or origin.overridden & {"target", "api_base"}:
-        words += ["--target", target]
+        options.append(("--target", target))
     # ledger_option is empty for a URL with a password: the command reads it from the same variable or file again.
     if settings.ledger_option and (
         origin.file is None
@@ -171,13 +179,13 @@ def _shared(settings: Settings, target: str) -> list[str]:
         or "ledger" in origin.overridden
         or settings.ledger != from_file.get("ledger")
     ):
-        words += ["--ledger", settings.ledger_option]
+        options.append(("--ledger", settings.ledger_option))
     if settings.merchants != from_file.get("merchants") or "merchants" in origin.overridden:
-        words += ["--merchants", without_dots(settings.merchants)]
+        options.append(("--merchants", without_dots(settings.merchants)))
     tokens, kept = settings.tokens, from_file.get("tokens")
     kept = kept if isinstance(kept, dict) else {}
     if target != SIMULATOR and tokens.source == "file" and tokens.file != kept.get("file"):
-        words += ["--tokens", without_dots(tokens.file)]
+        options.append(("--tokens", without_dots(tokens.file)))
     if "lang" in origin.overridden:
-        words += ["--lang", str(settings.lang)]
-    return words
+        options.append(("--lang", str(settings.lang)))
+    return options

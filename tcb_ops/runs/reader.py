@@ -113,6 +113,10 @@ class RunReader(_OfRun, Protocol):
     """
 
 
+_ENDING = 4
+"""The fewest characters of an id's ending that name a run."""
+
+
 class LedgerReader(SumReader):
     """An open ledger for reading. Errors of the database are raised as LedgerError."""
 
@@ -122,13 +126,21 @@ class LedgerReader(SumReader):
 
     # --- a run ---------------------------------------------------------------------------------------------
 
-    def run(self, wanted: str, target: str | None = None) -> RunRecord:
-        """Find a run by id, unambiguous prefix, or `latest` (of `target`). Raises RunNotFoundError."""
+    def run(self, wanted: str, target: str | None = None, kinds: Collection[Kind] | None = None) -> RunRecord:
+        """Find a run by id, an unambiguous beginning or ending of one, or `latest`.
+
+        An ending has four characters or more. `target`, `kinds`: of which `latest` is the last created; None for any.
+        Raises RunNotFoundError.
+        """
         query = sa.select(runs).order_by(runs.c.number.desc())
         if wanted == "latest":
             query = query.where(runs.c.target == target) if target is not None else query
+            query = query.where(runs.c.kind.in_(kinds)) if kinds is not None else query
         else:
-            query = query.where(runs.c.id.startswith(wanted, autoescape=True))
+            named = runs.c.id.startswith(wanted, autoescape=True)
+            if len(wanted) >= _ENDING:
+                named |= runs.c.id.endswith(wanted, autoescape=True)
+            query = query.where(named)
         found = self._read(query.limit(20))
         exact = [record for record in found if record.id == wanted]
         if wanted == "latest":
@@ -136,6 +148,16 @@ class LedgerReader(SumReader):
         if exact or (wanted == "latest" and found) or len(found) == 1:
             return self._run((exact or found)[0])  # the others may be damaged
         if not found and wanted == "latest" and target is not None:
+            if (of_target := next(iter(self.runs(target, limit=1)), None)) is not None:
+                raise RunNotFoundError(
+                    _(
+                        "{name} has no run of this kind ({kinds}) to {target} yet.",
+                        name=self.name,
+                        kinds=as_list(kind.label for kind in kinds or ()),
+                        target=target,
+                    ),
+                    _("The newest run is {id} ({kind}).", id=of_target.id, kind=of_target.kind.label),
+                )
             other = next(iter(self.runs(limit=1)), None)
             hint = NOTHING
             if other is not None:

@@ -440,55 +440,28 @@ def run_values(new: NewRun) -> dict[str, Any]:
 
 _NEWEST = """
 SELECT id, kind, created_at, list_name FROM runs
-WHERE substr(id, 1, length(:begins)) = :begins AND (finished_at IS NULL OR :unfinished = 0)
+WHERE substr(id, 1, length(:begins)) = :begins
 ORDER BY number DESC LIMIT :limit
 """
 
 
-_CODES = """
-SELECT coalesce(nullif(store_code, ''), CAST(errcode AS TEXT)) AS code, sum(tallies.rows) AS many
-FROM tallies
-WHERE run = (
-    SELECT number FROM runs
-    WHERE CASE WHEN :run = 'latest' THEN target = :target ELSE substr(id, 1, length(:run)) = :run END
-    ORDER BY number DESC LIMIT 1
-)
-AND outcome IN ('refused', 'failed', 'not_attempted', 'unhealthy', 'unknown') AND (store_code <> '' OR errcode <> 0)
-GROUP BY code ORDER BY many DESC, code
-"""
+def newest_runs(where: str, begins: str, limit: int) -> Sequence[Any]:
+    """Return (id, kind, time, list) of the newest runs whose id starts with `begins`, for shell completion.
 
-
-def newest_runs(
-    where: str, begins: str, limit: int, *, unfinished: bool
-) -> Sequence[tuple[str, str, float, str]]:
-    """Return (id, kind, time, list) of the newest runs whose id starts with `begins`, for shell completion."""
-    return _peek(where, _NEWEST, {"begins": begins, "limit": limit, "unfinished": int(unfinished)})
-
-
-def codes_of_run(where: str, run: str, target: str) -> list[str]:
-    """Return the codes of a finished run's rows that can be retried, most rows first, for shell completion.
-
-    `run`: an id, the beginning of one, or `latest` (of `target`).
-    """
-    return [code for code, _rows in _peek(where, _CODES, {"run": run, "target": target})]
-
-
-def _peek(where: str, query: str, values: Mapping[str, str | int]) -> Sequence[Any]:
-    """Query a ledger without writing anything.
-
-    A missing ledger is not created, and a WAL that no process uses is not opened. Raises the
+    Nothing is written: a missing ledger is not created, and a WAL that no process uses is not opened. Raises the
     database's errors.
     """
+    values = {"begins": begins, "limit": limit}
     if where.startswith("postgresql"):
         import sqlalchemy as sa
 
         engine = sa.create_engine(where, hide_parameters=True, connect_args={"connect_timeout": 2})
         with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(sa.text(query), values)]
+            return [tuple(row) for row in connection.execute(sa.text(_NEWEST), values)]
     file = Path(where.removeprefix("sqlite:///")).absolute()
     if not file.is_file():  # opening a pipe would wait for a writer
         return []
     used = all(file.with_name(file.name + end).exists() for end in ("-wal", "-shm"))
     options = "mode=ro" if used else "mode=ro&immutable=1"
     with closing(sqlite3.connect(f"{file.as_uri()}?{options}", uri=True, timeout=0.2)) as opened:
-        return opened.execute(query, values).fetchall()
+        return opened.execute(_NEWEST, values).fetchall()

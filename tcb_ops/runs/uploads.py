@@ -28,6 +28,7 @@ class UploadKind(Kind):
     """Uploads. With --backup or --if-exists, each path is looked at before its file is sent."""
 
     name = "upload"
+    main = True
     label = _("upload")
     report_title = _("Upload report")
     done = _("uploaded")

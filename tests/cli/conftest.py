@@ -102,7 +102,7 @@ class CommandLine:
         return ENGLISH.findall("\n".join(lines))
 
     def latest(self) -> tcb.Run:
-        return tcb.open_run(settings=self.workspace.settings)
+        return tcb.open_run(kind="any", settings=self.workspace.settings)
 
     @contextmanager
     def process(self, *words: str, **options: Any) -> Iterator[subprocess.Popen[str]]:

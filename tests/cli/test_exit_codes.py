@@ -364,7 +364,7 @@ def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_cli):
     cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
     first = cli.upload("--json").json["run"]
     result = cli("retry")
-    assert f"Retrying upload {first} (list.csv)." in result.err
+    assert f"Retrying upload {first} (list.csv)" in result.err
     assert "retry · list.csv" in cli("runs").out
     assert f", a retry of {first} · upload to" in cli("show").out
     assert [one["parent"] for one in cli("runs", "--json").json["runs"]] == [first, ""]

@@ -38,7 +38,7 @@ def rows_of(file):
 
 def test_init_writes_what_is_not_there_and_leaves_the_rest(cli, tmp_path):
     new = tmp_path / "new"
-    result = cli("init", "--dir", str(new), "--lang", "en")
+    result = cli("init", str(new), "--lang", "en")
     assert (result.code, result.out.split()) == (
         0,
         [str(new / n) for n in ("tcb-ops.toml", "merchants.csv", "list-template.xlsx")],
@@ -47,7 +47,7 @@ def test_init_writes_what_is_not_there_and_leaves_the_rest(cli, tmp_path):
         f"appid,name,env\n{TEA.appid},{TEA.name},{TEA.env}\n", encoding="utf-8"
     )
     kept = (new / "tcb-ops.toml").read_bytes()
-    again = cli("init", "--dir", str(new), "--lang", "en")
+    again = cli("init", str(new), "--lang", "en")
     assert again.out.split() == [str(new / "list-template.xlsx")]
     assert again.err.count("already exists: not overwritten") == 2
     assert (new / "tcb-ops.toml").read_bytes() == kept
@@ -71,7 +71,7 @@ def test_init_again_fills_the_drop_down_but_not_of_a_template_that_somebody_chan
     def init(*more, lang="en"):
         with (new / "merchants.csv").open("w", encoding="utf-8") as file:
             file.writelines([*merchants, *more])
-        return cli("init", "--dir", str(new), "--lang", lang)
+        return cli("init", str(new), "--lang", lang)
 
     new.mkdir()
     init()
@@ -108,7 +108,7 @@ def test_init_again_fills_the_drop_down_but_not_of_a_template_that_somebody_chan
 def test_init_names_what_is_wrong_with_the_merchants_file(cli, tmp_path, merchants, says):
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "merchants.csv").write_text(merchants, encoding="utf-8")
-    result = cli("init", "--dir", str(tmp_path / "new"), "--lang", "en")
+    result = cli("init", str(tmp_path / "new"), "--lang", "en")
     assert (result.code, len(result.out.split())) == (2, 2)
     assert says in result.err
     assert "correct the file, then run tcb-ops init again" in result.err
@@ -117,7 +117,7 @@ def test_init_names_what_is_wrong_with_the_merchants_file(cli, tmp_path, merchan
 
 def test_init_says_where_it_cannot_write(cli, tmp_path):
     (tmp_path / "file").touch()
-    result = cli("init", "--dir", str(tmp_path / "file"), "--lang", "en")
+    result = cli("init", str(tmp_path / "file"), "--lang", "en")
     assert result.code == 2
     assert "cannot be written" in result.err
 

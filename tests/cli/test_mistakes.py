@@ -250,12 +250,10 @@ MISTAKES: dict[str, tuple[str, Callable[[CommandLine], Any] | None]] = {
     # codes and reports
     "unknown errcode": ("explain 850888", None),
     "errcode like no other": ("explain 12345", None),
-    "run in place of its report": ("verify latest", uploaded),
     "report of another ledger": ("verify monday", in_another_ledger),
     "folder without a report": ("verify files", uploaded),
     "report of another run": ("verify friday", mixed_reports),
     "workbook of another run": ("report --into 清单.xlsx", lambda cli: [uploaded(cli), workbook()(cli)]),
-    "one run to compare": ("diff latest", uploaded),
     "report over other files": (f"{UPLOAD} --out files", None),
     # the simulator, notebooks
     "busy port": ("simulate --merchants merchants.csv --tokens tokens.csv --port {port}", busy),

@@ -209,21 +209,6 @@ def test_a_diff_ends_with_the_command_for_what_the_newer_run_and_its_retries_lef
     assert suggested(cli("diff", newer, older).err) == []
 
 
-def test_a_diff_of_one_run_suggests_the_run_before_it(open_cli, execute):
-    cli = open_cli(many(TEA, rows=1))
-    first = cli.upload("--json", "--new-run").json["run"]
-    alone = cli("diff", "latest")
-    assert (alone.code, suggested(alone.err)) == (2, [])
-    assert first in alone.err
-    second = cli.upload("--json", "--new-run").json["run"]
-    for words in (("diff", "latest"), ("diff",), ("diff", second)):
-        result = cli(*words)
-        assert result.code == 2
-        (line,) = suggested(result.err)
-        assert shlex.split(line)[:4] == ["tcb-ops", "diff", first, second]
-        assert execute(line).code == 0
-
-
 def test_a_stopped_audit_suggests_another_with_its_options(open_cli, execute):
     cli = open_cli([], [Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004, calls=((1, 1),))])
     (cli.folder / "mine.csv").write_text("env,cause,until\n", encoding="utf-8")

@@ -49,7 +49,7 @@ def test_simulate_says_its_base_first_and_ends_with_0(open_cli, number):
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
-    assert f"use --api-base {base}" in err
+    assert f"use --target {base}" in err
 
 
 @pytest.mark.slow

@@ -219,7 +219,7 @@ def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_cli: OpenCli)
     assert result.code == 1
     assert "no_checksum" in result.out
     assert "tcb-ops retry" not in result.err
-    assert cli("errcodes", "--json").json["reasons"][0]["reason"] == "no_checksum"
+    assert cli("errcodes", "--kind", "confirm", "--json").json["reasons"][0]["reason"] == "no_checksum"
 
 
 @pytest.mark.parametrize("option", ["--where", "--target", "--note"])
@@ -244,7 +244,7 @@ def test_a_damaged_backup_is_named_as_the_cause(open_cli: OpenCli) -> None:
     assert result.code == 1
     assert "backup_damaged" in result.out
     saved.write_bytes(intact)
-    assert cli("retry").code == 0  # what it suggests
+    assert cli("retry", "--kind", "undo").code == 0  # what it suggests
     assert cli.workspace.sim.content(TEA.env, "banner/0.png") == b"before"
 
 

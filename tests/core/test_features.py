@@ -62,7 +62,6 @@ def open_without(tmp_path: Path) -> Callable[[str], Callable[..., subprocess.Com
 
 def write_settings(folder: Path, base: str) -> None:
     settings = f'api_base = "{base}"\nledger = "ledger.db"\n[tokens]\nfile = "tokens.csv"\n'
-    settings += '[audit]\nknown = "known.csv"\n[[notify]]\nkind = "command"\ncommand = ["true"]\n'
     (folder / "tcb-ops.toml").write_text(settings, encoding="utf-8")
 
 
@@ -127,3 +126,7 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
         assert refused.returncode == 2, words
         assert refused.stderr.count("tcb-ops: ") == 1
         assert "audit" in refused.stderr
+    with (workspace.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        settings.write('[audit]\nknown = "known.csv"\n')
+    refused = execute("runs")
+    assert (refused.returncode, "audit" in refused.stderr) == (2, True)

@@ -296,7 +296,7 @@ def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(
     panel = getattr(lab, kind)()
     shown = read(panel.worker.line)
     assert f"there is no {lab.workspace.folder / 'tcb-ops.toml'}" in shown
-    assert shown.endswith(f"tcb-ops init --dir {lab.workspace.folder}")
+    assert shown.endswith(f"tcb-ops init {lab.workspace.folder}")
     for view in (panel.card, panel.causes, *([panel.changes, panel.history] if kind == "audits" else [])):
         panel.show(view)
     assert "could not be opened: see its message" in read(panel.card()._repr_html_())

@@ -494,14 +494,11 @@ def test_a_run_is_cancelled_while_it_waits_for_workers_of_an_earlier_session(
 def test_the_command_and_show_name_the_workers(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(many(*MERCHANTS, rows=5), merchants=MERCHANTS)
     where = ["--target", workspace.sim.base, "--ledger", str(workspace.folder / "ledger.db"), "--lang", "en"]
-    where += [
-        "--merchants",
-        str(workspace.folder / "merchants.csv"),
-        "--tokens",
-        str(workspace.folder / "tokens.csv"),
-    ]
+    where += ["--merchants", str(workspace.folder / "merchants.csv")]
     upload = [
         "upload",
+        "--tokens",
+        str(workspace.folder / "tokens.csv"),
         str(workspace.list),
         "--root",
         str(workspace.folder / "files"),

@@ -20,6 +20,7 @@ from tcb_ops.cli.options import (
     limit_options,
     report_options,
     resume_options,
+    settings_options,
 )
 from tcb_ops.formatting import format_duration, shown
 from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext
@@ -54,18 +55,17 @@ def announce(run: Run, console: Console) -> list[dict[str, Any]]:
     return [one.to_json(console.lang) for one in found]
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="test target json")
 @click.argument("run", default="latest")
 @click.option("--test", is_flag=True, help="Send a test message instead.")
-@common_options
+@settings_options("target", "merchants", "ledger", "json")
 def notify(run: str, *, test: bool, common: CommonOptions) -> int:
-    """Send the message about an audit to every [[notify]] of the settings.
+    """Send an audit's message to every [[notify]] of the settings.
 
     Exit code 0 when every receiver accepted it, 1 when one did not.
     """
     from tcb_ops.features.audit import api
 
-    common.refuse_where(_("A message is about a whole audit: --where cannot narrow it."))
     settings, console = common.start()
     found = api.notify(None if test else run, settings=settings)
     if common.json:
@@ -74,7 +74,7 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
     return 0 if all(one.sent for one in found) else 1
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out fail-on known target where json")
 @report_options
 @click.option(
     "--write-probe", is_flag=True, help="Also upload a tiny file to each environment and delete it again."
@@ -113,7 +113,7 @@ def audit(
     *,
     write_probe: bool,
 ) -> int:
-    """Check whether each environment is healthy, and say why where it is not.
+    """Check whether each environment is healthy, and if not, why.
 
     Asks for its status, the quota left, the permission sets and one upload link; uploads nothing without --write-probe.
     --where narrows it.

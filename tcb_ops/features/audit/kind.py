@@ -43,6 +43,7 @@ class AuditKind(Kind):
     """Audits. A row is an environment, and a problem of every merchant ends the audit instead of leaving it unfinished."""
 
     name = "audit"
+    main = True
     label = _("audit")
     report_title = _("Audit report")
     done = _("healthy")

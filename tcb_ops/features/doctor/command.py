@@ -13,7 +13,7 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
-    common_options,
+    settings_options,
 )
 from tcb_ops.errors import SettingsError, UsageError
 from tcb_ops.features.doctor.report import CheckResult
@@ -31,14 +31,13 @@ _GRADES = {
 }
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="live yes target where json")
 @click.option(
     "--live", metavar="ENV", help="Upload one tiny file into ENV for real, fetch it back, delete it."
 )
-@click.option("--appid", metavar="APPID", help="With --live: the merchant, where several share ENV.")
 @click.option("--yes", is_flag=True, help="With --live: do not ask.")
-@common_options
-def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOptions) -> int:
+@settings_options("target", "merchants", "tokens", "ledger", "where", "json")
+def doctor(live: str | None, yes: bool, *, common: CommonOptions) -> int:
     """Check machine, files, tokens and target; suggest fixes.
 
     Checks settings, merchants file, ledger, disk, the modes of token files, the browser for PDFs, the target, its clock against this machine's, the token source, and whether the platform accepts calls from this address
@@ -50,10 +49,10 @@ def doctor(live: str | None, appid: str | None, yes: bool, *, common: CommonOpti
     began.
     """
     if live is None:
-        if appid is not None or yes:
-            raise UsageError(_("--appid and --yes go with --live ENV."))
+        if yes:
+            raise UsageError(_("--yes goes with --live ENV."))
         return _check_all(common)
-    return _check_live(common, live, appid or "", yes=yes)
+    return _check_live(common, live, yes=yes)
 
 
 def _check_all(common: CommonOptions) -> int:
@@ -115,12 +114,12 @@ def _print_results(console: Console, results: Sequence[CheckResult]) -> None:
         console.print(_("All checks passed."))
 
 
-def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> int:
+def _check_live(common: CommonOptions, env: str, *, yes: bool) -> int:
     from tcb_ops.cli.steps import confirm_or_abort
     from tcb_ops.features.doctor.live import start_live_check
 
     settings, console = common.start()
-    merchant = _merchant_of(common, settings, env, appid)
+    merchant = _merchant_of(common, settings, env)
     with common.open_target(console, settings) as settings:
         console.release()
         if not settings.on_loopback and not yes:
@@ -159,16 +158,16 @@ def _check_live(common: CommonOptions, env: str, appid: str, *, yes: bool) -> in
     return 0 if result.ok else 1
 
 
-def _merchant_of(common: CommonOptions, settings: Settings, env: str, appid: str) -> Merchant:
+def _merchant_of(common: CommonOptions, settings: Settings, env: str) -> Merchant:
     """Return the merchants file's line for an environment, resolved as for a list's row. Raises UsageError without one."""
     from tcb_ops.lists.merchants import Unresolved, resolve
 
     merchants = common.read_merchants(settings)
-    found = resolve(merchants, env.strip(), "", appid.strip())
+    found = resolve(merchants, env.strip(), "", "")
     if isinstance(found, Unresolved):
         fix = found.fix
-        if not appid and merchants.whole.for_env(env.strip()):
-            fix = _("choose one with --appid")
+        if merchants.for_env(env.strip()):
+            fix = _("choose one with --where appid=APPID")
         why = _("{message} — {fix}", message=found.message, fix=fix)
     elif found is None:
         why = _("It is excluded by --where.")

@@ -13,7 +13,7 @@ from tcb_ops.cli import Command, Commands, Group
 from tcb_ops.cli.console import LINE_EVERY, Console
 from tcb_ops.cli.options import (
     CommonOptions,
-    common_options,
+    settings_options,
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _, pgettext
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 Found = TypeVar("Found")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out dry-run target where json")
 @click.option("--out", metavar="FILE", help="Write to this new file instead of the merchants file.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
-@common_options
+@settings_options("target", "merchants", "tokens", "where", "json")
 def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     """Bring the merchants file up to date with the platform.
 
@@ -75,9 +75,9 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     return 1 if changes.unread else 0
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out target where json")
 @click.option("--out", metavar="FILE.csv", help="Write a line per merchant and environment, for Excel.")
-@common_options
+@settings_options("target", "merchants", "tokens", "where", "json")
 def check(out: str | None, *, common: CommonOptions) -> int:
     """Check which merchants are ready, and what to do about the others.
 

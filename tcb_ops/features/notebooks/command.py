@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.notebooks.parameters import Source, Value
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="p out target lang where")
 @click.argument("name")
 @click.option(
     "-p",
@@ -162,7 +162,7 @@ class _Passing(Command):
         return rest
 
 
-@click.command(cls=_Passing)
+@click.command(cls=_Passing, usual="no-open no-browser lang")
 @click.argument("folder", metavar="[DIR]", default=".")
 @click.argument("arguments", metavar="[-- JUPYTERLAB OPTIONS]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--no-open", is_flag=True, help="Only copy; start nothing.")

@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
 FEATURE = Feature(
     commands={
-        "practise": ["tcb_ops.features.simulator.command:simulate", "tcb_ops.features.simulator.command:demo"]
+        "notebooks": [
+            "tcb_ops.features.simulator.command:simulate",
+            "tcb_ops.features.simulator.command:demo",
+        ]
     },
 )
 _PUBLIC = {

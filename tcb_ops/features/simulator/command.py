@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.simulator import Simulator
 
 
-@click.command()
+@click.command(cls=Command, usual="merchants tokens port faults store night lang")
 @click.option("--merchants", required=True, metavar="FILE", help="The merchants that it serves.")
 @click.option(
     "--tokens",
@@ -88,7 +89,7 @@ def simulate(
     def ready(listening: Simulator) -> None:
         console.print(listening.base)
         console.info(
-            _("The simulator is ready: use --api-base {base}. Press Ctrl-C to stop it.", base=listening.base)
+            _("The simulator is ready: use --target {base}. Press Ctrl-C to stop it.", base=listening.base)
         )
 
     serve(simulator, ready)
@@ -111,7 +112,7 @@ def _about_the_component(appid: str, *, in_plan: bool) -> Text:
     )
 
 
-@click.command()
+@click.command(cls=Command, usual="lang")
 @lang_option
 def demo(lang: str | None) -> int:
     """Run everything against the simulator.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run, RunHandle
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="content out target where json")
 @click.argument("what", metavar="[RUN|LIST]", default="latest")
 @click.option(
     "--content", is_flag=True, help="Compare checksums, too: one request to each file's download link."
@@ -74,7 +74,7 @@ def confirm(command: RunCommand, what: str, *, content: bool) -> int:
             return _finish(command, handle)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="foreign out yes target where json")
 @click.argument("what", metavar="RUN|LIST", required=False)
 @click.option("--foreign", is_flag=True, help="Delete also files that no run of this ledger uploaded.")
 @report_options
@@ -124,7 +124,7 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             return _finish(command, handle)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="out yes target where json")
 @click.argument("run", default="latest")
 @report_options
 @yes_option
@@ -144,7 +144,7 @@ def undo(command: RunCommand, run: str) -> int:
         if command.which.resume is not None:
             return _finish(command, command.resume(UNDO))
         settings = command.settings
-        subject = api.open_run(api.upload_of(run, settings).id, settings=settings)
+        subject = api.open_run(_upload(command, run), settings=settings)
         merchants = command.common.matching(settings)
         what = api.undo_scope(subject, merchants=merchants, settings=settings).text
         _ask(command, UNDO, scope_of_stored(subject, merchants), what)
@@ -157,7 +157,7 @@ def undo(command: RunCommand, run: str) -> int:
         return _finish(command, handle)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, usual="to delete confirm dry-run yes target where json")
 @click.argument("folder", metavar="DIR")
 @scan_options(
     "The cloud path, e.g. 'banner/{name}'. Fields: {name} {stem} {ext} {dir} {rel} {merchant} {appid} {env}."
@@ -341,10 +341,21 @@ def _finish(command: RunCommand, handle: RunHandle) -> int:
 def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]]:
     """Return the run that is named, or read the list; and what distinguishes it from other parts of the same."""
     if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
-        yield what, command.common.selection()
+        yield _upload(command, what), command.common.selection()
         return
     with command.read_list(what, root=None) as batch:
         yield batch, command.selection
+
+
+def _upload(command: RunCommand, run: str) -> str:
+    """Return the id of the upload that is meant; the first line names it."""
+    from tcb_ops import api
+
+    upload = api.upload_of(run, command.settings)
+    command.console.lead(
+        _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
+    )
+    return upload.id
 
 
 def _ask(command: RunCommand, kind: Kind, scope: SendScope, what: Text) -> None:

@@ -1,0 +1,132 @@
+"""What the command line shows and takes: helps, options, and the names of runs."""
+
+from __future__ import annotations
+
+import re
+
+import click
+import pytest
+from workspace import TEA, many
+
+from tcb_ops.cli.main import cli, run
+from tcb_ops.features.simulator import Fault
+from tcb_ops.kinds import all_kinds
+from tcb_ops.runs.next_commands import _NOT_TAKEN
+
+MOST_LINES = 24
+MOST_OPTIONS = 72
+REPEATED = {"--target", "--ledger", "--merchants", "--tokens", "--config", "--lang"}
+"""The shared options that a suggested command repeats."""
+
+
+def commands(group: click.Group, before: str = "") -> dict[str, click.Command]:
+    found = {}
+    for name, command in group.commands.items():
+        found[before + name] = command
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{before}{name} ")
+    return found
+
+
+def options(command: click.Command) -> list[click.Option]:
+    shown = [param for param in command.params if isinstance(param, click.Option) and not param.hidden]
+    return [option for option in shown if option.name != "help_all"]
+
+
+COMMANDS = commands(cli)
+SINGLE = {name: command for name, command in COMMANDS.items() if not isinstance(command, click.Group)}
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_help_fits_a_terminal_and_the_complete_one_has_every_option(capsys, monkeypatch, lang):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["--help", "--lang", lang]) == 0
+    top = capsys.readouterr().out.splitlines()
+    assert len(top) <= 45
+    for name in cli.commands:
+        assert sum(line.split()[:1] == [name] for line in top) == 1
+    for name, command in COMMANDS.items():
+        assert run([*name.split(), "--help", "--lang", lang]) == 0
+        short = capsys.readouterr().out
+        assert len(short.splitlines()) <= MOST_LINES, name
+        assert short.rstrip().endswith("--help-all")
+        listed = re.findall(r"^  (-[-a-z]+)", short, re.MULTILINE)
+        assert len(listed) <= 14
+        assert run([*name.split(), "--help-all", "--lang", lang]) == 0
+        spelled = set(re.findall(r"^  (-[-a-z]+)", capsys.readouterr().out, re.MULTILINE))
+        assert {option.opts[0] for option in options(command)} <= spelled
+        assert "--api-base" not in spelled
+
+
+def test_usual_options_exist():
+    for name, command in SINGLE.items():
+        spelled = {option.opts[-1].lstrip("-") for option in options(command)}
+        assert set(command.usual) <= spelled, name
+
+
+def test_there_are_few_options():
+    assert len({option.opts[0] for command in SINGLE.values() for option in options(command)}) <= MOST_OPTIONS
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("explain", "85088"), ("--where", "name=x")),
+        (("errcodes",), ("--tokens", "tokens.csv")),
+        (("verify", "reports"), ("--where=name=x",)),
+        (("check", "list.csv"), ("--ledger", "ledger.db")),
+        (("prune",), ("--note", "x")),
+        (("show",), ("--note", "x")),
+    ],
+)
+def test_an_option_that_a_command_does_not_use_is_refused_on_either_side(capsys, command, option):
+    for words in ((*option, *command), (*command, *option)):
+        assert run([*words, "--lang", "en"]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert f"tcb-ops {command[0]} does not use {option[0].partition('=')[0]}." in err
+
+
+def test_suggested_commands_repeat_only_options_that_they_take():
+    for name in ("retry", *_NOT_TAKEN, *all_kinds()):
+        taken = {option.opts[0] for option in options(COMMANDS[name])}
+        assert REPEATED - taken == set(_NOT_TAKEN.get(name, ())), name
+
+
+def test_names_that_newcomers_try_are_answered(capsys):
+    assert run(["upload", "list.csv", "--merchant", "x", "--lang", "en"]) == 2
+    assert "--where name=NAME" in capsys.readouterr().err
+    assert run(["help", "upload", "--lang", "en"]) == 0
+    assert capsys.readouterr().out.startswith("Usage: tcb-ops upload")
+
+
+def test_latest_is_of_the_kinds_that_a_command_is_about(open_cli):
+    cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
+    upload = cli.upload("--json").json["run"]
+    confirm = cli("confirm", "--json").json["run"]
+    assert cli("show", "--json").json["run"] == upload
+    assert cli("errcodes", "--json").json["run"] == upload
+    assert cli("show", "--kind", "confirm", "--json").json["run"] == confirm
+    assert cli("show", "--kind", "any", "--json").json["run"] == confirm
+    nothing = cli("show", "--kind", "audit")
+    assert (nothing.code, confirm in nothing.err) == (2, True)
+    for words, screen in ((("show",), "out"), (("errcodes",), "err"), (("report", "--out", "r"), "err")):
+        first = getattr(cli(*words), screen).splitlines()[0]
+        assert f"upload {upload}" in first or f"{upload} · upload" in first
+        assert "list.csv" in first
+    for command in ("confirm", "retry", "undo"):
+        first = cli(command).err.splitlines()[0]
+        assert first.startswith(f"SIMULATED {cli.workspace.sim.base}")
+        assert f"upload {upload} (list.csv)" in first
+
+
+def test_a_run_is_named_by_its_ending_or_its_report(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    first, second = (cli.upload("--json", "--new-run").json["run"] for _ in range(2))
+    for run_id in (first, second):
+        for name in (run_id[-4:], run_id[-6:], f"reports/{run_id}", str(cli.folder / "reports" / run_id)):
+            assert cli("show", name, "--json").json["run"] == run_id
+    several = cli("show", first[:4])
+    assert (several.code, first in several.err, second in several.err) == (2, True, True)
+    assert cli("show", second[-3:]).code == 2
+    assert cli("show", "reports").code == 2
