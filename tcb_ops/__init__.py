@@ -20,21 +20,18 @@ TYPE_CHECKING = False  # for type checkers, which know the name: typing takes tw
 if TYPE_CHECKING:
     from tcb_ops.api import (
         all_runs as all_runs,
-        audit as audit,
         check_merchants as check_merchants,
         confirm as confirm,
         delete as delete,
         diff as diff,
         history as history,
         links as links,
-        notify as notify,
         open_run as open_run,
         prune as prune,
         read_merchants as read_merchants,
         read_paths as read_paths,
         resume as resume,
         retry as retry,
-        start_audit as start_audit,
         start_confirm as start_confirm,
         start_delete as start_delete,
         start_links as start_links,
@@ -62,6 +59,7 @@ if TYPE_CHECKING:
         TransportError as TransportError,
         UsageError as UsageError,
     )
+    from tcb_ops.features.audit.api import audit as audit, notify as notify, start_audit as start_audit
     from tcb_ops.i18n import Lang as Lang, Text as Text
     from tcb_ops.kinds import Kind as Kind
     from tcb_ops.lists.batch import Batch as Batch
@@ -83,8 +81,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "all_runs audit check_merchants confirm delete diff history links notify open_run prune read_merchants "
-        "read_paths resume retry start_audit start_confirm start_delete start_links start_resume "
+        "all_runs check_merchants confirm delete diff history links open_run prune read_merchants "
+        "read_paths resume retry start_confirm start_delete start_links start_resume "
         "start_retry start_undo start_upload undo upload upload_link verify"
     ),
     "errcodes": "explain",
@@ -92,6 +90,7 @@ _PUBLIC = {
         "ArgumentError CanaryError InputError InterruptedRunError RefusedError RunNotFoundError "
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
+    "features.audit.api": "audit notify start_audit",
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from functools import wraps
@@ -36,19 +36,18 @@ from tcb_ops.errors import (
     ArgumentError,
     InputError,
     LedgerDamagedError,
+    MissingFeatureError,
     RefusedError,
     RunNotFoundError,
-    SettingsError,
     StoppedError,
     UsageError,
     check_count,
     check_value,
     has_surrogates,
 )
-from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _, as_list, ngettext
-from tcb_ops.kinds import ANY_KIND, Kind, all_kinds, kind_named, kind_names
+from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_named, kind_names
 from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
 from tcb_ops.runs.links import LINKS
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-    from tcb_ops.features.audit.known import KnownFailure
-    from tcb_ops.features.audit.notifications import Notification
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.features.evidence.verify import Verification
     from tcb_ops.features.merchants.check import MerchantState
@@ -242,57 +239,6 @@ def start_upload(
         _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
         skip_unchanged=skip_unchanged,
         canary=canary,
-    )
-
-
-@checked
-def start_audit(
-    merchants: Merchants | str | Path,
-    *,
-    target: str | None = None,
-    settings: Settings | None = None,
-    limits: RunLimits | None = None,
-    note: str = "",
-    selection: str = "",
-    new_run: bool = False,
-    resume: str | None = None,
-    may_resume: MayResume | None = None,
-    write_probe: bool = False,
-    confirm_after: float = 0.0,
-    known: str | Path | None = None,
-    report: str | Path | None = None,
-    cluster: Cluster | None = None,
-    progress: OnProgress | None = None,
-    tokens: TokenSource | None = None,
-) -> RunHandle:
-    """Start an audit, or resume the unfinished one.
-
-    Each environment of the merchants that have not left is healthy, unhealthy or unknown, by its token, permission set,
-    status and quota, and an upload link for a probe path. `write_probe`: a tiny file is uploaded there and deleted again.
-    If a problem that affects every merchant stops the audit, the run still ends: environments not checked are unknown,
-    and `Run.stopped` has the reason.
-
-    `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
-    failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
-    """
-    from tcb_ops.features.audit.plan import audit_spec
-
-    check_value(
-        "confirm_after",
-        confirm_after,
-        0 <= confirm_after <= SECONDS_PER_DAY,
-        _("seconds, a day at most"),
-    )
-    listed, settings = _merchants(merchants), _settings(settings, target)
-    failures = [line.to_json() for line in known_failures(known, settings)]
-    options = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
-    if known is not None:
-        options["known_file"] = str(Path(known).absolute())
-    return _start(
-        lambda _: audit_spec(listed, selection, options),
-        _absolute(report),
-        settings,
-        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
     )
 
 
@@ -710,7 +656,6 @@ def _waiting_for(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
 
 links = _waiting_for(start_links)
 upload = _waiting_for(start_upload)
-audit = _waiting_for(start_audit)
 confirm = _waiting_for(start_confirm)
 delete = _waiting_for(start_delete)
 undo = _waiting_for(start_undo)
@@ -861,65 +806,6 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
 
 
 @checked
-def notify(
-    run: str | Run | None = "latest",
-    *,
-    on_demand: bool = True,
-    settings: Settings | None = None,
-    target: str | None = None,
-) -> list[Notification]:
-    """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
-
-    `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand` False: only to receivers whose
-    `on` applies. A failed delivery raises no error.
-    """
-    from tcb_ops.features.audit.notifications import notify_audit, notify_test
-
-    settings = _settings(settings, target, run)
-    if isinstance(run, str):
-        check_value("run", run, _may_be_a_run(run), _("a Run, a run's id, or None"))
-    if not settings.section("notify"):
-        raise SettingsError(
-            _("No receivers are configured."),
-            _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
-        )
-    if run is None:
-        return notify_test(settings)
-    ledger = _ledger_with_runs(settings)
-    record = _newest_audit(ledger, settings) if run == "latest" else _record(run, settings)
-    if record.kind is AUDIT and record.finished_at is None:
-        raise UsageError(
-            _("audit {id} is not finished: there is no result to send yet.", id=record.id),
-            _("Run the same audit again to finish it."),
-        )
-
-    def keep(undelivered: Collection[str]) -> None:
-        with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
-            ledger.note_undelivered(record, undelivered)
-
-    audit = Run(ledger, record, settings)
-    return notify_audit(
-        audit._audit_for,  # noqa: SLF001  a view of the run, not for everybody
-        settings,
-        undelivered=record.undelivered,
-        keep=keep,
-        always=on_demand,
-    )
-
-
-def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
-    """Return the newest finished audit of the target that is no retry. Raises UsageError if there is none."""
-    found = [
-        run
-        for run in ledger.runs(settings.run_target, damaged=[])
-        if run.kind is AUDIT and run.finished_at is not None and not run.parent
-    ]
-    if not found:
-        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
-    return max(found, key=lambda run: run.number)
-
-
-@checked
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
     """Return who works on a run; None if nobody does. Takes the run's lock for a moment to find out."""
     from tcb_ops.runs.ledger import Ledger
@@ -1054,12 +940,15 @@ def _find(ledger: Ledger, wanted: str, settings: Settings, kind: str | None = No
     if kind != ANY_KIND:
         kinds = [kind_named(kind)] if kind else [each for each in all_kinds() if each.main]
     try:
-        return ledger.run(_run_of_report(wanted), settings.run_target, kinds)
+        record = ledger.run(_run_of_report(wanted), settings.run_target, kinds)
     except RunNotFoundError as error:
         listing = quoted(command(settings, "runs"))
         raise RunNotFoundError(
             _("{text}\nTo list the runs:\n{listing}", text=error.text, listing=listing)
         ) from None
+    if isinstance(record.kind, MissingKind):
+        raise MissingFeatureError(record.kind)
+    return record
 
 
 def _run_of_report(wanted: str) -> str:
@@ -1200,17 +1089,6 @@ def _with_cluster(
 
         client = stack.enter_context(opened_cluster(cluster, settings))
         yield stack, client, dashboard_of(client)
-
-
-def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
-    """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
-    from tcb_ops.features.audit.known import read_known
-
-    if file is not None:
-        with _naming("known", file):
-            return read_known(Path(file))
-    known: Path = settings.section("audit").known
-    return read_known(known) if known.exists() else ()
 
 
 def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:

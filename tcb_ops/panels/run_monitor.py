@@ -19,7 +19,6 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
-from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Joined, Text, _, as_lines, as_sentences, verbatim
 from tcb_ops.kinds import ANY_KIND, Kind
 from tcb_ops.model import STORED_OUTCOMES, Outcome
@@ -296,10 +295,10 @@ class RunMonitor(widgets.VBox):
     def _offer(self) -> None:
         """Offer the rest of an unfinished run, or the rows of a finished one that did not succeed."""
         run, state = self.run, self.state
-        # A run without a pending row lacks only its end. An audit is not retried: the next one asks all merchants.
+        # A run without a pending row lacks only its end. What is compared with the next run is not retried: that has all rows.
         self.resume.offer(run if state is RunState.UNFINISHED else None, PENDING, even_without=True)
-        audited = run is not None and run.record.kind == AUDIT
-        self.retry.offer(run if state is RunState.FINISHED and not audited else None, RETRYABLE)
+        compared = run is not None and run.record.kind.has_findings(run.record)
+        self.retry.offer(run if state is RunState.FINISHED and not compared else None, RETRYABLE)
         self.export.offer(run if self.at_rest else None)
         show(self.stop, shown=self.running)
         self._changed()
