@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tcb_ops.api import (
         all_runs as all_runs,
         check_merchants as check_merchants,
-        confirm as confirm,
-        delete as delete,
         diff as diff,
         history as history,
         links as links,
@@ -32,14 +30,10 @@ if TYPE_CHECKING:
         read_paths as read_paths,
         resume as resume,
         retry as retry,
-        start_confirm as start_confirm,
-        start_delete as start_delete,
         start_links as start_links,
         start_resume as start_resume,
         start_retry as start_retry,
-        start_undo as start_undo,
         start_upload as start_upload,
-        undo as undo,
         upload as upload,
         upload_link as upload_link,
         verify as verify,
@@ -60,6 +54,14 @@ if TYPE_CHECKING:
         UsageError as UsageError,
     )
     from tcb_ops.features.audit.api import audit as audit, notify as notify, start_audit as start_audit
+    from tcb_ops.features.stored.api import (
+        confirm as confirm,
+        delete as delete,
+        start_confirm as start_confirm,
+        start_delete as start_delete,
+        start_undo as start_undo,
+        undo as undo,
+    )
     from tcb_ops.i18n import Lang as Lang, Text as Text
     from tcb_ops.kinds import Kind as Kind
     from tcb_ops.lists.batch import Batch as Batch
@@ -81,9 +83,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "all_runs check_merchants confirm delete diff history links open_run prune read_merchants "
-        "read_paths resume retry start_confirm start_delete start_links start_resume "
-        "start_retry start_undo start_upload undo upload upload_link verify"
+        "all_runs check_merchants diff history links open_run prune read_merchants read_paths "
+        "resume retry start_links start_resume start_retry start_upload upload upload_link verify"
     ),
     "errcodes": "explain",
     "errors": (
@@ -91,6 +92,7 @@ _PUBLIC = {
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
     "features.audit.api": "audit notify start_audit",
+    "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",

@@ -25,7 +25,7 @@ from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_l
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
-from tcb_ops.kinds import Kind, load
+from tcb_ops.kinds import Kind, load, provided
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
@@ -375,7 +375,7 @@ class RunCommand:
         console, settings, which = self.console, self.settings, self.which
         if STORED_OUTCOMES.isdisjoint(run.counts):
             return
-        handle = api.start_confirm(
+        handle = provided("start_confirm")(
             run.id,
             content=True,
             report=settings.reports,

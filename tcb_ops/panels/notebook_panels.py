@@ -15,7 +15,7 @@ from tcb_ops.errors import ArgumentError, UsageError
 from tcb_ops.features.merchants.check import MerchantState, verdict
 from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
-from tcb_ops.kinds import Kind, row_count
+from tcb_ops.kinds import Kind, is_provided, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.panels.controls import (
@@ -33,7 +33,7 @@ from tcb_ops.panels.controls import (
 from tcb_ops.panels.html import Step, message, table
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
-from tcb_ops.panels.run_monitor import STARTING, StoredFiles
+from tcb_ops.panels.run_monitor import STARTING
 from tcb_ops.preflight import facts_line, short_life
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.links import LINKS
@@ -384,17 +384,22 @@ class UploadPanel(ListPanel):
 
     def _parts(self) -> list[Any]:
         parts, actions = super()._parts(), self.monitor.actions
-        self.stored = StoredFiles(self.worker, self.context, self.monitor)
+        self.stored: Any = None
+        if not is_provided("stored_files"):
+            return parts
+        self.stored = provided("stored_files")(self.worker, self.context, self.monitor)
         actions.children = (*actions.children, self.stored.confirm)
         return [*parts, self.stored]
 
     def _run_changed(self) -> None:
-        self.stored.offer()
+        if self.stored is not None:
+            self.stored.offer()
         super()._run_changed()
 
     def _enable(self) -> None:
         super()._enable()
-        self.stored.enable()
+        if self.stored is not None:
+            self.stored.enable()
 
     def _start_run(self, **options: Any) -> RunHandle:
         return api.start_upload(self._batch(), cluster=self.cluster(), **options)
