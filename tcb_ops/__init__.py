@@ -114,7 +114,14 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith(f"{__name__}.features."):
+            raise
+        from tcb_ops.errors import MissingFeatureError
+
+        raise MissingFeatureError(name) from None
     globals()[name] = value
     return value
 

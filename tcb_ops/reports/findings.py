@@ -23,7 +23,7 @@ class FindingLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class FindingSection:
     """Environments of which the same was found."""
 
     title: Text
@@ -46,7 +46,7 @@ class Findings(Protocol):
     def summary(self) -> Text:
         """Return all sections in one line."""
 
-    def sections(self) -> Sequence[Section]:
+    def sections(self) -> Sequence[FindingSection]:
         """Return what was found, the most urgent first; none empty."""
 
     def notes(self) -> Iterable[Text]:

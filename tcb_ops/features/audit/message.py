@@ -17,7 +17,7 @@ from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import MARK, code_label
-from tcb_ops.reports.findings import FindingLine, Section
+from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.wechat.responses import HttpResponse
 
 LONGEST_NAME = 40
@@ -126,7 +126,7 @@ def trial_message(lang: Lang, *, markdown: bool, simulated: bool) -> AuditMessag
     return AuditMessage(title, head, (), (), lang)
 
 
-def _rows(section: Section, strong: str, lang: Lang) -> list[tuple[str, bool]]:
+def _rows(section: FindingSection, strong: str, lang: Lang) -> list[tuple[str, bool]]:
     markdown = strong != "{}"
     title = f"{section.title.of(lang)} · {len(section.lines):,}"
     return [

@@ -22,7 +22,7 @@ from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.kinds import environment_count
 from tcb_ops.model import Outcome
 from tcb_ops.reports.comparisons import Change, DiffLine, Place, Reference, RunDiff, State
-from tcb_ops.reports.findings import FindingLine, Section
+from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import install
@@ -203,11 +203,11 @@ class AuditResult:
             },
         )
 
-    def sections(self) -> list[Section]:
+    def sections(self) -> list[FindingSection]:
         """Return the environments that are not healthy or have recovered, the most urgent first."""
 
-        def group(title: Text, findings: tuple[Finding, ...]) -> Section:
-            return Section(title, [*map(_line, findings)], [finding.cause for finding in findings])
+        def group(title: Text, findings: tuple[Finding, ...]) -> FindingSection:
+            return FindingSection(title, [*map(_line, findings)], [finding.cause for finding in findings])
 
         recovered = [
             FindingLine(line.merchant, line.env, "", _("was {before}", before=line.before))
@@ -216,11 +216,11 @@ class AuditResult:
         expired = [FindingLine(one.appid, one.env, one.cause, _until(one), one.note) for one in self.expired]
         groups = (
             group(_("Newly broken"), self.new),
-            Section(_("Recovered"), recovered),
+            FindingSection(_("Recovered"), recovered),
             group(_("Unknown"), self.unknown),
             group(_("Still broken"), self.still),
-            Section(_("Silenced by known.csv"), [*map(_line, self.silenced)]),
-            Section(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
+            FindingSection(_("Silenced by known.csv"), [*map(_line, self.silenced)]),
+            FindingSection(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
         )
         return [one for one in groups if one.lines]
 
