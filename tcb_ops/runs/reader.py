@@ -172,6 +172,7 @@ class LedgerReader(SumReader):
                 options=["--target"] if other is not None else (),
             )
         if not found:
+            self._check_none_lost(0)  # it may be the one whose record is missing
             near = get_close_matches(wanted, ["latest"])
             raise RunNotFoundError(
                 _("no run '{wanted}' in {name}.", wanted=wanted, name=self.name),

@@ -108,13 +108,11 @@ class SumReader(HistoryReader):
 
     def _tally(self, run: RunRecord) -> list[Tally]:
         query = summed_up(run.number)
-        if has_sums := self._has_sums(run):
+        if self._has_sums(run) and self._same_outcomes(run):
             query = sa.select(*tallies.c[2:]).where(tallies.c.run == run.number)  # without its own key
         by_number = {environment.number: environment for environment in self.envs(run)}
         found = []
         with self.reading(run):
-            if has_sums:
-                self._check_outcomes(run)
             for number, outcome, reason, errcode, store_code, count, text, *of in self._stream(query):
                 check_runs(run, *of)
                 if not isinstance(run.kind, MissingKind):  # whose outcomes are not known here
@@ -142,8 +140,8 @@ class SumReader(HistoryReader):
         kept = sa.select(sa.func.sum(tallies.c.rows), there).where(tallies.c.run == run.number)
         return tuple(self._read(kept)[0]) == (run.rows, run.rows)
 
-    def _check_outcomes(self, run: RunRecord) -> None:
-        """Raise ValueError if rows no longer have the outcomes that the stored sums have."""
+    def _same_outcomes(self, run: RunRecord) -> bool:
+        """Return whether rows still have the outcomes that the stored sums have: a damaged or edited file may not."""
         counted, summed = (
             dict(
                 map(
@@ -157,8 +155,7 @@ class SumReader(HistoryReader):
             )
             for table, count in ((rows, sa.func.count()), (tallies, sa.func.sum(tallies.c.rows)))
         )
-        if counted != summed:
-            raise ValueError(run.id)
+        return bool(counted == summed)
 
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int:
         """Sum up the sizes of these rows' local files at the time the run was planned."""

@@ -19,6 +19,7 @@ from tcb_ops.reports.formats.notebook import run_html
 from tcb_ops.reports.run_views import RunView, merged_run
 from tcb_ops.reports.summary import WORKERS, RunSummary, WorkerShare, worker_lines, worker_shares
 from tcb_ops.runs.records import RELEASED, Partition, Usage
+from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +155,7 @@ def test_every_format_names_the_workers(of_cluster: Any, tmp_path: Path, lang: L
     sheet = openpyxl.load_workbook(folder / "report.xlsx").worksheets[0]
     cells = [str(cell.value) for (cell,) in sheet.iter_rows(min_col=2, max_col=2)]
     assert [cell for cell in cells if "ops-2" in cell] == LINES[lang]
-    card = unescape(run_html(RunSummary(of_cluster.ledger, of_cluster.run), lang))
+    card = unescape(run_html(RunSummary(of_cluster.ledger, of_cluster.run), Settings(lang=lang)))
     assert all(line in card for line in LINES[lang])
 
 
@@ -178,4 +179,4 @@ def test_a_run_without_a_cluster_names_no_worker(a_run: Callable[..., Any], tmp_
     assert "workers" not in summary.to_json()
     page = (reported.export(tmp_path / "report", pdf=False) / "report.html").read_text(encoding="utf-8")
     assert "worker" not in page.lower().replace("worker-src", "")
-    assert "by worker" not in run_html(summary, Lang.EN)
+    assert "by worker" not in run_html(summary, Settings(lang=Lang.EN))
