@@ -18,7 +18,6 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
 from tcb_ops.kinds import merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
@@ -258,7 +257,7 @@ def _audited_before(
     ledger: LedgerReader, audit: RunRecord
 ) -> tuple[dict[tuple[str, str], tuple[State, AuditedBefore]], dict[tuple[str, str], AuditedBefore]]:
     """Return the last known state of what is unknown to an audit, and what has several causes in it."""
-    if audit.kind is not AUDIT:
+    if audit.kind.same_list:
         return {}, {}
     known = {
         place: (state, AuditedBefore(run, other_causes(kept)))

@@ -17,7 +17,6 @@ from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction
-    from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
@@ -39,6 +38,7 @@ class AuditKind(Kind):
     """Audits. A row is an environment, and a problem of every merchant ends the audit instead of leaving it unfinished."""
 
     name = "audit"
+    calls_at = "tcb_ops.features.audit.calls:AuditCalls"
     main = True
     label = _("audit")
     report_title = _("Audit report")
@@ -49,12 +49,6 @@ class AuditKind(Kind):
     same_list = False
     has_list = False
     unanswered = Outcome.UNKNOWN
-
-    def calls(self, context: CallContext) -> Calls:
-        """Return the calls for audits."""
-        from tcb_ops.features.audit.calls import AuditCalls
-
-        return AuditCalls(context)
 
     def end_of(self, end: RowEnd) -> RowEnd:
         """Return whether the environment is healthy."""
