@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.details import Detail, DetailCode, DetailCodes, detail
 from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
-from tcb_ops.features.audit import HEALTHY, NOT_ASKED, UNHEALTHY, AuditCode
+from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, AuditCode
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
-REFUSED_TOKENS = frozenset({40001, 40014, 42001})
-"""Errcodes for a refused token. For the component token, they affect every merchant."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
 _REASONS: dict[DetailCodes, DetailCodes] = {
