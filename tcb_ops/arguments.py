@@ -19,6 +19,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from tcb_ops.errors import ArgumentError
 from tcb_ops.i18n import Joined, Text, _, verbatim
+from tcb_ops.model import Outcome
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -88,6 +89,7 @@ def _fits(value: Any, kind: Any) -> bool:
     type                    values
     ======================  ==============================================================
     bool, Literal, an enum  their own
+    Outcome                 those of the core and the features
     int, float              numbers of at most 18 digits; no bool, no infinity
     str                     text that can be written as UTF-8, without NUL
     Path, with or           a path, as str or PathLike, that this system can have
@@ -110,8 +112,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return callable(value)
     if origin is not None:
         return _items_fit(value, origin, get_args(kind))
-    if isinstance(kind, EnumType):
-        return isinstance(value, str) and value in frozenset(kind)
+    if _is_vocabulary(kind):
+        return isinstance(value, str) and value in _words(kind)
     if getattr(kind, "_is_protocol", False):
         return all(hasattr(value, name) for name in vars(kind) if not name.startswith("_"))
     return isinstance(value, kind)
@@ -126,6 +128,15 @@ def _items_fit(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     if isinstance(value, list | tuple | set | frozenset):
         return all(_fits(item, args[0]) for item in value)
     return origin is Iterable and isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
+def _is_vocabulary(kind: Any) -> bool:
+    return isinstance(kind, EnumType) or kind is Outcome
+
+
+def _words(kind: Any) -> tuple[str, ...]:
+    """Return the words of an enum, or of the outcomes, which features add to."""
+    return tuple(map(str, Outcome.all() if kind is Outcome else kind))
 
 
 def _is_number(value: Any) -> bool:
@@ -170,8 +181,8 @@ def _description(kind: Any) -> Text:
     if origin in {Union, types.UnionType}:
         parts = [verbatim("None") if one is type(None) else _description(one) for one in _alternatives(kind)]
         return Joined(tuple(parts), either)
-    if origin is Literal or isinstance(kind, EnumType):
-        return Joined(tuple(args or (str(one) for one in kind)), either)
+    if origin is Literal or _is_vocabulary(kind):
+        return Joined(args or _words(kind), either)
     if origin is Callable:
         return _("a function")
     if origin is Mapping:

@@ -106,6 +106,8 @@ class Kind(str):
     """The title of a report."""
     done: ClassVar[Text]
     """What was done to every row of a run that succeeded."""
+    calls_at: ClassVar[str]
+    """`(CallContext) -> Calls`, as a place of the form `module:name`: makes the calls of its rows."""
     question: ClassVar[Text] = verbatim("")
     """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""
 
@@ -172,7 +174,8 @@ class Kind(str):
 
     def calls(self, context: CallContext) -> Calls:
         """Return what makes the calls of its rows."""
-        raise NotImplementedError
+        calls: Calls = load(self.calls_at)(context)
+        return calls
 
     def end_of(self, end: RowEnd) -> RowEnd:
         """Return a row's end in terms of this kind."""

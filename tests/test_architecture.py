@@ -37,10 +37,18 @@ def modules() -> dict[str, Path]:
     return found
 
 
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a module that are executed: all but those below `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from statements(node)
+
+
 def imported(tree: ast.AST, known: dict[str, Path]) -> set[str]:
-    """The package's modules that a module imports, wherever in it the import stands."""
+    """The package's modules that a module imports, wherever in it the import stands, except for types alone."""
     found = set()
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             whole = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in known else node.module for name in whole}

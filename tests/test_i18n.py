@@ -22,9 +22,9 @@ WITH_CHINESE = {
     "lists/merchants.py",  # values that a merchants file may have
     "lists/input_files.py",
     "lists/table.py",  # headers that are recognised
-    "merchants/sync.py",  # a header
+    "features/merchants/sync.py",  # a header
     "reports/formats/terminal.py",
-    "simulator/platform.py",  # what WeChat answers
+    "features/simulator/platform.py",  # what WeChat answers
 }
 """Files whose Chinese is data."""
 NAMES = re.compile("演练|已截断|小程序云开发管理|云端路径|素材|旧/")

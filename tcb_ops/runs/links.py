@@ -11,7 +11,6 @@ from tcb_ops.runs.next_commands import after_list
 
 if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction
-    from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -20,17 +19,12 @@ class LinksKind(Kind):
     """Links: nothing is sent to the store, and links.csv has the only copy of the links."""
 
     name = "links"
+    calls_at = "tcb_ops.runs.calls:Calls"
     main = True
     label = _("links")
     report_title = _("Upload links report")
     done = _("issued with a link")
     writes_links = True
-
-    def calls(self, context: CallContext) -> Calls:
-        """Return the calls for links."""
-        from tcb_ops.runs.calls import Calls
-
-        return Calls(context)
 
     def next_step(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]

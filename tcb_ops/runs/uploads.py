@@ -28,6 +28,7 @@ class UploadKind(Kind):
     """Uploads. With --backup or --if-exists, each path is looked at before its file is sent."""
 
     name = "upload"
+    calls_at = "tcb_ops.runs.calls:UploadCalls"
     main = True
     label = _("upload")
     report_title = _("Upload report")
@@ -56,13 +57,11 @@ class UploadKind(Kind):
 
     def calls(self, context: CallContext) -> Calls:
         """Return the calls for uploads."""
-        from tcb_ops.runs.calls import UploadCalls
-
         for make in parts("upload_calls"):
             if (calls := make(context)) is not None:
                 own: Calls = calls
                 return own
-        return UploadCalls(context)
+        return super().calls(context)
 
     def resume_options(self, run: RunRecord, *, canary: bool) -> list[str]:
         """Return the root and what protects environments and files."""

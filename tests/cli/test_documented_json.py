@@ -80,12 +80,13 @@ def paths(value: Any, above: str = "") -> Iterator[str]:
 
 @pytest.mark.slow
 def test_every_key_of_json_is_documented(cli: Any):
+    overwritten = cli("upload", "list.csv", "--root", "files", *QUICK).json["run"]
     found = [cli("upload", "list.csv", "--root", "files", "--confirm", *QUICK).json]
     found.append(cli("confirm", "--json").json)
     for night in (1, 2):
         cli.workspace.sim.set_night(night)
         found.append(cli("audit", *QUICK).json)
-    found.append(cli("show", found[0]["run"], "--json").json)
+    found += [cli("show", run, "--json").json for run in (overwritten, found[0]["run"])]
     found.append(cli("errcodes", "--json").json)
     printed = {key for one in found for key in keys(one)}
     assert {"store_codes", "fewest_link_calls", "added", "gone", "confirmed", "until", "entry"} <= printed

@@ -519,6 +519,7 @@ ALLOWED: dict[str, set[str]] = {
     "known": {"None"},
     "cluster": {"None"},
     "notify run": {"None"},
+    "open_run kind": {"None"},
     "backup": {"None"},
     "confirm merchants": {"None"},
     "delete merchants": {"None"},

@@ -33,6 +33,9 @@ PROBE_LEFT = Reason.define("probe_left", explained=True, of_environment=True)
 NOT_ASKED = Reason.define("not_asked", explained=True)
 """A problem that affects every merchant stopped the audit first; it is in the row's detail."""
 
+REFUSED_TOKENS = frozenset({40001, 40014, 42001})
+"""Errcodes for a refused token. For the component token, they affect every merchant."""
+
 
 @unique
 class AuditCode(DetailCodes):

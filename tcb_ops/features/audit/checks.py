@@ -15,8 +15,7 @@ from functools import partial
 from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TcbOpsError, TransportError
-from tcb_ops.features.audit import AuditCode
-from tcb_ops.features.audit.kind import REFUSED_TOKENS
+from tcb_ops.features.audit import REFUSED_TOKENS, AuditCode
 from tcb_ops.model import Owner, Reason, Secret
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.wechat.call_policy import Caller, CallFailure, NextStep, classify

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tcb_ops.details import Detail, DetailCode, DetailCodes, detail
 from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
-from tcb_ops.features.audit import HEALTHY, NOT_ASKED, UNHEALTHY, AuditCode
+from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, AuditCode
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
     from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
     from tcb_ops.reports.summary import NextAction, RunSummary
-    from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import LedgerReader, RunReader
     from tcb_ops.runs.records import RunRecord
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
-REFUSED_TOKENS = frozenset({40001, 40014, 42001})
-"""Errcodes for a refused token. For the component token, they affect every merchant."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
 _REASONS: dict[DetailCodes, DetailCodes] = {
@@ -43,6 +40,7 @@ class AuditKind(Kind):
     """Audits. A row is an environment, and a problem of every merchant ends the audit instead of leaving it unfinished."""
 
     name = "audit"
+    calls_at = "tcb_ops.features.audit.calls:AuditCalls"
     main = True
     label = _("audit")
     report_title = _("Audit report")
@@ -54,12 +52,6 @@ class AuditKind(Kind):
     has_list = False
     unanswered = Outcome.UNKNOWN
     announce = "tcb_ops.features.audit.command:announce"
-
-    def calls(self, context: CallContext) -> Calls:
-        """Return the calls for audits."""
-        from tcb_ops.features.audit.calls import AuditCalls
-
-        return AuditCalls(context)
 
     def end_of(self, end: RowEnd) -> RowEnd:
         """Return whether the environment is healthy."""

@@ -540,7 +540,7 @@ def _make_folder(folder: Path) -> None:
             one.mkdir(mode=0o700)
         sync_to_disk(one.parent)
     if not folder.is_dir():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        raise FileExistsError(errno.EEXIST, "")
 
 
 def _open(file: Path, flags: int) -> int:

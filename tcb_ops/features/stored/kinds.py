@@ -17,7 +17,6 @@ from tcb_ops.wechat.client import FILES_PER_CALL
 
 if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction
-    from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -55,6 +54,7 @@ class ConfirmKind(_StoredKind):
     """Confirmations: whether stored files are there, and with the bytes that were sent."""
 
     name = "confirm"
+    calls_at = "tcb_ops.features.stored.confirm:ConfirmCalls"
     label = _("confirm")
     report_title = _("Confirmation report")
     done = _("the file is there")
@@ -65,12 +65,6 @@ class ConfirmKind(_StoredKind):
         Outcome.REFUSED: Outcome.UNKNOWN,
         Outcome.FAILED: Outcome.UNKNOWN,
     }
-
-    def calls(self, context: CallContext) -> Calls:
-        """Return the calls for confirmations."""
-        from tcb_ops.features.stored.confirm import ConfirmCalls
-
-        return ConfirmCalls(context)
 
     def done_text(self, counts: Mapping[Outcome, int]) -> Text:
         """Return what was found; of an upload that was undone, in figures."""
@@ -105,6 +99,7 @@ class DeleteKind(_StoredKind):
     """Deletions."""
 
     name = "delete"
+    calls_at = "tcb_ops.features.stored.delete:DeleteCalls"
     label = _("delete")
     report_title = _("Deletion report")
     done = _("deleted or already gone")
@@ -118,12 +113,6 @@ class DeleteKind(_StoredKind):
     rows_per_call = FILES_PER_CALL
     changes_store = takes_back = True
 
-    def calls(self, context: CallContext) -> Calls:
-        """Return the calls for deletions."""
-        from tcb_ops.features.stored.delete import DeleteCalls
-
-        return DeleteCalls(context)
-
     def done_text(self, counts: Mapping[Outcome, int]) -> Text:
         """Return what was done to how many rows."""
         return _by_outcome(counts)
@@ -133,6 +122,7 @@ class UndoKind(_StoredKind):
     """Undos: what an upload overwrote is restored, what it added is deleted."""
 
     name = "undo"
+    calls_at = "tcb_ops.features.stored.undo:UndoCalls"
     label = _("undo")
     report_title = _("Undo report")
     done = _("restored or deleted")
@@ -150,12 +140,6 @@ class UndoKind(_StoredKind):
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
         """Return the headers that the restored object had."""
         return row.content_type, row.cache_control
-
-    def calls(self, context: CallContext) -> Calls:
-        """Return the calls for undos."""
-        from tcb_ops.features.stored.undo import UndoCalls
-
-        return UndoCalls(context)
 
     def done_text(self, counts: Mapping[Outcome, int]) -> Text:
         """Return what was done to how many rows."""
