@@ -20,29 +20,20 @@ TYPE_CHECKING = False  # for type checkers, which know the name: typing takes tw
 if TYPE_CHECKING:
     from tcb_ops.api import (
         all_runs as all_runs,
-        audit as audit,
         check_merchants as check_merchants,
-        confirm as confirm,
-        delete as delete,
         diff as diff,
         history as history,
         links as links,
-        notify as notify,
         open_run as open_run,
         prune as prune,
         read_merchants as read_merchants,
         read_paths as read_paths,
         resume as resume,
         retry as retry,
-        start_audit as start_audit,
-        start_confirm as start_confirm,
-        start_delete as start_delete,
         start_links as start_links,
         start_resume as start_resume,
         start_retry as start_retry,
-        start_undo as start_undo,
         start_upload as start_upload,
-        undo as undo,
         upload as upload,
         upload_link as upload_link,
         verify as verify,
@@ -61,6 +52,15 @@ if TYPE_CHECKING:
         TokenError as TokenError,
         TransportError as TransportError,
         UsageError as UsageError,
+    )
+    from tcb_ops.features.audit.api import audit as audit, notify as notify, start_audit as start_audit
+    from tcb_ops.features.stored.api import (
+        confirm as confirm,
+        delete as delete,
+        start_confirm as start_confirm,
+        start_delete as start_delete,
+        start_undo as start_undo,
+        undo as undo,
     )
     from tcb_ops.i18n import Lang as Lang, Text as Text
     from tcb_ops.kinds import Kind as Kind
@@ -83,15 +83,16 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "all_runs audit check_merchants confirm delete diff history links notify open_run prune read_merchants "
-        "read_paths resume retry start_audit start_confirm start_delete start_links start_resume "
-        "start_retry start_undo start_upload undo upload upload_link verify"
+        "all_runs check_merchants diff history links open_run prune read_merchants read_paths "
+        "resume retry start_links start_resume start_retry start_upload upload upload_link verify"
     ),
     "errcodes": "explain",
     "errors": (
         "ArgumentError CanaryError InputError InterruptedRunError RefusedError RunNotFoundError "
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
+    "features.audit.api": "audit notify start_audit",
+    "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",
@@ -113,7 +114,14 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith(f"{__name__}.features."):
+            raise
+        from tcb_ops.errors import MissingFeatureError
+
+        raise MissingFeatureError(name) from None
     globals()[name] = value
     return value
 

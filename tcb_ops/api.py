@@ -19,10 +19,9 @@ An invalid value raises ArgumentError or SettingsError, both UsageErrors: nothin
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from functools import wraps
@@ -36,43 +35,36 @@ from tcb_ops.errors import (
     ArgumentError,
     InputError,
     LedgerDamagedError,
+    MissingFeatureError,
     RefusedError,
     RunNotFoundError,
-    SettingsError,
     StoppedError,
     UsageError,
     check_count,
     check_value,
     has_surrogates,
 )
-from tcb_ops.features.audit.kind import AUDIT
-from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _, as_list, ngettext
-from tcb_ops.kinds import ANY_KIND, Kind, all_kinds, kind_named, kind_names
+from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_named, kind_names, provided
 from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
 from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
 
 if TYPE_CHECKING:
     import pandas as pd
     from distributed import Client
 
-    from tcb_ops.features.audit.known import KnownFailure
-    from tcb_ops.features.audit.notifications import Notification
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.features.evidence.verify import Verification
     from tcb_ops.features.merchants.check import MerchantState
-    from tcb_ops.features.stored.specs import SyncPlan, UndoScope
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
-    from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.runs.uploads import IfExists
@@ -225,14 +217,13 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
-    from tcb_ops.features.stored.files import check_folder
     from tcb_ops.runs.plan import upload_spec
     from tcb_ops.runs.uploads import OVERWRITE
 
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:
         options["backup"] = str(_absolute(backup))
-        check_folder(Path(options["backup"]))
+        provided("backup_folder")(Path(options["backup"]))
     if batch.root is None:
         batch = batch.check_files(batch.source.parent)
     return _start(
@@ -243,227 +234,6 @@ def start_upload(
         skip_unchanged=skip_unchanged,
         canary=canary,
     )
-
-
-@checked
-def start_audit(
-    merchants: Merchants | str | Path,
-    *,
-    target: str | None = None,
-    settings: Settings | None = None,
-    limits: RunLimits | None = None,
-    note: str = "",
-    selection: str = "",
-    new_run: bool = False,
-    resume: str | None = None,
-    may_resume: MayResume | None = None,
-    write_probe: bool = False,
-    confirm_after: float = 0.0,
-    known: str | Path | None = None,
-    report: str | Path | None = None,
-    cluster: Cluster | None = None,
-    progress: OnProgress | None = None,
-    tokens: TokenSource | None = None,
-) -> RunHandle:
-    """Start an audit, or resume the unfinished one.
-
-    Each environment of the merchants that have not left is healthy, unhealthy or unknown, by its token, permission set,
-    status and quota, and an upload link for a probe path. `write_probe`: a tiny file is uploaded there and deleted again.
-    If a problem that affects every merchant stops the audit, the run still ends: environments not checked are unknown,
-    and `Run.stopped` has the reason.
-
-    `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
-    failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
-    """
-    from tcb_ops.features.audit.plan import audit_spec
-
-    check_value(
-        "confirm_after",
-        confirm_after,
-        0 <= confirm_after <= SECONDS_PER_DAY,
-        _("seconds, a day at most"),
-    )
-    listed, settings = _merchants(merchants), _settings(settings, target)
-    failures = [line.to_json() for line in known_failures(known, settings)]
-    options = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
-    if known is not None:
-        options["known_file"] = str(Path(known).absolute())
-    return _start(
-        lambda _: audit_spec(listed, selection, options),
-        _absolute(report),
-        settings,
-        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
-    )
-
-
-@checked
-def start_confirm(
-    what: str | Run | Batch = "latest",
-    *,
-    content: bool = False,
-    merchants: Merchants | str | Path | None = None,
-    target: str | None = None,
-    settings: Settings | None = None,
-    limits: RunLimits | None = None,
-    note: str = "",
-    selection: str = "",
-    new_run: bool = False,
-    resume: str | None = None,
-    may_resume: MayResume | None = None,
-    report: str | Path | None = None,
-    cluster: Cluster | None = None,
-    progress: OnProgress | None = None,
-    tokens: TokenSource | None = None,
-) -> RunHandle:
-    """Start to confirm that stored files are there, or resume the unfinished run.
-
-    `what`: an upload run (`latest`: the latest upload, its retries included), or a list from `read_paths`. `content`: compare
-    each file's checksum with that of the bytes that were uploaded, with one request to its download link. `merchants`: only
-    their rows.
-    """
-    from tcb_ops.features.stored.specs import confirm_list_spec, confirm_spec
-    from tcb_ops.lists.batch import Batch
-
-    only = None if merchants is None else _merchants(merchants)
-    settings = _settings(settings, target, what)
-    subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
-
-    def work_of(ledger: Ledger) -> RunSpec:
-        if isinstance(subject, Batch):
-            return confirm_list_spec(subject, selection, content=content)
-        return confirm_spec(ledger, subject, only, selection, content=content)
-
-    return _start(
-        work_of,
-        _absolute(report),
-        settings,
-        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
-    )
-
-
-@checked
-def start_delete(
-    what: str | Run | Batch,
-    *,
-    foreign: bool = False,
-    content: bool = False,
-    merchants: Merchants | str | Path | None = None,
-    target: str | None = None,
-    settings: Settings | None = None,
-    limits: RunLimits | None = None,
-    note: str = "",
-    selection: str = "",
-    new_run: bool = False,
-    resume: str | None = None,
-    may_resume: MayResume | None = None,
-    report: str | Path | None = None,
-    progress: OnProgress | None = None,
-    tokens: TokenSource | None = None,
-) -> RunHandle:
-    """Start to delete stored files, or resume the unfinished run. It does not ask.
-
-    `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
-    this ledger uploaded; without it they are a UsageError. `content`: of a list, compare each file's checksum with that of the
-    bytes that were uploaded first, and leave what differs: its row ends as failed. `merchants`: only their rows.
-    """
-    from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
-    from tcb_ops.lists.batch import Batch
-
-    only = None if merchants is None else _merchants(merchants)
-    settings = _settings(settings, target, what)
-    at, subject = settings.run_target, what if isinstance(what, Batch) else upload_of(what, settings, "what")
-
-    def work_of(ledger: Ledger) -> RunSpec:
-        if isinstance(subject, Batch):
-            return delete_list_spec(
-                ledger, subject, at, selection, foreign=foreign, content=content, new_run=new_run
-            )
-        return delete_spec(ledger, subject, only, selection, new_run=new_run)
-
-    return _start(
-        work_of,
-        _absolute(report),
-        settings,
-        _Options(limits, note, new_run, resume, may_resume, progress, tokens),
-    )
-
-
-@checked
-def start_undo(
-    run: str | Run = "latest",
-    *,
-    merchants: Merchants | str | Path | None = None,
-    target: str | None = None,
-    settings: Settings | None = None,
-    limits: RunLimits | None = None,
-    note: str = "",
-    selection: str = "",
-    new_run: bool = False,
-    resume: str | None = None,
-    may_resume: MayResume | None = None,
-    report: str | Path | None = None,
-    progress: OnProgress | None = None,
-    tokens: TokenSource | None = None,
-) -> RunHandle:
-    """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added. It does not ask.
-
-    A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: the latest upload,
-    its retries included). `merchants`: only their rows.
-    """
-    from tcb_ops.features.stored.specs import undo_spec
-
-    only = None if merchants is None else _merchants(merchants)
-    settings = _settings(settings, target, run)
-    subject = upload_of(run, settings)
-    return _start(
-        lambda ledger: undo_spec(ledger, subject, only, selection),
-        _absolute(report),
-        settings,
-        _Options(limits, note, new_run, resume, may_resume, progress, tokens),
-    )
-
-
-@checked
-def download_links(
-    run: str | Run = "latest",
-    *,
-    out: str | Path = "downloads.csv",
-    max_age: int = 7200,
-    merchants: Merchants | str | Path | None = None,
-    settings: Settings | None = None,
-) -> DownloadLinks:
-    """Write download links of an upload's files to `out` (0600), in the order of its list, after the list's columns.
-
-    They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
-    """
-    from tcb_ops.features.simulator import opened_target
-    from tcb_ops.features.stored.specs import confirm_spec, file_ids
-    from tcb_ops.runs.links_file import (
-        DOWNLOAD_COLUMNS,
-        LinkRequests,
-        check_destination,
-        write_download_links,
-    )
-    from tcb_ops.runs.loop import submit_coroutine
-
-    check_count("max_age", max_age, least=1)
-    only = None if merchants is None else _merchants(merchants)
-    check_destination(Path(out), DOWNLOAD_COLUMNS)
-    settings = _settings(settings, None, run)
-    subject = upload_of(run, settings)
-    ledger = _ledger_with_runs(settings)
-    spec = confirm_spec(ledger, subject, only, "", content=False)
-    with opened_target(settings, lambda: _merchants_of(ledger, subject)) as opened:
-        rows = file_ids(ledger, spec, settings.run_target)
-        owners = {(one.env, one.appid): one.owner for one in spec.environments}
-        component, dest = settings.tokens.component_appid, Path(out).absolute()
-
-        async def write() -> DownloadLinks:
-            async with _platform(opened, connections=16) as (client, caller):
-                requests = LinkRequests(client.locate, caller, owners, component, max_age)
-                return await write_download_links(rows, subject.headers, dest, requests, settings.zone)
-
-        return submit_coroutine(write()).result()
 
 
 @asynccontextmanager
@@ -483,114 +253,6 @@ async def _platform(
             yield client, Caller(source)
     finally:
         await source.aclose()
-
-
-def undo_scope(
-    run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
-) -> UndoScope:
-    """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
-    from tcb_ops.features.stored.specs import scope_of_undo
-
-    return scope_of_undo(_ledger_with_runs(settings), upload_of(run, settings), merchants)
-
-
-def delete_scope(
-    run: str | Run, *, merchants: Merchants | None, selection: str, new_run: bool, settings: Settings
-) -> tuple[int, int, int]:
-    """Count the files of an upload that a delete would remove, and their merchants and environments. Nothing is sent.
-
-    Raises UsageError if there are none.
-    """
-    from tcb_ops.features.stored.specs import delete_spec
-
-    ledger = _ledger_with_runs(settings)
-    spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
-    appids = {one.appid for one in spec.environments}
-    return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
-
-
-def overwritten(batch: Batch, *, settings: Settings) -> int:
-    """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
-    from tcb_ops.features.stored.specs import overwritten_rows
-
-    ledger = _ledger(settings)
-    return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
-
-
-def foreign(batch: Batch, *, selection: str, new_run: bool, settings: Settings) -> Text | None:
-    """List the files of a list that no run of the ledger uploaded; None where there are none.
-
-    `selection` and `new_run` are those of the delete, which may resume an unfinished one.
-    """
-    from tcb_ops.features.stored.specs import foreign_text
-    from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.plan import list_spec
-
-    spec = list_spec(batch, DELETE, selection)
-    return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
-
-
-@checked
-def plan_sync(
-    folder: str | Path,
-    to: Sequence[str],
-    *,
-    merchants: Merchants,
-    path: str,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    own: frozenset[str],
-    settings: Settings,
-) -> SyncPlan:
-    """Plan what makes environments the same as a folder: the batch to upload, and the files that are gone from the folder.
-
-    Lists of both are written below the folder of the reports. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`,
-    `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
-    """
-    from tcb_ops.features.stored.specs import plan_sync as plan_lists
-    from tcb_ops.lists.generate import PathTemplate, scan, select_targets
-
-    source = Path(folder)
-    if source.exists() and not source.is_dir():
-        raise UsageError(
-            _("{folder} is not a folder.", folder=folder),
-            _("`tcb-ops list` makes a list of a single file; upload that list."),
-        )
-    ledger = _ledger(settings)
-    for run in [] if ledger is None else ledger.runs(damaged=[]):
-        if backup := run.settings.get("backup"):
-            own |= {os.path.realpath(str(backup))}
-    return plan_lists(
-        scan(source, include=include, exclude=exclude, own=own),
-        select_targets(merchants, to),
-        PathTemplate(path, ""),
-        merchants,
-        Path(settings.reports),
-        ledger=ledger,
-        target=settings.run_target,
-    )
-
-
-def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
-    """Return the rows of a synchronization that would be sent, by the ledger; None if all files are unchanged."""
-    return plan.changed(_ledger(settings), settings.run_target)
-
-
-def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
-    """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
-    from tcb_ops.features.stored.specs import check_subject
-
-    if not (isinstance(run, str) and run == "latest"):
-        subject = _record(run, settings, parameter)
-        check_subject(subject, settings.run_target)
-        return subject
-    ledger = _ledger_with_runs(settings)
-    newest = ledger.newest(UPLOAD, settings.run_target)
-    if newest is None:
-        raise RunNotFoundError(
-            _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)
-        )
-    return newest
 
 
 def run_to_resume(wanted: str, kind: Kind, settings: Settings) -> Run:
@@ -710,10 +372,6 @@ def _waiting_for(start: Callable[_P, RunHandle]) -> Callable[_P, Run]:
 
 links = _waiting_for(start_links)
 upload = _waiting_for(start_upload)
-audit = _waiting_for(start_audit)
-confirm = _waiting_for(start_confirm)
-delete = _waiting_for(start_delete)
-undo = _waiting_for(start_undo)
 retry = _waiting_for(start_retry)
 resume = _waiting_for(start_resume)
 
@@ -861,65 +519,6 @@ def verify(folder: str | Path, *, settings: Settings | None = None) -> Verificat
 
 
 @checked
-def notify(
-    run: str | Run | None = "latest",
-    *,
-    on_demand: bool = True,
-    settings: Settings | None = None,
-    target: str | None = None,
-) -> list[Notification]:
-    """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
-
-    `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand` False: only to receivers whose
-    `on` applies. A failed delivery raises no error.
-    """
-    from tcb_ops.features.audit.notifications import notify_audit, notify_test
-
-    settings = _settings(settings, target, run)
-    if isinstance(run, str):
-        check_value("run", run, _may_be_a_run(run), _("a Run, a run's id, or None"))
-    if not settings.section("notify"):
-        raise SettingsError(
-            _("No receivers are configured."),
-            _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
-        )
-    if run is None:
-        return notify_test(settings)
-    ledger = _ledger_with_runs(settings)
-    record = _newest_audit(ledger, settings) if run == "latest" else _record(run, settings)
-    if record.kind is AUDIT and record.finished_at is None:
-        raise UsageError(
-            _("audit {id} is not finished: there is no result to send yet.", id=record.id),
-            _("Run the same audit again to finish it."),
-        )
-
-    def keep(undelivered: Collection[str]) -> None:
-        with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
-            ledger.note_undelivered(record, undelivered)
-
-    audit = Run(ledger, record, settings)
-    return notify_audit(
-        audit._audit_for,  # noqa: SLF001  a view of the run, not for everybody
-        settings,
-        undelivered=record.undelivered,
-        keep=keep,
-        always=on_demand,
-    )
-
-
-def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
-    """Return the newest finished audit of the target that is no retry. Raises UsageError if there is none."""
-    found = [
-        run
-        for run in ledger.runs(settings.run_target, damaged=[])
-        if run.kind is AUDIT and run.finished_at is not None and not run.parent
-    ]
-    if not found:
-        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
-    return max(found, key=lambda run: run.number)
-
-
-@checked
 def run_holder(run: str, *, settings: Settings | None = None) -> Text | None:
     """Return who works on a run; None if nobody does. Takes the run's lock for a moment to find out."""
     from tcb_ops.runs.ledger import Ledger
@@ -1054,12 +653,15 @@ def _find(ledger: Ledger, wanted: str, settings: Settings, kind: str | None = No
     if kind != ANY_KIND:
         kinds = [kind_named(kind)] if kind else [each for each in all_kinds() if each.main]
     try:
-        return ledger.run(_run_of_report(wanted), settings.run_target, kinds)
+        record = ledger.run(_run_of_report(wanted), settings.run_target, kinds)
     except RunNotFoundError as error:
         listing = quoted(command(settings, "runs"))
         raise RunNotFoundError(
             _("{text}\nTo list the runs:\n{listing}", text=error.text, listing=listing)
         ) from None
+    if isinstance(record.kind, MissingKind):
+        raise MissingFeatureError(record.kind)
+    return record
 
 
 def _run_of_report(wanted: str) -> str:
@@ -1200,17 +802,6 @@ def _with_cluster(
 
         client = stack.enter_context(opened_cluster(cluster, settings))
         yield stack, client, dashboard_of(client)
-
-
-def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
-    """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
-    from tcb_ops.features.audit.known import read_known
-
-    if file is not None:
-        with _naming("known", file):
-            return read_known(Path(file))
-    known: Path = settings.section("audit").known
-    return read_known(known) if known.exists() else ()
 
 
 def _merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:

@@ -1,6 +1,6 @@
 """The reason why a row or a run ended: a code and its parameters in the ledger, a sentence when shown.
 
-`DetailCode` has the codes and their sentences. A Detail is a Text and can be used like any message; the ledger keeps its
+`DetailCodes` have the codes and their sentences. A Detail is a Text and can be used like any message; the ledger keeps its
 code and parameters.
 """
 
@@ -16,12 +16,27 @@ from typing import Any, TypeGuard
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list
 
 
-@unique
-class DetailCode(Enum):
-    """The codes kept in the ledger instead of sentences: the names, in lower case. Each has its sentence.
+class DetailCodes(Enum):
+    """Codes kept in the ledger instead of sentences: the names, in lower case. Each has its sentence.
 
-    Neither a name nor the placeholders, which are the names of the parameters, ever change their meaning.
+    The core and each feature has its own; all are registered by their names. Neither a name nor the placeholders, which
+    are the names of the parameters, ever change their meaning.
     """
+
+    def __init_subclass__(cls) -> None:
+        _CODES.update({str(code): code for code in cls})
+
+    def __str__(self) -> str:
+        """Return the code as the ledger keeps it."""
+        return self.name.lower()
+
+
+_CODES: dict[str, DetailCodes] = {}
+
+
+@unique
+class DetailCode(DetailCodes):
+    """The core's codes."""
 
     TEXT = NOTHING
     """Sentences of its own, in both languages, without a code: from outside."""
@@ -41,16 +56,7 @@ class DetailCode(Enum):
         "unfinished rows stay pending."
     )
     CANARY = _("Rows of the first environments that did not succeed: {rows:,}. The run stops here.")
-    AUDIT_INTERRUPTED = _("interrupted; what has not been checked yet is checked when the audit is resumed.")
-    AUDIT_OUTAGE = _(
-        "{last} The audit was stopped, because no host could be reached for {seconds:g} s; the environments that it had "
-        "not checked are unknown."
-    )
     NO_TOKENS = _("{last} The run stops; unfinished rows stay pending.")
-    AUDIT_TOKEN_SOURCE = _(
-        "{last} The audit was stopped, because the token source has not responded for any merchant for {seconds:g} s; "
-        "the environments that it had not checked are unknown."
-    )
     # how a row ended
     UNCHANGED_SINCE = _("Unchanged since run {run}, not re-checked.")
     ETAG_DIFFERS = _("The store has {etag}; {md5} was sent.")
@@ -59,11 +65,6 @@ class DetailCode(Enum):
         "{file} is not a regular file (a folder, a device, a pipe): only files can be uploaded."
     )
     FILE_UNREADABLE = _("{file} cannot be read ({why}): check that it exists and that you may read it.")
-    ENV_STATUS = _("Its status is {status}.")
-    NOT_CHECKED = _("Not checked: {checks}.")
-    LINK_CALLS = _("Link calls today: {used} of {limit}.")
-    ALSO = _("It has further causes: {also}.")
-    PROBE_LEFT = _("It is still at {path}. {why}")
     COMPONENT_TOKEN = _(
         "The component token of {appid} was refused with errcode {errcode} ({errmsg}), which affects every merchant."
     )
@@ -259,16 +260,12 @@ class DetailCode(Enum):
     SOURCE_ENDLESS = _("{url} sent more than 5 GB ({most:,} bytes), the most that a form upload takes")
     SOURCE_ENCODED = _("{url} is sent with Content-Encoding, so these are not the file's own bytes")
 
-    def __str__(self) -> str:
-        """Return the code as the ledger keeps it."""
-        return self.name.lower()
-
 
 @dataclass(frozen=True, slots=True)
 class Detail(Text):
     """A text that the ledger keeps as a code and its parameters; created by `detail`."""
 
-    code: DetailCode
+    code: DetailCodes
     params: Mapping[str, Any] = field(hash=False)
     """Texts and numbers by the names in the message; a Detail if a reason contains another."""
 
@@ -284,7 +281,7 @@ class Detail(Text):
         return detail(self.code, **{**self.params, **values})
 
 
-def detail(code: DetailCode, /, **params: object) -> Detail:
+def detail(code: DetailCodes, /, **params: object) -> Detail:
     """Return the Detail of a code with its message's parameters: numbers, texts, paths."""
     return Detail(code, {name: _kept(value) for name, value in params.items()})
 
@@ -333,7 +330,6 @@ def read_detail(value: str) -> Detail | None:
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
-_CODES = {str(code): code for code in DetailCode}
 _DEEPEST = 50
 """Maximum nesting of reasons: as many as a row of a list can have problems."""
 

@@ -2,7 +2,7 @@
 
 Four tables beside this file contain it: errcodes.csv (the platform's errcodes), componentcodes.csv (other texts for some
 of them in an environment of the platform's own), storecodes.csv (COS's error codes) and reasons.csv (why a row ended
-without one). Code, reports and documentation read the same lines. An unknown code is shown as received and not retried,
+without one; a feature may have such a table, too). Code, reports and documentation read the same lines. An unknown code is shown as received and not retried,
 except a 5xx of the store.
 
 If a code may concern one merchant or all, the table has the narrower scope: too narrow costs three calls per merchant,
@@ -21,6 +21,7 @@ from typing import Any
 from tcb_ops.arguments import checked
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import NOTHING, Bilingual, Text, _, as_list
+from tcb_ops.kinds import features
 from tcb_ops.model import Owner
 
 
@@ -178,9 +179,11 @@ def all_store_codes() -> tuple[StoreCode, ...]:
 @cache
 def all_reasons() -> dict[str, ReasonTexts]:
     """Return the texts of each reason (`model.Reason`) and of `pending`."""
+    tables = ["reasons.csv", *filter(None, (feature.reasons for feature in features().values()))]
     return {
         line["reason"]: ReasonTexts(Bilingual(line["label_en"], line["label_zh"]), **_meaning(line))
-        for line in _lines("reasons.csv")
+        for table in tables
+        for line in _lines(table)
     }
 
 

@@ -24,9 +24,12 @@ from tcb_ops.model import Outcome, Row, RowEnd
 if TYPE_CHECKING:
     from tcb_ops.details import Detail
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.summary import NextAction
+    from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
+    from tcb_ops.reports.findings import Findings
+    from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.reader import LedgerReader, RunReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -50,6 +53,8 @@ class Feature:
     """Sections of the settings (`tcb_ops.settings.Section`), by name."""
     provides: Mapping[str, str] = field(default_factory=dict)
     """What the core asks for by name, and works without: `provided` imports it."""
+    reasons: str = ""
+    """The table of the texts of its reasons, such as reasons.csv."""
     upload_calls: str = ""
     """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
     checks: str = ""
@@ -143,6 +148,9 @@ class Kind(str):
     has_list: ClassVar[bool] = True
     """Whether its rows come from a list that can be corrected."""
 
+    announce: ClassVar[str] = ""
+    """Where the function is that tells others of a finished run: `(Run, Console) -> list`, which is for `--json`."""
+
     def __new__(cls) -> Self:
         """Return the kind; a module makes it once."""
         return super().__new__(cls, cls.name)
@@ -193,6 +201,27 @@ class Kind(str):
     def rows_again(self, ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
         """Return the lines that are worked on again, and when the last of them ended (Unix seconds)."""
         return [], 0.0
+
+    # --- what a run found -----------------------------------------------------------------------------------------
+
+    def has_findings(self, run: RunRecord) -> bool:
+        """Return whether a run is reported by what it found, and not by the codes of its rows alone."""
+        return False
+
+    def findings(
+        self, reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+    ) -> Findings | None:
+        """Return what a run found; `changes`: since the run before, None if there is none."""
+        return None
+
+    def references(
+        self, ledger: LedgerReader, older: RunRecord
+    ) -> tuple[Mapping[Place, tuple[State, Reference]], Mapping[Place, Reference]]:
+        """Return by environment the earlier states with which a later run is compared in place of those of `older`.
+
+        The second mapping has what else is known of the environments in `older` itself.
+        """
+        return {}, {}
 
     # --- in words -------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ All are frozen: a stage reads the values of the one before and creates its own. 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -106,8 +107,6 @@ class Outcome(Term):
     INVALID: ClassVar[Outcome]
     """Skipped as invalid input."""
     PENDING: ClassVar[Outcome]
-    HEALTHY: ClassVar[Outcome]
-    UNHEALTHY: ClassVar[Outcome]
     UNKNOWN: ClassVar[Outcome]
 
     def __new__(cls, name: str) -> Self:
@@ -139,6 +138,12 @@ class Outcome(Term):
         """Return the outcomes in the order of tables and legends."""
         return sorted(cls._terms.values(), key=lambda outcome: outcome.order)
 
+    @staticmethod
+    def in_order(counts: Mapping[Outcome, int]) -> dict[Outcome, int]:
+        """Return counts without zeros, in the order of tables and legends."""
+        ordered = sorted(counts.items(), key=lambda count: count[0].order)
+        return {outcome: rows for outcome, rows in ordered if rows}
+
     @classmethod
     def successes(cls) -> frozenset[Outcome]:
         """Return the outcomes of rows that succeeded."""
@@ -158,8 +163,6 @@ Outcome.FAILED = Outcome.define("failed", _("failed"), 21, retried=True)
 Outcome.NOT_ATTEMPTED = Outcome.define("not_attempted", _("not attempted"), 22, retried=True)
 Outcome.INVALID = Outcome.define("invalid", _("invalid"), 80)
 Outcome.PENDING = Outcome.define("pending", _("pending"), 90)
-Outcome.HEALTHY = Outcome.define("healthy", _("healthy"), 3, succeeded=True)
-Outcome.UNHEALTHY = Outcome.define("unhealthy", _("unhealthy"), 23, retried=True)
 Outcome.UNKNOWN = Outcome.define("unknown", pgettext("outcome", "unknown"), 24, retried=True)
 STORED_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
 """The outcomes of an upload's rows whose file is in the store."""
@@ -167,6 +170,11 @@ STORED_OUTCOMES = frozenset({Outcome.UPLOADED, Outcome.UNCHANGED})
 
 class Reason(Term):
     """Why a row did not succeed, if the errcode or the store's code alone does not show it."""
+
+    explained: bool = False
+    """Whether the row's detail says what the operator has to know."""
+    of_environment: bool = False
+    """Whether it is put right once for each environment."""
 
     BREAKER: ClassVar[Reason]
     """Not attempted: earlier rows of the merchant or environment ended with this code."""
@@ -200,18 +208,25 @@ class Reason(Term):
     """The environment's status in getenvinfo."""
     UNAVAILABLE: ClassVar[Reason]
     """Any other status than NORMAL; in the row's detail."""
-    PROBE_LEFT: ClassVar[Reason]
-    """An audit with `--write-probe` could not delete its file again."""
-    NOT_ASKED: ClassVar[Reason]
-    """A problem that affects every merchant stopped the audit first; it is in the row's detail."""
     UNVERIFIED: ClassVar[Reason]
     """Succeeded, but the store's ETag is not an MD5, so the content was not compared."""
     EXISTS: ClassVar[Reason]
     """`--if-exists fail`: a file is already there."""
 
+    @classmethod
+    def define(cls, name: str, *, explained: bool = False, of_environment: bool = False) -> Reason:
+        """Add a reason to the vocabulary."""
+        reason = cls.register(name)
+        reason.explained, reason.of_environment = explained, of_environment
+        return reason
+
 
 for _name in Reason.__annotations__:
-    setattr(Reason, _name, Reason.register(_name.lower()))
+    if _name.isupper():
+        setattr(Reason, _name, Reason.register(_name.lower()))
+Reason.define("no_token", explained=True)
+Reason.define("halted", of_environment=True)
+Reason.define("unavailable", explained=True, of_environment=True)
 
 
 class Owner(StrEnum):
@@ -219,15 +234,6 @@ class Owner(StrEnum):
 
     MERCHANT = "merchant"
     PLATFORM = "platform"
-
-
-class FailOn(StrEnum):
-    """Which failures make an audit end with exit code 1."""
-
-    ANY = "any"
-    NEW = "new"
-    """Those that the previous audit did not have."""
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from tcb_ops.errors import (
     UsageError,
     check_count,
 )
-from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Text, _
+from tcb_ops.kinds import provided
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
 from tcb_ops.reports.explanations import change_mark, why
@@ -31,7 +31,7 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.features.audit.result import AuditResult
+    from tcb_ops.reports.findings import Findings
     from tcb_ops.runs.later_changes import LaterChange
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import RunReader
@@ -276,32 +276,29 @@ class Run:
         before = self._reader.previous(self.record)
         return None if before is None else Diff.between(self._ledger, before, self.record, self._settings)
 
-    def audit(self) -> AuditResult:
-        """Return what an audit found, compared with the previous one of the same target and part.
+    def audit(self) -> Any:
+        """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
 
         Newly broken, recovered, still broken, silenced, unknown. Raises UsageError if the run is not an audit.
         """
-        return self._audit_for("")
+        return provided("Run.audit")(self)
 
-    def _audit_for(self, receiver: str) -> AuditResult:
-        """Return what an audit found, compared with the last one of which a receiver of messages was told; see `audit`."""
-        from tcb_ops.features.audit.result import audit_result
+    def findings(self, receiver: str = "") -> Findings | None:
+        """Return what the run found, compared with the previous one of the target and part; None for a kind without.
 
+        `receiver`: of messages; compared with the last run of which it was told.
+        """
         record = self._reader.run(self.id)
-        if record.kind is not AUDIT:
-            raise UsageError(
-                _("run {id} is not an audit but a run of `{kind}`.", id=record.id, kind=record.kind)
-            )
         changes, only = None, None
         if self._reader is not self._ledger:
             only = frozenset((place.appid, place.env) for place in self._reader.envs(record))
         with self._reader.snapshot() as seen:
-            # Damage to an earlier audit does not concern this one.
+            # Damage to an earlier run does not concern this one.
             with suppress(LedgerDamagedError), self._ledger.snapshot() as whole:
                 before = whole.previous(whole.run(self.id), receiver)
                 if before is not None:
                     changes = compare(whole, before, whole.run(self.id), self._settings, only)
-            return audit_result(seen, RunSummary(seen, record), changes, self._settings)
+            return record.kind.findings(seen, RunSummary(seen, record), changes, self._settings)
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""

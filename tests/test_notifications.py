@@ -14,9 +14,9 @@ from workspace import BOOKS, QUICK, TEA, OpenWorkspace, Workspace
 import tcb_ops as tcb
 import tcb_ops.features.audit.notifications as send
 from tcb_ops.features.audit.message import LIMITS, AuditMessage, entry_line, refusal, robot_body
-from tcb_ops.features.audit.result import AuditLine
 from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.i18n import Lang, verbatim
+from tcb_ops.reports.findings import FindingLine
 from tcb_ops.wechat.responses import HttpResponse
 from tcb_ops.wechat.transport import Timeouts
 
@@ -225,7 +225,7 @@ def test_http_reaches_this_machine_alone_and_under_a_simulated_target_alone(
 
 def test_a_remark_is_shown_whole_and_a_cut_text_says_so() -> None:
     remark = verbatim("also 45009, 61007, halted; was unavailable (1,024 MB)")
-    line = AuditLine("云上茶铺", "tea-1a2b3c", "85088", remark, note="n" * 50)
+    line = FindingLine("云上茶铺", "tea-1a2b3c", "85088", remark, note="n" * 50)
     shown = entry_line(line, Lang.EN, markdown=False)
     assert "(1,024 MB)" in shown
     assert shown.endswith(f"{'n' * 39}…")
@@ -235,12 +235,12 @@ def test_a_remark_is_shown_whole_and_a_cut_text_says_so() -> None:
 def test_a_merchants_name_mentions_nobody_and_is_no_link(*, markdown: bool) -> None:
     name = '<at user_id="all">所有人</at>@all'
     address = "http://203.0.113.9/x www.例子.中国 pay.example.com"
-    line = AuditLine(name, address[:24], "", verbatim(address), note=f"<b>@a</b>{address[24:]}")
+    line = FindingLine(name, address[:24], "", verbatim(address), note=f"<b>@a</b>{address[24:]}")
     shown = entry_line(line, Lang.EN, markdown=markdown)
     assert not set("<>@") & set(shown)
     assert "所有人" in shown
     assert not re.search(r"://|www\.|\.com|\.中国|203\.0", shown)
-    assert "1.5 MB" in entry_line(AuditLine("茶", "e", "", verbatim("1.5 MB")), Lang.EN, markdown=markdown)
+    assert "1.5 MB" in entry_line(FindingLine("茶", "e", "", verbatim("1.5 MB")), Lang.EN, markdown=markdown)
 
 
 @pytest.mark.slow

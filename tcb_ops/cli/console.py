@@ -10,16 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.formatting import format_duration, lines, wrap
 from tcb_ops.i18n import Lang, Text, _, ngettext, terminal_lang
-from tcb_ops.model import FailOn, Problem
+from tcb_ops.model import Problem
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
     from rich.console import RenderableType
 
-    from tcb_ops.features.audit.notifications import Notification
     from tcb_ops.reports.summary import CodeGroup, RunSummary
     from tcb_ops.run import Run
     from tcb_ops.runs.progress import Progress
@@ -274,16 +272,6 @@ def show_problems(console: Console, source: str, problems: Sequence[Problem], mo
         )
 
 
-def show_notifications(console: Console, found: Iterable[Notification]) -> None:
-    """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
-    for one in found:
-        what = _("{receiver}: {detail}", receiver=one.receiver, detail=one.detail)
-        if one.sent or not one.due:
-            console.info(what)
-        else:
-            console.warn(_("Not delivered to {what}", what=what))
-
-
 def announce_pdf(console: Console) -> None:
     """Print that report.pdf is yet to be written, if a Chromium is found: all other files are there."""
     from tcb_ops.reports.formats.html import find_chromium
@@ -297,41 +285,38 @@ def show_run(
     run: Run,
     *,
     as_json: bool,
-    fail_on: FailOn = FailOn.ANY,
-    notifications: Sequence[Notification] | None = None,
+    fail_on: str = "any",
+    notifications: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[int, RunSummary]:
-    """Print how a run ended; return the exit code and the run's summary."""
+    """Print how a run ended; return the exit code and the run's summary. `fail_on`: of findings, which failures count."""
     from tcb_ops.reports.explanations import change_lines, confirmation_text
-    from tcb_ops.reports.formats.terminal import Wrapped, render_audit
+    from tcb_ops.reports.formats.terminal import Wrapped, render_findings
     from tcb_ops.reports.summary import worker_lines
 
-    finished = run.record.finished_at is not None
-    audited = run.record.kind is AUDIT and finished
-    # A retry is only a part of an audit and is not compared.
-    result = run.audit() if audited and not run.record.parent else None
-    found = run.overview()  # after the audit's result, which takes as much memory meanwhile
+    kind, finished = run.record.kind, run.record.finished_at is not None
+    findings = run.findings() if kind.has_findings(run.record) else None
+    found = run.overview()  # after the findings, which take as much memory meanwhile
     if as_json:
         summary = found.to_json()
-        if result is not None:
-            summary["audit"] = result.to_json(console.lang)
-            summary["notifications"] = [one.to_json(console.lang) for one in notifications or ()]
+        if findings is not None:
+            summary |= {kind: findings.to_json(console.lang), "notifications": notifications}
         console.json(summary)
     else:
-        if result is None:
+        if findings is None:
             show_causes(console, run, found)
-        elif result.stopped is not None:
-            console.print(Wrapped(result.stopped.of(console.lang)))
+        elif findings.stopped is not None:
+            console.print(Wrapped(findings.stopped.of(console.lang)))
         else:
-            for part in render_audit(result, console.lang):
+            for part in render_findings(findings, console.lang):
                 console.print(part)
-        console.print(run.record.kind.verdict(found.counts, finished=finished))
+        console.print(kind.verdict(found.counts, finished=finished))
         confirmed = [confirmation_text(*found.confirmed)] if found.confirmed is not None else []
         changed = change_lines(found.changed_by, run.settings.zone)
         for line in (*changed, *confirmed, *worker_lines(found.workers)):
             console.print(line)
-    if result is not None:
-        return result.exit_code(fail_on), found
-    if audited and run.stopped is not None:
+    if findings is not None:
+        return findings.exit_code(fail_on), found
+    if finished and run.record.stopped is not None:
         return 3, found
     confirmed_counts = found.confirmed[1] if found.confirmed is not None else {}
     succeeded = all(outcome.succeeded for outcome in (*found.counts, *confirmed_counts))

@@ -20,7 +20,6 @@ from tcb_ops.cli.options import (
     settings_options,
 )
 from tcb_ops.errors import UsageError
-from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.formatting import near_names
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext
 from tcb_ops.model import Outcome, Owner, Reason
@@ -342,8 +341,7 @@ def _head(run: Run, settings: Settings) -> Text:
     why, of = NOTHING, NOTHING
     if record.parent:
         of = _(", a retry of {parent}", parent=record.parent)
-    reported_below = record.kind is AUDIT and record.finished_at is not None and not record.parent
-    if record.stopped is not None and not reported_below:
+    if record.stopped is not None and not record.kind.has_findings(record):  # which say it
         stopped = stop_text(record.stopped)
         why = _(" ({stopped})", stopped=stopped)
     return _(

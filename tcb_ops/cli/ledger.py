@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,8 @@ from tcb_ops.cli.options import (
     settings_options,
 )
 from tcb_ops.errors import LedgerDamagedError, UsageError
-from tcb_ops.features.audit.kind import AUDIT
-from tcb_ops.formatting import format_duration, shown
-from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext, verbatim
-from tcb_ops.model import SIMULATOR
+from tcb_ops.i18n import _, ngettext, verbatim
+from tcb_ops.kinds import is_provided, provided
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
     "--stale",
     type=DURATION,
     metavar="TIME",
+    hidden=not is_provided("runs --stale"),
     help="List nothing: exit code 1 if no audit of the target has finished within this time (e.g. 26h).",
 )
 @settings_options("target", "merchants", "ledger", "where", "json", "note")
@@ -44,7 +42,8 @@ def runs(stale: float | None, *, common: CommonOptions) -> int:
     """
     settings, console = common.start(reads_ledger=True)
     if stale is not None:
-        return _watch_audits(console, settings, common, stale)
+        code: int = provided("runs --stale")(console, settings, common, stale)
+        return code
     if common.ledger and "://" not in settings.ledger and not Path(settings.ledger).exists():
         from tcb_ops import api
 
@@ -89,74 +88,6 @@ def _list_runs(console: Console, settings: Settings, common: CommonOptions) -> i
     for damage in damaged:
         console.warn(damage.text)
     return damaged[0].exit_code if damaged else 0
-
-
-def _watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
-    """Print whether a complete audit of the target and --where finished recently; return the exit code."""
-    from tcb_ops import api
-
-    audits = [
-        run.record
-        for run in api.all_runs(settings=settings, damaged=[])
-        if run.record.kind is AUDIT
-        and run.record.target == settings.run_target
-        and run.record.finished_at is not None
-        and not run.record.parent  # a retry asks about a part only
-    ]
-    finished = [record for record in audits if record.selection == common.selection()]
-    latest = max(finished, key=lambda record: record.number, default=None)
-    ended = latest.finished_at if latest is not None else None
-    stopped = latest is not None and latest.stopped is not None
-    fresh = is_fresh(ended, time.time(), seconds) and not stopped
-    if common.json:
-        console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
-    which = _("of all merchants")  # the audits looked at are those narrowed by the same --where
-    if common.where:
-        given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
-        which = _("with {options}", options=given)
-    if latest is None or ended is None:
-        of = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
-        none = _("No audit of {target} ({which}) has finished yet.", target=of, which=which)
-        others = _("Audits of other merchants ({n:,}) do not count.", n=len(audits)) if audits else NOTHING
-        console.warn(as_sentences(filter(None, (none, others))))
-        return 1
-    named = {"id": latest.id, "when": datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")}
-    if ended > time.time() + CLOCK_TOLERANCE:
-        ends = _(
-            "Audit {id} finished at {when}, which is in the future: check this machine's clock.", **named
-        )
-    elif stopped:
-        ends = _("The latest audit, {id}, was stopped at {when} before it was complete.", **named)
-    elif fresh:
-        ends = _("Audit {id} ({which}) finished at {when}.", which=which, **named)
-    else:
-        ends = _(
-            "No audit ({which}) has finished within {duration}: the latest, {id}, finished at {when}.",
-            which=which,
-            duration=format_duration(seconds),
-            **named,
-        )
-    (console.info if fresh else console.warn)(ends)
-    return 0 if fresh else 1
-
-
-CLOCK_TOLERANCE = 300.0
-"""Maximum difference between the clocks of machines, in seconds."""
-
-
-def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
-    """Return whether the latest audit is recent enough.
-
-    ====================================  =====
-    the latest audit finished             fresh
-    ====================================  =====
-    never                                 no
-    within `seconds`                      yes
-    earlier                               no
-    more than five minutes in the future  no
-    ====================================  =====
-    """
-    return ended is not None and -CLOCK_TOLERANCE <= now - ended <= seconds
 
 
 @click.command(cls=Command, usual="older-than dry-run ledger json")

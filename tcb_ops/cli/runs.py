@@ -27,6 +27,7 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
+from tcb_ops.kinds import is_provided, provided
 from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import Settings
@@ -120,11 +121,9 @@ def links(command: RunCommand, paths: str | None, max_age: int, *, download: boo
 
 def _download(command: RunCommand, run: str, max_age: int) -> int:
     """Write the download links of an upload's files."""
-    from tcb_ops import api
-
     console, settings = command.console, command.settings
     console.release()
-    written = api.download_links(
+    written = provided("download_links")(
         run,
         out=command.which.out or "downloads.csv",
         max_age=max_age,
@@ -204,7 +203,6 @@ def upload(
     On a terminal an upload to a live target asks first.
     """
     from tcb_ops import api
-    from tcb_ops.features.stored.files import check_folder
     from tcb_ops.preflight import done_before, facts_line, scope_of_list
 
     console = command.console
@@ -230,7 +228,7 @@ def upload(
         with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
                 if backup is not None:
-                    check_folder(Path(backup), make=False)
+                    provided("backup_folder")(Path(backup), make=False)
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
             if not skip_unchanged and command.which.resume is None:
@@ -270,9 +268,8 @@ def _finish_upload(command: RunCommand, handle: RunHandle, *, confirms: bool) ->
 
 def _announce_overwritten(console: Console, batch: Batch, settings: Settings, if_exists: IfExists) -> None:
     """Print how many paths an earlier run of the ledger wrote."""
-    from tcb_ops import api
-
-    if not (known := api.overwritten(batch, settings=settings)):
+    known = provided("overwritten")(batch, settings=settings) if is_provided("overwritten") else 0
+    if not known:
         return
     console.announce(
         ngettext(

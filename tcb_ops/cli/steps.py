@@ -17,20 +17,18 @@ from tcb_ops.cli.console import (
     Console,
     announce_pdf,
     show_causes,
-    show_notifications,
     show_problems,
     show_run,
     suggest_next,
 )
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
-from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
-from tcb_ops.kinds import Kind
+from tcb_ops.kinds import Kind, load, provided
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
-from tcb_ops.model import STORED_OUTCOMES, FailOn, Outcome, Problem, Reason
+from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
 from tcb_ops.preflight import DryRun, SendScope, accounts_to_ask, facts_line, reckon, scope_of_rows
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
@@ -41,8 +39,6 @@ from tcb_ops.settings import Settings, without_dots
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from tcb_ops.features.audit.notifications import Notification
 
 _FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
 _FEW = 3
@@ -330,7 +326,7 @@ class RunCommand:
                 self.console.json(handle.so_far().summary())
             raise
 
-    def report(self, run: Run, fail_on: FailOn = FailOn.ANY) -> int:
+    def report(self, run: Run, fail_on: str = "any") -> int:
         """Write a finished run's report folder and print how it ended, before report.pdf is made; return the exit code."""
         from tcb_ops.reports.export import PAGE
 
@@ -345,20 +341,18 @@ class RunCommand:
         except StoppedError:
             if self.common.json:
                 self.console.json(run.summary())
-            if run.record.kind is AUDIT and not run.record.parent:  # notify even without a report
-                self._notify(run)
+            _announce(run, self.console)  # even without a report
             raise
         return code
 
-    def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: FailOn = FailOn.ANY) -> int:
+    def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
         """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
         console, as_json = self.console, self.common.json
         run.refresh()
-        notifies = run.record.kind is AUDIT and not run.record.parent
-        sent = None
+        sent: list[dict[str, Any]] = []
         try:
-            if notifies and as_json:  # the object contains what became of the messages
-                sent = self._notify(run)
+            if as_json:  # the object contains what became of the messages
+                sent = _announce(run, console)
         finally:
             code, found = show_run(console, run, as_json=as_json, fail_on=fail_on, notifications=sent)
         groups = by_code(found.causes)
@@ -372,25 +366,16 @@ class RunCommand:
             announce_pdf(console)
         at = target_line(self.settings)
         console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
-        if notifies and not as_json:  # last: an interrupt here loses a message, nothing else
-            self._notify(run)
+        if not as_json:  # last: an interrupt here loses a message, nothing else
+            _announce(run, console)
         return code
-
-    def _notify(self, run: Run) -> list[Notification] | None:
-        """Send the message about an audit to receivers whose `on` applies; None without any in the settings."""
-        if not run.settings.section("notify"):
-            return None
-        with self.console.waiting(_("Sending the message about this audit")):
-            found = api.notify(run.id, on_demand=False, settings=run.settings)
-        show_notifications(self.console, found)
-        return found
 
     def confirm_upload(self, run: Run) -> None:
         """Confirm a finished upload, and write the report of the confirmation."""
         console, settings, which = self.console, self.settings, self.which
         if STORED_OUTCOMES.isdisjoint(run.counts):
             return
-        handle = api.start_confirm(
+        handle = provided("start_confirm")(
             run.id,
             content=True,
             report=settings.reports,
@@ -407,6 +392,12 @@ class RunCommand:
             console.print(_("Confirmation {run}: {ended}", run=confirmed.id, ended=ended))
         suggest_next(console, settings, confirmed.record, by_code(found.causes))
         console.info(_("The confirmation: {folder}", folder=folder))
+
+
+def _announce(run: Run, console: Console) -> list[dict[str, Any]]:
+    """Tell others of a finished run, for kinds that do; return what became of it, for `--json`."""
+    place = run.record.kind.announce
+    return load(place)(run, console) if place else []
 
 
 def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:

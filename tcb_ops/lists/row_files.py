@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import DetailCode, DetailCodes, detail
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import Text, _
@@ -331,7 +331,7 @@ def refuse_sources(urls: Sequence[Secret]) -> dict[Secret, SourceFile | Unusable
     return found
 
 
-SOURCE_FIXES = {
+SOURCE_FIXES: dict[DetailCodes, Text] = {
     DetailCode.SOURCE_ADDRESS: _("correct the URL"),
     DetailCode.SOURCE_HOST: _("add the host to source_hosts in tcb-ops.toml, or correct the URL"),
     DetailCode.SOURCE_MASKED: _("copy the URL from the original list"),

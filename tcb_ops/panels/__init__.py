@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
 from tcb_ops.i18n import _
+from tcb_ops.kinds import provided
 
 try:
     import anywidget as _anywidget  # noqa: F401  is it there?
@@ -56,7 +57,8 @@ def _open(panel: str, given: dict[str, Any]) -> Panel:
             )
         if value is not None:
             texts[name] = text
-    opened: Panel = getattr(notebook_panels, panel)(PanelOptions(**texts))
+    panel_class = getattr(notebook_panels, panel, None) or provided(panel)
+    opened: Panel = panel_class(PanelOptions(**texts))
     return opened
 
 
@@ -90,7 +92,7 @@ def audit_errcodes(
     cluster: Cluster = "",
 ) -> Panel:
     """Return a panel that checks each environment, and shows which fail, why, and what to do."""
-    return _open("AuditPanel", locals())
+    return _open("panels.audit_errcodes", locals())
 
 
 def export_report(target: str = "simulator", run: str = "latest", report: str = "", lang: str = "") -> Panel:

@@ -13,7 +13,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from tcb_ops.details import DetailCode
+from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
@@ -332,7 +332,8 @@ def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
     if error is not None:
         return _("{text}\n", text=error.text)
     stopped = run.record.stopped
-    if stopped is not None and stopped.code in {DetailCode.INTERRUPTED, DetailCode.AUDIT_INTERRUPTED}:
+    interrupted = run.record.kind.stop_reason(detail(DetailCode.INTERRUPTED))
+    if stopped is not None and stopped.code is interrupted.code:
         return _("It was cancelled or interrupted.")
     if stopped is not None:
         return _("It was stopped: {text}\n", text=stop_text(stopped))

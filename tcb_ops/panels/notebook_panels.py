@@ -1,10 +1,9 @@
-"""The panels of the four notebooks: links, uploads, audits, reports."""
+"""The panels of the notebooks: links, uploads, reports; features have more."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,10 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import ArgumentError, UsageError
-from tcb_ops.features.audit.kind import AUDIT
-from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.merchants.check import MerchantState, verdict
 from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
-from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
+from tcb_ops.kinds import Kind, is_provided, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.panels.controls import (
@@ -33,13 +30,12 @@ from tcb_ops.panels.controls import (
     show,
     tick_box,
 )
-from tcb_ops.panels.html import Step, heading, message, table
+from tcb_ops.panels.html import Step, message, table
 from tcb_ops.panels.list_reader import ListReader
-from tcb_ops.panels.panel import Panel, Placeholder
-from tcb_ops.panels.run_monitor import STARTING, StoredFiles
+from tcb_ops.panels.panel import Panel
+from tcb_ops.panels.run_monitor import STARTING
 from tcb_ops.preflight import facts_line, short_life
-from tcb_ops.reports.formats.notebook import audit_html
-from tcb_ops.run import Diff, Run, RunHandle
+from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.uploads import UPLOAD
@@ -53,7 +49,7 @@ LINES_SHOWN = 300
 
 
 class RunForm(Panel):
-    """A panel that starts runs of one kind: links, uploads or audits."""
+    """A panel that starts runs of one kind."""
 
     kind: Kind
     label: Text
@@ -388,104 +384,25 @@ class UploadPanel(ListPanel):
 
     def _parts(self) -> list[Any]:
         parts, actions = super()._parts(), self.monitor.actions
-        self.stored = StoredFiles(self.worker, self.context, self.monitor)
+        self.stored: Any = None
+        if not is_provided("stored_files"):
+            return parts
+        self.stored = provided("stored_files")(self.worker, self.context, self.monitor)
         actions.children = (*actions.children, self.stored.confirm)
         return [*parts, self.stored]
 
     def _run_changed(self) -> None:
-        self.stored.offer()
+        if self.stored is not None:
+            self.stored.offer()
         super()._run_changed()
 
     def _enable(self) -> None:
         super()._enable()
-        self.stored.enable()
+        if self.stored is not None:
+            self.stored.enable()
 
     def _start_run(self, **options: Any) -> RunHandle:
         return api.start_upload(self._batch(), cluster=self.cluster(), **options)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditView:
-    """What changed since the previous audit, as a notebook shows it and as a DataFrame."""
-
-    result: AuditResult
-    changes: Diff
-    lang: Lang
-
-    def frame(self) -> Any:
-        """Return the changed environments: change, merchant, appid, env, before, after, rows."""
-        return self.changes.frame()
-
-    def _repr_html_(self) -> str:
-        return audit_html(self.result, self.lang)
-
-
-class AuditPanel(RunForm):
-    """Audits all merchants."""
-
-    kind, label = AUDIT, _("Audit")
-    title = _("Errcode audit")
-
-    def changes(self) -> Any:
-        """Return the changes since the previous audit: newly broken, recovered, still broken, silenced, unknown."""
-        first = _("This is the first audit of this target: there is no earlier one to compare with.")
-
-        def view(run: Run) -> Any:
-            changes = run.changes()
-            if changes is None:
-                return Placeholder(first, self.lang)
-            return AuditView(run.audit(), changes, self.lang)
-
-        return self._of_run(view)
-
-    def history(self) -> Any:
-        """Return the errcodes by day and merchant over all runs of this target: a plot and a table."""
-        if self.error is not None:
-            return self.card()
-        return api.history(settings=self.context.settings)
-
-    def _parts(self) -> list[Any]:
-        self.changed = html_area("op-changes")
-        return [*super()._parts(), self.changed]
-
-    def _ended(self, run: Run) -> None:
-        super()._ended(run)
-        self.changed.value = self._render_changes(run) if run.record.finished_at is not None else ""
-
-    def _render_changes(self, run: Run) -> str:
-        result = run.audit()
-        if result.previous is None:
-            return ""
-        return heading(_("Since the previous audit").of(self.lang)) + audit_html(result, self.lang)
-
-    def _terminal_output(self, run: Run) -> list[Any]:
-        from tcb_ops.reports.formats.terminal import render_audit
-
-        if run.record.finished_at is None:
-            return super()._terminal_output(run)
-        return list(render_audit(run.audit(), self.lang))
-
-    def _page(self, run: Run) -> str:
-        days = heading(_("Errcodes by day").of(self.lang))
-        return f"{self._render_changes(run)}{super()._page(run)}{days}{self.history()._repr_html_()}"
-
-    def _prepare(self) -> None:
-        facts, _merchants = self._facts()
-        self._changed()
-        self.worker.say(_("Ready. {facts}.", facts=facts), "good", line=self.ready_line)
-
-    def _facts(self) -> tuple[Text, int]:
-        lines = self.context.merchants
-        merchants = len({merchant.appid for merchant in lines})
-        facts = _(
-            "{merchants}, {environments}, one call each; no file is sent",
-            merchants=merchant_count(merchants),
-            environments=environment_count(len(lines)),
-        )
-        return facts, merchants
-
-    def _start_run(self, **options: Any) -> RunHandle:
-        return api.start_audit(self.context.merchants, cluster=self.cluster(), **options)
 
 
 class RunPanel(Panel):

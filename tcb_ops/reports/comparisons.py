@@ -18,18 +18,22 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
 from tcb_ops.kinds import merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import Why, why
 from tcb_ops.reports.summary import most_first
-from tcb_ops.runs.records import other_causes
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.reader import LedgerReader, RunReader
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
+
+
+Place = tuple[str, str]
+"""An environment: (env, appid)."""
+State = tuple[str, str, int | None, str]
+"""Outcome, reason, errcode, store's code."""
 
 
 class Change(StrEnum):
@@ -43,7 +47,7 @@ class Change(StrEnum):
     UNFINISHED = "unfinished"
     """Pending in at least one of the two."""
     UNKNOWN = "unknown"
-    """Unknown in the newer audit."""
+    """Unknown to the newer run."""
     STILL_GOOD = "still_good"
 
 
@@ -76,8 +80,8 @@ class DiffLine:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditedBefore:
-    """What an environment is compared with, besides its code before: the audit, and the codes of its further causes."""
+class Reference:
+    """What an environment is compared with, besides its code before: the run, and the codes of its further causes."""
 
     run: RunRecord
     also: tuple[str, ...] = ()
@@ -96,8 +100,8 @@ class RunDiff:
     meanings: Mapping[str, Text]
     """Meanings of the codes in the lines."""
     settings: Settings
-    audited: Mapping[tuple[str, str], AuditedBefore] = field(default_factory=dict)
-    """By (env, appid), in audits: what had several causes before, or was unknown to the older one."""
+    references: Mapping[Place, Reference] = field(default_factory=dict)
+    """Of environments that are not simply compared with their code in the older run."""
 
     @property
     def broken(self) -> bool:
@@ -149,7 +153,7 @@ def change(before: str | None, after: str | None) -> Change:
     unknown    failure    newly broken
     =========  =========  =============
 
-    What is unknown to an audit is neither broken nor fixed: after a night in which the platform refused all calls,
+    What is unknown is neither broken nor fixed: after a night in which the platform refused all calls,
     nothing has recovered. An environment that was unknown before is compared with its last known state, if there is one.
     """
     if Outcome.PENDING in {before, after}:
@@ -183,19 +187,20 @@ def compare(
 ) -> RunDiff:
     """Compare two runs. Raises UsageError if their kinds or targets differ.
 
-    What the older of two audits does not know is compared with the last audit before it that does.
+    What is unknown to the older run is compared with its last known state, for kinds that have `references`.
     `only`: the environments, as (appid, env), whose rows are compared; None for all.
     """
     _refuse_incomparable(older, newer)
     counts = dict.fromkeys(Change, 0)
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
-    known, audited = _audited_before(ledger, older)
+    last_known, further = older.kind.references(ledger, older)
+    references = dict(further)
     for place, before, after, rows in _pairs(ledger, older, newer):
         if only is not None and place[::-1] not in only:
             continue
-        if place in known and before is not None and after is not None and after[0] != Outcome.UNKNOWN:
-            before, audited[place] = known[place]  # noqa: PLW2901  the state that counts
+        if place in last_known and before is not None and after is not None and after[0] != Outcome.UNKNOWN:
+            before, references[place] = last_known[place]  # noqa: PLW2901  the state that counts
         what = became(before and before[0], after and after[0])
         counts[what] += rows
         if what is not Change.STILL_GOOD:  # often a million rows
@@ -222,7 +227,7 @@ def compare(
             order.index(line.change), -line.rows, line.after, line.before, line.merchant, line.env, line.appid
         )
     )  # fmt: skip
-    return RunDiff(older, newer, counts, tuple(listed), meanings, settings, audited)
+    return RunDiff(older, newer, counts, tuple(listed), meanings, settings, references)
 
 
 def diff_verdict(diff: RunDiff) -> Text:
@@ -234,10 +239,6 @@ def diff_verdict(diff: RunDiff) -> Text:
     return _(
         "Rows from {older} to {newer}: {listed}.", older=diff.older.id, newer=diff.newer.id, listed=listed
     )
-
-
-State = tuple[str, str, int | None, str]
-"""Outcome, reason, errcode, store's code."""
 
 
 def _pairs(
@@ -252,29 +253,6 @@ def _pairs(
     places = {place.number: (place.env, place.appid) for place in ledger.envs(older)}
     for place, *states, rows in summed_up:
         yield places[place], tuple(states[:4]), tuple(states[4:]), rows
-
-
-def _audited_before(
-    ledger: LedgerReader, audit: RunRecord
-) -> tuple[dict[tuple[str, str], tuple[State, AuditedBefore]], dict[tuple[str, str], AuditedBefore]]:
-    """Return the last known state of what is unknown to an audit, and what has several causes in it."""
-    if audit.kind is not AUDIT:
-        return {}, {}
-    known = {
-        place: (state, AuditedBefore(run, other_causes(kept)))
-        for run, place, state, kept in ledger.last_known(audit)
-    }
-    several = further_causes(ledger, audit)
-    return known, {(env, appid): AuditedBefore(audit, also) for (appid, env), also in several.items()}
-
-
-def further_causes(reader: RunReader, audit: RunRecord) -> dict[tuple[str, str], tuple[str, ...]]:
-    """Return the codes of the further causes of environments that have several in an audit, by (appid, env)."""
-    return {
-        (record.row.appid, record.row.env): also
-        for record in reader.rows(audit, outcomes=frozenset({Outcome.UNHEALTHY}))
-        if (also := other_causes(record.end.detail))
-    }
 
 
 def _merged(

@@ -16,7 +16,6 @@ from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.later_changes import LaterChange, family_of
 from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
-from tcb_ops.runs.sums import EXPLAINED
 
 
 def merged_run(
@@ -143,7 +142,7 @@ class RunView:
             row, end = record.row, record.end
             key = (row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code)
             counted[key] += 1
-            if end.reason in EXPLAINED:
+            if end.reason is not None and end.reason.explained:
                 details[key] = end.detail
             elif end.reason in {Reason.REFUSED, Reason.COMPONENT}:
                 errmsgs[key] = max(errmsgs.get(key, ""), end.errmsg)

@@ -329,7 +329,7 @@ def _code_group(causes: Sequence[Cause]) -> CodeGroup:
         first.token,
         tuple(sorted(shares, key=lambda share: (-share.rows, share.merchant, share.appid))),
         tuple(envs.values()),
-        {outcome: outcomes[outcome] for outcome in Outcome.all() if outcomes[outcome]},
+        Outcome.in_order(outcomes),
         outcomes.total(),
         shorten_details(causes),
     )
@@ -370,7 +370,7 @@ def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[Merc
     found = []
     for key, its in envs.items():
         whole = sum(its.values(), Counter[Outcome]())
-        outcomes = {outcome: whole[outcome] for outcome in Outcome.all() if whole[outcome]}
+        outcomes = Outcome.in_order(whole)
         worst = sorted(its.items(), key=lambda env: (-_without_success(env[1]), env[0]))
         found.append(MerchantSummary(*key, outcomes, tuple(most_first(codes[key])), tuple(worst)))
     return sorted(found, key=lambda one: (-one.not_succeeded, one.merchant, one.appid))
@@ -392,7 +392,7 @@ def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     counted: Counter[Outcome] = Counter()
     for one in tallies:
         counted[one.outcome] += one.rows
-    return {outcome: counted[outcome] for outcome in Outcome.all() if counted[outcome]}
+    return Outcome.in_order(counted)
 
 
 def worker_shares(partitions: Sequence[Partition]) -> list[WorkerShare]:
@@ -513,7 +513,7 @@ def per(code: str, token: Reason | None = None) -> Per:
         return Per.NOBODY
     if code == Reason.NO_TOKEN or token is Reason.DEAD_TOKEN:
         return Per.MERCHANT
-    if code in {ETAG_MISMATCH, Reason.HALTED, Reason.UNAVAILABLE, Reason.PROBE_LEFT}:
+    if code == ETAG_MISMATCH or Reason(code).of_environment:
         return Per.ENV
     known = catalogued(code)
     if known.decision is Decision.SLOW or known.code in _FOR_ALL:

@@ -73,6 +73,10 @@ class LedgerConnection:
         with self.reading(), held as connection:
             yield connection
 
+    def query(self, query: sa.Select[Any]) -> Sequence[Any]:
+        """Return the records of a feature's own query. Call it within `reading`."""
+        return self._read(query)
+
     def _read(self, query: sa.Executable) -> Sequence[Any]:
         with self._connection() as connection:
             return connection.execute(query).all()

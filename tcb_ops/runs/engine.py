@@ -8,10 +8,7 @@ is resumed with its pending rows.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +28,7 @@ from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
 from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
+from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import COMING, AppState, Lane, LaneRegistry, Scheduler, Task
 from tcb_ops.runs.stop_errors import (
     NO_COMPONENT,
@@ -86,7 +84,7 @@ class RunContext:
     """Raises LedgerError if the run's lock is lost."""
     may_discard: Callable[[str], bool] = lambda _run: False
     """Called with the id of another run whose part file is in the way: whether it may be discarded."""
-    chance: Callable[[], float] = random.random
+    runtime: Runtime = field(default_factory=Runtime)
     cluster: Any = None
     """A client of Dask, whose workers work on the run; None: this process does."""
     lease: float | None = None
@@ -113,9 +111,9 @@ class Engine:
         self._show_progress = show
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
-        self._writer_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-writer")
-        self._reader_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-reader")
-        self._lock_thread = ThreadPoolExecutor(1, thread_name_prefix="tcb-ops-lock")
+        self._writer_thread = context.runtime.executor("writer")
+        self._reader_thread = context.runtime.executor("reader")
+        self._lock_thread = context.runtime.executor("lock")
         self._phases = PhaseTimer(self._limits.concurrency, self._clock)
         self._kind = self._run.kind
         self._lease = Lease(LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease is None else context.lease)
@@ -176,7 +174,7 @@ class Engine:
                 ),
                 component=Caller(context.tokens, context.limits) if component else None,
                 clock=self._clock,
-                now=time.time,
+                now=context.runtime.now,
                 phases=self._phases,
                 lease=self._lease,
                 resumed=context.resumed,
@@ -291,7 +289,7 @@ class Engine:
             self._writer,
             registry.records,
             self._clock,
-            self._context.chance,
+            self._context.runtime,
             self._stop,
             kind=self._kind,
         )
@@ -358,7 +356,7 @@ class Engine:
                 self._phases.room(there=True)
                 return
             if task.lane.end_as is not None:
-                self._outcomes.ended(task, closed_end(task, task.lane.end_as))
+                self._outcomes.ended(task, closed_end(task, task.lane.end_as, self._context.runtime.now()))
                 continue
             self._begin(task, now)
         self._phases.room(there=False)
@@ -523,7 +521,7 @@ class Engine:
             case NextStep.RETRY:
                 self._source_error = error.text
                 self._show(now)
-                wait = backoff_wait(limits, min(app.no_token_tries, 5), self._context.chance())
+                wait = backoff_wait(limits, min(app.no_token_tries, 5), self._context.runtime.chance())
                 await asyncio.sleep(max(0.0, min(wait, since + limits.patience - now)))
                 self._scheduler.tokenless.add(app)
             case NextStep.STOP_RUN:

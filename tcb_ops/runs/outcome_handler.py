@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,7 @@ from tcb_ops.model import Outcome, Owner, Reason, RowEnd, Secret
 from tcb_ops.runs.calls import FailedAttempt
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import EnvRecord
+from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import AppState, Lane, Scheduler, ScopeState, Task
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
 from tcb_ops.runs.writer import Closing, LedgerWriter
@@ -40,7 +40,7 @@ class OutcomeHandler:
     """Those of the scheduler's lanes, by number."""
     clock: Callable[[], float]
     """Monotonic seconds."""
-    chance: Callable[[], float]
+    runtime: Runtime
     stop: Callable[[Exception], None]
     kind: Kind
 
@@ -70,7 +70,7 @@ class OutcomeHandler:
                     counts.retried_once = counts.retried_once or attempt.decision is Decision.RETRY_ONCE
                 if step is NextStep.RELINK:
                     task.link, counts.relinked = None, True
-                self.scheduler.wait(task, now + backoff_wait(limits, used, self.chance()))
+                self.scheduler.wait(task, now + backoff_wait(limits, used, self.runtime.chance()))
             case NextStep.END:
                 self.ended(task, attempt.end, attempt)
 
@@ -134,7 +134,7 @@ class OutcomeHandler:
             as_detail(why) if why is not None else None,
             errcode=errcode or None,
             store_code=store_code,
-            ended_at=time.time(),
+            ended_at=self.runtime.now(),
         )
         if isinstance(what, Lane):
             self._close(what, end)
@@ -188,7 +188,7 @@ class OutcomeHandler:
         due = token.renew_at
         if due is None and token.expires_at is not None:
             due = token.expires_at - RENEW_BEFORE
-        if due is not None and (left := due - time.time()) > 0:
+        if due is not None and (left := due - self.runtime.now()) > 0:
             app.renew_at = self.clock() + left
         self.scheduler.got_token(app, token)
 
@@ -199,7 +199,7 @@ def _of_dead_token(lane: Lane, end: RowEnd) -> RowEnd:
     return replace(end, reason=reason)
 
 
-def closed_end(task: Task, end_as: RowEnd) -> RowEnd:
+def closed_end(task: Task, end_as: RowEnd, now: float) -> RowEnd:
     """Return how a waiting row ends when its environment is closed.
 
     Its own refusal comes first, unless the platform gave the reason why there is no other token (61003, 61023 …): that
@@ -212,5 +212,5 @@ def closed_end(task: Task, end_as: RowEnd) -> RowEnd:
         line=task.row.line,
         attempts=task.counts.calls,
         started_at=task.started_at,
-        ended_at=time.time(),
+        ended_at=now,
     )

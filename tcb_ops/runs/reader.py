@@ -10,7 +10,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager
 from copy import copy
 from difflib import get_close_matches
 from operator import attrgetter
@@ -20,7 +20,6 @@ from typing import Any, Protocol, Self, cast
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tcb_ops.details import Detail, read_detail
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
 from tcb_ops.i18n import NOTHING, _, as_list
 from tcb_ops.kinds import Kind, all_kinds
@@ -62,9 +61,6 @@ from tcb_ops.runs.schema import (
 from tcb_ops.runs.sums import SumReader
 
 _LOG = logging.getLogger("tcb_ops.runs")
-
-AUDITS_BACK = 30
-"""Audits that are searched for the last known state of what is unknown."""
 
 
 class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
@@ -525,7 +521,7 @@ class LedgerReader(SumReader):
 
         With a receiver: the last audit whose message was not kept from it.
         """
-        found = map(self._run, [] if run.parent else self._read(_earlier_runs(run)))
+        found = map(self._run, [] if run.parent else self._read(earlier_runs(run)))
         return next(
             (one for one in found if one.selection == run.selection and receiver not in one.undelivered), None
         )
@@ -579,27 +575,6 @@ class LedgerReader(SumReader):
                 for number, workers, done in found
             ]
 
-    def last_known(self, audit: RunRecord) -> Iterator[tuple[RunRecord, tuple[str, str], Any, Detail | None]]:
-        """Yield the last known state of what is unknown to an audit: the newest in which it was healthy or unhealthy.
-
-        As (audit, (env, appid), (outcome, reason, errcode, store_code), detail), from the audits of the same selection
-        before it, at most AUDITS_BACK. Damaged records are passed over.
-        """
-        if Outcome.UNKNOWN not in self.counts(audit):
-            return
-        before: dict[int, RunRecord] = {}
-        for record in self._read(_earlier_runs(audit)):
-            with suppress(LedgerDamagedError):
-                one = self._run(record)
-                if one.selection == audit.selection:
-                    before[one.number] = one
-            if len(before) == AUDITS_BACK:
-                break
-        with self.reading(audit):
-            for number, env, appid, *state, kept in self._read(_last_known(audit, list(before))):
-                check_state(*state, env, appid, kept)
-                yield before[number], (env, appid), tuple(state), read_detail(kept)
-
 
 def _with_ends(records: Iterable[Any], by_number: Mapping[int, EnvRecord]) -> list[RowRecord]:
     """Return the rows of records of the rows table, by the numbers of their environments."""
@@ -633,32 +608,7 @@ def _pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
     )
 
 
-def _last_known(audit: RunRecord, before: list[int]) -> sa.Select[Any]:
-    """Select (run, env, appid, outcome, reason, errcode, store_code, detail) of what is unknown to an audit.
-
-    Of the newest of the runs `before`, by their numbers, in which the environment was healthy or unhealthy.
-    """
-    unknown = (
-        sa.select(envs.c.env, envs.c.appid)
-        .join(rows, OF_ENV)
-        .where(rows.c.run == audit.number, rows.c.outcome == Outcome.UNKNOWN)
-        .subquery()
-    )
-    newest_first = sa.func.row_number().over(
-        partition_by=(envs.c.env, envs.c.appid), order_by=rows.c.run.desc()
-    )
-    state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code, rows.c.detail)
-    found = (
-        sa.select(rows.c.run, envs.c.env, envs.c.appid, *state, newest_first.label("nth"))
-        .join(envs, OF_ENV)
-        .join(unknown, (unknown.c.env == envs.c.env) & (unknown.c.appid == envs.c.appid))
-        .where(rows.c.run.in_(before), rows.c.outcome.in_([Outcome.HEALTHY, Outcome.UNHEALTHY]))
-        .subquery()
-    )
-    return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
-
-
-def _earlier_runs(run: RunRecord) -> sa.Select[Any]:
+def earlier_runs(run: RunRecord) -> sa.Select[Any]:
     """Select finished runs before one with the same kind, target and list name, latest first; no retries."""
     query = sa.select(runs).where(
         runs.c.kind == run.kind,

@@ -226,12 +226,6 @@ class TimelineBucket:
     """Without zeros."""
 
 
-def other_causes(kept: Detail | None) -> tuple[str, ...]:
-    """Return the codes of the other causes that `cause_detail` kept."""
-    also = kept.params.get("also") if kept is not None else None
-    return tuple(str(also).split(", ")) if also else ()
-
-
 END_COLUMNS = tuple(name for name in RowEnd.__dataclass_fields__ if name not in {"line", "link"})
 """Columns written when a row ends, named like the fields of RowEnd."""
 PLAN_COLUMNS = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -25,7 +24,6 @@ from tcb_ops.resources import exhausted
 from tcb_ops.runs.engine import Engine, RunContext
 from tcb_ops.runs.ledger import HAND_OVER
 from tcb_ops.runs.links_file import LinksFile
-from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.next_commands import of_run, quoted, resume
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import RunRecord
@@ -62,16 +60,18 @@ class RunSession:
             self._links.open(context.may_discard)
             # Links that are missing from the part file, or have expired, are requested again.
             linked = self._ledger.rows(self._run, outcomes=frozenset({Outcome.LINKED}))
-            self._ledger.reopen(self._run, self._links.lost((r.row.line for r in linked), time.time()))
+            self._ledger.reopen(
+                self._run, self._links.lost((r.row.line for r in linked), self._context.runtime.now())
+            )
         done = self._ledger.counts(self._run)
         self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
         """Number of rows that earlier sessions had done."""
-        self._future = submit_coroutine(self._work())
+        self._future = self._context.runtime.submit(self._work())
 
     def cancel(self) -> None:
         """End the session: calls in flight have a few seconds to end, all other rows stay pending."""
         self._cancelled = True
-        submit_coroutine(self._interrupt())
+        self._context.runtime.submit(self._interrupt())
 
     def watch(self) -> Iterator[Progress]:
         """Yield the newest progress each time there is one, until the session ends."""
@@ -138,9 +138,9 @@ class RunSession:
 
     def _finish(self, rest: RowEnd | None) -> None:
         if self._links is not None:
-            self.expired_links = self._links.finish(self._ledger, self._run, time.time())
+            self.expired_links = self._links.finish(self._ledger, self._run, self._context.runtime.now())
             self._ledger.note_report(self._run, str(self._links.dest))
-        self._ledger.finish(self._run, time.time(), rest)
+        self._ledger.finish(self._run, self._context.runtime.now(), rest)
         if self._links is not None:
             self._links.discard()
 
@@ -161,7 +161,7 @@ class RunSession:
     async def _work(self) -> None:
         try:
             await self._take_over()
-            async with Transport(connections=self._context.limits.concurrency) as transport:
+            async with self._context.runtime.transport(self._context.limits.concurrency) as transport:
                 await self._do_pending(transport)
                 if seconds := self._run.kind.again_after(self._run):
                     await self._work_again(transport, seconds)
@@ -202,12 +202,12 @@ class RunSession:
         lines, ended = await asyncio.to_thread(kind.rows_again, self._ledger, self._run, context.settings)
         if not lines:
             return
-        left = wait_left(ended, seconds, time.time())
+        left = wait_left(ended, seconds, self._context.runtime.now())
         note = ngettext(
             "{n:,} new failure is asked again at {at:%H:%M:%S}",
             "{n:,} new failures are asked again at {at:%H:%M:%S}",
             len(lines),
-            at=datetime.fromtimestamp(time.time() + left, self._context.settings.zone),
+            at=datetime.fromtimestamp(self._context.runtime.now() + left, self._context.settings.zone),
         )
         await self._wait(left, note)
         self._context.check_lock()

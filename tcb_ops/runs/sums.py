@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from tcb_ops.details import read_detail
 from tcb_ops.i18n import _, ngettext
+from tcb_ops.kinds import MissingKind
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.runs.histories import HistoryReader
 from tcb_ops.runs.records import (
@@ -34,8 +35,6 @@ from tcb_ops.runs.schema import (
 
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
-EXPLAINED = (Reason.NO_TOKEN, Reason.UNAVAILABLE, Reason.PROBE_LEFT, Reason.NOT_ASKED)
-"""Reasons whose rows have a detail that the operator has to read."""
 RUNS = (sa.func.min(rows.c.run), sa.func.max(rows.c.run))
 """The runs of the rows summed up: if a file's pages are mixed up, SQLite includes rows of other runs."""
 
@@ -97,7 +96,7 @@ class SumReader(HistoryReader):
                 check_runs(run, *of)
                 found[Outcome(outcome)] = found.get(Outcome(outcome), 0) + int(count)
         self.check_rows(run, sum(found.values()))
-        return {outcome: found[outcome] for outcome in Outcome.all() if outcome in found}
+        return Outcome.in_order(found)
 
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first; a snapshot counts only once."""
@@ -116,7 +115,8 @@ class SumReader(HistoryReader):
         with self.reading(run):
             for number, outcome, reason, errcode, store_code, count, text, *of in self._stream(query):
                 check_runs(run, *of)
-                check_state(outcome, reason, errcode, store_code, text)
+                if not isinstance(run.kind, MissingKind):  # whose outcomes are not known here
+                    check_state(outcome, reason, errcode, store_code, text)
                 environment = by_number[number]
                 found.append(
                     Tally(
@@ -128,7 +128,7 @@ class SumReader(HistoryReader):
                         errcode,
                         store_code,
                         int(count),
-                        *(("", read_detail(text)) if reason in EXPLAINED else (text,)),
+                        *(("", read_detail(text)) if Reason(reason).explained else (text,)),
                     )
                 )
         self.check_rows(run, sum(tally.rows for tally in found))
@@ -228,7 +228,7 @@ def summed_up(run: int) -> sa.Select[Any]:
     keys = (rows.c.place, rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
     message = sa.func.max(
         sa.case(
-            (rows.c.reason.in_(EXPLAINED), rows.c.detail),
+            (rows.c.reason.in_([reason for reason in Reason.all() if reason.explained]), rows.c.detail),
             (rows.c.reason.in_([Reason.REFUSED, Reason.COMPONENT]), rows.c.errmsg),
             else_="",
         )

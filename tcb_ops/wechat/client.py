@@ -52,6 +52,9 @@ _HEADERS = {"Content-Type": "application/json"}
 Found = TypeVar("Found")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
+FILES_PER_CALL = 50
+"""Files that batchdownloadfile and batchdeletefile take in one call."""
+
 
 class PlatformClient:
     """A client for the platform's interfaces. Each call raises TransportError if there is no usable HTTP response.

@@ -15,7 +15,7 @@ from workspace import BOOKS, TEA, TEA_TEST
 from workspace import QUICK as LIMITS
 
 import tcb_ops as tcb
-from tcb_ops.cli.ledger import is_fresh
+from tcb_ops.features.audit.command import is_fresh
 from tcb_ops.features.simulator import Fault, FaultStep
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.cli import console
 from tcb_ops.cli.console import progress_line
+from tcb_ops.features.audit import HEALTHY
 from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Merchant, Outcome
@@ -308,7 +309,7 @@ def test_without_a_terminal_an_outage_is_reported_once_and_when_it_ends(capsys, 
     away = Bilingual("the target is away", "目标不可达")
 
     def progress(done, note=None):
-        return Progress("r", 9, {Outcome.HEALTHY: done}, 1.0, None, note, away=note is not None)
+        return Progress("r", 9, {HEALTHY: done}, 1.0, None, note, away=note is not None)
 
     seen = [progress(1), *[progress(1, away)] * 40, progress(1), *[progress(2, away)] * 40, progress(9)]
     console.Console(Lang.EN).follow(iter(seen), 9)

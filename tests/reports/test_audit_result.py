@@ -15,7 +15,7 @@ from tcb_ops.features.audit.result import AuditResult, is_new
 from tcb_ops.features.simulator import EnvStatus, Fault, Reset, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Merchant
-from tcb_ops.reports.formats.terminal import render_audit
+from tcb_ops.reports.formats.terminal import render_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,7 +61,7 @@ def test_the_counts_of_all_groups_are_in_one_column(open_workspace: OpenWorkspac
     audited(workspace, [first])
     found = audited(workspace, [first, second, third])
     out = StringIO()
-    for part in render_audit(found, lang):
+    for part in render_findings(found, lang):
         Console(file=out, width=80, color_system=None).print(part)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     counts = [cell_len(line) for line in lines if any(one.env in line for one in fleet)]

@@ -15,6 +15,7 @@ import pytest
 from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
+from tcb_ops.features.audit import UNHEALTHY
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.formats.csv import (
@@ -145,7 +146,7 @@ def test_errcodes_csv_counts_an_audits_outcomes_beside_those_of_uploads(
 ) -> None:
     reported = a_run([RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)])
     (refused,) = RunSummary(reported.ledger, reported.run).causes
-    write_errcodes([replace(refused, outcomes={Outcome.UNHEALTHY: 1})], tmp_path / "errcodes.csv", Lang.EN)
+    write_errcodes([replace(refused, outcomes={UNHEALTHY: 1})], tmp_path / "errcodes.csv", Lang.EN)
     head, line = table(tmp_path / "errcodes.csv")
     assert head[7:] == ["refused", "failed", "not_attempted", "invalid", "pending", "unhealthy"]
     assert line[7:] == ["0", "0", "0", "0", "0", "1"]

@@ -11,6 +11,7 @@ from workspace import store_says
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import errcode, store_code
+from tcb_ops.features.audit import HEALTHY, NOT_ASKED, PROBE_LEFT, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.kinds import DELETE
@@ -39,11 +40,11 @@ def test_every_end_that_is_not_plainly_good_says_why_and_what_to_do(every_end: t
 
 
 AUDIT_ENDS = (
-    RowEnd(0, Outcome.HEALTHY, errcode=0),
-    RowEnd(0, Outcome.UNHEALTHY, Reason.HALTED),
-    RowEnd(0, Outcome.UNHEALTHY, Reason.UNAVAILABLE, detail(DetailCode.ENV_STATUS, status="UNAVAILABLE")),
-    RowEnd(0, Outcome.UNHEALTHY, Reason.PROBE_LEFT),
-    RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED),
+    RowEnd(0, HEALTHY, errcode=0),
+    RowEnd(0, UNHEALTHY, Reason.HALTED),
+    RowEnd(0, UNHEALTHY, Reason.UNAVAILABLE, detail(AuditCode.ENV_STATUS, status="UNAVAILABLE")),
+    RowEnd(0, UNHEALTHY, PROBE_LEFT),
+    RowEnd(0, Outcome.UNKNOWN, NOT_ASKED),
 )
 STORED_ENDS = (
     RowEnd(0, StoredOutcome.UNDONE),
@@ -254,11 +255,11 @@ def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("counts", "result"),
     [
-        ({Outcome.HEALTHY: 3, Outcome.UNHEALTHY: 1}, "3 of 4 environments are healthy, 1 is unhealthy."),
-        ({Outcome.HEALTHY: 1, Outcome.UNHEALTHY: 2}, "1 of 3 environments is healthy, 2 are unhealthy."),
-        ({Outcome.UNHEALTHY: 1}, "0 of 1 environment is healthy, 1 is unhealthy."),
+        ({HEALTHY: 3, UNHEALTHY: 1}, "3 of 4 environments are healthy, 1 is unhealthy."),
+        ({HEALTHY: 1, UNHEALTHY: 2}, "1 of 3 environments is healthy, 2 are unhealthy."),
+        ({UNHEALTHY: 1}, "0 of 1 environment is healthy, 1 is unhealthy."),
         (
-            {Outcome.HEALTHY: 2, Outcome.UNHEALTHY: 2, Outcome.UNKNOWN: 1},
+            {HEALTHY: 2, UNHEALTHY: 2, Outcome.UNKNOWN: 1},
             "2 of 5 environments are healthy, 2 are unhealthy, 1 is unknown.",
         ),
     ],
@@ -268,7 +269,7 @@ def test_the_verdict_of_an_audit_is_a_sentence(counts: Mapping[Outcome, int], re
 
 
 def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
-    found = AUDIT.verdict({Outcome.HEALTHY: 8, Outcome.UNHEALTHY: 2, Outcome.PENDING: 2}, finished=False)
+    found = AUDIT.verdict({HEALTHY: 8, UNHEALTHY: 2, Outcome.PENDING: 2}, finished=False)
     assert found.en == "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending."
     assert "行" not in found.zh
 

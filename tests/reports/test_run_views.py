@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import openpyxl
 import pytest
 
-from tcb_ops.details import DetailCode, as_detail, detail
+from tcb_ops.details import as_detail, detail
+from tcb_ops.features.audit import UNHEALTHY, AuditCode
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Merchant, Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
@@ -291,9 +292,7 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
 def test_every_method_of_a_view_returns_what_a_filter_of_the_results_does(
     a_run: Callable[..., Any], in_english: Settings, view: str, method: str
 ) -> None:
-    stopped = RowEnd(
-        0, Outcome.UNHEALTHY, Reason.UNAVAILABLE, detail(DetailCode.ENV_STATUS, status="ISOLATE")
-    )
+    stopped = RowEnd(0, UNHEALTHY, Reason.UNAVAILABLE, detail(AuditCode.ENV_STATUS, status="ISOLATE"))
     reported = a_run([UPLOADED, REFUSED, FAILED, REFUSED, stopped, INVALID, REFUSED, UPLOADED])
     retry(reported, reported.run, {3: UPLOADED, 4: REFUSED, 6: stopped, 7: stopped, 8: UPLOADED}, "retry-1")
     run = Run(reported.ledger, reported.run, in_english)

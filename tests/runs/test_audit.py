@@ -10,9 +10,10 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
-from tcb_ops.features.audit.checks import AccountFacts, cause_detail, causes_of
+from tcb_ops.features.audit import UNHEALTHY
+from tcb_ops.features.audit.checks import AccountFacts, cause_detail, causes_of, other_causes
 from tcb_ops.features.audit.kind import judged
-from tcb_ops.features.audit.result import LinkCalls, audit_groups
+from tcb_ops.features.audit.result import LinkCalls
 from tcb_ops.features.simulator import (
     Component,
     EnvStatus,
@@ -23,7 +24,6 @@ from tcb_ops.features.simulator import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.records import other_causes
 from tcb_ops.runs.session import wait_left
 from tcb_ops.wechat.responses import Quota
 
@@ -52,7 +52,7 @@ FLEET = [Merchant(f"wx{n:02}", f"商户 {n}", f"env-{n:02}-a1b2c3") for n in ran
         (RowEnd(1, Outcome.FAILED, Reason.STORE_REFUSED, store_code="PaymentRequired"), "unhealthy"),
         (RowEnd(1, Outcome.FAILED, Reason.STORE_REFUSED, store_code="SlowDown"), "unknown"),
         (RowEnd(1, Outcome.UNKNOWN, Reason.NO_TOKEN), "unknown"),
-        (RowEnd(1, Outcome.UNHEALTHY, Reason.HALTED), "unhealthy"),
+        (RowEnd(1, UNHEALTHY, Reason.HALTED), "unhealthy"),
     ],
 )
 def test_how_an_environment_is_judged(end: RowEnd, becomes: str):
@@ -99,7 +99,7 @@ def test_several_causes_of_an_environment_and_the_fewest_link_calls_left_are_rep
     result = audit(workspace).audit()
     (one,) = result.new
     assert one.to_json(tcb.Lang.EN)["causes"] == ["halted", "45009"]
-    (group,) = [group for group in audit_groups(result) if group.lines]
+    (group,) = result.sections()
     (line,) = group.lines
     assert line.remark is not None
     assert line.remark.en == "also 45009"

@@ -13,6 +13,7 @@ from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
 from tcb_ops.runs.outcome_handler import OutcomeHandler
 from tcb_ops.runs.records import EnvRecord
+from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import (
     BUFFERED,
     COMING,
@@ -476,7 +477,7 @@ def test_lanes_made_after_their_appid_was_closed_begin_nothing() -> None:
         writer,
         fleet.registry.records,
         lambda: 0.0,
-        lambda: 0.5,
+        Runtime(chance=lambda: 0.5),
         written.append,
         UPLOAD,
     )

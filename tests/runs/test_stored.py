@@ -31,6 +31,7 @@ import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.features.stored import StoredOutcome, StoredReason
+from tcb_ops.features.stored.api import undo_scope
 from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.model import Merchant, Outcome, Owner, Reason
 from tcb_ops.runs.limits import RunLimits
@@ -580,7 +581,7 @@ def test_an_undo_brings_back_every_byte(
     run = upload(workspace, backup=tmp_path / "backup")
     assert assert_complete(run, 12) == {"uploaded": 12}
     assert stored(workspace) != before
-    scope = tcb.api.undo_scope(settings=workspace.settings)
+    scope = undo_scope(settings=workspace.settings)
     assert (scope.restored, scope.deleted, scope.not_undoable) == (4, 8, 0)
     undone = undo(workspace)
     assert assert_complete(undone, 12) == {"deleted": 8, "restored": 4}
@@ -618,7 +619,7 @@ def test_an_overwritten_upload_without_a_backup_cannot_be_undone(
         limits=QUICK,
     )
     upload(workspace)
-    assert tcb.api.undo_scope(settings=workspace.settings).not_undoable == 1
+    assert undo_scope(settings=workspace.settings).not_undoable == 1
     run = undo(workspace)
     assert assert_complete(run, 2) == {"deleted": 1, "not_undoable": 1}
     assert list(stored(workspace)) == [(TEA.env, "banner/0.png")]
@@ -687,7 +688,7 @@ def test_what_was_stored_without_an_answer_is_undone_too(
     assert assert_complete(run, 4) == {"uploaded": 2, "failed": 2}
     assert len(stored(workspace)) == 4
     (workspace.folder / "files" / "2.bin").write_bytes(b"changed since")
-    scope = tcb.api.undo_scope(settings=workspace.settings)
+    scope = undo_scope(settings=workspace.settings)
     assert (scope.restored, scope.deleted, scope.uncertain) == (0, 2, 2)
     assert undo(workspace).succeeded
     assert stored(workspace) == before
@@ -702,7 +703,7 @@ def test_without_a_backup_what_may_be_somebody_elses_stays(
     assert assert_complete(upload(workspace), 2) == {"uploaded": 1, "failed": 1}
     if changed:
         (workspace.folder / "files" / "1.bin").write_bytes(b"changed since")
-    scope = tcb.api.undo_scope(settings=workspace.settings)
+    scope = undo_scope(settings=workspace.settings)
     assert (scope.deleted, scope.uncertain) == (1, 1)
     run = undo(workspace)
     assert ends(run) == {(TEA.env, "banner/0.png"): "deleted", (TEA.env, "banner/1.png"): "not_undoable"}
@@ -838,10 +839,10 @@ def test_a_failed_row_that_stored_nothing_leaves_what_is_there(
     workspace = open_workspace(many(TEA, rows=3), [refused])
     workspace.sim.put(TEA.env, "banner/1.png", b"theirs")
     assert assert_complete(upload(workspace), 3) == {"uploaded": 1, "failed": 2}
-    scope = tcb.api.undo_scope(settings=workspace.settings)
+    scope = undo_scope(settings=workspace.settings)
     assert (scope.deleted, scope.uncertain, scope.left) == (1, 2, 0)
     assert undo(workspace).counts == {"deleted": 1, "left": 2}
-    scope = tcb.api.undo_scope(settings=workspace.settings)  # a second undo finds nothing of the upload
+    scope = undo_scope(settings=workspace.settings)  # a second undo finds nothing of the upload
     assert (scope.deleted, scope.uncertain, scope.left) == (0, 2, 1)
     assert undo(workspace).counts == {"left": 3}
     assert stored(workspace) == {(TEA.env, "banner/1.png"): b"theirs"}
@@ -1189,7 +1190,7 @@ def test_saved_bytes_that_the_upload_sent_prove_nothing_and_stay(
     before = (workspace.folder / "files" / "0.bin").read_bytes()
     workspace.sim.put(TEA.env, "banner/0.png", before)
     upload(workspace, backup=tmp_path / "backup")
-    scope = tcb.api.undo_scope(settings=workspace.settings)
+    scope = undo_scope(settings=workspace.settings)
     assert (scope.restored, scope.deleted, scope.not_undoable) == (0, 1, 1)
     assert undo(workspace).counts == {"not_undoable": 1, "deleted": 1}
     assert stored(workspace) == {(TEA.env, "banner/0.png"): before}

@@ -1,6 +1,11 @@
 """Whether each environment works: audits, what changed since the one before, and messages about it."""
 
+from enum import unique
+
+from tcb_ops.details import DetailCodes
+from tcb_ops.i18n import _
 from tcb_ops.kinds import Feature
+from tcb_ops.model import Outcome, Reason
 
 FEATURE = Feature(
     kinds={"audit": "tcb_ops.features.audit.kind:AUDIT"},
@@ -12,4 +17,38 @@ FEATURE = Feature(
         "run": ["tcb_ops.features.audit.command:audit"],
         "inspect": ["tcb_ops.features.audit.command:notify"],
     },
+    provides={
+        "Run.audit": "tcb_ops.features.audit.api:audited",
+        "panels.audit_errcodes": "tcb_ops.features.audit.panel:AuditPanel",
+        "runs --stale": "tcb_ops.features.audit.command:watch_audits",
+    },
+    reasons="features/audit/reasons.csv",
 )
+
+HEALTHY = Outcome.define("healthy", _("healthy"), 3, succeeded=True)
+UNHEALTHY = Outcome.define("unhealthy", _("unhealthy"), 23, retried=True)
+
+PROBE_LEFT = Reason.define("probe_left", explained=True, of_environment=True)
+"""An audit with `--write-probe` could not delete its file again."""
+NOT_ASKED = Reason.define("not_asked", explained=True)
+"""A problem that affects every merchant stopped the audit first; it is in the row's detail."""
+
+
+@unique
+class AuditCode(DetailCodes):
+    """The codes of audits."""
+
+    AUDIT_INTERRUPTED = _("interrupted; what has not been checked yet is checked when the audit is resumed.")
+    AUDIT_OUTAGE = _(
+        "{last} The audit was stopped, because no host could be reached for {seconds:g} s; the environments that it had "
+        "not checked are unknown."
+    )
+    AUDIT_TOKEN_SOURCE = _(
+        "{last} The audit was stopped, because the token source has not responded for any merchant for {seconds:g} s; "
+        "the environments that it had not checked are unknown."
+    )
+    ENV_STATUS = _("Its status is {status}.")
+    NOT_CHECKED = _("Not checked: {checks}.")
+    LINK_CALLS = _("Link calls today: {used} of {limit}.")
+    ALSO = _("It has further causes: {also}.")
+    PROBE_LEFT = _("It is still at {path}. {why}")

@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from tcb_ops.details import DetailCode, as_detail, detail
+from tcb_ops.details import as_detail, detail
 from tcb_ops.errors import TransportError
+from tcb_ops.features.audit import PROBE_LEFT, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.checks import AccountChecks, AccountFacts, cause_detail, causes_of
 from tcb_ops.i18n import Text, verbatim
-from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd
+from tcb_ops.model import Link, Owner, Reason, Row, RowEnd
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.wechat.local_files import Body
@@ -44,7 +45,7 @@ class AuditCalls(UploadCalls):
         if isinstance(facts, FailedAttempt):
             return facts
         if causes := causes_of(facts, task.row.env):
-            end = self._end(task, Outcome.UNHEALTHY, causes[0].reason, cause_detail(causes))
+            end = self._end(task, UNHEALTHY, causes[0].reason, cause_detail(causes))
             return replace(end, errcode=causes[0].errcode)
         result = await self._probe(task)
         if isinstance(result, RowEnd) and result.outcome.succeeded:
@@ -86,8 +87,8 @@ class AuditCalls(UploadCalls):
         problem = await self._delete_probe(task, own_file_id(link, row.path, row.env))
         if isinstance(answer, FailedAttempt) or problem is None:
             return answer
-        still_there = detail(DetailCode.PROBE_LEFT, path=row.path, why=as_detail(problem))
-        return self._end(task, Outcome.UNHEALTHY, Reason.PROBE_LEFT, still_there)
+        still_there = detail(AuditCode.PROBE_LEFT, path=row.path, why=as_detail(problem))
+        return self._end(task, UNHEALTHY, PROBE_LEFT, still_there)
 
     @asynccontextmanager
     async def _opened(self, row: Row) -> AsyncIterator[Body]:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from tcb_ops.details import Detail, DetailCode, detail
+from tcb_ops.details import Detail, detail
 from tcb_ops.errcodes import Decision, Scope, errcode
 from tcb_ops.errors import TcbOpsError, TransportError
+from tcb_ops.features.audit import AuditCode
 from tcb_ops.features.audit.kind import REFUSED_TOKENS
 from tcb_ops.model import Owner, Reason, Secret
 from tcb_ops.runs.stop_errors import refused_component, refused_platform
@@ -45,8 +46,8 @@ class AccountFacts:
         """What the ledger keeps about a healthy environment; None if there is nothing to keep."""
         used, limit = (self.links.used, self.links.daily_limit) if self.links is not None else ("–", "–")
         if self.not_checked:
-            return detail(DetailCode.NOT_CHECKED, checks=", ".join(self.not_checked), used=used, limit=limit)
-        return detail(DetailCode.LINK_CALLS, used=used, limit=limit) if self.links is not None else None
+            return detail(AuditCode.NOT_CHECKED, checks=", ".join(self.not_checked), used=used, limit=limit)
+        return detail(AuditCode.LINK_CALLS, used=used, limit=limit) if self.links is not None else None
 
 
 @dataclass(slots=True)
@@ -162,9 +163,7 @@ def causes_of(facts: AccountFacts, env: str) -> list[EnvironmentCause]:
     if status == HALTED:
         found.append(EnvironmentCause(Reason.HALTED))
     elif status != NORMAL:
-        found.append(
-            EnvironmentCause(Reason.UNAVAILABLE, detail=detail(DetailCode.ENV_STATUS, status=status))
-        )
+        found.append(EnvironmentCause(Reason.UNAVAILABLE, detail=detail(AuditCode.ENV_STATUS, status=status)))
     if facts.links is not None and facts.links.left == 0:
         found.append(EnvironmentCause(Reason.REFUSED, 45009))
     return found
@@ -176,4 +175,10 @@ def cause_detail(causes: list[EnvironmentCause]) -> Detail | None:
     if not others:
         return first.detail
     also = ", ".join(str(one.errcode or one.reason) for one in others)
-    return first.detail.format(also=also) if first.detail is not None else detail(DetailCode.ALSO, also=also)
+    return first.detail.format(also=also) if first.detail is not None else detail(AuditCode.ALSO, also=also)
+
+
+def other_causes(kept: Detail | None) -> tuple[str, ...]:
+    """Return the codes of the other causes that `cause_detail` kept."""
+    also = kept.params.get("also") if kept is not None else None
+    return tuple(str(also).split(", ")) if also else ()

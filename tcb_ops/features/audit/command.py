@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.console import Console, show_notifications
+from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     DURATION,
     CommonOptions,
@@ -19,13 +22,37 @@ from tcb_ops.cli.options import (
     resume_options,
     settings_options,
 )
-from tcb_ops.formatting import shown
-from tcb_ops.i18n import _, ngettext
-from tcb_ops.model import FailOn
+from tcb_ops.formatting import format_duration, shown
+from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext
+from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
+    from tcb_ops.features.audit.notifications import Notification
+    from tcb_ops.run import Run
+
+
+def _show(console: Console, found: Iterable[Notification]) -> None:
+    """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
+    for one in found:
+        what = _("{receiver}: {detail}", receiver=one.receiver, detail=one.detail)
+        if one.sent or not one.due:
+            console.info(what)
+        else:
+            console.warn(_("Not delivered to {what}", what=what))
+
+
+def announce(run: Run, console: Console) -> list[dict[str, Any]]:
+    """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
+    from tcb_ops.features.audit import api
+
+    if not (run.settings.section("notify") and run.record.kind.has_findings(run.record)):
+        return []
+    with console.waiting(_("Sending the message about this audit")):
+        found = api.notify(run.id, on_demand=False, settings=run.settings)
+    _show(console, found)
+    return [one.to_json(console.lang) for one in found]
 
 
 @click.command(cls=Command, usual="test target json")
@@ -37,13 +64,13 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
 
     Exit code 0 when every receiver accepted it, 1 when one did not.
     """
-    from tcb_ops import api
+    from tcb_ops.features.audit import api
 
     settings, console = common.start()
     found = api.notify(None if test else run, settings=settings)
     if common.json:
         console.json({"notifications": [one.to_json(console.lang) for one in found]})
-    show_notifications(console, found)
+    _show(console, found)
     return 0 if all(one.sent for one in found) else 1
 
 
@@ -91,7 +118,7 @@ def audit(
     Asks for its status, the quota left, the permission sets and one upload link; uploads nothing without --write-probe.
     --where narrows it.
     """
-    from tcb_ops import api
+    from tcb_ops.features.audit import api
     from tcb_ops.features.audit.result import check_metrics, write_metrics
 
     command.check_folder()
@@ -112,12 +139,12 @@ def audit(
         run = command.follow(handle)
         if metrics is not None and (failed := write_metrics(run.audit(), Path(metrics))) is not None:
             command.console.warn(failed)
-        return command.report(run, FailOn(fail_on))
+        return command.report(run, fail_on)
 
 
 def _warn_of_known(console: Console, file: str | None, settings: Settings) -> None:
     """Warn of lines of known.csv whose merchant is not in the merchants file (any more), or whose cause is not catalogued."""
-    from tcb_ops import api
+    from tcb_ops.features.audit import api
     from tcb_ops.features.audit.known import uncatalogued, unmatched
     from tcb_ops.lists.input_files import PROBLEMS_SHOWN
     from tcb_ops.lists.merchants import read_merchants
@@ -149,3 +176,72 @@ def _warn_of_known(console: Console, file: str | None, settings: Settings) -> No
                 "and {n:,} more line that silences nothing", "and {n:,} more lines that silence nothing", rest
             )
         )
+
+
+def watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
+    """Print whether a complete audit of the target and --where finished recently; return the exit code."""
+    from tcb_ops import api
+    from tcb_ops.features.audit.kind import AUDIT
+
+    audits = [
+        run.record
+        for run in api.all_runs(settings=settings, damaged=[])
+        if run.record.kind is AUDIT
+        and run.record.target == settings.run_target
+        and run.record.finished_at is not None
+        and not run.record.parent  # a retry asks about a part only
+    ]
+    finished = [record for record in audits if record.selection == common.selection()]
+    latest = max(finished, key=lambda record: record.number, default=None)
+    ended = latest.finished_at if latest is not None else None
+    stopped = latest is not None and latest.stopped is not None
+    fresh = is_fresh(ended, time.time(), seconds) and not stopped
+    if common.json:
+        console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
+    which = _("of all merchants")  # the audits looked at are those narrowed by the same --where
+    if common.where:
+        given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
+        which = _("with {options}", options=given)
+    if latest is None or ended is None:
+        of = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
+        none = _("No audit of {target} ({which}) has finished yet.", target=of, which=which)
+        others = _("Audits of other merchants ({n:,}) do not count.", n=len(audits)) if audits else NOTHING
+        console.warn(as_sentences(filter(None, (none, others))))
+        return 1
+    named = {"id": latest.id, "when": datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")}
+    if ended > time.time() + CLOCK_TOLERANCE:
+        ends = _(
+            "Audit {id} finished at {when}, which is in the future: check this machine's clock.", **named
+        )
+    elif stopped:
+        ends = _("The latest audit, {id}, was stopped at {when} before it was complete.", **named)
+    elif fresh:
+        ends = _("Audit {id} ({which}) finished at {when}.", which=which, **named)
+    else:
+        ends = _(
+            "No audit ({which}) has finished within {duration}: the latest, {id}, finished at {when}.",
+            which=which,
+            duration=format_duration(seconds),
+            **named,
+        )
+    (console.info if fresh else console.warn)(ends)
+    return 0 if fresh else 1
+
+
+CLOCK_TOLERANCE = 300.0
+"""Maximum difference between the clocks of machines, in seconds."""
+
+
+def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
+    """Return whether the latest audit is recent enough.
+
+    ====================================  =====
+    the latest audit finished             fresh
+    ====================================  =====
+    never                                 no
+    within `seconds`                      yes
+    earlier                               no
+    more than five minutes in the future  no
+    ====================================  =====
+    """
+    return ended is not None and -CLOCK_TOLERANCE <= now - ended <= seconds

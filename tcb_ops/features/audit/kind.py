@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tcb_ops.details import Detail, DetailCode, detail
+from tcb_ops.details import Detail, DetailCode, DetailCodes, detail
 from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
+from tcb_ops.features.audit import HEALTHY, NOT_ASKED, UNHEALTHY, AuditCode
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -16,9 +17,12 @@ from tcb_ops.runs.next_commands import audit_again, retry
 from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
-    from tcb_ops.reports.summary import NextAction
+    from tcb_ops.features.audit.result import AuditResult
+    from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
+    from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.reader import LedgerReader, RunReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -28,10 +32,10 @@ REFUSED_TOKENS = frozenset({40001, 40014, 42001})
 """Errcodes for a refused token. For the component token, they affect every merchant."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
-_REASONS = {
-    DetailCode.INTERRUPTED: DetailCode.AUDIT_INTERRUPTED,
-    DetailCode.OUTAGE: DetailCode.AUDIT_OUTAGE,
-    DetailCode.TOKEN_SOURCE: DetailCode.AUDIT_TOKEN_SOURCE,
+_REASONS: dict[DetailCodes, DetailCodes] = {
+    DetailCode.INTERRUPTED: AuditCode.AUDIT_INTERRUPTED,
+    DetailCode.OUTAGE: AuditCode.AUDIT_OUTAGE,
+    DetailCode.TOKEN_SOURCE: AuditCode.AUDIT_TOKEN_SOURCE,
 }
 
 
@@ -49,6 +53,7 @@ class AuditKind(Kind):
     same_list = False
     has_list = False
     unanswered = Outcome.UNKNOWN
+    announce = "tcb_ops.features.audit.command:announce"
 
     def calls(self, context: CallContext) -> Calls:
         """Return the calls for audits."""
@@ -94,11 +99,31 @@ class AuditKind(Kind):
         changes = compare(ledger, before, run, settings) if before is not None else None
         failures = new_failures(ledger, RunSummary(ledger, run), changes, settings)
         lines, last_end = [], 0.0
-        for record in ledger.rows(run, outcomes=frozenset({Outcome.UNHEALTHY, Outcome.UNKNOWN})):
+        for record in ledger.rows(run, outcomes=frozenset({UNHEALTHY, Outcome.UNKNOWN})):
             if (record.row.appid, record.row.env) in failures:
                 lines.append(record.row.line)
                 last_end = max(last_end, record.end.ended_at or 0.0)
         return lines, last_end
+
+    def has_findings(self, run: RunRecord) -> bool:
+        """Return whether an audit is compared: when it is finished, and no retry, which is only a part of one."""
+        return run.finished_at is not None and not run.parent
+
+    def findings(
+        self, reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+    ) -> AuditResult:
+        """Return what changed since the previous audit."""
+        from tcb_ops.features.audit.result import audit_result
+
+        return audit_result(reader, summary, changes, settings)
+
+    def references(
+        self, ledger: LedgerReader, older: RunRecord
+    ) -> tuple[Mapping[Place, tuple[State, Reference]], Mapping[Place, Reference]]:
+        """Return the last known states of what is unknown to an audit, and what has several causes in it."""
+        from tcb_ops.features.audit.result import references
+
+        return references(ledger, older)
 
     def unit_count(self, count: int) -> Text:
         """Return `28 environments`."""
@@ -145,7 +170,7 @@ class AuditKind(Kind):
         return purpose, retry(settings, run)
 
 
-_NO_VERDICT = {Reason.NO_ANSWER, Reason.NOT_ASKED}
+_NO_VERDICT = {Reason.NO_ANSWER, NOT_ASKED}
 _FOR_LATER = {Decision.RETRY, Decision.RETRY_ONCE, Decision.SLOW}
 
 
@@ -163,10 +188,10 @@ def judged(end: RowEnd) -> RowEnd:
     healthy, unhealthy, unknown                                  unchanged
     ===========================================================  =========
     """
-    if end.outcome in {Outcome.HEALTHY, Outcome.UNHEALTHY, Outcome.UNKNOWN}:
+    if end.outcome in {HEALTHY, UNHEALTHY, Outcome.UNKNOWN}:
         return end
     if end.outcome in {Outcome.LINKED, Outcome.UPLOADED}:
-        return replace(end, outcome=Outcome.HEALTHY)
+        return replace(end, outcome=HEALTHY)
     unknown = end.reason in _NO_VERDICT
     if end.reason is Reason.DEAD_TOKEN:
         unknown = False
@@ -174,14 +199,14 @@ def judged(end: RowEnd) -> RowEnd:
         unknown = errcode(end.errcode).decision in _FOR_LATER
     elif end.store_code:
         unknown = store_code(end.store_code, "", end.http_status or 0).decision in _FOR_LATER
-    return replace(end, outcome=Outcome.UNKNOWN if unknown else Outcome.UNHEALTHY)
+    return replace(end, outcome=Outcome.UNKNOWN if unknown else UNHEALTHY)
 
 
 def not_asked(stopped: Detail) -> RowEnd:
     """Return the end of environments that an audit did not reach because of a problem that affects every merchant."""
     code = stopped.params.get("errcode")
     known = code if isinstance(code, int) else None
-    return RowEnd(0, Outcome.UNKNOWN, Reason.NOT_ASKED, stopped, errcode=known)
+    return RowEnd(0, Outcome.UNKNOWN, NOT_ASKED, stopped, errcode=known)
 
 
 AUDIT = AuditKind()

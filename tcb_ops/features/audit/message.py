@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from tcb_ops.features.audit.result import AuditGroup, AuditLine, AuditResult, audit_counts, audit_groups
+from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import MARK, code_label
+from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.wechat.responses import HttpResponse
 
 LONGEST_NAME = 40
@@ -94,8 +95,8 @@ def audit_message(
         head.append(_("It affects every merchant; the audit was stopped.").of(lang))
         rows: list[tuple[str, bool]] = []
     else:
-        head.append(audit_counts(result).of(lang))
-        rows = [row for group in audit_groups(result) if group.lines for row in _rows(group, strong, lang)]
+        head.append(result.summary().of(lang))
+        rows = [row for section in result.sections() if section.lines for row in _rows(section, strong, lang)]
     if result.previous is None and result.stopped is None:
         head.append(_("There is no earlier audit to compare with: everything counts as new.").of(lang))
     if result.previous is not None:
@@ -125,16 +126,16 @@ def trial_message(lang: Lang, *, markdown: bool, simulated: bool) -> AuditMessag
     return AuditMessage(title, head, (), (), lang)
 
 
-def _rows(group: AuditGroup, strong: str, lang: Lang) -> list[tuple[str, bool]]:
+def _rows(section: FindingSection, strong: str, lang: Lang) -> list[tuple[str, bool]]:
     markdown = strong != "{}"
-    title = f"{group.title.of(lang)} · {len(group.lines):,}"
+    title = f"{section.title.of(lang)} · {len(section.lines):,}"
     return [
         (strong.format(title), False),
-        *((entry_line(line, lang, markdown=markdown), True) for line in group.lines),
+        *((entry_line(line, lang, markdown=markdown), True) for line in section.lines),
     ]
 
 
-def entry_line(line: AuditLine, lang: Lang, *, markdown: bool) -> str:
+def entry_line(line: FindingLine, lang: Lang, *, markdown: bool) -> str:
     """Return an environment's line of the message; long texts are cut."""
     label = code_label(line.code).of(lang) if line.code else ""
     remark = line.remark.of(lang) if line.remark is not None else ""

@@ -8,26 +8,38 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from tcb_ops.details import DetailCode
 from tcb_ops.errors import UsageError
+from tcb_ops.features.audit import HEALTHY, UNHEALTHY, AuditCode
+from tcb_ops.features.audit.checks import other_causes
 from tcb_ops.features.audit.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.kinds import environment_count
-from tcb_ops.model import FailOn, Outcome
-from tcb_ops.reports.comparisons import AuditedBefore, Change, DiffLine, RunDiff, further_causes
+from tcb_ops.model import Outcome
+from tcb_ops.reports.comparisons import Change, DiffLine, Place, Reference, RunDiff, State
+from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.reader import RunReader
+from tcb_ops.runs.reader import LedgerReader, RunReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
+
+_NOT_CHECKED = {
+    "permissions": _(
+        "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
+        "tokens.component_appid, and let the token source provide its token."
+    ),
+}
+_NO_QUOTA = _(
+    "The quota left was not checked in {count:,} of {environments}: the platform gave no usable response."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,8 @@ class LinkCalls:
 class AuditResult:
     """An audit and its changes since the previous one. Every environment that is not healthy is in exactly one list."""
 
+    title: ClassVar[Text] = _("This audit")
+    nothing: ClassVar[Text] = _("Nothing newly broken, recovered, silenced or unknown.")
     run: RunRecord
     previous: RunRecord | None
     """The latest finished audit of the same target and --where that was not stopped; None if there is none."""
@@ -138,9 +152,9 @@ class AuditResult:
         if self.run.stopped is not None:
             return 3
         bad = [*self.new, *self.still, *self.unknown]
-        if fail_on == FailOn.NEW:
+        if fail_on == "new":
             bad = [finding for finding in bad if finding.is_new]
-        return 1 if bad and fail_on != FailOn.NONE else 0
+        return 1 if bad and fail_on != "none" else 0
 
     def counts(self) -> dict[str, int]:
         """Return the number of environments by list, zeros included."""
@@ -177,6 +191,85 @@ class AuditResult:
             "gone": self.gone,
         }
 
+    def summary(self) -> Text:
+        """Sum up an audit in one line."""
+        counts = self.counts()
+        return _(
+            "newly broken {new:,} · recovered {recovered:,} · still broken {still:,} · unknown {unknown:,} · silenced "
+            "{silenced:,} · healthy {healthy:,} of {environments:,}",
+            environments=self.environments,
+            **{
+                name: counts[name] for name in ("new", "recovered", "still", "unknown", "silenced", "healthy")
+            },
+        )
+
+    def sections(self) -> list[FindingSection]:
+        """Return the environments that are not healthy or have recovered, the most urgent first."""
+
+        def group(title: Text, findings: tuple[Finding, ...]) -> FindingSection:
+            return FindingSection(title, [*map(_line, findings)], [finding.cause for finding in findings])
+
+        recovered = [
+            FindingLine(line.merchant, line.env, "", _("was {before}", before=line.before))
+            for line in self.recovered
+        ]
+        expired = [FindingLine(one.appid, one.env, one.cause, _until(one), one.note) for one in self.expired]
+        groups = (
+            group(_("Newly broken"), self.new),
+            FindingSection(_("Recovered"), recovered),
+            group(_("Unknown"), self.unknown),
+            group(_("Still broken"), self.still),
+            FindingSection(_("Silenced by known.csv"), [*map(_line, self.silenced)]),
+            FindingSection(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
+        )
+        return [one for one in groups if one.lines]
+
+    def notes(self) -> Iterator[Text]:
+        """Yield notes on what an audit was compared with, and what it could not check."""
+        environments = environment_count(self.environments)
+        if self.previous is None:
+            yield _("There is no earlier audit to compare with: everything that is broken counts as new.")
+        else:
+            yield _("Compared with audit {id}.", id=self.previous.id)
+        if self.clock_set_back:
+            yield _("By this machine's clock that audit began later than this one: check the clock.")
+        if self.added and self.previous is not None:
+            yield ngettext(
+                "{n:,} environment was added to the merchants file since.",
+                "{n:,} environments were added to the merchants file since.",
+                self.added,
+            )
+        if self.gone:
+            yield ngettext(
+                "{n:,} environment of that audit is no longer in the merchants file, or has left.",
+                "{n:,} environments of that audit are no longer in the merchants file, or have left.",
+                self.gone,
+            )
+        for check, count in self.not_checked.items():
+            text = _NOT_CHECKED.get(check, _NO_QUOTA)
+            yield text.format(count=count, environments=environments)
+        if (calls := self.fewest_link_calls) is not None:
+            yield _(
+                "Fewest link calls left today: {left:,} of {limit:,} ({merchant}).",
+                left=calls.left,
+                limit=calls.limit,
+                merchant=calls.merchant,
+            )
+
+
+def _line(one: Finding) -> FindingLine:
+    cause, known = one.cause, one.known
+    if known is not None:
+        return FindingLine(cause.merchant, cause.env, cause.code, _until(known), known.note)
+    was = _("was {before}", before=one.before) if one.before not in {"", cause.code} else None
+    also = _("also {codes}", codes=", ".join(one.also)) if one.also else None
+    remark = _("{first}; {second}", first=also, second=was) if also and was else also or was
+    return FindingLine(cause.merchant, cause.env, cause.code, remark)
+
+
+def _until(known: KnownFailure) -> Text:
+    return _("until {day}", day=known.until.isoformat())
+
 
 def day_of(run: RunRecord, settings: Settings) -> date:
     """Return the day of a run in the settings' time zone, for comparison with the dates of known.csv."""
@@ -194,12 +287,12 @@ def audit_result(
     there = {(place.appid, place.env) for place in reader.envs(previous)} if previous is not None else set()
     findings = _findings(reader, summary, changes, settings)
     bad = [one for one in findings if one.known is None]
-    unhealthy = [one for one in bad if Outcome.UNHEALTHY in one.cause.outcomes]
+    unhealthy = [one for one in bad if UNHEALTHY in one.cause.outcomes]
     return AuditResult(
         run,
         previous,
         summary.total,
-        summary.counts.get(Outcome.HEALTHY, 0),
+        summary.counts.get(HEALTHY, 0),
         tuple(one for one in unhealthy if one.is_new),
         tuple(one for one in unhealthy if not one.is_new),
         tuple(changes.of(Change.FIXED)) if changes is not None else (),
@@ -231,7 +324,7 @@ def _findings(
     reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
 ) -> list[Finding]:
     run = summary.run
-    others = further_causes(reader, run)
+    others = _further_causes(reader, run)
     lines = {
         (line.appid, line.env): line for line in (changes.lines if changes is not None else ()) if line.after
     }
@@ -247,10 +340,10 @@ def _findings(
 
     found = []
     for cause in summary.causes:
-        if not {Outcome.UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
+        if not {UNHEALTHY, Outcome.UNKNOWN} & cause.outcomes.keys():
             continue
         place = (cause.appid, cause.env)
-        also = others.get(place, ())
+        also = others.get(place[::-1], ())
         causes, line = (cause.code, *also), lines.get(place)
         before, were, was_silenced = "", list[str](), False
         if (
@@ -259,7 +352,7 @@ def _findings(
             and line.before
             and line.change is not Change.NEWLY_BROKEN
         ):
-            there = changes.audited.get(place[::-1], AuditedBefore(changes.older))
+            there = changes.references.get(place[::-1], Reference(changes.older))
             were = [line.before, *there.also]
             before = cause.code if cause.code in were else line.before
             was_silenced = all(silencers(there.run, place, were))
@@ -288,15 +381,38 @@ def new_failures(
     }
 
 
+def _further_causes(reader: RunReader, audit: RunRecord) -> dict[Place, tuple[str, ...]]:
+    """Return the codes of the further causes of environments that have several in an audit."""
+    return {
+        (record.row.env, record.row.appid): also
+        for record in reader.rows(audit, outcomes=frozenset({UNHEALTHY}))
+        if (also := other_causes(record.end.detail))
+    }
+
+
+def references(
+    ledger: LedgerReader, audit: RunRecord
+) -> tuple[dict[Place, tuple[State, Reference]], dict[Place, Reference]]:
+    """Return the last known state of what is unknown to an audit, and what has several causes in it."""
+    from tcb_ops.features.audit.queries import last_known
+
+    known = {
+        place: (state, Reference(run, other_causes(kept)))
+        for run, place, state, kept in last_known(ledger, audit)
+    }
+    several = _further_causes(ledger, audit)
+    return known, {place: Reference(audit, also) for place, also in several.items()}
+
+
 def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int], LinkCalls | None]:
     """Return in how many healthy environments each check could not be made, and the fewest link calls left."""
     not_checked: Counter[str] = Counter()
     fewest: LinkCalls | None = None
-    for record in reader.rows(run, outcomes=frozenset({Outcome.HEALTHY})):
+    for record in reader.rows(run, outcomes=frozenset({HEALTHY})):
         detail = record.end.detail
         if detail is None:
             continue
-        if detail.code is DetailCode.NOT_CHECKED:
+        if detail.code is AuditCode.NOT_CHECKED:
             not_checked.update(str(detail.params["checks"]).split(", "))
         used, limit = detail.params.get("used"), detail.params.get("limit")
         if isinstance(used, int) and isinstance(limit, int):
@@ -304,119 +420,6 @@ def _healthy_details(reader: RunReader, run: RunRecord) -> tuple[dict[str, int],
             if fewest is None or calls.left < fewest.left:
                 fewest = calls
     return dict(not_checked), fewest
-
-
-@dataclass(frozen=True, slots=True)
-class AuditLine:
-    """An environment as the page and the message to the team show it."""
-
-    name: str
-    """The merchant's name; for a line of known.csv, its appid."""
-    env: str
-    code: str
-    remark: Text | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AuditGroup:
-    """A kind of findings."""
-
-    title: Text
-    lines: Sequence[AuditLine]
-    findings: tuple[Finding, ...] = ()
-    """The findings with their causes, if the operator has to act on them."""
-
-
-def audit_groups(result: AuditResult) -> list[AuditGroup]:
-    """Return the kinds of findings that there are, the most urgent first."""
-
-    def group(title: Text, findings: tuple[Finding, ...]) -> AuditGroup:
-        return AuditGroup(title, [*map(_line, findings)], findings)
-
-    recovered = [
-        AuditLine(line.merchant, line.env, "", _("was {before}", before=line.before))
-        for line in result.recovered
-    ]
-    expired = [AuditLine(one.appid, one.env, one.cause, _until(one), one.note) for one in result.expired]
-    groups = (
-        group(_("Newly broken"), result.new),
-        AuditGroup(_("Recovered"), recovered),
-        group(_("Unknown"), result.unknown),
-        group(_("Still broken"), result.still),
-        AuditGroup(_("Silenced by known.csv"), [*map(_line, result.silenced)]),
-        AuditGroup(_("Expired in known.csv: remove these lines, or give them a new date"), expired),
-    )
-    return [one for one in groups if one.lines]
-
-
-def _line(one: Finding) -> AuditLine:
-    cause, known = one.cause, one.known
-    if known is not None:
-        return AuditLine(cause.merchant, cause.env, cause.code, _until(known), known.note)
-    was = _("was {before}", before=one.before) if one.before not in {"", cause.code} else None
-    also = _("also {codes}", codes=", ".join(one.also)) if one.also else None
-    remark = _("{first}; {second}", first=also, second=was) if also and was else also or was
-    return AuditLine(cause.merchant, cause.env, cause.code, remark)
-
-
-def _until(known: KnownFailure) -> Text:
-    return _("until {day}", day=known.until.isoformat())
-
-
-def audit_counts(result: AuditResult) -> Text:
-    """Sum up an audit in one line."""
-    counts = result.counts()
-    return _(
-        "newly broken {new:,} · recovered {recovered:,} · still broken {still:,} · unknown {unknown:,} · silenced "
-        "{silenced:,} · healthy {healthy:,} of {environments:,}",
-        environments=result.environments,
-        **{name: counts[name] for name in ("new", "recovered", "still", "unknown", "silenced", "healthy")},
-    )
-
-
-_NOT_CHECKED = {
-    "permissions": _(
-        "Permission sets were not checked in {count:,} of {environments}. That needs the component token: set "
-        "tokens.component_appid, and let the token source provide its token."
-    ),
-}
-_NO_QUOTA = _(
-    "The quota left was not checked in {count:,} of {environments}: the platform gave no usable response."
-)
-
-
-def audit_notes(result: AuditResult) -> Iterator[Text]:
-    """Yield notes on what an audit was compared with, and what it could not check."""
-    environments = environment_count(result.environments)
-    if result.previous is None:
-        yield _("There is no earlier audit to compare with: everything that is broken counts as new.")
-    else:
-        yield _("Compared with audit {id}.", id=result.previous.id)
-    if result.clock_set_back:
-        yield _("By this machine's clock that audit began later than this one: check the clock.")
-    if result.added and result.previous is not None:
-        yield ngettext(
-            "{n:,} environment was added to the merchants file since.",
-            "{n:,} environments were added to the merchants file since.",
-            result.added,
-        )
-    if result.gone:
-        yield ngettext(
-            "{n:,} environment of that audit is no longer in the merchants file, or has left.",
-            "{n:,} environments of that audit are no longer in the merchants file, or have left.",
-            result.gone,
-        )
-    for check, count in result.not_checked.items():
-        text = _NOT_CHECKED.get(check, _NO_QUOTA)
-        yield text.format(count=count, environments=environments)
-    if (calls := result.fewest_link_calls) is not None:
-        yield _(
-            "Fewest link calls left today: {left:,} of {limit:,} ({merchant}).",
-            left=calls.left,
-            limit=calls.limit,
-            merchant=calls.merchant,
-        )
 
 
 # --- metrics for Prometheus -----------------------------------------------------------------------------------------

@@ -40,7 +40,6 @@ from tcb_ops.runs.schema import cluster_sessions, partitions, rows
 from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
 from tcb_ops.wechat import open_source
-from tcb_ops.wechat.transport import Transport
 
 BEAT_SECONDS = 1.0
 """Seconds between two beats of the starting process."""
@@ -234,7 +233,7 @@ class _Work:
                 await asyncio.to_thread(self._renew_claim)
                 if self._ledger.stopping:
                     raise interrupted()
-            async with Transport(connections=self._context.limits.concurrency) as transport:
+            async with self._context.runtime.transport(self._context.limits.concurrency) as transport:
                 self._engine = Engine(self._context, transport, None, lambda _progress: None)
                 await self._engine.work()
         finally:

@@ -53,5 +53,12 @@ FEATURE = Feature(
             f"tcb_ops.features.stored.command:{name}" for name in ("sync", "confirm", "undo", "delete")
         ]
     },
+    provides={
+        "backup_folder": "tcb_ops.features.stored.files:check_folder",
+        "download_links": "tcb_ops.features.stored.api:download_links",
+        "overwritten": "tcb_ops.features.stored.api:overwritten",
+        "start_confirm": "tcb_ops.features.stored.api:start_confirm",
+        "stored_files": "tcb_ops.features.stored.panel:StoredFiles",
+    },
     upload_calls="tcb_ops.features.stored.checked_upload:checked_upload_calls",
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -210,7 +209,7 @@ class StoredCalls(UploadCalls):
         self.link_calls += 1
         task.counts.calls += 1
         if task.started_at is None:
-            task.started_at = time.time()
+            task.started_at = self.context.now()
         self.phases.enter("link")
         try:
             answer = await request(task.token)
@@ -246,7 +245,7 @@ class StoredCalls(UploadCalls):
         """Make a call to the store, and return its answer. `end`: of its row, so far."""
         self.upload_calls += 1
         if task.started_at is None:
-            task.started_at = time.time()
+            task.started_at = self.context.now()
         try:
             answer = await request
         except TransportError as error:

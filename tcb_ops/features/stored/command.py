@@ -58,13 +58,13 @@ def confirm(command: RunCommand, what: str, *, content: bool) -> int:
     RUN is an upload, by default the latest one; a LIST is compared with what this ledger uploaded. Asks for the download links
     of up to 50 files in one call. Nothing is changed.
     """
-    from tcb_ops import api
+    from tcb_ops.features.stored import api as stored
 
     with _opened(command):
         if command.which.resume is not None:
             return _finish(command, command.resume(CONFIRM))
         with _subject(command, what) as (subject, selection):
-            handle = api.start_confirm(
+            handle = stored.start_confirm(
                 subject,
                 content=content,
                 merchants=command.common.matching(command.settings),
@@ -89,7 +89,7 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
     RUN is an upload, whose files are deleted; --where narrows it. Files of a LIST that no run of this ledger uploaded are
     deleted only with --foreign. On a terminal a live target always asks first.
     """
-    from tcb_ops import api
+    from tcb_ops.features.stored import api as stored
     from tcb_ops.preflight import SendScope, scope_of_list
 
     with _opened(command):
@@ -107,14 +107,14 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             }
             listed = None
             if isinstance(subject, str):
-                scope = SendScope(*api.delete_scope(subject, merchants=merchants, **found))
+                scope = SendScope(*stored.delete_scope(subject, merchants=merchants, **found))
             else:
                 scope = scope_of_list(subject)
-                listed = api.foreign(subject, **found)
+                listed = stored.foreign(subject, **found)
             if listed is None or foreign:  # else start_delete refuses without a question
                 to_delete = _("To be deleted: {text}", text=scope.text)
                 _ask(command, DELETE, scope, as_lines(filter(None, (listed, to_delete))))
-            handle = api.start_delete(
+            handle = stored.start_delete(
                 subject,
                 foreign=foreign,
                 merchants=merchants,
@@ -138,6 +138,7 @@ def undo(command: RunCommand, run: str) -> int:
     that somebody else has changed since is not touched. On a terminal a live target always asks first.
     """
     from tcb_ops import api
+    from tcb_ops.features.stored import api as stored
     from tcb_ops.preflight import scope_of_stored
 
     with _opened(command):
@@ -146,9 +147,9 @@ def undo(command: RunCommand, run: str) -> int:
         settings = command.settings
         subject = api.open_run(_upload(command, run), settings=settings)
         merchants = command.common.matching(settings)
-        what = api.undo_scope(subject, merchants=merchants, settings=settings).text
+        what = stored.undo_scope(subject, merchants=merchants, settings=settings).text
         _ask(command, UNDO, scope_of_stored(subject, merchants), what)
-        handle = api.start_undo(
+        handle = stored.start_undo(
             subject,
             merchants=merchants,
             report=command.reports,
@@ -179,6 +180,7 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
     live target always asks first.
     """
     from tcb_ops import api
+    from tcb_ops.features.stored import api as stored
     from tcb_ops.preflight import facts_line, scope_of_list
 
     with _opened(command):
@@ -187,8 +189,8 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
         code = 0
         # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
         fresh = command.options | {"new_run": True, "report": settings.reports}
-        if confirms and api.overwritten(plan.batch, settings=settings):
-            compared = command.follow(api.start_confirm(plan.batch, content=True, **fresh))
+        if confirms and stored.overwritten(plan.batch, settings=settings):
+            compared = command.follow(stored.start_confirm(plan.batch, content=True, **fresh))
             where = compared.export(settings.reports / compared.id, pdf=False)
             console.info(_("Compared with the store: {folder}", folder=where))
             unseen = sum(
@@ -232,14 +234,14 @@ def _delete_gone(
     command: RunCommand, plan: SyncPlan, run: Run, options: dict[str, Any]
 ) -> tuple[Run | None, bool]:
     """Delete what is gone from the folder, after its upload `run`; return the run, and whether everything is deleted."""
-    from tcb_ops import api
+    from tcb_ops.features.stored import api as stored
 
     # A file that was renamed is not deleted before it is there under its new name.
     failed = {(one.env, one.appid) for one in run.tallies() if not one.outcome.succeeded}
     deleted, whole, gone = None, not failed, plan.gone_from(failed)
     if gone is not None:
         try:
-            deleted = command.follow(api.start_delete(gone, **options))
+            deleted = command.follow(stored.start_delete(gone, **options))
         except (
             UsageError
         ) as error:  # an upload to these paths is unfinished; the result of this one is shown all the same
@@ -261,13 +263,13 @@ def _delete_gone(
 
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
     """Print what a synchronization would send and delete; return the exit code."""
-    from tcb_ops import api
+    from tcb_ops.features.stored import api as stored
 
     console, settings = command.console, command.settings
     if deletes and plan.gone is not None:
         console.info(_("--delete would delete them."))
     console.json_extra = _gone_in_json(plan, None)
-    changed = api.changed(plan, settings=settings)
+    changed = stored.changed(plan, settings=settings)
     if changed is not None:
         return command.dry_run(changed, uploads=True)
     if command.common.json:
@@ -281,11 +283,11 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
 
 def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
     """Plan a synchronization. If the folder holds files that cannot be listed, print the problems and exit 2."""
-    from tcb_ops import api
+    from tcb_ops.features.stored import api as stored
 
     console, settings = command.console, command.settings
     try:
-        plan = api.plan_sync(
+        plan = stored.plan_sync(
             folder,
             scanning.to,
             merchants=command.common.read_merchants(settings),
@@ -349,9 +351,9 @@ def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, str]
 
 def _upload(command: RunCommand, run: str) -> str:
     """Return the id of the upload that is meant; the first line names it."""
-    from tcb_ops import api
+    from tcb_ops.features.stored import api as stored
 
-    upload = api.upload_of(run, command.settings)
+    upload = stored.upload_of(run, command.settings)
     command.console.lead(
         _("{kind} {id} ({list_name})", kind=upload.kind, id=upload.id, list_name=upload.list_name)
     )

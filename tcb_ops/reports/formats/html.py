@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tcb_ops.features.audit.kind import AUDIT
-from tcb_ops.features.audit.result import audit_groups, audit_notes, audit_result
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason, is_simulated
@@ -121,6 +119,7 @@ def page(
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     drawing = draw(reader.timeline(run))
+    findings = run.kind.findings(reader, summary, changes, settings) if run.kind.has_findings(run) else None
     templates = environment(settings.lang, settings.timezone)
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
@@ -153,7 +152,8 @@ def page(
         "changed": CHANGED,
         "matrix": errcode_matrix(summary.causes),
         "changes": _changes(changes, settings),
-        "audit": _audit(reader, summary, changes, settings),
+        "findings": findings,
+        "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "workers": worker_lines(summary.workers),
@@ -281,18 +281,6 @@ def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | No
             command(settings, "diff", changes.older.id, changes.newer.id, target=changes.newer.target)
         ),
     }
-
-
-def _audit(
-    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
-) -> dict[str, Any] | None:
-    """Return what the page shows of a finished audit: its environments by kind."""
-    if summary.run.kind is not AUDIT or summary.run.finished_at is None or summary.run.parent:
-        return None
-    result = audit_result(reader, summary, changes, settings)
-    if result.stopped is not None:
-        return {"stopped": result.stopped, "notes": [], "groups": []}
-    return {"stopped": None, "notes": list(audit_notes(result)), "groups": audit_groups(result)}
 
 
 def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.features.audit.result import AuditResult, audit_counts, audit_groups, audit_notes
 from tcb_ops.i18n import Lang, _
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, is_simulated
@@ -37,6 +36,8 @@ from tcb_ops.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.reports.findings import Findings
+
 
 _INTS = {
     "tcb_line", "tcb_errcode", "tcb_http_status", "tcb_attempts", "tcb_bytes", "errcode",
@@ -45,10 +46,7 @@ _INTS = {
 _FLOATS = {"seconds", "rate"}
 _TIMES = {"tcb_started_at", "tcb_ended_at", "expires_at", "at"}
 """Columns of our own that are not text."""
-_OF_TIMELINES = {
-    Outcome.LINKED, Outcome.UPLOADED, Outcome.UNCHANGED, Outcome.HEALTHY, Outcome.REFUSED, Outcome.FAILED,
-    Outcome.NOT_ATTEMPTED, Outcome.UNHEALTHY, Outcome.UNKNOWN,
-}  # fmt: skip
+_OF_TIMELINES = {outcome for outcome in Outcome.all() if outcome.order <= Outcome.UNKNOWN.order}
 """Outcomes that have a column in every timeline."""
 _GROUP = 20_000
 """Rows per row group of a Parquet file, so that memory does not grow with the run."""
@@ -326,12 +324,12 @@ def diff_html(diff: RunDiff) -> str:
     return str(_macros(diff.settings.lang).diff_card(diff_verdict(diff), kinds, diff.meanings, LINES))
 
 
-def audit_html(result: AuditResult, lang: Lang) -> str:
-    """Render an audit's findings, a small table per kind."""
-    stopped = result.stopped
-    groups = audit_groups(result) if stopped is None else []
-    summed = stopped or audit_counts(result)
-    return str(_macros(lang).audit_card(summed, groups, list(audit_notes(result)), LINES))
+def findings_html(findings: Findings, lang: Lang) -> str:
+    """Render what a run found, a small table per section."""
+    stopped = findings.stopped
+    sections = findings.sections() if stopped is None else []
+    summary = stopped or findings.summary()
+    return str(_macros(lang).findings_card(summary, sections, list(findings.notes()), LINES))
 
 
 def history_html(history: ErrcodeHistory) -> str:

@@ -14,7 +14,7 @@ from rich.cells import cell_len, set_cell_size
 
 from tcb_ops.formatting import sanitize, wrap
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
-from tcb_ops.kinds import row_count
+from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason, is_simulated
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
 from tcb_ops.reports.explanations import reason_text, why
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from rich.measure import Measurement
     from rich.table import Table
 
-    from tcb_ops.features.audit.result import AuditLine, AuditResult
     from tcb_ops.features.evidence.verify import Verification
+    from tcb_ops.reports.findings import FindingLine, Findings
     from tcb_ops.runs.records import RowRecord, RunRecord
 
 MOST_CODES = 20
@@ -205,36 +205,34 @@ def _merchants(lines: Sequence[DiffLine], change: Change, lang: Lang) -> Iterato
         yield more.of(lang), "--json", f"{sum(line.rows for line in left):,}", ""
 
 
-AUDIT_LINES = 20
-"""Environments shown per kind of findings without causes; the others are counted."""
+FINDING_LINES = 20
+"""Environments shown per section without causes; the others are counted."""
 
 
-def render_audit(result: AuditResult, lang: Lang, rest: str = "errcodes.csv") -> Iterator[RenderableType]:
-    """Render an audit's findings by kind, newly broken ones first, with each cause once."""
+def render_findings(findings: Findings, lang: Lang, rest: str = "errcodes.csv") -> Iterator[RenderableType]:
+    """Render what a run found by section, with each cause once."""
     from rich.text import Text as Styled
 
-    from tcb_ops.features.audit.result import audit_groups, audit_notes
-
-    groups = audit_groups(result)
-    codes = [by_code(finding.cause for finding in group.findings) for group in groups]
+    sections = findings.sections()
+    codes = [by_code(section.causes) for section in sections]
     every = list(chain.from_iterable(chain(*(merchant_lines(its, lang, rest) for its in codes))))
-    for group, its in zip(groups, codes, strict=True):
-        yield Styled(f"{group.title.of(lang)} · {len(group.lines):,}", style="bold")
+    for section, its in zip(sections, codes, strict=True):
+        yield Styled(f"{section.title.of(lang)} · {len(section.lines):,}", style="bold")
         if its:
             yield render_errcodes(its, lang, rest, every, indent=2)
         else:
-            yield _audit_lines(group.lines, lang, rest)
+            yield _finding_lines(section.lines, lang, rest)
             yield ""
-    for note in audit_notes(result):
+    for note in findings.notes():
         yield Wrapped(note.of(lang))
 
 
-def _audit_lines(lines: Sequence[AuditLine], lang: Lang, rest: str) -> AlignedTable:
+def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> AlignedTable:
     cells = [
         [line.name, line.env, line.code, line.remark.of(lang) if line.remark is not None else "", line.note]
-        for line in lines[:AUDIT_LINES]
+        for line in lines[:FINDING_LINES]
     ]
-    if (more := len(lines) - AUDIT_LINES) > 0:
+    if (more := len(lines) - FINDING_LINES) > 0:
         cells.append([_("… and {count:,} more", count=more).of(lang), rest, "", "", ""])
     filled = [column for column in range(5) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]
@@ -407,14 +405,15 @@ def _run_cells(
     total, waiting = sum(counts.values()), counts.get(Outcome.PENDING, 0)
     good = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
     bad = total - good - waiting
+    judged = not isinstance(run.kind, MissingKind)
     return [
         datetime.fromtimestamp(run.created_at, settings.zone).strftime(when),  # the year is in the id
         run.id,
         str(run.kind),
         "SIMULATED" if is_simulated(run.target) else "LIVE",
         f"{total:,}",
-        f"{good:,}",
-        f"{bad:,}" if bad else "–",
+        f"{good:,}" if judged else "–",
+        f"{bad:,}" if bad and judged else "–",
         *([f"{waiting:,}" if waiting else "–"] if pending else []),
     ]
 

@@ -1,0 +1,178 @@
+"""The public functions of audits; they take what those of `tcb_ops.api` take."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcb_ops.api import (
+    SECONDS_PER_DAY,
+    MayResume,
+    OnProgress,
+    _absolute,
+    _ledger_with_runs,
+    _may_be_a_run,
+    _merchants,
+    _naming,
+    _Options,
+    _record,
+    _settings,
+    _start,
+    _waiting_for,
+)
+from tcb_ops.arguments import checked
+from tcb_ops.errors import SettingsError, StoppedError, UsageError, check_value
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.result import AuditResult
+from tcb_ops.i18n import _
+from tcb_ops.run import Run, RunHandle
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.features.audit.known import KnownFailure
+    from tcb_ops.features.audit.notifications import Notification
+    from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.wechat.tokens import TokenSource
+
+
+@checked
+def start_audit(
+    merchants: Merchants | str | Path,
+    *,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    write_probe: bool = False,
+    confirm_after: float = 0.0,
+    known: str | Path | None = None,
+    report: str | Path | None = None,
+    cluster: Cluster | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start an audit, or resume the unfinished one.
+
+    Each environment of the merchants that have not left is healthy, unhealthy or unknown, by its token, permission set,
+    status and quota, and an upload link for a probe path. `write_probe`: a tiny file is uploaded there and deleted again.
+    If a problem that affects every merchant stops the audit, the run still ends: environments not checked are unknown,
+    and `Run.stopped` has the reason.
+
+    `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
+    failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
+    """
+    from tcb_ops.features.audit.plan import audit_spec
+
+    check_value(
+        "confirm_after",
+        confirm_after,
+        0 <= confirm_after <= SECONDS_PER_DAY,
+        _("seconds, a day at most"),
+    )
+    listed, settings = _merchants(merchants), _settings(settings, target)
+    failures = [line.to_json() for line in known_failures(known, settings)]
+    options = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
+    if known is not None:
+        options["known_file"] = str(Path(known).absolute())
+    return _start(
+        lambda _: audit_spec(listed, selection, options),
+        _absolute(report),
+        settings,
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
+    )
+
+
+audit = _waiting_for(start_audit)
+
+
+def audited(run: Run, receiver: str = "") -> AuditResult:
+    """Return what an audit found; `receiver`: compared with the last audit of which this receiver was told.
+
+    Raises UsageError if the run is not an audit.
+    """
+    result = run.findings(receiver)
+    if not isinstance(result, AuditResult):
+        raise UsageError(
+            _("run {id} is not an audit but a run of `{kind}`.", id=run.id, kind=run.record.kind)
+        )
+    return result
+
+
+@checked
+def notify(
+    run: str | Run | None = "latest",
+    *,
+    on_demand: bool = True,
+    settings: Settings | None = None,
+    target: str | None = None,
+) -> list[Notification]:
+    """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
+
+    `run`: a Run, an id, a prefix or `latest` (the newest finished audit that is no retry); None sends a test message. `on_demand` False: only to receivers whose
+    `on` applies. A failed delivery raises no error.
+    """
+    from tcb_ops.features.audit.notifications import notify_audit, notify_test
+
+    settings = _settings(settings, target, run)
+    if isinstance(run, str):
+        check_value("run", run, _may_be_a_run(run), _("a Run, a run's id, or None"))
+    if not settings.section("notify"):
+        raise SettingsError(
+            _("No receivers are configured."),
+            _('Add a [[notify]] section to tcb-ops.toml, for example with kind = "wecom".'),
+        )
+    if run is None:
+        return notify_test(settings)
+    ledger = _ledger_with_runs(settings)
+    record = _newest_audit(ledger, settings) if run == "latest" else _record(run, settings)
+    if record.kind is AUDIT and record.finished_at is None:
+        raise UsageError(
+            _("audit {id} is not finished: there is no result to send yet.", id=record.id),
+            _("Run the same audit again to finish it."),
+        )
+
+    def keep(undelivered: Collection[str]) -> None:
+        with suppress(StoppedError):  # a ledger that cannot be written keeps nobody from being told
+            ledger.note_undelivered(record, undelivered)
+
+    return notify_audit(
+        partial(audited, Run(ledger, record, settings)),
+        settings,
+        undelivered=record.undelivered,
+        keep=keep,
+        always=on_demand,
+    )
+
+
+def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
+    """Return the newest finished audit of the target that is no retry. Raises UsageError if there is none."""
+    found = [
+        run
+        for run in ledger.runs(settings.run_target, damaged=[])
+        if run.kind is AUDIT and run.finished_at is not None and not run.parent
+    ]
+    if not found:
+        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
+    return max(found, key=lambda run: run.number)
+
+
+def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:
+    """Return the lines of a file of known failures; None: of the settings' own, if it exists."""
+    from tcb_ops.features.audit.known import read_known
+
+    if file is not None:
+        with _naming("known", file):
+            return read_known(Path(file))
+    own: Path = settings.section("audit").known
+    return read_known(own) if own.exists() else ()

@@ -1,0 +1,103 @@
+"""The panel of audits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tcb_ops import api
+from tcb_ops.features.audit.api import start_audit
+from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.result import AuditResult
+from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.kinds import environment_count, merchant_count
+from tcb_ops.panels.controls import html_area
+from tcb_ops.panels.html import heading
+from tcb_ops.panels.notebook_panels import RunForm
+from tcb_ops.panels.panel import Placeholder
+from tcb_ops.reports.formats.notebook import findings_html
+from tcb_ops.run import Diff, Run, RunHandle
+
+
+@dataclass(frozen=True, slots=True)
+class AuditView:
+    """What changed since the previous audit, as a notebook shows it and as a DataFrame."""
+
+    result: AuditResult
+    changes: Diff
+    lang: Lang
+
+    def frame(self) -> Any:
+        """Return the changed environments: change, merchant, appid, env, before, after, rows."""
+        return self.changes.frame()
+
+    def _repr_html_(self) -> str:
+        return findings_html(self.result, self.lang)
+
+
+class AuditPanel(RunForm):
+    """Audits all merchants."""
+
+    kind, label = AUDIT, _("Audit")
+    title = _("Errcode audit")
+
+    def changes(self) -> Any:
+        """Return the changes since the previous audit: newly broken, recovered, still broken, silenced, unknown."""
+        first = _("This is the first audit of this target: there is no earlier one to compare with.")
+
+        def view(run: Run) -> Any:
+            changes = run.changes()
+            if changes is None:
+                return Placeholder(first, self.lang)
+            return AuditView(run.audit(), changes, self.lang)
+
+        return self._of_run(view)
+
+    def history(self) -> Any:
+        """Return the errcodes by day and merchant over all runs of this target: a plot and a table."""
+        if self.error is not None:
+            return self.card()
+        return api.history(settings=self.context.settings)
+
+    def _parts(self) -> list[Any]:
+        self.changed = html_area("op-changes")
+        return [*super()._parts(), self.changed]
+
+    def _ended(self, run: Run) -> None:
+        super()._ended(run)
+        self.changed.value = self._render_changes(run) if run.record.finished_at is not None else ""
+
+    def _render_changes(self, run: Run) -> str:
+        result = run.audit()
+        if result.previous is None:
+            return ""
+        return heading(_("Since the previous audit").of(self.lang)) + findings_html(result, self.lang)
+
+    def _terminal_output(self, run: Run) -> list[Any]:
+        from tcb_ops.reports.formats.terminal import render_findings
+
+        if run.record.finished_at is None:
+            return super()._terminal_output(run)
+        return list(render_findings(run.audit(), self.lang))
+
+    def _page(self, run: Run) -> str:
+        days = heading(_("Errcodes by day").of(self.lang))
+        return f"{self._render_changes(run)}{super()._page(run)}{days}{self.history()._repr_html_()}"
+
+    def _prepare(self) -> None:
+        facts, _merchants = self._facts()
+        self._changed()
+        self.worker.say(_("Ready. {facts}.", facts=facts), "good", line=self.ready_line)
+
+    def _facts(self) -> tuple[Text, int]:
+        lines = self.context.merchants
+        merchants = len({merchant.appid for merchant in lines})
+        facts = _(
+            "{merchants}, {environments}, one call each; no file is sent",
+            merchants=merchant_count(merchants),
+            environments=environment_count(len(lines)),
+        )
+        return facts, merchants
+
+    def _start_run(self, **options: Any) -> RunHandle:
+        return start_audit(self.context.merchants, cluster=self.cluster(), **options)

@@ -1,0 +1,330 @@
+"""The public functions about stored files; they take what those of `tcb_ops.api` take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tcb_ops.api import (
+    MayResume,
+    OnProgress,
+    _absolute,
+    _ledger,
+    _ledger_with_runs,
+    _merchants,
+    _merchants_of,
+    _Options,
+    _platform,
+    _record,
+    _settings,
+    _start,
+    _waiting_for,
+)
+from tcb_ops.arguments import checked
+from tcb_ops.errors import (
+    RunNotFoundError,
+    UsageError,
+    check_count,
+)
+from tcb_ops.features.stored.kinds import DELETE
+from tcb_ops.i18n import Text, _
+from tcb_ops.run import Run, RunHandle
+from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.features.stored.specs import SyncPlan, UndoScope
+    from tcb_ops.lists.batch import Batch
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.runs.links_file import DownloadLinks
+    from tcb_ops.runs.plan import RunSpec
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.wechat.tokens import TokenSource
+
+
+@checked
+def start_confirm(
+    what: str | Run | Batch = "latest",
+    *,
+    content: bool = False,
+    merchants: Merchants | str | Path | None = None,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    report: str | Path | None = None,
+    cluster: Cluster | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start to confirm that stored files are there, or resume the unfinished run.
+
+    `what`: an upload run (`latest`: the latest upload, its retries included), or a list from `read_paths`. `content`: compare
+    each file's checksum with that of the bytes that were uploaded, with one request to its download link. `merchants`: only
+    their rows.
+    """
+    from tcb_ops.features.stored.specs import confirm_list_spec, confirm_spec
+    from tcb_ops.lists.batch import Batch
+
+    only = None if merchants is None else _merchants(merchants)
+    settings = _settings(settings, target, what)
+    subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
+
+    def work_of(ledger: Ledger) -> RunSpec:
+        if isinstance(subject, Batch):
+            return confirm_list_spec(subject, selection, content=content)
+        return confirm_spec(ledger, subject, only, selection, content=content)
+
+    return _start(
+        work_of,
+        _absolute(report),
+        settings,
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
+    )
+
+
+@checked
+def start_delete(
+    what: str | Run | Batch,
+    *,
+    foreign: bool = False,
+    content: bool = False,
+    merchants: Merchants | str | Path | None = None,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    report: str | Path | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start to delete stored files, or resume the unfinished run. It does not ask.
+
+    `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
+    this ledger uploaded; without it they are a UsageError. `content`: of a list, compare each file's checksum with that of the
+    bytes that were uploaded first, and leave what differs: its row ends as failed. `merchants`: only their rows.
+    """
+    from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
+    from tcb_ops.lists.batch import Batch
+
+    only = None if merchants is None else _merchants(merchants)
+    settings = _settings(settings, target, what)
+    at, subject = settings.run_target, what if isinstance(what, Batch) else upload_of(what, settings, "what")
+
+    def work_of(ledger: Ledger) -> RunSpec:
+        if isinstance(subject, Batch):
+            return delete_list_spec(
+                ledger, subject, at, selection, foreign=foreign, content=content, new_run=new_run
+            )
+        return delete_spec(ledger, subject, only, selection, new_run=new_run)
+
+    return _start(
+        work_of,
+        _absolute(report),
+        settings,
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens),
+    )
+
+
+@checked
+def start_undo(
+    run: str | Run = "latest",
+    *,
+    merchants: Merchants | str | Path | None = None,
+    target: str | None = None,
+    settings: Settings | None = None,
+    limits: RunLimits | None = None,
+    note: str = "",
+    selection: str = "",
+    new_run: bool = False,
+    resume: str | None = None,
+    may_resume: MayResume | None = None,
+    report: str | Path | None = None,
+    progress: OnProgress | None = None,
+    tokens: TokenSource | None = None,
+) -> RunHandle:
+    """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added. It does not ask.
+
+    A file that somebody else has changed since is not touched (`conflict`). `run`: an upload run (`latest`: the latest upload,
+    its retries included). `merchants`: only their rows.
+    """
+    from tcb_ops.features.stored.specs import undo_spec
+
+    only = None if merchants is None else _merchants(merchants)
+    settings = _settings(settings, target, run)
+    subject = upload_of(run, settings)
+    return _start(
+        lambda ledger: undo_spec(ledger, subject, only, selection),
+        _absolute(report),
+        settings,
+        _Options(limits, note, new_run, resume, may_resume, progress, tokens),
+    )
+
+
+@checked
+def download_links(
+    run: str | Run = "latest",
+    *,
+    out: str | Path = "downloads.csv",
+    max_age: int = 7200,
+    merchants: Merchants | str | Path | None = None,
+    settings: Settings | None = None,
+) -> DownloadLinks:
+    """Write download links of an upload's files to `out` (0600), in the order of its list, after the list's columns.
+
+    They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
+    """
+    from tcb_ops.features.simulator import opened_target
+    from tcb_ops.features.stored.specs import confirm_spec, file_ids
+    from tcb_ops.runs.links_file import (
+        DOWNLOAD_COLUMNS,
+        LinkRequests,
+        check_destination,
+        write_download_links,
+    )
+    from tcb_ops.runs.loop import submit_coroutine
+
+    check_count("max_age", max_age, least=1)
+    only = None if merchants is None else _merchants(merchants)
+    check_destination(Path(out), DOWNLOAD_COLUMNS)
+    settings = _settings(settings, None, run)
+    subject = upload_of(run, settings)
+    ledger = _ledger_with_runs(settings)
+    spec = confirm_spec(ledger, subject, only, "", content=False)
+    with opened_target(settings, lambda: _merchants_of(ledger, subject)) as opened:
+        rows = file_ids(ledger, spec, settings.run_target)
+        owners = {(one.env, one.appid): one.owner for one in spec.environments}
+        component, dest = settings.tokens.component_appid, Path(out).absolute()
+
+        async def write() -> DownloadLinks:
+            async with _platform(opened, connections=16) as (client, caller):
+                requests = LinkRequests(client.locate, caller, owners, component, max_age)
+                return await write_download_links(rows, subject.headers, dest, requests, settings.zone)
+
+        return submit_coroutine(write()).result()
+
+
+def undo_scope(
+    run: str | Run = "latest", *, merchants: Merchants | None = None, settings: Settings
+) -> UndoScope:
+    """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
+    from tcb_ops.features.stored.specs import scope_of_undo
+
+    return scope_of_undo(_ledger_with_runs(settings), upload_of(run, settings), merchants)
+
+
+def delete_scope(
+    run: str | Run, *, merchants: Merchants | None, selection: str, new_run: bool, settings: Settings
+) -> tuple[int, int, int]:
+    """Count the files of an upload that a delete would remove, and their merchants and environments. Nothing is sent.
+
+    Raises UsageError if there are none.
+    """
+    from tcb_ops.features.stored.specs import delete_spec
+
+    ledger = _ledger_with_runs(settings)
+    spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
+    appids = {one.appid for one in spec.environments}
+    return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
+
+
+def overwritten(batch: Batch, *, settings: Settings) -> int:
+    """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
+    from tcb_ops.features.stored.specs import overwritten_rows
+
+    ledger = _ledger(settings)
+    return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
+
+
+def foreign(batch: Batch, *, selection: str, new_run: bool, settings: Settings) -> Text | None:
+    """List the files of a list that no run of the ledger uploaded; None where there are none.
+
+    `selection` and `new_run` are those of the delete, which may resume an unfinished one.
+    """
+    from tcb_ops.features.stored.specs import foreign_text
+    from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.plan import list_spec
+
+    spec = list_spec(batch, DELETE, selection)
+    return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
+
+
+@checked
+def plan_sync(
+    folder: str | Path,
+    to: Sequence[str],
+    *,
+    merchants: Merchants,
+    path: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    own: frozenset[str],
+    settings: Settings,
+) -> SyncPlan:
+    """Plan what makes environments the same as a folder: the batch to upload, and the files that are gone from the folder.
+
+    Lists of both are written below the folder of the reports. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`,
+    `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
+    """
+    from tcb_ops.features.stored.specs import plan_sync as plan_lists
+    from tcb_ops.lists.generate import PathTemplate, scan, select_targets
+
+    source = Path(folder)
+    if source.exists() and not source.is_dir():
+        raise UsageError(
+            _("{folder} is not a folder.", folder=folder),
+            _("`tcb-ops list` makes a list of a single file; upload that list."),
+        )
+    ledger = _ledger(settings)
+    for run in [] if ledger is None else ledger.runs(damaged=[]):
+        if backup := run.settings.get("backup"):
+            own |= {os.path.realpath(str(backup))}
+    return plan_lists(
+        scan(source, include=include, exclude=exclude, own=own),
+        select_targets(merchants, to),
+        PathTemplate(path, ""),
+        merchants,
+        Path(settings.reports),
+        ledger=ledger,
+        target=settings.run_target,
+    )
+
+
+def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
+    """Return the rows of a synchronization that would be sent, by the ledger; None if all files are unchanged."""
+    return plan.changed(_ledger(settings), settings.run_target)
+
+
+def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
+    """Return the upload that is meant: of `latest` the newest one, of its retries their original. Raises UsageError."""
+    from tcb_ops.features.stored.specs import check_subject
+
+    if not (isinstance(run, str) and run == "latest"):
+        subject = _record(run, settings, parameter)
+        check_subject(subject, settings.run_target)
+        return subject
+    ledger = _ledger_with_runs(settings)
+    newest = ledger.newest(UPLOAD, settings.run_target)
+    if newest is None:
+        raise RunNotFoundError(
+            _("{name} has no upload to {target} yet.", name=ledger.name, target=settings.run_target)
+        )
+    return newest
+
+
+confirm = _waiting_for(start_confirm)
+delete = _waiting_for(start_delete)
+undo = _waiting_for(start_undo)

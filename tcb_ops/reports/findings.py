@@ -1,0 +1,59 @@
+"""What a run found, as data that every format of a report draws: for kinds that say more than how each row ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from tcb_ops.i18n import Lang, Text
+from tcb_ops.reports.summary import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class FindingLine:
+    """An environment as it is listed."""
+
+    name: str
+    """The merchant's name, else its appid."""
+    env: str
+    code: str
+    remark: Text | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FindingSection:
+    """Environments of which the same was found."""
+
+    title: Text
+    lines: Sequence[FindingLine]
+    causes: Sequence[Cause] = ()
+    """Their causes, if the operator has to act on them."""
+
+
+class Findings(Protocol):
+    """What a finished run found."""
+
+    title: ClassVar[Text]
+    nothing: ClassVar[Text]
+    """In place of the sections where there are none."""
+
+    @property
+    def stopped(self) -> Text | None:
+        """The problem that stopped the run; nothing else is shown then."""
+
+    def summary(self) -> Text:
+        """Return all sections in one line."""
+
+    def sections(self) -> Sequence[FindingSection]:
+        """Return what was found, the most urgent first; none empty."""
+
+    def notes(self) -> Iterable[Text]:
+        """Return what else is to be known."""
+
+    def exit_code(self, fail_on: str = "any") -> int:
+        """Return the exit code of the command; `fail_on`: which failures count."""
+
+    def to_json(self, lang: Lang) -> dict[str, Any]:
+        """Return the object for `--json`, under the name of the kind."""

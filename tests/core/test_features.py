@@ -1,0 +1,132 @@
+"""A feature can be deleted with its folder: the main job works without it, and nothing names it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from workspace import BOOKS, TEA, many
+
+import tcb_ops as tcb
+from tcb_ops.cli.main import run
+from tcb_ops.features.simulator import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workspace import OpenWorkspace
+
+PACKAGE = Path(tcb.__file__).parent
+COMMANDS = {"audit": ("audit", "notify", "runs --stale 1h")}
+"""The commands of each feature that can be deleted, and of others the options that it brings."""
+IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001
+"""An errcode that stops the run, and one that ends the row."""
+
+
+@pytest.fixture
+def open_without(tmp_path: Path) -> Callable[[str], Callable[..., subprocess.CompletedProcess[str]]]:
+    """Copy the package without a feature; return a function that runs a command of the copy."""
+
+    def copied(feature: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+        absent = shutil.ignore_patterns("__pycache__")
+        copy = shutil.copytree(PACKAGE, tmp_path / "copy" / "tcb_ops", ignore=absent)
+        shutil.rmtree(copy / "features" / feature)
+        own = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
+        variables = own | {"PYTHONPATH": str(copy.parent), "TCB_OPS_CHROMIUM": "", "TCB_OPS_LANG": "en"}
+
+        def execute(*words: str) -> subprocess.CompletedProcess[str]:
+            argv = [sys.executable, "-m", "tcb_ops", *words]
+            done = subprocess.run(
+                argv,
+                cwd=tmp_path,
+                env=variables,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                check=False,
+            )
+            assert "Traceback" not in done.stderr, done.stderr
+            assert "Internal error" not in done.stderr, done.stderr
+            return done
+
+        return execute
+
+    return copied
+
+
+def write_settings(folder: Path, base: str) -> None:
+    settings = f'api_base = "{base}"\nledger = "ledger.db"\n[tokens]\nfile = "tokens.csv"\n'
+    (folder / "tcb-ops.toml").write_text(settings, encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feature", COMMANDS)
+def test_the_main_job_works_without_a_feature(
+    feature: str,
+    open_without: Callable[[str], Callable[..., subprocess.CompletedProcess[str]]],
+    open_workspace: OpenWorkspace,
+) -> None:
+    rows = many(TEA, BOOKS, rows=4)
+    (first_env, first), (last_env, last) = rows[0], rows[-1]
+    faults = [
+        Fault(env=last_env, path=last, calls=((2, 2),), errcode=IP_NOT_REGISTERED),
+        Fault(env=first_env, path=first, calls=((2, 2),), errcode=NO_PERMISSION),
+    ]
+    workspace = open_workspace(rows, faults, merchants=[TEA, BOOKS])
+    write_settings(workspace.folder, workspace.sim.base)
+    execute = open_without(feature)
+
+    def ended(*words: str) -> int:
+        return execute(*words).returncode
+
+    assert ended("check", "list.csv", "--root", "files") == 0
+    assert ended("links", "list.csv", "--root", "files") == 0
+    assert (workspace.folder / "links.csv").read_text(encoding="utf-8").count("\n") == 1 + len(rows)
+    assert ended("upload", "list.csv", "--root", "files") == 3
+    resumed = execute("upload", "list.csv", "--root", "files", "--json")
+    assert (resumed.returncode, '"refused": 1' in resumed.stdout) == (1, True), resumed.stdout
+    assert ended("retry") == 0
+    assert ended("report", "latest", "--out", "again") == 0
+    assert {"report.html", "results.csv", "errcodes.csv", "report.xlsx"} <= {
+        file.name for file in (workspace.folder / "again").iterdir()
+    }
+    assert len(workspace.sim.objects) == len(rows)
+
+    overview = execute("--help").stdout.split()
+    assert not set(COMMANDS[feature]) & set(overview)
+    for command in COMMANDS[feature]:
+        assert ended(*command.split()) == 2
+
+
+@pytest.mark.slow
+def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_is_done_with_it(
+    open_without: Callable[[str], Callable[..., subprocess.CompletedProcess[str]]],
+    open_workspace: OpenWorkspace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workspace = open_workspace([], merchants=[TEA, BOOKS])
+    write_settings(workspace.folder, workspace.sim.base)
+    monkeypatch.chdir(workspace.folder)
+    assert run(["audit", "--no-pdf"]) == 0
+    name = tcb.open_run(settings=workspace.settings).id
+    execute = open_without("audit")
+
+    assert "--stale" not in execute("runs", "--help").stdout
+    assert name in execute("runs").stdout
+    (listed,) = json.loads(execute("runs", "--json").stdout)["runs"]
+    assert (listed["run"], listed["kind"], listed["counts"]) == (name, "audit", {"healthy": 2})
+    for words in (("show", name), ("report", name), ("errcodes", name), ("retry", name)):
+        refused = execute(*words)
+        assert refused.returncode == 2, words
+        assert refused.stderr.count("tcb-ops: ") == 1
+        assert "audit" in refused.stderr
+    with (workspace.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
+        settings.write('[audit]\nknown = "known.csv"\n')
+    refused = execute("runs")
+    assert (refused.returncode, "audit" in refused.stderr) == (2, True)
