@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from workspace import OpenWorkspace
 
 PACKAGE = Path(tcb.__file__).parent
-COMMANDS = {"audit": ("audit", "notify", "runs --stale 1h")}
+COMMANDS = {
+    "audit": ("audit", "notify", "runs --stale 1h"),
+    "stored": ("confirm", "delete", "sync", "undo"),
+}
 """The commands of each feature that can be deleted, and of others the options that it brings."""
 IP_NOT_REGISTERED, NO_PERMISSION = 61004, 48001
 """An errcode that stops the run, and one that ends the row."""
