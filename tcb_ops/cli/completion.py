@@ -27,7 +27,7 @@ _RUNS = ("RUN", "run", "older", "newer", "what")
 def completion(shell: str, lang: str | None) -> int:  # noqa: ARG001  main reads it
     """Print the script that completes commands in a shell.
 
-    Commands, options, files and runs. Set it up once, then open a new shell:
+    Commands, options, files and runs. Set it up once as --help-all says, then open a new shell.
 
     bash: echo 'eval "$(tcb-ops completion bash)"' >> ~/.bashrc
 

@@ -148,7 +148,7 @@ def _download(command: RunCommand, run: str, max_age: int) -> int:
     return 0 if written.links == written.rows else 1
 
 
-@click.command(cls=Command, usual="out skip-unchanged canary yes on-bad root dry-run target where json")
+@click.command(cls=Command, usual="root backup skip-unchanged canary on-bad dry-run resume yes target")
 @click.argument("paths", metavar="[LIST]", required=False)
 @report_options
 @click.option(
