@@ -488,11 +488,11 @@ def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], ba
 
 
 def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
-    """Return the file that runs left at a path, None if there is none that is certain; `written`: the oldest first."""
+    """Return what left a file at a path, or may have; None if there is none. `written`: the oldest first."""
     for one in reversed(written):
         if one.outcome in _GONE:
             return None
-        if one.md5:  # of a failed upload it is not known
+        if one.md5 or one.outcome is Outcome.UNKNOWN:  # a failed upload may have left what was there before
             return one
     return None
 
