@@ -624,6 +624,9 @@ def test_an_overwritten_upload_without_a_backup_cannot_be_undone(
     run = undo(workspace)
     assert assert_complete(run, 2) == {"deleted": 1, "not_undoable": 1}
     assert list(stored(workspace)) == [(TEA.env, "banner/0.png")]
+    handle = tcb.start_confirm(settings=workspace.settings, limits=QUICK)
+    handle.wait()
+    assert f"1 of 2 files of this upload were undone by run {run.id}" in str(handle.warning)
 
 
 def test_a_lost_backup_deletes_nothing(
@@ -1267,6 +1270,9 @@ def test_an_earlier_run_whose_record_cannot_be_understood_may_have_stored_files(
     assert undo_scope(settings=workspace.settings).not_undoable == 2
     assert undo(workspace).counts == {"not_undoable": 2}
     assert stored(workspace) == files
+    handle = tcb.start_confirm(run.id, settings=workspace.settings, limits=QUICK)
+    handle.wait()
+    assert handle.warning is None  # the undo changed nothing
     damaged(workspace, damage.replace("= 1", f"= {run.record.number}"))
     with pytest.raises(UsageError, match="2 files were not uploaded"):
         delete(workspace, workspace.read())

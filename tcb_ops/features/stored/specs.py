@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
@@ -42,6 +43,7 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Row
+from tcb_ops.reports.explanations import change_lines
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
@@ -151,9 +153,18 @@ class UndoScope:
 
 
 def confirm_spec(
-    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, *, content: bool
+    ledger: Ledger,
+    subject: RunRecord,
+    only: Merchants | None,
+    selection: str,
+    *,
+    content: bool,
+    zone: tzinfo,
 ) -> RunSpec:
-    """Return the rows that a run has uploaded, or left unchanged, its retries included. Raises UsageError where there are none."""
+    """Return the rows that a run has uploaded, or left unchanged, its retries included.
+
+    `zone`: of the times in its warning. Raises UsageError where there are none.
+    """
     options = {"content": content, "backup": subject.settings.get("backup", ""), "root": subject.root}
     if SIGNED in subject.settings:
         options[SIGNED_LIST] = list_of(subject)
@@ -175,9 +186,8 @@ def confirm_spec(
             id=subject.id,
         )
         warnings.append(text)
-    if undos := runs_about(ledger, subject, UNDO):
-        newest = max(run.id for run in undos)
-        warnings.append(_("Upload {id} was undone by run {run}.", id=subject.id, run=newest))
+    meant = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
+    warnings += change_lines(ledger.later_changes(subject, meant), zone)
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
 
 
