@@ -186,10 +186,11 @@ class HistoryReader(LedgerConnection):
                 entries.append(tuple(entry))
         found: dict[tuple[str, str], list[EarlierUpload]] = {}
         for env, path, _at, *fields, outcome, number in sorted(entries, key=itemgetter(2)):
-            entry = EarlierUpload(*fields, Outcome(outcome), number)
+            fields_of = (*fields, Outcome(outcome), number)
+            upload = EarlierUpload(*fields_of)
             if outcome == Outcome.UNKNOWN or outcome not in outcomes:
-                entry = replace(entry, outcome=Outcome.UNKNOWN, md5="")
-            found.setdefault((env, path), []).append(entry)
+                upload = replace(upload, outcome=Outcome.UNKNOWN, md5="")
+            found.setdefault((env, path), []).append(upload)
         return found
 
     def _pruned(
