@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
 
-from tcb_ops.kinds import Kind, all_kinds, kind_named
+from tcb_ops.kinds import Kind, MissingKind, all_kinds, kind_named, kind_names
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.runs.connection import LedgerConnection
 from tcb_ops.runs.records import (
@@ -79,9 +80,8 @@ class HistoryReader(LedgerConnection):
 
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
-        kinds = kinds_that_write(or_look=True)
         keys = [(environment.env, path) for path in paths]
-        stored = self._stored(run.target, run.number, keys, kinds, strict=True)
+        stored = self._stored(run.target, run.number, keys, or_look=True, strict=True)
         known = {key: entries[-1] for key, entries in stored.items() if entries[-1].md5}
         for key, pending in self._pending(run.target, run.number, list(known)).items():
             if pending[-1].number > known[key].number:
@@ -95,7 +95,7 @@ class HistoryReader(LedgerConnection):
         unfinished = self._read(
             sa.select(runs.c.number, runs.c.id).where(
                 runs.c.target == target,
-                runs.c.kind.in_(kinds_that_write()),
+                runs.c.kind.not_in(_kinds_that_do_not_write()),
                 runs.c.finished_at.is_(None),
                 runs.c.number != leave_out,
             )
@@ -118,11 +118,11 @@ class HistoryReader(LedgerConnection):
     ) -> dict[tuple[str, str], list[EarlierUpload]]:
         """Return what runs to a target put at some (env, path), the oldest first.
 
-        The MD5 is empty where a file was deleted, or it is not certain what is there. Last come the pending rows of
-        unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations
+        The MD5 is empty where a file was deleted, or it is not certain what is there. Of a kind of run, or an outcome, that is
+        not known, the outcome is UNKNOWN. Last come the pending rows of unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations
         found to differ. Of the given environments, paths that were given with another one may be among the result.
         """
-        found = self._stored(target, leave_out, keys, kinds_that_write(or_look=confirmed))
+        found = self._stored(target, leave_out, keys, or_look=confirmed)
         for key, pending in self._pending(target, leave_out, keys).items():
             newest = max((entry.number for entry in found.get(key, ())), default=0)
             found.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
@@ -165,34 +165,39 @@ class HistoryReader(LedgerConnection):
         target: str,
         leave_out: int,
         keys: Sequence[tuple[str, str]],
-        kinds: Sequence[Kind],
         *,
+        or_look: bool,
         strict: bool = False,
     ) -> dict[tuple[str, str], list[EarlierUpload]]:
         """Return what runs put at (env, path), pruned ones included, the oldest first.
 
-        `strict`: every failed row puts in doubt what is there.
+        `or_look`: with what runs found that only look. `strict`: every failed row puts in doubt what is there.
         """
+        left_out, kinds, outcomes = _kinds_that_do_not_write(or_look=or_look), kind_names(), Outcome.all()
         query = _AT_PATHS.format(columns=_ENTRY_COLUMNS, index=self._index("rows_by_path"))
-        query += f" AND runs.number <> ? AND {_any_of('runs.kind', kinds)} AND rows.{STORED.text}"
-        values: list[int | str] = [leave_out, *map(str.__str__, kinds)]
-        entries = self._pruned(target, keys, kinds)
+        query += f" AND runs.number <> ? AND NOT {_any_of('runs.kind', left_out)} AND rows.{STORED.text}"
+        values: list[int | str] = [leave_out, *map(str.__str__, left_out)]
+        entries = self._pruned(target, keys, or_look=or_look)
         for *entry, cause, attempts, settings, kind, calls in self._at_paths(query, keys, target, values):
+            if kind not in kinds:
+                entry[-2] = Outcome.UNKNOWN
             sent = calls > 0 or not kind_named(kind).sends_files
             if entry[-2] != Outcome.FAILED or strict or (sent and _in_doubt(cause, attempts, settings)):
                 entries.append(tuple(entry))
         found: dict[tuple[str, str], list[EarlierUpload]] = {}
         for env, path, _at, *fields, outcome, number in sorted(entries, key=itemgetter(2)):
             fields_of = (*fields, Outcome(outcome), number)
-            found.setdefault((env, path), []).append(EarlierUpload(*fields_of))
+            upload = EarlierUpload(*fields_of)
+            if outcome == Outcome.UNKNOWN or outcome not in outcomes:
+                upload = replace(upload, outcome=Outcome.UNKNOWN, md5="")
+            found.setdefault((env, path), []).append(upload)
         return found
 
     def _pruned(
-        self, target: str, keys: Sequence[tuple[str, str]], kinds: Sequence[Kind]
+        self, target: str, keys: Sequence[tuple[str, str]], *, or_look: bool
     ) -> list[tuple[Any, ...]]:
         """Return what is kept of pruned runs at (env, path), as (env, path, when, then the fields of an EarlierUpload)."""
-        looks = any(kind.looks_at_store for kind in kinds)
-        kept = [kind for kind in KeptKind if kind is not KeptKind.FOUND or looks]
+        kept = [kind for kind in KeptKind if kind is not KeptKind.FOUND or or_look]
         columns = [pruned_files.c[name] for name in _FILE if name not in {"ended_at", "path"}]
         query = sa.select(pruned_files.c.env, pruned_files.c.path, pruned_files.c.ended_at, *columns).where(
             pruned_files.c.target == target,
@@ -217,6 +222,8 @@ class HistoryReader(LedgerConnection):
         certain = KeptKind.FOUND if run.kind.looks_at_store else KeptKind.CERTAIN
         kind = sa.case((rows.c.outcome == Outcome.FAILED, KeptKind.DOUBTFUL), else_=certain)
         values = {"target": runs.c.target, "env": envs.c.env, "kind": kind, **_FILE}
+        if isinstance(run.kind, MissingKind):
+            values |= {"outcome": sa.literal(str(Outcome.UNKNOWN)), "md5": sa.literal("")}
         newest_first = sa.func.row_number().over(
             partition_by=(envs.c.env, rows.c.path, kind),
             order_by=(rows.c.ended_at.desc(), rows.c.line.desc()),
@@ -247,9 +254,12 @@ class HistoryReader(LedgerConnection):
         return f"INDEXED BY {name}" if self._engine.dialect.name == "sqlite" else ""
 
 
-def kinds_that_write(*, or_look: bool = False) -> list[Kind]:
-    """Return the kinds whose runs change what is stored; `or_look`: also those whose outcomes tell it."""
-    return [kind for kind in all_kinds() if kind.changes_store or (or_look and kind.looks_at_store)]
+def _kinds_that_do_not_write(*, or_look: bool = False) -> list[Kind]:
+    """Return the kinds whose runs leave the store as it is; `or_look`: without those whose outcomes tell what is stored.
+
+    A run of any other kind counts, also of one that is not known: its record is damaged, or its feature is not installed.
+    """
+    return [kind for kind in all_kinds() if not (kind.changes_store or (or_look and kind.looks_at_store))]
 
 
 def _in_doubt(reason: str, attempts: int, settings: str) -> bool:

@@ -57,7 +57,7 @@ def later_changes(
     *,
     sampled: bool,
 ) -> list[LaterChange]:
-    """Find the later runs that last changed files of a finished upload and its retries, the newest first.
+    """Find the later runs that last changed files of an upload and its retries, the newest first.
 
     ====================================================  ==============
     the newest later run that changed a path              the file is
@@ -72,7 +72,7 @@ def later_changes(
     `read`: runs a query. `only`: environments as (appid, env); None for all. `sampled`: look at some rows of a few
     environments only, for a list of runs. Where no later run wrote to these environments, rows are not read.
     """
-    if not run.kind.sends_files or run.finished_at is None:
+    if not run.kind.sends_files:
         return []
     family = family_of(ledger, run)
     later = {record.id: record for record in read(_later_runs(family, run.target))}

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tcb_ops.details import Detail, stored
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.i18n import _, as_sentences, ngettext
+from tcb_ops.kinds import MissingKind
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
 from tcb_ops.runs.locks import hold
@@ -201,7 +202,8 @@ class Ledger(LedgerReader):
     def prune(self, run: RunRecord) -> None:
         """Remove an old run with all that belongs to it, except what it last stored or found at each path."""
         with self._writing() as connection:
-            if run.kind.changes_store or run.kind.looks_at_store:
+            kind = run.kind
+            if kind.changes_store or kind.looks_at_store or isinstance(kind, MissingKind):
                 self._keep_files(connection, run)
             self._remove(connection, run)
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 8
+VERSION = 9
 """The schema's version: a ledger of any other one is refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -195,9 +195,13 @@ Rows left by killed processes are harmless: only the pid of a lock that is held 
 """
 
 STORED = sa.text(
-    "outcome IN ('uploaded', 'unchanged', 'failed', 'restored', 'deleted', 'already_gone', 'absent', 'different', 'foreign')"
+    "outcome NOT IN ('pending', 'linked', 'refused', 'not_attempted', 'invalid', 'unknown', 'present', 'stale', 'undone', 'left', "
+    "'conflict', 'not_undoable', 'healthy', 'unhealthy')"
 )
-"""Selects rows that show, or put in doubt, what is stored at a path; the index and its query must use the same text."""
+"""Selects rows that show, or put in doubt, what is stored at a path, also those with an outcome that is not known.
+
+The index and its query must use the same text.
+"""
 
 rows_by_path = sa.Index("rows_by_path", rows.c.run, rows.c.place, rows.c.path, sqlite_where=STORED)
 sa.Index("envs_by_env", envs.c.env)

@@ -126,6 +126,8 @@ def test_what_somebody_else_has_put_there_is_not_deleted_with_confirm(
     cli.workspace.sim.put(env, "menu/tea.json", b"theirs")
     (photos / "menu" / "tea.json").unlink()
     words = ("--to", "all-envs", "--delete", "--confirm", "--yes", "--json", "--no-pdf")
+    rehearsal = cli("sync", "photos", *words, *PACE, "--dry-run")
+    assert "--delete would delete them, except those that somebody else has changed." in rehearsal.err
     result = cli("sync", "photos", *words, *PACE)
     assert result.code == 1, result.err
     assert result.json["gone"]["counts"] == {"deleted": 2, "failed": 1}

@@ -28,6 +28,7 @@ from workspace import (
 )
 
 import tcb_ops as tcb
+from tcb_ops.api import prune
 from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.features.stored import StoredOutcome, StoredReason
@@ -623,6 +624,9 @@ def test_an_overwritten_upload_without_a_backup_cannot_be_undone(
     run = undo(workspace)
     assert assert_complete(run, 2) == {"deleted": 1, "not_undoable": 1}
     assert list(stored(workspace)) == [(TEA.env, "banner/0.png")]
+    handle = tcb.start_confirm(settings=workspace.settings, limits=QUICK)
+    handle.wait()
+    assert f"1 of 2 files of this upload were undone by run {run.id}" in str(handle.warning)
 
 
 def test_a_lost_backup_deletes_nothing(
@@ -1240,6 +1244,44 @@ def test_a_file_that_another_run_stored_in_between_cannot_be_undone(open_workspa
     tcb.upload(batch, settings=workspace.settings, limits=QUICK)
     tcb.retry(first.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
     assert undo(workspace, first.id).counts == {"not_undoable": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE rows SET outcome = 'vanished' WHERE run = 1",
+        "UPDATE runs SET kind = 'zorp' WHERE number = 1",
+    ],
+)
+@pytest.mark.parametrize("pruned", [False, True], ids=["", "pruned"])
+def test_an_earlier_run_whose_record_cannot_be_understood_may_have_stored_files(
+    open_workspace: OpenWorkspace, damage: str, *, pruned: bool
+) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    upload(workspace)
+    for file in (workspace.folder / "files").iterdir():
+        file.write_bytes(b"changed " + file.read_bytes())
+    run, files = upload(workspace), stored(workspace)
+    damaged(workspace, damage)
+    if pruned:
+        damaged(workspace, "UPDATE runs SET created_at = 1, finished_at = 2 WHERE number = 1")
+        assert len(prune(1, settings=workspace.settings)) == 1
+    assert undo_scope(settings=workspace.settings).not_undoable == 2
+    assert undo(workspace).counts == {"not_undoable": 2}
+    assert stored(workspace) == files
+    handle = tcb.start_confirm(run.id, settings=workspace.settings, limits=QUICK)
+    handle.wait()
+    assert handle.warning is None  # the undo changed nothing
+    damaged(workspace, damage.replace("= 1", f"= {run.record.number}"))
+    with pytest.raises(UsageError, match="2 files were not uploaded"):
+        delete(workspace, workspace.read())
+    assert upload(workspace, skip_unchanged=True, new_run=True).counts == {"uploaded": 2}
+
+
+def damaged(workspace: Workspace, damage: str) -> None:
+    with sqlite3.connect(workspace.folder / "ledger.db") as ledger:
+        ledger.execute(damage)
 
 
 def test_a_delete_without_an_answer_can_be_given_again(open_workspace: OpenWorkspace) -> None:

@@ -82,7 +82,7 @@ def start_confirm(
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
             return confirm_list_spec(subject, selection, content=content)
-        return confirm_spec(ledger, subject, only, selection, content=content)
+        return confirm_spec(ledger, subject, only, selection, content=content, zone=settings.zone)
 
     return _start(
         work_of,
@@ -203,7 +203,7 @@ def download_links(
     settings = _settings(settings, None, run)
     subject = upload_of(run, settings)
     ledger = _ledger_with_runs(settings)
-    spec = confirm_spec(ledger, subject, only, "", content=False)
+    spec = confirm_spec(ledger, subject, only, "", content=False, zone=settings.zone)
     with opened_target(settings, lambda: _merchants_of(ledger, subject)) as opened:
         rows = file_ids(ledger, spec, settings.run_target)
         owners = {(one.env, one.appid): one.owner for one in spec.environments}

@@ -208,7 +208,7 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
                     )
                 )
         if command.which.dry_run:
-            return max(code, _rehearse(command, plan, deletes=deletes))
+            return max(code, _rehearse(command, plan, deletes=deletes, confirms=confirms))
         command.ask_confirmation(UPLOAD, scope_of_list(plan.batch), facts_line(plan.batch))
         if deletes and plan.loses_most and not command.which.yes:
             raise UsageError(
@@ -261,13 +261,16 @@ def _delete_gone(
     return deleted, whole
 
 
-def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool) -> int:
+def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool, confirms: bool) -> int:
     """Print what a synchronization would send and delete; return the exit code."""
     from tcb_ops.features.stored import api as stored
 
     console, settings = command.console, command.settings
     if deletes and plan.gone is not None:
-        console.info(_("--delete would delete them."))
+        if confirms:
+            console.info(_("--delete would delete them, except those that somebody else has changed."))
+        else:
+            console.info(_("--delete would delete them."))
     console.json_extra = _gone_in_json(plan, None)
     changed = stored.changed(plan, settings=settings)
     if changed is not None:

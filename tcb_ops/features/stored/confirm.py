@@ -135,11 +135,8 @@ class ConfirmCalls(StoredCalls):
         history = task.histories.get(row.path, [])
         if self.files is None or not self.files.is_undone(history):
             return None
-        return next(
-            entry
-            for entry in reversed(history)
-            if entry.outcome in {StoredOutcome.RESTORED, StoredOutcome.DELETED}
-        )
+        by_undo = {StoredOutcome.RESTORED, StoredOutcome.DELETED}
+        return next((entry for entry in reversed(history) if entry.outcome in by_undo), None)
 
     async def _older(self, task: Task, row: Row) -> set[str]:
         """Return the MD5s that are known of a row's path from before."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import tzinfo
 from enum import StrEnum
 from functools import partial
 from hashlib import sha256
@@ -42,6 +43,7 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Row
+from tcb_ops.reports.explanations import change_lines
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
@@ -150,9 +152,18 @@ class UndoScope:
 
 
 def confirm_spec(
-    ledger: Ledger, subject: RunRecord, only: Merchants | None, selection: str, *, content: bool
+    ledger: Ledger,
+    subject: RunRecord,
+    only: Merchants | None,
+    selection: str,
+    *,
+    content: bool,
+    zone: tzinfo,
 ) -> RunSpec:
-    """Return the rows that a run has uploaded, or left unchanged, its retries included. Raises UsageError where there are none."""
+    """Return the rows that a run has uploaded, or left unchanged, its retries included.
+
+    `zone`: of the times in its warning. Raises UsageError where there are none.
+    """
     options = {"content": content, "backup": subject.settings.get("backup", ""), "root": subject.root}
     if SIGNED in subject.settings:
         options[SIGNED_LIST] = list_of(subject)
@@ -174,9 +185,8 @@ def confirm_spec(
             id=subject.id,
         )
         warnings.append(text)
-    if undos := runs_about(ledger, subject, UNDO):
-        newest = max(run.id for run in undos)
-        warnings.append(_("Upload {id} was undone by run {run}.", id=subject.id, run=newest))
+    meant = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
+    warnings += change_lines(ledger.later_changes(subject, meant), zone)
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
 
 
@@ -487,11 +497,11 @@ def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], ba
 
 
 def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
-    """Return the file that runs left at a path, None if there is none that is certain; `written`: the oldest first."""
+    """Return what left a file at a path, or may have; None if there is none. `written`: the oldest first."""
     for one in reversed(written):
         if one.outcome in _GONE:
             return None
-        if one.md5:  # of a failed upload it is not known
+        if one.md5 or one.outcome is Outcome.UNKNOWN:  # a failed upload may have left what was there before
             return one
     return None
 
