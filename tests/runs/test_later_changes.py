@@ -44,6 +44,8 @@ def test_each_later_change_of_an_uploads_files_is_named(
     assert changes(first.of_merchants(books)) == [(DELETE, deleted.id, 10, 10)]
     assert changes(first.of_merchants(tea)) == []
 
+    for local in (workspace.folder / "files").iterdir():
+        local.write_text(f"second {local.name}", encoding="utf-8")
     second = tcb.upload(workspace.read(), new_run=True, backup=workspace.folder / "backup", **options)
     assert changes(first) == [(UPLOAD, second.id, 20, 20)]
     undone = tcb.undo(second, **options)
