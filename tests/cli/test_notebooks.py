@@ -404,6 +404,7 @@ def test_lab_passes_the_chosen_language_to_the_panels(open_cli, monkeypatch, wor
 def test_lab_serves_its_workspace_and_ends_with_a_signal(open_cli):
     cli = open_cli()
     words = ("lab", "--no-browser", "--", "--ServerApp.port=0", "--allow-root")
+    (cli.folder / "jupyterlab.py").write_text("raise SystemExit('another program')", encoding="utf-8")
     with cli.process(*words, stderr=subprocess.PIPE) as process:
         for line in process.stderr:
             if "/lab?token=" in line:

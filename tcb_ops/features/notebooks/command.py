@@ -198,7 +198,8 @@ def lab(
         )
     if no_open:
         return 0
-    words = ["-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
+    # -P: a jupyterlab.py in the working folder, which may be another user's, is not the one that is meant.
+    words = ["-P", "-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
     if no_browser:
         words.append("--no-browser")
     # Without JupyterLab's question about its news; a user's own configuration is not touched.
