@@ -79,8 +79,7 @@ class DetailCode(DetailCodes):
         "somebody else's is not known."
     )
     SAVED_AS_SENT = _(
-        "The saved file has the same bytes as the file that the upload sent, so it may not be what was there before. Nothing "
-        "was changed."
+        "The saved file has the same bytes as the file that the upload sent, so it may not be what was there before."
     )
     WRITTEN_SINCE = _("Run {run} has uploaded to this path, or deleted its file, since.")
     NOT_UPLOADED_HERE = _("No run of this ledger uploaded the file that is there.")

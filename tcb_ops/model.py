@@ -93,6 +93,8 @@ class Outcome(Term):
     """Whether a retry runs such rows again."""
     stored: bool = False
     """Whether it is certain which bytes are at the row's path."""
+    taken_back: bool = False
+    """Whether a later run has taken back what the row is about."""
     order: int = 999
     """Its place in tables and legends."""
 
@@ -126,11 +128,13 @@ class Outcome(Term):
         succeeded: bool = False,
         retried: bool = False,
         stored: bool = False,
+        taken_back: bool = False,
     ) -> Outcome:
         """Add an outcome to the vocabulary."""
         outcome = cls.register(name)
         outcome.label, outcome.order = label, order
         outcome.succeeded, outcome.retried, outcome.stored = succeeded, retried, stored
+        outcome.taken_back = taken_back
         return outcome
 
     @classmethod

@@ -535,7 +535,8 @@ class LedgerReader(SumReader):
     def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload; return its id and its rows by outcome.
 
-        `after`: the number of the run that changed the upload's files last; a confirmation before it says nothing of them now.
+        `after`: the number of the run that changed the upload's files last; a confirmation before it says nothing of them now, and
+        one that found them taken back confirms nothing.
         """
         query = (
             sa.select(runs)
@@ -558,7 +559,8 @@ class LedgerReader(SumReader):
             # One that is narrowed by --where says nothing of the others.
             whole = found.selection in {f"run {run.id}", f"run {run.id}; content"}
             if whole and found.settings.get("of", [""])[0] == run.id:
-                return found.id, self.counts(found)
+                counts = self.counts(found)
+                return None if any(outcome.taken_back for outcome in counts) else (found.id, counts)
         return None
 
     def partitions(self, run: RunRecord, session: int | None = None) -> list[Partition]:

@@ -48,7 +48,7 @@ QUOTA = {
     "quota": {"daily_limit": 10, "used": 12, "remain": -2},
     "rate_limit": {"call_count": 5000, "refresh_second": 60},
 }
-NORMAL = (CloudEnvironment("test2-4a89da", "NORMAL", "basic"),)
+NORMAL = (CloudEnvironment("test2-4a89da", "NORMAL"),)
 CALLS = {
     "page": (
         lambda a: a.authorizers(Secret(SECRET), 500),

@@ -16,7 +16,7 @@ class StoredOutcome:
     """The file was written in parts, so by another tool."""
     STALE = Outcome.define("stale", _("stale"), 29)
     """A cache in front of the store still serves an older object."""
-    UNDONE = Outcome.define("undone", pgettext("outcome", "undone"), 29, succeeded=True)
+    UNDONE = Outcome.define("undone", pgettext("outcome", "undone"), 29, succeeded=True, taken_back=True)
     """The upload was undone, and the store has what the undo left there."""
     DELETED = Outcome.define("deleted", _("deleted"), 30, succeeded=True)
     ALREADY_GONE = Outcome.define("already_gone", _("already gone"), 31, succeeded=True)

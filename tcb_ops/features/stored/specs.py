@@ -140,9 +140,8 @@ class UndoScope:
             self.left,
         )
         not_undoable = ngettext(
-            "{n:,} file cannot be undone: its earlier version is not in a backup, or another run has changed it since.",
-            "{n:,} files cannot be undone: their earlier versions are not in a backup, or other runs have changed them "
-            "since.",
+            "{n:,} file cannot be undone; `show` says why, row by row.",
+            "{n:,} files cannot be undone; `show` says why, row by row.",
             self.not_undoable,
         )
         counts = (self.restored, self.deleted, self.uncertain, self.left, self.not_undoable)
@@ -352,8 +351,8 @@ def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -
         return None
     rest = sum(1 for _row in foreign)
     head = ngettext(
-        "{n:,} file was not uploaded by a run of this ledger:",
-        "{n:,} files were not uploaded by a run of this ledger:",
+        "{n:,} file was not uploaded by a run of this ledger, or has been deleted since:",
+        "{n:,} files were not uploaded by a run of this ledger, or have been deleted since:",
         len(first) + rest,
     )
     more = [_("and {n:,} more", n=rest)] if rest else []
