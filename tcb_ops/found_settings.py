@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _
-from tcb_ops.toml_file import cannot_be_read
 
 ROOT = 0
 _LINKS = 40
@@ -75,7 +74,7 @@ def open_found(file: Path) -> tuple[int, Trust]:
     try:
         results = {trust(os.geteuid(), entry, folder, named=False) for entry, folder in places}
         _refuse(file, max(results, key=list(Trust).index), places[-1][0].st_mode)
-    except SettingsError:
+    except (OSError, SettingsError):
         os.close(descriptor)
         raise
     return descriptor, max(results, key=list(Trust).index)
@@ -109,7 +108,7 @@ def _open_parts(file: Path) -> tuple[int, list[tuple[os.stat_result, os.stat_res
 
 
 def _refuse(file: Path, writers: Trust, mode: int) -> None:
-    """Raise SettingsError for everybody, for strangers, and for a mode that is not a regular file's."""
+    """Raise SettingsError for everybody, strangers, and a pipe or a device, OSError for a folder."""
     match writers:
         case Trust.STRANGER:
             problem = _("{file} in the working folder belongs to another user, so it is not used.", file=file)
@@ -119,7 +118,7 @@ def _refuse(file: Path, writers: Trust, mode: int) -> None:
                 file=file,
             )
         case _ if stat.S_ISDIR(mode):
-            raise cannot_be_read(file, OSError(errno.EISDIR, os.strerror(errno.EISDIR)))
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
         case _ if not stat.S_ISREG(mode):
             raise SettingsError(_("{file}: this is not a regular file but a pipe or a device.", file=file))
         case _:
