@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import stat
@@ -12,6 +13,8 @@ from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Text, _
 
 ROOT = 0
+_LINKS = 40
+"""Symbolic links that are followed, as by Linux."""
 
 
 class Trust(StrEnum):
@@ -58,23 +61,55 @@ def trust(uid: int, file: os.stat_result, folder: os.stat_result, *, named: bool
     return Trust.GROUP if writers & stat.S_IWGRP else Trust.OWN
 
 
-def trust_of(file: Path) -> Trust:
-    """Return who may have written a file that was found; for a symbolic link, also who may have set it. OWN on Windows."""
+def open_found(file: Path) -> tuple[int, Trust]:
+    """Open a settings file that was found; return its descriptor, and who may have written it, OWN on Windows.
+
+    What is looked at is what is opened, even if another user exchanges files or links meanwhile: each part of the path is
+    opened from its folder, and every symbolic link counts like the file. Raises OSError if the file is missing or cannot
+    be opened, SettingsError if it is not a regular file, or if everybody or a stranger may have written it.
+    """
     if os.name == "nt":
-        return Trust.OWN
-    places = {file.absolute(), Path(os.path.realpath(file))}
-    results = {
-        trust(os.geteuid(), place.lstat(), place.parent.stat(), named=False)
-        for place in places
-        if place.exists()
-    }
-    return max(results, key=list(Trust).index, default=Trust.OWN)
+        return os.open(file, os.O_RDONLY), Trust.OWN
+    descriptor, places = _open_parts(file)
+    try:
+        results = {trust(os.geteuid(), entry, folder, named=False) for entry, folder in places}
+        _refuse(file, max(results, key=list(Trust).index), places[-1][0].st_mode)
+    except (OSError, SettingsError):
+        os.close(descriptor)
+        raise
+    return descriptor, max(results, key=list(Trust).index)
 
 
-def check_found(file: Path) -> Trust:
-    """Return who may have written a settings file that was found. Raises SettingsError for everybody and for strangers."""
-    who = trust_of(file)
-    match who:
+def _open_parts(file: Path) -> tuple[int, list[tuple[os.stat_result, os.stat_result]]]:
+    """Open a file; return its descriptor, and each link on the way and the file, with the folder of each."""
+    search = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+    folder = os.open(".", search)
+    try:
+        parts = list(reversed(file.parts))
+        places: list[tuple[os.stat_result, os.stat_result]] = []
+        while True:
+            name = parts.pop()
+            entry = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISLNK(entry.st_mode):
+                if len(places) == _LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                places.append((entry, os.fstat(folder)))
+                parts += reversed(Path(os.readlink(name, dir_fd=folder)).parts or ["."])
+            elif parts:
+                inner = os.open(name, search | os.O_NOFOLLOW, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            else:
+                flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(name, flags, dir_fd=folder)
+                return descriptor, [*places, (os.fstat(descriptor), os.fstat(folder))]
+    finally:
+        os.close(folder)
+
+
+def _refuse(file: Path, writers: Trust, mode: int) -> None:
+    """Raise SettingsError for everybody, strangers, and a pipe or a device, OSError for a folder."""
+    match writers:
         case Trust.STRANGER:
             problem = _("{file} in the working folder belongs to another user, so it is not used.", file=file)
         case Trust.EVERYBODY:
@@ -82,8 +117,12 @@ def check_found(file: Path) -> Trust:
                 "{file} in the working folder, or the folder itself, can be changed by every user, so it is not used.",
                 file=file,
             )
+        case _ if stat.S_ISDIR(mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        case _ if not stat.S_ISREG(mode):
+            raise SettingsError(_("{file}: this is not a regular file but a pipe or a device.", file=file))
         case _:
-            return who
+            return
     fix = _(
         "Settings run programs and say where tokens are sent. If you have read the file and trust it, name it: --config "
         "{file}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -20,12 +21,12 @@ from urllib.parse import urlsplit
 from tcb_ops import setting_rules as rules
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError
-from tcb_ops.found_settings import Trust, check_found
+from tcb_ops.found_settings import Trust, open_found
 from tcb_ops.i18n import Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
 from tcb_ops.resources import nearest_path
-from tcb_ops.toml_file import line_of, read_toml
+from tcb_ops.toml_file import cannot_be_read, line_of, parse_toml, read_text
 from tcb_ops.values import check, values_of
 
 SETTINGS_FILE = "tcb-ops.toml"
@@ -137,6 +138,8 @@ class Origin:
     """Who may have written a file that was found in the working folder; None if it was named by --config or a variable."""
     ledger_choice: Text | None = None
     """Which ledger is used and why, if two are possible."""
+    merchants_line: int = 0
+    """The line of the file that sets `merchants`; 0 if none does."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -287,6 +290,20 @@ def settings_file(config: str | Path | None = None) -> Path:
     return Path(config if config is not None else os.environ.get(CONFIG) or SETTINGS_FILE)
 
 
+def _named_by(config: str | Path | None) -> str:
+    """Return the option or variable that names the settings file; "" if it is only found."""
+    return "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
+
+
+def lang_in_file(config: str | None) -> Any:
+    """Return `lang` of a settings file whose other settings may be wrong; None without one that may be used."""
+    file = settings_file(config)
+    with suppress(SettingsError):
+        text, _writers = _read(file, _named_by(config))
+        return parse_toml(text or "", file).get("lang")
+    return None
+
+
 def with_target(settings: Settings, target: str | None) -> Settings:
     """Return the same settings with another target, `simulator` or a URL; None keeps it. Raises SettingsError."""
     if target is None or target == settings.run_target:
@@ -328,10 +345,13 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     folder that others may have written.
     """
     file = settings_file(config)
-    named_by = "--config" if config is not None else CONFIG if os.environ.get(CONFIG) else ""
-    there = file.is_file()
-    writers = check_found(file) if there and not named_by else None
-    from_file = _merge_target(_read(file, named_by), f"{file}: target", f"{file}: api_base")
+    named_by = _named_by(config)
+    text, writers = _read(file, named_by)
+    there = writers is not None or (bool(named_by) and file.is_file())  # a pipe has no folder for a ledger
+    from_file = {} if text is None else parse_toml(text, file)
+    if text is not None:
+        _resolve(file.parent, from_file)
+    from_file = _merge_target(from_file, f"{file}: target", f"{file}: api_base")
     given = {name: value for name, value in (options or {}).items() if value is not None}
     if given.get("target") == "":
         raise _refused([_Mistake("--target", _("it is empty; write simulator or a URL"))])
@@ -339,6 +359,7 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     given = _merge_target(given, "--target", "--api-base")
     variables, variable_named = _environment(given)
     overridden = frozenset(given) | variables.keys()
+    merchants_line = line_of(text, "merchants") if text is not None and "merchants" in from_file else 0
     choice = None
     if there and "ledger" not in from_file and "ledger" not in overridden:
         from_file["ledger"], choice = _ledger_of(file)
@@ -353,13 +374,14 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     if "api_base" not in given:
         target_named = variable_named
     mistakes = [
-        _mistake(key, why, given, target_named, file if there else None) for key, why in wrong.items()
+        _mistake(key, why, given, target_named, text if there else None) for key, why in wrong.items()
     ]
     unknown = _unknown_variables()
     mistakes = [one for one in mistakes if one.name not in {other.name for other in unknown}] + unknown
     if mistakes:
         raise _refused(sorted(mistakes, key=lambda mistake: mistake.line), file)
-    origin = Origin(Path(os.path.realpath(file)) if there else None, from_file, overridden, writers, choice)
+    path = Path(os.path.realpath(file)) if there else None
+    origin = Origin(path, from_file, overridden, writers, choice, merchants_line)
     return Settings(**found, origin=origin)
 
 
@@ -417,19 +439,19 @@ class _Mistake(NamedTuple):
 
 
 def _mistake(
-    key: str, why: Text, options: Mapping[str, Any], target_named: str, file: Path | None
+    key: str, why: Text, options: Mapping[str, Any], target_named: str, text: str | None
 ) -> _Mistake:
-    """Return a mistake named by the source of the value: an option, a variable, or the file and its line."""
+    """Return a mistake named by the source of the value: an option, a variable, or the line of the file's text."""
     names, key = key.split("."), _name_of(key)
     if key == "api_base" and target_named:
         return _Mistake(target_named, why)
     if key.partition(".")[0] in options:
         return _Mistake(key, why)
-    if _variable(key) in os.environ or file is None:
+    if _variable(key) in os.environ or text is None:
         return _Mistake(_variable(key), why)
-    if key == "api_base" and not (read_toml(file).get(key)):
+    if key == "api_base" and not tomllib.loads(text).get(key):
         key, names = "target", ["target"]
-    return _Mistake(key, why, line_of(file, *names))
+    return _Mistake(key, why, line_of(text, *names))
 
 
 def _name_of(key: str) -> str:
@@ -605,18 +627,25 @@ def is_practising() -> bool:
     return _practice is not None
 
 
-def _read(file: Path, named_by: str) -> dict[str, Any]:
-    """Read the file; `named_by`: the source of its name, empty if the file may be missing."""
-    if not file.exists():
-        if not named_by:
-            return {}
-        problem = _("{file}: no such settings file.", file=file)
-        if near := nearest_path(file, lambda path: path.suffix == ".toml"):
-            raise SettingsError(problem, _("Did you mean {near}?", near=near))
-        raise SettingsError(problem, _("Check {named_by}.", named_by=named_by))
-    found = read_toml(file)
-    _resolve(file.parent, found)
-    return found
+def _read(file: Path, named_by: str) -> tuple[str | None, Trust | None]:
+    """Read the file; return its text, None if it is missing, and who may have written it, None if it was named.
+
+    `named_by`: the source of its name, empty if the file may be missing.
+    """
+    if not named_by:
+        try:
+            descriptor, writers = open_found(file)
+        except FileNotFoundError:
+            return None, None
+        except OSError as error:
+            raise cannot_be_read(file, error) from None
+        return read_text(descriptor, file), writers
+    if file.exists():
+        return read_text(file, file), None
+    problem = _("{file}: no such settings file.", file=file)
+    if near := nearest_path(file, lambda path: path.suffix == ".toml"):
+        raise SettingsError(problem, _("Did you mean {near}?", near=near))
+    raise SettingsError(problem, _("Check {named_by}.", named_by=named_by))
 
 
 def _resolve(folder: Path, found: dict[str, Any]) -> None:

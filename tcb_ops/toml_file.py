@@ -13,15 +13,30 @@ from tcb_ops.i18n import _
 from tcb_ops.resources import system_reason
 
 
+def read_text(file: int | Path, name: Path) -> str:
+    """Read a text file, or an open one, which is closed. Raises SettingsError with its name."""
+    try:
+        with open(file, encoding="utf-8-sig") as text:  # noqa: PTH123  a descriptor is no path
+            return text.read()
+    except OSError as error:
+        raise cannot_be_read(name, error) from None
+    except UnicodeDecodeError:
+        raise SettingsError(_("{file} is not UTF-8 text: save it as UTF-8", file=name)) from None
+
+
+def cannot_be_read(file: Path, error: OSError) -> SettingsError:
+    """Return the error that says why a file cannot be read."""
+    why = system_reason(error)
+    return SettingsError(_("{file} cannot be read: {why}.", file=file, why=why))
+
+
 def read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file. Raises SettingsError with the line that cannot be read, never quoting it."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        why = system_reason(error)
-        raise SettingsError(_("{file} cannot be read: {why}.", file=file, why=why)) from None
-    except UnicodeDecodeError:
-        raise SettingsError(_("{file} is not UTF-8 text: save it as UTF-8", file=file)) from None
+    return parse_toml(read_text(file, file), file)
+
+
+def parse_toml(text: str, file: Path) -> dict[str, Any]:
+    """Parse a TOML file's text. Raises SettingsError with the line that cannot be read, never quoting it."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:  # the parser's text is English only and may quote a value
@@ -45,21 +60,21 @@ def _first_unreadable(lines: list[str]) -> int:
     return 1
 
 
-def line_of(file: Path, *names: str) -> int:
-    """Return the line of a TOML file that sets a name, preceded by its section: `line_of(file, "tokens", "url")`.
+def line_of(text: str, *names: str) -> int:
+    """Return the line of a TOML text that sets a name, preceded by its section: `line_of(text, "tokens", "url")`.
 
-    A repeated section has a number from 0: `line_of(file, "notify", "1", "to")`. A section alone is where it begins.
+    A repeated section has a number from 0: `line_of(text, "notify", "1", "to")`. A section alone is where it begins.
     """
     *section, name = names
     number = int(section.pop()) if len(section) > 1 else int(name) if name.isdecimal() else 0
     header, begun, counted = "", 1, -1
-    for line, text in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if match := re.match(r"\s*\[\[?\s*([\w-]+)", text):
+    for line, statement in enumerate(text.splitlines(), 1):
+        if match := re.match(r"\s*\[\[?\s*([\w-]+)", statement):
             header = match[1]
             counted += header == names[0]
             if header == names[0] and counted == number:
                 begun = line
         in_section = header == section[0] and counted == number if section else not header
-        if in_section and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[.=]", text):
+        if in_section and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[.=]", statement):
             return line
     return begun

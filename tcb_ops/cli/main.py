@@ -25,8 +25,7 @@ from tcb_ops.formatting import lines
 from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
 from tcb_ops.kinds import features
 from tcb_ops.resources import exhausted, system_reason
-from tcb_ops.settings import load_settings, settings_file, system_lang
-from tcb_ops.toml_file import read_toml
+from tcb_ops.settings import lang_in_file, load_settings, system_lang
 
 _DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
 """Characters that word processors, chat programs and Chinese keyboards put in place of an option's hyphens."""
@@ -314,10 +313,7 @@ def _lang(arguments: Sequence[str]) -> Lang:
     try:
         return load_settings(config, {"lang": asked}).lang
     except TcbOpsError:
-        in_file = None
-        with suppress(TcbOpsError):
-            in_file = read_toml(settings_file(config)).get("lang")
-        given = (asked, os.environ.get("TCB_OPS_LANG"), in_file)
+        given = (asked, os.environ.get("TCB_OPS_LANG"), lang_in_file(config))
         return next((Lang(lang) for lang in given if lang in {"zh", "en"}), system_lang())
 
 

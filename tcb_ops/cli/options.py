@@ -23,7 +23,6 @@ from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.model import target_label
 from tcb_ops.resources import nearest_path
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
-from tcb_ops.toml_file import line_of, read_toml
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -246,10 +245,11 @@ class CommonOptions:
     def _named_at(self, settings: Settings) -> str | None:
         """Return file and line of the settings that name the merchants file; None if it is named elsewhere, or nowhere."""
         file = settings.origin.file
-        if file is None or "merchants" in settings.origin.overridden or "merchants" not in read_toml(file):
+        line = settings.origin.merchants_line
+        if file is None or not line or "merchants" in settings.origin.overridden:
             return None
         shown = file.name if file.parent == Path.cwd() else file
-        return f"{shown}:{line_of(file, 'merchants')}"
+        return f"{shown}:{line}"
 
     def matching(self, settings: Settings) -> Merchants | None:
         """Return the merchants that `--where` selects; None without it."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,13 +129,77 @@ def test_python_refuses_it_and_the_first_line_names_what_was_found(
     assert tcb.load_settings().origin.file == file
 
 
+def give_away(path: Path) -> None:
+    os.chown(path, 65534, 65534, follow_symlinks=False)
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
-def test_the_owner_of_a_link_and_of_its_target_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    own, link = tmp_path / "own.toml", Path("tcb-ops.toml")
+def test_the_owner_of_every_link_and_of_the_file_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    own, folder_link, link = tmp_path / "own.toml", tmp_path / "linked", Path("tcb-ops.toml")
     own.write_text('lang = "zh"', encoding="utf-8")
-    link.symlink_to(own)
+    folder_link.symlink_to(tmp_path)
+    link.symlink_to("../linked/own.toml")
     assert tcb.load_settings().lang == "zh"
-    os.lchown(link, 65534, 65534)
-    with pytest.raises(SettingsError, match="belongs to another user"):
+    for entry_on_the_way in (link, folder_link, own):
+        give_away(entry_on_the_way)
+        with pytest.raises(SettingsError, match="belongs to another user"):
+            tcb.load_settings()
+        os.lchown(entry_on_the_way, 0, 0)
+    assert tcb.load_settings().lang == "zh"
+
+
+TOGGLE = """
+import os
+os.setuid(65534)
+print(flush=True)
+while True:
+    os.rename("evil.toml", "tcb-ops.toml")
+    os.rename("tcb-ops.toml", "evil.toml")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_that_comes_and_goes_is_never_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o1777)
+    evil = tmp_path / "evil.toml"
+    evil.write_text('api_base = "http://127.0.0.1:9"', encoding="utf-8")
+    give_away(evil)
+    with subprocess.Popen([sys.executable, "-c", TOGGLE], stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        refused = 0
+        try:
+            for _ in range(3000):
+                with suppress(SettingsError):
+                    assert tcb.load_settings().origin.file is None
+                    continue
+                refused += 1
+        finally:
+            stranger.kill()
+    assert refused
+
+
+def test_a_pipe_a_folder_and_a_loop_are_refused_without_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("tcb-ops.toml")
+    os.mkfifo(file)
+    with pytest.raises(SettingsError, match="is not a regular file"):
+        tcb.load_settings()
+    file.unlink()
+    file.symlink_to(".")
+    with pytest.raises(SettingsError, match="it is a folder"):
+        tcb.load_settings()
+    file.unlink()
+    file.symlink_to(file)
+    with pytest.raises(SettingsError, match="links form a loop"):
         tcb.load_settings()

@@ -404,6 +404,7 @@ def test_lab_passes_the_chosen_language_to_the_panels(open_cli, monkeypatch, wor
 def test_lab_serves_its_workspace_and_ends_with_a_signal(open_cli):
     cli = open_cli()
     words = ("lab", "--no-browser", "--", "--ServerApp.port=0", "--allow-root")
+    (cli.folder / "jupyterlab.py").write_text("raise SystemExit('another program')", encoding="utf-8")
     with cli.process(*words, stderr=subprocess.PIPE) as process:
         for line in process.stderr:
             if "/lab?token=" in line:
@@ -450,3 +451,14 @@ def test_a_missing_extra_is_said_with_what_to_install(open_cli, words):
     metadata.write_text("Metadata-Version: 2.1\nName: tcb-ops\nVersion: 0.1.0\n", encoding="utf-8")
     assert suggested("sys.path.insert(0, 'site')") == [*pip, "tcb-ops[lab]"]
     assert not (cli.folder / "out").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of folders are not looked at elsewhere")
+def test_a_folder_into_which_everybody_can_put_modules_runs_no_kernel(open_cli):
+    cli = open_cli()
+    (cli.folder / "ipykernel_launcher.py").write_text("open('ran', 'w').close()", encoding="utf-8")
+    cli.folder.chmod(0o1777)
+    for words in (("notebook", keep(cli.folder, WORK), "--out", "out"), ("lab", ".")):
+        result = cli(*words)
+        assert (result.code, "everybody can write to it" in result.err) == (2, True)
+    assert not (cli.folder / "ran").exists()

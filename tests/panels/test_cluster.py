@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tornado.web import Application
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
@@ -16,49 +17,47 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
 
 if TYPE_CHECKING:
+    from distributed import Scheduler
     from workspace import AssertComplete, WaitFor
 
 
 @pytest.mark.slow
-def test_a_run_on_a_cluster_links_its_dashboard_is_cancelled_and_resumed_here(
+def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(
     open_lab: Any,
     read: Any,
     wait_for: WaitFor,
     assert_complete: AssertComplete,
-    monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(cluster, "_has_dashboard", lambda: True)  # without bokeh there is none
     lab = open_lab(many(TEA, BOOKS, rows=40), [Fault(delay=0.1)])
     panel = lab.uploads(cluster="local:2")
     assert panel.workers.value == "local:2"
     panel.start.click()
     wait_for(lambda: lab.workspace.sim.stats["stored"] >= 5)
-    head = panel.monitor.head.value
-    assert '<a class="op-dashboard" href="http://127.0.0.1:' in head
-    assert '/status" target="_blank" rel="noopener">Dashboard of the cluster</a>' in head
+    assert "op-dashboard" not in panel.monitor.head.value, "every user of the machine could read it"
     panel.monitor.stop.click()
     panel.settle(20)
     assert panel.monitor.state is RunState.UNFINISHED
     assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
-    assert "op-dashboard" not in panel.monitor.head.value
     assert "Rows by worker:" in read(panel.monitor.workers)
     assert assert_complete(panel.run, 80)["pending"] > 0
     lab.workspace.sim.play([])
     panel.workers.value = " "
     panel.monitor.resume.button.click()
     panel.settle()
-    assert "op-dashboard" not in panel.monitor.head.value
     assert assert_complete(panel.run, 80) == {"uploaded": 80}
     assert lab.workspace.sim.stats["stored"] == 80
 
 
+def _with_dashboard(dask_scheduler: Scheduler) -> None:
+    dask_scheduler.http_application.add_application(Application())
+
+
 @pytest.mark.slow
-def test_a_client_does_what_the_panels_start_until_it_is_closed(
-    open_lab: Any, read: Any, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_client_does_what_the_panels_start_until_it_is_closed(open_lab: Any, read: Any, wait_for: WaitFor):
     from distributed import Client, LocalCluster
 
-    lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
+    faults = [Fault(env=BOOKS.env, path="banner/1.png", errcode=40097), Fault(delay=0.1)]
+    lab = open_lab(faults=faults)
     local = LocalCluster(
         n_workers=2,
         threads_per_worker=1,
@@ -68,6 +67,8 @@ def test_a_client_does_what_the_panels_start_until_it_is_closed(
         preload=["tcb_ops.features.cluster.task"],
     )
     with local, Client(local, set_as_default=False) as client:
+        # As with bokeh, which is not installed.
+        client.run_on_scheduler(_with_dashboard)
         panel = lab.uploads(cluster=client)
         assert panel.workers.disabled
         assert panel.workers.value == client.scheduler.address
@@ -78,8 +79,11 @@ def test_a_client_does_what_the_panels_start_until_it_is_closed(
             done.append(panel.run.id)
             return str(panel.run.record.kind), sum(one["rows"] for one in panel.run.summary()["workers"])
 
-        panel.run_now(wanted=True)
+        panel.start.click()
+        link = '<a class="op-dashboard" href="http://127.0.0.1:'
+        wait_for(lambda: link in panel.monitor.head.value)
         assert by_workers() == ("upload", 30)
+        assert "op-dashboard" not in panel.monitor.head.value
         lab.workspace.sim.play([])
         uploads, panel = panel, lab.attach(done[0], cluster=client)
         panel.monitor.retry.button.click()

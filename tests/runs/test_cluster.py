@@ -321,7 +321,8 @@ def workers_of(run: tcb.RunHandle | tcb.Run) -> list[int]:
 
 
 STRANGER = """
-import asyncio, os, sys
+import asyncio, os, sys, urllib.request
+from http.client import HTTPException
 from distributed.core import rpc
 from distributed.security import Security
 
@@ -340,17 +341,32 @@ async def answers(address, security):
     return True
 
 
+PAGES = ("", "health", "status", "metrics", "json/identity.json", "info/main/workers.html", "info/logs.html")
+
+
+def served():
+    found = 0
+    for port in sys.argv[1:]:
+        for page in PAGES:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5).read()
+            except (OSError, HTTPException):  # no page, or TLS
+                continue
+            found += 1
+    return found
+
+
 async def main():
     tries = [(scheme, port) for port in sys.argv[1:] for scheme in ("tcp", "tls")]
     tries = (tries * 20)[: max(20, len(tries))]
     reached = await asyncio.gather(
         *(answers(f"{scheme}://127.0.0.1:{port}", keys if scheme == "tls" else Security()) for scheme, port in tries)
     )
-    print(sum(reached), len(tries))
+    print(sum(reached) + served(), len(tries))
 
 asyncio.run(main())
 """
-"""Calls every port, unencrypted and with keys of its own, as another user where that is possible; counts the answers."""
+"""Calls every port, unencrypted, with keys of its own and by HTTP, as another user where that is possible; counts the answers."""
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import ssl
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import Settings, holds_password
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Scheduler
     from distributed.security import Security
 
     from tcb_ops.runs.url_files import SourceQueries
@@ -136,6 +135,9 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
         "distributed.admin.large-graph-warning-threshold": "1GB",
         # Scheduler and workers import from it. Dask's own choice, a fixed name below /tmp, may be another user's.
         "temporary-directory": stack.enter_context(TemporaryDirectory(prefix="tcb-ops-cluster-")),
+        # Dask has no TLS keys for its HTTP servers, and starts them in any case: they answer every user.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
     }
     with dask.config.set(options):
         try:
@@ -144,6 +146,7 @@ def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
                 threads_per_worker=1,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",  # any free port: the usual one may be another cluster's
+                scheduler_kwargs={"dashboard": False},
                 memory_limit=0,
                 security=keys,
                 silence_logs=logging.CRITICAL,
@@ -170,7 +173,7 @@ def _close_local(local: LocalCluster) -> None:
 
 
 def dashboard_of(client: Client) -> str:
-    """Return the address of the cluster's dashboard; "" if it has none, as without bokeh."""
+    """Return the address of the cluster's dashboard; "" if it has none, like a local one, or without bokeh."""
     if not client.run_on_scheduler(_has_dashboard):
         return ""
     try:
@@ -180,12 +183,12 @@ def dashboard_of(client: Client) -> str:
     return link if urlsplit(link).scheme in {"", "http", "https"} else ""
 
 
-def _has_dashboard() -> bool:
+def _has_dashboard(dask_scheduler: Scheduler) -> bool:
     """Return whether the scheduler serves a dashboard. Runs in the scheduler.
 
-    Without bokeh, Dask has the address nevertheless: it serves the advice to install it.
+    Otherwise Dask has the address nevertheless.
     """
-    return "distributed.dashboard.scheduler" in sys.modules
+    return bool(dask_scheduler.http_application.applications)
 
 
 def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:

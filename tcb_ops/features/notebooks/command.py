@@ -51,6 +51,7 @@ def notebook(name: str, parameters: tuple[str, ...], out: str, *, common: Common
     from tcb_ops.features.notebooks.parameters import find_notebook
 
     file = find_notebook(name)
+    _check_folder(Path.cwd())
     _need("papermill", "nbconvert", "ipykernel")
     from tcb_ops.features.notebooks.execute import execute
     from tcb_ops.features.notebooks.parameters import check_output, open_notebook, take_parameters
@@ -184,6 +185,8 @@ def lab(
     if not no_open:
         _need("jupyterlab", "ipywidgets", "anywidget")
     workspace = Path(folder)
+    if not no_open:
+        _check_folder(workspace)
     copied = fill(workspace)
     fresh = [name for name in copied.new if name.endswith(".ipynb")]
     for name in fresh:
@@ -198,7 +201,8 @@ def lab(
         )
     if no_open:
         return 0
-    words = ["-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
+    # -P: a jupyterlab.py in the working folder, which may be another user's, is not the one that is meant.
+    words = ["-P", "-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
     if no_browser:
         words.append("--no-browser")
     # Without JupyterLab's question about its news; a user's own configuration is not touched.
@@ -217,6 +221,21 @@ def lab(
         except KeyboardInterrupt:  # the server would ask for confirmation; one Ctrl-C is enough
             server.terminate()
             raise
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise UsageError for a folder that others can write to: a kernel imports modules from the folder it starts in."""
+    if os.name != "posix" or not folder.is_dir():
+        return
+    status = folder.stat()
+    if status.st_mode & 0o002 or status.st_uid not in {os.getuid(), 0}:
+        raise UsageError(
+            _(
+                "{folder} belongs to another user, or everybody can write to it: a notebook would run modules that others have put "
+                "there. Use a folder of your own.",
+                folder=folder.absolute(),
+            )
+        )
 
 
 def _need(*libraries: str) -> None:
