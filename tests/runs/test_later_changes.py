@@ -29,7 +29,9 @@ def test_each_later_change_of_an_uploads_files_is_named(
     open_workspace: OpenWorkspace, where: str, request: pytest.FixtureRequest
 ) -> None:
     workspace = open_workspace(many(TEA, BOOKS, rows=10))
-    ledger = str(workspace.folder / "ledger.db") if where == "sqlite" else request.getfixturevalue("database")
+    ledger = str(workspace.folder / "ledger.db")
+    if where != "sqlite":
+        ledger = request.getfixturevalue("postgres").url(request.getfixturevalue("database"))
     settings = workspace.with_options(ledger=ledger)
     options: dict[str, Any] = {"settings": settings, "limits": QUICK}
     first = tcb.upload(workspace.read(), **options)
