@@ -24,7 +24,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import cli, run
 from tcb_ops.errcodes import all_errcodes, all_reasons, all_store_codes, describe
 from tcb_ops.i18n import Lang
-from tcb_ops.settings import SECTIONS, Settings
+from tcb_ops.settings import Settings, section_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ def help_of(name: str, lang: Lang) -> str:
 def setting(name: str, lang: Lang) -> str:
     """The heading and the facts of a setting: type, default, variable."""
     section, _, key = name.rpartition(".")
-    field = {one.name: one for one in fields(SECTIONS.get(section, Settings))}.get(key)
+    field = {one.name: one for one in fields(section_models().get(section, Settings))}.get(key)
     if field is None:
         raise ExtensionError(f"There is no setting {name}.")
     default = words(lang, "the system's", "随系统") if field.default is MISSING else _toml(field.default)
@@ -205,7 +205,7 @@ API = (
     ),
     (
         ("Results", "结果"),
-        "open_run all_runs diff history verify explain notify Run RunHandle Progress Diff History",
+        "open_run all_runs prune diff history verify explain notify Run RunHandle Progress Diff History",
     ),
     (
         ("Limits, settings and values", "限制、设置和值"),

@@ -107,7 +107,7 @@ class Kind(str):
     done: ClassVar[Text]
     """What was done to every row of a run that succeeded."""
     calls_at: ClassVar[str]
-    """`(CallContext) -> Calls`, as a place of the form `module:name`: makes the calls of its rows."""
+    """The place of what makes the calls of its rows, from a CallContext."""
     question: ClassVar[Text] = verbatim("")
     """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""
 

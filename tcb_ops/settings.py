@@ -164,8 +164,7 @@ class Settings(Section):
     source_hosts: Annotated[tuple[str, ...], rules.source_hosts] = ()
     """Hosts that files may be read from by URL; `*.example.com` allows the subdomains of example.com."""
     unencrypted_schedulers: Annotated[tuple[str, ...], rules.schedulers] = ()
-    """Schedulers that `--cluster` may connect to without TLS, such as `tcp://127.0.0.1:8786`: whoever reaches one can run
-    programs in its workers."""
+    """Addresses of schedulers that `--cluster` may connect to without TLS. Whoever reaches one can run programs in its workers."""
     etag: Literal["fail", "warn"] = "fail"
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)

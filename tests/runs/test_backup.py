@@ -181,3 +181,16 @@ def test_what_the_upload_stored_is_not_saved_by_its_retry(
     tcb.retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
     assert tcb.undo(run.id, settings=workspace.settings, limits=QUICK).counts == {"restored": 1}
     assert workspace.sim.content(TEA.env, PATH) == b"before"
+
+
+def test_a_record_of_another_row_restores_nothing(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+    workspace = open_workspace(many(TEA, rows=2))
+    for number in range(2):
+        workspace.sim.put(TEA.env, f"banner/{number}.png", f"before {number}".encode())
+    run = tcb.upload(workspace.read(), settings=workspace.settings, backup=tmp_path / "backup")
+    first, second = (tmp_path / "backup" / run.id / f"000000{line}.json" for line in (2, 3))
+    records, sent = (first.read_bytes(), second.read_bytes()), dict(workspace.sim.objects)
+    first.write_bytes(records[1])
+    second.write_bytes(records[0])
+    assert tcb.undo(run, settings=workspace.settings).counts == {"not_undoable": 2}
+    assert workspace.sim.objects == sent
