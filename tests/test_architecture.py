@@ -242,3 +242,64 @@ def test_the_check_sees_the_text_of_an_error() -> None:
 )
 def test_the_check_lets_messages_be_written(line: str) -> None:
     assert MessageReader(ast.parse(f"def f():\n    {line}")).found == set()
+
+
+KINDS = {"links", "upload", "audit", "confirm", "delete", "undo"}
+"""The kinds of runs, which only their own modules know by name."""
+KIND_MODULES = {"kinds.py", "runs/links.py", "runs/uploads.py"}
+
+
+def kinds_told_apart(tree: ast.AST) -> Iterator[str]:
+    """The expressions that decide by which kind a run is: a comparison, a table of kinds, a kind asked for by name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            parts = [part for side in (node.left, *node.comparators) for part in ast.walk(side)]
+            constants = {
+                part.id.lower() for part in parts if isinstance(part, ast.Name) and part.id.isupper()
+            }
+            literals = {
+                part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            }
+            of_kind = any(
+                "kind" in (getattr(part, "attr", None), getattr(part, "id", None)) for part in parts
+            )
+            if constants & KINDS or (of_kind and literals & KINDS):
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Dict):
+            if any(
+                isinstance(key, ast.Name) and key.id.isupper() and key.id.lower() in KINDS
+                for key in node.keys
+            ):
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Call):
+            name, constant = (
+                getattr(node.func, "id", None),
+                any(isinstance(arg, ast.Constant) for arg in node.args),
+            )
+            if name == "kind_named" and constant:
+                yield ast.unparse(node)
+
+
+def test_only_the_modules_of_a_kind_know_it_by_name() -> None:
+    """Whatever differs between kinds is a field of `Kind`, so that a new kind needs no change elsewhere."""
+    offences = {
+        f"{file.relative_to(PACKAGE)}: {expression}"
+        for file in PACKAGE.rglob("*.py")
+        if (path := file.relative_to(PACKAGE)).as_posix() not in KIND_MODULES and path.parts[0] != "features"
+        for expression in kinds_told_apart(ast.parse(file.read_text(encoding="utf-8")))
+    }
+    assert not offences
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run.kind == 'upload'",
+        "kind in {'upload', 'undo'}",
+        "run.kind is not UPLOAD",
+        "{UPLOAD: 1, UNDO: 2}",
+        "kind_named('audit')",
+    ],
+)
+def test_the_check_sees_each_way_to_tell_kinds_apart(line: str) -> None:
+    assert list(kinds_told_apart(ast.parse(line))) == [line]
