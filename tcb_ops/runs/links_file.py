@@ -33,8 +33,7 @@ from tcb_ops.model import Owner, Row, RowEnd, Secret
 from tcb_ops.resources import exhausted, raise_if_exhausted, replacing, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, Caller, CallFailure, NextStep
-from tcb_ops.wechat.client import FILES_PER_CALL
+from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, FILES_PER_CALL, Caller, CallFailure, NextStep
 from tcb_ops.wechat.responses import ApiError, FileStatus, InvalidResponse
 
 LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")

@@ -52,8 +52,6 @@ _HEADERS = {"Content-Type": "application/json"}
 Found = TypeVar("Found")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-FILES_PER_CALL = 50
-"""Files that batchdownloadfile and batchdeletefile take in one call."""
 
 
 class PlatformClient:

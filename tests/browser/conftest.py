@@ -134,12 +134,12 @@ class Workspace:
         nbformat.write(content, self.folder / f"{name}.ipynb")
         return f"{self.folder.name}/{name}.ipynb"
 
-    def run(self) -> Run:
-        """The latest run, as its ledger has it."""
+    def run(self, kind: str | None = None) -> Run:
+        """The latest run, or the latest of a kind, as its ledger has it."""
         import tcb_ops as tcb
 
         options = {"api_base": self.sim.base, "ledger": str(self.folder / "ledger.db")}
-        return tcb.open_run(settings=tcb.load_settings(options=options))
+        return tcb.open_run(kind=kind, settings=tcb.load_settings(options=options))
 
 
 @pytest.fixture(scope="module")

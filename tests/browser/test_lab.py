@@ -102,7 +102,7 @@ def assert_whole(workspace, rows, again=0):
     assert run.record.finished_at is not None
     assert run.counts == {"uploaded": rows}
     assert rows <= workspace.links <= rows + again
-    assert Counter(record.end.outcome.value for record in run.rows()) == {"uploaded": rows}
+    assert Counter(record.end.outcome.name for record in run.rows()) == {"uploaded": rows}
 
 
 @pytest.mark.parametrize("name", [name for name in notebook_names() if name != "05_analysis"])
@@ -379,7 +379,7 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.click("button.op-undo")
         notebook.until(STATUS, "All 300 rows succeeded: deleted.")
         notebook.shot("undone")
-        assert workspace.run().counts == {"deleted": 300}
+        assert workspace.run("undo").counts == {"deleted": 300}
 
 
 def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is_so(lab, open_lab_workspace):

@@ -13,7 +13,7 @@ from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import Kind, counted, row_count
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.next_commands import SIGNED_LIST, command, retry, upload_options
-from tcb_ops.wechat.client import FILES_PER_CALL
+from tcb_ops.wechat.call_policy import FILES_PER_CALL
 
 if TYPE_CHECKING:
     from tcb_ops.reports.summary import NextAction
