@@ -53,7 +53,6 @@ Found = TypeVar("Found")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-
 class PlatformClient:
     """A client for the platform's interfaces. Each call raises TransportError if there is no usable HTTP response.
 

@@ -102,7 +102,7 @@ def assert_whole(workspace, rows, again=0):
     assert run.record.finished_at is not None
     assert run.counts == {"uploaded": rows}
     assert rows <= workspace.links <= rows + again
-    assert Counter(record.end.outcome.name for record in run.rows()) == {"uploaded": rows}
+    assert Counter(record.end.outcome for record in run.rows()) == {"uploaded": rows}
 
 
 @pytest.mark.parametrize("name", [name for name in notebook_names() if name != "05_analysis"])
