@@ -185,7 +185,7 @@ def test_a_cluster_without_workers_stops_the_run_after_its_patience(
             tcb.upload(
                 workspace.read(),
                 cluster=address,
-                settings=workspace.settings,
+                settings=workspace.with_options(unencrypted_schedulers=[address]),
                 limits=replace(LIMITS, patience=1),
             )
     assert workspace.sim.stats["link_calls"] == 0

@@ -633,7 +633,7 @@ def test_an_audit_is_compared_with_the_last_known_state(
     broken = Fault(env=BOOKS.env, errcode=85088)
     (told,) = tcb.notify(night(broken), on_demand=False, settings=settings)
     assert not told.sent
-    night(Fault(env=BOOKS.env, errcode=-1))
+    tcb.notify(night(Fault(env=BOOKS.env, errcode=-1)), on_demand=False, settings=settings)
     found = night(broken)
     assert [one.cause.env for one in found.audit().still] == [BOOKS.env]
     (told,) = tcb.notify(found, on_demand=False, settings=settings)
