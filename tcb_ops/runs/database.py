@@ -44,7 +44,7 @@ _LOG = logging.getLogger("tcb_ops.runs")
 MAKING_SECONDS = 30
 """Seconds that a process waits for another one that is creating the same ledger."""
 LOCKED_SECONDS = 2
-"""Seconds after which it is said that somebody else has locked the ledger."""
+"""Seconds to wait for a lock before the command reports that another process has locked the ledger."""
 SCHEMA_SECONDS = 10
 """Seconds that creating or compacting PostgreSQL's tables waits for a lock, since all others wait behind it."""
 WAITING_SECONDS = 60
