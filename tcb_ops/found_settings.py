@@ -92,7 +92,7 @@ def _open_parts(file: Path) -> tuple[int, list[tuple[os.stat_result, os.stat_res
             entry = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISLNK(entry.st_mode):
                 if len(places) == _LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                    raise OSError(errno.ELOOP, "too many symbolic links")
                 places.append((entry, os.fstat(folder)))
                 parts += reversed(Path(os.readlink(name, dir_fd=folder)).parts or ["."])
             elif parts:
@@ -118,7 +118,7 @@ def _refuse(file: Path, writers: Trust, mode: int) -> None:
                 file=file,
             )
         case _ if stat.S_ISDIR(mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            raise OSError(errno.EISDIR, "a folder")
         case _ if not stat.S_ISREG(mode):
             raise SettingsError(_("{file}: this is not a regular file but a pipe or a device.", file=file))
         case _:
