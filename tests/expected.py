@@ -35,7 +35,7 @@ def expected_outcomes(
     attempts: int = 4,
     siblings: Collection[str] = (),
 ) -> frozenset[Outcome]:
-    """Return every outcome that this row may have under the plan; tests/simulator/test_expected.py has a table.
+    """Return every outcome that this row may have under the plan; tests/features/simulator/test_expected.py has a table.
 
     Args:
         faults: the plan.

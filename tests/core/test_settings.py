@@ -280,7 +280,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(
 
 
 def test_variables_that_our_own_code_and_tests_read_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     files = (file for folder in ("tcb_ops", ".ci", "tests") for file in (root / folder).rglob("*"))
     texts = [file.read_text("utf-8") for file in files if file.suffix == ".py" or file.name == "run"]
     names = set(re.findall(r"\bTCB_OPS_[A-Z_]*[A-Z]\b", "".join(texts))) - set(_UNKNOWN)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from conftest import CommandLine
+    from command_line import CommandLine
 
     OpenCli = Callable[..., CommandLine]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import token_worker
 from scripted import Server, length_in
 from token_worker import settings_for
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, and killed")
 
-WORKER = Path(__file__).with_name("token_worker.py")
+WORKER = Path(token_worker.__file__)
 SECRET, TICKET = "PrAcTiCe-secret", "PrAcTiCe-ticket"
 
 

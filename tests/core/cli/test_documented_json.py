@@ -16,7 +16,7 @@ from tcb_ops.model import Merchant
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 QUICK = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10", "--json")
 NEW, STILL, RECOVERED, UNKNOWN, SILENCED = (
     Merchant(f"wx{name}", name, f"{name}-1a2b3c")

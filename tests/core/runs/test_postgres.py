@@ -283,7 +283,7 @@ PRIVILEGES = {
 @contextmanager
 def as_documented(postgres: Postgres, name: str, lang: str, without: str = "") -> Iterator[dict[str, str]]:
     """The ledger's URL for each role of the page about two operators, whose SQL has been run without one privilege."""
-    page = Path(__file__).parents[2] / "docs" / lang / "howto" / "postgres.md"
+    page = Path(__file__).parents[3] / "docs" / lang / "howto" / "postgres.md"
     block = re.search(r"```text\n(.+?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
     roles = ("wang", "li", "tcb_operators", "tcb_owner")

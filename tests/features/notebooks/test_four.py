@@ -12,7 +12,7 @@ import pytest
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS, notebook_names
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 pytestmark = [pytest.mark.timeout(300), pytest.mark.notebook]
 
 

@@ -20,7 +20,7 @@ from tcb_ops.features.simulator import Fault, FaultStep, Reset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import CommandLine
+    from command_line import CommandLine
 
     OpenCli = Callable[..., CommandLine]
 

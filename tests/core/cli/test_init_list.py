@@ -14,7 +14,7 @@ from workspace import BOOKS, TEA, TEA_TEST, write_csv
 from tcb_ops.cli.options import CommonOptions, ListOptions
 from tcb_ops.settings import Settings, load_settings, section_models, setting_names
 
-STARTER = Path(__file__).parents[2] / "tcb_ops" / "starter.toml"
+STARTER = Path(__file__).parents[3] / "tcb_ops" / "starter.toml"
 
 
 @pytest.fixture

@@ -33,10 +33,3 @@ def run(loop: str) -> Run:
             return runner.run(asyncio.wait_for(work, 60))
 
     return in_loop
-
-
-@pytest.fixture(autouse=True)
-def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)

@@ -643,7 +643,7 @@ def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_manifest_for_kubernetes_is_well_formed(lang: str) -> None:
-    page = (Path(__file__).parents[2] / "docs" / lang / "howto" / "cluster.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / lang / "howto" / "cluster.md").read_text(encoding="utf-8")
     manifest = re.search(r"```yaml\n(.+?)```", page, re.DOTALL)
     assert manifest is not None
     scheduler, service, workers = yaml.safe_load_all(manifest[1])

@@ -19,7 +19,7 @@ from tcb_ops.features.simulator import Fault
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PAGE = Path(__file__).parents[2] / "docs" / "en" / "howto" / "nightly.md"
+PAGE = Path(__file__).parents[3] / "docs" / "en" / "howto" / "nightly.md"
 PROGRAM = "/srv/tcb/.venv/bin/tcb-ops"
 
 

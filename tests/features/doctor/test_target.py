@@ -1,4 +1,4 @@
-"""The clock, whose token is tried, and which object `--live` deletes; what is on the wire is in tests/cli/test_doctor.py."""
+"""The clock, whose token is tried, and which object `--live` deletes; what is on the wire is in test_doctor_command.py."""
 
 import sys
 

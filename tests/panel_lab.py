@@ -1,0 +1,107 @@
+"""A shop with its settings file, and panels as a notebook in its folder opens them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from html import unescape
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+import pytest
+
+from tcb_ops import panels
+from tcb_ops.i18n import Lang
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from workspace import OpenWorkspace, Workspace
+
+    from tcb_ops.panels.panel import Panel
+
+
+def text_of(html: Any) -> str:
+    """What a person reads of an HTML widget."""
+    value = html if isinstance(html, str) else html.value
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", value)).split())
+
+
+@dataclass
+class Lab:
+    """The folder in which notebooks are opened."""
+
+    workspace: Workspace
+    opened: list[Panel] = field(default_factory=list)
+
+    def uploads(self, paths: str = "list.csv", root: str = "files", **more: Any) -> Panel:
+        return self._settled(panels.run_uploads("live", paths, root, **more))
+
+    def links(self, paths: str = "list.csv", **more: Any) -> Panel:
+        return self._settled(panels.generate_links("live", paths, **more))
+
+    def audits(self, **more: Any) -> Panel:
+        return self._settled(panels.audit_errcodes("live", **more))
+
+    def reports(self, run: str = "latest", **more: Any) -> Panel:
+        return self._settled(panels.export_report("live", run, **more))
+
+    def attach(self, run: str = "latest", **more: Any) -> Panel:
+        """Not settled: the run may be running."""
+        panel = panels.attach(run, **more)
+        self.opened.append(panel)
+        panel.worker.settle(60)
+        return panel
+
+    def _settled(self, panel: Panel) -> Panel:
+        self.opened.append(panel)
+        panel.settle(60)
+        return panel
+
+    @property
+    def sent(self) -> int:
+        """Calls that the simulator got."""
+        return self.workspace.sim.stats["link_calls"] + self.workspace.sim.stats["store_calls"]
+
+    def live(self) -> None:
+        """Point the settings at the real platform; sending anything now fails."""
+        toml = self.workspace.folder / "tcb-ops.toml"
+        text = toml.read_text(encoding="utf-8")
+        toml.write_text(text.replace(self.workspace.sim.base, "https://api.weixin.qq.com"), encoding="utf-8")
+
+
+@pytest.fixture
+def open_lab(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Lab]]:
+    """Open a workspace and a lab in its folder; takes what `open_workspace` takes."""
+    labs: list[Lab] = []
+
+    def opened(*rows: Any, **options: Any) -> Lab:
+        workspace = open_workspace(*rows, **options)
+        settings = (
+            f'api_base = "{workspace.sim.base}"',
+            'merchants = "merchants.csv"',
+            'ledger = "ledger.db"',
+            "[tokens]",
+            'source = "file"',
+            'file = "tokens.csv"',
+        )
+        (workspace.folder / "tcb-ops.toml").write_text("\n".join(settings), encoding="utf-8")
+        monkeypatch.chdir(workspace.folder)
+        labs.append(Lab(workspace))
+        return labs[-1]
+
+    yield opened
+    for lab in labs:
+        for panel in lab.opened:
+            panel.settle(60)
+    widgets.Widget.close_all()
+
+
+@pytest.fixture
+def read() -> Callable[[Any], str]:
+    return text_of
+
+
+@pytest.fixture(params=list(Lang))
+def lang(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
