@@ -167,7 +167,6 @@ class LedgerReader(SumReader):
                 )
             raise RunNotFoundError(
                 _("{name} has no run of {target} yet.{hint}", name=self.name, target=target, hint=hint),
-                options=["--target"] if other is not None else (),
             )
         if not found:
             self._check_none_lost(0)  # it may be the one whose record is missing
