@@ -376,7 +376,6 @@ def _copies(folder: Path, files: set[str]) -> bool:
 def _refused(dest: Path, why: Text) -> UsageError:
     return UsageError(
         _("{dest} cannot be the report folder: {why}. Choose another one with --out.", dest=dest, why=why),
-        options=["--out"],
     )
 
 
