@@ -117,7 +117,6 @@ def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
                 id=found.id,
                 known=known,
             ),
-            options=["--where"],
         )
     return narrowed
 

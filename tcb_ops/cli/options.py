@@ -258,7 +258,7 @@ class CommonOptions:
     def refuse_where(self, why: Text) -> None:
         """Raise UsageError with `why` if `--where` was given where merchants cannot be left out."""
         if self.where:
-            raise UsageError(why, options=["--where"])
+            raise UsageError(why)
 
     def where_words(self) -> list[str]:
         """Return `--where` as words of a suggested command."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from tcb_ops.kinds import Kind, load, provided
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
-from tcb_ops.preflight import DryRun, SendScope, accounts_to_ask, facts_line, reckon, scope_of_rows
+from tcb_ops.preflight import DryRun, SendScope, facts_line, scope_of_rows
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
@@ -39,7 +39,6 @@ from tcb_ops.settings import Settings, without_dots
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -209,14 +208,10 @@ class RunCommand:
         return command(self.settings, name, str(source.absolute()), *root_option, *options)
 
     def dry_run(self, batch: Batch, *, uploads: bool) -> int:
-        """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
-        from tcb_ops.features.merchants.queries import ask_allowances
-
+        """Print what a run would send, per merchant: calls, bytes, and the least time; return the exit code."""
         console, settings, limits = self.console, self.settings, self.limits
         console.release()
-        allowances = ask_allowances(settings, accounts_to_ask(batch, settings))
-        cost = reckon(batch, settings, limits, allowances, datetime.now(UTC))
-        planned = DryRun.of(batch, limits, cost, uploads=uploads)
+        planned = DryRun.of(batch, limits, uploads=uploads)
         if self.common.json:
             console.json(planned.as_dict())
         else:
@@ -241,10 +236,6 @@ class RunCommand:
                 )
             )
             console.print(_("Nothing was sent."))
-        for warning in planned.warnings():
-            console.warn(warning)
-        if cost.unknown is not None:
-            console.info(cost.unknown)
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
         console.info(target_line(settings))
@@ -396,15 +387,13 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
     """Return the dry run's table. On a narrow screen the merchants' names are shortened, not the figures."""
     from tcb_ops.reports.formats.terminal import AlignedTable
 
-    cost, uploads = planned.cost, planned.uploads
+    uploads = planned.uploads
     heads = (
         _("merchant"),
         _("envs"),
         _("rows"),
         pgettext("made", "calls"),
         *([_("bytes")] if uploads else []),
-        _("calls left"),
-        _("fits"),
         _("at least"),
     )
     lines = [[head.of(lang) for head in heads]]
@@ -415,26 +404,10 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
             f"{estimate.rows:,}",
             f"{estimate.calls:,}",
             *([format_size(estimate.bytes)] if uploads else []),
-            cost.left(cost.accounts[estimate.appid][0]),
-            _FITS[cost.fits(estimate.appid)].of(lang),
             format_duration(estimate.attempted / limits.rate) if limits.rate else "–",
         ]
         for estimate in planned.estimates
     ]
-    platform = cost.platform
-    if platform is not None and cost.platform_is_shared:
-        lines.append(
-            [
-                _("of these, the platform's own").of(lang),
-                "",
-                f"{cost.rows[platform]:,}",
-                "",
-                *([""] if uploads else []),
-                cost.left(platform),
-                _FITS[cost.account_fits(platform)].of(lang),
-                format_duration(cost.seconds(platform)) if limits.rate else "–",
-            ]
-        )
     return AlignedTable(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
 
 

@@ -285,7 +285,6 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
 def _refused(dest: Path, why: Text) -> UsageError:
     return UsageError(
         _("{dest} cannot be the report folder: {why}. Choose another one with --out.", dest=dest, why=why),
-        options=["--out"],
     )
 
 

@@ -98,7 +98,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         if is_damage(error):
             raise damaged(name, file, verbatim(why)) from None
         if is_locked(error):
-            raise UsageError(locked(name, by), options=["--ledger"]) from None
+            raise UsageError(locked(name, by)) from None
         todo = _what_to_do(error) if file is None else None
         raise not_a_ledger(name, _not_opened(file, why), todo) from None
     return engine, file, name
@@ -179,7 +179,6 @@ def _check_version(name: str, file: Path | None, versions: Sequence[object]) -> 
                 found=versions[0],
                 version=VERSION,
             ),
-            options=["--ledger"],
         )
 
 
@@ -253,7 +252,7 @@ def _look(file: Path) -> None:
     except sqlite3.Error as error:
         raise_if_exhausted(error, unclear=True)
         if is_locked(error):
-            raise UsageError(locked(str(file), ()), options=["--ledger"]) from None
+            raise UsageError(locked(str(file), ())) from None
         if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
             raise not_a_ledger(str(file), _("it is not an SQLite file")) from None
         if is_damage(error):
@@ -341,7 +340,6 @@ def not_a_ledger(name: str, why: Text, todo: Text | None = None) -> UsageError:
     return UsageError(
         _("{name} cannot be the ledger: {why}.", name=name, why=why),
         todo or _("Choose another ledger with --ledger."),
-        options=["--ledger"],
     )
 
 
@@ -442,7 +440,6 @@ def may_not_write(name: str, error: SQLAlchemyError) -> UsageError | None:
             "Use a role with SELECT, INSERT, UPDATE and DELETE on its tables, and USAGE of its sequences; nothing was "
             "sent."
         ),
-        options=["--ledger"],
     )
 
 
@@ -537,7 +534,6 @@ def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
         )
     return LedgerDamagedError(
         _("the ledger {name} is damaged: {what}. {todo}", name=name, what=what, todo=todo),
-        options=["--ledger"],
     )
 
 
@@ -561,7 +557,6 @@ def _emptied(file: Path, locks: Path) -> LedgerDamagedError:
             locks=locks,
         ),
         todo,
-        options=["--ledger"],
     )
 
 

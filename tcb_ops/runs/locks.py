@@ -253,7 +253,6 @@ def _folder(ledger: Lockable) -> Path:
                 "choose another ledger with --ledger.",
                 folder=folder,
             ),
-            options=["--ledger"],
         )
     return folder
 

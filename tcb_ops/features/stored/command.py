@@ -214,7 +214,6 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
             raise UsageError(
                 _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
                 _("Nothing was sent. To delete them anyway: --yes"),
-                options=["--yes"],
             )
         if deletes and plan.gone is not None:
             scope = scope_of_list(plan.gone)

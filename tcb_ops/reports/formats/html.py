@@ -72,9 +72,6 @@ _HOW_OFTEN = {
     Per.NOBODY: _("nothing to do"),
 }
 
-SHORT = 5.0
-"""Seconds of a run below which no bottleneck is shown."""
-OWN = "own"
 FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv")
 """The files beside the page that it links to."""
 PDF_MARK = "<!--pdf-->"
@@ -87,17 +84,6 @@ CHROMIUM = "TCB_OPS_CHROMIUM"
 _BROWSERS = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
 )  # fmt: skip
-
-PHASES: dict[str, Text] = {
-    "link": _("requesting links"),
-    "store": _("sending files to the store"),
-    "limit": _("limited by --per-env or --rate"),
-    "slow": _("paused because the platform or the store asked to slow down"),
-    "backoff": _("waiting to retry"),
-    "token": _("waiting for tokens"),
-    "outage": _("waiting for a target that could not be reached"),
-    OWN: _("in tcb-ops itself: ledger and local files"),
-}
 
 
 def page(
@@ -156,7 +142,6 @@ def page(
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "workers": worker_lines(summary.workers),
-        "bottleneck": bottleneck(reader.phase_seconds(run), run.seconds),
         "merchants": len(summary.merchants_bad),
         "files": [*FILES, "manifest.json"],
         "pdf_mark": PDF_MARK,
@@ -279,22 +264,6 @@ def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | No
             command(settings, "diff", changes.older.id, changes.newer.id, target=changes.newer.target)
         ),
     }
-
-
-def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
-    """Return what took most of a run's time; None for runs that were short or not measured.
-
-    Time outside all phases counts for tcb-ops itself.
-    """
-    measured = sum(spent.values())
-    if not measured or seconds < SHORT:
-        return None
-    whole = max(seconds, measured)
-    phases = {**spent, OWN: whole - measured}
-    most = max(PHASES, key=lambda phase: phases.get(phase, 0.0))
-    return _(
-        "Where the time went: {share} {phases}.", share=f"{phases[most] / whole:.0%}", phases=PHASES[most]
-    )
 
 
 # --- report.pdf: the page, printed by a Chromium on this machine. Without one there is none, which is no error ---
