@@ -47,7 +47,8 @@ from tcb_ops.errors import (
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_named, kind_names, provided
 from tcb_ops.model import Link, Merchant, Owner
-from tcb_ops.run import Diff, History, Run, RunHandle
+from tcb_ops.reports.comparisons import Diff, compare
+from tcb_ops.run import Run, RunHandle, environments_of
 from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.features.evidence.history import History
     from tcb_ops.features.evidence.verify import Verification
     from tcb_ops.features.merchants.check import MerchantState
     from tcb_ops.lists.batch import Batch, OnBad
@@ -478,8 +480,8 @@ def diff(
     settings = _settings(settings, target, newer)
     ledger = _ledger_with_runs(settings)
     before, after = _record(older, settings, "older"), _record(newer, settings, "newer")
-    only = None if merchants is None else _merchants(merchants)
-    return Diff.between(ledger, before, after, settings, only)
+    only = None if merchants is None else environments_of(_merchants(merchants))
+    return compare(ledger, before, after, settings, only)
 
 
 @checked
@@ -490,7 +492,7 @@ def history(
 
     `until` is the last of the days, such as 2026-10-30, or today.
     """
-    from tcb_ops.reports.comparisons import history as look_back
+    from tcb_ops.features.evidence.history import history as look_back
 
     settings = _settings(settings, target)
     check_count("days", days, least=1)
@@ -501,7 +503,7 @@ def history(
         except ValueError:
             raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
         now = last.replace(tzinfo=settings.zone).timestamp()
-    return History.of(look_back(_ledger(settings), settings.run_target, settings, days=days, now=now))
+    return look_back(_ledger(settings), settings.run_target, settings, days=days, now=now)
 
 
 @checked

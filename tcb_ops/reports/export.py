@@ -27,7 +27,7 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageE
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.model import is_simulated
-from tcb_ops.reports.comparisons import RunDiff, compare
+from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import add_pdf, page
@@ -49,6 +49,8 @@ _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
 """Folder in the demo's report with the ledger and settings that its suggested commands use."""
 LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+CHECKPOINTS = ".ipynb_checkpoints"
+"""Folder in which JupyterLab keeps copies of opened files."""
 _LEFT_AFTER = 24 * 3600
 """Age in seconds of a folder that an export writes from which that export must have been killed."""
 MANIFEST = "manifest.json"
@@ -214,7 +216,7 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
     sync_to_disk(folder)
 
 
-def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> RunDiff | None:
+def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> Diff | None:
     """Compare the run with the one before it; if that one is damaged, log a warning and return None."""
     if not isinstance(snapshot, LedgerReader):  # a run merged with its retries is not compared
         return None
@@ -275,11 +277,19 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
     if manifest.run != run_id and not replace:
         raise _refused(dest, _("it contains the report of run {run}", run=manifest.run))
     replaced = {MANIFEST, *manifest.files, *([DEMO_LEDGER] if replace and manifest.simulated else [])}
+    if CHECKPOINTS in names and _copies(real / CHECKPOINTS, replaced):
+        replaced.add(CHECKPOINTS)
     if others := sorted(names - replaced):
         listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         raise _refused(
             dest, _("besides a report it contains files that would be lost: {names}", names=listed)
         )
+
+
+def _copies(folder: Path, files: set[str]) -> bool:
+    """Return whether JupyterLab's copies are of these files only: others may be all that is left of a user's work."""
+    copies = {f"{Path(name).stem}-checkpoint{Path(name).suffix}" for name in files}
+    return folder.is_dir() and not folder.is_symlink() and {file.name for file in folder.iterdir()} <= copies
 
 
 def _refused(dest: Path, why: Text) -> UsageError:
