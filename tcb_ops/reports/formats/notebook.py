@@ -199,17 +199,11 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
     merchant, appid (string); rows, good, not_good, pending (Int64): rows is the sum of the other three.
     """
     names = ("merchant", "appid", "rows", "good", "not_good", "pending")
-    lines = [
-        (
-            one.merchant,
-            one.appid,
-            one.rows,
-            one.succeeded,
-            one.not_succeeded,
-            one.outcomes.get(Outcome.PENDING, 0),
-        )
-        for one in sorted(summary.merchants, key=lambda one: (one.merchant, one.appid))
-    ]
+    lines = []
+    for one in sorted(summary.merchants(), key=lambda one: (one.merchant, one.appid)):
+        pending = one.outcomes.get(Outcome.PENDING, 0)
+        good = one.rows - one.not_succeeded - pending
+        lines.append((one.merchant, one.appid, one.rows, good, one.not_succeeded, pending))
     return _frame(names, _columns(names, lines))
 
 

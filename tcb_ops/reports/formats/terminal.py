@@ -10,9 +10,9 @@ from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 
-from tcb_ops.formatting import sanitize, wrap
+from tcb_ops.formatting import sanitize, shorten, wrap
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason, is_simulated
@@ -84,8 +84,10 @@ def render_errcodes(
 def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[list[tuple[str, str, str]]]:
     """Return the lines below each code that is shown: name, environments, rows; the last may count other merchants."""
     shown = groups[:MOST_CODES]
+    most = max(FEWEST_LINES, MERCHANT_LINES // max(1, len(shown)))
     blocks = []
-    for group, count in zip(shown, _share([len(group.merchants) for group in shown]), strict=True):
+    for group in shown:
+        count = len(group.merchants) if len(group.merchants) <= most else most - 1
         lines = [
             (_short_name(share.merchant), _envs(share), f"{share.rows:,}")
             for share in group.merchants[:count]
@@ -99,30 +101,6 @@ def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[
             lines.append((more.of(lang), rest, f"{sum(share.rows for share in left):,}"))
         blocks.append(lines)
     return blocks
-
-
-def _share(wanted: Sequence[int]) -> list[int]:
-    """Divide the lines among the codes' merchants: codes with many get what the others leave.
-
-    ================  ==========
-    wanted            given
-    ================  ==========
-    3                 3
-    300               39
-    300, 2            37, 2
-    300, 300          19, 19
-    20 times 300      20 times 2
-    ================  ==========
-    """
-    given = [0] * len(wanted)
-    left = MERCHANT_LINES
-    smallest_first = sorted(range(len(wanted)), key=lambda place: wanted[place])
-    for served, place in enumerate(smallest_first):
-        fair = max(FEWEST_LINES, left // (len(wanted) - served))
-        # One line is for "… and N more merchants".
-        given[place] = wanted[place] if wanted[place] <= fair else fair - 1
-        left -= given[place] + (given[place] < wanted[place])
-    return given
 
 
 def _short_name(merchant: str) -> str:
@@ -160,16 +138,17 @@ def render_sections(sections: Sequence[FindingSection], lang: Lang, rest: str) -
 
 def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> AlignedTable:
     def code_text(code: str | None) -> str:
-        return f"{code} {code_label(code).of(lang)}".rstrip() if code else "–" if code is None else ""
+        if not code:
+            return "–" if code is None else _("succeeded").of(lang)
+        label = code_label(code).of(lang)
+        return code if label in {"", code} else f"{code} {label}"
 
     cells = [
         [
             line.name,
             line.env,
             f"{line.rows:,}" if line.rows else "",
-            " → ".join(code_text(code) or _("succeeded").of(lang) for code in line.codes())
-            if line.before
-            else line.code or "",
+            " → ".join(map(code_text, line.codes())) if line.before else line.code or "",
             line.remark.of(lang) if line.remark is not None else "",
             line.note,
         ]
@@ -180,24 +159,6 @@ def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> Align
     filled = [column for column in range(6) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]
     return AlignedTable(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False, indent=2)
-
-
-def shorten(text: str, width: int) -> str:
-    """Shorten a text to at most `width` cells by leaving out its middle.
-
-    ==================  =====  =============
-    text                width  shortened
-    ==================  =====  =============
-    merchants.csv       13     merchants.csv
-    merchants.csv       9      merc….csv
-    十一月门店清单.csv  12     十一…单.csv
-    ==================  =====  =============
-    """
-    if cell_len(text) <= width:
-        return text
-    tail = width // 2
-    start, end = set_cell_size(text, width - 1 - tail), set_cell_size(text[::-1], tail)[::-1]
-    return f"{start.rstrip()}…{end.lstrip()}"
 
 
 def room(console: Console) -> int:

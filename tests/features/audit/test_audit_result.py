@@ -8,9 +8,11 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
+from tcb_ops.features.audit import HEALTHY, UNHEALTHY
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult, is_new
 from tcb_ops.features.simulator import EnvStatus, Fault, Reset, SimulatedAccount, SimulatedEnvironment
-from tcb_ops.model import Merchant
+from tcb_ops.model import Merchant, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -176,3 +178,24 @@ def test_a_clock_set_back_leaves_the_order_of_the_audits(
     assert found.previous.id == first.run.id
     assert found.clock_set_back
     assert not found.new
+
+
+@pytest.mark.parametrize(
+    ("counts", "finished", "result"),
+    [
+        ({HEALTHY: 3, UNHEALTHY: 1}, True, "3 of 4 environments are healthy, 1 is unhealthy."),
+        ({UNHEALTHY: 1}, True, "0 of 1 environment is healthy, 1 is unhealthy."),
+        (
+            {HEALTHY: 1, UNHEALTHY: 2, Outcome.UNKNOWN: 1},
+            True,
+            "1 of 4 environments is healthy, 2 are unhealthy, 1 is unknown.",
+        ),
+        (
+            {HEALTHY: 8, UNHEALTHY: 2, Outcome.PENDING: 2},
+            False,
+            "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending.",
+        ),
+    ],
+)
+def test_the_verdict_is_a_sentence(counts: dict[Outcome, int], finished: bool, result: str) -> None:
+    assert AUDIT.verdict(counts, finished=finished).en == result
