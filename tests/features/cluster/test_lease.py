@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, many
+from source_server import Sources
+from workspace import TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
@@ -116,6 +117,33 @@ def test_no_row_begins_after_the_lease(
     with pytest.raises(InterruptedRunError):
         running.wait()
     assert workspace.sim.stats["link_calls"] == 1
+
+
+@pytest.mark.slow
+def test_a_large_form_that_was_begun_before_a_suspension_is_not_ended_after_it(
+    open_workspace: OpenWorkspace, wait_for: WaitFor, suspended: list[float]
+) -> None:
+    with Sources() as sources:
+        workspace = open_workspace([])
+        handles: list[Any] = []
+
+        def suspend() -> None:
+            wait_for(lambda: bool(handles) and handles[0]._session._engine._calls.upload_calls == 1)
+            suspended.append(3_600.0)
+
+        url = sources.serve("/large.bin", b"x" * (1 << 20), halfway=suspend)
+        write_csv(workspace.list, ("env", "path", "file"), [(TEA.env, "large.bin", url)])
+        settings = workspace.with_options(source_hosts=["127.0.0.1"])
+        batch = tcb.read_paths(workspace.list, workspace.merchants, workspace.folder, settings=settings)
+        running = tcb.start_upload(batch, settings=settings, limits=LIMITS)
+        handles.append(running)
+        wait_for(lambda: len(suspended) == 2)
+        engine_of_run: Any = running._session._engine
+        wait_for(lambda: not engine_of_run._rows_in_flight)
+        running.cancel()
+        with pytest.raises(InterruptedRunError):
+            running.wait()
+    assert workspace.sim.stats["stored"] == 0
 
 
 @pytest.mark.slow
