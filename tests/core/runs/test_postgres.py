@@ -234,9 +234,7 @@ def test_who_keeps_the_tables_from_being_created_is_named(
 def test_who_keeps_a_table_locked_is_named(
     url: str, monkeypatch: pytest.MonkeyPatch, step: str, open_workspace: OpenWorkspace
 ) -> None:
-    for name in ("SCHEMA_SECONDS", "WAITING_SECONDS"):
-        monkeypatch.setattr(database_module, name, 1)
-    monkeypatch.setattr("tcb_ops.runs.ledger.SCHEMA_SECONDS", 1)
+    monkeypatch.setattr(database_module, "WAITING_SECONDS", 1)
     workspace = open_workspace(many(TEA, rows=2))
     settings = workspace.with_options(ledger=url)
     run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
