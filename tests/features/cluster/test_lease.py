@@ -223,9 +223,18 @@ def test_a_worker_whose_partition_another_one_has_sends_nothing_more(
 
 
 @pytest.mark.slow
-def test_a_worker_that_waits_for_a_former_one_ends_with_the_run(partition: Partition) -> None:
-    worker = partition.claim("ops-1/1")
-    partition.ledger.beat(partition.record, 1, stopping=True)
+def test_a_worker_that_waits_for_a_former_one_sends_nothing_and_ends_with_the_run(
+    partition: Partition,
+) -> None:
+    worker, links = partition.claim("ops-1/1"), partition.sim.stats["link_calls"]
+
+    async def stopped() -> None:
+        # Without a look at the run the worker would wait for 60 seconds; without the wait it would send at once.
+        working = asyncio.create_task(partition.work(worker, 60.0))
+        await asyncio.sleep(1.5)
+        await asyncio.to_thread(partition.ledger.beat, partition.record, 1, stopping=True)
+        await asyncio.wait_for(working, 0.8 * SILENT_AFTER)
+
     with pytest.raises(InterruptedRunError):
-        # Without a look at the run it would take SILENT_AFTER seconds.
-        asyncio.run(asyncio.wait_for(partition.work(worker, 60.0), 0.8 * SILENT_AFTER))
+        asyncio.run(stopped())
+    assert partition.sim.stats["link_calls"] == links
