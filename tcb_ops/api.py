@@ -48,7 +48,7 @@ from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_named, kind_names, provided
 from tcb_ops.model import Link, Merchant, Owner
 from tcb_ops.run import Diff, History, Run, RunHandle
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.runs.progress import Progress
 from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
 
@@ -65,9 +65,9 @@ if TYPE_CHECKING:
     from tcb_ops.lists.table import Rows
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
+    from tcb_ops.runs.list_kinds import IfExists
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
-    from tcb_ops.runs.uploads import IfExists
     from tcb_ops.wechat.call_policy import Caller
     from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.tokens import TokenSource
@@ -217,8 +217,8 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
+    from tcb_ops.runs.list_kinds import OVERWRITE
     from tcb_ops.runs.plan import upload_spec
-    from tcb_ops.runs.uploads import OVERWRITE
 
     options: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:

@@ -31,7 +31,7 @@ from tcb_ops.errors import (
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from tcb_ops.features.stored.files import (
 from tcb_ops.i18n import Text
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
+from tcb_ops.runs.list_kinds import OVERWRITE, IfExists
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.uploads import OVERWRITE, IfExists
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
     NOT_THERE,
@@ -75,7 +75,7 @@ class StoredCalls(UploadCalls):
         """Whether bytes are compared."""
         self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
         """The runs whose files are meant; empty for the newest that the ledger knows."""
-        reads = context.run.kind.reads_written
+        reads = context.run.kind.takes_back or context.run.kind.looks_at_store
         self.files = WrittenFiles(context.ledger, context.run, resumed=context.resumed) if reads else None
         self.if_exists: IfExists = chosen.get("if_exists", OVERWRITE)
         self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None

@@ -46,10 +46,10 @@ from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Row
 from tcb_ops.reports.explanations import change_lines
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger, taken
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 _LISTED = 20

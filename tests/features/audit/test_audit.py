@@ -12,7 +12,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace
 import tcb_ops as tcb
 from tcb_ops.features.audit import UNHEALTHY
 from tcb_ops.features.audit.checks import AccountFacts, cause_detail, causes_of, other_causes
-from tcb_ops.features.audit.kind import judged
+from tcb_ops.features.audit.kind import judged, wait_left
 from tcb_ops.features.audit.result import LinkCalls
 from tcb_ops.features.simulator import (
     Component,
@@ -24,7 +24,6 @@ from tcb_ops.features.simulator import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.session import wait_left
 from tcb_ops.wechat.responses import Quota
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from tcb_ops.features.simulator import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Outcome
-from tcb_ops.runs.links import LINKS
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 
 LINKED, UPLOADED, REFUSED = Outcome.LINKED, Outcome.UPLOADED, Outcome.REFUSED
 FAILED, NOT_ATTEMPTED, PENDING = Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.PENDING
