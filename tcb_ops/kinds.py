@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
     from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
     from tcb_ops.reports.findings import Findings
+    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.reader import LedgerReader, RunReader
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 

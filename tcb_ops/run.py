@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.reports.findings import Findings
+    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.later_changes import LaterChange
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.reader import RunReader
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tcb_ops.runs.reader import RunReader
+    from tcb_ops.reports.run_views import RunReader
 
 PLACES = (
     EnvRecord(0, "prod-1a2b", "wxaaaa", "晨光文具", "merchant", left=False),

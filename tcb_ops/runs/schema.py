@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 9
+VERSION = 10
 """The schema's version: a ledger of any other one is refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -103,19 +103,6 @@ spent = _of_run(
     sa.Column("seconds", sa.Double, nullable=False, default=0.0),
 )
 """Seconds of a run by phase (progress.PHASES)."""
-
-tallies = _of_run(
-    "tallies",
-    sa.Column("no", sa.Integer, primary_key=True),
-    sa.Column("place", sa.Integer, nullable=False),
-    _text("outcome"),
-    _text("reason"),
-    sa.Column("errcode", sa.Integer),
-    _text("store_code"),
-    sa.Column("rows", sa.Integer, nullable=False),
-    _text("message"),
-)
-"""A finished run's numbers of rows by environment, outcome and code; removed when one of its rows changes."""
 
 exports = _of_run("exports", sa.Column("manifest_sha256", sa.Text, primary_key=True))
 """SHA-256 of the manifest.json of every report of a run, by which `verify` recognises genuine reports."""

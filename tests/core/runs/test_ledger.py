@@ -32,9 +32,9 @@ from tcb_ops.errors import (
 from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.links import LINKS
-from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.runs.schema import rows, runs
 from tcb_ops.runs.stop_errors import (
