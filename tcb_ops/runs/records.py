@@ -264,7 +264,8 @@ def plan_values(
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _decode = json.JSONDecoder().raw_decode
 features()  # they register the outcomes and reasons that a ledger may hold
-_OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
+OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
+"""The outcomes that are known here, by their names."""
 _REASONS = {"": None} | {str(reason): reason for reason in Reason.all()}
 
 
@@ -294,7 +295,7 @@ def read_pending(record: Any, environment: EnvRecord) -> Row:
 def read_end(record: Any) -> RowEnd:
     """Return how the row of a record ended. Raises ValueError, TypeError or KeyError for a damaged record."""
     detail = read_detail(record[10]) if record[10] else None
-    return RowEnd(record[1], _OUTCOMES[record[8]], _REASONS[record[9]], detail, *record[11:22])
+    return RowEnd(record[1], OUTCOMES[record[8]], _REASONS[record[9]], detail, *record[11:22])
 
 
 def read_env(record: Any) -> EnvRecord:

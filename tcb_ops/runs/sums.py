@@ -12,9 +12,11 @@ import sqlalchemy as sa
 
 from tcb_ops.details import read_detail
 from tcb_ops.i18n import _, ngettext
+from tcb_ops.kinds import MissingKind
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.runs.histories import HistoryReader
 from tcb_ops.runs.records import (
+    OUTCOMES,
     EnvRecord,
     RunRecord,
     Tally,
@@ -81,7 +83,7 @@ class SumReader(HistoryReader):
                         environment.appid,
                         environment.merchant,
                         environment.env,
-                        Outcome(outcome),
+                        _outcome(run, outcome),
                         Reason(reason) if reason else None,
                         errcode,
                         store_code,
@@ -154,6 +156,11 @@ class SumReader(HistoryReader):
         of_env = (envs.c.run == counted.c.run) & (envs.c.no == counted.c.place)
         found = (envs.c.appid, envs.c.merchant, counted.c.errcode, counted.c.quarter, counted.c.rows)
         return self._stream(sa.select(*found).join(envs, of_env))
+
+
+def _outcome(run: RunRecord, name: str) -> Outcome:
+    """Return an outcome by its name. Raises KeyError for an unknown one, unless the run's feature is missing."""
+    return Outcome(name) if isinstance(run.kind, MissingKind) else OUTCOMES[name]
 
 
 def _summed_up(run: RunRecord) -> sa.Select[Any]:
