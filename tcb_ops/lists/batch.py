@@ -346,6 +346,13 @@ class Batch:
         """Return (appid, env, rows) of the valid rows."""
         return self._select("appid, env, COUNT(*)", "GROUP BY appid, env")
 
+    def first_rows(self) -> list[Row]:
+        """Return who and where of the first row of each environment, invalid ones included, in the order of the file."""
+        valid = "" if self.until is None else f"WHERE line <= {self.until} AND {_VALID}"
+        columns = "MIN(line) first, env, appid, merchant"
+        firsts = self.staging.query(f"SELECT {columns} FROM rows {valid} GROUP BY env, appid ORDER BY first")  # noqa: S608  own names
+        return [Row(line, env, "", appid, merchant, "", ()) for line, env, appid, merchant in firsts]
+
     def by_departed_merchant(self) -> list[tuple[Merchant, int]]:
         """Return (line of the merchants file, valid rows) of merchants that have left; these rows are not attempted."""
         left = {(m.appid, m.env): m for m in self.merchants.whole if m.left}

@@ -369,7 +369,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         batch.headers,
         batch.root if kind.sends_files else None,
         batch.rows,
-        environments_of_rows(batch.rows(), batch.merchants),
+        environments_of_rows(batch.first_rows(), batch.merchants),
         selection,
     )
 

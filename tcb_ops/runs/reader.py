@@ -56,7 +56,6 @@ from tcb_ops.runs.schema import (
     partitions,
     rows,
     runs,
-    spent,
 )
 from tcb_ops.runs.sums import SumReader
 
@@ -94,7 +93,6 @@ class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
     def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]: ...
     def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int: ...
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]: ...
-    def phase_seconds(self, run: RunRecord) -> dict[str, float]: ...
     def later_changes(
         self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
     ) -> list[LaterChange]: ...
@@ -445,11 +443,6 @@ class LedgerReader(SumReader):
         """Return the SHA-256 of the manifest.json of each report of a run."""
         of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
         return {digest for (digest,) in self._read(of_run)}
-
-    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Return a run's seconds by phase (progress.PHASES), over all sessions; empty if not measured."""
-        query = sa.select(spent.c.phase, spent.c.seconds).where(spent.c.run == run.number)
-        return {phase: float(seconds) for phase, seconds in self._read(query)}
 
     @contextmanager
     def snapshot(self) -> Iterator[Self]:

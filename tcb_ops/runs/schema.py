@@ -97,13 +97,6 @@ rows = _of_run(
     sa.Column("etag", sa.Text),
 )
 
-spent = _of_run(
-    "spent",
-    sa.Column("phase", sa.Text, primary_key=True),
-    sa.Column("seconds", sa.Double, nullable=False, default=0.0),
-)
-"""Seconds of a run by phase (progress.PHASES)."""
-
 tallies = _of_run(
     "tallies",
     sa.Column("no", sa.Integer, primary_key=True),
