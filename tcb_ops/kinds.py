@@ -58,8 +58,6 @@ class Feature:
     """The table of the texts of its reasons, such as reasons.csv."""
     upload_calls: str = ""
     """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
-    checks: str = ""
-    """`(Settings) -> Iterable[DoctorCheck]`: what `doctor` looks at."""
 
 
 @cache

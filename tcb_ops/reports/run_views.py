@@ -55,7 +55,7 @@ class RunView:
     """Reads one run's rows like the ledger: their last states after `retries`, those of the environments in `only` (`--where`).
 
     `only` has each as (appid, env); None for all. Other runs are read unchanged, except for `only`. What the ledger has only
-    of a whole single run (timeline, phases, workers) is that of the view if it is one.
+    of a whole single run (timeline, workers) is that of the view if it is one.
     """
 
     def __init__(
@@ -185,10 +185,6 @@ class RunView:
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return how rows ended over time; retries are too far from the run for one chart."""
         return self._reader.timeline(run, buckets) if self._whole else []
-
-    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Return the seconds that the run spent in each phase."""
-        return self._reader.phase_seconds(run) if self._whole else {}
 
     def partitions(self, run: RunRecord) -> list[Partition]:
         """List the partitions of a run on a cluster."""

@@ -92,7 +92,7 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         if is_damage(error):
             raise damaged(name, verbatim(why)) from None
         if is_locked(error):
-            raise UsageError(locked(name, by), options=["--ledger"]) from None
+            raise UsageError(locked(name, by)) from None
         todo = _what_to_do(error) if file is None else None
         raise not_a_ledger(name, _("it cannot be opened ({why})", why=why), todo) from None
     return engine, file, name
@@ -159,7 +159,6 @@ def _open_schema(engine: sa.Engine, name: str) -> None:
                     number=", ".join(map(str, versions)) or "?",
                     version=VERSION,
                 ),
-                options=["--ledger"],
             )
     if sqlite:
         _switch_to_wal(engine)
@@ -268,7 +267,6 @@ def not_a_ledger(name: str, why: Text, todo: Text | None = None) -> UsageError:
     return UsageError(
         _("{name} cannot be the ledger: {why}.", name=name, why=why),
         todo or _("Choose another ledger with --ledger."),
-        options=["--ledger"],
     )
 
 
@@ -353,7 +351,6 @@ def may_not_write(name: str, error: SQLAlchemyError) -> UsageError | None:
             "Use a role with SELECT, INSERT, UPDATE and DELETE on its tables, and USAGE of its sequences; nothing was "
             "sent."
         ),
-        options=["--ledger"],
     )
 
 
@@ -433,7 +430,6 @@ def damaged(name: str, what: Text) -> LedgerDamagedError:
             "Restore a copy of it, for SQLite without the -wal and -shm files that are there. With a new ledger (--ledger), "
             "every file of a list is sent again. Reports exported earlier still show their runs."
         ),
-        options=["--ledger"],
     )
 
 

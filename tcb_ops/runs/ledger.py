@@ -44,7 +44,6 @@ from tcb_ops.runs.schema import (
     pruned_files,
     rows,
     runs,
-    spent,
 )
 
 BATCH = 1_000
@@ -218,7 +217,7 @@ class Ledger(LedgerReader):
 
     @staticmethod
     def _remove(connection: sa.Connection, run: RunRecord) -> None:
-        for table in (rows, envs, spent, exports, partitions, cluster_sessions):
+        for table in (rows, envs, exports, partitions, cluster_sessions):
             connection.execute(table.delete().where(table.c.run == run.number))
         connection.execute(runs.delete().where(runs.c.number == run.number))
 
@@ -284,12 +283,6 @@ class Ledger(LedgerReader):
 
     @staticmethod
     def _spend(connection: sa.Connection, run: RunRecord, usage: Usage) -> None:
-        # Not an upsert: the lock on the run allows one writer only.
-        for phase, seconds in usage.phases.items():
-            mine = (spent.c.run == run.number) & (spent.c.phase == phase)
-            more = spent.update().where(mine).values(seconds=spent.c.seconds + seconds)
-            if connection.execute(more).rowcount == 0:
-                connection.execute(spent.insert().values(run=run.number, phase=phase, seconds=seconds))
         _set(
             connection,
             run.number,

@@ -81,7 +81,6 @@ def check_destination(dest: Path, columns: Sequence[str] = LINK_COLUMNS) -> None
                 "replaced. Choose another file.",
                 dest=dest,
             ),
-            options=["--out"],
         )
 
 
@@ -126,7 +125,6 @@ class LinksFile:
                         part=self.part,
                         owner=owner[:40],
                     ),
-                    options=["--new-run", "--out"],
                 )
             if found != head:
                 self._file.seek(0)

@@ -206,7 +206,6 @@ def _folder(ledger: LedgerConnection) -> Path:
                 "choose another ledger with --ledger.",
                 folder=folder,
             ),
-            options=["--ledger"],
         )
     return folder
 

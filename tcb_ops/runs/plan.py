@@ -96,7 +96,6 @@ def plan(
             raise UsageError(
                 _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
-                options=["--new-run"],
             )
         return _resumed(ledger, _named_run(run, work, settings), work, settings)
     if not new_run:
@@ -241,7 +240,6 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
                     "It sends the same list, with the files below {root}. --new-run starts another run anyway.",
                     root=run.root,
                 ),
-                options=["--new-run"],
             ) from None
 
 
@@ -262,7 +260,6 @@ def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
                     id=run.id,
                     option=option,
                 ),
-                options=[option],
             )
 
 
@@ -366,7 +363,7 @@ def list_spec(batch: Batch, kind: Kind, selection: str = "") -> RunSpec:
         batch.headers,
         batch.root if kind.sends_files else None,
         batch.rows,
-        environments_of_rows(batch.rows(), batch.merchants),
+        environments_of_rows(batch.first_rows(), batch.merchants),
         selection,
     )
 
@@ -447,7 +444,6 @@ def retry_spec(
         raise UsageError(
             missing,
             _("Add these merchants, or give the run's merchants file with --merchants."),
-            options=["--merchants"],
         )
     if not environments:
         raise UsageError(_nothing_left(parent, settings, narrowed=bool(selection or codes)))

@@ -44,7 +44,6 @@ from tcb_ops.runs.schema import (
     partitions,
     rows,
     runs,
-    spent,
 )
 from tcb_ops.runs.sums import SumReader
 
@@ -114,7 +113,7 @@ class LedgerReader(SumReader):
                 kind=newest[0].kind.label,
                 target=newest[0].target,
             )
-        return RunNotFoundError(message, hint, options=[] if of_target or not newest else ["--target"])
+        return RunNotFoundError(message, hint)
 
     def runs(
         self,
@@ -355,11 +354,6 @@ class LedgerReader(SumReader):
         """Return the SHA-256 of the manifest.json of each report of a run."""
         of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
         return {digest for (digest,) in self._read(of_run)}
-
-    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Return a run's seconds by phase (progress.PHASES), over all sessions; empty if not measured."""
-        query = sa.select(spent.c.phase, spent.c.seconds).where(spent.c.run == run.number)
-        return {phase: float(seconds) for phase, seconds in self._read(query)}
 
     @contextmanager
     def snapshot(self) -> Iterator[Self]:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -211,8 +211,6 @@ class Usage:
     seconds: float = 0.0
     link_calls: int = 0
     upload_calls: int = 0
-    phases: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by phase (`PhaseTimer`); not filled for every commit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -567,10 +567,10 @@ def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bo
 def _free(dest: Path) -> None:
     if os.path.lexists(dest):
         what = _("{dest} already exists, and is not overwritten.", dest=dest)
-        raise UsageError(what, _("Remove it, or choose another location with --out."), options=["--out"])
+        raise UsageError(what, _("Remove it, or choose another location with --out."))
     if not dest.parent.is_dir():
         what = _("{dest}: there is no folder {parent}.", dest=dest, parent=dest.parent)
-        raise UsageError(what, _("Create it, or choose another location with --out."), options=["--out"])
+        raise UsageError(what, _("Create it, or choose another location with --out."))
 
 
 @contextmanager
@@ -597,5 +597,4 @@ def _new(dest: Path) -> Iterator[Path]:
     raise StoppedError(
         _("{dest} could not be written: {why}.", dest=dest, why=why),
         _("Free disk space, or choose another location with --out."),
-        options=["--out"],
     )
