@@ -108,7 +108,7 @@ class LedgerReader(SumReader):
         hint = None
         if newest:
             hint = _(
-                "The newest run is {id} ({kind}, {target}).",
+                "The newest run is {id} ({kind}): give its id, or --target {target} (in Python: target={target!r}).",
                 id=newest[0].id,
                 kind=newest[0].kind.label,
                 target=newest[0].target,
