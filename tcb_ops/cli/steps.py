@@ -15,7 +15,6 @@ import click
 from tcb_ops import api
 from tcb_ops.cli.console import (
     Console,
-    announce_pdf,
     show_causes,
     show_problems,
     show_run,
@@ -318,23 +317,18 @@ class RunCommand:
             raise
 
     def report(self, run: Run, fail_on: str = "any") -> int:
-        """Write a finished run's report folder and print how it ended, before report.pdf is made; return the exit code."""
+        """Write a finished run's report folder and print how it ended; return the exit code."""
         from tcb_ops.reports.export import PAGE
 
-        folder, code = self.folder(run.id), 0
-
-        def show() -> None:
-            nonlocal code
-            code = self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
-
+        folder = self.folder(run.id)
         try:
-            run.export(folder, pdf=self.which.pdf, when_written=show)
+            run.export(folder, pdf=self.which.pdf)
         except StoppedError:
             if self.common.json:
                 self.console.json(run.summary())
             _announce(run, self.console)  # even without a report
             raise
-        return code
+        return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
         """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
@@ -353,8 +347,6 @@ class RunCommand:
         suggested = suggest_next(console, self.settings, run.record, groups)
         if page is not None and console.fix_me is None and not suggested:
             console.info(_("The report: {page}", page=page))
-        if page is not None and self.which.pdf:
-            announce_pdf(console)
         at = target_line(self.settings)
         console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
         if not as_json:  # last: an interrupt here loses a message, nothing else
