@@ -181,7 +181,7 @@ def command_of(workspace: Workspace, cluster: str) -> list[str]:
     folder = workspace.folder
     return [
         *(sys.executable, "-m", "tcb_ops", "upload", str(workspace.list), "--root", str(folder / "files")),
-        *("--cluster", cluster, "--no-pdf", "--target", workspace.sim.base, "--lang", "en"),
+        *("--cluster", cluster, "--target", workspace.sim.base, "--lang", "en"),
         *("--ledger", str(folder / "ledger.db"), "--merchants", str(folder / "merchants.csv")),
         *("--tokens", str(folder / "tokens.csv")),
     ]
