@@ -23,10 +23,11 @@ from tcb_ops.kinds import environment_count
 from tcb_ops.model import Outcome
 from tcb_ops.reports.comparisons import Change, DiffLine, Place, Reference, RunDiff, State
 from tcb_ops.reports.findings import FindingLine, FindingSection
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings

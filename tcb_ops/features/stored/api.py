@@ -29,11 +29,11 @@ from tcb_ops.start import StartOptions, blocking, merchants_of, start_run
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.features.stored.download_links import DownloadLinks
     from tcb_ops.features.stored.specs import SyncPlan, UndoScope
     from tcb_ops.lists.batch import Batch
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
 
@@ -144,13 +144,9 @@ def download_links(
     They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
     """
     from tcb_ops.features.simulator import opened_target
+    from tcb_ops.features.stored.download_links import DOWNLOAD_COLUMNS, LinkRequests, write_download_links
     from tcb_ops.features.stored.specs import confirm_spec, file_ids
-    from tcb_ops.runs.links_file import (
-        DOWNLOAD_COLUMNS,
-        LinkRequests,
-        check_destination,
-        write_download_links,
-    )
+    from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.loop import submit_coroutine
     from tcb_ops.wechat import open_client
 

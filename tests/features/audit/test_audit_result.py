@@ -12,7 +12,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
 from tcb_ops.features.audit.result import AuditResult, is_new
-from tcb_ops.features.simulator import EnvStatus, Fault, Reset, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator import EnvStatus, Fault, Reset, SimulatedAccount
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Merchant
 from tcb_ops.reports.formats.terminal import render_findings
@@ -141,15 +141,15 @@ def test_a_failure_is_new_if_it_has_a_cause_that_it_did_not_have(
 
 @pytest.mark.slow
 def test_all_causes_count_for_what_is_new_and_what_is_silenced(open_workspace: OpenWorkspace):
-    halted = SimulatedEnvironment(BOOKS.env, EnvStatus.HALTED, nights=((1, 2), (4, 8)))
-    spent = SimulatedAccount(BOOKS.appid, daily_limit=5, used=5, nights=((2, 5), (7, 8)))
-    workspace = open_workspace([], merchants=[TEA, BOOKS], accounts=[spent], environments=[halted])
+    spent = SimulatedAccount(BOOKS.appid, daily_limit=5, used=5)
+    workspace = open_workspace([], merchants=[TEA, BOOKS])
     both, first = workspace.folder / "both.csv", workspace.folder / "first.csv"
     first.write_text(f"env,cause,until\n{BOOKS.env},halted,2999-12-31\n", encoding="utf-8")
     both.write_text(first.read_text("utf-8") + f"{BOOKS.env},45009,2998-12-31\n", encoding="utf-8")
 
     def night(number: int, **options: Any) -> AuditResult:
-        workspace.sim.set_night(number)
+        workspace.sim.set_status(BOOKS.env, EnvStatus.NORMAL if number == 3 else EnvStatus.HALTED)
+        workspace.sim.play([], [spent] if number in {2, 3, 4, 5, 7, 8} else [])
         return tcb.audit(workspace.merchants, settings=workspace.settings, limits=QUICK, **options).audit()
 
     assert envs(night(1).new) == [(BOOKS.env, "halted")]
