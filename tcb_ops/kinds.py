@@ -24,7 +24,7 @@ from tcb_ops.model import Outcome, Row, RowEnd
 if TYPE_CHECKING:
     from tcb_ops.details import Detail
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
+    from tcb_ops.reports.comparisons import Place, RunDiff, State
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.calls import CallContext, Calls
@@ -217,14 +217,9 @@ class Kind(str):
         """Return what a run found; `changes`: since the run before, None if there is none."""
         return None
 
-    def references(
-        self, ledger: LedgerReader, older: RunRecord
-    ) -> tuple[Mapping[Place, tuple[State, Reference]], Mapping[Place, Reference]]:
-        """Return by environment the earlier states with which a later run is compared in place of those of `older`.
-
-        The second mapping has what else is known of the environments in `older` itself.
-        """
-        return {}, {}
+    def last_known(self, ledger: LedgerReader, older: RunRecord) -> Mapping[Place, tuple[State, RunRecord]]:
+        """Return by environment the earlier state, and its run, with which a later run is compared instead of `older`."""
+        return {}
 
     # --- in words -------------------------------------------------------------------------------------------------
 

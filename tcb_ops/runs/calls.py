@@ -35,8 +35,6 @@ from tcb_ops.wechat.transport import Transport
 SMALL = 64 * 1024
 DIGESTS = 10_000
 """Digests kept at a time, so that memory does not grow with the list."""
-DELETE_WAITS = (0.0, 1.0, 2.0)
-"""Seconds before each attempt to delete an audit's probe file."""
 ETAG_MISMATCH = "ETagMismatch"
 """Used in place of a store's code if the stored object's checksum does not match the uploaded file."""
 
