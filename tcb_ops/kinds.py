@@ -135,8 +135,6 @@ class Kind(str):
     """Whether its rows have local files below a root."""
     writes_links: ClassVar[bool] = False
     """Whether it writes a file of links, which stays on this machine."""
-    reads_written: ClassVar[bool] = False
-    """Whether its rows are read with what earlier runs put at their paths."""
     clustered: ClassVar[bool] = False
     """Whether a cluster's workers can share its rows."""
     same_list: ClassVar[bool] = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ipywidgets as widgets
 
@@ -21,15 +21,10 @@ from tcb_ops.panels.controls import (
     html_area,
     show,
 )
-from tcb_ops.panels.html import (
-    RunState,
-)
+from tcb_ops.panels.html import RunState
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.preflight import scope_of_stored
 from tcb_ops.run import Run, RunHandle
-
-if TYPE_CHECKING:
-    pass
 
 
 class StoredFiles(Fold):
