@@ -58,7 +58,7 @@ class Prepared:
             f"20261101-{number:06}-aaaa", UPLOAD, TARGET, "list.csv", self.batch.sha256, 1, self.batch.headers,
             "", {}, "", "", "", "", 1.8e9 + number,
         )  # fmt: skip
-        environments = environments_of_rows(self.batch.rows(), self.batch.merchants)
+        environments = environments_of_rows(self.batch.first_rows(), self.batch.merchants)
         run = self.ledger.plan(new, self.batch.rows(), environments)
         at = 1.8e9 + number
         ends = [

@@ -637,7 +637,6 @@ def _ledger_with_runs(settings: Settings) -> Ledger:
                 "{where} does not exist: no run has used this ledger yet. Check the working folder, and --ledger.",
                 where=settings.ledger,
             ),
-            options=["--ledger"],
         )
     return ledger
 

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
     from tcb_ops.reports.comparisons import Place, RunDiff, State
     from tcb_ops.reports.findings import Findings
+    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.reader import LedgerReader, RunReader
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
@@ -57,8 +58,6 @@ class Feature:
     """The table of the texts of its reasons, such as reasons.csv."""
     upload_calls: str = ""
     """`(CallContext) -> Calls | None`: makes the calls of uploads that ask for more than the core does."""
-    checks: str = ""
-    """`(Settings) -> Iterable[DoctorCheck]`: what `doctor` looks at."""
 
 
 @cache

@@ -272,14 +272,6 @@ def show_problems(console: Console, source: str, problems: Sequence[Problem], mo
         )
 
 
-def announce_pdf(console: Console) -> None:
-    """Print that report.pdf is yet to be written, if a Chromium is found: all other files are there."""
-    from tcb_ops.reports.formats.html import find_chromium
-
-    if find_chromium() is not None:
-        console.info(_("report.pdf follows in a few seconds; --no-pdf leaves it out."))
-
-
 def show_run(
     console: Console,
     run: Run,

@@ -213,7 +213,6 @@ def upload(
                     _(
                         "--resume without a list resumes an upload as it was started: leave out --backup and --if-exists."
                     ),
-                    options=["--backup", "--if-exists"],
                 )
             command.check_folder()
             handle = command.resume(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ import click
 from tcb_ops import api
 from tcb_ops.cli.console import (
     Console,
-    announce_pdf,
     show_causes,
     show_problems,
     show_run,
@@ -29,7 +28,7 @@ from tcb_ops.kinds import Kind, load, provided
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
-from tcb_ops.preflight import DryRun, SendScope, accounts_to_ask, facts_line, reckon, scope_of_rows
+from tcb_ops.preflight import DryRun, SendScope, facts_line, scope_of_rows
 from tcb_ops.reports.summary import by_code
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
@@ -40,7 +39,6 @@ from tcb_ops.settings import Settings, without_dots
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -210,14 +208,10 @@ class RunCommand:
         return command(self.settings, name, str(source.absolute()), *root_option, *options)
 
     def dry_run(self, batch: Batch, *, uploads: bool) -> int:
-        """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
-        from tcb_ops.features.merchants.queries import ask_allowances
-
+        """Print what a run would send, per merchant: calls, bytes, and the least time; return the exit code."""
         console, settings, limits = self.console, self.settings, self.limits
         console.release()
-        allowances = ask_allowances(settings, accounts_to_ask(batch, settings))
-        cost = reckon(batch, settings, limits, allowances, datetime.now(UTC))
-        planned = DryRun.of(batch, limits, cost, uploads=uploads)
+        planned = DryRun.of(batch, limits, uploads=uploads)
         if self.common.json:
             console.json(planned.as_dict())
         else:
@@ -242,10 +236,6 @@ class RunCommand:
                 )
             )
             console.print(_("Nothing was sent."))
-        for warning in planned.warnings():
-            console.warn(warning)
-        if cost.unknown is not None:
-            console.info(cost.unknown)
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
         console.info(target_line(settings))
@@ -327,23 +317,18 @@ class RunCommand:
             raise
 
     def report(self, run: Run, fail_on: str = "any") -> int:
-        """Write a finished run's report folder and print how it ended, before report.pdf is made; return the exit code."""
+        """Write a finished run's report folder and print how it ended; return the exit code."""
         from tcb_ops.reports.export import PAGE
 
-        folder, code = self.folder(run.id), 0
-
-        def show() -> None:
-            nonlocal code
-            code = self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
-
+        folder = self.folder(run.id)
         try:
-            run.export(folder, pdf=self.which.pdf, when_written=show)
+            run.export(folder, pdf=self.which.pdf)
         except StoppedError:
             if self.common.json:
                 self.console.json(run.summary())
             _announce(run, self.console)  # even without a report
             raise
-        return code
+        return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
         """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
@@ -362,8 +347,6 @@ class RunCommand:
         suggested = suggest_next(console, self.settings, run.record, groups)
         if page is not None and console.fix_me is None and not suggested:
             console.info(_("The report: {page}", page=page))
-        if page is not None and self.which.pdf:
-            announce_pdf(console)
         at = target_line(self.settings)
         console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
         if not as_json:  # last: an interrupt here loses a message, nothing else
@@ -404,15 +387,13 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
     """Return the dry run's table. On a narrow screen the merchants' names are shortened, not the figures."""
     from tcb_ops.reports.formats.terminal import AlignedTable
 
-    cost, uploads = planned.cost, planned.uploads
+    uploads = planned.uploads
     heads = (
         _("merchant"),
         _("envs"),
         _("rows"),
         pgettext("made", "calls"),
         *([_("bytes")] if uploads else []),
-        _("calls left"),
-        _("fits"),
         _("at least"),
     )
     lines = [[head.of(lang) for head in heads]]
@@ -423,26 +404,10 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
             f"{estimate.rows:,}",
             f"{estimate.calls:,}",
             *([format_size(estimate.bytes)] if uploads else []),
-            cost.left(cost.accounts[estimate.appid][0]),
-            _FITS[cost.fits(estimate.appid)].of(lang),
             format_duration(estimate.attempted / limits.rate) if limits.rate else "–",
         ]
         for estimate in planned.estimates
     ]
-    platform = cost.platform
-    if platform is not None and cost.platform_is_shared:
-        lines.append(
-            [
-                _("of these, the platform's own").of(lang),
-                "",
-                f"{cost.rows[platform]:,}",
-                "",
-                *([""] if uploads else []),
-                cost.left(platform),
-                _FITS[cost.account_fits(platform)].of(lang),
-                format_duration(cost.seconds(platform)) if limits.rate else "–",
-            ]
-        )
     return AlignedTable(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
 
 

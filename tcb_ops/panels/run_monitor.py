@@ -244,8 +244,7 @@ class RunMonitor(widgets.VBox):
         self._draw_grid(run)
         self._draw_header(run, self.state)
         text, tone = describe_end(run, error, expired_links)
-        options = error.options if error is not None else ()
-        self._worker.say(text if warning is None else as_lines((text, warning)), tone, options)
+        self._worker.say(text if warning is None else as_lines((text, warning)), tone)
         self._ended(run)
         self._offer()
 

@@ -188,15 +188,15 @@ def compare(
     became = cache(change)
     last_known = older.kind.last_known(ledger, older)
     references: dict[Place, RunRecord] = {}
-    for place, before, after, rows in _pairs(ledger, older, newer):
+    for place, before, after in _merged(ledger.by_path(older), ledger.by_path(newer)):
         if only is not None and place[::-1] not in only:
             continue
         if place in last_known and before is not None and after is not None and after[0] != Outcome.UNKNOWN:
             before, references[place] = last_known[place]  # noqa: PLW2901  the state that counts
         what = became(before and before[0], after and after[0])
-        counts[what] += rows
+        counts[what] += 1
         if what is not Change.STILL_GOOD:  # often a million rows
-            counted[what, place, before, after] += rows
+            counted[what, place, before, after] += 1
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
     meanings: dict[str, Text] = {}
     for (what, (env, appid), before, after), rows in counted.items():
@@ -231,20 +231,6 @@ def diff_verdict(diff: RunDiff) -> Text:
     return _(
         "Rows from {older} to {newer}: {listed}.", older=diff.older.id, newer=diff.newer.id, listed=listed
     )
-
-
-def _pairs(
-    ledger: LedgerReader, older: RunRecord, newer: RunRecord
-) -> Iterator[tuple[tuple[str, str], State | None, State | None, int]]:
-    """Yield (env, appid), the state in each run, and the number of rows; the same combination may be repeated."""
-    summed_up = ledger.pairs(older, newer)
-    if summed_up is None:
-        for pair in _merged(ledger.by_path(older), ledger.by_path(newer)):
-            yield *pair, 1
-        return
-    places = {place.number: (place.env, place.appid) for place in ledger.envs(older)}
-    for place, *states, rows in summed_up:
-        yield places[place], tuple(states[:4]), tuple(states[4:]), rows
 
 
 def _merged(

@@ -18,7 +18,6 @@ from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_
 from tcb_ops.runs.lease import Lease
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import LINK_MARGIN, RunLimits
-from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload, RunRecord
 from tcb_ops.runs.scheduler import Task
 from tcb_ops.runs.url_files import source_client
@@ -85,7 +84,6 @@ class CallContext:
     """Monotonic seconds."""
     now: Callable[[], float]
     """Unix seconds."""
-    phases: PhaseTimer
     lease: Lease
     """Checked right before each effect."""
     resumed: bool
@@ -99,7 +97,7 @@ class Calls:
 
     def __init__(self, context: CallContext) -> None:
         self.context = context
-        self.wechat, self.clock, self.phases = context.client, context.clock, context.phases
+        self.wechat, self.clock = context.client, context.clock
         self.lease = context.lease
         self.link_calls = 0
         self.upload_calls = 0
@@ -123,11 +121,7 @@ class Calls:
         """Return a task's link; a new one where it has none, or its own is about to expire."""
         if task.link is not None and self.clock() < task.link_until:
             return task.link
-        self.phases.enter("link")
-        try:
-            link = await self._link(task)
-        finally:
-            self.phases.leave("link")
+        link = await self._link(task)
         if isinstance(link, Link):
             task.link, task.counts.link = link, 0
             task.link_until = self.clock() + link.alive_for(self.context.now()) - LINK_MARGIN
@@ -219,11 +213,7 @@ class UploadCalls(Calls):
         link = await self._current_link(task)
         if isinstance(link, FailedAttempt):
             return link
-        self.phases.enter("store")
-        try:
-            return await self._store(task, link)
-        finally:
-            self.phases.leave("store")
+        return await self._store(task, link)
 
     async def _store(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
         row = task.row

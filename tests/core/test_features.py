@@ -116,7 +116,7 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
     workspace = open_workspace([], merchants=[TEA, BOOKS])
     write_settings(workspace.folder, workspace.sim.base)
     monkeypatch.chdir(workspace.folder)
-    assert run(["audit", "--no-pdf"]) == 0
+    assert run(["audit"]) == 0
     name = tcb.open_run(settings=workspace.settings).id
     execute = open_without("audit")
 

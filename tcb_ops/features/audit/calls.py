@@ -53,13 +53,10 @@ class AuditCalls(UploadCalls):
 
     async def _facts(self, task: Task) -> AccountFacts | FailedAttempt:
         """Return the facts about the environment's account."""
-        self.phases.enter("link")
         try:
             facts, calls = await self._checks.ask(task.lane.app.appid, task.lane.owner, task.token)
         except TransportError as error:
             return self._no_answer(task, error, "link")
-        finally:
-            self.phases.leave("link")
         task.counts.calls += calls
         if calls:
             self.last_answer = self.clock()
@@ -72,11 +69,7 @@ class AuditCalls(UploadCalls):
             return link
         if not self._writes_probe:
             return self._linked(task, link)
-        self.phases.enter("store")
-        try:
-            return await self._store_probe(task, link)
-        finally:
-            self.phases.leave("store")
+        return await self._store_probe(task, link)
 
     async def _store_probe(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
         row = task.row

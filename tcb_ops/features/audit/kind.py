@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.comparisons import Place, RunDiff, State
+    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.plan import RunSpec
-    from tcb_ops.runs.reader import LedgerReader, RunReader
+    from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 

@@ -13,7 +13,7 @@ from tcb_ops.model import Outcome
 from tcb_ops.reports.comparisons import Place, State
 from tcb_ops.runs.histories import OF_ENV
 from tcb_ops.runs.reader import LedgerReader, earlier_runs
-from tcb_ops.runs.records import RunRecord, check_state, read_run
+from tcb_ops.runs.records import RunRecord, read_run
 from tcb_ops.runs.schema import envs, rows
 
 AUDITS_BACK = 30
@@ -39,12 +39,9 @@ def last_known(ledger: LedgerReader, audit: RunRecord) -> Iterator[tuple[RunReco
         if len(earlier) == AUDITS_BACK:
             break
     with ledger.reading(audit):
-        for number, env, appid, outcome, reason, errcode, store_code in ledger.query(
-            _last_known(audit, list(earlier))
-        ):
-            state = (outcome, reason, errcode, store_code)
-            check_state(*state, env, appid)
-            yield earlier[number], (env, appid), state
+        for number, env, appid, *state in ledger.query(_last_known(audit, list(earlier))):
+            outcome, reason, errcode, store_code = state
+            yield earlier[number], (env, appid), (outcome, reason, errcode, store_code)
 
 
 def _last_known(audit: RunRecord, earlier: list[int]) -> sa.Select[tuple[object, ...]]:

@@ -19,8 +19,8 @@ from tcb_ops.kinds import environment_count
 from tcb_ops.model import Outcome
 from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff
 from tcb_ops.reports.findings import FindingLine, FindingSection
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause, RunSummary
-from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings

@@ -1,4 +1,4 @@
-"""Merchants: the status of each line of their file, what it can do today, its issues, how they are shown; daily quotas.
+"""Merchants: the status of each line of their file, what it can do today, its issues, how they are shown.
 
 Pure, except for `write_states`: from responses to a verdict, a table (most frequent issues first) and a CSV.
 """
@@ -9,10 +9,8 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 from tcb_ops.details import merged, of_any_appid
 from tcb_ops.errcodes import all_reasons, errcode
@@ -228,53 +226,6 @@ def _of_status(status: str, *, own: bool) -> Issue:
         return Issue("not_listed", meaning, errcode(-601012).action)
     action = _("Correct env in the merchants file; if the environment is a merchant's, clear owner there.")
     return Issue("not_listed", _("It is not among the platform's own environments."), action)
-
-
-# --- quotas --------------------------------------------------------------------------------------------------------
-
-_BEIJING = ZoneInfo("Asia/Shanghai")
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaAccount:
-    """The account that a row's link call counts against: a mini program's, or the platform's for its own environments."""
-
-    appid: str
-    owner: Owner = Owner.MERCHANT
-
-
-@dataclass(frozen=True, slots=True)
-class Allowances:
-    """The quotas that could be read."""
-
-    quotas: dict[QuotaAccount, Quota]
-    why_not: Text | None
-    """The first reason why some are unknown."""
-
-
-def fits(rows: int, quota: Quota | None, rate: float | None, seconds_left: float) -> bool | None:
-    """Return whether so many link calls fit into the account's day; None if unknown.
-
-    ================  =====================  =======
-    calls left        time at the rate       result
-    ================  =====================  =======
-    fewer than rows   any                    False
-    any               longer than the day    False
-    not known         within, or no rate     None
-    enough            within, or no rate     True
-    ================  =====================  =======
-    """
-    left = quota.left if quota is not None else None
-    if (left is not None and rows > left) or (rate is not None and rows / rate > seconds_left):
-        return False
-    return None if left is None else True
-
-
-def seconds_left_of_the_day(now: datetime) -> float:
-    """Return the seconds until the quotas are reset: midnight in Beijing, which has no daylight saving time."""
-    there = now.astimezone(_BEIJING)
-    midnight = there.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    return (midnight - there).total_seconds()
 
 
 # --- display -------------------------------------------------------------------------------------------------------

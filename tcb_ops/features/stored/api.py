@@ -36,13 +36,13 @@ from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.features.stored.download_links import DownloadLinks
     from tcb_ops.features.stored.specs import UndoScope
     from tcb_ops.features.stored.sync import SyncPlan
     from tcb_ops.lists.batch import Batch
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
-    from tcb_ops.runs.links_file import DownloadLinks
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.wechat.tokens import TokenSource
@@ -189,13 +189,9 @@ def download_links(
     They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
     """
     from tcb_ops.features.simulator import opened_target
+    from tcb_ops.features.stored.download_links import DOWNLOAD_COLUMNS, LinkRequests, write_download_links
     from tcb_ops.features.stored.specs import confirm_spec, file_ids
-    from tcb_ops.runs.links_file import (
-        DOWNLOAD_COLUMNS,
-        LinkRequests,
-        check_destination,
-        write_download_links,
-    )
+    from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.loop import submit_coroutine
 
     check_count("max_age", max_age, least=1)

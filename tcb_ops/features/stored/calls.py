@@ -209,13 +209,10 @@ class StoredCalls(UploadCalls):
         task.counts.calls += 1
         if task.started_at is None:
             task.started_at = self.context.now()
-        self.phases.enter("link")
         try:
             answer = await request(task.token)
         except TransportError as error:
             raise EarlyEndError(self._no_answer(task, error, "link")) from None
-        finally:
-            self.phases.leave("link")
         self.last_answer = self.clock()
         if isinstance(answer, ApiError | InvalidResponse):
             raise EarlyEndError(self._refused(task, answer))

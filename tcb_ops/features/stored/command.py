@@ -191,7 +191,7 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
         fresh = command.options | {"new_run": True, "report": settings.reports}
         if confirms and stored.overwritten(plan.batch, settings=settings):
             compared = command.follow(stored.start_confirm(plan.batch, content=True, **fresh))
-            where = compared.export(settings.reports / compared.id, pdf=False)
+            where = compared.export(settings.reports / compared.id)
             console.info(_("Compared with the store: {folder}", folder=where))
             unseen = sum(
                 one.rows
@@ -214,7 +214,6 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
             raise UsageError(
                 _("More files are gone from {folder} than are left. Is it the right folder?", folder=folder),
                 _("Nothing was sent. To delete them anyway: --yes"),
-                options=["--yes"],
             )
         if deletes and plan.gone is not None:
             scope = scope_of_list(plan.gone)
@@ -247,7 +246,7 @@ def _delete_gone(
         ) as error:  # an upload to these paths is unfinished; the result of this one is shown all the same
             command.console.warn(error.text)
             return None, False
-        deleted.export(command.settings.reports / deleted.id, pdf=False)
+        deleted.export(command.settings.reports / deleted.id)
         whole &= all(outcome.succeeded for outcome in deleted.outcomes)
         ended = deleted.record.kind.verdict(deleted.outcomes, finished=True)
         text = _("Files no longer in the folder, run {run}: {ended}", run=deleted.id, ended=ended)

@@ -28,13 +28,9 @@ class ConfirmCalls(StoredCalls):
     async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
         located = await self._locate(task)
         asks = self.content or any(self._left_by_undo(task, row) is not None for row in task.rows)
-        self.phases.enter("store")
-        try:
-            return await self._each(
-                task.rows, lambda row: self._confirm_row(task, row, located.get(row.line)), asks=asks
-            )
-        finally:
-            self.phases.leave("store")
+        return await self._each(
+            task.rows, lambda row: self._confirm_row(task, row, located.get(row.line)), asks=asks
+        )
 
     async def _confirm_row(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd:
         known, undone = self._known(task, row), self._left_by_undo(task, row)

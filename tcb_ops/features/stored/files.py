@@ -354,11 +354,10 @@ def check_folder(folder: Path) -> None:
         with TemporaryFile(dir=folder):
             pass
     except FileExistsError:
-        raise UsageError(_("{folder} is not a folder.", folder=folder), options=["--backup"]) from None
+        raise UsageError(_("{folder} is not a folder.", folder=folder)) from None
     except OSError as error:
         raise UsageError(
             _("backups cannot be written to {folder}: {why}.", folder=folder, why=system_reason(error)),
-            options=["--backup"],
         ) from None
 
 

@@ -311,7 +311,6 @@ def delete_list_spec(
         raise UsageError(
             as_lines((listed, _("Nothing was deleted."))),
             _("To delete them as well: --foreign"),
-            options=["--foreign"],
         )
     return spec
 
@@ -392,7 +391,6 @@ def check_subject(subject: RunRecord, target: str) -> None:
                 run_target=target,
             ),
             _("Give its target with --target."),
-            options=["--target"],
         )
 
 

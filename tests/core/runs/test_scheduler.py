@@ -401,7 +401,7 @@ class Fleet:
         ]
         self.rows = rows
         self.registry = LaneRegistry(self.environments, RunLimits())
-        self.scheduler = Scheduler((), None, self.registry)
+        self.scheduler = Scheduler((), self.registry)
         self.most = 0
         """The most lanes at a time."""
 

@@ -212,7 +212,7 @@ def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(
     with settings.open("a", encoding="utf-8") as file:
         file.write('\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n')
     url.write_text(f"{cli.workspace.sim.base}/robot/wecom/hang?key=k", encoding="utf-8")
-    with cli.process("audit", *QUICK, "--no-pdf", *form) as process:
+    with cli.process("audit", *QUICK, *form) as process:
         wait_for(lambda: cli.workspace.sim.robots.requests)
         process.send_signal(signal.SIGTERM)
         out, _err = process.communicate(timeout=60)

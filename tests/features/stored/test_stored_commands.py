@@ -367,7 +367,7 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli: OpenCli) 
     assert [run["kind"] for run in cli("runs", "--json").json["runs"]] == ["confirm", "upload"]
     assert pages(cli) < before
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
-        for table in ("rows", "envs", "tallies", "spent", "exports"):
+        for table in ("rows", "envs", "exports"):
             left = f"SELECT COUNT(*) FROM {table} WHERE run NOT IN (SELECT number FROM runs)"
             assert ledger.execute(left).fetchone() == (0,), table
     assert cli("prune").code == 2
