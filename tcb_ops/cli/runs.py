@@ -251,6 +251,7 @@ def upload(
                 if_exists=if_exists,
                 backup=backup,
                 canary=canary or 0,
+                cluster=command.which.cluster,
                 **command.options,
             )
             return _finish_upload(command, handle, confirms=confirms)
@@ -307,9 +308,10 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     """
     from tcb_ops import api
     from tcb_ops.preflight import RETRIED, scope_of_rows
+    from tcb_ops.resolve import find_run
     from tcb_ops.runs.plan import check_retry
 
-    parent = api.run_to_retry(run, command.settings, kind)
+    parent = find_run(run, command.settings, kind=kind)
     record = parent.record
     check_retry(record, command.settings)
     is_links = record.kind.writes_links
@@ -329,6 +331,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
             command.common.read_merchants(command.settings),
             codes=codes,
             out=(command.which.out or "links.retry.csv") if is_links else command.reports,
+            cluster=command.which.cluster,
             **command.options | {"selection": "; ".join(filter(None, words))},
         )
         if handle.warning is not None:

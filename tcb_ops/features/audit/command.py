@@ -126,6 +126,7 @@ def audit(
             confirm_after=confirm_after,
             known=known,
             report=command.reports,
+            cluster=command.which.cluster,
             **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written
