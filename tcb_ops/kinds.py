@@ -23,7 +23,7 @@ from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
+    from tcb_ops.reports.comparisons import Place, RunDiff, State
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
@@ -188,14 +188,9 @@ class Kind(str):
         """
         return None
 
-    def references(
-        self, ledger: LedgerReader, older: RunRecord
-    ) -> tuple[Mapping[Place, tuple[State, Reference]], Mapping[Place, Reference]]:
-        """Return by environment the earlier states with which a later run is compared in place of those of `older`.
-
-        The second mapping has what else is known of the environments in `older` itself.
-        """
-        return {}, {}
+    def last_known(self, ledger: LedgerReader, older: RunRecord) -> Mapping[Place, tuple[State, RunRecord]]:
+        """Return by environment the earlier state, and its run, with which a later run is compared instead of `older`."""
+        return {}
 
     def unit_count(self, count: int) -> Text:
         """Return a number of its rows: `1,204 rows`."""

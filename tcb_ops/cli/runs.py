@@ -225,8 +225,6 @@ def upload(
         others += ["--confirm"] if confirms else []
         with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
-                if backup is not None:
-                    provided("backup_folder")(Path(backup), make=False)
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
             if not skip_unchanged and command.which.resume is None:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
-SIGNED_LIST = "signed_list"
-"""The setting of a confirmation of such a run: the words with which `upload` reads its list."""
 _NOT_TAKEN: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("diff", "errcodes", "report", "runs", "show"), frozenset({"--tokens"})),
     "check": frozenset({"--ledger", "--tokens"}),

@@ -302,12 +302,6 @@ class LedgerReader(SumReader):
         if whole:
             self.check_rows(run, count)
 
-    def planned_files(self, run: RunRecord, line: int) -> list[tuple[str, int | None, int | None]]:
-        """Return the local file, size and mtime that a run planned for a line; nothing if the run does not have it."""
-        query = sa.select(rows.c.file, rows.c.size, rows.c.mtime_ns)
-        files = self._read(query.where(rows.c.run == run.number, rows.c.line == line))
-        return [tuple(file) for file in files]
-
     def listed(self, run: RunRecord) -> Iterator[tuple[int, tuple[str, ...], str, int | None, str]]:
         """Stream (line, cells, outcome, errcode, errmsg) of a run's rows in the order of the list, for links.csv."""
         query = (

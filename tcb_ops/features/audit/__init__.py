@@ -52,5 +52,4 @@ class AuditCode(DetailCodes):
     ENV_STATUS = _("Its status is {status}.")
     NOT_CHECKED = _("Not checked: {checks}.")
     LINK_CALLS = _("Link calls today: {used} of {limit}.")
-    ALSO = _("It has further causes: {also}.")
     PROBE_LEFT = _("It is still at {path}. {why}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import Detail, DetailCode, DetailCodes, detail
 from tcb_ops.errcodes import Decision, errcode, store_code
@@ -12,16 +13,18 @@ from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSou
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, AuditCode
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import audit_again, retry
 from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
-    from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.reports.comparisons import Place, RunDiff, State
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
@@ -79,7 +82,7 @@ class AuditKind(Kind):
 
         before = ledger.previous(run)
         changes = compare(ledger, before, run, settings) if before is not None else None
-        failures = new_failures(ledger, RunSummary(ledger, run), changes, settings)
+        failures = new_failures(RunSummary(ledger, run), changes, settings)
         records = [
             record
             for record in ledger.rows(run, outcomes=frozenset({UNHEALTHY, Outcome.UNKNOWN}))
@@ -96,13 +99,11 @@ class AuditKind(Kind):
 
         return audit_result(reader, summary, changes, settings)
 
-    def references(
-        self, ledger: LedgerReader, older: RunRecord
-    ) -> tuple[Mapping[Place, tuple[State, Reference]], Mapping[Place, Reference]]:
-        """Return the last known states of what is unknown to an audit, and what has several causes in it."""
-        from tcb_ops.features.audit.result import references
+    def last_known(self, ledger: LedgerReader, older: RunRecord) -> Mapping[Place, tuple[State, RunRecord]]:
+        """Return the last known states of what is unknown to an audit."""
+        from tcb_ops.features.audit.queries import last_known
 
-        return references(ledger, older)
+        return {place: (state, audit) for audit, place, state in last_known(ledger, older)}
 
     def unit_count(self, count: int) -> Text:
         """Return `28 environments`."""
@@ -144,6 +145,24 @@ class AuditKind(Kind):
         count = environment_count(sum(action.group.rows for action in actions))
         purpose = _("When the causes are fixed, check {environments} again:", environments=count)
         return purpose, retry(settings, run)
+
+
+def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any]) -> RunSpec:
+    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path."""
+    from tcb_ops.runs.plan import RunSpec, environments_of_rows
+
+    lines = [merchant for merchant in merchants if not merchant.left]
+
+    def rows() -> Iterator[Row]:
+        for number, merchant in enumerate(lines, start=1):
+            cells = (merchant.appid, merchant.name, merchant.env)
+            yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
+
+    name, headers = Path(merchants.source).name, ("appid", "name", "env")
+    environments = environments_of_rows(rows(), merchants)
+    return RunSpec(
+        AUDIT, name, merchants.sha256, 0, headers, None, rows, environments, selection, options=options
+    )
 
 
 _NO_VERDICT = {Reason.NO_ANSWER, NOT_ASKED}

@@ -35,7 +35,7 @@ from tcb_ops.runs.list_kinds import UPLOAD
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.features.stored.specs import SyncPlan
+    from tcb_ops.features.stored.sync import SyncPlan
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
