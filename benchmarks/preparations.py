@@ -21,9 +21,9 @@ from tcb_ops import read_merchants, read_paths
 from tcb_ops.features.stored.specs import delete_spec, overwritten_rows, scope_of_undo, undo_spec
 from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.plan import environments_of_rows
 from tcb_ops.runs.records import NewRun, RunRecord, Usage
-from tcb_ops.runs.uploads import UPLOAD
 
 TARGET = "http://127.0.0.1:1"
 MOST = 1.5
@@ -58,7 +58,7 @@ class Prepared:
             f"20261101-{number:06}-aaaa", UPLOAD, TARGET, "list.csv", self.batch.sha256, 1, self.batch.headers,
             "", {}, "", "", "", "", 1.8e9 + number,
         )  # fmt: skip
-        environments = environments_of_rows(self.batch.rows(), self.batch.merchants)
+        environments = environments_of_rows(self.batch.first_rows(), self.batch.merchants)
         run = self.ledger.plan(new, self.batch.rows(), environments)
         at = 1.8e9 + number
         ends = [

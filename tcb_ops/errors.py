@@ -48,17 +48,14 @@ class BrokenTableError(Exception):
 
 
 class TcbOpsError(Exception):
-    """The root of all errors. `problem`: what happened; `fix`: what to do, if it is a separate sentence; `text`: both.
-
-    `options`: the command-line options in the text; a panel names its own controls for them.
-    """
+    """The root of all errors. `problem`: what happened; `fix`: what to do, if it is a separate sentence; `text`: both."""
 
     exit_code = 3
     reason: Detail | None = None
     """For an error that stops a run: the reason kept in the ledger."""
 
-    def __init__(self, problem: Text, fix: Text | None = None, *, options: Sequence[str] = ()) -> None:
-        self.problem, self.fix, self.options = problem, fix, options
+    def __init__(self, problem: Text, fix: Text | None = None) -> None:
+        self.problem, self.fix = problem, fix
         self.text = problem if fix is None else _("{problem} {fix}", problem=problem, fix=fix)
         super().__init__(self.text.en)
 
@@ -139,7 +136,7 @@ class InputError(UsageError):
         missing_files: Sequence[str] = (),
         columns: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        super().__init__(text, options=[p.option for p in problems if p.option] if len(problems) == 1 else ())
+        super().__init__(text)
         self.source = source
         self.problems = problems
         self.decided = decided

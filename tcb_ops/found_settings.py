@@ -128,7 +128,7 @@ def _refuse(file: Path, writers: Trust, mode: int) -> None:
         "{file}",
         file=shlex.quote(str(file.absolute())),
     )
-    raise SettingsError(problem, fix, options=["--config"])
+    raise SettingsError(problem, fix)
 
 
 def with_found_file(target: Text, writers: Trust | None, file: str) -> Text:

@@ -17,11 +17,9 @@ from tcb_ops.details import Detail
 from tcb_ops.i18n import Text, _, pgettext, verbatim
 
 
-def file_problem(
-    message: Text, fix: Text, *, line: int = 0, column: str = "", value: str = "", option: str = ""
-) -> Problem:
+def file_problem(message: Text, fix: Text, *, line: int = 0, column: str = "", value: str = "") -> Problem:
     """Return a problem of the file itself, which `--on-bad skip` cannot skip."""
-    return Problem(line, column, message, fix, value, skippable=False, option=option)
+    return Problem(line, column, message, fix, value, skippable=False)
 
 
 class Secret:
@@ -345,8 +343,6 @@ class Problem:
     """The invalid cell, shortened for display."""
     skippable: bool = True
     """False for problems of the file itself, which `--on-bad skip` cannot skip."""
-    option: str = ""
-    """The command-line option in `fix`; empty for none."""
 
 
 @lru_cache(maxsize=256)  # called for every link

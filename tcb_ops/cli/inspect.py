@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.console import Console, announce_pdf, show_causes, show_run
+from tcb_ops.cli.console import Console, show_causes, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
     WholeNumber,
@@ -117,7 +117,6 @@ def _selected(found: Run, settings: Settings, common: CommonOptions) -> Run:
                 id=found.id,
                 known=known,
             ),
-            options=["--where"],
         )
     return narrowed
 
@@ -235,8 +234,6 @@ def report(
             console.json(wanted.summary() | ({"into": str(written)} if into is not None else {}))
         else:
             console.print(str(written))
-        if pdf and into is None:
-            announce_pdf(console)
 
     if parquet is not None:
         wanted.to_parquet(parquet)
@@ -245,7 +242,7 @@ def report(
         return 0
     name = f"{wanted.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
     folder = Path(out) if out else settings.reports / name
-    wanted.export(folder, pdf=pdf, when_written=lambda: show(folder))
+    show(wanted.export(folder, pdf=pdf))
     return 0
 
 
@@ -341,7 +338,7 @@ def _head(run: Run, settings: Settings) -> Text:
     why, of = NOTHING, NOTHING
     if record.parent:
         of = _(", a retry of {parent}", parent=record.parent)
-    if record.stopped is not None and not record.kind.has_findings(record):  # which say it
+    if record.stopped is not None and not record.has_findings:  # which say it
         stopped = stop_text(record.stopped)
         why = _(" ({stopped})", stopped=stopped)
     return _(

@@ -114,7 +114,6 @@ def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
             _(
                 "`prune` needs --older-than with a number of days, such as 180d, or keep_days under [lifecycle]."
             ),
-            options=["--older-than"],
         )
     found = api.prune(int(days), dry_run=dry_run, settings=settings)
     if common.json:

@@ -258,7 +258,7 @@ class CommonOptions:
     def refuse_where(self, why: Text) -> None:
         """Raise UsageError with `why` if `--where` was given where merchants cannot be left out."""
         if self.where:
-            raise UsageError(why, options=["--where"])
+            raise UsageError(why)
 
     def where_words(self) -> list[str]:
         """Return `--where` as words of a suggested command."""
@@ -378,7 +378,7 @@ class RunOptions:
     """Options that determine which run is started or resumed, how, and where its report goes; few commands have all."""
 
     out: str | None = _given("The report folder. [default: reports/RUN]", metavar="DIR")
-    pdf: bool = _given("Write no report.pdf.", default=True, name="no-pdf", is_flag=True, flag_value=False)
+    pdf: bool = _given("Also write report.pdf, printed by a Chromium or Edge of this machine.", default=False)
     yes: bool = _given("Do not ask before files on a live target are changed.", default=False)
     cluster: str | None = _given(
         "Share the work among N processes of this machine, or the workers of a Dask scheduler (tls://HOST:PORT).",

@@ -47,12 +47,12 @@ CREATE TABLE rows (
 );
 CREATE TABLE problems (
     id INTEGER PRIMARY KEY, line INTEGER, header TEXT, message TEXT, fix_en TEXT, fix_zh TEXT, value TEXT,
-    skippable INTEGER, option TEXT, of_file INTEGER
+    skippable INTEGER, of_file INTEGER
 );
 CREATE INDEX problems_line ON problems (line);
 """
-_PROBLEM = "line, header, fix_en, fix_zh, value, skippable, option, message"
-_problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable", "option")
+_PROBLEM = "line, header, fix_en, fix_zh, value, skippable, message"
+_problem = attrgetter("line", "column", "fix.en", "fix.zh", "value", "skippable")
 _ROW = "line, env, path, appid, merchant, file, content_type, cache_control"
 _row = attrgetter(*_ROW.split(", "))
 _VALID = "NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = rows.line)"
@@ -86,7 +86,7 @@ class Staging:
     def add_problems(self, problems: Iterable[Problem], *, file_problem: bool = False) -> None:
         """Add problems; `file_problem` marks those of a check of files, which the next check removes."""
         self._put(
-            f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
+            f"INSERT INTO problems ({_PROBLEM}, of_file) VALUES (?,?,?,?,?,?,?,{int(file_problem)})",  # noqa: S608  own names
             ((*_problem(p), stored(as_detail(p.message))) for p in problems),
         )
 
@@ -220,8 +220,8 @@ class Problems(Sequence[Problem]):
             values,
         )
         return [
-            (at, Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable), option))
-            for at, line, column, en, zh, value, skippable, option, message in found
+            (at, Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable)))
+            for at, line, column, en, zh, value, skippable, message in found
         ]
 
 
@@ -346,6 +346,13 @@ class Batch:
         """Return (appid, env, rows) of the valid rows."""
         return self._select("appid, env, COUNT(*)", "GROUP BY appid, env")
 
+    def first_rows(self) -> list[Row]:
+        """Return who and where of the first row of each environment, invalid ones included, in the order of the file."""
+        valid = "" if self.until is None else f"WHERE line <= {self.until} AND {_VALID}"
+        columns = "MIN(line) first, env, appid, merchant"
+        firsts = self.staging.query(f"SELECT {columns} FROM rows {valid} GROUP BY env, appid ORDER BY first")  # noqa: S608  own names
+        return [Row(line, env, "", appid, merchant, "", ()) for line, env, appid, merchant in firsts]
+
     def by_departed_merchant(self) -> list[tuple[Merchant, int]]:
         """Return (line of the merchants file, valid rows) of merchants that have left; these rows are not attempted."""
         left = {(m.appid, m.env): m for m in self.merchants.whole if m.left}
@@ -389,7 +396,7 @@ class Batch:
                     lost += found.missing
                     sample += [file] if found.missing and lost <= _SAMPLE else []
                     why = found.message, found.fix, shown(file)
-                    unusable.append(Problem(line, self.file_column, *why, option=found.option))
+                    unusable.append(Problem(line, self.file_column, *why))
                 elif isinstance(found, SourceFile):
                     facts.append((found.size, None, found.etag, line))
                 else:
@@ -444,7 +451,6 @@ def check_fixme(dest: Path) -> None:
                 "is replaced. Choose another file.",
                 dest=dest,
             ),
-            options=["--fix-me"],
         )
 
 

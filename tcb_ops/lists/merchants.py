@@ -210,7 +210,6 @@ def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
                     item=shown(item),
                     example=shown(example),
                 ),
-                options=["--where"],
             )
         if at is None:
             near = near_names(column, headers)[:1]
@@ -223,7 +222,6 @@ def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
                     there=", ".join(headers),
                 ),
                 _("Did you mean {near}?", near=f"--where {near[0]}={shown(value)}") if near else None,
-                options=["--where"],
             )
         wanted.setdefault(at, set()).add(fold(value))
     kept = [m for m in whole if all(fold(m.columns[at][1]) in values for at, values in wanted.items())]

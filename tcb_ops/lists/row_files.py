@@ -46,8 +46,6 @@ class UnusableFile:
 
     message: Text
     fix: Text
-    option: str = ""
-    """The command-line option that `fix` suggests."""
     missing: bool = False
     """No file has this or a similar name."""
 
@@ -72,13 +70,12 @@ class LocalFiles:
             return file_problem(
                 _("{root} (--root) is a file, not a folder", root=root),
                 _("give the folder that contains the files with --root"),
-                option="--root",
             )
         message = _("the root folder {root} does not exist", root=root)
         fix = _("give the folder that contains the files with --root")
         if near := nearest_path(Path(self._name), Path.is_dir):
             fix = _("did you mean --root {near}?", near=shown(str(near)))
-        return file_problem(message, fix, option="--root")
+        return file_problem(message, fix)
 
     def _inspect(self, file: str) -> LocalFile | UnusableFile:
         """Inspect a file, given relative to the root with forward slashes. Links are resolved."""
@@ -89,7 +86,7 @@ class LocalFiles:
                 "'{folder}=FOLDER'",
                 folder=folder,
             )
-            return UnusableFile(detail(DetailCode.NOT_RELATIVE, file=shown(file)), fix, "--map")
+            return UnusableFile(detail(DetailCode.NOT_RELATIVE, file=shown(file)), fix)
         folder, name = os.path.split(os.path.join(self._root, file))  # noqa: PTH118  as above
         try:
             real = link = os.path.join(self._folder(folder), name)  # noqa: PTH118  as above
@@ -109,7 +106,7 @@ class LocalFiles:
             return UnusableFile(message, _("check its name and permissions"))
         if not real.startswith(self._inside):
             fix = _("copy it below the root, or choose a --root that contains all files")
-            return UnusableFile(detail(DetailCode.OUTSIDE, file=shown(file)), fix, "--root")
+            return UnusableFile(detail(DetailCode.OUTSIDE, file=shown(file)), fix)
         return _judge(file, facts, readable=readable)
 
     def _similar(self, file: str) -> str:
@@ -189,7 +186,7 @@ def _missing(file: str, similar: str) -> UnusableFile:
     name = shown(file)
     message = detail(DetailCode.NO_FILE, name=name)
     if not similar:
-        return UnusableFile(message, _("check the name (case matters) and --root"), "--root", missing=True)
+        return UnusableFile(message, _("check the name (case matters) and --root"), missing=True)
     real, fix = shown(similar), _("did you mean {real}? Upper and lower case matter", real=shown(similar))
     if unicodedata.normalize("NFC", similar) == unicodedata.normalize("NFC", file):
         # Both look the same on screen, so the name alone would not help.

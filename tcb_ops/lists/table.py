@@ -124,7 +124,7 @@ class Columns:
                     ours=ours,
                     headers=distinct[0],
                 )
-                problems.append(file_problem(message, fix, line=line, option="--column"))
+                problems.append(file_problem(message, fix, line=line))
         present = found.keys() | self.given.keys()
         problems += [
             self._missing(group, trimmed, line) for group in self.needed if present.isdisjoint(group)
@@ -161,7 +161,7 @@ class Columns:
         fix = _("choose one of these")
         if nearest := self._nearest(ours, header, headers):
             fix = _("did you mean {meant}?", meant=f"--column {ours}={shown(nearest, 40)}")
-        return file_problem(message, fix, line=line, option="--column")
+        return file_problem(message, fix, line=line)
 
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         message = _(
@@ -181,7 +181,7 @@ class Columns:
             fix = _("add it, or say which column it is with --column {group}=HEADER", group=group[0])
         else:
             fix = _("add the column")
-        return file_problem(message, fix, line=line, option="--column" if self.mappable else "")
+        return file_problem(message, fix, line=line)
 
 
 LIST_COLUMNS = Columns(
@@ -451,7 +451,7 @@ def read_workbook(
             first_hidden=hidden_lines[0],
         )
         fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
-        raise BrokenTableError(file_problem(message, fix, option="--rows"))
+        raise BrokenTableError(file_problem(message, fix))
     hidden = [
         f"{letters(at)} '{shown(trim(header), 40)}'"
         for at, header in enumerate(table.headers, 1)
@@ -507,7 +507,7 @@ def _choose(heads: Mapping[Sheet, bool | None], wanted: str) -> Sheet:
             if any(head is not None for head in heads.values()):
                 message = _("only hidden sheets are not empty: {listed}", listed=_listed(heads))
                 fix = _("select one with --sheet, or unhide it")
-                raise BrokenTableError(file_problem(message, fix, option="--sheet"))
+                raise BrokenTableError(file_problem(message, fix))
             return (visible or list(heads))[0]
         case _:
             raise BrokenTableError(_which_sheet(lists, used))
@@ -553,4 +553,4 @@ def _which_sheet(lists: Sequence[Sheet], used: Sequence[Sheet]) -> Problem:
         fix = _(
             "select the sheet with --sheet '{first}', and its columns with --column path=HEADER", first=first
         )
-    return file_problem(message, fix, option="--sheet")
+    return file_problem(message, fix)

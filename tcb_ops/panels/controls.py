@@ -7,6 +7,7 @@ ipywidgets may call a button's callback on any thread and drops its exceptions. 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -193,37 +194,35 @@ class Worker:
         """Whether work is in progress."""
         return self._thread is not None
 
-    def say(
-        self, text: Text, tone: str = "", options: Iterable[str] = (), *, line: widgets.HTML | None = None
-    ) -> None:
-        """Show a message in the status line, or in another `line`.
-
-        `tone` is "", good or bad; `options` are the options of the command line that the text names.
-        """
-        lines = (text.of(self.lang), self.describe_options(options))
+    def say(self, text: Text, tone: str = "", *, line: widgets.HTML | None = None) -> None:
+        """Show a message in the status line, or in another `line`; `tone` is "", good or bad."""
+        lines = (text.of(self.lang), self.describe_options([text]))
         (line or self.line).value = message("\n".join(filter(None, lines)), tone, text.commands())
 
-    def describe_options(self, options: Iterable[str]) -> str:
-        """Name this panel's controls for options of the command line; "" without any."""
+    def describe_options(self, texts: Iterable[Text]) -> str:
+        """Name this panel's controls for the options of the command line in texts, but not in commands; "" without any."""
         controls = _CONTROLS | ({"--out": self._out} if self._out is not None else {})
-        wanted = sorted(filter(None, set(options)))
-        absent = [option for option in wanted if option not in controls]
-        here = [
+        options: set[str] = set()
+        for text in texts:
+            english = text.en
+            for command in text.commands():
+                english = english.replace(command, "")
+            options.update(re.findall(r"--[a-z][a-z-]+", re.sub("`[^`]*`", "", english)))
+        named = [
             _("{option} is {control}", option=option, control=controls[option])
-            for option in wanted
-            if option in controls
+            for option in sorted(options & controls.keys())
         ]
-        found = [_("In this panel, {named}.", named=as_facts(here))] if here else []
-        if absent:
-            found.append(
+        sentences = [_("In this panel, {named}.", named=as_facts(named))] if named else []
+        if absent := sorted(options - controls.keys()):
+            sentences.append(
                 _("A panel has no {options}: use the command line for that.", options=as_list(absent))
             )
-        return as_sentences(found).of(self.lang)
+        return as_sentences(sentences).of(self.lang)
 
     def report(self, error: Exception, line: widgets.HTML | None = None) -> None:
         """Show an error in the status line, or in another `line`."""
         if isinstance(error, TcbOpsError):
-            self.say(error.text, "bad", error.options, line=line)
+            self.say(error.text, "bad", line=line)
             return
         _LOG.error("a defect in a panel", exc_info=error)
         text = _(

@@ -367,7 +367,7 @@ class ListReader(widgets.VBox):
 
     def _show(self, problems: Sequence[Problem]) -> None:
         self._problems = problems
-        options = self._worker.describe_options(p.option for p in islice(problems, PROBLEMS_SHOWN))
+        options = self._worker.describe_options(p.fix for p in islice(problems, PROBLEMS_SHOWN))
         note = f"<p>{esc(options)}</p>" if options else ""
         self.problems.value = render_problems(problems, self._lang) + note
         for part in (self.problems, self.fixme):

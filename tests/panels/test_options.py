@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from workspace import TEA, write_csv
@@ -13,15 +13,12 @@ import tcb_ops as tcb
 from tcb_ops.i18n import Bilingual, CommandText, Lang, Text, as_lines
 from tcb_ops.panels.controls import LINKS_GO_TO, REPORT, Worker
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
     worker = Worker(Lang.EN)
     command = CommandText("tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a")
-    text = as_lines(["Check it. To resume it:", command, "tcb-ops is not a command here"])
-    worker.report(tcb.UsageError(text, options=["--root"]))
+    text = as_lines(["Check --root. To resume it:", command, "tcb-ops is not a command here"])
+    worker.report(tcb.UsageError(text))
     shown = html.unescape(worker.line.value)
     assert "<code>tcb-ops upload --resume r --root '/a <b>' --ledger /l --sheet a</code>" in shown
     assert "\ntcb-ops is not a command here\n" in shown
@@ -30,54 +27,25 @@ def test_a_suggested_command_is_shown_as_it_stands_in_an_element_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("options", "out", "shown"),
+    ("problem", "out", "shown"),
     [
-        (["--new-run"], None, "In this panel, --new-run is “start a new run”."),
         (
-            ["--root", "--ledger"],
+            "Use --root or --ledger.",
             None,
             "In this panel, --ledger is the setting ledger, --root is “Local files”.",
         ),
-        (["--out"], LINKS_GO_TO, "In this panel, --out is “Links go to”."),
-        (["--out"], REPORT, "In this panel, --out is the parameter report."),
-        (["--out"], None, "A panel has no --out: use the command line for that."),
-        (
-            ["--sheet", "--column", "--sheet"],
-            None,
-            "A panel has no --column, --sheet: use the command line for that.",
-        ),
-        (
-            ["--map", "--root"],
-            None,
-            "In this panel, --root is “Local files”. A panel has no --map: use the command line for that.",
-        ),
-        ([""], None, ""),
-        ([], REPORT, ""),
+        ("Use --out.", LINKS_GO_TO, "In this panel, --out is “Links go to”."),
+        ("Use --out.", REPORT, "In this panel, --out is the parameter report."),
+        ("Use --out.", None, "A panel has no --out: use the command line for that."),
+        ("--sheet, --map, --sheet", None, "A panel has no --map, --sheet: use the command line for that."),
+        ("Run `tcb-ops init --practice`.", REPORT, ""),
     ],
-    ids=[
-        "a control",
-        "two",
-        "out of links",
-        "out of a report",
-        "no out",
-        "only there",
-        "both",
-        "empty",
-        "none",
-    ],
+    ids=["two", "out of links", "out of a report", "no out", "only there", "a command"],
 )
-def test_what_a_panel_has_for_options(read: Any, options: Sequence[str], out: Text | None, shown: str):
+def test_what_a_panel_has_for_options(read: Any, problem: str, out: Text | None, shown: str):
     worker = Worker(Lang.EN, out)
-    assert worker.describe_options(options) == shown
-    worker.report(tcb.UsageError(Bilingual("Refused.", "未接受。"), options=options))
-    assert read(worker.line) == f"Refused. {shown}".strip()
-
-
-def test_in_chinese_too():
-    assert (
-        Worker(Lang.ZH).describe_options(["--map", "--new-run", "--root"])
-        == "在此面板中，--new-run 即“开始新任务”，--root 即“本地文件夹”。面板没有 --map：需要时请使用命令行。"
-    )
+    worker.report(tcb.UsageError(Bilingual(problem, "未接受。")))
+    assert read(worker.line) == f"{problem} {shown}".strip()
 
 
 def test_the_problems_of_a_list_name_the_panel_s_controls(open_lab: Any, read: Any):

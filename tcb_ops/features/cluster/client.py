@@ -117,7 +117,7 @@ def check_kind(kind: Kind, queries: SourceQueries | None) -> None:
         )
     else:
         return
-    raise UsageError(why, options=["--cluster"])
+    raise UsageError(why)
 
 
 def _local(workers: int, settings: Settings, stack: ExitStack) -> Client:
@@ -205,7 +205,6 @@ def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
                 'To accept that for this scheduler, set unencrypted_schedulers = ["{address}"] in tcb-ops.toml.',
                 address=address,
             ),
-            options=["--cluster"],
         )
     try:
         with warnings.catch_warnings():
@@ -350,7 +349,6 @@ def only_here(settings: Settings, address: str) -> UsageError | None:
                 "(--ledger postgresql+psycopg://…), or --cluster local:N on this machine.",
                 **where,
             ),
-            options=["--ledger", "--cluster"],
         )
     if settings.tokens.source == "component":
         return UsageError(
@@ -358,12 +356,10 @@ def only_here(settings: Settings, address: str) -> UsageError | None:
                 "Tokens of the source `component` stay on one machine. Use --cluster local:N there, or give this "
                 'run and its workers source = "service", with a token server of your own.'
             ),
-            options=["--cluster"],
         )
     if settings.on_loopback:
         return UsageError(
             _("The workers of {address} cannot reach a target on this machine.", **where),
-            options=["--target"],
         )
     return None
 

@@ -34,8 +34,8 @@ from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.xlsx import LONGEST, NOT_XML, write_text
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 
 if TYPE_CHECKING:
@@ -567,10 +567,10 @@ def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bo
 def _free(dest: Path) -> None:
     if os.path.lexists(dest):
         what = _("{dest} already exists, and is not overwritten.", dest=dest)
-        raise UsageError(what, _("Remove it, or choose another location with --out."), options=["--out"])
+        raise UsageError(what, _("Remove it, or choose another location with --out."))
     if not dest.parent.is_dir():
         what = _("{dest}: there is no folder {parent}.", dest=dest, parent=dest.parent)
-        raise UsageError(what, _("Create it, or choose another location with --out."), options=["--out"])
+        raise UsageError(what, _("Create it, or choose another location with --out."))
 
 
 @contextmanager
@@ -597,5 +597,4 @@ def _new(dest: Path) -> Iterator[Path]:
     raise StoppedError(
         _("{dest} could not be written: {why}.", dest=dest, why=why),
         _("Free disk space, or choose another location with --out."),
-        options=["--out"],
     )

@@ -54,7 +54,7 @@ class FileTokens:
             if file.exists():
                 raise
             simulator = _("To rehearse without tokens: add --target simulator.")
-            raise SettingsError(error.text, simulator, options=["--target"]) from None
+            raise SettingsError(error.text, simulator) from None
         self._read_at = float("-inf")
 
     async def token(self, appid: str, refused: Secret | None = None) -> Token:  # noqa: ARG002  the file is checked at each call
