@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import Change, Diff, change, compare
 from tcb_ops.reports.formats.terminal import render_sections
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.runs.records import EnvRecord, Usage
 
 if TYPE_CHECKING:
@@ -158,32 +157,6 @@ def test_the_run_before_is_the_last_finished_one_of_the_same_kind_target_and_lis
     assert retry.ledger.previous(retry.run) is None
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_one_list_run_twice_is_summed_up_by_the_ledger_with_the_same_result(
-    a_run: Callable[..., Any], in_english: Settings, seed: int
-) -> None:
-    draw = random.Random(seed)
-    ends = [[draw.choice([GOOD, REFUSED, OTHER, PENDING]) for _ in range(40)] for _ in range(2)]
-    old, new = (a_run(its, id=name) for its, name in zip(ends, ("old", "new"), strict=True))
-    assert new.ledger.pairs(old.run, new.run)
-    quick = compare(new.ledger, old.run, new.run, in_english)
-    of_another = replace(old.run, list_sha256="00" * 32)
-    assert new.ledger.pairs(of_another, new.run) is None
-    merged = compare(new.ledger, of_another, new.run, in_english)
-    assert (quick.counts, quick.lines) == (merged.counts, merged.lines)
-    assert sum(quick.counts.values()) == 40
-
-
-def test_doubles_and_other_places_are_not_summed_up(a_run: Callable[..., Any]) -> None:
-    old = a_run([GOOD] * 4, id="old")
-    double = a_run([GOOD, GOOD, GOOD, RowEnd(0, Outcome.INVALID, Reason.INVALID)], id="double")
-    assert double.ledger.pairs(old.run, double.run) is None
-    place = EnvRecord(0, "elsewhere", "wx", "别处", "merchant", left=False)
-    moved = a_run([GOOD] * 4, id="moved", places=[place])
-    assert moved.ledger.pairs(old.run, moved.run) is None
-    assert old.ledger.pairs(old.run, replace(old.run, rows=3)) is None
-
-
 def drawn(found: Diff) -> str:
     console = Console(width=100)
     with console.capture() as result:
@@ -226,13 +199,3 @@ def test_a_notebook_shows_it_with_every_text_escaped(a_run: Callable[..., Any], 
     html = compare(new.ledger, old.run, new.run, in_english)._repr_html_()
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 3
-
-
-def _new_of(run: Any) -> Any:
-    from tcb_ops.runs.records import NewRun
-
-    return NewRun(**{name: getattr(run, name) for name in NewRun.__dataclass_fields__})
-
-
-def _renumbered(places: list[Any]) -> list[Any]:
-    return [replace(place, number=len(places) - 1 - place.number) for place in places]
