@@ -185,8 +185,8 @@ class RunCommand:
         console.warn(_("The list is refused: {problems}. Nothing was sent.", problems=problems))
 
     def _suggest_correction(self, error: InputError, root: str | None, others: Sequence[str]) -> None:
-        """Suggest the command to run when the list has been corrected."""
-        if any(problem.skippable for problem in error.problems):
+        """Suggest the command to run when the list has been corrected; files that are all missing are not its fault."""
+        if not error.all_missing and any(problem.skippable for problem in error.problems):
             options = [*others, *self.listing.words(self.common)]
             command_again = self._again(Path(error.source).absolute(), root, options)
             self.console.suggest(_("Correct the list, then run:"), command_again)
