@@ -345,7 +345,7 @@ def _at(table: str, number: int, wrong: Text) -> Text:
     return _("{entry}: {wrong}", entry=_TABLES[table][1].format(number=number), wrong=wrong)
 
 
-def _unknown(model: type, name: str) -> Text:
+def _unknown(model: type, name: str, _value: object) -> Text:
     names = list(values_of(model))
     if near := get_close_matches(name, names, n=1):
         return _(
