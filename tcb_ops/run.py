@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.reports.findings import Findings
+    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.later_changes import LaterChange
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.reader import RunReader
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
 
@@ -109,6 +109,16 @@ class Run:
     def refresh(self) -> None:
         """Read the run's record again, which says where its report is."""
         self.record = self._reader.run(self.id)
+
+    def holder(self) -> Text | None:
+        """Return who works on the run; None if nobody does. Takes the run's lock for a moment to find out."""
+        from tcb_ops.runs.locks import hold, planning
+
+        try:
+            with planning(self._ledger), hold(self._ledger, self.id):  # who plans a run waits meanwhile
+                return None
+        except UsageError as error:
+            return error.text
 
     @property
     def succeeded(self) -> bool:

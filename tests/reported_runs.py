@@ -13,15 +13,15 @@ from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tcb_ops.runs.reader import RunReader
+    from tcb_ops.reports.run_views import RunReader
 
 PLACES = (
     EnvRecord(0, "prod-1a2b", "wxaaaa", "晨光文具", "merchant", left=False),

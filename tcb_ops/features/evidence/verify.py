@@ -44,10 +44,10 @@ from tcb_ops.reports.formats.csv import (
     errcode_cell,
     errcode_table,
 )
-from tcb_ops.reports.run_views import RunView, merged_run
+from tcb_ops.reports.run_views import RunReader, RunView, merged_run
 from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import redact
 from tcb_ops.settings import LEDGER_FILE

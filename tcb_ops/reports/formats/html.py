@@ -39,10 +39,10 @@ from tcb_ops.reports.formats.charts import (
     outcome_class,
     shade,
 )
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions, worker_lines
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
-from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -104,7 +104,7 @@ def page(
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     drawing = draw(reader.timeline(run))
-    findings = run.kind.findings(reader, summary, changes, settings) if run.kind.has_findings(run) else None
+    findings = run.kind.findings(reader, summary, changes, settings) if run.has_findings else None
     templates = environment(settings.lang, settings.timezone)
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
