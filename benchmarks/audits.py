@@ -48,7 +48,7 @@ def audited(base: str, folder: Path, environments: int) -> Audit:
     """Audit a fleet with the command, in a process of its own."""
     command = [
         sys.executable, "-m", "tcb_ops", "audit", "--target", base, "--merchants", "merchants.csv",
-        "--tokens", "tokens.csv", "--ledger", "ledger.db", "--no-pdf", "--fail-on", "none", "--json",
+        "--tokens", "tokens.csv", "--ledger", "ledger.db", "--fail-on", "none", "--json",
     ]  # fmt: skip
     began = time.perf_counter()
     with (folder / "out.json").open("w+") as out:

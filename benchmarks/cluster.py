@@ -60,7 +60,7 @@ def upload(base: str, folder: Path, rows: int, *words: str) -> tuple[float, floa
     ledger.unlink(missing_ok=True)
     command = [
         sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--target", base, "--merchants",
-        "merchants.csv", "--tokens", "tokens.csv", "--ledger", "ledger.db", "--no-pdf", "--quiet", *words,
+        "merchants.csv", "--tokens", "tokens.csv", "--ledger", "ledger.db", "--quiet", *words,
     ]  # fmt: skip
     began = time.perf_counter()
     done = subprocess.run(command, cwd=folder, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

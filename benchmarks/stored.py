@@ -65,7 +65,7 @@ def confirm(rows: int, environments: int, folder: Path) -> dict[str, float]:
             "tokens": str(folder / "tokens.csv"),
         }
         shared = [word for name, value in options.items() for word in (f"--{name}", value)]
-        run(folder, "upload", "list.csv", "--root", "files", "--no-pdf", "--quiet", *shared)
+        run(folder, "upload", "list.csv", "--root", "files", "--quiet", *shared)
         truth = {"present": rows}
         for n in range(0, rows, 100):
             env, path, kind = merchants[n % environments].env, f"p/{n}.txt", KINDS[n // 100 % len(KINDS)]
@@ -75,7 +75,7 @@ def confirm(rows: int, environments: int, folder: Path) -> dict[str, float]:
             else:
                 sim.put(env, path, b"other", etag="0" * 32 + "-2" if kind == "foreign" else None)
         before, calls, began = lo_bytes(), Counter(sim.stats), time.perf_counter()
-        peak = run(folder, "confirm", "--content", "--no-pdf", "--quiet", *shared)
+        peak = run(folder, "confirm", "--content", "--quiet", *shared)
         seconds = time.perf_counter() - began
         made = Counter(sim.stats) - calls
         read = {name: value for name, value in options.items() if name != "tokens"}

@@ -1,4 +1,4 @@
-"""What a run would do, before anything is sent: rows, bytes, calls against the quotas, time, warnings.
+"""What a run would do, before anything is sent: rows, bytes, calls, time, warnings.
 
 Pure, except for `scope_of_stored`, which reads the ledger.
 """
@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.features.merchants.check import Allowances, QuotaAccount, fits, seconds_left_of_the_day
 from tcb_ops.formatting import format_duration, format_size, sanitize
-from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext, verbatim
+from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
 from tcb_ops.lists.batch import Batch
-from tcb_ops.model import Merchant, Outcome, Owner
+from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.records import Tally
@@ -27,8 +26,6 @@ LINK_LIFE = 900
 """Lifetime of a link in seconds (q-sign-time in the sample of getUploadTcbFileLink)."""
 RETRIED = frozenset({Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED})
 """The outcomes that `retry` runs again."""
-NAMED = 5
-"""Maximum number of merchants named in a warning."""
 
 
 def seconds_at_rate(batch: Batch, limits: RunLimits) -> float:
@@ -181,141 +178,6 @@ def scope_of_stored(run: Run, only: Iterable[Merchant] | None) -> SendScope:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """The link calls of a list, one per row, by the account that they count against."""
-
-    rows: Mapping[QuotaAccount, int]
-    accounts: Mapping[str, tuple[QuotaAccount, ...]]
-    """appid → the accounts of its rows: its own first, the platform's for the platform's environments."""
-    allowances: Allowances
-    rate: float | None
-    seconds_left: float
-    """Until midnight in Beijing."""
-
-    def fits(self, appid: str) -> bool | None:
-        """Return whether a merchant's rows fit into the day: False if one of its accounts' do not, None if unknown."""
-        answers = [self.account_fits(account) for account in self.accounts[appid]]
-        return False if False in answers else None if None in answers else True
-
-    def account_fits(self, account: QuotaAccount) -> bool | None:
-        """Return whether all rows of an account fit into its day."""
-        return fits(self.rows[account], self.allowances.quotas.get(account), self.rate, self.seconds_left)
-
-    def seconds(self, account: QuotaAccount) -> float:
-        """Return the least seconds that an account's calls take at the configured rate; 0 without a rate."""
-        return self.rows[account] / self.rate if self.rate else 0.0
-
-    @property
-    def platform(self) -> QuotaAccount | None:
-        """The platform's own account, if there are rows for environments of its own."""
-        return next((account for account in self.rows if account.owner is Owner.PLATFORM), None)
-
-    @property
-    def platform_is_shared(self) -> bool:
-        """Whether the platform's account serves several merchants, or one that also has its own."""
-        whose = [accounts for accounts in self.accounts.values() if self.platform in accounts]
-        return len(whose) > 1 or any(len(accounts) > 1 for accounts in whose)
-
-    def as_dict(self, appid: str) -> dict[str, Any]:
-        """Return a merchant's part, for `--json`: the quota is that of its own account, if it has rows of its own."""
-        return {"quota": self._figures(self.accounts[appid][0]), "fits": self.fits(appid)}
-
-    def platform_dict(self, account: QuotaAccount) -> dict[str, Any]:
-        """Return the platform's part, for `--json`."""
-        quota, fit = self._figures(account), self.account_fits(account)
-        return {"appid": account.appid, "rows": self.rows[account], "quota": quota, "fits": fit}
-
-    def _figures(self, account: QuotaAccount) -> dict[str, int] | None:
-        quota = self.allowances.quotas.get(account)
-        return quota.figures if quota is not None else None
-
-    def left(self, account: QuotaAccount) -> str:
-        """Return an account's calls left, for a table."""
-        quota = self.allowances.quotas.get(account)
-        return "–" if quota is None or quota.left is None else f"{quota.left:,}"
-
-    def warnings(self, names: Mapping[str, str]) -> Iterator[Text]:
-        """Yield warnings about what does not fit into the day; `names`: the merchants' by appid."""
-        short = [
-            (account, quota.left)
-            for account in self.rows
-            if (quota := self.allowances.quotas.get(account)) is not None
-            and quota.left is not None
-            and self.rows[account] > quota.left
-        ]
-        if short:
-            listed = [
-                _(
-                    "{account} ({rows}, {left:,} left)",
-                    account=_name(account, names),
-                    rows=ngettext("{n:,} row", "{n:,} rows", self.rows[account]),
-                    left=left,
-                )
-                for account, left in short
-            ]
-            who = as_list(listed, NAMED)
-            yield _(
-                "More rows than link calls left today: {who}. The rows beyond that will be refused with 45009: "
-                "run them tomorrow, or reset the quota with clear_quota.",
-                who=who,
-            )
-        slow = [account for account in self.rows if self.seconds(account) > self.seconds_left]
-        if slow:
-            who = as_list((_name(account, names) for account in slow), NAMED)
-            longest = max(map(self.seconds, slow))
-            yield _(
-                "At this rate the calls do not finish today: {who} needs up to {longest}, but the daily quota "
-                "resets at midnight in Beijing, in {left}.",
-                who=who,
-                longest=format_duration(longest),
-                left=format_duration(self.seconds_left),
-            )
-
-    @property
-    def unknown(self) -> Text | None:
-        """Why the calls left of some accounts are unknown; None if all are known."""
-        why = self.allowances.why_not
-        if why is None:
-            return None
-        return _("Calls left are unknown for some merchants: {why}", why=why)
-
-
-def calls_by_account(
-    batch: Batch, settings: Settings
-) -> tuple[Counter[QuotaAccount], dict[str, tuple[QuotaAccount, ...]]]:
-    """Return a list's link calls by account, and each appid's accounts, the platform's last.
-
-    Rows that will not be attempted count 0.
-    """
-    owner = {(m.appid, m.env): m.owner for m in batch.merchants.whole}
-    left = {(m.appid, m.env) for m in batch.merchants.whole if m.left}
-    rows: Counter[QuotaAccount] = Counter()
-    accounts: dict[str, set[QuotaAccount]] = {}
-    for appid, env, count in batch.by_environment():
-        whose = owner.get((appid, env), Owner.MERCHANT)
-        account = QuotaAccount(appid if whose is Owner.MERCHANT else settings.tokens.component_appid, whose)
-        rows[account] += 0 if (appid, env) in left else count
-        accounts.setdefault(appid, set()).add(account)
-    return rows, {
-        appid: tuple(sorted(its, key=lambda one: one.owner is Owner.PLATFORM))
-        for appid, its in accounts.items()
-    }
-
-
-def accounts_to_ask(batch: Batch, settings: Settings) -> list[QuotaAccount]:
-    """Return the accounts whose quotas a list's calls count against."""
-    return [account for account, count in calls_by_account(batch, settings)[0].items() if count]
-
-
-def reckon(
-    batch: Batch, settings: Settings, limits: RunLimits, allowances: Allowances, now: datetime
-) -> Cost:
-    """Return what a list costs if it is started now."""
-    rows, accounts = calls_by_account(batch, settings)
-    return Cost(rows, accounts, allowances, limits.rate, seconds_left_of_the_day(now))
-
-
-@dataclass(frozen=True, slots=True)
 class MerchantEstimate:
     """One merchant's part of a dry run."""
 
@@ -337,12 +199,11 @@ class DryRun:
     uploads: bool
     seconds: float
     """The least time at the configured rate; 0 without a rate."""
-    cost: Cost
     estimates: Sequence[MerchantEstimate]
-    """Merchants whose rows do not fit into the day come first, then by rows."""
+    """By rows."""
 
     @classmethod
-    def of(cls, batch: Batch, limits: RunLimits, cost: Cost, *, uploads: bool) -> DryRun:
+    def of(cls, batch: Batch, limits: RunLimits, *, uploads: bool) -> DryRun:
         """Count what would be sent."""
         left = Counter[str]()
         for merchant, count in batch.by_departed_merchant():
@@ -353,32 +214,20 @@ class DryRun:
             )
             for appid, name, envs, rows, size in batch.by_merchant()
         ]
-        estimates.sort(key=lambda estimate: cost.fits(estimate.appid) is not False)
-        return cls(batch, uploads, seconds_at_rate(batch, limits), cost, estimates)
+        return cls(batch, uploads, seconds_at_rate(batch, limits), estimates)
 
     @property
     def calls(self) -> int:
         """All calls, to the platform and to the store."""
         return sum(estimate.calls for estimate in self.estimates)
 
-    def warnings(self) -> Iterator[Text]:
-        """Yield warnings about what does not fit into the day."""
-        return self.cost.warnings({estimate.appid: estimate.merchant for estimate in self.estimates})
-
     def as_dict(self) -> dict[str, Any]:
         """Return the figures, for `--json`."""
-        platform = self.cost.platform
-        merchants = [asdict(estimate) | self.cost.as_dict(estimate.appid) for estimate in self.estimates]
+        merchants = [asdict(estimate) for estimate in self.estimates]
         for merchant in merchants:
             del merchant["attempted"]
-        return (
-            facts(self.batch)
-            | {"calls": self.calls, "seconds_at_rate": self.seconds, "by_merchant": merchants}
-            | ({"platform": self.cost.platform_dict(platform)} if platform is not None else {})
-        )
-
-
-def _name(account: QuotaAccount, names: Mapping[str, str]) -> Text:
-    if account.owner is Owner.PLATFORM:
-        return _("the platform's own environments")
-    return verbatim(names.get(account.appid, account.appid))
+        return facts(self.batch) | {
+            "calls": self.calls,
+            "seconds_at_rate": self.seconds,
+            "by_merchant": merchants,
+        }

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.reports.findings import Findings
+    from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.later_changes import LaterChange
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.reader import RunReader
     from tcb_ops.runs.records import RowRecord, RunRecord, Tally, TimelineBucket
     from tcb_ops.runs.session import RunSession
 
@@ -109,6 +109,16 @@ class Run:
     def refresh(self) -> None:
         """Read the run's record again, which says where its report is."""
         self.record = self._reader.run(self.id)
+
+    def holder(self) -> Text | None:
+        """Return who works on the run; None if nobody does. Takes the run's lock for a moment to find out."""
+        from tcb_ops.runs.locks import hold, planning
+
+        try:
+            with planning(self._ledger), hold(self._ledger, self.id):  # who plans a run waits meanwhile
+                return None
+        except UsageError as error:
+            return error.text
 
     @property
     def succeeded(self) -> bool:
@@ -356,12 +366,11 @@ class Run:
         dest: str | Path,
         *,
         replace: bool = False,
-        pdf: bool = True,
-        when_written: Callable[[], None] | None = None,
+        pdf: bool = False,
     ) -> Path:
         """Write the report folder: results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json.
 
-        `pdf`: also report.pdf, if a Chromium is found. It is written last: `when_written` is called before.
+        `pdf`: also report.pdf, printed by a Chromium; without one there is a warning.
         A report of the same run at `dest` is replaced, with `replace` also one of another run; anything else there is a
         UsageError.
         """
@@ -377,7 +386,6 @@ class Run:
             replace=replace,
             reader=self._reader,
             pdf=pdf,
-            when_written=when_written or (lambda: None),
         )
 
     @checked

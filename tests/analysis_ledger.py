@@ -141,7 +141,6 @@ def move(file: Path, dest: Path, begun: Sequence[tuple[str, datetime]]) -> None:
                 (new, started, round(ended, 3), round(ended - started, 3), number),
             )
             ledger.execute("UPDATE runs SET parent = ? WHERE parent = ?", (new, run))
-        ledger.execute("DELETE FROM spent")
         ledger.execute("DELETE FROM exports")
         ledger.commit()
         ledger.execute("VACUUM INTO ?", (str(dest),))

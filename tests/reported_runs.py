@@ -13,21 +13,24 @@ from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tcb_ops.runs.reader import RunReader
+    from tcb_ops.reports.run_views import RunReader
 
 PLACES = (
     EnvRecord(0, "prod-1a2b", "wxaaaa", "晨光文具", "merchant", left=False),
     EnvRecord(1, "test-3c4d", "wxaaaa", "晨光文具", "merchant", left=False),
     EnvRecord(2, "shop-5e6f", "wxbbbb", "Blue Whale", "merchant", left=False),
 )
+
+NOW = 1_764_036_000.0
+"""When they are exported."""
 
 EVERY_END = (
     RowEnd(0, Outcome.UPLOADED, errcode=0, errmsg="ok", http_status=204, attempts=2, bytes=5, md5="ab" * 16),
@@ -106,9 +109,7 @@ class Reported:
     """What is exported, where that is not the ledger itself."""
 
     def export(self, dest: Path, *, lang: Lang = Lang.EN, **options: Any) -> Path:
-        return export(
-            self.ledger, self.run, dest, settings(lang), now=1_764_036_000.0, reader=self.reader, **options
-        )
+        return export(self.ledger, self.run, dest, settings(lang), now=NOW, reader=self.reader, **options)
 
 
 def settings(lang: Lang) -> Settings:

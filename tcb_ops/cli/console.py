@@ -272,14 +272,6 @@ def show_problems(console: Console, source: str, problems: Sequence[Problem], mo
         )
 
 
-def announce_pdf(console: Console) -> None:
-    """Print that report.pdf is yet to be written, if a Chromium is found: all other files are there."""
-    from tcb_ops.reports.formats.html import find_chromium
-
-    if find_chromium() is not None:
-        console.info(_("report.pdf follows in a few seconds; --no-pdf leaves it out."))
-
-
 def show_run(
     console: Console,
     run: Run,
@@ -294,7 +286,7 @@ def show_run(
     from tcb_ops.reports.summary import worker_lines
 
     kind, finished = run.record.kind, run.record.finished_at is not None
-    findings = run.findings() if kind.has_findings(run.record) else None
+    findings = run.findings() if run.record.has_findings else None
     found = run.overview()  # after the findings, which take as much memory meanwhile
     if as_json:
         summary = found.to_json()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.console import Console, announce_pdf, show_causes, show_run
+from tcb_ops.cli.console import Console, show_causes, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
     WholeNumber,
@@ -44,7 +44,7 @@ def show(
     run: str, line: int | None, merchant: str, path: str, kind: str | None, *, common: CommonOptions
 ) -> int:
     """Show a run, or rows of it."""
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     wanted = _open(run, kind, settings, common)
     if line is None and not merchant and not path:
         if not common.json:
@@ -130,7 +130,7 @@ def errcodes(run: str, kind: str | None, *, common: CommonOptions) -> int:
 
     By merchant and environment; `--json` gives the numbers.
     """
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     wanted = _open(run, kind, settings, common)
     if common.json:
         summary = wanted.summary()
@@ -209,7 +209,7 @@ def report(
         common.refuse_where(
             _("--into writes the whole list: omit --where. --split-by COLUMN writes a workbook per merchant.")
         )
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     if split_by and into is None:
         raise UsageError(_("--split-by splits the workbook given with --into: give both."))
     wanted = api.open_run(run, kind=kind, settings=settings)
@@ -234,8 +234,6 @@ def report(
             console.json(wanted.summary() | ({"into": str(written)} if into is not None else {}))
         else:
             console.print(str(written))
-        if pdf and into is None:
-            announce_pdf(console)
 
     if parquet is not None:
         wanted.to_parquet(parquet)
@@ -244,7 +242,7 @@ def report(
         return 0
     name = f"{wanted.id}{'-final' if final else ''}{'-selected' if common.where else ''}"
     folder = Path(out) if out else settings.reports / name
-    wanted.export(folder, pdf=pdf, when_written=lambda: show(folder))
+    show(wanted.export(folder, pdf=pdf))
     return 0
 
 
@@ -340,7 +338,7 @@ def _head(run: Run, settings: Settings) -> Text:
     why, of = NOTHING, NOTHING
     if record.parent:
         of = _(", a retry of {parent}", parent=record.parent)
-    if record.stopped is not None and not record.kind.has_findings(record):  # which say it
+    if record.stopped is not None and not record.has_findings:  # which say it
         stopped = stop_text(record.stopped)
         why = _(" ({stopped})", stopped=stopped)
     return _(

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ import click
 from tcb_ops import api
 from tcb_ops.cli.console import (
     Console,
-    announce_pdf,
     show_causes,
     show_problems,
     show_run,
@@ -25,22 +24,23 @@ from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_l
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
-from tcb_ops.kinds import Kind, load, provided
+from tcb_ops.kinds import ANY_KIND, Kind, load, provided
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
-from tcb_ops.preflight import DryRun, SendScope, accounts_to_ask, facts_line, reckon, scope_of_rows
+from tcb_ops.preflight import DryRun, SendScope, facts_line, scope_of_rows
 from tcb_ops.reports.summary import by_code
+from tcb_ops.resolve import ledger_with_runs
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
 from tcb_ops.runs.url_files import SourceInspector
 from tcb_ops.settings import Settings, without_dots
+from tcb_ops.start import StartOptions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_FITS = {True: _("yes"), False: _("NO"), None: verbatim("–")}
 _FEW = 3
 """Up to this many problems with missing files are listed one by one; more are summarized."""
 
@@ -64,7 +64,7 @@ class RunCommand:
             yield
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> StartOptions:
         """What every function of the API that starts a run is given."""
         return {
             "settings": self.settings,
@@ -74,7 +74,6 @@ class RunCommand:
             "new_run": self.which.new_run,
             "resume": self.which.resume,
             "may_resume": self._may_resume,
-            **({"cluster": self.which.cluster} if self.which.cluster is not None else {}),
         }
 
     @property
@@ -198,14 +197,10 @@ class RunCommand:
         return command(self.settings, name, str(source.absolute()), *root_option, *options)
 
     def dry_run(self, batch: Batch, *, uploads: bool) -> int:
-        """Print what a run would send, per merchant: calls, calls left today, bytes, and the least time; return the exit code."""
-        from tcb_ops.features.merchants.queries import ask_allowances
-
+        """Print what a run would send, per merchant: calls, bytes, and the least time; return the exit code."""
         console, settings, limits = self.console, self.settings, self.limits
         console.release()
-        allowances = ask_allowances(settings, accounts_to_ask(batch, settings))
-        cost = reckon(batch, settings, limits, allowances, datetime.now(UTC))
-        planned = DryRun.of(batch, limits, cost, uploads=uploads)
+        planned = DryRun.of(batch, limits, uploads=uploads)
         if self.common.json:
             console.json(planned.as_dict())
         else:
@@ -230,10 +225,6 @@ class RunCommand:
                 )
             )
             console.print(_("Nothing was sent."))
-        for warning in planned.warnings():
-            console.warn(warning)
-        if cost.unknown is not None:
-            console.info(cost.unknown)
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
         console.info(target_line(settings))
@@ -260,8 +251,15 @@ class RunCommand:
         self.console.release()
         return click.confirm(question.of(self.console.lang), err=True)
 
-    def resume(self, kind: Kind, root: str | None = None, **upload: Any) -> RunHandle:
-        """Resume the run that --resume names, without its list; `upload`: what an upload is resumed with besides.
+    def resume(
+        self,
+        kind: Kind,
+        root: str | None = None,
+        *,
+        skip_unchanged: bool | None = None,
+        canary: int | None = None,
+    ) -> RunHandle:
+        """Resume the run that --resume names, without its list.
 
         Raises UsageError if this command cannot resume it.
         """
@@ -275,7 +273,7 @@ class RunCommand:
         self.common.refuse_where(
             _("A run is resumed with the merchants that it was started with: omit --where.")
         )
-        run = api.run_to_resume(which.resume, kind, settings)
+        run = self._run_to_resume(which.resume, kind)
         record = run.record
         wrong: Text | None = None
         if record.kind is not kind or record.parent:
@@ -291,8 +289,21 @@ class RunCommand:
             scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
             self.ask_confirmation(kind, scope, _("Remaining: {text}", text=scope.text))
         return api.start_resume(
-            record.id, settings=settings, limits=self.limits, cluster=which.cluster, **upload
+            record.id,
+            settings=settings,
+            limits=self.limits,
+            cluster=which.cluster,
+            skip_unchanged=skip_unchanged,
+            canary=canary,
         )
+
+    def _run_to_resume(self, name: str, kind: Kind) -> Run:
+        """Open the run that is to be resumed; `latest` is the newest one of this kind. Raises RunNotFoundError."""
+        if name == "latest":
+            ledger = ledger_with_runs(self.settings)
+            if (newest := ledger.newest(kind, self.settings.run_target)) is not None:
+                return Run(ledger, newest, self.settings)
+        return api.open_run(name, kind=ANY_KIND, settings=self.settings)
 
     def follow(self, handle: RunHandle) -> Run:
         """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""
@@ -315,23 +326,18 @@ class RunCommand:
             raise
 
     def report(self, run: Run, fail_on: str = "any") -> int:
-        """Write a finished run's report folder and print how it ended, before report.pdf is made; return the exit code."""
+        """Write a finished run's report folder and print how it ended; return the exit code."""
         from tcb_ops.reports.export import PAGE
 
-        folder, code = self.folder(run.id), 0
-
-        def show() -> None:
-            nonlocal code
-            code = self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
-
+        folder = self.folder(run.id)
         try:
-            run.export(folder, pdf=self.which.pdf, when_written=show)
+            run.export(folder, pdf=self.which.pdf)
         except StoppedError:
             if self.common.json:
                 self.console.json(run.summary())
             _announce(run, self.console)  # even without a report
             raise
-        return code
+        return self.end(run, folder, page=Path(without_dots(folder / PAGE)), fail_on=fail_on)
 
     def end(self, run: Run, where: Path, *, page: Path | None = None, fail_on: str = "any") -> int:
         """Print how a run ended, the next command or the report's page, and the target; return the exit code."""
@@ -350,8 +356,6 @@ class RunCommand:
         suggested = suggest_next(console, self.settings, run.record, groups)
         if page is not None and console.fix_me is None and not suggested:
             console.info(_("The report: {page}", page=page))
-        if page is not None and self.which.pdf:
-            announce_pdf(console)
         at = target_line(self.settings)
         console.info(_("{at} · run {id}: {where}", at=at, id=run.id, where=where))
         if not as_json:  # last: an interrupt here loses a message, nothing else
@@ -392,15 +396,13 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
     """Return the dry run's table. On a narrow screen the merchants' names are shortened, not the figures."""
     from tcb_ops.reports.formats.terminal import AlignedTable
 
-    cost, uploads = planned.cost, planned.uploads
+    uploads = planned.uploads
     heads = (
         _("merchant"),
         _("envs"),
         _("rows"),
         pgettext("made", "calls"),
         *([_("bytes")] if uploads else []),
-        _("calls left"),
-        _("fits"),
         _("at least"),
     )
     lines = [[head.of(lang) for head in heads]]
@@ -411,26 +413,10 @@ def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
             f"{estimate.rows:,}",
             f"{estimate.calls:,}",
             *([format_size(estimate.bytes)] if uploads else []),
-            cost.left(cost.accounts[estimate.appid][0]),
-            _FITS[cost.fits(estimate.appid)].of(lang),
             format_duration(estimate.attempted / limits.rate) if limits.rate else "–",
         ]
         for estimate in planned.estimates
     ]
-    platform = cost.platform
-    if platform is not None and cost.platform_is_shared:
-        lines.append(
-            [
-                _("of these, the platform's own").of(lang),
-                "",
-                f"{cost.rows[platform]:,}",
-                "",
-                *([""] if uploads else []),
-                cost.left(platform),
-                _FITS[cost.account_fits(platform)].of(lang),
-                format_duration(cost.seconds(platform)) if limits.rate else "–",
-            ]
-        )
     return AlignedTable(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
 
 

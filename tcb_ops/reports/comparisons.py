@@ -80,14 +80,6 @@ class DiffLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """What an environment is compared with, besides its code before: the run, and the codes of its further causes."""
-
-    run: RunRecord
-    also: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class RunDiff:
     """What changed from one run to a later one. Rows that succeeded in both are only counted."""
 
@@ -100,8 +92,8 @@ class RunDiff:
     meanings: Mapping[str, Text]
     """Meanings of the codes in the lines."""
     settings: Settings
-    references: Mapping[Place, Reference] = field(default_factory=dict)
-    """Of environments that are not simply compared with their code in the older run."""
+    references: Mapping[Place, RunRecord] = field(default_factory=dict)
+    """The earlier runs with which environments are compared that are unknown to the older one."""
 
     @property
     def broken(self) -> bool:
@@ -187,24 +179,24 @@ def compare(
 ) -> RunDiff:
     """Compare two runs. Raises UsageError if their kinds or targets differ.
 
-    What is unknown to the older run is compared with its last known state, for kinds that have `references`.
+    What is unknown to the older run is compared with its last known state, for kinds that have `last_known`.
     `only`: the environments, as (appid, env), whose rows are compared; None for all.
     """
     _refuse_incomparable(older, newer)
     counts = dict.fromkeys(Change, 0)
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
-    last_known, further = older.kind.references(ledger, older)
-    references = dict(further)
-    for place, before, after, rows in _pairs(ledger, older, newer):
+    last_known = older.kind.last_known(ledger, older)
+    references: dict[Place, RunRecord] = {}
+    for place, before, after in _merged(ledger.by_path(older), ledger.by_path(newer)):
         if only is not None and place[::-1] not in only:
             continue
         if place in last_known and before is not None and after is not None and after[0] != Outcome.UNKNOWN:
             before, references[place] = last_known[place]  # noqa: PLW2901  the state that counts
         what = became(before and before[0], after and after[0])
-        counts[what] += rows
+        counts[what] += 1
         if what is not Change.STILL_GOOD:  # often a million rows
-            counted[what, place, before, after] += rows
+            counted[what, place, before, after] += 1
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
     meanings: dict[str, Text] = {}
     for (what, (env, appid), before, after), rows in counted.items():
@@ -239,20 +231,6 @@ def diff_verdict(diff: RunDiff) -> Text:
     return _(
         "Rows from {older} to {newer}: {listed}.", older=diff.older.id, newer=diff.newer.id, listed=listed
     )
-
-
-def _pairs(
-    ledger: LedgerReader, older: RunRecord, newer: RunRecord
-) -> Iterator[tuple[tuple[str, str], State | None, State | None, int]]:
-    """Yield (env, appid), the state in each run, and the number of rows; the same combination may be repeated."""
-    summed_up = ledger.pairs(older, newer)
-    if summed_up is None:
-        for pair in _merged(ledger.by_path(older), ledger.by_path(newer)):
-            yield *pair, 1
-        return
-    places = {place.number: (place.env, place.appid) for place in ledger.envs(older)}
-    for place, *states, rows in summed_up:
-        yield places[place], tuple(states[:4]), tuple(states[4:]), rows
 
 
 def _merged(

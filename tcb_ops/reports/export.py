@@ -5,7 +5,6 @@ All files are written from one snapshot of the ledger, so that they agree with o
 
 from __future__ import annotations
 
-import gc
 import glob
 import hashlib
 import json
@@ -15,16 +14,14 @@ import platform
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
-
-from filelock import FileLock, Timeout
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageError
 from tcb_ops.i18n import Text, _
@@ -33,13 +30,14 @@ from tcb_ops.model import is_simulated
 from tcb_ops.reports.comparisons import RunDiff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
-from tcb_ops.reports.formats.html import find_chromium, not_written, page, with_pdf, write_pdf
+from tcb_ops.reports.formats.html import add_pdf, page
 from tcb_ops.reports.formats.xlsx import write_workbook
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.next_commands import of_run, quoted
-from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings
@@ -52,10 +50,8 @@ _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
 """Folder in the demo's report with the ledger and settings that its suggested commands use."""
 LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
-CHECKPOINTS = ".ipynb_checkpoints"
-"""Folder in which JupyterLab keeps copies of opened files."""
-IN_USE = ".tcb-ops-export.lock"
-"""Lock file in a folder that is being written; a kill releases the lock."""
+_LEFT_AFTER = 24 * 3600
+"""Age in seconds of a folder that an export writes from which that export must have been killed."""
 MANIFEST = "manifest.json"
 SCHEMA = 1
 """The version of manifest.json's format; new keys do not change it."""
@@ -81,10 +77,8 @@ def check_destination(dest: Path, run_id: str | None = None, *, replace: bool = 
     try:
         _check(_real(dest), dest, run_id, replace=replace)
     except (OSError, ValueError) as error:
-        why = system_reason(error)
-        raise UsageError(
-            _("{dest} cannot be accessed: {why}.", dest=dest, why=why), _("Choose another report folder.")
-        ) from None
+        text = _("{dest} cannot be accessed: {why}.", dest=dest, why=system_reason(error))
+        raise UsageError(text, _("Choose another report folder.")) from None
 
 
 def export(
@@ -96,13 +90,12 @@ def export(
     now: float,
     replace: bool = False,
     reader: RunReader | None = None,
-    pdf: bool = True,
-    when_written: Callable[[], None] = lambda: None,
+    pdf: bool = False,
 ) -> Path:
     """Write a run's report to the folder `dest`, from a snapshot of the ledger; return the folder.
 
     Writes results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a
-    loopback run. With `pdf`, a Chromium prints report.pdf last, which takes seconds: `when_written` is called before.
+    loopback run. With `pdf`, a Chromium prints report.pdf, which takes seconds; a failure is a warning.
     Reads from `reader` (None: from the ledger), and records the report's path in the ledger. With
     `replace`, a report of another run is replaced. Raises UsageError if anything else is at `dest` (nothing is changed),
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
@@ -111,12 +104,21 @@ def export(
     real, trouble = _real(dest), None
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
-        _clear_stale(real)
-        with _part(real) as (part, finished), (reader or ledger).snapshot() as seen, _no_cycles():
-            _write(seen, seen.run(run.id), part, settings, now, pdf=pdf)
-            finished()
+        _remove_leftovers(real, now)
+        part = real.with_name(f"{real.name}.part-{secrets.token_hex(4)}")
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, part, ignore_errors=True)
+            part.mkdir()
+            with (reader or ledger).snapshot() as snapshot:
+                content = _write(snapshot, snapshot.run(run.id), part, settings, now)
+            if pdf and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
+                _warn(warning, settings)
+            _complete(part, content, run)
+            check_destination(dest, run.id, replace=replace)  # a file may have been put there meanwhile
             # Recorded before the report appears: after a kill in between, verify would not recognise it.
-            noted = _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
+            is_recorded = _record(
+                ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings
+            )
             _put(part, real)
     except OSError as error:
         trouble = system_reason(error)
@@ -130,55 +132,15 @@ def export(
             ),
             _("Free disk space or choose another folder, then export it again:\n{again}", again=again),
         )
-    if noted and not run.environments:  # the ledger records only reports of the whole run
-        _note(ledger.note_report, run, str(real), settings)
-    when_written()
-    if pdf and (chromium := find_chromium()) is not None:
-        _add_pdf(ledger, run, dest, settings, chromium)
+    if is_recorded and not run.environments:  # the ledger records only reports of the whole run
+        _record(ledger.note_report, run, str(real), settings)
     return dest
 
 
-def _add_pdf(ledger: Ledger, run: RunRecord, dest: Path, settings: Settings, chromium: str) -> None:
-    """Replace a report by the same one with a report.pdf. If that fails, log a warning and keep the report."""
-    real = _real(dest)
-    why = None
-    try:
-        with _part(real) as (part, finished):
-            content = json.loads((real / MANIFEST).read_text(encoding="utf-8"))
-            for name in content["files"]:
-                try:
-                    os.link(real / name, part / name)
-                except OSError:  # the file system has no links
-                    shutil.copyfile(real / name, part / name)
-            why = write_pdf(part / PAGE, part / PDF, chromium)
-            if why is None:
-                html = with_pdf((part / PAGE).read_text(encoding="utf-8"))
-                (part / PAGE).unlink()  # a hard link to that of the report that is still in place
-                (part / PAGE).write_text(html, encoding="utf-8", newline="\n")
-                files = content["files"] | {name: fingerprint(part / name) for name in (PAGE, PDF)}
-                content["files"] = {name: files[name] for name in sorted(files)}
-                _write_manifest(part, content)
-                for place in (part / PAGE, part / PDF, part / MANIFEST, part):
-                    sync_to_disk(place)
-                check_destination(dest, run.id)  # keep what was put there meanwhile
-                finished()
-                _note(ledger.note_export, run, str(fingerprint(part / MANIFEST)["sha256"]), settings)
-                _put(part, real)
-    except (OSError, UsageError) as error:
-        why = not_written(error.text if isinstance(error, UsageError) else system_reason(error))
-    if why is not None:
-        _warn(why, settings)
-
-
-def _write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
-
-
-def _note(keep: Callable[[RunRecord, str], None], run: RunRecord, what: str, settings: Settings) -> bool:
+def _record(record: Callable[[RunRecord, str], None], run: RunRecord, value: str, settings: Settings) -> bool:
     """Record something of the export in the ledger; return whether that worked. An auditor's copy may be read-only."""
     try:
-        keep(run, what)
+        record(run, value)
     except LedgerError as error:
         text = _("the report is complete, but its export could not be recorded in the ledger: {text}")
         _warn(text.format(text=error.text), settings)
@@ -191,24 +153,22 @@ def _warn(text: Text, settings: Settings) -> None:
 
 
 def _write(
-    seen: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float, *, pdf: bool
-) -> None:
-    """Write every file of a report except report.pdf; `seen` is a snapshot of the ledger."""
-    texts = RowTexts(seen, run, settings.lang, settings.zone)
+    snapshot: RunReader, run: RunRecord, folder: Path, settings: Settings, now: float
+) -> dict[str, Any]:
+    """Write what a report shows; return the manifest without the files."""
+    texts = RowTexts(snapshot, run, settings.lang, settings.zone)
     write_lines(texts.head, texts, folder / RESULTS, folder / FAILED)
-    hidden, digest = texts.hidden, texts.hexdigest()
-    del texts  # it keeps a text of each environment
-    if hidden:
+    if texts.hidden:
         warning = _(
             "A token or a signature was found in {rows} of the list: the report shows {mask} instead. Remove it "
             "from the list, and have it replaced.",
-            rows=row_count(hidden),
+            rows=row_count(texts.hidden),
             mask=MASK,
         )
         _warn(warning, settings)
-    summary = RunSummary(seen, run)
+    summary = RunSummary(snapshot, run)
     write_errcodes(summary.causes, folder / ERRCODES, settings.lang)
-    write_workbook(seen, summary, folder / WORKBOOK, settings, now=now)
+    write_workbook(snapshot, summary, folder / WORKBOOK, settings, now=now)
     if is_simulated(run.target):
         mark = _(
             "Run {id} was a rehearsal: it went to a simulator on the same machine ({target}). Nothing reached "
@@ -217,23 +177,28 @@ def _write(
             target=run.target,
         )
         (folder / SIMULATED).write_text(f"{mark.zh}\n{mark.en}\n", encoding="utf-8", newline="\n")
-    changes = _changes(seen, run, settings)
-    no_chromium = pdf and find_chromium() is None
-    html = page(seen, summary, settings, versions(), now=now, no_chromium=no_chromium, changes=changes)
+    changes = _changes(snapshot, run, settings)
+    html = page(snapshot, summary, settings, versions(), now=now, changes=changes)
     (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
-    files = {name: fingerprint(folder / name) for name in sorted(_names(folder))}
-    content = {
+    return {
         "schema": SCHEMA,
         **about(summary, settings.zone),
-        "rows_digest": digest,
-        "files": files,
+        "rows_digest": texts.hexdigest(),
+        "files": {},
         "exported_at": _moment(now, settings.zone),
         "lang": str(settings.lang),
         "timezone": settings.timezone,
         "versions": versions(),
     }
-    _write_manifest(folder, clean(content))
-    for name in sorted(_names(folder)):
+
+
+def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
+    """Write the manifest, and make sure that no file contains a secret and all are on the disk."""
+    names = sorted(file.name for file in folder.iterdir())
+    content["files"] = {name: fingerprint(folder / name) for name in names}
+    text = json.dumps(clean(content), ensure_ascii=False, indent=2) + "\n"
+    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
+    for name in (*names, MANIFEST):
         if leak := find_leak(folder / name):
             raise StoppedError(
                 _(
@@ -250,76 +215,29 @@ def _write(
     sync_to_disk(folder)
 
 
-def _changes(seen: RunReader, run: RunRecord, settings: Settings) -> RunDiff | None:
+def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> RunDiff | None:
     """Compare the run with the one before it; if that one is damaged, log a warning and return None."""
-    if not isinstance(seen, LedgerReader):  # a run merged with its retries is not compared
+    if not isinstance(snapshot, LedgerReader):  # a run merged with its retries is not compared
         return None
-    before = None
     try:
-        before = seen.previous(run)
-        return compare(seen, before, run, settings) if before is not None else None
+        before = snapshot.previous(run)
+        return compare(snapshot, before, run, settings) if before is not None else None
     except LedgerDamagedError as error:
         text = _("the report of run {run} is complete, but was not compared with an earlier run: {text}")
-        if before is not None:
-            text = _(
-                "the report of run {run} is complete, but was not compared with run {before} before it: {text}"
-            )
-        before_id = "" if before is None else before.id
-        _warn(text.format(run=run.id, before=before_id, text=error.text), settings)
+        _warn(text.format(run=run.id, text=error.text), settings)
         return None
 
 
-def _names(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir()} - {IN_USE}
-
-
-@contextmanager
-def _part(real: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """Create a locked folder beside `real`; remove it at the end of the block, unless it was renamed.
-
-    The lock shows later exports that it is in use. Yields the folder and a function that removes the lock.
-    """
-    part = real.with_name(f"{real.name}.part-{secrets.token_hex(4)}")
-    lock = FileLock(part / IN_USE)
-
-    def let_go() -> None:
-        lock.release()
-        (part / IN_USE).unlink(missing_ok=True)
-
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, part, ignore_errors=True)
-        stack.callback(lock.release)
-        part.mkdir()
-        with suppress(NotImplementedError):  # a file system without locks: folders of killed exports stay
-            lock.acquire(timeout=0)
-        yield part, let_go
-
-
-@contextmanager
-def _no_cycles() -> Iterator[None]:
-    """Disable the cyclic garbage collector: rows form no cycles, and it takes a tenth of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-def _clear_stale(real: Path) -> None:
-    """Remove the folders of killed exports to the same place, recognised by their name and a lock that nobody holds."""
+def _remove_leftovers(real: Path, now: float) -> None:
+    """Remove the folders that exports to the same place left when they were killed, a day ago or earlier."""
     for part in real.parent.glob(f"{glob.escape(real.name)}.part-*"):
-        ours = re.fullmatch(r"[0-9a-f]{8}", part.name.removeprefix(f"{real.name}.part-"))
-        if not ours or part.is_symlink() or not (part / IN_USE).is_file():
-            continue
-        lock = FileLock(part / IN_USE)
-        try:
-            lock.acquire(timeout=0)
-        except (Timeout, OSError, NotImplementedError):
-            continue
-        lock.release()
-        shutil.rmtree(part, ignore_errors=True)
+        if (
+            re.fullmatch(r"[0-9a-f]{8}", part.name.removeprefix(f"{real.name}.part-"))
+            and not part.is_symlink()
+            and (part / RESULTS).is_file()
+            and now - part.stat().st_mtime > _LEFT_AFTER
+        ):
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _put(part: Path, dest: Path) -> None:
@@ -349,28 +267,20 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         return
     if not real.is_dir():
         raise _refused(dest, _("it is a file"))
-    there = {entry.name for entry in real.iterdir()} - LEFT_BY_DESKTOPS
-    if not there:
+    names = {entry.name for entry in real.iterdir()} - LEFT_BY_DESKTOPS
+    if not names:
         return
-    found = read_manifest(real)
-    if found is None:
+    manifest = read_manifest(real)
+    if manifest is None:
         raise _refused(dest, _("it is not empty and contains no report"))
-    if found.run != run_id and not replace:
-        raise _refused(dest, _("it contains the report of run {run}", run=found.run))
-    ours = {MANIFEST, *found.files}
-    if CHECKPOINTS in there and _copies(real / CHECKPOINTS, ours):
-        ours.add(CHECKPOINTS)
-    if replace and found.simulated:
-        ours.add(DEMO_LEDGER)
-    if others := sorted(there - ours):
-        names = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
-        raise _refused(dest, _("besides a report it contains files that would be lost: {names}", names=names))
-
-
-def _copies(folder: Path, files: set[str]) -> bool:
-    """Return whether JupyterLab's copies are of these files only: others may be all that is left of a user's work."""
-    copies = {f"{Path(name).stem}-checkpoint{Path(name).suffix}" for name in files}
-    return folder.is_dir() and not folder.is_symlink() and {kept.name for kept in folder.iterdir()} <= copies
+    if manifest.run != run_id and not replace:
+        raise _refused(dest, _("it contains the report of run {run}", run=manifest.run))
+    replaced = {MANIFEST, *manifest.files, *([DEMO_LEDGER] if replace and manifest.simulated else [])}
+    if others := sorted(names - replaced):
+        listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        raise _refused(
+            dest, _("besides a report it contains files that would be lost: {names}", names=listed)
+        )
 
 
 def _refused(dest: Path, why: Text) -> UsageError:
@@ -456,24 +366,24 @@ def clean(value: Any) -> Any:
 def read_manifest(folder: Path) -> Manifest | None:
     """Read a folder's manifest; None if it is missing or invalid. Never raises OSError."""
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        int(found["rows"])
-        if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in found["files"]):
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        int(content["rows"])
+        if any(name in {"", ".", ".."} or re.search(r"[/\\\0]", name) for name in content["files"]):
             return None  # a name that leads out of the folder
         return Manifest(
-            run=str(found["run"]),
-            files={str(name): dict(about) for name, about in found["files"].items()},
-            list_name=str(found["input"]["name"]),
-            list_sha256=str(found["input"]["sha256"]),
-            root=str(found["root"]),
-            rows_digest=str(found["rows_digest"]),
-            zone=ZoneInfo(found["timezone"]),
-            finished=found["finished_at"] is not None,
-            exported_at=str(found["exported_at"]),
-            retries=tuple(map(str, found["retries"])),
-            environments=frozenset((str(appid), str(env)) for appid, env in found.get("environments", ())),
-            simulated=is_simulated(str(found["target"])),
-            content=found,
+            run=str(content["run"]),
+            files={str(name): dict(about) for name, about in content["files"].items()},
+            list_name=str(content["input"]["name"]),
+            list_sha256=str(content["input"]["sha256"]),
+            root=str(content["root"]),
+            rows_digest=str(content["rows_digest"]),
+            zone=ZoneInfo(content["timezone"]),
+            finished=content["finished_at"] is not None,
+            exported_at=str(content["exported_at"]),
+            retries=tuple(map(str, content["retries"])),
+            environments=frozenset((str(appid), str(env)) for appid, env in content.get("environments", ())),
+            simulated=is_simulated(str(content["target"])),
+            content=content,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from heapq import merge
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any
 
 from tcb_ops.details import Detail
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.later_changes import LaterChange, family_of
-from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
 
 
@@ -51,10 +52,10 @@ def last_state(states: Sequence[RowRecord]) -> RowRecord:
 
 
 class RunView:
-    """A RunReader of one run's rows: their last states after `retries`, those of the environments in `only` (`--where`).
+    """Reads one run's rows like the ledger: their last states after `retries`, those of the environments in `only` (`--where`).
 
     `only` has each as (appid, env); None for all. Other runs are read unchanged, except for `only`. What the ledger has only
-    of a whole single run (timeline, phases, workers) is that of the view if it is one.
+    of a whole single run (timeline, workers) is that of the view if it is one.
     """
 
     def __init__(
@@ -66,19 +67,21 @@ class RunView:
     ) -> None:
         self._reader, self._retries, self.only = reader, retries, only
         self._whole = not retries and only is None
-        self.name, self.file = reader.name, reader.file
-        self.exports, self.worked_on_by = reader.exports, reader.worked_on_by
+        self.name: str = reader.name
+        self.file: Path | None = reader.file
+        self.exports: Callable[[RunRecord], set[str]] = reader.exports
+        self.worked_on_by: Callable[[RunRecord], str] = reader.worked_on_by
         self.record = self._shown(run)
         """The run as the view shows it; its field `rows` counts the whole run."""
 
-    def run(self, wanted: str, target: str | None = None) -> RunRecord:
+    def run(self, name: str, target: str | None = None) -> RunRecord:
         """Find a run, as the ledger does."""
-        found = self._reader.run(wanted, target)
-        return self._shown(found) if found.id == self.record.id else found
+        run = self._reader.run(name, target)
+        return self._shown(run) if run.id == self.record.id else run
 
     def envs(self, run: RunRecord) -> list[EnvRecord]:
         """List a run's environments without counting their rows."""
-        return [one for one in self._reader.envs(run) if self._shows(one)]
+        return [environment for environment in self._reader.envs(run) if self._shows(environment)]
 
     def rows(
         self,
@@ -91,10 +94,10 @@ class RunView:
     ) -> Iterator[RowRecord]:
         """Stream the rows in the order of the list, in constant memory."""
         if run.id != self.record.id or not self._retries:
-            found = self._reader.rows(run, outcomes=outcomes, merchant=merchant, path=path, line=line)
-            return (record for record in found if self._shows(record.row))
-        runs = (self.record, *self._retries)
-        states = (self._reader.rows(one, merchant=merchant, path=path, line=line) for one in runs)
+            records = self._reader.rows(run, outcomes=outcomes, merchant=merchant, path=path, line=line)
+            return (record for record in records if self._shows(record.row))
+        family = (self.record, *self._retries)
+        states = (self._reader.rows(each, merchant=merchant, path=path, line=line) for each in family)
         by_line = groupby(merge(*states, key=_line), key=_line)
         last = (last_state(list(of_a_line)) for _, of_a_line in by_line)
         return (
@@ -121,12 +124,12 @@ class RunView:
             return self._reader.page(
                 run, ends=ends, environments=environments, path=path, after_line=after_line, limit=limit
             )
-        places = None if environments is None else {(one.appid, one.env) for one in environments}
+        keys = None if environments is None else {(of.appid, of.env) for of in environments}
         records = (
             record
             for record in self.rows(run, path=path)
             if record.row.line > after_line
-            and (places is None or (record.row.appid, record.row.env) in places)
+            and (keys is None or (record.row.appid, record.row.env) in keys)
             and (ends is None or _state(record.end) in ends)
         )
         return list(islice(records, limit))
@@ -134,7 +137,7 @@ class RunView:
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first."""
         if not self._retries:
-            return [one for one in self._reader.tallies(run) if self._shows(one)]
+            return [tally for tally in self._reader.tallies(run) if self._shows(tally)]
         counted: Counter[tuple[Any, ...]] = Counter()
         errmsgs: dict[tuple[Any, ...], str] = {}
         details: dict[tuple[Any, ...], Detail | None] = {}
@@ -146,17 +149,17 @@ class RunView:
                 details[key] = end.detail
             elif end.reason in {Reason.REFUSED, Reason.COMPONENT}:
                 errmsgs[key] = max(errmsgs.get(key, ""), end.errmsg)
-        found = [
+        tallies = [
             Tally(*(*key, rows, errmsgs.get(key, ""), details.get(key))) for key, rows in counted.items()
         ]
-        return sorted(found, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
+        return sorted(tallies, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
 
     def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
         """Read the first rows of an environment that have still not succeeded, of the first 50 that once did not."""
         if not self._retries:
             return self._reader.first_failures(run, environment, limit)
-        once = self._reader.first_failures(run, environment, 50)
-        last = (record for one in once for record in self.rows(run, line=one.row.line))
+        failures = self._reader.first_failures(run, environment, 50)
+        last = (record for failure in failures for record in self.rows(run, line=failure.row.line))
         return list(islice((record for record in last if not record.end.outcome.succeeded), limit))
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
@@ -183,10 +186,6 @@ class RunView:
         """Return how rows ended over time; retries are too far from the run for one chart."""
         return self._reader.timeline(run, buckets) if self._whole else []
 
-    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Return the seconds that the run spent in each phase."""
-        return self._reader.phase_seconds(run) if self._whole else {}
-
     def partitions(self, run: RunRecord) -> list[Partition]:
         """List the partitions of a run on a cluster."""
         return self._reader.partitions(run) if self._whole else []
@@ -198,26 +197,29 @@ class RunView:
     @contextmanager
     def snapshot(self) -> Iterator[RunView]:
         """Open a consistent snapshot, which later writes do not change."""
-        with self._reader.snapshot() as seen:
-            retries = [seen.run(one.id) for one in self._retries]
-            yield RunView(seen, seen.run(self.record.id), retries, self.only)
+        with self._reader.snapshot() as reader:
+            retries = [reader.run(retry.id) for retry in self._retries]
+            yield RunView(reader, reader.run(self.record.id), retries, self.only)
 
     def _shown(self, run: RunRecord) -> RunRecord:
         family = (run, *self._retries)
-        ends = [one.finished_at for one in family if one.finished_at is not None]
+        ends = [each.finished_at for each in family if each.finished_at is not None]
         return replace(
             run,
             retries=tuple(retry.id for retry in self._retries) or run.retries,
             environments=run.environments if self.only is None else tuple(sorted(self.only)),
             finished_at=max(ends) if run.finished_at is not None else None,
-            seconds=sum(one.seconds for one in family),
-            link_calls=sum(one.link_calls for one in family),
-            upload_calls=sum(one.upload_calls for one in family),
+            seconds=sum(each.seconds for each in family),
+            link_calls=sum(each.link_calls for each in family),
+            upload_calls=sum(each.upload_calls for each in family),
         )
 
-    def _shows(self, one: EnvRecord | Row | Tally) -> bool:
-        """Return whether an environment, or one of its rows or sums, belongs to the view."""
-        return self.only is None or (one.appid, one.env) in self.only
+    def _shows(self, of: EnvRecord | Row | Tally) -> bool:
+        return self.only is None or (of.appid, of.env) in self.only
+
+
+RunReader = LedgerReader | RunView
+"""What reports read from: the ledger, or a view of one of its runs."""
 
 
 def _state(end: RowEnd) -> tuple[Outcome, str, int | None, str]:

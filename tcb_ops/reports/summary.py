@@ -21,7 +21,7 @@ from tcb_ops.runs.records import RELEASED, Partition, RowRecord, RunRecord, Tall
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
-    from tcb_ops.runs.reader import RunReader  # loads SQLAlchemy
+    from tcb_ops.reports.run_views import RunReader  # loads SQLAlchemy
     from tcb_ops.settings import Settings
 
 _Key = TypeVar("_Key", int, str, tuple[Any, ...])

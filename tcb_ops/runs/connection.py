@@ -14,7 +14,6 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOps
 from tcb_ops.i18n import Text, _, verbatim
 from tcb_ops.resources import exhausted
 from tcb_ops.runs.database import (
-    ORPHANED_RUNS,
     damaged,
     is_damage,
     is_locked,
@@ -26,12 +25,7 @@ from tcb_ops.runs.database import (
     reason,
 )
 from tcb_ops.runs.locks import AdvisoryLock
-from tcb_ops.runs.records import (
-    EnvRecord,
-    RunRecord,
-    Tally,
-    read_run,
-)
+from tcb_ops.runs.records import RunRecord, read_run
 
 BATCH = 500
 """Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
@@ -45,10 +39,6 @@ class LedgerConnection:
         self._engine, self.file, self.name = open_database(where)
         weakref.finalize(self, self._engine.dispose)  # users of a Run never close its ledger
         self._held: sa.Connection | None = None
-        self._tallied: dict[int, list[Tally]] | None = None
-        """Tallies by run number, cached by a snapshot; None outside one."""
-        self._listed: dict[int, list[EnvRecord]] | None = None
-        """Environments by run number, likewise: a report needs them several times, and they share their texts."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -94,14 +84,6 @@ class LedgerConnection:
         with self.reading(record):
             return read_run(record)
 
-    def _check_none_lost(self, after: int) -> None:
-        """Raise LedgerDamagedError if a run numbered above `after` has rows, but no record: an older one would be taken for it."""
-        # PostgreSQL enforces foreign keys.
-        if self._engine.dialect.name != "sqlite":
-            return
-        if any(number > after for (number,) in self._read(sa.text(ORPHANED_RUNS))):
-            raise self._damaged(_("it contains rows of a run whose own record is missing"))
-
     @contextmanager
     def reading(self, run: Any = None) -> Iterator[None]:
         """Convert errors of the database, and errors from damaged values, to errors of the ledger."""
@@ -110,15 +92,13 @@ class LedgerConnection:
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
         except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
-            wrong = (
-                _("a record of a run contains values that tcb-ops does not write")
-                if run is None
-                else _("a record of run {id} contains values that tcb-ops does not write", id=run.id)
-            )
-            raise self._damaged(wrong) from None
+            what = _("a record of a run contains values that tcb-ops does not write")
+            if run is not None:
+                what = _("a record of run {id} contains values that tcb-ops does not write", id=run.id)
+            raise self._damaged(what) from None
 
     def _damaged(self, what: Text) -> LedgerDamagedError:
-        return damaged(self.name, self.file, what)
+        return damaged(self.name, what)
 
     def _stream(self, query: sa.Select[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""

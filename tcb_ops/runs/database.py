@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,7 @@ from tcb_ops.errors import LedgerDamagedError, TcbOpsError, UsageError
 from tcb_ops.i18n import Text, _, as_list, as_sentences, verbatim
 from tcb_ops.model import Outcome
 from tcb_ops.resources import raise_if_exhausted, system_reason
-from tcb_ops.runs.locks import (
-    SqliteFile,
-    held_runs,
-    lock_folder,
-    lock_key,
-    planning,
-)
+from tcb_ops.runs.locks import lock_folder, lock_key
 from tcb_ops.runs.schema import (
     SCHEMA,
     VERSION,
@@ -46,7 +39,7 @@ MAKING_SECONDS = 30
 LOCKED_SECONDS = 2
 """Seconds to wait for a lock before the command reports that another process has locked the ledger."""
 SCHEMA_SECONDS = 10
-"""Seconds that creating or compacting PostgreSQL's tables waits for a lock, since all others wait behind it."""
+"""Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
 WAITING_SECONDS = 60
 """Seconds that a command waits for a lock that somebody else has on the ledger."""
 
@@ -73,34 +66,35 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
     url = _url(where, name)
     file = _file_of(url)
     if file is not None:
-        _refuse_unsuitable(file)
+        _prepare_file(file)
     try:
         if file is not None:
             engine = sa.create_engine(url, hide_parameters=True)
             sa.event.listen(engine, "connect", _prepare_sqlite)
         else:
-            libpq = url.get_driver_name() in {"psycopg", "psycopg2"}
-            more = {key: value for key, value in _LIBPQ.items() if key not in url.query} if libpq else {}
-            engine = sa.create_engine(url, hide_parameters=True, connect_args=more)
+            timeouts = {key: value for key, value in _LIBPQ.items() if key not in url.query}
+            engine = sa.create_engine(url, hide_parameters=True, connect_args=timeouts)
             sa.event.listen(engine, "connect", _prepare_postgresql)
     except (SQLAlchemyError, ImportError):
         raise not_a_ledger(name, _("its database driver is not installed")) from None
     try:
-        _open_schema(engine, name, file)
+        _open_schema(engine, name)
     except TcbOpsError:
         engine.dispose()
         raise
-    except (SQLAlchemyError, sqlite3.Error) as error:
+    except SQLAlchemyError as error:
         by = lock_holders(engine) if is_locked(error) else []
         engine.dispose()
         raise_if_exhausted(error, unclear=True)
         why = reason(error)
+        if _sqlite_code(error) == sqlite3.SQLITE_NOTADB:
+            raise not_a_ledger(name, _("it is not an SQLite file")) from None
         if is_damage(error):
-            raise damaged(name, file, verbatim(why)) from None
+            raise damaged(name, verbatim(why)) from None
         if is_locked(error):
             raise UsageError(locked(name, by)) from None
         todo = _what_to_do(error) if file is None else None
-        raise not_a_ledger(name, _not_opened(file, why), todo) from None
+        raise not_a_ledger(name, _("it cannot be opened ({why})", why=why), todo) from None
     return engine, file, name
 
 
@@ -134,71 +128,62 @@ def _url(where: str, name: str) -> sa.URL:
     return url
 
 
-def _open_schema(engine: sa.Engine, name: str, file: Path | None) -> None:
+def _open_schema(engine: sa.Engine, name: str) -> None:
     """Create a new ledger's tables; refuse a ledger of another version, or another program's database, unchanged."""
+    sqlite = engine.dialect.name == "sqlite"
     with engine.begin() as connection:
-        tables = set(sa.inspect(connection).get_table_names())
+        tables = sa.inspect(connection).get_table_names()
         if not tables:
             # Two processes may create the ledger at once. An existing one is not locked: a long plan would block it.
-            if engine.dialect.name == "sqlite":
+            if sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{SCHEMA_SECONDS}s'")
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key(connection, "schema"))))
-            tables = set(sa.inspect(connection).get_table_names())
+            tables = sa.inspect(connection).get_table_names()
         if not tables:
-            if engine.dialect.name == "postgresql":
+            if not sqlite:
                 condition_indices_on_postgresql()
                 holders.create(connection)
             SCHEMA.create_all(connection)
             create_views(connection)
             connection.execute(version.insert().values(version=VERSION))
-            return
-        _check_program(name, tables)
-        _check_version(name, file, connection.execute(sa.select(version.c.version)).scalars().all())
-    if missing := sorted(SCHEMA.tables.keys() - tables):
-        raise damaged(name, file, _("it has no table {gone_names}", gone_names=", ".join(missing)))
+        elif version.name not in tables:
+            raise not_a_ledger(name, _("it is another program's database"))
+        elif (versions := connection.execute(sa.select(version.c.version)).scalars().all()) != [VERSION]:
+            raise UsageError(
+                _(
+                    "{name} is a ledger of schema version {number}, and this tcb-ops reads version {version} only: use the "
+                    "tcb-ops that created it, or choose another ledger with --ledger.",
+                    name=name,
+                    number=", ".join(map(str, versions)) or "?",
+                    version=VERSION,
+                ),
+            )
+    if sqlite:
+        _switch_to_wal(engine)
 
 
-def _check_program(name: str, tables: Collection[str]) -> None:
-    """Raise UsageError if tables are those of another program."""
-    if version.name not in tables:
-        raise not_a_ledger(name, _("it is another program's database"))
-
-
-def _check_version(name: str, file: Path | None, versions: Sequence[object]) -> None:
-    """Raise UsageError if a ledger has another schema version, LedgerDamagedError if it has none."""
-    if len(versions) != 1 or not isinstance(versions[0], int):
-        raise damaged(name, file, _("its schema version is not a single number"))
-    if versions[0] != VERSION:
-        raise UsageError(
-            _(
-                "{name} is a ledger of schema version {found}, and this tcb-ops reads version {version} only: use the "
-                "tcb-ops that created it, or choose another ledger with --ledger.",
-                name=name,
-                found=versions[0],
-                version=VERSION,
-            ),
-        )
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {LOCKED_SECONDS * 1000}")
-    cursor.execute("PRAGMA synchronous = FULL")
-    # Write pages that many commits change to the file less often: a log of 32 MiB, eight times the default.
-    cursor.execute("PRAGMA wal_autocheckpoint = 8000")
+def _switch_to_wal(engine: sa.Engine) -> None:
     end = time.monotonic() + MAKING_SECONDS
     while True:
         try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError:
+            with engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                return
+        except OperationalError as error:
             # Another process is creating the ledger: SQLite itself does not wait for that.
-            if time.monotonic() > end:
+            if not is_locked(error) or time.monotonic() > end:
                 raise
             time.sleep(0.02)
-    cursor.close()
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(f"PRAGMA busy_timeout = {LOCKED_SECONDS * 1000}")
+        cursor.execute("PRAGMA synchronous = FULL")
+        # Write pages that many commits change to the file less often: a log of 32 MiB, eight times the default.
+        cursor.execute("PRAGMA wal_autocheckpoint = 8000")
 
 
 def begin_writing(connection: sa.Connection, name: str) -> None:
@@ -231,58 +216,9 @@ def _prepare_postgresql(connection: Any, _record: object) -> None:
     connection.commit()
 
 
-def _look(file: Path) -> None:
-    """Refuse a file that is not a ledger of this version before switching to WAL, which writes to it."""
-    real = file.resolve()
-    mode = "ro"
-    if Path(f"{real}-journal").exists():
-        mode = "rw"  # a killed process leaves a journal, which SQLite can roll back only if it may write
-    elif not Path(f"{real}-wal").exists() and _is_wal(real):
-        mode = "ro&immutable=1"  # otherwise SQLite would leave new files beside one that is refused
-    try:
-        with closing(
-            sqlite3.connect(f"{real.as_uri()}?mode={mode}", uri=True, timeout=LOCKED_SECONDS)
-        ) as connection:
-            tables = {
-                name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
-            versions: list[object] = []
-            if version.name in tables:
-                versions = [number for (number,) in connection.execute("SELECT version FROM tcb_ops")]
-    except sqlite3.Error as error:
-        raise_if_exhausted(error, unclear=True)
-        if is_locked(error):
-            raise UsageError(locked(str(file), ())) from None
-        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise not_a_ledger(str(file), _("it is not an SQLite file")) from None
-        if is_damage(error):
-            raise damaged(str(file), file, verbatim(str(error))) from None
-        raise not_a_ledger(str(file), _not_opened(file, str(error))) from None
-    if tables:
-        _check_program(str(file), tables)
-        _check_version(str(file), file, versions)
-
-
-def _is_wal(file: Path) -> bool:
-    """Return whether an SQLite file is in WAL mode, which its header tells."""
-    with suppress(OSError), file.open("rb") as stream:
-        return stream.read(20)[18:] == b"\x02\x02"
-    return False
-
-
-def _not_opened(file: Path | None, why: str) -> Text:
-    """Return why a ledger cannot be opened: usually it or its folder is read-only, which SQLite does not report."""
-    real = file.resolve() if file is not None else None
-    for place in (real.parent, real) if real is not None else ():
-        if os.access(place, os.R_OK) and not os.access(place, os.W_OK):
-            return _(
-                "{place} is read-only for you, and a ledger and its folder must be writable", place=place
-            )
-    return _("it cannot be opened ({why})", why=why)
-
-
-def _refuse_unsuitable(file: Path) -> None:
-    folder = file.resolve().parent
+def _prepare_file(file: Path) -> None:
+    """Refuse a place that is unsuitable for a ledger; create a new file with mode 0600 before anything is written to it."""
+    folder, locks = file.resolve().parent, lock_folder(file)
     if not folder.is_dir():
         raise not_a_ledger(str(file), _("the folder {folder} does not exist", folder=folder))
     if file.is_dir():
@@ -291,23 +227,14 @@ def _refuse_unsuitable(file: Path) -> None:
         raise not_a_ledger(
             str(file), _("SQLite on a network file system is refused: file locks are unreliable there")
         )
-    locks = lock_folder(file)
-    if not (file.exists() and file.stat().st_size) and locks.is_dir():
-        with planning(SqliteFile(str(file), file)):  # another process may be creating the ledger
-            if not file.exists():
-                _make(file)
-                with closing(sqlite3.connect(file)) as connection:
-                    connection.execute("PRAGMA journal_mode = WAL")  # which writes the first page
-            elif not file.stat().st_size:
-                raise _emptied(file, locks)
     if file.exists():
-        _look(file)
-    else:
-        _make(file)
-
-
-def _make(file: Path) -> None:
-    """Create the file, with mode 0600 before anything is written to it."""
+        if not file.stat().st_size and locks.is_dir():
+            what = _(
+                "it is empty, but runs have been written to it (to start a new one, remove the folder {locks})",
+                locks=locks,
+            )
+            raise damaged(str(file), what)
+        return
     try:
         os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
     except OSError as error:
@@ -324,12 +251,12 @@ def on_network(folder: Path) -> bool:
         return False
     real, fields = folder.resolve(), [line.split(" ") for line in mounts]
     holding = [(f[1], f[2]) for f in fields if len(f) > 2 and real.is_relative_to(f[1].replace("\\040", " "))]
-    return max(holding, key=lambda found: len(found[0]), default=("", ""))[1] in _NETWORK
+    return max(holding, key=lambda mount: len(mount[0]), default=("", ""))[1] in _NETWORK
 
 
-def reason(error: SQLAlchemyError | sqlite3.Error) -> str:
+def reason(error: SQLAlchemyError) -> str:
     """Return the message of a database error on one line, without a full stop."""
-    cause = error if isinstance(error, sqlite3.Error) else getattr(error, "orig", None)
+    cause = getattr(error, "orig", None)
     # PostgreSQL's own message, without the place in the statement.
     message = getattr(getattr(cause, "diag", None), "message_primary", None) or cause
     return " ".join(str(message or type(error).__name__).split()).rstrip(".")
@@ -345,15 +272,11 @@ def not_a_ledger(name: str, why: Text, todo: Text | None = None) -> UsageError:
 
 # --- views -------------------------------------------------------------------------------------------------------
 
-VIEWS = ("v_errcodes", "v_rows", "v_runs")
-"""The views for tools that read the database, in the order in which they can be dropped.
-
-Their columns are documented (docs, reference/files) and do not change with the tables.
-"""
+# For tools that read the database. Their columns are documented (docs, reference/files) and do not change with the tables.
 _RUNS = """
 CREATE VIEW v_runs AS
 SELECT id AS run, kind, target, list_name, parent, note, operator, host,
-    {created_at} AS started_at, {finished_at} AS finished_at, rows, seconds, link_calls, upload_calls
+    {time}created_at{utc} AS started_at, {time}finished_at{utc} AS finished_at, rows, seconds, link_calls, upload_calls
 FROM runs
 """
 _ROWS = """
@@ -365,7 +288,7 @@ SELECT runs.id AS run, rows.line, envs.merchant, envs.appid, envs.env, rows.path
         WHEN rows.reason <> '' THEN rows.reason
         ELSE rows.outcome END AS code,
     rows.errmsg, rows.rid, rows.http_status, rows.attempts, rows.bytes, rows.md5,
-    {rows_started_at} AS started_at, {rows_ended_at} AS ended_at,
+    {time}rows.started_at{utc} AS started_at, {time}rows.ended_at{utc} AS ended_at,
     rows.ended_at - rows.started_at AS seconds
 FROM rows
 JOIN runs ON runs.number = rows.run
@@ -378,25 +301,17 @@ SELECT v_runs.run, v_runs.started_at, v_runs.kind, v_runs.target,
 FROM v_rows
 JOIN v_runs ON v_runs.run = v_rows.run
 WHERE v_rows.code IS NOT NULL
-GROUP BY v_runs.run, v_runs.started_at, v_runs.kind, v_runs.target,
-    v_rows.merchant, v_rows.appid, v_rows.env, v_rows.code
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 """
-_TIMES = {
-    "created_at": "created_at",
-    "finished_at": "finished_at",
-    "rows_started_at": "rows.started_at",
-    "rows_ended_at": "rows.ended_at",
-}
 
 
 def create_views(connection: sa.Connection) -> None:
     """Create the views. Times are UTC: text in SQLite, timestamptz in PostgreSQL."""
     sqlite = connection.dialect.name == "sqlite"
-    form = "datetime({column}, 'unixepoch')" if sqlite else "to_timestamp({column})"
-    times = {name: form.format(column=column) for name, column in _TIMES.items()}
+    time_, utc = ("datetime(", ", 'unixepoch')") if sqlite else ("to_timestamp(", ")")
     without_code = ", ".join(f"'{outcome}'" for outcome in sorted(Outcome.successes() | {Outcome.PENDING}))
     for view in (_RUNS, _ROWS, _ERRCODES):
-        connection.exec_driver_sql(view.format(**times, without_code=without_code))
+        connection.exec_driver_sql(view.format(time=time_, utc=utc, without_code=without_code))
 
 
 # --- PostgreSQL's errors ---------------------------------------------------------------------------------------
@@ -407,23 +322,19 @@ _READ_ONLY = "25006"
 """SQLSTATE of a write to a standby server, or in a session that may only read."""
 
 
-def _sqlstate(error: SQLAlchemyError | sqlite3.Error) -> str:
+def _sqlstate(error: SQLAlchemyError) -> str:
     """Return a database error's code; empty without one, as where the connection failed or was lost."""
     cause = getattr(error, "orig", None)
     return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
 
 
-def _what_to_do(error: SQLAlchemyError | sqlite3.Error) -> Text | None:
+def _what_to_do(error: SQLAlchemyError) -> Text:
     """Return what to do about a PostgreSQL database that cannot be opened."""
     if _sqlstate(error) in _DENIED:
         return _(
             "The role that owns the ledger must open it first, which creates the tables, and give this role its "
             "privileges: SELECT, INSERT, UPDATE and DELETE on them, USAGE of the schema and of the sequences."
         )
-    if not isinstance(error, OperationalError):
-        return None
-    if getattr(getattr(error.orig, "pgconn", None), "needs_password", False):
-        return _("Set PGPASSWORD to the role's password, or write it into ~/.pgpass (mode 0600).")
     return _(
         "Check that the server runs at this host and port, that the database exists, that the role may connect to it "
         "(GRANT CONNECT), and its password in PGPASSWORD or ~/.pgpass."
@@ -461,12 +372,10 @@ WHERE l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
 """
 
 
-def is_locked(error: SQLAlchemyError | sqlite3.Error) -> bool:
+def is_locked(error: SQLAlchemyError) -> bool:
     """Return whether somebody else held a lock for longer than the statement may wait."""
-    cause = getattr(error, "orig", None) or error
-    if isinstance(cause, sqlite3.Error):
-        return (getattr(cause, "sqlite_errorcode", 0) & 0xFF) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-    return isinstance(error, SQLAlchemyError) and _sqlstate(error) == _LOCK_TIMEOUT
+    sqlite_locks = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return _sqlite_code(error) in sqlite_locks or _sqlstate(error) == _LOCK_TIMEOUT
 
 
 def lock_holders(engine: sa.Engine) -> list[Text]:
@@ -474,7 +383,7 @@ def lock_holders(engine: sa.Engine) -> list[Text]:
     if engine.dialect.name != "postgresql":
         return []
     with suppress(SQLAlchemyError), engine.connect() as connection:
-        found = connection.exec_driver_sql(_HOLDERS, (lock_key(connection, "schema"),)).all()
+        sessions = connection.exec_driver_sql(_HOLDERS, (lock_key(connection, "schema"),)).all()
         return [
             _(
                 "{application} of user {user} at {host} (PID {pid})",
@@ -483,7 +392,7 @@ def lock_holders(engine: sa.Engine) -> list[Text]:
                 host=host or "localhost",
                 pid=pid,
             )
-            for application, user, host, pid in found
+            for application, user, host, pid in sessions
         ]
     return []
 
@@ -513,60 +422,28 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 """SQLite's primary codes for a damaged file. SQLITE_ERROR: a statement does not fit, as a table is missing."""
 
 
-def damaged(name: str, file: Path | None, what: Text) -> LedgerDamagedError:
-    """Return the error that reports damage: what was found, in which ledger, and what to do."""
-    if file is None:
-        todo = _(
-            "Restore the database from a backup. Reports exported earlier still show their runs; with a new ledger "
-            "(--ledger), every file of a list is sent again."
-        )
-    else:
-        here = file.absolute()
-        recovered = here.with_name(f"{here.stem}.recovered{here.suffix}")
-        command = f"sqlite3 {shlex.quote(str(here))} .recover | sqlite3 {shlex.quote(str(recovered))}"
-        todo = _(
-            "Stop using this file. If you have a backup, move the file and its -wal and -shm files elsewhere and "
-            "restore the backup. Without a backup, recover what is still readable with `{command}`, then add "
-            "--ledger {shlex}; rows are counted again, so an incomplete run is still refused. Reports exported "
-            "earlier still show their runs. With a new ledger, every file of a list is sent again.",
-            command=command,
-            shlex=shlex.quote(str(recovered)),
-        )
+def damaged(name: str, what: Text) -> LedgerDamagedError:
+    """Return the error that reports damage: what was found, and in which ledger."""
     return LedgerDamagedError(
-        _("the ledger {name} is damaged: {what}. {todo}", name=name, what=what, todo=todo),
-    )
-
-
-def _emptied(file: Path, locks: Path) -> LedgerDamagedError:
-    """Return the error for a ledger that was emptied. Call it under the planning lock."""
-    todo = _(
-        "Restore it from a backup, including its -wal file. To start a new ledger instead, with which every "
-        "file of a list is sent again, remove the folder {locks}.",
-        locks=locks,
-    )
-    for run_id, who in held_runs(SqliteFile(str(file), file)):
-        todo = _(
-            "Run {run_id} is being worked on by {who}: stop it there, then run the same command again.",
-            run_id=run_id,
-            who=who,
-        )
-    return LedgerDamagedError(
+        _("the ledger {name} is damaged: {what}.", name=name, what=what),
         _(
-            "the ledger {file} is empty (0 bytes), but runs have been written to it: {locks} is beside it.",
-            file=file,
-            locks=locks,
+            "Restore a copy of it, for SQLite without the -wal and -shm files that are there. With a new ledger (--ledger), "
+            "every file of a list is sent again. Reports exported earlier still show their runs."
         ),
-        todo,
     )
 
 
-def is_damage(error: SQLAlchemyError | sqlite3.Error) -> bool:
+def is_damage(error: SQLAlchemyError) -> bool:
     """Return whether SQLite reports a damaged file, rather than a locked, full or inaccessible one."""
-    cause = getattr(error, "orig", None) or error
-    if not isinstance(cause, sqlite3.Error):
-        return False
-    code = getattr(cause, "sqlite_errorcode", None)
-    return "decode" in str(cause) if code is None else code & 0xFF in _DAMAGE
+    cause = getattr(error, "orig", None)
+    code = _sqlite_code(error)
+    return isinstance(cause, sqlite3.Error) and ("decode" in str(cause) if code is None else code in _DAMAGE)
+
+
+def _sqlite_code(error: SQLAlchemyError) -> int | None:
+    """Return SQLite's primary error code; None without one."""
+    code: int | None = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def check_file(
@@ -574,32 +451,16 @@ def check_file(
     seconds: float = CHECK_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """Have SQLite check its file for at most `seconds`; return the first fault, empty if none was found.
-
-    It checks the pages of all tables and indexes first, then each index against its table.
-    """
+    """Have SQLite check its file for at most `seconds`; return the first fault, empty if none was found."""
     end = clock() + seconds
     connection.set_progress_handler(lambda: clock() > end, _STEPS)
     try:
-        with closing(connection.execute("PRAGMA integrity_check(1)")) as cursor:
-            found = str(cursor.fetchone()[0])
+        with closing(connection.execute("PRAGMA quick_check(1)")) as cursor:
+            fault = str(cursor.fetchone()[0])
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_INTERRUPT:  # the time is up
             return ""
         raise
     finally:
         connection.set_progress_handler(None, 0)
-    return "" if found == "ok" else " ".join(found.split())
-
-
-ORPHANED_RUNS = """
-WITH RECURSIVE used (run) AS (
-    SELECT min(run) FROM rows
-    UNION
-    SELECT (SELECT min(run) FROM rows WHERE rows.run > used.run) FROM used WHERE used.run IS NOT NULL
-)
-SELECT run FROM used WHERE run IS NOT NULL AND run NOT IN (SELECT number FROM runs)
-"""
-"""Selects the numbers of runs that have rows, but no record, in one step per run, however many rows there are.
-
-UNION, not UNION ALL: in a damaged index the next run may be an earlier one, and the recursion would not end."""
+    return "" if fault == "ok" else " ".join(fault.split())

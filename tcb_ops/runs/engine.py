@@ -17,6 +17,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import LedgerError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
+from tcb_ops.kinds import load
 from tcb_ops.lists.row_files import whole_source
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, Calls, SomeEnds
@@ -26,7 +27,7 @@ from tcb_ops.runs.limits import Outage, RunLimits, after_canary, after_no_token
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.loop import fewer_collections
 from tcb_ops.runs.outcome_handler import OutcomeHandler, closed_end
-from tcb_ops.runs.progress import PhaseTimer, Progress, RateEstimator
+from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EarlierUpload, EnvRecord, RunRecord, Usage
 from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import COMING, AppState, Lane, LaneRegistry, Scheduler, Task
@@ -50,8 +51,6 @@ from tcb_ops.wechat.transport import Transport
 
 GRACE = 3.0
 """Seconds that calls in flight have to end when a run is interrupted or stopped."""
-RECORD_PHASES_EVERY = 1.0
-"""Seconds between two records of the phase times in the ledger."""
 ASK_AT_LEAST = 3.0
 """Seconds that the token source has to respond, even if patience is shorter."""
 SHOW_EVERY = 0.1
@@ -114,7 +113,6 @@ class Engine:
         self._writer_thread = context.runtime.executor("writer")
         self._reader_thread = context.runtime.executor("reader")
         self._lock_thread = context.runtime.executor("lock")
-        self._phases = PhaseTimer(self._limits.concurrency, self._clock)
         self._kind = self._run.kind
         self._lease = Lease(LOCK_CHECK_EVERY + LOCK_CHECK_WITHIN if context.lease is None else context.lease)
         self._calls = self._make_calls(transport)
@@ -151,8 +149,6 @@ class Engine:
         """Rows that wait for the end of the outage; they count as in flight."""
         self._error: Exception | None = None
         self._recorded = (self._clock(), 0, 0)
-        self._phases_recorded = self._clock()
-        """When the phase times were last recorded."""
         self._shown = 0.0
         self._show_later: asyncio.TimerHandle | None = None
         """Reports what was committed too soon after the last report: the next commit may be far off."""
@@ -161,7 +157,7 @@ class Engine:
     def _make_calls(self, transport: Transport) -> Calls:
         context, settings = self._context, self._context.settings
         component = settings.tokens.component_appid
-        return self._run.kind.calls(
+        calls: Calls = load(self._kind.calls_at)(
             CallContext(
                 run=self._run,
                 ledger=context.ledger,
@@ -175,7 +171,6 @@ class Engine:
                 component=Caller(context.tokens, context.limits) if component else None,
                 clock=self._clock,
                 now=context.runtime.now,
-                phases=self._phases,
                 lease=self._lease,
                 resumed=context.resumed,
                 whole_url=context.queries.whole
@@ -183,6 +178,7 @@ class Engine:
                 else lambda row: whole_source(row.file, None),
             )
         )
+        return calls
 
     def paused_until(self) -> dict[str, float]:
         """Return the paused appids with the seconds left of their pauses. May be called from any thread."""
@@ -216,7 +212,6 @@ class Engine:
                 await self._dispatch()
             if self._tasks:  # after an error; rows that do not end in time stay pending
                 await asyncio.wait(self._tasks, timeout=GRACE)
-            self._phases_recorded = float("-inf")  # the remainder is written with the last commit
             self._writer.close()
             await writing
         except asyncio.CancelledError:
@@ -282,7 +277,7 @@ class Engine:
     def _schedule(self, registry: LaneRegistry) -> None:
         """Schedule the pending rows of some environments."""
         self._at_work = registry
-        self._scheduler = Scheduler((), self._phases, registry)
+        self._scheduler = Scheduler((), registry)
         self._outcomes = OutcomeHandler(
             self._limits,
             self._scheduler,
@@ -353,13 +348,11 @@ class Engine:
         while len(self._tasks) < most and self._may_lose(most):
             task = self._scheduler.take(now)
             if task is None:
-                self._phases.room(there=True)
                 return
             if task.lane.end_as is not None:
                 self._outcomes.ended(task, closed_end(task, task.lane.end_as, self._context.runtime.now()))
                 continue
             self._begin(task, now)
-        self._phases.room(there=False)
 
     def _may_lose(self, most: int) -> bool:
         """Return whether a kill could lose one more call's rows: 2 × concurrency in all, or a single call's."""
@@ -573,8 +566,6 @@ class Engine:
         now, begins = self._clock(), self._outage.since is None
         self._outage_met = met
         self._outage.suspect(now, self._limits)
-        if begins:
-            self._phases.enter("outage")
         if begins or now - self._shown >= SHOW_EVERY:
             self._show(now)
         if self._outage.over(now, self._limits):
@@ -589,7 +580,6 @@ class Engine:
 
     def _outage_ended(self) -> None:
         self._outage.ended()
-        self._phases.leave("outage")
         held, self._held_tasks = self._held_tasks, []
         for task in held:
             self._scheduler.again(task)
@@ -600,10 +590,7 @@ class Engine:
         calls = self._calls
         then, links, uploads = self._recorded
         self._recorded = (self._clock(), calls.link_calls, calls.upload_calls)
-        phases: dict[str, float] = {}
-        if self._recorded[0] - self._phases_recorded >= RECORD_PHASES_EVERY:
-            self._phases_recorded, phases = self._recorded[0], self._phases.take()
-        return Usage(self._recorded[0] - then, calls.link_calls - links, calls.upload_calls - uploads, phases)
+        return Usage(self._recorded[0] - then, calls.link_calls - links, calls.upload_calls - uploads)
 
     def _committed(self) -> None:
         """Wake the dispatcher after a commit, and report the progress."""

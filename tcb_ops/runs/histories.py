@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import cache
 from operator import itemgetter
 from typing import Any
 
@@ -37,9 +38,9 @@ _CERTAIN = frozenset(outcome for outcome in Outcome.all() if outcome.stored)
 """The outcomes after which it is certain what is stored."""
 
 
-_FILE = {
-    "ended_at": sa.func.coalesce(rows.c.ended_at, runs.c.created_at),
+_FILE: dict[str, sa.ColumnElement[Any]] = {
     "path": rows.c.path,
+    "ended_at": sa.func.coalesce(rows.c.ended_at, runs.c.created_at),
     "run": runs.c.id,
     "md5": sa.case((rows.c.outcome.in_(_CERTAIN), rows.c.md5), else_=""),
     "bytes": sa.func.coalesce(rows.c.bytes, 0),
@@ -51,23 +52,17 @@ _FILE = {
     "outcome": rows.c.outcome,
     "number": runs.c.number,
 }
-"""What is read of a row that stored a file: when and where, then the fields of an EarlierUpload, by their names."""
+"""What is read of a row that stored a file: where and when, then the fields of an EarlierUpload, by their names."""
 
 
-_AT_PATHS = """
-SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {index}
-WHERE envs.env IN ({{envs}}) AND runs.number = envs.run AND runs.target = ?
-AND rows.run = envs.run AND rows.place = envs.no AND rows.path IN ({{paths}})"""
-"""Selects rows by environment and path. `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment."""
-
-
-_ENTRY_COLUMNS = """
-envs.env, rows.path, coalesce(rows.ended_at, runs.created_at),
-runs.id, CASE WHEN rows.outcome IN ('uploaded', 'unchanged', 'restored') THEN rows.md5 ELSE '' END, coalesce(rows.bytes, 0),
-rows.file_id, coalesce(rows.content_type, ''), coalesce(rows.cache_control, ''), rows.file, coalesce(rows.etag, ''),
-rows.outcome, runs.number, rows.reason, rows.attempts,
-CASE WHEN rows.outcome = 'failed' THEN runs.settings ELSE '{}' END, runs.kind, runs.upload_calls"""
-"""When and where a row stored a file, the fields of an EarlierUpload, and what tells whether a failed one may have stored its."""
+@cache
+def _entry_columns() -> str:
+    """Return the SQL of an environment, of _FILE, and of what tells whether a failed row may have stored its file."""
+    file = [str(column.compile(compile_kwargs={"literal_binds": True})) for column in _FILE.values()]
+    settings = f"CASE WHEN rows.outcome = '{Outcome.FAILED}' THEN runs.settings ELSE '{{}}' END"
+    return ", ".join(
+        ["envs.env", *file, "rows.reason", "rows.attempts", settings, "runs.kind", "runs.upload_calls"]
+    )
 
 
 class HistoryReader(LedgerConnection):
@@ -81,7 +76,7 @@ class HistoryReader(LedgerConnection):
         A path that an interrupted run may have changed since is left out: a call that was in flight is not in the ledger.
         """
         keys = [(environment.env, path) for path in paths]
-        stored = self._stored(run.target, run.number, keys, or_look=True, strict=True)
+        stored = self._stored(run.target, run.number, keys, confirmed=True, strict=True)
         known = {key: entries[-1] for key, entries in stored.items() if entries[-1].md5}
         for key, pending in self._pending(run.target, run.number, list(known)).items():
             if pending[-1].number > known[key].number:
@@ -103,15 +98,13 @@ class HistoryReader(LedgerConnection):
         ids = dict(map(tuple, unfinished))
         if not ids or not keys:
             return {}
-        found: dict[tuple[str, str], list[EarlierUpload]] = {}
-        query = _AT_PATHS.format(
-            columns="envs.env, rows.path, rows.run, ''", index=self._index("rows_by_place")
-        )
-        query += " AND rows.outcome = 'pending' AND " + _any_of("rows.run", ids) + " ORDER BY rows.run"
-        for env, path, number, _none in self._at_paths(query, keys, target, [*ids]):
+        condition = f"rows.outcome = 'pending' AND {_any_of('rows.run', ids)} ORDER BY rows.run"
+        columns = "envs.env, rows.path, rows.run"
+        pending: dict[tuple[str, str], list[EarlierUpload]] = {}
+        for env, path, number in self._at_paths(columns, "rows_by_place", condition, keys, target, list(ids)):
             entry = EarlierUpload(ids[number], "", 0, "", "", "", outcome=Outcome.PENDING, number=number)
-            found.setdefault((env, path), []).append(entry)
-        return found
+            pending.setdefault((env, path), []).append(entry)
+        return pending
 
     def written(
         self, target: str, leave_out: int, keys: Sequence[tuple[str, str]], *, confirmed: bool = False
@@ -119,14 +112,15 @@ class HistoryReader(LedgerConnection):
         """Return what runs to a target put at some (env, path), the oldest first.
 
         The MD5 is empty where a file was deleted, or it is not certain what is there. Of a kind of run, or an outcome, that is
-        not known, the outcome is UNKNOWN. Last come the pending rows of unfinished runs that are newer. The run numbered `leave_out` does not count. `confirmed`: with what confirmations
-        found to differ. Of the given environments, paths that were given with another one may be among the result.
+        not known, the outcome is UNKNOWN. Last come the pending rows of unfinished runs that are newer. The run numbered
+        `leave_out` does not count. `confirmed`: with what confirmations found to differ. Of the given environments, paths that
+        were given with another one may be among the result.
         """
-        found = self._stored(target, leave_out, keys, or_look=confirmed)
+        entries = self._stored(target, leave_out, keys, confirmed=confirmed)
         for key, pending in self._pending(target, leave_out, keys).items():
-            newest = max((entry.number for entry in found.get(key, ())), default=0)
-            found.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
-        return found
+            newest = max((entry.number for entry in entries.get(key, ())), default=0)
+            entries.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
+        return entries
 
     def pending_beside(
         self, number: int, others: Sequence[RunRecord], connection: sa.Connection | None = None
@@ -166,44 +160,48 @@ class HistoryReader(LedgerConnection):
         leave_out: int,
         keys: Sequence[tuple[str, str]],
         *,
-        or_look: bool,
+        confirmed: bool,
         strict: bool = False,
     ) -> dict[tuple[str, str], list[EarlierUpload]]:
         """Return what runs put at (env, path), pruned ones included, the oldest first.
 
-        `or_look`: with what runs found that only look. `strict`: every failed row puts in doubt what is there.
+        `confirmed`: with what confirmations found. `strict`: every failed row puts in doubt what is there.
         """
-        left_out, kinds, outcomes = _kinds_that_do_not_write(or_look=or_look), kind_names(), Outcome.all()
-        query = _AT_PATHS.format(columns=_ENTRY_COLUMNS, index=self._index("rows_by_path"))
-        query += f" AND runs.number <> ? AND NOT {_any_of('runs.kind', left_out)} AND rows.{STORED.text}"
-        values: list[int | str] = [leave_out, *map(str.__str__, left_out)]
-        entries = self._pruned(target, keys, or_look=or_look)
-        for *entry, cause, attempts, settings, kind, calls in self._at_paths(query, keys, target, values):
+        not_writing, kinds, outcomes = (
+            _kinds_that_do_not_write(confirmed=confirmed),
+            kind_names(),
+            Outcome.all(),
+        )
+        condition = f"runs.number <> ? AND NOT {_any_of('runs.kind', not_writing)} AND rows.{STORED.text}"
+        values: list[int | str] = [leave_out, *map(str.__str__, not_writing)]
+        entries = self._pruned(target, keys, confirmed=confirmed)
+        for *entry, cause, attempts, settings, kind, calls in self._at_paths(
+            _entry_columns(), "rows_by_path", condition, keys, target, values
+        ):
             if kind not in kinds:
                 entry[-2] = Outcome.UNKNOWN
             sent = calls > 0 or not kind_named(kind).sends_files
             if entry[-2] != Outcome.FAILED or strict or (sent and _in_doubt(cause, attempts, settings)):
                 entries.append(tuple(entry))
-        found: dict[tuple[str, str], list[EarlierUpload]] = {}
-        for env, path, _at, *fields, outcome, number in sorted(entries, key=itemgetter(2)):
-            fields_of = (*fields, Outcome(outcome), number)
-            upload = EarlierUpload(*fields_of)
+        uploads: dict[tuple[str, str], list[EarlierUpload]] = {}
+        for env, path, _ended_at, *fields, outcome, number in sorted(entries, key=itemgetter(2)):
+            values_of = (*fields, Outcome(outcome), number)
+            upload = EarlierUpload(*values_of)
             if outcome == Outcome.UNKNOWN or outcome not in outcomes:
                 upload = replace(upload, outcome=Outcome.UNKNOWN, md5="")
-            found.setdefault((env, path), []).append(upload)
-        return found
+            uploads.setdefault((env, path), []).append(upload)
+        return uploads
 
     def _pruned(
-        self, target: str, keys: Sequence[tuple[str, str]], *, or_look: bool
+        self, target: str, keys: Sequence[tuple[str, str]], *, confirmed: bool
     ) -> list[tuple[Any, ...]]:
-        """Return what is kept of pruned runs at (env, path), as (env, path, when, then the fields of an EarlierUpload)."""
-        kept = [kind for kind in KeptKind if kind is not KeptKind.FOUND or or_look]
-        columns = [pruned_files.c[name] for name in _FILE if name not in {"ended_at", "path"}]
-        query = sa.select(pruned_files.c.env, pruned_files.c.path, pruned_files.c.ended_at, *columns).where(
+        """Return what is kept of pruned runs at (env, path), as (env, then _FILE)."""
+        kinds = [kind for kind in KeptKind if kind is not KeptKind.FOUND or confirmed]
+        query = sa.select(pruned_files.c.env, *(pruned_files.c[name] for name in _FILE)).where(
             pruned_files.c.target == target,
             pruned_files.c.env.in_({env for env, _path in keys}),
             pruned_files.c.path.in_({path for _env, path in keys}),
-            pruned_files.c.kind.in_(kept),
+            pruned_files.c.kind.in_(kinds),
         )
         return [tuple(entry) for entry in self._read(query)]
 
@@ -228,38 +226,44 @@ class HistoryReader(LedgerConnection):
             partition_by=(envs.c.env, rows.c.path, kind),
             order_by=(rows.c.ended_at.desc(), rows.c.line.desc()),
         )
-        found = (
-            sa.select(
-                *(values[column.name].label(column.name) for column in pruned_files.c),
-                newest_first.label("nth"),
-            )
+        entries = (
+            sa.select(*(values[column.name].label(column.name) for column in pruned_files.c))
+            .add_columns(newest_first.label("nth"))
             .join(envs, OF_ENV)
             .join(runs, runs.c.number == rows.c.run)
             .where(rows.c.run == run.number, STORED, sa.or_(rows.c.outcome != Outcome.FAILED, *doubtful))
             .subquery()
         )
-        return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
+        return sa.select(*list(entries.c)[:-1]).where(entries.c.nth == 1)
 
     def _at_paths(
-        self, query: str, keys: Sequence[tuple[str, str]], target: str, values: Sequence[int | str]
+        self,
+        columns: str,
+        index: str,
+        condition: str,
+        keys: Sequence[tuple[str, str]],
+        target: str,
+        values: Sequence[int | str],
     ) -> Sequence[Any]:
-        """Read the records of a query that begins with _AT_PATHS; they begin with (env, path)."""
+        """Read the rows of a target at some (env, path) that fulfil a condition, with its values."""
         environments, paths = list({env for env, _path in keys}), list({path for _env, path in keys})
-        query = query.replace("{envs}", _marks(environments)).replace("{paths}", _marks(paths))
+        # `CROSS JOIN` has SQLite take the tables in this order: a path may be in every environment. Without statistics it
+        # would read whole runs instead of the index.
+        by_index = f"INDEXED BY {index}" if self._engine.dialect.name == "sqlite" else ""
+        query = f"""
+            SELECT {columns} FROM envs CROSS JOIN runs CROSS JOIN rows {by_index}
+            WHERE {_any_of("envs.env", environments)} AND runs.number = envs.run AND runs.target = ?
+            AND rows.run = envs.run AND rows.place = envs.no AND {_any_of("rows.path", paths)} AND {condition}"""  # noqa: S608  own names
         with self._connection() as connection:
             return self.driver(connection, query, (*environments, target, *paths, *values)).fetchall()
 
-    def _index(self, name: str) -> str:
-        """Return the clause that has SQLite use an index: without statistics it would read whole runs."""
-        return f"INDEXED BY {name}" if self._engine.dialect.name == "sqlite" else ""
 
-
-def _kinds_that_do_not_write(*, or_look: bool = False) -> list[Kind]:
-    """Return the kinds whose runs leave the store as it is; `or_look`: without those whose outcomes tell what is stored.
+def _kinds_that_do_not_write(*, confirmed: bool = False) -> list[Kind]:
+    """Return the kinds whose runs leave the store as it is; `confirmed`: without those whose outcomes tell what is stored.
 
     A run of any other kind counts, also of one that is not known: its record is damaged, or its feature is not installed.
     """
-    return [kind for kind in all_kinds() if not (kind.changes_store or (or_look and kind.looks_at_store))]
+    return [kind for kind in all_kinds() if not (kind.changes_store or (confirmed and kind.looks_at_store))]
 
 
 def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
@@ -270,12 +274,8 @@ def _in_doubt(reason: str, attempts: int, settings: str) -> bool:
         return True
 
 
-def _marks(values: Collection[Any]) -> str:
-    return ", ".join("?" * len(values))
-
-
 def _any_of(column: str, values: Collection[Any]) -> str:
-    return f"{column} IN ({_marks(values)})"
+    return f"{column} IN ({', '.join('?' * len(values))})"
 
 
 def _pending_keys(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:

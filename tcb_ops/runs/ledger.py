@@ -21,7 +21,7 @@ from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.kinds import MissingKind
 from tcb_ops.model import Outcome, Row, RowEnd
-from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
+from tcb_ops.runs.database import begin_writing
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
@@ -44,10 +44,7 @@ from tcb_ops.runs.schema import (
     pruned_files,
     rows,
     runs,
-    spent,
-    tallies,
 )
-from tcb_ops.runs.sums import summed_up
 
 BATCH = 1_000
 """Rows written at a time, so that memory does not grow with the list."""
@@ -128,7 +125,6 @@ class Ledger(LedgerReader):
         with self._writing() as connection:
             done = 0
             if ends:
-                self._forget_sums(connection, run)
                 values = [(*end_values(end), run.number, end.line) for end in ends]
                 done = self.driver(connection, _RECORD, values).rowcount
             self._spend(connection, run, usage)
@@ -146,7 +142,6 @@ class Ledger(LedgerReader):
         """End an environment's pending rows like `end`, except `but_lines`; return how many. `end.line` is unused."""
         values = dict(zip(END_COLUMNS, end_values(end), strict=True))
         with self._writing() as connection:
-            self._forget_sums(connection, run)
             done = connection.execute(
                 rows.update()
                 .where(
@@ -164,7 +159,6 @@ class Ledger(LedgerReader):
         blank = end_values(RowEnd(0, Outcome.PENDING))
         stream = iter(lines)
         with self._writing() as connection:
-            self._forget_sums(connection, run)
             while batch := [(*blank, run.number, line) for line in islice(stream, BATCH)]:
                 self.driver(connection, _REOPEN, batch)
 
@@ -179,8 +173,6 @@ class Ledger(LedgerReader):
                 values = dict(zip(END_COLUMNS, end_values(replace(rest, ended_at=at)), strict=True))
                 pending = (rows.c.run == run.number) & (rows.c.outcome == Outcome.PENDING)
                 connection.execute(rows.update().where(pending).values(values))
-            self._forget_sums(connection, run)
-            self._keep_sums(connection, run.number)
             _set(connection, run.number, finished_at=at, stopped=stopped)
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA shrink_memory")  # the pages that it keeps: 2 MB
@@ -225,7 +217,7 @@ class Ledger(LedgerReader):
 
     @staticmethod
     def _remove(connection: sa.Connection, run: RunRecord) -> None:
-        for table in (tallies, rows, envs, spent, exports, partitions, cluster_sessions):
+        for table in (rows, envs, exports, partitions, cluster_sessions):
             connection.execute(table.delete().where(table.c.run == run.number))
         connection.execute(runs.delete().where(runs.c.number == run.number))
 
@@ -233,8 +225,6 @@ class Ledger(LedgerReader):
         """Give the space of removed runs back to the file system."""
         with self.reading(), self._engine.connect() as opened:
             connection = opened.execution_options(isolation_level="AUTOCOMMIT")
-            if self._engine.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SET lock_timeout = '{SCHEMA_SECONDS}s'")
             connection.exec_driver_sql("VACUUM")
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -289,27 +279,8 @@ class Ledger(LedgerReader):
 
     # --- the database -------------------------------------------------------------------------------------------
 
-    def _forget_sums(self, connection: sa.Connection, run: RunRecord) -> None:
-        """Remove a run's stored sums before one of its rows changes."""
-        self.driver(connection, "DELETE FROM tallies WHERE run = ?", (run.number,))
-
-    @staticmethod
-    def _keep_sums(connection: sa.Connection, number: int) -> None:
-        """Store a finished run's sums."""
-        by = summed_up(number).subquery()
-        keys = (by.c.place, by.c.outcome, by.c.reason, by.c.errcode, by.c.store_code)
-        no = sa.func.row_number().over(order_by=keys)
-        sums = sa.select(sa.literal(number), no, *keys, by.c.rows, by.c.message)
-        connection.execute(tallies.insert().from_select([*tallies.c.keys()], sums))
-
     @staticmethod
     def _spend(connection: sa.Connection, run: RunRecord, usage: Usage) -> None:
-        # Not an upsert: the lock on the run allows one writer only.
-        for phase, seconds in usage.phases.items():
-            mine = (spent.c.run == run.number) & (spent.c.phase == phase)
-            more = spent.update().where(mine).values(seconds=spent.c.seconds + seconds)
-            if connection.execute(more).rowcount == 0:
-                connection.execute(spent.insert().values(run=run.number, phase=phase, seconds=seconds))
         _set(
             connection,
             run.number,

@@ -1,15 +1,12 @@
-"""The files of links, which are secrets: links.csv, and that of an upload's download links. Mode 0600, UTF-8 without BOM.
+"""links.csv, whose links are secrets: mode 0600, UTF-8 without BOM. No ledger and no report contains links.
 
-No ledger and no report contains links. Download links are not resumed, because they expire: the next call requests new ones.
-
-links.csv: during a run, links are appended to `links.csv.part` in the order of issue, and synced to disk before the ledger records
+During a run, links are appended to `links.csv.part` in the order of issue, and synced to disk before the ledger records
 their rows as linked. At the end they are written in the list's order; the file is synced, renamed into place, and its
 folder synced. Only then is the run marked as finished in the ledger, and only then is the part file removed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import os
@@ -17,43 +14,33 @@ import re
 import stat
 import time
 from array import array
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from tcb_ops.errors import StoppedError, TokenError, TransportError, UsageError
-from tcb_ops.i18n import Text, _
-from tcb_ops.model import Owner, Row, RowEnd, Secret
-from tcb_ops.resources import exhausted, raise_if_exhausted, replacing, sync_to_disk, system_reason
+from tcb_ops.errors import StoppedError, UsageError
+from tcb_ops.i18n import _
+from tcb_ops.model import RowEnd
+from tcb_ops.resources import exhausted, replacing, sync_to_disk, system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, FILES_PER_CALL, Caller, CallFailure, NextStep
-from tcb_ops.wechat.responses import ApiError, FileStatus, InvalidResponse
 
 LINK_COLUMNS = ("errcode", "errmsg", "url", "token", "authorization", "file_id", "cos_file_id", "expires_at")
 """Names of the interface, and the link's expiry."""
-DOWNLOAD_COLUMNS = ("errcode", "errmsg", "file_id", "download_url", "expires_at")
-_WINDOW = 5_000
-"""Rows whose download links are requested before they are written."""
-_CALLS = 16
-"""Concurrent calls for download links."""
 _OWNER = re.compile(rb"# [0-9A-Za-z-]{4,60}\n")
 """The first line of a part file: its run's id."""
 
 
-class _Given:
+class _Returned:
     """A file for csv.writer that makes `writerow` return the text."""
 
     write = staticmethod(str)
 
 
-_line_of = csv.writer(_Given()).writerow
+csv_line = csv.writer(_Returned()).writerow
 """Returns the line of a CSV with these cells, which ends with CRLF."""
 
 
@@ -182,7 +169,7 @@ class LinksFile:
                 record = ",".join(fields)
                 if record.count(",") >= len(fields) or '"' in record:
                     # Only if needed: the csv module examines every character.
-                    record = _line_of(fields).removesuffix("\r\n")
+                    record = csv_line(fields).removesuffix("\r\n")
                 records.append(record)
         if not records:
             return
@@ -209,16 +196,16 @@ class LinksFile:
                 fresh.open("wb") as out,
                 self.part.open("rb", buffering=0) as part,
             ):
-                out.write(_line_of((*run.headers, *LINK_COLUMNS)).encode())
+                out.write(csv_line((*run.headers, *LINK_COLUMNS)).encode())
                 for line, cells, outcome, errcode, errmsg in ledger.listed(run):
                     if outcome == "linked":
                         part.seek(offsets[line])
                         _, alive_until, text = part.read(lengths[line]).split(b",", 2)
                         run_out += float(alive_until) <= now
                         # One cell more: csv.writer would quote a single empty one.
-                        out.write(b"%b%b\r\n" % (_line_of((*cells, ""))[:-2].encode(), text))
+                        out.write(b"%b%b\r\n" % (csv_line((*cells, ""))[:-2].encode(), text))
                     else:
-                        out.write(_line_of((*cells, errcode, errmsg, *[""] * 6)).encode())
+                        out.write(csv_line((*cells, errcode, errmsg, *[""] * 6)).encode())
         except OSError as error:
             raise _trouble(self.dest, error) from None
         return run_out
@@ -292,125 +279,3 @@ def _trouble(file: Path, error: OSError) -> StoppedError:
             why=why,
         )
     )
-
-
-# --- download links ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadLinks:
-    """Where the links were written, and how many rows have one."""
-
-    file: Path
-    rows: int
-    links: int
-
-
-@dataclass(slots=True)
-class LinkRequests:
-    """Requests download links for windows of rows."""
-
-    locate: Callable[..., Awaitable[dict[str, FileStatus] | ApiError | InvalidResponse]]
-    """`PlatformClient.locate`."""
-    caller: Caller
-    owners: Mapping[tuple[str, str], Owner]
-    """By (env, appid)."""
-    component_appid: str
-    max_age: int
-    """Seconds that the links are valid."""
-    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CALLS))
-    no_answer: Text | None = None
-    """Why the last call without a usable answer had none."""
-
-    async def found(self, rows: Sequence[tuple[Row, str]]) -> dict[str, FileStatus]:
-        """Return the results by file_id; `rows` have theirs."""
-        by_env: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-        for row, file_id in rows:
-            if file_id:
-                by_env[row.env, row.appid].append(file_id)
-        calls = [
-            self._some(env, appid, ids[at : at + FILES_PER_CALL])
-            for (env, appid), ids in by_env.items()
-            for at in range(0, len(ids), FILES_PER_CALL)
-        ]
-        found: dict[str, FileStatus] = {}
-        for some in await asyncio.gather(*calls):
-            found |= some
-        return found
-
-    async def _some(self, env: str, appid: str, ids: Sequence[str]) -> dict[str, FileStatus]:
-        """Request the links of one call; halved where the platform refuses an argument."""
-        owner = self.owners.get((env, appid), Owner.MERCHANT)
-        whose = self.component_appid if owner is Owner.PLATFORM else appid
-        try:
-            async with self.gate:
-                answer = await self.caller.call(
-                    whose, lambda token: self.locate(env, ids, token, owner, self.max_age)
-                )
-        except TokenError as error:
-            return _all(ids, error.errcode or -1, error.text.en)
-        if not isinstance(answer, CallFailure):
-            return answer
-        refusal = answer.answer
-        if answer.step is NextStep.STOP_RUN or answer.unreachable:
-            raise _stopped(_sentence(refusal))
-        if not isinstance(refusal, ApiError):
-            self.no_answer = _sentence(refusal)
-            return _all(ids, -1, self.no_answer.en)
-        if str(refusal.errcode) in ARGUMENT_ERRORS and len(ids) > 1:
-            half = len(ids) // 2
-            return await self._some(env, appid, ids[:half]) | await self._some(env, appid, ids[half:])
-        return _all(ids, refusal.errcode, refusal.errmsg)
-
-
-async def write_download_links(
-    rows: Iterable[tuple[Row, str]],
-    headers: Sequence[str],
-    dest: Path,
-    requests: LinkRequests,
-    zone: ZoneInfo,
-) -> DownloadLinks:
-    """Write the links of rows (with their file_ids) to `dest`, 0600, which appears when it is complete.
-
-    Raises UsageError where it cannot be written, and StoppedError, with nothing written, for a problem that affects every row.
-    """
-    count = links = 0
-    stream = iter(rows)
-    try:
-        with replacing(dest, private=True) as part, part.open("wb") as out:
-            out.write(_line_of([*headers, *DOWNLOAD_COLUMNS]).encode())
-            while window := list(islice(stream, _WINDOW)):
-                alive_until = datetime.fromtimestamp(time.time() + requests.max_age, zone)
-                expires = alive_until.isoformat(timespec="seconds")
-                found = await requests.found(window)
-                for row, file_id in window:
-                    one = found.get(file_id)
-                    url = one.url.reveal() if one is not None and not one.status else ""
-                    result = (one.status, one.errmsg) if one is not None else ("", "")
-                    cells = (*row.cells, *result, file_id, url, expires if url else "")
-                    out.write(_line_of(cells).encode())
-                    count, links = count + 1, links + bool(url)
-            if not links and requests.no_answer is not None:
-                raise _stopped(requests.no_answer)
-    except OSError as error:
-        raise_if_exhausted(error)
-        raise UsageError(_("{file} cannot be written: {why}.", file=dest, why=system_reason(error))) from None
-    return DownloadLinks(dest, count, links)
-
-
-def _stopped(why: Text) -> StoppedError:
-    return StoppedError(_("{what} No download links were written.", what=why))
-
-
-def _sentence(refusal: ApiError | InvalidResponse | TransportError) -> Text:
-    if isinstance(refusal, TransportError):
-        return refusal.text
-    if isinstance(refusal, InvalidResponse):
-        return refusal.why
-    return _(
-        "The platform returned errcode {errcode}: {errmsg}.", errcode=refusal.errcode, errmsg=refusal.errmsg
-    )
-
-
-def _all(ids: Sequence[str], errcode: int, errmsg: str) -> dict[str, FileStatus]:
-    return {file_id: FileStatus(file_id, errcode, errmsg, Secret("")) for file_id in ids}

@@ -14,9 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,31 +25,8 @@ from tcb_ops.i18n import _
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.schema import holders
 
-
-class Lockable(Protocol):
-    """The part of a ledger that its locks need."""
-
-    @property
-    def name(self) -> str:
-        """The ledger's name in messages."""
-
-    @property
-    def file(self) -> Path | None:
-        """The SQLite file; None for PostgreSQL."""
-
-    def advisory_lock(self, name: str) -> AdvisoryLock | None:
-        """Return a lock in the database; None for an SQLite file."""
-
-
-@dataclass(frozen=True, slots=True)
-class SqliteFile:
-    """An SQLite ledger that is not open yet."""
-
-    name: str
-    file: Path
-
-    def advisory_lock(self, _name: str) -> None:
-        """Return None: SQLite has no advisory locks."""
+if TYPE_CHECKING:
+    from tcb_ops.runs.connection import LedgerConnection
 
 
 def operator_name() -> str:
@@ -73,7 +49,7 @@ POLL_SECONDS = 0.05
 
 
 @contextmanager
-def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
+def planning(ledger: LedgerConnection) -> Iterator[Callable[[], None]]:
     """Hold the planning lock: of two simultaneous commands with the same list, the second finds the first one's run.
 
     Yields a function that raises LedgerError if the lock is lost. Raises UsageError if another process keeps it.
@@ -94,7 +70,7 @@ def planning(ledger: Lockable) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
+def hold(ledger: LedgerConnection, run_id: str) -> Iterator[Callable[[], None]]:
     """Hold the lock on a run. Raises UsageError naming the holder if another process has it.
 
     Yields a function that raises LedgerError if the lock is lost: PostgreSQL releases it when the connection ends, and
@@ -111,7 +87,7 @@ def hold(ledger: Lockable, run_id: str) -> Iterator[Callable[[], None]]:
         folder = _folder(ledger)
         holder = folder / f"{run_id}.holder"
         # The lock file is never removed: two processes could then lock two files of the same name.
-        stack.callback(_locked(folder / f"{run_id}.lock", 0, lambda: _held(run_id, _holder(holder))))
+        stack.callback(_locked(folder / f"{run_id}.lock", 0, lambda: _held(run_id, _holder(holder) or "?")))
         with suppress(OSError):  # such as a full disk: the file only names the holder
             holder.unlink(missing_ok=True)
             with holder.open("x", encoding="utf-8") as out:  # a new file, so that no link is followed
@@ -135,7 +111,7 @@ def _locked(file: Path, seconds: float, refused: Callable[[], UsageError]) -> Ca
     return lock.release
 
 
-def working(ledger: Lockable, run_id: str) -> str:
+def working(ledger: LedgerConnection, run_id: str) -> str:
     """Return who else is working on a run, as far as can be determined here; empty if nobody is."""
     from filelock import FileLock, Timeout
 
@@ -143,9 +119,9 @@ def working(ledger: Lockable, run_id: str) -> str:
         who = lock.holder()
         return "" if who == process_identity() else who
     try:
-        folder = _place(ledger)
-        who = (folder / f"{run_id}.holder").read_text(encoding="utf-8").strip()
-        if who == process_identity():
+        folder = _folder(ledger)
+        who = _holder(folder / f"{run_id}.holder")
+        if who in {"", process_identity()}:
             return ""
         # Under the planning lock, so that this test cannot block a process that is starting work on the run.
         with planning(ledger), FileLock(folder / f"{run_id}.lock").acquire(timeout=0):
@@ -156,28 +132,12 @@ def working(ledger: Lockable, run_id: str) -> str:
         return ""
 
 
-def held_runs(ledger: Lockable) -> Iterator[tuple[str, str]]:
-    """Find an SQLite ledger's runs that a process works on, and their holders. Call it under the planning lock."""
-    from filelock import FileLock, Timeout
-
-    for lock in sorted(_folder(ledger).glob("*.lock")):
-        if lock.name == "planning.lock":
-            continue
-        try:
-            with FileLock(lock).acquire(timeout=0):
-                pass
-        except Timeout:
-            yield lock.stem, _holder(lock.with_suffix(".holder"))
-        except OSError as error:
-            raise _unwritable(lock.parent, error) from None
-
-
 def _holder(file: Path) -> str:
-    """Return the holder that a lock's holder file names; `?` if unknown."""
+    """Return the holder that a lock's holder file names; empty without one."""
     try:
         return file.read_text(encoding="utf-8").strip()
     except OSError:
-        return "?"
+        return ""
 
 
 def _held_until_closed() -> None:
@@ -200,7 +160,7 @@ def _held(run_id: str, who: str) -> UsageError:
     )
 
 
-def _still_planning(ledger: Lockable) -> UsageError:
+def _still_planning(ledger: LedgerConnection) -> UsageError:
     return UsageError(
         _(
             "another command has been planning a run in {name} for {planning_seconds} s. Try again later.",
@@ -222,31 +182,24 @@ def lock_folder(file: Path) -> Path:
     return real.with_name(f"{real.name}-locks")
 
 
-def _place(ledger: Lockable) -> Path:
-    assert ledger.file is not None  # noqa: S101  every other ledger has advisory locks
-    return lock_folder(ledger.file)
-
-
-def _folder(ledger: Lockable) -> Path:
+def _folder(ledger: LedgerConnection) -> Path:
     """Return the folder of an SQLite ledger's locks; create it if it is missing.
 
     Raises UsageError if it is a link, or belongs to neither this user nor the ledger's owner: such a folder could let
     two processes work on one run.
     """
-    folder = _place(ledger)
+    assert ledger.file is not None  # noqa: S101  every other ledger has advisory locks
+    folder = lock_folder(ledger.file)
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        trusted = {found.st_uid}  # Windows has no user ids
+        status, owners = folder.lstat(), {ledger.file.stat().st_uid}  # Windows has no user ids
         if hasattr(os, "geteuid"):
-            trusted = {os.geteuid()}
-            with suppress(FileNotFoundError):  # the ledger does not exist yet
-                trusted.add(folder.with_name(folder.name.removesuffix("-locks")).stat().st_uid)
+            owners.add(os.geteuid())
     except FileExistsError:
-        found, trusted = None, set()
+        status, owners = None, set()
     except OSError as error:
         raise _unwritable(folder, error) from None
-    if found is None or not stat.S_ISDIR(found.st_mode) or found.st_uid not in trusted:
+    if status is None or not stat.S_ISDIR(status.st_mode) or status.st_uid not in owners:
         raise UsageError(
             _(
                 "{folder} is not your folder: it is a link, a file, or belongs to another user. Remove it, or "

@@ -21,20 +21,14 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.locks import host_name, operator_name
-from tcb_ops.runs.next_commands import SIGNED, command, of_run, quoted
+from tcb_ops.runs.next_commands import SIGNED, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
-from tcb_ops.runs.records import EnvRecord, NewRun, PendingBeside, RowRecord, RunRecord
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.records import EnvRecord, NewRun, PendingBeside, RunRecord, resumed_within
 from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
-
-_NAMED = 5
-_LOOKED_AT = 20
-"""How many of the newest runs are searched for rows to retry."""
-CHECK_NEW_SECONDS = 0.5
-"""Seconds for which the ledger's file is checked before a new run is written to it."""
 
 
 class Choice(StrEnum):
@@ -70,9 +64,9 @@ def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: b
     """
     if unfinished_since is None or new_run:
         return Choice.NEW
-    if now - unfinished_since < kind.resumed_within:
+    if now - unfinished_since < resumed_within(kind):
         return Choice.RESUME
-    return Choice.NEW if kind.renewed else Choice.ASK
+    return Choice.NEW if kind.renewed_after else Choice.ASK
 
 
 def plan(
@@ -103,26 +97,25 @@ def plan(
                 _("run {id} cannot be resumed: it was undone, or its files were deleted.", id=run.id),
                 _("Upload its list again with --new-run."),
             )
-        return _resumed(ledger, _wanted(run, work, settings), work, settings)
+        return _resumed(ledger, _named_run(run, work, settings), work, settings)
     if not new_run:
         _refuse_another_root(ledger, work, settings)
-    found = _same_work(ledger, work, settings, now)
-    choice = choose(found.created_at if found else None, now, work.kind, new_run=new_run)
-    if found is not None and choice is Choice.ASK and not may_resume(found.id, found.created_at):
-        started = datetime.fromtimestamp(found.created_at, settings.zone).isoformat(" ", "minutes")
-        again = quoted(resume_command(settings, found))
+    unfinished = _same_work(ledger, work, settings, now)
+    choice = choose(unfinished.created_at if unfinished else None, now, work.kind, new_run=new_run)
+    if unfinished and choice is Choice.ASK and not may_resume(unfinished.id, unfinished.created_at):
+        started = datetime.fromtimestamp(unfinished.created_at, settings.zone).isoformat(" ", "minutes")
+        again = quoted(resume_command(settings, unfinished))
         raise UsageError(
             _(
                 "run {id} of this list, started {started}, is unfinished and over a day old. --new-run "
                 "starts another. To resume it:\n{again}",
-                id=found.id,
+                id=unfinished.id,
                 started=started,
                 again=again,
             )
         )
-    if found is not None and choice is not Choice.NEW:
-        return _resumed(ledger, found, work, settings)
-    ledger.check_file(CHECK_NEW_SECONDS)
+    if unfinished and choice is not Choice.NEW:
+        return _resumed(ledger, unfinished, work, settings)
     # Of two runs of one second, random digits keep the ids apart.
     new_id = f"{datetime.fromtimestamp(now, settings.zone):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     own = work.kind.options_of(new_id, work.options, work.parent)
@@ -186,9 +179,9 @@ def _unfinished_beside(
     """
     if not kind.changes_store:
         return []
-    passed_over = (
-        {*options.get("of", ()), *_undone_uploads(ledger, settings)} if kind.takes_back else set[str]()
-    )
+    passed_over = set[str]()
+    if kind.takes_back:
+        passed_over = {*options.get("of", ()), *_undone_uploads(ledger, settings)}
     return [
         run
         for run in ledger.runs(settings.run_target, damaged=[])
@@ -227,7 +220,7 @@ def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) ->
 def _undone_uploads(ledger: Ledger, settings: Settings) -> set[str]:
     """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
     runs = ledger.runs(settings.run_target, damaged=[])  # damage of another run keeps nobody from this one
-    return {one for run in runs if run.kind.takes_back for one in run.settings.get("of", ())}
+    return {upload for run in runs if run.kind.takes_back for upload in run.settings.get("of", ())}
 
 
 def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> None:
@@ -252,13 +245,14 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
 
 def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
     """Raise UsageError if an upload is to be resumed with a --backup or --if-exists that it was not started with."""
-    had, wanted = str(run.settings.get("backup", "")), str(work.options.get("backup", ""))
-    if_exists, beside = work.options.get("if_exists"), os.path.realpath(Path(had).parent)
-    for option, fits in (
-        ("--backup", not wanted or (had and os.path.realpath(wanted) in {os.path.realpath(had), beside})),
+    planned, given = str(run.settings.get("backup", "")), str(work.options.get("backup", ""))
+    folders = {os.path.realpath(planned), os.path.realpath(Path(planned).parent)} if planned else set()
+    if_exists = work.options.get("if_exists")
+    for option, agrees in (
+        ("--backup", not given or os.path.realpath(given) in folders),
         ("--if-exists", if_exists in {None, "overwrite", run.settings.get("if_exists")}),
     ):
-        if not fits:
+        if not agrees:
             raise UsageError(
                 _(
                     "run {id} is unfinished, and was not started with this {option}. To resume it as it was started, leave "
@@ -269,7 +263,7 @@ def _refuse_other_options(run: RunRecord, work: RunSpec) -> None:
             )
 
 
-def _wanted(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
+def _named_run(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
     """Return a run given with `--resume`. Raises UsageError if this command line describes another run."""
     wrong: Text | None = None
     if run.kind != work.kind or run.target != settings.run_target:
@@ -386,28 +380,27 @@ def upload_spec(batch: Batch, selection: str, options: Mapping[str, str]) -> Run
 
 def check_retry(parent: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
-    again = quoted(retry_command(settings, parent))
+    command = quoted(retry_command(settings, parent))
     if parent.target != settings.run_target:
         why = _(
-            "run {id} went to {target}, and now the target is {run_target}. To retry it there:\n{again}",
+            "run {id} went to {target}, and now the target is {run_target}. To retry it there:\n{command}",
             id=parent.id,
             target=parent.target,
             run_target=settings.run_target,
-            again=again,
+            command=command,
         )
     elif parent.finished_at is None:
-        rest = quoted(resume_command(settings, parent))
         why = _(
-            "run {id} is unfinished, and a retry is for a finished run. To resume it:\n{rest}",
+            "run {id} is unfinished, and a retry is for a finished run. To resume it:\n{command}",
             id=parent.id,
-            rest=rest,
+            command=quoted(resume_command(settings, parent)),
         )
     elif SIGNED in parent.settings:
         why = _(
             "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed. To "
-            "send it again, without the rows whose bytes are stored already:\n{again}",
+            "send it again, without the rows whose bytes are stored already:\n{command}",
             id=parent.id,
-            again=again,
+            command=command,
         )
     else:
         return
@@ -429,32 +422,31 @@ def retry_spec(
     """
     check_retry(parent, settings)
     root = Path(parent.root) if parent.root else None
-    wanted = {(merchant.env, merchant.appid) for merchant in merchants}
+    selected = {(merchant.env, merchant.appid) for merchant in merchants}
     succeeded = ledger.succeeded_since(parent)
 
-    def left() -> Iterator[RowRecord]:
+    def to_retry() -> Iterator[Row]:
         for record in ledger.rows(parent, outcomes=Outcome.retriable()):
             end = record.end
             of_code = not codes or str(end.errcode) in codes or end.store_code in codes
             if of_code and record.row.line not in succeeded:
-                yield record
+                yield record.row
 
     inspect = SourceInspector(lambda: settings)
 
     def rows() -> Iterator[Row]:
-        found = (r.row for r in left() if (r.row.env, r.row.appid) in wanted)
-        return found if root is None else as_they_are(found, root, inspect)
+        of_merchants = (row for row in to_retry() if (row.env, row.appid) in selected)
+        return of_merchants if root is None else as_they_are(of_merchants, root, inspect)
 
     environments = environments_of_rows(rows(), merchants)
-    missing = _missing_merchants(ledger, parent, left(), merchants)
+    missing = _missing_merchants(ledger, parent, to_retry(), merchants)
     if not environments and missing is not None:
         raise UsageError(
             missing,
             _("Add these merchants, or give the run's merchants file with --merchants."),
         )
     if not environments:
-        of_all = codes if len(merchants) == len(merchants.whole) else ()
-        raise UsageError(_nothing_left(ledger, parent, settings, of_all, narrowed=bool(selection or codes)))
+        raise UsageError(_nothing_left(parent, settings, narrowed=bool(selection or codes)))
     return RunSpec(
         parent.kind,
         parent.list_name,
@@ -473,115 +465,39 @@ def retry_spec(
 
 
 def _missing_merchants(
-    ledger: Ledger, parent: RunRecord, records: Iterable[RowRecord], merchants: Merchants
+    ledger: Ledger, parent: RunRecord, to_retry: Iterable[Row], merchants: Merchants
 ) -> Text | None:
     """Return which rows to retry have merchants that the merchants file lacks; None if there are none."""
-    known = {(merchant.env, merchant.appid) for merchant in merchants.whole}
-    if known.issuperset((place.env, place.appid) for place in ledger.envs(parent)):
+    listed = {(merchant.env, merchant.appid) for merchant in merchants.whole}
+    if listed.issuperset((environment.env, environment.appid) for environment in ledger.envs(parent)):
         return None
     rows = Counter(
-        (record.row.merchant, record.row.appid, record.row.env)
-        for record in records
-        if (record.row.env, record.row.appid) not in known
+        (row.merchant, row.appid, row.env) for row in to_retry if (row.env, row.appid) not in listed
     )
     if not rows:
         return None
-    names = [f"{name} ({appid}, {env})" for name, appid, env in rows]
-    listed = ", ".join(names[:_NAMED]) + (" …" if names[_NAMED:] else "")
     return _(
         "run {id} has {rows} to retry, but {file} has no line for their merchants: {listed}.",
         id=parent.id,
         rows=ngettext("{n:,} row", "{n:,} rows", rows.total()),
         file=merchants.source or "merchants.csv",
-        listed=listed,
+        listed=as_list((f"{name} ({appid}, {env})" for name, appid, env in rows), 5),
     )
 
 
-def _nothing_left(
-    ledger: Ledger, parent: RunRecord, settings: Settings, codes: Collection[str], *, narrowed: bool
-) -> Text:
-    """Return why a run has no rows to retry, and what to do instead."""
-    counts, nothing = ledger.counts(parent), None
-    if all(outcome.succeeded for outcome in counts):
-        nothing = ngettext(
-            "The one row of run {id} ({kind}) succeeded: there is nothing to retry.",
-            "All {n:,} rows of run {id} ({kind}) succeeded: there is nothing to retry.",
-            sum(counts.values()),
-            id=parent.id,
-            kind=parent.kind,
-        )
-    elif any(outcome.retried for outcome in counts) and _left(ledger, parent) <= 0:
-        nothing = _(
-            "nothing is left to retry: every row of run {id} has succeeded in {since}.",
-            id=parent.id,
-            since=", ".join(retry.id for retry in ledger.retries(parent)),
-        )
-    if nothing is not None:
-        return as_lines((nothing, *_others_to_retry(ledger, parent, settings)))
-    succeeded = ledger.succeeded_since(parent)
-    there = Counter(
-        str(record.end.errcode or record.end.store_code)
-        for record in (ledger.rows(parent, outcomes=Outcome.retriable()) if codes else ())
-        if record.row.line not in succeeded and (record.end.errcode or record.end.store_code)
-    )
-    if there:
-        counted = [
-            _("{code} ({rows})", code=code, rows=ngettext("{n:,} row", "{n:,} rows", rows))
-            for code, rows in there.most_common()
-        ]
-        none = _(
-            "run {id} has no row to retry with errcode {codes}. It has {there}.",
-            id=parent.id,
-            codes=as_list(sorted(codes)),
-            there=as_list(counted, _NAMED),
-        )
-        return as_lines((none, *_rest_of_original(ledger, parent, settings)))
+def _nothing_left(parent: RunRecord, settings: Settings, *, narrowed: bool) -> Text:
+    """Return why a run has no rows to retry, and the command that lists its rows by errcode."""
     none = (
         _("run {id} has no such rows to retry: --errcode and --where leave none.", id=parent.id)
         if narrowed
-        else _("run {id} has no rows to retry: none was refused, failed or not attempted.", id=parent.id)
+        else _(
+            "run {id} ({kind}) has nothing to retry: every row succeeded, here or in a retry since.",
+            id=parent.id,
+            kind=parent.kind,
+        )
     )
-    see = as_sentences((none, _("To list its rows:")))
     listing = quoted(of_run(settings, parent, "errcodes"))
-    return as_lines((see, listing, *_rest_of_original(ledger, parent, settings)))
-
-
-def original_of(ledger: Ledger, run: RunRecord) -> RunRecord:
-    """Return the run that a retry belongs to, also through other retries; of any other run, the run itself."""
-    while run.parent:
-        run = ledger.run(run.parent)
-    return run
-
-
-def _left(ledger: Ledger, run: RunRecord) -> int:
-    """Count the rows of a run that a retry of it would have."""
-    bad = sum(rows for outcome, rows in ledger.counts(run).items() if outcome.retried)
-    return bad - len(ledger.succeeded_since(run))
-
-
-def _rest_of_original(ledger: Ledger, run: RunRecord, settings: Settings) -> list[object]:
-    """Return the command for the rest of a retry's original run; nothing if it has no rows to retry."""
-    original = original_of(ledger, run)
-    if original.id == run.id or not _left(ledger, original):
-        return []
-    rest = quoted(command(settings, "retry", original.id, target=original.target))
-    return [_("It is itself a retry; for the other rows of the original run:"), rest]
-
-
-def _others_to_retry(ledger: Ledger, run: RunRecord, settings: Settings) -> list[object]:
-    """Return the command for what else has rows to retry: the original run, or the newest other one (`latest` may be an audit)."""
-    if rest := _rest_of_original(ledger, run, settings):
-        return rest
-    for newer in ledger.runs(run.target, limit=_LOOKED_AT):
-        other = original_of(ledger, newer)
-        if newer.finished_at is None or other.id == run.id:
-            continue
-        left = _left(ledger, other)
-        if left > 0:
-            rows = ngettext("{n:,} row", "{n:,} rows", left)
-            has = _("Run {id} ({kind}) has {rows} to retry:", id=other.id, kind=other.kind, rows=rows)
-            return [has, quoted(retry_command(settings, other))]
-    return []
+    return as_lines((as_sentences((none, _("To list its rows:"))), listing))
 
 
 def resume_spec(run: RunRecord) -> RunSpec:
@@ -602,7 +518,7 @@ def resume_spec(run: RunRecord) -> RunSpec:
 
 def environments_of_rows(rows: Iterable[Row], known: Iterable[EnvRecord | Merchant]) -> list[EnvRecord]:
     """Number the environments of some rows, in order of appearance; `known` says who owns them."""
-    facts = {(one.env, one.appid): (one.owner, one.left) for one in known}
+    facts = {(of.env, of.appid): (of.owner, of.left) for of in known}
     environments: dict[tuple[str, str], EnvRecord] = {}
     for row in rows:
         key = (row.env, row.appid)

@@ -1,7 +1,7 @@
 """Reading from the ledger: runs, their rows, and totals. Nothing here writes.
 
-Methods that sum up or stream a run's rows compare their number with the planned one. If rows are lost, or values are
-not such as tcb-ops writes, they raise LedgerDamagedError: nothing is concluded from the rest.
+Methods that sum up or stream a run's rows compare their number with the planned one. If rows are lost, they raise
+LedgerDamagedError: nothing is concluded from the rest.
 """
 
 from __future__ import annotations
@@ -10,25 +10,19 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from copy import copy
-from difflib import get_close_matches
-from operator import attrgetter
-from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
-from tcb_ops.i18n import NOTHING, _, as_list
+from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, all_kinds
 from tcb_ops.model import Outcome, Row
 from tcb_ops.runs.connection import BATCH
-from tcb_ops.runs.database import (
-    CHECK_SECONDS,
-    check_file,
-)
+from tcb_ops.runs.database import check_file
 from tcb_ops.runs.histories import OF_ENV
 from tcb_ops.runs.later_changes import LaterChange, later_changes
 from tcb_ops.runs.locks import working
@@ -38,15 +32,9 @@ from tcb_ops.runs.records import (
     Partition,
     RowRecord,
     RunRecord,
-    Tally,
-    TimelineBucket,
-    check_order,
-    check_records,
-    check_runs,
-    check_state,
+    read_cells,
     read_done,
     read_end,
-    read_listed,
     read_pending,
     read_row,
 )
@@ -56,61 +44,10 @@ from tcb_ops.runs.schema import (
     partitions,
     rows,
     runs,
-    spent,
 )
 from tcb_ops.runs.sums import SumReader
 
 _LOG = logging.getLogger("tcb_ops.runs")
-
-
-class _OfRun(Protocol):  # methods of LedgerReader, where they are documented
-    @property
-    def name(self) -> str: ...
-    @property
-    def file(self) -> Path | None: ...
-    def run(self, wanted: str, target: str | None = None) -> RunRecord: ...
-    def envs(self, run: RunRecord) -> list[EnvRecord]: ...
-    def rows(
-        self,
-        run: RunRecord,
-        *,
-        outcomes: frozenset[Outcome] | None = None,
-        merchant: str = "",
-        path: str = "",
-        line: int | None = None,
-    ) -> Iterator[RowRecord]: ...
-    def page(
-        self,
-        run: RunRecord,
-        *,
-        ends: Sequence[tuple[Outcome, str, int | None, str]] | None,
-        environments: Sequence[EnvRecord] | None,
-        path: str,
-        after_line: int,
-        limit: int,
-    ) -> list[RowRecord]: ...
-    def counts(self, run: RunRecord) -> dict[Outcome, int]: ...
-    def tallies(self, run: RunRecord) -> list[Tally]: ...
-    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]: ...
-    def planned_bytes(self, run: RunRecord, outcomes: frozenset[Outcome]) -> int: ...
-    def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]: ...
-    def phase_seconds(self, run: RunRecord) -> dict[str, float]: ...
-    def later_changes(
-        self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
-    ) -> list[LaterChange]: ...
-    def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None: ...
-    def partitions(self, run: RunRecord) -> list[Partition]: ...
-    def previous(self, run: RunRecord) -> RunRecord | None: ...
-    def exports(self, run: RunRecord) -> set[str]: ...
-    def worked_on_by(self, run: RunRecord) -> str: ...
-    def snapshot(self) -> AbstractContextManager[RunReader]: ...
-
-
-class RunReader(_OfRun, Protocol):
-    """What reports need of a LedgerReader; they read some of a run's rows, or a merged run, from `reports.run_views` instead.
-
-    Methods that sum up or stream a run's rows raise LedgerDamagedError if rows are missing.
-    """
 
 
 _ENDING = 4
@@ -126,61 +63,57 @@ class LedgerReader(SumReader):
 
     # --- a run ---------------------------------------------------------------------------------------------
 
-    def run(self, wanted: str, target: str | None = None, kinds: Collection[Kind] | None = None) -> RunRecord:
+    def run(self, name: str, target: str | None = None, kinds: Collection[Kind] | None = None) -> RunRecord:
         """Find a run by id, an unambiguous beginning or ending of one, or `latest`.
 
         An ending has four characters or more. `target`, `kinds`: of which `latest` is the last created; None for any.
         Raises RunNotFoundError.
         """
-        query = sa.select(runs).order_by(runs.c.number.desc())
-        if wanted == "latest":
-            query = query.where(runs.c.target == target) if target is not None else query
-            query = query.where(runs.c.kind.in_(kinds)) if kinds is not None else query
-        else:
-            named = runs.c.id.startswith(wanted, autoescape=True)
-            if len(wanted) >= _ENDING:
-                named |= runs.c.id.endswith(wanted, autoescape=True)
-            query = query.where(named)
-        found = self._read(query.limit(20))
-        exact = [record for record in found if record.id == wanted]
-        if wanted == "latest":
-            self._check_none_lost(found[0].number if found else 0)
-        if exact or (wanted == "latest" and found) or len(found) == 1:
-            return self._run((exact or found)[0])  # the others may be damaged
-        if not found and wanted == "latest" and target is not None:
-            if (of_target := next(iter(self.runs(target, limit=1)), None)) is not None:
-                raise RunNotFoundError(
-                    _(
-                        "{name} has no run of this kind ({kinds}) to {target} yet.",
-                        name=self.name,
-                        kinds=as_list(kind.label for kind in kinds or ()),
-                        target=target,
-                    ),
-                    _("The newest run is {id} ({kind}).", id=of_target.id, kind=of_target.kind.label),
-                )
-            other = next(iter(self.runs(limit=1)), None)
-            hint = NOTHING
-            if other is not None:
-                hint = _(
-                    " The newest run of another target is {id}: give its id, or --target {target} "
-                    "(in Python: target={target!r}).",
-                    id=other.id,
-                    target=other.target,
-                )
-            raise RunNotFoundError(
-                _("{name} has no run of {target} yet.{hint}", name=self.name, target=target, hint=hint),
-            )
-        if not found:
-            self._check_none_lost(0)  # it may be the one whose record is missing
-            near = get_close_matches(wanted, ["latest"])
-            raise RunNotFoundError(
-                _("no run '{wanted}' in {name}.", wanted=wanted, name=self.name),
-                _("Did you mean {near}?", near=near[0]) if near else None,
-            )
-        newest = as_list((record.id for record in found), 5)
+        query = sa.select(runs).order_by(runs.c.number.desc()).limit(20)
+        if name == "latest":
+            of_target = query.where(runs.c.target == target) if target is not None else query
+            records = self._read(of_target.where(runs.c.kind.in_(kinds)) if kinds is not None else of_target)
+            if not records:
+                raise self._no_latest(target, kinds)
+            return self._run(records[0])
+        named = runs.c.id.startswith(name, autoescape=True)
+        if len(name) >= _ENDING:
+            named |= runs.c.id.endswith(name, autoescape=True)
+        records = self._read(query.where(named))
+        exact = [record for record in records if record.id == name]
+        if exact or len(records) == 1:
+            return self._run((exact or records)[0])  # the others may be damaged
+        if not records:
+            raise RunNotFoundError(_("no run '{name}' in {ledger}.", name=name, ledger=self.name))
+        newest = as_list((record.id for record in records), 5)
         raise RunNotFoundError(
-            _("'{wanted}' matches several runs: {newest}. Give more of the id.", wanted=wanted, newest=newest)
+            _("'{name}' matches several runs: {newest}. Give more of the id.", name=name, newest=newest)
         )
+
+    def _no_latest(self, target: str | None, kinds: Collection[Kind] | None) -> RunNotFoundError:
+        """Return the error for a ledger without a run of the target and kinds; it names the newest of the others."""
+        of_target = self.runs(target, limit=1) if kinds is not None else []
+        newest = of_target or self.runs(limit=1)
+        message = _("{ledger} has no run yet.", ledger=self.name)
+        if of_target:
+            labels = as_list(kind.label for kind in kinds or ())
+            message = _(
+                "{ledger} has no run of this kind ({kinds}) to {target} yet.",
+                ledger=self.name,
+                kinds=labels,
+                target=target,
+            )
+        elif newest:
+            message = _("{ledger} has no run of {target} yet.", ledger=self.name, target=target)
+        hint = None
+        if newest:
+            hint = _(
+                "The newest run is {id} ({kind}): give its id, or --target {target} (in Python: target={target!r}).",
+                id=newest[0].id,
+                kind=newest[0].kind.label,
+                target=newest[0].target,
+            )
+        return RunNotFoundError(message, hint)
 
     def runs(
         self,
@@ -199,10 +132,6 @@ class LedgerReader(SumReader):
                 found.append(self._run(record))
             except LedgerDamagedError as error:
                 errors.append(error)
-        try:
-            self._check_none_lost(0)
-        except LedgerDamagedError as error:
-            errors.append(error)
         if damaged is not None:
             damaged += errors
         else:
@@ -213,9 +142,8 @@ class LedgerReader(SumReader):
     def newest(self, kind: Kind, target: str, parent: str = "") -> RunRecord | None:
         """Return the last created run of a kind to a target; of the retries of `parent`, if that is given."""
         query = sa.select(runs).where(runs.c.kind == kind, runs.c.target == target, runs.c.parent == parent)
-        found = self._read(query.order_by(runs.c.number.desc()).limit(1))
-        self._check_none_lost(found[0].number if found else 0)
-        return self._run(found[0]) if found else None
+        records = self._read(query.order_by(runs.c.number.desc()).limit(1))
+        return self._run(records[0]) if records else None
 
     def unfinished(
         self, kind: Kind, target: str, list_sha256: str, root: str, *, elsewhere: bool = False
@@ -224,7 +152,6 @@ class LedgerReader(SumReader):
 
         They include runs that were killed while their report (`out`) was written.
         """
-        self._check_none_lost(0)
         query = (
             sa.select(runs)
             .where(
@@ -240,45 +167,40 @@ class LedgerReader(SumReader):
         return [self._run(record) for record in self._read(query)]
 
     def check(self, run: RunRecord) -> None:
-        """Check a run before it is resumed: the number of its rows, and an SQLite file for CHECK_SECONDS at most.
+        """Check a run before it is resumed: the number of its rows, and an SQLite file, as far as CHECK_SECONDS suffice.
 
         Raises LedgerDamagedError.
         """
         self.counts(run)
         self.environments(run)
-        self.check_file(CHECK_SECONDS)
-
-    def check_file(self, seconds: float) -> None:
-        """Have SQLite check its file for at most `seconds`. Raises LedgerDamagedError for a fault."""
         if self._engine.dialect.name != "sqlite":
             return
         with self.reading(), closing(self._engine.raw_connection()) as pooled:
             try:
-                fault = check_file(cast("sqlite3.Connection", pooled.driver_connection), seconds)
+                fault = check_file(cast("sqlite3.Connection", pooled.driver_connection))
             except sqlite3.Error as error:
                 fault = str(error)
         if fault:
             raise self._damaged(_("SQLite's check found: {fault}", fault=fault))
 
-    def pending(self, run: RunRecord, wanted: Iterable[tuple[EnvRecord, int]], limit: int) -> list[list[Row]]:
+    def pending(
+        self, run: RunRecord, environments: Iterable[tuple[EnvRecord, int]], limit: int
+    ) -> list[list[Row]]:
         """Return the next pending rows of some environments, each after a line, in the order of the list.
 
         They have no cells, which sending does not need.
         """
         query = (
-            f"SELECT {', '.join(PENDING_COLUMNS)} FROM rows "  # noqa: S608  own names
+            f"SELECT {PENDING_COLUMNS} FROM rows "  # noqa: S608  own names
             "WHERE run = ? AND place = ? AND line > ? AND outcome = 'pending' ORDER BY line LIMIT ?"
         )
-        found: list[list[Row]] = []
+        pending: list[list[Row]] = []
         with self.reading(run), self._engine.connect() as connection:
-            for environment, after in wanted:
-                records = self.driver(
-                    connection, query, (run.number, environment.number, after, limit)
-                ).fetchall()
-                check_order(records, after)
-                check_runs(run, *{record[0] for record in records})
-                found.append([read_pending(record, environment) for record in records])
-        return found
+            for environment, after in environments:
+                values = (run.number, environment.number, after, limit)
+                records = self.driver(connection, query, values).fetchall()
+                pending.append([read_pending(record, environment) for record in records])
+        return pending
 
     def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
         """Read the first rows of an environment that ended without success, in the order of the list."""
@@ -312,29 +234,21 @@ class LedgerReader(SumReader):
         """
         query = sa.select(rows).where(rows.c.run == run.number, rows.c.line > after_line)
         if ends is not None:
-            query = query.where(
-                sa.or_(
-                    sa.false(),
-                    *(
-                        sa.and_(
-                            rows.c.outcome == outcome,
-                            rows.c.reason == reason,
-                            rows.c.errcode.is_(None) if errcode is None else rows.c.errcode == errcode,
-                            rows.c.store_code == store_code,
-                        )
-                        for outcome, reason, errcode, store_code in ends
-                    ),
-                )
+            states = (
+                (rows.c.outcome == outcome)
+                & (rows.c.reason == reason)
+                & rows.c.errcode.is_not_distinct_from(errcode)
+                & (rows.c.store_code == store_code)
+                for outcome, reason, errcode, store_code in ends
             )
+            query = query.where(sa.or_(sa.false(), *states))
         if environments is not None:
-            query = query.where(rows.c.place.in_([one.number for one in environments]))
+            query = query.where(rows.c.place.in_([environment.number for environment in environments]))
         if path:
             query = query.where(rows.c.path.contains(path, autoescape=True))
-        found = self._read(query.order_by(rows.c.line).limit(limit))
-        known = self.envs(run)
+        by_number = {environment.number: environment for environment in self.envs(run)}
         with self.reading(run):
-            check_order(found, after_line)
-            return _with_ends(found, {one.number: one for one in known})
+            return _with_ends(self._read(query.order_by(rows.c.line).limit(limit)), by_number)
 
     def rows(
         self,
@@ -381,20 +295,12 @@ class LedgerReader(SumReader):
 
         They begin with run and line. `whole`: all rows of the run are read, and missing ones detected.
         """
-        last, found = -1, 0
-        while batch := read(last):
-            with self.reading(run):
-                check_order(batch, last)
-                check_runs(run, *{record[0] for record in batch})
-            last, found = batch[-1][1], found + len(batch)
+        last, count = -1, 0
+        while count <= run.rows and (batch := read(last)):  # in a damaged file, lines may not grow
+            last, count = batch[-1][1], count + len(batch)
             yield batch
         if whole:
-            self.check_rows(run, found)
-
-    def planned_files(self, run: RunRecord, line: int) -> list[tuple[str, int | None, int | None]]:
-        """Return the local file, size and mtime that a run planned for a line; nothing if the run does not have it."""
-        query = sa.select(rows.c.file, rows.c.size, rows.c.mtime_ns)
-        return [tuple(one) for one in self._read(query.where(rows.c.run == run.number, rows.c.line == line))]
+            self.check_rows(run, count)
 
     def listed(self, run: RunRecord) -> Iterator[tuple[int, tuple[str, ...], str, int | None, str]]:
         """Stream (line, cells, outcome, errcode, errmsg) of a run's rows in the order of the list, for links.csv."""
@@ -409,19 +315,16 @@ class LedgerReader(SumReader):
 
         for batch in self._in_order(run, read):
             with self.reading(run):
-                listed = [read_listed(record) for record in batch]
+                listed = [(line, read_cells(cells), *end) for _run, line, cells, *end in batch]
             yield from listed
 
     def records(self, run: RunRecord) -> Iterator[Sequence[Any]]:
-        """Stream a run's rows in the order of the list, as batches of checked database records.
+        """Stream a run's rows in the order of the list, as batches of database records.
 
         For writers of a million rows, for which an object per row is most of the cost.
         """
         query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
-        for batch in self._in_order(run, lambda last: self._fetch(query.where(rows.c.line > last))):
-            with self.reading(run):
-                check_records(batch)
-            yield batch
+        return self._in_order(run, lambda last: self._fetch(query.where(rows.c.line > last)))
 
     def succeeded_since(self, run: RunRecord) -> set[int]:
         """Return the lines of a run that have succeeded in one of its retries, or in a retry of those."""
@@ -446,27 +349,20 @@ class LedgerReader(SumReader):
         of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
         return {digest for (digest,) in self._read(of_run)}
 
-    def phase_seconds(self, run: RunRecord) -> dict[str, float]:
-        """Return a run's seconds by phase (progress.PHASES), over all sessions; empty if not measured."""
-        query = sa.select(spent.c.phase, spent.c.seconds).where(spent.c.run == run.number)
-        return {phase: float(seconds) for phase, seconds in self._read(query)}
-
     @contextmanager
     def snapshot(self) -> Iterator[Self]:
         """Open a consistent snapshot of the ledger, which later writes do not change."""
-        seen = copy(self)
+        snapshot = copy(self)
         try:
             with self._engine.connect() as connection:
                 if self._engine.dialect.name == "sqlite":
                     connection.exec_driver_sql("BEGIN")  # the driver begins a transaction only at a write
                 else:
                     connection.execution_options(isolation_level="REPEATABLE READ")
-                seen._held, seen._tallied, seen._listed = connection, {}, {}  # noqa: SLF001  its own copy
-                yield seen
+                snapshot._held = connection  # noqa: SLF001  its own copy
+                yield snapshot
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
-        finally:  # whoever still refers to it keeps none of this
-            seen._tallied = seen._listed = None  # noqa: SLF001  its own copy
 
     # --- across runs --------------------------------------------------------------------------------------------
 
@@ -484,46 +380,23 @@ class LedgerReader(SumReader):
             .where(rows.c.run == run.number)
             .order_by(*ordered, rows.c.outcome == Outcome.INVALID, rows.c.line)
         )
-        found = 0
+        count = 0
         with self.reading(run):
             for record in self._stream(query):
-                env, appid, at, *state = record
-                check_state(*state, env, appid, at)
-                found += 1
+                count += 1
                 yield record
-        self.check_rows(run, found)
-
-    def pairs(self, older: RunRecord, newer: RunRecord) -> list[Any] | None:
-        """Count the rows of two runs as `_pairs_by_line` selects them; None unless the runs match line for line.
-
-        They usually do if one list was run twice; this takes a fraction of the time of sorting both.
-        """
-        if (older.list_sha256, older.rows) != (newer.list_sha256, newer.rows):
-            return None
-        places = attrgetter("number", "env", "appid")
-        if [*map(places, self.envs(older))] != [*map(places, self.envs(newer))]:
-            return None
-        for run in (older, newer):
-            count = sa.select(sa.func.count()).where(rows.c.run == run.number)
-            self.check_rows(run, int(self._read(count)[0][0]))
-        found = self._read(_pairs_by_line(older, newer))
-        with self.reading(newer):
-            for _other, *states, _other in found:
-                check_state(*states[:4])
-                check_state(*states[4:])
-        # Invalid rows may be duplicates, of which only the first counts.
-        bad_input = any(Outcome.INVALID in record for record in found)
-        return None if bad_input or sum(record[-1] for record in found) != older.rows else list(found)
+        self.check_rows(run, count)
 
     def previous(self, run: RunRecord, receiver: str = "") -> RunRecord | None:
         """Find the last finished run before this one with the same selection, for comparison; None for a retry.
 
         With a receiver: the last audit whose message was not kept from it.
         """
-        found = map(self._run, [] if run.parent else self._read(earlier_runs(run)))
-        return next(
-            (one for one in found if one.selection == run.selection and receiver not in one.undelivered), None
-        )
+        for record in [] if run.parent else self._read(earlier_runs(run)):
+            earlier = self._run(record)
+            if earlier.selection == run.selection and receiver not in earlier.undelivered:
+                return earlier
+        return None
 
     def later_changes(
         self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
@@ -582,33 +455,6 @@ def _with_ends(records: Iterable[Any], by_number: Mapping[int, EnvRecord]) -> li
     return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in records]
 
 
-# --- longer queries ---
-
-
-def _pairs_by_line(before: RunRecord, after: RunRecord) -> sa.Select[Any]:
-    """Select (environment, then outcome, reason, errcode, store_code in each of two runs, and the number of rows).
-
-    Counts only rows with the same line, environment and path.
-    """
-    older, newer = rows.alias("older"), rows.alias("newer")
-    states = [
-        table.c[name] for table in (older, newer) for name in ("outcome", "reason", "errcode", "store_code")
-    ]
-    same = (
-        (newer.c.run == after.number)
-        & (newer.c.line == older.c.line)
-        & (newer.c.place == older.c.place)
-        & (newer.c.path == older.c.path)
-    )
-    return (
-        sa.select(older.c.place, *states, sa.func.count())
-        .select_from(older)
-        .join(newer, same)
-        .where(older.c.run == before.number)
-        .group_by(older.c.place, *states)
-    )
-
-
 def earlier_runs(run: RunRecord) -> sa.Select[Any]:
     """Select finished runs before one with the same kind, target and list name, latest first; no retries."""
     query = sa.select(runs).where(
@@ -619,6 +465,6 @@ def earlier_runs(run: RunRecord) -> sa.Select[Any]:
     )
     # By the ledger's number, since a clock may have been set back.
     query = query.where(runs.c.number < run.number).order_by(runs.c.number.desc())
-    if not run.kind.same_list:  # stopped audits are not comparable
+    if run.kind.surveys:  # stopped audits are not comparable
         return query.where(runs.c.stopped == "")
     return query.where(runs.c.list_name == run.list_name)

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -67,11 +67,21 @@ class RunRecord(NewRun):
         """The options that selected part of the list or merchants (`--where`, `--limit` …); empty for all."""
         return str(self.settings.get("selection", ""))
 
+    @property
+    def has_findings(self) -> bool:
+        """Whether the run is reported by what it found: it is finished, and no retry, which is only a part of one."""
+        return self.kind.surveys and self.finished_at is not None and not self.parent
+
     def may_be_resumed(self, now: float) -> bool:
-        """Return whether the run is unfinished, or was killed lately (`resumed_within`) while its report was written."""
+        """Return whether the run is unfinished, or was killed lately while its report was written."""
         if self.finished_at is None:
             return True
-        return self.out != "" and self.report == "" and now - self.created_at < self.kind.resumed_within
+        return self.out != "" and self.report == "" and now - self.created_at < resumed_within(self.kind)
+
+
+def resumed_within(kind: Kind) -> float:
+    """Return the age in seconds below which an unfinished run is resumed by the same command."""
+    return kind.renewed_after or 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +221,6 @@ class Usage:
     seconds: float = 0.0
     link_calls: int = 0
     upload_calls: int = 0
-    phases: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by phase (`PhaseTimer`); not filled for every commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +260,7 @@ def plan_values(
     content_type, cache_control = kind.stored_headers(row)
     state = ("pending", "", "")
     if row.invalid:
-        skipped = str.__str__(kind.skipped)
+        skipped = str.__str__(kind.end_of(RowEnd(row.line, Outcome.INVALID)).outcome)
         state = (skipped, skipped, stored(as_detail(row.invalid)))
     place, cells = number_of[row.env, row.appid], _encode(row.cells)
     return (
@@ -263,167 +271,58 @@ def plan_values(
 
 # Rows are read by position in the table (schema.py): by name, a report of a million rows takes a third longer.
 _decode = json.JSONDecoder().raw_decode
-_OWNERS = {str(owner): owner for owner in Owner}
 features()  # they register the outcomes and reasons that a ledger may hold
-_OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
+OUTCOMES = {str(outcome): outcome for outcome in Outcome.all()}
+"""The outcomes that are known here, by their names."""
 _REASONS = {"": None} | {str(reason): reason for reason in Reason.all()}
 
 
-_LAST_TIME = 253_402_214_400
-"""Unix seconds of the last day of the year 9999: later times are not valid dates."""
-
-
-class _Types:
-    """Type check for the records of a table: a damaged SQLite file may return any type in any column."""
-
-    def __init__(self, table: str, names: Sequence[str] = ()) -> None:
-        """`names` are the columns that are read; empty for all."""
-        self._table, self._names = table, names
-        self._known: set[tuple[type, ...]] = set()
-
-    def check(self, record: Any) -> None:
-        """Raise TypeError if a value has a type that its column does not allow."""
-        found = tuple(map(type, record))
-        if found in self._known:  # a million rows have only a few combinations
-            return
-        from tcb_ops.runs.schema import SCHEMA  # loads SQLAlchemy, which the record classes do not need
-
-        table = SCHEMA.tables[self._table]
-        columns = [table.c[name] for name in self._names] if self._names else [*table.c]
-        allowed = [
-            {column.type.python_type, *((type(None),) if column.nullable else ())} for column in columns
-        ]
-        if not all(kind in types for kind, types in zip(found, allowed, strict=False)):
-            message = "a value of another type"
-            raise TypeError(message)
-        self._known.add(found)
-
-
-PENDING_COLUMNS = (
-    "run", "line", "path", "file", "size", "mtime_ns", "content_type", "cache_control", "etag",
-)  # fmt: skip
+PENDING_COLUMNS = "line, path, file, size, mtime_ns, content_type, cache_control, etag"
 """Columns read of a row to work on."""
-_RUN_TYPES, _ENV_TYPES, _ROW_TYPES = _Types("runs"), _Types("envs"), _Types("rows")
-_PENDING_TYPES = _Types("rows", PENDING_COLUMNS)
-
-
-def valid_time(at: float | None) -> bool:
-    """Return whether a time is None or can be shown as a date."""
-    return at is None or 0 <= at < _LAST_TIME
-
-
-def check_order(records: Sequence[Any], after_line: int) -> None:
-    """Raise ValueError if rows are not in line order: reading on from the last line might never end."""
-    for record in records:
-        if record[1] <= after_line:
-            raise ValueError(after_line)
-        after_line = record[1]
-
-
-def check_runs(run: RunRecord, *numbers: int) -> None:
-    """Raise ValueError if rows found for a run belong to another run."""
-    if any(number != run.number for number in numbers):
-        raise ValueError(numbers)
-
-
-def check_state(outcome: Any, reason: Any, errcode: Any, store_code: Any, *texts: Any) -> None:
-    """Raise ValueError if a row's state, or one of its texts, is not a value that tcb-ops writes."""
-    known = outcome in _OUTCOMES and reason in _REASONS and (errcode is None or type(errcode) is int)
-    if not known or not {type(store_code), *map(type, texts)} <= {str}:
-        raise ValueError(outcome)
-
-
-def check_records(records: Sequence[Any]) -> None:
-    """Check records of the rows table as `read_row` and `read_end` do, without their JSON.
-
-    Raises ValueError, TypeError or KeyError for damaged records.
-    """
-    for record in {tuple(map(type, record)): record for record in records}.values():
-        _ROW_TYPES.check(record)
-    for outcome, reason in {(record[8], record[9]) for record in records}:
-        check_state(outcome, reason, None, "")
-    if not all(valid_time(record[20]) and valid_time(record[21]) for record in records):
-        raise ValueError(records[-1][1])
 
 
 def read_row(record: Any, environment: EnvRecord) -> Row:
-    """Return the row of a record of the rows table.
-
-    Raises ValueError, TypeError or KeyError for a damaged record.
-    """
-    _ROW_TYPES.check(record)
+    """Return the row of a record of the rows table. Raises ValueError or TypeError for a damaged record."""
     line, _, path, file, size, mtime_ns, cells = record[1:8]
     content_type, cache_control, etag = record[22:25]
     return Row(
-        line, environment.env, path, environment.appid, environment.merchant, file, _texts(cells), size, mtime_ns, None,
+        line, environment.env, path, environment.appid, environment.merchant, file, read_cells(cells), size, mtime_ns, None,
         content_type or "", cache_control or "", etag or "",
     )  # fmt: skip
 
 
 def read_pending(record: Any, environment: EnvRecord) -> Row:
-    """Return the row of a record of PENDING_COLUMNS, without cells. Raises TypeError for a damaged record."""
-    _PENDING_TYPES.check(record)
-    _, line, path, file, size, mtime_ns, content_type, cache_control, etag = record
+    """Return the row of a record of PENDING_COLUMNS, without cells."""
+    line, path, file, size, mtime_ns, content_type, cache_control, etag = record
     return Row(
         line, environment.env, path, environment.appid, environment.merchant, file, (), size, mtime_ns, None,
         content_type or "", cache_control or "", etag or "",
     )  # fmt: skip
 
 
-def read_listed(record: Any) -> tuple[int, tuple[str, ...], str, int | None, str]:
-    """Return (line, cells, outcome, errcode, errmsg) of a record with these columns after its run.
-
-    Raises ValueError or TypeError for a damaged record.
-    """
-    _, line, cells, outcome, errcode, errmsg = record
-    check_state(outcome, "", errcode, errmsg)
-    return line, _texts(cells), outcome, errcode, errmsg
-
-
 def read_end(record: Any) -> RowEnd:
     """Return how the row of a record ended. Raises ValueError, TypeError or KeyError for a damaged record."""
-    end = RowEnd(
-        record[1],
-        _OUTCOMES[record[8]],
-        _REASONS[record[9]],
-        read_detail(record[10]) if record[10] else None,
-        *record[11:22],
-    )
-    if not (valid_time(end.started_at) and valid_time(end.ended_at)):
-        raise ValueError(end.ended_at)
-    return end
+    detail = read_detail(record[10]) if record[10] else None
+    return RowEnd(record[1], OUTCOMES[record[8]], _REASONS[record[9]], detail, *record[11:22])
 
 
-def read_env(record: Any, counted: int = 0, pending: int = 0) -> EnvRecord:
-    """Return the environment of a record. Raises TypeError or KeyError for a damaged record."""
-    _ENV_TYPES.check(record)
+def read_env(record: Any) -> EnvRecord:
+    """Return the environment of a record. Raises ValueError for a damaged record."""
     _, number, env, appid, merchant, owner, left = record
-    return EnvRecord(number, env, appid, merchant, _OWNERS[owner], left, counted, pending)
+    return EnvRecord(number, env, appid, merchant, Owner(owner), left)
 
 
-def _texts(value: str) -> tuple[str, ...]:
-    """Parse a JSON list of strings. Raises ValueError for anything else."""
-    texts, end = _decode(value)
-    if end != len(value) or type(texts) is not list or not {*map(type, texts)} <= {str}:
-        raise ValueError(value)
-    if "\\u" in value:  # rejects surrogates, which cannot be printed
-        "".join(texts).encode()
-    return tuple(texts)
+def read_cells(value: str) -> tuple[str, ...]:
+    """Parse a JSON list of strings. Raises ValueError for a damaged one."""
+    return tuple(_decode(value)[0])
 
 
 def read_run(record: Any) -> RunRecord:
     """Return the run of a record. Raises ValueError or TypeError for a damaged record."""
-    _RUN_TYPES.check(record)
-    if not (valid_time(record.created_at) and valid_time(record.finished_at)):
-        raise ValueError(record.finished_at)
-    settings = json.loads(record.settings)
-    json.dumps(settings, ensure_ascii=False).encode()  # rejects surrogates
-    if type(settings) is not dict:
-        raise ValueError(settings)
     values = {
         "kind": kind_named(record.kind),
-        "headers": _texts(record.headers),
-        "settings": settings,
+        "headers": read_cells(record.headers),
+        "settings": dict(json.loads(record.settings)),
         "stopped": read_detail(record.stopped),
         "undelivered": tuple(record.undelivered.split("\n")) if record.undelivered else (),
     }

@@ -19,7 +19,6 @@ from typing import Any
 
 from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
 from tcb_ops.runs.limits import Breaker, RunLimits, Slowdown
-from tcb_ops.runs.progress import PhaseTimer
 from tcb_ops.runs.records import EarlierUpload, EnvRecord
 from tcb_ops.wechat.call_policy import AttemptCounts
 from tcb_ops.wechat.tokens import Token
@@ -145,8 +144,6 @@ class Lane:
     """When a lane that waits for a pause or the rate is queued again."""
     tasks: list[Task] = field(default_factory=list)
     """Rows begun and not ended, waiting ones included."""
-    waits_in: str = ""
-    """The phase (progress.PHASES) in which its next row waits; empty for none."""
 
     @property
     def is_done(self) -> bool:
@@ -263,9 +260,7 @@ class LaneRegistry:
 class Scheduler:
     """The lanes of a run, the queue of those with work, and the timers of those that wait."""
 
-    def __init__(
-        self, lanes: Iterable[Lane], phases: PhaseTimer | None = None, registry: LaneRegistry | None = None
-    ) -> None:
+    def __init__(self, lanes: Iterable[Lane], registry: LaneRegistry | None = None) -> None:
         """`registry`: of the environments whose lanes come later."""
         self.lanes = dict.fromkeys(lanes)
         """Those that are made and not done, in the order of the list."""
@@ -277,7 +272,6 @@ class Scheduler:
         """Rows read from the ledger at a time for one lane; at least those of one call."""
         self._low = self.refill // 3
         """Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
-        self._phases = phases or PhaseTimer(1, lambda: 0.0)
         self._queue: deque[Lane] = deque()
         self._later: deque[Lane] = deque()
         """The queue of the lanes that have had a turn."""
@@ -362,7 +356,6 @@ class Scheduler:
     def wait(self, task: Task, until: float) -> None:
         """Take back a task that continues at a later time. It still counts as in flight."""
         self._at(until, task.lane, task)
-        self._phases.enter("backoff")
 
     def again(self, task: Task) -> None:
         """Take back a task that continues as soon as its lane may."""
@@ -430,16 +423,13 @@ class Scheduler:
     def _from(self, lane: Lane, now: float) -> Task | None:
         """Return the next row of a lane; None if there is none, or the lane has to wait."""
         env, app = lane.env, lane.app
-        self._hold(lane, "")
         self._want_rows(lane)
         if lane.end_as is not None:
             return lane.back.pop(0) if lane.back else None
         if not lane.back and (not lane.fresh or (len(lane.fresh) < lane.batch and not lane.drained)):
             return None
-        paused_until = max(env.slowdown.paused_until, app.slowdown.paused_until)
-        open_at = max(paused_until, app.next_call)
+        open_at = max(env.slowdown.paused_until, app.slowdown.paused_until, app.next_call)
         if open_at > now:
-            self._hold(lane, "slow" if paused_until > now else "limit")
             if open_at < lane.timer:  # one timer per lane, however often it is queued
                 lane.timer = open_at
                 self._at(open_at, lane, None)
@@ -448,11 +438,9 @@ class Scheduler:
             app.token = None
         if app.token is None:
             self.tokenless.add(app)
-            self._hold(lane, "token")
             return None
         full = _no_more_continue if lane.back else _no_more_begin
         if full(env) or full(app):
-            self._hold(lane, "limit")
             return None
         if lane.back:
             return lane.back.pop(0)
@@ -478,7 +466,6 @@ class Scheduler:
         """Forget a lane that is done."""
         if lane.is_done and not lane.refilling and lane in self.lanes:
             del self.lanes[lane]
-            self._hold(lane, "")
             self._registry.forget(lane)
 
     def _want_rows(self, lane: Lane) -> None:
@@ -504,14 +491,6 @@ class Scheduler:
         while self._starved and self._buffered + self.refill <= BUFFERED:
             self._request_rows(self._starved.popleft())
 
-    def _hold(self, lane: Lane, phase: str) -> None:
-        """Report to the phase timer what a lane waits for from now on; empty for nothing."""
-        if lane.waits_in:
-            self._phases.leave(lane.waits_in)
-        if phase:
-            self._phases.enter(phase)
-        lane.waits_in = phase
-
     def _at(self, when: float, lane: Lane, task: Task | None) -> None:
         self._ticket += 1
         heapq.heappush(self._timers, (when, self._ticket, lane, task))
@@ -522,7 +501,6 @@ class Scheduler:
             if task is None:
                 lane.timer = float("inf")
             else:
-                self._phases.leave("backoff")
                 lane.back.append(task)
             self.enqueue(lane)
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 SCHEMA = sa.MetaData()
 
-VERSION = 9
+VERSION = 11
 """The schema's version: a ledger of any other one is refused."""
 
 version = sa.Table("tcb_ops", SCHEMA, sa.Column("version", sa.Integer, primary_key=True))
@@ -96,26 +96,6 @@ rows = _of_run(
     sa.Column("cache_control", sa.Text),
     sa.Column("etag", sa.Text),
 )
-
-spent = _of_run(
-    "spent",
-    sa.Column("phase", sa.Text, primary_key=True),
-    sa.Column("seconds", sa.Double, nullable=False, default=0.0),
-)
-"""Seconds of a run by phase (progress.PHASES)."""
-
-tallies = _of_run(
-    "tallies",
-    sa.Column("no", sa.Integer, primary_key=True),
-    sa.Column("place", sa.Integer, nullable=False),
-    _text("outcome"),
-    _text("reason"),
-    sa.Column("errcode", sa.Integer),
-    _text("store_code"),
-    sa.Column("rows", sa.Integer, nullable=False),
-    _text("message"),
-)
-"""A finished run's numbers of rows by environment, outcome and code; removed when one of its rows changes."""
 
 exports = _of_run("exports", sa.Column("manifest_sha256", sa.Text, primary_key=True))
 """SHA-256 of the manifest.json of every report of a run, by which `verify` recognises genuine reports."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from tcb_ops.details import as_detail, detail
 from tcb_ops.errors import TransportError
 from tcb_ops.features.audit import PROBE_LEFT, UNHEALTHY, AuditCode
-from tcb_ops.features.audit.checks import AccountChecks, AccountFacts, cause_detail, causes_of
+from tcb_ops.features.audit.checks import AccountChecks, AccountFacts, cause_of
 from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import Link, Owner, Reason, Row, RowEnd
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
@@ -44,9 +44,8 @@ class AuditCalls(UploadCalls):
         facts = await self._facts(task)
         if isinstance(facts, FailedAttempt):
             return facts
-        if causes := causes_of(facts, task.row.env):
-            end = self._end(task, UNHEALTHY, causes[0].reason, cause_detail(causes))
-            return replace(end, errcode=causes[0].errcode)
+        if (cause := cause_of(facts, task.row.env)) is not None:
+            return self._end(task, UNHEALTHY, cause.reason, cause.detail, errcode=cause.errcode)
         result = await self._probe(task)
         if isinstance(result, RowEnd) and result.outcome.succeeded:
             result = replace(result, detail=facts.detail)
@@ -54,13 +53,10 @@ class AuditCalls(UploadCalls):
 
     async def _facts(self, task: Task) -> AccountFacts | FailedAttempt:
         """Return the facts about the environment's account."""
-        self.phases.enter("link")
         try:
             facts, calls = await self._checks.ask(task.lane.app.appid, task.lane.owner, task.token)
         except TransportError as error:
             return self._no_answer(task, error, "link")
-        finally:
-            self.phases.leave("link")
         task.counts.calls += calls
         if calls:
             self.last_answer = self.clock()
@@ -73,11 +69,7 @@ class AuditCalls(UploadCalls):
             return link
         if not self._writes_probe:
             return self._linked(task, link)
-        self.phases.enter("store")
-        try:
-            return await self._store_probe(task, link)
-        finally:
-            self.phases.leave("store")
+        return await self._store_probe(task, link)
 
     async def _store_probe(self, task: Task, link: Link) -> RowEnd | FailedAttempt:
         row = task.row

@@ -33,9 +33,9 @@ from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY, RunContext
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
-from tcb_ops.runs.progress import PHASES, Progress, RateEstimator
+from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, lost_workers
-from tcb_ops.runs.schema import cluster_sessions, partitions, spent
+from tcb_ops.runs.schema import cluster_sessions, partitions
 from tcb_ops.runs.stop_errors import canary_stop, interrupted, without_tokens
 from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
 
@@ -161,10 +161,6 @@ class CoordinatorLedger(Ledger):
             session = (connection.execute(newest).scalar() or 0) + 1
             new = {"run": run.number, "session": session, "beat": 0, "stopping": False, "ended": False}
             connection.execute(cluster_sessions.insert().values(new))
-            known = set(connection.execute(sa.select(spent.c.phase).filter_by(run=run.number)).scalars())
-            # Workers only add to them: two that insert the same one would collide.
-            for phase in set(PHASES) - known:
-                connection.execute(spent.insert().values(run=run.number, phase=phase, seconds=0.0))
         return session
 
     def add_partitions(
@@ -265,11 +261,10 @@ class Coordinator:
     def _work_through(self, environments: Sequence[EnvRecord]) -> None:
         """Have workers work on the pending rows of these environments. Raises what stopped them."""
         self._look_at_workers()
-        workers = max(1, len(self._fit()))
         limits = self._context.limits
         most = partition_count(
             sum(one.pending > 0 for one in environments),
-            workers,
+            max(1, len(self._fit())),
             per_env=limits.per_env,
             concurrency=limits.concurrency,
         )
@@ -279,7 +274,7 @@ class Coordinator:
         self._unsent = set(range(first, first + len(groups)))
         tasks: dict[Future, int] = {}
         try:
-            self._watch(tasks, workers)
+            self._watch(tasks)
             self._show()
         except TcbOpsError:
             with suppress(LedgerError):
@@ -288,12 +283,12 @@ class Coordinator:
         finally:
             self._cancel(list(tasks))
 
-    def _watch(self, tasks: dict[Future, int], workers: int) -> None:
+    def _watch(self, tasks: dict[Future, int]) -> None:
         """Submit partitions, wait for their tasks to end, and submit those again that were lost. Raises what stops the run."""
         beaten, lock_checked = 0.0, time.monotonic()
         last_worker_at = lock_checked
         while tasks or self._unsent:
-            self._submit_unsent(tasks, workers)
+            self._submit_unsent(tasks)
             if self._stop.wait(LOOK_EVERY):
                 raise interrupted()
             now = time.monotonic()
@@ -317,7 +312,7 @@ class Coordinator:
                     self._unsent.add(number)
                 task.release()  # otherwise Dask computes it again when its worker ends
 
-    def _submit_unsent(self, tasks: dict[Future, int], workers: int) -> None:
+    def _submit_unsent(self, tasks: dict[Future, int]) -> None:
         """Submit the partitions that are not with the scheduler, if a worker can work on them."""
         meant_for = self._suitable()
         if meant_for is not None and not meant_for:
@@ -327,7 +322,7 @@ class Coordinator:
             # Packed: Dask ends a worker without tcb-ops that is sent an object of it. Unpacked there, it is an error of the task.
             task = self._client.submit(
                 pickle.loads,
-                packed(self._assignment(number, workers)),
+                packed(self._assignment(number)),
                 key=f"work_on-{uuid4().hex}",
                 pure=False,
                 retries=0,
@@ -430,7 +425,7 @@ class Coordinator:
             return workers_of(self._client)
         return []
 
-    def _assignment(self, number: int, workers: int) -> Assignment:
+    def _assignment(self, number: int) -> Assignment:
         """Return the inputs of a partition's task, which contain no password."""
         context = self._context
         ledger = context.settings.ledger
@@ -444,7 +439,6 @@ class Coordinator:
             limits=context.limits,
             root=str(context.root.absolute()),
             skip_unchanged=context.skip_unchanged,
-            workers=workers,
             version=version("tcb-ops"),
             host="" if self._only_here is None else host_name(),
         )
@@ -511,7 +505,7 @@ class Coordinator:
             raise self._no_worker()
 
     def _report_use(self, now: float) -> None:
-        """Record the session's time; calls and times by phase are recorded by the workers."""
+        """Record the session's time; calls are recorded by the workers."""
         with suppress(LedgerError):
             self._ledger.record(self._run, [], Usage(now - self._ended_at))
         self._ended_at = now

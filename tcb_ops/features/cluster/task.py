@@ -68,8 +68,6 @@ class Assignment:
     limits: RunLimits
     root: str
     skip_unchanged: bool
-    workers: int
-    """Number of workers, for the run's time by phase."""
     version: str
     """Of tcb-ops in the starting process."""
     host: str = ""
@@ -150,7 +148,6 @@ def work_on(assignment: Assignment) -> TaskResult:
                 assignment.session,
                 assignment.partition,
                 worker_name(),
-                share=1 / assignment.workers,
             )
             stack.enter_context(closing(ledger))
             run, root = ledger.partition_run(), Path(assignment.root)
@@ -290,12 +287,10 @@ def _as_planned(root: Path, row: Row) -> bool:
 class PartitionLedger(Ledger):
     """The ledger for a worker that has claimed a partition. It reads and writes only the partition's rows."""
 
-    def __init__(
-        self, where: str, run_id: str, session: int, number: int, worker: str, *, share: float = 1.0
-    ) -> None:
-        """Open the ledger; nothing is claimed yet. `share`: of the run's time by phase, which all workers add to."""
+    def __init__(self, where: str, run_id: str, session: int, number: int, worker: str) -> None:
+        """Open the ledger; nothing is claimed yet."""
         super().__init__(where)
-        self._worker, self._share = worker, share
+        self._worker = worker
         self._whole = self.run(run_id)
         self._mine = (
             (partitions.c.run == self._whole.number)
@@ -420,8 +415,7 @@ class PartitionLedger(Ledger):
             self._done[self._worker].update(end.outcome for end in ends)
             try:
                 # The run's own time is that of the starting process.
-                phases = {phase: seconds * self._share for phase, seconds in usage.phases.items()}
-                super().record(run, ends, replace(usage, seconds=0.0, phases=phases))
+                super().record(run, ends, replace(usage, seconds=0.0))
             except LedgerError:
                 self._done[self._worker] = before
                 raise

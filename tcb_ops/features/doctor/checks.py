@@ -1,4 +1,4 @@
-"""The table of checks: the machine, the files, the target."""
+"""The table of checks (name, probe, fix): the machine, the files, the target. None can block or end the others."""
 
 from __future__ import annotations
 
@@ -7,88 +7,175 @@ import platform
 import shlex
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from tcb_ops.checks import DoctorCheck, DoctorFinding, Grade
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError
-from tcb_ops.features.doctor.target import (
-    REMOTE_SECONDS,
-    TokenOwner,
-    call_with_token,
-    compare_clocks,
-    first_token,
-    first_token_owners,
-    reach,
-)
-from tcb_ops.i18n import Text, _, as_clauses, ngettext, pgettext, verbatim
-from tcb_ops.kinds import parts
+from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, pgettext, verbatim
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant
-from tcb_ops.runs.next_commands import of_run, quoted, resume
+from tcb_ops.resources import system_reason
+from tcb_ops.runs.next_commands import quoted, resume
 from tcb_ops.settings import Settings, TokenSettings, settings_file
 
 SCARCE, TIGHT = 100 * 1000**2, 1000**3
 """Free bytes below which a run may fill the disk, and below which to warn."""
+SECONDS, REMOTE_SECONDS, TOTAL_SECONDS = 6.0, 18.0, 27.0
+"""Time limits of a check, of one over the network, and of all together."""
 _AGAIN = _("Fix that, then run doctor again.")
-_NETWORK = _(
-    "Check api_base, the network, the firewall, any proxy on the way, and the files that SSL_CERT_FILE and SSL_CERT_DIR "
-    "name; then run doctor again."
-)
+
+
+class Grade(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """Works, but needs attention."""
+    BAD = "bad"
+    """A run would fail."""
+    SKIPPED = "skipped"
+    """Not checked, or missing and not needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorFinding:
+    """What a probe has found."""
+
+    grade: Grade
+    seen: Text
+    fix: Text | None = None
+    """What to do; None for the check's own, and where there is nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorCheck:
+    """One line of the doctor's table."""
+
+    name: str
+    """The check's identifier, stable for `--json`."""
+    label: Text
+    probe: Callable[[], DoctorFinding]
+    """Looks; what does not work may also be raised. It may block, and is then abandoned."""
+    fix: Text = _AGAIN
+    """What to do if it does not pass."""
+    needs: tuple[str, ...] = ()
+    """The checks without which there is nothing to look at."""
+    seconds: float = SECONDS
+    """Its time limit."""
 
 
 def all_checks(
     settings: Settings | SettingsError, config: str | None, where: Sequence[str]
-) -> Iterator[DoctorCheck]:
-    """Yield the checks in order; with invalid settings only those that need none."""
-    yield DoctorCheck("python", verbatim("Python"), check_python, _AGAIN)
-    yield DoctorCheck("browser", _("PDF browser"), check_browser, _AGAIN)
-    yield DoctorCheck("settings", _("settings"), partial(check_settings, settings, config), _AGAIN)
+) -> list[DoctorCheck]:
+    """Return the checks in order; with invalid settings only those that need none."""
+    checks = [
+        DoctorCheck("python", verbatim("Python"), check_python),
+        DoctorCheck("browser", _("PDF browser"), check_browser),
+        DoctorCheck("settings", _("settings"), partial(check_settings, settings, config)),
+    ]
     if isinstance(settings, SettingsError):
-        return
-    yield DoctorCheck(
-        "merchants",
-        pgettext("check", "merchants"),
-        partial(check_merchants, settings, where),
-        _("Fix the file: no run starts while any of its lines has a problem."),
+        return checks
+    from tcb_ops.features.doctor.target import call_with_token, compare_clocks, first_token, reach
+
+    present = partial(_present_merchants, settings, where)
+    fix_file = _("Fix the file: no run starts while any of its lines has a problem.")
+    fix_ledger = _("Fix that, or choose another ledger with --ledger.")
+    fix_source = _("Fix the token source ([tokens] in the settings).")
+    fix_network = _(
+        "Check api_base, the network, the firewall, any proxy on the way, and the files that SSL_CERT_FILE and "
+        "SSL_CERT_DIR name; then run doctor again."
     )
-    yield DoctorCheck(
-        "ledger",
-        _("ledger"),
-        partial(check_ledger, settings),
-        _("Fix that, or choose another ledger with --ledger."),
-    )
-    if "://" not in settings.ledger:
-        folder = Path(settings.ledger).resolve().parent
-        yield DoctorCheck(
-            "disk", _("disk"), lambda: check_disk(shutil.disk_usage(folder).free, folder), _AGAIN
-        )
-    yield DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings), _AGAIN)
-    for part in parts("checks"):
-        yield from part(settings)
-    target, remote = pgettext("check", "target"), REMOTE_SECONDS
-    yield DoctorCheck("target", target, partial(reach, settings), _NETWORK, seconds=remote)
-    yield DoctorCheck("clock", _("clock"), partial(compare_clocks, settings), _NETWORK, ("target",), remote)
-    source = _("Fix the token source ([tokens] in the settings).")
-    own_source = ("target",) if settings.tokens.source == "component" else ()
+    after_target = ("target",) if settings.tokens.source == "component" else ()
+    remote = partial(DoctorCheck, seconds=REMOTE_SECONDS)
+    checks += [
+        DoctorCheck(
+            "merchants",
+            pgettext("check", "merchants"),
+            partial(check_merchants, settings, where),
+            fix_file,
+        ),
+        DoctorCheck("ledger", _("ledger"), partial(check_ledger, settings), fix_ledger),
+        DoctorCheck("disk", _("disk"), partial(check_disk, settings)),
+        DoctorCheck("secrets", _("secrets"), partial(check_secrets, settings)),
+        remote("target", pgettext("check", "target"), partial(reach, settings), fix_network),
+        remote("clock", _("clock"), partial(compare_clocks, settings), fix_network, ("target",)),
+        remote(
+            "tokens", _("token source"), lambda: first_token(settings, present()), fix_source, after_target
+        ),
+        remote(
+            "address",
+            _("this address"),
+            lambda: call_with_token(settings, present()),
+            fix_network,
+            ("target", "tokens"),
+        ),
+    ]
+    return checks if "://" not in settings.ledger else [check for check in checks if check.name != "disk"]
 
-    def owners() -> list[TokenOwner]:
-        return first_token_owners(_merchants(settings, where), settings.tokens.component_appid)
 
-    token, call = lambda: first_token(settings, owners()), lambda: call_with_token(settings, owners())
-    yield DoctorCheck("tokens", _("token source"), token, source, own_source, remote)
-    yield DoctorCheck("address", _("this address"), call, _NETWORK, ("target", "tokens"), remote)
+def run_checks(checks: Sequence[DoctorCheck]) -> Iterator[tuple[DoctorCheck, DoctorFinding]]:
+    """Yield each check with its finding. Blocks for at most about 27 seconds; raises nothing."""
+    end = time.monotonic() + TOTAL_SECONDS
+    passed: set[str] = set()
+    for check in checks:
+        if passed.issuperset(check.needs):
+            finding = probe_limited(check, max(0.5, min(check.seconds, end - time.monotonic())))
+        else:
+            finding = DoctorFinding(Grade.SKIPPED, _("not checked, because a check above did not pass"))
+        if finding.grade in {Grade.OK, Grade.WARNING}:
+            passed.add(check.name)
+        if finding.grade in {Grade.WARNING, Grade.BAD} and finding.fix is None:
+            finding = replace(finding, fix=check.fix)
+        yield check, finding
 
 
-def _merchants(settings: Settings, where: Sequence[str]) -> list[Merchant]:
-    try:
-        return list(read_merchants(settings.merchants, where))
-    except (TcbOpsError, OSError):  # reported by the check of the merchants file
-        return []
+def probe_limited(check: DoctorCheck, seconds: float) -> DoctorFinding:
+    """Probe in a thread for at most `seconds`. A thread that a name server, a disk or a program blocks is abandoned."""
+    findings: list[DoctorFinding] = []
+
+    def probe() -> None:
+        try:
+            findings.append(check.probe())
+        except Exception as error:  # noqa: BLE001  a broken check must not hide the other results
+            findings.append(_from_error(error))
+
+    thread = threading.Thread(target=probe, name=f"doctor-{check.name}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if findings:
+        return findings[0]
+    seen = _("did not finish within {seconds:.0f} s", seconds=seconds)
+    fix = _("A name server, a disk or a program does not answer. Fix that, then run doctor again.")
+    return DoctorFinding(Grade.BAD, seen, fix)
+
+
+def _from_error(error: Exception) -> DoctorFinding:
+    if isinstance(error, TcbOpsError):
+        return DoctorFinding(Grade.BAD, error.problem, error.fix)
+    if isinstance(error, OSError):
+        reason = system_reason(error)
+        seen = _("{file}: {why}", file=error.filename, why=reason) if error.filename else reason
+        return DoctorFinding(Grade.BAD, seen)
+    seen = _("the check itself failed ({kind})", kind=type(error).__name__)
+    return DoctorFinding(Grade.BAD, seen, _("Please report it: this is a bug in tcb-ops."))
+
+
+# --- the machine and the files ----------------------------------------------------------------------------------------
+
+
+def _present_merchants(settings: Settings, where: Sequence[str]) -> list[Merchant]:
+    """Return the merchants that have not left; none where the file cannot be read, which its own check reports."""
+    with suppress(TcbOpsError, OSError):
+        return [merchant for merchant in read_merchants(settings.merchants, where) if not merchant.left]
+    return []
 
 
 def check_python() -> DoctorFinding:
@@ -100,19 +187,14 @@ def check_python() -> DoctorFinding:
 
 
 def check_browser() -> DoctorFinding:
-    """Look for a Chromium, needed for PDF reports."""
-    from tcb_ops.reports.formats.html import CHROMIUM, find_chromium
+    """Look for a Chromium, which only reports as PDF need."""
+    from tcb_ops.reports.formats.html import find_chromium
 
-    if os.environ.get(CHROMIUM) == "":
-        return DoctorFinding(Grade.SKIPPED, _("TCB_OPS_CHROMIUM is empty: no PDFs"))
-    program = find_chromium()
-    if program is not None:
+    if (program := find_chromium()) is not None:
         return DoctorFinding(Grade.OK, verbatim(program))
-    fix = _(
-        "Install Chromium or Chrome, or set TCB_OPS_CHROMIUM to the program; set it to an empty value if you need "
-        "no PDFs."
+    return DoctorFinding(
+        Grade.SKIPPED, _("no Chromium: for reports as PDF, install one or set TCB_OPS_CHROMIUM to it")
     )
-    return DoctorFinding(Grade.WARNING, _("no Chromium: reports are written without a PDF"), fix)
 
 
 def check_settings(settings: Settings | SettingsError, config: str | None) -> DoctorFinding:
@@ -138,58 +220,42 @@ def check_merchants(settings: Settings, where: Sequence[str]) -> DoctorFinding:
         )
         return DoctorFinding(Grade.BAD, _("{file} does not exist", file=file), fix)
     try:
-        lines = read_merchants(file, where)
+        merchants = read_merchants(file, where)
     except InputError as error:
         listed = as_clauses(format_problem(file.name, problem) for problem in error.problems[:3])
         count = len(error.problems)
         seen = ngettext("{n:,} problem: {listed}", "{n:,} problems: {listed}", count, listed=listed)
         return DoctorFinding(Grade.BAD, seen)
+    appids = len({merchant.appid for merchant in merchants})
     seen = _(
         "{file}: {lines}, {mini_programs}, {environments}",
         file=file,
-        lines=ngettext("{n:,} line", "{n:,} lines", len(lines)),
-        mini_programs=ngettext(
-            "{n:,} mini program", "{n:,} mini programs", len({merchant.appid for merchant in lines})
-        ),
-        environments=ngettext("{n:,} environment", "{n:,} environments", len(lines.envs)),
+        lines=ngettext("{n:,} line", "{n:,} lines", len(merchants)),
+        mini_programs=ngettext("{n:,} mini program", "{n:,} mini programs", appids),
+        environments=ngettext("{n:,} environment", "{n:,} environments", len(merchants.envs)),
     )
-    if left := sum(merchant.left for merchant in lines):
-        seen = _("{seen}, {left:,} of them left", seen=seen, left=left)
     return DoctorFinding(Grade.OK, seen)
 
 
 def check_ledger(settings: Settings) -> DoctorFinding:
     """Check that the ledger can be opened and written; look for unfinished runs. A missing file is not created."""
     if "://" not in settings.ledger:
+        from tcb_ops.runs.database import not_a_ledger
+
         file = Path(settings.ledger)
         folder = file.resolve().parent
-        why = _unwritable(file, folder)
-        if why is not None:
-            from tcb_ops.runs.database import not_a_ledger
-
-            raise not_a_ledger(str(file), why)
+        if not folder.is_dir():
+            raise not_a_ledger(str(file), _("the folder {folder} does not exist", folder=folder))
+        for path in (folder, file):
+            if path.exists() and not os.access(path, os.W_OK):
+                raise not_a_ledger(str(file), _("{folder} cannot be written", folder=path))
         if not file.exists():
-            return DoctorFinding(
-                Grade.OK, _("{file} does not exist yet: the first run creates it", file=file)
-            )
-    return _opened(settings)
+            seen = _("{file} does not exist yet: the first run creates it", file=file)
+            return DoctorFinding(Grade.OK, seen)
+    return _check_runs(settings)
 
 
-def _unwritable(file: Path, folder: Path) -> Text | None:
-    """Return why no run can be written to a ledger, as far as its file and folder tell."""
-    from tcb_ops.runs.database import on_network
-
-    if not folder.is_dir():
-        return _("the folder {folder} does not exist", folder=folder)
-    if not file.exists() and on_network(folder):
-        return _("it is on a network file system, where file locks are unreliable")
-    for place in (folder, file):
-        if place.exists() and not os.access(place, os.W_OK):
-            return _("{folder} cannot be written", folder=place)
-    return None
-
-
-def _opened(settings: Settings) -> DoctorFinding:
+def _check_runs(settings: Settings) -> DoctorFinding:
     from tcb_ops.errors import LedgerDamagedError
     from tcb_ops.runs.ledger import Ledger
 
@@ -201,31 +267,22 @@ def _opened(settings: Settings) -> DoctorFinding:
         ledger.close()
     if damaged:
         raise damaged[0]
-    file = Path(settings.ledger)
-    size = file.stat().st_size if file.is_file() else 0
-    facts = _(
-        "{name}: {runs}{size}",
-        name=ledger.name,
-        runs=ngettext("{n:,} run", "{n:,} runs", len(runs)),
-        size=f", {size / 1000**2:,.1f} MB" if size >= 100_000 else "",
-    )
+    seen = _("{name}: {runs}", name=ledger.name, runs=ngettext("{n:,} run", "{n:,} runs", len(runs)))
     unfinished = [run for run in runs if run.finished_at is None]
     if not unfinished:
-        return DoctorFinding(Grade.OK, facts)
-    named = ", ".join(run.id for run in unfinished[:3]) + (" …" if len(unfinished) > 3 else "")
+        return DoctorFinding(Grade.OK, seen)
+    ids = as_list([run.id for run in unfinished], most=3)
     seen = _(
-        "{facts}, {count:,} unfinished or at work: {named}", facts=facts, count=len(unfinished), named=named
+        "{facts}, {count:,} unfinished or at work: {named}", facts=seen, count=len(unfinished), named=ids
     )
-    fix = _(
-        "`{show}` shows what remains; `{again}` resumes the run.",
-        show=quoted(of_run(settings, unfinished[0], "show")),
-        again=quoted(resume(settings, unfinished[0])),
-    )
+    fix = _("`{again}` resumes the run.", again=quoted(resume(settings, unfinished[0])))
     return DoctorFinding(Grade.WARNING, seen, fix)
 
 
-def check_disk(free: int, folder: Path) -> DoctorFinding:
+def check_disk(settings: Settings) -> DoctorFinding:
     """Grade the free bytes on the ledger's disk."""
+    folder = Path(settings.ledger).resolve().parent
+    free = shutil.disk_usage(folder).free
     seen = _("{free:,.1f} GB free in {folder}", free=free / 1000**3, folder=folder)
     if free >= TIGHT:
         return DoctorFinding(Grade.OK, seen)
@@ -240,35 +297,30 @@ def check_secrets(settings: Settings) -> DoctorFinding:
     """Check that only their owner can read the files that hold secrets."""
     if os.name != "posix":
         return DoctorFinding(Grade.SKIPPED, _("file modes are not checked on this system"))
-    places = [path for path in secret_places(settings.tokens) if path.exists()]
-    if not places:
+    paths = [path for path in secret_paths(settings.tokens) if path.exists()]
+    if not paths:
         return DoctorFinding(Grade.SKIPPED, _("no files with secrets here"))
-    readable = list(_readable_by_others(places))
+    readable = [path for path in paths if _others_can_read(path)]
     if not readable:
-        return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=", ".join(map(str, places))))
-    named = ", ".join(map(str, readable[:3])) + (" …" if len(readable) > 3 else "")
-    seen = _("others on this machine may read {named}", named=named)
-    deep = ["-R"] if any(path.is_dir() for path in places) else []
-    fix = verbatim(shlex.join(["chmod", *deep, "go-rwx", *map(str, places)]))
+        return DoctorFinding(Grade.OK, _("{named}: readable only by you", named=as_list(paths)))
+    seen = _("others on this machine may read {named}", named=as_list(readable, most=3))
+    fix = verbatim(shlex.join(["chmod", "-R", "go-rwx", *map(str, paths)]))
     # The simulator's tokens give access to nothing.
     return DoctorFinding(Grade.WARNING if settings.on_loopback else Grade.BAD, seen, fix)
 
 
-def secret_places(tokens: TokenSettings) -> list[Path]:
+def secret_paths(tokens: TokenSettings) -> list[Path]:
     """Return the files and folders of the token source in use that hold tokens, secrets or tickets."""
     if tokens.source == "component":
         values = (tokens.secret, tokens.ticket)
-        named = [value.partition(":")[2].strip() for value in values if value.startswith("file:")]
-        return [*map(Path, named), tokens.store]
+        files = [value.partition(":")[2].strip() for value in values if value.startswith("file:")]
+        return [*map(Path, files), tokens.store]
     return [tokens.file] if tokens.source == "file" else []
 
 
-def _readable_by_others(places: Iterable[Path]) -> Iterator[Path]:
-    for place in places:
-        inside: list[Path] = []
-        with suppress(OSError):
-            inside = sorted(place.iterdir())[:2000] if place.is_dir() else []
-        for path in (place, *inside):
-            with suppress(OSError):
-                if stat.S_IMODE(path.stat().st_mode) & 0o077:
-                    yield path
+def _others_can_read(path: Path) -> bool:
+    """Return whether others may read a file, or a folder or anything in it."""
+    with suppress(OSError):
+        inside = [*path.iterdir()] if path.is_dir() else []
+        return any(stat.S_IMODE(file.stat().st_mode) & 0o077 for file in (path, *inside))
+    return False

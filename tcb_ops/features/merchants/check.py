@@ -1,4 +1,4 @@
-"""Merchants: the status of each line of their file, what it can do today, its issues, how they are shown; daily quotas.
+"""Merchants: the status of each line of their file, what it can do today, its issues, how they are shown.
 
 Pure, except for `write_states`: from responses to a verdict, a table (most frequent issues first) and a CSV.
 """
@@ -9,10 +9,8 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 from tcb_ops.details import merged, of_any_appid
 from tcb_ops.errcodes import all_reasons, errcode
@@ -38,7 +36,7 @@ WITHOUT_CLOUD = _PERMISSION_CODES | {_NO_CLOUD}
 """Issues of a merchant without 云开发, or without a permission set for it: shown, but not as failures."""
 
 LINES = 40
-"""Maximum number of lines with issues that are shown, some of each issue."""
+"""Maximum number of lines with issues that are shown, those with the most frequent issue first."""
 READY_LINES = 12
 """Lines without issues are shown if there are at most this many, else only counted."""
 
@@ -230,53 +228,6 @@ def _of_status(status: str, *, own: bool) -> Issue:
     return Issue("not_listed", _("It is not among the platform's own environments."), action)
 
 
-# --- quotas --------------------------------------------------------------------------------------------------------
-
-_BEIJING = ZoneInfo("Asia/Shanghai")
-
-
-@dataclass(frozen=True, slots=True)
-class QuotaAccount:
-    """The account that a row's link call counts against: a mini program's, or the platform's for its own environments."""
-
-    appid: str
-    owner: Owner = Owner.MERCHANT
-
-
-@dataclass(frozen=True, slots=True)
-class Allowances:
-    """The quotas that could be read."""
-
-    quotas: dict[QuotaAccount, Quota]
-    why_not: Text | None
-    """The first reason why some are unknown."""
-
-
-def fits(rows: int, quota: Quota | None, rate: float | None, seconds_left: float) -> bool | None:
-    """Return whether so many link calls fit into the account's day; None if unknown.
-
-    ================  =====================  =======
-    calls left        time at the rate       result
-    ================  =====================  =======
-    fewer than rows   any                    False
-    any               longer than the day    False
-    not known         within, or no rate     None
-    enough            within, or no rate     True
-    ================  =====================  =======
-    """
-    left = quota.left if quota is not None else None
-    if (left is not None and rows > left) or (rate is not None and rows / rate > seconds_left):
-        return False
-    return None if left is None else True
-
-
-def seconds_left_of_the_day(now: datetime) -> float:
-    """Return the seconds until the quotas are reset: midnight in Beijing, which has no daylight saving time."""
-    there = now.astimezone(_BEIJING)
-    midnight = there.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    return (midnight - there).total_seconds()
-
-
 # --- display -------------------------------------------------------------------------------------------------------
 
 _HEADS = (
@@ -299,12 +250,11 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
     times = Counter(state.issues[0].code for state in bad)
     bad.sort(key=lambda s: (-times[s.issues[0].code], s.issues[0].code, s.merchant.name, s.merchant.env))
     ready = [state for state in states if state.works]
-    some = _some_of_each(bad)
-    shown = some + (ready if len(ready) <= READY_LINES else [])
+    shown = bad[:LINES] + (ready if len(ready) <= READY_LINES else [])
     if shown:
         table = [[head.of(lang) for head in _HEADS], *(_cells(state, lang) for state in shown)]
         yield AlignedTable(table, numbers=frozenset({6}), elastic=frozenset({0, 1}))
-    if more := len(bad) - len(some):
+    if (more := len(bad) - LINES) > 0:
         yield _("… and {more:,} more that are not ready: --out FILE.csv lists all", more=more).of(lang)
     for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
         yield ""
@@ -403,19 +353,6 @@ def _shown(seen: bool | None, lang: Lang) -> str:
 
 def _word(seen: bool | None) -> str:
     return "" if seen is None else "yes" if seen else "no"
-
-
-def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:
-    """Return up to LINES states, shared among the issues, so that a frequent one does not hide the others."""
-    by_code: dict[str, list[MerchantState]] = {}
-    for state in bad:
-        by_code.setdefault(state.issues[0].code, []).append(state)
-    room, some = LINES, set[int]()
-    for served, states in enumerate(sorted(by_code.values(), key=len)):
-        taken = states[: max(1, room // (len(by_code) - served))]
-        room -= len(taken)
-        some |= set(map(id, taken))
-    return [state for state in bad if id(state) in some]
 
 
 def _lines(count: int) -> Text:

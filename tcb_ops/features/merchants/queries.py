@@ -1,4 +1,4 @@
-"""Questions to the platform, asked with concurrent calls: what merchants can do today, their quotas, who authorizes it."""
+"""Questions to the platform, asked with concurrent calls: what merchants can do today, who authorizes it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,15 @@ from tcb_ops.errors import (
     PlatformStopError,
     SettingsError,
     StoppedError,
-    TcbOpsError,
     TokenError,
     TokenSourceError,
     TransportError,
 )
 from tcb_ops.features.merchants.check import (
     COMPONENT_CODES,
-    Allowances,
     Issue,
     MerchantAnswers,
     MerchantState,
-    QuotaAccount,
     issue_of,
     judge,
     of_the_component,
@@ -41,7 +38,7 @@ from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_source
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse, Quota
+from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
 from tcb_ops.wechat.transport import Transport
 
 AT_ONCE = 8
@@ -233,54 +230,6 @@ _NO_COMPONENT = Issue(
     Reason.NO_TOKEN,
     _("An environment of the platform's own needs the component token, and no component_appid is set."),
     _("Set component_appid under [tokens], and make sure that the token source can provide its token."),
-)
-
-
-# --- quotas --------------------------------------------------------------------------------------------------------
-
-
-def ask_allowances(settings: Settings, accounts: Iterable[QuotaAccount], seconds: float = 10.0) -> Allowances:
-    """Query each account's remaining calls for upload links. Blocks for at most `seconds`; failures are not raised."""
-    wanted = list(dict.fromkeys(accounts))
-    if not wanted:
-        return Allowances({}, None)
-    try:
-        return submit_coroutine(_ask_quotas(settings, wanted, seconds)).result()
-    except TcbOpsError as error:  # invalid token settings are reported by the run
-        return Allowances({}, error.text)
-
-
-async def _ask_quotas(settings: Settings, wanted: list[QuotaAccount], seconds: float) -> Allowances:
-    component = settings.tokens.component_appid
-    quotas: dict[QuotaAccount, Quota] = {}
-    reasons: list[Text] = []
-    async with connected(settings, CallLimits(attempts=1)) as (caller, client):
-
-        async def about(account: QuotaAccount) -> None:
-            mine = account.owner is Owner.MERCHANT
-            if not mine and not component:
-                reasons.append(_QUOTA_NEEDS_COMPONENT)
-                return
-            call = partial(client.quota, owner=account.owner)
-            found = await ask(caller, account.appid if mine else component, call, account.owner)
-            if isinstance(found, Issue):
-                reasons.append(_("{meaning} {action}", meaning=found.meaning, action=found.action))
-            else:
-                quotas[account] = found
-
-        try:
-            async with asyncio.timeout(seconds):
-                await map_concurrently(wanted, about)
-        except TimeoutError:
-            reasons.append(_("Not all answered within {seconds:g} s.", seconds=seconds))
-        except StoppedError as error:
-            reasons.append(error.text)
-    return Allowances(quotas, reasons[0] if reasons else None)
-
-
-_QUOTA_NEEDS_COMPONENT = _(
-    "Calls for the platform's own environments count against the component's quota: set component_appid under "
-    "[tokens]."
 )
 
 

@@ -34,8 +34,8 @@ from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.xlsx import LONGEST, NOT_XML, write_text
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 
 if TYPE_CHECKING:

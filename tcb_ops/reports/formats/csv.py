@@ -28,8 +28,9 @@ from tcb_ops.formatting import RISKY, guard, picture_controls
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, reason_text
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause
-from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EnvRecord, RowRecord, RunRecord, read_end, read_row
 from tcb_ops.secrets import masked, redact
 

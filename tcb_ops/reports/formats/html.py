@@ -39,10 +39,10 @@ from tcb_ops.reports.formats.charts import (
     outcome_class,
     shade,
 )
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions, worker_lines
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
-from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.secrets import redact
 from tcb_ops.settings import Settings
@@ -72,9 +72,6 @@ _HOW_OFTEN = {
     Per.NOBODY: _("nothing to do"),
 }
 
-SHORT = 5.0
-"""Seconds of a run below which no bottleneck is shown."""
-OWN = "own"
 FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv")
 """The files beside the page that it links to."""
 PDF_MARK = "<!--pdf-->"
@@ -88,17 +85,6 @@ _BROWSERS = (
     "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge",
 )  # fmt: skip
 
-PHASES: dict[str, Text] = {
-    "link": _("requesting links"),
-    "store": _("sending files to the store"),
-    "limit": _("limited by --per-env or --rate"),
-    "slow": _("paused because the platform or the store asked to slow down"),
-    "backoff": _("waiting to retry"),
-    "token": _("waiting for tokens"),
-    "outage": _("waiting for a target that could not be reached"),
-    OWN: _("in tcb-ops itself: ledger and local files"),
-}
-
 
 def page(
     reader: RunReader,
@@ -107,19 +93,18 @@ def page(
     versions: Mapping[str, str],
     *,
     now: float,
-    no_chromium: bool = False,
     changes: RunDiff | None = None,
 ) -> str:
     """Return the report of a run as HTML, in the settings' language and time zone.
 
-    `no_chromium`: whether report.pdf is left out for lack of one. `changes` since an earlier run have a section of their own.
+    `changes` since an earlier run have a section of their own.
     """
     run, counts = summary.run, summary.counts
     bad = sum(rows > 0 for rows in summary.merchants_bad.values())
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     drawing = draw(reader.timeline(run))
-    findings = run.kind.findings(reader, summary, changes, settings) if run.kind.has_findings(run) else None
+    findings = run.kind.findings(reader, summary, changes, settings) if run.has_findings else None
     templates = environment(settings.lang, settings.timezone)
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
@@ -157,9 +142,7 @@ def page(
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "workers": worker_lines(summary.workers),
-        "bottleneck": bottleneck(reader.phase_seconds(run), run.seconds),
         "merchants": len(summary.merchants_bad),
-        "no_chromium": no_chromium,
         "files": [*FILES, "manifest.json"],
         "pdf_mark": PDF_MARK,
         "script": SCRIPT,
@@ -283,75 +266,65 @@ def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | No
     }
 
 
-def bottleneck(spent: Mapping[str, float], seconds: float) -> Text | None:
-    """Return what took most of a run's time; None for runs that were short or not measured.
-
-    Time outside all phases counts for tcb-ops itself.
-    """
-    measured = sum(spent.values())
-    if not measured or seconds < SHORT:
-        return None
-    whole = max(seconds, measured)
-    phases = {**spent, OWN: whole - measured}
-    most = max(PHASES, key=lambda phase: phases.get(phase, 0.0))
-    return _(
-        "Where the time went: {share} {phases}.", share=f"{phases[most] / whole:.0%}", phases=PHASES[most]
-    )
-
-
 # --- report.pdf: the page, printed by a Chromium on this machine. Without one there is none, which is no error ---
 
 
-def with_pdf(html: str) -> str:
-    """Return a page with a link to report.pdf."""
-    return html.replace(PDF_MARK, ' · <a href="report.pdf">report.pdf</a>', 1)
+def add_pdf(page: Path, pdf: Path) -> Text | None:
+    """Print a page to `pdf` and link to it from the page; return None, or why there is none."""
+    warning = write_pdf(page, pdf)
+    if warning is None:
+        html = page.read_text(encoding="utf-8").replace(PDF_MARK, ' · <a href="report.pdf">report.pdf</a>', 1)
+        page.write_text(html, encoding="utf-8", newline="\n")
+    return warning
 
 
 def find_chromium() -> str | None:
     """Find a Chromium: the one that TCB_OPS_CHROMIUM names (empty: none), else the first in PATH."""
     named = os.environ.get(CHROMIUM)
-    if named is not None:
-        return shutil.which(named) if named else None
-    return next((found for name in _BROWSERS if (found := shutil.which(name))), None)
+    names = _BROWSERS if named is None else (named,)
+    return next((program for name in names if name and (program := shutil.which(name))), None)
 
 
-def write_pdf(page: Path, pdf: Path, chromium: str | None = None, *, timeout: float = 60) -> Text | None:
-    """Print a page to `pdf`; return None, or why it failed. A failure leaves no file.
+def write_pdf(page: Path, pdf: Path, *, timeout: float = 60) -> Text | None:
+    """Print a page to `pdf`, which loads nothing from the network; return None, or why it failed. A failure leaves no file.
 
-    `chromium`: the program; None to search for it. `timeout` is in seconds. Nothing is loaded from the network.
+    `timeout` is in seconds.
     """
-    program = chromium or find_chromium()
-    if program is None:
-        return not_written(_("no Chromium was found"))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
+    program = find_chromium()
+    reason = _("no Chromium was found")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TCB_OPS_")}
     with tempfile.TemporaryDirectory(prefix="tcb-ops-pdf-", ignore_cleanup_errors=True) as folder:
-        made = Path(folder) / "report.pdf"
+        printed = Path(folder) / "report.pdf"
         try:
-            done = subprocess.run(  # noqa: S603  the operator's own browser, no shell
-                _command(program, page, made, Path(folder)),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=timeout,
-                check=False,
-                # A home of its own, and none of our variables, which may hold secrets.
-                env=kept | {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder},
-            )
-            if made.is_file() and made.read_bytes().startswith(b"%PDF-"):
-                shutil.copyfile(made, pdf)
-                return None
-            text = _("{name} ended with code {returncode} without writing one")
-            why = text.format(name=Path(program).name, returncode=done.returncode)
+            if program is not None:
+                done = subprocess.run(  # noqa: S603  the operator's own browser, no shell
+                    _command(program, page, printed, Path(folder)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=timeout,
+                    check=False,
+                    # A home of its own, and none of our variables, which may hold secrets.
+                    env=environment | {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_CACHE_HOME": folder},
+                )
+                if printed.is_file() and printed.read_bytes().startswith(b"%PDF-"):
+                    shutil.copyfile(printed, pdf)
+                    return None
+                text = _("{name} ended with code {returncode} without writing one")
+                reason = text.format(name=Path(program).name, returncode=done.returncode)
         except subprocess.TimeoutExpired:
-            why = _("it took longer than {timeout:g} seconds", timeout=timeout)
+            reason = _("it took longer than {timeout:g} seconds", timeout=timeout)
         except OSError as error:
-            why = system_reason(error)
+            reason = system_reason(error)
     with suppress(OSError):
         pdf.unlink(missing_ok=True)
-    return not_written(why)
+    return _(
+        "report.pdf was not written: {why}. report.html has the same, and prints from any browser.",
+        why=reason,
+    )
 
 
-def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
+def _command(program: str, page: Path, printed: Path, folder: Path) -> list[str]:
     as_root = hasattr(os, "geteuid") and os.geteuid() == 0
     return [
         program,
@@ -366,13 +339,6 @@ def _command(program: str, page: Path, made: Path, folder: Path) -> list[str]:
         "--host-resolver-rules=MAP * ~NOTFOUND",  # the page loads nothing, and neither may the browser itself
         f"--user-data-dir={folder}/profile",
         "--no-pdf-header-footer",
-        f"--print-to-pdf={made}",
+        f"--print-to-pdf={printed}",
         page.resolve().as_uri(),
     ]
-
-
-def not_written(why: Text) -> Text:
-    """Return the warning that there is no report.pdf, and why."""
-    return _(
-        "report.pdf was not written: {why}. report.html has the same, and prints from any browser.", why=why
-    )

@@ -24,11 +24,12 @@ from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import environment
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary, worker_lines
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.links_file import LINK_COLUMNS
 from tcb_ops.runs.next_commands import install
-from tcb_ops.runs.reader import LedgerReader, RunReader
+from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RunRecord
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings

@@ -20,8 +20,8 @@ from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
+from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import RunSummary, next_actions, worker_lines
-from tcb_ops.runs.reader import RunReader
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings

@@ -367,7 +367,7 @@ def test_a_full_or_closed_stderr_does_not_hide_the_exit_code(open_cli, words, co
 def test_closed_standard_streams_are_no_obstacle(open_cli, closed):
     cli = open_cli(many(TEA, BOOKS, rows=2))
     with cli.spawn(
-        [sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--json", "--no-pdf"],
+        [sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--json"],
         preexec_fn=lambda: [os.close(number) for number in closed],
     ) as process:
         out, err = process.communicate(timeout=60)

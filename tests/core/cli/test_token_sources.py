@@ -166,7 +166,6 @@ def test_the_ticket_the_store_and_the_settings_are_never_listed_for_upload(open_
     [
         ("merchants", "check"),
         ("merchants", "sync"),
-        ("links", "list.csv", "--dry-run"),
         ("doctor",),
     ],
     ids="-".join,

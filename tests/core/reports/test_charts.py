@@ -25,10 +25,8 @@ from tcb_ops.reports.formats.charts import (
 )
 from tcb_ops.reports.formats.charts import MATRIX_CODES as CODES
 from tcb_ops.reports.formats.charts import MATRIX_MERCHANTS as MERCHANTS
-from tcb_ops.reports.formats.html import OWN, PHASES, bottleneck
 from tcb_ops.reports.formats.notebook import heat_map
 from tcb_ops.reports.summary import causes_of
-from tcb_ops.runs.progress import PHASES as MEASURED
 from tcb_ops.runs.records import Tally, TimelineBucket
 
 if TYPE_CHECKING:
@@ -179,33 +177,3 @@ def test_a_long_pause_is_told_and_none_of_less_than_a_minute() -> None:
         drawing = draw(of_no_matter)
         assert drawing is not None
         assert drawing.quiet is None
-
-
-def test_every_measured_phase_has_a_name() -> None:
-    assert {*MEASURED, OWN} == set(PHASES)
-
-
-@pytest.mark.parametrize(
-    ("spent", "phase", "share"),
-    [
-        ({"link": 20.0, "limit": 70.0}, "limit", "70%"),
-        ({"link": 55.0, "store": 30.0}, "link", "55%"),
-        ({"link": 1.0}, OWN, "99%"),
-    ],
-)
-def test_one_sentence_names_what_most_of_the_time_went_to(
-    spent: dict[str, float], phase: str, share: str
-) -> None:
-    sentence = bottleneck(spent, 100.0)
-    assert sentence is not None
-    for lang in Lang:
-        assert f"{share} {PHASES[phase].of(lang)}" in sentence.of(lang)
-
-
-@pytest.mark.parametrize(
-    ("spent", "seconds"), [({}, 100.0), ({"link": 3.0}, 4.0)], ids=["not measured", "short"]
-)
-def test_no_bottleneck_of_runs_that_were_short_or_not_measured(
-    spent: dict[str, float], seconds: float
-) -> None:
-    assert bottleneck(spent, seconds) is None

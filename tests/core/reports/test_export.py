@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from filelock import FileLock
+from reported_runs import NOW
 from workspace import store_says
 
 from tcb_ops.details import DetailCode, detail
@@ -339,23 +339,6 @@ def test_a_ledger_that_takes_no_writing_still_gives_a_report(
     assert "the report is complete" in caplog.text
 
 
-def test_copies_that_jupyterlab_keeps_of_the_report_go_and_of_anything_else_stay(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
-    reported = a_run()
-    out = reported.export(tmp_path / "out")
-    (out / ".ipynb_checkpoints").mkdir()
-    (out / ".ipynb_checkpoints" / "report-checkpoint.html").touch()
-    reported.export(out)
-    assert not (out / ".ipynb_checkpoints").exists()
-    for folder in (out, tmp_path / "notes"):
-        (folder / ".ipynb_checkpoints").mkdir(parents=True)
-        (folder / ".ipynb_checkpoints" / "mine-checkpoint.ipynb").touch()
-        with pytest.raises(UsageError):
-            reported.export(folder)
-        assert (folder / ".ipynb_checkpoints" / "mine-checkpoint.ipynb").exists()
-
-
 @pytest.mark.kill
 def test_a_report_that_is_seen_is_one_that_the_ledger_knows(
     a_run: Callable[..., Any], tmp_path: Path
@@ -449,40 +432,25 @@ def test_a_secret_across_two_chunks_is_found_and_prose_about_tokens_is_not(tmp_p
     assert find_leak(file) is None
 
 
-def test_what_a_killed_export_left_is_cleared_and_what_is_in_use_or_not_ours_stays(
+def test_what_an_export_left_that_was_killed_a_day_ago_is_removed_and_nothing_else(
     a_run: Callable[..., Any], tmp_path: Path
 ) -> None:
-    def left(name: str, *files: str) -> Path:
-        (tmp_path / name).mkdir()
-        for file in files:
-            (tmp_path / name / file).touch()
-        return tmp_path / name
+    def left(name: str, file: str, hours: float) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / file).touch()
+        at = NOW - hours * 3600
+        os.utime(folder, (at, at))
+        return folder
 
-    lock = ".tcb-ops-export.lock"
-    stale = left("out.part-0a1b2c3d", lock, "results.csv")
-    kept = [
-        left("out.part-0a1b2c3e", "results.csv"),
-        left("out.part-mine", lock),
-        left("outer.part-0a1b2c3d", lock),
-        left("out.part-0a1b2c3f", lock),
+    stale = left("out.part-0a1b2c3d", "results.csv", 25)
+    others = [
+        left("out.part-0a1b2c3e", "results.csv", 23),
+        left("out.part-0a1b2c3f", "photo.jpg", 25),
+        left("out.part-mine", "results.csv", 25),
+        left("outer.part-0a1b2c3d", "results.csv", 25),
     ]
-    held = FileLock(kept[-1] / lock)
-    with held:
-        a_run().export(tmp_path / "out")
+    a_run().export(tmp_path / "out")
     assert not stale.exists()
-    assert all(folder.exists() for folder in kept)
+    assert all(folder.exists() for folder in others)
     assert names(tmp_path / "out") == FILES
-
-
-@pytest.mark.kill
-def test_a_killed_export_is_cleared_by_the_next_one(a_run: Callable[..., Any], tmp_path: Path) -> None:
-    reported = a_run([RowEnd(0, Outcome.UPLOADED)])
-    code = (
-        "import os, sys; from pathlib import Path; from tcb_ops.reports import export\n"
-        "with export._part(Path(sys.argv[1])) as (part, _): (part / 'results.csv').touch(); os._exit(9)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
-    assert done.returncode == 9
-    assert len(list(tmp_path.glob("out.part-*"))) == 1
-    reported.export(tmp_path / "out")
-    assert [name for name in names(tmp_path) if name.startswith("out")] == ["out"]

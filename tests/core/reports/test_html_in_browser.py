@@ -18,7 +18,7 @@ from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import compare
-from tcb_ops.reports.formats.html import find_chromium, write_pdf
+from tcb_ops.reports.formats.html import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord, Usage
@@ -279,12 +279,13 @@ def test_the_keyboard_reaches_the_table_and_opens_the_details(
 
 @pytest.mark.parametrize("lang", list(Lang))
 def test_the_pdf_is_a4_with_its_text_in_both_scripts(
-    a_run: Callable[..., Any], chromium: str, tmp_path: Path, lang: Lang
+    a_run: Callable[..., Any], chromium: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lang: Lang
 ) -> None:
+    monkeypatch.setenv(CHROMIUM, chromium)
     reader = shutil.which("pdftotext")
     reported = timed(a_run(ends_of(600), places=many(12, "茶语小铺{}".format), target="http://127.0.0.1:1"))
     made = tmp_path / "report.pdf"
-    assert write_pdf(written(reported, tmp_path, lang), made, chromium) is None
+    assert write_pdf(written(reported, tmp_path, lang), made) is None
     assert made.read_bytes().startswith(b"%PDF-")
     assert b"/MediaBox [0 0 594" in made.read_bytes() or b"/MediaBox [0 0 595" in made.read_bytes()
     if reader is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tcb_ops.errors import UsageError
 from tcb_ops.features.evidence.verify import verify
 from tcb_ops.reports.formats.html import CHROMIUM, find_chromium, write_pdf
 
@@ -22,12 +23,20 @@ env > "$(dirname "$0")/environment"
 """
 
 
-def program(tmp_path: Path, *lines: str) -> str:
-    """A stand-in for the browser: a script of our own."""
-    file = tmp_path / "chromium"
-    file.write_text(STAND_IN + "\n".join(lines) + "\n", encoding="utf-8")
-    file.chmod(0o755)
-    return str(file)
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Take a script of our own for the browser, which ends with these lines."""
+
+    def make(*lines: str) -> None:
+        file = tmp_path / "chromium"
+        file.write_text(STAND_IN + "\n".join(lines) + "\n", encoding="utf-8")
+        file.chmod(0o755)
+        monkeypatch.setenv(CHROMIUM, str(file))
+
+    return make
+
+
+PRINTS = 'printf "%%PDF-1.4" > "$target"'
 
 
 @pytest.fixture
@@ -63,12 +72,13 @@ def test_which_chromium_is_taken(
 
 
 def test_the_browser_gets_no_network_no_secret_and_no_home(
-    tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch, program: Callable[..., None]
 ) -> None:
     monkeypatch.setenv("TCB_OPS_TOKENS__FILE", "a-secret-place")
-    made = tmp_path / "report.pdf"
-    assert write_pdf(page, made, program(tmp_path, 'printf "%%PDF-1.4" > "$target"')) is None
-    assert made.read_bytes() == b"%PDF-1.4"
+    program(PRINTS)
+    pdf = tmp_path / "report.pdf"
+    assert write_pdf(page, pdf) is None
+    assert pdf.read_bytes() == b"%PDF-1.4"
     result = (tmp_path / "said").read_text(encoding="utf-8")
     assert "--host-resolver-rules=MAP * ~NOTFOUND" in result
     assert page.as_uri() in result
@@ -79,104 +89,73 @@ def test_the_browser_gets_no_network_no_secret_and_no_home(
 
 
 FAILING = {
-    "ends without one": ["exit 7"],
-    "leaves something else": ['echo "<html>" > "$target"'],
-    "is half done": ['printf "%%PD" > "$target"', "kill -9 $$"],
+    "ends without one": (["exit 7"], "chromium ended with code 7"),
+    "leaves something else": (['echo "<html>" > "$target"'], "chromium ended with code 0"),
+    "is half done": (['printf "%%PD" > "$target"', "kill -9 $$"], "chromium ended with code -9"),
+    "hangs": (["exec sleep 30"], "it took longer than 0.2 seconds"),
 }
 
 
-@pytest.mark.parametrize("lines", FAILING.values(), ids=FAILING)
+@pytest.mark.parametrize(("lines", "reason"), FAILING.values(), ids=FAILING)
 def test_a_browser_that_fails_leaves_nothing_and_says_why(
-    tmp_path: Path, page: Path, lines: list[str]
+    tmp_path: Path, page: Path, program: Callable[..., None], lines: list[str], reason: str
 ) -> None:
-    made = tmp_path / "report.pdf"
-    why = write_pdf(page, made, program(tmp_path, *lines))
-    assert why is not None
-    assert "report.pdf was not written: chromium ended with code" in why.en
-    assert "没有生成 report.pdf" in why.zh
-    assert not made.exists()
+    program(*lines)
+    warning = write_pdf(page, tmp_path / "report.pdf", timeout=0.2 if "sleep" in lines[0] else 60)
+    assert warning is not None
+    assert f"report.pdf was not written: {reason}" in warning.en
+    assert not (tmp_path / "report.pdf").exists()
 
 
-def test_one_that_hangs_is_ended(tmp_path: Path, page: Path) -> None:
-    why = write_pdf(page, tmp_path / "report.pdf", program(tmp_path, "exec sleep 30"), timeout=0.2)
-    assert why is not None
-    assert "longer than 0.2 seconds" in why.en
-
-
-def test_one_that_cannot_run_is_said(tmp_path: Path, page: Path) -> None:
-    (tmp_path / "chromium").write_text("no program", encoding="utf-8")
-    assert write_pdf(page, tmp_path / "report.pdf", str(tmp_path / "chromium")) is not None
-
-
-def test_an_export_says_in_its_page_that_there_was_no_chromium(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
-    dest = a_run().export(tmp_path / "out")
-    assert not (dest / "report.pdf").exists()
-    assert "no Chromium was found" in (dest / "report.html").read_text(encoding="utf-8")
-
-
-def test_an_export_whose_browser_fails_warns_and_is_whole(
+@pytest.mark.parametrize("named", ["", "{folder}/no-program"], ids=["none", "no program"])
+def test_an_export_without_a_browser_warns_and_is_whole(
     a_run: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    named: str,
 ) -> None:
-    monkeypatch.setenv(CHROMIUM, program(tmp_path, "exit 7"))
-    dest = a_run().export(tmp_path / "out")
+    (tmp_path / "no-program").write_text("no program", encoding="utf-8")
+    (tmp_path / "no-program").chmod(0o755)
+    monkeypatch.setenv(CHROMIUM, named.format(folder=tmp_path))
+    reported = a_run()
+    dest = reported.export(tmp_path / "out", pdf=True)
     assert "report.pdf was not written" in caplog.text
-    files = json.loads((dest / "manifest.json").read_text(encoding="utf-8"))["files"]
-    assert "report.pdf" not in files
     assert not (dest / "report.pdf").exists()
-    assert 'href="report.pdf"' not in (dest / "report.html").read_text(encoding="utf-8")
-
-
-def test_the_pdf_comes_after_a_report_that_is_complete_without_it(
-    a_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(CHROMIUM, program(tmp_path, 'printf "%%PDF-1.4" > "$target"'))
-    reported, dest, seen = a_run(), tmp_path / "out", []
-
-    def when_written() -> None:
-        seen.append(((dest / "report.pdf").exists(), verify(dest, reported.ledger).good))
-
-    reported.export(dest, when_written=when_written)
-    assert seen == [(False, True)]
-    assert (dest / "report.pdf").exists()
-    assert verify(dest, reported.ledger).good
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out.")] == []
-
-
-def test_without_a_pdf_no_browser_is_started_or_missed(
-    a_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(CHROMIUM, program(tmp_path, f'touch "{tmp_path}/started"'))
-    dest = a_run().export(tmp_path / "out", pdf=False)
-    assert not (tmp_path / "started").exists()
     assert "report.pdf" not in (dest / "report.html").read_text(encoding="utf-8")
+    assert verify(dest, reported.ledger).good
 
 
-def test_a_file_that_was_put_beside_the_report_meanwhile_stays(
+def test_without_a_request_no_browser_is_started_or_missed(
     a_run: Callable[..., Any],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    program: Callable[..., None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv(CHROMIUM, program(tmp_path, 'printf "%%PDF-1.4" > "$target"'))
-    dest = tmp_path / "out"
-    a_run().export(dest, when_written=lambda: (dest / "notes.txt").write_text("mine", encoding="utf-8"))
+    program(f'touch "{tmp_path}/started"')
+    dest = a_run().export(tmp_path / "out")
+    assert not (tmp_path / "started").exists()
+    assert "report.pdf" not in (dest / "report.html").read_text(encoding="utf-8") + caplog.text
+
+
+def test_a_file_that_was_put_into_the_folder_meanwhile_stays(
+    a_run: Callable[..., Any], tmp_path: Path, program: Callable[..., None]
+) -> None:
+    reported, dest = a_run(), tmp_path / "out"
+    reported.export(dest)
+    program(f'touch "{dest}/notes.txt"', PRINTS)
+    with pytest.raises(UsageError, match=r"notes\.txt"):
+        reported.export(dest, pdf=True)
     assert (dest / "notes.txt").exists()
-    assert not (dest / "report.pdf").exists()
-    assert "notes.txt" in caplog.text
 
 
 def test_a_pdf_is_part_of_the_report_and_of_its_manifest(
-    a_run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    a_run: Callable[..., Any], tmp_path: Path, program: Callable[..., None]
 ) -> None:
-    monkeypatch.setenv(CHROMIUM, program(tmp_path, 'printf "%%PDF-1.4" > "$target"'))
-    dest = a_run().export(tmp_path / "out")
+    program(PRINTS)
+    reported = a_run()
+    dest = reported.export(tmp_path / "out", pdf=True)
     files = json.loads((dest / "manifest.json").read_text(encoding="utf-8"))["files"]
     assert files["report.pdf"]["bytes"] == (dest / "report.pdf").stat().st_size == 8
-    page = (dest / "report.html").read_text(encoding="utf-8")
-    assert "no Chromium" not in page
-    assert page.count('<a href="report.pdf">') == 1
+    assert (dest / "report.html").read_text(encoding="utf-8").count('<a href="report.pdf">') == 1
+    assert verify(dest, reported.ledger).good

@@ -147,7 +147,7 @@ def of_cluster(a_run: Callable[..., Any]) -> Any:
 
 @pytest.mark.parametrize("lang", list(Lang))
 def test_every_format_names_the_workers(of_cluster: Any, tmp_path: Path, lang: Lang) -> None:
-    folder = of_cluster.export(tmp_path / "report", lang=lang, pdf=False)
+    folder = of_cluster.export(tmp_path / "report", lang=lang)
     page = (folder / "report.html").read_text(encoding="utf-8")
     paragraphs = re.findall("<p>(.*?)</p>", page)
     assert [line for line in map(unescape, paragraphs) if "ops-2" in line] == LINES[lang]
@@ -177,6 +177,6 @@ def test_a_run_without_a_cluster_names_no_worker(a_run: Callable[..., Any], tmp_
     reported = a_run()
     summary = RunSummary(reported.ledger, reported.run)
     assert "workers" not in summary.to_json()
-    page = (reported.export(tmp_path / "report", pdf=False) / "report.html").read_text(encoding="utf-8")
+    page = (reported.export(tmp_path / "report") / "report.html").read_text(encoding="utf-8")
     assert "worker" not in page.lower().replace("worker-src", "")
     assert "by worker" not in run_html(summary, Settings(lang=Lang.EN))

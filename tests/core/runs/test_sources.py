@@ -536,7 +536,7 @@ def test_killed_and_resumed_with_the_list(
     web.sources.on_get = wait
     common = ["--config", str(settings_file(web)), "--target", web.workspace.sim.base]
     root = ["--root", str(web.workspace.folder)]
-    words = [sys.executable, "-m", "tcb_ops", "upload", str(list_), *root, "--no-pdf", *common]
+    words = [sys.executable, "-m", "tcb_ops", "upload", str(list_), *root, *common]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=web.workspace.folder
     ) as run:
@@ -554,7 +554,7 @@ def test_killed_and_resumed_with_the_list(
     assert run_command(["upload", "--resume", killed.id, *common]) == 2
     done = {record.row.path for record in killed.rows() if record.end.outcome == "uploaded"}
     web.sources.asked.clear()
-    assert run_command(["upload", str(list_), *root, "--no-pdf", "--resume", killed.id, *common]) == 0
+    assert run_command(["upload", str(list_), *root, "--resume", killed.id, *common]) == 0
     assert assert_complete(tcb.open_run(killed.id, settings=settings), rows) == {"uploaded": rows}
     asked = {path.partition("?")[0] for method, path in web.sources.asked if method == "GET"}
     assert asked == {f"/{n}" for n in range(rows) if f"web/{n}.bin" not in done}

@@ -11,7 +11,7 @@ from scripted import SECRET, Run, Server, always
 from tcb_ops.errors import TransportError
 from tcb_ops.model import Link, Owner, Reason, Secret
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink, check_link
+from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink, check_link, own_file_id
 from tcb_ops.wechat.transport import Transport
 
 WECHAT = "https://api.weixin.qq.com"
@@ -430,3 +430,22 @@ def test_a_link_with_the_path_unencoded_is_good_whatever_characters_it_has(path:
     assert (
         check_link(f"{HOST}/{BUCKET}/{path}", f"cloud://{ENV}.{BUCKET}/{path}", ENV, path, WECHAT, ()) is None
     )
+
+
+OWN_ID = "cloud://tea-1.7465-tea-1-1/probe/x.txt"
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        OWN_ID,
+        "cloud://tea-1.7465-tea-1-1/testupload",
+        "",
+        "cloud://tea-1.7465-tea-1-1/other-probe/x.txt.bak",
+    ],
+    ids=["ours", "the documents' sample", "none", "alike"],
+)
+def test_nothing_but_our_own_object_is_ever_deleted(answered: str):
+    url = Secret("https://cos.ap-shanghai.myqcloud.com/7465-tea-1-1/probe/x.txt")
+    link = Link(url, Secret("t"), Secret("s"), answered, Secret("c"), 901, 1)
+    assert own_file_id(link, "probe/x.txt", "tea-1") == OWN_ID

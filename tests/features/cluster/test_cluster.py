@@ -34,10 +34,10 @@ from tcb_ops.model import Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.html import render_workers
 from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import without_password
 
 if TYPE_CHECKING:
@@ -449,7 +449,7 @@ def test_a_killed_worker_is_reported_and_its_merchants_continue_within_10_second
     assert not [at for at in after if 1 < at < HAND_OVER], "a worker that is only frozen may still be calling"
     lines = render_workers(run, Lang.EN)
     assert f"/{killed} lost; its merchants continued on " in lines
-    page = (run.export(workspace.folder / "report", pdf=False) / "report.html").read_text(encoding="utf-8")
+    page = (run.export(workspace.folder / "report") / "report.html").read_text(encoding="utf-8")
     assert lines.replace("</p><p>", "</p>\n<p>") in page
     assert workspace.sim.stats["stored"] <= 240 + 2 * LIMITS.concurrency
 
@@ -521,7 +521,7 @@ def test_the_command_and_show_name_the_workers(open_workspace: OpenWorkspace) ->
         "--cluster",
         "local:2",
     ]
-    for words in ([*upload, "--no-pdf"], ["show"]):
+    for words in ([*upload], ["show"]):
         argv = [sys.executable, "-m", "tcb_ops", *words, *where]
         result = subprocess.run(
             argv, cwd=workspace.folder, capture_output=True, text=True, check=True, timeout=60

@@ -181,7 +181,7 @@ def command_of(workspace: Workspace, cluster: str) -> list[str]:
     folder = workspace.folder
     return [
         *(sys.executable, "-m", "tcb_ops", "upload", str(workspace.list), "--root", str(folder / "files")),
-        *("--cluster", cluster, "--no-pdf", "--target", workspace.sim.base, "--lang", "en"),
+        *("--cluster", cluster, "--target", workspace.sim.base, "--lang", "en"),
         *("--ledger", str(folder / "ledger.db"), "--merchants", str(folder / "merchants.csv")),
         *("--tokens", str(folder / "tokens.csv")),
     ]
@@ -364,7 +364,6 @@ def test_a_worker_that_does_not_see_the_ledger_creates_none(tmp_path: Path) -> N
         LIMITS,
         ".",
         skip_unchanged=False,
-        workers=1,
         version=tcb.__version__,
     )
     assert (error := _unfit(assignment)) is not None
@@ -410,7 +409,6 @@ def test_a_result_that_is_lost_with_its_worker_does_not_end_the_run(
             *(str(workspace.folder / "ledger.db"), run.id, 1, 0, workspace.settings, LIMITS),
             root=str(workspace.folder / "files"),
             skip_unchanged=False,
-            workers=1,
             version=tcb.__version__,
         )
         assert client.submit(work_on, again, pure=False).result().end is TaskEnd.DONE

@@ -52,7 +52,7 @@ def paths(cli: CommandLine) -> set[str]:
 def sync(cli: CommandLine, *words: str, to: Iterable[str] = ("all-envs",)) -> dict[str, object]:
     """Synchronize the folder; give the JSON object of a command that succeeded."""
     asked = [word for one in to for word in ("--to", one)]
-    result = cli("sync", "photos", *asked, *PACE, "--json", "--no-pdf", *words)
+    result = cli("sync", "photos", *asked, *PACE, "--json", *words)
     assert result.code == 0, result.err
     return result.json
 
@@ -125,7 +125,7 @@ def test_what_somebody_else_has_put_there_is_not_deleted_with_confirm(
     env = "tea-1a2b3c"
     cli.workspace.sim.put(env, "menu/tea.json", b"theirs")
     (photos / "menu" / "tea.json").unlink()
-    words = ("--to", "all-envs", "--delete", "--confirm", "--yes", "--json", "--no-pdf")
+    words = ("--to", "all-envs", "--delete", "--confirm", "--yes", "--json")
     rehearsal = cli("sync", "photos", *words, *PACE, "--dry-run")
     assert "--delete would delete them, except those that somebody else has changed." in rehearsal.err
     result = cli("sync", "photos", *words, *PACE)
@@ -158,28 +158,13 @@ def test_what_the_store_has_lost_is_sent_again_with_confirm(open_cli: OpenCli, p
 
 
 @pytest.mark.kill
-def test_an_interrupted_sync_is_resumed_by_the_same_command(
-    open_cli: OpenCli, wait_for: Callable[..., None], photos: Path
-) -> None:
-    cli = open_cli(faults=[Fault(delay=0.05)])
-    for n in range(40):
-        (photos / f"{n}.txt").write_text(str(n), encoding="utf-8")
-    words = ("sync", "photos", "--to", "all-envs", "--concurrency", "4", "--json", "--no-pdf", *PACE)
-    kill(cli, words, wait_for, lambda: cli.workspace.sim.stats["stored"] >= 20)
-    found = cli(*words).json
-    assert found["counts"] == {"uploaded": 126}
-    assert cli.workspace.sim.stats["stored"] <= 126 + 8
-    assert len(cli("runs", "--json").json["runs"]) == 1
-
-
-@pytest.mark.kill
 def test_a_folder_that_changed_after_an_interruption_is_sent_as_it_is_now(
     open_cli: OpenCli, wait_for: Callable[..., None], photos: Path
 ) -> None:
     cli = open_cli(faults=[Fault(delay=0.05)])
     for n in range(20):
         (photos / f"{n}.txt").write_text(str(n), encoding="utf-8")
-    words = ("sync", "photos", "--to", "all-envs", "--concurrency", "4", "--json", "--no-pdf", *PACE)
+    words = ("sync", "photos", "--to", "all-envs", "--concurrency", "4", "--json", *PACE)
     kill(cli, words, wait_for, lambda: cli.workspace.sim.stats["stored"] >= 20)
     for file in photos.glob("*.txt"):
         file.write_text(f"changed {file.name}", encoding="utf-8")
@@ -196,7 +181,7 @@ def test_what_another_list_uploaded_is_not_deleted(open_cli: OpenCli, photos: Pa
     (cli.folder / "other.csv").write_text(
         "env,path,file\ntea-1a2b3c,banner.svg,banner.svg\n", encoding="utf-8"
     )
-    assert cli("upload", "other.csv", "--root", "photos", "--no-pdf", *PACE).code == 0
+    assert cli("upload", "other.csv", "--root", "photos", *PACE).code == 0
     assert sync(cli)["counts"] == {"uploaded": 5, "unchanged": 1}
     (photos / "banner.svg").unlink()
     found = sync(cli, "--delete")
@@ -226,7 +211,6 @@ def test_a_killed_deletion_is_not_resumed_over_files_that_are_back(
         "--yes",
         "--concurrency",
         "1",
-        "--no-pdf",
         *PACE,
     )
     kill(cli, words, wait_for, lambda: len(cli.workspace.sim.objects) < 906)
@@ -274,7 +258,7 @@ def test_a_renamed_file_is_not_deleted_before_it_is_there_again(open_cli: OpenCl
     sync(cli)
     (photos / "banner.svg").rename(photos / "flag.svg")
     cli.workspace.sim.play([Fault(env="tea-1a2b3c", errcode=40097)])
-    result = cli("sync", "photos", "--to", "all-envs", "--delete", "--quiet", "--no-pdf", *PACE)
+    result = cli("sync", "photos", "--to", "all-envs", "--delete", "--quiet", *PACE)
     assert result.code == 1
     assert "Where an upload did not succeed, nothing was deleted." in result.err
     assert "All 2 rows succeeded: deleted." in result.out
@@ -288,10 +272,10 @@ def test_a_renamed_file_is_not_deleted_before_it_is_there_again(open_cli: OpenCl
 
 def test_reports_tokens_and_links_are_never_sent(open_cli: OpenCli) -> None:
     cli = open_cli()
-    cli("upload", "list.csv", "--root", "files", "--no-pdf", *PACE)
+    cli("upload", "list.csv", "--root", "files", *PACE)
     (cli.folder / "old-tokens.csv").write_text('"appid","access_token"\nwxtea,secret\n', encoding="utf-8")
     (cli.folder / "list.fix-me.csv").write_text("env,path\n", encoding="utf-8")
-    result = cli("sync", ".", "--to", "tea-1a2b3c", "--path", "all/{rel}", "--no-pdf", *PACE)
+    result = cli("sync", ".", "--to", "tea-1a2b3c", "--path", "all/{rel}", *PACE)
     assert result.code == 0
     assert "Skipped, tcb-ops's own: " in result.err
     sent = {path for path in paths(cli) if path.startswith("all/")}
@@ -399,7 +383,7 @@ def test_a_deletion_that_failed_is_tried_again(open_cli: OpenCli, photos: Path) 
     sync(cli)
     (photos / "menu" / "tea.json").unlink()
     cli.workspace.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.BEFORE)])
-    words = ("sync", "photos", "--to", "all-envs", *PACE, "--delete", "--no-pdf")
+    words = ("sync", "photos", "--to", "all-envs", *PACE, "--delete")
     assert cli(*words).code == 1
     cli.workspace.sim.play([])
     assert cli(*words).code == 0
@@ -411,12 +395,6 @@ def test_a_comparison_without_an_answer_is_no_success(open_cli: OpenCli, photos:
     cli = open_cli()
     sync(cli)
     cli.workspace.sim.play([Fault(step=FaultStep.DOWNLOAD, errcode=48001)])
-    result = cli("sync", "photos", "--to", "all-envs", *PACE, "--confirm", "--no-pdf")
+    result = cli("sync", "photos", "--to", "all-envs", *PACE, "--confirm")
     assert result.code == 1
     assert "6 files could not be compared with the store." in result.err
-
-
-def test_a_backup_in_the_folder_above_hides_no_files(open_cli: OpenCli, photos: Path) -> None:
-    cli = open_cli()
-    cli.upload("--backup", ".")
-    assert sync(cli)["counts"] == {"uploaded": 6}

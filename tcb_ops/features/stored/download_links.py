@@ -1,0 +1,149 @@
+"""The file of an upload's download links, which are secrets: mode 0600, UTF-8 without BOM.
+
+They are not resumed, because they expire: the next call requests new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from tcb_ops.errors import StoppedError, TokenError, TransportError, UsageError
+from tcb_ops.i18n import Text, _
+from tcb_ops.model import Owner, Row, Secret
+from tcb_ops.resources import raise_if_exhausted, replacing, system_reason
+from tcb_ops.runs.links_file import csv_line
+from tcb_ops.wechat.call_policy import ARGUMENT_ERRORS, FILES_PER_CALL, Caller, CallFailure, NextStep
+from tcb_ops.wechat.responses import ApiError, FileStatus, InvalidResponse
+
+DOWNLOAD_COLUMNS = ("errcode", "errmsg", "file_id", "download_url", "expires_at")
+_WINDOW = 5_000
+"""Rows whose download links are requested before they are written."""
+_CALLS = 16
+"""Concurrent calls for download links."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadLinks:
+    """Where the links were written, and how many rows have one."""
+
+    file: Path
+    rows: int
+    links: int
+
+
+@dataclass(slots=True)
+class LinkRequests:
+    """Requests download links for windows of rows."""
+
+    locate: Callable[..., Awaitable[dict[str, FileStatus] | ApiError | InvalidResponse]]
+    """`PlatformClient.locate`."""
+    caller: Caller
+    owners: Mapping[tuple[str, str], Owner]
+    """By (env, appid)."""
+    component_appid: str
+    max_age: int
+    """Seconds that the links are valid."""
+    gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CALLS))
+    no_answer: Text | None = None
+    """Why the last call without a usable answer had none."""
+
+    async def found(self, rows: Sequence[tuple[Row, str]]) -> dict[str, FileStatus]:
+        """Return the results by file_id; `rows` have theirs."""
+        by_env: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        for row, file_id in rows:
+            if file_id:
+                by_env[row.env, row.appid].append(file_id)
+        calls = [
+            self._some(env, appid, ids[at : at + FILES_PER_CALL])
+            for (env, appid), ids in by_env.items()
+            for at in range(0, len(ids), FILES_PER_CALL)
+        ]
+        found: dict[str, FileStatus] = {}
+        for some in await asyncio.gather(*calls):
+            found |= some
+        return found
+
+    async def _some(self, env: str, appid: str, ids: Sequence[str]) -> dict[str, FileStatus]:
+        """Request the links of one call; halved where the platform refuses an argument."""
+        owner = self.owners.get((env, appid), Owner.MERCHANT)
+        whose = self.component_appid if owner is Owner.PLATFORM else appid
+        try:
+            async with self.gate:
+                answer = await self.caller.call(
+                    whose, lambda token: self.locate(env, ids, token, owner, self.max_age)
+                )
+        except TokenError as error:
+            return _all(ids, error.errcode or -1, error.text.en)
+        if not isinstance(answer, CallFailure):
+            return answer
+        refusal = answer.answer
+        if answer.step is NextStep.STOP_RUN or answer.unreachable:
+            raise _stopped(_sentence(refusal))
+        if not isinstance(refusal, ApiError):
+            self.no_answer = _sentence(refusal)
+            return _all(ids, -1, self.no_answer.en)
+        if str(refusal.errcode) in ARGUMENT_ERRORS and len(ids) > 1:
+            half = len(ids) // 2
+            return await self._some(env, appid, ids[:half]) | await self._some(env, appid, ids[half:])
+        return _all(ids, refusal.errcode, refusal.errmsg)
+
+
+async def write_download_links(
+    rows: Iterable[tuple[Row, str]],
+    headers: Sequence[str],
+    dest: Path,
+    requests: LinkRequests,
+    zone: ZoneInfo,
+) -> DownloadLinks:
+    """Write the links of rows (with their file_ids) to `dest`, 0600, which appears when it is complete.
+
+    Raises UsageError where it cannot be written, and StoppedError, with nothing written, for a problem that affects every row.
+    """
+    count = links = 0
+    stream = iter(rows)
+    try:
+        with replacing(dest, private=True) as part, part.open("wb") as out:
+            out.write(csv_line([*headers, *DOWNLOAD_COLUMNS]).encode())
+            while window := list(islice(stream, _WINDOW)):
+                alive_until = datetime.fromtimestamp(time.time() + requests.max_age, zone)
+                expires = alive_until.isoformat(timespec="seconds")
+                found = await requests.found(window)
+                for row, file_id in window:
+                    one = found.get(file_id)
+                    url = one.url.reveal() if one is not None and not one.status else ""
+                    result = (one.status, one.errmsg) if one is not None else ("", "")
+                    cells = (*row.cells, *result, file_id, url, expires if url else "")
+                    out.write(csv_line(cells).encode())
+                    count, links = count + 1, links + bool(url)
+            if not links and requests.no_answer is not None:
+                raise _stopped(requests.no_answer)
+    except OSError as error:
+        raise_if_exhausted(error)
+        raise UsageError(_("{file} cannot be written: {why}.", file=dest, why=system_reason(error))) from None
+    return DownloadLinks(dest, count, links)
+
+
+def _stopped(why: Text) -> StoppedError:
+    return StoppedError(_("{what} No download links were written.", what=why))
+
+
+def _sentence(refusal: ApiError | InvalidResponse | TransportError) -> Text:
+    if isinstance(refusal, TransportError):
+        return refusal.text
+    if isinstance(refusal, InvalidResponse):
+        return refusal.why
+    return _(
+        "The platform returned errcode {errcode}: {errmsg}.", errcode=refusal.errcode, errmsg=refusal.errmsg
+    )
+
+
+def _all(ids: Sequence[str], errcode: int, errmsg: str) -> dict[str, FileStatus]:
+    return {file_id: FileStatus(file_id, errcode, errmsg, Secret("")) for file_id in ids}
