@@ -308,7 +308,7 @@ def test_reports_tokens_and_links_are_never_sent(open_cli: OpenCli) -> None:
     ("words", "message"),
     [
         (("--path", "{date}/{rel}"), "every day all files would be new"),
-        (("--to", "nobody"), "--to nobody: no environment, merchant or appid has this name"),
+        (("--to", "nobody"), "--to nobody: the merchants file has no name or appid 'nobody'"),
         (("--include", "*.psd"), "no file remains"),
     ],
 )
