@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.model import Merchant
 
@@ -117,6 +118,27 @@ def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli: OpenC
 
 
 @pytest.mark.slow
+def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(
+    open_cli: OpenCli, photos: Path
+) -> None:
+    cli = open_cli()
+    sync(cli)
+    synced = cli.latest().record.list_name
+    other = cli.folder / "other.csv"
+    other.write_text("env,path,file\ntea-1a2b3c,menu/tea.json,0.bin\n", encoding="utf-8")
+    assert cli("upload", "other.csv", "--root", "files", *PACE).code == 0
+    gone = cli.folder / "gone.csv"
+    gone.write_text("env,path\ntea-1a2b3c,menu/tea.json\ntea-1a2b3c,banner.svg\n", encoding="utf-8")
+    settings = cli.workspace.settings
+    run = tcb.delete(tcb.read_paths(gone, cli.workspace.merchants), of_list=synced, settings=settings)
+    assert [(str(one.end.outcome), str(one.end.reason or "")) for one in run.rows()] == [
+        ("failed", "conflict"),
+        ("deleted", ""),
+    ]
+    assert stored(cli)["tea-1a2b3c", "menu/tea.json"] == md5((cli.folder / "files" / "0.bin").read_bytes())
+
+
+@pytest.mark.slow
 def test_what_somebody_else_has_put_there_is_not_deleted_with_confirm(
     open_cli: OpenCli, photos: Path
 ) -> None:
@@ -155,21 +177,6 @@ def test_what_the_store_has_lost_is_sent_again_with_confirm(open_cli: OpenCli, p
     assert sync(cli, "--confirm")["counts"] == {"uploaded": 1, "unchanged": 5}
     assert len(stored(cli)) == 6
     assert sync(cli, "--confirm")["counts"] == {"unchanged": 6}
-
-
-@pytest.mark.kill
-def test_an_interrupted_sync_is_resumed_by_the_same_command(
-    open_cli: OpenCli, wait_for: Callable[..., None], photos: Path
-) -> None:
-    cli = open_cli(faults=[Fault(delay=0.05)])
-    for n in range(40):
-        (photos / f"{n}.txt").write_text(str(n), encoding="utf-8")
-    words = ("sync", "photos", "--to", "all-envs", "--concurrency", "4", "--json", *PACE)
-    kill(cli, words, wait_for, lambda: cli.workspace.sim.stats["stored"] >= 20)
-    found = cli(*words).json
-    assert found["counts"] == {"uploaded": 126}
-    assert cli.workspace.sim.stats["stored"] <= 126 + 8
-    assert len(cli("runs", "--json").json["runs"]) == 1
 
 
 @pytest.mark.kill
@@ -301,7 +308,7 @@ def test_reports_tokens_and_links_are_never_sent(open_cli: OpenCli) -> None:
     ("words", "message"),
     [
         (("--path", "{date}/{rel}"), "every day all files would be new"),
-        (("--to", "nobody"), "--to nobody: no environment, merchant or appid has this name"),
+        (("--to", "nobody"), "--to nobody: the merchants file has no name or appid 'nobody'"),
         (("--include", "*.psd"), "no file remains"),
     ],
 )
@@ -413,9 +420,3 @@ def test_a_comparison_without_an_answer_is_no_success(open_cli: OpenCli, photos:
     result = cli("sync", "photos", "--to", "all-envs", *PACE, "--confirm")
     assert result.code == 1
     assert "6 files could not be compared with the store." in result.err
-
-
-def test_a_backup_in_the_folder_above_hides_no_files(open_cli: OpenCli, photos: Path) -> None:
-    cli = open_cli()
-    cli.upload("--backup", ".")
-    assert sync(cli)["counts"] == {"uploaded": 6}
