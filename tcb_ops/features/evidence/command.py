@@ -40,7 +40,7 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     from tcb_ops.reports.comparisons import diff_verdict
     from tcb_ops.reports.formats.terminal import render_sections
 
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     found = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
     if common.json:
         console.json(found.to_json())
@@ -81,7 +81,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     """
     from tcb_ops import api
 
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     if not Path(folder).exists():
         folder = _report_of(folder, settings)
     found = api.verify(folder, settings=settings)
