@@ -199,3 +199,13 @@ def test_a_notebook_shows_it_with_every_text_escaped(a_run: Callable[..., Any], 
     html = compare(new.ledger, old.run, new.run, in_english)._repr_html_()
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 3
+
+
+def _new_of(run: Any) -> Any:
+    from tcb_ops.runs.records import NewRun
+
+    return NewRun(**{name: getattr(run, name) for name in NewRun.__dataclass_fields__})
+
+
+def _renumbered(places: list[Any]) -> list[Any]:
+    return [replace(place, number=len(places) - 1 - place.number) for place in places]
