@@ -24,7 +24,7 @@ from tcb_ops.model import Outcome, Row, RowEnd
 if TYPE_CHECKING:
     from tcb_ops.details import Detail
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
+    from tcb_ops.reports.comparisons import Diff, Place, Reference, State
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
@@ -211,7 +211,7 @@ class Kind(str):
         return False
 
     def findings(
-        self, reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+        self, reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
     ) -> Findings | None:
         """Return what a run found; `changes`: since the run before, None if there is none."""
         return None

@@ -14,14 +14,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from string import Formatter
 
-from tcb_ops.errors import BrokenTableError, UsageError
+from tcb_ops.errors import UsageError
 from tcb_ops.formatting import guard, near_names, shown, trim
 from tcb_ops.i18n import Lang, Text, _, as_list, pgettext
 from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants, Unresolved, list_lines, resolve
 from tcb_ops.lists.paths import path_problem
 from tcb_ops.lists.row_files import LocalFile, LocalFiles, UnusableFile
-from tcb_ops.lists.workbook import LAST_ROW, Book
+from tcb_ops.lists.workbook import LAST_ROW
 from tcb_ops.model import Merchant, Problem, file_problem
 from tcb_ops.resources import nearest_path, system_reason
 
@@ -506,19 +506,3 @@ def list_template(names: Sequence[str], lang: Lang) -> bytes:
             },
         )
     return out.getvalue()
-
-
-def refill_template(template: bytes, names: Sequence[str]) -> tuple[bytes | None, list[str]]:
-    """Update the names in a template's drop-down, in the template's language.
-
-    Returns the new template (None if the old one was edited), and those of `names` that the old one lacks.
-    """
-    try:
-        book = Book(io.BytesIO(template))
-        rows = list(book.rows(book.sheets[1])) if len(book.sheets) > 1 else []
-    except BrokenTableError:
-        rows = []
-    known = [row.cells[0] for row in rows[1:] if row.cells]
-    missing = [name for name in names if name not in known]
-    lang = next((lang for lang in Lang if template == list_template(known, lang)), None)
-    return list_template(names, lang) if lang is not None else None, missing

@@ -18,7 +18,7 @@ from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
-    from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
+    from tcb_ops.reports.comparisons import Diff, Place, Reference, State
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.ledger import Ledger
@@ -103,7 +103,7 @@ class AuditKind(Kind):
         return run.finished_at is not None and not run.parent
 
     def findings(
-        self, reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+        self, reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
     ) -> AuditResult:
         """Return what changed since the previous audit."""
         from tcb_ops.features.audit.result import audit_result

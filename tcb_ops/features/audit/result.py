@@ -21,7 +21,7 @@ from tcb_ops.features.audit.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.kinds import environment_count
 from tcb_ops.model import Outcome
-from tcb_ops.reports.comparisons import Change, DiffLine, Place, Reference, RunDiff, State
+from tcb_ops.reports.comparisons import Change, Diff, DiffLine, Place, Reference, State
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause, RunSummary
@@ -278,7 +278,7 @@ def day_of(run: RunRecord, settings: Settings) -> date:
 
 
 def audit_result(
-    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+    reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
 ) -> AuditResult:
     """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
     run, previous = summary.run, changes.older if changes is not None else None
@@ -322,7 +322,7 @@ def is_new(causes: Collection[str], before: Collection[str], *, was_silenced: bo
 
 
 def _findings(
-    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+    reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
 ) -> list[Finding]:
     run = summary.run
     others = _further_causes(reader, run)
@@ -372,7 +372,7 @@ def _findings(
 
 
 def new_failures(
-    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+    reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
 ) -> set[tuple[str, str]]:
     """Return the environments, as (appid, env), that fail now and did not before: those to check again."""
     return {

@@ -119,7 +119,7 @@ def test_a_run_or_a_merchant_nearly_so_named_is_suggested(open_cli):
     for nearly in (TEA.name[:2], TEA.name[:-1] + "埔"):
         result = cli("show", "--merchant", nearly)
         assert result.code == 2
-        assert result.err.endswith(f"has no such row. Did you mean {TEA.name}?\n")
+        assert result.err.endswith(f" Did you mean {TEA.name}?\n")
     assert f"Its merchants are: {TEA.name}, {BOOKS.name}." in cli("show", "--merchant", "xyz").err
     assert "Did you mean" not in cli("show", "--merchant", TEA.name, "--path", "nowhere").err
 
