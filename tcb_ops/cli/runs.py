@@ -26,13 +26,12 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import provided
-from tcb_ops.runs.links import LINKS
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.run import RunHandle
-    from tcb_ops.runs.uploads import IfExists
+    from tcb_ops.runs.list_kinds import IfExists
 
 
 @click.command(cls=Command, usual="column rows on-bad root target where json")
@@ -222,8 +221,6 @@ def upload(
         others += ["--confirm"] if confirms else []
         with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
-                if backup is not None:
-                    provided("backup_folder")(Path(backup), make=False)
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
             fresh = not skip_unchanged and command.which.resume is None

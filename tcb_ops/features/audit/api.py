@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 from tcb_ops.api import SECONDS_PER_DAY
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError, StoppedError, UsageError, check_value
-from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.kind import AUDIT, audit_spec
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.i18n import _
 from tcb_ops.resolve import (
@@ -57,8 +57,6 @@ def start_audit(
     `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
     failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
     """
-    from tcb_ops.features.audit.plan import audit_spec
-
     check_value(
         "confirm_after",
         confirm_after,

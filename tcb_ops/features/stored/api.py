@@ -23,14 +23,15 @@ from tcb_ops.resolve import (
     settings_for,
 )
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings
 from tcb_ops.start import StartOptions, blocking, merchants_of, start_run
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.features.stored.download_links import DownloadLinks
-    from tcb_ops.features.stored.specs import SyncPlan, UndoScope
+    from tcb_ops.features.stored.specs import UndoScope
+    from tcb_ops.features.stored.sync import SyncPlan
     from tcb_ops.lists.batch import Batch
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.ledger import Ledger
@@ -234,7 +235,7 @@ def plan_sync(
     Lists of both are written below the folder of the reports. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`,
     `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
     """
-    from tcb_ops.features.stored.specs import plan_sync as plan_lists
+    from tcb_ops.features.stored.sync import plan_sync as plan_lists
     from tcb_ops.lists.generate import PathTemplate, scan, select_targets
 
     source = Path(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
@@ -20,15 +19,10 @@ from tcb_ops.panels.controls import (
     html_area,
     show,
 )
-from tcb_ops.panels.html import (
-    RunState,
-)
+from tcb_ops.panels.html import RunState
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.preflight import scope_of_stored
 from tcb_ops.run import Run
-
-if TYPE_CHECKING:
-    pass
 
 
 class StoredFiles(Fold):
