@@ -143,8 +143,8 @@ class CommonOptions:
         tokens = replace(settings.tokens, source="file", file=Path(self.tokens))
         return replace(settings, tokens=tokens)
 
-    def start(self, *, reads_ledger: bool = False) -> tuple[Settings, Console]:
-        """Return the settings and the console; with `reads_ledger`, print which ledger is read if two are possible."""
+    def start(self) -> tuple[Settings, Console]:
+        """Return the settings and the console."""
         settings = self.settings()
         console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
         if self.ledger and holds_password(self.ledger):
@@ -154,8 +154,6 @@ class CommonOptions:
                     "suggested here omit it: set TCB_OPS_LEDGER to the URL instead, or `ledger` in tcb-ops.toml."
                 )
             )
-        if reads_ledger and settings.origin.ledger_choice is not None:
-            console.info(settings.origin.ledger_choice)
         return settings, console
 
     @contextmanager
@@ -173,8 +171,6 @@ class CommonOptions:
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
             console.held(None if self.quiet and opened.on_loopback else first_line(opened)),
         ):
-            if settings.origin.ledger_choice is not None:
-                console.info(settings.origin.ledger_choice)
             if looks_at_tokens:
                 _warn_of_readable_tokens(console, settings)
             yield opened
