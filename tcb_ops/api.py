@@ -28,7 +28,6 @@ from tcb_ops.resolve import (
     merchants_for,
     naming,
     rows_of_frame,
-    selected_merchants,
     settings_for,
 )
 from tcb_ops.run import Run, RunHandle, environments_of
@@ -360,8 +359,7 @@ def diff(
     before, after = (
         find_run(run, settings, name).record for name, run in (("older", older), ("newer", newer))
     )
-    selected = selected_merchants(merchants)
-    only = None if selected is None else environments_of(selected)
+    only = None if merchants is None else environments_of(merchants_for(merchants))
     return compare(ledger_with_runs(settings), before, after, settings, only)
 
 

@@ -1,4 +1,4 @@
-"""The values that the public functions return: Run, RunHandle."""
+"""What the public functions return: Run and RunHandle."""
 
 from __future__ import annotations
 
