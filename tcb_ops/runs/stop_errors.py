@@ -90,8 +90,7 @@ def without_tokens(error: TcbOpsError) -> Text | None:
         return None
     if error.reason is None:
         return error.text
-    last: Text | None = error.reason.params["last"] if error.reason.code is DetailCode.NO_TOKENS else None
-    return last
+    return error.reason.params["last"] if error.reason.code is DetailCode.NO_TOKENS else None
 
 
 def canary_stop(rows: int) -> CanaryError:
@@ -101,15 +100,9 @@ def canary_stop(rows: int) -> CanaryError:
 
 def unreachable(target: str, seconds: float) -> Text:
     """Describe an ongoing outage; for a simulator, ask whether it is running."""
-    asks = NOTHING
-    if is_simulated(target):
-        asks = _(" (is `tcb-ops simulate` running?)")
-    return _(
-        "{target} cannot be reached{asks}; trying again for {seconds:g} s",
-        target=target,
-        asks=asks,
-        seconds=seconds,
-    )
+    asks = _(" (is `tcb-ops simulate` running?)") if is_simulated(target) else NOTHING
+    text = _("{target} cannot be reached{asks}; trying again for {seconds:g} s")
+    return text.format(target=target, asks=asks, seconds=seconds)
 
 
 def _error(kind: type[Error], reason: Detail) -> Error:

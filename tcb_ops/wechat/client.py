@@ -111,7 +111,6 @@ class PlatformClient:
     async def _ask(
         self, interface: str, body: Mapping[str, Any], token: Secret, read: Callable[[dict[str, Any]], Found]
     ) -> Found | ApiError | InvalidResponse:
-        """Call an interface, and read its response's object."""
         payload = await self.call(interface, body, token)
         return read(payload) if isinstance(payload, dict) else payload
 

@@ -113,13 +113,6 @@ def test_environments_are_served_in_turn() -> None:
     assert order == [name for name in ("env0", "env1", "env2", "env0") for _ in range(TURN)]
 
 
-def test_rows_of_an_environment_go_in_the_order_of_the_list() -> None:
-    floor = Floor(200, per_env=500)
-    lines = [task.row.line for task in floor.take_all()]
-    assert lines == sorted(lines)
-    assert len(lines) == 64 == floor.lanes[0].app.in_flight
-
-
 @pytest.mark.parametrize("way", ["env", "app"])
 def test_a_limit_is_never_passed_and_a_row_that_ends_makes_room_for_one(way: str) -> None:
     floor = Floor(50, 50, per_env=4 if way == "env" else 99, per_app=99 if way == "env" else 6, shared=True)
@@ -261,19 +254,6 @@ def test_a_lane_asks_for_each_refill_once() -> None:
     assert len(tasks) == REFILL
     assert floor.scheduler.needs_refill == floor.lanes
     floor.refill()
-    assert floor.refills == {0: 2}
-
-
-def test_a_drained_lane_asks_no_more() -> None:
-    floor = Floor(REFILL)
-    tasks = []
-    for _ in range(REFILL):
-        task = floor.take()
-        assert task is not None
-        tasks.append(task)
-        floor.scheduler.release(task)
-    assert floor.take() is None
-    assert floor.lanes[0].is_done
     assert floor.refills == {0: 2}
 
 
@@ -490,17 +470,3 @@ def test_lanes_made_after_their_appid_was_closed_begin_nothing() -> None:
             handler.close(lane.app, Reason.NO_TOKEN)
         assert lane.end_as is not None
     assert [one.environment.number for one in written if isinstance(one, Closing)] == [0, 1]
-
-
-def test_breakers_and_pauses_are_handed_on_also_of_lanes_that_were_not_made() -> None:
-    fleet = Fleet(2, 1)
-    slowed, _other = (fleet.registry.make(one) for one in fleet.environments)
-    slowed.app.slowdown.slow_down(10.0, PACE)
-    slowed.env.breaker.row_ended("AccessDenied")
-    state = fleet.registry.state(10.0)
-    assert set(state) == {"merchant wx0", "env env0"}
-    later = LaneRegistry(fleet.environments, RunLimits(), state=state, now=100.0)
-    assert later.state(100.0) == state
-    lane = later.make(fleet.environments[0])
-    assert (lane.app.slowdown.limit, lane.app.slowdown.paused_until) == (slowed.app.slowdown.limit, 160.0)
-    assert lane.env.breaker.rows == 1

@@ -507,27 +507,6 @@ def test_an_exact_url_that_cannot_stand_on_the_wire_is_refused_before_anything_i
     assert run(refused()) == 0
 
 
-def test_exact_urls_of_requests_at_the_same_time_do_not_mix(run: Run) -> None:
-    async def many() -> list[bytes]:
-        async with Server(always()) as server, Transport(connections=8) as transport:
-            await asyncio.gather(
-                *(
-                    transport.send(
-                        httpx.Request("POST", server.base, content=b"%d" % n),
-                        exact_url=f"{server.base}/%41{n}",
-                    )
-                    for n in range(40)
-                ),
-                *(
-                    transport.send(httpx.Request("POST", f"{server.base}/plain", content=b""))
-                    for _ in range(40)
-                ),
-            )
-            return [head.split()[1] for head in server.heads]
-
-    assert sorted(run(many())) == sorted([b"/%%41%d" % n for n in range(40)] + [b"/plain"] * 40)
-
-
 # Proxies
 
 
