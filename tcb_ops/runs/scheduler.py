@@ -260,13 +260,7 @@ class Scheduler:
         """The queue of the lanes that have had a turn."""
         self._timers: list[tuple[float, int, Lane, Task | None]] = []
         self._ticket = 0
-        self._bounded = batch > 1
-        """Whether lanes wait for their rows, because those of one call fill a lane's share already."""
-        self._buffered = 0
-        """Fresh rows of all lanes, and those that are being read; counted where `_bounded`."""
         self._refilling = 0
-        self._starved: deque[Lane] = deque()
-        """Lanes that wait until others have used up some of their rows."""
         self.needs_refill: list[Lane] = []
         """Lanes to be refilled from the ledger."""
         self.needs_lanes: list[int] = []
@@ -328,8 +322,6 @@ class Scheduler:
                         self.enqueue(lane)
                     return task
                 lane.taken = 0
-        if self._starved and not self._refilling:  # all lanes that have rows are paused, or at their limit
-            self._request_rows(self._starved.popleft())
         return None
 
     def next_timer(self) -> float | None:
@@ -363,13 +355,10 @@ class Scheduler:
         lane.refilling = False
         self._refilling -= 1
         lane.drained = len(rows) < self.refill
-        self._buffered -= self.refill
         if rows:
             lane.last_line = rows[-1].line
         if lane.end_as is None:
             lane.fresh.extend(rows)
-            self._buffered += len(rows)
-        self._feed()
         self.enqueue(lane)
         self._forget_done(lane)
 
@@ -379,9 +368,7 @@ class Scheduler:
         Rows in backoff follow when their wait is over.
         """
         lane.end_as = end_as
-        self._buffered -= len(lane.fresh)
         lane.fresh.clear()
-        self._feed()
         self.enqueue(lane)
         self._forget_done(lane)
 
@@ -432,16 +419,13 @@ class Scheduler:
         task = Task(lane.fresh[: lane.batch], lane)
         del lane.fresh[: lane.batch]
         lane.tasks.append(task)
-        self._buffered -= len(task.rows)
-        if self._starved:
-            self._feed()
         return task
 
     def _want_lanes(self) -> None:
         """Have the next lanes made while few others have rows to begin, so that work never waits for them."""
         if self._making or not self._coming:
             return
-        if len(self._queue) + self._refilling + len(self._starved) < COMING // 2:
+        if len(self._queue) + self._refilling < COMING // 2:
             self._making = min(COMING, len(self._coming))
             self.needs_lanes = [self._coming.popleft() for _ in range(self._making)]
 
@@ -451,26 +435,13 @@ class Scheduler:
             self._registry.forget(lane)
 
     def _want_rows(self, lane: Lane) -> None:
-        """Have a lane with few rows refilled, now or once the others have used up some of theirs."""
+        """Have a lane with few rows refilled from the ledger."""
         low = max(self._low, lane.batch)
         if len(lane.fresh) > low or lane.drained or lane.refilling or lane.end_as:
             return
-        if self._bounded and self._buffered + self.refill > BUFFERED:
-            lane.refilling = True
-            self._starved.append(lane)
-        else:
-            self._request_rows(lane)
-
-    def _request_rows(self, lane: Lane) -> None:
         lane.refilling = True
         self._refilling += 1
-        self._buffered += self.refill
         self.needs_refill.append(lane)
-
-    def _feed(self) -> None:
-        """Have starved lanes refilled, as far as all lanes together may buffer more rows."""
-        while self._starved and self._buffered + self.refill <= BUFFERED:
-            self._request_rows(self._starved.popleft())
 
     def _at(self, when: float, lane: Lane, task: Task | None) -> None:
         self._ticket += 1

@@ -16,7 +16,6 @@ from tcb_ops.runs.outcome_handler import OutcomeHandler
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import (
-    BUFFERED,
     COMING,
     REFILL,
     TURN,
@@ -343,32 +342,6 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
     assert LaneRegistry(environments, RunLimits()).make(environments[1]).app.appid == "", (
         "no component: no token"
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("closed", [0, 300], ids=["all open", "some closed"])
-def test_rows_in_memory_are_bounded_where_a_call_takes_fifty_of_them(closed: int) -> None:
-    floor = Floor(*[60] * 1_000, batch=50)
-    for lane in floor.lanes[:closed]:
-        floor.scheduler.close(lane, CLOSED)
-    most = done = 0
-    while (task := floor.take()) is not None:
-        most = max(most, sum(len(lane.fresh) for lane in floor.lanes))
-        done += len(task.rows)
-        floor.scheduler.release(task)
-    assert done == 60 * (1_000 - closed)
-    assert most <= BUFFERED
-
-
-def test_lanes_that_are_paused_do_not_keep_the_others_from_their_rows() -> None:
-    floor = Floor(*[100] * 400, batch=50)
-    for lane in floor.lanes[:200]:
-        lane.app.slowdown.paused_until = 1_000.0
-    taken = Counter[int]()
-    while (task := floor.take()) is not None:
-        taken[task.lane.number] += len(task.rows)
-        floor.scheduler.release(task)
-    assert taken == dict.fromkeys(range(200, 400), 100)
 
 
 class Fleet:

@@ -751,12 +751,12 @@ def test_what_a_refusal_concerns(interface: str, code: int, expected: ErrorScope
         ),
         pytest.param(
             {"sole_owner": True, "component_appid": "wx", "secret": "env:TCB_NOT_SET"},
-            "environment variable TCB_NOT_SET is empty or not set",
+            "env:TCB_NOT_SET is empty or not set",
             id="secret-not-set",
         ),
         pytest.param(
             {"sole_owner": True, "component_appid": "wx", "secret": "env:PATH", "ticket": "file:none"},
-            "file none cannot be read",
+            "file:none cannot be read",
             id="no-ticket-file",
         ),
     ],
