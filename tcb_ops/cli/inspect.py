@@ -44,7 +44,7 @@ def show(
     run: str, line: int | None, merchant: str, path: str, kind: str | None, *, common: CommonOptions
 ) -> int:
     """Show a run, or rows of it."""
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     wanted = _open(run, kind, settings, common)
     if line is None and not merchant and not path:
         if not common.json:
@@ -130,7 +130,7 @@ def errcodes(run: str, kind: str | None, *, common: CommonOptions) -> int:
 
     By merchant and environment; `--json` gives the numbers.
     """
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     wanted = _open(run, kind, settings, common)
     if common.json:
         summary = wanted.summary()
@@ -209,7 +209,7 @@ def report(
         common.refuse_where(
             _("--into writes the whole list: omit --where. --split-by COLUMN writes a workbook per merchant.")
         )
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     if split_by and into is None:
         raise UsageError(_("--split-by splits the workbook given with --into: give both."))
     wanted = api.open_run(run, kind=kind, settings=settings)

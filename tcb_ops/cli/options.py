@@ -177,8 +177,8 @@ class CommonOptions:
         tokens = replace(settings.tokens, source="file", file=Path(self.tokens))
         return replace(settings, tokens=tokens)
 
-    def start(self, *, reads_ledger: bool = False) -> tuple[Settings, Console]:
-        """Return the settings and the console; with `reads_ledger`, print which ledger is read if two are possible."""
+    def start(self) -> tuple[Settings, Console]:
+        """Return the settings and the console."""
         settings = self.settings()
         console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
         if self.ledger and holds_password(self.ledger):
@@ -188,8 +188,6 @@ class CommonOptions:
                     "suggested here omit it: set TCB_OPS_LEDGER to the URL instead, or `ledger` in tcb-ops.toml."
                 )
             )
-        if reads_ledger and settings.origin.ledger_choice is not None:
-            console.info(settings.origin.ledger_choice)
         return settings, console
 
     @contextmanager
@@ -207,8 +205,6 @@ class CommonOptions:
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
             console.held(None if self.quiet and opened.on_loopback else first_line(opened)),
         ):
-            if settings.origin.ledger_choice is not None:
-                console.info(settings.origin.ledger_choice)
             if looks_at_tokens:
                 _warn_of_readable_tokens(console, settings)
             yield opened
@@ -220,8 +216,6 @@ class CommonOptions:
         file = settings.merchants
         if not file.exists():
             problem = _("{file}: there is no such file.", file=file)
-            if (place := self._named_at(settings)) is not None:
-                problem = _("{place}: merchants: there is no file {file}.", place=place, file=file)
             if near := nearest_path(file, lambda path: path.suffix == file.suffix):
                 fix = _("Did you mean {near}?", near=near)
             elif settings.origin.file is not None:
@@ -241,15 +235,6 @@ class CommonOptions:
                 )
             raise UsageError(problem, fix)
         return read_merchants(file, self.where)
-
-    def _named_at(self, settings: Settings) -> str | None:
-        """Return file and line of the settings that name the merchants file; None if it is named elsewhere, or nowhere."""
-        file = settings.origin.file
-        line = settings.origin.merchants_line
-        if file is None or not line or "merchants" in settings.origin.overridden:
-            return None
-        shown = file.name if file.parent == Path.cwd() else file
-        return f"{shown}:{line}"
 
     def matching(self, settings: Settings) -> Merchants | None:
         """Return the merchants that `--where` selects; None without it."""
