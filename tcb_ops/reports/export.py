@@ -49,9 +49,7 @@ ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
 _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
 """Folder in the demo's report with the ledger and settings that its suggested commands use."""
-LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
-CHECKPOINTS = ".ipynb_checkpoints"
-"""Folder in which JupyterLab keeps copies of opened files."""
+LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
 _LEFT_AFTER = 24 * 3600
 """Age in seconds of a folder that an export writes from which that export must have been killed."""
 MANIFEST = "manifest.json"
@@ -278,19 +276,11 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
     if manifest.run != run_id and not replace:
         raise _refused(dest, _("it contains the report of run {run}", run=manifest.run))
     replaced = {MANIFEST, *manifest.files, *([DEMO_LEDGER] if replace and manifest.simulated else [])}
-    if CHECKPOINTS in names and _copies(real / CHECKPOINTS, replaced):
-        replaced.add(CHECKPOINTS)
     if others := sorted(names - replaced):
         listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         raise _refused(
             dest, _("besides a report it contains files that would be lost: {names}", names=listed)
         )
-
-
-def _copies(folder: Path, files: set[str]) -> bool:
-    """Return whether JupyterLab's copies are of these files only: others may be all that is left of a user's work."""
-    copies = {f"{Path(name).stem}-checkpoint{Path(name).suffix}" for name in files}
-    return folder.is_dir() and not folder.is_symlink() and {file.name for file in folder.iterdir()} <= copies
 
 
 def _refused(dest: Path, why: Text) -> UsageError:

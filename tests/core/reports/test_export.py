@@ -317,23 +317,6 @@ def test_a_ledger_that_takes_no_writing_still_gives_a_report(
     assert "the report is complete" in caplog.text
 
 
-def test_copies_that_jupyterlab_keeps_of_the_report_go_and_of_anything_else_stay(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
-    reported = a_run()
-    out = reported.export(tmp_path / "out")
-    (out / ".ipynb_checkpoints").mkdir()
-    (out / ".ipynb_checkpoints" / "report-checkpoint.html").touch()
-    reported.export(out)
-    assert not (out / ".ipynb_checkpoints").exists()
-    for folder in (out, tmp_path / "notes"):
-        (folder / ".ipynb_checkpoints").mkdir(parents=True)
-        (folder / ".ipynb_checkpoints" / "mine-checkpoint.ipynb").touch()
-        with pytest.raises(UsageError):
-            reported.export(folder)
-        assert (folder / ".ipynb_checkpoints" / "mine-checkpoint.ipynb").exists()
-
-
 @pytest.mark.kill
 def test_a_report_that_is_seen_is_one_that_the_ledger_knows(
     a_run: Callable[..., Any], tmp_path: Path
