@@ -22,7 +22,6 @@ from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
-    from tcb_ops.details import Detail
     from tcb_ops.errors import TcbOpsError
     from tcb_ops.reports.comparisons import Place, RunDiff, State
     from tcb_ops.reports.findings import Findings
@@ -182,16 +181,8 @@ class Kind(str):
         """Return whether a row's end affects every merchant, so that the run stops."""
         return False
 
-    def stop_reason(self, reason: Detail) -> Detail:
-        """Return why a run was stopped in terms of this kind."""
-        return reason
-
     def end_when_stopped(self, error: TcbOpsError) -> RowEnd | None:
         """Return how the pending rows end if an error stops the run; None: they stay pending and the run is unfinished."""
-        return None
-
-    def left_behind(self, run: RunRecord) -> Text | None:
-        """Return what a run that was interrupted may have left behind."""
         return None
 
     def again_after(self, run: RunRecord) -> float:
@@ -223,10 +214,6 @@ class Kind(str):
     def unit_count(self, count: int) -> Text:
         """Return a number of its rows: `1,204 rows`."""
         return row_count(count)
-
-    def rate_text(self, rate: str) -> Text:
-        """Return a rate in its rows: `12 rows/s`."""
-        return _("{rate} rows/s", rate=rate)
 
     def done_text(self, counts: Mapping[Outcome, int]) -> Text:
         """Return what was done to all rows of a run that succeeded."""

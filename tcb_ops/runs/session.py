@@ -147,7 +147,7 @@ class RunSession:
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
         """Record why the session ended, if the ledger is writable; return the error with the next commands."""
         if isinstance(error, InterruptedRunError):
-            error = interrupted(self._run.kind)
+            error = interrupted()
             error.exit_code = self._exit_code
         with suppress(LedgerError):
             self._ledger.stop(self._run, stop_reason(error))
@@ -251,8 +251,6 @@ def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOps
     """Add to an error that stopped a run its id, its target, and the command that resumes it."""
     target = target_label(run.target, settings.api_base)
     lines: list[object] = [error.text]
-    if isinstance(error, InterruptedRunError) and (note := run.kind.left_behind(run)) is not None:
-        lines.append(note)
     if isinstance(error, CanaryError):
         lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]
         others = _(

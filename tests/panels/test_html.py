@@ -135,4 +135,4 @@ def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read: Any):
     soon = Progress("r", 240, {Outcome.UPLOADED: 111}, 439.0, 0.3)
     assert "left" not in read(render_progress(soon, UPLOAD, Lang.EN, running=True))
     audit = render_progress(look, AUDIT, Lang.EN, running=True)
-    assert "1,203 of 5,000 environments · 24% · 310 environments/s" in read(audit)
+    assert "1,203 of 5,000 environments · 24% · 310 rows/s" in read(audit)

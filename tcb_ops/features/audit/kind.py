@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.details import Detail, DetailCode, DetailCodes, detail
+from tcb_ops.details import Detail
 from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
-from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, AuditCode
+from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
@@ -33,11 +33,6 @@ PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
-_REASONS: dict[DetailCodes, DetailCodes] = {
-    DetailCode.INTERRUPTED: AuditCode.AUDIT_INTERRUPTED,
-    DetailCode.OUTAGE: AuditCode.AUDIT_OUTAGE,
-    DetailCode.TOKEN_SOURCE: AuditCode.AUDIT_TOKEN_SOURCE,
-}
 
 
 class AuditKind(Kind):
@@ -65,21 +60,11 @@ class AuditKind(Kind):
         """Return whether the component token was refused, which affects every merchant."""
         return end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS
 
-    def stop_reason(self, reason: Detail) -> Detail:
-        """Return why an audit was stopped, in terms of environments."""
-        return detail(_REASONS.get(reason.code, reason.code), **reason.params)
-
     def end_when_stopped(self, error: TcbOpsError) -> RowEnd | None:
         """Return how environments end that were not reached because of a problem that affects every merchant."""
         if not isinstance(error, _OF_EVERYBODY):
             return None
-        return not_asked(self.stop_reason(stop_reason(error)))
-
-    def left_behind(self, run: RunRecord) -> Text | None:
-        """Return that probe files may be left."""
-        if not run.settings.get("write_probe"):
-            return None
-        return _("Probe files ({path}) may be left in some environments; resuming removes them.", path=PROBE)
+        return not_asked(stop_reason(error))
 
     def again_after(self, run: RunRecord) -> float:
         """Return the seconds of `--confirm-after`."""
@@ -122,20 +107,6 @@ class AuditKind(Kind):
     def unit_count(self, count: int) -> Text:
         """Return `28 environments`."""
         return environment_count(count)
-
-    def rate_text(self, rate: str) -> Text:
-        """Return `12 environments/s`."""
-        return _("{rate} environments/s", rate=rate)
-
-    def unfinished(self, total: int, succeeded: int, pending: int) -> Text:
-        """Return how many environments were checked."""
-        return _(
-            "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
-            total=total - pending,
-            environments=environment_count(total),
-            good=succeeded,
-            pending=pending,
-        )
 
     def partial(self, total: int, succeeded: int, unchanged: int, others: Mapping[Outcome, int]) -> Text:
         """Return how many environments are healthy, and the others by outcome."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tcb_ops.arguments import checked
 from tcb_ops.errors import (
     RunNotFoundError,
-    UsageError,
     check_count,
 )
 from tcb_ops.features.stored.kinds import DELETE
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.features.stored.download_links import DownloadLinks
     from tcb_ops.features.stored.specs import UndoScope
-    from tcb_ops.features.stored.sync import SyncPlan
     from tcb_ops.lists.batch import Batch
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.ledger import Ledger
@@ -216,52 +212,6 @@ def foreign(batch: Batch, settings: Settings, options: StartOptions) -> Text | N
     spec = list_spec(batch, DELETE, options.get("selection", ""))
     new_run = options.get("new_run", False)
     return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
-
-
-@checked
-def plan_sync(
-    folder: str | Path,
-    to: Sequence[str],
-    *,
-    merchants: Merchants,
-    path: str,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    own: frozenset[str],
-    settings: Settings,
-) -> SyncPlan:
-    """Plan what makes environments the same as a folder: the batch to upload, and the files that are gone from the folder.
-
-    Lists of both are written below the folder of the reports. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`,
-    `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
-    """
-    from tcb_ops.features.stored.sync import plan_sync as plan_lists
-    from tcb_ops.lists.generate import PathTemplate, scan, select_targets
-
-    source = Path(folder)
-    if source.exists() and not source.is_dir():
-        raise UsageError(
-            _("{folder} is not a folder.", folder=folder),
-            _("`tcb-ops list` makes a list of a single file; upload that list."),
-        )
-    ledger = existing_ledger(settings)
-    for run in [] if ledger is None else ledger.runs(damaged=[]):
-        if backup := run.settings.get("backup"):
-            own |= {os.path.realpath(str(backup))}
-    return plan_lists(
-        scan(source, include=include, exclude=exclude, own=own),
-        select_targets(merchants, to),
-        PathTemplate(path, ""),
-        merchants,
-        Path(settings.reports),
-        ledger=ledger,
-        target=settings.run_target,
-    )
-
-
-def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
-    """Return the rows of a synchronization that would be sent, by the ledger; None if all files are unchanged."""
-    return plan.changed(existing_ledger(settings), settings.run_target)
 
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:

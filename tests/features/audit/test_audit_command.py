@@ -223,17 +223,3 @@ def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(
     url.write_text(f"{cli.workspace.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
     assert cli("audit", *QUICK, "--fail-on", "new").code == 0
     assert "newly broken 1" in cli.workspace.sim.robots.messages[-1].text
-
-
-@pytest.mark.parametrize("write_probe", [False, True])
-def test_an_interrupted_audit_says_that_probe_files_may_be_left(
-    open_cli: Callable[..., Any], *, write_probe: bool
-):
-    settings = open_cli([], BROKEN).workspace.settings
-    handle = tcb.start_audit(
-        "merchants.csv", settings=settings, limits=LIMITS, write_probe=write_probe, confirm_after=3600
-    )
-    handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError) as ended:
-        handle.wait()
-    assert ("tcb-ops/probe.txt" in str(ended.value)) is write_probe
