@@ -31,7 +31,7 @@ from tcb_ops.resolve import (
     settings_for,
 )
 from tcb_ops.run import Diff, History, Run, RunHandle
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.settings import Settings
 from tcb_ops.start import ResumeOptions, StartOptions, blocking, start_run
 
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
     from tcb_ops.lists.table import Rows
+    from tcb_ops.runs.list_kinds import IfExists
     from tcb_ops.runs.records import RunRecord
-    from tcb_ops.runs.uploads import IfExists
 
 SECONDS_PER_DAY = 86_400
 """Seconds."""
@@ -162,8 +162,8 @@ def start_upload(
     is already there, `skip` keeps it (unchanged) and `fail` ends the row as failed. `backup`: a folder; whatever is
     overwritten is saved in it first, so that `undo` can restore it.
     """
+    from tcb_ops.runs.list_kinds import OVERWRITE
     from tcb_ops.runs.plan import upload_spec
-    from tcb_ops.runs.uploads import OVERWRITE
 
     about: dict[str, str] = {"if_exists": if_exists} if if_exists != OVERWRITE else {}
     if backup is not None:

@@ -25,7 +25,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _HOMES = {
     "Batch": "lists.batch",
-    "IfExists": "runs.uploads",
+    "IfExists": "runs.list_kinds",
     "MayResume": "start",
     "Merchants": "lists.merchants",
     "OnBad": "lists.batch",

@@ -15,7 +15,7 @@ from tcb_ops.errcodes import Decision, Scope, errcode, store_code
 from tcb_ops.features.simulator.faults import NO_FAULT, Etag, Fault, Faults, FaultStep
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS
 
 BREAKER_ROWS = 3
 SLOW_WAITS = 5

@@ -28,15 +28,14 @@ from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import is_provided, provided
-from tcb_ops.runs.links import LINKS
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.batch import Batch
     from tcb_ops.run import RunHandle
-    from tcb_ops.runs.uploads import IfExists
+    from tcb_ops.runs.list_kinds import IfExists
 
 
 @click.command(cls=Command, usual="column rows on-bad root target where json")

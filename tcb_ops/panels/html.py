@@ -258,7 +258,7 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
     if running:
         # Below 10 with a decimal: "0 rows/s" beside a time left reads like a mistake.
         rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
-        parts.append(_("{rate} rows/s", rate=rate).of(lang))
+        parts.append(_("{rate}/s", rate=rate).of(lang))
         if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
             left = format_duration(now.seconds_left)
             parts.append(_("{left} left", left=left).of(lang))

@@ -36,9 +36,8 @@ from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import STARTING
 from tcb_ops.preflight import facts_line, short_life
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.start import StartOptions
 
 if TYPE_CHECKING:

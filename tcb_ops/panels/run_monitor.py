@@ -295,7 +295,7 @@ class RunMonitor(widgets.VBox):
         run, state = self.run, self.state
         # A run without a pending row lacks only its end. What is compared with the next run is not retried: that has all rows.
         self.resume.offer(run if state is RunState.UNFINISHED else None, PENDING, even_without=True)
-        compared = run is not None and run.record.kind.has_findings(run.record)
+        compared = run is not None and run.record.has_findings
         self.retry.offer(run if state is RunState.FINISHED and not compared else None, RETRYABLE)
         self.export.offer(run if self.at_rest else None)
         show(self.stop, shown=self.running)

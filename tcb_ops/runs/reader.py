@@ -465,6 +465,6 @@ def earlier_runs(run: RunRecord) -> sa.Select[Any]:
     )
     # By the ledger's number, since a clock may have been set back.
     query = query.where(runs.c.number < run.number).order_by(runs.c.number.desc())
-    if not run.kind.same_list:  # stopped audits are not comparable
+    if run.kind.surveys:  # stopped audits are not comparable
         return query.where(runs.c.stopped == "")
     return query.where(runs.c.list_name == run.list_name)

@@ -46,7 +46,7 @@ def announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
     from tcb_ops.features.audit import api
 
-    if not (run.settings.section("notify") and run.record.kind.has_findings(run.record)):
+    if not (run.settings.section("notify") and run.record.has_findings):
         return []
     with console.waiting(_("Sending the message about this audit")):
         deliveries = api.notify(run.id, on_demand=False, settings=run.settings)

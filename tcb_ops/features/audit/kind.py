@@ -44,10 +44,8 @@ class AuditKind(Kind):
     label = _("audit")
     report_title = _("Audit report")
     done = _("healthy")
-    resumed_within = 23 * 3600.0
-    renewed = True
-    clustered = True
-    same_list = False
+    renewed_after = 23 * 3600.0
+    clustered = surveys = True
     has_list = False
     unanswered = Outcome.UNKNOWN
     announce = "tcb_ops.features.audit.command:announce"
@@ -66,12 +64,13 @@ class AuditKind(Kind):
             return None
         return not_asked(stop_reason(error))
 
-    def again_after(self, run: RunRecord) -> float:
-        """Return the seconds of `--confirm-after`."""
-        return float(run.settings.get("confirm_after") or 0)
-
-    def rows_again(self, ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
-        """Return the lines whose failures are neither known nor in the previous audit, and when the last ended."""
+    def rows_again(
+        self, ledger: Ledger, run: RunRecord, settings: Settings, now: float
+    ) -> tuple[list[int], float]:
+        """Return, with `--confirm-after`, the lines whose failures are neither known nor in the previous audit."""
+        seconds = float(run.settings.get("confirm_after") or 0)
+        if not seconds:
+            return [], 0.0
         from tcb_ops.features.audit.result import new_failures
         from tcb_ops.reports.comparisons import compare
         from tcb_ops.reports.summary import RunSummary
@@ -79,16 +78,13 @@ class AuditKind(Kind):
         before = ledger.previous(run)
         changes = compare(ledger, before, run, settings) if before is not None else None
         failures = new_failures(RunSummary(ledger, run), changes, settings)
-        lines, last_end = [], 0.0
-        for record in ledger.rows(run, outcomes=frozenset({UNHEALTHY, Outcome.UNKNOWN})):
-            if (record.row.appid, record.row.env) in failures:
-                lines.append(record.row.line)
-                last_end = max(last_end, record.end.ended_at or 0.0)
-        return lines, last_end
-
-    def has_findings(self, run: RunRecord) -> bool:
-        """Return whether an audit is compared: when it is finished, and no retry, which is only a part of one."""
-        return run.finished_at is not None and not run.parent
+        records = [
+            record
+            for record in ledger.rows(run, outcomes=frozenset({UNHEALTHY, Outcome.UNKNOWN}))
+            if (record.row.appid, record.row.env) in failures
+        ]
+        ended = max((record.end.ended_at or 0.0 for record in records), default=0.0)
+        return [record.row.line for record in records], wait_left(ended, seconds, now)
 
     def findings(
         self, reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
@@ -108,20 +104,31 @@ class AuditKind(Kind):
         """Return `28 environments`."""
         return environment_count(count)
 
-    def partial(self, total: int, succeeded: int, unchanged: int, others: Mapping[Outcome, int]) -> Text:
-        """Return how many environments are healthy, and the others by outcome."""
+    def verdict(self, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
+        """Return how many environments are healthy, and the others by outcome; or how many were checked."""
+        total = sum(counts.values())
+        healthy = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
+        environments = environment_count(total)
+        if not finished:
+            pending = counts.get(Outcome.PENDING, 0)
+            return _(
+                "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
+                total=total - pending,
+                environments=environments,
+                good=healthy,
+                pending=pending,
+            )
+        if healthy == total > 0:
+            return _("All is well: {environments}, all healthy.", environments=environments)
         listed = as_list(
             ngettext("{n:,} is {outcome}", "{n:,} are {outcome}", rows, outcome=outcome.label)
-            for outcome, rows in others.items()
+            for outcome, rows in counts.items()
+            if not outcome.succeeded
         )
         text = _("{good:,} of {environments} are healthy, {listed}.")
-        if 1 in {succeeded, total}:
+        if 1 in {healthy, total}:
             text = _("{good:,} of {environments} is healthy, {listed}.")
-        return text.format(good=succeeded, environments=environment_count(total), listed=listed)
-
-    def complete(self, total: int, counts: Mapping[Outcome, int]) -> Text:
-        """Return that all is well."""
-        return _("All is well: {environments}, all healthy.", environments=environment_count(total))
+        return text.format(good=healthy, environments=environments, listed=listed)
 
     def next_step(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
@@ -168,10 +175,10 @@ def judged(end: RowEnd) -> RowEnd:
     any other errcode, also of rows stopped by a breaker         unhealthy
     no response; not checked                                     unknown
     anything else: no token, a store that refuses                unhealthy
-    healthy, unhealthy, unknown                                  unchanged
+    healthy, unhealthy, unknown, invalid                         unchanged
     ===========================================================  =========
     """
-    if end.outcome in {HEALTHY, UNHEALTHY, Outcome.UNKNOWN}:
+    if end.outcome in {HEALTHY, UNHEALTHY, Outcome.UNKNOWN, Outcome.INVALID}:
         return end
     if end.outcome in {Outcome.LINKED, Outcome.UPLOADED}:
         return replace(end, outcome=HEALTHY)
@@ -190,6 +197,22 @@ def not_asked(stopped: Detail) -> RowEnd:
     code = stopped.params.get("errcode")
     known = code if isinstance(code, int) else None
     return RowEnd(0, Outcome.UNKNOWN, NOT_ASKED, stopped, errcode=known)
+
+
+def wait_left(ended: float, seconds: float, now: float) -> float:
+    """Return the seconds until failures are checked again, of which the last `ended` then; all times in Unix seconds.
+
+    ====================  =======  ====
+    ended                 seconds  left
+    ====================  =======  ====
+    now                   600      600
+    200 s ago             600      400
+    700 s ago             600      0
+    in 100 s: a clock
+    was set back          600      600
+    ====================  =======  ====
+    """
+    return min(seconds, max(0.0, ended + seconds - now))
 
 
 AUDIT = AuditKind()

@@ -20,7 +20,7 @@ from tcb_ops.resolve import (
     settings_for,
 )
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings
 from tcb_ops.start import StartOptions, blocking, merchants_of, start_run
 

@@ -32,9 +32,9 @@ from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
+from tcb_ops.runs.list_kinds import OVERWRITE, IfExists
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.uploads import OVERWRITE, IfExists
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
     NOT_THERE,

@@ -30,7 +30,7 @@ from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import Kind
 from tcb_ops.model import SIMULATOR, Outcome
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand

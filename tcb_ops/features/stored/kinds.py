@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.features.stored import StoredOutcome, StoredReason
-from tcb_ops.i18n import Text, _, as_list
+from tcb_ops.i18n import Text, _, as_list, pgettext
 from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.next_commands import command, retry, upload_options
@@ -64,10 +64,10 @@ class ConfirmKind(_StoredKind):
     report_title = _("Confirmation report")
     rows_per_call = FILES_PER_CALL
     clustered = looks_at_store = True
-    unstarted = Outcome.UNKNOWN
     _outcomes: Mapping[Outcome, Outcome] = {
         Outcome.REFUSED: Outcome.UNKNOWN,
         Outcome.FAILED: Outcome.UNKNOWN,
+        Outcome.NOT_ATTEMPTED: Outcome.UNKNOWN,
     }
 
     def next_step(
@@ -93,11 +93,7 @@ class DeleteKind(_StoredKind):
     label = _("delete")
     report_title = _("Deletion report")
     question = _("Delete files in {live_environments} of {api_base}?")
-    changed = (
-        _("The files of this upload were deleted by run {run} on {at}."),
-        _("{files:,} of {total:,} files of this upload were deleted by run {run} on {at}."),
-    )
-    mark = _("deleted by {run}"), _("partly deleted by {run}")
+    changed = pgettext("by a run", "deleted")
     replacing = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE})
     rows_per_call = FILES_PER_CALL
     changes_store = takes_back = True
@@ -111,15 +107,13 @@ class UndoKind(_StoredKind):
     label = _("undo")
     report_title = _("Undo report")
     question = _("Undo the upload in {live_environments} of {api_base}?")
-    changed = (
-        _("This upload was undone by run {run} on {at}."),
-        _("{files:,} of {total:,} files of this upload were undone by run {run} on {at}."),
-    )
-    mark = _("undone by {run}"), _("partly undone by {run}")
+    changed = pgettext("by a run", "undone")
     replacing = frozenset({StoredOutcome.RESTORED, StoredOutcome.DELETED})
     changes_store = takes_back = True
-    skipped = StoredOutcome.NOT_UNDOABLE
-    _outcomes: Mapping[Outcome, Outcome] = {Outcome.REFUSED: Outcome.FAILED}
+    _outcomes: Mapping[Outcome, Outcome] = {
+        Outcome.REFUSED: Outcome.FAILED,
+        Outcome.INVALID: StoredOutcome.NOT_UNDOABLE,
+    }
 
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
         """Return the headers that the restored object had."""

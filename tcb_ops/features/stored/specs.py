@@ -39,10 +39,10 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Row
 from tcb_ops.reports.explanations import change_lines
 from tcb_ops.runs.ledger import Ledger, taken
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.next_commands import SIGNED
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
-from tcb_ops.runs.uploads import UPLOAD
 
 LISTED = 20
 """Files that a message lists."""

@@ -28,8 +28,8 @@ from tcb_ops.model import Merchant, Outcome, Row
 from tcb_ops.resolve import existing_ledger
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EarlierUpload
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 

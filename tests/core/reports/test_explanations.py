@@ -19,7 +19,7 @@ from tcb_ops.i18n import Bilingual
 from tcb_ops.kinds import Kind, all_kinds
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, counts_line, reason_text, why
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -270,7 +270,7 @@ def test_the_verdict_of_an_audit_is_a_sentence(counts: Mapping[Outcome, int], re
 
 def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
     found = AUDIT.verdict({HEALTHY: 8, UNHEALTHY: 2, Outcome.PENDING: 2}, finished=False)
-    assert found.en == "Unfinished: 10 of 12 environments have ended (8 succeeded), 2 pending."
+    assert found.en == "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending."
     assert "行" not in found.zh
 
 

@@ -12,7 +12,7 @@ from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace
 import tcb_ops as tcb
 from tcb_ops.features.audit import UNHEALTHY
 from tcb_ops.features.audit.checks import AccountFacts, cause_of
-from tcb_ops.features.audit.kind import judged
+from tcb_ops.features.audit.kind import judged, wait_left
 from tcb_ops.features.audit.result import LinkCalls
 from tcb_ops.features.simulator import (
     Component,
@@ -24,7 +24,6 @@ from tcb_ops.features.simulator import (
     SimulatedEnvironment,
 )
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd
-from tcb_ops.runs.session import wait_left
 from tcb_ops.wechat.responses import Quota
 
 if TYPE_CHECKING:
@@ -293,7 +292,7 @@ def test_an_audit_that_was_cut_off_while_it_waited_is_resumed(open_workspace: Op
     for progress in handle.watch():
         if progress.note is not None:
             handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
+    with pytest.raises(tcb.InterruptedRunError, match="stay pending"):
         handle.wait()
     assert tcb.open_run(handle.id, settings=workspace.settings).record.finished_at is None
     resumed = tcb.start_audit(workspace.merchants, settings=workspace.settings, limits=QUICK)

@@ -34,10 +34,10 @@ from tcb_ops.model import Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.html import render_workers
 from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import without_password
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import tcb_ops as tcb
 from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 
 if TYPE_CHECKING:
     from workspace import OpenWorkspace

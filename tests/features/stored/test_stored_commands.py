@@ -51,7 +51,7 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
     page = cli.folder / "reports" / found["run"] / "report.html"
     assert "Confirmed: all 30 files are there" in page.read_text(encoding="utf-8")
     assert cli("undo", found["run"]).code == 0
-    undo, mark = cli.latest().id, f"This upload was undone by run {cli.latest().id} on "
+    undo, mark = cli.latest().id, f"The files of this upload were undone by run {cli.latest().id} on "
     shown = cli("show", found["run"])
     assert (shown.code, mark in shown.out, "Confirmed" in shown.out) == (0, True, False)
     (changed,) = cli("show", found["run"], "--json").json["changed_by"]
@@ -217,7 +217,7 @@ def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
     assert cli("undo").code == 0
     again = cli("undo")
     assert "30 files will not be touched: nothing of the upload is there" in again.err
-    assert "This upload was undone by run " in cli("confirm").err
+    assert "The files of this upload were undone by run " in cli("confirm").err
 
 
 def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_cli: OpenCli) -> None:

@@ -41,8 +41,8 @@ from tcb_ops.kinds import Kind
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.schema import version
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import load_settings
 
 if TYPE_CHECKING:
