@@ -167,21 +167,6 @@ def test_an_unfinished_audit_has_no_message(open_cli: Callable[..., Any]):
             handle.wait()
 
 
-def test_a_second_audit_says_who_runs_the_first(open_cli: Callable[..., Any]):
-    cli = open_cli([], BROKEN)
-    handle = tcb.start_audit(
-        "merchants.csv", settings=cli.workspace.settings, limits=LIMITS, confirm_after=3600
-    )
-    try:
-        result = cli("audit", *QUICK)
-    finally:
-        handle.cancel()
-        with pytest.raises(tcb.InterruptedRunError):
-            handle.wait()
-    assert result.code == 2
-    assert handle.id in result.err
-
-
 @pytest.mark.kill
 def test_an_audit_that_was_killed_is_resumed(open_cli: Callable[..., Any], wait_for: Callable[..., None]):
     cli = open_cli([], [Fault(env=BOOKS.env, delay=60, calls=((1, 1),))])
