@@ -6,19 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import (
-    RunNotFoundError,
-    check_count,
-)
+from tcb_ops.errors import RunNotFoundError, check_count
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _
-from tcb_ops.resolve import (
-    existing_ledger,
-    find_run,
-    ledger_with_runs,
-    selected_merchants,
-    settings_for,
-)
+from tcb_ops.resolve import existing_ledger, find_run, ledger_with_runs, selected_merchants, settings_for
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings
@@ -156,7 +147,9 @@ def download_links(
     spec = confirm_spec(ledger, subject, only, "", content=False, zone=settings.zone)
     with opened_target(settings, lambda: merchants_of(ledger, subject)) as opened:
         rows = file_ids(ledger, spec, settings.run_target)
-        owners = {(one.env, one.appid): one.owner for one in spec.environments}
+        owners = {
+            (environment.env, environment.appid): environment.owner for environment in spec.environments
+        }
         component, dest = settings.tokens.component_appid, Path(out).absolute()
 
         async def write() -> DownloadLinks:
@@ -188,7 +181,7 @@ def delete_scope(
     ledger = ledger_with_runs(settings)
     selection, new_run = options.get("selection", ""), options.get("new_run", False)
     spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
-    appids = {one.appid for one in spec.environments}
+    appids = {environment.appid for environment in spec.environments}
     return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
 
 

@@ -163,18 +163,16 @@ def _replacing(dest: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _written(
-    dest: Path, found: Iterable[Row], merchants: Merchants, root: Path | None = None
-) -> Batch | None:
+def _written(dest: Path, rows: Iterable[Row], merchants: Merchants, root: Path | None = None) -> Batch | None:
     """Write rows as a list and read it; None if there are none."""
-    rows = 0
+    count = 0
     with _replacing(dest) as part, part.open("x", encoding="utf-8-sig", newline="") as file:
         out = csv.writer(file)
         out.writerow(["env", "appid", "path", "file", "tcb_guarded"])
-        for row in found:
+        for row in rows:
             out.writerow(map(guard, (row.env, row.appid, row.path, row.file)))
-            rows += 1
-    return read_paths(dest, merchants, root) if rows else None
+            count += 1
+    return read_paths(dest, merchants, root) if count else None
 
 
 def _gone(
