@@ -175,10 +175,7 @@ def _shared(settings: Settings, target: str) -> list[tuple[str, str]]:
         options.append(("--target", target))
     # ledger_option is empty for a URL with a password: the command reads it from the same variable or file again.
     if settings.ledger_option and (
-        origin.file is None
-        or origin.ledger_choice is not None
-        or "ledger" in origin.overridden
-        or settings.ledger != from_file.get("ledger")
+        origin.file is None or "ledger" in origin.overridden or settings.ledger != from_file.get("ledger")
     ):
         options.append(("--ledger", settings.ledger_option))
     if settings.merchants != from_file.get("merchants") or "merchants" in origin.overridden:

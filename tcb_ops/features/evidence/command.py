@@ -32,7 +32,7 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     from tcb_ops import api
     from tcb_ops.reports.formats.terminal import render_diff
 
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     found = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
     if common.json:
         console.json(found.to_json())
@@ -72,7 +72,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     from tcb_ops import api
     from tcb_ops.reports.formats.terminal import render_verification, verification_verdict
 
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     if not Path(folder).exists():
         folder = _report_of(folder, settings)
     found = api.verify(folder, settings=settings)

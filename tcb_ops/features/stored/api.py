@@ -65,6 +65,7 @@ def start_delete(
     *,
     foreign: bool = False,
     content: bool = False,
+    of_list: str = "",
     merchants: Merchants | str | Path | None = None,
     report: str | Path | None = None,
     **options: Unpack[StartOptions],
@@ -73,7 +74,9 @@ def start_delete(
 
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
     this ledger uploaded; without it they are a UsageError. `content`: of a list, compare each file's checksum with that of the
-    bytes that were uploaded first, and leave what differs: its row ends as failed. `merchants`: only their rows.
+    bytes that were uploaded first, and leave what differs: its row ends as failed. `of_list`: the name of a list; leave
+    likewise what an upload of another list, or another tool's file restored by an undo, has put there since. `merchants`:
+    only their rows.
     """
     from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
     from tcb_ops.lists.batch import Batch
@@ -88,7 +91,14 @@ def start_delete(
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
             return delete_list_spec(
-                ledger, subject, target, selection, foreign=foreign, content=content, new_run=new_run
+                ledger,
+                subject,
+                target,
+                selection,
+                foreign=foreign,
+                content=content,
+                of_list=of_list,
+                new_run=new_run,
             )
         return delete_spec(ledger, subject, only, selection, new_run=new_run)
 

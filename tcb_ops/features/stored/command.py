@@ -240,7 +240,10 @@ def _delete_gone(
     if gone is not None:
         try:
             reports = command.settings.reports
-            deleted = command.follow(stored.start_delete(gone, content=content, report=reports, **options))
+            of_list = plan.batch.source.name
+            deleted = command.follow(
+                stored.start_delete(gone, content=content, of_list=of_list, report=reports, **options)
+            )
         except (
             UsageError
         ) as error:  # beside an unfinished upload; the result of this one is shown all the same

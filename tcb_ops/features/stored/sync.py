@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.stored.files import KnownFiles
+from tcb_ops.features.stored.files import KnownFiles, uploads_of_list, was_uploaded_last_by
 from tcb_ops.features.stored.specs import LISTED
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Text, _, as_lines, ngettext
@@ -24,11 +24,10 @@ from tcb_ops.lists.generate import PathTemplate, ScannedFiles, scan, select_targ
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import Merchant, Outcome, Row
+from tcb_ops.model import Merchant, Row
 from tcb_ops.resolve import existing_ledger
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
@@ -184,19 +183,17 @@ def _gone(
     template: PathTemplate,
 ) -> Iterator[Row]:
     """Give the files that runs of the list uploaded last, whose local file no longer exists."""
-    ours = {run.id: run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name}
+    uploads = uploads_of_list(ledger, target, list_name)
+    ids = {run.id for run in uploads}
 
     def is_of_folder(_line: int, history: Sequence[EarlierUpload]) -> bool:
-        # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
-        without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
-        sent = [entry for entry in history if entry.outcome not in without]
-        return bool(sent) and bool(sent[-1].md5) and sent[-1].run in ours
+        return was_uploaded_last_by(history, ids)
 
     paths = set(template.paths(scanned.files, targets[0]))
     for merchant in targets:
         if template.by_target:
             paths = set(template.paths(scanned.files, merchant))
-        stored = ledger.paths_stored(list(ours.values()), merchant.env, merchant.appid)
+        stored = ledger.paths_stored(uploads, merchant.env, merchant.appid)
         missing = [
             Row(number, merchant.env, path, merchant.appid, merchant.name, file, ())
             for number, (path, file) in enumerate(stored)

@@ -74,7 +74,10 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, 
     assert panel.run.counts == {"deleted": 30}
     assert lab.workspace.sim.objects == {}
     assert hidden(panel.stored)
-    done = {"undo": "This upload was undone", "delete": "The files of this upload were deleted"}[action]
+    done = {
+        "undo": "The files of this upload were undone",
+        "delete": "The files of this upload were deleted",
+    }[action]
     upload = next(run for _label, run in panel.runs.choice.options if run != panel.run.id)
     assert f"{done} by run {panel.run.id} on " in read(lab.reports(upload).monitor.head)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 
 if TYPE_CHECKING:
@@ -113,6 +114,27 @@ def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli: OpenC
     left = stored(cli)
     assert left["tea-1a2b3c", "menu/tea.json"] == md5((cli.folder / "files" / "0.bin").read_bytes())
     assert len(left) == 30 + 3 + 1
+
+
+@pytest.mark.slow
+def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(
+    open_cli: OpenCli, photos: Path
+) -> None:
+    cli = open_cli()
+    sync(cli)
+    synced = cli.latest().record.list_name
+    other = cli.folder / "other.csv"
+    other.write_text("env,path,file\ntea-1a2b3c,menu/tea.json,0.bin\n", encoding="utf-8")
+    assert cli("upload", "other.csv", "--root", "files", *PACE).code == 0
+    gone = cli.folder / "gone.csv"
+    gone.write_text("env,path\ntea-1a2b3c,menu/tea.json\ntea-1a2b3c,banner.svg\n", encoding="utf-8")
+    settings = cli.workspace.settings
+    run = tcb.delete(tcb.read_paths(gone, cli.workspace.merchants), of_list=synced, settings=settings)
+    assert [(str(one.end.outcome), str(one.end.reason or "")) for one in run.rows()] == [
+        ("failed", "conflict"),
+        ("deleted", ""),
+    ]
+    assert stored(cli)["tea-1a2b3c", "menu/tea.json"] == md5((cli.folder / "files" / "0.bin").read_bytes())
 
 
 @pytest.mark.slow
@@ -270,7 +292,7 @@ def test_reports_tokens_and_links_are_never_sent(open_cli: OpenCli) -> None:
     ("words", "message"),
     [
         (("--path", "{date}/{rel}"), "every day all files would be new"),
-        (("--to", "nobody"), "--to nobody: no environment, merchant or appid has this name"),
+        (("--to", "nobody"), "--to nobody: the merchants file has no name or appid 'nobody'"),
         (("--include", "*.psd"), "no file remains"),
     ],
 )
