@@ -137,7 +137,7 @@ REPORT = _("the parameter report")
 """What `--out` is called in the links panel, and in the panels that export reports."""
 _CONTROLS = {
     "--api-base": _("the setting api_base"),
-    "--cluster": _("“Cluster”, or the parameter cluster"),
+    "--cluster": _("the parameter cluster"),
     "--ledger": _("the setting ledger"),
     "--new-run": _("“start a new run”"),
     "--root": _("“Local files”"),
