@@ -84,11 +84,7 @@ class History:
 
     def frame(self) -> pd.DataFrame:
         """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
-        import pandas as pd
-
-        frame = frame_of(("day", "merchant", "appid", "errcode", "rows"), self.lines, self.settings)
-        frame["day"] = pd.DatetimeIndex([line.day for line in self.lines], dtype="datetime64[s]")
-        return frame
+        return frame_of(("day", "merchant", "appid", "errcode", "rows"), self.lines, self.settings)
 
     def _repr_html_(self) -> str:
         """Draw the errcodes by day, and list the merchants that had errcodes on most days."""

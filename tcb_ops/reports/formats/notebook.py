@@ -262,6 +262,8 @@ def _frame(
             moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
             index = pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]")
             return index.tz_convert(settings.timezone).tz_localize(None)
+        if name == "day":
+            return pd.DatetimeIndex(list(column), dtype="datetime64[s]")
         if name in _FLOATS:
             return pd.array(list(column), dtype="Float64")
         return pd.array(list(column), dtype="Int64" if name in _INTS else "string")
