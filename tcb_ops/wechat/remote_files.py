@@ -68,18 +68,18 @@ def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bo
     """
     if in_object_store(url):
         return detail(DetailCode.SOURCE_STORE, url=shown)
-    found = _URL.fullmatch(url)
+    address = _URL.fullmatch(url)
     if MASK in url and "@" not in shown:
         return detail(DetailCode.SOURCE_MASKED, url=shown)
-    if found is None:
+    if address is None:
         return detail(DetailCode.SOURCE_ADDRESS, url=shown)
-    host = found["host"].strip("[]").lower()
+    host = address["host"].strip("[]").lower()
     allowed = any(
-        host.endswith(one[1:].lower()) if one.startswith("*.") else host == one.lower() for one in hosts
+        host.endswith(name[1:].lower()) if name.startswith("*.") else host == name.lower() for name in hosts
     )
     if not allowed or (on_this_machine(host) and not loopback):
         return detail(DetailCode.SOURCE_HOST, host=host)
-    if found["scheme"].lower() == "http" and not is_loopback(host):
+    if address["scheme"].lower() == "http" and not is_loopback(host):
         return detail(DetailCode.SOURCE_ADDRESS, url=shown)
     return None
 
