@@ -319,7 +319,6 @@ def secret_paths(tokens: TokenSettings) -> list[Path]:
 
 
 def _others_can_read(path: Path) -> bool:
-    """Return whether others may read a file, or a folder or anything in it."""
     with suppress(OSError):
         inside = [*path.iterdir()] if path.is_dir() else []
         return any(stat.S_IMODE(file.stat().st_mode) & 0o077 for file in (path, *inside))
