@@ -74,8 +74,9 @@ if TYPE_CHECKING:
         Row as Row,
         Secret as Secret,
     )
+    from tcb_ops.reports.comparisons import Diff as Diff, History as History
     from tcb_ops.resolve import TargetOptions as TargetOptions
-    from tcb_ops.run import Diff as Diff, History as History, Run as Run, RunHandle as RunHandle
+    from tcb_ops.run import Run as Run, RunHandle as RunHandle
     from tcb_ops.runs.limits import RunLimits as RunLimits
     from tcb_ops.runs.progress import Progress as Progress
     from tcb_ops.settings import Settings as Settings, load_settings as load_settings
@@ -100,8 +101,9 @@ _PUBLIC = {
     "lists.merchants": "Merchants",
     "kinds": "Kind",
     "model": "Link Merchant Outcome Problem Row Secret",
+    "reports.comparisons": "Diff History",
     "resolve": "TargetOptions",
-    "run": "Diff History Run RunHandle",
+    "run": "Run RunHandle",
     "runs.limits": "RunLimits",
     "runs.progress": "Progress",
     "settings": "Settings load_settings",

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from tcb_ops import api
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.formatting import format_size
-from tcb_ops.i18n import Lang, Text, _, ngettext
+from tcb_ops.i18n import Lang, Text, _, as_sentences, ngettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.lists.batch import Batch, fixme_beside, write_fixme
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN
@@ -21,7 +20,7 @@ from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Problem
 from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
-from tcb_ops.preflight import done_before, facts_line
+from tcb_ops.preflight import facts_line, replaced
 from tcb_ops.runs.url_files import SourceInspector
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
@@ -198,11 +197,9 @@ class ListReader(widgets.VBox):
         )
         self.plan.value = render_plan(batch, self._lang, uploads=self._uploads)
         ready = _("Ready. {facts}.", facts=facts_line(batch))
-        settings = self._context.settings
-        runs = api.all_runs(settings=settings) if self._uploads else ()
-        before = done_before(batch, settings, self._context.selection, runs)
-        if before is not None:
-            ready = _("{ready} {before}", ready=ready, before=before)
+        stored = replaced(batch, self._context.settings) if self._uploads else None
+        if stored is not None:
+            ready = as_sentences((ready, stored))
         self._say(ready, "good")
         self._changed()
 

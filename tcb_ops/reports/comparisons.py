@@ -26,6 +26,8 @@ from tcb_ops.reports.summary import most_first
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
 
@@ -79,8 +81,8 @@ class DiffLine:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class RunDiff:
+@dataclass(frozen=True, slots=True, repr=False)
+class Diff:
     """What changed from one run to a later one. Rows that succeeded in both are only counted."""
 
     older: RunRecord
@@ -94,6 +96,21 @@ class RunDiff:
     settings: Settings
     references: Mapping[Place, RunRecord] = field(default_factory=dict)
     """The earlier runs with which environments are compared that are unknown to the older one."""
+
+    def __repr__(self) -> str:
+        changes = ", ".join(f"{change} {rows:,}" for change, rows in self.counts.items() if rows)
+        return f"<Diff {self.older.id} → {self.newer.id}: {changes}>"
+
+    def frame(self) -> pd.DataFrame:
+        """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
+        from tcb_ops.reports.formats.notebook import diff_frame
+
+        return diff_frame(self)
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.formats.notebook import diff_html
+
+        return diff_html(self)
 
     @property
     def broken(self) -> bool:
@@ -176,7 +193,7 @@ def compare(
     newer: RunRecord,
     settings: Settings,
     only: frozenset[tuple[str, str]] | None = None,
-) -> RunDiff:
+) -> Diff:
     """Compare two runs. Raises UsageError if their kinds or targets differ.
 
     What is unknown to the older run is compared with its last known state, for kinds that have `last_known`.
@@ -219,10 +236,10 @@ def compare(
             order.index(line.change), -line.rows, line.after, line.before, line.merchant, line.env, line.appid
         )
     )  # fmt: skip
-    return RunDiff(older, newer, counts, tuple(listed), meanings, settings, references)
+    return Diff(older, newer, counts, tuple(listed), meanings, settings, references)
 
 
-def diff_verdict(diff: RunDiff) -> Text:
+def diff_verdict(diff: Diff) -> Text:
     """Sum up a comparison in one sentence, without changes that did not occur."""
     there = tuple(_TEXTS[change][1].format(rows=rows) for change, rows in diff.counts.items() if rows)
     if not there:
@@ -327,7 +344,7 @@ class MerchantHistory:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ErrcodeHistory:
+class History:
     """Errcodes by day: the rows of all runs that ended with one; retried rows count again."""
 
     days: tuple[date, ...]
@@ -336,6 +353,17 @@ class ErrcodeHistory:
     """By day, then most rows first."""
     target: str
     settings: Settings
+
+    def frame(self) -> pd.DataFrame:
+        """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
+        from tcb_ops.reports.formats.notebook import history_frame
+
+        return history_frame(self)
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.formats.notebook import history_html
+
+        return history_html(self)
 
     def codes(self) -> list[tuple[int, tuple[int, ...]]]:
         """Return each errcode with its rows per day, aligned with `days`; most rows first."""
@@ -373,7 +401,7 @@ class ErrcodeHistory:
 
 def history(
     ledger: LedgerReader | None, target: str, settings: Settings, *, days: int = DAYS, now: float
-) -> ErrcodeHistory:
+) -> History:
     """Count a target's rows that ended with an errcode other than 0, over the last `days` days, today included.
 
     Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its errcode. Without a
@@ -396,4 +424,4 @@ def history(
         counted[day_of(int(quarter)), merchant, appid, errcode] += rows
     lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
     lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.errcode))
-    return ErrcodeHistory(span, tuple(lines), target, settings)
+    return History(span, tuple(lines), target, settings)

@@ -20,7 +20,7 @@ from tcb_ops.runs.stop_errors import stop_reason
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
     from tcb_ops.lists.merchants import Merchants
-    from tcb_ops.reports.comparisons import Place, RunDiff, State
+    from tcb_ops.reports.comparisons import Diff, Place, State
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.ledger import Ledger
@@ -92,7 +92,7 @@ class AuditKind(Kind):
         return [record.row.line for record in records], wait_left(ended, seconds, now)
 
     def findings(
-        self, reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+        self, reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
     ) -> AuditResult:
         """Return what changed since the previous audit."""
         from tcb_ops.features.audit.result import audit_result

@@ -15,8 +15,9 @@ from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
 from tcb_ops.panels.panel import Placeholder
+from tcb_ops.reports.comparisons import Diff
 from tcb_ops.reports.formats.notebook import findings_html
-from tcb_ops.run import Diff, Run, RunHandle
+from tcb_ops.run import Run, RunHandle
 from tcb_ops.start import StartOptions
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOpsError, UsageError
+from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOpsError
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Outcome, Row, RowEnd, is_source
 from tcb_ops.runs.engine import Engine, RunContext
@@ -88,7 +88,7 @@ class _Call:
 
 
 def packed(assignment: Assignment) -> bytes:
-    """Return a task as bytes. `pickle.loads` works on it and returns its result; without tcb-ops, it raises an error."""
+    """Return a task as bytes: `pickle.loads` works on it and returns its result."""
     return pickle.dumps(_Call(assignment))
 
 
@@ -98,10 +98,8 @@ class TaskEnd(StrEnum):
     DONE = "done"
     FENCED = "fenced"
     """Another worker has the partition, or the run is being stopped."""
-    UNFIT = "unfit"
-    """This worker cannot work on the run; nothing was claimed."""
     STOPPED = "stopped"
-    """A problem that affects every row."""
+    """A problem that affects every row, or this worker cannot work on the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +108,6 @@ class TaskResult:
 
     end: TaskEnd
     worker: str
-    address: str
-    """The worker's address on the cluster."""
     error: TcbOpsError | None = None
 
 
@@ -130,16 +126,14 @@ def work_on(assignment: Assignment) -> TaskResult:
     """Claim a partition and work on its pending rows until they are done, the fence is raised, or the run stops."""
     from distributed import get_worker
 
-    there = get_worker()
-    threads = there.state.nthreads
-
     def result(end: TaskEnd, error: TcbOpsError | None = None) -> TaskResult:
-        return TaskResult(end, worker_name(), there.address, error)
+        return TaskResult(end, worker_name(), error)
 
     if (unfit := _unfit(assignment)) is not None:
-        return result(TaskEnd.UNFIT, unfit)
+        return result(TaskEnd.STOPPED, unfit)
     # Several tasks of one process share its requests in flight.
-    limits = replace(assignment.limits, concurrency=max(1, assignment.limits.concurrency // threads))
+    in_flight = max(1, assignment.limits.concurrency // get_worker().state.nthreads)
+    limits = replace(assignment.limits, concurrency=in_flight)
     with ExitStack() as stack:
         try:
             ledger = PartitionLedger(
@@ -154,11 +148,11 @@ def work_on(assignment: Assignment) -> TaskResult:
             if not any(one.pending for one in ledger.environments(run)):
                 return result(TaskEnd.DONE)  # by a worker that ended before its result was fetched
             if (problem := _missing_files(ledger, run, root)) is not None:
-                return result(TaskEnd.UNFIT, UsageError(problem))
+                return result(TaskEnd.STOPPED, StoppedError(problem))
             tokens = open_source(assignment.settings)
             claimed = ledger.claim()
         except TcbOpsError as error:
-            return result(TaskEnd.UNFIT, error)
+            return result(TaskEnd.STOPPED, StoppedError(error.text))
         if claimed is None:
             return result(TaskEnd.FENCED)
         moved, state = claimed

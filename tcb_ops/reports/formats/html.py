@@ -28,7 +28,7 @@ from zoneinfo import ZoneInfo
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason, is_simulated
-from tcb_ops.reports.comparisons import Change, RunDiff, diff_verdict
+from tcb_ops.reports.comparisons import Change, Diff, diff_verdict
 from tcb_ops.reports.explanations import change_lines, code_label, confirmation_text, reason_text
 from tcb_ops.reports.formats.charts import (
     axis_format,
@@ -93,7 +93,7 @@ def page(
     versions: Mapping[str, str],
     *,
     now: float,
-    changes: RunDiff | None = None,
+    changes: Diff | None = None,
 ) -> str:
     """Return the report of a run as HTML, in the settings' language and time zone.
 
@@ -251,7 +251,7 @@ def _whose(action: NextAction, lang: Lang) -> str:
     return " · ".join(part.of(lang) for part in parts)
 
 
-def _changes(changes: RunDiff | None, settings: Settings) -> dict[str, Any] | None:
+def _changes(changes: Diff | None, settings: Settings) -> dict[str, Any] | None:
     """Return what the page shows of a diff: its lines by kind of change."""
     if changes is None:
         return None

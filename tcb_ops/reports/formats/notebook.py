@@ -19,7 +19,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.i18n import Lang, _
 from tcb_ops.kinds import row_count
 from tcb_ops.model import Outcome, is_simulated
-from tcb_ops.reports.comparisons import Change, ErrcodeHistory, RunDiff, diff_verdict
+from tcb_ops.reports.comparisons import Change, Diff, History, diff_verdict
 from tcb_ops.reports.explanations import ERRCODE, change_lines
 from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
@@ -244,13 +244,13 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
     return _frame(names, _columns(names, lines), settings)
 
 
-def diff_frame(diff: RunDiff) -> pd.DataFrame:
+def diff_frame(diff: Diff) -> pd.DataFrame:
     """Return what changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
     names = ("change", "merchant", "appid", "env", "before", "after", "rows")
     return _frame(names, _columns(names, map(attrgetter(*names), diff.lines)))
 
 
-def history_frame(history: ErrcodeHistory) -> pd.DataFrame:
+def history_frame(history: History) -> pd.DataFrame:
     """Return errcodes by day, without days that had none.
 
     day (datetime64[s]), merchant, appid (string), errcode, rows (Int64).
@@ -319,7 +319,7 @@ def run_html(summary: RunSummary, settings: Settings) -> str:
     return str(card(run, run.kind.label, sentence, counts, groups, simulated, workers, changed_by))
 
 
-def diff_html(diff: RunDiff) -> str:
+def diff_html(diff: Diff) -> str:
     """Render a small table per change that concerns the operator."""
     kinds = diff.failures(Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
     return str(_macros(diff.settings.lang).diff_card(diff_verdict(diff), kinds, diff.meanings, LINES))
@@ -333,13 +333,13 @@ def findings_html(findings: Findings, lang: Lang) -> str:
     return str(_macros(lang).findings_card(summary, sections, list(findings.notes()), LINES))
 
 
-def history_html(history: ErrcodeHistory) -> str:
+def history_html(history: History) -> str:
     """Render the errcodes by day, and the merchants that had errcodes on most days."""
     macros = _macros(history.settings.lang)
     return str(macros.history_card(_chart(history), history.merchants(), LINES))
 
 
-def _chart(history: ErrcodeHistory) -> Any:
+def _chart(history: History) -> Any:
     codes = history.codes()
     shown = [(code_colour(str(code)), str(code), rows) for code, rows in codes[:_CODES]]
     if left := codes[_CODES:]:

@@ -16,7 +16,7 @@ from tcb_ops.formatting import sanitize, wrap
 from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
 from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason, is_simulated
-from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff, change_title, diff_verdict
+from tcb_ops.reports.comparisons import Change, Diff, DiffLine, change_title, diff_verdict
 from tcb_ops.reports.explanations import reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
 from tcb_ops.settings import Settings
@@ -144,7 +144,7 @@ def _envs(share: MerchantShare) -> str:
     return shorten(f"{sanitize(share.envs[0])}{more}", ENV_CELLS)
 
 
-def render_diff(diff: RunDiff, lang: Lang) -> RenderableType:
+def render_diff(diff: Diff, lang: Lang) -> RenderableType:
     """Render the rows of a diff that failed in either run: by change and code, and below each its merchants.
 
     Fixed rows, and those only in the older run, are under their code in that run, all others under the newer one. The

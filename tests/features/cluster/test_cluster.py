@@ -635,7 +635,7 @@ def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_
     client: Any = SimpleNamespace(scheduler=None)
     coordinator = Coordinator(context, client, lambda _progress: None)
     coordinator._session = 1
-    assignment = coordinator._assignment(0, 1)
+    assignment = coordinator._assignment(0)
     assert assignment.ledger == "postgresql+psycopg://li@db:5432/tcb"
     assert b"planted-secret" not in pickle.dumps(assignment)
     assert "planted-secret" not in repr((settings, settings.origin, assignment, assignment.settings.origin))

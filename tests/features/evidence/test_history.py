@@ -14,9 +14,8 @@ import pytest
 
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.comparisons import MerchantHistory, history
+from tcb_ops.reports.comparisons import History, MerchantHistory, history
 from tcb_ops.reports.formats.notebook import history_html
-from tcb_ops.run import History
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.settings import Settings
 
@@ -28,7 +27,7 @@ TARGET = "https://api.weixin.qq.com"
 
 
 def look_back(*args: Any, **options: Any) -> History:
-    return History.of(history(*args, **options))
+    return history(*args, **options)
 
 
 def refused(when: str, errcode: int = 85088) -> RowEnd:
