@@ -326,6 +326,16 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.until(STATUS, "All 300 rows succeeded: deleted.")
         notebook.shot("undone")
         assert workspace.run("undo").counts == {"deleted": 300}
+        notebook.page.locator(".op-panel .op-fold").first.click()
+        choice = notebook.page.locator(".op-panel .op-runs select")
+        uploaded = choice.locator("option", has_text=workspace.run("upload").id).inner_text()
+        assert "undone" in uploaded
+        choice.select_option(label=uploaded)
+        notebook.click(".op-attach")
+        notebook.until(HEAD, workspace.run("undo").id)  # the header of the upload names what undid it
+        notebook.page.locator(".op-panel .op-head").scroll_into_view_if_needed()
+        notebook.shot("undone-upload")
+        assert_accessible(notebook)
 
 
 def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is_so(lab, open_lab_workspace):
