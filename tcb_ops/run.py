@@ -463,10 +463,6 @@ class RunHandle:
         """Yield progress as it is committed, until the work ends."""
         return session.watch() if (session := self._session) is not None else iter(())
 
-    def paused_until(self) -> dict[str, float]:
-        """Return the appids that are paused because the platform asked to slow down, and for how many more seconds."""
-        return session.paused_until() if (session := self._session) is not None else {}
-
     @checked
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the work to end; return whether it has."""

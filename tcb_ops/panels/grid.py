@@ -6,7 +6,6 @@ The browser holds the merchants. Rows are read from the ledger in pages, when th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
@@ -95,18 +94,15 @@ class RunGrid(anywidget.AnyWidget):
         self._sent: dict[str, Any] = {}
         """The causes, charts and codes that the browser has."""
 
-    def show(self, run: Run, *, running: bool, paused: dict[str, float] | None = None) -> int:
-        """Show a run as the ledger has it now; return the number of its merchants.
-
-        `paused`: seconds until a paused appid continues.
-        """
+    def show(self, run: Run, *, running: bool) -> int:
+        """Show a run as the ledger has it now; return the number of its merchants."""
         from tcb_ops.reports.formats.notebook import heat_map, timeline_svg  # loads SQLAlchemy
 
         new = self._run is None or self._run.id != run.id or self._running != running
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()
         lines = merchant_lines(tallies)
-        drawn = {line.appid: self._line(line, running, (paused or {}).get(line.appid, 0.0)) for line in lines}
+        drawn = {line.appid: self._line(line, running) for line in lines}
         changed = [line for appid, line in drawn.items() if new or self.lines.get(appid) != line]
         causes = causes_of(tallies)
         matrix, groups = errcode_matrix(causes), by_code([c for c in causes if c.code != Outcome.PENDING])
@@ -160,12 +156,8 @@ class RunGrid(anywidget.AnyWidget):
         about = {"run": run.id if run is not None else "", "running": self._running}
         self.send(about | {"full": full, "lines": list(lines)} | changed)
 
-    def _line(self, line: MerchantLine, running: bool, paused: float) -> list[Any]:
+    def _line(self, line: MerchantLine, running: bool) -> list[Any]:
         state = merchant_state(line, running=running)
-        if paused > 0 and running:
-            # Whole minutes, rounded up, so that the line changes once a minute at most.
-            until = datetime.fromtimestamp((time.time() + paused) // 60 * 60 + 60, self._zone)
-            state = _("paused until {time}", time=until.strftime("%H:%M"))
         codes = most_first(line.codes)[:3]
         return [
             line.appid,

@@ -296,7 +296,6 @@ class UploadCalls(Calls):
         return row.file, row.size or 0, row.mtime_ns or 0
 
     def _unusable(self, task: Task, error: FileChangedError | FileUnreadableError) -> RowEnd:
-        """Return the end of a row whose file cannot be sent."""
         reason = Reason.FILE_CHANGED if isinstance(error, FileChangedError) else Reason.FILE_UNREADABLE
         if isinstance(error, SourceRefusedError) and error.detail.code is DetailCode.SOURCE_REDIRECT:
             reason = Reason.SOURCE_REDIRECT

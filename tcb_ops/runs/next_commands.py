@@ -153,7 +153,6 @@ def quoted(words: Sequence[str]) -> CommandText:
 
 
 def _pace(run: RunRecord) -> list[str]:
-    """Return the options for a run's limits that differ from the defaults."""
     usual = asdict(RunLimits())
     given = {name: run.settings.get(name, value) for name, value in usual.items()}
     return [

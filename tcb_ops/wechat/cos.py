@@ -278,5 +278,4 @@ def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverifie
 
 
 def _bare(etag: str) -> str:
-    """Return an ETag without quotes and `W/`."""
     return etag.strip().removeprefix("W/").strip('"').strip()

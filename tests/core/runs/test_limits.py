@@ -86,17 +86,6 @@ def test_the_rate_is_kept_per_merchant_and_over_its_environments(
 
 
 @pytest.mark.slow
-def test_merchants_do_not_share_a_rate(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(*TEN, rows=3), merchants=TEN)
-    began = time.monotonic()
-    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=RunLimits(rate=2))
-    assert assert_complete(run, 30) == {"uploaded": 30}
-    assert time.monotonic() - began < 29 / 2
-
-
-@pytest.mark.slow
 def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor
 ) -> None:
@@ -117,14 +106,6 @@ def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency
         assert ahead() == 16
         other.rollback()
     assert assert_complete(working.wait(), 200) == {"linked": 200}
-
-
-def test_one_row_is_a_run(open_workspace: OpenWorkspace, assert_complete: AssertComplete) -> None:
-    workspace = open_workspace([(TEA.env, "one.png")])
-    pace = RunLimits(concurrency=1, per_env=1, attempts=1)
-    assert assert_complete(tcb.upload(workspace.read(), settings=workspace.settings, limits=pace), 1) == {
-        "uploaded": 1
-    }
 
 
 def test_more_rows_than_a_refill_all_go(

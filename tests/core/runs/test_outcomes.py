@@ -67,19 +67,6 @@ class Rotating:
         """Nothing is held open."""
 
 
-def test_good_rows_are_uploaded_with_a_link_each(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace()
-    run = upload(workspace)
-    assert assert_complete(run, 30) == {"uploaded": 30}
-    assert run.summary()["calls"] == {"link": 30, "upload": 30}
-    assert (workspace.sim.stats["link_calls"], workspace.sim.stats["stored"]) == (30, 30)
-    assert {(end.attempts, end.reason, end.errcode, end.bytes is not None) for end in ends(run)} == {
-        (2, None, 0, True)
-    }
-
-
 def test_objects_are_stored_with_their_type_and_results_say_which(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(
         [(TEA.env, "a.svg"), (TEA.env, "b.unknown"), (BOOKS.env, "c.WEBP"), (BOOKS.env, "d")]
@@ -324,14 +311,6 @@ def test_an_environments_breaker_leaves_the_merchants_other_one_alone(
     }
     expected = (fault.errcode, "") if fault.errcode else (None, fault.code or "ETagMismatch")
     assert codes <= {expected, (0, expected[1])}
-
-
-def test_rows_that_end_otherwise_in_between_keep_the_breaker_closed(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, rows=30), [Fault(path="banner/?[05].png", errcode=85088)])
-    run = upload(workspace, RunLimits(concurrency=1, per_env=1, backoff=0.01))
-    assert assert_complete(run, 30) == {"uploaded": 26, "refused": 4}
 
 
 def test_reasons_are_kept_as_codes_and_read_in_either_language(open_workspace: OpenWorkspace) -> None:
