@@ -7,13 +7,11 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner
 
-from tcb_ops.cli.options import limit_options
-from tcb_ops.errors import SettingsError
+from tcb_ops.errors import ArgumentError, SettingsError
 from tcb_ops.i18n import Lang
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import NOT_STARTED, Settings, load_settings, setting_names
 
 
@@ -414,18 +412,11 @@ def test_settings_do_not_change(name: str) -> None:
         setattr(settings, name, "x")
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "code"),
-    [
-        *((o, v, 2) for o in ("--rate", "--backoff", "--slow-wait", "--patience") for v in ("nan", "inf")),
-        ("--rate", "-1e-7", 2),
-        ("--rate", "0.5", 0),
-        ("--backoff", "0", 0),
-    ],
-)
-def test_a_pace_is_a_finite_number(option: str, value: str, code: int) -> None:
-    command = click.command(limit_options(lambda **_: None))
-    assert CliRunner().invoke(command, [option, value]).exit_code == code
+@pytest.mark.parametrize("name", ["rate", "backoff", "slow_wait", "patience"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_pace_is_a_finite_number(name: str, value: float) -> None:
+    with pytest.raises(ArgumentError, match=name):
+        RunLimits(**{name: value})
 
 
 def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch: pytest.MonkeyPatch) -> None:
