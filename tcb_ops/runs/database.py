@@ -23,13 +23,7 @@ from tcb_ops.i18n import Text, _, as_list, as_sentences, verbatim
 from tcb_ops.model import Outcome
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import lock_folder, lock_key
-from tcb_ops.runs.schema import (
-    SCHEMA,
-    VERSION,
-    condition_indices_on_postgresql,
-    holders,
-    version,
-)
+from tcb_ops.runs.schema import SCHEMA, STORED, VERSION, holders, rows_by_path, version
 from tcb_ops.settings import shown_url
 
 _LOG = logging.getLogger("tcb_ops.runs")
@@ -143,7 +137,8 @@ def _open_schema(engine: sa.Engine, name: str) -> None:
             tables = sa.inspect(connection).get_table_names()
         if not tables:
             if not sqlite:
-                condition_indices_on_postgresql()
+                # Where it is declared, this would import SQLAlchemy's dialect for PostgreSQL into every command.
+                rows_by_path.dialect_options["postgresql"]["where"] = STORED
                 holders.create(connection)
             SCHEMA.create_all(connection)
             create_views(connection)

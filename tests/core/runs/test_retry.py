@@ -85,7 +85,7 @@ def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_workspac
     with pytest.raises(tcb.UsageError) as caught:
         tcb.retry(run.id, others, settings=workspace.settings)
     assert caught.value.text.en == (
-        f"run {run.id} has 10 rows to retry, but shops.csv has no line for their merchants: "
+        f"run {run.id} has rows to retry, but shops.csv has no line for their merchants: "
         f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env}). Add these merchants, or give the run's merchants file with --merchants."
     )
     handle = tcb.start_retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
@@ -103,7 +103,7 @@ def test_a_retry_warns_of_missing_merchants_and_runs_the_other_rows(open_workspa
     assert handle.wait().counts == {"refused": 20}
     assert handle.warning is not None
     assert handle.warning.en == (
-        f"run {run.id} has 10 rows to retry, but shops.csv has no line for their merchants: "
+        f"run {run.id} has rows to retry, but shops.csv has no line for their merchants: "
         f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env})."
     )
     narrowed = tcb.Merchants(others[:1], "shops.csv", others)
