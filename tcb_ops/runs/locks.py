@@ -133,8 +133,9 @@ def working(ledger: LedgerConnection, run_id: str) -> str:
     if (lock := ledger.advisory_lock(run_id)) is not None:
         who = lock.holder()
         return "" if who == process_identity() else who
+    assert ledger.file is not None  # noqa: S101  every other ledger has advisory locks
+    folder = lock_folder(ledger.file)
     try:
-        folder = _folder(ledger)
         who = _holder(folder / f"{run_id}.holder")
         if who in {"", process_identity()}:
             return ""

@@ -205,7 +205,9 @@ class LedgerReader(SumReader):
         environments = filters.get("environments")
         by_number = {of.number: of for of in (self.envs(run) if environments is None else environments)}
         conditions, after_line = _conditions(filters, by_number), filters.get("after_line", -1)
-        if conditions and environments is None and filters.get("ends") is None:
+        if filters.get("merchant"):
+            self.environments(run)
+        elif conditions and environments is None and filters.get("ends") is None:
             self.counts(run)
         query = (
             sa.select(rows).where(rows.c.run == run.number, *conditions).order_by(rows.c.line).limit(BATCH)
