@@ -32,8 +32,8 @@ from tcb_ops.features.simulator import Fault, Faults, Simulator  # noqa: E402
 from tcb_ops.model import Merchant, Outcome, Reason, Row, RowEnd  # noqa: E402
 from tcb_ops.reports.formats.html import find_chromium  # noqa: E402
 from tcb_ops.runs.ledger import Ledger  # noqa: E402
+from tcb_ops.runs.list_kinds import UPLOAD  # noqa: E402
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage  # noqa: E402
-from tcb_ops.runs.uploads import UPLOAD  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

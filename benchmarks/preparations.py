@@ -21,9 +21,9 @@ from tcb_ops import read_merchants, read_paths
 from tcb_ops.features.stored.specs import delete_spec, overwritten_rows, scope_of_undo, undo_spec
 from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.plan import environments_of_rows
 from tcb_ops.runs.records import NewRun, RunRecord, Usage
-from tcb_ops.runs.uploads import UPLOAD
 
 TARGET = "http://127.0.0.1:1"
 MOST = 1.5

@@ -99,8 +99,8 @@ def batches(stream: Iterable[RowEnd]) -> Iterator[list[RowEnd]]:
 
 
 def plan(ledger: Ledger, run_id: str, count: int, *, begun: float) -> RunRecord:
+    from tcb_ops.runs.list_kinds import UPLOAD
     from tcb_ops.runs.records import EnvRecord, NewRun
-    from tcb_ops.runs.uploads import UPLOAD
 
     places = [
         EnvRecord(n, f"env-{n:03}-1a2b3c", f"wx{n:016x}", f"商户{n:03}", "merchant", left=False)

@@ -208,8 +208,8 @@ API = (
         "open_run all_runs prune diff history verify explain notify Run RunHandle Progress Diff History",
     ),
     (
-        ("Limits, settings and values", "限制、设置和值"),
-        "RunLimits Settings load_settings Kind Lang Link Merchant Outcome Problem Row Secret Text",
+        ("Shared options, limits, settings and values", "共用参数、限制、设置和值"),
+        "TargetOptions ResumeOptions StartOptions RunLimits Settings load_settings Kind Lang Link Merchant Outcome Problem Row Secret Text",
     ),
     (
         ("Errors", "错误"),

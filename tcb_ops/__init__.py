@@ -74,10 +74,12 @@ if TYPE_CHECKING:
         Row as Row,
         Secret as Secret,
     )
+    from tcb_ops.resolve import TargetOptions as TargetOptions
     from tcb_ops.run import Diff as Diff, History as History, Run as Run, RunHandle as RunHandle
     from tcb_ops.runs.limits import RunLimits as RunLimits
     from tcb_ops.runs.progress import Progress as Progress
     from tcb_ops.settings import Settings as Settings, load_settings as load_settings
+    from tcb_ops.start import ResumeOptions as ResumeOptions, StartOptions as StartOptions
 
 __version__ = "0.1.0"
 
@@ -98,10 +100,12 @@ _PUBLIC = {
     "lists.merchants": "Merchants",
     "kinds": "Kind",
     "model": "Link Merchant Outcome Problem Row Secret",
+    "resolve": "TargetOptions",
     "run": "Diff History Run RunHandle",
     "runs.limits": "RunLimits",
     "runs.progress": "Progress",
     "settings": "Settings load_settings",
+    "start": "ResumeOptions StartOptions",
 }
 """The public names, by module."""
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from enum import EnumType
 from functools import cache, wraps
 from importlib import import_module
-from inspect import signature
+from inspect import Parameter, Signature, signature, unwrap
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
@@ -25,11 +25,14 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _HOMES = {
     "Batch": "lists.batch",
-    "IfExists": "runs.uploads",
+    "IfExists": "runs.list_kinds",
+    "MayResume": "start",
     "Merchants": "lists.merchants",
     "OnBad": "lists.batch",
+    "OnProgress": "start",
     "Rows": "lists.table",
     "RunLimits": "runs.limits",
+    "Settings": "settings",
     "Tally": "runs.records",
     "TokenSource": "wechat.tokens",
 }
@@ -41,41 +44,66 @@ _LARGEST = 10**18
 def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Return the function with checked arguments. An unknown or missing one is still Python's TypeError.
 
+    Keywords that the function takes as `**options: Unpack[…]` of a TypedDict are its parameters, in its signature, too.
     Text must be writable as UTF-8 and without NUL, a whole number must fit a database, a path must be one that this system can
     have. What an annotation does not say, such as the least value, the function checks itself.
     """
 
     @cache
     def kinds() -> dict[str, Any]:
-        return _kinds(function)
+        return _kinds(takes, unwrap(function).__globals__)
 
     @wraps(function)
     def call(*args: _P.args, **options: _P.kwargs) -> _R:
+        for name in options.keys() - takes.parameters.keys():
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument {name!r}")
         try:
             arguments = takes.bind(*args, **options).arguments
-        except TypeError:
-            return function(*args, **options)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}() {error}") from None
         for name, value in arguments.items():
-            kind = kinds().get(name, object)
+            kind = kinds()[name]
             if not _fits(value, kind):
                 raise ArgumentError(name, value, _description(kind))
         return function(*args, **options)
 
-    takes = signature(function)
+    takes = _signature(function)
+    call.__dict__["__signature__"] = takes
     return call
 
 
-def _kinds(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of a function's parameters; `object` for one whose type is not known at run time."""
+_DEFAULTS: dict[str, object] = {"str": "", "bool": False}
+"""What a keyword of a TypedDict is where it is not given, by its type; of any other type None."""
+
+
+def _signature(function: Callable[..., Any]) -> Signature:
+    """Return a function's signature, with the keywords of `**options: Unpack[…]` one by one."""
+    takes = signature(function)
+    takes = takes.replace(return_annotation=function.__annotations__["return"])
+    parameters = list(takes.parameters.values())
+    if not parameters or parameters[-1].kind is not Parameter.VAR_KEYWORD:
+        return takes
+    options = parameters.pop().annotation.removeprefix("Unpack[").removesuffix("]")
+    shared = unwrap(function).__globals__[options]
+    for name, annotation in shared.__annotations__.items():
+        text = annotation.__forward_arg__
+        default = _DEFAULTS.get(text)
+        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=text))
+    return takes.replace(parameters=parameters)
+
+
+def _kinds(takes: Signature, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the types of the parameters; `object` for one whose type is not known at run time."""
     names: dict[str, Any] = {"pd": sys.modules.get("pandas", types.SimpleNamespace(DataFrame=_NoPandas))}
-    annotations = {name: text for name, text in function.__annotations__.items() if name != "return"}
+    annotations = {name: parameter.annotation for name, parameter in takes.parameters.items()}
+    annotations = {name: text if isinstance(text, str) else "object" for name, text in annotations.items()}
     for name in {word for text in annotations.values() for word in re.findall(r"\w+", text)}:
         if name in _HOMES:
             names[name] = getattr(import_module(f"tcb_ops.{_HOMES[name]}"), name)
-        elif name not in names and name not in function.__globals__ and not hasattr(builtins, name):
+        elif name not in names and name not in known and not hasattr(builtins, name):
             names[name] = object
     # Annotations of this package, written out as text by `from __future__ import annotations`.
-    return {name: eval(text, function.__globals__ | names) for name, text in annotations.items()}  # noqa: S307
+    return {name: eval(text, {**known, **names}) for name, text in annotations.items()}  # noqa: S307
 
 
 class _NoPandas:

@@ -83,7 +83,6 @@ class DetailCode(DetailCodes):
     )
     WRITTEN_SINCE = _("Run {run} has uploaded to this path, or deleted its file, since.")
     NOT_UPLOADED_HERE = _("No run of this ledger uploaded the file that is there.")
-    LISTING_REPEATS = _("the listing of the environment repeats itself")
     # why there is no token
     TOKEN_TOO_LONG = _("an access_token longer than {longest_token} characters")
     NO_ACCESS_TOKEN = _("content without an access_token")

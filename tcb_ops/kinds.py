@@ -22,21 +22,18 @@ from tcb_ops.i18n import Text, _, as_list, ngettext, pgettext, verbatim
 from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
-    from tcb_ops.details import Detail
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
+    from tcb_ops.reports.comparisons import Place, RunDiff, State
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
-    from tcb_ops.runs.calls import CallContext, Calls
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
 
-_CORE_KINDS = {"links": "tcb_ops.runs.links:LINKS", "upload": "tcb_ops.runs.uploads:UPLOAD"}
+_CORE_KINDS = {name: f"tcb_ops.runs.list_kinds:{name.upper()}" for name in ("links", "upload")}
 """Where the core's kinds are defined, by their names in the ledger."""
-
 
 ANY_KIND = "any"
 """In place of a kind's name: `latest` can be a run of any kind."""
@@ -94,9 +91,15 @@ def parts(name: str) -> list[Any]:
 
 
 class Kind(str):
-    """A kind of run. As a string it is the name by which the ledger and the command line know it."""
+    """A kind of run. As a string it is the name by which the ledger and the command line know it.
+
+    A kind sets the facts that differ from these defaults, and overrides the methods that do. It must have `name`, `label`,
+    `report_title`, `done` and `calls_at`.
+    """
 
     __slots__ = ()
+
+    # --- facts ----------------------------------------------------------------------------------------------------
 
     name: ClassVar[str]
     label: ClassVar[Text]
@@ -106,51 +109,38 @@ class Kind(str):
     done: ClassVar[Text]
     """What was done to every row of a run that succeeded."""
     calls_at: ClassVar[str]
-    """The place of what makes the calls of its rows, from a CallContext."""
+    """The place (`module:name`) of what makes the calls of its rows: `(CallContext) -> Calls`."""
+    rows_per_call: ClassVar[int] = 1
     question: ClassVar[Text] = verbatim("")
     """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""
-
-    changed: ClassVar[tuple[Text, Text]]
-    """What such a run did to all files of an earlier upload, and to some; where `replacing` is not empty."""
-    mark: ClassVar[tuple[Text, Text]]
-    """The same in a list of runs."""
-
     main: ClassVar[bool] = False
     """Whether `latest` can be one of its runs without its name being given."""
-    rows_per_call: ClassVar[int] = 1
-    resumed_within: ClassVar[float] = 24 * 3600.0
-    """Age in seconds below which an unfinished run is resumed by the same command."""
-    renewed: ClassVar[bool] = False
-    """Whether a new run takes the place of an older unfinished one, instead of asking."""
-    changes_store: ClassVar[bool] = False
-    """Whether its runs change what is stored."""
-    looks_at_store: ClassVar[bool] = False
-    """Whether its outcomes tell what is stored."""
-    replacing: ClassVar[frozenset[Outcome]] = frozenset()
-    """The outcomes after which another file, or none, is at a row's path."""
-    takes_back: ClassVar[bool] = False
-    """Whether its runs remove or replace what uploads have stored."""
+    clustered: ClassVar[bool] = False
+    """Whether a cluster's workers can share its rows."""
+    renewed_after: ClassVar[float] = 0.0
+    """Age in seconds from which a new run takes the place of an unfinished one; 0: after a day, tcb-ops asks."""
+    unanswered: ClassVar[Outcome] = Outcome.NOT_ATTEMPTED
+    """The outcome of rows whose merchant's token source did not respond."""
+    has_list: ClassVar[bool] = True
+    """Whether its rows come from a list that can be corrected."""
+    surveys: ClassVar[bool] = False
+    """Whether its runs are about all merchants: each is compared with the one before, and reported by its `findings`."""
     sends_files: ClassVar[bool] = False
     """Whether its rows have local files below a root."""
     writes_links: ClassVar[bool] = False
     """Whether it writes a file of links, which stays on this machine."""
-    reads_written: ClassVar[bool] = False
-    """Whether its rows are read with what earlier runs put at their paths."""
-    clustered: ClassVar[bool] = False
-    """Whether a cluster's workers can share its rows."""
-    same_list: ClassVar[bool] = True
-    """Whether it is compared with runs of the same list; otherwise with the previous run of the same merchants."""
-    unstarted: ClassVar[Outcome] = Outcome.NOT_ATTEMPTED
-    """The outcome of rows that no longer begin."""
-    unanswered: ClassVar[Outcome] = Outcome.NOT_ATTEMPTED
-    """The outcome of rows whose merchant's token source did not respond."""
-    skipped: ClassVar[Outcome] = Outcome.INVALID
-    """The outcome of rows that are planned with a problem."""
-    has_list: ClassVar[bool] = True
-    """Whether its rows come from a list that can be corrected."""
-
+    looks_at_store: ClassVar[bool] = False
+    """Whether its outcomes tell what is stored."""
+    changes_store: ClassVar[bool] = False
+    """Whether its runs change what is stored."""
+    takes_back: ClassVar[bool] = False
+    """Whether its runs remove or replace what uploads have stored."""
+    replacing: ClassVar[frozenset[Outcome]] = frozenset()
+    """The outcomes after which another file, or none, is at a row's path."""
+    changed: ClassVar[Text]
+    """What happened to such a file, `overwritten`; where `replacing` is not empty."""
     announce: ClassVar[str] = ""
-    """Where the function is that tells others of a finished run: `(Run, Console) -> list`, which is for `--json`."""
+    """The place of what tells others of a finished run: `(Run, Console) -> list`, which is for `--json`."""
 
     def __new__(cls) -> Self:
         """Return the kind; a module makes it once."""
@@ -159,7 +149,7 @@ class Kind(str):
     def __reduce__(self) -> tuple[Any, ...]:
         return kind_named, (str.__str__(self),)
 
-    # --- planning -------------------------------------------------------------------------------------------------
+    # --- planning and working on rows -----------------------------------------------------------------------------
 
     def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
         """Return the options that the ledger keeps of a new run; `parent`: the run that it retries, or empty."""
@@ -169,71 +159,42 @@ class Kind(str):
         """Return the Content-Type and Cache-Control that the ledger keeps of a row; None where it sends no file."""
         return None, None
 
-    # --- working on rows ------------------------------------------------------------------------------------------
-
-    def calls(self, context: CallContext) -> Calls:
-        """Return what makes the calls of its rows."""
-        calls: Calls = load(self.calls_at)(context)
-        return calls
-
     def end_of(self, end: RowEnd) -> RowEnd:
-        """Return a row's end in terms of this kind."""
+        """Return a row's end, as `Calls` gave it or as it was planned, in terms of this kind."""
         return end
 
     def stops_run(self, end: RowEnd) -> bool:
         """Return whether a row's end affects every merchant, so that the run stops."""
         return False
 
-    def stop_reason(self, reason: Detail) -> Detail:
-        """Return why a run was stopped in terms of this kind."""
-        return reason
-
     def end_when_stopped(self, error: TcbOpsError) -> RowEnd | None:
         """Return how the pending rows end if an error stops the run; None: they stay pending and the run is unfinished."""
         return None
 
-    def left_behind(self, run: RunRecord) -> Text | None:
-        """Return what a run that was interrupted may have left behind."""
-        return None
-
-    def again_after(self, run: RunRecord) -> float:
-        """Return the seconds after which some rows are worked on again; 0 for none."""
-        return 0.0
-
-    def rows_again(self, ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
-        """Return the lines that are worked on again, and when the last of them ended (Unix seconds)."""
+    def rows_again(
+        self, ledger: Ledger, run: RunRecord, settings: Settings, now: float
+    ) -> tuple[list[int], float]:
+        """Return lines that are worked on once more, and in how many seconds; `now`: Unix seconds."""
         return [], 0.0
 
-    # --- what a run found -----------------------------------------------------------------------------------------
-
-    def has_findings(self, run: RunRecord) -> bool:
-        """Return whether a run is reported by what it found, and not by the codes of its rows alone."""
-        return False
+    # --- reports and what follows ---------------------------------------------------------------------------------
 
     def findings(
         self, reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
     ) -> Findings | None:
-        """Return what a run found; `changes`: since the run before, None if there is none."""
+        """Return what a run found, as sections of its report; `changes`: since the run before, None if there is none.
+
+        Asked for finished runs, but for retries, of kinds that survey.
+        """
         return None
 
-    def references(
-        self, ledger: LedgerReader, older: RunRecord
-    ) -> tuple[Mapping[Place, tuple[State, Reference]], Mapping[Place, Reference]]:
-        """Return by environment the earlier states with which a later run is compared in place of those of `older`.
-
-        The second mapping has what else is known of the environments in `older` itself.
-        """
-        return {}, {}
-
-    # --- in words -------------------------------------------------------------------------------------------------
+    def last_known(self, ledger: LedgerReader, older: RunRecord) -> Mapping[Place, tuple[State, RunRecord]]:
+        """Return by environment the earlier state, and its run, with which a later run is compared instead of `older`."""
+        return {}
 
     def unit_count(self, count: int) -> Text:
         """Return a number of its rows: `1,204 rows`."""
         return row_count(count)
-
-    def rate_text(self, rate: str) -> Text:
-        """Return a rate in its rows: `12 rows/s`."""
-        return _("{rate} rows/s", rate=rate)
 
     def done_text(self, counts: Mapping[Outcome, int]) -> Text:
         """Return what was done to all rows of a run that succeeded."""
@@ -251,42 +212,34 @@ class Kind(str):
         yes         some did not          G of N succeeded, how many of them unchanged; B did not: by outcome
         ==========  ====================  ===========================================
         """
-        total = sum(counts.values())
+        total, unchanged = sum(counts.values()), counts.get(Outcome.UNCHANGED, 0)
         succeeded = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
+        others = {outcome: rows for outcome, rows in counts.items() if not outcome.succeeded}
         if not finished:
             pending = counts.get(Outcome.PENDING, 0)
-            return self.unfinished(total, succeeded, pending)
+            return _(
+                "Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.",
+                total=total - pending,
+                rows=self.unit_count(total),
+                good=succeeded,
+                pending=pending,
+            )
         if not total:
             return _("The run has no rows.")
-        others = {outcome: rows for outcome, rows in counts.items() if not outcome.succeeded}
         if others:
-            return self.partial(total, succeeded, counts.get(Outcome.UNCHANGED, 0), others)
-        return self.complete(total, counts)
-
-    def unfinished(self, total: int, succeeded: int, pending: int) -> Text:
-        """Return the verdict of a run that has not ended."""
-        text = _("Unfinished: {total:,} of {rows} have ended ({good:,} succeeded), {pending:,} pending.")
-        return text.format(
-            total=total - pending, rows=self.unit_count(total), good=succeeded, pending=pending
-        )
-
-    def partial(self, total: int, succeeded: int, unchanged: int, others: Mapping[Outcome, int]) -> Text:
-        """Return the verdict of a run with rows that did not succeed."""
-        listed = as_list(
-            _("{rows:,} {outcome}", rows=rows, outcome=outcome.label) for outcome, rows in others.items()
-        )
-        text = _("{good:,} of {rows} succeeded, {total:,} did not: {listed}.")
-        if unchanged:
-            text = _(
-                "{good:,} of {rows} succeeded ({same:,} unchanged, not sent again), {total:,} did not: {listed}."
+            text = _("{good:,} of {rows} succeeded, {total:,} did not: {listed}.")
+            if unchanged:
+                text = _(
+                    "{good:,} of {rows} succeeded ({same:,} unchanged, not sent again), {total:,} did not: {listed}."
+                )
+            return text.format(
+                good=succeeded,
+                rows=row_count(total),
+                same=unchanged,
+                total=total - succeeded,
+                listed=as_list(counted(others)),
             )
-        return text.format(
-            good=succeeded, rows=row_count(total), same=unchanged, total=total - succeeded, listed=listed
-        )
-
-    def complete(self, total: int, counts: Mapping[Outcome, int]) -> Text:
-        """Return the verdict of a run whose rows have all succeeded."""
-        done, unchanged = self.done_text(counts), counts.get(Outcome.UNCHANGED, 0)
+        done = self.done_text(counts)
         if unchanged == total:
             done = _("unchanged, nothing sent again")
         elif unchanged:
@@ -299,16 +252,6 @@ class Kind(str):
         return ngettext(
             "The only row succeeded: {done}.", "All {n:,} rows succeeded: {done}.", total, done=done
         )
-
-    # --- what follows ---------------------------------------------------------------------------------------------
-
-    def resume_options(self, run: RunRecord, *, canary: bool) -> list[str]:
-        """Return the options that resume a run as it was started."""
-        return []
-
-    def list_options(self, run: RunRecord) -> list[str]:
-        """Return the options with which a corrected list is run as this run was."""
-        return []
 
     def next_step(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
@@ -328,10 +271,10 @@ class MissingKind(Kind):
 
 @cache
 def _kind_places() -> Mapping[str, str]:
-    found = dict(_CORE_KINDS)
+    places = dict(_CORE_KINDS)
     for feature in features().values():
-        found |= feature.kinds
-    return found
+        places |= feature.kinds
+    return places
 
 
 @cache

@@ -111,6 +111,16 @@ class Run:
         """Read the run's record again, which says where its report is."""
         self.record = self._reader.run(self.id)
 
+    def holder(self) -> Text | None:
+        """Return who works on the run; None if nobody does. Takes the run's lock for a moment to find out."""
+        from tcb_ops.runs.locks import hold, planning
+
+        try:
+            with planning(self._ledger), hold(self._ledger, self.id):  # who plans a run waits meanwhile
+                return None
+        except UsageError as error:
+            return error.text
+
     @property
     def succeeded(self) -> bool:
         """Whether every row succeeded."""

@@ -14,8 +14,8 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant, Outcome, Reason, RowEnd
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
-from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -272,7 +272,6 @@ class Session:
             Path(given["tokens"]) if given["tokens"] else {},
             faults=load_faults(Path(given["faults"])) if given["faults"] else Faults(),
             port=given["port"],
-            night=given["night"],
         )
         return self.servers.enter_context(simulator).base
 

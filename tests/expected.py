@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from glob import escape
 
 from tcb_ops.errcodes import Decision, Scope, errcode, store_code
-from tcb_ops.features.simulator.faults import NO_FAULT, Etag, Fault, Faults, FaultStep, covers
+from tcb_ops.features.simulator.faults import NO_FAULT, Etag, Fault, Faults, FaultStep
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS
 
 BREAKER_ROWS = 3
 SLOW_WAITS = 5
@@ -104,7 +104,7 @@ def _stops(entry: Fault, kind: Kind, attempts: int) -> set[Scope]:
     if entry.errcode is not None and errcode(entry.errcode).decision is Decision.STOP:
         return {errcode(entry.errcode).scope}
     alone = _Row(
-        lambda step, call: entry if step == entry.step and covers(entry.calls, call) else None, kind, attempts
+        lambda step, call: entry if step == entry.step and entry.is_at(call) else None, kind, attempts
     )
     return {scope for _, scope in alone.link(_Used()) if scope is not None}
 

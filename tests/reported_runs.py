@@ -13,8 +13,8 @@ from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.export import export
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ import ssl
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -39,6 +39,8 @@ class File:
     headers: dict[str, str] = field(default_factory=dict)
     careless: bool = False
     """Whether If-Match is ignored."""
+    halfway: Callable[[], None] = lambda: None
+    """Called in the middle of the body of a GET."""
 
 
 class Sources:
@@ -139,11 +141,18 @@ class Sources:
             body = b""
         elif length != len(body) and not file.chunked and not file.keep_open and not file.drip:
             request.close_connection = True
-        request.wfile.write(b"".join([*request._headers_buffer, b"\r\n", body]))
-        request._headers_buffer = []
+        _send_halves(request, body, file.halfway if status == 200 and method == "GET" else lambda: None)
         self.sent[path] += 1
         if file.drip and method == "GET":
             _drip(request)
+
+
+def _send_halves(request: Any, body: bytes, halfway: Callable[[], None]) -> None:
+    half = len(body) // 2
+    request.wfile.write(b"".join([*request._headers_buffer, b"\r\n", body[:half]]))
+    request._headers_buffer = []
+    halfway()
+    request.wfile.write(body[half:])
 
 
 def _drip(request: BaseHTTPRequestHandler) -> None:

@@ -286,7 +286,7 @@ def show_run(
     from tcb_ops.reports.summary import worker_lines
 
     kind, finished = run.record.kind, run.record.finished_at is not None
-    findings = run.findings() if kind.has_findings(run.record) else None
+    findings = run.findings() if run.record.has_findings else None
     found = run.overview()  # after the findings, which take as much memory meanwhile
     if as_json:
         summary = found.to_json()

@@ -338,7 +338,7 @@ def _head(run: Run, settings: Settings) -> Text:
     why, of = NOTHING, NOTHING
     if record.parent:
         of = _(", a retry of {parent}", parent=record.parent)
-    if record.stopped is not None and not record.kind.has_findings(record):  # which say it
+    if record.stopped is not None and not record.has_findings:  # which say it
         stopped = stop_text(record.stopped)
         why = _(" ({stopped})", stopped=stopped)
     return _(

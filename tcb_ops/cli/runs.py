@@ -28,15 +28,14 @@ from tcb_ops.errors import LedgerDamagedError, UsageError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import is_provided, provided
-from tcb_ops.runs.links import LINKS
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.batch import Batch
     from tcb_ops.run import RunHandle
-    from tcb_ops.runs.uploads import IfExists
+    from tcb_ops.runs.list_kinds import IfExists
 
 
 @click.command(cls=Command, usual="column rows on-bad root target where json")
@@ -226,8 +225,6 @@ def upload(
         others += ["--confirm"] if confirms else []
         with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
-                if backup is not None:
-                    provided("backup_folder")(Path(backup), make=False)
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
             if not skip_unchanged and command.which.resume is None:
@@ -253,6 +250,7 @@ def upload(
                 if_exists=if_exists,
                 backup=backup,
                 canary=canary or 0,
+                cluster=command.which.cluster,
                 **command.options,
             )
             return _finish_upload(command, handle, confirms=confirms)
@@ -309,9 +307,10 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
     """
     from tcb_ops import api
     from tcb_ops.preflight import RETRIED, scope_of_rows
+    from tcb_ops.resolve import find_run
     from tcb_ops.runs.plan import check_retry
 
-    parent = api.run_to_retry(run, command.settings, kind)
+    parent = find_run(run, command.settings, kind=kind)
     record = parent.record
     check_retry(record, command.settings)
     is_links = record.kind.writes_links
@@ -331,6 +330,7 @@ def retry(command: RunCommand, run: str, codes: tuple[str, ...], kind: str | Non
             command.common.read_merchants(command.settings),
             codes=codes,
             out=(command.which.out or "links.retry.csv") if is_links else command.reports,
+            cluster=command.which.cluster,
             **command.options | {"selection": "; ".join(filter(None, words))},
         )
         if handle.warning is not None:

@@ -24,17 +24,19 @@ from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_l
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
-from tcb_ops.kinds import Kind, load, provided
+from tcb_ops.kinds import ANY_KIND, Kind, load, provided
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
 from tcb_ops.preflight import DryRun, SendScope, facts_line, scope_of_rows
 from tcb_ops.reports.summary import by_code
+from tcb_ops.resolve import ledger_with_runs
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.next_commands import command
 from tcb_ops.runs.url_files import SourceInspector
 from tcb_ops.settings import Settings, without_dots
+from tcb_ops.start import StartOptions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -62,7 +64,7 @@ class RunCommand:
             yield
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> StartOptions:
         """What every function of the API that starts a run is given."""
         return {
             "settings": self.settings,
@@ -72,7 +74,6 @@ class RunCommand:
             "new_run": self.which.new_run,
             "resume": self.which.resume,
             "may_resume": self._may_resume,
-            **({"cluster": self.which.cluster} if self.which.cluster is not None else {}),
         }
 
     @property
@@ -262,8 +263,15 @@ class RunCommand:
         self.console.release()
         return click.confirm(question.of(self.console.lang), err=True)
 
-    def resume(self, kind: Kind, root: str | None = None, **upload: Any) -> RunHandle:
-        """Resume the run that --resume names, without its list; `upload`: what an upload is resumed with besides.
+    def resume(
+        self,
+        kind: Kind,
+        root: str | None = None,
+        *,
+        skip_unchanged: bool | None = None,
+        canary: int | None = None,
+    ) -> RunHandle:
+        """Resume the run that --resume names, without its list.
 
         Raises UsageError if this command cannot resume it.
         """
@@ -277,7 +285,7 @@ class RunCommand:
         self.common.refuse_where(
             _("A run is resumed with the merchants that it was started with: omit --where.")
         )
-        run = api.run_to_resume(which.resume, kind, settings)
+        run = self._run_to_resume(which.resume, kind)
         record = run.record
         wrong: Text | None = None
         if record.kind is not kind or record.parent:
@@ -293,8 +301,21 @@ class RunCommand:
             scope = scope_of_rows(run.tallies(), frozenset({Outcome.PENDING}))
             self.ask_confirmation(kind, scope, _("Remaining: {text}", text=scope.text))
         return api.start_resume(
-            record.id, settings=settings, limits=self.limits, cluster=which.cluster, **upload
+            record.id,
+            settings=settings,
+            limits=self.limits,
+            cluster=which.cluster,
+            skip_unchanged=skip_unchanged,
+            canary=canary,
         )
+
+    def _run_to_resume(self, name: str, kind: Kind) -> Run:
+        """Open the run that is to be resumed; `latest` is the newest one of this kind. Raises RunNotFoundError."""
+        if name == "latest":
+            ledger = ledger_with_runs(self.settings)
+            if (newest := ledger.newest(kind, self.settings.run_target)) is not None:
+                return Run(ledger, newest, self.settings)
+        return api.open_run(name, kind=ANY_KIND, settings=self.settings)
 
     def follow(self, handle: RunHandle) -> Run:
         """Show a run's progress until its end and return it; with --json, print its summary even if it ends early."""

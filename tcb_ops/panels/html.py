@@ -13,7 +13,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from tcb_ops.details import DetailCode, detail
+from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
@@ -258,7 +258,7 @@ def render_progress(now: Progress, kind: Kind, lang: Lang, *, running: bool) -> 
     if running:
         # Below 10 with a decimal: "0 rows/s" beside a time left reads like a mistake.
         rate = f"{now.rate:,.0f}" if now.rate >= 10 else f"{round(now.rate, 1):g}"
-        parts.append(kind.rate_text(rate).of(lang))
+        parts.append(_("{rate}/s", rate=rate).of(lang))
         if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
             left = format_duration(now.seconds_left)
             parts.append(_("{left} left", left=left).of(lang))
@@ -332,8 +332,7 @@ def _describe_stop(run: Run, error: TcbOpsError | None) -> Text:
     if error is not None:
         return _("{text}\n", text=error.text)
     stopped = run.record.stopped
-    interrupted = run.record.kind.stop_reason(detail(DetailCode.INTERRUPTED))
-    if stopped is not None and stopped.code is interrupted.code:
+    if stopped is not None and stopped.code is DetailCode.INTERRUPTED:
         return _("It was cancelled or interrupted.")
     if stopped is not None:
         return _("It was stopped: {text}\n", text=stop_text(stopped))

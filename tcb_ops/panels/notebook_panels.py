@@ -36,9 +36,9 @@ from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import STARTING
 from tcb_ops.preflight import facts_line, short_life
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.progress import Progress
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.start import StartOptions
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
@@ -57,13 +57,13 @@ class RunForm(Panel):
     settings_title = _("Settings")
     """The title of the part that folds."""
 
-    def _start_run(self, **options: Any) -> RunHandle:
-        """Start the run; `options` are those of the public function."""
+    def _start_run(self, options: StartOptions) -> RunHandle:
+        """Start the run."""
         raise NotImplementedError
 
-    def _start_headless(self, **options: Any) -> RunHandle:
+    def _start_headless(self, options: StartOptions) -> RunHandle:
         """Start the run headlessly."""
-        return self._start_run(**options)
+        return self._start_run(options)
 
     def _facts(self) -> tuple[Text, int] | None:
         """Return what a run would reach, and the number of merchants; None where there is nothing to run."""
@@ -172,7 +172,7 @@ class RunForm(Panel):
         self.worker.say(STARTING)
         try:
             handle = self._start_run(
-                **self._options(), limits=limits, new_run=self.new.value, may_resume=asked
+                self._options() | {"limits": limits, "new_run": self.new.value, "may_resume": asked}
             )
         except UsageError:
             if not older:
@@ -196,14 +196,14 @@ class RunForm(Panel):
             text = _("Resuming run {id}: {done:,} of {rows} are done.")
             self.worker.say(text.format(id=handle.id, done=handle.done_before, rows=rows))
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> StartOptions:
         context = self.context
         return {"settings": context.settings, "note": self.given.note, "selection": context.selection}
 
     def _work(self) -> Run:
         if self._facts() is None:
             self._prepare()
-        handle = self._start_headless(**self._options(), limits=self.context.limits())
+        handle = self._start_headless(self._options() | {"limits": self.context.limits()})
         self.setup.unfolded = False
 
         def follow(progress: Iterator[Progress]) -> None:
@@ -368,10 +368,10 @@ class LinksPanel(ListPanel):
         short = short_life(batch, limits) if batch is not None else None
         self.life.value = message(short.of(self.lang), "bad") if short is not None else ""
 
-    def _start_run(self, **options: Any) -> RunHandle:
+    def _start_run(self, options: StartOptions) -> RunHandle:
         return api.start_links(self._batch(), out=Path(self.out.value), **options)
 
-    def _start_headless(self, **options: Any) -> RunHandle:
+    def _start_headless(self, options: StartOptions) -> RunHandle:
         out = self.context.output_path(self.given.out, "links.csv")
         return api.start_links(self._batch(), out=out, **options)
 
@@ -401,7 +401,7 @@ class UploadPanel(ListPanel):
         if self.stored is not None:
             self.stored.enable()
 
-    def _start_run(self, **options: Any) -> RunHandle:
+    def _start_run(self, options: StartOptions) -> RunHandle:
         return api.start_upload(self._batch(), cluster=self.cluster(), **options)
 
 

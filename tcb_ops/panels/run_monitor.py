@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
@@ -46,6 +46,7 @@ from tcb_ops.panels.html import (
 )
 from tcb_ops.run import Run, RunHandle, find_handle
 from tcb_ops.runs.progress import Progress, RateEstimator
+from tcb_ops.start import ResumeOptions
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
@@ -154,7 +155,7 @@ class RunMonitor(widgets.VBox):
             self.follow(here)
             return
         finished = run.record.finished_at is not None
-        holder = None if finished else api.run_holder(run.id, settings=settings)
+        holder = None if finished else run.holder()
         self._handle = None
         self._watch += 1
         if holder is not None:
@@ -228,7 +229,7 @@ class RunMonitor(widgets.VBox):
             if time.monotonic() >= due:
                 due = time.monotonic() + self._draw_grid(run)
             pause.wait(POLL_EVERY)
-            if api.run_holder(run.id, settings=settings) is None and number == self._watch:
+            if run.holder() is None and number == self._watch:
                 self._show_end(api.open_run(run.id, settings=settings))
                 return
 
@@ -294,7 +295,7 @@ class RunMonitor(widgets.VBox):
         run, state = self.run, self.state
         # A run without a pending row lacks only its end. What is compared with the next run is not retried: that has all rows.
         self.resume.offer(run if state is RunState.UNFINISHED else None, PENDING, even_without=True)
-        compared = run is not None and run.record.kind.has_findings(run.record)
+        compared = run is not None and run.record.has_findings
         self.retry.offer(run if state is RunState.FINISHED and not compared else None, RETRYABLE)
         self.export.offer(run if self.at_rest else None)
         show(self.stop, shown=self.running)
@@ -339,37 +340,35 @@ class RunMonitor(widgets.VBox):
         if (gone := self._gone()) is not None:
             raise gone
 
-    def start(
-        self,
-        begin: Callable[..., RunHandle],
-        *given: object,
-        action: ActionButton | None = None,
-        **options: Any,
-    ) -> None:
+    def start(self, begin: Callable[[ResumeOptions], RunHandle], action: ActionButton | None = None) -> None:
         """Start a run and show it, unless one is running here or its confirmation is missing."""
         self.check_idle()
         if action is not None:
             action.confirmation.check()
         self._worker.say(STARTING)
         context = self._context
-        self.follow(begin(*given, settings=context.settings, limits=context.limits(), **options))
+        self.follow(begin({"settings": context.settings, "limits": context.limits()}))
 
-    def _go_on(
-        self, action: ActionButton, begin: Callable[..., RunHandle], *given: object, **options: Any
-    ) -> None:
-        """Start a run from the one that is shown, after a look at its ledger."""
-        self._check_ledger()
-        if self.run is not None:
-            # This process does the rest of links, and of what deletes.
-            cluster = self.cluster() if self.run.record.kind.clustered else None
-            self.start(begin, self.run.id, *given, action=action, cluster=cluster, **options)
+    def _cluster_of(self, run: Run) -> Cluster | None:
+        """Return the cluster that goes on with a run; this process does the rest of links, and of what deletes."""
+        return self.cluster() if run.record.kind.clustered else None
 
     def _resume(self) -> None:
-        self._go_on(self.resume, api.start_resume)
+        self._check_ledger()
+        if (run := self.run) is not None:
+            cluster = self._cluster_of(run)
+            self.start(lambda options: api.start_resume(run.id, cluster=cluster, **options), self.resume)
 
     def _retry(self) -> None:
-        context = self._context
-        self._go_on(self.retry, api.start_retry, context.merchants, selection=context.selection)
+        self._check_ledger()
+        if (run := self.run) is not None:
+            context, cluster = self._context, self._cluster_of(run)
+            self.start(
+                lambda options: api.start_retry(
+                    run.id, context.merchants, selection=context.selection, cluster=cluster, **options
+                ),
+                self.retry,
+            )
 
 
 def _progress(run: Run, pulse: RateEstimator | None = None) -> Progress:

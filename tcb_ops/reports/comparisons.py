@@ -80,14 +80,6 @@ class DiffLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """What an environment is compared with, besides its code before: the run, and the codes of its further causes."""
-
-    run: RunRecord
-    also: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class RunDiff:
     """What changed from one run to a later one. Rows that succeeded in both are only counted."""
 
@@ -100,8 +92,8 @@ class RunDiff:
     meanings: Mapping[str, Text]
     """Meanings of the codes in the lines."""
     settings: Settings
-    references: Mapping[Place, Reference] = field(default_factory=dict)
-    """Of environments that are not simply compared with their code in the older run."""
+    references: Mapping[Place, RunRecord] = field(default_factory=dict)
+    """The earlier runs with which environments are compared that are unknown to the older one."""
 
     @property
     def broken(self) -> bool:
@@ -187,15 +179,15 @@ def compare(
 ) -> RunDiff:
     """Compare two runs. Raises UsageError if their kinds or targets differ.
 
-    What is unknown to the older run is compared with its last known state, for kinds that have `references`.
+    What is unknown to the older run is compared with its last known state, for kinds that have `last_known`.
     `only`: the environments, as (appid, env), whose rows are compared; None for all.
     """
     _refuse_incomparable(older, newer)
     counts = dict.fromkeys(Change, 0)
     counted: Counter[tuple[Change, tuple[str, str], State | None, State | None]] = Counter()
     became = cache(change)
-    last_known, further = older.kind.references(ledger, older)
-    references = dict(further)
+    last_known = older.kind.last_known(ledger, older)
+    references: dict[Place, RunRecord] = {}
     for place, before, after in _merged(ledger.by_path(older), ledger.by_path(newer)):
         if only is not None and place[::-1] not in only:
             continue

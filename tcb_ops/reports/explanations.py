@@ -216,10 +216,12 @@ def change_lines(changes: Sequence[LaterChange], zone: tzinfo) -> list[Text]:
     """Say which later runs undid, deleted or overwrote files of an upload, and when; a sentence for each."""
     lines = []
     for change in changes:
-        whole, part = change.kind.changed
         at = datetime.fromtimestamp(change.at, zone).isoformat(" ", "minutes")[:16]
-        text = whole if change.files == change.of else part
-        lines.append(text.format(run=change.run, at=at, files=change.files, total=change.of))
+        text = _("The files of this upload were {changed} by run {run} on {at}.")
+        if change.files != change.of:
+            text = _("{files:,} of {total:,} files of this upload were {changed} by run {run} on {at}.")
+        values = {"changed": change.kind.changed, "run": change.run, "at": at}
+        lines.append(text.format(files=change.files, total=change.of, **values))
     return lines
 
 
@@ -227,6 +229,6 @@ def change_mark(changes: Sequence[LaterChange]) -> Text:
     """Name what the later runs did to files of an upload: `undone by 20261129-101500-k7q2`."""
     marks = []
     for change in changes:
-        whole, part = change.kind.mark
-        marks.append((whole if change.files == change.of else part).format(run=change.run))
+        text = _("{changed} by {run}") if change.files == change.of else _("partly {changed} by {run}")
+        marks.append(text.format(changed=change.kind.changed, run=change.run))
     return Joined(tuple(marks), verbatim(", "))

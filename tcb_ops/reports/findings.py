@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from tcb_ops.i18n import Lang, Text
+from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.reports.summary import Cause
 
 
@@ -33,7 +33,7 @@ class FindingSection:
 
 
 class Findings(Protocol):
-    """What a finished run found."""
+    """What a finished run found. A kind's own class has `title`, `nothing` and `sections`, and what else it needs."""
 
     title: ClassVar[Text]
     nothing: ClassVar[Text]
@@ -42,18 +42,26 @@ class Findings(Protocol):
     @property
     def stopped(self) -> Text | None:
         """The problem that stopped the run; nothing else is shown then."""
+        return None
 
     def summary(self) -> Text:
         """Return all sections in one line."""
+        return as_list(
+            _("{title} {n:,}", title=section.title, n=len(section.lines)) for section in self.sections()
+        )
 
     def sections(self) -> Sequence[FindingSection]:
         """Return what was found, the most urgent first; none empty."""
+        return ()
 
     def notes(self) -> Iterable[Text]:
         """Return what else is to be known."""
+        return ()
 
     def exit_code(self, fail_on: str = "any") -> int:
         """Return the exit code of the command; `fail_on`: which failures count."""
+        return 1 if self.sections() and fail_on != "none" else 0
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, under the name of the kind."""
+        return {section.title.of(lang): [line.env for line in section.lines] for section in self.sections()}

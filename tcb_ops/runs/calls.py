@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tcb_ops.details import DetailCode, as_detail, detail
 from tcb_ops.errcodes import Decision, Scope, store_code
 from tcb_ops.errors import TransportError, TransportFault
 from tcb_ops.i18n import Text
+from tcb_ops.kinds import parts
 from tcb_ops.model import Link, Outcome, Owner, Reason, Row, RowEnd, Secret, is_source
 from tcb_ops.runs.lease import Lease
 from tcb_ops.runs.ledger import Ledger
@@ -31,11 +32,11 @@ from tcb_ops.wechat.remote_files import SourceRefusedError
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
 from tcb_ops.wechat.transport import Transport
 
+Answer = TypeVar("Answer")
+
 SMALL = 64 * 1024
 DIGESTS = 10_000
 """Digests kept at a time, so that memory does not grow with the list."""
-DELETE_WAITS = (0.0, 1.0, 2.0)
-"""Seconds before each attempt to delete an audit's probe file."""
 ETAG_MISMATCH = "ETagMismatch"
 """Used in place of a store's code if the stored object's checksum does not match the uploaded file."""
 
@@ -131,19 +132,26 @@ class Calls:
 
     async def _link(self, task: Task) -> Link | FailedAttempt:
         row = task.row
-        self.link_calls += 1
-        task.counts.calls += 1
-        try:
-            answer = await self.wechat.upload_link(row.env, row.path, task.token, task.lane.owner)
-        except TransportError as error:
-            return self._no_answer(task, error, "link")
-        self.last_answer = self.clock()
-        if isinstance(answer, Link):
-            return answer
+        answer: Link | UnsafeLink | FailedAttempt = await self._ask(
+            task, self.wechat.upload_link(row.env, row.path, task.token, task.lane.owner)
+        )
         if isinstance(answer, UnsafeLink):
             end = self._end(task, Outcome.FAILED, answer.reason, answer.why)
             return FailedAttempt(end, Decision.FIX, Scope.ROW, "link")
-        return self._refused(task, answer)
+        return answer
+
+    async def _ask(
+        self, task: Task, call: Awaitable[Answer | ApiError | InvalidResponse]
+    ) -> Answer | FailedAttempt:
+        """Make a call of a task to the platform; return its answer, or why there is none."""
+        self.link_calls += 1
+        task.counts.calls += 1
+        try:
+            answer = await call
+        except TransportError as error:
+            return self._no_answer(task, error, "link")
+        self.last_answer = self.clock()
+        return self._refused(task, answer) if isinstance(answer, ApiError | InvalidResponse) else answer
 
     def _refused(self, task: Task, answer: ApiError | InvalidResponse) -> FailedAttempt:
         decision, scope = classify(answer)
@@ -344,3 +352,12 @@ class UploadCalls(Calls):
             store_code=ETAG_MISMATCH,
         )
         return FailedAttempt(failed, Decision.RETRY, Scope.ENV, "store")
+
+
+def upload_calls(context: CallContext) -> Calls:
+    """Return what makes the calls of an upload; a feature's, where it was asked for more than the core does."""
+    for make in parts("upload_calls"):
+        calls: Calls | None = make(context)
+        if calls is not None:
+            return calls
+    return UploadCalls(context)

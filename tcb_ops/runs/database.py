@@ -33,7 +33,7 @@ MAKING_SECONDS = 30
 LOCKED_SECONDS = 2
 """Seconds to wait for a lock before the command reports that another process has locked the ledger."""
 SCHEMA_SECONDS = 10
-"""Seconds that creating or compacting PostgreSQL's tables waits for a lock, since all others wait behind it."""
+"""Seconds that creating PostgreSQL's tables waits for a lock, since all others wait behind it."""
 WAITING_SECONDS = 60
 """Seconds that a command waits for a lock that somebody else has on the ledger."""
 

@@ -17,6 +17,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, errcode
 from tcb_ops.errors import LedgerError, TokenError, TokenSourceError, TransportError
 from tcb_ops.i18n import NOTHING, Text, _, ngettext
+from tcb_ops.kinds import load
 from tcb_ops.lists.row_files import whole_source
 from tcb_ops.model import Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, Calls, SomeEnds
@@ -156,7 +157,7 @@ class Engine:
     def _make_calls(self, transport: Transport) -> Calls:
         context, settings = self._context, self._context.settings
         component = settings.tokens.component_appid
-        return self._run.kind.calls(
+        calls: Calls = load(self._kind.calls_at)(
             CallContext(
                 run=self._run,
                 ledger=context.ledger,
@@ -177,6 +178,7 @@ class Engine:
                 else lambda row: whole_source(row.file, None),
             )
         )
+        return calls
 
     def paused_until(self) -> dict[str, float]:
         """Return the paused appids with the seconds left of their pauses. May be called from any thread."""

@@ -22,7 +22,7 @@ from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.kinds import MissingKind
 from tcb_ops.model import Outcome, Row, RowEnd
-from tcb_ops.runs.database import SCHEMA_SECONDS, begin_writing
+from tcb_ops.runs.database import begin_writing
 from tcb_ops.runs.locks import hold
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import (
@@ -222,8 +222,6 @@ class Ledger(LedgerReader):
         """Give the space of removed runs back to the file system."""
         with self.reading(), self._engine.connect() as opened:
             connection = opened.execution_options(isolation_level="AUTOCOMMIT")
-            if self._engine.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SET lock_timeout = '{SCHEMA_SECONDS}s'")
             connection.exec_driver_sql("VACUUM")
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 SIGNED = "signed"
 """The setting of a run whose URLs have queries, which the ledger does not keep. Its value is the list's path, if it has one."""
-SIGNED_LIST = "signed_list"
-"""The setting of a confirmation of such a run: the words with which `upload` reads its list."""
 _NOT_TAKEN: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("diff", "errcodes", "report", "runs", "show"), frozenset({"--tokens"})),
     "check": frozenset({"--ledger", "--tokens"}),
@@ -68,7 +66,10 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
     if SIGNED in run.settings:
         words += [*list_of(run), "--on-bad", "skip"]
     words += ["--resume", run.id]
-    words += run.kind.resume_options(run, canary=canary)
+    if not run.parent:
+        words += ["--root", without_dots(run.root)] if run.root else []
+        words += ["--skip-unchanged"] if run.settings.get("skip_unchanged") else []
+        words += ["--canary", str(run.settings["canary"])] if canary and run.settings.get("canary") else []
     words += ["--cluster", str(run.settings["cluster"])] if run.settings.get("cluster") else []
     if run.out and run.out != str(Path(settings.reports).absolute()):
         words += ["--out", without_dots(run.out)]
@@ -119,7 +120,7 @@ def fixed_list(settings: Settings, run: RunRecord) -> list[str]:
     """Compose the command that runs a corrected copy of a run's failed.csv; `failed-fixed.csv` is a placeholder for it."""
     words = ["--root", without_dots(run.root)] if run.root else []
     words += _selected(run, "column", "map")
-    words += run.kind.list_options(run)
+    words += upload_options(run)
     return command(settings, str(run.kind), "failed-fixed.csv", *words, target=run.target)
 
 

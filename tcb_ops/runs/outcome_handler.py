@@ -129,7 +129,7 @@ class OutcomeHandler:
         """Begin no more rows of an appid, an environment, or a lane; their pending rows end as not_attempted."""
         end = RowEnd(
             0,
-            outcome or self.kind.unstarted,
+            outcome or Outcome.NOT_ATTEMPTED,
             reason,
             as_detail(why) if why is not None else None,
             errcode=errcode or None,

@@ -21,13 +21,13 @@ from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Merchant, Outcome, Owner, Row
 from tcb_ops.runs.ledger import Ledger, taken
 from tcb_ops.runs.links_file import check_columns
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import SIGNED, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, resumed_within
 from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
@@ -65,9 +65,9 @@ def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: b
     """
     if unfinished_since is None or new_run:
         return Choice.NEW
-    if now - unfinished_since < kind.resumed_within:
+    if now - unfinished_since < resumed_within(kind):
         return Choice.RESUME
-    return Choice.NEW if kind.renewed else Choice.ASK
+    return Choice.NEW if kind.renewed_after else Choice.ASK
 
 
 def plan(

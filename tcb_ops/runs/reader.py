@@ -236,12 +236,6 @@ class LedgerReader(SumReader):
         if whole:
             self.check_rows(run, count)
 
-    def planned_files(self, run: RunRecord, line: int) -> list[tuple[str, int | None, int | None]]:
-        """Return the local file, size and mtime that a run planned for a line; nothing if the run does not have it."""
-        query = sa.select(rows.c.file, rows.c.size, rows.c.mtime_ns)
-        files = self.query(query.where(rows.c.run == run.number, rows.c.line == line))
-        return [tuple(file) for file in files]
-
     def listed(self, run: RunRecord) -> Iterator[tuple[int, tuple[str, ...], str, int | None, str]]:
         """Stream (line, cells, outcome, errcode, errmsg) of a run's rows in the order of the list, for links.csv."""
         query = (
@@ -422,6 +416,6 @@ def earlier_runs(run: RunRecord) -> sa.Select[Any]:
     )
     # By the ledger's number, since a clock may have been set back.
     query = query.where(runs.c.number < run.number).order_by(runs.c.number.desc())
-    if not run.kind.same_list:  # stopped audits are not comparable
+    if run.kind.surveys:  # stopped audits are not comparable
         return query.where(runs.c.stopped == "")
     return query.where(runs.c.list_name == run.list_name)

@@ -67,11 +67,21 @@ class RunRecord(NewRun):
         """The options that selected part of the list or merchants (`--where`, `--limit` …); empty for all."""
         return str(self.settings.get("selection", ""))
 
+    @property
+    def has_findings(self) -> bool:
+        """Whether the run is reported by what it found: it is finished, and no retry, which is only a part of one."""
+        return self.kind.surveys and self.finished_at is not None and not self.parent
+
     def may_be_resumed(self, now: float) -> bool:
-        """Return whether the run is unfinished, or was killed lately (`resumed_within`) while its report was written."""
+        """Return whether the run is unfinished, or was killed lately while its report was written."""
         if self.finished_at is None:
             return True
-        return self.out != "" and self.report == "" and now - self.created_at < self.kind.resumed_within
+        return self.out != "" and self.report == "" and now - self.created_at < resumed_within(self.kind)
+
+
+def resumed_within(kind: Kind) -> float:
+    """Return the age in seconds below which an unfinished run is resumed by the same command."""
+    return kind.renewed_after or 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +264,7 @@ def plan_values(
     content_type, cache_control = kind.stored_headers(row)
     state = ("pending", "", "")
     if row.invalid:
-        skipped = str.__str__(kind.skipped)
+        skipped = str.__str__(kind.end_of(RowEnd(row.line, Outcome.INVALID)).outcome)
         state = (skipped, skipped, stored(as_detail(row.invalid)))
     place, cells = number_of[row.env, row.appid], _encode(row.cells)
     return (

@@ -147,7 +147,6 @@ class RunSession:
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
         """Record why the session ended, if the ledger is writable; return the error with the next commands."""
         if isinstance(error, InterruptedRunError):
-            error = interrupted(self._run.kind)
             error.exit_code = self._exit_code
         with suppress(LedgerError):
             self._ledger.stop(self._run, stop_reason(error))
@@ -163,8 +162,7 @@ class RunSession:
             await self._take_over()
             async with self._context.runtime.transport(self._context.limits.concurrency) as transport:
                 await self._do_pending(transport)
-                if seconds := self._run.kind.again_after(self._run):
-                    await self._work_again(transport, seconds)
+                await self._work_again(transport)
         finally:
             await self._context.tokens.aclose()
             if self._links is not None:
@@ -196,20 +194,19 @@ class RunSession:
             self._engine.interrupt()
         await self._engine.work()
 
-    async def _work_again(self, transport: Transport, seconds: float) -> None:
-        """Work once more on the rows that the kind names, when their ends are so many seconds old."""
-        kind, context = self._run.kind, self._context
-        lines, ended = await asyncio.to_thread(kind.rows_again, self._ledger, self._run, context.settings)
+    async def _work_again(self, transport: Transport) -> None:
+        """Work once more on the rows that the kind names, after the time that it says."""
+        kind, now, settings = self._run.kind, self._context.runtime.now(), self._context.settings
+        lines, seconds = await asyncio.to_thread(kind.rows_again, self._ledger, self._run, settings, now)
         if not lines:
             return
-        left = wait_left(ended, seconds, self._context.runtime.now())
         note = ngettext(
             "{n:,} new failure is asked again at {at:%H:%M:%S}",
             "{n:,} new failures are asked again at {at:%H:%M:%S}",
             len(lines),
-            at=datetime.fromtimestamp(self._context.runtime.now() + left, self._context.settings.zone),
+            at=datetime.fromtimestamp(now + seconds, settings.zone),
         )
-        await self._wait(left, note)
+        await self._wait(seconds, note)
         self._context.check_lock()
         await asyncio.to_thread(self._ledger.reopen, self._run, lines)
         await self._do_pending(transport)
@@ -231,28 +228,10 @@ class RunSession:
             self._context.progress(progress)
 
 
-def wait_left(ended: float, seconds: float, now: float) -> float:
-    """Return the seconds until failures are checked again, of which the last `ended` then; all times in Unix seconds.
-
-    ====================  =======  ====
-    ended                 seconds  left
-    ====================  =======  ====
-    now                   600      600
-    200 s ago             600      400
-    700 s ago             600      0
-    in 100 s: a clock
-    was set back          600      600
-    ====================  =======  ====
-    """
-    return min(seconds, max(0.0, ended + seconds - now))
-
-
 def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOpsError:
     """Add to an error that stopped a run its id, its target, and the command that resumes it."""
     target = target_label(run.target, settings.api_base)
     lines: list[object] = [error.text]
-    if isinstance(error, InterruptedRunError) and (note := run.kind.left_behind(run)) is not None:
-        lines.append(note)
     if isinstance(error, CanaryError):
         lines += [_("To see why:"), quoted(of_run(settings, run, "errcodes"))]
         others = _(

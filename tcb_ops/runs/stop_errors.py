@@ -16,7 +16,6 @@ from tcb_ops.errors import (
     TokenSourceError,
 )
 from tcb_ops.i18n import NOTHING, Text, _, as_sentences
-from tcb_ops.kinds import Kind
 from tcb_ops.model import Owner, is_simulated
 
 Error = TypeVar("Error", bound=TcbOpsError)
@@ -40,10 +39,9 @@ def stop_reason(error: TcbOpsError) -> Detail:
     return error.reason or as_detail(error.text)
 
 
-def interrupted(kind: Kind | None = None) -> InterruptedRunError:
-    """Return the error for a session that was cancelled or got a signal; in terms of the run's kind, if it is given."""
-    reason = detail(DetailCode.INTERRUPTED)
-    return _error(InterruptedRunError, reason if kind is None else kind.stop_reason(reason))
+def interrupted() -> InterruptedRunError:
+    """Return the error for a session that was cancelled or got a signal."""
+    return _error(InterruptedRunError, detail(DetailCode.INTERRUPTED))
 
 
 def lock_lost() -> LedgerError:

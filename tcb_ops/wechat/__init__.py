@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tcb_ops.settings import Settings
+    from tcb_ops.wechat.call_policy import Caller
+    from tcb_ops.wechat.client import PlatformClient
     from tcb_ops.wechat.tokens import TokenSource
 
-__all__ = ["open_source"]
+__all__ = ["open_client", "open_source"]
+
+
+@asynccontextmanager
+async def open_client(
+    settings: Settings, *, connections: int = 1
+) -> AsyncIterator[tuple[PlatformClient, Caller]]:
+    """Open a client for single calls, and what makes them."""
+    from tcb_ops.wechat.call_policy import Caller
+    from tcb_ops.wechat.client import PlatformClient
+    from tcb_ops.wechat.transport import Transport
+
+    source = open_source(settings)
+    try:
+        async with Transport(connections=connections) as transport:
+            client = PlatformClient(transport, settings.api_base, store_hosts=settings.store_hosts)
+            yield client, Caller(source)
+    finally:
+        await source.aclose()
 
 
 def open_source(settings: Settings) -> TokenSource:

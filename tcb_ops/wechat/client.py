@@ -20,7 +20,6 @@ from tcb_ops.wechat.responses import (
     ApiError,
     AuthorizerInfo,
     AuthorizerPage,
-    BucketPage,
     CloudEnvironment,
     FileStatus,
     HttpResponse,
@@ -30,7 +29,6 @@ from tcb_ops.wechat.responses import (
     check_host,
     read_authorizer,
     read_authorizers,
-    read_bucket,
     read_environments,
     read_files,
     read_link,
@@ -177,13 +175,6 @@ class PlatformClient:
         body = {"env": env, "fileid_list": list(file_ids)}
         read = partial(read_files, field="delete_list", file_ids=file_ids, token=token)
         return await self._ask(f"{_INTERFACES[owner]}/batchdeletefile", body, token, read)
-
-    async def bucket(
-        self, env: str, token: Secret, marker: str = ""
-    ) -> BucketPage | ApiError | InvalidResponse:
-        """List files of an environment that the platform owns, in the order of their keys, starting after `marker`."""
-        body = {"env": env, **({"marker": marker} if marker else {})}
-        return await self._ask("componenttcb/getbucket", body, token, read_bucket)
 
     async def fetch(
         self,

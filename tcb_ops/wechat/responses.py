@@ -161,16 +161,6 @@ class FileStatus:
     """The download URL; empty if there is none, and after a delete."""
 
 
-@dataclass(frozen=True, slots=True)
-class BucketPage:
-    """A page of the files of an environment that the platform owns."""
-
-    objects: tuple[tuple[str, str], ...]
-    """Key, and ETag without quotes: an MD5, or `…-N` for a file that was written in parts."""
-    next_marker: str
-    """The key that the next page begins after; empty for the last page."""
-
-
 def read_response(
     response: HttpResponse, secrets: Iterable[Secret]
 ) -> dict[str, Any] | ApiError | InvalidResponse:
@@ -321,22 +311,6 @@ def _leads_to(url: str, file_id: str) -> bool:
     place, _slash, key = file_id.partition("://")[2].partition("/")
     bucket = place.partition(".")[2]
     return path in {one.encode() for name in (key, unquote(key)) for one in (name, f"{bucket}/{name}")}
-
-
-def read_bucket(payload: dict[str, Any]) -> BucketPage | InvalidResponse:
-    """Read a page of getbucket. One that is cut off and names no last key cannot be continued."""
-    listed = _objects(payload.get("contents"))
-    cut = payload.get("is_truncated")
-    if listed is None or not isinstance(cut, bool):
-        return missing_field("contents, is_truncated")
-    objects = tuple(
-        (key, _text(entry.get("md5")).strip('"').lower())
-        for entry in listed
-        if isinstance(key := entry.get("key"), str)
-    )
-    if cut and not objects:
-        return missing_field("contents")
-    return BucketPage(objects, objects[-1][0] if cut else "")
 
 
 def _objects(value: object) -> list[dict[str, Any]] | None:

@@ -366,7 +366,7 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.click(".op-run")
         notebook.until(STATUS, "All 300 rows succeeded")
         notebook.click(".op-confirm-files")
-        notebook.until(STATUS, "All 300 rows succeeded: the file is there.")
+        notebook.until(STATUS, "All 300 rows succeeded: present.")
         fold = ".op-setup:has(.op-undo) .op-fold"
         notebook.click(fold)
         notebook.page.wait_for_selector(".op-undo-confirm-count input", state="visible")

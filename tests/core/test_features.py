@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,3 +134,22 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
         settings.write('[audit]\nknown = "known.csv"\n')
     refused = execute("runs")
     assert (refused.returncode, "audit" in refused.stderr) == (2, True)
+
+
+CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
+
+
+def test_the_reading_order_of_the_core_names_files_with_their_numbers_of_lines() -> None:
+    def measured(line: re.Match[str]) -> str:
+        lines = sum(len((PACKAGE / file).read_text("utf-8").splitlines()) for file in names(line))
+        return f"{line[1]}{lines if update or abs(lines - int(line[2])) > lines * 0.25 else line[2]}{line[3]}"
+
+    def names(line: re.Match[str]) -> list[str]:
+        return re.findall(r"`([\w/]+\.py)`", line[1])
+
+    update = bool(os.environ.get("UPDATE_DOCS"))
+    page = CONTRIBUTING.read_text(encoding="utf-8")
+    current = re.sub(r"^(\| `.*` \| )(\d+)( \| .*)$", measured, page, flags=re.MULTILINE)
+    if update:
+        CONTRIBUTING.write_text(current, encoding="utf-8")
+    assert current == page or update

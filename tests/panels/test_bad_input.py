@@ -23,7 +23,7 @@ from tcb_ops.panels.grid import PAGE
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import find_handle
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 
 

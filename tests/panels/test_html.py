@@ -23,9 +23,9 @@ from tcb_ops.panels.html import (
     run_state,
 )
 from tcb_ops.panels.run_monitor import redraw_after
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
-from tcb_ops.runs.uploads import UPLOAD
 
 
 def tally(merchant: str, outcome: Outcome, rows: int, **more: Any) -> Tally:
@@ -128,11 +128,11 @@ def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read: Any):
     drawn = render_progress(look, UPLOAD, Lang.EN, running=True)
     assert '<progress class="op-hidden" aria-label="Rows that have ended" value="1203" max="5000">' in drawn
     assert '<span class="good" style="flex:1203"></span><span class="todo" style="flex:3797"></span>' in drawn
-    assert read(drawn) == "1,203 of 5,000 rows · 24% · 310 rows/s · 12s left 1,203 uploaded"
-    assert "行/秒 · 剩余 12s" in read(render_progress(look, UPLOAD, Lang.ZH, running=True))
+    assert read(drawn) == "1,203 of 5,000 rows · 24% · 310/s · 12s left 1,203 uploaded"
+    assert "/秒 · 剩余 12s" in read(render_progress(look, UPLOAD, Lang.ZH, running=True))
     slow = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.31, 12000.0)
-    assert "· 0.3 rows/s ·" in read(render_progress(slow, UPLOAD, Lang.EN, running=True))
+    assert "· 0.3/s ·" in read(render_progress(slow, UPLOAD, Lang.EN, running=True))
     soon = Progress("r", 240, {Outcome.UPLOADED: 111}, 439.0, 0.3)
     assert "left" not in read(render_progress(soon, UPLOAD, Lang.EN, running=True))
     audit = render_progress(look, AUDIT, Lang.EN, running=True)
-    assert "1,203 of 5,000 environments · 24% · 310 environments/s" in read(audit)
+    assert "1,203 of 5,000 environments · 24% · 310/s" in read(audit)

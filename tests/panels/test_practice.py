@@ -1,9 +1,8 @@
-"""The platform to practise on: one a process, and in JupyterLab the same one after a kernel's restart."""
+"""The platform to practise on: one a process."""
 
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -45,23 +44,6 @@ def test_what_a_user_looks_at_is_told_from_what_a_program_runs(monkeypatch: pyte
     assert not in_jupyter_session()
     monkeypatch.setenv(name, "/voila/render/02_run_uploads.ipynb")
     assert in_jupyter_session()
-
-
-@pytest.mark.slow
-def test_in_jupyterlab_it_outlives_the_kernel_and_goes_with_the_server(tmp_path: Path):
-    lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
-    first, again = looked(tmp_path, **lab), looked(tmp_path, **lab)
-    assert first[:2] == again[:2]
-    other = looked(tmp_path, **lab | {"JPY_SESSION_NAME": "/a/03_errcode_audit.ipynb"})
-    assert other[:2] != first[:2]
-    kept = next(tmp_path.iterdir())
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
-    gone = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
-    )
-    looked(tmp_path, **lab | {"JPY_PARENT_PID": gone.stdout.strip()})
-    looked(tmp_path, **lab)
-    assert {folder.name.split("-")[0] for folder in kept.iterdir()} == {str(os.getpid())}
 
 
 @pytest.fixture(scope="module")

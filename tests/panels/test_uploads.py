@@ -13,7 +13,6 @@ import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.api import run_holder
 from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
 from tcb_ops.panels.html import RunState
@@ -347,7 +346,7 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
         finally:
             other.kill()
     panel.settle()
-    assert run_holder(panel.run.id) is None
+    assert panel.run.holder() is None
     assert panel.monitor.state is RunState.UNFINISHED
     panel.monitor.resume.button.click()
     panel.settle()

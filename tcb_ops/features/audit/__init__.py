@@ -41,7 +41,6 @@ REFUSED_TOKENS = frozenset({40001, 40014, 42001})
 class AuditCode(DetailCodes):
     """The codes of audits."""
 
-    AUDIT_INTERRUPTED = _("interrupted; what has not been checked yet is checked when the audit is resumed.")
     AUDIT_OUTAGE = _(
         "{last} The audit was stopped, because no host could be reached for {seconds:g} s; the environments that it had "
         "not checked are unknown."
@@ -53,5 +52,4 @@ class AuditCode(DetailCodes):
     ENV_STATUS = _("Its status is {status}.")
     NOT_CHECKED = _("Not checked: {checks}.")
     LINK_CALLS = _("Link calls today: {used} of {limit}.")
-    ALSO = _("It has further causes: {also}.")
     PROBE_LEFT = _("It is still at {path}. {why}")

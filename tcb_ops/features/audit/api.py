@@ -6,30 +6,26 @@ from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from tcb_ops.api import (
-    SECONDS_PER_DAY,
-    MayResume,
-    OnProgress,
-    _absolute,
-    _ledger_with_runs,
-    _may_be_a_run,
-    _merchants,
-    _naming,
-    _Options,
-    _record,
-    _settings,
-    _start,
-    _waiting_for,
-)
+from tcb_ops.api import SECONDS_PER_DAY
 from tcb_ops.arguments import checked
 from tcb_ops.errors import SettingsError, StoppedError, UsageError, check_value
-from tcb_ops.features.audit.kind import AUDIT
+from tcb_ops.features.audit.kind import AUDIT, audit_spec
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.i18n import _
+from tcb_ops.resolve import (
+    TargetOptions,
+    find_run,
+    is_run_name,
+    ledger_with_runs,
+    merchants_for,
+    naming,
+    settings_for,
+)
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
+from tcb_ops.start import StartOptions, blocking, start_run
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.known import KnownFailure
@@ -37,30 +33,19 @@ if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.records import RunRecord
-    from tcb_ops.wechat.tokens import TokenSource
 
 
 @checked
 def start_audit(
     merchants: Merchants | str | Path,
     *,
-    target: str | None = None,
-    settings: Settings | None = None,
-    limits: RunLimits | None = None,
-    note: str = "",
-    selection: str = "",
-    new_run: bool = False,
-    resume: str | None = None,
-    may_resume: MayResume | None = None,
     write_probe: bool = False,
     confirm_after: float = 0.0,
     known: str | Path | None = None,
     report: str | Path | None = None,
     cluster: Cluster | None = None,
-    progress: OnProgress | None = None,
-    tokens: TokenSource | None = None,
+    **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start an audit, or resume the unfinished one.
 
@@ -72,28 +57,24 @@ def start_audit(
     `confirm_after`: seconds after which new failures are checked again before they count. `known`: the file of known
     failures; None: the settings' own, if it exists. `Run.audit()` compares the audit with the previous one.
     """
-    from tcb_ops.features.audit.plan import audit_spec
-
     check_value(
         "confirm_after",
         confirm_after,
         0 <= confirm_after <= SECONDS_PER_DAY,
         _("seconds, a day at most"),
     )
-    listed, settings = _merchants(merchants), _settings(settings, target)
+    listed, settings = merchants_for(merchants), settings_for(options)
     failures = [line.to_json() for line in known_failures(known, settings)]
-    options = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
+    about = {"write_probe": write_probe, "confirm_after": confirm_after, "known": failures}
     if known is not None:
-        options["known_file"] = str(Path(known).absolute())
-    return _start(
-        lambda _: audit_spec(listed, selection, options),
-        _absolute(report),
-        settings,
-        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
+        about["known_file"] = str(Path(known).absolute())
+    selection = options.get("selection", "")
+    return start_run(
+        lambda _: audit_spec(listed, selection, about), settings, options, out=report, cluster=cluster
     )
 
 
-audit = _waiting_for(start_audit)
+audit = blocking(start_audit)
 
 
 def audited(run: Run, receiver: str = "") -> AuditResult:
@@ -114,8 +95,7 @@ def notify(
     run: str | Run | None = "latest",
     *,
     on_demand: bool = True,
-    settings: Settings | None = None,
-    target: str | None = None,
+    **options: Unpack[TargetOptions],
 ) -> list[Notification]:
     """Send the message about a finished audit to every `[[notify]]` of the settings; return the deliveries.
 
@@ -124,9 +104,9 @@ def notify(
     """
     from tcb_ops.features.audit.notifications import notify_audit, notify_test
 
-    settings = _settings(settings, target, run)
+    settings = settings_for(options, run)
     if isinstance(run, str):
-        check_value("run", run, _may_be_a_run(run), _("a Run, a run's id, or None"))
+        check_value("run", run, is_run_name(run), _("a Run, a run's id, or None"))
     if not settings.section("notify"):
         raise SettingsError(
             _("No receivers are configured."),
@@ -134,8 +114,8 @@ def notify(
         )
     if run is None:
         return notify_test(settings)
-    ledger = _ledger_with_runs(settings)
-    record = _newest_audit(ledger, settings) if run == "latest" else _record(run, settings)
+    ledger = ledger_with_runs(settings)
+    record = _newest_audit(ledger, settings) if run == "latest" else find_run(run, settings).record
     if record.kind is AUDIT and record.finished_at is None:
         raise UsageError(
             _("audit {id} is not finished: there is no result to send yet.", id=record.id),
@@ -172,7 +152,7 @@ def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFa
     from tcb_ops.features.audit.known import read_known
 
     if file is not None:
-        with _naming("known", file):
+        with naming("known", file):
             return read_known(Path(file))
     own: Path = settings.section("audit").known
     return read_known(own) if own.exists() else ()

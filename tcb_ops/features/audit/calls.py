@@ -11,7 +11,7 @@ from dataclasses import replace
 from tcb_ops.details import as_detail, detail
 from tcb_ops.errors import TransportError
 from tcb_ops.features.audit import PROBE_LEFT, UNHEALTHY, AuditCode
-from tcb_ops.features.audit.checks import AccountChecks, AccountFacts, cause_detail, causes_of
+from tcb_ops.features.audit.checks import AccountChecks, AccountFacts, cause_of
 from tcb_ops.i18n import Text, verbatim
 from tcb_ops.model import Link, Owner, Reason, Row, RowEnd
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
@@ -44,9 +44,8 @@ class AuditCalls(UploadCalls):
         facts = await self._facts(task)
         if isinstance(facts, FailedAttempt):
             return facts
-        if causes := causes_of(facts, task.row.env):
-            end = self._end(task, UNHEALTHY, causes[0].reason, cause_detail(causes))
-            return replace(end, errcode=causes[0].errcode)
+        if (cause := cause_of(facts, task.row.env)) is not None:
+            return self._end(task, UNHEALTHY, cause.reason, cause.detail, errcode=cause.errcode)
         result = await self._probe(task)
         if isinstance(result, RowEnd) and result.outcome.succeeded:
             result = replace(result, detail=facts.detail)

@@ -138,8 +138,8 @@ class EnvironmentCause:
     detail: Detail | None = None
 
 
-def causes_of(facts: AccountFacts, env: str) -> list[EnvironmentCause]:
-    """Return the causes for which an environment gets no link call, the most basic first; none if a link is requested.
+def cause_of(facts: AccountFacts, env: str) -> EnvironmentCause | None:
+    """Return the most basic cause for which an environment gets no link call; None if a link is requested.
 
     ====================================  ===========
     fact                                  cause
@@ -155,29 +155,13 @@ def causes_of(facts: AccountFacts, env: str) -> list[EnvironmentCause]:
     An environment that the account does not list may be shared by another account: only the link call shows whether
     it works.
     """
-    found = []
     if facts.may_upload is False:
-        found.append(EnvironmentCause(Reason.REFUSED, 61007))
+        return EnvironmentCause(Reason.REFUSED, 61007)
     status = facts.statuses.get(env, NORMAL)
     if status == HALTED:
-        found.append(EnvironmentCause(Reason.HALTED))
-    elif status != NORMAL:
-        found.append(EnvironmentCause(Reason.UNAVAILABLE, detail=detail(AuditCode.ENV_STATUS, status=status)))
+        return EnvironmentCause(Reason.HALTED)
+    if status != NORMAL:
+        return EnvironmentCause(Reason.UNAVAILABLE, detail=detail(AuditCode.ENV_STATUS, status=status))
     if facts.links is not None and facts.links.left == 0:
-        found.append(EnvironmentCause(Reason.REFUSED, 45009))
-    return found
-
-
-def cause_detail(causes: list[EnvironmentCause]) -> Detail | None:
-    """Return the detail of an environment's first cause, with the codes of the others."""
-    first, *others = causes
-    if not others:
-        return first.detail
-    also = ", ".join(str(one.errcode or one.reason) for one in others)
-    return first.detail.format(also=also) if first.detail is not None else detail(AuditCode.ALSO, also=also)
-
-
-def other_causes(kept: Detail | None) -> tuple[str, ...]:
-    """Return the codes of the other causes that `cause_detail` kept."""
-    also = kept.params.get("also") if kept is not None else None
-    return tuple(str(also).split(", ")) if also else ()
+        return EnvironmentCause(Reason.REFUSED, 45009)
+    return None

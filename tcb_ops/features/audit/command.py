@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +22,7 @@ from tcb_ops.cli.options import (
     settings_options,
 )
 from tcb_ops.formatting import format_duration, shown
-from tcb_ops.i18n import NOTHING, _, as_sentences, ngettext
+from tcb_ops.i18n import NOTHING, _, as_sentences
 from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import Settings
 
@@ -33,11 +32,11 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run
 
 
-def _show(console: Console, found: Iterable[Notification]) -> None:
+def _show(console: Console, deliveries: Iterable[Notification]) -> None:
     """Print the result of each delivery; a failure of one that was due is printed even with --quiet."""
-    for one in found:
-        what = _("{receiver}: {detail}", receiver=one.receiver, detail=one.detail)
-        if one.sent or not one.due:
+    for delivery in deliveries:
+        what = _("{receiver}: {detail}", receiver=delivery.receiver, detail=delivery.detail)
+        if delivery.sent or not delivery.due:
             console.info(what)
         else:
             console.warn(_("Not delivered to {what}", what=what))
@@ -47,12 +46,12 @@ def announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
     from tcb_ops.features.audit import api
 
-    if not (run.settings.section("notify") and run.record.kind.has_findings(run.record)):
+    if not (run.settings.section("notify") and run.record.has_findings):
         return []
     with console.waiting(_("Sending the message about this audit")):
-        found = api.notify(run.id, on_demand=False, settings=run.settings)
-    _show(console, found)
-    return [one.to_json(console.lang) for one in found]
+        deliveries = api.notify(run.id, on_demand=False, settings=run.settings)
+    _show(console, deliveries)
+    return [delivery.to_json(console.lang) for delivery in deliveries]
 
 
 @click.command(cls=Command, usual="test target json")
@@ -67,11 +66,11 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
     from tcb_ops.features.audit import api
 
     settings, console = common.start()
-    found = api.notify(None if test else run, settings=settings)
+    deliveries = api.notify(None if test else run, settings=settings)
     if common.json:
-        console.json({"notifications": [one.to_json(console.lang) for one in found]})
-    _show(console, found)
-    return 0 if all(one.sent for one in found) else 1
+        console.json({"notifications": [delivery.to_json(console.lang) for delivery in deliveries]})
+    _show(console, deliveries)
+    return 0 if all(delivery.sent for delivery in deliveries) else 1
 
 
 @click.command(cls=Command, usual="out fail-on known target where json")
@@ -99,14 +98,12 @@ def notify(run: str, *, test: bool, common: CommonOptions) -> int:
     metavar="FILE",
     help="Known failures: appid or env, cause, until, note. [default: known.csv beside the settings file, if there]",
 )
-@click.option("--metrics", metavar="FILE", help="Write the result as a Prometheus textfile.")
 @limit_options
 @cluster_option
 @resume_options
 @common_options
 def audit(
     command: RunCommand,
-    metrics: str | None,
     fail_on: str,
     confirm_after: float,
     known: str | None,
@@ -119,67 +116,29 @@ def audit(
     --where narrows it.
     """
     from tcb_ops.features.audit import api
-    from tcb_ops.features.audit.result import check_metrics, write_metrics
 
     command.check_folder()
-    if metrics is not None:
-        check_metrics(Path(metrics))
     with command.opened():
         merchants = command.common.read_merchants(command.settings)
-        _warn_of_known(command.console, known, command.settings)
         handle = api.start_audit(
             merchants,
             write_probe=write_probe,
             confirm_after=confirm_after,
             known=known,
             report=command.reports,
+            cluster=command.which.cluster,
             **command.options,
         )
         del merchants  # of a large fleet, some MiB less while the report is written
         run = command.follow(handle)
-        if metrics is not None and (failed := write_metrics(run.audit(), Path(metrics))) is not None:
-            command.console.warn(failed)
         return command.report(run, fail_on)
 
 
-def _warn_of_known(console: Console, file: str | None, settings: Settings) -> None:
-    """Warn of lines of known.csv whose merchant is not in the merchants file (any more), or whose cause is not catalogued."""
-    from tcb_ops.features.audit import api
-    from tcb_ops.features.audit.known import uncatalogued, unmatched
-    from tcb_ops.lists.input_files import PROBLEMS_SHOWN
-    from tcb_ops.lists.merchants import read_merchants
-
-    lines = api.known_failures(file, settings)
-    for one in uncatalogued(lines)[:PROBLEMS_SHOWN]:
-        console.warn(
-            _(
-                "{file}:{line}: {cause} is not in the catalogue of the store's codes: check its spelling.",
-                file=file or settings.section("audit").known,
-                line=one.line,
-                cause=shown(one.cause),
-            )
-        )
-    found = unmatched(lines, read_merchants(settings.merchants)) if lines else []
-    for one in found[:PROBLEMS_SHOWN]:
-        console.warn(
-            _(
-                "{file}:{line}: {who} is not in {merchants}: the line silences nothing.",
-                file=file or settings.section("audit").known,
-                line=one.line,
-                who=" · ".join(filter(None, (shown(one.appid), shown(one.env)))),
-                merchants=settings.merchants.name,
-            )
-        )
-    if (rest := len(found) - PROBLEMS_SHOWN) > 0:
-        console.warn(
-            ngettext(
-                "and {n:,} more line that silences nothing", "and {n:,} more lines that silence nothing", rest
-            )
-        )
-
-
 def watch_audits(console: Console, settings: Settings, common: CommonOptions, seconds: float) -> int:
-    """Print whether a complete audit of the target and --where finished recently; return the exit code."""
+    """Print whether a complete audit of the target and --where finished recently; return the exit code.
+
+    A retry asks about a part only, and does not count.
+    """
     from tcb_ops import api
     from tcb_ops.features.audit.kind import AUDIT
 
@@ -189,13 +148,12 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
         if run.record.kind is AUDIT
         and run.record.target == settings.run_target
         and run.record.finished_at is not None
-        and not run.record.parent  # a retry asks about a part only
+        and not run.record.parent
     ]
     finished = [record for record in audits if record.selection == common.selection()]
     latest = max(finished, key=lambda record: record.number, default=None)
     ended = latest.finished_at if latest is not None else None
-    stopped = latest is not None and latest.stopped is not None
-    fresh = is_fresh(ended, time.time(), seconds) and not stopped
+    fresh = is_fresh(ended, time.time(), seconds) and latest is not None and latest.stopped is None
     if common.json:
         console.json({"stale": not fresh, "run": latest.id if latest is not None else None})
     which = _("of all merchants")  # the audits looked at are those narrowed by the same --where
@@ -203,45 +161,24 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, se
         given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
         which = _("with {options}", options=given)
     if latest is None or ended is None:
-        of = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
-        none = _("No audit of {target} ({which}) has finished yet.", target=of, which=which)
+        target = _("the simulator") if settings.run_target == SIMULATOR else settings.run_target
+        none = _("No audit of {target} ({which}) has finished yet.", target=target, which=which)
         others = _("Audits of other merchants ({n:,}) do not count.", n=len(audits)) if audits else NOTHING
         console.warn(as_sentences(filter(None, (none, others))))
         return 1
-    named = {"id": latest.id, "when": datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")}
-    if ended > time.time() + CLOCK_TOLERANCE:
-        ends = _(
-            "Audit {id} finished at {when}, which is in the future: check this machine's clock.", **named
-        )
-    elif stopped:
-        ends = _("The latest audit, {id}, was stopped at {when} before it was complete.", **named)
-    elif fresh:
-        ends = _("Audit {id} ({which}) finished at {when}.", which=which, **named)
-    else:
-        ends = _(
+    when = datetime.fromtimestamp(ended, settings.zone).isoformat(" ", "minutes")
+    text = _("Audit {id} ({which}) finished at {when}.")
+    if latest.stopped is not None:
+        text = _("The latest audit, {id}, was stopped at {when} before it was complete.")
+    elif not fresh:
+        text = _(
             "No audit ({which}) has finished within {duration}: the latest, {id}, finished at {when}.",
-            which=which,
             duration=format_duration(seconds),
-            **named,
         )
-    (console.info if fresh else console.warn)(ends)
+    (console.info if fresh else console.warn)(text.format(id=latest.id, which=which, when=when))
     return 0 if fresh else 1
 
 
-CLOCK_TOLERANCE = 300.0
-"""Maximum difference between the clocks of machines, in seconds."""
-
-
 def is_fresh(ended: float | None, now: float, seconds: float) -> bool:
-    """Return whether the latest audit is recent enough.
-
-    ====================================  =====
-    the latest audit finished             fresh
-    ====================================  =====
-    never                                 no
-    within `seconds`                      yes
-    earlier                               no
-    more than five minutes in the future  no
-    ====================================  =====
-    """
-    return ended is not None and -CLOCK_TOLERANCE <= now - ended <= seconds
+    """Return whether the latest audit is recent enough; one of the future is not, as after the clock was set back."""
+    return ended is not None and abs(now - ended) <= seconds

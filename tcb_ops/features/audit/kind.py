@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tcb_ops.details import Detail, DetailCode, DetailCodes, detail
 from tcb_ops.errcodes import Decision, errcode, store_code
@@ -12,16 +13,18 @@ from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSou
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, AuditCode
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count
-from tcb_ops.model import Outcome, Reason, RowEnd
+from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.next_commands import audit_again, retry
 from tcb_ops.runs.stop_errors import stop_reason
 
 if TYPE_CHECKING:
     from tcb_ops.features.audit.result import AuditResult
-    from tcb_ops.reports.comparisons import Place, Reference, RunDiff, State
+    from tcb_ops.lists.merchants import Merchants
+    from tcb_ops.reports.comparisons import Place, RunDiff, State
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
     from tcb_ops.runs.ledger import Ledger
+    from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.reader import LedgerReader
     from tcb_ops.runs.records import RunRecord
     from tcb_ops.settings import Settings
@@ -31,7 +34,6 @@ PROBE = "tcb-ops/probe.txt"
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
 _REASONS: dict[DetailCodes, DetailCodes] = {
-    DetailCode.INTERRUPTED: AuditCode.AUDIT_INTERRUPTED,
     DetailCode.OUTAGE: AuditCode.AUDIT_OUTAGE,
     DetailCode.TOKEN_SOURCE: AuditCode.AUDIT_TOKEN_SOURCE,
 }
@@ -46,10 +48,8 @@ class AuditKind(Kind):
     label = _("audit")
     report_title = _("Audit report")
     done = _("healthy")
-    resumed_within = 23 * 3600.0
-    renewed = True
-    clustered = True
-    same_list = False
+    renewed_after = 23 * 3600.0
+    clustered = surveys = True
     has_list = False
     unanswered = Outcome.UNKNOWN
     announce = "tcb_ops.features.audit.command:announce"
@@ -62,45 +62,34 @@ class AuditKind(Kind):
         """Return whether the component token was refused, which affects every merchant."""
         return end.reason is Reason.COMPONENT and end.errcode in REFUSED_TOKENS
 
-    def stop_reason(self, reason: Detail) -> Detail:
-        """Return why an audit was stopped, in terms of environments."""
-        return detail(_REASONS.get(reason.code, reason.code), **reason.params)
-
     def end_when_stopped(self, error: TcbOpsError) -> RowEnd | None:
         """Return how environments end that were not reached because of a problem that affects every merchant."""
         if not isinstance(error, _OF_EVERYBODY):
             return None
-        return not_asked(self.stop_reason(stop_reason(error)))
+        reason = stop_reason(error)
+        return not_asked(detail(_REASONS.get(reason.code, reason.code), **reason.params))
 
-    def left_behind(self, run: RunRecord) -> Text | None:
-        """Return that probe files may be left."""
-        if not run.settings.get("write_probe"):
-            return None
-        return _("Probe files ({path}) may be left in some environments; resuming removes them.", path=PROBE)
-
-    def again_after(self, run: RunRecord) -> float:
-        """Return the seconds of `--confirm-after`."""
-        return float(run.settings.get("confirm_after") or 0)
-
-    def rows_again(self, ledger: Ledger, run: RunRecord, settings: Settings) -> tuple[list[int], float]:
-        """Return the lines whose failures are neither known nor in the previous audit, and when the last ended."""
+    def rows_again(
+        self, ledger: Ledger, run: RunRecord, settings: Settings, now: float
+    ) -> tuple[list[int], float]:
+        """Return, with `--confirm-after`, the lines whose failures are neither known nor in the previous audit."""
+        seconds = float(run.settings.get("confirm_after") or 0)
+        if not seconds:
+            return [], 0.0
         from tcb_ops.features.audit.result import new_failures
         from tcb_ops.reports.comparisons import compare
         from tcb_ops.reports.summary import RunSummary
 
         before = ledger.previous(run)
         changes = compare(ledger, before, run, settings) if before is not None else None
-        failures = new_failures(ledger, RunSummary(ledger, run), changes, settings)
-        lines, last_end = [], 0.0
-        for record in ledger.rows(run, outcomes=frozenset({UNHEALTHY, Outcome.UNKNOWN})):
-            if (record.row.appid, record.row.env) in failures:
-                lines.append(record.row.line)
-                last_end = max(last_end, record.end.ended_at or 0.0)
-        return lines, last_end
-
-    def has_findings(self, run: RunRecord) -> bool:
-        """Return whether an audit is compared: when it is finished, and no retry, which is only a part of one."""
-        return run.finished_at is not None and not run.parent
+        failures = new_failures(RunSummary(ledger, run), changes, settings)
+        records = [
+            record
+            for record in ledger.rows(run, outcomes=frozenset({UNHEALTHY, Outcome.UNKNOWN}))
+            if (record.row.appid, record.row.env) in failures
+        ]
+        ended = max((record.end.ended_at or 0.0 for record in records), default=0.0)
+        return [record.row.line for record in records], wait_left(ended, seconds, now)
 
     def findings(
         self, reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
@@ -110,46 +99,41 @@ class AuditKind(Kind):
 
         return audit_result(reader, summary, changes, settings)
 
-    def references(
-        self, ledger: LedgerReader, older: RunRecord
-    ) -> tuple[Mapping[Place, tuple[State, Reference]], Mapping[Place, Reference]]:
-        """Return the last known states of what is unknown to an audit, and what has several causes in it."""
-        from tcb_ops.features.audit.result import references
+    def last_known(self, ledger: LedgerReader, older: RunRecord) -> Mapping[Place, tuple[State, RunRecord]]:
+        """Return the last known states of what is unknown to an audit."""
+        from tcb_ops.features.audit.queries import last_known
 
-        return references(ledger, older)
+        return {place: (state, audit) for audit, place, state in last_known(ledger, older)}
 
     def unit_count(self, count: int) -> Text:
         """Return `28 environments`."""
         return environment_count(count)
 
-    def rate_text(self, rate: str) -> Text:
-        """Return `12 environments/s`."""
-        return _("{rate} environments/s", rate=rate)
-
-    def unfinished(self, total: int, succeeded: int, pending: int) -> Text:
-        """Return how many environments were checked."""
-        return _(
-            "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
-            total=total - pending,
-            environments=environment_count(total),
-            good=succeeded,
-            pending=pending,
-        )
-
-    def partial(self, total: int, succeeded: int, unchanged: int, others: Mapping[Outcome, int]) -> Text:
-        """Return how many environments are healthy, and the others by outcome."""
+    def verdict(self, counts: Mapping[Outcome, int], *, finished: bool) -> Text:
+        """Return how many environments are healthy, and the others by outcome; or how many were checked."""
+        total = sum(counts.values())
+        healthy = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
+        environments = environment_count(total)
+        if not finished:
+            pending = counts.get(Outcome.PENDING, 0)
+            return _(
+                "Unfinished: {total:,} of {environments} were checked ({good:,} healthy), {pending:,} pending.",
+                total=total - pending,
+                environments=environments,
+                good=healthy,
+                pending=pending,
+            )
+        if healthy == total > 0:
+            return _("All is well: {environments}, all healthy.", environments=environments)
         listed = as_list(
             ngettext("{n:,} is {outcome}", "{n:,} are {outcome}", rows, outcome=outcome.label)
-            for outcome, rows in others.items()
+            for outcome, rows in counts.items()
+            if not outcome.succeeded
         )
         text = _("{good:,} of {environments} are healthy, {listed}.")
-        if 1 in {succeeded, total}:
+        if 1 in {healthy, total}:
             text = _("{good:,} of {environments} is healthy, {listed}.")
-        return text.format(good=succeeded, environments=environment_count(total), listed=listed)
-
-    def complete(self, total: int, counts: Mapping[Outcome, int]) -> Text:
-        """Return that all is well."""
-        return _("All is well: {environments}, all healthy.", environments=environment_count(total))
+        return text.format(good=healthy, environments=environments, listed=listed)
 
     def next_step(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
@@ -161,6 +145,24 @@ class AuditKind(Kind):
         count = environment_count(sum(action.group.rows for action in actions))
         purpose = _("When the causes are fixed, check {environments} again:", environments=count)
         return purpose, retry(settings, run)
+
+
+def audit_spec(merchants: Merchants, selection: str, options: Mapping[str, Any]) -> RunSpec:
+    """Return the spec of an audit: one row per environment of merchants that have not left, all with the same path."""
+    from tcb_ops.runs.plan import RunSpec, environments_of_rows
+
+    lines = [merchant for merchant in merchants if not merchant.left]
+
+    def rows() -> Iterator[Row]:
+        for number, merchant in enumerate(lines, start=1):
+            cells = (merchant.appid, merchant.name, merchant.env)
+            yield Row(number, merchant.env, PROBE, merchant.appid, merchant.name, PROBE, cells)
+
+    name, headers = Path(merchants.source).name, ("appid", "name", "env")
+    environments = environments_of_rows(rows(), merchants)
+    return RunSpec(
+        AUDIT, name, merchants.sha256, 0, headers, None, rows, environments, selection, options=options
+    )
 
 
 _NO_VERDICT = {Reason.NO_ANSWER, NOT_ASKED}
@@ -178,10 +180,10 @@ def judged(end: RowEnd) -> RowEnd:
     any other errcode, also of rows stopped by a breaker         unhealthy
     no response; not checked                                     unknown
     anything else: no token, a store that refuses                unhealthy
-    healthy, unhealthy, unknown                                  unchanged
+    healthy, unhealthy, unknown, invalid                         unchanged
     ===========================================================  =========
     """
-    if end.outcome in {HEALTHY, UNHEALTHY, Outcome.UNKNOWN}:
+    if end.outcome in {HEALTHY, UNHEALTHY, Outcome.UNKNOWN, Outcome.INVALID}:
         return end
     if end.outcome in {Outcome.LINKED, Outcome.UPLOADED}:
         return replace(end, outcome=HEALTHY)
@@ -200,6 +202,22 @@ def not_asked(stopped: Detail) -> RowEnd:
     code = stopped.params.get("errcode")
     known = code if isinstance(code, int) else None
     return RowEnd(0, Outcome.UNKNOWN, NOT_ASKED, stopped, errcode=known)
+
+
+def wait_left(ended: float, seconds: float, now: float) -> float:
+    """Return the seconds until failures are checked again, of which the last `ended` then; all times in Unix seconds.
+
+    ====================  =======  ====
+    ended                 seconds  left
+    ====================  =======  ====
+    now                   600      600
+    200 s ago             600      400
+    700 s ago             600      0
+    in 100 s: a clock
+    was set back          600      600
+    ====================  =======  ====
+    """
+    return min(seconds, max(0.0, ended + seconds - now))
 
 
 AUDIT = AuditKind()

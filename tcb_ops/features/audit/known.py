@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.errcodes import all_reasons, all_store_codes, explain
+from tcb_ops.errcodes import all_reasons, explain
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import _
 from tcb_ops.lists.table import KNOWN_COLUMNS, Line, read_lines
-from tcb_ops.model import Merchant, Problem
+from tcb_ops.model import Problem
 
 _STORE_CODE = re.compile(r"[A-Z][a-z]+([A-Z][A-Za-z0-9]*)+")
 """What a code of the store looks like, such as NoSuchThing."""
@@ -32,8 +32,6 @@ class KnownFailure:
     until: date
     """The last day on which it is silenced."""
     note: str = ""
-    line: int = field(default=0, compare=False)
-    """Its line of the file; 0 as a run keeps it."""
 
     def matches(self, appid: str, env: str, cause: str) -> bool:
         """Return whether a failure is the one that this line is about, whatever the day."""
@@ -65,20 +63,7 @@ def silencing(
     yes                 the day, or later    yes
     ==================  ===================  ========
     """
-    return next((one for one in known if one.until >= day and one.matches(appid, env, cause)), None)
-
-
-def unmatched(known: Iterable[KnownFailure], merchants: Iterable[Merchant]) -> list[KnownFailure]:
-    """Return the lines whose appid or environment (or both together) no merchant has: they silence nothing."""
-    places = {(merchant.appid, merchant.env) for merchant in merchants}
-    there = places | {(appid, "") for appid, _env in places} | {("", env) for _appid, env in places}
-    return [one for one in known if (one.appid, one.env) not in there]
-
-
-def uncatalogued(known: Iterable[KnownFailure]) -> list[KnownFailure]:
-    """Return the lines whose cause looks like a code of the store, but is not in its catalogue: perhaps misspelt."""
-    catalogued = {entry.code for entry in all_store_codes()}
-    return [one for one in known if _STORE_CODE.fullmatch(one.cause) and one.cause not in catalogued]
+    return next((line for line in known if line.until >= day and line.matches(appid, env, cause)), None)
 
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:
@@ -104,7 +89,7 @@ def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[KnownFailu
             faults.append(line.problem(message, fix, "until"))
         problems += faults
         if cause is not None and until is not None and not faults:
-            yield KnownFailure(appid, env, cause, until, line.value("note"), line.number)
+            yield KnownFailure(appid, env, cause, until, line.value("note"))
 
 
 def _cause(text: str) -> str | None:
@@ -115,7 +100,7 @@ def _cause(text: str) -> str | None:
     ============================================  =====================
     a whole number                                the errcode
     a reason, a store's code that is catalogued   its name, in any case
-    another word such as `NoSuchThing`            itself (`uncatalogued`)
+    another word such as `NoSuchThing`            itself
     anything else                                 none
     ============================================  =====================
 

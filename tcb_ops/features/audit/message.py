@@ -96,7 +96,7 @@ def audit_message(
         rows: list[tuple[str, bool]] = []
     else:
         head.append(result.summary().of(lang))
-        rows = [row for section in result.sections() if section.lines for row in _rows(section, strong, lang)]
+        rows = [row for section in result.news() for row in _rows(section, strong, lang)]
     if result.previous is None and result.stopped is None:
         head.append(_("There is no earlier audit to compare with: everything counts as new.").of(lang))
     if result.previous is not None:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,29 +52,18 @@ COMMAND_SECONDS = 30.0
 class Notification:
     """What became of one message."""
 
-    kind: str
+    receiver: str
+    """One of `receivers`."""
     sent: bool
     """The receiver accepted it."""
     detail: Text
     """Why it was not sent, or not accepted. Holds no address and no key."""
     due: bool = True
     """Whether the receiver wanted to hear of it."""
-    entry: int = 0
-    """Where several receivers are of this kind: which `[[notify]]` section of the settings this is, counted from 1."""
-    name: str = ""
-    """Likewise: the file or variable that has its address, or the program."""
-
-    @property
-    def receiver(self) -> Text:
-        """The kind, and which one of several it is."""
-        if not self.entry:
-            return verbatim(self.kind)
-        return _("{kind} ({name}, entry {entry})", kind=self.kind, name=self.name, entry=self.entry)
 
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return it for `--json`."""
-        found = {"kind": self.kind, "sent": self.sent, "detail": self.detail.of(lang)}
-        return found | ({"entry": self.entry, "name": self.name} if self.entry else {})
+        return {"receiver": self.receiver, "sent": self.sent, "detail": self.detail.of(lang)}
 
 
 class _NotSent(Exception):  # noqa: N818  ends one delivery, nothing else
@@ -102,10 +91,13 @@ def is_due(on: str, result: AuditResult) -> bool:
 
 
 def receivers(settings: Settings) -> list[str]:
-    """Return a name for each `[[notify]]`, by which the ledger notes that a message did not arrive; no secret."""
-    names, times = [], Counter[str]()
-    for receiver in settings.section("notify"):
-        name = f"{receiver.kind} {_name(receiver)}"
+    """Return a name for each `[[notify]]`: its kind, and the file, variable or program that is named there; no secret."""
+    names, times = list[str](), Counter[str]()
+    for to in settings.section("notify"):
+        place = (
+            Path(to.command[0]).name if to.kind == "command" else to.url_env or Path(to.url_file or "").name
+        )
+        name = f"{to.kind} {place}"
         times[name] += 1
         names.append(f"{name} {times[name]}" if times[name] > 1 else name)
     return names
@@ -130,24 +122,30 @@ def notify_audit(
         always: whether to send also what is not due.
 
     """
-    results = [result_for(name) for name in receivers(settings)]
-    asked = list(zip(receivers(settings), settings.section("notify"), results, strict=True))
-    waiting = {*undelivered, *(name for name, to, result in asked if is_due(to.on, result) and not always)}
+    results = {name: result_for(name) for name in receivers(settings)}
+    due = {
+        name
+        for (name, result), to in zip(results.items(), settings.section("notify"), strict=True)
+        if is_due(to.on, result)
+    }
+    waiting = {*undelivered, *(set() if always else due)}
     keep(waiting)
-    found = []
-    for name, to, result in asked:
-        if not (always or is_due(to.on, result)):
-            found.append(Notification(to.kind, sent=False, detail=_("not sent: nothing is new"), due=False))
+    deliveries = []
+    for (name, result), to in zip(results.items(), settings.section("notify"), strict=True):
+        if not always and name not in due:
+            deliveries.append(Notification(name, sent=False, detail=_("not sent: nothing is new"), due=False))
             continue
-        found.append(_tell(to, result, settings))
-        if found[-1].sent and name in waiting:
+        deliveries.append(_deliver(name, to, *_message(to, result, settings), settings))
+        if deliveries[-1].sent and name in waiting:
             waiting.remove(name)
             keep(waiting)
-    return _told_apart(found, settings)
+    return deliveries
 
 
-def _tell(to: NotifySettings, result: AuditResult, settings: Settings) -> Notification:
-    """Send one receiver the message about an audit."""
+def _message(
+    to: NotifySettings, result: AuditResult, settings: Settings
+) -> tuple[AuditMessage, dict[str, Any]]:
+    """Return the message about an audit, and the object that webhooks and commands get."""
     folder = Path(result.run.report) if result.run.report else None
     report = str(folder / PAGE) if folder is not None else ""
     manifest_sha256 = ""
@@ -163,46 +161,23 @@ def _tell(to: NotifySettings, result: AuditResult, settings: Settings) -> Notifi
         "manifest_sha256": manifest_sha256 or None,
         **result.to_json(settings.lang),
     }
-    message = audit_message(result, report, manifest_sha256, settings.lang, markdown=to.format == "markdown")
-    return _deliver(to, message, payload, settings)
+    markdown = to.format == "markdown"
+    return audit_message(result, report, manifest_sha256, settings.lang, markdown=markdown), payload
 
 
 def notify_test(settings: Settings) -> list[Notification]:
     """Send a test message to every receiver. Blocks; raises nothing for what fails."""
     simulated = is_simulated(settings.run_target)
-    found = [
-        _deliver(
-            one,
-            trial_message(settings.lang, markdown=one.format == "markdown", simulated=simulated),
-            {"test": True, "target": settings.run_target, "simulated": simulated},
-            settings,
-        )
-        for one in settings.section("notify")
-    ]
-    return _told_apart(found, settings)
-
-
-def _told_apart(found: Sequence[Notification], settings: Settings) -> list[Notification]:
-    """Name each receiver that is not the only one of its kind."""
-    kinds = Counter(one.kind for one in found)
-    return [
-        replace(one, entry=entry, name=_name(to)) if kinds[one.kind] > 1 else one
-        for entry, (one, to) in enumerate(zip(found, settings.section("notify"), strict=True), 1)
-    ]
-
-
-def _name(to: NotifySettings) -> str:
-    """Return what tells a receiver from others of its kind, and is no secret; of a command not the arguments."""
-    if to.kind == "command":
-        return Path(to.command[0]).name
-    return to.url_env or Path(to.url_file or "").name
+    payload = {"test": True, "target": settings.run_target, "simulated": simulated}
+    deliveries = []
+    for name, to in zip(receivers(settings), settings.section("notify"), strict=True):
+        message = trial_message(settings.lang, markdown=to.format == "markdown", simulated=simulated)
+        deliveries.append(_deliver(name, to, message, payload, settings))
+    return deliveries
 
 
 def _deliver(
-    to: NotifySettings,
-    message: AuditMessage,
-    payload: Mapping[str, Any],
-    settings: Settings,
+    name: str, to: NotifySettings, message: AuditMessage, payload: Mapping[str, Any], settings: Settings
 ) -> Notification:
     """Deliver one message, in several tries; a program runs once."""
     why: Text = verbatim("")
@@ -221,8 +196,8 @@ def _deliver(
             why = _("unexpected error ({error})", error=type(error).__name__)  # its text may hold an address
             break
         else:
-            return Notification(to.kind, sent=True, detail=_("accepted"))
-    return Notification(to.kind, sent=False, detail=why)
+            return Notification(name, sent=True, detail=_("accepted"))
+    return Notification(name, sent=False, detail=why)
 
 
 def _body(message: AuditMessage, payload: Mapping[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from tcb_ops.panels.notebook_panels import RunForm
 from tcb_ops.panels.panel import Placeholder
 from tcb_ops.reports.formats.notebook import findings_html
 from tcb_ops.run import Diff, Run, RunHandle
+from tcb_ops.start import StartOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,5 +100,5 @@ class AuditPanel(RunForm):
         )
         return facts, merchants
 
-    def _start_run(self, **options: Any) -> RunHandle:
+    def _start_run(self, options: StartOptions) -> RunHandle:
         return start_audit(self.context.merchants, cluster=self.cluster(), **options)

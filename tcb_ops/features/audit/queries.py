@@ -7,7 +7,6 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
-from tcb_ops.details import Detail, read_detail
 from tcb_ops.errors import LedgerDamagedError
 from tcb_ops.features.audit import HEALTHY, UNHEALTHY
 from tcb_ops.model import Outcome
@@ -21,13 +20,11 @@ AUDITS_BACK = 30
 """Audits that are searched for the last known state of what is unknown."""
 
 
-def last_known(
-    ledger: LedgerReader, audit: RunRecord
-) -> Iterator[tuple[RunRecord, Place, State, Detail | None]]:
+def last_known(ledger: LedgerReader, audit: RunRecord) -> Iterator[tuple[RunRecord, Place, State]]:
     """Yield the last known state of what is unknown to an audit: the newest in which it was healthy or unhealthy.
 
-    With the audit before it that has this state, and the row's detail. At most AUDITS_BACK audits of the same selection
-    are searched; damaged records are passed over.
+    With the audit before it that has this state. At most AUDITS_BACK audits of the same selection are searched; damaged
+    records are passed over.
     """
     if Outcome.UNKNOWN not in ledger.counts(audit):
         return
@@ -42,13 +39,13 @@ def last_known(
         if len(earlier) == AUDITS_BACK:
             break
     with ledger.reading(audit):
-        for number, env, appid, *state, kept in ledger.query(_last_known(audit, list(earlier))):
+        for number, env, appid, *state in ledger.query(_last_known(audit, list(earlier))):
             outcome, reason, errcode, store_code = state
-            yield earlier[number], (env, appid), (outcome, reason, errcode, store_code), read_detail(kept)
+            yield earlier[number], (env, appid), (outcome, reason, errcode, store_code)
 
 
 def _last_known(audit: RunRecord, earlier: list[int]) -> sa.Select[tuple[object, ...]]:
-    """Select (run, env, appid, outcome, reason, errcode, store_code, detail) of what is unknown to an audit.
+    """Select (run, env, appid, outcome, reason, errcode, store_code) of what is unknown to an audit.
 
     Of the newest of the runs `earlier`, by their numbers, in which the environment was healthy or unhealthy.
     """
@@ -61,7 +58,7 @@ def _last_known(audit: RunRecord, earlier: list[int]) -> sa.Select[tuple[object,
     newest_first = sa.func.row_number().over(
         partition_by=(envs.c.env, envs.c.appid), order_by=rows.c.run.desc()
     )
-    state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code, rows.c.detail)
+    state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
     found = (
         sa.select(rows.c.run, envs.c.env, envs.c.appid, *state, newest_first.label("nth"))
         .join(envs, OF_ENV)

@@ -36,7 +36,7 @@ WITHOUT_CLOUD = _PERMISSION_CODES | {_NO_CLOUD}
 """Issues of a merchant without 云开发, or without a permission set for it: shown, but not as failures."""
 
 LINES = 40
-"""Maximum number of lines with issues that are shown, some of each issue."""
+"""Maximum number of lines with issues that are shown, those with the most frequent issue first."""
 READY_LINES = 12
 """Lines without issues are shown if there are at most this many, else only counted."""
 
@@ -250,12 +250,11 @@ def draw_states(states: Sequence[MerchantState], lang: Lang) -> Iterator[Rendera
     times = Counter(state.issues[0].code for state in bad)
     bad.sort(key=lambda s: (-times[s.issues[0].code], s.issues[0].code, s.merchant.name, s.merchant.env))
     ready = [state for state in states if state.works]
-    some = _some_of_each(bad)
-    shown = some + (ready if len(ready) <= READY_LINES else [])
+    shown = bad[:LINES] + (ready if len(ready) <= READY_LINES else [])
     if shown:
         table = [[head.of(lang) for head in _HEADS], *(_cells(state, lang) for state in shown)]
         yield AlignedTable(table, numbers=frozenset({6}), elastic=frozenset({0, 1}))
-    if more := len(bad) - len(some):
+    if (more := len(bad) - LINES) > 0:
         yield _("… and {more:,} more that are not ready: --out FILE.csv lists all", more=more).of(lang)
     for issue, merchants in group((state.merchant, issue) for state in bad for issue in state.issues):
         yield ""
@@ -354,19 +353,6 @@ def _shown(seen: bool | None, lang: Lang) -> str:
 
 def _word(seen: bool | None) -> str:
     return "" if seen is None else "yes" if seen else "no"
-
-
-def _some_of_each(bad: Sequence[MerchantState]) -> list[MerchantState]:
-    """Return up to LINES states, shared among the issues, so that a frequent one does not hide the others."""
-    by_code: dict[str, list[MerchantState]] = {}
-    for state in bad:
-        by_code.setdefault(state.issues[0].code, []).append(state)
-    room, some = LINES, set[int]()
-    for served, states in enumerate(sorted(by_code.values(), key=len)):
-        taken = states[: max(1, room // (len(by_code) - served))]
-        room -= len(taken)
-        some |= set(map(id, taken))
-    return [state for state in bad if id(state) in some]
 
 
 def _lines(count: int) -> Text:

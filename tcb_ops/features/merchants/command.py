@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from tcb_ops.cli import Command, Commands, Group
-from tcb_ops.cli.console import LINE_EVERY, Console
+from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
     CommonOptions,
     settings_options,
@@ -71,7 +72,7 @@ def sync(out: str | None, dry_run: bool, *, common: CommonOptions) -> int:
     else:
         for part in draw_changes(lines, changes, console.lang):
             console.print(part)
-        console.print(total(str(dest), len(lines), changes, written=not dry_run))
+        console.print(total(str(dest), lines, changes, written=not dry_run))
     return 1 if changes.unread else 0
 
 
@@ -124,41 +125,27 @@ def check(out: str | None, *, common: CommonOptions) -> int:
 
 
 def _wait(console: Console, begin: Callable[..., Future[Found]]) -> Found:
-    """Show progress until the work is done. Ctrl-C cancels the calls; nothing has been written by then."""
+    """Show progress on a terminal until the work is done. Ctrl-C cancels the calls; nothing has been written by then."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    seen = [0, 0]
-
-    def progress(done: int, all_of_them: int) -> None:
-        seen[:] = done, all_of_them
-
-    work = begin(progress=progress)
-    bar = Progress(
+    with Progress(
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn(pgettext("counted", "merchants").of(console.lang)),
         console=console.err,
         transient=True,
         disable=not console.is_watched,
-    )
-    try:
-        with bar:
-            task = bar.add_task("", total=None)
+    ) as bar:
+        task = bar.add_task("", total=None)
+        work = begin(progress=lambda done, of: bar.update(task, completed=done, total=of))
+        try:
             while True:
-                try:
-                    return work.result(timeout=0.1 if console.is_watched else LINE_EVERY)
-                except TimeoutError:
-                    if work.done():
-                        raise
-                if console.is_watched:
-                    bar.update(task, completed=seen[0], total=seen[1] or None)
-                elif seen[1]:
-                    console.info(_("merchants: {seen:,}/{seen2:,}", seen=seen[0], seen2=seen[1]))
-    finally:
-        work.cancel()
-
-
-_SIMULATED = _("SIMULATED 演练: these are the simulator's answers, not the platform's.")
+                with suppress(TimeoutError):
+                    return work.result(timeout=1.0)  # Windows does not interrupt a wait without an end
+                if work.done():
+                    return work.result()
+        finally:
+            work.cancel()
 
 
 @click.group(cls=Group, commands=Commands([f"{__name__}:check", f"{__name__}:sync"]))

@@ -1,7 +1,7 @@
 """The sync of the merchants file with the platform: decide what changes (`decide`, pure), show it, and edit the file.
 
-An edit preserves everything except the changes byte for byte: the operator's columns, rows and order, encoding and
-BOM, delimiter, line ends and quoting. New lines are added at the end, and a `status` column if it is needed and missing.
+An edit keeps the operator's columns, rows and order, encoding and BOM, delimiter and line ends; cells are quoted where CSV
+needs it. New lines are added at the end, and a `status` column if it is needed and missing.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import secrets
 import shutil
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 from tcb_ops.errors import BrokenTableError, StoppedError
-from tcb_ops.features.merchants.check import NORMAL, WITHOUT_CLOUD, Issue, group
-from tcb_ops.formatting import fold, guard, sanitize, trim
+from tcb_ops.features.merchants.check import WITHOUT_CLOUD, Issue, group
+from tcb_ops.formatting import guard, sanitize, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
 from tcb_ops.lists.input_files import decode, open_bytes, read_or_refuse
 from tcb_ops.lists.merchants import read_merchants
@@ -42,6 +42,11 @@ class Authorizer:
     """Its nickname; empty if it could not be read."""
     environments: tuple[CloudEnvironment, ...] | Issue
 
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """Its environments' ids; none if they could not be read."""
+        return () if isinstance(self.environments, Issue) else tuple(one.env for one in self.environments)
+
 
 @dataclass(frozen=True, slots=True)
 class Authorized:
@@ -61,14 +66,8 @@ class Changes:
     returned: tuple[int, ...] = ()
     names: tuple[tuple[int, str], ...] = ()
     """Lines whose name was only the appid, with their new name."""
-    renamed: tuple[tuple[Merchant, str], ...] = ()
-    """Merchants with another name at the platform; the file keeps its own."""
-    not_normal: tuple[tuple[Merchant, str], ...] = ()
-    """Lines, including new ones, whose environment is HALTED or UNAVAILABLE."""
     gone: tuple[Merchant, ...] = ()
     """Lines whose environment the platform no longer lists; they are not changed."""
-    no_default: tuple[str, ...] = ()
-    """Names that got a further environment and have no default."""
     without_env: tuple[Merchant, ...] = ()
     """Merchants that authorize the platform, with no line in the file and no environment for one."""
     issues: tuple[tuple[Merchant, Issue], ...] = ()
@@ -99,7 +98,6 @@ def decide(
     its appid authorizes the platform      unchanged; `left` is cleared
     its appid does not                     `left`, except a line of the platform's own appid
     its name is its appid                  the platform's name, once it is known
-    its name is another                    unchanged; a difference is shown
     its environment is not listed          unchanged; shown
     it is the platform's own               unchanged, except `left`
     =====================================  ==============================================================
@@ -107,94 +105,100 @@ def decide(
     An (appid, env) that is not in the file is added, with the file's name for that appid, else the platform's, else the
     appid; never as a default.
     """
-    authorizers = found.authorizers
-    here = {one.appid: one for one in authorizers}
-    known = {(line.appid, line.env) for line in lines}
+    authorizers = {authorizer.appid: authorizer for authorizer in found.authorizers}
+    in_file = {(line.appid, line.env) for line in lines}
+    appids_in_file = {line.appid for line in lines}
     name_of: dict[str, str] = {}
     for line in lines:
         if line.name != line.appid and line.owner is Owner.MERCHANT:
             name_of.setdefault(line.appid, line.name)
-    for one in authorizers:
-        name_of.setdefault(one.appid, one.name or one.appid)
-    added = tuple(
-        Merchant(one.appid, name_of[one.appid], place.env)
-        for one in authorizers
-        for place in _listed(one)
-        if (one.appid, place.env) not in known
-    )
-    status = {place.env: place.status for one in authorizers for place in _listed(one)}
-    looked_at = [
-        line
-        for line in (*lines, *added)
-        if line.owner is Owner.MERCHANT
-        and line.appid in here
-        and not isinstance(here[line.appid].environments, Issue)
-    ]
+    for authorizer in found.authorizers:
+        name_of.setdefault(authorizer.appid, authorizer.name or authorizer.appid)
+    listed = {env for authorizer in found.authorizers for env in authorizer.listed}
+
+    def merchant(authorizer: Authorizer, env: str = "") -> Merchant:
+        return Merchant(authorizer.appid, name_of[authorizer.appid], env)
+
     return Changes(
-        added=added,
+        added=tuple(
+            merchant(authorizer, env)
+            for authorizer in found.authorizers
+            for env in authorizer.listed
+            if (authorizer.appid, env) not in in_file
+        ),
         left=tuple(
-            place
-            for place, line in enumerate(lines)
+            index
+            for index, line in enumerate(lines)
             if not line.left
             and line.appid not in found.appids
             and line.appid != component_appid
             and (only is None or line.appid in only)
         ),
-        returned=tuple(place for place, line in enumerate(lines) if line.left and line.appid in here),
+        returned=tuple(index for index, line in enumerate(lines) if line.left and line.appid in authorizers),
         names=tuple(
-            (place, name_of[line.appid])
-            for place, line in enumerate(lines)
+            (index, name_of[line.appid])
+            for index, line in enumerate(lines)
             if line.name == line.appid != name_of.get(line.appid, line.appid) and line.owner is Owner.MERCHANT
         ),
-        renamed=_renamed(lines, here),
-        not_normal=tuple(
-            (line, status[line.env]) for line in looked_at if status.get(line.env, NORMAL) != NORMAL
+        gone=tuple(
+            line
+            for line in lines
+            if line.owner is Owner.MERCHANT
+            and line.appid in authorizers
+            and not isinstance(authorizers[line.appid].environments, Issue)
+            and line.env not in listed
         ),
-        gone=tuple(line for line in looked_at if line.env not in status),
-        no_default=_no_default([*(line for line in lines if line.appid in here), *added], added),
         without_env=tuple(
-            Merchant(one.appid, name_of[one.appid], "")
-            for one in authorizers
-            if one.environments == () and one.appid not in {appid for appid, _ in known}
+            merchant(authorizer)
+            for authorizer in found.authorizers
+            if authorizer.environments == () and authorizer.appid not in appids_in_file
         ),
         issues=tuple(
-            (Merchant(one.appid, name_of[one.appid], ""), one.environments)
-            for one in authorizers
-            if isinstance(one.environments, Issue)
+            (merchant(authorizer), authorizer.environments)
+            for authorizer in found.authorizers
+            if isinstance(authorizer.environments, Issue)
         ),
     )
 
 
-def _listed(one: Authorizer) -> tuple[CloudEnvironment, ...]:
-    return () if isinstance(one.environments, Issue) else one.environments
-
-
-def _renamed(lines: Sequence[Merchant], here: Mapping[str, Authorizer]) -> tuple[tuple[Merchant, str], ...]:
-    of: defaultdict[str, list[Merchant]] = defaultdict(list)
-    for line in lines:
-        if line.owner is Owner.MERCHANT:
-            of[line.appid].append(line)
-    found = []
-    for appid, its in of.items():
-        name = here[appid].name if appid in here else ""
-        # A line that has the appid as its name will get the platform's.
-        same = {fold(name), fold(guard(name)), fold(appid)}
-        if name and not any(fold(line.name) in same for line in its):
-            found.append((its[0], name))
-    return tuple(found)
-
-
-def _no_default(lines: Sequence[Merchant], added: Sequence[Merchant]) -> tuple[str, ...]:
-    envs: defaultdict[str, set[str]] = defaultdict(set)
-    for line in lines:
-        envs[fold(line.name)].add(line.env)
-    meant = {fold(line.name) for line in lines if line.default}
-    names = (line.name for line in added if len(envs[fold(line.name)]) > 1 and fold(line.name) not in meant)
-    return tuple(dict.fromkeys(names))
-
-
 LINES = 10
 """Maximum number of lines shown of one kind of change."""
+
+
+class _Change(NamedTuple):
+    key: str
+    """In the JSON."""
+    head: Text
+    counted: Text | None
+    """The number of lines in the summary; None if the file does not change."""
+    action: Text | None
+    merchants: Sequence[Merchant]
+
+
+def _kinds(lines: Sequence[Merchant], changes: Changes) -> list[_Change]:
+    """Return the kinds of changes with the merchants concerned; those that require action come last."""
+    named = [replace(lines[index], name=name) for index, name in changes.names]
+    returned, left = ([lines[index] for index in each] for each in (changes.returned, changes.left))
+    return [
+        _Change("added", _("added"), _("{count:,} added"), None, changes.added),
+        _Change("left", _("no longer authorized, status=left"), _("{count:,} left"), None, left),
+        _Change("returned", _("authorized again, status cleared"), _("{count:,} returned"), None, returned),
+        _Change("named", _("named, where the appid served as the name"), _("{count:,} named"), None, named),
+        _Change(
+            "env_gone",
+            _("environments that the platform does not list any more"),
+            None,
+            _("Remove the lines if they are gone for good."),
+            changes.gone,
+        ),
+        _Change(
+            "without_env",
+            _("authorized, but without an environment yet"),
+            None,
+            _("Create an environment with tcb/createenvandresource, then sync again."),
+            changes.without_env,
+        ),
+    ]
 
 
 def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Iterator[RenderableType]:
@@ -203,33 +207,36 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
     from rich.table import Table
     from rich.text import Text as Styled
 
-    for head, action, rows in _kinds(lines, changes):
-        if not rows:
+    shown = [(kind.head, kind.action, kind.merchants) for kind in _kinds(lines, changes)]
+    for issue, merchants in group(changes.issues):
+        code, meaning = issue.code, issue.meaning
+        head = _("environments could not be listed, {code}: {meaning}", code=code, meaning=meaning)
+        shown.append((head, issue.action, merchants))
+    for head, action, concerned in shown:
+        if not concerned:
             continue
-        yield Styled.assemble((head.of(lang), "bold"), f" · {len(rows):,}")
+        yield Styled.assemble((head.of(lang), "bold"), f" · {len(concerned):,}")
         if action:
             # A no-break space follows the arrow: Chinese text has no spaces, so all of it would move to the next line.
             yield Styled(f"→\u00a0{sanitize(action.of(lang))}", overflow="fold")
         table = Table.grid(padding=(0, 3, 0, 0))
-        for row in rows[:LINES]:
-            table.add_row(*(Styled(sanitize(cell), overflow="fold") for cell in row))
+        for merchant in concerned[:LINES]:
+            cells = (merchant.name, merchant.appid, merchant.env)
+            table.add_row(*(Styled(sanitize(cell), overflow="fold") for cell in cells))
         yield Padding(table, (0, 0, 0, 2), expand=False)
-        if len(rows) > LINES:
-            more = len(rows) - LINES
+        if (more := len(concerned) - LINES) > 0:
             yield _("  … and {more:,} more: --json lists all", more=more).of(lang)
         yield ""
 
 
-def total(file: str, lines: int, changes: Changes, *, written: bool) -> Text:
+def total(file: str, lines: Sequence[Merchant], changes: Changes, *, written: bool) -> Text:
     """Return a summary in one sentence."""
-    after = ngettext("{n:,} line", "{n:,} lines", lines + len(changes.added))
-    kinds = (
-        (changes.added, _("{count:,} added")),
-        (changes.left, _("{count:,} left")),
-        (changes.returned, _("{count:,} returned")),
-        (changes.names, _("{count:,} named")),
+    after = ngettext("{n:,} line", "{n:,} lines", len(lines) + len(changes.added))
+    facts = as_facts(
+        kind.counted.format(count=len(kind.merchants))
+        for kind in _kinds(lines, changes)
+        if kind.counted and kind.merchants
     )
-    facts = as_facts(kind.format(count=len(lines)) for lines, kind in kinds if lines)
     if not changes.writes:
         return _("{file}: {lines}, nothing to change.", file=file, lines=after)
     if written:
@@ -245,69 +252,9 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
 
     return {
         "lines": len(lines) + len(changes.added),
-        "added": [who(one) for one in changes.added],
-        "left": [who(lines[place]) for place in changes.left],
-        "returned": [who(lines[place]) for place in changes.returned],
-        "named": [who(lines[place]) | {"merchant": name} for place, name in changes.names],
-        "renamed": [who(one) | {"platform_name": name} for one, name in changes.renamed],
-        "not_normal": [who(one) | {"env_status": status} for one, status in changes.not_normal],
-        "env_gone": [who(one) for one in changes.gone],
-        "no_default": list(changes.no_default),
-        "without_env": [{"appid": one.appid, "merchant": one.name} for one in changes.without_env],
-        "not_read": [
-            {"appid": one.appid, "merchant": one.name} | issue.as_dict(lang) for one, issue in changes.issues
-        ],
+        **{kind.key: list(map(who, kind.merchants)) for kind in _kinds(lines, changes)},
+        "not_read": [who(merchant) | issue.as_dict(lang) for merchant, issue in changes.issues],
     }
-
-
-def _kinds(
-    lines: Sequence[Merchant], changes: Changes
-) -> Iterator[tuple[Text, Text | None, list[tuple[str, ...]]]]:
-    """Yield each kind of change: its heading, what to do, and the merchants concerned."""
-
-    def who(merchant: Merchant, *more: str) -> tuple[str, ...]:
-        return (merchant.name, merchant.appid, *filter(None, (merchant.env, *more)))
-
-    yield _("added"), None, [who(one) for one in changes.added]
-    yield (_("authorized again, status cleared"), None, [who(lines[place]) for place in changes.returned])
-    yield (_("no longer authorized, status=left"), None, [who(lines[place]) for place in changes.left])
-    yield (
-        _("named, where the appid served as the name"),
-        None,
-        [(name, lines[place].appid, lines[place].env) for place, name in changes.names],
-    )
-    yield (
-        _("renamed at the platform, the file keeps its name"),
-        None,
-        [(one.name, one.appid, f"→ {name}") for one, name in changes.renamed],
-    )
-    yield (
-        _("environments that are not NORMAL"),
-        _("See merchants check for details."),
-        [who(one, status) for one, status in changes.not_normal],
-    )
-    yield (
-        _("environments that the platform does not list any more"),
-        _("Remove the lines if they are gone for good."),
-        [who(one) for one in changes.gone],
-    )
-    yield (
-        _("names that match several environments"),
-        _("Mark one line of each as default=yes."),
-        [(name,) for name in changes.no_default],
-    )
-    yield (
-        _("authorized, but without an environment yet"),
-        _("Create an environment with tcb/createenvandresource, then sync again."),
-        [who(one) for one in changes.without_env],
-    )
-    for issue, merchants in group(changes.issues):
-        code, meaning = issue.code, issue.meaning
-        yield (
-            _("environments could not be listed, {code}: {meaning}", code=code, meaning=meaning),
-            issue.action,
-            [who(one) for one in merchants],
-        )
 
 
 # --- editing -------------------------------------------------------------------------------------------------------
@@ -336,39 +283,37 @@ class MerchantsEditor:
 
     def edited(self, changes: Changes) -> bytes:
         """Return the file's bytes with these changes, whose indexes are those of `merchants`."""
-        delimiter, width = self.table.delimiter, len(self.table.headers)
+        columns, width = dict(self.columns), len(self.table.headers)
         statuses = dict.fromkeys(changes.left, "left") | dict.fromkeys(changes.returned, "")
-        names = dict(changes.names)
-        status = self.columns.get("status", width if statuses else -1)
-        wider = status == width
-        width += wider
-        out: list[str] = []
-        at, end = 0, "\r\n"
-        for line, (raw, cells) in enumerate(_records(self.text, delimiter), 1):
-            values: dict[int, str] = {}
-            if line < self.table.header_line or not any(map(trim, cells)):
-                out.append(raw)
-                continue
-            fields, ending = _fields(raw, delimiter)
-            if line == self.table.header_line:
-                ending = end = ending or end
-                if wider:
-                    values[status] = "status" if fields[self.columns["env"]].isascii() else "状态"
+        names, header = dict(changes.names), dict[str, str]()
+        if statuses and "status" not in columns:
+            columns["status"], width = width, width + 1
+            header["status"] = "status" if self.table.headers[columns["env"]].isascii() else "状态"
+        line_end = re.search(r"\r\n|[\r\n]", self.text)
+        out = io.StringIO(newline="")
+        delimiter = self.table.delimiter
+        writer = csv.writer(out, delimiter=delimiter, lineterminator=line_end[0] if line_end else "\r\n")
+
+        def write(cells: list[str], values: Mapping[str, str]) -> None:
+            cells += [""] * (width - len(cells))
+            for name, value in values.items():
+                cells[columns[name]] = value
+            writer.writerow(cells)
+
+        records = csv.reader(io.StringIO(self.text, newline=""), delimiter=delimiter, strict=True)
+        index = 0
+        for number, cells in enumerate(records, 1):
+            if number < self.table.header_line or not any(map(trim, cells)):
+                writer.writerow(cells)
+            elif number == self.table.header_line:
+                write(cells, header)
             else:
-                if at in names:
-                    values[self.columns["name"]] = guard(names[at])
-                if at in statuses:
-                    values[status] = statuses[at]
-                at += 1
-            fields += [""] * ((width if wider else max(values, default=-1) + 1) - len(fields))
-            out.append(_joined(fields, values, delimiter) + ending)
-        if changes.added and out and not out[-1].endswith(("\n", "\r")):
-            out[-1] += end
-        appid, name, env = (self.columns[ours] for ours in ("appid", "name", "env"))
-        for one in changes.added:
-            new = {appid: one.appid, name: guard(one.name), env: one.env}
-            out.append(_joined([""] * width, new, delimiter) + end)
-        return self.bom + "".join(out).encode(self.codec)
+                changed = {"name": guard(names[index])} if index in names else {}
+                write(cells, changed | ({"status": statuses[index]} if index in statuses else {}))
+                index += 1
+        for merchant in changes.added:
+            write([], {"appid": merchant.appid, "name": guard(merchant.name), "env": merchant.env})
+        return self.bom + out.getvalue().encode(self.codec)
 
 
 def edit_merchants(file: Path) -> MerchantsEditor:
@@ -426,38 +371,3 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
     finally:
         with suppress(OSError):
             fresh.unlink()
-
-
-def _records(text: str, delimiter: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each record's raw text and its cells."""
-    taken: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for line in io.StringIO(text, newline=""):
-            taken.append(line)
-            yield line
-
-    for cells in csv.reader(lines(), delimiter=delimiter, strict=True):
-        yield "".join(taken), cells
-        taken.clear()
-
-
-def _fields(raw: str, delimiter: str) -> tuple[list[str], str]:
-    """Split a record into its raw fields, quotes included, and its line end."""
-    body = raw.rstrip("\r\n")
-    fields, start, quoted = [], 0, False
-    for at, letter in enumerate(body):
-        if letter == '"' and body[start] == '"':  # a doubled quote toggles twice
-            quoted = not quoted
-        elif letter == delimiter and not quoted:
-            fields.append(body[start:at])
-            start = at + 1
-    return [*fields, body[start:]], raw[len(body) :]
-
-
-def _joined(fields: list[str], values: Mapping[int, str], delimiter: str) -> str:
-    """Join raw fields to a record after setting some to values, quoted if necessary."""
-    for column, value in values.items():
-        quoted = '"' in value or delimiter in value
-        fields[column] = '"' + value.replace('"', '""') + '"' if quoted else value
-    return delimiter.join(fields)

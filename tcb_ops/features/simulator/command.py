@@ -14,13 +14,12 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
-    WholeNumber,
     lang_option,
     port_option,
     target_line,
 )
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, _, ngettext, verbatim
+from tcb_ops.i18n import _, ngettext
 from tcb_ops.model import SIMULATOR, Owner
 from tcb_ops.settings import LEDGER_FILE, SETTINGS_FILE, Settings
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.simulator import Simulator
 
 
-@click.command(cls=Command, usual="merchants tokens port faults store night lang")
+@click.command(cls=Command, usual="merchants tokens port faults store lang")
 @click.option("--merchants", required=True, metavar="FILE", help="The merchants that it serves.")
 @click.option(
     "--tokens",
@@ -38,14 +37,6 @@ if TYPE_CHECKING:
 @port_option(8089)
 @click.option("--faults", metavar="FILE", help="The fault plan: what goes wrong, and where (TOML).")
 @click.option("--store", metavar="DIR", help="Keep the uploaded files here.")
-@click.option(
-    "--night",
-    type=WholeNumber(min=1),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Play the fault plan's entries of this night.",
-)
 @lang_option
 def simulate(
     merchants: str,
@@ -53,7 +44,6 @@ def simulate(
     port: int,
     faults: str | None,
     store: str | None,
-    night: int,
     lang: str | None,
 ) -> int:
     """Serve a simulation of the platform and of COS.
@@ -74,8 +64,14 @@ def simulate(
         )
     served = list(read_merchants(merchants))
     component = plan.component.appid if plan.component else settings.tokens.component_appid
-    if any(merchant.owner is Owner.PLATFORM for merchant in served):
-        console.info(_about_the_component(component, in_plan=plan.component is not None))
+    if not component and any(merchant.owner is Owner.PLATFORM for merchant in served):
+        console.info(
+            _(
+                "Lines with owner = platform need the component token: set component_appid under [tokens] in "
+                "tcb-ops.toml, or appid under [component] in the fault plan. Without it their rows are refused "
+                "with 61014."
+            )
+        )
     simulator = Simulator(
         served,
         {} if tokens is None else Path(tokens),
@@ -83,7 +79,6 @@ def simulate(
         component_appid=component,
         store=Path(store) if store else None,
         port=port,
-        night=night,
     )
 
     def ready(listening: Simulator) -> None:
@@ -94,22 +89,6 @@ def simulate(
 
     serve(simulator, ready)
     return 0
-
-
-def _about_the_component(appid: str, *, in_plan: bool) -> Text:
-    """Return the message about the token that serves merchants with owner = platform."""
-    if not appid:
-        return _(
-            "Lines with owner = platform need the component token: set component_appid under [tokens] in "
-            "tcb-ops.toml, or appid under [component] in the fault plan. Without it their rows are refused "
-            "with 61014."
-        )
-    where = _("the fault plan") if in_plan else verbatim("tcb-ops.toml")
-    return _(
-        "Lines with owner = platform are served with the token of {appid} ({where}).",
-        appid=appid,
-        where=where,
-    )
 
 
 @click.command(cls=Command, usual="lang")

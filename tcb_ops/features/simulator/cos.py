@@ -197,18 +197,17 @@ class CosStore:
 
     def _download(self, request: web.BaseRequest, bucket: str, path: str, query: str) -> web.StreamResponse:
         """Answer a signed GET: the object, or its first byte; a stale cache answers with what was there before."""
-        refused = check_download(bucket, path, query, self._state.clock())
+        if refused := check_download(bucket, path, query, self._state.clock()):
+            return self._xml(request, refused)
         stored = self._state.objects.get((bucket, path))
         cached = self._state.cached.get((bucket, path))
         if cached is not None and "no-cache" not in request.headers.get("Cache-Control", ""):
             stored = cached
-        found = None if refused or stored is None else self._kept(bucket, path)
-        if stored is not None and not stored.size and not refused:
-            found = b""  # an empty object is known without its bytes, of which only the latest are kept
+        # An empty object is known without its bytes, of which only the latest are kept.
+        content = self._kept(bucket, path) if stored is None or stored.size else b""
         first = request.headers.get("Range") == "bytes=0-0"
-        if stored is None or refused or (found is None and not first):
-            missing = CosRefusal(404, "NoSuchKey", "The specified key does not exist.")
-            return self._xml(request, refused or missing)
+        if stored is None or (content is None and not first):
+            return self._xml(request, CosRefusal(404, "NoSuchKey", "The specified key does not exist."))
         self._state.stats["fetched"] += 1
         headers = self._headers() | {"Content-Type": stored.content_type or "application/octet-stream"}
         if stored.etag:
@@ -222,10 +221,12 @@ class CosStore:
         if first:
             self._state.stats["looked_at"] += 1
             headers["Content-Range"] = f"bytes 0-0/{stored.size}"
-            return web.Response(status=206, body=_first_byte(found), headers=headers)
-        if isinstance(found, Path):
-            return web.Response(body=found.open("rb"), headers=headers)  # FileResponse has an ETag of its own
-        return web.Response(body=found, headers=headers)
+            return web.Response(status=206, body=_first_byte(content), headers=headers)
+        if isinstance(content, Path):
+            return web.Response(
+                body=content.open("rb"), headers=headers
+            )  # FileResponse has an ETag of its own
+        return web.Response(body=content, headers=headers)
 
     def _refuse(self, request: web.BaseRequest, place: int, refusal: CosRefusal) -> web.Response:
         self._state.answered(place, FaultStep.STORE, refusal.status)
@@ -282,12 +283,12 @@ async def _receive(request: web.BaseRequest, form: Form, upload: Upload) -> str:
     return md5.hexdigest()
 
 
-def _first_byte(found: bytes | Path | None) -> bytes:
+def _first_byte(content: bytes | Path | None) -> bytes:
     """Return an object's first byte; of one whose bytes are not kept, a zero."""
-    if isinstance(found, Path):
-        with found.open("rb") as stream:
+    if isinstance(content, Path):
+        with content.open("rb") as stream:
             return stream.read(1)
-    return found[:1] if found else b"\0"
+    return content[:1] if content else b"\0"
 
 
 def _planned(fault: Fault) -> CosRefusal | None:

@@ -8,8 +8,7 @@ implies how each row ends at any concurrency. The first entry that matches a cal
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
-from difflib import get_close_matches
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import partial
@@ -40,34 +39,20 @@ def _garbage(value: object) -> bool:
     return True
 
 
-LAST_NIGHT = 99_999_999
-"""The end of a range of nights without one."""
+def _calls(value: object) -> tuple[tuple[int, int], ...]:
+    """Return the ranges of 2, [1, 3] or "1-3"."""
+    return tuple(_range(entry) for entry in (value if isinstance(value, list) and value else [value]))
 
 
-def _calls(value: object, open_end: str = "") -> tuple[tuple[int, int], ...]:
-    """Return the ranges of 2, [1, 3] or "1-3"; `open_end` is the end of one such as "4-"."""
-    values = value if isinstance(value, list) and value else [value]
-    return tuple(_range(one, open_end) for one in values)
-
-
-def _nights(value: object) -> tuple[tuple[int, int], ...]:
-    return _calls(value, str(LAST_NIGHT))
-
-
-def _range(value: object, open_end: str) -> tuple[int, int]:
+def _range(value: object) -> tuple[int, int]:
     first, dash, last = value.partition("-") if isinstance(value, str) else (str(value), "", "")
-    ends = (first, (last.strip() or open_end) if dash else first)
+    ends = (first, last if dash else first)
     if not isinstance(value, str | int) or not all(e.strip().isdecimal() and len(e) < 9 for e in ends):
         raise ValueError
     low, high = int(ends[0]), int(ends[1])
     if not 1 <= low <= high:
         raise ValueError
     return low, high
-
-
-def covers(ranges: tuple[tuple[int, int], ...], number: int) -> bool:
-    """Return whether ranges include a number; without any, they include all."""
-    return not ranges or any(first <= number <= last for first, last in ranges)
 
 
 def _errcode(value: object) -> int:
@@ -86,12 +71,6 @@ Id = Annotated[
 DaySeconds = Annotated[int, Meta(ge=0, le=SECONDS_PER_DAY)]
 LifeSeconds = Annotated[int, Meta(ge=1, le=SECONDS_PER_DAY)]
 CallCount = Annotated[int, Meta(ge=0, le=1_000_000_000)]
-Nights = Annotated[
-    tuple[tuple[int, int], ...],
-    Raw(_nights),
-    _('counts from 1: write 2, [1, 3], "1-3" or "4-"'),
-]
-"""Ranges of nights of an evolving fleet, inclusive; empty means every night."""
 
 
 class FaultStep(StrEnum):
@@ -178,7 +157,6 @@ class Fault:
     """The environment whose bucket the link leads to, instead of the requested one."""
     etag: Etag | None = None
     delay: Annotated[float, Meta(ge=0, le=3600), _("must be seconds from 0 to 3600")] = 0.0
-    nights: Nights = ()
 
     def concerns(self, env: str, appid: str) -> bool:
         """Return whether the entry concerns this merchant's environment."""
@@ -186,7 +164,11 @@ class Fault:
 
     def hits(self, step: FaultStep, path: str, call: int) -> bool:
         """Return whether the entry is played at the nth call of a step for a path."""
-        return self.step is step and covers(self.calls, call) and fnmatchcase(path, self.path)
+        return self.step is step and self.is_at(call) and fnmatchcase(path, self.path)
+
+    def is_at(self, call: int) -> bool:
+        """Return whether the entry is for the nth call."""
+        return not self.calls or any(first <= call <= last for first, last in self.calls)
 
 
 NO_FAULT = Fault()
@@ -233,7 +215,6 @@ class SimulatedAccount:
     used: CallCount = 0
     """Calls made before the simulator started."""
     refresh_token: Words = field(default="", repr=False)
-    nights: Nights = ()
 
     def refusal(self) -> int:
         """Return the errcode that refuses every call to its cloud (61003, 61007), or 0."""
@@ -251,7 +232,6 @@ class SimulatedEnvironment:
     _: KW_ONLY
     foreign: bool = False
     """Whether it belongs to somebody else, despite the merchants file."""
-    nights: Nights = ()
 
     def refusal(self) -> int:
         """Return the errcode that refuses reading and writing in it, or 0."""
@@ -266,15 +246,6 @@ class Faults:
     component: Component | None = None
     accounts: tuple[SimulatedAccount, ...] = ()
     environments: tuple[SimulatedEnvironment, ...] = ()
-
-    def on_night(self, night: int) -> Faults:
-        """Return the part of the plan for a night, counted from 1."""
-        return replace(
-            self,
-            entries=tuple(one for one in self.entries if covers(one.nights, night)),
-            accounts=tuple(one for one in self.accounts if covers(one.nights, night)),
-            environments=tuple(one for one in self.environments if covers(one.nights, night)),
-        )
 
     def within(self, env: str, appid: str) -> Faults:
         """Return the entries for one merchant's environment."""
@@ -345,15 +316,8 @@ def _at(table: str, number: int, wrong: Text) -> Text:
     return _("{entry}: {wrong}", entry=_TABLES[table][1].format(number=number), wrong=wrong)
 
 
-def _unknown(model: type, name: str) -> Text:
-    names = list(values_of(model))
-    if near := get_close_matches(name, names, n=1):
-        return _(
-            "does not exist (did you mean “{near}”?); the names are {names}",
-            near=near[0],
-            names=as_list(names),
-        )
-    return _("does not exist; the names are {names}", names=as_list(names))
+def _unknown(model: type, _name: str) -> Text:
+    return _("does not exist; the names are {names}", names=as_list(values_of(model)))
 
 
 def _contradictions(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
@@ -379,24 +343,11 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
 
 def _twice(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
     for table, key in (("account", "appid"), ("environment", "env")):
-        seen: dict[str, list[tuple[int, Any]]] = {}
+        first_entry: dict[str, int] = {}
         for number, entry in enumerate(raw.get(table, ()), 1):
-            before = seen.setdefault(entry[key], [])
-            for first, nights in before:
-                if _overlap(nights, entry.get("nights")):
-                    wrong = _("{name} is already in entry {first}", name=entry[key], first=first)
-                    yield table, number, wrong
-                    break
-            before.append((number, entry.get("nights")))
-
-
-def _overlap(nights: Any, others: Any) -> bool:
-    """Return whether two entries are played on the same night; without `nights`, an entry is played on all."""
-    if nights is None or others is None:
-        return True
-    return any(
-        first <= end and begin <= last for first, last in _nights(nights) for begin, end in _nights(others)
-    )
+            if first_entry.setdefault(entry[key], number) != number:
+                first = first_entry[entry[key]]
+                yield table, number, _("{name} is already in entry {first}", name=entry[key], first=first)
 
 
 def _wrong_fault(entry: dict[str, Any]) -> Iterator[Text]:

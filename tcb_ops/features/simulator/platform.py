@@ -88,30 +88,27 @@ class Platform:
         self._state, self._accounts, self._store = state, accounts, store
         self._link_lifetime, self._raw_urls = link_lifetime, raw_urls
         merchants, components = Wants.MERCHANTS, Wants.COMPONENTS
-        self._interfaces = {
-            "/tcb/getenvinfo": _Interface(FaultStep.ENV_INFO, merchants, self._env_info),
-            "/tcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, merchants, self._download),
-            "/tcb/batchdeletefile": _Interface(FaultStep.DELETE, merchants, self._delete),
-            "/componenttcb/describeenvs": _Interface(FaultStep.DESCRIBE_ENVS, components, self._own_envs),
-            "/componenttcb/getbucket": _Interface(FaultStep.BUCKET, components, self._bucket),
-            "/componenttcb/batchdownloadfile": _Interface(FaultStep.DOWNLOAD, components, self._download),
-            "/componenttcb/batchdeletefile": _Interface(FaultStep.DELETE, components, self._delete),
-            "/cgi-bin/openapi/quota/get": _Interface(FaultStep.QUOTA, Wants.EITHER, self._quota),
+        interfaces: dict[str, tuple[FaultStep, Wants, Callable[[str, Fields], Answer]]] = {
+            "tcb/getenvinfo": (FaultStep.ENV_INFO, merchants, self._env_info),
+            "tcb/batchdownloadfile": (FaultStep.DOWNLOAD, merchants, self._download),
+            "tcb/batchdeletefile": (FaultStep.DELETE, merchants, self._delete),
+            "componenttcb/describeenvs": (FaultStep.DESCRIBE_ENVS, components, self._own_envs),
+            "componenttcb/getbucket": (FaultStep.BUCKET, components, self._bucket),
+            "componenttcb/batchdownloadfile": (FaultStep.DOWNLOAD, components, self._download),
+            "componenttcb/batchdeletefile": (FaultStep.DELETE, components, self._delete),
+            "cgi-bin/openapi/quota/get": (FaultStep.QUOTA, Wants.EITHER, self._quota),
         }
         if accounts.component.secret:
-            at, nobodys = "/cgi-bin/component", Wants.NOBODYS
-            self._interfaces |= {
-                f"{at}/api_component_token": _Interface(FaultStep.COMPONENT_TOKEN, nobodys, self._issue),
-                f"{at}/api_authorizer_token": _Interface(
-                    FaultStep.AUTHORIZER_TOKEN, components, self._refresh
-                ),
-                f"{at}/api_get_authorizer_list": _Interface(
-                    FaultStep.AUTHORIZER_LIST, components, self._list
-                ),
-                f"{at}/api_get_authorizer_info": _Interface(
-                    FaultStep.AUTHORIZER_INFO, components, self._info
-                ),
+            interfaces |= {
+                f"cgi-bin/component/{name}": (step, wants, answer)
+                for name, step, wants, answer in (
+                    ("api_component_token", FaultStep.COMPONENT_TOKEN, Wants.NOBODYS, self._issue),
+                    ("api_authorizer_token", FaultStep.AUTHORIZER_TOKEN, components, self._refresh),
+                    ("api_get_authorizer_list", FaultStep.AUTHORIZER_LIST, components, self._list),
+                    ("api_get_authorizer_info", FaultStep.AUTHORIZER_INFO, components, self._info),
+                )
             }
+        self._interfaces = {f"/{path}": _Interface(*parts) for path, parts in interfaces.items()}
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Respond to a call, unless a fault is played instead."""
@@ -265,24 +262,14 @@ class Platform:
         if not self._accounts.is_authorizer(appid):
             return 61003
         account = self._accounts.account(appid)
-        business = ("open_pay", "open_shake", "open_scan", "open_card", "open_store")
         return {
             "authorizer_info": {
                 "nick_name": account.name,
-                "head_img": "",
                 "service_type_info": {"id": 0},
                 "verify_type_info": {"id": 0},
                 "user_name": f"gh_{appid[-12:]}",
                 "principal_name": account.name,
-                "business_info": dict.fromkeys(business, 0),
-                "alias": "",
-                "qrcode_url": "",
-                "signature": "",
-                "MiniProgramInfo": {
-                    "network": {},
-                    "categories": [{"first": "工具", "second": "效率"}],
-                    "visit_status": 0,
-                },
+                "MiniProgramInfo": {"visit_status": 0},
             },
             "authorization_info": {
                 "authorizer_appid": appid,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import os
 import secrets
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import tcb_ops
-from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Simulator, load_faults, write_tokens
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.merchants import read_merchants
@@ -39,18 +37,16 @@ ANALYSIS = SAMPLE / "analysis.db"
 
 
 @contextmanager
-def sample_simulator(
-    folder: Path, *, lang: str | None = None, port: int = 0
-) -> Iterator[tuple[Settings, Simulator]]:
-    """Run the simulator with the sample's merchants and faults; the ledger and generated tokens are in `folder`.
+def sample_simulator(folder: Path, *, lang: str | None = None) -> Iterator[tuple[Settings, Simulator]]:
+    """Run the simulator with the sample's merchants and faults; yield its settings and itself.
 
-    Yields its settings and the simulator. Raises UsageError if `port` is in use.
+    The ledger and the generated tokens are in `folder`.
     """
     merchants, faults = read_merchants(MERCHANTS), load_faults(FAULTS)
     tokens = {merchant.appid: secrets.token_hex(24) for merchant in merchants}
     file = folder / "tokens.csv"
     write_tokens(file, tokens)
-    with Simulator(list(merchants), tokens, faults=faults, port=port) as simulator:
+    with Simulator(list(merchants), tokens, faults=faults) as simulator:
         options = {
             "api_base": simulator.base,
             "merchants": MERCHANTS,
@@ -69,17 +65,14 @@ _practice: Settings | None = None
 def practice(lang: str | None = None) -> Settings:
     """Start the embedded simulator with the sample's merchants, once per process; return its settings.
 
-    Its ledger is deleted when the process ends. In JupyterLab it is kept while the server runs, and the simulator restarts
-    on the same port, so that a run can be resumed after a restart of the kernel.
+    Its ledger is deleted when the process ends.
     """
-    global _practice  # noqa: PLW0603  one simulator per process
+    global _practice
     with _lock:
         if _practice is None:
-            folder = _kept_folder()
             stack = ExitStack()
-            if folder is None:
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tcb-ops-practice-")))
-            _practice = _start(stack, folder, lang)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tcb-ops-practice-")))
+            _practice, _simulator = stack.enter_context(sample_simulator(folder, lang=lang))
             atexit.register(stack.close)
     return replace(_practice, lang=Lang(lang)) if lang else _practice
 
@@ -87,48 +80,6 @@ def practice(lang: str | None = None) -> Settings:
 def in_jupyter_session() -> bool:
     """Return whether a Jupyter server or Voila, not a program, started this kernel: a user sees the notebook."""
     return any(os.environ.get(name) for name in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"))
-
-
-def _start(stack: ExitStack, folder: Path, lang: str | None) -> Settings:
-    kept = folder / "port"
-    port = int(kept.read_text(encoding="ascii")) if kept.exists() else 0
-    try:
-        settings, simulator = stack.enter_context(sample_simulator(folder, lang=lang, port=port))
-    except UsageError:  # another program has taken the port
-        settings, simulator = stack.enter_context(sample_simulator(folder, lang=lang))
-    kept.write_text(str(simulator.port), encoding="ascii")
-    return settings
-
-
-def _kept_folder() -> Path | None:
-    """Return a folder for this notebook that is kept while its JupyterLab runs; None outside JupyterLab."""
-    server, notebook = os.environ.get("JPY_PARENT_PID", ""), os.environ.get("JPY_SESSION_NAME", "")
-    if not notebook or not server.isdecimal() or os.name != "posix":
-        return None
-    top = Path(tempfile.gettempdir()) / f"tcb-ops-practice-{os.getuid()}"
-    try:
-        top.mkdir(mode=0o700, exist_ok=True)
-        if top.stat().st_uid != os.getuid() or top.is_symlink():
-            return None
-        for old in top.iterdir():
-            if not _alive(old.name.partition("-")[0]):
-                shutil.rmtree(old, ignore_errors=True)
-        folder = top / f"{server}-{hashlib.sha256(notebook.encode()).hexdigest()[:12]}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError:
-        return None
-    return folder
-
-
-def _alive(server: str) -> bool:
-    if not server.isdecimal():
-        return True  # not created by tcb-ops: leave it
-    with suppress(PermissionError):
-        try:
-            os.kill(int(server), 0)
-        except ProcessLookupError:
-            return False
-    return True
 
 
 def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:

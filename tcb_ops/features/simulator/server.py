@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache
 from pathlib import Path
@@ -54,8 +53,7 @@ class Simulator:
     A context manager that listens inside its block. `tokens` is appid → token, or a CSV `appid,access_token[,expires_at]`
     that is read again after changes. `store` is a folder for the objects' bytes; `record` keeps every call in memory.
     `component` adds the interfaces that issue tokens; `component_appid` alone determines which of `tokens` is the
-    component's. `accounts` and `environments` are those with problems; the fault plan may have all three as well. Of its
-    entries with `nights`, those of `night` are played. Raises UsageError if the port is not available, SettingsError for
+    component's. `accounts` and `environments` are those with problems; the fault plan may have all three as well. Raises UsageError if the port is not available, SettingsError for
     a bad token file.
     """
 
@@ -75,23 +73,18 @@ class Simulator:
         component_appid: str = "",
         accounts: Sequence[SimulatedAccount] = (),
         environments: Sequence[SimulatedEnvironment] = (),
-        night: int = 1,
     ) -> None:
         self.port = port
         """0 for any free port; the actual one once it listens."""
-        self._plan = replace(
-            faults, accounts=(*faults.accounts, *accounts), environments=(*faults.environments, *environments)
-        )
-        tonight = self._plan.on_night(night)
-        self._state = SimulatorState(tonight, clock, record=record)
+        self._state = SimulatorState(faults, clock, record=record)
         self._tokens = Tokens(tokens)
         self._accounts = Accounts(
             merchants,
             self._tokens,
             clock,
             component or faults.component or Component(component_appid),
-            tonight.accounts,
-            tonight.environments,
+            (*faults.accounts, *accounts),
+            (*faults.environments, *environments),
         )
         self._store = CosStore(self._state, merchants, store)
         # What somebody else does at the store and the platform while it runs.
@@ -148,15 +141,11 @@ class Simulator:
         """Refuse every call to the platform with 61004, or stop doing so."""
         self._accounts.ip_refused = refused
 
-    def play(self, faults: Iterable[Fault]) -> None:
-        """Inject these faults from now on, instead of the plan's."""
+    def play(self, faults: Iterable[Fault], accounts: Iterable[SimulatedAccount] | None = None) -> None:
+        """Inject these faults from now on, instead of the plan's. `accounts`: these, with the quotas of a new day."""
         self._state.play(Faults(tuple(faults)))
-
-    def set_night(self, night: int) -> None:
-        """Play the plan's part for a night, with the quotas of a new day."""
-        tonight = self._plan.on_night(night)
-        self._state.play(tonight)
-        self._accounts.play(tonight.accounts, tonight.environments)
+        if accounts is not None:
+            self._accounts.play(accounts)
 
     def __enter__(self) -> Self:
         if not 0 <= self.port <= 65535:

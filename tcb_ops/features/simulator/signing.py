@@ -10,12 +10,9 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
-
-Pairs = tuple[tuple[str, str], ...]
 
 SECRET_ID = "AKIDsimulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
 SECRET_KEY = "simulatorsimulatorsimulatorsimul"  # noqa: S105  signs on loopback only
@@ -36,22 +33,12 @@ class Authorization(NamedTuple):
     signature: str
 
 
-def authorization(
-    secret_id: str,
-    secret_key: str,
-    key_time: str,
-    method: str,
-    path: str,
-    params: Pairs = (),
-    headers: Pairs = (),
-) -> str:
+def authorization(secret_id: str, secret_key: str, key_time: str, method: str, path: str) -> str:
     """Return the complete `q-sign-algorithm=sha1&…` string. `path` is decoded and begins with `/`."""
-    signed = signature(secret_key, key_time, http_string(method, path, params, headers))
-    header_list = ";".join(name for name, _ in _listed(headers))
-    param_list = ";".join(name for name, _ in _listed(params))
+    signed = signature(secret_key, key_time, http_string(method, path))
     return (
         f"q-sign-algorithm=sha1&q-ak={secret_id}&q-sign-time={key_time}&q-key-time={key_time}"
-        f"&q-header-list={header_list}&q-url-param-list={param_list}&q-signature={signed}"
+        f"&q-header-list=&q-url-param-list=&q-signature={signed}"
     )
 
 
@@ -66,11 +53,9 @@ def sign_key(secret_key: str, key_time: str) -> str:
     return _hmac_sha1(secret_key, key_time)
 
 
-def http_string(
-    method: str, path: str, params: Iterable[tuple[str, str]] = (), headers: Iterable[tuple[str, str]] = ()
-) -> str:
-    """Return HttpString, the signed part of the request."""
-    return f"{method.lower()}\n{path}\n{_joined(params)}\n{_joined(headers)}\n"
+def http_string(method: str, path: str) -> str:
+    """Return HttpString, the signed part of the request: no parameter and no header is signed."""
+    return f"{method.lower()}\n{path}\n\n\n"
 
 
 def string_to_sign(key_time: str, http: str) -> str:
@@ -94,14 +79,6 @@ def read_authorization(text: str) -> Authorization | None:
 def is_seconds(text: str) -> bool:
     """Return whether a text can be Unix seconds."""
     return text.isascii() and text.isdigit() and len(text) <= 12
-
-
-def _listed(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return sorted((quote(name, safe="-_.~").lower(), quote(value, safe="-_.~")) for name, value in pairs)
-
-
-def _joined(pairs: Iterable[tuple[str, str]]) -> str:
-    return "&".join(f"{name}={value}" for name, value in _listed(pairs)) if pairs else ""
 
 
 def _hmac_sha1(key: str, text: str) -> str:

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +34,7 @@ from tcb_ops.features.simulator.faults import (
     SimulatedAccount,
     SimulatedEnvironment,
 )
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import _
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import system_reason
 
@@ -221,15 +220,15 @@ class _AccessToken:
 
 
 class Tokens:
-    """The valid access tokens: a mapping appid → token, or a CSV `appid,access_token[,expires_at]`, read again after changes.
+    """The valid access tokens: a mapping appid → token, or a CSV `appid,access_token`, read again after changes.
 
     If the file becomes unreadable or invalid, the tokens remain unchanged.
     """
 
     def __init__(self, source: Mapping[str, str] | Path) -> None:
         self._file = source if isinstance(source, Path) else None
-        self._seen = (0, 0)
-        self._made = 0
+        self._file_version = (0, 0)
+        self._issued = 0
         self._tokens: dict[str, _AccessToken] = {}
         if isinstance(source, Path):
             self._read(source)
@@ -249,8 +248,8 @@ class Tokens:
     def rotate(self, appid: str) -> str:
         """Give the appid a new token; its old ones are refused with 40001 from now on."""
         token = self._new(appid)
-        kept = {old: known for old, known in self._tokens.items() if known.appid != appid}
-        self._tokens = kept | {token: _AccessToken(appid)}
+        others = {old: known for old, known in self._tokens.items() if known.appid != appid}
+        self._tokens = others | {token: _AccessToken(appid)}
         return token
 
     def issue(self, appid: str, now: float, lifetime: float, overlap: float) -> str:
@@ -259,13 +258,13 @@ class Tokens:
         Its latest token remains valid for another `overlap` seconds; older ones are refused with 40001 immediately.
         """
         token = self._new(appid)
-        kept = {}
+        valid = {}
         for old, known in list(self._tokens.items()):
             if known.appid != appid or known.replaced == NEVER:
-                kept[old] = known
+                valid[old] = known
             if known.appid == appid:
                 known.replaced = min(known.replaced, now + overlap)
-        self._tokens = kept | {token: _AccessToken(appid, now + lifetime, issued=True)}
+        self._tokens = valid | {token: _AccessToken(appid, now + lifetime, issued=True)}
         return token
 
     def expire(self, appid: str) -> None:
@@ -275,68 +274,31 @@ class Tokens:
                 known.expires = -NEVER
 
     def _new(self, appid: str) -> str:
-        self._made += 1
-        return f"{self._made}_{hashlib.sha256(f'{appid}/{self._made}'.encode()).hexdigest()}"
+        self._issued += 1
+        return f"{self._issued}_{hashlib.sha256(f'{appid}/{self._issued}'.encode()).hexdigest()}"
 
     def _read(self, file: Path) -> None:
         """Read the file if it has changed."""
         try:
             stat = file.stat()
-            seen = (stat.st_mtime_ns, stat.st_size)
-            if seen == self._seen:
+            version = (stat.st_mtime_ns, stat.st_size)
+            if version == self._file_version:
                 return
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise _bad(file, _("cannot be read ({why})", why=system_reason(error))) from None
-        except UnicodeDecodeError:
-            raise _bad(file, _("is not UTF-8")) from None
-        found = _parse(file, lines)
+            with file.open(encoding="utf-8-sig", newline="") as lines:
+                rows = list(csv.DictReader(lines, strict=True))
+            tokens = {row["access_token"].strip(): _AccessToken(row["appid"].strip()) for row in rows}
+        except (OSError, ValueError, KeyError, AttributeError, csv.Error) as error:
+            why = system_reason(error) if isinstance(error, OSError) else _("it is not such a CSV in UTF-8")
+            raise SettingsError(
+                _("token file {file} cannot be read ({why}).", file=file, why=why),
+                _("Its first line must be appid,access_token; each line below it has both."),
+            ) from None
         for token, known in self._tokens.items():
             if known.issued:
-                found[token] = known
-            elif token in found:
-                found[token].replaced = known.replaced
-        self._tokens = found
-        self._seen = seen
-
-
-def _parse(file: Path, lines: list[str]) -> dict[str, _AccessToken]:
-    reader = csv.DictReader(lines, strict=True)
-    found: dict[str, _AccessToken] = {}
-    line = 0
-    try:
-        for row in reader:
-            line = reader.line_num
-            cells = {name: (row.get(name) or "").strip() for name in ("appid", "access_token", "expires_at")}
-            if not cells["appid"] or not cells["access_token"]:
-                raise _bad(file, _("line {line}: appid or access_token is missing", line=line))
-            expires = _seconds(file, line, cells["expires_at"]) if cells["expires_at"] else NEVER
-            found[cells["access_token"]] = _AccessToken(cells["appid"], expires)
-    except csv.Error:
-        raise _bad(
-            file, _("line {line}: not valid CSV (an unclosed quotation mark?)", line=line + 1)
-        ) from None
-    if not found:
-        raise _bad(file, _("contains no token"))
-    return found
-
-
-def _seconds(file: Path, line: int, text: str) -> float:
-    try:
-        if text.replace(".", "", 1).isdecimal():
-            return float(text)
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise _bad(
-            file, _("line {line}: expires_at is neither Unix seconds nor ISO 8601", line=line)
-        ) from None
-
-
-def _bad(file: Path, why: Text) -> SettingsError:
-    return SettingsError(
-        _("token file {file}: {why}.", file=file, why=why),
-        _("Its first line must be appid,access_token[,expires_at]."),
-    )
+                tokens[token] = known
+            elif token in tokens:
+                tokens[token].replaced = known.replaced
+        self._tokens, self._file_version = tokens, version
 
 
 class Wants(Enum):
@@ -382,8 +344,8 @@ class Accounts:
         """Calls by (appid, interface path)."""
         self._accounts: dict[str, SimulatedAccount] = {}
         self._merchants = tuple(merchants)
-        self._environments: dict[str, SimulatedEnvironment] = {}
-        self.play(accounts, environments)
+        self._environments = {environment.env: environment for environment in environments}
+        self.play(accounts)
         self._allowed = {(merchant.appid, merchant.env): merchant.owner for merchant in merchants}
         self._platforms = dict.fromkeys(m.env for m in merchants if m.owner is Owner.PLATFORM)
         self._ticket = component.ticket
@@ -397,10 +359,8 @@ class Accounts:
             for account in self._accounts.values()
         }
 
-    def play(
-        self, accounts: Iterable[SimulatedAccount], environments: Iterable[SimulatedEnvironment]
-    ) -> None:
-        """Replace the accounts and environments with problems, and reset the quotas."""
+    def play(self, accounts: Iterable[SimulatedAccount]) -> None:
+        """Replace the accounts with problems, and reset the quotas."""
         known: dict[str, SimulatedAccount] = {}
         self.used.clear()
         for merchant in self._merchants:
@@ -414,7 +374,6 @@ class Accounts:
             root = "componenttcb" if account.appid == self.component.appid else "tcb"
             self.used[account.appid, f"/{root}/uploadfile"] = account.used
         self._accounts = known
-        self._environments = {environment.env: environment for environment in environments}
 
     def caller(self, token: str, wants: Wants) -> str | int:
         """Return the appid of a token's caller, or the errcode that refuses it."""

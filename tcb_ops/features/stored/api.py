@@ -5,23 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
-from tcb_ops.api import (
-    MayResume,
-    OnProgress,
-    _absolute,
-    _ledger,
-    _ledger_with_runs,
-    _merchants,
-    _merchants_of,
-    _Options,
-    _platform,
-    _record,
-    _settings,
-    _start,
-    _waiting_for,
-)
 from tcb_ops.arguments import checked
 from tcb_ops.errors import (
     RunNotFoundError,
@@ -30,21 +15,28 @@ from tcb_ops.errors import (
 )
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _
+from tcb_ops.resolve import (
+    existing_ledger,
+    find_run,
+    ledger_with_runs,
+    selected_merchants,
+    settings_for,
+)
 from tcb_ops.run import Run, RunHandle
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings
+from tcb_ops.start import StartOptions, blocking, merchants_of, start_run
 
 if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.features.stored.download_links import DownloadLinks
-    from tcb_ops.features.stored.specs import SyncPlan, UndoScope
+    from tcb_ops.features.stored.specs import UndoScope
+    from tcb_ops.features.stored.sync import SyncPlan
     from tcb_ops.lists.batch import Batch
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.ledger import Ledger
-    from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.plan import RunSpec
     from tcb_ops.runs.records import RunRecord
-    from tcb_ops.wechat.tokens import TokenSource
 
 
 @checked
@@ -53,18 +45,9 @@ def start_confirm(
     *,
     content: bool = False,
     merchants: Merchants | str | Path | None = None,
-    target: str | None = None,
-    settings: Settings | None = None,
-    limits: RunLimits | None = None,
-    note: str = "",
-    selection: str = "",
-    new_run: bool = False,
-    resume: str | None = None,
-    may_resume: MayResume | None = None,
     report: str | Path | None = None,
     cluster: Cluster | None = None,
-    progress: OnProgress | None = None,
-    tokens: TokenSource | None = None,
+    **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start to confirm that stored files are there, or resume the unfinished run.
 
@@ -75,21 +58,18 @@ def start_confirm(
     from tcb_ops.features.stored.specs import confirm_list_spec, confirm_spec
     from tcb_ops.lists.batch import Batch
 
-    only = None if merchants is None else _merchants(merchants)
-    settings = _settings(settings, target, what)
+    only = selected_merchants(merchants)
+    settings = settings_for(options, what)
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
+
+    selection = options.get("selection", "")
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
             return confirm_list_spec(subject, selection, content=content)
         return confirm_spec(ledger, subject, only, selection, content=content, zone=settings.zone)
 
-    return _start(
-        work_of,
-        _absolute(report),
-        settings,
-        _Options(limits, note, new_run, resume, may_resume, progress, tokens, cluster),
-    )
+    return start_run(work_of, settings, options, out=report, cluster=cluster)
 
 
 @checked
@@ -99,17 +79,8 @@ def start_delete(
     foreign: bool = False,
     content: bool = False,
     merchants: Merchants | str | Path | None = None,
-    target: str | None = None,
-    settings: Settings | None = None,
-    limits: RunLimits | None = None,
-    note: str = "",
-    selection: str = "",
-    new_run: bool = False,
-    resume: str | None = None,
-    may_resume: MayResume | None = None,
     report: str | Path | None = None,
-    progress: OnProgress | None = None,
-    tokens: TokenSource | None = None,
+    **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start to delete stored files, or resume the unfinished run. It does not ask.
 
@@ -120,23 +91,21 @@ def start_delete(
     from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
     from tcb_ops.lists.batch import Batch
 
-    only = None if merchants is None else _merchants(merchants)
-    settings = _settings(settings, target, what)
-    at, subject = settings.run_target, what if isinstance(what, Batch) else upload_of(what, settings, "what")
+    only = selected_merchants(merchants)
+    settings = settings_for(options, what)
+    subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
+    new_run, target = options.get("new_run", False), settings.run_target
+
+    selection = options.get("selection", "")
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
             return delete_list_spec(
-                ledger, subject, at, selection, foreign=foreign, content=content, new_run=new_run
+                ledger, subject, target, selection, foreign=foreign, content=content, new_run=new_run
             )
         return delete_spec(ledger, subject, only, selection, new_run=new_run)
 
-    return _start(
-        work_of,
-        _absolute(report),
-        settings,
-        _Options(limits, note, new_run, resume, may_resume, progress, tokens),
-    )
+    return start_run(work_of, settings, options, out=report)
 
 
 @checked
@@ -144,17 +113,8 @@ def start_undo(
     run: str | Run = "latest",
     *,
     merchants: Merchants | str | Path | None = None,
-    target: str | None = None,
-    settings: Settings | None = None,
-    limits: RunLimits | None = None,
-    note: str = "",
-    selection: str = "",
-    new_run: bool = False,
-    resume: str | None = None,
-    may_resume: MayResume | None = None,
     report: str | Path | None = None,
-    progress: OnProgress | None = None,
-    tokens: TokenSource | None = None,
+    **options: Unpack[StartOptions],
 ) -> RunHandle:
     """Start to undo an upload, or resume the unfinished run: restore what it overwrote, delete what it added. It does not ask.
 
@@ -163,14 +123,11 @@ def start_undo(
     """
     from tcb_ops.features.stored.specs import undo_spec
 
-    only = None if merchants is None else _merchants(merchants)
-    settings = _settings(settings, target, run)
-    subject = upload_of(run, settings)
-    return _start(
-        lambda ledger: undo_spec(ledger, subject, only, selection),
-        _absolute(report),
-        settings,
-        _Options(limits, note, new_run, resume, may_resume, progress, tokens),
+    only = selected_merchants(merchants)
+    settings = settings_for(options, run)
+    subject, selection = upload_of(run, settings), options.get("selection", "")
+    return start_run(
+        lambda ledger: undo_spec(ledger, subject, only, selection), settings, options, out=report
     )
 
 
@@ -192,21 +149,22 @@ def download_links(
     from tcb_ops.features.stored.specs import confirm_spec, file_ids
     from tcb_ops.runs.links_file import check_destination
     from tcb_ops.runs.loop import submit_coroutine
+    from tcb_ops.wechat import open_client
 
     check_count("max_age", max_age, least=1)
-    only = None if merchants is None else _merchants(merchants)
+    only = selected_merchants(merchants)
     check_destination(Path(out), DOWNLOAD_COLUMNS)
-    settings = _settings(settings, None, run)
+    settings = settings_for({"settings": settings}, run)
     subject = upload_of(run, settings)
-    ledger = _ledger_with_runs(settings)
+    ledger = ledger_with_runs(settings)
     spec = confirm_spec(ledger, subject, only, "", content=False, zone=settings.zone)
-    with opened_target(settings, lambda: _merchants_of(ledger, subject)) as opened:
+    with opened_target(settings, lambda: merchants_of(ledger, subject)) as opened:
         rows = file_ids(ledger, spec, settings.run_target)
         owners = {(one.env, one.appid): one.owner for one in spec.environments}
         component, dest = settings.tokens.component_appid, Path(out).absolute()
 
         async def write() -> DownloadLinks:
-            async with _platform(opened, connections=16) as (client, caller):
+            async with open_client(opened, connections=16) as (client, caller):
                 requests = LinkRequests(client.locate, caller, owners, component, max_age)
                 return await write_download_links(rows, subject.headers, dest, requests, settings.zone)
 
@@ -219,19 +177,20 @@ def undo_scope(
     """Count what an undo would restore and delete, and what cannot be undone. Nothing is sent."""
     from tcb_ops.features.stored.specs import scope_of_undo
 
-    return scope_of_undo(_ledger_with_runs(settings), upload_of(run, settings), merchants)
+    return scope_of_undo(ledger_with_runs(settings), upload_of(run, settings), merchants)
 
 
 def delete_scope(
-    run: str | Run, *, merchants: Merchants | None, selection: str, new_run: bool, settings: Settings
+    run: str | Run, merchants: Merchants | None, settings: Settings, options: StartOptions
 ) -> tuple[int, int, int]:
-    """Count the files of an upload that a delete would remove, and their merchants and environments. Nothing is sent.
+    """Count the files of an upload that a delete with these options would remove, their merchants and environments.
 
-    Raises UsageError if there are none.
+    Nothing is sent. Raises UsageError if there are none.
     """
     from tcb_ops.features.stored.specs import delete_spec
 
-    ledger = _ledger_with_runs(settings)
+    ledger = ledger_with_runs(settings)
+    selection, new_run = options.get("selection", ""), options.get("new_run", False)
     spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
     appids = {one.appid for one in spec.environments}
     return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
@@ -241,20 +200,21 @@ def overwritten(batch: Batch, *, settings: Settings) -> int:
     """Count the rows whose path an earlier run of the ledger wrote: an upload replaces their files."""
     from tcb_ops.features.stored.specs import overwritten_rows
 
-    ledger = _ledger(settings)
+    ledger = existing_ledger(settings)
     return 0 if ledger is None else overwritten_rows(ledger, batch, settings.run_target)
 
 
-def foreign(batch: Batch, *, selection: str, new_run: bool, settings: Settings) -> Text | None:
+def foreign(batch: Batch, settings: Settings, options: StartOptions) -> Text | None:
     """List the files of a list that no run of the ledger uploaded; None where there are none.
 
-    `selection` and `new_run` are those of the delete, which may resume an unfinished one.
+    `options` are those of the delete, which may resume an unfinished one.
     """
     from tcb_ops.features.stored.specs import foreign_text
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.plan import list_spec
 
-    spec = list_spec(batch, DELETE, selection)
+    spec = list_spec(batch, DELETE, options.get("selection", ""))
+    new_run = options.get("new_run", False)
     return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
 
 
@@ -275,7 +235,7 @@ def plan_sync(
     Lists of both are written below the folder of the reports. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`,
     `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
     """
-    from tcb_ops.features.stored.specs import plan_sync as plan_lists
+    from tcb_ops.features.stored.sync import plan_sync as plan_lists
     from tcb_ops.lists.generate import PathTemplate, scan, select_targets
 
     source = Path(folder)
@@ -284,7 +244,7 @@ def plan_sync(
             _("{folder} is not a folder.", folder=folder),
             _("`tcb-ops list` makes a list of a single file; upload that list."),
         )
-    ledger = _ledger(settings)
+    ledger = existing_ledger(settings)
     for run in [] if ledger is None else ledger.runs(damaged=[]):
         if backup := run.settings.get("backup"):
             own |= {os.path.realpath(str(backup))}
@@ -301,7 +261,7 @@ def plan_sync(
 
 def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
     """Return the rows of a synchronization that would be sent, by the ledger; None if all files are unchanged."""
-    return plan.changed(_ledger(settings), settings.run_target)
+    return plan.changed(existing_ledger(settings), settings.run_target)
 
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:
@@ -309,10 +269,10 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
     from tcb_ops.features.stored.specs import check_subject
 
     if not (isinstance(run, str) and run == "latest"):
-        subject = _record(run, settings, parameter)
+        subject = find_run(run, settings, parameter).record
         check_subject(subject, settings.run_target)
         return subject
-    ledger = _ledger_with_runs(settings)
+    ledger = ledger_with_runs(settings)
     newest = ledger.newest(UPLOAD, settings.run_target)
     if newest is None:
         raise RunNotFoundError(
@@ -321,6 +281,6 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
     return newest
 
 
-confirm = _waiting_for(start_confirm)
-delete = _waiting_for(start_delete)
-undo = _waiting_for(start_undo)
+confirm = blocking(start_confirm)
+delete = blocking(start_delete)
+undo = blocking(start_undo)

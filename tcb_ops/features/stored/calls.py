@@ -1,14 +1,14 @@
 """The calls of runs about stored files: confirm, delete, undo; and the check before an upload with --if-exists or --backup.
 
 A call names up to 50 files of one environment, and each file has its own status in the answer. What an answer leads to is
-decided by the pure functions of `stored_files`, which names the sources.
+decided by the pure functions of `files`, which names the sources.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -21,15 +21,20 @@ from tcb_ops.features.stored.files import (
     Backup,
     Download,
     SavedFile,
-    WrittenFiles,
+    is_ours,
+    is_undone,
+    runs_about,
     stored_by,
+    undone_uploads,
+    written_since,
 )
+from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
+from tcb_ops.runs.list_kinds import OVERWRITE, IfExists
 from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.uploads import OVERWRITE, IfExists
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError
 from tcb_ops.wechat.responses import (
     NOT_THERE,
@@ -48,7 +53,7 @@ GOOD = frozenset({200, 206})
 """HTTP statuses of a file's bytes."""
 PAST_CACHES = {"Cache-Control": "no-cache"}
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 AskFiles: TypeAlias = Callable[
     [str, Sequence[str], Secret, Owner], Awaitable[dict[str, FileStatus] | ApiError | InvalidResponse]
 ]
@@ -65,18 +70,22 @@ class EarlyEndError(Exception):
 class StoredCalls(UploadCalls):
     """Makes the calls of rows about stored files. What uploads and restores send goes through `UploadCalls`.
 
-    Where a row goes no further, the methods raise `EarlyEndError`.
+    Where a row goes no further, the methods raise `EarlyEndError`. What runs did at the paths of a call is read right before it:
+    another run may have written there meanwhile.
     """
 
     def __init__(self, context: CallContext) -> None:
         super().__init__(context)
-        chosen, limits = context.run.settings, context.limits
+        run, chosen, limits = context.run, context.run.settings, context.limits
         self.content = bool(chosen.get("content"))
         """Whether bytes are compared."""
         self.subject: tuple[str, ...] = tuple(chosen.get("of", ()))
         """The runs whose files are meant; empty for the newest that the ledger knows."""
-        reads = context.run.kind.reads_written
-        self.files = WrittenFiles(context.ledger, context.run, resumed=context.resumed) if reads else None
+        self._of_upload = [context.ledger.run(run_id) for run_id in self.subject]
+        self._undos = undone_uploads(context.ledger, run.target)
+        took_back = UNDO if run.kind is CONFIRM else run.kind
+        about = runs_about(context.ledger, self._of_upload[0], took_back) if self._of_upload else []
+        self._taken_back_by = {record.id for record in about}
         self.if_exists: IfExists = chosen.get("if_exists", OVERWRITE)
         self.backup = Backup(Path(chosen["backup"])) if chosen.get("backup") else None
         self.per_call = limits.per_env
@@ -96,16 +105,12 @@ class StoredCalls(UploadCalls):
             results = await self._work(task)
         except EarlyEndError as error:
             results = [error.result]
-        ends = list[RowEnd]()
-        rest: FailedAttempt | None = None
-        for result in results:
-            if isinstance(result, RowEnd):
-                ends.append(self.context.run.kind.end_of(result))
-            else:
-                rest = rest or replace(result, end=self.context.run.kind.end_of(result.end))
-        return SomeEnds(ends, rest)
+        end_of = self.context.run.kind.end_of
+        ends = [end_of(result) for result in results if isinstance(result, RowEnd)]
+        rest = next((result for result in results if isinstance(result, FailedAttempt)), None)
+        return SomeEnds(ends, rest and replace(rest, end=end_of(rest.end)))
 
-    # --- confirm ------------------------------------------------------------------------------------------------
+    # --- one file -------------------------------------------------------------------------------------------------
 
     def _file_refused(self, task: Task, row: Row, file: FileStatus | None) -> RowEnd | FailedAttempt:
         """Return what a file's own status leads to; one that was left out is asked for again."""
@@ -141,15 +146,9 @@ class StoredCalls(UploadCalls):
             raise EarlyEndError(bad_status(end, answer))
         return etag
 
-    # --- delete -------------------------------------------------------------------------------------------------
-
-    # --- undo ---------------------------------------------------------------------------------------------------
-
     async def _etag_there(self, task: Task, file: FileStatus) -> str:
         """Return the ETag of a file that was located, empty where it is gone after all."""
         return await self._etag(task, self._end(task, Outcome.FAILED), file.url, past_caches=True) or ""
-
-    # --- before an upload -----------------------------------------------------------------------------------------
 
     async def _md5_of_local(self, task: Task) -> str:
         """Return the MD5 of what a row sends."""
@@ -187,8 +186,8 @@ class StoredCalls(UploadCalls):
             elif again is not None and again.status == NOT_THERE:
                 results.append(self._row_end(task, row, StoredOutcome.ALREADY_GONE, file_id=file.file_id))
             else:  # it is there after all, or the second answer leaves it out
-                there = None if again is None or not again.status else again
-                results.append(unanswered or self._file_refused(task, row, there))
+                refusing = None if again is None or not again.status else again
+                results.append(unanswered or self._file_refused(task, row, refusing))
         return results
 
     async def _locate(self, task: Task) -> dict[int, FileStatus]:
@@ -198,13 +197,13 @@ class StoredCalls(UploadCalls):
         self, task: Task, ids: Mapping[int, str], request: AskFiles
     ) -> dict[int, FileStatus]:
         """Ask about files, or have them deleted; their statuses by row."""
-        env, wanted, owner = task.row.env, list(dict.fromkeys(ids.values())), task.lane.owner
-        found = await self._answer(task, lambda token: request(env, wanted, token, owner))
-        return {line: found[file_id] for line, file_id in ids.items() if file_id in found}
+        env, file_ids, owner = task.row.env, list(dict.fromkeys(ids.values())), task.lane.owner
+        files = await self._answer(task, lambda token: request(env, file_ids, token, owner))
+        return {line: files[file_id] for line, file_id in ids.items() if file_id in files}
 
     async def _answer(
-        self, task: Task, request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]]
-    ) -> Found:
+        self, task: Task, request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]]
+    ) -> Answer:
         """Make a call of a task with its token, and return the platform's answer."""
         self.link_calls += 1
         task.counts.calls += 1
@@ -225,7 +224,7 @@ class StoredCalls(UploadCalls):
         """Work on rows of one call, as many at once as an environment may have in flight. `asks`: rows make calls of their own."""
         room = asyncio.Semaphore(self.per_call)
 
-        async def one(row: Row) -> RowEnd | FailedAttempt:
+        async def result_of(row: Row) -> RowEnd | FailedAttempt:
             async with room:
                 try:
                     return await work(row)
@@ -233,8 +232,8 @@ class StoredCalls(UploadCalls):
                     return error.result
 
         if not asks:
-            return [await one(row) for row in rows]
-        return list(await asyncio.gather(*map(one, rows)))
+            return [await result_of(row) for row in rows]
+        return list(await asyncio.gather(*map(result_of, rows)))
 
     async def _ask_store(
         self, task: Task, end: RowEnd, request: Awaitable[HttpResponse | UnsafeLink]
@@ -257,24 +256,51 @@ class StoredCalls(UploadCalls):
     # --- what the ledger knows --------------------------------------------------------------------------------------
 
     async def _read_histories(self, task: Task) -> None:
-        """Read what runs did at the paths of a call, right before it: another run may have written there meanwhile."""
-        if self.files is not None:
-            task.histories = await asyncio.to_thread(self.files.histories, task.rows)
+        """Read what runs did at the paths of a call, which are of one environment."""
+        run, keys = self.context.run, [(row.env, row.path) for row in task.rows]
+        written = await asyncio.to_thread(self.context.ledger.written, run.target, run.number, keys)
+        task.histories = {path: history for (_env, path), history in written.items()}
 
-    def _not_ours(self, task: Task, row: Row) -> Text | None:
-        """Return why a row's file is not to be touched; None if it may be."""
-        return None if self.files is None else self.files.not_ours(task.histories.get(row.path, []))
+    def _not_ours(self, task: Task, row: Row, sent: Collection[str] = ()) -> Text | None:
+        """Return why a row's file is not to be touched; None if it may be. `sent`: as in `written_since`.
+
+        An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
+        those that runs of this ledger uploaded, unless it was started with `foreign`.
+        """
+        run, history = self.context.run, task.histories.get(row.path, [])
+        if self._of_upload:
+            counted = {*self.subject, *self._taken_back_by}
+            since = written_since(
+                history,
+                counted,
+                self._of_upload[0].number,
+                self._undos,
+                doubtful=run.kind is DELETE,
+                sent=sent,
+            )
+        elif run.settings.get("foreign") or is_ours(history, self._undos):
+            return None
+        else:
+            changes = [entry.run for entry in history if entry.outcome is not Outcome.FAILED]
+            if not changes:
+                return detail(DetailCode.NOT_UPLOADED_HERE)
+            since = changes[-1]
+        return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
 
     def _known(self, task: Task, row: Row) -> EarlierUpload | None:
         """Return what was put at a row's path, by the runs that are meant; None where that is not certain."""
         return stored_by(task.histories.get(row.path, []), self.subject)
+
+    def _is_undone(self, task: Task, row: Row) -> bool:
+        """Return whether a run (of a confirm: an undo) has taken the upload's file back before."""
+        return is_undone(task.histories.get(row.path, []), self._taken_back_by)
 
     async def _file_ids(self, task: Task) -> dict[int, str]:
         """Return the file_ids of a task's rows: as the ledger has them, else made of the environment's bucket."""
         lane = task.lane
         ids: dict[int, str] = {}
         for row in task.rows:
-            written = [one.file_id for one in task.histories.get(row.path, ()) if one.file_id]
+            written = [entry.file_id for entry in task.histories.get(row.path, ()) if entry.file_id]
             if written and written[-1].endswith(f"/{row.path}"):
                 ids[row.line] = written[-1]
                 self._prefixes.setdefault(lane.number, prefix_of(written[-1], row.env))
@@ -303,8 +329,8 @@ def prefix_of(file_id: str, env: str) -> str:
 
     Raises nothing: with an empty prefix the platform refuses the file_id.
     """
-    found = re.match(r"cloud://([^./]+)\.[^/]+", file_id)
-    return found[0] if found is not None and found[1] == env else ""
+    prefix = re.match(r"cloud://([^./]+)\.[^/]+", file_id)
+    return prefix[0] if prefix is not None and prefix[1] == env else ""
 
 
 def bare_etag(answer: HttpResponse) -> str:

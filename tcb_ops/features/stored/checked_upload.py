@@ -16,20 +16,12 @@ from tcb_ops.features.stored.calls import (
     bare_etag,
     prefix_of,
 )
-from tcb_ops.features.stored.files import (
-    Backup,
-    BackupError,
-    Download,
-    SavedFile,
-)
+from tcb_ops.features.stored.files import Backup, BackupError, Download, SavedFile
 from tcb_ops.model import Link, Outcome, Reason, Row, RowEnd, is_source
 from tcb_ops.runs.calls import CallContext, FailedAttempt, SomeEnds, UploadCalls
+from tcb_ops.runs.list_kinds import OVERWRITE
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.runs.uploads import OVERWRITE
-from tcb_ops.wechat.responses import (
-    NOT_THERE,
-    FileStatus,
-)
+from tcb_ops.wechat.responses import NOT_THERE, FileStatus
 
 
 class CheckedUploadCalls(StoredCalls):

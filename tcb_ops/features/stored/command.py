@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -31,14 +31,15 @@ from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import Kind
 from tcb_ops.model import SIMULATOR, Outcome
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.features.stored.specs import SyncPlan
+    from tcb_ops.features.stored.sync import SyncPlan
     from tcb_ops.lists.batch import Batch
     from tcb_ops.preflight import SendScope
     from tcb_ops.run import Run, RunHandle
+    from tcb_ops.start import StartOptions
 
 
 @click.command(cls=Command, usual="content out target where json")
@@ -69,6 +70,7 @@ def confirm(command: RunCommand, what: str, *, content: bool) -> int:
                 content=content,
                 merchants=command.common.matching(command.settings),
                 report=command.reports,
+                cluster=command.which.cluster,
                 **command.options | {"selection": selection},
             )
             return _finish(command, handle)
@@ -100,17 +102,13 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
             raise UsageError(as_lines((needs, "tcb-ops delete latest")))
         with _subject(command, what) as (subject, selection):
             merchants = command.common.matching(command.settings)
-            found: dict[str, Any] = {
-                "selection": selection,
-                "new_run": command.which.new_run,
-                "settings": command.settings,
-            }
+            options = command.options | {"selection": selection}
             listed = None
             if isinstance(subject, str):
-                scope = SendScope(*stored.delete_scope(subject, merchants=merchants, **found))
+                scope = SendScope(*stored.delete_scope(subject, merchants, command.settings, options))
             else:
                 scope = scope_of_list(subject)
-                listed = stored.foreign(subject, **found)
+                listed = stored.foreign(subject, command.settings, options)
             if listed is None or foreign:  # else start_delete refuses without a question
                 to_delete = _("To be deleted: {text}", text=scope.text)
                 _ask(command, DELETE, scope, as_lines(filter(None, (listed, to_delete))))
@@ -119,7 +117,7 @@ def delete(command: RunCommand, what: str | None, *, foreign: bool) -> int:
                 foreign=foreign,
                 merchants=merchants,
                 report=command.reports,
-                **command.options | {"selection": selection},
+                **options,
             )
             return _finish(command, handle)
 
@@ -188,9 +186,11 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
         plan = _planned(command, folder, scanning)
         code = 0
         # What is there, and what is gone, is determined each time: an interrupted run about it is not resumed.
-        fresh = command.options | {"new_run": True, "report": settings.reports}
+        fresh = command.options | {"new_run": True}
         if confirms and stored.overwritten(plan.batch, settings=settings):
-            compared = command.follow(stored.start_confirm(plan.batch, content=True, **fresh))
+            compared = command.follow(
+                stored.start_confirm(plan.batch, content=True, report=settings.reports, **fresh)
+            )
             where = compared.export(settings.reports / compared.id)
             console.info(_("Compared with the store: {folder}", folder=where))
             unseen = sum(
@@ -223,14 +223,14 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
         )
         deleted = None
         if deletes and plan.gone is not None:
-            deleted, whole = _delete_gone(command, plan, run, fresh | {"content": confirms})
+            deleted, whole = _delete_gone(command, plan, run, fresh, content=confirms)
             code |= not whole
         console.json_extra = _gone_in_json(plan, deleted)
         return max(code, command.report(run))
 
 
 def _delete_gone(
-    command: RunCommand, plan: SyncPlan, run: Run, options: dict[str, Any]
+    command: RunCommand, plan: SyncPlan, run: Run, options: StartOptions, *, content: bool
 ) -> tuple[Run | None, bool]:
     """Delete what is gone from the folder, after its upload `run`; return the run, and whether everything is deleted."""
     from tcb_ops.features.stored import api as stored
@@ -240,7 +240,8 @@ def _delete_gone(
     deleted, whole, gone = None, not failed, plan.gone_from(failed)
     if gone is not None:
         try:
-            deleted = command.follow(stored.start_delete(gone, **options))
+            reports = command.settings.reports
+            deleted = command.follow(stored.start_delete(gone, content=content, report=reports, **options))
         except (
             UsageError
         ) as error:  # an upload to these paths is unfinished; the result of this one is shown all the same

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tcb_ops.features.stored import StoredOutcome, StoredReason
-from tcb_ops.features.stored.calls import (
-    EarlyEndError,
-)
+from tcb_ops.features.stored.calls import EarlyEndError
 from tcb_ops.features.stored.confirm import ConfirmCalls
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs.calls import FailedAttempt
@@ -18,9 +16,6 @@ class DeleteCalls(ConfirmCalls):
     """Makes the calls of a delete."""
 
     async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
-        return await self._delete(task)
-
-    async def _delete(self, task: Task) -> list[RowEnd | FailedAttempt]:
         results, ours = list[RowEnd | FailedAttempt](), list[Row]()
         for row in task.rows:
             why = self._not_ours(task, row)
@@ -45,20 +40,20 @@ class DeleteCalls(ConfirmCalls):
         ends = await self._each(
             task.rows, lambda row: self._confirm_row(task, row, located.get(row.line)), asks=True
         )
-        found: dict[int, RowEnd | FailedAttempt] = {}
+        differing: dict[int, RowEnd | FailedAttempt] = {}
         for row, end in zip(task.rows, ends, strict=True):
             match end:
                 case RowEnd(outcome=StoredOutcome.PRESENT):
                     continue
                 case RowEnd(outcome=StoredOutcome.ABSENT):
-                    found[row.line] = replace(end, outcome=StoredOutcome.ALREADY_GONE, reason=None)
+                    differing[row.line] = replace(end, outcome=StoredOutcome.ALREADY_GONE, reason=None)
                 case RowEnd(
                     outcome=StoredOutcome.DIFFERENT
                     | StoredOutcome.FOREIGN
                     | StoredOutcome.STALE
                     | Outcome.UNKNOWN
                 ):
-                    found[row.line] = replace(end, outcome=Outcome.FAILED, reason=StoredReason.CONFLICT)
+                    differing[row.line] = replace(end, outcome=Outcome.FAILED, reason=StoredReason.CONFLICT)
                 case _:
-                    found[row.line] = end
-        return found
+                    differing[row.line] = end
+        return differing

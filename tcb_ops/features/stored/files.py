@@ -7,7 +7,7 @@ The functions that decide are pure. Sources: batchDownloadFile, batchDeleteFile,
 `of_upload`         the ids of an upload and its retries; in `written_since`, also of what took them back
 `taken_back_by`     the ids of the undos (or deletes) of that upload
 `undos`             every undo of the target, each with the ids of what it undoes
-`resumed`           the ids of unfinished runs that the same command continues
+`sent`              MD5s that the upload noted in its backup before it sent them
 `now`, `before`     what is at a path at this moment, and what was there before the upload: MD5s
 `certain`           an entry, or an upload, of which it is known what it left at the path
 `left` (outcome)    an undo found nothing of its upload at the path, and touched nothing
@@ -39,24 +39,23 @@ from typing import IO, Generic, TypeAlias, TypeVar
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import TcbOpsError, UsageError
 from tcb_ops.features.stored import StoredOutcome
-from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
-from tcb_ops.i18n import Text, _
+from tcb_ops.features.stored.kinds import UNDO
+from tcb_ops.i18n import _
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome, Row
 from tcb_ops.resources import sync_to_disk, system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RunRecord
-from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 _CHUNK = 500
 """Paths that the ledger is asked about at once."""
 Undos: TypeAlias = Mapping[str, frozenset[str]]
 """Undos, each with the runs that it undoes."""
 Verdict = TypeVar("Verdict")
-_NOT_CERTAIN = frozenset({Outcome.FAILED, Outcome.PENDING})
+NOT_CERTAIN = frozenset({Outcome.FAILED, Outcome.PENDING})
+"""The outcomes of rows that may or may not have changed what is at their path."""
 _LARGEST_RECORD = 1024 * 1024
 """Bytes that are read of a record, which has some hundred."""
-_MD5_LINE = re.compile(r"^[0-9a-f]{32}$", re.MULTILINE)
 _IN_PARTS = re.compile(r"[0-9a-f]{32}-[0-9]+")
 
 
@@ -126,8 +125,7 @@ def undo_step(
     missing                         missing                 nothing
     ours                            missing                 delete
     anything else                   missing                 conflict
-    anything else, not certain      missing                 nothing
-    ours or unknown, not certain    missing                 not known
+    a file, not certain             missing                 not known
     ==============================  ======================  ============
 
     Each is an MD5; None if the file is missing. `ours` is what the upload put there, empty if that is unknown. `certain`: it
@@ -135,8 +133,8 @@ def undo_step(
     """
     if now == before and (same_headers or now != ours):
         return UndoStep.NOTHING
-    if not certain and before is None:
-        return UndoStep.NOTHING if ours and now != ours else UndoStep.NOT_KNOWN
+    if not certain:
+        return UndoStep.NOT_KNOWN
     if now != ours or not ours:
         return UndoStep.CONFLICT
     return UndoStep.DELETE if before is None else UndoStep.RESTORE
@@ -170,6 +168,7 @@ def written_since(
     undos: Undos = MappingProxyType({}),
     *,
     doubtful: bool = False,
+    sent: Collection[str] = (),
 ) -> str:
     """Return the run that changed a path after an upload, empty if there is none.
 
@@ -178,6 +177,7 @@ def written_since(
     ==============================================  =======
     is of a run in `of_upload`                      none
     restored the file of a run in `of_upload`       none
+    restored what the upload had sent (`sent`)      none
     restored what was there before one of them      its run
     is older than the upload, which has no record   none
     is any other                                    its run
@@ -185,23 +185,21 @@ def written_since(
 
     `number`: the upload's, which grows from run to run. `doubtful`: a row that may have changed the path counts, too.
     """
-    without = {Outcome.UNCHANGED} if doubtful else {Outcome.UNCHANGED, *_NOT_CERTAIN}
+    without = {Outcome.UNCHANGED} if doubtful else {Outcome.UNCHANGED, *NOT_CERTAIN}
     changes = [entry for entry in history if entry.outcome not in without]
     if not any(entry.run in of_upload for entry in changes):  # a pending row has no record
         changes = [entry for entry in changes if entry.number > number]
     if not changes or changes[-1].run in of_upload:
         return ""
-    uploaded = [
-        entry.md5 for entry in changes if entry.run in of_upload and entry.outcome is Outcome.UPLOADED
-    ]
-    last = changes[-1]
+    last, uploads = changes[-1], [entry for entry in changes if entry.outcome is Outcome.UPLOADED]
+    uploaded = [entry.md5 for entry in uploads if entry.run in of_upload][-1:]
     restored = last.outcome is StoredOutcome.RESTORED and undos.get(last.run, frozenset()).isdisjoint(
         of_upload
     )
-    return "" if restored and last.md5 in uploaded[-1:] else last.run
+    return "" if restored and last.md5 in {*uploaded, *sent} else last.run
 
 
-def is_ours(history: Sequence[EarlierUpload], undos: Undos, resumed: Collection[str] = ()) -> bool:
+def is_ours(history: Sequence[EarlierUpload], undos: Undos) -> bool:
     """Return whether the file at a path is one that runs uploaded; a restored one may be another tool's.
 
     ==============================================================  ======
@@ -214,15 +212,12 @@ def is_ours(history: Sequence[EarlierUpload], undos: Undos, resumed: Collection[
     pending in an undo: it may be restored                          no
     ==============================================================  ======
 
-    What failed, or is pending in an upload, left a file of ours there, if one was there. What the runs in `resumed` did does
-    not count.
+    What failed, or is pending in an upload, left a file of ours there, if one was there.
     """
     entries = [
         entry
         for entry in history
-        if entry.run not in resumed
-        and entry.outcome is not Outcome.FAILED
-        and (entry.outcome is not Outcome.PENDING or entry.run in undos)
+        if entry.outcome not in NOT_CERTAIN or (entry.run in undos and entry.outcome is Outcome.PENDING)
     ]
     if not entries or not entries[-1].md5:
         return False
@@ -237,7 +232,7 @@ def is_ours(history: Sequence[EarlierUpload], undos: Undos, resumed: Collection[
 
 def is_undone(history: Sequence[EarlierUpload], taken_back_by: Collection[str]) -> bool:
     """Return whether one of these runs has taken an upload's file back: what is at the path now is not the upload's."""
-    certain = [entry for entry in history if entry.outcome not in {Outcome.UNCHANGED, *_NOT_CERTAIN}]
+    certain = [entry for entry in history if entry.outcome not in {Outcome.UNCHANGED, *NOT_CERTAIN}]
     return bool(certain) and certain[-1].run in taken_back_by
 
 
@@ -250,68 +245,6 @@ def stored_by(history: Sequence[EarlierUpload], of_upload: Collection[str]) -> E
 def uploaded_md5s(history: Sequence[EarlierUpload], of_upload: Collection[str]) -> set[str]:
     """Return the MD5s of what an upload and its retries have stored at a path."""
     return {entry.md5 for entry in history if entry.run in of_upload and entry.outcome is Outcome.UPLOADED}
-
-
-class WrittenFiles:
-    """What the ledger knows of the files that a confirm, delete or undo is about, read right before each call."""
-
-    def __init__(self, ledger: LedgerReader, run: RunRecord, *, resumed: bool) -> None:
-        self._ledger, self._run = ledger, run
-        self._of_upload = [ledger.run(run_id) for run_id in run.settings.get("of", ())]
-        self._undos = undone_uploads(ledger, run.target)
-        took_back = UNDO if run.kind is CONFIRM else run.kind
-        taking_back = runs_about(ledger, self._of_upload[0], took_back) if self._of_upload else ()
-        self._taken_back_by = {record.id for record in taking_back}
-        self._counted = {record.id for record in self._of_upload} | self._taken_back_by
-        self._again = resumed or run.parent != ""
-        """Whether rows may have been acted on before: by an earlier session, or by the run that this one retries."""
-
-    def histories(self, rows: Sequence[Row]) -> dict[str, list[EarlierUpload]]:
-        """Read the histories of the paths of a call, which are of one environment. Blocks."""
-        keys = [(row.env, row.path) for row in rows]
-        written = self._ledger.written(self._run.target, self._run.number, keys)
-        return {path: history for (_env, path), history in written.items()}
-
-    def not_ours(self, history: Sequence[EarlierUpload]) -> Text | None:
-        """Return why the file at a path is not to be touched; None if it may be.
-
-        An undo compares what is there, a delete does not: for it, a change that is not certain counts. Files of a list are
-        those that runs of this ledger uploaded, unless it was started with `foreign`.
-        """
-        if self._of_upload:
-            deletes = self._run.kind is DELETE
-            since = written_since(
-                history, self._counted, self._of_upload[0].number, self._undos, doubtful=deletes
-            )
-        elif self._run.settings.get("foreign") or is_ours(history, self._undos):
-            return None
-        else:
-            changes = [entry.run for entry in history if entry.outcome is not Outcome.FAILED]
-            if not changes:
-                return detail(DetailCode.NOT_UPLOADED_HERE)
-            since = changes[-1]
-        return detail(DetailCode.WRITTEN_SINCE, run=since) if since else None
-
-    def is_undone(self, history: Sequence[EarlierUpload]) -> bool:
-        """Return whether an earlier run of this kind has taken the file back."""
-        return is_undone(history, self._taken_back_by)
-
-    def may_have_acted(self, history: Sequence[EarlierUpload]) -> bool:
-        """Return whether this run, or another one of its kind about this upload, may have changed the file already."""
-        return self._again or any(
-            entry.run in self._taken_back_by and entry.outcome in _NOT_CERTAIN for entry in history
-        )
-
-    def planned_md5s(self, line: int) -> tuple[set[str], bool]:
-        """Hash the local files that the upload and its retries planned for a line; return whether these are all."""
-        found, complete = set[str](), True
-        for run in self._of_upload:
-            for file, size, mtime_ns in self._ledger.planned_files(run, line):
-                try:
-                    found.add(hash_file(Path(run.root, file), size or 0, mtime_ns or 0))
-                except (FileChangedError, FileUnreadableError):
-                    complete = False  # it has changed since, or is a URL
-        return found, complete
 
 
 def undone_uploads(ledger: LedgerReader, target: str) -> dict[str, frozenset[str]]:
@@ -338,14 +271,14 @@ class KnownFiles(Generic[Verdict]):
         ledger: LedgerReader,
         rows: Callable[[], Iterable[Row]],
         target: str,
-        judge: Callable[[str, Sequence[EarlierUpload]], Verdict],
+        judge: Callable[[int, Sequence[EarlierUpload]], Verdict],
         leave_out: int = -1,
         *,
         confirmed: bool = False,
     ) -> None:
         """Judge each row that is valid. `rows` gives them by line, each time.
 
-        `judge` is called with a path and its history, and returns what JSON can hold. `leave_out`: the number of a run that
+        `judge` is called with a line and the history of its path, and returns what JSON can hold. `leave_out`: the number of a run that
         does not count. `confirmed`: with what confirmations found to differ.
         """
         self._rows = rows
@@ -363,7 +296,7 @@ class KnownFiles(Generic[Verdict]):
             histories = ledger.written(target, leave_out, keys, confirmed=confirmed)
             self._staged.executemany(
                 "UPDATE paths SET verdict = ? WHERE line = ?",
-                [(json.dumps(judge(path, histories.get((env, path), []))), line) for env, path, line in some],
+                [(json.dumps(judge(line, histories.get((env, path), []))), line) for env, path, line in some],
             )
 
     def __iter__(self) -> Iterator[tuple[Row, Verdict]]:
@@ -395,7 +328,8 @@ class SavedFile:
     sent: tuple[str, ...] = ()
     """The MD5s of what the upload and its retries may have put there: recorded before each is sent."""
     version: int = 1
-    """1 for the first record of a row, then 2, 3, …: somebody else had changed the file before a resumed run or a retry."""
+    """1 for the first record of a row, then 2, 3, …: other bytes were sent, or somebody else had changed the file, before a
+    resumed run or a retry."""
 
     def has(self, etag: str) -> bool:
         """Return whether an object with this ETag is the saved file; an empty one means that nothing is there."""
@@ -413,18 +347,11 @@ class BackupError(TcbOpsError):
     """The folder cannot be written to, or a record in it is damaged."""
 
 
-def check_folder(folder: Path, *, make: bool = True) -> None:
-    """Make a folder for backups. Raises UsageError if it cannot be written, before anything is sent.
-
-    Without `make` the folder, or the nearest one above it, is only tried.
-    """
-    there = folder.absolute()
+def check_folder(folder: Path) -> None:
+    """Make a folder for backups. Raises UsageError if it cannot be written, before anything is sent."""
     try:
-        if make:
-            _make_folder(there)
-        else:
-            there = next(one for one in (there, *there.parents) if one.exists())
-        with TemporaryFile(dir=there):
+        _make_folder(folder.absolute())
+        with TemporaryFile(dir=folder):
             pass
     except FileExistsError:
         raise UsageError(_("{folder} is not a folder.", folder=folder)) from None
@@ -439,9 +366,8 @@ class Backup:
 
     ====================  ==============================================================================
     `<line>.json`         the first record: what was at a row's path, and what is about to be sent there
-    `<line>.2.json`, …    a further one: somebody else had changed the file before the row went on
+    `<line>.2.json`, …    a further one: other bytes are sent, or somebody else had changed the file before the row went on
     `<line>-<md5>.data`   the bytes of a record
-    `<line>.sent`         MD5s that were sent later, one in a line
     `<line>.….part`       being written, or left by a process that was killed
     ====================  ==============================================================================
     """
@@ -480,10 +406,7 @@ class Backup:
             except (KeyError, TypeError, ValueError, RecursionError):
                 raise BackupError(detail(DetailCode.BACKUP_DAMAGED, file=str(file))) from None
             version += 1
-        if saved is None:
-            return None
-        later = _read(self._sent(line)) or ""
-        return replace(saved, sent=(*sent, *_MD5_LINE.findall(later)))
+        return None if saved is None else replace(saved, sent=tuple(sent))
 
     def save(self, line: int, saved: SavedFile, written: Path | None = None) -> bool:
         """Keep a record, and the bytes in `written`: whole and on the disk, or not at all. Raises BackupError.
@@ -517,27 +440,16 @@ class Backup:
 
     def note_sent(self, line: int, md5: str) -> None:
         """Add an MD5 to what a row may have sent: on the disk when this returns. Raises BackupError."""
-        file = self._sent(line)
-        try:
-            with os.fdopen(_open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "wb") as out:
-                out.write(f"\n{md5}\n".encode())  # on a line of its own after one that was cut short
-                out.flush()
-                os.fsync(out.fileno())
-            sync_to_disk(self.folder)
-        except OSError as error:
-            raise _backup_error(file, error) from None
-
-    def _sent(self, line: int) -> Path:
-        return self.folder / f"{line:07d}.sent"
+        while (saved := self.read(line)) is not None and md5 not in saved.sent:
+            self.save(line, replace(saved, sent=(md5,), version=saved.version + 1))
 
 
 def _make_folder(folder: Path) -> None:
     """Make a folder and those above it, for their owner alone, and on the disk. Raises OSError."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    for one in reversed(missing):
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
         with suppress(FileExistsError):  # another worker was faster
-            one.mkdir(mode=0o700)
-        sync_to_disk(one.parent)
+            missing.mkdir(mode=0o700)
+        sync_to_disk(missing.parent)
     if not folder.is_dir():
         raise FileExistsError(errno.EEXIST, "")
 
@@ -562,8 +474,8 @@ def _read(file: Path) -> str | None:
     try:
         fd = _open(file, os.O_RDONLY)
         try:
-            found = os.fstat(fd)
-            if stat.S_ISREG(found.st_mode) and found.st_size <= _LARGEST_RECORD:
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= _LARGEST_RECORD:
                 return os.read(fd, _LARGEST_RECORD).decode()
         finally:
             os.close(fd)

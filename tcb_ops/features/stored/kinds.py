@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops.features.stored import StoredOutcome, StoredReason
-from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.kinds import Kind, counted, row_count
+from tcb_ops.i18n import Text, _, as_list, pgettext
+from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import Outcome, Row, RowEnd
-from tcb_ops.runs.next_commands import SIGNED_LIST, command, retry, upload_options
+from tcb_ops.runs.next_commands import command, retry, upload_options
 from tcb_ops.wechat.call_policy import FILES_PER_CALL
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 class _StoredKind(Kind):
     """What the three have in common."""
 
-    reads_written = True
     has_list = False
     _outcomes: Mapping[Outcome, Outcome] = {}
     """The kind's own outcomes in place of those of a call."""
@@ -33,21 +31,28 @@ class _StoredKind(Kind):
         """Return an end with one of the kind's own outcomes."""
         return replace(end, outcome=self._outcomes.get(end.outcome, end.outcome))
 
+    def done_text(self, counts: Mapping[Outcome, int]) -> Text:
+        """Return the rows by outcome, `restored 4, deleted 2`; the outcome alone if there is one."""
+        if len(counts) == 1:
+            return next(iter(counts)).label
+        return as_list(
+            _("{outcome} {rows:,}", outcome=outcome.label, rows=rows) for outcome, rows in counts.items()
+        )
+
     def next_step(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
         """Return a retry of the rows that are still open."""
-        outcomes = _open_outcomes(actions)
-        again = sum(rows for outcome, rows in outcomes.items() if outcome.retried)
-        if not again:
-            return self.after_retries(settings, run, outcomes)
-        return _("When the causes are fixed, run {rows} again:", rows=row_count(again)), retry(settings, run)
-
-    def after_retries(
-        self, settings: Settings, run: RunRecord, outcomes: Mapping[Outcome, int]
-    ) -> tuple[Text, list[str]] | None:
-        """Return what follows when no row is to be retried."""
-        return None
+        rows = sum(
+            count
+            for action in actions
+            if action.group.code != StoredReason.NO_CHECKSUM  # the answer would be the same again
+            for outcome, count in action.group.outcomes.items()
+            if outcome.retried
+        )
+        if not rows:
+            return None
+        return _("When the causes are fixed, run {rows} again:", rows=row_count(rows)), retry(settings, run)
 
 
 class ConfirmKind(_StoredKind):
@@ -57,41 +62,26 @@ class ConfirmKind(_StoredKind):
     calls_at = "tcb_ops.features.stored.confirm:ConfirmCalls"
     label = _("confirm")
     report_title = _("Confirmation report")
-    done = _("the file is there")
     rows_per_call = FILES_PER_CALL
     clustered = looks_at_store = True
-    unstarted = Outcome.UNKNOWN
     _outcomes: Mapping[Outcome, Outcome] = {
         Outcome.REFUSED: Outcome.UNKNOWN,
         Outcome.FAILED: Outcome.UNKNOWN,
+        Outcome.NOT_ATTEMPTED: Outcome.UNKNOWN,
     }
 
-    def done_text(self, counts: Mapping[Outcome, int]) -> Text:
-        """Return what was found; of an upload that was undone, in figures."""
-        return as_list(counted(counts)) if StoredOutcome.UNDONE in counts else self.done
-
-    def after_retries(
-        self, settings: Settings, run: RunRecord, outcomes: Mapping[Outcome, int]
+    def next_step(
+        self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
-        """Return an upload of the files that are missing or differ."""
-        missing = sum(
-            outcomes.get(one, 0)
-            for one in (StoredOutcome.ABSENT, StoredOutcome.DIFFERENT, StoredOutcome.FOREIGN)
-        )
+        """Return a retry, else an upload of the files that are missing or differ."""
+        again = super().next_step(settings, run, actions)
+        to_upload = (StoredOutcome.ABSENT, StoredOutcome.DIFFERENT, StoredOutcome.FOREIGN)
+        missing = sum(action.group.outcomes.get(outcome, 0) for action in actions for outcome in to_upload)
         root = str(run.settings.get("root", ""))
-        if not missing or not root or not run.report:
-            return None
-        options = ("--root", root, *upload_options(run))
-        if SIGNED_LIST in run.settings:
-            purpose = _(
-                "failed.csv has {rows} without the queries of their URLs. To upload the whole list again, if your "
-                "versions are the right ones:",
-                rows=row_count(missing),
-            )
-            words = (*run.settings[SIGNED_LIST], *options, "--on-bad", "skip", "--new-run")
-        else:
-            purpose = _("To upload {rows} again, if your version is the right one:", rows=row_count(missing))
-            words = (str(Path(run.report) / "failed.csv"), *options)
+        if again is not None or not (missing and root and run.report):
+            return again
+        purpose = _("To upload {rows} again, if your version is the right one:", rows=row_count(missing))
+        words = (str(Path(run.report) / "failed.csv"), "--root", root, *upload_options(run))
         return purpose, command(settings, "upload", *words, target=run.target)
 
 
@@ -102,20 +92,11 @@ class DeleteKind(_StoredKind):
     calls_at = "tcb_ops.features.stored.delete:DeleteCalls"
     label = _("delete")
     report_title = _("Deletion report")
-    done = _("deleted or already gone")
     question = _("Delete files in {live_environments} of {api_base}?")
-    changed = (
-        _("The files of this upload were deleted by run {run} on {at}."),
-        _("{files:,} of {total:,} files of this upload were deleted by run {run} on {at}."),
-    )
-    mark = _("deleted by {run}"), _("partly deleted by {run}")
+    changed = pgettext("by a run", "deleted")
     replacing = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE})
     rows_per_call = FILES_PER_CALL
     changes_store = takes_back = True
-
-    def done_text(self, counts: Mapping[Outcome, int]) -> Text:
-        """Return what was done to how many rows."""
-        return _by_outcome(counts)
 
 
 class UndoKind(_StoredKind):
@@ -125,43 +106,18 @@ class UndoKind(_StoredKind):
     calls_at = "tcb_ops.features.stored.undo:UndoCalls"
     label = _("undo")
     report_title = _("Undo report")
-    done = _("restored or deleted")
     question = _("Undo the upload in {live_environments} of {api_base}?")
-    changed = (
-        _("This upload was undone by run {run} on {at}."),
-        _("{files:,} of {total:,} files of this upload were undone by run {run} on {at}."),
-    )
-    mark = _("undone by {run}"), _("partly undone by {run}")
+    changed = pgettext("by a run", "undone")
     replacing = frozenset({StoredOutcome.RESTORED, StoredOutcome.DELETED})
     changes_store = takes_back = True
-    skipped = StoredOutcome.NOT_UNDOABLE
-    _outcomes: Mapping[Outcome, Outcome] = {Outcome.REFUSED: Outcome.FAILED}
+    _outcomes: Mapping[Outcome, Outcome] = {
+        Outcome.REFUSED: Outcome.FAILED,
+        Outcome.INVALID: StoredOutcome.NOT_UNDOABLE,
+    }
 
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
         """Return the headers that the restored object had."""
         return row.content_type, row.cache_control
 
-    def done_text(self, counts: Mapping[Outcome, int]) -> Text:
-        """Return what was done to how many rows."""
-        return _by_outcome(counts)
-
 
 CONFIRM, DELETE, UNDO = ConfirmKind(), DeleteKind(), UndoKind()
-
-
-def _by_outcome(counts: Mapping[Outcome, int]) -> Text:
-    """Return the rows by outcome, `restored 4, deleted 2`; the outcome alone if there is one."""
-    if len(counts) == 1:
-        return next(iter(counts)).label
-    return as_list(
-        _("{outcome} {rows:,}", outcome=outcome.label, rows=rows) for outcome, rows in counts.items()
-    )
-
-
-def _open_outcomes(actions: Sequence[NextAction]) -> Counter[Outcome]:
-    """Count the rows of the causes by outcome, without those whose answer would be the same again."""
-    outcomes: Counter[Outcome] = Counter()
-    for action in actions:
-        if action.group.code != StoredReason.NO_CHECKSUM:
-            outcomes.update(action.group.outcomes)
-    return outcomes

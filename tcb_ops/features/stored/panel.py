@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 
@@ -21,15 +19,10 @@ from tcb_ops.panels.controls import (
     html_area,
     show,
 )
-from tcb_ops.panels.html import (
-    RunState,
-)
+from tcb_ops.panels.html import RunState
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.preflight import scope_of_stored
-from tcb_ops.run import Run, RunHandle
-
-if TYPE_CHECKING:
-    pass
+from tcb_ops.run import Run
 
 
 class StoredFiles(Fold):
@@ -108,15 +101,25 @@ class StoredFiles(Fold):
             raise UsageError(_("There is no upload to undo, delete or confirm."))
         return api.open_run(self._subject, settings=self._context.settings)
 
-    def _start(self, begin: Callable[..., RunHandle], **options: Any) -> None:
-        options |= {"merchants": self._merchants, "selection": self._context.selection}
-        self._monitor.start(begin, self._opened(), **options)
-
     def _confirm(self) -> None:
-        self._start(stored.start_confirm, content=True, cluster=self._monitor.cluster())
+        run, cluster = self._opened(), self._monitor.cluster()
+        merchants, selection = self._merchants, self._context.selection
+        self._monitor.start(
+            lambda options: stored.start_confirm(
+                run, content=True, merchants=merchants, selection=selection, cluster=cluster, **options
+            )
+        )
 
     def _undo(self) -> None:
-        self._start(stored.start_undo, action=self.undo)
+        run, merchants, selection = self._opened(), self._merchants, self._context.selection
+        self._monitor.start(
+            lambda options: stored.start_undo(run, merchants=merchants, selection=selection, **options),
+            self.undo,
+        )
 
     def _delete(self) -> None:
-        self._start(stored.start_delete, action=self.delete)
+        run, merchants, selection = self._opened(), self._merchants, self._context.selection
+        self._monitor.start(
+            lambda options: stored.start_delete(run, merchants=merchants, selection=selection, **options),
+            self.delete,
+        )

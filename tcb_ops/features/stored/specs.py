@@ -1,25 +1,22 @@
-"""Which rows a command about stored files has: those that an upload stored, those of a list, or those of a folder."""
+"""Which rows a run about stored files has: those that an upload stored, or those of a list."""
 
 from __future__ import annotations
 
-import csv
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import tzinfo
 from enum import StrEnum
-from functools import partial
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import StoredOutcome
 from tcb_ops.features.stored.files import (
+    NOT_CERTAIN,
     Backup,
     BackupError,
     KnownFiles,
@@ -34,25 +31,20 @@ from tcb_ops.features.stored.files import (
     written_since,
 )
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
-from tcb_ops.formatting import guard, sanitize
+from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
-from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
 from tcb_ops.lists.merchants import Merchants
-from tcb_ops.lists.paths import read_paths
-from tcb_ops.lists.row_files import content_type_of
-from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Row
+from tcb_ops.model import STORED_OUTCOMES, Outcome, Row
 from tcb_ops.reports.explanations import change_lines
-from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger, taken
-from tcb_ops.runs.next_commands import SIGNED, SIGNED_LIST, list_of
+from tcb_ops.runs.list_kinds import UPLOAD
+from tcb_ops.runs.next_commands import SIGNED
 from tcb_ops.runs.plan import RunSpec, environments_of_rows, list_spec
 from tcb_ops.runs.records import EarlierUpload, RowRecord, RunRecord, may_have_stored
-from tcb_ops.runs.uploads import UPLOAD
-from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
-_LISTED = 20
+LISTED = 20
 """Files that a message lists."""
 _DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
 _GONE = frozenset({StoredOutcome.DELETED, StoredOutcome.ALREADY_GONE, StoredOutcome.ABSENT})
@@ -66,12 +58,14 @@ class UndoPreview(StrEnum):
     LEFT = "left"
     NOT_UNDOABLE = "not_undoable"
     UNCERTAIN = "uncertain"
-    """It is not known whether the upload stored it: the store will be asked."""
+    """It is not known whether the upload's file is there: the store will be asked."""
 
 
-def undo_preview(
-    state: Literal["undone", "stored", "unknown"], *, undoable: bool, saved: bool
-) -> UndoPreview:
+FileState: TypeAlias = Literal["undone", "stored", "unknown"]
+"""Whether what an upload stored is at a path, as far as the ledger knows; unknown, too, where an undo met another file."""
+
+
+def undo_preview(state: FileState, *, undoable: bool, saved: bool) -> UndoPreview:
     """Decide what to announce about a row of an undo.
 
     ========  =======  =====  ============
@@ -84,7 +78,7 @@ def undo_preview(
     yes       stored   no     deleted
     ========  =======  =====  ============
 
-    `state`: whether what the upload stored is at the path, as far as the ledger knows. `saved`: whether the backup has a file.
+    `saved`: whether the backup has a file.
     """
     if not undoable:
         return UndoPreview.NOT_UNDOABLE
@@ -93,62 +87,38 @@ def undo_preview(
     return UndoPreview.RESTORED if saved else UndoPreview.DELETED
 
 
+_UNDO_TEXTS = {
+    UndoPreview.RESTORED: _("{files} will be restored from the backup."),
+    UndoPreview.DELETED: _("{files} will be deleted: nothing was there before."),
+    UndoPreview.UNCERTAIN: _("{files} may be the upload's: the store will be asked."),
+    UndoPreview.LEFT: _("{files} will not be touched: nothing of the upload is there."),
+    UndoPreview.NOT_UNDOABLE: _("{files} cannot be undone; `show` says why, row by row."),
+}
+_WITHOUT_BACKUP = {
+    UndoPreview.DELETED: _(
+        "{files} will be deleted. Without a backup it is not known whether another tool had files there."
+    ),
+    UndoPreview.UNCERTAIN: _("{files} may be the upload's. Without a backup they are not touched."),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class UndoScope:
-    """What an undo would do, by rows."""
+    """What an undo would do."""
 
-    restored: int
-    deleted: int
-    left: int
-    """Rows that stay as they are: nothing of the upload is at their paths."""
-    not_undoable: int
-    uncertain: int
-    """Rows of which it is not known whether the upload stored them."""
+    counts: Mapping[UndoPreview, int]
+    """Rows, without zeros."""
     with_backup: bool
 
     @property
     def text(self) -> Text:
         """The figures in words."""
-        if self.with_backup:
-            deleted = ngettext(
-                "{n:,} file was new and will be deleted.",
-                "{n:,} files were new and will be deleted.",
-                self.deleted,
-            )
-            uncertain = ngettext(
-                "Whether the upload stored {n:,} more file is not known: the store will be asked about it.",
-                "Whether the upload stored {n:,} more files is not known: the store will be asked about them.",
-                self.uncertain,
-            )
-        else:
-            deleted = ngettext(
-                "{n:,} file will be deleted. Without a backup it is not known whether another tool had one at its path.",
-                "{n:,} files will be deleted. Without a backup it is not known whether another tool had files at their paths.",
-                self.deleted,
-            )
-            uncertain = ngettext(
-                "Whether the upload stored {n:,} more file is not known. Without a backup it stays.",
-                "Whether the upload stored {n:,} more files is not known. Without a backup they stay.",
-                self.uncertain,
-            )
-        restored = ngettext(
-            "{n:,} file will be restored from the backup.",
-            "{n:,} files will be restored from the backup.",
-            self.restored,
+        texts = _UNDO_TEXTS | ({} if self.with_backup else _WITHOUT_BACKUP)
+        return as_sentences(
+            text.format(files=ngettext("{n:,} file", "{n:,} files", self.counts[preview]))
+            for preview, text in texts.items()
+            if preview in self.counts
         )
-        left = ngettext(
-            "{n:,} file stays: nothing of the upload is at its path.",
-            "{n:,} files stay: nothing of the upload is at their paths.",
-            self.left,
-        )
-        not_undoable = ngettext(
-            "{n:,} file cannot be undone; `show` says why, row by row.",
-            "{n:,} files cannot be undone; `show` says why, row by row.",
-            self.not_undoable,
-        )
-        counts = (self.restored, self.deleted, self.uncertain, self.left, self.not_undoable)
-        texts = (restored, deleted, uncertain, left, not_undoable)
-        return as_sentences(text for count, text in zip(counts, texts, strict=True) if count)
 
 
 def confirm_spec(
@@ -164,14 +134,14 @@ def confirm_spec(
 
     `zone`: of the times in its warning. Raises UsageError where there are none.
     """
-    options = {"content": content, "backup": subject.settings.get("backup", ""), "root": subject.root}
-    if SIGNED in subject.settings:
-        options[SIGNED_LIST] = list_of(subject)
+    # The root is for the upload that is suggested afterwards: failed.csv lacks the queries of URLs.
+    root = "" if SIGNED in subject.settings else subject.root
+    options = {"content": content, "backup": subject.settings.get("backup", ""), "root": root}
     spec = _of_run(
         ledger,
         subject,
         CONFIRM,
-        lambda row: row.end.outcome in STORED_OUTCOMES,
+        lambda record: record.end.outcome in STORED_OUTCOMES,
         only,
         selection,
         options,
@@ -185,8 +155,8 @@ def confirm_spec(
             id=subject.id,
         )
         warnings.append(text)
-    meant = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
-    warnings += change_lines(ledger.later_changes(subject, meant), zone)
+    environments = None if only is None else {(merchant.appid, merchant.env) for merchant in only}
+    warnings += change_lines(ledger.later_changes(subject, environments), zone)
     return replace(spec, warning=as_sentences(warnings) if warnings else None)
 
 
@@ -195,20 +165,20 @@ def delete_spec(
 ) -> RunSpec:
     """Return the rows that a run has uploaded, its retries included, without paths that another run has written since.
 
-    What an unfinished delete of the same files has deleted is left to it, when it is resumed: not with `new_run`. Raises
-    UsageError where there are none, or if a process works on the run.
+    An unfinished delete of the same files is resumed with the rows that it has: not with `new_run`. Raises UsageError where
+    there are none, or if a process works on the run.
     """
     spec = _of_run(
-        ledger, subject, DELETE, lambda row: row.end.outcome is Outcome.UPLOADED, only, selection, {}
+        ledger, subject, DELETE, lambda record: record.end.outcome is Outcome.UPLOADED, only, selection, {}
     )
+    if not new_run and _is_unfinished(ledger, spec, subject.target):
+        return spec
     deletes, undos = _ids(runs_about(ledger, subject, DELETE)), undone_uploads(ledger, subject.target)
-    resumed = set[str]() if new_run else _unfinished(ledger, spec, subject.target)
-    of_upload = frozenset(spec.options["of"]) | (deletes & resumed)
-    open_ends = {Outcome.FAILED, Outcome.PENDING}
+    of_upload = frozenset(spec.options["of"])
 
-    def is_deleted(_path: str, history: Sequence[EarlierUpload]) -> bool:
+    def is_deleted(_line: int, history: Sequence[EarlierUpload]) -> bool:
         # A delete of these files that failed, or was interrupted, has left them there.
-        counted = [entry for entry in history if entry.outcome not in open_ends or entry.run not in deletes]
+        counted = [entry for entry in history if entry.outcome not in NOT_CERTAIN or entry.run not in deletes]
         return not written_since(counted, of_upload, subject.number, undos, doubtful=True)
 
     known = KnownFiles(ledger, spec.rows, subject.target, is_deleted)
@@ -240,14 +210,7 @@ def scope_of_undo(ledger: Ledger, subject: RunRecord, only: Merchants | None) ->
     """Count what an undo would do. Raises UsageError where there is nothing to undo."""
     spec, files = _undo(ledger, subject, only, "")
     counts = Counter(preview for _row, preview in files())
-    return UndoScope(
-        counts[UndoPreview.RESTORED],
-        counts[UndoPreview.DELETED],
-        counts[UndoPreview.LEFT],
-        counts[UndoPreview.NOT_UNDOABLE],
-        counts[UndoPreview.UNCERTAIN],
-        with_backup=bool(spec.options["backup"]),
-    )
+    return UndoScope(counts, with_backup=bool(spec.options["backup"]))
 
 
 def _undo(
@@ -258,8 +221,8 @@ def _undo(
     A row whose path had a file has that file in the backup as its local file; a row whose path was free has none; a row that
     replaced an earlier upload without a backup has its problem, and ends as not_undoable. Raises UsageError.
     """
-    kept = str(subject.settings.get("backup", ""))
-    backup = Backup(Path(kept)) if kept else None
+    backup_folder = str(subject.settings.get("backup", ""))
+    backup = Backup(Path(backup_folder)) if backup_folder else None
     records = backup if backup is not None and backup.folder.is_dir() else None
 
     def is_meant(record: RowRecord) -> bool:
@@ -269,47 +232,53 @@ def _undo(
         return may_be_stored(end.outcome, saved, doubtful=doubtful)
 
     runs = [subject, *ledger.retries(subject)]
-    retried = runs[1:] if records is None else []
-    lines = {
-        record.row.line
-        for run in retried
-        for record in ledger.rows(run, outcomes=_DOUBTFUL)
-        if is_meant(record)
-    }
-    pending = 0 if backup is not None else sum(ledger.counts(run).get(Outcome.PENDING, 0) for run in runs)
-    pending_text = ngettext(
-        "{n:,} row of the upload is pending. Whether it was sent is not known, and it is not undone. To know, resume the "
-        "upload instead.",
-        "{n:,} rows of the upload are pending. Whether they were sent is not known, and they are not undone. To know, resume "
-        "the upload instead.",
-        pending,
-    )
-    warning = pending_text if pending else None
+    doubtful = set[int]()
+    if records is None:
+        retried = (record for run in runs[1:] for record in ledger.rows(run, outcomes=_DOUBTFUL))
+        doubtful = {record.row.line for record in retried if is_meant(record)}
+    warning = None
+    if backup is None and (pending := sum(ledger.counts(run).get(Outcome.PENDING, 0) for run in runs)):
+        warning = ngettext(
+            "{n:,} row of the upload is pending. Whether it was sent is not known, and it is not undone. To know, resume the "
+            "upload instead.",
+            "{n:,} rows of the upload are pending. Whether they were sent is not known, and they are not undone. To know, resume "
+            "the upload instead.",
+            pending,
+        )
     spec = _of_run(
         ledger,
         subject,
         UNDO,
-        lambda record: is_meant(record) or record.row.line in lines,
+        lambda record: is_meant(record) or record.row.line in doubtful,
         only,
         selection,
-        {"backup": kept, "undoes": subject.id},
+        {"backup": backup_folder, "undoes": subject.id},
         warning,
     )
     of_upload = frozenset(spec.options["of"])
-    taken_back_by = frozenset(_ids(runs_about(ledger, subject, UNDO)))
+    undos = runs_about(ledger, subject, UNDO)
+    taken_back_by = frozenset(_ids(undos))
+    conflicts = {
+        record.row.line
+        for run in undos
+        for record in ledger.rows(run, outcomes=frozenset({StoredOutcome.CONFLICT}))
+    }
 
-    def judge(
-        _path: str, history: Sequence[EarlierUpload]
-    ) -> tuple[str, str, list[str], Literal["undone", "stored", "unknown"]]:
+    def judge(line: int, history: Sequence[EarlierUpload]) -> tuple[str, str, list[str], FileState]:
         own = [n for n, entry in enumerate(history) if entry.run in of_upload and entry.md5]
         before = _stored_before(history[: own[0]] if own else [])
-        state: Literal["undone", "stored", "unknown"] = "unknown"
+        state: FileState = "unknown"
         if is_undone(history, taken_back_by):
             state = "undone"
-        elif stored_by(history, of_upload) is not None:
+        elif stored_by(history, of_upload) is not None and line not in conflicts:
             state = "stored"
+        sent: Collection[str] = ()
+        if backup is not None and history and history[-1].outcome is StoredOutcome.RESTORED:
+            with suppress(BackupError):
+                saved = backup.read(line)
+                sent = saved.sent if saved is not None else ()
         return (
-            written_since(history, of_upload | taken_back_by, subject.number),
+            written_since(history, of_upload | taken_back_by, subject.number, sent=sent),
             "" if before is None else before.run,
             sorted(uploaded_md5s(history, of_upload)),
             state,
@@ -349,13 +318,14 @@ def delete_list_spec(
 def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -> Text | None:
     """List the files of a delete that no run of the ledger uploaded; None where there are none.
 
-    What an unfinished delete of the same list has deleted is no reason not to resume it: only with `new_run`.
+    An unfinished delete of the same list was checked when it began, and is resumed: not with `new_run`.
     """
-    resumed = set[str]() if new_run else _unfinished(ledger, spec, target)
+    if not new_run and _is_unfinished(ledger, spec, target):
+        return None
     undos = undone_uploads(ledger, target)
-    known = KnownFiles(ledger, spec.rows, target, lambda _path, history: is_ours(history, undos, resumed))
+    known = KnownFiles(ledger, spec.rows, target, lambda _line, history: is_ours(history, undos))
     foreign = (row for row, ours in known if not ours)
-    first = list(islice(foreign, _LISTED))
+    first = list(islice(foreign, LISTED))
     if not first:
         return None
     rest = sum(1 for _row in foreign)
@@ -368,14 +338,13 @@ def foreign_text(ledger: Ledger, spec: RunSpec, target: str, *, new_run: bool) -
     return as_lines([head, *(f"{sanitize(row.env)}  {sanitize(row.path)}" for row in first), *more])
 
 
-def _unfinished(ledger: Ledger, spec: RunSpec, target: str) -> set[str]:
-    """Return the unfinished runs that the same command resumes."""
+def _is_unfinished(ledger: Ledger, spec: RunSpec, target: str) -> bool:
+    """Return whether there is an unfinished run that the same command resumes."""
     same = (spec.kind, spec.list_sha256, spec.selection, spec.parent)
-    return {
-        run.id
+    return any(
+        run.finished_at is None and (run.kind, run.list_sha256, run.selection, run.parent) == same
         for run in ledger.runs(target, damaged=[])
-        if run.finished_at is None and (run.kind, run.list_sha256, run.selection, run.parent) == same
-    }
+    )
 
 
 def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
@@ -388,7 +357,7 @@ def overwritten_rows(ledger: Ledger, batch: Batch, target: str) -> int:
     newest = next(same, None)
     own = newest.number if newest is not None and newest.finished_at is None else -1
     undos = undone_uploads(ledger, target)
-    known = KnownFiles(ledger, batch.rows, target, lambda _path, history: is_ours(history, undos), own)
+    known = KnownFiles(ledger, batch.rows, target, lambda _line, history: is_ours(history, undos), own)
     return sum(ours for _row, ours in known)
 
 
@@ -396,11 +365,11 @@ def file_ids(ledger: Ledger, spec: RunSpec, target: str) -> Iterator[tuple[Row, 
     """Give the rows of an upload with the file_ids that the platform gave them; empty where none is known."""
     of_upload = set(spec.options["of"])
 
-    def file_id(path: str, history: Sequence[EarlierUpload]) -> str:
-        ids = [entry.file_id for entry in history if entry.run in of_upload]
-        return next((one for one in reversed(ids) if one.endswith(f"/{path}")), "")
+    def given(_line: int, history: Sequence[EarlierUpload]) -> list[str]:
+        return [entry.file_id for entry in reversed(history) if entry.run in of_upload]
 
-    yield from KnownFiles(ledger, spec.rows, target, file_id)
+    for row, file_ids in KnownFiles(ledger, spec.rows, target, given):
+        yield row, next((file_id for file_id in file_ids if file_id.endswith(f"/{row.path}")), "")
 
 
 def check_subject(subject: RunRecord, target: str) -> None:
@@ -443,12 +412,12 @@ def _of_run(
                 with taken(ledger, run):  # raises if a process works on it
                     pass
     since = ledger.succeeded_since(subject) if retries else set[int]()
-    wanted = None if only is None else {(merchant.env, merchant.appid) for merchant in only}
+    selected = None if only is None else {(merchant.env, merchant.appid) for merchant in only}
 
     def rows() -> Iterator[Row]:
         for record in ledger.rows(subject):
             row = record.row
-            if wanted is not None and (row.env, row.appid) not in wanted:
+            if selected is not None and (row.env, row.appid) not in selected:
                 continue
             if is_meant(record) or row.line in since:
                 yield replace(row, content_type="", cache_control="")
@@ -496,11 +465,13 @@ def _undone(row: Row, since: str, before_run: str, uploaded: Collection[str], ba
 
 def _stored_before(written: Sequence[EarlierUpload]) -> EarlierUpload | None:
     """Return what left a file at a path, or may have; None if there is none. `written`: the oldest first."""
-    for one in reversed(written):
-        if one.outcome in _GONE:
+    for entry in reversed(written):
+        if entry.outcome in _GONE:
             return None
-        if one.md5 or one.outcome is Outcome.UNKNOWN:  # a failed upload may have left what was there before
-            return one
+        if (
+            entry.md5 or entry.outcome is Outcome.UNKNOWN
+        ):  # a failed upload may have left what was there before
+            return entry
     return None
 
 
@@ -522,164 +493,3 @@ def _from_backup(row: Row, saved: SavedFile, data: Path) -> Row:
 
 def _ids(runs: Iterable[RunRecord]) -> set[str]:
     return {run.id for run in runs}
-
-
-# --- folders ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SyncPlan:
-    """The rows of a synchronization."""
-
-    scanned: ScannedFiles
-    batch: Batch
-    """A row per file and environment."""
-    gone: Batch | None
-    """Files that this folder's earlier synchronizations uploaded and that it no longer has; None if there are none."""
-
-    @property
-    def gone_text(self) -> Text | None:
-        """The first files that are gone from the folder, in words."""
-        if self.gone is None:
-            return None
-        count, envs = self.gone.count, self.gone.envs
-        first = list(islice(self.gone.rows(), _LISTED))
-        width = max(len(row.env) for row in first)
-        head = ngettext(
-            "{n:,} uploaded file is no longer in the folder, but in {environments}:",
-            "{n:,} uploaded files are no longer in the folder, but in {environments}:",
-            count,
-            environments=ngettext("{n:,} environment", "{n:,} environments", envs),
-        )
-        rest, file = count - len(first), self.gone.source
-        more = [_("and {n:,} more: {file}", n=rest, file=file)] if rest else []
-        return as_lines([head, *(f"  {row.env:{width}}  {sanitize(row.path)}" for row in first), *more])
-
-    def gone_from(self, environments: Collection[tuple[str, str]]) -> Batch | None:
-        """Return the files of `gone` that are still gone, in other than these environments, given as (env, appid)."""
-        if self.gone is None:
-            return None
-        kept = (
-            row
-            for row in self.gone.rows()
-            if (row.env, row.appid) not in environments
-            and not os.path.lexists(self.scanned.folder / row.file)
-        )
-        return _written(self.gone.source, kept, self.gone.merchants)
-
-    @property
-    def loses_most(self) -> bool:
-        """Whether more files are gone than are left, as if it were another folder."""
-        return self.gone is not None and self.gone.count > self.batch.count
-
-    def changed(self, ledger: Ledger | None, target: str) -> Batch | None:
-        """Return the rows that differ from what the ledger last knows at their paths; None if all are the same."""
-        if ledger is None or self.batch.root is None:
-            return self.batch
-        root, digests = self.batch.root, dict[str, str]()
-
-        def last_known(_path: str, history: Sequence[EarlierUpload]) -> tuple[str, int, str, str] | None:
-            last = history[-1] if history else None
-            return None if last is None else (last.md5, last.bytes, last.content_type, last.cache_control)
-
-        def differs(row: Row, last: Sequence[Any] | None) -> bool:
-            md5, size, *stored_headers = last or ("", None)
-            if not md5 or size != row.size:
-                return True
-            if row.file not in digests:
-                with suppress(FileChangedError, FileUnreadableError):
-                    digests[row.file] = hash_file(root / row.file, row.size or 0, row.mtime_ns or 0)
-            headers = [row.content_type or content_type_of(row.path, row.file), row.cache_control]
-            return digests.get(row.file) != md5 or headers != stored_headers
-
-        known = KnownFiles(ledger, self.batch.rows, target, last_known, confirmed=True)
-        rows = (row for row, last in known if differs(row, last))
-        return _written(self.batch.source.with_suffix(".changed.csv"), rows, self.batch.merchants, root)
-
-
-def plan_sync(
-    scanned: ScannedFiles,
-    targets: Sequence[Merchant],
-    template: PathTemplate,
-    merchants: Merchants,
-    folder: Path,
-    *,
-    ledger: Ledger | None,
-    target: str,
-) -> SyncPlan:
-    """Write the list of a folder's files, and the one of those that are gone, into `folder`; read and check both.
-
-    A synchronization is recognized by its list's name, which is made of the folder's. Raises InputError, UsageError.
-    """
-    if template.dated:
-        raise UsageError(_("--path with {{date}}: every day all files would be new. Leave {{date}} out."))
-    root = scanned.folder.resolve()
-    name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
-    dest = folder / f"{name}.csv"
-    with _replacing(dest) as part:
-        write_list(scanned, targets, template, part, root, versions=True)
-    batch = read_paths(dest, merchants, root)
-    found = iter(()) if ledger is None else _gone(ledger, target, dest.name, scanned, targets, template)
-    return SyncPlan(scanned, batch, _written(folder / f"{name}.gone.csv", found, merchants))
-
-
-@contextmanager
-def _replacing(dest: Path) -> Iterator[Path]:
-    """Give a new file that replaces `dest` at the end. Raises UsageError if it cannot be written."""
-    part = dest.with_suffix(f".{os.getpid()}.part")
-    try:
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(missing_ok=True)
-        yield part
-        part.replace(dest)
-    except OSError as error:
-        why = system_reason(error)
-        raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=why)) from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _written(
-    dest: Path, found: Iterable[Row], merchants: Merchants, root: Path | None = None
-) -> Batch | None:
-    """Write rows as a list and read it; None if there are none."""
-    rows = 0
-    with _replacing(dest) as part, part.open("x", encoding="utf-8-sig", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(["env", "appid", "path", "file", "tcb_guarded"])
-        for row in found:
-            out.writerow(map(guard, (row.env, row.appid, row.path, row.file)))
-            rows += 1
-    return read_paths(dest, merchants, root) if rows else None
-
-
-def _gone(
-    ledger: Ledger,
-    target: str,
-    list_name: str,
-    scanned: ScannedFiles,
-    targets: Sequence[Merchant],
-    template: PathTemplate,
-) -> Iterator[Row]:
-    """Give the files that runs of the list uploaded last, whose local file no longer exists."""
-    ours = {run.id: run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name}
-
-    def is_of_folder(_path: str, history: Sequence[EarlierUpload]) -> bool:
-        # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
-        without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
-        sent = [entry for entry in history if entry.outcome not in without]
-        return bool(sent) and bool(sent[-1].md5) and sent[-1].run in ours
-
-    paths = set(template.paths(scanned.files, targets[0]))
-    for merchant in targets:
-        if template.by_target:
-            paths = set(template.paths(scanned.files, merchant))
-        stored = ledger.paths_stored(list(ours.values()), merchant.env, merchant.appid)
-        missing = [
-            Row(number, merchant.env, path, merchant.appid, merchant.name, file, ())
-            for number, (path, file) in enumerate(stored)
-            if path not in paths and not os.path.lexists(scanned.folder / file)
-        ]
-        if missing:
-            known = KnownFiles(ledger, partial(iter, missing), target, is_of_folder)
-            yield from (row for row, is_gone in known if is_gone)

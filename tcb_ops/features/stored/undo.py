@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Collection
 from dataclasses import replace
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.features.stored import StoredOutcome, StoredReason
-from tcb_ops.features.stored.calls import (
-    GONE,
-    EarlyEndError,
-    StoredCalls,
-)
+from tcb_ops.features.stored.calls import GONE, EarlyEndError, StoredCalls
 from tcb_ops.features.stored.files import (
+    NOT_CERTAIN,
     BackupError,
     SavedFile,
     UndoStep,
@@ -20,29 +17,23 @@ from tcb_ops.features.stored.files import (
     uploaded_md5s,
 )
 from tcb_ops.i18n import Text
-from tcb_ops.model import Outcome, Row, RowEnd
+from tcb_ops.model import Outcome, RowEnd
 from tcb_ops.runs.calls import FailedAttempt
-from tcb_ops.runs.records import EarlierUpload
 from tcb_ops.runs.scheduler import Task
-from tcb_ops.wechat.responses import (
-    NOT_THERE,
-)
+from tcb_ops.wechat.responses import NOT_THERE
 
 
 class UndoCalls(StoredCalls):
     """Makes the calls of an undo."""
 
     async def _work(self, task: Task) -> list[RowEnd | FailedAttempt]:
-        return await self._undo(task)
+        return [await self._undo(task)]
 
-    async def _undo(self, task: Task) -> list[RowEnd | FailedAttempt]:
-        return [await self._undo_row(task, task.row)]
-
-    async def _undo_row(self, task: Task, row: Row) -> RowEnd | FailedAttempt:
-        known = self._known(task, row)
-        if (why := self._not_ours(task, row)) is not None:  # written after this run was planned
+    async def _undo(self, task: Task) -> RowEnd | FailedAttempt:
+        row, known, saved = task.row, self._known(task, task.row), await self._record_of(task)
+        sent = saved.sent if saved is not None else ()
+        if (why := self._not_ours(task, row, sent)) is not None:  # written after this run was planned
             return self._not_undoable(task, why)
-        saved = await self._record_of(task)
         if saved is not None and saved.may_be_ours(
             uploaded_md5s(task.histories.get(row.path, []), self.subject)
         ):
@@ -54,17 +45,19 @@ class UndoCalls(StoredCalls):
         done = self._end(task, StoredOutcome.DELETED if before is None else StoredOutcome.RESTORED)
         file_id = known.file_id if known is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        undone = self.files is not None and self.files.is_undone(task.histories.get(row.path, []))
-        ours = "" if undone else await self._ours(row, known, saved, now)
-        certain = known is not None or saved is not None
+        undone, ours = self._is_undone(task, row), ""
+        if not undone:
+            ours = known.md5 if known is not None else now if now in sent else min(sent, default="")
         same_headers = (
             known is not None
             and saved is not None
             and (known.content_type, known.cache_control) == (saved.content_type, saved.cache_control)
         )
+        certain = known is not None or saved is not None
         match undo_step(now or None, ours, before, certain=certain, same_headers=same_headers):
             case UndoStep.NOTHING:
-                if self._was_undone_here(task, known, undone=undone) and now == (before or ""):
+                acted = self._may_have_acted(task) and known is not None and not undone
+                if (task.acted or acted) and now == (before or ""):
                     return done
                 return replace(self._end(task, StoredOutcome.LEFT), md5=now, file_id=file_id)
             case UndoStep.NOT_KNOWN:
@@ -72,12 +65,14 @@ class UndoCalls(StoredCalls):
             case UndoStep.CONFLICT:
                 return replace(done, outcome=StoredOutcome.CONFLICT, reason=StoredReason.CONFLICT, md5=now)
             case UndoStep.DELETE | UndoStep.RESTORE:
-                return await self._take_back(task, before)
+                return await self._take_back(task, before, sent)
 
-    async def _take_back(self, task: Task, before: str | None) -> RowEnd | FailedAttempt:
+    async def _take_back(
+        self, task: Task, before: str | None, sent: Collection[str]
+    ) -> RowEnd | FailedAttempt:
         """Store what an upload overwrote, by its MD5; None: delete what it added."""
         await self._read_histories(task)  # again: calls have been made meanwhile
-        if (why := self._not_ours(task, task.row)) is not None:
+        if (why := self._not_ours(task, task.row, sent)) is not None:
             return self._not_undoable(task, why)
         task.acted = True
         if before is not None:
@@ -87,13 +82,16 @@ class UndoCalls(StoredCalls):
             return replace(result, outcome=StoredOutcome.DELETED)
         return result
 
-    def _was_undone_here(self, task: Task, known: EarlierUpload | None, *, undone: bool) -> bool:
-        """Return whether it was this undo that took away what the upload stored: an attempt whose answer was lost, or a killed session."""
-        if task.acted:
-            return True
-        history = task.histories.get(task.row.path, [])
-        may_have = self.files is not None and self.files.may_have_acted(history)
-        return may_have and known is not None and not undone
+    def _may_have_acted(self, task: Task) -> bool:
+        """Return whether this undo may have taken the file back already, or another one whose answer was lost."""
+        return (
+            self.context.resumed
+            or self.context.run.parent != ""
+            or any(
+                entry.run in self._taken_back_by and entry.outcome in NOT_CERTAIN
+                for entry in task.histories.get(task.row.path, [])
+            )
+        )
 
     async def _record_of(self, task: Task) -> SavedFile | None:
         """Return what was saved for a row of an undo; ends the row if the record cannot be used."""
@@ -109,17 +107,6 @@ class UndoCalls(StoredCalls):
     def _backup_damaged(self, task: Task, why: Text | None = None) -> EarlyEndError:
         why = why or detail(DetailCode.BACKUP_DAMAGED, file=task.row.file)
         return EarlyEndError(self._end(task, Outcome.FAILED, StoredReason.BACKUP_DAMAGED, why))
-
-    async def _ours(self, row: Row, known: EarlierUpload | None, saved: SavedFile | None, now: str) -> str:
-        """Return the MD5 of what the upload put at a path: `now` if that is one of several; empty if it is unknown."""
-        if known is not None:
-            return known.md5
-        found, complete = set(saved.sent) if saved is not None else set[str](), False
-        if not found and self.files is not None:
-            found, complete = await asyncio.to_thread(self.files.planned_md5s, row.line)
-        if now in found:
-            return now
-        return min(found) if found and (complete or saved is not None) else ""
 
     def _not_undoable(self, task: Task, why: Text) -> RowEnd:
         return self._end(task, StoredOutcome.NOT_UNDOABLE, StoredReason.NOT_UNDOABLE, why)

@@ -104,7 +104,7 @@ def page(
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     drawing = draw(reader.timeline(run))
-    findings = run.kind.findings(reader, summary, changes, settings) if run.kind.has_findings(run) else None
+    findings = run.kind.findings(reader, summary, changes, settings) if run.has_findings else None
     templates = environment(settings.lang, settings.timezone)
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",

@@ -9,7 +9,6 @@ import pytest
 from workspace import TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.api import run_holder
 from tcb_ops.features.simulator import Fault
 from tcb_ops.run import find_handle
 
@@ -67,12 +66,12 @@ def test_a_canary_stays_one(open_workspace: Any):
 def test_who_works_on_a_run_is_known_while_it_is_worked_on(workspace: Any):
     going = tcb.start_upload(workspace.read(), settings=workspace.settings)
     assert find_handle(going.id) is going
-    held = run_holder(going.id, settings=workspace.settings)
+    held = going.so_far().holder()
     assert held is not None
     assert f"run {going.id} is being worked on by" in held.en
-    going.wait()
+    run = going.wait()
     assert find_handle(going.id) is None
-    assert run_holder(going.id, settings=workspace.settings) is None
+    assert run.holder() is None
 
 
 @pytest.mark.slow

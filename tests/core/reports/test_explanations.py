@@ -19,7 +19,7 @@ from tcb_ops.i18n import Bilingual
 from tcb_ops.kinds import Kind, all_kinds
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.explanations import action_text, counts_line, reason_text, why
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -32,7 +32,7 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 from tcb_ops.runs.schema import rows, runs
 from tcb_ops.runs.stop_errors import (
@@ -45,7 +45,6 @@ from tcb_ops.runs.stop_errors import (
     stop_text,
     token_outage,
 )
-from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,8 +19,8 @@ import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.model import Link, Outcome, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.links import LINKS
 from tcb_ops.runs.links_file import LINK_COLUMNS, LinksFile, check_columns
+from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from tcb_ops.errors import PlatformStopError, UsageError
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.simulator import Fault
 from tcb_ops.kinds import Kind
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.plan import Choice, choose
-from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from tcb_ops.run import Run

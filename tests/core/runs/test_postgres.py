@@ -229,6 +229,24 @@ def test_who_keeps_the_tables_from_being_created_is_named(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("step", ["finish", "compact"])
+def test_who_keeps_a_table_locked_is_named(
+    url: str, monkeypatch: pytest.MonkeyPatch, step: str, open_workspace: OpenWorkspace
+) -> None:
+    monkeypatch.setattr(database_module, "WAITING_SECONDS", 1)
+    workspace = open_workspace(many(TEA, rows=2))
+    settings = workspace.with_options(ledger=url)
+    run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    engine = sa.create_engine(url, connect_args={"application_name": "a-report"})
+    with closing(Ledger(url)) as ledger, engine.begin() as connection:
+        connection.execute(sa.text("LOCK TABLE runs, rows IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(tcb.TcbOpsError, match=r"locked by a-report of user postgres"):
+            ledger.finish(run.record, 1.0) if step == "finish" else ledger.compact()
+    engine.dispose()
+
+
+@pytest.mark.slow
 def test_ledgers_in_two_schemas_of_a_database_have_locks_of_their_own(
     url: str, postgres: Postgres, database: str
 ) -> None:

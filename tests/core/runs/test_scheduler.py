@@ -11,6 +11,7 @@ import pytest
 
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.outcome_handler import OutcomeHandler
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.runtime import Runtime
@@ -26,7 +27,6 @@ from tcb_ops.runs.scheduler import (
     ScopeState,
     Task,
 )
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.runs.writer import Closing
 from tcb_ops.wechat.tokens import Token
 

@@ -10,8 +10,8 @@ import pytest
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
-from tcb_ops.runs.uploads import UPLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.runs import writer
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 from tcb_ops.runs.writer import LedgerWriter
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
-import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -58,33 +56,6 @@ def test_a_bad_known_file_and_bad_values_send_nothing(open_cli: Callable[..., An
     assert not cli.workspace.sim.stats["env_info"]
 
 
-@pytest.mark.slow
-def test_a_known_merchant_that_is_gone_is_a_warning(open_cli: Callable[..., Any]):
-    cli = open_cli([], BROKEN)
-    lines = ("appid,env,cause,until", ",gone-1a2b3c,85088,2999-12-31", f",{BOOKS.env},85088,2999-12-31", "")
-    (cli.folder / "known.csv").write_text("\n".join(lines), encoding="utf-8")
-    for more in ((), ("--where", f"name={TEA.name}")):
-        result = cli("audit", *QUICK, "--quiet", *more)
-        assert result.code == 0
-        assert "known.csv:2: gone-1a2b3c is not in merchants.csv" in result.err
-        assert "known.csv:3" not in result.err
-
-
-@pytest.mark.slow
-def test_a_known_cause_that_is_not_catalogued_is_a_warning(open_cli: Callable[..., Any]):
-    fault = Fault(env=BOOKS.env, step=FaultStep.STORE, status=403, code="NoSuchThing")
-    cli = open_cli([], [fault])
-    known = cli.folder / "known.csv"
-    known.write_text(
-        f"env,cause,until\n{BOOKS.env},NoSuchThing,2999-12-31\n{TEA.env},accessdenied,2999-12-31\n",
-        encoding="utf-8",
-    )
-    result = cli("audit", *QUICK, "--quiet", "--write-probe")
-    assert result.code == 0
-    assert "known.csv:2: NoSuchThing is not in the catalogue" in result.err
-    assert "known.csv:3" not in result.err
-
-
 def test_a_long_note_is_printed_whole_in_a_pipe(open_cli: Callable[..., Any]):
     cli = open_cli([], BROKEN)
     note = "asked the owner on Monday who wants to pay the bill of November on Thursday; ask again on Friday"
@@ -118,45 +89,18 @@ def test_a_robot_that_refuses_is_reported_and_fails_no_audit(
     result = cli("audit", *QUICK, "--fail-on", "none", "--json", "--quiet")
     assert result.code == 0
     assert [one["sent"] for one in result.json["notifications"]] == [True, False]
-    which = [(one["entry"], one["name"]) for one in result.json["notifications"]]
-    assert which == [(1, "accept.url"), (2, "refuse.url")]
-    assert "wecom (refuse.url, entry 2): errcode 93000" in result.err
+    receivers = [delivery["receiver"] for delivery in result.json["notifications"]]
+    assert receivers == ["wecom accept.url", "wecom refuse.url"]
+    assert "wecom refuse.url: errcode 93000" in result.err
     assert "5b2f6f0e-1d3c" not in result.err + result.out
     assert cli("notify", "--test").code == 1
     (first, _test) = cli.workspace.sim.robots.messages
     assert result.json["report"] in first.text
 
 
-def test_metrics_are_written_for_prometheus(open_cli: Callable[..., Any]):
-    cli = open_cli([], BROKEN)
-    assert cli("audit", *QUICK, "--metrics", "tcb.prom").code == 1
-    text = (cli.folder / "tcb.prom").read_text(encoding="utf-8")
-    assert f'state="new",target="{cli.workspace.sim.base}"}} 1.0' in text
-    assert BOOKS.env in text
-    assert cli("audit", "--metrics", "no/such/folder/tcb.prom").code == 2
-
-
-def test_metrics_follow_a_link_and_replace_regular_files_only(open_cli: Callable[..., Any]):
-    cli = open_cli([], BROKEN)
-    link, away, pipe = cli.folder / "link.prom", cli.folder / "away", cli.folder / "pipe.prom"
-    away.mkdir()
-    link.symlink_to(away / "real.prom")
-    for _again in range(2):
-        assert cli("audit", *QUICK, "--metrics", "link.prom").code == 1
-        assert link.is_symlink()
-        assert BOOKS.env in (away / "real.prom").read_text(encoding="utf-8")
-    os.mkfifo(pipe)
-    (cli.folder / "loop.prom").symlink_to("loop.prom")
-    asked = len(cli.workspace.sim.calls)
-    for bad in ("pipe.prom", "away", "loop.prom"):
-        assert cli("audit", *QUICK, "--metrics", bad).code == 2
-    assert len(cli.workspace.sim.calls) == asked
-    assert stat.S_ISFIFO(pipe.stat().st_mode)
-
-
 @pytest.mark.parametrize(
     ("ended", "fresh"),
-    [(None, False), (1000.0, True), (900.0, True), (899.0, False), (1200.0, True), (1400.0, False)],
+    [(None, False), (1000.0, True), (900.0, True), (899.0, False), (1200.0, False)],
 )
 def test_when_the_latest_audit_is_recent_enough(ended: float | None, fresh: bool):
     assert is_fresh(ended, 1000.0, 100.0) is fresh

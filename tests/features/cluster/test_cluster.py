@@ -34,10 +34,10 @@ from tcb_ops.model import Merchant, Outcome, Row, RowEnd
 from tcb_ops.panels.html import render_workers
 from tcb_ops.runs.ledger import HAND_OVER, Ledger
 from tcb_ops.runs.limits import RunLimits
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.records import RELEASED, EnvRecord, NewRun, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
-from tcb_ops.runs.uploads import UPLOAD
 from tcb_ops.settings import without_password
 
 if TYPE_CHECKING:
@@ -410,7 +410,7 @@ def places_of(run: tcb.Run, lost: str) -> set[str]:
     """The environments that another worker took over from one that was lost."""
     with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
         name_of = {environment.number: environment.env for environment in ledger.environments(run.record)}
-        found = ledger._read(sa.select(partitions.c.workers, partitions.c.envs))
+        found = ledger.query(sa.select(partitions.c.workers, partitions.c.envs))
         lost_ones = [json.loads(envs) for workers, envs in found if lost in json.loads(workers or "[]")[:-1]]
     return {name_of[number] for numbers in lost_ones for number in numbers}
 

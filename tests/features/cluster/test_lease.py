@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from workspace import TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, many
+from source_server import Sources
+from workspace import TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
@@ -119,6 +120,33 @@ def test_no_row_begins_after_the_lease(
 
 
 @pytest.mark.slow
+def test_a_large_form_that_was_begun_before_a_suspension_is_not_ended_after_it(
+    open_workspace: OpenWorkspace, wait_for: WaitFor, suspended: list[float]
+) -> None:
+    with Sources() as sources:
+        workspace = open_workspace([])
+        handles: list[Any] = []
+
+        def suspend() -> None:
+            wait_for(lambda: bool(handles) and handles[0]._session._engine._calls.upload_calls == 1)
+            suspended.append(3_600.0)
+
+        url = sources.serve("/large.bin", b"x" * (1 << 20), halfway=suspend)
+        write_csv(workspace.list, ("env", "path", "file"), [(TEA.env, "large.bin", url)])
+        settings = workspace.with_options(source_hosts=["127.0.0.1"])
+        batch = tcb.read_paths(workspace.list, workspace.merchants, workspace.folder, settings=settings)
+        running = tcb.start_upload(batch, settings=settings, limits=LIMITS)
+        handles.append(running)
+        wait_for(lambda: len(suspended) == 2)
+        engine_of_run: Any = running._session._engine
+        wait_for(lambda: not engine_of_run._rows_in_flight)
+        running.cancel()
+        with pytest.raises(InterruptedRunError):
+            running.wait()
+    assert workspace.sim.stats["stored"] == 0
+
+
+@pytest.mark.slow
 def test_a_run_that_lasts_longer_than_its_lease_goes_on(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,9 +223,18 @@ def test_a_worker_whose_partition_another_one_has_sends_nothing_more(
 
 
 @pytest.mark.slow
-def test_a_worker_that_waits_for_a_former_one_ends_with_the_run(partition: Partition) -> None:
-    worker = partition.claim("ops-1/1")
-    partition.ledger.beat(partition.record, 1, stopping=True)
+def test_a_worker_that_waits_for_a_former_one_sends_nothing_and_ends_with_the_run(
+    partition: Partition,
+) -> None:
+    worker, links = partition.claim("ops-1/1"), partition.sim.stats["link_calls"]
+
+    async def stopped() -> None:
+        # Without a look at the run the worker would wait for 60 seconds; without the wait it would send at once.
+        working = asyncio.create_task(partition.work(worker, 60.0))
+        await asyncio.sleep(1.5)
+        await asyncio.to_thread(partition.ledger.beat, partition.record, 1, stopping=True)
+        await asyncio.wait_for(working, 0.8 * SILENT_AFTER)
+
     with pytest.raises(InterruptedRunError):
-        # Without a look at the run it would take SILENT_AFTER seconds.
-        asyncio.run(asyncio.wait_for(partition.work(worker, 60.0), 0.8 * SILENT_AFTER))
+        asyncio.run(stopped())
+    assert partition.sim.stats["link_calls"] == links

@@ -16,7 +16,7 @@ from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.comparisons import Change, change, diff_verdict
 from tcb_ops.reports.formats.terminal import render_diff
 from tcb_ops.run import Diff
-from tcb_ops.runs.links import LINKS
+from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.runs.records import EnvRecord, Usage
 
 if TYPE_CHECKING:

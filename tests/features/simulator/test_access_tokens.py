@@ -39,9 +39,7 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path):
     assert [tokens.owner("one", 0), tokens.owner("two", 0)] == [40001, "wx1"]
 
 
-@pytest.mark.parametrize(
-    "half", ["", "appid,access_tok", "appid,access_token\nwx1,\n"], ids=["empty", "head", "cell"]
-)
+@pytest.mark.parametrize("half", ["appid,access_tok\nwx1", "appid,access_token\nwx1\n"], ids=["head", "cell"])
 def test_a_file_half_written_leaves_the_tokens_as_they_were(tmp_path, half):
     file = tmp_path / "tokens.csv"
     write(file, "appid,access_token\nwx1,one\n", 1000)
@@ -72,55 +70,25 @@ def test_an_issued_token_outlives_a_change_of_the_file(tmp_path):
     assert tokens.owner(issued, 7200) == 42001
 
 
-def test_what_was_issued_is_not_kept_for_ever():
-    tokens = Tokens({})
-    for now in range(100):
-        tokens.issue("wx1", now=now, lifetime=7200, overlap=300)
-    assert len(tokens._tokens) == 2
-
-
-@pytest.mark.parametrize("end", ["1500", "1970-01-01T00:25:00+00:00"], ids=["seconds", "ISO"])
-def test_a_token_with_an_end_is_42001_from_then_on(tmp_path, end):
-    file = tmp_path / "tokens.csv"
-    write(file, f"appid,access_token,expires_at\nwx1,one,{end}\nwx2,two,\n", 1000)
-    tokens = Tokens(file)
-    assert [tokens.owner("one", 1499), tokens.owner("one", 1500), tokens.owner("two", 9e9)] == [
-        "wx1",
-        42001,
-        "wx2",
-    ]
-
-
 @pytest.mark.parametrize(
-    ("text", "result"),
+    "text",
     [
-        (b"", "contains no token"),
-        (b"appid,access_token\n", "contains no token"),
-        (b"appid,token\nwx1,one\n", "line 2"),
-        (b"appid,access_token\nwx1,one\nwx2,\n", "line 3"),
-        (b"appid,access_token,expires_at\nwx1,one,soon\n", "expires_at"),
-        (b"\xff\xfe", "UTF-8"),
+        b"appid,token\nwx1,one\n",
+        b"appid,access_token\nwx1,one\nwx2\n",
+        b"\xff\xfe",
+        b'appid,access_token\n"wx1,one\n',
     ],
-    ids=["empty", "header only", "other column", "no token", "bad end", "encoding"],
+    ids=["other column", "no token", "encoding", "an open quote"],
 )
-def test_a_bad_file_is_refused_at_the_start_without_its_tokens(tmp_path, text, result):
+def test_a_bad_file_is_refused_at_the_start_without_its_tokens(tmp_path, text):
     file = tmp_path / "tokens.csv"
     file.write_bytes(text)
     with pytest.raises(SettingsError) as caught:
         Tokens(file)
-    assert result in str(caught.value)
-    assert "tokens.csv" in caught.value.text.zh
-    assert "one" not in str(caught.value).replace("none", "")
+    assert "tokens.csv cannot be read" in str(caught.value)
+    assert "one" not in str(caught.value)
 
 
 def test_a_missing_file_is_refused_at_the_start(tmp_path):
     with pytest.raises(SettingsError, match="cannot be read"):
         Tokens(tmp_path / "tokens.csv")
-
-
-@pytest.mark.parametrize("cell", ['"wx2', '"wx2' + "x" * 140_000, '"wx"2'])
-def test_an_open_quote_is_told_with_its_line(tmp_path, cell):
-    file = tmp_path / "tokens.csv"
-    write(file, f"appid,access_token\nwx1,one\n{cell},two\n", 1000)
-    with pytest.raises(SettingsError, match="line 3"):
-        Tokens(file)

@@ -1,6 +1,7 @@
 from hashlib import sha1
 from hmac import digest
 from unittest import mock
+from urllib.parse import quote
 
 import pytest
 from qcloud_cos import CosConfig, CosS3Client
@@ -62,10 +63,16 @@ PUBLISHED = {
 }
 
 
+def listed(pairs):
+    """Return the signed part of parameters or headers, which no upload link has."""
+    quoted = sorted((quote(name, safe="-_.~").lower(), quote(value, safe="-_.~")) for name, value in pairs)
+    return "&".join(f"{name}={value}" for name, value in quoted)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_vectors_come_out(name):
-    key, key_time, request, params, headers, digest_wanted, wanted = PUBLISHED[name]
-    http = http_string(*request, params, headers)
+    key, key_time, (method, path), params, headers, digest_wanted, wanted = PUBLISHED[name]
+    http = f"{method.lower()}\n{path}\n{listed(params)}\n{listed(headers)}\n"
     if digest_wanted:
         assert sha1(http.encode()).hexdigest() == digest_wanted
     assert signature(key, key_time, http) == wanted
@@ -107,7 +114,7 @@ def test_the_reference_values_of_the_upload_link_come_out(method, path, wanted):
     assert signature(DOC_KEY, "1557307130;1557308030", http_string(method, path)) == wanted
 
 
-def official(start, end, method, path, headers=(), params=()):
+def official(start, end, method, path):
     """Ask Tencent's own library, which takes its start as a minute before its clock."""
     config = CosConfig(Region="ap-shanghai", SecretId=DOC_ID, SecretKey=DOC_KEY, Scheme="https")
     with mock.patch("qcloud_cos.cos_auth.time.time", return_value=start + 60):
@@ -116,36 +123,22 @@ def official(start, end, method, path, headers=(), params=()):
             Bucket="x-1250000000",
             Key=path,
             Expired=end - start - 60,
-            Headers=dict(headers),
-            Params=dict(params),
             SignHost=False,
         )
 
 
 LIKE_THE_LIBRARY = {
-    "an upload link": ("post", f"/{BUCKET}/testupload", (), ()),
-    "Chinese and a space": ("post", f"/{BUCKET}/目录/a b.png", (), ()),
-    "every awkward character": ("post", f"/{BUCKET}/a%41+b&c=d;e?f#g'(h)*!~[]{{}}|^\"<>\\", (), ()),
-    "headers out of order": (
-        "put",
-        "/a",
-        (("x-cos-meta-b", "1 2"), ("Content-Type", "a/b"), ("X-Cos-Meta-A", "中")),
-        (),
-    ),
-    "parameters out of order": (
-        "get",
-        "/",
-        (),
-        (("prefix", "a/b c"), ("Delimiter", "/"), ("marker", "中~文")),
-    ),
+    "an upload link": ("post", f"/{BUCKET}/testupload"),
+    "Chinese and a space": ("post", f"/{BUCKET}/目录/a b.png"),
+    "every awkward character": ("post", f"/{BUCKET}/a%41+b&c=d;e?f#g'(h)*!~[]{{}}|^\"<>\\"),
 }
 
 
 @pytest.mark.parametrize("name", LIKE_THE_LIBRARY)
 def test_the_official_library_signs_alike(name):
-    method, path, headers, params = LIKE_THE_LIBRARY[name]
-    ours = authorization(DOC_ID, DOC_KEY, "1557307130;1557308030", method, path, params, headers)
-    assert ours == official(1557307130, 1557308030, method, path, headers, params)
+    method, path = LIKE_THE_LIBRARY[name]
+    ours = authorization(DOC_ID, DOC_KEY, "1557307130;1557308030", method, path)
+    assert ours == official(1557307130, 1557308030, method, path)
 
 
 def test_an_authorization_is_read_back():

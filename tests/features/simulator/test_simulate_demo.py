@@ -23,7 +23,7 @@ from tcb_ops.features.simulator import load_faults
 from tcb_ops.features.simulator.sample import FAULTS, MERCHANTS
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Outcome
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 
 SIMULATE = ("simulate", "--merchants", "merchants.csv", "--tokens", "tokens.csv", "--port", "0")
 

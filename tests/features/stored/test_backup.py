@@ -58,8 +58,8 @@ def test_what_was_saved_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert backup.save(2, saved(changed.md5, first.version + 1), changed.file)
     newest = backup.read(2)
     assert newest is not None
-    assert (newest.md5, newest.version, newest.sent) == (changed.md5, 2, (SENT, LATER))
-    assert {file.suffix for file in backup.folder.iterdir()} == {".json", ".data", ".sent"}
+    assert (newest.md5, newest.version, newest.sent) == (changed.md5, 3, (SENT, LATER))
+    assert {file.suffix for file in backup.folder.iterdir()} == {".json", ".data"}
 
 
 def test_a_row_is_on_the_disk_when_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_a_row_is_on_the_disk_when_it_is_saved(tmp_path: Path, monkeypatch: pyte
     assert backup.save(2, saved(whole.md5), whole.file)
     backup.note_sent(2, LATER)
     made, folder = [str(tmp_path), str(tmp_path / "backup")], str(backup.folder)
-    assert synced == [*made, ".part", folder, ".part", folder, ".sent", folder]
+    assert synced == [*made, ".part", folder, ".part", folder, ".part", folder]
 
 
 def upload(workspace: Workspace, folder: Path) -> Run:
@@ -126,7 +126,7 @@ def test_an_undo_looks_again_at_what_was_sent(
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "huge"])
-@pytest.mark.parametrize("name", ["0000002.json", "0000002.2.json", "0000002.sent"])
+@pytest.mark.parametrize("name", ["0000002.json", "0000002.2.json"])
 def test_what_is_no_small_file_is_not_read(tmp_path: Path, kind: str, name: str) -> None:
     backup = Backup(tmp_path)
     backup.save(2, saved(""))

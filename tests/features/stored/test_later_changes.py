@@ -8,12 +8,10 @@ import pytest
 from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.stored import StoredOutcome
-from tcb_ops.features.stored.files import undone_outcome
 from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome
-from tcb_ops.runs.uploads import UPLOAD
+from tcb_ops.runs.list_kinds import UPLOAD
 
 if TYPE_CHECKING:
     from workspace import OpenWorkspace
@@ -57,23 +55,6 @@ def test_each_later_change_of_an_uploads_files_is_named(
     # What the second overwrote is back; what was deleted before is still deleted.
     assert changes(first) == [(DELETE, deleted.id, 10, 20)]
     assert str(first.mark) == f"partly deleted by {deleted.id}"
-
-
-MD5 = "0" * 32
-
-
-@pytest.mark.parametrize(
-    ("etag", "before", "outcome"),
-    [
-        (None, "", StoredOutcome.UNDONE),
-        (MD5, "", None),
-        (None, MD5, StoredOutcome.ABSENT),
-        (MD5, MD5, StoredOutcome.UNDONE),
-        ("1" * 32, MD5, None),
-    ],
-)
-def test_whether_an_upload_is_undone_at_a_path(etag: str | None, before: str, outcome: Outcome | None):
-    assert undone_outcome(etag, before) is outcome
 
 
 @pytest.mark.parametrize("content", [False, True])

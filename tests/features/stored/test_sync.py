@@ -158,21 +158,6 @@ def test_what_the_store_has_lost_is_sent_again_with_confirm(open_cli: OpenCli, p
 
 
 @pytest.mark.kill
-def test_an_interrupted_sync_is_resumed_by_the_same_command(
-    open_cli: OpenCli, wait_for: Callable[..., None], photos: Path
-) -> None:
-    cli = open_cli(faults=[Fault(delay=0.05)])
-    for n in range(40):
-        (photos / f"{n}.txt").write_text(str(n), encoding="utf-8")
-    words = ("sync", "photos", "--to", "all-envs", "--concurrency", "4", "--json", *PACE)
-    kill(cli, words, wait_for, lambda: cli.workspace.sim.stats["stored"] >= 20)
-    found = cli(*words).json
-    assert found["counts"] == {"uploaded": 126}
-    assert cli.workspace.sim.stats["stored"] <= 126 + 8
-    assert len(cli("runs", "--json").json["runs"]) == 1
-
-
-@pytest.mark.kill
 def test_a_folder_that_changed_after_an_interruption_is_sent_as_it_is_now(
     open_cli: OpenCli, wait_for: Callable[..., None], photos: Path
 ) -> None:
@@ -413,9 +398,3 @@ def test_a_comparison_without_an_answer_is_no_success(open_cli: OpenCli, photos:
     result = cli("sync", "photos", "--to", "all-envs", *PACE, "--confirm")
     assert result.code == 1
     assert "6 files could not be compared with the store." in result.err
-
-
-def test_a_backup_in_the_folder_above_hides_no_files(open_cli: OpenCli, photos: Path) -> None:
-    cli = open_cli()
-    cli.upload("--backup", ".")
-    assert sync(cli)["counts"] == {"uploaded": 6}

@@ -1,0 +1,190 @@
+"""Making environments the same as a folder: which files are sent, and which are gone."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tcb_ops.errors import UsageError
+from tcb_ops.features.stored.files import KnownFiles
+from tcb_ops.features.stored.specs import LISTED
+from tcb_ops.formatting import guard, sanitize
+from tcb_ops.i18n import Text, _, as_lines, ngettext
+from tcb_ops.kinds import environment_count
+from tcb_ops.lists.batch import Batch
+from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
+from tcb_ops.lists.merchants import Merchants
+from tcb_ops.lists.paths import read_paths
+from tcb_ops.lists.row_files import content_type_of
+from tcb_ops.model import Merchant, Outcome, Row
+from tcb_ops.resources import system_reason
+from tcb_ops.runs.ledger import Ledger
+from tcb_ops.runs.list_kinds import UPLOAD
+from tcb_ops.runs.records import EarlierUpload
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """The rows of a synchronization."""
+
+    scanned: ScannedFiles
+    batch: Batch
+    """A row per file and environment."""
+    gone: Batch | None
+    """Files that this folder's earlier synchronizations uploaded and that it no longer has; None if there are none."""
+
+    @property
+    def gone_text(self) -> Text | None:
+        """The first files that are gone from the folder, in words."""
+        if self.gone is None:
+            return None
+        count, envs = self.gone.count, self.gone.envs
+        first = list(islice(self.gone.rows(), LISTED))
+        width = max(len(row.env) for row in first)
+        head = ngettext(
+            "{n:,} uploaded file is no longer in the folder, but in {environments}:",
+            "{n:,} uploaded files are no longer in the folder, but in {environments}:",
+            count,
+            environments=environment_count(envs),
+        )
+        rest, file = count - len(first), self.gone.source
+        more = [_("and {n:,} more: {file}", n=rest, file=file)] if rest else []
+        return as_lines([head, *(f"  {row.env:{width}}  {sanitize(row.path)}" for row in first), *more])
+
+    def gone_from(self, environments: Collection[tuple[str, str]]) -> Batch | None:
+        """Return the files of `gone` that are still gone, in other than these environments, given as (env, appid)."""
+        if self.gone is None:
+            return None
+        kept = (
+            row
+            for row in self.gone.rows()
+            if (row.env, row.appid) not in environments
+            and not os.path.lexists(self.scanned.folder / row.file)
+        )
+        return _written(self.gone.source, kept, self.gone.merchants)
+
+    @property
+    def loses_most(self) -> bool:
+        """Whether more files are gone than are left, as if it were another folder."""
+        return self.gone is not None and self.gone.count > self.batch.count
+
+    def changed(self, ledger: Ledger | None, target: str) -> Batch | None:
+        """Return the rows that differ from what the ledger last knows at their paths; None if all are the same."""
+        if ledger is None or self.batch.root is None:
+            return self.batch
+        root, digests = self.batch.root, dict[str, str]()
+
+        def last_known(_line: int, history: Sequence[EarlierUpload]) -> tuple[str, int, str, str] | None:
+            last = history[-1] if history else None
+            return None if last is None else (last.md5, last.bytes, last.content_type, last.cache_control)
+
+        def differs(row: Row, last: Sequence[Any] | None) -> bool:
+            md5, size, *stored_headers = last or ("", None)
+            if not md5 or size != row.size:
+                return True
+            if row.file not in digests:
+                with suppress(FileChangedError, FileUnreadableError):
+                    digests[row.file] = hash_file(root / row.file, row.size or 0, row.mtime_ns or 0)
+            headers = [row.content_type or content_type_of(row.path, row.file), row.cache_control]
+            return digests.get(row.file) != md5 or headers != stored_headers
+
+        known = KnownFiles(ledger, self.batch.rows, target, last_known, confirmed=True)
+        rows = (row for row, last in known if differs(row, last))
+        return _written(self.batch.source.with_suffix(".changed.csv"), rows, self.batch.merchants, root)
+
+
+def plan_sync(
+    scanned: ScannedFiles,
+    targets: Sequence[Merchant],
+    template: PathTemplate,
+    merchants: Merchants,
+    folder: Path,
+    *,
+    ledger: Ledger | None,
+    target: str,
+) -> SyncPlan:
+    """Write the list of a folder's files, and the one of those that are gone, into `folder`; read and check both.
+
+    A synchronization is recognized by its list's name, which is made of the folder's. Raises InputError, UsageError.
+    """
+    if template.dated:
+        raise UsageError(_("--path with {{date}}: every day all files would be new. Leave {{date}} out."))
+    root = scanned.folder.resolve()
+    name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
+    dest = folder / f"{name}.csv"
+    with _replacing(dest) as part:
+        write_list(scanned, targets, template, part, root, versions=True)
+    batch = read_paths(dest, merchants, root)
+    found = iter(()) if ledger is None else _gone(ledger, target, dest.name, scanned, targets, template)
+    return SyncPlan(scanned, batch, _written(folder / f"{name}.gone.csv", found, merchants))
+
+
+@contextmanager
+def _replacing(dest: Path) -> Iterator[Path]:
+    """Give a new file that replaces `dest` at the end. Raises UsageError if it cannot be written."""
+    part = dest.with_suffix(f".{os.getpid()}.part")
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        yield part
+        part.replace(dest)
+    except OSError as error:
+        why = system_reason(error)
+        raise UsageError(_("{dest} cannot be written ({why})", dest=dest, why=why)) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _written(
+    dest: Path, found: Iterable[Row], merchants: Merchants, root: Path | None = None
+) -> Batch | None:
+    """Write rows as a list and read it; None if there are none."""
+    rows = 0
+    with _replacing(dest) as part, part.open("x", encoding="utf-8-sig", newline="") as file:
+        out = csv.writer(file)
+        out.writerow(["env", "appid", "path", "file", "tcb_guarded"])
+        for row in found:
+            out.writerow(map(guard, (row.env, row.appid, row.path, row.file)))
+            rows += 1
+    return read_paths(dest, merchants, root) if rows else None
+
+
+def _gone(
+    ledger: Ledger,
+    target: str,
+    list_name: str,
+    scanned: ScannedFiles,
+    targets: Sequence[Merchant],
+    template: PathTemplate,
+) -> Iterator[Row]:
+    """Give the files that runs of the list uploaded last, whose local file no longer exists."""
+    ours = {run.id: run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name}
+
+    def is_of_folder(_line: int, history: Sequence[EarlierUpload]) -> bool:
+        # A deletion or an upload that failed, or was interrupted, leaves one of its own files there.
+        without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
+        sent = [entry for entry in history if entry.outcome not in without]
+        return bool(sent) and bool(sent[-1].md5) and sent[-1].run in ours
+
+    paths = set(template.paths(scanned.files, targets[0]))
+    for merchant in targets:
+        if template.by_target:
+            paths = set(template.paths(scanned.files, merchant))
+        stored = ledger.paths_stored(list(ours.values()), merchant.env, merchant.appid)
+        missing = [
+            Row(number, merchant.env, path, merchant.appid, merchant.name, file, ())
+            for number, (path, file) in enumerate(stored)
+            if path not in paths and not os.path.lexists(scanned.folder / file)
+        ]
+        if missing:
+            known = KnownFiles(ledger, partial(iter, missing), target, is_of_folder)
+            yield from (row for row, is_gone in known if is_gone)

@@ -1,0 +1,73 @@
+"""The core's kinds of runs, whose rows are those of a path list: links and upload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from tcb_ops.i18n import Text, _, pgettext
+from tcb_ops.kinds import Kind
+from tcb_ops.lists.row_files import content_type_of
+from tcb_ops.model import Outcome, Row
+from tcb_ops.runs.next_commands import after_list
+
+if TYPE_CHECKING:
+    from tcb_ops.reports.summary import NextAction
+    from tcb_ops.runs.records import RunRecord
+    from tcb_ops.settings import Settings
+
+IfExists: TypeAlias = Literal["overwrite", "skip", "fail"]
+OVERWRITE = "overwrite"
+"""What an upload does about a file that is there already, unless it is told otherwise."""
+
+
+class ListKind(Kind):
+    """A kind whose rows are those of a path list, which may have to be corrected."""
+
+    main = True
+
+    def next_step(
+        self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
+    ) -> tuple[Text, list[str]] | None:
+        """Return a retry, or a corrected list."""
+        return after_list(settings, run, actions)
+
+
+class LinksKind(ListKind):
+    """Links: nothing is sent to the store, and links.csv has the only copy of the links."""
+
+    name = "links"
+    calls_at = "tcb_ops.runs.calls:Calls"
+    label = _("links")
+    report_title = _("Upload links report")
+    done = _("issued with a link")
+    writes_links = True
+
+
+class UploadKind(ListKind):
+    """Uploads. With --backup or --if-exists, each path is looked at before its file is sent."""
+
+    name = "upload"
+    calls_at = "tcb_ops.runs.calls:upload_calls"
+    label = _("upload")
+    report_title = _("Upload report")
+    done = _("uploaded")
+    question = _("Upload to {live_environments} of {api_base}?")
+    changed = pgettext("by a run", "overwritten")
+    replacing = frozenset({Outcome.UPLOADED})
+    changes_store = sends_files = clustered = True
+
+    def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
+        """Return the options; a new run has a backup folder of its own, and a retry shares that of its original."""
+        kept = dict(options)
+        if kept.get("backup") and not parent:
+            kept["backup"] = str(Path(kept["backup"]) / run)
+        return kept
+
+    def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
+        """Return the object's headers; a type that the list does not give is that of the extension."""
+        return row.content_type or content_type_of(row.path, row.file), row.cache_control
+
+
+LINKS, UPLOAD = LinksKind(), UploadKind()

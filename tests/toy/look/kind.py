@@ -1,0 +1,47 @@
+"""The kind of run, the calls of its rows, and its section of the report."""
+
+from dataclasses import dataclass, replace
+
+from tcb_ops.i18n import verbatim
+from tcb_ops.model import Outcome, Reason
+from tcb_ops.reports.findings import FindingLine, Findings, FindingSection
+from tcb_ops.runs.calls import Calls, FailedAttempt
+from tcb_ops.runs.list_kinds import ListKind
+
+from . import OPEN, SHUT
+
+
+class LookKind(ListKind):
+    name = "look"
+    label, report_title, done = verbatim("look"), verbatim("What is open"), verbatim("open")
+    calls_at = f"{__name__}:LookCalls"
+    surveys = True
+
+    def end_of(self, end):
+        return replace(end, outcome=SHUT) if end.outcome is Outcome.REFUSED else end
+
+    def findings(self, reader, summary, changes, settings):
+        rows = reader.rows(summary.run, outcomes=frozenset({SHUT}))
+        return Looked([FindingLine(r.row.merchant, r.row.env, r.end.errmsg or "-") for r in rows])
+
+
+class LookCalls(Calls):
+    async def advance(self, task):
+        task.started_at = self.context.now()
+        answer = await self._ask(task, self.wechat.environments(task.token, task.lane.owner))
+        if isinstance(answer, FailedAttempt):
+            return answer
+        is_open = any((one.env, one.status) == (task.row.env, "NORMAL") for one in answer)
+        return self._end(task, OPEN) if is_open else self._end(task, SHUT, Reason.HALTED)
+
+
+@dataclass(frozen=True)
+class Looked(Findings):
+    shut: list[FindingLine]
+    title, nothing = verbatim("Environments"), verbatim("All are open.")
+
+    def sections(self):
+        return [FindingSection(verbatim("Shut"), self.shut)] if self.shut else []
+
+
+LOOK = LookKind()
