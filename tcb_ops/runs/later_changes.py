@@ -14,7 +14,7 @@ from tcb_ops.errors import RunNotFoundError
 from tcb_ops.kinds import Kind, all_kinds, kind_named
 from tcb_ops.model import STORED_OUTCOMES
 from tcb_ops.runs.records import RunRecord
-from tcb_ops.runs.schema import STORED, envs, rows, runs
+from tcb_ops.runs.schema import envs, rows, runs
 
 if TYPE_CHECKING:
     from tcb_ops.runs.reader import LedgerReader
@@ -196,10 +196,8 @@ def _newest_changes(
         )
         newest = sa.func.coalesce(by_line.scalar_subquery(), 0)
     if others:
-        row, env, stored = rows.alias("later"), envs.alias("later_env"), rows.alias("stored")
-        at_our_paths = sa.exists().where(
-            stored.c.path == row.c.path, stored.c.run == run.number, sa.text(f"stored.{STORED.text}")
-        )
+        row, env, ours = rows.alias("later"), envs.alias("later_env"), rows.alias("ours")
+        at_our_paths = row.c.path.in_(sa.select(ours.c.path).where(ours.c.run == run.number))
         by_path = (
             sa.select(env.c.env, row.c.path, sa.func.max(row.c.run).label("run"))
             .join(env, (env.c.run == row.c.run) & (env.c.no == row.c.place))

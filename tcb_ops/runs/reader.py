@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from copy import copy
-from typing import Any, Self, Unpack, cast
+from typing import Any, Self, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,7 +21,6 @@ from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, all_kinds
 from tcb_ops.model import Outcome, Row
 from tcb_ops.runs.connection import BATCH
-from tcb_ops.runs.database import check_file
 from tcb_ops.runs.histories import OF_ENV
 from tcb_ops.runs.later_changes import LaterChange, later_changes
 from tcb_ops.runs.locks import working
@@ -161,21 +159,11 @@ class LedgerReader(SumReader):
         return [self._run(record) for record in self.query(query)]
 
     def check(self, run: RunRecord) -> None:
-        """Check a run before it is resumed: the number of its rows, and an SQLite file, as far as CHECK_SECONDS suffice.
-
-        Raises LedgerDamagedError.
-        """
+        """Check a run before it is resumed: the number of its rows, and an SQLite file. Raises LedgerDamagedError."""
         self.counts(run)
         self.environments(run)
-        if self._engine.dialect.name != "sqlite":
-            return
-        with self.reading(), closing(self._engine.raw_connection()) as pooled:
-            try:
-                fault = check_file(cast("sqlite3.Connection", pooled.driver_connection))
-            except sqlite3.Error as error:
-                fault = str(error)
-        if fault:
-            raise self._damaged(_("SQLite's check found: {fault}", fault=fault))
+        if self.file is not None and (fault := self.query(sa.text("PRAGMA quick_check(1)"))[0][0]) != "ok":
+            raise self._damaged(_("SQLite's check found: {fault}", fault=" ".join(fault.split())))
 
     def pending(
         self, run: RunRecord, environments: Iterable[tuple[EnvRecord, int]], limit: int
