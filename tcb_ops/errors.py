@@ -29,9 +29,8 @@ No message contains a token, a signature or a URL's query.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 from tcb_ops.details import Detail
@@ -123,8 +122,7 @@ class InputError(UsageError):
     """A list or a merchants file has problems; nothing was sent.
 
     `problems`: every problem, in the order of the file. `source`: the file as given. `decided`: how it was read (encoding,
-    columns), as far as known. `missing_files`: some of the list's files, if none of all is below the root and nothing
-    else is wrong. `columns`: the `--column` options that fit, if a given one does not.
+    columns), as far as known. `all_missing`: none of the list's files is below the root, and nothing else is wrong.
     """
 
     def __init__(
@@ -133,15 +131,14 @@ class InputError(UsageError):
         source: str = "",
         problems: Sequence[Problem] = (),
         decided: Text | None = None,
-        missing_files: Sequence[str] = (),
-        columns: Mapping[str, str] = MappingProxyType({}),
+        *,
+        all_missing: bool = False,
     ) -> None:
         super().__init__(text)
         self.source = source
         self.problems = problems
         self.decided = decided
-        self.missing_files = missing_files
-        self.columns = columns
+        self.all_missing = all_missing
 
 
 class RunNotFoundError(UsageError):

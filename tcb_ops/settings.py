@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, get_origin
 from urllib.parse import urlsplit
 
 from tcb_ops import setting_rules as rules
@@ -26,7 +25,7 @@ from tcb_ops.i18n import Lang, Text, _, as_lines, as_list
 from tcb_ops.kinds import features, load
 from tcb_ops.model import SIMULATOR, is_loopback, target_label
 from tcb_ops.resources import nearest_path
-from tcb_ops.toml_file import cannot_be_read, line_of, parse_toml, read_text
+from tcb_ops.toml_file import cannot_be_read, parse_toml, read_text
 from tcb_ops.values import check, values_of
 
 SETTINGS_FILE = "tcb-ops.toml"
@@ -50,30 +49,28 @@ _HARMLESS = {"host", "port", "sslmode", "sslrootcert", "service", "options", "co
 # --- the settings -----------------------------------------------------------------------------------------------------
 
 
+_INTERNAL = {"setting": False}
+"""Marks a field that no file and no variable sets."""
+
+
 class Section:
     """Settings that are checked, and kept in the types of their fields. A feature's section derives from it."""
 
-    SECTION: ClassVar[str] = ""
-    """The prefix of their names: `tokens.`"""
     REPEATED: ClassVar[bool] = False
     """Whether there may be several, written as [[notify]]."""
 
-    BESIDE_FILE: ClassVar[Mapping[str, str]] = {}
-    """Paths that are looked for beside the settings file where they are not set."""
+    def __init__(self, **values: Any) -> None:
+        """Take settings by name; the others have their defaults. Raises SettingsError with every mistake."""
+        converted, mistakes = check(type(self), values, partial(_unknown, type(self), ""), strict=False)
+        if mistakes:
+            raise _refused([_("{name}: {why}.", name=name, why=why) for name, why in mistakes.items()])
+        self._set(converted)
 
-    def __init__(self, _names: Mapping[str, str] = {}, /, **values: Any) -> None:
-        """Take settings by name; the others have their defaults. Raises SettingsError with every mistake.
-
-        `_names`: the names that messages use for settings from elsewhere.
-        """
-        converted, wrong = _check(type(self), values)
-        if wrong:
-            raise _refused([_Mistake(_names.get(key, _name_of(key)), why) for key, why in wrong.items()])
-        for one in fields(self):  # type: ignore[arg-type]  # what derives from this is a dataclass
-            if one.name not in converted:
-                made: Any = one.default_factory
-                converted[one.name] = made() if one.default is MISSING else one.default
-        self.__dict__.update(converted)  # frozen: not by assignment
+    def _set(self, values: Mapping[str, Any]) -> None:
+        for setting in fields(self):  # type: ignore[arg-type]  # what derives from this is a dataclass
+            make: Any = setting.default_factory
+            default = make() if setting.default is MISSING and make is not MISSING else setting.default
+            self.__dict__[setting.name] = values.get(setting.name, default)  # frozen: not by assignment
 
     def lacks(self) -> Text | None:
         """Return what is missing for the values that are given; None if nothing is."""
@@ -83,8 +80,6 @@ class Section:
 @dataclass(frozen=True, init=False)
 class TokenSettings(Section):
     """The settings of the token source."""
-
-    SECTION = "tokens."
 
     source: Literal["file", "command", "service", "component"] = "file"
     file: rules.PathName = Path("tokens.csv")
@@ -112,8 +107,6 @@ class TokenSettings(Section):
 class LifecycleSettings(Section):
     """How long the ledger keeps runs."""
 
-    SECTION = "lifecycle."
-
     keep_days: rules.Count = 0
     """The age in days from which `prune` removes runs; 0: it needs --older-than."""
 
@@ -136,10 +129,6 @@ class Origin:
     """Settings given by an option or a variable."""
     found: Trust | None = None
     """Who may have written a file that was found in the working folder; None if it was named by --config or a variable."""
-    ledger_choice: Text | None = None
-    """Which ledger is used and why, if two are possible."""
-    merchants_line: int = 0
-    """The line of the file that sets `merchants`; 0 if none does."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -169,35 +158,40 @@ class Settings(Section):
     """Whether a stored object's differing ETag is a failure or a warning."""
     tokens: TokenSettings = field(default_factory=TokenSettings)
     lifecycle: LifecycleSettings = field(default_factory=LifecycleSettings)
-    sections: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    sections: Mapping[str, Any] = field(default_factory=dict, hash=False, metadata=_INTERNAL)
     """The sections of features by name, each of its own type; a tuple of those that may be repeated."""
-    origin: Origin = field(default_factory=Origin, compare=False)
+    origin: Origin = field(default_factory=Origin, compare=False, metadata=_INTERNAL)
     """Where these settings came from."""
 
     def __init__(self, *, origin: Origin | None = None, **values: Any) -> None:
         """Take values that override the environment and the defaults. Raises SettingsError."""
-        named = "api_base"
-        # A running simulator has both: the target and its own address.
-        if values.get("target") and not is_loopback(urlsplit(str(values.get("api_base", ""))).hostname or ""):
-            named, values = "target", _merge_target(values, "target", "api_base")
         values |= values.pop("sections", {})
-        variables, target_named = _environment(values)
-        super().__init__({"api_base": target_named or named}, **_merged(values, variables))
-        self.__dict__["origin"] = origin or Origin()
+        # A running simulator has both: the target and its own address.
+        host = urlsplit(str(values.get("api_base", ""))).hostname or ""
+        running = {"target": SIMULATOR} if values.get("target") == SIMULATOR and is_loopback(host) else {}
+        values = {name: value for name, value in values.items() if name not in running}
+        combined, mistakes = _combined([_Layer(_environment(), _variable), _Layer(values, str)])
+        if mistakes:
+            raise _refused(mistakes)
+        sections = {name: section_models()[name] for name in combined.keys() & section_models().keys()}
+        made = {
+            name: combined[name] if model.REPEATED else model(**combined[name])
+            for name, model in sections.items()
+        }
+        added = {name: made.pop(name) for name in made.keys() - values_of(Settings).keys()}
+        self._set(combined | running | made | {"sections": added, "origin": origin or Origin()})
 
     def __repr__(self) -> str:
-        at = target_label(self.run_target, self.api_base)
+        target = target_label(self.run_target, self.api_base)
         return (
-            f"<Settings {at}, merchants {self.merchants}, ledger {self.ledger_name}, "
+            f"<Settings {target}, merchants {self.merchants}, ledger {self.ledger_name}, "
             f"tokens from {self.tokens.source}>"
         )
 
     def section(self, name: str) -> Any:
         """Return a feature's section, with its defaults where it is not set; a tuple of those that may be repeated."""
-        if name in self.sections:
-            return self.sections[name]
         model = section_models()[name]
-        return () if model.REPEATED else model()
+        return self.sections[name] if name in self.sections else () if model.REPEATED else model()
 
     @property
     def zone(self) -> ZoneInfo:
@@ -307,32 +301,10 @@ def with_target(settings: Settings, target: str | None) -> Settings:
     """Return the same settings with another target, `simulator` or a URL; None keeps it. Raises SettingsError."""
     if target is None or target == settings.run_target:
         return settings
-    options = _merge_target({"target": target}, "target")
-    if not options["target"]:
-        found, wrong = _check(Settings, {"api_base": target})
-        if wrong:
-            raise _refused([_Mistake("target", why) for why in wrong.values()])
-        options |= found
-    return replace(settings, **options)
-
-
-def _merge_target(layer: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Merge `target` and `api_base` of one layer into one choice; `names`: what this layer calls them."""
-    given = {name: layer.get(name) for name in _TARGETS}
-    both = [value.rstrip("/") for value in given.values() if isinstance(value, str) and value]
-    if not both:
-        return {name: value for name, value in layer.items() if name != "target" or value}
-    if len(set(both)) > 1:
-        raise SettingsError(
-            _(
-                "{one} and {other} specify different targets: give only one of them.",
-                one=names[0],
-                other=names[1],
-            )
-        )
-    if both[0] == SIMULATOR:
-        return layer | {"target": SIMULATOR, "api_base": NOT_STARTED}
-    return layer | {"target": "", "api_base": given["target"] or given["api_base"]}
+    pair, mistakes = _combined([_Layer({"target": target, "api_base": target}, str)])
+    if mistakes:
+        raise _refused(mistakes)
+    return replace(settings, **pair)
 
 
 @checked
@@ -344,78 +316,120 @@ def load_settings(config: str | Path | None = None, options: Mapping[str, Any] |
     folder that others may have written.
     """
     file = settings_file(config)
-    named_by = _named_by(config)
-    text, writers = _read(file, named_by)
-    there = writers is not None or (bool(named_by) and file.is_file())  # a pipe has no folder for a ledger
-    from_file = {} if text is None else parse_toml(text, file)
+    text, writers = _read(file, _named_by(config))
+    in_file = {} if text is None else parse_toml(text, file)
     if text is not None:
-        _resolve(file.parent, from_file)
-    from_file = _merge_target(from_file, f"{file}: target", f"{file}: api_base")
+        _resolve(file.parent, in_file)
     given = {name: value for name, value in (options or {}).items() if value is not None}
     if given.get("target") == "":
-        raise _refused([_Mistake("--target", _("it is empty; write simulator or a URL"))])
-    target_named = "target" if given.get("target") else "api_base"
-    given = _merge_target(given, "--target", "--api-base")
-    variables, variable_named = _environment(given)
-    overridden = frozenset(given) | variables.keys()
-    merchants_line = line_of(text, "merchants") if text is not None and "merchants" in from_file else 0
-    choice = None
-    if there and "ledger" not in from_file and "ledger" not in overridden:
-        from_file["ledger"], choice = _ledger_of(file)
-    if there and "reports" not in from_file:
-        from_file["reports"] = file.parent / "reports"
-    if there and "merchants" not in from_file and "merchants" not in overridden:
-        beside = file.parent / "merchants.csv"
-        if beside.exists() or not Path("merchants.csv").exists():
-            from_file["merchants"] = beside
-
-    found, wrong = _check(Settings, _merged(given, variables, from_file))
-    if "api_base" not in given:
-        target_named = variable_named
-    mistakes = [
-        _mistake(key, why, given, target_named, text if there else None) for key, why in wrong.items()
-    ]
-    unknown = _unknown_variables()
-    mistakes = [one for one in mistakes if one.name not in {other.name for other in unknown}] + unknown
+        raise _refused([_("--target: it is empty; write simulator or a URL.")])
+    of_file = _Layer(in_file, lambda key: f"{file}: {key}")
+    variables = _Layer(_environment(), _variable)
+    combined, mistakes = _combined([of_file, variables, _Layer(given, str)])
+    mistakes += _unknown_variables()
     if mistakes:
-        raise _refused(sorted(mistakes, key=lambda mistake: mistake.line), file)
-    path = Path(os.path.realpath(file)) if there else None
-    origin = Origin(path, from_file, overridden, writers, choice, merchants_line)
-    return Settings(**found, origin=origin)
+        raise _refused(mistakes)
+    path = Path(os.path.realpath(file)) if text is not None else None
+    origin = Origin(path, _one_target(of_file)[0], frozenset(given) | variables.values.keys(), writers)
+    return Settings(**combined, origin=origin)
 
 
-def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge layers of settings, the first above the others; those of a section one by one."""
-    found: dict[str, Any] = {}
-    for layer in reversed(layers):
-        above = dict(layer)
-        for section in section_models():
-            if isinstance(found.get(section), Mapping) and isinstance(above.get(section), Mapping):
-                above[section] = {**found[section], **above[section]}
-        found |= above
-    return found
+class _Layer(NamedTuple):
+    """Settings of one source, which override those of the sources before."""
+
+    values: Mapping[str, Any]
+    name: Callable[[str], str]
+    """How messages name a setting of this source."""
 
 
-def _environment(above: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """Return what the TCB_OPS_… variables give, and the one that gives the target; "" for none.
+def _combined(layers: Sequence[_Layer]) -> tuple[dict[str, Any], list[Text]]:
+    """Return the settings of all layers in their own types, sections as dicts, and every mistake."""
+    combined: dict[str, Any] = {}
+    mistakes: list[Text] = []
+    for layer in layers:
+        values, target_name = _one_target(layer)
+        converted, wrong = _check_layer(values)
+        for key, why in wrong.items():
+            name = layer.name(target_name if key == "api_base" else key)
+            mistakes.append(_("{name}: {why}.", name=name, why=why))
+        for key, value in converted.items():
+            nested = isinstance(value, dict)
+            combined[key] = {**combined.get(key, {}), **value} if nested else value
+    return combined, mistakes
 
-    A target in the settings `above` overrides both variables of it. A list is JSON, or words as a shell reads them.
+
+def _one_target(layer: _Layer) -> tuple[dict[str, Any], str]:
+    """Merge `target` and `api_base` of a layer into one choice; return its settings, and which of the two made it."""
+    values = dict(layer.values)
+    given = {key: value for key in _TARGETS if isinstance(value := values.get(key), str) and value}
+    if not given:
+        return {key: value for key, value in values.items() if key != "target" or value}, "api_base"
+    if len({value.rstrip("/") for value in given.values()}) > 1:
+        one, other = map(layer.name, _TARGETS)
+        raise SettingsError(
+            _("{one} and {other} specify different targets: give only one of them.", one=one, other=other)
+        )
+    key, value = next(iter(given.items()))
+    if value == SIMULATOR:
+        return values | {"target": SIMULATOR, "api_base": NOT_STARTED}, key
+    return values | {"target": "", "api_base": value}, key
+
+
+def _check_layer(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Text]]:
+    """Return the settings of a layer in their own types, and what is wrong with others, by their names.
+
+    A section is a dict of its settings, a section that may be repeated a tuple of sections.
     """
-    given = {name.upper(): value for name, value in os.environ.items()}
+    models = section_models()
+    plain = {name: value for name, value in values.items() if name not in models}
+    converted, wrong = check(Settings, plain, partial(_unknown, Settings, ""), strict=False)
+    for name in values.keys() & models.keys():
+        model, value = models[name], values[name]
+        if not model.REPEATED:
+            converted[name], mistakes = _check_section(name, model, value)
+            wrong |= mistakes
+            continue
+        if not isinstance(value, list | tuple):
+            wrong[name] = _("must be sections that begin with [[{name}]]", name=name)
+            continue
+        entries = []
+        for entry in value:
+            settings, mistakes = _check_section(name, model, entry)
+            wrong |= mistakes
+            if not mistakes:
+                entries.append(model(**settings))
+                if (lacking := entries[-1].lacks()) is not None:
+                    wrong[name] = lacking
+        converted[name] = tuple(entries)
+    return converted, wrong
 
-    def of(model: type[Section]) -> dict[str, Any]:
-        variables = {name: _variable(f"{model.SECTION}{name}") for name in setting_names(model)}
-        found: dict[str, Any] = {name: given[one] for name, one in variables.items() if one in given}
-        for name in {"store_hosts", "source_hosts", "unencrypted_schedulers", "command"} & found.keys():
-            found[name] = _words(found[name])
-        return found
 
-    sections = {name: model for name, model in section_models().items() if not model.REPEATED}
-    found = {name: values for name, model in sections.items() if (values := of(model))} | of(Settings)
-    if not above.keys().isdisjoint(_TARGETS):
-        return {name: value for name, value in found.items() if name not in _TARGETS}, ""
-    named = next((_variable(name) for name in _TARGETS if found.get(name)), "")
-    return _merge_target(found, *map(_variable, _TARGETS)), named
+def _check_section(name: str, model: type[Section], value: Any) -> tuple[dict[str, Any], dict[str, Text]]:
+    if isinstance(value, model):
+        return {key: each for key, each in vars(value).items() if each is not None}, {}
+    if not isinstance(value, Mapping):
+        return {}, {name: _("must be a section that begins with [{name}]", name=name)}
+    settings, wrong = check(model, value, partial(_unknown, model, f"{name}."), strict=False)
+    return settings, {f"{name}.{key}": why for key, why in wrong.items()}
+
+
+def _environment() -> dict[str, Any]:
+    """Return what the TCB_OPS_… variables give. A list is JSON, or words as a shell reads them."""
+    variables = {name.upper(): value for name, value in os.environ.items()}
+
+    def given(model: type[Section], prefix: str) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, setting in values_of(model).items():
+            if (value := variables.get(_variable(f"{prefix}{name}"))) is not None:
+                values[name] = _words(value) if get_origin(setting.kind) is tuple else value
+        return values
+
+    sections = {
+        name: values
+        for name, model in section_models().items()
+        if not model.REPEATED and (values := given(model, f"{name}."))
+    }
+    return {name: value for name, value in given(Settings, "").items() if name not in sections} | sections
 
 
 def _words(value: str) -> list[str] | str:
@@ -423,53 +437,13 @@ def _words(value: str) -> list[str] | str:
     import shlex
 
     with suppress(ValueError):
-        found: list[str] = json.loads(value) if value.lstrip().startswith("[") else shlex.split(value)
-        return found
+        words: list[str] = json.loads(value) if value.lstrip().startswith("[") else shlex.split(value)
+        return words
     return value
 
 
-class _Mistake(NamedTuple):
-    """An invalid setting, named as in its source."""
-
-    name: str
-    why: Text
-    line: int = 0
-    """Of the settings file; 0 if it was given elsewhere."""
-
-
-def _mistake(
-    key: str, why: Text, options: Mapping[str, Any], target_named: str, text: str | None
-) -> _Mistake:
-    """Return a mistake named by the source of the value: an option, a variable, or the line of the file's text."""
-    names, key = key.split("."), _name_of(key)
-    if key == "api_base" and target_named:
-        return _Mistake(target_named, why)
-    if key.partition(".")[0] in options:
-        return _Mistake(key, why)
-    if _variable(key) in os.environ or text is None:
-        return _Mistake(_variable(key), why)
-    if key == "api_base" and not tomllib.loads(text).get(key):
-        key, names = "target", ["target"]
-    return _Mistake(key, why, line_of(text, *names))
-
-
-def _name_of(key: str) -> str:
-    """Return the name of a setting without the number of its entry."""
-    return re.sub(r"\.\d+", "", key)
-
-
-def _refused(mistakes: Sequence[_Mistake], file: Path | None = None) -> SettingsError:
+def _refused(mistakes: Sequence[Text]) -> SettingsError:
     """Return the error that reports every mistake."""
-    reported = [
-        _("{place}: {name}: {why}.", place=f"{file}:{line}", name=name, why=why)
-        if line
-        else _("{name}: {why}.", name=name, why=why)
-        for name, why, line in mistakes
-    ]
-    return _reported(reported)
-
-
-def _reported(mistakes: Sequence[Text]) -> SettingsError:
     if len(mistakes) == 1:
         return SettingsError(mistakes[0], _("Correct it, then run the same command again."))
     return SettingsError(as_lines([*mistakes, _("Correct these, then run the same command again.")]))
@@ -480,48 +454,23 @@ def _variable(key: str) -> str:
     return PREFIX + key.upper().replace(".", "__")
 
 
-def _unknown_variables() -> list[_Mistake]:
+def _unknown_variables() -> list[Text]:
     """Return a mistake for each unknown TCB_OPS_… variable."""
-    keys = ["config", *setting_names(Settings), *section_keys()]
-    known = [_variable(key).removeprefix(PREFIX) for key in keys]
+    sections = [name for name, model in section_models().items() if not model.REPEATED]
+    known = [CONFIG, *map(_variable, [*setting_names(), *sections])]
     mistakes = []
     for name in sorted(map(str.upper, os.environ)):
         own = name.removeprefix(PREFIX)
-        if own == name or own in known or _OTHER_VARIABLES.fullmatch(own):
+        if own == name or name in known or _OTHER_VARIABLES.fullmatch(own):
             continue
         from difflib import get_close_matches
 
-        if near := get_close_matches(own, known, n=1):
-            why = _("there is no such setting (did you mean {prefix}{near}?)", prefix=PREFIX, near=near[0])
+        if near := get_close_matches(name, known, n=1, cutoff=0.75):
+            why = _("there is no such setting (did you mean {places}?)", places=near[0])
         else:
             why = _("there is no such setting; unset this variable")
-        mistakes.append(_Mistake(name, why))
+        mistakes.append(_("{name}: {why}.", name=name, why=why))
     return mistakes
-
-
-def _ledger_of(file: Path) -> tuple[str, Text | None]:
-    """Return the ledger if none is set: beside the settings file, else an existing one in the working folder."""
-    usual, here = file.parent / LEDGER_FILE, Path(LEDGER_FILE).absolute()
-    if os.path.realpath(usual) == os.path.realpath(here) or not here.exists():
-        return str(usual), None
-    settings_are = os.path.realpath(file)
-    if usual.exists():
-        return str(usual), _(
-            "Ledger: {path}, which belongs to {settings_are}. {here} in the working folder is not used; choose "
-            "another ledger with --ledger.",
-            path=os.path.realpath(usual),
-            settings_are=settings_are,
-            here=here,
-        )
-    return str(here), _(
-        "Ledger: {here}, found in the working folder. There is no ledger beside {settings_are} yet; to use this "
-        "one from every folder, set ledger in that file.",
-        here=here,
-        settings_are=settings_are,
-    )
-
-
-# --- checking ---------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -531,80 +480,27 @@ def section_models() -> Mapping[str, type[Section]]:
     return {"lifecycle": LifecycleSettings, "tokens": TokenSettings} | added
 
 
-def section_keys() -> list[str]:
-    """Return the name of every setting in a section, such as `tokens.url`."""
-    return [
-        f"{section}.{name}"
-        for section, model in sorted(section_models().items())
-        if not model.REPEATED
-        for name in setting_names(model)
+def setting_names() -> list[str]:
+    """Return the name of every setting, those in sections as `tokens.url`; without sections that may be repeated."""
+    models = sorted(section_models().items())
+    plain = [name for name in values_of(Settings) if name not in section_models()]
+    return plain + [
+        f"{name}.{key}" for name, model in models if not model.REPEATED for key in values_of(model)
     ]
 
 
-def setting_names(model: type[Section]) -> list[str]:
-    """Return the names of the settings: those of all commands, or those of a section."""
-    if model is not Settings:
-        return list(values_of(model))
-    return [*(name for name in values_of(model) if name not in {"origin", "sections"}), *section_models()]
-
-
-def _check(model: type[Section], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Text]]:
-    """Return the settings that are given, in their own types, and what is wrong with others, by their keys.
-
-    Those of a repeated section contain its number from 0: `notify.1.to`.
-    """
-    plain, made, wrong = dict(values), dict[str, Any](), dict[str, Text]()
-    if model is Settings:
-        for name, section in section_models().items():
-            if name in plain:
-                made[name], mistakes = _made(name, section, plain.pop(name))
-                wrong |= mistakes
-    converted, mistakes = check(model, plain, partial(_unknown, model, plain), strict=False)
-    wrong |= {f"{model.SECTION}{name}": why for name, why in mistakes.items()}
-    added = {name: made.pop(name) for name in list(made) if name not in values_of(model)}
-    return converted | made | ({"sections": added} if added else {}), wrong
-
-
-def _made(name: str, model: type[Section], value: Any) -> tuple[Any, dict[str, Text]]:
-    """Return a section, or each of those that may be repeated, and what is wrong with it."""
-    if model.REPEATED:
-        if not isinstance(value, list | tuple):
-            return (), {name: _("must be sections that begin with [[{name}]]", name=name)}
-        entries = [_one_made(name, model, entry) for entry in value]
-        wrong = {
-            f"{name}.{number}{key[len(name) :]}": why
-            for number, (_entry, mistakes) in enumerate(entries)
-            for key, why in mistakes.items()
-        }
-        return tuple(entry for entry, _mistakes in entries), wrong
-    return _one_made(name, model, value)
-
-
-def _one_made(name: str, model: type[Section], value: Any) -> tuple[Section | None, dict[str, Text]]:
-    if isinstance(value, model):
-        return value, {}
-    if not isinstance(value, Mapping):
-        return None, {name: _("must be a section that begins with [{name}]", name=name)}
-    converted, wrong = _check(model, value)
-    if wrong:
-        return None, wrong
-    section = model(**converted)
-    lacking = section.lacks()
-    return (section, {}) if lacking is None else (None, {name: lacking})
-
-
-def _unknown(model: type[Section], given: Mapping[str, Any], name: str) -> Text:
+def _unknown(model: type[Section], prefix: str, name: str, value: object) -> Text:
     """Return the message for an unknown setting, with the most similar name, which may be in another section."""
     from difflib import get_close_matches
 
-    places = {key.partition(".")[2]: key for key in section_keys()}
-    places |= {setting: setting for setting in setting_names(Settings)}
-    places |= {setting: f"{model.SECTION}{setting}" for setting in setting_names(model)}
+    places = {key.rpartition(".")[2]: key for key in reversed([*setting_names(), *section_models()])}
+    places |= {setting: f"{prefix}{setting}" for setting in values_of(model)}
     if near := get_close_matches(name, places, n=1):
         return _("there is no such setting (did you mean {places}?)", places=places[near[0]])
-    if isinstance(given[name], Mapping | list):
+    if isinstance(value, Mapping | list):
         return _("the feature with this section is not installed; remove it")
-    return _("there is no such setting; the names are {names}", names=as_list(setting_names(model)))
+    names = [key.removeprefix(prefix) for key in setting_names() if key.startswith(prefix)]
+    return _("there is no such setting; the names are {names}", names=as_list(names))
 
 
 _practice: Settings | None = None
@@ -647,23 +543,19 @@ def _read(file: Path, named_by: str) -> tuple[str | None, Trust | None]:
     raise SettingsError(problem, _("Check {named_by}.", named_by=named_by))
 
 
-def _resolve(folder: Path, found: dict[str, Any]) -> None:
-    """Resolve the paths in a settings file against its folder."""
-    if isinstance(found.get("ledger"), str) and "://" not in found["ledger"]:
-        found["ledger"] = str(folder / found["ledger"])
-    places: list[tuple[type[Section], Any]] = [(Settings, found)]
+def _resolve(folder: Path, values: dict[str, Any]) -> None:
+    """Resolve the paths in a settings file against its folder, those that are not given too."""
+    ledger = values.setdefault("ledger", LEDGER_FILE)
+    if isinstance(ledger, str) and "://" not in ledger:
+        values["ledger"] = str(folder / ledger)
+    places: list[tuple[type[Section], Any]] = [(Settings, values)]
     for name, model in section_models().items():
-        if model.REPEATED:
-            entries = found.get(name)
-            places += [(model, entry) for entry in entries] if isinstance(entries, list) else []
-        else:
-            places.append((model, found.setdefault(name, {})))
-    for model, values in places:
-        for name, setting in values_of(model).items():
-            value = values.get(name) if isinstance(values, dict) else None
-            if isinstance(values, dict) and name not in values and model.BESIDE_FILE:
-                value = model.BESIDE_FILE.get(name)
-            if setting.kind is Path and isinstance(value, str):
-                values[name] = folder / value
+        entries = values.get(name, []) if model.REPEATED else [values.setdefault(name, {})]
+        places += [(model, entry) for entry in entries] if isinstance(entries, list) else []
+    for model, section in places:
+        for name, setting in values_of(model).items() if isinstance(section, dict) else ():
+            value = section.get(name, getattr(model, name, None))
+            if setting.kind is Path and isinstance(value, str | Path):
+                section[name] = folder / value
             elif model is TokenSettings and isinstance(value, str) and value.startswith("file:"):
-                values[name] = f"file:{folder / value.removeprefix('file:').strip()}"
+                section[name] = f"file:{folder / value.removeprefix('file:').strip()}"

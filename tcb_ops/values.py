@@ -102,7 +102,7 @@ _VALID: Mapping[Any, Text] = {
 
 
 def values_of(model: type) -> Mapping[str, Value]:
-    """Return what a dataclass takes, by the names in the file; private fields are left out."""
+    """Return what a dataclass takes, by the names in the file; private and internal fields are left out."""
     return _values_of(model)
 
 
@@ -117,24 +117,24 @@ def _values_of(model: type) -> Mapping[str, Value]:
         kind, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         required = field.default is MISSING and field.default_factory is MISSING
         value = Value(field.name, kind, tuple(notes), required)
-        if not field.name.startswith("_"):
+        if not field.name.startswith("_") and field.metadata.get("setting", True):
             listed[value.name] = value
     return listed
 
 
 def check(
-    model: type, given: Mapping[str, Any], unknown: Callable[[str], Text], *, strict: bool
+    model: type, given: Mapping[str, Any], unknown: Callable[[str, object], Text], *, strict: bool
 ) -> tuple[dict[str, Any], dict[str, Text]]:
     """Return what is valid of a dataclass's values, by its fields, and what is wrong with others, by their names.
 
-    `unknown` returns the message for a name that does not exist.
+    `unknown` returns the message for a name that does not exist, from it and its value.
     """
     expected = values_of(model)
     converted: dict[str, Any] = {}
     wrong: dict[str, Text] = {}
     for name, value in given.items():
         if name not in expected:
-            wrong[name] = unknown(name)
+            wrong[name] = unknown(name, value)
             continue
         try:
             converted[expected[name].field] = expected[name].convert(value, strict=strict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +11,11 @@ import click
 
 from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_problems
-from tcb_ops.cli.options import (
-    CommonOptions,
-    ScanOptions,
-    scan_options,
-    settings_options,
-)
+from tcb_ops.cli.options import CommonOptions, ScanOptions, scan_options, settings_options
 from tcb_ops.errors import InputError
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import _, ngettext
+from tcb_ops.model import file_problem
 from tcb_ops.settings import Settings, settings_file
 
 if TYPE_CHECKING:
@@ -57,37 +52,53 @@ def list_(
     Hidden and temporary files (.DS_Store, Thumbs.db, ~$…) and tcb-ops's own are left out, and counted.
     """
     from tcb_ops.lists.generate import PathTemplate, default_root, scan, select_targets, write_list
+    from tcb_ops.lists.paths import read_paths
     from tcb_ops.runs.next_commands import command
 
     settings, console = common.start()
     dest = Path(out)
     today = datetime.now(settings.zone).date().isoformat()
     fields = PathTemplate(scanning.template, today)
-    targets = select_targets(common.read_merchants(settings), scanning.to)
+    merchants = common.read_merchants(settings)
+    targets = select_targets(merchants, scanning.to)
     scanned = scan(
         Path(source), include=scanning.include, exclude=scanning.exclude, own=own_files(common, settings)
     )
     base = default_root(scanned.folder, dest, Path(root) if root is not None else None)
+    write_list(scanned, targets, fields, dest, base)
     try:
-        made = write_list(scanned, targets, fields, dest, base)
+        batch = read_paths(dest, merchants, base)
     except InputError as error:
-        show_problems(console, error.source, error.problems)
-        console.warn(_("No list was written."))
+        dest.unlink()
+        unique = {(problem.value, problem.message.en): problem for problem in error.problems}
+        problems = [
+            file_problem(_("{name}: {message}", name=problem.value, message=problem.message), problem.fix)
+            for problem in unique.values()
+        ]
+        show_problems(console, str(scanned.folder), problems)
+        console.warn(_("No list was written: rename these files, or change --path; {{rel}} keeps all apart."))
         raise click.exceptions.Exit(error.exit_code) from None
     print_left_out(console, scanned)
+    counts = {
+        "rows": batch.valid,
+        "files": len(scanned.files),
+        "envs": batch.envs,
+        "merchants": batch.merchants_count,
+        "bytes": batch.total_bytes,
+    }
     if common.json:
         left_out = {"junk": scanned.junk, "own": scanned.own, "excluded": scanned.excluded}
-        console.json({"list": str(dest), "root": str(base)} | asdict(made) | {"left_out": left_out})
+        console.json({"list": str(dest), "root": str(base)} | counts | {"left_out": left_out})
         return 0
     console.print(
         _(
             "{dest}: {rows}, {files} for {environments} of {merchants}, {size}",
             dest=dest,
-            rows=ngettext("{n:,} row", "{n:,} rows", made.rows),
-            files=ngettext("{n:,} file", "{n:,} files", made.files),
-            environments=ngettext("{n:,} environment", "{n:,} environments", made.envs),
-            merchants=ngettext("{n:,} merchant", "{n:,} merchants", made.merchants),
-            size=format_size(made.bytes),
+            rows=ngettext("{n:,} row", "{n:,} rows", counts["rows"]),
+            files=ngettext("{n:,} file", "{n:,} files", counts["files"]),
+            environments=ngettext("{n:,} environment", "{n:,} environments", counts["envs"]),
+            merchants=ngettext("{n:,} merchant", "{n:,} merchants", counts["merchants"]),
+            size=format_size(counts["bytes"]),
         )
     )
     console.suggest(

@@ -40,7 +40,7 @@ def runs(stale: float | None, *, common: CommonOptions) -> int:
     --note TEXT: only runs whose note contains it. --target: only runs of that target. --where: only runs with rows of
     matching merchants, and only those rows are counted.
     """
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     if stale is not None:
         code: int = provided("runs --stale")(console, settings, common, stale)
         return code
@@ -107,7 +107,7 @@ def prune(older_than: str, *, dry_run: bool, common: CommonOptions) -> int:
     """
     from tcb_ops import api
 
-    settings, console = common.start(reads_ledger=True)
+    settings, console = common.start()
     days = older_than.removesuffix("d") or str(settings.lifecycle.keep_days)
     if not (days.isdecimal() and len(days) < 6 and int(days)):
         raise UsageError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gettext
-import math
 import os
 import re
 import shlex
@@ -21,7 +20,6 @@ from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.model import target_label
-from tcb_ops.resources import nearest_path
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 
 if TYPE_CHECKING:
@@ -67,38 +65,6 @@ def _options(kind: type[DataclassInstance], *names: str, **helps: str) -> Callab
         return function
 
     return decorate
-
-
-class WholeNumber(click.IntRange):
-    """An integer in a range, with one message for every invalid value."""
-
-    def _describe_range(self) -> str:
-        return "" if self.max is None else super()._describe_range()
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value as an integer."""
-        with suppress(click.BadParameter):
-            return super().convert(value, param, ctx)
-        template = N_("must be a whole number from {least} to {most}, not '{value}'.")
-        if self.max is None:
-            template = N_("must be a whole number, {least} or more, not '{value}'.")
-        message = gettext.gettext(template).format(value=value, least=self.min, most=self.max)
-        raise click.BadParameter(message, ctx, param)
-
-
-class _Number(click.FloatRange):
-    """A number in a range, excluding `nan` and `inf`, which click accepts."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        with suppress(click.BadParameter):
-            number = super().convert(value, param, ctx)
-            if math.isfinite(number):
-                return number
-        template = N_("must be a number, {least:g} or more, not '{value}'.")
-        if self.min_open:
-            template = N_("must be a number greater than {least:g}, not '{value}'.")
-        message = gettext.gettext(template).format(value=value, least=self.min)
-        raise click.BadParameter(message, ctx, param)
 
 
 class _Parsed(click.ParamType[Any]):
@@ -177,8 +143,8 @@ class CommonOptions:
         tokens = replace(settings.tokens, source="file", file=Path(self.tokens))
         return replace(settings, tokens=tokens)
 
-    def start(self, *, reads_ledger: bool = False) -> tuple[Settings, Console]:
-        """Return the settings and the console; with `reads_ledger`, print which ledger is read if two are possible."""
+    def start(self) -> tuple[Settings, Console]:
+        """Return the settings and the console."""
         settings = self.settings()
         console = Console(settings.lang, quiet=self.quiet, verbose=self.verbose)
         if self.ledger and holds_password(self.ledger):
@@ -188,8 +154,6 @@ class CommonOptions:
                     "suggested here omit it: set TCB_OPS_LEDGER to the URL instead, or `ledger` in tcb-ops.toml."
                 )
             )
-        if reads_ledger and settings.origin.ledger_choice is not None:
-            console.info(settings.origin.ledger_choice)
         return settings, console
 
     @contextmanager
@@ -207,8 +171,6 @@ class CommonOptions:
             opened_target(settings, lambda: self.read_merchants(settings).whole) as opened,
             console.held(None if self.quiet and opened.on_loopback else first_line(opened)),
         ):
-            if settings.origin.ledger_choice is not None:
-                console.info(settings.origin.ledger_choice)
             if looks_at_tokens:
                 _warn_of_readable_tokens(console, settings)
             yield opened
@@ -219,37 +181,17 @@ class CommonOptions:
 
         file = settings.merchants
         if not file.exists():
-            problem = _("{file}: there is no such file.", file=file)
-            if (place := self._named_at(settings)) is not None:
-                problem = _("{place}: merchants: there is no file {file}.", place=place, file=file)
-            if near := nearest_path(file, lambda path: path.suffix == file.suffix):
-                fix = _("Did you mean {near}?", near=near)
-            elif settings.origin.file is not None:
-                fix = _(
-                    "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
-                    "choose another with --merchants."
-                )
-            elif (beside := _settings_beside_the_list()) is not None:
-                fix = _(
-                    "There is no tcb-ops.toml here, but there is one beside the list: add --config {file}",
-                    file=shlex.quote(str(beside)),
-                )
-            else:
+            fix = _(
+                "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
+                "choose another with --merchants."
+            )
+            if settings.origin.file is None:
                 fix = _(
                     "There is no tcb-ops.toml here either: change to the folder that has it, or create a new one "
                     "with `tcb-ops init`."
                 )
-            raise UsageError(problem, fix)
+            raise UsageError(_("{file}: there is no such file.", file=file), fix)
         return read_merchants(file, self.where)
-
-    def _named_at(self, settings: Settings) -> str | None:
-        """Return file and line of the settings that name the merchants file; None if it is named elsewhere, or nowhere."""
-        file = settings.origin.file
-        line = settings.origin.merchants_line
-        if file is None or not line or "merchants" in settings.origin.overridden:
-            return None
-        shown = file.name if file.parent == Path.cwd() else file
-        return f"{shown}:{line}"
 
     def matching(self, settings: Settings) -> Merchants | None:
         """Return the merchants that `--where` selects; None without it."""
@@ -267,17 +209,6 @@ class CommonOptions:
     def selection(self) -> str:
         """Return a text that distinguishes runs over different merchants."""
         return "; ".join(f"where {item}" for item in sorted(self.where))
-
-
-def _settings_beside_the_list() -> Path | None:
-    """Return the settings file in the folder of the list, or of the folder to send, that was given to the command."""
-    context = click.get_current_context(silent=True)
-    given = context.params if context is not None else {}
-    for name in ("paths", "folder", "source", "what"):
-        if isinstance(given.get(name), str) and given[name]:
-            file = Path(os.path.abspath(given[name])).parent / SETTINGS_FILE  # noqa: PTH100  without `..`
-            return file if file.is_file() else None
-    return None
 
 
 def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
@@ -318,7 +249,7 @@ class ListOptions:
     sheet: str = _given("The workbook's sheet. [default: the one that fits]", "", metavar="NAME")
     header_row: int | None = _given(
         "The row of the column names. [default: found; titles above it are skipped]",
-        type=WholeNumber(min=1),
+        type=click.IntRange(min=1),
         metavar="N",
     )
     rows: Literal["all", "visible"] | None = _given(
@@ -390,7 +321,7 @@ class RunOptions:
         metavar="local:N|URL",
     )
     dry_run: bool = _given("Show what would be sent; send nothing.", default=False)
-    limit: int | None = _given("Only the first N valid rows.", type=WholeNumber(min=1), metavar="N")
+    limit: int | None = _given("Only the first N valid rows.", type=click.IntRange(min=1), metavar="N")
     new_run: bool = _given("Start a new run even if there is one to resume.", default=False)
     resume: str | None = _given("Resume this unfinished run.", metavar="RUN")
 
@@ -438,17 +369,21 @@ new_run_options = _options(RunOptions, "dry_run", "new_run")
 resume_options = _options(RunOptions, "new_run", "resume")
 run_options = _options(RunOptions, "dry_run", "limit", "new_run", "resume")
 LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
-    ("concurrency", WholeNumber(1, 1000), "Requests in flight, in all; with --cluster, per worker."),
-    ("per_env", WholeNumber(1, 1000), "Rows in flight per environment."),
-    ("rate", _Number(min=0, min_open=True), "Link calls per second and appid. [default: no limit]"),
+    ("concurrency", click.IntRange(1, 1000), "Requests in flight, in all; with --cluster, per worker."),
+    ("per_env", click.IntRange(1, 1000), "Rows in flight per environment."),
+    ("rate", click.FloatRange(min=0, min_open=True), "Link calls per second and appid. [default: no limit]"),
     (
         "attempts",
-        WholeNumber(1, 100),
+        click.IntRange(1, 100),
         "Calls per step of a row (link, store); answers that ask to slow down do not count.",
     ),
-    ("backoff", _Number(min=0), "Seconds before the second attempt; doubled before each further one."),
-    ("slow_wait", _Number(min=0), "Seconds to pause when asked to slow down."),
-    ("patience", _Number(min=0), "Give up after this many seconds without progress or connection."),
+    (
+        "backoff",
+        click.FloatRange(min=0),
+        "Seconds before the second attempt; doubled before each further one.",
+    ),
+    ("slow_wait", click.FloatRange(min=0), "Seconds to pause when asked to slow down."),
+    ("patience", click.FloatRange(min=0), "Give up after this many seconds without progress or connection."),
 )
 _SECONDS = {"backoff", "slow_wait", "patience"}
 
@@ -481,7 +416,7 @@ def limit_options(function: Function) -> Function:
 
 def port_option(default: int) -> Callable[[Function], Function]:
     """Return the option of a command that listens on a port."""
-    kind = WholeNumber(0, 65535)
+    kind = click.IntRange(0, 65535)
     return click.option(
         "--port", type=kind, metavar="N", default=default, show_default=True, help="0 for any free one."
     )

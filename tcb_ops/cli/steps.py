@@ -156,7 +156,7 @@ class RunCommand:
         console, count = self.console, len(error.problems)
         if error.decided is not None:
             console.info(_("Read as {decided}", decided=error.decided))
-        if error.missing_files and count > _FEW:
+        if error.all_missing and count > _FEW:
             show_problems(console, error.source, error.problems[:1])
             given = self.listing.root is not None
             why = verbatim("--root") if given else _("the list's folder, because --root was not given")
@@ -171,7 +171,7 @@ class RunCommand:
         else:
             show_problems(console, error.source, error.problems)
         # Missing files have one cause: no row to correct.
-        if self.listing.fix_me or not error.missing_files:
+        if self.listing.fix_me or not error.all_missing:
             dest, rows = self._write_fixme(error.source, error.problems)
             if rows:
                 console.warn(
@@ -184,23 +184,11 @@ class RunCommand:
         console.warn(_("The list is refused: {problems}. Nothing was sent.", problems=problems))
 
     def _suggest_correction(self, error: InputError, root: str | None, others: Sequence[str]) -> None:
-        """Suggest a command: with the folder that has the files, with the guessed column, or to rerun after correction."""
-        from tcb_ops.lists.row_files import find_root
-
-        listing, source = self.listing, Path(error.source).absolute()
-        if error.columns:
-            fitting = tuple(f"{ours}={header}" for ours, header in error.columns.items())
-            listing = replace(listing, column=fitting)
-        found = find_root(error.missing_files, Path.cwd(), source.parent) if error.missing_files else None
-        if found is not None:
-            text, root = _("The files are below {found}. To use that folder:", found=found), str(found)
-        elif error.columns:
-            text = _("With the column that you probably mean:")
-        elif any(problem.skippable for problem in error.problems):
-            text = _("Correct the list, then run:")
-        else:
-            return
-        self.console.suggest(text, self._again(source, root, [*others, *listing.words(self.common)]))
+        """Suggest the command to run when the list has been corrected; files that are all missing are not its fault."""
+        if not error.all_missing and any(problem.skippable for problem in error.problems):
+            options = [*others, *self.listing.words(self.common)]
+            command_again = self._again(Path(error.source).absolute(), root, options)
+            self.console.suggest(_("Correct the list, then run:"), command_again)
 
     def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
         """Return this command for another list."""

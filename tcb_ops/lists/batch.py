@@ -11,7 +11,8 @@ import hashlib
 import sqlite3
 import stat
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, groupby
 from operator import attrgetter
@@ -21,7 +22,7 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 from tcb_ops.arguments import checked
 from tcb_ops.details import Detail, DetailCode, as_detail, detail, read_detail, stored
 from tcb_ops.errors import UsageError, check_count
-from tcb_ops.formatting import guard, shown, trim
+from tcb_ops.formatting import guard, shown
 from tcb_ops.i18n import Bilingual, Lang, Text, _, ngettext
 from tcb_ops.lists.input_files import input_error
 from tcb_ops.lists.merchants import Merchants
@@ -90,28 +91,17 @@ class Staging:
             ((*_problem(p), stored(as_detail(p.message))) for p in problems),
         )
 
-    def always_wrong(self, columns: Mapping[str, str], rows: int) -> list[str]:
-        """Return the keys of `columns` whose header has a problem in each of the rows."""
-        counted = "SELECT COUNT(DISTINCT line) FROM problems WHERE header = ?"
-        return [
-            ours for ours, header in columns.items() if self.query(counted, (trim(header),))[0][0] == rows
-        ]
-
     def repeats(self) -> Iterator[tuple[int, int, str]]:
         """Yield (line, first line, path) of every row with the (env, path) of an earlier row, by line.
 
         Rows with a problem are skipped: their env or path may be wrong.
         """
-        # Sorting once, after all inserts, is several times faster than maintaining an index.
-        self.query("CREATE INDEX IF NOT EXISTS rows_key ON rows (env, path)")
-        self.query("CREATE TABLE repeats (line INTEGER PRIMARY KEY, first INTEGER)")
         self.query(
-            "INSERT INTO repeats SELECT r.line, k.first FROM "  # noqa: S608  own names
-            f"(SELECT env, path, MIN(line) first FROM rows WHERE {_VALID} GROUP BY env, path HAVING COUNT(*) > 1) k "
-            "JOIN rows r ON r.env = k.env AND r.path = k.path "
-            "WHERE r.line > k.first AND NOT EXISTS (SELECT 1 FROM problems p WHERE p.line = r.line)"
+            "CREATE TABLE repeats AS SELECT line, first, path FROM (SELECT line, path, "  # noqa: S608  own names
+            f"MIN(line) OVER (PARTITION BY env, path) AS first FROM rows WHERE {_VALID}) WHERE line > first"
         )
-        for page in self._pages("first, path", "repeats JOIN rows USING (line)"):
+        self.query("CREATE INDEX repeats_line ON repeats (line)")
+        for page in self._pages("first, path", "repeats"):
             yield from page
 
     def files(self) -> Iterator[list[tuple[int, str, Secret | None]]]:
@@ -193,11 +183,11 @@ class Problems(Sequence[Problem]):
     def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        at = index + len(self) if index < 0 else index
-        found = self._page("", (), f"LIMIT 1 OFFSET {at}") if at >= 0 else []
-        if not found:
+        offset = index + len(self) if index < 0 else index
+        page = self._page("", (), f"LIMIT 1 OFFSET {offset}") if offset >= 0 else []
+        if not page:
             raise IndexError(index)
-        return found[0][1]
+        return page[0][1]
 
     def __iter__(self) -> Iterator[Problem]:
         line, last = -1, -1
@@ -210,42 +200,33 @@ class Problems(Sequence[Problem]):
         """Yield (cells, problems) of every row that has problems, by line."""
         for _other, group in groupby(self, key=lambda p: p.line):
             problems = list(group)
-            found = self._staging.query("SELECT cells FROM rows WHERE line = ?", (problems[0].line,))
-            if found:
-                yield tuple(found[0][0].split(_SEPARATOR)), problems
+            for (cells,) in self._staging.query("SELECT cells FROM rows WHERE line = ?", (problems[0].line,)):
+                yield tuple(cells.split(_SEPARATOR)), problems
 
     def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
-        found = self._staging.query(
-            f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}",  # noqa: S608  own names
-            values,
-        )
+        sql = f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}"  # noqa: S608  own names
         return [
             (at, Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable)))
-            for at, line, column, en, zh, value, skippable, message in found
+            for at, line, column, en, zh, value, skippable, message in self._staging.query(sql, values)
         ]
 
 
 def _message(value: str) -> Detail:
-    found = read_detail(value)
-    assert found is not None  # noqa: S101  every problem has one
-    return found
+    message = read_detail(value)
+    assert message is not None  # noqa: S101  every problem has one
+    return message
 
 
 def _run(call: Callable[[], _T]) -> _T:
     """Run an SQLite call. Raises UsageError for its errors."""
-    try:
+    with suppress(sqlite3.Error):
         return call()
-    except sqlite3.Error as error:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    problem = _(
-        "the list's temporary copy cannot be read: it was closed, or the temporary folder failed; read the list again"
-    )
-    if full:
-        problem = _(
-            "the temporary folder is full, so the list could not be checked: free space, or set TMPDIR to "
-            "another folder"
+    raise UsageError(
+        _(
+            "the list's temporary copy cannot be used: it was closed, or the temporary folder is full. Read the list again, "
+            "with free space there, or with TMPDIR set to another folder."
         )
-    raise UsageError(problem)
+    )
 
 
 # --- the batch ------------------------------------------------------------------------------------------------------
@@ -355,10 +336,9 @@ class Batch:
 
     def by_departed_merchant(self) -> list[tuple[Merchant, int]]:
         """Return (line of the merchants file, valid rows) of merchants that have left; these rows are not attempted."""
-        left = {(m.appid, m.env): m for m in self.merchants.whole if m.left}
-        return [
-            (left[appid, env], rows) for appid, env, rows in self.by_environment() if (appid, env) in left
-        ]
+        departed = {(m.appid, m.env): m for m in self.merchants.whole if m.left}
+        counts = {(appid, env): rows for appid, env, rows in self.by_environment()}
+        return [(departed[key], rows) for key, rows in counts.items() if key in departed]
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows in the order of the file; those with a problem have `invalid` set."""
@@ -384,29 +364,27 @@ class Batch:
         if problem := files.problem():
             self.staging.add_problems([problem], file_problem=True)
             raise input_error(str(self.source), self.problems, self.decided)
-        lost, sample = 0, list[str]()
+        missing = 0
         for page in self.staging.files():
             facts: list[tuple[int | None, int | None, str, int]] = []
             unusable: list[Problem] = []
             urls = {line: whole_source(file, query) for line, file, query in page if is_source(file)}
-            there = self.sources([*dict.fromkeys(urls.values())]) if urls else {}
+            remote = self.sources([*dict.fromkeys(urls.values())]) if urls else {}
             for line, file, _query in page:
-                found = there[urls[line]] if line in urls else files.inspect(file)
-                if isinstance(found, UnusableFile):
-                    lost += found.missing
-                    sample += [file] if found.missing and lost <= _SAMPLE else []
-                    why = found.message, found.fix, shown(file)
-                    unusable.append(Problem(line, self.file_column, *why))
-                elif isinstance(found, SourceFile):
-                    facts.append((found.size, None, found.etag, line))
-                else:
-                    facts.append((found.size, found.mtime_ns, "", line))
+                match remote[urls[line]] if line in urls else files.inspect(file):
+                    case SourceFile(size, etag):
+                        facts.append((size, None, etag, line))
+                    case UnusableFile(message, fix, is_missing):
+                        missing += is_missing
+                        unusable.append(Problem(line, self.file_column, message, fix, shown(file)))
+                    case local:
+                        facts.append((local.size, local.mtime_ns, "", line))
             self.staging.set_files(facts)
             self.staging.add_problems(unusable, file_problem=True)
         problems = self.problems
         if self.on_bad == "refuse" and problems:
-            all_missing = lost == len(problems) == self.count
-            raise input_error(str(self.source), problems, self.decided, sample if all_missing else ())
+            all_missing = missing == len(problems) == self.count
+            raise input_error(str(self.source), problems, self.decided, all_missing=all_missing)
         return replace(self, root=Path(root))
 
     def close(self) -> None:
@@ -418,10 +396,6 @@ class Batch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_SAMPLE = 20
-"""Maximum number of files in the error if all files of the list are missing."""
 
 
 # --- the fix-me CSV -------------------------------------------------------------------------------------------------

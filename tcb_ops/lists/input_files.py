@@ -20,11 +20,10 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, BinaryIO, TypeVar
 
 from tcb_ops.errors import BrokenTableError, InputError
@@ -54,8 +53,8 @@ def input_error(
     source: str,
     problems: Sequence[Problem],
     decided: Text | None = None,
-    missing_files: Sequence[str] = (),
-    columns: Mapping[str, str] = MappingProxyType({}),
+    *,
+    all_missing: bool = False,
 ) -> InputError:
     """Return the error that refuses a file: the number of problems, and the text of the first one."""
     many, text = len(problems), format_problem(source, problems[0])
@@ -66,7 +65,7 @@ def input_error(
             many=many,
             first=text,
         )
-    return InputError(text, source, problems, decided, missing_files, columns)
+    return InputError(text, source, problems, decided, all_missing=all_missing)
 
 
 def refused(source: str, message: Text, fix: Text, line: int = 0) -> InputError:

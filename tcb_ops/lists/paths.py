@@ -382,9 +382,8 @@ def read_paths(
     )
     problems = Problems(staging, validator.headers)
     decided = _decided(name, table, found, validator)
-    fitting = kinds.fitting(table.headers, staging.always_wrong(columns, validator.rows))
-    if broken or (on_bad == "refuse" and problems and (root is None or fitting)):
-        raise input_error(name, problems, decided, columns=fitting)
+    if broken or (on_bad == "refuse" and problems and root is None):
+        raise input_error(name, problems, decided)
     if not validator.rows:
         raise UsageError(
             _(
@@ -466,7 +465,7 @@ def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
         raise refused(name, _("the file contains only blank lines"), fix)
     found, problems = columns.find(table.headers, table.header_line)
     if problems:
-        raise input_error(name, problems, columns=columns.fitting(table.headers))
+        raise input_error(name, problems)
     return found
 
 

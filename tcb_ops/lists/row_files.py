@@ -12,11 +12,10 @@ import posixpath
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -129,36 +128,6 @@ class LocalFiles:
         except OSError:
             return {}
         return names
-
-
-def find_root(files: Sequence[str], *near: Path) -> Path | None:
-    """Return the folder among and below `near` that contains most of these files; None if none contains half of them.
-
-    Searches up to 500 folders of each, three levels deep, without hidden ones.
-    """
-    best, most = None, (len(files) + 1) // 2 - 1
-    for start in near:
-        for folder in islice(_folders(start), 500):
-            held = sum((folder / file).is_file() for file in files)
-            if held > most:
-                best, most = folder, held
-    return best
-
-
-def _folders(start: Path) -> Iterator[Path]:
-    """Yield a folder and its subfolders, three levels deep, breadth first."""
-    level = [start]
-    for _each in range(4):
-        below: list[Path] = []
-        for folder in level:
-            yield folder
-            with suppress(OSError), os.scandir(folder) as entries:
-                below += sorted(
-                    Path(entry.path)
-                    for entry in entries
-                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
-                )
-        level = below
 
 
 def _form(name: str) -> str:

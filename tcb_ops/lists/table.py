@@ -9,20 +9,19 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias, TypeVar
 
 from tcb_ops.errors import BrokenTableError
-from tcb_ops.formatting import fold, near_names, shown, trim
-from tcb_ops.i18n import NOTHING, Text, _, ngettext
+from tcb_ops.formatting import fold, shown, trim
+from tcb_ops.i18n import Text, _, ngettext
 from tcb_ops.lists.input_files import CHANGED, input_error, open_text
-from tcb_ops.lists.workbook import Area, Book, CellKind, NonTextCell, Sheet, SheetTooLargeError, letters
+from tcb_ops.lists.workbook import Area, Book, CellKind, NonTextCell, Sheet, SheetTooLargeError
 from tcb_ops.model import Problem, file_problem
 
 _T = TypeVar("_T")
@@ -108,7 +107,13 @@ class Columns:
             if trim(header) in trimmed:
                 found[ours] = trimmed.index(trim(header))
             else:
-                problems.append(self._no_such_header(ours, header, trimmed, line))
+                message = _(
+                    "--column {ours}={header}: there is no such column; the header has {listed}",
+                    ours=ours,
+                    header=shown(header, 40),
+                    listed=_listed(trimmed),
+                )
+                problems.append(file_problem(message, _("choose one of these"), line=line))
         taken = set(found.values())
         for ours, names in self.known.items():
             if ours in self.given:
@@ -131,52 +136,12 @@ class Columns:
         ]
         return found, problems
 
-    def fitting(self, headers: Sequence[str], wrong: Collection[str] = ()) -> dict[str, str]:
-        """Return `given` with corrected headers for those that do not exist and those in `wrong`.
-
-        Empty if that changes nothing or a header cannot be guessed.
-        """
-        there = [trim(h) for h in headers]
-        fitting: dict[str, str] = {}
-        for ours, header in self.given.items():
-            if ours in wrong:
-                known = (h for h in there if h != trim(header) and _plain(h) in self.known[ours])
-                fitting[ours] = next(known, "")
-            else:
-                fitting[ours] = header if trim(header) in there else self._nearest(ours, header, there)
-        return fitting if all(fitting.values()) and fitting != self.given else {}
-
-    def _nearest(self, ours: str, header: str, there: Sequence[str]) -> str:
-        """Return the header that was probably meant, or one known for the name; "" if there is none."""
-        known = (h for h in there if _plain(h) in self.known[ours])
-        return next(chain(near_names(header, filter(None, there)), known), "")
-
-    def _no_such_header(self, ours: str, header: str, headers: list[str], line: int) -> Problem:
-        message = _(
-            "--column {ours}={header}: there is no such column; the header has {listed}",
-            ours=ours,
-            header=shown(header, 40),
-            listed=_listed(headers),
-        )
-        fix = _("choose one of these")
-        if nearest := self._nearest(ours, header, headers):
-            fix = _("did you mean {meant}?", meant=f"--column {ours}={shown(nearest, 40)}")
-        return file_problem(message, fix, line=line)
-
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         message = _(
             "no column for {wanted}; the header has {there}", wanted=" / ".join(group), there=_listed(headers)
         )
-        misspelt = (
-            f"--column {ours}={shown(header, 40)}"
-            for ours in group
-            for header in headers
-            if self.mappable and get_close_matches(_plain(header), self.known[ours])
-        )
         if len(headers) == 1 and "，" in headers[0]:
             fix = _("the header is separated by full-width commas (，); use plain commas")
-        elif meant := next(misspelt, ""):
-            fix = _("did you mean {meant}? Otherwise add the column", meant=meant)
         elif self.mappable:
             fix = _("add it, or say which column it is with --column {group}=HEADER", group=group[0])
         else:
@@ -441,31 +406,19 @@ def read_workbook(
     layout = _("XLSX, sheet '{name}'", name=shown(chosen.name))
     records = ((row.line, row.cells) for row in book.rows(chosen) if rows != "visible" or not row.hidden)
     table = find_header(records, rate, header_line, layout=layout)
-    survey, merges = book.survey(chosen), book.merges(chosen)
-    hidden_lines = [line for line in survey.hidden if line > table.header_line]
+    hidden_lines = [line for line in book.survey(chosen).hidden if line > table.header_line]
     if hidden_lines and rows is None:
         message = _(
-            "hidden rows: {hidden_rows:,}{filtered}, the first is row {first_hidden}",
+            "hidden rows: {hidden_rows:,}, the first is row {first_hidden}",
             hidden_rows=len(hidden_lines),
-            filtered=_(" (a filter is set)") if survey.filtered else NOTHING,
             first_hidden=hidden_lines[0],
         )
         fix = _("include them with --rows all, exclude them with --rows visible, or unhide or delete them")
         raise BrokenTableError(file_problem(message, fix))
-    hidden = [
-        f"{letters(at)} '{shown(trim(header), 40)}'"
-        for at, header in enumerate(table.headers, 1)
-        if trim(header) and any(first <= at <= last for first, last in survey.hidden_columns)
-    ]
-    merged = {merge.top: f" ({merge})" for merge in reversed(merges)}
     return replace(
         table,
-        rows=_with_merges(table.rows, merges, len(table.headers)),
-        titles=tuple((line, title + merged.get(line, "")) for line, title in table.titles),
+        rows=_with_merges(table.rows, book.merges(chosen), len(table.headers)),
         notes=tuple(_notes(chosen, heads, len(hidden_lines), rows)),
-        warnings=(_("Hidden columns are read like any other: {listed}", listed=", ".join(hidden)),)
-        if hidden
-        else (),
     )
 
 

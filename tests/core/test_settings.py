@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tcb_ops.cli.options import limit_options
 from tcb_ops.errors import SettingsError
 from tcb_ops.i18n import Lang
-from tcb_ops.settings import NOT_STARTED, Settings, TokenSettings, load_settings, setting_names
+from tcb_ops.settings import NOT_STARTED, Settings, load_settings, setting_names
 
 
 @pytest.fixture(autouse=True)
@@ -160,37 +160,29 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
 @pytest.mark.parametrize(
     ("text", "where"),
     [
+        pytest.param('colour = "red"', "colour: there is no such setting; the names are api", id="unknown"),
+        pytest.param('lang = "zh"\nlegder = "x"', "legder: … (did you mean ledger", id="mistyped"),
+        pytest.param("[tokens]\nfiel = 1", "tokens.fiel: … (did you mean tokens.file", id="mistyped-nested"),
+        pytest.param('auth_env = "K"', "auth_env: … (did you mean tokens.auth_env", id="wrong-section"),
         pytest.param(
-            'colour = "red"', "1: colour: there is no such setting; the names are api", id="unknown"
-        ),
-        pytest.param('lang = "zh"\nlegder = "x"', "2: legder: … (did you mean ledger", id="mistyped"),
-        pytest.param(
-            "[tokens]\nfiel = 1", "2: tokens.fiel: … (did you mean tokens.file", id="mistyped-nested"
-        ),
-        pytest.param('auth_env = "K"', "1: auth_env: … (did you mean tokens.auth_env", id="wrong-section"),
-        pytest.param(
-            '[tokens]\nlang = "zh"', "2: tokens.lang: … (did you mean lang?", id="wrong-section-nested"
+            '[tokens]\nlang = "zh"', "tokens.lang: … (did you mean lang?", id="wrong-section-nested"
         ),
         pytest.param(
             '\n# x\n[tokens]\nfile = "a"\nsource = "magic"',
-            '5: tokens.source: must be "file" or',
+            'tokens.source: must be "file" or',
             id="source",
         ),
-        pytest.param('timezone = "Mars/Base"', "1: timezone: must be a time zone", id="no-time-zone"),
-        pytest.param('lang = "de"', '1: lang: must be "en" or "zh"', id="no-language"),
-        pytest.param(
-            "confirm_over = -1", "1: confirm_over: must be a whole number, 0 or more", id="negative"
-        ),
-        pytest.param('confirm_over = "5 or so"', "1: confirm_over: must be a whole number", id="no-number"),
-        pytest.param('etag = "ignore"', '1: etag: must be "fail" or "warn"', id="no-such-choice"),
-        pytest.param("store_hosts = 5", "1: store_hosts: must be a list of texts", id="number-for-a-list"),
-        pytest.param('store_hosts = [\n"a",\n5]', "1: store_hosts: must be a list of texts", id="in-a-list"),
-        pytest.param("tokens = 5", "1: tokens: must be a section", id="number-for-a-table"),
-        pytest.param("merchants = 5", "1: merchants: must be a path in quotes", id="number-for-a-path"),
-        pytest.param("ledger = 5", "1: ledger: must be text in quotes", id="number-for-a-text"),
-        pytest.param(
-            "[tokens]\nsole_owner = 5", "2: tokens.sole_owner: must be true or false", id="no-boolean"
-        ),
+        pytest.param('timezone = "Mars/Base"', "timezone: must be a time zone", id="no-time-zone"),
+        pytest.param('lang = "de"', 'lang: must be "en" or "zh"', id="no-language"),
+        pytest.param("confirm_over = -1", "confirm_over: must be a whole number, 0 or more", id="negative"),
+        pytest.param('confirm_over = "5 or so"', "confirm_over: must be a whole number", id="no-number"),
+        pytest.param('etag = "ignore"', 'etag: must be "fail" or "warn"', id="no-such-choice"),
+        pytest.param("store_hosts = 5", "store_hosts: must be a list of texts", id="number-for-a-list"),
+        pytest.param('store_hosts = [\n"a",\n5]', "store_hosts: must be a list of texts", id="in-a-list"),
+        pytest.param("tokens = 5", "tokens: must be a section", id="number-for-a-table"),
+        pytest.param("merchants = 5", "merchants: must be a path in quotes", id="number-for-a-path"),
+        pytest.param("ledger = 5", "ledger: must be text in quotes", id="number-for-a-text"),
+        pytest.param("[tokens]\nsole_owner = 5", "tokens.sole_owner: must be true or false", id="no-boolean"),
         pytest.param("x = = 1", "1: this is not TOML", id="no-toml"),
         pytest.param('etag = "fail"\n\nlang = zh\n[tokens]', "3: this is not TOML", id="no-quotes"),
         pytest.param('lang = "zh"\n[tokens\n', "2: this is not TOML", id="open-bracket"),
@@ -198,30 +190,31 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         pytest.param("[tokens]\n[tokens]", "2: this is not TOML", id="section-twice"),
         pytest.param('ledger = "C:\\Users\\x.db"', "1: this is not TOML", id="backslash"),
         pytest.param("lang = [", "1: this is not TOML", id="not-closed"),
-        pytest.param('[[notify]]\nkind = "x"', '2: notify.kind: must be "wecom" or', id="repeated-section"),
+        pytest.param('[[notify]]\nkind = "x"', 'notify.kind: must be "wecom" or', id="repeated-section"),
         pytest.param(
             '[[notify]]\nkind = "command"\ncommand = ["a"]\n[[notify]]\nto = "x"',
-            "4: notify.kind: is missing…5: notify.to: there is no such setting",
+            "notify.kind: is missing…notify.to: there is no such setting",
             id="second-of-a-repeated-section",
         ),
         pytest.param(
-            "[backup]\nx = 1", "1: backup: the feature with this section is not installed", id="no-feature"
+            "[backup]\nx = 1", "backup: the feature with this section is not installed", id="no-feature"
         ),
     ],
 )
-def test_a_wrong_setting_is_named_with_file_line_and_what_is_expected(text: str, where: str) -> None:
+def test_a_wrong_setting_is_named_with_file_and_what_is_expected(text: str, where: str) -> None:
     write(text)
     with pytest.raises(SettingsError) as caught:
         load_settings()
     line, *parts = where.split("…")
     problem = caught.value.text
-    assert problem.en.startswith(f"tcb-ops.toml:{line.strip()}"), problem.en
+    place = "tcb-ops.toml:" if "TOML" in line else "tcb-ops.toml: "
+    assert f"{place}{line.strip()}" in problem.en, problem.en
     assert [part for part in parts if part not in problem.en] == [], problem.en
-    assert problem.zh.startswith(f"tcb-ops.toml:{line.split(':')[0]}：")
+    assert problem.zh.startswith("tcb-ops.toml")
     assert not re.search(r"[a-z]+ [a-z]+ [a-z]+", problem.zh), problem.zh
 
 
-def test_all_mistakes_are_reported_in_one_pass_in_the_order_of_the_file(
+def test_all_mistakes_are_reported_in_one_pass(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write('legder = "x"\nlang = "de"\nstore_hosts = ["a", 5, 6]\n[tokens]\nfiel = 1\nsource = "magic"')
@@ -230,11 +223,14 @@ def test_all_mistakes_are_reported_in_one_pass_in_the_order_of_the_file(
     with pytest.raises(SettingsError) as caught:
         load_settings()
     text = caught.value.text
-    assert [line.partition(": ")[0] for line in text.en.splitlines()] == [
+    assert [line.rpartition(": ")[0].partition(": must")[0] for line in text.en.splitlines()] == [
+        *(
+            f"tcb-ops.toml: {name}"
+            for name in ("legder", "lang", "store_hosts", "tokens.fiel", "tokens.source")
+        ),
         "TCB_OPS_CONFIRM_OVER",
         "TCB_OPS_MERCHANT",
-        *(f"tcb-ops.toml:{line}" for line in (1, 2, 3, 5, 6)),
-        "Correct these, then run the same command again.",
+        "",
     ]
     assert "(did you mean ledger?).\n" in text.en
     assert "（是否想写“ledger”？）。\n" in text.zh
@@ -297,14 +293,14 @@ def test_words_of_libraries_never_show_whatever_is_wrong() -> None:
     wrong = ("5", "-5", "1.5", "true", '"x y"', "[5]", '[["x"]]', "{x = 1}", "1979-05-27", "nan")
     foreign = re.compile(r"(?i)valid|input|msgspec|value error|should|type=|decod|expect")
     found = []
-    for section, model in (("", Settings), ("[tokens]\n", TokenSettings)):
-        for name in setting_names(model):
-            for value in wrong:
-                write(f"{section}{name} = {value}")
-                try:
-                    load_settings()
-                except SettingsError as error:
-                    found.append((f": {'tokens.' if section else ''}{name}", error.text))
+    for key in setting_names():
+        section, _dot, name = key.rpartition(".")
+        for value in wrong:
+            write(f"[{section}]\n{name} = {value}" if section else f"{name} = {value}")
+            try:
+                load_settings()
+            except SettingsError as error:
+                found.append((f": {key}", error.text))
     assert len(found) > 100
     assert [text.en for _, text in found if foreign.search(text.en + text.zh)] == []
     assert [text.en for name, text in found if name not in text.en] == []
@@ -508,58 +504,18 @@ def test_a_good_url_of_a_token_server_is_kept(url: str) -> None:
     assert load_settings(options={"tokens": {"url": url}}).tokens.url == url
 
 
-def test_ledger_and_reports_belong_to_the_settings_file_wherever_it_is_named_from(
+def test_files_that_are_not_named_stand_beside_the_settings_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
     home.mkdir()
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
+    (elsewhere / "tcb-ops.db").touch()
+    (elsewhere / "merchants.csv").touch()
     assert (load_settings().ledger, load_settings().reports) == ("tcb-ops.db", Path("reports"))
     (home / "tcb-ops.toml").write_text("", encoding="utf-8")
     settings = load_settings(home / "tcb-ops.toml")
     assert (settings.ledger, settings.reports) == (str(home / "tcb-ops.db"), home / "reports")
-    assert settings.origin.ledger_choice is None
-
-
-@pytest.mark.parametrize(("beside_file", "used"), [(False, "elsewhere"), (True, "home")])
-def test_a_ledger_of_the_working_folder_is_found_and_the_choice_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside_file: bool, used: str
-) -> None:
-    for name in ("home", "elsewhere"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "home" / "tcb-ops.toml").write_text("", encoding="utf-8")
-    (tmp_path / "elsewhere" / "tcb-ops.db").touch()
-    if beside_file:
-        (tmp_path / "home" / "tcb-ops.db").touch()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    settings = load_settings(tmp_path / "home" / "tcb-ops.toml")
-    assert settings.ledger == str(tmp_path / used / "tcb-ops.db")
-    assert settings.origin.ledger_choice is not None
-    assert settings.origin.ledger_choice.en.startswith(f"Ledger: {tmp_path / used / 'tcb-ops.db'}")
-    named = load_settings(tmp_path / "home" / "tcb-ops.toml", {"ledger": "mine.db"})
-    assert (named.ledger, named.origin.ledger_choice) == ("mine.db", None)
-
-
-def test_a_link_to_the_settings_folder_is_the_same_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "home")
-    (tmp_path / "home" / "tcb-ops.toml").write_text("", encoding="utf-8")
-    (tmp_path / "home" / "tcb-ops.db").touch()
-    monkeypatch.chdir(tmp_path / "home")
-    assert load_settings(tmp_path / "link" / "tcb-ops.toml").origin.ledger_choice is None
-
-
-@pytest.mark.parametrize("beside", [True, False], ids=["beside the settings", "in the working folder alone"])
-def test_the_merchants_file_belongs_to_the_settings_files_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, beside: bool
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "tcb-ops.toml").write_text('lang = "en"\n', encoding="utf-8")
-    (tmp_path / ("conf" if beside else "") / "merchants.csv").write_text("appid,name,env\n", encoding="utf-8")
-    assert load_settings("conf/tcb-ops.toml").merchants == Path(
-        "conf/merchants.csv" if beside else "merchants.csv"
-    )
+    assert (settings.merchants, settings.tokens.file) == (home / "merchants.csv", home / "tokens.csv")
+    assert settings.section("audit").known == home / "known.csv"

@@ -15,9 +15,6 @@ from tcb_ops.settings import Section
 class AuditSettings(Section):
     """The settings of audits."""
 
-    SECTION = "audit."
-    BESIDE_FILE = {"known": "known.csv"}  # noqa: RUF012  the base class declares it
-
     known: PathName = Path("known.csv")
     """Failures that are reported without an alarm until a date; the file may be missing."""
 
@@ -26,7 +23,6 @@ class AuditSettings(Section):
 class NotifySettings(Section):
     """A receiver of audit results. Addresses and keys are in variables or files, never in the settings."""
 
-    SECTION = "notify."
     REPEATED = True
 
     kind: Literal["wecom", "feishu", "dingtalk", "webhook", "command"]

@@ -316,7 +316,7 @@ def _at(table: str, number: int, wrong: Text) -> Text:
     return _("{entry}: {wrong}", entry=_TABLES[table][1].format(number=number), wrong=wrong)
 
 
-def _unknown(model: type, _name: str) -> Text:
+def _unknown(model: type, _name: str, _value: object) -> Text:
     return _("does not exist; the names are {names}", names=as_list(values_of(model)))
 
 

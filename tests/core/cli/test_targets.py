@@ -139,6 +139,6 @@ def test_two_names_for_two_targets_are_refused(open_cli):
     cli = open_cli(many(TEA, rows=1))
     result = cli("audit", "--target", "simulator", "--api-base", cli.workspace.sim.base)
     assert result.code == 2
-    assert "--target and --api-base specify different targets" in result.err
+    assert "target and api_base specify different targets" in result.err
     wrong = cli("audit", "--target", "weixin")
     assert (wrong.code, "target" in wrong.err, "https://api.weixin.qq.com" in wrong.err) == (2, True, True)

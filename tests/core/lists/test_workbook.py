@@ -41,16 +41,17 @@ def made(file: Path, rows: Iterable[Iterable[Any]]) -> Path:
 def parts(file: Path, sheet: bytes, strings: bytes = b"<sst/>") -> Path:
     """A workbook with this sheet, as small as can be read."""
     kinds = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    relation = '<Relationship Id="{}" Type="' + kinds + '/{}" Target="{}"/>'
-    own = relation.format("a", "worksheet", "s.xml") + relation.format("b", "sharedStrings", "t.xml")
+    relations = '<Relationships><Relationship Id="a" Type="' + kinds + '/{}" Target="{}"/></Relationships>'
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as out:
-        out.writestr("_rels/.rels", f"<r>{relation.format('m', 'officeDocument', 'w.xml')}</r>")
         out.writestr(
-            "w.xml", f'<w xmlns:r="{kinds}"><sheets><sheet name="清单" sheetId="1" r:id="a"/></sheets></w>'
+            "xl/workbook.xml",
+            f'<workbook xmlns:r="{kinds}"><sheets><sheet name="清单" sheetId="1" r:id="a"/></sheets></workbook>',
         )
-        out.writestr("_rels/w.xml.rels", f"<r>{own}</r>")
-        out.writestr("s.xml", sheet)
-        out.writestr("t.xml", strings)
+        out.writestr("xl/_rels/workbook.xml.rels", relations.format("worksheet", "s.xml"))
+        out.writestr("[Content_Types].xml", "<Types/>")
+        out.writestr("_rels/.rels", relations.format("officeDocument", "xl/workbook.xml"))
+        out.writestr("xl/s.xml", sheet)
+        out.writestr("xl/sharedStrings.xml", strings)
     return file
 
 
@@ -59,7 +60,6 @@ def refused(file: Path, merchants: Merchants) -> str:
         read_paths(file, merchants)
     (problem,) = raised.value.problems
     assert not problem.skippable
-    assert raised.value.__context__ is None
     return problem.message.en
 
 
@@ -151,15 +151,20 @@ def refused_row(file: Path, merchants: Merchants) -> str:
     return problem.message.en
 
 
-@pytest.mark.parametrize("inflated", ["s.xml", "t.xml"])
+@pytest.mark.parametrize("inflated", ["xl/s.xml", "xl/sharedStrings.xml"])
 def test_a_zip_bomb_is_refused_before_it_unpacks(tmp_path: Path, merchants: Merchants, inflated: str) -> None:
     zeros = b"<a>" + b" " * (70 << 20)
-    file = parts(tmp_path / "b.xlsx", *((zeros,) if inflated == "s.xml" else (b"<worksheet/>", zeros)))
+    file = parts(tmp_path / "b.xlsx", *((zeros,) if inflated == "xl/s.xml" else (b"<worksheet/>", zeros)))
     assert file.stat().st_size < 1 << 20
     assert (
         refused(file, merchants)
         == f"the workbook unpacks to far more data than a list can have (in {inflated})"
     )
+
+
+def test_an_entity_within_an_entity_is_not_expanded(tmp_path: Path, merchants: Merchants) -> None:
+    strings = b'<!DOCTYPE s [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><sst><si><t>&b;</t></si></sst>'
+    assert "damaged" in refused(parts(tmp_path / "b.xlsx", b"<worksheet/>", strings), merchants)
 
 
 def test_a_bomb_that_says_it_is_small_is_read_no_further_than_it_says(
@@ -171,7 +176,7 @@ def test_a_bomb_that_says_it_is_small_is_read_no_further_than_it_says(
     stated = (size + 3).to_bytes(4, "little")
     assert data.count(stated) == 2
     file.write_bytes(data.replace(stated, (1000).to_bytes(4, "little")))
-    assert "damaged (in s.xml)" in refused(file, merchants)
+    assert "damaged (in xl/s.xml)" in refused(file, merchants)
 
 
 ROW = '<row r="{0}"><c r="A{0}" t="str"><v>env</v></c><c r="B{0}" t="str"><v>path</v></c></row>'
@@ -202,19 +207,7 @@ def test_a_cell_far_away_is_refused_before_memory_is_taken_for_what_lies_between
 @pytest.mark.parametrize("ref", ["A300000", "XFE1", "a1", "A1A1", "$A$1"])
 def test_a_cell_that_is_not_in_its_row_is_damage(tmp_path: Path, merchants: Merchants, ref: str) -> None:
     sheet = f'<worksheet><sheetData><row r="1"><c r="{ref}"><v>1</v></c></row></sheetData></worksheet>'
-    assert "damaged (in s.xml)" in refused(parts(tmp_path / "b.xlsx", sheet.encode()), merchants)
-
-
-def test_a_part_with_a_password_is_not_called_damaged(tmp_path: Path, merchants: Merchants) -> None:
-    file = parts(tmp_path / "b.xlsx", b"<worksheet/>")
-    data = bytearray(file.read_bytes())
-    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        at = data.find(signature)
-        while at >= 0:
-            data[at + flags] |= 1
-            at = data.find(signature, at + 1)
-    file.write_bytes(data)
-    assert "password" in refused(file, merchants)
+    assert "damaged (in xl/s.xml)" in refused(parts(tmp_path / "b.xlsx", sheet.encode()), merchants)
 
 
 def test_a_workbook_cut_anywhere_is_refused_in_words(tmp_path: Path, merchants: Merchants) -> None:
