@@ -207,28 +207,6 @@ def answer(found: Merchant | Unresolved | None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("defaults", "fix"),
-    [
-        ((), "give the appid in a column appid, or mark the line of 甲 default=yes in the merchants file"),
-        (
-            ("甲",),
-            "give the appid in a column appid, or mark the line of 乙 default=yes in the merchants file",
-        ),
-        (("甲", "乙"), "give the appid in a column appid"),
-    ],
-    ids=["none has a default", "one has", "both have"],
-)
-def test_a_shared_environments_fix_is_one_that_the_merchants_file_takes(
-    defaults: tuple[str, ...], fix: str
-) -> None:
-    lines = [Merchant(f"wx{name}", name, "shared") for name in ("甲", "乙")]
-    lines += [Merchant(f"wx{name}", name, f"own-{name}", default=True) for name in defaults]
-    found = resolve(Merchants(lines), "shared", "", "", no_names)
-    assert isinstance(found, Unresolved)
-    assert found.fix.en == fix
-
-
-@pytest.mark.parametrize(
     ("env", "merchant", "appid", "expected"),
     [
         pytest.param("books-77aa01", "", "", "wxbooks books-77aa01", id="one of E"),

@@ -163,7 +163,7 @@ def test_the_real_file_is_suggested_where_case_or_unicode_form_differs(root: Pat
         assert isinstance(unusable, UnusableFile)
         fixes[file] = unusable.fix.en
     assert "did you mean Banner/Café.PNG?" in fixes["banner/café.png"]
-    assert "looks the same but is in another Unicode form" in fixes["Banner/Cafe\u0301.PNG"]
+    assert "Unicode form matter" in fixes["Banner/Cafe\u0301.PNG"]
     assert all("check the name" in fixes[file] for file in ("TWO.PNG", "Banner/none.png", "a.png/x"))
 
 
