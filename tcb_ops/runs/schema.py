@@ -116,14 +116,12 @@ partitions = _of_run(
     _text("envs"),
     sa.Column("fence", sa.Integer, nullable=False, default=0),
     _text("workers"),
-    _text("state"),
     _text("done"),
 )
 """Groups of whole merchants that one worker of a cluster works on at a time.
 
 `envs`: the numbers of their environments. `fence`: raised by each claim; a commit with an earlier one is refused.
-`workers`: who has claimed it, in order. `state`: breakers and pauses, for the next worker. `done`: rows by worker and
-outcome. All JSON.
+`workers`: who has claimed it, in order. `done`: rows by worker and outcome. All JSON.
 """
 
 pruned_files = sa.Table(

@@ -84,16 +84,6 @@ def no_tokens(error: TokenSourceError, *, pending: bool) -> TokenSourceError:
     return _error(TokenSourceError, detail(DetailCode.NO_TOKENS, last=as_detail(error.text)))
 
 
-def without_tokens(error: TcbOpsError) -> Text | None:
-    """Return why a token source has no token for any merchant, as `no_tokens` was given it; None for other errors."""
-    if not isinstance(error, TokenSourceError):
-        return None
-    if error.reason is None:
-        return error.text
-    last: Text | None = error.reason.params["last"] if error.reason.code is DetailCode.NO_TOKENS else None
-    return last
-
-
 def canary_stop(rows: int) -> CanaryError:
     """Return the error for a run with `rows` in its canary environments that did not succeed."""
     return _error(CanaryError, detail(DetailCode.CANARY, rows=rows))
@@ -101,15 +91,9 @@ def canary_stop(rows: int) -> CanaryError:
 
 def unreachable(target: str, seconds: float) -> Text:
     """Describe an ongoing outage; for a simulator, ask whether it is running."""
-    asks = NOTHING
-    if is_simulated(target):
-        asks = _(" (is `tcb-ops simulate` running?)")
-    return _(
-        "{target} cannot be reached{asks}; trying again for {seconds:g} s",
-        target=target,
-        asks=asks,
-        seconds=seconds,
-    )
+    asks = _(" (is `tcb-ops simulate` running?)") if is_simulated(target) else NOTHING
+    text = _("{target} cannot be reached{asks}; trying again for {seconds:g} s")
+    return text.format(target=target, asks=asks, seconds=seconds)
 
 
 def _error(kind: type[Error], reason: Detail) -> Error:

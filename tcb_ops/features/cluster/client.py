@@ -6,28 +6,27 @@ import asyncio
 import logging
 import re
 import signal
-import socket
 import ssl
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from tcb_ops.errors import ArgumentError, UsageError
-from tcb_ops.i18n import _, as_list
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import _
 from tcb_ops.kinds import Kind
 from tcb_ops.model import is_loopback
 from tcb_ops.runs.database import ledger_file
+from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.next_commands import install
 from tcb_ops.settings import Settings, holds_password
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Scheduler
-    from distributed.security import Security
 
     from tcb_ops.runs.url_files import SourceQueries
 
@@ -209,45 +208,11 @@ def _connected(address: str, settings: Settings, stack: ExitStack) -> Client:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # _refuse_unsuitable compares them
-            client = _client_class()(
-                address, security=_security(address), timeout=CONNECT_WITHIN, set_as_default=False
-            )
+            client = _client_class()(address, timeout=CONNECT_WITHIN, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
         raise _not_connected(address, error) from None
     stack.callback(_close, client)
     return client
-
-
-def _security(address: str) -> Security | None:
-    """Return the certificates of Dask's settings; None to leave it to them. Raises UsageError for what is missing there."""
-    import dask
-    from distributed.security import Security
-
-    if urlsplit(address).scheme != "tls" or dask.config.get("distributed.client.security-loader", None):
-        return None
-    found = Security()
-    files = {
-        "CA_FILE": found.tls_ca_file,
-        "CLIENT__CERT": found.tls_client_cert,
-        "CLIENT__KEY": found.tls_client_key,
-    }
-    for name, file in files.items():
-        variable = f"DASK_DISTRIBUTED__COMM__TLS__{name}"
-        if not file and name != "CLIENT__KEY":  # which the certificate's file may contain
-            raise UsageError(
-                _("{address} needs certificates: {variable} names none.", address=address, variable=variable)
-            )
-        if file and "\n" not in file and not Path(file).is_file():
-            raise UsageError(_("{variable}: the file {file} does not exist.", variable=variable, file=file))
-    try:
-        found.get_connection_args("client")
-    except (OSError, ValueError) as error:
-        why = _ssl_reason(error) or type(error).__name__
-        names = as_list(str(file) for file in files.values() if file and "\n" not in file)
-        raise UsageError(
-            _("The certificates {names} cannot be used ({why}).", names=names, why=why)
-        ) from None
-    return found
 
 
 def _client_class() -> type[Client]:
@@ -274,37 +239,15 @@ def _not_connected(address: str, error: BaseException) -> UsageError:
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)
-    last = type(causes[-1]).__name__
-    if why := next(filter(None, map(_ssl_reason, causes)), ""):
-        text = _(
-            "The connection to the scheduler {address} failed ({why}): is it reached with tls://, and are the "
-            "certificates on both sides of the same CA?",
-            address=address,
-            why=why,
-        )
-    elif any(isinstance(one, TimeoutError | ConnectionRefusedError | socket.gaierror) for one in causes):
-        text = _(
-            "The scheduler {address} cannot be reached within {seconds:g} s ({why}). Is it running?",
-            address=address,
-            seconds=CONNECT_WITHIN,
-            why=last,
-        )
-    else:
-        text = _(
-            "What listens at {address} does not answer as a scheduler of Dask ({why}).",
-            address=address,
-            why=last,
-        )
-    return UsageError(text)
-
-
-def _ssl_reason(error: BaseException) -> str:
-    """Return what is wrong with a certificate or TLS connection; empty for any other error."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, ssl.SSLError):
-        return error.reason.replace("_", " ").lower() if error.reason else type(error).__name__
-    return ""
+    last = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), causes[-1])
+    why = sanitize(str(last)) or type(last).__name__
+    return UsageError(
+        _("The scheduler {address} cannot be reached ({why}).", address=address, why=why),
+        _(
+            "Check that it is running and that its address begins with tls://, and the certificates in Dask's "
+            "settings (DASK_DISTRIBUTED__COMM__TLS__…): both sides need those of the same CA."
+        ),
+    )
 
 
 def _close(client: Client) -> None:
@@ -316,27 +259,24 @@ def _close(client: Client) -> None:
 def _refuse_unsuitable(client: Client, settings: Settings) -> None:
     """Raise UsageError for a cluster whose versions differ, or that the ledger, tokens or target cannot serve."""
     address = client.scheduler.address
-    if (stays_here := only_here(settings, address)) is not None:
-        scheduler_here = is_loopback(urlsplit(address).hostname or "") or address.startswith("inproc://")
-        if not scheduler_here or not all(map(on_this_host, workers_of(client))):
-            raise stays_here
+    stays_here = only_here(settings, address)
+    scheduler_here = is_loopback(urlsplit(address).hostname or "") or address.startswith("inproc://")
+    if stays_here is not None and not scheduler_here:
+        raise stays_here
     found = client.get_versions(packages=["tcb_ops"])
-    mine = _versions(found["client"])
-    for name, there in [("scheduler", found["scheduler"]), *found["workers"].items()]:
-        theirs = _versions(there)
-        # Workers without tcb-ops are found by their tasks: others may have it.
-        if theirs[0] != mine[0] or (name == "scheduler" and theirs != mine):
+    own = _versions(found["client"])
+    for name, node in [("scheduler", found["scheduler"]), *found["workers"].items()]:
+        if (versions := _versions(node)) != own:
             raise UsageError(
                 _(
-                    "{name} of the cluster has Dask {dask} and tcb-ops {version}, this process Dask {mine_dask} and "
-                    "tcb-ops {mine}: install the same versions.",
+                    "{name} of the cluster has {versions}, this process {own}: install the same versions.",
                     name=name,
-                    dask=theirs[0],
-                    version=theirs[1] or "-",
-                    mine_dask=mine[0],
-                    mine=mine[1],
+                    versions=versions,
+                    own=own,
                 )
             )
+    if stays_here is not None and set(client.run(host_name).values()) - {host_name()}:
+        raise stays_here
 
 
 def only_here(settings: Settings, address: str) -> UsageError | None:
@@ -369,9 +309,9 @@ def workers_of(client: Client) -> list[str]:
     return list(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
 
 
-def _versions(node: dict[str, Any] | None) -> tuple[str, str]:
+def _versions(node: dict[str, Any] | None) -> str:
     packages = (node or {}).get("packages", {})
-    return str(packages.get("distributed") or "-"), str(packages.get("tcb_ops") or "")
+    return f"Dask {packages.get('distributed') or '-'}, tcb-ops {packages.get('tcb_ops') or '-'}"
 
 
 def _give_up_silent_workers(ttl: float, dask_scheduler: Any = None) -> None:
@@ -386,19 +326,3 @@ def _give_up_silent_workers(ttl: float, dask_scheduler: Any = None) -> None:
     looking = PeriodicCallback(dask_scheduler.check_worker_ttl, 1_000)
     dask_scheduler.periodic_callbacks["worker-ttl"] = looking
     looking.start()
-
-
-def on_this_host(address: str) -> bool:
-    """Return whether a worker's address is one of this machine."""
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    if parts.scheme == "inproc" or is_loopback(host):
-        return True
-    with suppress(OSError):
-        for family, kind, _protocol, _name, (ip, *_rest) in socket.getaddrinfo(
-            host, 0, type=socket.SOCK_STREAM
-        ):
-            with socket.socket(family, kind) as own:
-                own.bind((ip, 0))  # the system refuses any other machine's address
-                return True
-    return False

@@ -18,15 +18,15 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import sqlalchemy as sa
 
-from tcb_ops.errors import LedgerError, StoppedError, TcbOpsError, TokenSourceError
-from tcb_ops.features.cluster.client import on_this_host, only_here, workers_of
+from tcb_ops.errors import LedgerError, StoppedError, TcbOpsError
+from tcb_ops.features.cluster.client import only_here, workers_of
 from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
-from tcb_ops.i18n import Text, _, as_lines, as_list
+from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.model import Outcome, Owner
 from tcb_ops.runs.database import ledger_file
 from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY, RunContext
@@ -36,7 +36,7 @@ from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
-from tcb_ops.runs.stop_errors import canary_stop, interrupted, without_tokens
+from tcb_ops.runs.stop_errors import canary_stop, interrupted
 from tcb_ops.settings import LEDGER_FILE, Origin, Settings, TokenSettings, without_password
 
 if TYPE_CHECKING:
@@ -198,26 +198,12 @@ class Coordinator:
         self._ended_at = time.monotonic()
         self._messages: tuple[Text, ...] = ()
         self._lost: set[str] = set()
-        self._known: set[str] = set()
-        """Addresses of the workers, as of the last look."""
-        self._unfit: dict[str, TcbOpsError] = {}
-        """Errors of workers that cannot work on the run, by address."""
-        self._only_here = only_here(context.settings, self._address)
-        """Why workers of other machines cannot work on the run; None if they can."""
-        self._unsent: set[int] = set()
-        """Numbers of partitions that wait for a worker that can work on the run."""
-        self._meant_for: dict[int, frozenset[str] | None] = {}
-        """The workers that a partition was submitted to, by its number; None: to any."""
         self._waiting = False
         self._failures = 0
 
     def interrupt(self) -> None:
         """End the session: workers stop within two seconds, all other rows stay pending."""
         self._stop.set()
-
-    def paused_until(self) -> dict[str, float]:
-        """Return nothing: the pauses are those of the workers."""
-        return {}
 
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
@@ -260,20 +246,20 @@ class Coordinator:
 
     def _work_through(self, environments: Sequence[EnvRecord]) -> None:
         """Have workers work on the pending rows of these environments. Raises what stopped them."""
-        self._look_at_workers()
         limits = self._context.limits
         most = partition_count(
             sum(one.pending > 0 for one in environments),
-            max(1, len(self._fit())),
+            max(1, len(self._workers())),
             per_env=limits.per_env,
             concurrency=limits.concurrency,
         )
         groups = divide(environments, most, self._context.settings.tokens.component_appid)
         first = len(self._ledger.partitions(self._run, self._session))
         self._ledger.add_partitions(self._run, self._session, groups, first)
-        self._unsent = set(range(first, first + len(groups)))
         tasks: dict[Future, int] = {}
         try:
+            for number in range(first, first + len(groups)):
+                tasks[self._submit(number)] = number
             self._watch(tasks)
             self._show()
         except TcbOpsError:
@@ -284,11 +270,10 @@ class Coordinator:
             self._cancel(list(tasks))
 
     def _watch(self, tasks: dict[Future, int]) -> None:
-        """Submit partitions, wait for their tasks to end, and submit those again that were lost. Raises what stops the run."""
+        """Wait for tasks to end, and submit those again that were lost. Raises what stops the run."""
         beaten, lock_checked = 0.0, time.monotonic()
-        last_worker_at = lock_checked
-        while tasks or self._unsent:
-            self._submit_unsent(tasks)
+        last_worker_at, patience = lock_checked, self._context.limits.patience
+        while tasks:
             if self._stop.wait(LOOK_EVERY):
                 raise interrupted()
             now = time.monotonic()
@@ -299,66 +284,37 @@ class Coordinator:
                 beaten = now
                 self._ledger.beat(self._run, self._session)
                 self._report_use(now)
-                self._look_at_workers()
-                self._withdraw(tasks)
-                last_worker_at = now if self._fit() else last_worker_at
-                self._report_waiting()
+                last_worker_at = now if self._workers() else last_worker_at
+                self._report_waiting(last_worker_at < now)
                 self._show()
-                if now - last_worker_at > self._context.limits.patience:
-                    raise self._no_worker()
+                if now - last_worker_at > patience:
+                    raise StoppedError(
+                        _(
+                            "The cluster {address} has no worker; unfinished rows stay pending.",
+                            address=self._address,
+                        )
+                    )
             for task in [task for task in tasks if task.status not in _OPEN]:
                 number = tasks.pop(task)
                 if self._has_to_be_repeated(task):
-                    self._unsent.add(number)
+                    tasks[self._submit(number)] = number
                 task.release()  # otherwise Dask computes it again when its worker ends
 
-    def _submit_unsent(self, tasks: dict[Future, int]) -> None:
-        """Submit the partitions that are not with the scheduler, if a worker can work on them."""
-        meant_for = self._suitable()
-        if meant_for is not None and not meant_for:
-            return
-        for number in sorted(self._unsent):
-            self._meant_for[number] = meant_for
-            # Packed: Dask ends a worker without tcb-ops that is sent an object of it. Unpacked there, it is an error of the task.
-            task = self._client.submit(
-                pickle.loads,
-                packed(self._assignment(number)),
-                key=f"work_on-{uuid4().hex}",
-                pure=False,
-                retries=0,
-                workers=None if meant_for is None else sorted(meant_for),
-                # What a lost worker had begun is the next to be continued; without, it would be the last.
-                priority=-number,
-            )
-            if self._client.status != "running":  # the client drops what it is given while it reconnects
-                raise self._connection_lost()
-            tasks[task] = number
-            self._unsent.remove(number)
-
-    def _suitable(self) -> frozenset[str] | None:
-        """Return the workers that a partition may be submitted to; None for any."""
-        return frozenset(self._fit()) if self._unfit else None
-
-    def _withdraw(self, tasks: dict[Future, int]) -> None:
-        """Take back partitions whose workers have all gone, and those not yet begun that a new worker may begin, too."""
-        suitable = self._suitable()
-        now = self._known if suitable is None else suitable
-        taken = None
-        for task, number in list(tasks.items()):
-            before = self._meant_for[number]
-            if task.status not in _OPEN or before is None:
-                continue
-            if before & now:
-                if now <= before:
-                    continue
-                if taken is None:
-                    found = self._ledger.partitions(self._run, self._session)
-                    taken = {one.number for one in found if one.workers}
-                if number in taken:
-                    continue
-            del tasks[task]
-            self._cancel([task])
-            self._unsent.add(number)
+    def _submit(self, number: int) -> Future:
+        """Submit the task of a partition."""
+        # Packed: an import of tcb-ops within the worker's event loop would stop its heartbeat.
+        task = self._client.submit(
+            pickle.loads,
+            packed(self._assignment(number)),
+            key=f"work_on-{uuid4().hex}",
+            pure=False,
+            retries=0,
+            # What a lost worker had begun is the next to be continued; without, it would be the last.
+            priority=-number,
+        )
+        if self._client.status != "running":  # the client drops what it is given while it reconnects
+            raise self._connection_lost()
+        return task
 
     def _cancel(self, tasks: list[Future]) -> None:
         """Take tasks back from the scheduler, unless the client is closed: the run is ending then."""
@@ -371,7 +327,7 @@ class Coordinator:
         self._ledger.beat(self._run, self._session, stopping=True)
         end = time.monotonic() + STOP_WITHIN
         while any(task.status == "pending" for task in tasks) and time.monotonic() < end:
-            if not self._known_workers():
+            if self._client.status != "running" or not self._workers():
                 return
             time.sleep(LOOK_EVERY)
         if all(task.status == "finished" for task in tasks):
@@ -379,51 +335,24 @@ class Coordinator:
             self._ledger.beat(self._run, self._session, ended=True)
         self._show()
 
-    def _look_at_workers(self) -> None:
-        """Look at who is there, and set those of other machines aside if the run stays on this one."""
+    def _workers(self) -> list[str]:
+        """Return the workers' addresses; none if the client is closed, as after a second Ctrl-C."""
         if self._client.status not in {"running", "closing", "closed"}:
             raise self._connection_lost()
-        self._known = set(self._known_workers())
-        # One that is started again at the same address may have been repaired.
-        self._unfit = {address: error for address, error in self._unfit.items() if address in self._known}
-        if self._only_here is not None:
-            for address in sorted(self._known - self._unfit.keys()):
-                if not on_this_host(address):
-                    self._set_aside(address, address, self._only_here)
+        with suppress(Exception):
+            return workers_of(self._client)
+        return []
 
-    def _fit(self) -> set[str]:
-        return self._known - self._unfit.keys()
-
-    def _report_waiting(self) -> None:
+    def _report_waiting(self, waiting: bool) -> None:
         """Say once that nothing can be done until there is a worker."""
-        waiting = not self._fit()
         if waiting and not self._waiting:
             message = _(
-                "No worker of {address} can work on this run: waiting for one, for at most {seconds:g} s.",
+                "{address} has no worker: waiting for one, for at most {seconds:g} s.",
                 address=self._address,
                 seconds=self._context.limits.patience,
             )
             self._messages += (message,)
         self._waiting = waiting
-
-    def _no_worker(self) -> StoppedError:
-        """Return the error of a run that no worker can work on."""
-        if not self._unfit:
-            return StoppedError(
-                _("The cluster {address} has no worker; unfinished rows stay pending.", address=self._address)
-            )
-        reasons = {one.problem.en: one.problem for one in self._unfit.values()}
-        return StoppedError(
-            as_lines([_("No worker of the cluster can work on this run:"), *reasons.values()])
-        )
-
-    def _known_workers(self) -> list[str]:
-        """Return the workers' addresses; none if the client is closed, as after a second Ctrl-C."""
-        if self._client.status != "running":
-            return []
-        with suppress(Exception):
-            return workers_of(self._client)
-        return []
 
     def _assignment(self, number: int) -> Assignment:
         """Return the inputs of a partition's task, which contain no password."""
@@ -440,7 +369,7 @@ class Coordinator:
             root=str(context.root.absolute()),
             skip_unchanged=context.skip_unchanged,
             version=version("tcb-ops"),
-            host="" if self._only_here is None else host_name(),
+            host=host_name() if only_here(context.settings, self._address) else "",
         )
 
     def _has_to_be_repeated(self, task: Future) -> bool:
@@ -448,36 +377,22 @@ class Coordinator:
         if task.status == "cancelled":
             raise self._connection_lost()
         if task.status == "error":
-            problem = task.exception()
-            if isinstance(problem, ModuleNotFoundError) and (there := self._failed_on(task)):
-                missing = _(
-                    "it has no module {name}: install tcb-ops there, the same version as here with the same extras.",
-                    name=str(problem.name).partition(".")[0],
-                )
-                self._set_aside(there, there, StoppedError(missing))
-                return True
             self._failures += 1
             if self._failures > TRIES:
                 raise StoppedError(
                     _(
                         "The cluster's workers cannot run tcb-ops ({why}): install the same version of it, with its "
                         "extras, on each of them.",
-                        why=type(problem).__name__,
+                        why=type(task.exception()).__name__,
                     )
                 )
             return True
         result = task.result()
         if result.end is TaskEnd.STOPPED:
-            why = without_tokens(result.error)
-            if why is None or not self._fit() - {result.address}:
-                result.error.text = _("Worker {worker}: {why}", worker=result.worker, why=result.error.text)
-                result.error.args = (result.error.text.en,)
-                raise result.error
-            self._set_aside(result.worker, result.address, TokenSourceError(why))
-            return True
-        if result.end is TaskEnd.UNFIT:
-            self._set_aside(result.worker, result.address, result.error)
-        return result.end is not TaskEnd.DONE
+            result.error.text = _("Worker {worker}: {why}", worker=result.worker, why=result.error.text)
+            result.error.args = (result.error.text.en,)
+            raise result.error
+        return result.end is TaskEnd.FENCED
 
     def _connection_lost(self) -> StoppedError:
         return StoppedError(
@@ -486,23 +401,6 @@ class Coordinator:
                 address=self._address,
             )
         )
-
-    def _failed_on(self, task: Future) -> str:
-        """Return the address of the worker on which a task failed; empty if the scheduler no longer knows it."""
-        with suppress(Exception):
-            return str(self._client.run_on_scheduler(_failed_on, task.key))
-        return ""
-
-    def _set_aside(self, worker: str, address: str, error: TcbOpsError) -> None:
-        """Give a worker no further partition. Raises StoppedError if no worker can join that is different."""
-        from distributed import LocalCluster
-
-        if address not in self._unfit:
-            self._unfit[address] = error
-            message = _("Worker {worker} cannot work on this run: {why}", worker=worker, why=error.problem)
-            self._messages += (message,)
-        if not self._fit() and isinstance(self._client.cluster, LocalCluster):  # all its workers are alike
-            raise self._no_worker()
 
     def _report_use(self, now: float) -> None:
         """Record the session's time; calls are recorded by the workers."""
@@ -531,8 +429,3 @@ class Coordinator:
         self._show_progress(
             Progress(self._run.id, self._run.rows, +counts, rate, left, messages=self._messages)
         )
-
-
-def _failed_on(key: str, dask_scheduler: Any = None) -> str:
-    """Return the address of the worker on which a task failed. Runs in the scheduler."""
-    return str(min(dask_scheduler.tasks[key].erred_on))

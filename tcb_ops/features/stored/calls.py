@@ -26,6 +26,8 @@ from tcb_ops.features.stored.files import (
     runs_about,
     stored_by,
     undone_uploads,
+    uploads_of_list,
+    was_uploaded_last_by,
     written_since,
 )
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
@@ -83,6 +85,12 @@ class StoredCalls(UploadCalls):
         """The runs whose files are meant; empty for the newest that the ledger knows."""
         self._of_upload = [context.ledger.run(run_id) for run_id in self.subject]
         self._undos = undone_uploads(context.ledger, run.target)
+        self._uploads_of_list: set[str] | None = None
+        """Of a delete: the runs whose files may be deleted; None for any run of this ledger."""
+        if of_list := chosen.get("of_list"):
+            self._uploads_of_list = {
+                record.id for record in uploads_of_list(context.ledger, run.target, of_list)
+            }
         took_back = UNDO if run.kind is CONFIRM else run.kind
         about = runs_about(context.ledger, self._of_upload[0], took_back) if self._of_upload else []
         self._taken_back_by = {record.id for record in about}
@@ -205,17 +213,9 @@ class StoredCalls(UploadCalls):
         self, task: Task, request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]]
     ) -> Answer:
         """Make a call of a task with its token, and return the platform's answer."""
-        self.link_calls += 1
-        task.counts.calls += 1
-        if task.started_at is None:
-            task.started_at = self.context.now()
-        try:
-            answer = await request(task.token)
-        except TransportError as error:
-            raise EarlyEndError(self._no_answer(task, error, "link")) from None
-        self.last_answer = self.clock()
-        if isinstance(answer, ApiError | InvalidResponse):
-            raise EarlyEndError(self._refused(task, answer))
+        answer = await self._ask(task, request(task.token))
+        if isinstance(answer, FailedAttempt):
+            raise EarlyEndError(answer)
         return answer
 
     async def _each(
@@ -278,7 +278,9 @@ class StoredCalls(UploadCalls):
                 doubtful=run.kind is DELETE,
                 sent=sent,
             )
-        elif run.settings.get("foreign") or is_ours(history, self._undos):
+        elif (self._uploads_of_list is not None and was_uploaded_last_by(history, self._uploads_of_list)) or (
+            self._uploads_of_list is None and (run.settings.get("foreign") or is_ours(history, self._undos))
+        ):
             return None
         else:
             changes = [entry.run for entry in history if entry.outcome is not Outcome.FAILED]

@@ -44,6 +44,7 @@ from tcb_ops.i18n import _
 from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome, Row
 from tcb_ops.resources import sync_to_disk, system_reason
+from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import EarlierUpload, RunRecord
 
@@ -90,24 +91,6 @@ def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
     if _IN_PARTS.fullmatch(etag):
         return StoredOutcome.FOREIGN
     return StoredOutcome.STALE if etag in older else StoredOutcome.DIFFERENT
-
-
-def undone_outcome(etag: str | None, before: str) -> Outcome | None:
-    """Decide what confirms that an upload was undone at a path; None: what is there is compared like any other file.
-
-    ==========================  =======================  =======
-    the undo left               the store has            outcome
-    ==========================  =======================  =======
-    nothing (`before` empty)    nothing (`etag` None)    undone
-    nothing                     a file                   none
-    a file, by its MD5          nothing                  absent
-    a file                      that file                undone
-    a file                      any other                none
-    ==========================  =======================  =======
-    """
-    if etag is None:
-        return StoredOutcome.ABSENT if before else StoredOutcome.UNDONE
-    return StoredOutcome.UNDONE if etag == before else None
 
 
 def undo_step(
@@ -228,6 +211,21 @@ def is_ours(history: Sequence[EarlierUpload], undos: Undos) -> bool:
         if entry.outcome is Outcome.UPLOADED and entry.run not in undos.get(last.run, frozenset())
     }
     return last.outcome is not StoredOutcome.RESTORED or last.md5 in uploaded
+
+
+def uploads_of_list(ledger: LedgerReader, target: str, list_name: str) -> list[RunRecord]:
+    """Return the uploads of the lists of a name."""
+    return [run for run in ledger.runs(target) if run.kind is UPLOAD and run.list_name == list_name]
+
+
+def was_uploaded_last_by(history: Sequence[EarlierUpload], uploads: Collection[str]) -> bool:
+    """Return whether the file at a path is one that these runs uploaded.
+
+    A deletion or an upload that failed, or was interrupted, leaves the file there.
+    """
+    without = {Outcome.UNCHANGED, Outcome.FAILED, Outcome.PENDING}
+    changes = [entry for entry in history if entry.outcome not in without]
+    return bool(changes) and bool(changes[-1].md5) and changes[-1].run in uploads
 
 
 def is_undone(history: Sequence[EarlierUpload], taken_back_by: Collection[str]) -> bool:

@@ -302,11 +302,19 @@ def confirm_list_spec(batch: Batch, selection: str, *, content: bool) -> RunSpec
 
 
 def delete_list_spec(
-    ledger: Ledger, batch: Batch, target: str, selection: str, *, foreign: bool, content: bool, new_run: bool
+    ledger: Ledger,
+    batch: Batch,
+    target: str,
+    selection: str,
+    *,
+    foreign: bool,
+    content: bool,
+    of_list: str,
+    new_run: bool,
 ) -> RunSpec:
     """Return the rows of a list. Raises UsageError where runs of this ledger wrote not all of them, and `foreign` is not given."""
     spec = list_spec(batch, DELETE, selection)
-    spec = replace(spec, options={**spec.options, "foreign": foreign, "content": content})
+    spec = replace(spec, options={**spec.options, "foreign": foreign, "content": content, "of_list": of_list})
     if not foreign and (listed := foreign_text(ledger, spec, target, new_run=new_run)) is not None:
         raise UsageError(
             as_lines((listed, _("Nothing was deleted."))),

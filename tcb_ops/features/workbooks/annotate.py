@@ -12,7 +12,6 @@ import secrets
 import shutil
 import warnings
 import zipfile
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
@@ -29,7 +28,7 @@ from tcb_ops.i18n import Lang, Text, _, as_list, verbatim
 from tcb_ops.lists.input_files import digest, input_error, is_workbook, open_bytes
 from tcb_ops.lists.paths import OURS
 from tcb_ops.lists.row_files import concealed
-from tcb_ops.lists.workbook import LAST_COLUMN, LAST_ROW, Book, NonTextCell, Sheet, area_of, letters
+from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
@@ -40,7 +39,6 @@ from tcb_ops.runs.records import RowRecord, RunRecord
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
-    from openpyxl.cell import Cell
     from openpyxl.worksheet.worksheet import Worksheet
 
 _ADDED = _("result")
@@ -84,7 +82,9 @@ def write_into(
         _free(dest)
         with readable(original):
             found = find_list(book, reader, run)
-            first, headers = _new_columns(found, run, lang)
+        workbook = _load(original, keep_vba=suffix.lower() == ".xlsm", rich_text=True)
+        sheet = workbook[found.sheet.name]
+        first, headers = _new_columns(sheet, found, run, lang)
         if (lacking := not_copied(original)) and warn is not None:
             warn(
                 _(
@@ -94,8 +94,7 @@ def write_into(
                     name=original.name,
                 )
             )
-        workbook = _load(original, keep_vba=suffix.lower() == ".xlsm", rich_text=True)
-        _append(workbook[found.sheet.name], found, first, headers, _texts(reader, run, lang))
+        _append(sheet, found, first, headers, _texts(reader, run, lang))
         with _new(dest) as part:
             workbook.save(part)
     return dest
@@ -104,7 +103,7 @@ def write_into(
 def split_workbook(
     reader: RunReader, run: RunRecord, original: Path, dest: Path | None, column: str, lang: Lang
 ) -> Path:
-    """Write a workbook per value of a column to the new folder `dest`, each with the rows of that value; return it.
+    """Write a workbook per value of a column to the new folder `dest`, each with the run's rows of that value; return it.
 
     Like `write_into`. Cells covered by a merged cell have its value; rows without a value share a workbook.
     """
@@ -113,29 +112,26 @@ def split_workbook(
         _free(dest)
         with readable(original):
             found = find_list(book, reader, run)
-            first, headers = _new_columns(found, run, lang)
-            names, group_of = _groups(found, _column(found, column))
         sheet = _load(original, data_only=True)[found.sheet.name]
+        first, headers = _new_columns(sheet, found, run, lang)
+        lines_of = _groups(sheet, found, reader, run, column)
         texts = dict(_texts(reader, run, lang)) | {found.header_line: headers}
-        lines: list[list[int]] = [[found.header_line] for _name in names]
-        for line, group in enumerate(group_of):
-            if group >= 0:
-                lines[group].append(line)
         with _new(dest) as part:
             part.mkdir()
-            for name, selected in zip(_file_names(original.stem, names, lang), lines, strict=True):
+            names = _file_names(original.stem, list(lines_of), lang)
+            for name, lines in zip(names, lines_of.values(), strict=True):
+                selected = [found.header_line, *lines]
                 (part / name).write_bytes(_selected(sheet, found, first, selected, texts))
     return dest
 
 
-def _new_columns(found: ListSheet, run: RunRecord, lang: Lang) -> tuple[int, tuple[str, ...]]:
+def _new_columns(
+    sheet: Worksheet, found: ListSheet, run: RunRecord, lang: Lang
+) -> tuple[int, tuple[str, ...]]:
     """Return the first new column, right of all used ones, and names that the list does not have."""
-    used = max((merge.right for merge in found.book.merges(found.sheet)), default=0)
-    for row in found.book.rows(found.sheet):
-        held = len(row.cells)
-        while held > used and not row.cells[held - 1] and not isinstance(row.cells[held - 1], NonTextCell):
-            held -= 1
-        used = max(used, held)
+    held = (cell.column for row in sheet.iter_rows() for cell in row if cell.value is not None)
+    merged = (area.max_col for area in sheet.merged_cells.ranges)
+    used = max(chain(held, merged), default=0)
     if used + len(COLUMNS) > LAST_COLUMN:
         raise UsageError(
             _(
@@ -166,32 +162,25 @@ def _texts(reader: RunReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int,
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _ESCAPED = re.compile("_(?=x[0-9A-Fa-f]{4}_)")
-_OTHER = _("forms, embedded objects and data connections")
-_LACKING = {
-    "image": _("pictures"),
-    "chart": _("charts"),
-    "chartEx": _("charts"),
-    "chartsheet": _("charts"),
-    "slicer": _("slicers"),
-    "timeline": _("slicers"),
-    "threadedComment": _("threads of comments"),
-    "ctrlProp": _OTHER,
-    "control": _OTHER,
-    "oleObject": _OTHER,
-    "package": _OTHER,
-    "connections": _OTHER,
-    "queryTable": _OTHER,
-    "customXml": _OTHER,
+_PICTURES, _CHARTS = _("pictures"), _("charts")
+_OTHER = _("shapes, forms, slicers, threads of comments and embedded objects")
+_PARTS = {
+    "image": _PICTURES,
+    "chart": _CHARTS,
+    "chartEx": _CHARTS,
+    "chartsheet": _CHARTS,
+    **dict.fromkeys(("slicer", "timeline", "threadedComment", "ctrlProp", "control", "oleObject"), _OTHER),
+    **dict.fromkeys(("package", "connections", "queryTable", "customXml"), _OTHER),
 }
 """Kinds of related parts that openpyxl does not write, or (charts) not as they were."""
-_SHAPES = _("shapes and text boxes")
-_IN_SHEETS = {
+_PATTERNS = {
     rb"<(?:\w+:)?f[ />]": _("the stored values of formulas (Excel and WPS compute them again)"),
-    rb"<x14:sparklineGroup[ >]": _("sparklines"),
-    rb"<x14:(?:conditionalFormatting|dataValidation)[ >]": _("rules of Excel 2010 and later"),
+    rb"<x14:(?:sparklineGroup|conditionalFormatting|dataValidation)[ >]": _(
+        "sparklines and rules of Excel 2010 and later"
+    ),
+    rb"<(?:\w+:)?(?:sp|cxnSp)[ >]": _OTHER,
 }
-"""Patterns of what openpyxl does not write of a sheet."""
-_IN_DRAWINGS = {rb"<(?:\w+:)?(?:sp|cxnSp)[ >]": _SHAPES}
+"""Patterns of what openpyxl does not write of a sheet or a drawing."""
 
 
 def not_copied(original: Path) -> list[Text]:
@@ -201,13 +190,11 @@ def not_copied(original: Path) -> list[Text]:
         for info in package.infolist():
             if info.filename.endswith(".rels"):
                 kinds = re.findall(rb"Type=[\"'][^\"']*/(\w+)[\"']", package.read(info))
-                lacking.update(_LACKING[kind.decode()] for kind in kinds if kind.decode() in _LACKING)
+                lacking.update(_PARTS[kind.decode()] for kind in kinds if kind.decode() in _PARTS)
             elif info.filename.startswith(("xl/worksheets/", "xl/drawings/")):
-                patterns = _IN_SHEETS if info.filename.startswith("xl/worksheets/") else _IN_DRAWINGS
                 content = package.read(info)
-                lacking.update(text for pattern, text in patterns.items() if re.search(pattern, content))
-    every = dict.fromkeys([*_LACKING.values(), *_IN_SHEETS.values(), *_IN_DRAWINGS.values()])
-    return [text for text in every if text in lacking]
+                lacking.update(text for pattern, text in _PATTERNS.items() if re.search(pattern, content))
+    return [text for text in dict.fromkeys([*_PARTS.values(), *_PATTERNS.values()]) if text in lacking]
 
 
 def _load(original: Path, **options: bool) -> Workbook:
@@ -259,7 +246,7 @@ def _append(
             if text:
                 cell.data_type = "s"  # whatever it begins with, it is no formula
     last = first + len(headers) - 1
-    _set_widths(sheet, first, last)
+    _set_widths(sheet, first)
     # Otherwise sorting would separate rows from their results.
     area = area_of(sheet.auto_filter.ref) if sheet.auto_filter.ref else None
     if area is not None and area.top == found.header_line:
@@ -280,25 +267,19 @@ def _extend_table(table: Any, ref: str, headers: Sequence[str]) -> None:
     table.tableColumns += [TableColumn(id=after + n, name=name) for n, name in enumerate(headers, 1)]
 
 
-def _set_widths(sheet: Worksheet, first: int, last: int) -> None:
-    """Set the widths of the new columns; ranges of columns that overlap them are split."""
+def _set_widths(sheet: Worksheet, first: int) -> None:
+    """Set the widths of the new columns; a range of columns that reaches them ends before them."""
     for name, columns in list(sheet.column_dimensions.items()):
         columns.reindex()
-        if columns.min <= last and columns.max >= first:
-            del sheet.column_dimensions[name]
-            for low, high in ((columns.min, first - 1), (last + 1, columns.max)):
-                if low <= high:
-                    part = copy(columns)
-                    part.index, part.min, part.max = letters(low), low, high
-                    sheet.column_dimensions[part.index] = part
+        if columns.max >= first:
+            columns.max = first - 1
+            if columns.min >= first:
+                del sheet.column_dimensions[name]
     for column, width in enumerate(WIDTHS, first):
         sheet.column_dimensions[letters(column)].width = width
 
 
 # --- a workbook per value -------------------------------------------------------------------------------------------
-
-_LAST_THEME_COLOUR = 9
-"""XlsxWriter has no numbers for the colours of links."""
 
 
 def _selected(
@@ -308,7 +289,7 @@ def _selected(
     lines: Sequence[int],
     texts: dict[int, Sequence[str]],
 ) -> bytes:
-    """Return a new workbook with these lines of a sheet: values, widths, heights and cell formats."""
+    """Return a new workbook with these lines of a sheet: values with their number formats, and widths."""
     from xlsxwriter import Workbook as NewWorkbook
 
     content = BytesIO()
@@ -318,27 +299,20 @@ def _selected(
         for columns in sheet.column_dimensions.values():
             columns.reindex()
             if columns.min < first:
-                hidden = {"hidden": columns.hidden}
-                last, pixels = min(columns.max, first - 1), round(columns.width * 7)
-                copied.set_column_pixels(columns.min - 1, last - 1, pixels, None, hidden)
+                last = min(columns.max, first - 1)
+                copied.set_column(columns.min - 1, last - 1, columns.width, None, {"hidden": columns.hidden})
         for column, width in enumerate(WIDTHS, first - 1):
-            copied.set_column_pixels(column, column, width * 7)
-        plain, formats = book.add_format(), dict[int, Any]()
-
-        def style_of(cell: Cell) -> Any:
-            if cell.style_id not in formats:
-                formats[cell.style_id] = book.add_format(_properties(cell))
-            return formats[cell.style_id]
-
+            copied.set_column(column, column, width)
+        plain, formats = book.add_format(), dict[tuple[str, bool], Any]()
         for row, line in enumerate(lines):
-            if (height := sheet.row_dimensions[line].height) is not None:
-                copied.set_row(row, height)
             for column in range(1, first):
                 cell = sheet.cell(line, column)
-                _put(copied, row, column - 1, cell.value, style_of(cell), plain)
-            style = style_of(sheet.cell(line, found.path))
+                looks = (cell.number_format, line == found.header_line)
+                if looks not in formats:
+                    formats[looks] = book.add_format({"num_format": looks[0], "bold": looks[1]})
+                _put(copied, row, column - 1, cell.value, formats[looks], plain)
             for column, text in enumerate(texts.get(line, ()), first - 1):
-                _put(copied, row, column, text, style, plain)
+                _put(copied, row, column, text, plain, plain)
     return content.getvalue()
 
 
@@ -357,84 +331,41 @@ def _put(sheet: Any, row: int, column: int, value: object, style: Any, plain: An
             write_text(sheet, row, column, str(value)[:LONGEST], style, plain)
 
 
-def _properties(cell: Cell) -> dict[str, Any]:
-    """Return the looks of a cell for XlsxWriter: number format, font, fill, borders and alignment."""
-    properties: dict[str, Any] = {
-        "num_format": cell.number_format,
-        "bold": cell.font.b,
-        "italic": cell.font.i,
-        "align": cell.alignment.horizontal or "",
-        "valign": {"center": "vcenter", "top": "top"}.get(cell.alignment.vertical, "bottom"),
-        "text_wrap": bool(cell.alignment.wrap_text),
-    }
-    for side in ("left", "right", "top", "bottom"):
-        properties[side] = int(getattr(cell.border, side).style is not None)
-    if colour := _colour(cell.font.color):
-        properties["font_color"] = colour
-    if cell.fill.fill_type == "solid" and (colour := _colour(cell.fill.fgColor)):
-        properties |= {"pattern": 1, "bg_color": colour}
-    return properties
-
-
-def _colour(colour: Any) -> Any:
-    """Return a colour for XlsxWriter; None for the automatic one, and for those of the indexed palette or with a tint."""
-    from xlsxwriter.color import Color
-
-    if colour is not None and colour.type == "rgb":
-        return f"#{colour.rgb[-6:]}"
-    if (
-        colour is not None
-        and colour.type == "theme"
-        and colour.theme <= _LAST_THEME_COLOUR
-        and not colour.tint
-    ):
-        return Color.theme(colour.theme, 0)
-    return None
-
-
 # --- values of the column ----------------------------------------------------------------------------------------------
 
 
-def _column(found: ListSheet, wanted: str) -> int:
-    """Return the column with this header, counted from 1."""
-    for at, header in enumerate(found.headers, 1):
-        if header and fold(header) == fold(wanted):
-            return at
-    listed = ", ".join(f"'{shown(header, 40)}'" for header in found.headers if header)
-    raise UsageError(
-        _(
-            "--split-by {wanted}: the list has no such column; it has {listed}.",
-            wanted=shown(wanted, 40),
-            listed=listed,
+def _groups(
+    sheet: Worksheet, found: ListSheet, reader: RunReader, run: RunRecord, name: str
+) -> dict[str, list[int]]:
+    """Return a column's values in order of appearance, each with its lines."""
+    column = next((at for at, header in enumerate(found.headers, 1) if fold(header) == fold(name)), 0)
+    if not column or not name:
+        listed = ", ".join(f"'{shown(header, 40)}'" for header in found.headers if header)
+        raise UsageError(
+            _(
+                "--split-by {wanted}: the list has no such column; it has {listed}.",
+                wanted=shown(name, 40),
+                listed=listed,
+            )
         )
-    )
-
-
-def _groups(found: ListSheet, column: int) -> tuple[list[str], array[int]]:
-    """Return a column's values in order of appearance, and for every line of the sheet its value's number, or -1."""
-    group_of = array("h", [-1]) * (LAST_ROW + 1)
-    numbers: dict[str, int] = {}
-    every = found.book.merges(found.sheet)
-    merges = [merge for merge in every if merge.left <= column <= merge.right]
-    at, above = 0, ""
-    for row in found.book.rows(found.sheet):
-        if row.line <= found.header_line:
-            continue
-        value = trim(row.cells[column - 1]) if column <= len(row.cells) else ""
-        while at < len(merges) and merges[at].bottom < row.line:
-            at += 1
-        if at < len(merges) and merges[at].top <= row.line:
-            above = value if row.line == merges[at].top else above
-            value = above
-        number = numbers.setdefault(value, len(numbers))
-        if number >= MOST_COPIES:
-            name = shown(found.headers[column - 1], 40)
+    top_of: dict[int, int] = {}
+    for area in sheet.merged_cells.ranges:
+        if area.min_col <= column <= area.max_col:
+            top_of |= dict.fromkeys(range(area.min_row, area.max_row + 1), area.min_row)
+    lines_of: dict[str, list[int]] = {}
+    for record in reader.rows(run):
+        value = sheet.cell(top_of.get(record.row.line, record.row.line), column).value
+        lines_of.setdefault("" if value is None else trim(str(value)), []).append(record.row.line)
+        if len(lines_of) > MOST_COPIES:
             raise UsageError(
-                _("column '{name}' has more than {most_copies} values.", name=name, most_copies=MOST_COPIES),
+                _(
+                    "column '{name}' has more than {most_copies} values.",
+                    name=shown(name, 40),
+                    most_copies=MOST_COPIES,
+                ),
                 _("Split by a column with fewer values."),
             )
-        group_of[row.line] = number
-    return list(numbers), group_of
+    return lines_of
 
 
 def _file_names(stem: str, values: Sequence[str], lang: Lang) -> list[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
-from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -117,6 +117,27 @@ def test_only_what_sync_uploaded_last_from_the_folder_is_deleted(open_cli: OpenC
 
 
 @pytest.mark.slow
+def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(
+    open_cli: OpenCli, photos: Path
+) -> None:
+    cli = open_cli()
+    sync(cli)
+    synced = cli.latest().record.list_name
+    other = cli.folder / "other.csv"
+    other.write_text("env,path,file\ntea-1a2b3c,menu/tea.json,0.bin\n", encoding="utf-8")
+    assert cli("upload", "other.csv", "--root", "files", *PACE).code == 0
+    gone = cli.folder / "gone.csv"
+    gone.write_text("env,path\ntea-1a2b3c,menu/tea.json\ntea-1a2b3c,banner.svg\n", encoding="utf-8")
+    settings = cli.workspace.settings
+    run = tcb.delete(tcb.read_paths(gone, cli.workspace.merchants), of_list=synced, settings=settings)
+    assert [(str(one.end.outcome), str(one.end.reason or "")) for one in run.rows()] == [
+        ("failed", "conflict"),
+        ("deleted", ""),
+    ]
+    assert stored(cli)["tea-1a2b3c", "menu/tea.json"] == md5((cli.folder / "files" / "0.bin").read_bytes())
+
+
+@pytest.mark.slow
 def test_what_somebody_else_has_put_there_is_not_deleted_with_confirm(
     open_cli: OpenCli, photos: Path
 ) -> None:
@@ -173,21 +194,6 @@ def test_a_folder_that_changed_after_an_interruption_is_sent_as_it_is_now(
     for (_env, path), found in held.items():
         assert found == md5((photos / path).read_bytes())
     assert len(held) == 66
-
-
-@pytest.mark.slow
-def test_what_another_list_uploaded_is_not_deleted(open_cli: OpenCli, photos: Path) -> None:
-    cli = open_cli()
-    (cli.folder / "other.csv").write_text(
-        "env,path,file\ntea-1a2b3c,banner.svg,banner.svg\n", encoding="utf-8"
-    )
-    assert cli("upload", "other.csv", "--root", "photos", *PACE).code == 0
-    assert sync(cli)["counts"] == {"uploaded": 5, "unchanged": 1}
-    (photos / "banner.svg").unlink()
-    found = sync(cli, "--delete")
-    assert isinstance(found["gone"], dict)
-    assert found["gone"]["counts"] == {"deleted": 2}
-    assert ("tea-1a2b3c", "banner.svg") in stored(cli)
 
 
 @pytest.mark.kill
@@ -351,17 +357,6 @@ def test_a_file_or_a_missing_folder_is_refused(open_cli: OpenCli, photos: Path) 
     missing = cli("sync", "fotos", "--to", "all")
     assert missing.code == 2
     assert "there is no such file or folder" in missing.err
-
-
-def test_a_live_target_needs_yes_without_a_terminal(
-    open_cli: OpenCli, photos: Path
-) -> None:  # more than confirm_over
-    cli = open_cli(merchants=[Merchant(f"wx{n}", f"店 {n}", f"env-{n}-1a2b3c") for n in range(6)])
-    sync(cli)
-    calls = sum(cli.workspace.sim.stats.values())
-    result = cli("sync", "photos", "--to", "all-envs", "--target", "https://api.weixin.qq.com")
-    assert result.code == 2
-    assert sum(cli.workspace.sim.stats.values()) == calls
 
 
 @pytest.mark.slow
