@@ -173,10 +173,10 @@ class LaneRegistry:
         self.apps: dict[tuple[str, str], AppState] = {}
         self._envs: dict[str, ScopeState] = {}
         numbers = defaultdict[tuple[str, str], list[int]](list)
-        for one in environments:
-            self.coming.append(one.number)
-            numbers[self._account(one)].append(one.number)
-            numbers[_ENV, one.env].append(one.number)
+        for environment in environments:
+            self.coming.append(environment.number)
+            numbers[self._account(environment)].append(environment.number)
+            numbers[_ENV, environment.env].append(environment.number)
         self._numbers = {key: shared for key, shared in numbers.items() if len(shared) > 1}
 
     def make(self, record: EnvRecord) -> Lane:
@@ -190,12 +190,12 @@ class LaneRegistry:
 
     def rest_of(self, scope: ScopeState) -> list[int]:
         """Take the environments of an appid or of an env from those that are to be made; return their numbers."""
-        wanted = set(scope.numbers).intersection(self.coming)
-        if wanted:
-            others = [number for number in self.coming if number not in wanted]
+        shared = set(scope.numbers).intersection(self.coming)
+        if shared:
+            others = [number for number in self.coming if number not in shared]
             self.coming.clear()
             self.coming.extend(others)
-        return sorted(wanted)
+        return sorted(shared)
 
     def forget(self, lane: Lane) -> None:
         """Forget a lane that is done, and the states that no other lane shares."""
