@@ -399,6 +399,8 @@ class Engine:
     async def _work_on(self, task: Task) -> None:
         """Make a row's calls until it ends or has to wait."""
         began, rows = self._clock(), len(task.rows)
+        if task.started_at is None:
+            task.started_at = self._context.runtime.now()
         try:
             result = await self._calls.advance(task)
         except LapsedError:

@@ -173,10 +173,10 @@ class LaneRegistry:
         self.apps: dict[tuple[str, str], AppState] = {}
         self._envs: dict[str, ScopeState] = {}
         numbers = defaultdict[tuple[str, str], list[int]](list)
-        for one in environments:
-            self.coming.append(one.number)
-            numbers[self._account(one)].append(one.number)
-            numbers[_ENV, one.env].append(one.number)
+        for environment in environments:
+            self.coming.append(environment.number)
+            numbers[self._account(environment)].append(environment.number)
+            numbers[_ENV, environment.env].append(environment.number)
         self._numbers = {key: shared for key, shared in numbers.items() if len(shared) > 1}
 
     def make(self, record: EnvRecord) -> Lane:
@@ -190,12 +190,12 @@ class LaneRegistry:
 
     def rest_of(self, scope: ScopeState) -> list[int]:
         """Take the environments of an appid or of an env from those that are to be made; return their numbers."""
-        wanted = set(scope.numbers).intersection(self.coming)
-        if wanted:
-            others = [number for number in self.coming if number not in wanted]
+        shared = set(scope.numbers).intersection(self.coming)
+        if shared:
+            others = [number for number in self.coming if number not in shared]
             self.coming.clear()
             self.coming.extend(others)
-        return sorted(wanted)
+        return sorted(shared)
 
     def forget(self, lane: Lane) -> None:
         """Forget a lane that is done, and the states that no other lane shares."""
@@ -278,14 +278,9 @@ class Scheduler:
             (self._later if lane.begun else self._queue).append(lane)
 
     @property
-    def has_more_lanes(self) -> bool:
-        """Whether lanes are still to be made."""
-        return bool(self._coming or self._making)
-
-    @property
     def is_done(self) -> bool:
         """Whether nothing is left to begin or to end."""
-        return not self.has_more_lanes and all(lane.is_done for lane in self.lanes)
+        return not self._coming and not self._making and all(lane.is_done for lane in self.lanes)
 
     def add(self, lane: Lane) -> None:
         """Add a lane that was made, and have its first rows read before it is in the queue."""

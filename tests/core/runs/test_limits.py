@@ -57,24 +57,6 @@ def test_requests_in_flight_reach_the_limits_and_never_pass_them(
 
 
 @pytest.mark.slow
-def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(
-    open_workspace: OpenWorkspace,
-) -> None:
-    workspace = open_workspace(many(*TEN, rows=40), merchants=TEN)
-    out = workspace.folder / "links.csv"
-    tcb.links(
-        workspace.read(), settings=workspace.settings, out=out, limits=RunLimits(concurrency=8, per_env=8)
-    )
-    calls = workspace.sim.calls
-    assert len(calls) == 400
-    assert len({call.env for call in calls[:40]}) >= 5
-    envs = [call.env for call in calls]
-    for first in range(0, 301, 20):
-        ended = {one.env for one in TEN if envs[:first].count(one.env) == 40}
-        assert len({*envs[first : first + 100]} | ended) == 10, "each that has rows left has its turn"
-
-
-@pytest.mark.slow
 def test_the_rate_is_kept_per_merchant_and_over_its_environments(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -106,16 +88,6 @@ def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency
         assert ahead() == 16
         other.rollback()
     assert assert_complete(working.wait(), 200) == {"linked": 200}
-
-
-def test_more_rows_than_a_refill_all_go(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, rows=230))
-    out = workspace.folder / "links.csv"
-    run = tcb.links(workspace.read(), settings=workspace.settings, out=out)
-    assert assert_complete(run, 230) == {"linked": 230}
-    assert workspace.sim.stats["link_calls"] == 230
 
 
 @pytest.mark.slow

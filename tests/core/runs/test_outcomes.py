@@ -405,32 +405,6 @@ def test_patience_with_a_slow_merchant_ends_its_rows(
     }
 
 
-@pytest.mark.slow
-def test_a_store_that_always_asks_to_slow_down_gets_ever_fewer_calls_until_patience_ends(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, rows=8), [Fault(step=STORE, code="SlowDown")])
-    run = upload(workspace, RunLimits(attempts=2, slow_wait=0.1, patience=1.0))
-    counts = assert_complete(run, 8)
-    assert counts["failed"] >= 1
-    assert {end.store_code for end in ends(run)} == {"SlowDown"}
-    most = 8 + 4 + 2 + 10  # half as many after each pause, one at least; ten pauses
-    assert 8 < run.record.upload_calls <= most
-
-
-@pytest.mark.slow
-def test_a_refusal_that_a_new_token_fixed_is_not_the_rows_end(open_workspace: OpenWorkspace) -> None:
-    refused_then_busy = [Fault(path="a.png", errcode=40001, calls=ONCE), Fault(path="a.png", errcode=-1)]
-    workspace = open_workspace(
-        [(TEA.env, "a.png"), (TEA.env, "b.png")], [*refused_then_busy, Fault(path="b.png", errcode=45011)]
-    )
-    run = upload(workspace, RunLimits(backoff=0.5, slow_wait=0.05, patience=0.1), tokens=Rotating(workspace))
-    assert [(end.outcome, end.errcode) for end in ends(run)] == [
-        (Outcome.NOT_ATTEMPTED, 45011),
-        (Outcome.REFUSED, 45011),
-    ]
-
-
 # --- tokens ---------------------------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.model import Reason
 from tcb_ops.settings import load_settings
-from tcb_ops.wechat.remote_files import next_hop, on_this_machine, read_status, source_problem
+from tcb_ops.wechat.remote_files import read_status, source_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,40 +117,6 @@ def codes(batch: Batch) -> list[DetailCode]:
 def test_which_urls_are_asked(url: str, hosts: str, loopback: bool, code: DetailCode | None) -> None:
     found = source_problem(url, url.partition("?")[0], tuple(hosts.split()), loopback=loopback)
     assert (found and found.code) == code
-
-
-@pytest.mark.parametrize(
-    ("hosts", "local"),
-    [
-        (
-            "localhost localhost. a.localhost 127.0.0.1 ::1 0.0.0.0 :: ::ffff:127.0.0.1 127.1 2130706433 0x7f000001",
-            True,
-        ),
-        ("a.com 10.0.0.1 2001:db8::1 1a.com localhost.com", False),
-    ],
-)
-def test_an_address_in_an_unusual_form_counts_as_this_machine(hosts: str, local: bool) -> None:
-    assert {on_this_machine(host) for host in hosts.split()} == {local}
-
-
-@pytest.mark.parametrize(
-    ("location", "hops", "there"),
-    [
-        ("/b.png", 0, "https://a.com/b.png"),
-        ("https://a.com/b.png?x=1", 2, "https://a.com/b.png?x=1"),
-        ("/b.png", 3, None),
-        ("https://b.com/b.png", 0, None),
-        ("//b.com/b.png", 0, None),
-        ("http://a.com/b.png", 0, None),
-        ("https://a.com:444/b.png", 0, None),
-        ("https://me@a.com/b.png", 0, None),
-        ("http://127.0.0.1/", 0, None),
-        ("https://[", 0, None),
-        ("", 0, None),
-    ],
-)
-def test_which_redirects_are_followed(location: str, hops: int, there: str | None) -> None:
-    assert next_hop("https://a.com/a.png?sign=1", location, hops) == there
 
 
 def test_what_a_status_means() -> None:
@@ -362,13 +328,6 @@ def test_certificates_are_checked(
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
         assert ended(web.upload(web.read(url))) == [("uploaded", "")]
         assert web.stored() == b"over TLS"
-
-
-def test_a_redirect_within_the_host_is_followed(web: Web) -> None:
-    web.sources.serve("/there", b"there")
-    moved = {"status": {"HEAD": 301, "GET": 301}, "location": "/there"}
-    assert ended(web.upload(web.read(web.sources.serve("/a", b"", **moved)))) == [("uploaded", "")]
-    assert web.stored() == b"there"
 
 
 def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web: Web) -> None:

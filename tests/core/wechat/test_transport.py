@@ -409,21 +409,6 @@ def test_an_answer_that_comes_before_the_body_was_read_ends_the_sending(run: Run
     assert time.monotonic() - began < 50
 
 
-def test_an_early_answer_that_arrived_is_returned(run: Run) -> None:
-    async def refuses_early_and_waits(connection: Connection) -> None:
-        await connection.head()
-        await connection.answer(b"<Error/>", "403 Forbidden")
-        await connection.gone()
-
-    async def posting() -> HttpResponse:
-        async with Server(refuses_early_and_waits) as server, Transport(connections=1) as transport:
-            answer = await transport.send(posted(server.base, Stream(4096, 1 << 18, 0.001)), sending=1 << 30)
-            await server.left.wait()  # the connection, with half a body on it, was not kept
-            return answer
-
-    assert run(posting()).status == 403
-
-
 def test_cancelling_in_mid_flight_passes_through_and_frees_the_connection(run: Run) -> None:
     async def second_time_lucky(connection: Connection) -> None:
         await connection.request()
