@@ -98,11 +98,6 @@ class Verification:
         return all(check.state in {State.SAME, State.NOT_CHECKED} for check in self.checks)
 
     @property
-    def rows_agree(self) -> bool:
-        """Whether every row was compared with the ledger and agrees with it."""
-        return any(check.what == ROWS and check.state is State.SAME for check in self.checks)
-
-    @property
     def ledger_damaged(self) -> bool:
         """Whether the ledger has lost rows or cannot be read, and so proves nothing."""
         return any(check.what == LEDGER and check.state is State.DIFFERS for check in self.checks)
