@@ -19,6 +19,7 @@ from tcb_ops.errors import ArgumentError, LedgerDamagedError, UsageError, check_
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
 from tcb_ops.model import Link, Merchant
+from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.resolve import (
     TargetOptions,
     existing_ledger,
@@ -27,10 +28,9 @@ from tcb_ops.resolve import (
     merchants_for,
     naming,
     rows_of_frame,
-    selected_merchants,
     settings_for,
 )
-from tcb_ops.run import Diff, History, Run, RunHandle
+from tcb_ops.run import Run, RunHandle, environments_of
 from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.settings import Settings
 from tcb_ops.start import ResumeOptions, StartOptions, blocking, start_run
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.features.evidence.history import History
     from tcb_ops.features.evidence.verify import Verification
     from tcb_ops.features.merchants.check import MerchantState
     from tcb_ops.lists.batch import Batch, OnBad
@@ -358,7 +359,8 @@ def diff(
     before, after = (
         find_run(run, settings, name).record for name, run in (("older", older), ("newer", newer))
     )
-    return Diff.between(ledger_with_runs(settings), before, after, settings, selected_merchants(merchants))
+    only = None if merchants is None else environments_of(merchants_for(merchants))
+    return compare(ledger_with_runs(settings), before, after, settings, only)
 
 
 @checked
@@ -367,7 +369,7 @@ def history(days: int = 30, *, until: str = "today", **options: Unpack[TargetOpt
 
     `until` is the last of the days, such as 2026-10-30, or today.
     """
-    from tcb_ops.reports.comparisons import history as look_back
+    from tcb_ops.features.evidence.history import history as look_back
 
     settings = settings_for(options)
     check_count("days", days, least=1)
@@ -378,7 +380,7 @@ def history(days: int = 30, *, until: str = "today", **options: Unpack[TargetOpt
         except ValueError:
             raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
         now = last.replace(tzinfo=settings.zone).timestamp()
-    return History.of(look_back(existing_ledger(settings), settings.run_target, settings, days=days, now=now))
+    return look_back(existing_ledger(settings), settings.run_target, settings, days=days, now=now)
 
 
 @checked

@@ -8,8 +8,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterable, Mapping
 from enum import EnumType
 from functools import cache, wraps
 from importlib import import_module
@@ -64,7 +63,9 @@ def checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
         for name, value in arguments.items():
             kind = kinds()[name]
             if not _fits(value, kind):
-                raise ArgumentError(name, value, _description(kind))
+                raise ArgumentError(
+                    name, value, _description(str(takes.parameters[name].annotation), kind, value)
+                )
         return function(*args, **options)
 
     takes = _signature(function)
@@ -140,7 +141,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return callable(value)
     if origin is not None:
         return _items_fit(value, origin, get_args(kind))
-    if _is_vocabulary(kind):
+    if kind is Outcome or isinstance(kind, EnumType):
         return isinstance(value, str) and value in _words(kind)
     if getattr(kind, "_is_protocol", False):
         return all(hasattr(value, name) for name in vars(kind) if not name.startswith("_"))
@@ -158,13 +159,13 @@ def _items_fit(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     return origin is Iterable and isinstance(value, Iterable) and not isinstance(value, str | bytes)
 
 
-def _is_vocabulary(kind: Any) -> bool:
-    return isinstance(kind, EnumType) or kind is Outcome
-
-
 def _words(kind: Any) -> tuple[str, ...]:
-    """Return the words of an enum, or of the outcomes, which features add to."""
-    return tuple(map(str, Outcome.all() if kind is Outcome else kind))
+    """Return the words of a Literal, an enum, or a set of outcomes, which features add to; none for other types."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    if any(each is Outcome for each in (kind, *get_args(kind))):
+        return tuple(map(str, Outcome.all()))
+    return tuple(map(str, kind)) if isinstance(kind, EnumType) else ()
 
 
 def _is_number(value: Any) -> bool:
@@ -202,30 +203,15 @@ _RULES: dict[Any, Callable[[Any], bool]] = {
 }
 
 
-def _description(kind: Any) -> Text:
-    """Return what a type accepts."""
-    origin, args = get_origin(kind), get_args(kind)
-    either = _("{one} or {next}", one="", next="")
-    if origin in {Union, types.UnionType}:
-        parts = [verbatim("None") if one is type(None) else _description(one) for one in _alternatives(kind)]
-        return Joined(tuple(parts), either)
-    if origin is Literal or _is_vocabulary(kind):
-        return Joined(args or _words(kind), either)
-    if origin is Callable:
-        return _("a function")
-    if origin is Mapping:
-        return _("a mapping, {key} → {value}", key=_description(args[0]), value=_description(args[1]))
-    if isinstance(origin, type) and issubclass(origin, AbstractSet):
-        return _("a set of {items}", items=_description(args[0]))
-    if isinstance(origin, type) and issubclass(origin, Sequence | Iterable):
-        return _("a list of {items}", items=_description(args[0]))
-    return _DESCRIPTIONS.get(kind) or verbatim(str(getattr(kind, "__name__", kind)))
-
-
-_DESCRIPTIONS = {
-    bool: _("True or False"),
-    int: _("a whole number of at most 18 digits"),
-    float: _("a number of at most 18 digits"),
-    str: _("text in UTF-8 without NUL"),
-    Path: _("a path that this system can have"),
-}
+def _description(text: str, kind: Any, value: object) -> Text:
+    """Return what a type accepts: the words of a vocabulary, else as it is annotated; of that type, what is wrong."""
+    kinds = get_args(kind) if get_origin(kind) in {Union, types.UnionType} else (kind,)
+    if words := [word for each in kinds for word in _words(each)]:
+        return Joined(tuple(words), _("{one} or {next}", one="", next=""))
+    if Path in kinds and isinstance(value, str | os.PathLike):
+        return _("a path that this system can have")
+    if str in kinds and isinstance(value, str):
+        return _("text in UTF-8 without NUL")
+    if isinstance(value, int) and {int, float} & set(kinds):
+        return _("a number of at most 18 digits")
+    return verbatim(text)

@@ -242,36 +242,6 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
     )
 
 
-_GUESSES = 3
-
-
-def similar_codes(code: int) -> list[int]:
-    """Return the errcodes from which a mistyped one differs by a single digit: changed, left out, or typed in addition.
-
-    None where more than three do: a guess would be arbitrary.
-
-    =======  =======
-    code     similar
-    =======  =======
-    85089    85088
-    850888   85088
-    8508     85088
-    12345    none
-    61006    none (of six)
-    =======  =======
-    """
-    typed = str(code)
-    similar = [known for known in _by_errcode() if known and _differ_by_one(typed, str(known))]
-    return similar if len(similar) <= _GUESSES else []
-
-
-def _differ_by_one(one: str, other: str) -> bool:
-    short, long = sorted((one, other), key=len)
-    if len(short) == len(long):
-        return sum(a != b for a, b in zip(short, long, strict=True)) == 1
-    return any(long[:at] + long[at + 1 :] == short for at in range(len(long)))
-
-
 @checked
 def explain(code: int | str) -> Errcode | StoreCode:
     """Return the entry of a code as an operator types it: 85088, "-501001", "SlowDown" (in any case).

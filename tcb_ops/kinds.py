@@ -23,7 +23,7 @@ from tcb_ops.model import Outcome, Row, RowEnd
 
 if TYPE_CHECKING:
     from tcb_ops.errors import TcbOpsError
-    from tcb_ops.reports.comparisons import Place, RunDiff, State
+    from tcb_ops.reports.comparisons import Diff, Place, State
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.reports.summary import NextAction, RunSummary
@@ -180,7 +180,7 @@ class Kind(str):
     # --- reports and what follows ---------------------------------------------------------------------------------
 
     def findings(
-        self, reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+        self, reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
     ) -> Findings | None:
         """Return what a run found, as sections of its report; `changes`: since the run before, None if there is none.
 

@@ -5,16 +5,15 @@ Pure, except for `scope_of_stored`, which reads the ledger.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tcb_ops.formatting import format_duration, format_size, sanitize
 from tcb_ops.i18n import Text, _, as_facts, as_list, ngettext
+from tcb_ops.kinds import is_provided, provided
 from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.run import Run
@@ -57,27 +56,16 @@ def ran_out(links: int, out: Path | str) -> Text | None:
     )
 
 
-def done_before(
-    batch: Batch, settings: Settings, selection: str, runs: Iterable[Run], *, new_run: bool = False
-) -> Text | None:
-    """Return a warning if the newest run of this list, part and target is finished: its files would be sent again.
-
-    None if an unfinished run would be resumed, or the newest has stored nothing. `runs`: newest first.
-    """
-    wanted = ("upload", settings.run_target, batch.sha256, selection, "")
-    found = [
-        run
-        for run, one in ((run, run.record) for run in runs)
-        if (one.kind, one.target, one.list_sha256, one.selection, one.parent) == wanted
-    ]
-    same = [run.record for run in found]
-    if not same or same[0].finished_at is None or not any(outcome.succeeded for outcome in found[0].outcomes):
+def replaced(batch: Batch, settings: Settings) -> Text | None:
+    """Return how many paths of a list hold a file that an earlier run of the ledger uploaded; None for none."""
+    count = provided("overwritten")(batch, settings=settings) if is_provided("overwritten") else 0
+    if not count:
         return None
-    root, now = str((batch.root or batch.source.parent).resolve()), time.time()
-    if not new_run and any(run.root == root and run.may_be_resumed(now) for run in same):
-        return None
-    at = datetime.fromtimestamp(same[0].finished_at, settings.zone).isoformat(" ", "minutes")[:16]
-    return _("Run {id} finished this list at {at}: its files are sent again.", id=same[0].id, at=at)
+    return ngettext(
+        "{n:,} path holds a file that an earlier run of this ledger uploaded.",
+        "{n:,} paths hold files that earlier runs of this ledger uploaded.",
+        count,
+    )
 
 
 def facts(batch: Batch) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The values that the public functions return: Run, RunHandle, Diff, History."""
+"""What the public functions return: Run and RunHandle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from tcb_ops.errors import (
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import provided
 from tcb_ops.model import Merchant, Outcome
-from tcb_ops.reports.comparisons import ErrcodeHistory, RunDiff, compare
+from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import change_mark, why
 from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_shares
 from tcb_ops.runs.progress import Progress
@@ -204,20 +204,16 @@ class Run:
             and (outcomes is None or one.outcome in outcomes)
             and _has_code(one, code)
         ]
-        ends = None
+        ends, environments = None, None
         if code is not None or outcomes is not None:
-            ends = list({(one.outcome, one.reason or "", one.errcode, one.store_code) for one in tallies})
-        wanted = {(one.appid, one.env) for one in tallies}
-        places = [one for one in self._reader.envs(self.record) if (one.appid, one.env) in wanted]
-        found = self._reader.page(
-            self.record,
-            ends=ends,
-            environments=places if appid else None,
-            path=path,
-            after_line=after_line,
-            limit=limit,
+            ends = {(one.outcome, one.reason or "", one.errcode, one.store_code) for one in tallies}
+        if appid:
+            keys = {(one.appid, one.env) for one in tallies}
+            environments = [of for of in self._reader.envs(self.record) if (of.appid, of.env) in keys]
+        records = self._reader.rows(
+            self.record, ends=ends, environments=environments, path=path, after_line=after_line
         )
-        return found, sum(one.rows for one in tallies)
+        return list(islice(records, limit)), sum(one.rows for one in tallies)
 
     @checked
     def merchants_like(self, name: str) -> list[str]:
@@ -284,7 +280,7 @@ class Run:
     def changes(self) -> Diff | None:
         """Return what changed since the previous finished run of the same kind, target, list and part; None without one."""
         before = self._reader.previous(self.record)
-        return None if before is None else Diff.between(self._ledger, before, self.record, self._settings)
+        return None if before is None else compare(self._ledger, before, self.record, self._settings)
 
     def audit(self) -> Any:
         """Return what an audit found, an AuditResult: compared with the previous one of the same target and part.
@@ -464,10 +460,6 @@ class RunHandle:
         """Yield progress as it is committed, until the work ends."""
         return session.watch() if (session := self._session) is not None else iter(())
 
-    def paused_until(self) -> dict[str, float]:
-        """Return the appids that are paused because the platform asked to slow down, and for how many more seconds."""
-        return session.paused_until() if (session := self._session) is not None else {}
-
     @checked
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the work to end; return whether it has."""
@@ -534,58 +526,3 @@ _handles: dict[str, RunHandle] = {}
 def find_handle(run: str) -> RunHandle | None:
     """Return the handle of a run that is being worked on in this process, else None."""
     return _handles.get(run)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Diff(RunDiff):
-    """The changes from one run to a later one, also as a DataFrame and in a notebook."""
-
-    def __repr__(self) -> str:
-        changes = ", ".join(f"{change} {rows:,}" for change, rows in self.counts.items() if rows)
-        return f"<Diff {self.older.id} → {self.newer.id}: {changes}>"
-
-    @classmethod
-    def between(
-        cls,
-        ledger: Ledger,
-        older: RunRecord,
-        newer: RunRecord,
-        settings: Settings,
-        merchants: Iterable[Merchant] | None = None,
-    ) -> Diff:
-        """Compare two runs of one kind and target. Raises UsageError if they cannot be compared."""
-        only = None if merchants is None else environments_of(merchants)
-        found = compare(ledger, older, newer, settings, only)
-        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
-
-    def frame(self) -> pd.DataFrame:
-        """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
-        from tcb_ops.reports.formats.notebook import diff_frame
-
-        return diff_frame(self)
-
-    def _repr_html_(self) -> str:
-        from tcb_ops.reports.formats.notebook import diff_html
-
-        return diff_html(self)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class History(ErrcodeHistory):
-    """Errcodes by day and merchant, also as a DataFrame and in a notebook."""
-
-    @classmethod
-    def of(cls, found: ErrcodeHistory) -> History:
-        """Return the same days and lines as a History."""
-        return cls(**{field.name: getattr(found, field.name) for field in fields(found)})
-
-    def frame(self) -> pd.DataFrame:
-        """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
-        from tcb_ops.reports.formats.notebook import history_frame
-
-        return history_frame(self)
-
-    def _repr_html_(self) -> str:
-        from tcb_ops.reports.formats.notebook import history_html
-
-        return history_html(self)

@@ -176,14 +176,6 @@ class Group(_TwoHelps, click.Group):
         if ordered[:1] == ["help"]:  # `help upload` is `upload --help`
             ordered = command_first([*ordered[1:], "--help"], takes_value)
         if ordered and ordered[0].partition("=")[0] in shared and not ctx.resilient_parsing:
-            last = shared.get(ordered[-1])  # the line has no command
-            if last is not None and not last.is_flag:
-                one, many = (
-                    "Option {name!r} requires an argument.",
-                    "Option {name!r} requires {nargs} arguments.",
-                )
-                lacks = gettext.ngettext(one, many, 1).format(name=ordered[-1], nargs=1)  # click's message
-                raise click.BadOptionUsage(ordered[-1], lacks, ctx)
             raise click.UsageError(gettext.gettext("Missing command."), ctx)
         return super().parse_args(ctx, ordered)
 

@@ -52,7 +52,6 @@ class Console:
         self.json_extra: dict[str, object] = {}
         """Keys that `json` adds to its object."""
         self._held: list[Text] | None = None
-        self._announced: list[Text] = []
         self._head: Text | None = None
         self.out = _pipe(soft_wrap=not sys.stdout.isatty())
         self.err = _pipe(stderr=True, soft_wrap=True)
@@ -93,13 +92,6 @@ class Console:
         if not self.quiet:
             self._message(text)
 
-    def announce(self, text: Text) -> None:
-        """Print what is about to be done, except with --quiet; held back, it is dropped if an error prevents it."""
-        if not self.quiet:
-            if self._held is not None:
-                self._announced.append(text)
-            self._message(text)
-
     def warn(self, text: Text) -> None:
         """Print a warning on stderr, even with --quiet."""
         self._message(text)
@@ -115,16 +107,13 @@ class Console:
     def held(self, head: Text | None = None) -> Iterator[None]:
         """Hold back messages until `release` or the end of the block, because a run's first line depends on its start.
 
-        `head` begins the first line; after an error before the release it is omitted, as is what was announced, because
-        nothing was sent.
+        `head` begins the first line; after an error before the release it is omitted, because nothing was sent.
         """
-        self._held, self._head, self._announced = [], head, []
+        self._held, self._head = [], head
         try:
             yield
         except BaseException:
             self._head = None
-            if self._held is not None:
-                self._held = [text for text in self._held if text not in self._announced]
             raise
         finally:
             self.release()
@@ -188,15 +177,16 @@ class Console:
 
         bar = Bar(
             BarColumn(bar_width=_BAR),
-            TextColumn("{task.description}", table_column=Column(no_wrap=True), markup=False),
+            TextColumn(
+                "{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"), markup=False
+            ),
             console=self.err,
             transient=True,
         )
         with bar:
             task = bar.add_task("", total=total)
             for now in progress:
-                text = progress_line(now, self.lang, self.err.width - _BAR - 2)
-                bar.update(task, completed=now.done, description=text)
+                bar.update(task, completed=now.done, description=progress_line(now, self.lang))
 
     def _lines(self, progress: Iterator[Progress]) -> None:
         last, printed, away = time.monotonic(), (0, ""), False
@@ -217,43 +207,18 @@ def wrapped(text: str, console: RichConsole) -> str:
     return f"{wrap(sentence, console.width)}{end}{command}"
 
 
-def progress_line(now: Progress, lang: Lang, most: int = sys.maxsize) -> str:
-    """Return a line of progress with at most `most` terminal cells, leaving out whole parts that do not fit.
-
-    Left out first: the time left, the rate, successful outcomes. A note is shortened at the end.
-
-    ==================================================  =====  =======================================
-    the run                                             most   line
-    ==================================================  =====  =======================================
-    40 of 100, 36 uploaded, 4 refused, 10/s, 6 s left   80     40/100 · 4 refused · 36 uploaded · 10 rows/s · 6s left
-    the same                                            46     40/100 · 4 refused · 36 uploaded · 10 rows/s
-    the same                                            24     40/100 · 4 refused
-    all, 96 uploaded, 4 refused                         40     100/100 · 4 refused · 96 uploaded
-    ==================================================  =====  =======================================
-    """
-    from rich.cells import cell_len
-
+def progress_line(now: Progress, lang: Lang) -> str:
+    """Return a line of progress: `40/100 · 4 refused · 36 uploaded · 10 rows/s · 6s left`. What matters least is last."""
     from tcb_ops.reports.explanations import counts_line
 
-    done = f"{now.done:,}/{now.total:,}"
-    note = now.note.of(lang) if now.note is not None else ""
+    parts = [f"{now.done:,}/{now.total:,}", now.note.of(lang) if now.note is not None else ""]
     worst_first = sorted(now.counts.items(), key=lambda count: count[0].succeeded)
-    outcomes = [counts_line({outcome: rows}).of(lang) for outcome, rows in worst_first if rows]
-    rate = _("{rate:,.0f} rows/s", rate=now.rate).of(lang)
-    left = ""
-    # Below 1 s, rows may be waiting for a retry.
-    if now.seconds_left is not None and now.seconds_left >= 1:
-        time = format_duration(now.seconds_left)
-        left = _("{time} left", time=time).of(lang)
-    speed = [rate, left] if now.done < now.total else []  # the last frame shows only the result
-    parts = list(filter(None, [done, note, *outcomes, *speed]))
-    needed = 2 if note else 1
-    while len(parts) > needed and cell_len(" · ".join(parts)) > most:
-        parts.pop()
-    line = " · ".join(parts)
-    if cell_len(line) <= most:
-        return line
-    return wrap(line, most - 2).partition("\n")[0] + " …"
+    parts += [counts_line({outcome: rows}).of(lang) for outcome, rows in worst_first if rows]
+    if now.done < now.total:  # the last line shows only the result
+        parts.append(_("{rate:,.0f} rows/s", rate=now.rate).of(lang))
+        if now.seconds_left is not None and now.seconds_left >= 1:  # below, rows may be waiting for a retry
+            parts.append(_("{time} left", time=format_duration(now.seconds_left)).of(lang))
+    return " · ".join(filter(None, parts))
 
 
 def show_problems(console: Console, source: str, problems: Sequence[Problem], most: int = 50) -> None:

@@ -13,7 +13,6 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console, show_causes, show_run
 from tcb_ops.cli.options import (
     CommonOptions,
-    WholeNumber,
     kind_option,
     pdf_option,
     reader_options,
@@ -21,8 +20,8 @@ from tcb_ops.cli.options import (
 )
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import near_names
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext
-from tcb_ops.model import Outcome, Owner, Reason
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, ngettext, pgettext, verbatim
+from tcb_ops.model import Owner, Reason
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ ROWS_SHOWN = 200
 
 @click.command(cls=Command, usual="line merchant path kind target where json")
 @click.argument("run", default="latest")
-@click.option("--line", type=WholeNumber(min=1), metavar="N", help="The row at this line of the list.")
+@click.option("--line", type=click.IntRange(min=1), metavar="N", help="The row at this line of the list.")
 @click.option("--merchant", default="", help="Rows of this merchant (name or appid).")
 @click.option("--path", default="", help="Rows whose cloud path contains this.")
 @kind_option
@@ -58,7 +57,7 @@ def show(
     if common.json:
         console.json({"run": wanted.id, "rows": [_row(record, settings, settings.lang) for record in some]})
     elif not some:
-        raise _no_such_row(wanted, line, merchant)
+        raise _no_such_row(wanted, merchant)
     else:
         _print_rows(console, some, settings)
     if next(rows, None) is not None:
@@ -83,17 +82,14 @@ def _print_rows(console: Console, rows: list[RowRecord], settings: Settings) -> 
             console.print(f"{name:>16}  {value}")
 
 
-def _no_such_row(run: Run, line: int | None, merchant: str) -> UsageError:
-    none = _("run {id} has no such row.", id=run.id)
-    if line is not None:
-        none = _("run {id} has no such row; --line takes the line of the row in the list's file.", id=run.id)
-    known = run.merchants_like(merchant) if merchant else []
-    if not known or merchant in known:
+def _no_such_row(run: Run, merchant: str) -> UsageError:
+    none = _("run {id} has no such row; --line takes the line of the row in the list's file.", id=run.id)
+    names = run.merchants_like(merchant) if merchant else []
+    if not names or merchant in names:
         return UsageError(none)
-    near = [name for name in known if merchant in name] or near_names(merchant, known)
-    if near:
+    if near := near_names(merchant, names):
         return UsageError(none, _("Did you mean {near}?", near=as_list(near)))
-    return UsageError(none, _("Its merchants are: {known}.", known=as_list(known)))
+    return UsageError(none, _("Its merchants are: {known}.", known=as_list(names)))
 
 
 def _open(run: str, kind: str | None, settings: Settings, common: CommonOptions) -> Run:
@@ -216,8 +212,9 @@ def report(
     record = wanted.record
     console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
     if final:
-        asked, wanted = wanted.id, wanted.final()
-        console.info(_joined(asked, wanted))
+        wanted = wanted.final()
+        retries = ", ".join(wanted.record.retries) or _("none")
+        console.info(_("Run {id} with its retries: {retries}.", id=wanted.id, retries=retries))
     wanted = _selected(wanted, settings, common)
     as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
 
@@ -246,22 +243,6 @@ def report(
     return 0
 
 
-def _joined(asked: str, run: Run) -> Text:
-    """Return the message that lists the runs merged into a final report."""
-    retries = run.record.retries
-    if not retries:
-        return _("Run {id} has no retries.", id=run.id)
-    listed = ", ".join(retries)
-    of = NOTHING if asked == run.id else _(" ({asked} is one of them)", asked=asked)
-    return _(
-        "Run {id} with its retries{of}: {listed}. Rows that a retry has not reached yet keep their earlier "
-        "state.",
-        id=run.id,
-        of=of,
-        listed=listed,
-    )
-
-
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True})
 @click.argument("code")
 @settings_options("json")
@@ -270,62 +251,40 @@ def explain(code: str, *, common: CommonOptions) -> int:
 
     An errcode (85088, -501001) or one of the store's (SlowDown).
     """
-    from tcb_ops.errcodes import Errcode, describe, errcode, similar_codes
+    from tcb_ops.errcodes import Errcode, all_reasons, describe, errcode
     from tcb_ops.errcodes import explain as look_up
     from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH
 
-    settings, console = common.start()
-    code = {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)
-    if code in Reason.all():
-        return _explain_reason(console, Reason(code), as_json=common.json)
+    _settings, console = common.start()
+    lang = console.lang
     number = code.removesuffix(COMPONENT_MARK)
-    of_component = number != code and number.removeprefix("-").isdecimal()
-    found = errcode(int(number), Owner.PLATFORM) if of_component else look_up(code)
-    itself = describe(found.decision, found.scope)
+    if (reason := {ETAG_MISMATCH: str(Reason.ETAG_MISMATCH)}.get(code, code)) in Reason.all():
+        texts = all_reasons()[reason]
+        facts: dict[str, Any] = {
+            "code": reason,
+            "meaning": texts.meaning.of(lang),
+            "action": texts.action.of(lang),
+        }
+        itself, name, source = None, reason, ""
+    else:
+        of_component = number != code and number.removeprefix("-").isdecimal()
+        entry = errcode(int(number), Owner.PLATFORM) if of_component else look_up(code)
+        facts = {"code": entry.code, "known": entry.known}
+        facts |= {"meaning": entry.meaning.of(lang), "action": entry.action.of(lang)}
+        facts |= {"decision": entry.decision, "scope": entry.scope}
+        itself, name, source = describe(entry.decision, entry.scope), str(entry.code), ""
+        if isinstance(entry, Errcode):
+            name, source = f"{entry.code} {entry.name}" if entry.known else "", entry.source
     if common.json:
-        console.json(
-            {
-                "code": found.code,
-                "known": found.known,
-                "meaning": found.meaning.of(settings.lang),
-                "action": found.action.of(settings.lang),
-                "decision": found.decision,
-                "scope": found.scope,
-            }
-        )
+        console.json(facts)
         return 0
-    if isinstance(found, Errcode) and not found.known:
-        if near := similar_codes(found.code):
-            console.info(_("Did you mean {near}?", near=as_list(near)))
-        console.print(found.meaning)
-    else:
-        name = f"{found.code} {found.name}" if isinstance(found, Errcode) else found.code
-        console.print(_("{name}: {meaning}", name=name, meaning=found.meaning))
-    console.print(_("What to do: {action}", action=found.action))
-    console.print(_("By itself, tcb-ops {itself}.", itself=itself))
-    if isinstance(found, Errcode) and found.source:
-        console.print(_("Source: {source}", source=found.source))
-    return 0
-
-
-def _explain_reason(console: Console, reason: Reason, *, as_json: bool) -> int:
-    """Print what a reason means, under which rows without an errcode are grouped."""
-    from tcb_ops.reports.explanations import why
-
-    found = why(Outcome.FAILED, reason, None, "")
-    if found is None:  # not reached: every reason has texts
-        raise AssertionError(reason)
-    if as_json:
-        console.json(
-            {
-                "code": reason,
-                "meaning": found.meaning.of(console.lang),
-                "action": found.action.of(console.lang),
-            }
-        )
-    else:
-        console.print(f"{reason}: {found.meaning.of(console.lang)}")
-        console.print(_("What to do: {action}", action=found.action).of(console.lang))
+    meaning = facts["meaning"]
+    console.print(_("{name}: {meaning}", name=name, meaning=meaning) if name else verbatim(meaning))
+    console.print(_("What to do: {action}", action=facts["action"]))
+    if itself is not None:
+        console.print(_("By itself, tcb-ops {itself}.", itself=itself))
+    if source:
+        console.print(_("Source: {source}", source=source))
     return 0
 
 

@@ -7,12 +7,10 @@ import gettext
 import io
 import itertools
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import SequenceMatcher
 from typing import Any, NoReturn
 
 import click
@@ -27,90 +25,22 @@ from tcb_ops.kinds import features
 from tcb_ops.resources import exhausted, system_reason
 from tcb_ops.settings import lang_in_file, load_settings, system_lang
 
-_DASHES = re.compile("[‐-―−－﹣]+-?(?=[a-z])")
-"""Characters that word processors, chat programs and Chinese keyboards put in place of an option's hyphens."""
-
-
-_EXAMPLES = {
-    "tcb-ops check": "list.csv",
-    "tcb-ops explain": "85088",
-    "tcb-ops list": "files --to all",
-    "tcb-ops notebook": "03_errcode_audit --out nightly",
-    "tcb-ops sync": "files --to all",
-    "tcb-ops verify": "reports/RUN",
-}
-"""For commands with arguments or options that must be given: what they may be."""
-
 
 def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> Text:
-    """Return the message for a command line that click rejects: click's text, hints, and how to see the usage.
-
-    To click, an option with a wrong dash and a value with spaces but no quotes are unexpected arguments.
-    """
+    """Return the message for a command line that click rejects: click's text, a hint, and how to see the usage."""
     context = getattr(error, "ctx", None)
     typed = [word for word in arguments if word in cli.commands]
     command = context.command_path if context is not None else " ".join(["tcb-ops", *typed[:1]])
-    if isinstance(error, click.MissingParameter) and context is not None and error.param is not None:
-        name = (
-            error.param.opts[0]
-            if isinstance(error.param, click.Option)
-            else error.param.make_metavar(context)
-        )
-        if command in _EXAMPLES:
-            example = f"{command} {_EXAMPLES[command]}"
-            return _("{name} is missing. For example:\n{example}", name=name, example=example)
-        pieces = " ".join(context.command.collect_usage_pieces(context))
-        return _("{name} is missing. Usage:\n{usage}", name=name, usage=f"{command} {pieces}")
-    hints = [
-        _(
-            "{word} begins with another dash: type two hyphens, {option}",
-            word=word,
-            option=_DASHES.sub("--", word),
-        )
-        for word in arguments
-        if _DASHES.match(word)
-    ]
-    if (
-        not hints
-        and type(error) is click.UsageError
-        and not isinstance(context and context.command, click.Group)
-    ):
-        hints = _hints_about_extra(context, command, arguments)
     usage = _("`{command} --help` shows the usage.", command=command)
-    if isinstance(error, click.NoSuchOption) and error.option_name in shared_options():
-        return as_lines(
-            (_("{command} does not use {option}.", command=command, option=error.option_name), usage)
-        )
-    if isinstance(error, click.NoSuchOption) and error.option_name == "--merchant":
-        return as_lines((_("To choose a merchant: --where name=NAME, or --where appid=APPID."), usage))
     message: str | Text = error.format_message()
-    if isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
-        message = verbatim(error.message)
+    if isinstance(error, click.NoSuchOption) and error.option_name in shared_options():
+        message = _("{command} does not use {option}.", command=command, option=error.option_name)
+    elif isinstance(error, click.NoSuchOption) and error.option_name == "--merchant":
+        message = _("To choose a merchant: --where name=NAME, or --where appid=APPID.")
+    elif isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand) and error.possibilities:
         near = error.possibilities[0]
-        # Among options, click's guesses are wild.
-        if (
-            not isinstance(error, click.NoSuchOption)
-            or SequenceMatcher(None, error.option_name, near).ratio() >= 0.75
-        ):
-            message = as_sentences((message, _("Did you mean {near}?", near=near)))
-    return as_lines((message, *hints, usage))
-
-
-def _hints_about_extra(context: click.Context | None, command: str, arguments: Sequence[str]) -> list[Text]:
-    """Return what one argument too many may mean: a second run or list, or a text with spaces but no quotes."""
-    quotes = _("A text with spaces needs quotes around it.")
-    if command == "tcb-ops list":
-        return [
-            _(
-                "list takes one file or one folder. Put the files into a folder, then: tcb-ops list FOLDER --to …"
-            ),
-            quotes,
-        ]
-    taken = context.command.params if context is not None else ()
-    if not any(param.name == "run" and isinstance(param, click.Argument) for param in taken):
-        return [quotes]
-    one = _("{command} takes one run.", command=command)
-    return [one, quotes] if any(word.startswith("--") for word in arguments) else [one]
+        message = as_sentences((verbatim(error.message), _("Did you mean {near}?", near=near)))
+    return as_lines((message, usage))
 
 
 _SECTIONS = {
@@ -265,14 +195,7 @@ def _interrupted(code: int, lang: Lang) -> int:
 def _unexpected(error: Exception, lang: Lang, *, verbose: bool) -> int:
     if signals.asked():  # some libraries wrap the interrupt in an error of their own
         return _interrupted(signals.asked(), lang)
-    if isinstance(error, UnicodeEncodeError):
-        text = _(
-            "The locale of this shell ({encoding}) has no {character}, which is in the name of a file. Run "
-            "`export LC_ALL=C.UTF-8`, then the same command again.",
-            encoding=error.encoding,
-            character=ascii(error.object[error.start]),
-        )
-    elif isinstance(error, OSError):  # one that no command has reported in more specific terms
+    if isinstance(error, OSError):  # one that no command has reported in more specific terms
         shortage = exhausted(error)
         text = _("{why}. Fix that, then run the same command again.", why=system_reason(error))
         if shortage is not None:

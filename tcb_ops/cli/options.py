@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gettext
-import math
 import os
 import re
 import shlex
@@ -21,7 +20,6 @@ from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import N_, Text, _, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.model import target_label
-from tcb_ops.resources import nearest_path
 from tcb_ops.settings import SETTINGS_FILE, Settings, holds_password, load_settings
 
 if TYPE_CHECKING:
@@ -67,38 +65,6 @@ def _options(kind: type[DataclassInstance], *names: str, **helps: str) -> Callab
         return function
 
     return decorate
-
-
-class WholeNumber(click.IntRange):
-    """An integer in a range, with one message for every invalid value."""
-
-    def _describe_range(self) -> str:
-        return "" if self.max is None else super()._describe_range()
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the value as an integer."""
-        with suppress(click.BadParameter):
-            return super().convert(value, param, ctx)
-        template = N_("must be a whole number from {least} to {most}, not '{value}'.")
-        if self.max is None:
-            template = N_("must be a whole number, {least} or more, not '{value}'.")
-        message = gettext.gettext(template).format(value=value, least=self.min, most=self.max)
-        raise click.BadParameter(message, ctx, param)
-
-
-class _Number(click.FloatRange):
-    """A number in a range, excluding `nan` and `inf`, which click accepts."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        with suppress(click.BadParameter):
-            number = super().convert(value, param, ctx)
-            if math.isfinite(number):
-                return number
-        template = N_("must be a number, {least:g} or more, not '{value}'.")
-        if self.min_open:
-            template = N_("must be a number greater than {least:g}, not '{value}'.")
-        message = gettext.gettext(template).format(value=value, least=self.min)
-        raise click.BadParameter(message, ctx, param)
 
 
 class _Parsed(click.ParamType[Any]):
@@ -215,25 +181,16 @@ class CommonOptions:
 
         file = settings.merchants
         if not file.exists():
-            problem = _("{file}: there is no such file.", file=file)
-            if near := nearest_path(file, lambda path: path.suffix == file.suffix):
-                fix = _("Did you mean {near}?", near=near)
-            elif settings.origin.file is not None:
-                fix = _(
-                    "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
-                    "choose another with --merchants."
-                )
-            elif (beside := _settings_beside_the_list()) is not None:
-                fix = _(
-                    "There is no tcb-ops.toml here, but there is one beside the list: add --config {file}",
-                    file=shlex.quote(str(beside)),
-                )
-            else:
+            fix = _(
+                "`tcb-ops init` writes one to fill in, `tcb-ops merchants sync` fills it from the platform; "
+                "choose another with --merchants."
+            )
+            if settings.origin.file is None:
                 fix = _(
                     "There is no tcb-ops.toml here either: change to the folder that has it, or create a new one "
                     "with `tcb-ops init`."
                 )
-            raise UsageError(problem, fix)
+            raise UsageError(_("{file}: there is no such file.", file=file), fix)
         return read_merchants(file, self.where)
 
     def matching(self, settings: Settings) -> Merchants | None:
@@ -252,17 +209,6 @@ class CommonOptions:
     def selection(self) -> str:
         """Return a text that distinguishes runs over different merchants."""
         return "; ".join(f"where {item}" for item in sorted(self.where))
-
-
-def _settings_beside_the_list() -> Path | None:
-    """Return the settings file in the folder of the list, or of the folder to send, that was given to the command."""
-    context = click.get_current_context(silent=True)
-    given = context.params if context is not None else {}
-    for name in ("paths", "folder", "source", "what"):
-        if isinstance(given.get(name), str) and given[name]:
-            file = Path(os.path.abspath(given[name])).parent / SETTINGS_FILE  # noqa: PTH100  without `..`
-            return file if file.is_file() else None
-    return None
 
 
 def _warn_of_readable_tokens(console: Console, settings: Settings) -> None:
@@ -303,7 +249,7 @@ class ListOptions:
     sheet: str = _given("The workbook's sheet. [default: the one that fits]", "", metavar="NAME")
     header_row: int | None = _given(
         "The row of the column names. [default: found; titles above it are skipped]",
-        type=WholeNumber(min=1),
+        type=click.IntRange(min=1),
         metavar="N",
     )
     rows: Literal["all", "visible"] | None = _given(
@@ -375,7 +321,7 @@ class RunOptions:
         metavar="local:N|URL",
     )
     dry_run: bool = _given("Show what would be sent; send nothing.", default=False)
-    limit: int | None = _given("Only the first N valid rows.", type=WholeNumber(min=1), metavar="N")
+    limit: int | None = _given("Only the first N valid rows.", type=click.IntRange(min=1), metavar="N")
     new_run: bool = _given("Start a new run even if there is one to resume.", default=False)
     resume: str | None = _given("Resume this unfinished run.", metavar="RUN")
 
@@ -423,17 +369,21 @@ new_run_options = _options(RunOptions, "dry_run", "new_run")
 resume_options = _options(RunOptions, "new_run", "resume")
 run_options = _options(RunOptions, "dry_run", "limit", "new_run", "resume")
 LIMITS: tuple[tuple[str, click.ParamType[Any], str], ...] = (
-    ("concurrency", WholeNumber(1, 1000), "Requests in flight, in all; with --cluster, per worker."),
-    ("per_env", WholeNumber(1, 1000), "Rows in flight per environment."),
-    ("rate", _Number(min=0, min_open=True), "Link calls per second and appid. [default: no limit]"),
+    ("concurrency", click.IntRange(1, 1000), "Requests in flight, in all; with --cluster, per worker."),
+    ("per_env", click.IntRange(1, 1000), "Rows in flight per environment."),
+    ("rate", click.FloatRange(min=0, min_open=True), "Link calls per second and appid. [default: no limit]"),
     (
         "attempts",
-        WholeNumber(1, 100),
+        click.IntRange(1, 100),
         "Calls per step of a row (link, store); answers that ask to slow down do not count.",
     ),
-    ("backoff", _Number(min=0), "Seconds before the second attempt; doubled before each further one."),
-    ("slow_wait", _Number(min=0), "Seconds to pause when asked to slow down."),
-    ("patience", _Number(min=0), "Give up after this many seconds without progress or connection."),
+    (
+        "backoff",
+        click.FloatRange(min=0),
+        "Seconds before the second attempt; doubled before each further one.",
+    ),
+    ("slow_wait", click.FloatRange(min=0), "Seconds to pause when asked to slow down."),
+    ("patience", click.FloatRange(min=0), "Give up after this many seconds without progress or connection."),
 )
 _SECONDS = {"backoff", "slow_wait", "patience"}
 
@@ -466,7 +416,7 @@ def limit_options(function: Function) -> Function:
 
 def port_option(default: int) -> Callable[[Function], Function]:
     """Return the option of a command that listens on a port."""
-    kind = WholeNumber(0, 65535)
+    kind = click.IntRange(0, 65535)
     return click.option(
         "--port", type=kind, metavar="N", default=default, show_default=True, help="0 for any free one."
     )

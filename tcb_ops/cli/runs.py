@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import (
-    WholeNumber,
     cluster_option,
     common_options,
     kind_option,
@@ -24,16 +22,14 @@ from tcb_ops.cli.options import (
     target_line,
     upload_yes_option,
 )
-from tcb_ops.errors import LedgerDamagedError, UsageError
+from tcb_ops.errors import UsageError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import _, as_lines, as_sentences, ngettext
-from tcb_ops.kinds import is_provided, provided
+from tcb_ops.kinds import provided
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
-from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
-    from tcb_ops.lists.batch import Batch
     from tcb_ops.run import RunHandle
     from tcb_ops.runs.list_kinds import IfExists
 
@@ -76,7 +72,7 @@ def check(command: RunCommand, paths: str) -> int:
 )
 @click.option(
     "--max-age",
-    type=WholeNumber(min=1),
+    type=click.IntRange(min=1),
     default=7200,
     show_default=True,
     metavar="SECONDS",
@@ -157,7 +153,7 @@ def _download(command: RunCommand, run: str, max_age: int) -> int:
 )
 @click.option(
     "--canary",
-    type=WholeNumber(min=1),
+    type=click.IntRange(min=1),
     metavar="N",
     help="The first N environments first; stop there if a row does not succeed.",
 )
@@ -202,7 +198,7 @@ def upload(
     On a terminal an upload to a live target asks first.
     """
     from tcb_ops import api
-    from tcb_ops.preflight import done_before, facts_line, scope_of_list
+    from tcb_ops.preflight import facts_line, replaced, scope_of_list
 
     console = command.console
     with command.opened():
@@ -227,21 +223,10 @@ def upload(
             if command.which.dry_run:
                 return command.dry_run(batch, uploads=True)
             command.check_folder()
-            if not skip_unchanged and command.which.resume is None:
-                try:
-                    runs = api.all_runs(settings=settings)
-                    again = done_before(
-                        batch, settings, command.selection, runs, new_run=command.which.new_run
-                    )
-                except LedgerDamagedError as error:  # of an earlier run, on which this one does not depend
-                    console.info(error.text)
-                    again = None
-                if again is not None:
-                    console.announce(
-                        _("{again} --skip-unchanged skips those that are already stored.", again=again)
-                    )
-            if not skip_unchanged:
-                _announce_overwritten(console, batch, settings, if_exists)
+            fresh = not skip_unchanged and command.which.resume is None
+            if fresh and (stored := replaced(batch, settings)) is not None:
+                hint = _("--skip-unchanged leaves out files with the same bytes.")
+                console.info(as_sentences((stored, hint)))
             command.ask_confirmation(UPLOAD, scope_of_list(batch), facts_line(batch))
             handle = api.start_upload(
                 batch,
@@ -261,26 +246,6 @@ def _finish_upload(command: RunCommand, handle: RunHandle, *, confirms: bool) ->
     if confirms:
         command.confirm_upload(run)
     return command.report(run)
-
-
-def _announce_overwritten(console: Console, batch: Batch, settings: Settings, if_exists: IfExists) -> None:
-    """Print how many paths an earlier run of the ledger wrote."""
-    known = provided("overwritten")(batch, settings=settings) if is_provided("overwritten") else 0
-    if not known:
-        return
-    console.announce(
-        ngettext(
-            "{n:,} path holds a file that an earlier run of this ledger uploaded; it is replaced.",
-            "{n:,} paths hold files that earlier runs of this ledger uploaded; they are replaced.",
-            known,
-        )
-        if if_exists == "overwrite"
-        else ngettext(
-            "{n:,} path holds a file that an earlier run of this ledger uploaded.",
-            "{n:,} paths hold files that earlier runs of this ledger uploaded.",
-            known,
-        )
-    )
 
 
 @click.command(cls=Command, usual="errcode out yes resume target where json")

@@ -18,7 +18,7 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.features.simulator.sample import in_jupyter_session
-from tcb_ops.i18n import Lang, Text, _, pgettext
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Outcome
@@ -30,11 +30,9 @@ from tcb_ops.panels.html import (
     esc,
     frame_html,
     heading,
-    merchant_lines,
     message,
     next_step,
     render_codes,
-    render_grid,
 )
 from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
@@ -184,16 +182,13 @@ class Panel:
         """Prepare the panel, in the background."""
 
     def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
-        """Called with a run that is shown and that no process works on."""
         self._list_runs()
 
     def _list_runs(self) -> None:
-        """List the earlier runs again."""
         self.runs.refresh()
         self.runs.choose(self.run)
 
     def _run_changed(self) -> None:
-        """Called when a run begins or ends."""
         self._enable()
         shown = (self.run.id if self.run is not None else "", self.monitor.state)
         if shown != self._drawn:
@@ -205,7 +200,6 @@ class Panel:
             draw(again=True)
 
     def _enable(self) -> None:
-        """Enable the buttons that may be pressed, and make that of the next step prominent."""
         self.monitor.enable(self._next_step())
 
     def _next_step(self, *, ready: bool = False, editing: bool = False) -> Step | None:
@@ -214,7 +208,6 @@ class Panel:
         return next_step(monitor.state, ready=ready, editing=editing, retryable=retryable, exported=exported)
 
     def _work(self) -> Run:
-        """Do the panel's work headlessly."""
         raise NotImplementedError
 
     @property
@@ -359,7 +352,6 @@ class Panel:
         return self.monitor.export.export(run, folder)
 
     def _terminal_output(self, run: Run) -> list[RenderableType]:
-        """Return what a terminal shows of a headless run: the causes, and what to do."""
         from tcb_ops.reports.formats.terminal import render_errcodes
 
         causes = run.cause_list()
@@ -369,8 +361,10 @@ class Panel:
         """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
         causes = [cause for cause in run.cause_list() if cause.code != Outcome.PENDING]
         codes = render_codes(by_code(causes), self.lang) if causes else ""
-        title = heading(pgettext("heading", "Merchants").of(self.lang))
-        return f"{codes}{title}{render_grid(merchant_lines(run.tallies()), self.lang, running=False)}"
+        title = heading(TITLES["by_merchant"].of(self.lang))
+        return (
+            f'{codes}<div class="op-result">{_STYLE}{title}{frame_html(run.by_merchant(), self.lang)}</div>'
+        )
 
     def _write_result(
         self,

@@ -238,7 +238,6 @@ class RunMonitor(widgets.VBox):
     def _show_end(
         self, run: Run, error: TcbOpsError | None = None, expired_links: int = 0, warning: Text | None = None
     ) -> None:
-        """Show a run that no process works on: finished or interrupted."""
         self.run, self.expired_links = run, expired_links
         self.state = run_state(here=False, held=False, finished=run.record.finished_at is not None)
         self._draw_bar(run, _progress(run))
@@ -274,8 +273,7 @@ class RunMonitor(widgets.VBox):
     def _draw_grid(self, run: Run) -> float:
         """Draw the grid, and return the seconds until it may be drawn again."""
         began = time.monotonic()
-        paused = self._handle.paused_until() if self._handle is not None else {}
-        merchants = self.grid.show(run, running=not self.at_rest, paused=paused)
+        merchants = self.grid.show(run, running=not self.at_rest)
         self.workers.value = render_workers(run, self._lang)
         show(self.workers, shown=bool(self.workers.value))
         return redraw_after(time.monotonic() - began, merchants)
@@ -372,7 +370,6 @@ class RunMonitor(widgets.VBox):
 
 
 def _progress(run: Run, pulse: RateEstimator | None = None) -> Progress:
-    """Return a run's progress as the ledger has it now."""
     counts = run.outcomes
     counts.pop(Outcome.PENDING, None)
     pace = pulse.update(time.monotonic(), sum(counts.values())) if pulse is not None else (0.0, None)

@@ -27,7 +27,7 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, UsageE
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import row_count
 from tcb_ops.model import is_simulated
-from tcb_ops.reports.comparisons import RunDiff, compare
+from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowTexts, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import add_pdf, page
@@ -49,7 +49,7 @@ ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
 _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
 """Folder in the demo's report with the ledger and settings that its suggested commands use."""
-LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
 _LEFT_AFTER = 24 * 3600
 """Age in seconds of a folder that an export writes from which that export must have been killed."""
 MANIFEST = "manifest.json"
@@ -215,7 +215,7 @@ def _complete(folder: Path, content: dict[str, Any], run: RunRecord) -> None:
     sync_to_disk(folder)
 
 
-def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> RunDiff | None:
+def _changes(snapshot: RunReader, run: RunRecord, settings: Settings) -> Diff | None:
     """Compare the run with the one before it; if that one is damaged, log a warning and return None."""
     if not isinstance(snapshot, LedgerReader):  # a run merged with its retries is not compared
         return None

@@ -60,7 +60,9 @@ def test_an_argument_fits_its_annotation(parameter: str, fits: list[Any], other:
 def test_an_unknown_keyword_is_pythons_own_error_and_a_message_says_what_fits() -> None:
     with pytest.raises(TypeError, match=r"taken\(\) got an unexpected keyword argument 'other'"):
         taken(other=1)  # type: ignore[call-arg]
-    with pytest.raises(ArgumentError, match="It must be a path that this system can have or None"):
+    with pytest.raises(ArgumentError, match=r"It must be str \| Path \| None"):
         taken(place=5)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match=r"It must be a set of .*uploaded.* or None"):
+    with pytest.raises(ArgumentError, match="It must be a path that this system can have"):
+        taken(place="a\0")
+    with pytest.raises(ArgumentError, match=r"It must be .*uploaded"):
         taken(outcomes={"up"})  # type: ignore[arg-type]

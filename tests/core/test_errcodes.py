@@ -18,7 +18,6 @@ from tcb_ops.errcodes import (
     describe,
     errcode,
     explain,
-    similar_codes,
     store_code,
 )
 from tcb_ops.errors import UsageError
@@ -287,22 +286,6 @@ def test_explain_takes_what_operators_type(asked: str | int, code: str | int) ->
 def test_explain_gives_an_unknown_number_the_unknown_entry() -> None:
     assert explain("12345") == errcode(12345)
     assert not explain("12345").known
-
-
-@pytest.mark.parametrize(
-    ("typed", "near"),
-    [
-        (85089, [85088]),
-        (850888, [85088]),
-        (8508, [85088]),
-        (85808, []),
-        (12345, []),
-        (-501006, []),
-        (8, []),
-    ],
-)
-def test_only_codes_that_differ_by_a_digit_are_similar(typed: int, near: list[int]) -> None:
-    assert similar_codes(typed) == near
 
 
 @pytest.mark.parametrize(

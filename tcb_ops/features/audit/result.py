@@ -17,7 +17,7 @@ from tcb_ops.features.audit.known import KnownFailure, kept_with_run, silencing
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count
 from tcb_ops.model import Outcome
-from tcb_ops.reports.comparisons import Change, DiffLine, RunDiff
+from tcb_ops.reports.comparisons import Change, Diff, DiffLine
 from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.reports.summary import Cause, RunSummary
@@ -51,7 +51,7 @@ class Finding:
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""
         cause = self.cause
-        found = {name: getattr(cause, name) for name in ("appid", "merchant", "env")} | {
+        finding = {name: getattr(cause, name) for name in ("appid", "merchant", "env")} | {
             "cause": cause.code,
             "meaning": cause.meaning.of(lang),
             "action": cause.action.of(lang),
@@ -59,8 +59,8 @@ class Finding:
             "new": self.is_new,
         }
         if self.known is not None:
-            found |= {"until": self.known.until.isoformat(), "note": self.known.note}
-        return found
+            finding |= {"until": self.known.until.isoformat(), "note": self.known.note}
+        return finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +252,7 @@ def day_of(run: RunRecord, settings: Settings) -> date:
 
 
 def audit_result(
-    reader: RunReader, summary: RunSummary, changes: RunDiff | None, settings: Settings
+    reader: RunReader, summary: RunSummary, changes: Diff | None, settings: Settings
 ) -> AuditResult:
     """Classify an audit's findings; `changes`: since the previous audit, None if there is none."""
     run, previous = summary.run, changes.older if changes is not None else None
@@ -275,7 +275,7 @@ def audit_result(
     )
 
 
-def _findings(summary: RunSummary, changes: RunDiff | None, settings: Settings) -> list[Finding]:
+def _findings(summary: RunSummary, changes: Diff | None, settings: Settings) -> list[Finding]:
     """Return what is unhealthy or unknown; a failure is new with another cause than before, or if that was silenced."""
     lists: dict[int, tuple[tuple[KnownFailure, ...], date]] = {}
     """known.csv as each audit had it, and the audit's day, by run number."""
@@ -306,7 +306,7 @@ def _findings(summary: RunSummary, changes: RunDiff | None, settings: Settings) 
     return findings
 
 
-def new_failures(summary: RunSummary, changes: RunDiff | None, settings: Settings) -> set[tuple[str, str]]:
+def new_failures(summary: RunSummary, changes: Diff | None, settings: Settings) -> set[tuple[str, str]]:
     """Return the environments, as (appid, env), that fail now and did not before: those to check again."""
     return {
         (finding.cause.appid, finding.cause.env)

@@ -190,12 +190,3 @@ def test_the_name_of_a_file_that_differs_by_case_is_suggested(cli, folder):
     assert result.code == 2
     assert "list.csv:2: column 'file'" in result.err
     assert "did you mean 素材/a.png?" in result.err
-
-
-def test_several_files_given_to_list_belong_into_a_folder(open_cli):
-    result = open_cli()("list", "a.png", "b.png", "--to", "all")
-    assert result.code == 2
-    assert (
-        "list takes one file or one folder. Put the files into a folder, then: tcb-ops list FOLDER --to …\n"
-        in result.err
-    )

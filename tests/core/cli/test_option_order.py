@@ -13,13 +13,6 @@ OPTIONS = {"--json": False, "--config": True}
 @pytest.mark.parametrize(
     ("words", "en", "zh"),
     [
-        (("--config",), "Option '--config' requires an argument.", "选项 '--config' 需要 1 个值。"),
-        (("--json", "--config"), "Option '--config' requires an argument.", "选项 '--config' 需要 1 个值。"),
-        (
-            ("merchants", "--config"),
-            "Option '--config' requires an argument.",
-            "选项 '--config' 需要 1 个值。",
-        ),
         (("runs", "--note"), "Option '--note' requires an argument.", "选项 '--note' 需要 1 个值。"),
         (("show", "--json=x"), "Option '--json' does not take a value.", "选项 '--json' 不带值。"),
         (("--config", "tcb-ops.toml"), "Missing command.", "缺少命令。"),

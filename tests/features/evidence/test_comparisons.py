@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,8 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.comparisons import Change, change, diff_verdict
-from tcb_ops.reports.formats.terminal import render_diff
-from tcb_ops.run import Diff
+from tcb_ops.reports.comparisons import Change, Diff, change, compare
+from tcb_ops.reports.formats.terminal import render_sections
 from tcb_ops.runs.list_kinds import LINKS
 from tcb_ops.runs.records import EnvRecord, Usage
 
@@ -63,7 +61,7 @@ def test_each_row_is_counted_once_under_what_became_of_it(
 ) -> None:
     old = a_run([GOOD, GOOD, REFUSED, REFUSED, REFUSED, GOOD], id="old")
     new = a_run([GOOD, REFUSED, GOOD, OTHER, REFUSED, PENDING, REFUSED, GOOD], id="new", finished=False)
-    found = Diff.between(new.ledger, old.run, new.run, in_english)
+    found = compare(new.ledger, old.run, new.run, in_english)
     assert {str(what): rows for what, rows in found.counts.items()} == {
         "newly_broken": 1, "still_broken": 2, "fixed": 1, "only_in_newer": 2, "only_in_older": 0,
         "unfinished": 1, "unknown": 0, "still_good": 1,
@@ -80,8 +78,7 @@ def test_each_row_is_counted_once_under_what_became_of_it(
         ("unfinished", "Blue Whale", "shop-5e6f", "", "pending", 1),
     ]
     assert found.broken
-    assert set(found.meanings) == {"85088", "no_answer", "pending"}
-    back = Diff.between(new.ledger, new.run, old.run, in_english)
+    back = compare(new.ledger, new.run, old.run, in_english)
     assert back.counts[Change.ONLY_IN_OLDER] == 2
     assert back.counts[Change.NEWLY_BROKEN] == found.counts[Change.FIXED]
 
@@ -102,7 +99,7 @@ def test_broken_is_what_was_good_or_not_there(
     a_run: Callable[..., Any], in_english: Settings, older: Any, newer: Any, broken: bool
 ) -> None:
     old, new = a_run(older, id="old"), a_run(newer, id="new")
-    assert Diff.between(new.ledger, old.run, new.run, in_english).broken is broken
+    assert compare(new.ledger, old.run, new.run, in_english).broken is broken
 
 
 def test_rows_are_matched_by_environment_and_path_not_by_line(
@@ -115,7 +112,7 @@ def test_rows_are_matched_by_environment_and_path_not_by_line(
     turned = [replace(row, line=line) for line, row in enumerate(reversed(planned), start=10)]
     new = ledger.plan(replace(_new_of(old.run), id="new"), turned, list(reversed(_renumbered(places))))
     ledger.record(new, [replace(REFUSED, line=10), replace(GOOD, line=11)], Usage())
-    found = Diff.between(ledger, old.run, new, in_english)
+    found = compare(ledger, old.run, new, in_english)
     assert found.counts[Change.STILL_GOOD] == found.counts[Change.STILL_BROKEN] == 1
 
 
@@ -128,20 +125,20 @@ def test_a_row_that_is_there_twice_counts_once_and_not_as_its_bad_copy(
     copy = replace(first, line=1, invalid=Bilingual("the same twice", "重复"))
     new = ledger.plan(replace(_new_of(old.run), id="new"), [copy, first], ledger.envs(old.run))
     ledger.record(new, [replace(GOOD, line=first.line)], Usage())
-    found = Diff.between(ledger, old.run, new, in_english)
+    found = compare(ledger, old.run, new, in_english)
     assert {what: rows for what, rows in found.counts.items() if rows} == {Change.STILL_GOOD: 1}
 
 
 @pytest.mark.parametrize(
     ("about", "result"),
-    [({"target": "https://other.example"}, "different targets"), ({"kind": AUDIT}, "same kind")],
+    [({"target": "https://other.example"}, "same kind and target"), ({"kind": AUDIT}, "new of `audit`")],
 )
 def test_what_cannot_be_compared_is_refused(
     a_run: Callable[..., Any], in_english: Settings, about: dict[str, Any], result: str
 ) -> None:
     old, new = a_run([GOOD], id="old"), a_run([GOOD], id="new", **about)
     with pytest.raises(UsageError, match=result):
-        Diff.between(new.ledger, old.run, new.run, in_english)
+        compare(new.ledger, old.run, new.run, in_english)
 
 
 def test_the_run_before_is_the_last_finished_one_of_the_same_kind_target_and_list(
@@ -160,60 +157,33 @@ def test_the_run_before_is_the_last_finished_one_of_the_same_kind_target_and_lis
     assert retry.ledger.previous(retry.run) is None
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_one_list_run_twice_is_summed_up_by_the_ledger_with_the_same_result(
-    a_run: Callable[..., Any], in_english: Settings, seed: int
-) -> None:
-    draw = random.Random(seed)
-    ends = [[draw.choice([GOOD, REFUSED, OTHER, PENDING]) for _ in range(40)] for _ in range(2)]
-    old, new = (a_run(its, id=name) for its, name in zip(ends, ("old", "new"), strict=True))
-    assert new.ledger.pairs(old.run, new.run)
-    quick = Diff.between(new.ledger, old.run, new.run, in_english)
-    of_another = replace(old.run, list_sha256="00" * 32)
-    assert new.ledger.pairs(of_another, new.run) is None
-    merged = Diff.between(new.ledger, of_another, new.run, in_english)
-    assert (quick.counts, quick.lines, quick.meanings) == (merged.counts, merged.lines, merged.meanings)
-    assert sum(quick.counts.values()) == 40
+def drawn(found: Diff) -> str:
+    console = Console(width=100)
+    with console.capture() as result:
+        for part in render_sections(found.sections(), Lang.EN, "--json"):
+            console.print(part)
+    return result.get()
 
 
-def test_doubles_and_other_places_are_not_summed_up(a_run: Callable[..., Any]) -> None:
-    old = a_run([GOOD] * 4, id="old")
-    double = a_run([GOOD, GOOD, GOOD, RowEnd(0, Outcome.INVALID, Reason.INVALID)], id="double")
-    assert double.ledger.pairs(old.run, double.run) is None
-    place = EnvRecord(0, "elsewhere", "wx", "别处", "merchant", left=False)
-    moved = a_run([GOOD] * 4, id="moved", places=[place])
-    assert moved.ledger.pairs(old.run, moved.run) is None
-    assert old.ledger.pairs(old.run, replace(old.run, rows=3)) is None
-
-
-@pytest.mark.parametrize("lang", list(Lang))
-def test_the_screen_names_codes_merchants_and_sums(
-    a_run: Callable[..., Any], in_english: Settings, lang: Lang
-) -> None:
+def test_the_screen_names_merchants_codes_and_sums(a_run: Callable[..., Any], in_english: Settings) -> None:
     old = a_run([GOOD] * 3 + [REFUSED] * 60, id="old")
     new = a_run([REFUSED] * 3 + [OTHER] * 30 + [GOOD] * 30, id="new")
-    found = Diff.between(new.ledger, old.run, new.run, in_english)
-    console = Console(width=100, record=True, file=None, force_terminal=False, quiet=False)
-    with console.capture() as result:
-        console.print(render_diff(found, lang))
-    text = result.get()
-    assert "晨光文具" in text
-    assert "85088" in text
-    assert diff_verdict(found).of(lang).split("：")[0].split(":")[0] in text.replace("\n", "")
-    assert ("was 85088" in text) is (lang is Lang.EN)
-    assert len(text.splitlines()) < 40
+    found = compare(new.ledger, old.run, new.run, in_english)
+    lines = [line.split() for line in drawn(found).splitlines()]
+    assert lines[0] == ["Newly", "broken", "·", "3"]
+    assert lines[1][:3] == ["Blue", "Whale", "shop-5e6f"]
+    assert lines[1][3:7] == ["1", "succeeded", "→", "85088"]
+    assert ["Still", "broken", "·", "30"] in lines
+    assert ["Fixed", "·", "30"] in lines
 
 
 def test_at_300_merchants_the_screen_stays_short(a_run: Callable[..., Any], in_english: Settings) -> None:
     places = [EnvRecord(n, f"env-{n}", f"wx{n}", f"商户{n}", "merchant", left=False) for n in range(300)]
     old = a_run([GOOD] * 300, id="old", places=places)
     new = a_run([REFUSED] * 300, id="new", places=places)
-    found = Diff.between(new.ledger, old.run, new.run, in_english)
-    console = Console(width=100)
-    with console.capture() as result:
-        console.print(render_diff(found, Lang.EN))
-    assert len(result.get().splitlines()) < 20
-    assert "… and 290 more" in result.get()
+    found = compare(new.ledger, old.run, new.run, in_english)
+    assert len(drawn(found).splitlines()) < 25
+    assert "… and 280 more   --json" in drawn(found)
     assert len(found.to_json()["changes"]) == 300
     html = found._repr_html_()
     assert "… and 288 more lines<" in html
@@ -226,7 +196,7 @@ def test_a_notebook_shows_it_with_every_text_escaped(a_run: Callable[..., Any], 
     old = a_run([GOOD], id="old", places=places)
     bad = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code=planted)
     new = a_run([bad], id="new", places=places)
-    html = Diff.between(new.ledger, old.run, new.run, in_english)._repr_html_()
+    html = compare(new.ledger, old.run, new.run, in_english)._repr_html_()
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 3
 
