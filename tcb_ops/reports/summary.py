@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from heapq import nsmallest
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
@@ -203,12 +204,14 @@ class RunSummary:
             for place in reader.envs(self.run)
             if (place.appid, place.merchant) in wanted
         }
+        failed = frozenset(Outcome.all()) - Outcome.successes() - {Outcome.PENDING}
         for one in merchants:
             first: list[RowRecord] = []
             for env, outcomes in one.envs:
                 if _without_success(outcomes) and len(first) < FIRST_ROWS:
                     place = place_of[one.appid, one.merchant, env]
-                    first += reader.first_failures(self.run, place, FIRST_ROWS - len(first))
+                    failures = reader.rows(self.run, environments=[place], outcomes=failed)
+                    first += islice(failures, FIRST_ROWS - len(first))
             yield replace(one, first=tuple(first))
 
     def to_json(self) -> dict[str, Any]:

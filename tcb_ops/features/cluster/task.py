@@ -355,7 +355,7 @@ class PartitionLedger(Ledger):
         both = (partitions.c.run == cluster_sessions.c.run) & (
             partitions.c.session == cluster_sessions.c.session
         )
-        ((fence, beat, self._stopping),) = self._read(
+        ((fence, beat, self._stopping),) = self.query(
             sa.select(partitions.c.fence, cluster_sessions.c.beat, cluster_sessions.c.stopping)
             .join_from(partitions, cluster_sessions, both)
             .where(self._mine)
@@ -371,7 +371,7 @@ class PartitionLedger(Ledger):
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count the partition's rows by outcome, without zeros."""
-        found = self._read(
+        found = self.query(
             sa.select(rows.c.outcome, sa.func.count())
             .where(rows.c.run == run.number, rows.c.place.in_(self._places))
             .group_by(rows.c.outcome)
@@ -414,7 +414,7 @@ class PartitionLedger(Ledger):
             yield connection
 
     def _record(self) -> Any:
-        (found,) = self._read(sa.select(partitions).where(self._mine))
+        (found,) = self.query(sa.select(partitions).where(self._mine))
         return found
 
 

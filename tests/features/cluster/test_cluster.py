@@ -386,7 +386,7 @@ def places_of(run: tcb.Run, lost: str) -> set[str]:
     """The environments that another worker took over from one that was lost."""
     with closing(CoordinatorLedger(run._settings.ledger)) as ledger:
         name_of = {environment.number: environment.env for environment in ledger.environments(run.record)}
-        found = ledger._read(sa.select(partitions.c.workers, partitions.c.envs))
+        found = ledger.query(sa.select(partitions.c.workers, partitions.c.envs))
         lost_ones = [json.loads(envs) for workers, envs in found if lost in json.loads(workers or "[]")[:-1]]
     return {name_of[number] for numbers in lost_ones for number in numbers}
 
