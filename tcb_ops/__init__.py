@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         UsageError as UsageError,
     )
     from tcb_ops.features.audit.api import audit as audit, notify as notify, start_audit as start_audit
+    from tcb_ops.features.evidence.history import History as History
     from tcb_ops.features.stored.api import (
         confirm as confirm,
         delete as delete,
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
         Row as Row,
         Secret as Secret,
     )
-    from tcb_ops.reports.comparisons import Diff as Diff, History as History
+    from tcb_ops.reports.comparisons import Diff as Diff
     from tcb_ops.resolve import TargetOptions as TargetOptions
     from tcb_ops.run import Run as Run, RunHandle as RunHandle
     from tcb_ops.runs.limits import RunLimits as RunLimits
@@ -95,13 +96,14 @@ _PUBLIC = {
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
     "features.audit.api": "audit notify start_audit",
+    "features.evidence.history": "History",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "i18n": "Lang Text",
     "lists.batch": "Batch",
     "lists.merchants": "Merchants",
     "kinds": "Kind",
     "model": "Link Merchant Outcome Problem Row Secret",
-    "reports.comparisons": "Diff History",
+    "reports.comparisons": "Diff",
     "resolve": "TargetOptions",
     "run": "Run RunHandle",
     "runs.limits": "RunLimits",

@@ -19,7 +19,7 @@ from tcb_ops.errors import ArgumentError, LedgerDamagedError, UsageError, check_
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
 from tcb_ops.model import Link, Merchant
-from tcb_ops.reports.comparisons import Diff, History, compare
+from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.resolve import (
     TargetOptions,
     existing_ledger,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.features.evidence.history import History
     from tcb_ops.features.evidence.verify import Verification
     from tcb_ops.features.merchants.check import MerchantState
     from tcb_ops.lists.batch import Batch, OnBad
@@ -368,7 +369,7 @@ def history(days: int = 30, *, until: str = "today", **options: Unpack[TargetOpt
 
     `until` is the last of the days, such as 2026-10-30, or today.
     """
-    from tcb_ops.reports.comparisons import history as look_back
+    from tcb_ops.features.evidence.history import history as look_back
 
     settings = settings_for(options)
     check_count("days", days, least=1)

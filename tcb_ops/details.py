@@ -47,13 +47,10 @@ class DetailCode(DetailCodes):
         "the ledger's database does not respond, so another process may take over the run: this process stops, and "
         "unfinished rows stay pending. Check the database and the network."
     )
-    OUTAGE = _(
-        "{last} The run stops, because no host could be reached for {seconds:g} s; unfinished rows stay pending."
-    )
+    OUTAGE = _("{last} The run stops, because no host could be reached for {seconds:g} s.")
     PLATFORM = _("errcode {errcode} ({errmsg}) affects every merchant.")
     TOKEN_SOURCE = _(
-        "{last} The token source has not responded for any merchant for {seconds:g} s, so the run stops; "
-        "unfinished rows stay pending."
+        "{last} The run stops, because the token source has not responded for any merchant for {seconds:g} s."
     )
     CANARY = _("Rows of the first environments that did not succeed: {rows:,}. The run stops here.")
     NO_TOKENS = _("{last} The run stops; unfinished rows stay pending.")

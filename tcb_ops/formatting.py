@@ -60,6 +60,28 @@ def shown(text: str, limit: int = 80) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
 
 
+def shorten(text: str, width: int) -> str:
+    """Shorten a text to at most `width` cells by leaving out its middle.
+
+    ==================  =====  =============
+    text                width  shortened
+    ==================  =====  =============
+    merchants.csv       13     merchants.csv
+    merchants.csv       9      merc….csv
+    十一月门店清单.csv  12     十一…单.csv
+    ==================  =====  =============
+    """
+    if len(text) * 2 <= width:
+        return text
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) <= width:
+        return text
+    tail = width // 2
+    start, end = set_cell_size(text, width - 1 - tail), set_cell_size(text[::-1], tail)[::-1]
+    return f"{start.rstrip()}…{end.lstrip()}"
+
+
 def near_names(value: str, names: Iterable[str]) -> list[str]:
     """Return up to three names similar to a value, ignoring width and case."""
     from difflib import get_close_matches

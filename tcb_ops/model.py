@@ -117,22 +117,10 @@ class Outcome(Term):
         return outcome
 
     @classmethod
-    def define(
-        cls,
-        name: str,
-        label: Text,
-        order: int,
-        *,
-        succeeded: bool = False,
-        retried: bool = False,
-        stored: bool = False,
-        taken_back: bool = False,
-    ) -> Outcome:
-        """Add an outcome to the vocabulary."""
+    def define(cls, name: str, label: Text, order: int, **flags: bool) -> Outcome:
+        """Add an outcome to the vocabulary; `flags`: what it is besides, such as `succeeded`."""
         outcome = cls.register(name)
-        outcome.label, outcome.order = label, order
-        outcome.succeeded, outcome.retried, outcome.stored = succeeded, retried, stored
-        outcome.taken_back = taken_back
+        vars(outcome).update(flags, label=label, order=order)
         return outcome
 
     @classmethod
@@ -143,8 +131,11 @@ class Outcome(Term):
     @staticmethod
     def in_order(counts: Mapping[Outcome, int]) -> dict[Outcome, int]:
         """Return counts without zeros, in the order of tables and legends."""
-        ordered = sorted(counts.items(), key=lambda count: count[0].order)
-        return {outcome: rows for outcome, rows in ordered if rows}
+        return {
+            outcome: counts[outcome]
+            for outcome in sorted(counts, key=lambda one: one.order)
+            if counts[outcome]
+        }
 
     @classmethod
     def successes(cls) -> frozenset[Outcome]:
@@ -216,10 +207,10 @@ class Reason(Term):
     """`--if-exists fail`: a file is already there."""
 
     @classmethod
-    def define(cls, name: str, *, explained: bool = False, of_environment: bool = False) -> Reason:
-        """Add a reason to the vocabulary."""
+    def define(cls, name: str, **flags: bool) -> Reason:
+        """Add a reason to the vocabulary; `flags`: what it is, such as `explained`."""
         reason = cls.register(name)
-        reason.explained, reason.of_environment = explained, of_environment
+        vars(reason).update(flags)
         return reason
 
 

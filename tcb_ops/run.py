@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,20 +204,16 @@ class Run:
             and (outcomes is None or one.outcome in outcomes)
             and _has_code(one, code)
         ]
-        ends = None
+        ends, environments = None, None
         if code is not None or outcomes is not None:
-            ends = list({(one.outcome, one.reason or "", one.errcode, one.store_code) for one in tallies})
-        wanted = {(one.appid, one.env) for one in tallies}
-        places = [one for one in self._reader.envs(self.record) if (one.appid, one.env) in wanted]
-        found = self._reader.page(
-            self.record,
-            ends=ends,
-            environments=places if appid else None,
-            path=path,
-            after_line=after_line,
-            limit=limit,
+            ends = {(one.outcome, one.reason or "", one.errcode, one.store_code) for one in tallies}
+        if appid:
+            keys = {(one.appid, one.env) for one in tallies}
+            environments = [of for of in self._reader.envs(self.record) if (of.appid, of.env) in keys]
+        records = self._reader.rows(
+            self.record, ends=ends, environments=environments, path=path, after_line=after_line
         )
-        return found, sum(one.rows for one in tallies)
+        return list(islice(records, limit)), sum(one.rows for one in tallies)
 
     @checked
     def merchants_like(self, name: str) -> list[str]:
@@ -462,10 +459,6 @@ class RunHandle:
     def watch(self) -> Iterator[Progress]:
         """Yield progress as it is committed, until the work ends."""
         return session.watch() if (session := self._session) is not None else iter(())
-
-    def paused_until(self) -> dict[str, float]:
-        """Return the appids that are paused because the platform asked to slow down, and for how many more seconds."""
-        return session.paused_until() if (session := self._session) is not None else {}
 
     @checked
     def ended_within(self, seconds: float) -> bool:

@@ -7,7 +7,6 @@ begin with a BOM                   what the BOM names (UTF-8, UTF-16, GB18030), 
 are valid UTF-8                    UTF-8
 are not, but are valid GB18030     GB18030 (GBK and GB2312 are subsets)
 are neither, or hold NUL bytes     a problem that names the line
-begin as an image, a PDF … does    a problem that names the kind of file
 begin as a workbook does           a problem: save it as CSV (path lists are read by table.py)
 =================================  =====================================================================
 """
@@ -21,7 +20,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO, TypeVar
@@ -121,40 +120,36 @@ class Decoded:
 
 @dataclass(slots=True)
 class _Attempt:
-    """An encoding that is tried while the bytes are read."""
+    """An encoding that is tried while the lines are read."""
 
     codec: str
-    failed_at: int | None = None
-    """Byte offset after the BOM."""
-    cjk: int = 0
+    line: int = 1
+    """The one that is read or, after a failure, the one that is not text in this encoding."""
+    failed: bool = False
+    chinese: int = 0
     suspicious: str = ""
-    _fed: int = 0
     _decoder: codecs.IncrementalDecoder = field(init=False)
 
     def __post_init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder(self.codec)()
 
-    def feed(self, chunk: bytes, *, last: bool) -> None:
-        if self.failed_at is not None:
-            return
-        pending = self._decoder.getstate()[0]
-        if not pending and not self.codec.startswith("utf-16") and chunk.isascii():
-            self._fed += len(chunk)
+    def feed(self, line: bytes, *, last: bool = False) -> None:
+        if self.failed:
             return
         try:
-            text = self._decoder.decode(chunk, final=last)
-        except UnicodeDecodeError as error:
-            self.failed_at = self._fed - len(pending) + error.start
-            text = error.object[: error.start].decode(self.codec, "replace")
-        else:
-            if "\0" in text:  # UTF-16 only: in other encodings NUL bytes are refused earlier
-                before = text[: text.index("\0")].encode(self.codec)
-                self.failed_at = self._fed - len(pending) + len(before)
-        self._fed += len(chunk)
-        if self.cjk < _SURELY_UTF8:
-            self.cjk += len(_CJK.findall(text))
-        if not self.suspicious and (found := _SUSPICIOUS.search(text)):
-            self.suspicious = found.group()
+            text = self._decoder.decode(line, last)
+        except UnicodeDecodeError:
+            self.failed = True
+            return
+        before, nul, _after = text.partition(
+            "\0"
+        )  # in UTF-16: in other encodings NUL bytes are refused earlier
+        self.line += before.count("\n")
+        self.failed = bool(nul)
+        if not line.isascii() and self.chinese < _SURELY_UTF8:
+            self.chinese += len(_CJK.findall(text))
+            if not self.suspicious and (match := _SUSPICIOUS.search(text)):
+                self.suspicious = match.group()
 
 
 @contextmanager
@@ -173,111 +168,59 @@ def decode(raw: BinaryIO, name: str) -> Decoded:
     if is_workbook(raw):
         raise refused(name, _("this is a workbook (XLSX or XLS), not a CSV"), _SAVE_AS)
     raw.seek(0)
-    head = raw.read(64)
-    for pattern, kind in _OTHER_KINDS:
-        if pattern.match(head):
-            fix = _SAVE_AS if kind is _WEB_PAGE else _GIVE_A_LIST
-            raise refused(name, _("this is {kind}, not a list", kind=kind), fix)
+    head = raw.read(4)
     bom, codec, encoding = next((b for b in _BOMS if head.startswith(b[0])), (b"", "", ""))
     attempts = [_Attempt(codec)] if bom else [_Attempt("utf-8"), _Attempt("gb18030")]
-    size, sha256 = _read_through(raw, len(bom), attempts, name)
+    size, sha256 = _read_through(raw, bom, attempts, name)
     if size == len(bom):
         raise refused(name, _("the file is empty"), _("export the list again; it needs a header and rows"))
-    chosen = next((t for t in attempts if t.failed_at is None), None)
+    chosen = next((attempt for attempt in attempts if not attempt.failed), None)
     if chosen is None:
-        furthest = max(attempts, key=lambda t: t.failed_at or 0)
-        line = _line_at(raw, len(bom), furthest.failed_at or 0, furthest.codec)
         message = _("these bytes are not text in {tried}", tried=encoding or "UTF-8, GB18030")
-        raise refused(name, message, _SAVE_AS, line)
-    warnings = () if bom else _warnings(raw, attempts, chosen)
+        raise refused(name, message, _SAVE_AS, max(attempt.line for attempt in attempts))
+    warning = None if bom else _doubt(attempts[0], chosen)
     raw.seek(len(bom))
     text = io.TextIOWrapper(raw, encoding=chosen.codec, newline="")
-    return Decoded(text, encoding or chosen.codec.upper(), size, sha256, warnings)
+    return Decoded(text, encoding or chosen.codec.upper(), size, sha256, (warning,) if warning else ())
 
 
-def _read_through(raw: BinaryIO, skip: int, attempts: list[_Attempt], name: str) -> tuple[int, str]:
-    """Feed all bytes to the hash and, after the BOM, to the attempts. Return size and SHA-256."""
+def _read_through(raw: BinaryIO, bom: bytes, attempts: list[_Attempt], name: str) -> tuple[int, str]:
+    """Feed all lines to the hash and, without the BOM, to the attempts. Return size and SHA-256."""
     raw.seek(0)
-    digest, size, line_begins = hashlib.sha256(), 0, 0
-    wide = attempts[0].codec.startswith("utf-16")
-    while chunk := raw.read(_CHUNK):
-        digest.update(chunk)
-        if b"\0" in chunk and not wide:
-            line = _line_at(raw, 0, size + chunk.index(b"\0"), "latin-1")
-            message = _("there are NUL bytes here: this is not text, or UTF-16 without a BOM")
-            raise refused(name, message, _SAVE_AS, line)
-        if (end := max(chunk.rfind(b"\n"), chunk.rfind(b"\r"))) >= 0:
-            line_begins = size + end
-        for attempt in attempts:
-            attempt.feed(chunk if size else chunk[skip:], last=False)
-        size += len(chunk)
-        if size - line_begins > _LONGEST_LINE:
+    digest, size, number = hashlib.sha256(), 0, 0
+    while line := raw.readline(_LONGEST_LINE + 1):
+        number += 1
+        if len(line) > _LONGEST_LINE:
             raise refused(name, _("a line is longer than 16 MiB, so this is not a list"), _SAVE_AS)
+        if b"\0" in line and not attempts[0].codec.startswith("utf-16"):
+            message = _("there are NUL bytes here: this is not text, or UTF-16 without a BOM")
+            raise refused(name, message, _SAVE_AS, number)
+        digest.update(line)
+        for attempt in attempts:
+            attempt.feed(line if size else line.removeprefix(bom))
+        size += len(line)
     for attempt in attempts:
         attempt.feed(b"", last=True)
     return size, digest.hexdigest()
 
 
-def _warnings(raw: BinaryIO, attempts: list[_Attempt], chosen: _Attempt) -> tuple[Text, ...]:
-    """Return reasons why the detected encoding may be wrong."""
-    utf8 = attempts[0]
-    if chosen is not utf8 and utf8.cjk >= _SURELY_UTF8:
-        line = _line_at(raw, 0, utf8.failed_at or 0, "utf-8")
-        return (
-            _(
-                "read as GB18030, but the file is valid UTF-8 up to line {line}: it may be UTF-8 with a damaged "
-                "line, or two files joined. Check the Chinese text; if it is wrong, fix that line",
-                line=line,
-            ),
+def _doubt(utf8: _Attempt, chosen: _Attempt) -> Text | None:
+    """Return why the detected encoding may be wrong."""
+    if chosen is not utf8 and utf8.chinese >= _SURELY_UTF8:
+        return _(
+            "read as GB18030, but the file is valid UTF-8 up to line {line}: it may be UTF-8 with a damaged "
+            "line, or two files joined. Check the Chinese text; if it is wrong, fix that line",
+            line=utf8.line,
         )
-    if chosen.cjk or not chosen.suspicious:
-        return ()
-    text = shown(chosen.suspicious, 20)
-    other = "gb18030" if chosen is utf8 else "utf-8"
-    try:
-        instead = shown(chosen.suspicious.encode(chosen.codec).decode(other), 20)
-        held = _(
-            "'{text}' (the same bytes read as {encoding}: '{instead}')",
-            text=text,
-            encoding=other.upper(),
-            instead=instead,
-        )
-    except UnicodeDecodeError:
-        held = _("'{text}'", text=text)
-    return (
-        _(
-            "read as {encoding}, but it contains {held} and no Chinese: the encoding may be detected wrongly. If "
-            "the text is wrong, save the list as 'CSV UTF-8', which states its encoding",
-            encoding=chosen.codec.upper(),
-            held=held,
-        ),
+    if chosen.chinese or not chosen.suspicious:
+        return None
+    return _(
+        "read as {encoding}, but it contains '{text}' and no Chinese: the encoding may be detected wrongly. If "
+        "the text is wrong, save the list as 'CSV UTF-8', which states its encoding",
+        encoding=chosen.codec.upper(),
+        text=shown(chosen.suspicious, 20),
     )
 
-
-def _line_at(raw: BinaryIO, skip: int, offset: int, codec: str) -> int:
-    """Return the line of the byte at `offset` after `skip`; lines end in CRLF, CR or LF."""
-    raw.seek(skip)
-    newlines = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(codec)("replace"), translate=True)
-    line = 1
-    while offset > 0 and (chunk := raw.read(min(_CHUNK, offset))):
-        offset -= len(chunk)
-        line += newlines.decode(chunk, final=offset <= 0).count("\n")
-    return line
-
-
-_WEB_PAGE = _("a web page")
-_OTHER_KINDS = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), _("a PNG image")),
-    (re.compile(rb"\xff\xd8\xff"), _("a JPEG image")),
-    (re.compile(rb"GIF8[79]a"), _("a GIF image")),
-    (re.compile(rb"(?s)RIFF....WEBP"), _("a WebP image")),
-    (re.compile(rb"(?s)\0\0\0.ftyp"), _("a video (MP4)")),
-    (re.compile(rb"%PDF-"), _("a PDF")),
-    (re.compile(rb"Rar!|7z\xbc\xaf|\x1f\x8b"), _("an archive")),
-    (re.compile(rb"SQLite format 3\0"), _("an SQLite database")),
-    (re.compile(rb"(?i)\s*<(!doctype )?html"), _WEB_PAGE),
-)
-"""The first bytes of other files that may be given by mistake."""
 
 _WORKBOOKS = (b"PK\x03\x04", b"PK\x05\x06", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
 """The first bytes of a zip (xlsx), an empty zip and an OLE container (xls, a workbook with a password)."""
@@ -295,11 +238,10 @@ def open_bytes(source: str | Path) -> Iterator[BinaryIO]:
     try:
         # Opening a FIFO would wait for a writer, so the type is checked first.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise _not_a_file(name, path)
-        if path.name.startswith("~$"):
-            workbook = path.with_name(path.name.removeprefix("~$"))
-            message = _("this is not a list but the file that Excel keeps while a workbook is open")
-            raise refused(name, message, _("give {workbook}", workbook=shown(str(workbook))))
+            message = _("this is not a regular file but a pipe or a device")
+            if path.is_dir():
+                message = _("this is a folder, not a file")
+            raise refused(name, message, _GIVE_A_LIST)
         raw = path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
         failed = _missing(name, path)
@@ -339,27 +281,8 @@ CHANGED = file_problem(
 )
 
 
-_LISTS = {".csv", ".tsv", ".xlsx", ".xlsm"}
-_OWN_FILES = {"links.csv", "merchants.csv", "tokens.csv"}
 _GIVE_A_LIST = _("give the path of a CSV, TSV or XLSX file")
 _URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
-
-
-def _is_list(path: Path) -> bool:
-    return path.suffix.lower() in _LISTS and path.name[0] not in ".~"
-
-
-def _not_a_file(name: str, path: Path) -> InputError:
-    if not path.is_dir():
-        return refused(name, _("this is not a regular file but a pipe or a device"), _GIVE_A_LIST)
-    lists: list[str] = []
-    with suppress(OSError):
-        lists = sorted(
-            entry.name for entry in path.iterdir() if _is_list(entry) and entry.name not in _OWN_FILES
-        )
-    listed = ", ".join(shown(name, 60) for name in lists[:5]) + (" …" if lists[5:] else "")
-    fix = _("choose one of the lists in it: {listed}", listed=listed) if lists else _GIVE_A_LIST
-    return refused(name, _("this is a folder, not a file"), fix)
 
 
 def _missing(name: str, path: Path) -> InputError:
@@ -367,8 +290,9 @@ def _missing(name: str, path: Path) -> InputError:
         name = re.sub(r"(?<=/)[^/]*@|\?.*", "", name)  # both may contain a password
         return refused(name, _("this is a URL, not a file"), _("download it first, then give the file"))
     fix = _("check the name and the folder")
-    if not path.parent.is_dir():
-        fix = _("there is no folder {folder}: check the path", folder=shown(str(path.parent)))
-    elif near := nearest_path(path, lambda other: _is_list(other) and other != path):
+    if near := nearest_path(path, lambda other: other.suffix.lower() in _LISTS and other != path):
         fix = _("did you mean {meant}?", meant=shown(str(near)))
     return refused(name, _("there is no such file"), fix)
+
+
+_LISTS = {".csv", ".tsv", ".xlsx", ".xlsm"}

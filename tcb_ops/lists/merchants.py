@@ -81,11 +81,6 @@ class Merchants(Sequence[Merchant]):
         """The distinct environments, in the order of the file."""
         return tuple(self._by_env)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The distinct merchant names, in the order of the file."""
-        return tuple(dict.fromkeys(m.name for m in self._lines))
-
     @overload
     def __getitem__(self, index: int) -> Merchant: ...
     @overload
@@ -108,11 +103,11 @@ class Merchants(Sequence[Merchant]):
 
 
 def _grouped(lines: Iterable[Merchant], keys: Callable[[Merchant], set[str]]) -> dict[str, list[Merchant]]:
-    found: dict[str, list[Merchant]] = {}
+    groups: dict[str, list[Merchant]] = {}
     for line in lines:
         for key in keys(line):
-            found.setdefault(key, []).append(line)
-    return found
+            groups.setdefault(key, []).append(line)
+    return groups
 
 
 def read_merchants(source: str | Path, where: Sequence[str] = ()) -> Merchants:
@@ -196,22 +191,15 @@ def _merchant(line: Line, problems: list[Problem]) -> Merchant:
 def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
     headers = [header for header, _cell in whole[0].columns]
     index = {fold(h): i for i, h in enumerate(headers)} | MERCHANT_COLUMNS.find(headers, 0)[0]
-    wanted: dict[int, set[str]] = {}
+    values: dict[int, set[str]] = {}
     for item in where:
         column, equals, value = item.partition("=")
-        at = index.get(fold(column))
+        position = index.get(fold(column))
         if not equals:
-            example = f"name={item}"
-            if at is not None:  # a column without its value
-                example = f"{item}={next((m.columns[at][1] for m in whole if m.columns[at][1]), '…')}"
             raise UsageError(
-                _(
-                    "--where {item}: write it as column=value, e.g. {example}",
-                    item=shown(item),
-                    example=shown(example),
-                ),
+                _("--where {item}: write it as column=value, e.g. name={item}", item=shown(item))
             )
-        if at is None:
+        if position is None:
             near = near_names(column, headers)[:1]
             raise UsageError(
                 _(
@@ -223,22 +211,18 @@ def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
                 ),
                 _("Did you mean {near}?", near=f"--where {near[0]}={shown(value)}") if near else None,
             )
-        wanted.setdefault(at, set()).add(fold(value))
-    kept = [m for m in whole if all(fold(m.columns[at][1]) in values for at, values in wanted.items())]
-    if not kept:
-        raise _no_match(whole, where, wanted)
-    return Merchants(kept, whole.source, whole)
-
-
-def _no_match(whole: Merchants, where: Sequence[str], wanted: dict[int, set[str]]) -> UsageError:
-    items = " ".join(f"--where {shown(item)}" for item in where)
+        values.setdefault(position, set()).add(fold(value))
+    kept = [m for m in whole if all(fold(m.columns[at][1]) in allowed for at, allowed in values.items())]
+    if kept:
+        return Merchants(kept, whole.source, whole)
     near = []
-    for at, values in wanted.items():
-        there = {fold(m.columns[at][1]): m.columns[at][1] for m in whole if m.columns[at][1]}
-        for value in values - there.keys():
-            near += [f"{whole[0].columns[at][0]}={shown(name)}" for name in near_names(value, there.values())]
+    for at, allowed in values.items():
+        cells = {fold(m.columns[at][1]): m.columns[at][1] for m in whole if m.columns[at][1]}
+        for value in allowed - cells.keys():
+            near += [f"{headers[at]}={shown(cell)}" for cell in near_names(value, cells.values())]
+    items = " ".join(f"--where {shown(item)}" for item in where)
     fix = _("did you mean {listed}?", listed=", ".join(near)) if near else _("check the values")
-    return UsageError(
+    raise UsageError(
         _("{items}: no merchant of {source} matches; {fix}", items=items, source=whole.source, fix=fix)
     )
 
@@ -320,7 +304,7 @@ def resolve(
         lines = tuple(m for m in lines if m.default)
     if not any(m in merchants for m in lines):
         return None
-    return lines[0] if len(lines) == 1 else _several(column, lines, whole)
+    return lines[0] if len(lines) == 1 else _several(column, lines)
 
 
 def cached_resolve(merchants: Merchants) -> Resolve:
@@ -336,22 +320,20 @@ def cached_resolve(merchants: Merchants) -> Resolve:
 
 
 def _unknown(column: Column, value: str, whole: Merchants, near: Near) -> Unresolved:
-    file, name = whole.source or "merchants.csv", shown(value)
+    name = shown(value)
     if column == "env" and (lines := whole.resolve(value)):
         message = _("'{name}' is a merchant, not an environment", name=name)
         fix = _("name the column merchant, or write the environment: {listed}", listed=list_lines(lines))
         return Unresolved(column, message, fix)
-    if column == "merchant" and (lines := whole.for_env(value)):
-        message = _("'{name}' is an environment, not a merchant", name=name)
-        fix = _("name the column env, or write the merchant: {listed}", listed=lines[0].name)
-        return Unresolved(column, message, fix)
     if column == "env":
         like = ", ".join(f"{n} ({whole.for_env(n)[0].name})" for n in near(value, whole.envs))
-        message, check = detail(DetailCode.ENV_UNKNOWN, name=name), _("check the id")
+        message = detail(DetailCode.ENV_UNKNOWN, name=name)
     else:
-        like = ", ".join(near(value, (*whole.names, *dict.fromkeys(m.appid for m in whole))))
-        message, check = detail(DetailCode.MERCHANT_UNKNOWN, name=name), _("check it")
-    fix = _("{check}, or add it to {file}", check=check, file=file)
+        names = dict.fromkeys([*(line.name for line in whole), *(line.appid for line in whole)])
+        like = ", ".join(near(value, [*names]))
+        message = detail(DetailCode.MERCHANT_UNKNOWN, name=name)
+    file = whole.source or "merchants.csv"
+    fix = _("check it, or add it to {file}", file=file)
     if like:
         fix = _("did you mean {like}? Otherwise add it to {file}", like=like, file=file)
     return Unresolved(column, message, fix)
@@ -365,17 +347,10 @@ def _mismatch(column: Column, value: str, lines: Sequence[Merchant]) -> Unresolv
     return Unresolved(column, detail(code, name=shown(value), listed=list_lines(lines)), fix)
 
 
-def _several(column: Column, lines: Sequence[Merchant], whole: Merchants) -> Unresolved:
+def _several(column: Column, lines: Sequence[Merchant]) -> Unresolved:
     code = DetailCode.ENVS_OF_MERCHANT
     fix = _("write the environment in a column env, or mark one default=yes in the merchants file")
     if column == "env":
-        # A name can have only one default: lines of a merchant with a default elsewhere cannot be marked.
-        taken = {fold(m.name) for m in whole if m.default}
-        free = [m.name for m in lines if fold(m.name) not in taken]
-        code, fix = DetailCode.ENV_SHARED, _("give the appid in a column appid")
-        if free:
-            fix = _(
-                "give the appid in a column appid, or mark the line of {name} default=yes in the merchants file",
-                name=free[0],
-            )
+        code = DetailCode.ENV_SHARED
+        fix = _("give the appid in a column appid, or mark one line default=yes in the merchants file")
     return Unresolved(column, detail(code, listed=list_lines(lines)), fix)

@@ -12,6 +12,7 @@ import posixpath
 import re
 import stat
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,17 +89,13 @@ class LocalFiles:
             return UnusableFile(detail(DetailCode.NOT_RELATIVE, file=shown(file)), fix)
         folder, name = os.path.split(os.path.join(self._root, file))  # noqa: PTH118  as above
         try:
-            real = link = os.path.join(self._folder(folder), name)  # noqa: PTH118  as above
+            real = os.path.join(self._folder(folder), name)  # noqa: PTH118  as above
             facts = os.lstat(real)
             if stat.S_ISLNK(facts.st_mode) or name in {"", ".", ".."}:
                 real = os.path.realpath(real)
                 facts = os.stat(real)  # noqa: PTH116  as above
             readable = os.access(real, os.R_OK)
         except (FileNotFoundError, NotADirectoryError):
-            with suppress(OSError):
-                target = shown(os.readlink(link))  # noqa: PTH115  as above
-                fix = _("it is a symbolic link to {target}, which does not exist", target=target)
-                return UnusableFile(detail(DetailCode.NO_FILE, name=shown(file)), fix, missing=True)
             return _missing(file, self._similar(file))
         except (OSError, ValueError) as error:
             message = detail(DetailCode.NOT_INSPECTED, file=shown(file), why=system_reason(error))
@@ -110,23 +107,21 @@ class LocalFiles:
 
     def _similar(self, file: str) -> str:
         """Return the only file that differs just in case or Unicode form; "" if there is none, or several."""
-        here, found = self._root, []
+        folder, parts = self._root, []
         for part in filter(None, file.split("/")):
-            there = self._names(here).get(_form(part), [])
-            real = part if part in there else there[0] if len(there) == 1 else ""
-            if not real or part == "..":
+            names = self._names(folder).get(_form(part), [])
+            name = part if part in names else names[0] if len(names) == 1 else ""
+            if not name or part == "..":
                 return ""
-            found.append(real)
-            here = os.path.join(here, real)  # noqa: PTH118  as above
-        return "/".join(found)
+            parts.append(name)
+            folder = os.path.join(folder, name)  # noqa: PTH118  as above
+        return "/".join(parts)
 
     def _list(self, folder: str) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = {}
-        try:
+        names = defaultdict[str, list[str]](list)
+        with suppress(OSError):
             for name in os.listdir(folder):  # noqa: PTH208  as above
-                names.setdefault(_form(name), []).append(name)
-        except OSError:
-            return {}
+                names[_form(name)].append(name)
         return names
 
 
@@ -156,14 +151,7 @@ def _missing(file: str, similar: str) -> UnusableFile:
     message = detail(DetailCode.NO_FILE, name=name)
     if not similar:
         return UnusableFile(message, _("check the name (case matters) and --root"), missing=True)
-    real, fix = shown(similar), _("did you mean {real}? Upper and lower case matter", real=shown(similar))
-    if unicodedata.normalize("NFC", similar) == unicodedata.normalize("NFC", file):
-        # Both look the same on screen, so the name alone would not help.
-        fix = _(
-            "there is {real}, which looks the same but is in another Unicode form (as macOS writes "
-            "names): copy its name into the list",
-            real=real,
-        )
+    fix = _("did you mean {real}? Upper and lower case and Unicode form matter", real=shown(similar))
     return UnusableFile(message, fix)
 
 
@@ -286,15 +274,15 @@ def concealed(cells: Sequence[str]) -> list[str]:
 
 def refuse_sources(urls: Sequence[Secret]) -> dict[Secret, SourceFile | UnusableFile]:
     """Refuse URLs where there are no settings that allow their hosts."""
-    found: dict[Secret, SourceFile | UnusableFile] = {}
+    refused: dict[Secret, SourceFile | UnusableFile] = {}
     for url in urls:
         shown = split_source(url.reveal())[0]
         host = shown.partition("://")[2].partition("/")[0].rpartition("@")[2]
         message = detail(DetailCode.SOURCE_HOST, host=host)
         if in_object_store(shown):
             message = detail(DetailCode.SOURCE_STORE, url=shown)
-        found[url] = UnusableFile(message, SOURCE_FIXES[message.code])
-    return found
+        refused[url] = UnusableFile(message, SOURCE_FIXES[message.code])
+    return refused
 
 
 SOURCE_FIXES: dict[DetailCodes, Text] = {
@@ -316,13 +304,10 @@ SOURCE_FIXES: dict[DetailCodes, Text] = {
 # --- Content-Type --------------------------------------------------------------------------------------------------
 
 _WEB_TYPES = {
-    ".7z": "application/x-7z-compressed",
     ".apk": "application/vnd.android.package-archive",
     ".apng": "image/apng",
-    ".bz2": "application/x-bzip2",
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     ".eot": "application/vnd.ms-fontobject",
-    ".epub": "application/epub+zip",
     ".flac": "audio/flac",
     ".geojson": "application/geo+json",
     ".glb": "model/gltf-binary",
@@ -330,20 +315,15 @@ _WEB_TYPES = {
     ".gz": "application/gzip",
     ".jfif": "image/jpeg",
     ".js": "text/javascript",
-    ".jsonld": "application/ld+json",
     ".m4a": "audio/mp4",
     ".m4v": "video/x-m4v",
     ".map": "application/json",
-    ".md": "text/markdown",
     ".mjs": "text/javascript",
-    ".oga": "audio/ogg",
     ".ogg": "audio/ogg",
     ".ogv": "video/ogg",
     ".opus": "audio/ogg",
     ".otf": "font/otf",
     ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-    ".rar": "application/vnd.rar",
-    ".rtf": "application/rtf",
     ".ts": "video/mp2t",
     ".ttf": "font/ttf",
     ".wav": "audio/wav",
@@ -352,9 +332,6 @@ _WEB_TYPES = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    ".xz": "application/x-xz",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
 }
 
 

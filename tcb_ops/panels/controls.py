@@ -137,7 +137,7 @@ REPORT = _("the parameter report")
 """What `--out` is called in the links panel, and in the panels that export reports."""
 _CONTROLS = {
     "--api-base": _("the setting api_base"),
-    "--cluster": _("“Cluster”, or the parameter cluster"),
+    "--cluster": _("the parameter cluster"),
     "--ledger": _("the setting ledger"),
     "--new-run": _("“start a new run”"),
     "--root": _("“Local files”"),
@@ -521,9 +521,9 @@ class ExportButton(widgets.VBox):
         self._run = run
         show(self, shown=run is not None)
 
-    def export(self, run: Run, folder: Path) -> Path:
+    def export(self, run: Run, folder: Path, *, pdf: bool = False) -> Path:
         """Export to a folder, and list its files."""
-        folder = run.export(folder)
+        folder = run.export(folder, pdf=pdf)
         # "Run all" exports a run that the thread that watches it may offer only after this.
         self._run = run
         data = {"text/plain": str(folder), "text/html": file_links(folder, self._worker.lang)}
@@ -531,10 +531,13 @@ class ExportButton(widgets.VBox):
         return folder
 
     def _export(self) -> None:
+        from tcb_ops.reports.formats.html import find_chromium
+
         run = self._run
         if run is None:
             raise UsageError(_("There is no run to export yet."))
         self._worker.say(_("Exporting run {id} …", id=run.id), line=self.line)
-        folder = self.export(run, Path(self._report) if self._report else Path("reports") / run.id)
+        folder = Path(self._report) if self._report else Path("reports") / run.id
+        self.export(run, folder, pdf=find_chromium() is not None)
         done = _("Run {id} was exported to {folder}.", id=run.id, folder=folder)
         self._worker.say(done, "good", line=self.line)

@@ -6,7 +6,6 @@ The browser holds the merchants. Rows are read from the ledger in pages, when th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
@@ -35,10 +34,6 @@ from tcb_ops.secrets import redact
 
 PAGE = 100
 """Rows of a page."""
-AHEAD = 1000
-"""Rows read at a time: of a sparse filter, the next pages need no other scan."""
-_NOTHING_AHEAD: tuple[Any, Sequence[RowRecord], int, bool] = (None, (), 0, False)
-"""Of rows read ahead: their filter and the line before them, the rows, the total, whether there are more."""
 _WORDS: dict[str, Text] = {name: COLUMNS[name] for name in (*MERCHANT_COLUMNS, "env", "code")} | {
     "merchants": pgettext("heading", "Merchants"),
     "search": _("Search merchants"),
@@ -98,21 +93,16 @@ class RunGrid(anywidget.AnyWidget):
         self._codes: list[Any] = []
         self._sent: dict[str, Any] = {}
         """The causes, charts and codes that the browser has."""
-        self._ahead = _NOTHING_AHEAD
-        """Rows that were read ahead."""
 
-    def show(self, run: Run, *, running: bool, paused: dict[str, float] | None = None) -> int:
-        """Show a run as the ledger has it now; return the number of its merchants.
-
-        `paused`: seconds until a paused appid continues.
-        """
+    def show(self, run: Run, *, running: bool) -> int:
+        """Show a run as the ledger has it now; return the number of its merchants."""
         from tcb_ops.reports.formats.notebook import heat_map, timeline_svg  # loads SQLAlchemy
 
         new = self._run is None or self._run.id != run.id or self._running != running
         self._run, self._running, self._zone = run, running, run.settings.zone
         self._tallies = tallies = run.tallies()
         lines = merchant_lines(tallies)
-        drawn = {line.appid: self._line(line, running, (paused or {}).get(line.appid, 0.0)) for line in lines}
+        drawn = {line.appid: self._line(line, running) for line in lines}
         changed = [line for appid, line in drawn.items() if new or self.lines.get(appid) != line]
         causes = causes_of(tallies)
         matrix, groups = errcode_matrix(causes), by_code([c for c in causes if c.code != Outcome.PENDING])
@@ -126,8 +116,6 @@ class RunGrid(anywidget.AnyWidget):
         self._charts = (heat_map(matrix, self._lang) if matrix else "") + (
             timeline_svg(drawing, self._lang, self._zone) if drawing else ""
         )
-        if new:
-            self._ahead = _NOTHING_AHEAD
         self._publish(changed, full=new)
         return len(lines)
 
@@ -136,28 +124,18 @@ class RunGrid(anywidget.AnyWidget):
         run = self._run
         if run is None:
             return {"rows": [], "total": 0, "more": False}
-        outcome = wanted.get("outcome")
-        key = (run.id, wanted.get("code"), wanted.get("appid") or "", outcome, wanted.get("path") or "")
-        after = int(wanted.get("after", -1))
-        kept, records, total, full = self._ahead
-        if kept != (key, after) or self._running:
-            limit = PAGE if self._running else AHEAD  # what is read ahead of a running run is soon outdated
-            records, total = run.page(
-                code=key[1],
-                appid=key[2],
-                outcomes=frozenset({Outcome(outcome)}) if outcome else None,
-                path=key[4],
-                after_line=after,
-                limit=limit + 1,
-                tallies=self._tallies,
-            )
-            full = len(records) > limit
-        page, rest = records[:PAGE], records[PAGE:]
-        # A short rest of a full read is read again, as a part of the next page.
-        enough = len(rest) >= (PAGE if full else 1)
-        self._ahead = ((key, page[-1].row.line), rest, total, full) if enough else _NOTHING_AHEAD
-        total_shown = None if key[4] else total
-        return {"rows": [self._row(one) for one in page], "total": total_shown, "more": bool(rest)}
+        outcome, path = wanted.get("outcome"), wanted.get("path") or ""
+        records, total = run.page(
+            code=wanted.get("code"),
+            appid=wanted.get("appid") or "",
+            outcomes=frozenset({Outcome(outcome)}) if outcome else None,
+            path=path,
+            after_line=int(wanted.get("after", -1)),
+            limit=PAGE + 1,
+            tallies=self._tallies,
+        )
+        rows = [self._row(record) for record in records[:PAGE]]
+        return {"rows": rows, "total": None if path else total, "more": len(records) > PAGE}
 
     def _answer(self, _widget: Any, message: Any, _buffers: Any) -> None:
         """Answer the browser. Called by ipywidgets on any thread."""
@@ -178,12 +156,8 @@ class RunGrid(anywidget.AnyWidget):
         about = {"run": run.id if run is not None else "", "running": self._running}
         self.send(about | {"full": full, "lines": list(lines)} | changed)
 
-    def _line(self, line: MerchantLine, running: bool, paused: float) -> list[Any]:
+    def _line(self, line: MerchantLine, running: bool) -> list[Any]:
         state = merchant_state(line, running=running)
-        if paused > 0 and running:
-            # Whole minutes, rounded up, so that the line changes once a minute at most.
-            until = datetime.fromtimestamp((time.time() + paused) // 60 * 60 + 60, self._zone)
-            state = _("paused until {time}", time=until.strftime("%H:%M"))
         codes = most_first(line.codes)[:3]
         return [
             line.appid,

@@ -16,20 +16,18 @@ from typing import Any
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
-from tcb_ops.i18n import Lang, Text, _, as_lines, ngettext, pgettext
+from tcb_ops.i18n import Lang, Text, _, as_lines, pgettext
 from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import Outcome
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
 from tcb_ops.reports.formats.charts import code_colour, outcome_class
-from tcb_ops.reports.summary import CodeGroup, most_first, worker_lines
+from tcb_ops.reports.summary import CodeGroup, worker_lines
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 from tcb_ops.runs.stop_errors import stop_text
 
-MERCHANTS_SHOWN = 400
-"""Merchants in the table of a headless page; the rest is counted."""
 NAMED = 4
 """Merchants named beside a code."""
 LINES = 500
@@ -59,7 +57,7 @@ _OF_FRAMES = frozenset(
 )
 """Those of DataFrames; other names may be the list's own."""
 MERCHANT_COLUMNS = ("merchant", "state", "rows", "progress", "good", "bad", "todo", "why")
-_CLASSES = {"n": ' class="op-num"', "m": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
+_CLASSES = {"n": ' class="op-num"', "s": ' class="op-short"', "t": "", "h": ""}
 
 
 def esc(text: object) -> str:
@@ -94,8 +92,7 @@ def table(
 ) -> str:
     """Draw a table.
 
-    `kinds` has a letter per column: n number, s short text, t text, h HTML that is escaped already, m such HTML of a
-    number.
+    `kinds` has a letter per column: n number, s short text, t text, h HTML that is escaped already.
     """
     head = "".join(
         f'<th scope="col"{_CLASSES[kind]}>{esc(name.of(lang))}</th>'
@@ -104,7 +101,7 @@ def table(
     body = "".join(
         "<tr>"
         + "".join(
-            f"<td{_CLASSES[kind]}>{cell if kind in 'hm' else _cell(cell)}</td>"
+            f"<td{_CLASSES[kind]}>{cell if kind == 'h' else _cell(cell)}</td>"
             for cell, kind in zip(row, kinds, strict=True)
         )
         + "</tr>"
@@ -352,7 +349,6 @@ class MerchantLine:
     bad: int = 0
     todo: int = 0
     codes: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
 
     @property
     def rows(self) -> int:
@@ -365,7 +361,6 @@ def merchant_lines(tallies: Iterable[Tally]) -> list[MerchantLine]:
     lines: dict[str, MerchantLine] = {}
     for tally in tallies:
         line = lines.setdefault(tally.appid, MerchantLine(tally.appid, tally.merchant))
-        line.outcomes[tally.outcome] += tally.rows
         if tally.outcome is Outcome.PENDING:
             line.todo += tally.rows
         elif tally.outcome.succeeded:
@@ -398,46 +393,6 @@ def merchant_state(line: MerchantLine, *, running: bool) -> Text:
     if line.todo == line.rows:
         return _("waiting") if running else _("not started")
     return pgettext("state", "running") if running else _("stopped")
-
-
-def render_grid(lines: Sequence[MerchantLine], lang: Lang, *, running: bool) -> str:
-    """Draw the merchants with the state of their rows, for a headless page."""
-    rows = [
-        (
-            f'<span class="op-name" title="{esc(line.merchant)}">{esc(line.merchant)}</span>',
-            merchant_state(line, running=running).of(lang),
-            line.rows,
-            _bar(line),
-            line.good,
-            f'<span class="op-badtext">{line.bad:,}</span>' if line.bad else "0",
-            line.todo,
-            _codes(line, lang),
-        )
-        for line in lines[:MERCHANTS_SHOWN]
-    ]
-    label = _("Merchants and the state of their rows").of(lang)
-    heads = [COLUMNS[name] for name in MERCHANT_COLUMNS]
-    drawn = table(heads, rows, "hsnhnmns", lang, label=label, classes="op-by-merchant")
-    more = len(lines) - MERCHANTS_SHOWN
-    if more > 0:
-        merchants = ngettext("{n:,} more merchant", "{n:,} more merchants", more)
-        rest = _("… and {more_merchants}: see the report", more_merchants=merchants)
-        drawn += f"<p>{esc(rest.of(lang))}</p>"
-    return drawn
-
-
-def _bar(line: MerchantLine) -> str:
-    """Draw succeeded and failed rows as shares of a bar."""
-    good, bad = (100 * part / line.rows for part in (line.good, line.bad))
-    return f'<span class="op-bar" aria-hidden="true"><i class="g" style="width:{good:.0f}%"></i><i class="b" style="width:{bad:.0f}%"></i></span>'
-
-
-def _codes(line: MerchantLine, lang: Lang) -> str:
-    codes = most_first(line.codes)
-    parts = [f"{code} × {rows:,}" for code, rows in codes[:3]]
-    if not parts and line.outcomes[Outcome.UNCHANGED]:
-        parts = [f"{Outcome.UNCHANGED.label.of(lang)} × {line.outcomes[Outcome.UNCHANGED]:,}"]
-    return ", ".join(parts) + (" …" if len(codes) > 3 else "")
 
 
 # --- causes and tables ----------------------------------------------------------------------------------------------

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import ipywidgets as widgets
 
@@ -23,18 +21,13 @@ from tcb_ops.model import Problem
 from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
-from tcb_ops.resources import system_reason
 from tcb_ops.runs.url_files import SourceInspector
 
 MERCHANTS_SHOWN = 300
 """Most lines of the plan by merchant."""
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
-SHOWN = 500
-"""Most entries of a folder that are listed."""
-LARGEST_UPLOAD = 5_000_000
-"""Bytes. Above 10 MB the browser's upload arrives empty; larger lists have to be put on the server."""
-Entry = tuple[str, str]
-"""Label and path."""
+SHOWN = 200
+"""Most paths that are offered."""
 
 
 def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
@@ -78,35 +71,28 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     )
 
 
-def entries(
-    folder: Path, endings: tuple[str, ...], hidden: frozenset[Path] = frozenset()
-) -> tuple[list[Entry], int]:
-    """List a folder's folders, then its files with one of the endings; return them and the number of those beyond `SHOWN`.
+def pickable(folder: Path, endings: tuple[str, ...], hidden: frozenset[Path] = frozenset()) -> list[str]:
+    """Return the files with one of the endings in a folder and its subfolders, or without endings those subfolders.
 
-    Entries that begin with a dot and the files in `hidden` are left out, and without endings all files. Raises UsageError.
+    At most `SHOWN` of them, relative to the folder; names that begin with a dot and the files in `hidden` are left out.
     """
-    folders: list[Entry] = []
-    files: list[Entry] = []
-    try:
-        with os.scandir(folder) as found:
-            for entry in found:
-                if entry.name.startswith(".") or Path(entry.path).resolve() in hidden:
-                    continue
-                if entry.is_dir():
-                    folders.append((f"{entry.name}/", entry.path))
-                elif entry.name.lower().endswith(endings or ("\0",)):
-                    files.append((entry.name, entry.path))
-    except OSError as error:
-        why = system_reason(error)
-        raise UsageError(
-            _("{folder} cannot be opened: {why}. Choose another folder.", folder=folder, why=why)
-        ) from None
-    listed = sorted(folders) + sorted(files)
-    return listed[:SHOWN], max(0, len(listed) - SHOWN)
+    folders = [folder, *_visible(folder, Path.is_dir)]
+    if not endings:
+        return [path.relative_to(folder).as_posix() for path in folders[1:]][:SHOWN]
+    files = [
+        file for each in folders for file in _visible(each, Path.is_file) if file.resolve() not in hidden
+    ]
+    return [f.relative_to(folder).as_posix() for f in files if f.name.lower().endswith(endings)][:SHOWN]
+
+
+def _visible(folder: Path, is_wanted: Callable[[Path], bool]) -> list[Path]:
+    with suppress(OSError):
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_wanted(path))
+    return []
 
 
 class Picker(widgets.VBox):
-    """A path that is typed, browsed for or uploaded. `path` is what was picked; `picked` is called on a change."""
+    """A path that is typed or chosen. `path` is what was picked; `picked` is called on a change."""
 
     def __init__(
         self,
@@ -120,135 +106,20 @@ class Picker(widgets.VBox):
         hidden: frozenset[Path] = frozenset(),
         picked: Callable[[], None] = lambda: None,
     ) -> None:
-        lang, self._worker, self._endings, self._picked = worker.lang, worker, endings, picked
-        self._hidden = hidden
-        self._folder = (Path(path).parent if endings else Path(path)) if path else Path()
-        browse, listed = (
-            (_("Browse files…"), _("Server files")) if endings else (_("Browse folders…"), _("Folders"))
-        )
-        button = partial(worker.button, background=False, line=line, layout={"width": "auto"})
-        self.text = worker.field(widgets.Text, label, name, value=path, continuous_update=False)
-        self.text.observe(lambda _: worker.guarded(self._picked, line), "value")
-        self.browse = button(browse, f"{name}-browse", self._toggle)
-        self.up = button(_("Up"), f"{name}-up", lambda: self._list(self._folder.resolve().parent))
-        self.enter = button(_("Open"), f"{name}-open", self._enter).add_class("op-open")
-        self.where = widgets.HTML()
-        self.entries = worker.field(widgets.Select, listed, f"{name}-entries", rows=10).add_class(
-            "op-entries"
-        )
-        close = button(_("Close"), f"{name}-close", self._toggle)
-        last: Any
-        if endings:
-            upload = _("Upload a small list").of(lang)
-            self.upload = widgets.FileUpload(
-                accept=",".join(endings), description=upload, tooltip=upload, layout={"width": "auto"}
-            ).add_class(f"{name}-upload")
-            self.upload.observe(
-                lambda change: worker.guarded(lambda: self._take(change["new"]), line), "value"
-            )
-            last = self.upload
-        else:
-            last = self.use = button(
-                _("Use this folder"), f"{name}-use", lambda: self._take_path(str(self._folder))
-            )
-        self._browser = widgets.VBox(
-            [self.where, self.entries, widgets.HBox([self.up, self.enter, last, close])]
-        )
-        show(self._browser, shown=False)
-        super().__init__([widgets.HBox([self.text, self.browse]), self._browser])
+        self._endings, self._hidden = endings, hidden
+        self.text = worker.field(widgets.Combobox, label, name, value=path, continuous_update=False)
+        self.text.observe(lambda _: worker.guarded(picked, line), "value")
+        super().__init__([self.text])
+        self.refresh()
 
     @property
     def path(self) -> str:
         """The picked path as it was typed; empty for none."""
         return str(self.text.value).strip()
 
-    def _toggle(self) -> None:
-        opens = self._browser.layout.display == "none"
-        if opens:
-            chosen = Path(self.path) if self.path else None
-            if chosen is not None and (beside := chosen.parent if self._endings else chosen).is_dir():
-                self._folder = beside
-            self._list(self._folder)
-        show(self._browser, shown=opens)
-
-    def _list(self, folder: Path) -> None:
-        found, more = entries(folder, self._endings, self._hidden)
-        self._folder = folder
-        with self.entries.hold_sync():  # the mark must not arrive after a quick choice
-            self.entries.options = found
-            self.entries.index = self._marked(found)
-        left = _(" … and {more:,} more", more=more).of(self._worker.lang) if more else ""
-        nothing = _("nothing to pick here").of(self._worker.lang) if not found else ""
-        self.where.value = (
-            f'<p><b>{esc(folder.resolve())}</b> <span class="op-quiet">{esc(left or nothing)}</span></p>'
-        )
-
-    def _marked(self, found: list[Entry]) -> int | None:
-        """Return the entry to mark: what is chosen, else the first file, else the first folder."""
-        chosen = Path(self.path).resolve()
-        for wanted in (lambda path: path.resolve() == chosen, lambda path: not path.is_dir()):
-            for number, (_label, path) in enumerate(found):
-                if wanted(Path(path)):
-                    return number
-        return 0 if found else None
-
-    def _enter(self) -> None:
-        chosen = self.entries.value
-        if chosen is not None and Path(chosen).is_dir():
-            self._list(Path(chosen))
-        elif chosen is not None:
-            self._take_path(chosen)
-
-    def _take_path(self, path: str) -> None:
-        show(self._browser, shown=False)
-        self.text.value = _short(path)
-
-    def _take(self, uploaded: tuple[dict[str, Any], ...]) -> None:
-        """Save an uploaded list below the working folder, under a new name."""
-        if not uploaded:
-            return
-        name, content = Path(uploaded[0]["name"]).name, bytes(uploaded[0]["content"])
-        self.upload.value = ()  # the page and the widget's state need not hold it twice
-        if not content:
-            empty = _(
-                "{name} arrived empty: the file is empty, or too large for the browser. Check it, or "
-                "put it on the server and browse for it.",
-                name=name,
-            )
-            raise UsageError(empty)
-        if len(content) > LARGEST_UPLOAD:
-            large = _(
-                "{name}: only lists up to 5 MB can be uploaded here. Put it on the server and browse for it.",
-                name=name,
-            )
-            raise UsageError(large)
-        self._take_path(str(_kept(Path("uploads"), name, content)))
-
-
-def _kept(folder: Path, name: str, content: bytes) -> Path:
-    """Write an upload. An existing file with the same bytes is used; otherwise the name gets a number."""
-    stem, ending = Path(name).stem, Path(name).suffix
-    try:
-        folder.mkdir(exist_ok=True)
-        for number in range(1, 10_000):
-            file = folder / (name if number == 1 else f"{stem}-{number}{ending}")
-            if not file.exists():
-                file.write_bytes(content)
-                return file
-            if file.read_bytes() == content:
-                return file
-    except OSError as error:
-        why = system_reason(error)
-        raise UsageError(_("{folder} cannot be written: {why}.", folder=folder / name, why=why)) from None
-    raise UsageError(_("{folder} contains too many lists named {name}.", folder=folder, name=name))
-
-
-def _short(path: str) -> str:
-    """Return a path relative to the working folder where it lies below."""
-    try:
-        return str(Path(path).resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return path
+    def refresh(self) -> None:
+        """Offer what is there now: what stands in the notebook's folder and its subfolders."""
+        self.text.options = pickable(Path(), self._endings, self._hidden)
 
 
 class ListReader(widgets.VBox):
@@ -296,21 +167,23 @@ class ListReader(widgets.VBox):
         self.problems = html_area("op-problems", "20rem")
         self.fixme = worker.button(_("Write a fix-me CSV"), "op-fixme", self._write_fixme, line=line)
         self.plan = html_area("op-plan")
-        pickers = [self.paths]
+        self._pickers = [self.paths]
         if self._uploads:
             self.root = Picker(
                 worker, "op-root", _("Local files"), endings=(), path=root or "", line=line, picked=check
             )
             self.root.text.placeholder = _("the list's own folder").of(self._lang)
-            pickers.append(self.root)
+            self._pickers.append(self.root)
         check_line = widgets.HBox([self.check, self.skip])
-        super().__init__([*pickers, check_line, self.facts, self.problems, self.fixme, self.plan])
+        super().__init__([*self._pickers, check_line, self.facts, self.problems, self.fixme, self.plan])
         self._clear()
 
     def read(self) -> None:
         """Read and check the list that is picked. Raises TcbOpsError when it cannot be run."""
         self._clear()
         self._changed()
+        for picker in self._pickers:
+            picker.refresh()
         source = self.paths.path
         if not source:
             self._say(_("Pick a path list: CSV, TSV or XLSX."))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets as widgets
 
 from tcb_ops import api
-from tcb_ops.errors import ArgumentError, UsageError
-from tcb_ops.features.merchants.check import MerchantState, verdict
+from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator.sample import FILES, PATHS
-from tcb_ops.i18n import Lang, Text, _, ngettext, verbatim
+from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import Kind, is_provided, provided, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
@@ -23,14 +22,12 @@ from tcb_ops.panels.controls import (
     LINKS_GO_TO,
     Confirmation,
     Fold,
-    PanelContext,
-    Worker,
     emphasize,
     html_area,
     show,
     tick_box,
 )
-from tcb_ops.panels.html import Step, message, table
+from tcb_ops.panels.html import Step, message
 from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import STARTING
@@ -41,11 +38,7 @@ from tcb_ops.runs.progress import Progress
 from tcb_ops.start import StartOptions
 
 if TYPE_CHECKING:
-    from tcb_ops.features.cluster.client import Cluster
-
-
-LINES_SHOWN = 300
-"""Most lines of the table of merchants."""
+    pass
 
 
 class RunForm(Panel):
@@ -96,44 +89,10 @@ class RunForm(Panel):
         self.start = worker.button(self.label, "op-run", self._run, disabled=True)
         self.starter = widgets.VBox([self.confirmation, self.start])
         self.monitor.actions.children = (self.starter, *self.monitor.actions.children)
-        self.merchant_check = MerchantCheck(worker, self.context)
         parts = [*inputs, widgets.HBox([self.pace, self.new]), *self._pace_notes()]
-        cluster, self.workers = self.given.cluster, None
-        if self.kind.clustered:
-            self.workers = worker.field(
-                widgets.Text,
-                _("Cluster"),
-                "op-cluster",
-                # A client of Dask is shown by its address.
-                value=cluster if isinstance(cluster, str) else str(getattr(cluster.scheduler, "address", "")),
-                placeholder=_("none: this process does the work; local:2 starts two workers").of(lang),
-                disabled=not isinstance(cluster, str),
-            )
-            parts.append(self.workers)
-        parts += [self.merchant_check, self.runs]
+        parts.append(self.runs)
         self.setup = Fold(worker, self.settings_title, self.ready_line, parts, self._enable)
         return [self.setup, self.monitor]
-
-    def cluster(self) -> Cluster | None:
-        """Return the cluster that the next run works on; None for this process. Raises UsageError if it is mistyped."""
-        if not isinstance(self.given.cluster, str):
-            return self.given.cluster
-        typed = str(self.workers.value).strip() if self.workers is not None else ""
-        if not typed:
-            return None
-        from tcb_ops.features.cluster.client import check_cluster
-
-        try:
-            check_cluster(typed)
-        except ArgumentError:
-            raise UsageError(
-                _(
-                    "Cluster {typed}: write local:2 for two processes on this machine, or the URL of a Dask scheduler, "
-                    "tls://HOST:PORT.",
-                    typed=typed,
-                )
-            ) from None
-        return typed
 
     def _open(self) -> None:
         """Check the list, and show the newest run, finished or not."""
@@ -215,92 +174,6 @@ class RunForm(Panel):
             return handle.wait()
         finally:
             self._list_runs()
-
-
-class MerchantCheck(widgets.VBox):
-    """The button that checks merchants and tokens, and the result. It sends no file."""
-
-    def __init__(self, worker: Worker, context: PanelContext) -> None:
-        self._worker, self._context = worker, context
-        self.line = html_area("op-merchants-status")
-        """The status of the check; that of the run stays."""
-        self.button = worker.button(
-            _("Check merchants and tokens"), "op-merchants", self._check, line=self.line
-        )
-        self.states = html_area("op-states", "24rem")
-        show(self.states, shown=False)
-        super().__init__([self.button, self.line, self.states])
-
-    def _check(self) -> None:
-        def say(text: Text, tone: str = "") -> None:
-            self._worker.say(text, tone, line=self.line)
-
-        def progress(done: int, total: int) -> None:
-            say(_("Checked {done:,} of {total:,} …", done=done, total=total))
-
-        say(_("Checking the merchants …"))
-        settings = self._context.settings
-        states = api.check_merchants(self._context.merchants, settings=settings, progress=progress)
-        self.states.value = render_states(states, self._worker.lang)
-        show(self.states, shown=True)
-        summary, shown = verdict(states), min(len(states), LINES_SHOWN)
-        lines = _(
-            "The table has {lines}, those that are not ready first; scroll to see all.",
-            lines=ngettext("{n:,} line", "{n:,} lines", shown),
-        )
-        good = all(state.works or state.merchant.left for state in states)
-        say(_("{summary}\n{lines}", summary=summary, lines=lines), "good" if good else "bad")
-
-
-def render_states(states: Sequence[MerchantState], lang: Lang) -> str:
-    """Draw the merchants: those that are not ready first, environments of a merchant together, its advice once."""
-    heads = (
-        _("Merchant"), _("Environment"), _("Ready"), _("Token"), _("Permission"), _("Cloud"), _("Status"),
-        _("Calls left"), _("What to do"),
-    )  # fmt: skip
-    ill = {state.merchant.appid for state in states if not state.works and not state.merchant.left}
-    first = {state.merchant.appid: number for number, state in reversed(list(enumerate(states)))}
-
-    def order(state: MerchantState) -> tuple[bool, bool, int, bool]:
-        merchant = state.merchant
-        return merchant.appid not in ill, merchant.left, first[merchant.appid], state.works
-
-    given: set[tuple[str, str, Text]] = set()
-    rows = []
-    for state in sorted(states, key=order)[:LINES_SHOWN]:
-        advice = []
-        for issue in state.issues:
-            one = (state.merchant.appid, issue.code, issue.action)
-            above = _("as above")
-            advice.append(f"{issue.code}: {(above if one in given else issue.action).of(lang)}")
-            given.add(one)
-        left = state.quota.left if state.quota else None
-        rows.append(
-            (
-                state.merchant.name,
-                state.merchant.env,
-                (_("has left") if state.merchant.left else _word(state.works)).of(lang),
-                _word(state.token).of(lang),
-                _word(state.permission).of(lang),
-                _word(state.cloud).of(lang),
-                state.env_status or "–",
-                f"{left:,}" if left is not None else "–",
-                "\n".join(advice),
-            )
-        )
-    label = _("Merchants and their status today").of(lang)
-    more = len(states) - LINES_SHOWN
-    rest = _(
-        "… and {more_lines} that are ready or have left",
-        more_lines=ngettext("{n:,} more line", "{n:,} more lines", more),
-    ).of(lang)
-    return table(heads, rows, "sssssssnt", lang, label=label) + (message(rest) if more > 0 else "")
-
-
-def _word(known: bool | None) -> Text:
-    if known is None:
-        return verbatim("–")
-    return _("yes") if known else _("no")
 
 
 class ListPanel(RunForm):

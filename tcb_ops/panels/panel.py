@@ -18,7 +18,7 @@ import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
 from tcb_ops.features.simulator.sample import in_jupyter_session
-from tcb_ops.i18n import Lang, Text, _, pgettext
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
 from tcb_ops.model import Outcome
@@ -30,11 +30,9 @@ from tcb_ops.panels.html import (
     esc,
     frame_html,
     heading,
-    merchant_lines,
     message,
     next_step,
     render_codes,
-    render_grid,
 )
 from tcb_ops.panels.list_reader import render_problems
 from tcb_ops.panels.run_monitor import RunBrowser, RunMonitor
@@ -369,8 +367,10 @@ class Panel:
         """Return what a page shows of a headless run (HTML): the causes, what to do, every merchant."""
         causes = [cause for cause in run.cause_list() if cause.code != Outcome.PENDING]
         codes = render_codes(by_code(causes), self.lang) if causes else ""
-        title = heading(pgettext("heading", "Merchants").of(self.lang))
-        return f"{codes}{title}{render_grid(merchant_lines(run.tallies()), self.lang, running=False)}"
+        title = heading(TITLES["by_merchant"].of(self.lang))
+        return (
+            f'{codes}<div class="op-result">{_STYLE}{title}{frame_html(run.by_merchant(), self.lang)}</div>'
+        )
 
     def _write_result(
         self,

@@ -274,8 +274,7 @@ class RunMonitor(widgets.VBox):
     def _draw_grid(self, run: Run) -> float:
         """Draw the grid, and return the seconds until it may be drawn again."""
         began = time.monotonic()
-        paused = self._handle.paused_until() if self._handle is not None else {}
-        merchants = self.grid.show(run, running=not self.at_rest, paused=paused)
+        merchants = self.grid.show(run, running=not self.at_rest)
         self.workers.value = render_workers(run, self._lang)
         show(self.workers, shown=bool(self.workers.value))
         return redraw_after(time.monotonic() - began, merchants)

@@ -1,15 +1,15 @@
-"""Comparisons of runs: two of them row by row (diff), or the errcodes of all by day and merchant (history).
+"""Comparison of two runs, row by row.
 
-A diff matches rows by environment, appid and cloud path, whatever their lines. They are streamed in that order from the
-ledger, in constant memory. A history takes one query.
+Rows are matched by environment, appid and cloud path, whatever their lines. They are streamed in that order from the
+ledger, in constant memory.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from functools import cache, lru_cache
 from heapq import merge
@@ -18,11 +18,10 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Joined, Text, _, ngettext, verbatim
-from tcb_ops.kinds import merchant_count, row_count
+from tcb_ops.i18n import Joined, Text, _, verbatim
 from tcb_ops.model import Outcome, Reason
-from tcb_ops.reports.explanations import Why, why
-from tcb_ops.reports.summary import most_first
+from tcb_ops.reports.explanations import why
+from tcb_ops.reports.findings import FindingLine, FindingSection
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,26 +90,9 @@ class Diff:
     """Rows by change, zeros included."""
     lines: tuple[DiffLine, ...]
     """By change, then most rows first."""
-    meanings: Mapping[str, Text]
-    """Meanings of the codes in the lines."""
     settings: Settings
     references: Mapping[Place, RunRecord] = field(default_factory=dict)
     """The earlier runs with which environments are compared that are unknown to the older one."""
-
-    def __repr__(self) -> str:
-        changes = ", ".join(f"{change} {rows:,}" for change, rows in self.counts.items() if rows)
-        return f"<Diff {self.older.id} → {self.newer.id}: {changes}>"
-
-    def frame(self) -> pd.DataFrame:
-        """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
-        from tcb_ops.reports.formats.notebook import diff_frame
-
-        return diff_frame(self)
-
-    def _repr_html_(self) -> str:
-        from tcb_ops.reports.formats.notebook import diff_html
-
-        return diff_html(self)
 
     @property
     def broken(self) -> bool:
@@ -120,14 +102,33 @@ class Diff:
             for line in self.lines
         )
 
-    def of(self, wanted: Change) -> list[DiffLine]:
+    def of(self, change: Change) -> list[DiffLine]:
         """Return the lines of one change, most rows first."""
-        return [line for line in self.lines if line.change is wanted]
+        return [line for line in self.lines if line.change is change]
 
-    def failures(self, *wanted: Change) -> list[tuple[Text, int, list[DiffLine]]]:
-        """Return the changes whose rows failed in either run, each as (title, rows, lines), most rows first."""
-        found = ((one, [line for line in self.of(one) if line.before or line.after]) for one in wanted)
-        return [(change_title(one), sum(line.rows for line in lines), lines) for one, lines in found if lines]
+    def sections(self) -> list[FindingSection]:
+        """Return the rows that failed in either run, by what became of them."""
+        listed = (
+            (change, [line for line in self.of(change) if line.before or line.after]) for change in _LISTED
+        )
+        return [
+            FindingSection(_title(change), [*map(_finding_line, lines)]) for change, lines in listed if lines
+        ]
+
+    def __repr__(self) -> str:
+        changes = ", ".join(f"{change} {rows:,}" for change, rows in self.counts.items() if rows)
+        return f"<Diff {self.older.id} → {self.newer.id}: {changes}>"
+
+    def frame(self) -> pd.DataFrame:
+        """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""
+        from tcb_ops.reports.formats.notebook import frame_of
+
+        return frame_of(("change", "merchant", "appid", "env", "before", "after", "rows"), self.lines)
+
+    def _repr_html_(self) -> str:
+        from tcb_ops.reports.formats.notebook import sections_html
+
+        return sections_html(diff_verdict(self), self.sections(), self.settings.lang)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `diff --json` prints."""
@@ -179,12 +180,20 @@ def change(before: str | None, after: str | None) -> Change:
     return Change.STILL_BROKEN if was_broken else Change.NEWLY_BROKEN
 
 
-def change_title(what: Change) -> Text:
-    """Return the title of a change's lines. Of the rows that only one run has, only failures are listed."""
-    title, _counted = _TEXTS[what]
-    if what in {Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER}:
-        return _("{changes}, did not succeed", changes=title)
-    return title
+_LISTED = (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
+"""The changes whose rows are listed; of the others there is a count."""
+
+
+def _title(change: Change) -> Text:
+    title, _counted = _TEXTS[change]
+    return _("{changes}, did not succeed", changes=title) if change is Change.ONLY_IN_NEWER else title
+
+
+def _finding_line(line: DiffLine) -> FindingLine:
+    before = None if line.change is Change.ONLY_IN_NEWER else line.before
+    return FindingLine(
+        line.merchant, line.env, line.after, appid=line.appid, rows=line.rows, before=(before,)
+    )
 
 
 def compare(
@@ -215,11 +224,8 @@ def compare(
         if what is not Change.STILL_GOOD:  # often a million rows
             counted[what, place, before, after] += 1
     lines: Counter[tuple[Change, str, str, str, str]] = Counter()
-    meanings: dict[str, Text] = {}
     for (what, (env, appid), before, after), rows in counted.items():
         lines[what, env, appid, _code(before), _code(after)] += rows
-        found = [_why(state) for state in (before, after) if state is not None]
-        meanings |= {str(cause.code): cause.meaning for cause in found if cause is not None}
     order, wanted = list(Change), {(env, appid) for _what, env, appid, _before, _after in lines}
     names = {
         (place.env, place.appid): place.merchant
@@ -236,7 +242,7 @@ def compare(
             order.index(line.change), -line.rows, line.after, line.before, line.merchant, line.env, line.appid
         )
     )  # fmt: skip
-    return Diff(older, newer, counts, tuple(listed), meanings, settings, references)
+    return Diff(older, newer, counts, tuple(listed), settings, references)
 
 
 def diff_verdict(diff: Diff) -> Text:
@@ -272,14 +278,12 @@ def _once(records: Iterable[Any], which: int) -> Iterator[tuple[tuple[str, str, 
 
 
 @lru_cache(maxsize=4096)
-def _why(state: State) -> Why | None:
-    outcome, reason, errcode, store_code = state
-    return why(Outcome(outcome), Reason(reason) if reason else None, errcode, store_code)
-
-
 def _code(state: State | None) -> str:
-    found = None if state is None else _why(state)
-    return "" if found is None else str(found.code)
+    if state is None:
+        return ""
+    outcome, reason, errcode, store_code = state
+    cause = why(Outcome(outcome), Reason(reason) if reason else None, errcode, store_code)
+    return "" if cause is None else cause.code
 
 
 def _refuse_incomparable(older: RunRecord, newer: RunRecord) -> None:
@@ -313,115 +317,3 @@ def _about(run: RunRecord, settings: Settings) -> dict[str, Any]:
         "finished": run.finished_at is not None,
         "rows": run.rows,
     }
-
-
-DAYS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryLine:
-    """Rows of one merchant that ended with one errcode on one day."""
-
-    day: date
-    merchant: str
-    appid: str
-    errcode: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class MerchantHistory:
-    """One merchant's errcodes over the days of a history."""
-
-    merchant: str
-    appid: str
-    days: int
-    """Number of days with an errcode."""
-    last: date
-    rows: int
-    codes: tuple[int, ...]
-    """Most rows first."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class History:
-    """Errcodes by day: the rows of all runs that ended with one; retried rows count again."""
-
-    days: tuple[date, ...]
-    """Every day of the period, oldest first, in the settings' time zone."""
-    lines: tuple[HistoryLine, ...]
-    """By day, then most rows first."""
-    target: str
-    settings: Settings
-
-    def frame(self) -> pd.DataFrame:
-        """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
-        from tcb_ops.reports.formats.notebook import history_frame
-
-        return history_frame(self)
-
-    def _repr_html_(self) -> str:
-        from tcb_ops.reports.formats.notebook import history_html
-
-        return history_html(self)
-
-    def codes(self) -> list[tuple[int, tuple[int, ...]]]:
-        """Return each errcode with its rows per day, aligned with `days`; most rows first."""
-        counted: defaultdict[int, Counter[date]] = defaultdict(Counter)
-        for line in self.lines:
-            counted[line.errcode][line.day] += line.rows
-        ordered = sorted(counted.items(), key=lambda found: (-found[1].total(), found[0]))
-        return [(errcode, tuple(rows[day] for day in self.days)) for errcode, rows in ordered]
-
-    def merchants(self) -> list[MerchantHistory]:
-        """Return the merchants that had an errcode, most days first."""
-        days: defaultdict[tuple[str, str], set[date]] = defaultdict(set)
-        codes: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
-        for line in self.lines:
-            days[line.merchant, line.appid].add(line.day)
-            codes[line.merchant, line.appid][line.errcode] += line.rows
-        found = [
-            MerchantHistory(*key, len(its), max(its), codes[key].total(), tuple(dict(most_first(codes[key]))))
-            for key, its in days.items()
-        ]
-        return sorted(found, key=lambda one: (-one.days, -one.rows, one.merchant, one.appid))
-
-    def __repr__(self) -> str:
-        merchants = len({line.appid for line in self.lines})
-        rows = sum(line.rows for line in self.lines)
-        return str(
-            _(
-                "<History of {days}: {rows} with an errcode, {merchants}>",
-                days=ngettext("{n:,} day", "{n:,} days", len(self.days)),
-                rows=row_count(rows),
-                merchants=merchant_count(merchants),
-            )
-        )
-
-
-def history(
-    ledger: LedgerReader | None, target: str, settings: Settings, *, days: int = DAYS, now: float
-) -> History:
-    """Count a target's rows that ended with an errcode other than 0, over the last `days` days, today included.
-
-    Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its errcode. Without a
-    `ledger` there are none.
-    """
-    from tcb_ops.runs.sums import QUARTER
-
-    today = datetime.fromtimestamp(now, settings.zone).date()
-    span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))
-    since = datetime(span[0].year, span[0].month, span[0].day, tzinfo=settings.zone).timestamp()
-
-    @cache
-    def day_of(quarter: int) -> date:
-        return datetime.fromtimestamp(quarter * QUARTER, settings.zone).date()
-
-    counted: Counter[tuple[date, str, str, int]] = Counter()
-    for appid, merchant, errcode, quarter, rows in (
-        ledger.errcodes_since(target, since) if ledger is not None else ()
-    ):
-        counted[day_of(int(quarter)), merchant, appid, errcode] += rows
-    lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
-    lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.errcode))
-    return History(span, tuple(lines), target, settings)

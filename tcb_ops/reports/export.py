@@ -49,7 +49,7 @@ ALWAYS = (RESULTS, FAILED, ERRCODES, PAGE, WORKBOOK)
 _LOG = logging.getLogger("tcb_ops.reports")
 DEMO_LEDGER = "ledger"
 """Folder in the demo's report with the ledger and settings that its suggested commands use."""
-LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+LEFT_BY_DESKTOPS = {".DS_Store", "Thumbs.db", "desktop.ini", ".ipynb_checkpoints"}
 _LEFT_AFTER = 24 * 3600
 """Age in seconds of a folder that an export writes from which that export must have been killed."""
 MANIFEST = "manifest.json"

@@ -12,14 +12,23 @@ from tcb_ops.reports.summary import Cause
 
 @dataclass(frozen=True, slots=True)
 class FindingLine:
-    """An environment as it is listed."""
+    """An environment as it is listed, or some of its rows."""
 
     name: str
     """The merchant's name, else its appid."""
     env: str
-    code: str
+    code: str | None
+    """As in errcodes.csv; empty for success, None where there is nothing to show."""
     remark: Text | None = None
     note: str = ""
+    appid: str = ""
+    rows: int = 0
+    before: tuple[str | None, ...] = ()
+    """The same code in an earlier run, if it is compared with one."""
+
+    def codes(self) -> tuple[str | None, ...]:
+        """Return the codes, the earlier one first."""
+        return (*self.before, self.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,11 @@ class FindingSection:
     lines: Sequence[FindingLine]
     causes: Sequence[Cause] = ()
     """Their causes, if the operator has to act on them."""
+
+    @property
+    def count(self) -> int:
+        """The number of rows, else of environments."""
+        return sum(line.rows for line in self.lines) or len(self.lines)
 
 
 class Findings(Protocol):

@@ -7,16 +7,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from heapq import merge
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from tcb_ops.details import Detail
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
 from tcb_ops.reports.summary import count_outcomes
 from tcb_ops.runs.later_changes import LaterChange, family_of
 from tcb_ops.runs.reader import LedgerReader
-from tcb_ops.runs.records import EnvRecord, Partition, RowRecord, RunRecord, Tally, TimelineBucket
+from tcb_ops.runs.records import EnvRecord, Partition, RowFilter, RowRecord, RunRecord, Tally, TimelineBucket
 
 
 def merged_run(
@@ -83,56 +83,28 @@ class RunView:
         """List a run's environments without counting their rows."""
         return [environment for environment in self._reader.envs(run) if self._shows(environment)]
 
-    def rows(
-        self,
-        run: RunRecord,
-        *,
-        outcomes: frozenset[Outcome] | None = None,
-        merchant: str = "",
-        path: str = "",
-        line: int | None = None,
-    ) -> Iterator[RowRecord]:
-        """Stream the rows in the order of the list, in constant memory."""
+    def rows(self, run: RunRecord, **filters: Unpack[RowFilter]) -> Iterator[RowRecord]:
+        """Stream the rows in the order of the list, in constant memory; of a merged run in their last states."""
         if run.id != self.record.id or not self._retries:
-            records = self._reader.rows(run, outcomes=outcomes, merchant=merchant, path=path, line=line)
-            return (record for record in records if self._shows(record.row))
-        family = (self.record, *self._retries)
-        states = (self._reader.rows(each, merchant=merchant, path=path, line=line) for each in family)
+            return (record for record in self._reader.rows(run, **filters) if self._shows(record.row))
+        outcomes, ends = filters.pop("outcomes", None), filters.pop("ends", None)
+        environments = filters.pop("environments", None)
+        states = []
+        for each in (self.record, *self._retries):
+            if environments is not None:
+                keys = {(of.appid, of.env) for of in environments}
+                of_run = [of for of in self._reader.envs(each) if (of.appid, of.env) in keys]
+                filters["environments"] = of_run
+            states.append(self._reader.rows(each, **filters))
         by_line = groupby(merge(*states, key=_line), key=_line)
         last = (last_state(list(of_a_line)) for _, of_a_line in by_line)
         return (
             record
             for record in last
-            if self._shows(record.row) and (outcomes is None or record.end.outcome in outcomes)
-        )
-
-    def page(
-        self,
-        run: RunRecord,
-        *,
-        ends: Sequence[tuple[Outcome, str, int | None, str]] | None,
-        environments: Sequence[EnvRecord] | None,
-        path: str,
-        after_line: int,
-        limit: int,
-    ) -> list[RowRecord]:
-        """Return at most `limit` rows after a line, in the order of the list; of a merged run by their last states."""
-        if self.only is not None:
-            some = self._reader.envs(run) if environments is None else environments
-            environments = [environment for environment in some if self._shows(environment)]
-        if run.id != self.record.id or not self._retries:
-            return self._reader.page(
-                run, ends=ends, environments=environments, path=path, after_line=after_line, limit=limit
-            )
-        keys = None if environments is None else {(of.appid, of.env) for of in environments}
-        records = (
-            record
-            for record in self.rows(run, path=path)
-            if record.row.line > after_line
-            and (keys is None or (record.row.appid, record.row.env) in keys)
+            if self._shows(record.row)
+            and (outcomes is None or record.end.outcome in outcomes)
             and (ends is None or _state(record.end) in ends)
         )
-        return list(islice(records, limit))
 
     def tallies(self, run: RunRecord) -> list[Tally]:
         """Count rows by merchant, environment, outcome and code, most rows first."""
@@ -153,14 +125,6 @@ class RunView:
             Tally(*(*key, rows, errmsgs.get(key, ""), details.get(key))) for key, rows in counted.items()
         ]
         return sorted(tallies, key=lambda t: (-t.rows, t.merchant, t.env, t.outcome, t.errcode or 0))
-
-    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
-        """Read the first rows of an environment that have still not succeeded, of the first 50 that once did not."""
-        if not self._retries:
-            return self._reader.first_failures(run, environment, limit)
-        failures = self._reader.first_failures(run, environment, 50)
-        last = (record for failure in failures for record in self.rows(run, line=failure.row.line))
-        return list(islice((record for record in last if not record.end.outcome.succeeded), limit))
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count rows by outcome, without zeros."""

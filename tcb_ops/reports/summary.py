@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cached_property
 from heapq import nsmallest
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Joined, Text, _, as_list, ngettext, verbatim
+from tcb_ops.i18n import Joined, Text, _, as_list, verbatim
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued, source_message, why
 from tcb_ops.runs.records import RELEASED, Partition, RowRecord, RunRecord, Tally, lost_workers
@@ -107,11 +108,6 @@ class MerchantSummary:
         return sum(self.outcomes.values())
 
     @property
-    def succeeded(self) -> int:
-        """Rows that succeeded."""
-        return sum(rows for outcome, rows in self.outcomes.items() if outcome.succeeded)
-
-    @property
     def not_succeeded(self) -> int:
         """Rows that ended without success."""
         return _without_success(self.outcomes)
@@ -175,31 +171,26 @@ class RunSummary:
         return by_code(self.causes)
 
     @cached_property
-    def merchants(self) -> list[MerchantSummary]:
-        """The merchants, most rows that ended without success first, then by name."""
-        return _by_merchant(self.tallies, self.causes)
-
-    @cached_property
-    def merchants_bad(self) -> dict[tuple[str, str], int]:
+    def not_succeeded_by_merchant(self) -> dict[tuple[str, str], int]:
         """The number of rows that ended without success, by (merchant, appid); of every merchant."""
         counted: Counter[tuple[str, str]] = Counter()
-        for one in self.tallies:
-            counted[one.merchant, one.appid] += _without_success({one.outcome: one.rows})
+        for tally in self.tallies:
+            counted[tally.merchant, tally.appid] += _without_success({tally.outcome: tally.rows})
         return counted
 
-    def first_merchants(self, limit: int) -> list[MerchantSummary]:
-        """Return the first of `merchants`, without making the others."""
-        bad = self.merchants_bad
-        wanted = set(nsmallest(limit, bad, key=lambda one: (-bad[one], *one)))
+    def merchants(self, limit: int | None = None) -> list[MerchantSummary]:
+        """Return the first merchants (None: all): most rows that ended without success first, then by name."""
+        bad = self.not_succeeded_by_merchant
+        first = set(nsmallest(limit or len(bad), bad, key=lambda merchant: (-bad[merchant], *merchant)))
         return _by_merchant(
-            [one for one in self.tallies if (one.merchant, one.appid) in wanted],
-            [one for one in self.causes if (one.merchant, one.appid) in wanted],
+            [tally for tally in self.tallies if (tally.merchant, tally.appid) in first],
+            [cause for cause in self.causes if (cause.merchant, cause.appid) in first],
         )
 
     @cached_property
     def namesakes(self) -> set[str]:
         """Names that several merchants share, so that the appid is shown beside them."""
-        names = Counter(name for name, _appid in self.merchants_bad)
+        names = Counter(name for name, _appid in self.not_succeeded_by_merchant)
         return {name for name, merchants in names.items() if name and merchants > 1}
 
     def with_first_rows(
@@ -213,12 +204,14 @@ class RunSummary:
             for place in reader.envs(self.run)
             if (place.appid, place.merchant) in wanted
         }
+        failed = frozenset(Outcome.all()) - Outcome.successes() - {Outcome.PENDING}
         for one in merchants:
             first: list[RowRecord] = []
             for env, outcomes in one.envs:
                 if _without_success(outcomes) and len(first) < FIRST_ROWS:
                     place = place_of[one.appid, one.merchant, env]
-                    first += reader.first_failures(self.run, place, FIRST_ROWS - len(first))
+                    failures = reader.rows(self.run, environments=[place], outcomes=failed)
+                    first += islice(failures, FIRST_ROWS - len(first))
             yield replace(one, first=tuple(first))
 
     def to_json(self) -> dict[str, Any]:
@@ -421,25 +414,15 @@ def worker_lines(workers: Sequence[WorkerShare]) -> list[Text]:
     """Say how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
     if not workers:
         return []
-    busy = [one for one in workers if one.rows]
-    listed = as_list(f"{sanitize(one.worker)} ({one.rows:,})" for one in busy[:WORKERS])
-    if rest := busy[WORKERS:]:
-        listed = _(
-            "{listed} and {workers} ({rows:,})",
-            listed=listed,
-            workers=ngettext("{n:,} more worker", "{n:,} more workers", len(rest)),
-            rows=sum(one.rows for one in rest),
-        )
-    lines = [_("Rows by worker: {listed}.", listed=listed)] if busy else []
-    lost = [one for one in workers if one.continued_by]
+    done = as_list([f"{sanitize(share.worker)} ({share.rows:,})" for share in workers if share.rows], WORKERS)
     text = _("Worker {lost} lost; its merchants continued on {others}.")
-    lines += [
-        text.format(lost=sanitize(one.worker), others=as_list(map(sanitize, one.continued_by), 3))
-        for one in lost[:WORKERS]
+    return [
+        *([_("Rows by worker: {listed}.", listed=done)] if any(share.rows for share in workers) else []),
+        *(
+            text.format(lost=sanitize(share.worker), others=as_list(map(sanitize, share.continued_by), 3))
+            for share in [share for share in workers if share.continued_by][:WORKERS]
+        ),
     ]
-    if more := lost[WORKERS:]:
-        lines.append(ngettext("{n:,} more worker was lost.", "{n:,} more workers were lost.", len(more)))
-    return lines
 
 
 # --- what to do next ---

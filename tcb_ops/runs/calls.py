@@ -112,8 +112,6 @@ class Calls:
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of a row until it ends or one fails."""
-        if task.started_at is None:
-            task.started_at = self.context.now()
         link = await self._current_link(task)
         return link if isinstance(link, FailedAttempt) else self._linked(task, link)
 
@@ -212,8 +210,6 @@ class UploadCalls(Calls):
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of a row until it ends or one fails."""
-        if task.started_at is None:
-            task.started_at = self.context.now()
         earlier = task.lane.known.pop(task.row.path, None)
         if earlier is not None and (same := await self._unchanged(task, earlier)) is not None:
             return same
@@ -296,7 +292,6 @@ class UploadCalls(Calls):
         return row.file, row.size or 0, row.mtime_ns or 0
 
     def _unusable(self, task: Task, error: FileChangedError | FileUnreadableError) -> RowEnd:
-        """Return the end of a row whose file cannot be sent."""
         reason = Reason.FILE_CHANGED if isinstance(error, FileChangedError) else Reason.FILE_UNREADABLE
         if isinstance(error, SourceRefusedError) and error.detail.code is DetailCode.SOURCE_REDIRECT:
             reason = Reason.SOURCE_REDIRECT

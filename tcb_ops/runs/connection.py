@@ -63,11 +63,8 @@ class LedgerConnection:
         with self.reading(), held as connection:
             yield connection
 
-    def query(self, query: sa.Select[Any]) -> Sequence[Any]:
-        """Return the records of a feature's own query. Call it within `reading`."""
-        return self._read(query)
-
-    def _read(self, query: sa.Executable) -> Sequence[Any]:
+    def query(self, query: sa.Executable) -> Sequence[Any]:
+        """Return the records of a query. A feature calls it within `reading`."""
         with self._connection() as connection:
             return connection.execute(query).all()
 

@@ -10,7 +10,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,7 @@ from tcb_ops.i18n import Text, _, as_list, as_sentences, verbatim
 from tcb_ops.model import Outcome
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.locks import lock_folder, lock_key
-from tcb_ops.runs.schema import (
-    SCHEMA,
-    VERSION,
-    condition_indices_on_postgresql,
-    holders,
-    version,
-)
+from tcb_ops.runs.schema import SCHEMA, STORED, VERSION, holders, rows_by_path, version
 from tcb_ops.settings import shown_url
 
 _LOG = logging.getLogger("tcb_ops.runs")
@@ -143,7 +137,8 @@ def _open_schema(engine: sa.Engine, name: str) -> None:
             tables = sa.inspect(connection).get_table_names()
         if not tables:
             if not sqlite:
-                condition_indices_on_postgresql()
+                # Where it is declared, this would import SQLAlchemy's dialect for PostgreSQL into every command.
+                rows_by_path.dialect_options["postgresql"]["where"] = STORED
                 holders.create(connection)
             SCHEMA.create_all(connection)
             create_views(connection)
@@ -414,10 +409,6 @@ def locked(name: str, by: Sequence[Text]) -> Text:
 
 # --- damage --------------------------------------------------------------------------------------------------
 
-CHECK_SECONDS = 2.0
-"""Seconds that the check of a database file may take; the rest stays unchecked."""
-_STEPS = 1_000
-"""SQLite's virtual machine instructions between two checks of the time."""
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 """SQLite's primary codes for a damaged file. SQLITE_ERROR: a statement does not fit, as a table is missing."""
 
@@ -444,23 +435,3 @@ def _sqlite_code(error: SQLAlchemyError) -> int | None:
     """Return SQLite's primary error code; None without one."""
     code: int | None = getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
-
-
-def check_file(
-    connection: sqlite3.Connection,
-    seconds: float = CHECK_SECONDS,
-    clock: Callable[[], float] = time.monotonic,
-) -> str:
-    """Have SQLite check its file for at most `seconds`; return the first fault, empty if none was found."""
-    end = clock() + seconds
-    connection.set_progress_handler(lambda: clock() > end, _STEPS)
-    try:
-        with closing(connection.execute("PRAGMA quick_check(1)")) as cursor:
-            fault = str(cursor.fetchone()[0])
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_INTERRUPT:  # the time is up
-            return ""
-        raise
-    finally:
-        connection.set_progress_handler(None, 0)
-    return "" if fault == "ok" else " ".join(fault.split())

@@ -92,8 +92,6 @@ class RunContext:
     """Of files that are sent from URLs."""
     resumed: bool = False
     """Whether an earlier session may have worked on the run."""
-    limits_state: Mapping[str, Any] = field(default_factory=dict)
-    """The breakers and pauses (`LaneRegistry.state`) with which the session starts."""
 
 
 class Engine:
@@ -180,19 +178,6 @@ class Engine:
         )
         return calls
 
-    def paused_until(self) -> dict[str, float]:
-        """Return the paused appids with the seconds left of their pauses. May be called from any thread."""
-        now, found = self._clock(), dict[str, float]()
-        for lane in self._scheduler.lanes.copy():
-            left = max(lane.env.slowdown.paused_until, lane.app.slowdown.paused_until) - now
-            if left > 0 and not lane.is_done:
-                found[lane.app.appid] = max(left, found.get(lane.app.appid, 0.0))
-        return found
-
-    def limits_state(self) -> dict[str, Any]:
-        """Return the state of breakers and pauses, for a worker that continues. May be called from any thread."""
-        return self._at_work.state(self._clock())
-
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
         with fewer_collections():
@@ -244,9 +229,13 @@ class Engine:
         """Read which environments have pending rows, of the canary and those after it, and how many rows ended how."""
         environments = self._context.ledger.environments(self._run)
         rest = self._after_canary_envs = after_canary(environments, self._context.canary)
-        pending = [one for one in environments if one.pending]
-        first = self._registry(one for one in pending if one.env not in rest)
-        later = self._registry(one for one in pending if one.env in rest) if rest else None
+        pending = [environment for environment in environments if environment.pending]
+        first = self._registry(environment for environment in pending if environment.env not in rest)
+        later = (
+            self._registry(environment for environment in pending if environment.env in rest)
+            if rest
+            else None
+        )
         return first, later, self._context.ledger.counts(self._run)
 
     def _registry(self, environments: Iterable[EnvRecord]) -> LaneRegistry:
@@ -255,8 +244,6 @@ class Engine:
             self._limits,
             self._context.settings.tokens.component_appid,
             self._kind.rows_per_call,
-            self._context.limits_state,
-            self._clock(),
             self._calls.forget,
         )
 
@@ -275,7 +262,6 @@ class Engine:
             self._schedule(self._after_canary_lanes)
 
     def _schedule(self, registry: LaneRegistry) -> None:
-        """Schedule the pending rows of some environments."""
         self._at_work = registry
         self._scheduler = Scheduler((), registry)
         self._outcomes = OutcomeHandler(
@@ -293,11 +279,11 @@ class Engine:
         for timer in (self._timer, self._show_later):
             if timer is not None:
                 timer.cancel()
-        left = [*self._tasks, *self._background]
-        for one in left:
-            one.cancel()
+        tasks = [*self._tasks, *self._background]
+        for task in tasks:
+            task.cancel()
         self._writer.close()
-        await asyncio.gather(*left, *([writing] if writing else ()), return_exceptions=True)
+        await asyncio.gather(*tasks, *([writing] if writing else ()), return_exceptions=True)
         self._writer_thread.shutdown()
         self._reader_thread.shutdown()
         self._lock_thread.shutdown(wait=False)
@@ -380,7 +366,6 @@ class Engine:
         started.add_done_callback(done)
 
     def _task_done(self, ended: asyncio.Task[None]) -> None:
-        """Handle the end of a task: stop the session on an error, and wake the dispatcher."""
         if not ended.cancelled() and (error := ended.exception()) is not None:
             self._stop(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
         self._wake.set()
@@ -414,6 +399,8 @@ class Engine:
     async def _work_on(self, task: Task) -> None:
         """Make a row's calls until it ends or has to wait."""
         began, rows = self._clock(), len(task.rows)
+        if task.started_at is None:
+            task.started_at = self._context.runtime.now()
         try:
             result = await self._calls.advance(task)
         except LapsedError:
@@ -493,15 +480,10 @@ class Engine:
             async with asyncio.timeout(seconds):
                 return await self._context.tokens.token(app.appid, refused)
         except TimeoutError:
-            error = TokenError.of(
-                app.appid,
-                detail(DetailCode.SOURCE_SILENT, seconds=seconds),
-                transient=True,
-            )
-        raise error
+            silent = detail(DetailCode.SOURCE_SILENT, seconds=seconds)
+        raise TokenError.of(app.appid, silent, transient=True)
 
     def _answered(self, app: AppState, now: float) -> None:
-        """Record that the token source has issued or refused a token."""
         self._source_answered, self._source_error = now, None
         app.no_token_since, app.no_token_tries = None, 0
 
@@ -525,9 +507,7 @@ class Engine:
     # --- the ledger and the target ------------------------------------------------------------------------------
 
     async def _make_lanes(self, numbers: list[int]) -> None:
-        """Make the lanes of the next environments."""
-        envs = self._context.ledger.envs
-        scheduler = self._scheduler
+        envs, scheduler = self._context.ledger.envs, self._scheduler
         while numbers:
             some, numbers = numbers[:COMING], numbers[COMING:]
             for record in await self._loop.run_in_executor(self._reader_thread, envs, self._run, some):
@@ -537,23 +517,21 @@ class Engine:
             scheduler.added(len(some))
 
     async def _refill(self, lanes: list[Lane]) -> None:
-        """Read the next pending rows of some environments."""
-        wanted = [(self._at_work.records[lane.number], lane.last_line) for lane in lanes]
-        limit, skips = self._scheduler.refill, self._context.skip_unchanged
+        starts = [(self._at_work.records[lane.number], lane.last_line) for lane in lanes]
+        ledger, limit, skips = self._context.ledger, self._scheduler.refill, self._context.skip_unchanged
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
-            ledger, found = self._context.ledger, []
-            pending = ledger.pending(self._run, wanted, limit)
-            for (environment, _last), rows in zip(wanted, pending, strict=True):
+            pages = []
+            for (environment, _line), rows in zip(
+                starts, ledger.pending(self._run, starts, limit), strict=True
+            ):
                 paths = [row.path for row in rows]
-                earlier = ledger.earlier(self._run, environment, paths) if paths and skips else {}
-                found.append((rows, earlier))
-            return found
+                pages.append((rows, ledger.earlier(self._run, environment, paths) if paths and skips else {}))
+            return pages
 
-        for lane, (rows, known) in zip(
-            lanes, await self._loop.run_in_executor(self._reader_thread, read), strict=True
-        ):
-            lane.known.update(known)
+        pages = await self._loop.run_in_executor(self._reader_thread, read)
+        for lane, (rows, earlier) in zip(lanes, pages, strict=True):
+            lane.known.update(earlier)
             self._scheduler.refilled(lane, rows)
 
     def _hold(self, task: Task, met: Text) -> None:
@@ -586,14 +564,12 @@ class Engine:
         self._show(self._clock())
 
     def _usage(self) -> Usage:
-        """Return the time and calls used since the last commit."""
         calls = self._calls
         then, links, uploads = self._recorded
         self._recorded = (self._clock(), calls.link_calls, calls.upload_calls)
         return Usage(self._recorded[0] - then, calls.link_calls - links, calls.upload_calls - uploads)
 
     def _committed(self) -> None:
-        """Wake the dispatcher after a commit, and report the progress."""
         self._wake.set()
         now = self._clock()
         if now - self._shown >= SHOW_EVERY or sum(self._writer.counts.values()) == self._run.rows:
@@ -615,7 +591,6 @@ class Engine:
         self._show_progress(progress)
 
     def _delay(self, now: float) -> Text | None:
-        """Describe what delays the run, if anything."""
         if self._outage.since is not None:
             return unreachable(self._run.target, self._limits.patience)
         if self._source_error is not None:

@@ -17,7 +17,6 @@ from tcb_ops.runs.connection import LedgerConnection
 from tcb_ops.runs.records import (
     EarlierUpload,
     EnvRecord,
-    PendingBeside,
     RunRecord,
     may_have_stored,
 )
@@ -87,7 +86,7 @@ class HistoryReader(LedgerConnection):
         self, target: str, leave_out: int, keys: Sequence[tuple[str, str]]
     ) -> dict[tuple[str, str], list[EarlierUpload]]:
         """Return the pending rows of unfinished runs that write, by (env, path), the oldest run first: one may have been sent."""
-        unfinished = self._read(
+        unfinished = self.query(
             sa.select(runs.c.number, runs.c.id).where(
                 runs.c.target == target,
                 runs.c.kind.not_in(_kinds_that_do_not_write()),
@@ -122,21 +121,11 @@ class HistoryReader(LedgerConnection):
             entries.setdefault(key, []).extend(entry for entry in pending if entry.number > newest)
         return entries
 
-    def pending_beside(
-        self, number: int, others: Sequence[RunRecord], connection: sa.Connection | None = None
-    ) -> PendingBeside | None:
-        """Find paths at which rows of a run, given by its number, and of one of `others` are pending; None without any.
-
-        `connection`: that of the transaction in which the run is being planned.
-        """
-        mine = _pending_keys(rows.c.run == number)
-        for other in others:
-            shared = _pending_keys(rows.c.run == other.number).intersect(mine).subquery()
-            first = sa.select(sa.func.count(), sa.func.min(shared.c.env), sa.func.min(shared.c.path))
-            count, env, path = (connection.execute(first).all() if connection else self._read(first))[0]
-            if count:
-                return PendingBeside(other, int(count), env, path)
-        return None
+    def pending_in_both(self, number: int, other: int) -> str | None:
+        """Return a path at which rows of two runs, given by their numbers, are pending; None without any."""
+        shared = _pending_keys(number).intersect(_pending_keys(other)).subquery()
+        path: str | None = self.query(sa.select(sa.func.min(shared.c.path)))[0][0]
+        return path
 
     def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
         """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
@@ -152,7 +141,7 @@ class HistoryReader(LedgerConnection):
             )
             .order_by(rows.c.path)
         )
-        return [(path, file) for path, file in self._read(query)]
+        return [(path, file) for path, file in self.query(query)]
 
     def _stored(
         self,
@@ -203,7 +192,7 @@ class HistoryReader(LedgerConnection):
             pruned_files.c.path.in_({path for _env, path in keys}),
             pruned_files.c.kind.in_(kinds),
         )
-        return [tuple(entry) for entry in self._read(query)]
+        return [tuple(entry) for entry in self.query(query)]
 
     def last_of_paths(self, run: RunRecord) -> sa.Select[Any]:
         """Select what a run last stored or found at each path, with the columns of `pruned_files` in their order."""
@@ -212,7 +201,7 @@ class HistoryReader(LedgerConnection):
         settings = json.dumps(run.settings)
         doubtful = [
             (rows.c.reason == reason) & (rows.c.attempts == attempts)
-            for reason, attempts in self._read(
+            for reason, attempts in self.query(
                 sa.select(rows.c.reason, rows.c.attempts).distinct().where(failed)
             )
             if sent and _in_doubt(reason, attempts, settings)
@@ -278,7 +267,7 @@ def _any_of(column: str, values: Collection[Any]) -> str:
     return f"{column} IN ({', '.join('?' * len(values))})"
 
 
-def _pending_keys(condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _pending_keys(number: int) -> sa.Select[Any]:
     """Select (env, path) of the pending rows of a run."""
     query = sa.select(envs.c.env, rows.c.path).join(envs, OF_ENV)
-    return query.where(condition, rows.c.outcome == Outcome.PENDING)
+    return query.where(rows.c.run == number, rows.c.outcome == Outcome.PENDING)

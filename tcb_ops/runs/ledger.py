@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.details import Detail, stored
-from tcb_ops.errors import LedgerError, UsageError
+from tcb_ops.errors import LedgerError
 from tcb_ops.i18n import _, as_sentences, ngettext
 from tcb_ops.kinds import MissingKind
 from tcb_ops.model import Outcome, Row, RowEnd
@@ -29,7 +30,6 @@ from tcb_ops.runs.records import (
     PLAN_COLUMNS,
     EnvRecord,
     NewRun,
-    PendingBeside,
     RunRecord,
     Usage,
     end_values,
@@ -81,24 +81,22 @@ class Ledger(LedgerReader):
         new: NewRun,
         planned: Iterable[Row],
         environments: Sequence[EnvRecord],
-        refuse: Callable[[PendingBeside], UsageError] | None = None,
-        beside: Sequence[RunRecord] = (),
+        check: Callable[[LedgerReader, int], None] | None = None,
     ) -> RunRecord:
         """Record a new run with all its rows, pending or invalid, in one transaction.
 
-        `environments` numbers the environments; a row belongs to the one with its (env, appid). If rows of `beside` are pending
-        at the same paths, nothing is recorded, and what `refuse` makes of them is raised. Raises UsageError if the role may
-        not write.
+        `environments` numbers the environments; a row belongs to the one with its (env, appid). `check`: called with a reader in
+        the transaction and the run's number; if it raises, nothing is recorded. Raises UsageError if the role may not write.
         """
-        number_of = {(one.env, one.appid): one.number for one in environments}
+        number_of = {(of.env, of.appid): of.number for of in environments}
         # Its rows may take long to come, and hold up nobody.
         with self._writing(idle=0) as connection, self._begun_only_if_allowed():
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
             while places := [
-                (number, p.number, p.env, p.appid, p.merchant, str.__str__(p.owner), p.left)
-                for p in islice(listed, BATCH)
+                (number, of.number, of.env, of.appid, of.merchant, str.__str__(of.owner), of.left)
+                for of in islice(listed, BATCH)
             ]:
                 self.driver(connection, _PLACE, places)
             count = 0
@@ -107,11 +105,10 @@ class Ledger(LedgerReader):
                 self.driver(connection, _PLAN, batch)
                 count += len(batch)
             _set(connection, number, rows=count)
-            if (
-                refuse is not None
-                and (pending := self.pending_beside(number, beside, connection)) is not None
-            ):
-                raise refuse(pending)
+            if check is not None:
+                reader = copy(self)
+                reader._held = connection  # noqa: SLF001  its own copy
+                check(reader, number)
         return self.run(new.id)
 
     # --- writing what happened ----------------------------------------------------------------------------------
@@ -255,7 +252,7 @@ class Ledger(LedgerReader):
         under the run's lock, before anything is sent or copied.
         """
         at_work = (cluster_sessions.c.run == run.number) & ~cluster_sessions.c.ended
-        if not self._read(sa.select(cluster_sessions.c.session).where(at_work)):
+        if not self.query(sa.select(cluster_sessions.c.session).where(at_work)):
             return False
         with self._writing() as connection:
             # First: it waits for claims under way. Those that wait for it see then that the session is being stopped.

@@ -13,7 +13,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
-from tcb_ops.i18n import _
+from tcb_ops.i18n import Text, _
 from tcb_ops.resources import raise_if_exhausted, system_reason
 from tcb_ops.runs.schema import holders
 
@@ -54,19 +54,13 @@ def planning(ledger: LedgerConnection) -> Iterator[Callable[[], None]]:
 
     Yields a function that raises LedgerError if the lock is lost. Raises UsageError if another process keeps it.
     """
-    with ExitStack() as stack:
-        if (lock := ledger.advisory_lock("planning")) is not None:
-            stack.callback(lock.release)
-            end = time.monotonic() + PLANNING_SECONDS
-            while not lock.acquire(process_identity()):
-                if time.monotonic() > end:
-                    raise _still_planning(ledger)
-                time.sleep(POLL_SECONDS)
-            yield lock.check
-            return
-        path = _folder(ledger) / "planning.lock"
-        stack.callback(_locked(path, PLANNING_SECONDS, lambda: _still_planning(ledger)))
-        yield _held_until_closed
+    busy = _(
+        "another command has been planning a run in {name} for {planning_seconds} s. Try again later.",
+        name=ledger.name,
+        planning_seconds=PLANNING_SECONDS,
+    )
+    with _exclusive(ledger, "planning", PLANNING_SECONDS, lambda _who: busy) as still_held:
+        yield still_held
 
 
 @contextmanager
@@ -76,39 +70,60 @@ def hold(ledger: LedgerConnection, run_id: str) -> Iterator[Callable[[], None]]:
     Yields a function that raises LedgerError if the lock is lost: PostgreSQL releases it when the connection ends, and
     another process may then work on the run.
     """
-    with ExitStack() as stack:
-        if (lock := ledger.advisory_lock(run_id)) is not None:
-            stack.callback(lock.release)
-            while not lock.acquire(process_identity()):
-                if who := lock.holder():  # no holder: the lock was released in between
-                    raise _held(run_id, who)
-            yield lock.check
+
+    def busy(who: str) -> Text:
+        return _(
+            "run {run_id} is being worked on by {who}. Wait for it, or stop it there.", run_id=run_id, who=who
+        )
+
+    with _exclusive(ledger, run_id, 0, busy) as still_held:
+        if ledger.file is None:
+            yield still_held
             return
-        folder = _folder(ledger)
-        holder = folder / f"{run_id}.holder"
-        # The lock file is never removed: two processes could then lock two files of the same name.
-        stack.callback(_locked(folder / f"{run_id}.lock", 0, lambda: _held(run_id, _holder(holder) or "?")))
-        with suppress(OSError):  # such as a full disk: the file only names the holder
-            holder.unlink(missing_ok=True)
-            with holder.open("x", encoding="utf-8") as out:  # a new file, so that no link is followed
-                out.write(f"{process_identity()}\n")
-        stack.callback(_remove, holder)
-        yield _held_until_closed
+        holder = lock_folder(ledger.file) / f"{run_id}.holder"
+        try:
+            with suppress(OSError):  # such as a full disk: the file only names the holder
+                holder.unlink(missing_ok=True)
+                with holder.open("x", encoding="utf-8") as out:  # a new file, so that no link is followed
+                    out.write(f"{process_identity()}\n")
+            yield still_held
+        finally:
+            with suppress(OSError):
+                holder.unlink()
 
 
-def _locked(file: Path, seconds: float, refused: Callable[[], UsageError]) -> Callable[[], None]:
-    """Lock a file within some seconds; return the function that releases it. Raises UsageError, which `refused` makes if another process keeps it."""
+@contextmanager
+def _exclusive(
+    ledger: LedgerConnection, name: str, seconds: float, busy: Callable[[str], Text]
+) -> Iterator[Callable[[], None]]:
+    """Hold a lock, taken within some seconds. Raises UsageError with `busy` of the holder if another process keeps it."""
     from filelock import FileLock, Timeout
 
-    # Not thread-local: one thread may start a run, and another wait for it.
-    lock = FileLock(file, thread_local=False)
+    if (advisory := ledger.advisory_lock(name)) is not None:
+        end = time.monotonic() + seconds
+        try:
+            while not advisory.acquire(process_identity()):
+                if (who := advisory.holder()) and time.monotonic() >= end:
+                    raise UsageError(busy(who))
+                time.sleep(POLL_SECONDS)  # without a holder, the lock was released in between
+            yield advisory.check
+        finally:
+            advisory.release()
+        return
+    # The lock file is never removed: two processes could then lock two files of the same name. The lock is not thread-local:
+    # one thread may start a run, and another wait for it.
+    folder = _folder(ledger)
+    lock = FileLock(folder / f"{name}.lock", thread_local=False)
     try:
         lock.acquire(timeout=seconds)
     except Timeout:
-        raise refused() from None
+        raise UsageError(busy(_holder(folder / f"{name}.holder") or "?")) from None
     except OSError as error:
-        raise _unwritable(file.parent, error) from None
-    return lock.release
+        raise _unwritable(folder, error) from None
+    try:
+        yield lambda: None  # a file lock lasts as long as its process
+    finally:
+        lock.release()
 
 
 def working(ledger: LedgerConnection, run_id: str) -> str:
@@ -118,8 +133,9 @@ def working(ledger: LedgerConnection, run_id: str) -> str:
     if (lock := ledger.advisory_lock(run_id)) is not None:
         who = lock.holder()
         return "" if who == process_identity() else who
+    assert ledger.file is not None  # noqa: S101  every other ledger has advisory locks
+    folder = lock_folder(ledger.file)
     try:
-        folder = _folder(ledger)
         who = _holder(folder / f"{run_id}.holder")
         if who in {"", process_identity()}:
             return ""
@@ -140,34 +156,9 @@ def _holder(file: Path) -> str:
         return ""
 
 
-def _held_until_closed() -> None:
-    """Do nothing: a file lock lasts as long as its process."""
-
-
 def process_identity() -> str:
     """Return the user, host and process id of this process, as messages name a holder."""
     return f"{operator_name()}@{host_name()}, PID {os.getpid()}"
-
-
-def _remove(holder: Path) -> None:
-    with suppress(OSError):
-        holder.unlink()
-
-
-def _held(run_id: str, who: str) -> UsageError:
-    return UsageError(
-        _("run {run_id} is being worked on by {who}. Wait for it, or stop it there.", run_id=run_id, who=who)
-    )
-
-
-def _still_planning(ledger: LedgerConnection) -> UsageError:
-    return UsageError(
-        _(
-            "another command has been planning a run in {name} for {planning_seconds} s. Try again later.",
-            name=ledger.name,
-            planning_seconds=PLANNING_SECONDS,
-        )
-    )
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:

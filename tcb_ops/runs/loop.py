@@ -114,5 +114,5 @@ def _check_room() -> None:
         raise_if_exhausted(error)
         raise
     finally:
-        for one in opened:
-            os.close(one)
+        for descriptor in opened:
+            os.close(descriptor)

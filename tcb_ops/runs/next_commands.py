@@ -5,20 +5,15 @@ All are built by `command`, which repeats what the run depended on, with absolut
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from tcb_ops.i18n import CommandText, Text, _
 from tcb_ops.kinds import row_count
@@ -134,17 +129,11 @@ def after_list(settings: Settings, run: RunRecord, actions: Sequence[NextAction]
 
 
 def install(extra: str = "") -> str:
-    """Compose the command that installs tcb-ops with an extra into this interpreter, from the same source as before."""
+    """Compose the command that installs tcb-ops with an extra into this interpreter."""
     pip = [sys.executable, "-m", "pip", "install"]
     if find_spec("pip") is None:  # an environment created by uv
         pip = ["uv", "pip", "install", "--python", sys.executable]
-    wanted = f"[{extra}]" if extra else ""
-    with suppress(PackageNotFoundError, ValueError):
-        origin = json.loads(distribution("tcb-ops").read_text("direct_url.json") or "{}")
-        if origin.get("dir_info", {}).get("editable"):
-            checkout = Path(url2pathname(urlsplit(origin["url"]).path))
-            return quoted([*pip, "-c", str(checkout / "constraints.txt"), "-e", f"{checkout}{wanted}"])
-    return quoted([*pip, f"tcb-ops{wanted}"])
+    return quoted([*pip, f"tcb-ops[{extra}]" if extra else "tcb-ops"])
 
 
 def quoted(words: Sequence[str]) -> CommandText:
@@ -153,7 +142,6 @@ def quoted(words: Sequence[str]) -> CommandText:
 
 
 def _pace(run: RunRecord) -> list[str]:
-    """Return the options for a run's limits that differ from the defaults."""
     usual = asdict(RunLimits())
     given = {name: run.settings.get(name, value) for name, value in usual.items()}
     return [

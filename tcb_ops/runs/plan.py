@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences, ngettext
+from tcb_ops.i18n import Text, _, as_lines, as_list, as_sentences
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
@@ -26,7 +26,8 @@ from tcb_ops.runs.locks import host_name, operator_name
 from tcb_ops.runs.next_commands import SIGNED, of_run, quoted
 from tcb_ops.runs.next_commands import resume as resume_command
 from tcb_ops.runs.next_commands import retry as retry_command
-from tcb_ops.runs.records import EnvRecord, NewRun, PendingBeside, RunRecord, resumed_within
+from tcb_ops.runs.reader import LedgerReader
+from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, resumed_within
 from tcb_ops.runs.url_files import SourceInspector, SourceQueries, as_they_are
 from tcb_ops.settings import Settings
 
@@ -147,24 +148,21 @@ def plan(
         if upload.finished_at is None:  # it may have been resumed since the rows were looked up
             with taken(ledger, upload):
                 pass
-    refuse = partial(_beside, work.kind, settings)
-    beside = _unfinished_beside(ledger, work.kind, own, settings)
-    return Planned(ledger.plan(new, work.rows(), work.environments, refuse, beside), resumed=False)
+    check = partial(_refuse_beside, kind=work.kind, options=own, settings=settings)
+    return Planned(ledger.plan(new, work.rows(), work.environments, check), resumed=False)
 
 
 def _resumed(ledger: Ledger, run: RunRecord, work: RunSpec, settings: Settings) -> Planned:
     _refuse_other_options(run, work)
     ledger.check(run)
-    beside = _unfinished_beside(ledger, run.kind, run.settings, settings)
-    if (pending := ledger.pending_beside(run.number, beside)) is not None:
-        raise _beside(run.kind, settings, pending)
+    _refuse_beside(ledger, run.number, run.kind, run.settings, settings)
     return Planned(run, resumed=True)
 
 
-def _unfinished_beside(
-    ledger: Ledger, kind: Kind, options: Mapping[str, Any], settings: Settings
-) -> list[RunRecord]:
-    """Return the unfinished runs at whose pending paths a run of this kind may not work.
+def _refuse_beside(
+    ledger: LedgerReader, number: int, kind: Kind, options: Mapping[str, Any], settings: Settings
+) -> None:
+    """Raise UsageError if rows of an unfinished run are pending at paths at which rows of the run with this number are.
 
     ============  =========================================================================
     kind          unfinished runs
@@ -178,34 +176,26 @@ def _unfinished_beside(
     Under the planning lock, of two that are planned at once the second finds the first one's rows.
     """
     if not kind.changes_store:
-        return []
+        return
     passed_over = set[str]()
     if kind.takes_back:
         passed_over = {*options.get("of", ()), *_undone_uploads(ledger, settings)}
-    return [
-        run
-        for run in ledger.runs(settings.run_target, damaged=[])
-        if run.finished_at is None
-        and run.kind.changes_store
-        and run.kind.takes_back != kind.takes_back
-        and run.id not in passed_over
-    ]
-
-
-def _beside(kind: Kind, settings: Settings, pending: PendingBeside) -> UsageError:
-    return UsageError(
-        _(
-            "run {id} ({kind}) is unfinished, with {rows} pending at paths of this {own_kind}, such as {path} in "
-            "{env}. Nothing was sent. Wait until it has ended. If nobody works on it, resume it first:\n{command}",
-            id=pending.run.id,
-            kind=pending.run.kind,
-            rows=ngettext("{n:,} row", "{n:,} rows", pending.rows),
-            own_kind=kind,
-            path=pending.path,
-            env=pending.env,
-            command=quoted(resume_command(settings, pending.run)),
-        )
-    )
+    for run in ledger.runs(settings.run_target, damaged=[]):
+        other = run.kind.changes_store and run.kind.takes_back != kind.takes_back
+        if not other or run.finished_at is not None or run.id in passed_over:
+            continue
+        if (path := ledger.pending_in_both(number, run.number)) is not None:
+            raise UsageError(
+                _(
+                    "run {id} ({kind}) is unfinished, with rows pending at paths of this {own_kind}, such as {path}. Nothing "
+                    "was sent. Wait until it has ended. If nobody works on it, resume it first:\n{command}",
+                    id=run.id,
+                    kind=run.kind,
+                    own_kind=kind,
+                    path=path,
+                    command=quoted(resume_command(settings, run)),
+                )
+            )
 
 
 def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) -> RunRecord | None:
@@ -217,7 +207,7 @@ def _same_work(ledger: Ledger, work: RunSpec, settings: Settings, now: float) ->
     return None
 
 
-def _undone_uploads(ledger: Ledger, settings: Settings) -> set[str]:
+def _undone_uploads(ledger: LedgerReader, settings: Settings) -> set[str]:
     """Return the uploads that were undone or deleted: their rows no longer are what the ledger says."""
     runs = ledger.runs(settings.run_target, damaged=[])  # damage of another run keeps nobody from this one
     return {upload for run in runs if run.kind.takes_back for upload in run.settings.get("of", ())}
@@ -438,50 +428,35 @@ def retry_spec(
         of_merchants = (row for row in to_retry() if (row.env, row.appid) in selected)
         return of_merchants if root is None else as_they_are(of_merchants, root, inspect)
 
-    environments = environments_of_rows(rows(), merchants)
-    missing = _missing_merchants(ledger, parent, to_retry(), merchants)
-    if not environments and missing is not None:
-        raise UsageError(
-            missing,
-            _("Add these merchants, or give the run's merchants file with --merchants."),
+    of_rows = environments_of_rows(to_retry(), merchants)
+    environments = [
+        replace(of, number=number)
+        for number, of in enumerate(of for of in of_rows if (of.env, of.appid) in selected)
+    ]
+    listed = {(merchant.env, merchant.appid) for merchant in merchants.whole}
+    warning = None
+    if missing := [of for of in of_rows if (of.env, of.appid) not in listed]:
+        warning = _(
+            "run {id} has rows to retry, but {file} has no line for their merchants: {listed}.",
+            id=parent.id,
+            file=merchants.source or "merchants.csv",
+            listed=as_list((f"{of.merchant} ({of.appid}, {of.env})" for of in missing), 5),
         )
     if not environments:
+        if warning is not None:
+            raise UsageError(
+                warning, _("Add these merchants, or give the run's merchants file with --merchants.")
+            )
         raise UsageError(_nothing_left(parent, settings, narrowed=bool(selection or codes)))
-    return RunSpec(
-        parent.kind,
-        parent.list_name,
-        parent.list_sha256,
-        parent.list_bytes,
-        parent.headers,
-        root,
-        rows,
-        environments,
-        selection,
-        parent.id,
+    return replace(
+        resume_spec(parent),
+        rows=rows,
+        environments=environments,
+        selection=selection,
+        parent=parent.id,
         # --where cannot match merchants that are missing.
-        missing if merchants.whole is merchants else None,
-        {name: parent.settings[name] for name in _KEPT if name in parent.settings},
-    )
-
-
-def _missing_merchants(
-    ledger: Ledger, parent: RunRecord, to_retry: Iterable[Row], merchants: Merchants
-) -> Text | None:
-    """Return which rows to retry have merchants that the merchants file lacks; None if there are none."""
-    listed = {(merchant.env, merchant.appid) for merchant in merchants.whole}
-    if listed.issuperset((environment.env, environment.appid) for environment in ledger.envs(parent)):
-        return None
-    rows = Counter(
-        (row.merchant, row.appid, row.env) for row in to_retry if (row.env, row.appid) not in listed
-    )
-    if not rows:
-        return None
-    return _(
-        "run {id} has {rows} to retry, but {file} has no line for their merchants: {listed}.",
-        id=parent.id,
-        rows=ngettext("{n:,} row", "{n:,} rows", rows.total()),
-        file=merchants.source or "merchants.csv",
-        listed=as_list((f"{name} ({appid}, {env})" for name, appid, env in rows), 5),
+        warning=warning if merchants.whole is merchants else None,
+        options={name: parent.settings[name] for name in _KEPT if name in parent.settings},
     )
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from copy import copy
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,7 +21,6 @@ from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, all_kinds
 from tcb_ops.model import Outcome, Row
 from tcb_ops.runs.connection import BATCH
-from tcb_ops.runs.database import check_file
 from tcb_ops.runs.histories import OF_ENV
 from tcb_ops.runs.later_changes import LaterChange, later_changes
 from tcb_ops.runs.locks import working
@@ -30,6 +28,7 @@ from tcb_ops.runs.records import (
     PENDING_COLUMNS,
     EnvRecord,
     Partition,
+    RowFilter,
     RowRecord,
     RunRecord,
     read_cells,
@@ -72,14 +71,14 @@ class LedgerReader(SumReader):
         query = sa.select(runs).order_by(runs.c.number.desc()).limit(20)
         if name == "latest":
             of_target = query.where(runs.c.target == target) if target is not None else query
-            records = self._read(of_target.where(runs.c.kind.in_(kinds)) if kinds is not None else of_target)
+            records = self.query(of_target.where(runs.c.kind.in_(kinds)) if kinds is not None else of_target)
             if not records:
                 raise self._no_latest(target, kinds)
             return self._run(records[0])
         named = runs.c.id.startswith(name, autoescape=True)
         if len(name) >= _ENDING:
             named |= runs.c.id.endswith(name, autoescape=True)
-        records = self._read(query.where(named))
+        records = self.query(query.where(named))
         exact = [record for record in records if record.id == name]
         if exact or len(records) == 1:
             return self._run((exact or records)[0])  # the others may be damaged
@@ -92,27 +91,23 @@ class LedgerReader(SumReader):
 
     def _no_latest(self, target: str | None, kinds: Collection[Kind] | None) -> RunNotFoundError:
         """Return the error for a ledger without a run of the target and kinds; it names the newest of the others."""
-        of_target = self.runs(target, limit=1) if kinds is not None else []
-        newest = of_target or self.runs(limit=1)
-        message = _("{ledger} has no run yet.", ledger=self.name)
-        if of_target:
-            labels = as_list(kind.label for kind in kinds or ())
+        newest = (self.runs(target, limit=1) if kinds is not None else []) or self.runs(limit=1)
+        if not newest:
+            return RunNotFoundError(_("{ledger} has no run yet.", ledger=self.name))
+        message = _("{ledger} has no run of {target} yet.", ledger=self.name, target=target)
+        if newest[0].target == target:
             message = _(
                 "{ledger} has no run of this kind ({kinds}) to {target} yet.",
                 ledger=self.name,
-                kinds=labels,
+                kinds=as_list(kind.label for kind in kinds or ()),
                 target=target,
             )
-        elif newest:
-            message = _("{ledger} has no run of {target} yet.", ledger=self.name, target=target)
-        hint = None
-        if newest:
-            hint = _(
-                "The newest run is {id} ({kind}): give its id, or --target {target} (in Python: target={target!r}).",
-                id=newest[0].id,
-                kind=newest[0].kind.label,
-                target=newest[0].target,
-            )
+        hint = _(
+            "The newest run is {id} ({kind}): give its id, or --target {target} (in Python: target={target!r}).",
+            id=newest[0].id,
+            kind=newest[0].kind.label,
+            target=newest[0].target,
+        )
         return RunNotFoundError(message, hint)
 
     def runs(
@@ -122,27 +117,24 @@ class LedgerReader(SumReader):
         damaged: list[LedgerDamagedError] | None = None,
     ) -> list[RunRecord]:
         """List runs, the last created first. Damaged records are left out: their errors are appended to `damaged`, or logged."""
-        errors: list[LedgerDamagedError] = []
         query = sa.select(runs).order_by(runs.c.number.desc()).limit(limit)
         if target is not None:
             query = query.where(runs.c.target == target)
-        found = []
-        for record in self._read(query):
+        intact = []
+        for record in self.query(query):
             try:
-                found.append(self._run(record))
+                intact.append(self._run(record))
             except LedgerDamagedError as error:
-                errors.append(error)
-        if damaged is not None:
-            damaged += errors
-        else:
-            for damage in errors:
-                _LOG.warning("%s", damage.text)
-        return found
+                if damaged is None:
+                    _LOG.warning("%s", error.text)
+                else:
+                    damaged.append(error)
+        return intact
 
     def newest(self, kind: Kind, target: str, parent: str = "") -> RunRecord | None:
         """Return the last created run of a kind to a target; of the retries of `parent`, if that is given."""
         query = sa.select(runs).where(runs.c.kind == kind, runs.c.target == target, runs.c.parent == parent)
-        records = self._read(query.order_by(runs.c.number.desc()).limit(1))
+        records = self.query(query.order_by(runs.c.number.desc()).limit(1))
         return self._run(records[0]) if records else None
 
     def unfinished(
@@ -164,24 +156,14 @@ class LedgerReader(SumReader):
             .order_by(runs.c.number.desc())
             .limit(50)
         )
-        return [self._run(record) for record in self._read(query)]
+        return [self._run(record) for record in self.query(query)]
 
     def check(self, run: RunRecord) -> None:
-        """Check a run before it is resumed: the number of its rows, and an SQLite file, as far as CHECK_SECONDS suffice.
-
-        Raises LedgerDamagedError.
-        """
+        """Check a run before it is resumed: the number of its rows, and an SQLite file. Raises LedgerDamagedError."""
         self.counts(run)
         self.environments(run)
-        if self._engine.dialect.name != "sqlite":
-            return
-        with self.reading(), closing(self._engine.raw_connection()) as pooled:
-            try:
-                fault = check_file(cast("sqlite3.Connection", pooled.driver_connection))
-            except sqlite3.Error as error:
-                fault = str(error)
-        if fault:
-            raise self._damaged(_("SQLite's check found: {fault}", fault=fault))
+        if self.file is not None and (fault := self.query(sa.text("PRAGMA quick_check(1)"))[0][0]) != "ok":
+            raise self._damaged(_("SQLite's check found: {fault}", fault=" ".join(fault.split())))
 
     def pending(
         self, run: RunRecord, environments: Iterable[tuple[EnvRecord, int]], limit: int
@@ -202,100 +184,40 @@ class LedgerReader(SumReader):
                 pending.append([read_pending(record, environment) for record in records])
         return pending
 
-    def first_failures(self, run: RunRecord, environment: EnvRecord, limit: int) -> list[RowRecord]:
-        """Read the first rows of an environment that ended without success, in the order of the list."""
-        query = (
-            sa.select(rows)
-            .where(
-                rows.c.run == run.number,
-                rows.c.place == environment.number,
-                rows.c.outcome.not_in([*Outcome.successes(), Outcome.PENDING]),
-            )
-            .order_by(rows.c.line)
-            .limit(limit)
-        )
-        with self.reading(run):
-            return _with_ends(self._read(query), {environment.number: environment})
-
-    def page(
-        self,
-        run: RunRecord,
-        *,
-        ends: Sequence[tuple[Outcome, str, int | None, str]] | None,
-        environments: Sequence[EnvRecord] | None,
-        path: str,
-        after_line: int,
-        limit: int,
-    ) -> list[RowRecord]:
-        """Return at most `limit` rows after a line (-1 for the first page), in the order of the list.
-
-        `ends`: the (outcome, reason, errcode, store_code) of the wanted rows, `environments`: theirs; None for all. `path`: a
-        part of the cloud path.
-        """
-        query = sa.select(rows).where(rows.c.run == run.number, rows.c.line > after_line)
-        if ends is not None:
-            states = (
-                (rows.c.outcome == outcome)
-                & (rows.c.reason == reason)
-                & rows.c.errcode.is_not_distinct_from(errcode)
-                & (rows.c.store_code == store_code)
-                for outcome, reason, errcode, store_code in ends
-            )
-            query = query.where(sa.or_(sa.false(), *states))
-        if environments is not None:
-            query = query.where(rows.c.place.in_([environment.number for environment in environments]))
-        if path:
-            query = query.where(rows.c.path.contains(path, autoescape=True))
-        by_number = {environment.number: environment for environment in self.envs(run)}
-        with self.reading(run):
-            return _with_ends(self._read(query.order_by(rows.c.line).limit(limit)), by_number)
-
-    def rows(
-        self,
-        run: RunRecord,
-        *,
-        outcomes: frozenset[Outcome] | None = None,
-        merchant: str = "",
-        path: str = "",
-        line: int | None = None,
-    ) -> Iterator[RowRecord]:
+    def rows(self, run: RunRecord, **filters: Unpack[RowFilter]) -> Iterator[RowRecord]:
         """Stream a run's rows in the order of the list, in constant memory.
 
-        `merchant` is a name or an appid, `path` a cloud path or a part of one. Missing rows are detected before the first
-        row of a selection, but only after the last row of a whole run.
+        Missing rows are detected after the last row of a whole run, and before the first row of a selection; not of one by
+        `ends` or `environments`, which come from sums.
         """
-        selected = outcomes is not None or merchant or path or line is not None
-        if merchant:  # uses the index by environment
+        environments = filters.get("environments")
+        by_number = {of.number: of for of in (self.envs(run) if environments is None else environments)}
+        conditions, after_line = _conditions(filters, by_number), filters.get("after_line", -1)
+        if filters.get("merchant"):
             self.environments(run)
-        elif selected:
+        elif conditions and environments is None and filters.get("ends") is None:
             self.counts(run)
-        by_number = {environment.number: environment for environment in self.envs(run)}
-        query = sa.select(rows).where(rows.c.run == run.number).order_by(rows.c.line).limit(BATCH)
-        if outcomes is not None:
-            query = query.where(rows.c.outcome.in_(outcomes))
-        if merchant:
-            query = query.where(
-                rows.c.place.in_([p.number for p in by_number.values() if merchant in {p.merchant, p.appid}])
-            )
-        if path:
-            query = query.where(rows.c.path.contains(path, autoescape=True))
-        if line is not None:
-            query = query.where(rows.c.line == line)
+        query = (
+            sa.select(rows).where(rows.c.run == run.number, *conditions).order_by(rows.c.line).limit(BATCH)
+        )
         for batch in self._in_order(
-            run, lambda last: self._read(query.where(rows.c.line > last)), whole=not selected
+            run,
+            lambda last: self.query(query.where(rows.c.line > last)),
+            after_line,
+            whole=not conditions and after_line < 0,
         ):
             with self.reading(run):
-                records = _with_ends(batch, by_number)
+                records = [RowRecord(read_row(of, by_number[of[2]]), read_end(of)) for of in batch]
             yield from records
 
     def _in_order(
-        self, run: RunRecord, read: Callable[[int], Sequence[Any]], *, whole: bool = True
+        self, run: RunRecord, read: Callable[[int], Sequence[Any]], last: int = -1, *, whole: bool = True
     ) -> Iterator[Sequence[Any]]:
-        """Stream batches of a run's records in the order of the list; `read` returns those after a line.
+        """Stream batches of a run's records after the line `last`, in the order of the list; `read` returns the next ones.
 
         They begin with run and line. `whole`: all rows of the run are read, and missing ones detected.
         """
-        last, count = -1, 0
+        count = 0
         while count <= run.rows and (batch := read(last)):  # in a damaged file, lines may not grow
             last, count = batch[-1][1], count + len(batch)
             yield batch
@@ -334,20 +256,20 @@ class LedgerReader(SumReader):
             good = sa.select(rows.c.line).where(
                 rows.c.run == retry.number, rows.c.outcome.in_(Outcome.successes())
             )
-            lines.update(line for (line,) in self._read(good))
+            lines.update(line for (line,) in self.query(good))
         return lines
 
     def retries(self, run: RunRecord) -> list[RunRecord]:
         """List the retries of a run on the same target and the retries of those, oldest first."""
         query = sa.select(runs).where(runs.c.parent == run.id, runs.c.target == run.target)
-        found = [self._run(record) for record in self._read(query)]
+        found = [self._run(record) for record in self.query(query)]
         found += [later for retry in list(found) for later in self.retries(retry)]
         return sorted(found, key=lambda retry: retry.number)
 
     def exports(self, run: RunRecord) -> set[str]:
         """Return the SHA-256 of the manifest.json of each report of a run."""
         of_run = sa.select(exports.c.manifest_sha256).where(exports.c.run == run.number)
-        return {digest for (digest,) in self._read(of_run)}
+        return {digest for (digest,) in self.query(of_run)}
 
     @contextmanager
     def snapshot(self) -> Iterator[Self]:
@@ -392,7 +314,7 @@ class LedgerReader(SumReader):
 
         With a receiver: the last audit whose message was not kept from it.
         """
-        for record in [] if run.parent else self._read(earlier_runs(run)):
+        for record in [] if run.parent else self.query(earlier_runs(run)):
             earlier = self._run(record)
             if earlier.selection == run.selection and receiver not in earlier.undelivered:
                 return earlier
@@ -402,7 +324,7 @@ class LedgerReader(SumReader):
         self, run: RunRecord, only: Collection[tuple[str, str]] | None = None, *, sampled: bool = False
     ) -> list[LaterChange]:
         """Find the later runs that undid, deleted or overwrote files of an upload; see `runs.later_changes`."""
-        return later_changes(self, self._read, run, only, sampled=sampled)
+        return later_changes(self, run, only, sampled=sampled)
 
     def confirmation(self, run: RunRecord, after: int = 0) -> tuple[str, dict[Outcome, int]] | None:
         """Find the newest finished run that confirmed an upload; return its id and its rows by outcome.
@@ -410,29 +332,25 @@ class LedgerReader(SumReader):
         `after`: the number of the run that changed the upload's files last; a confirmation before it says nothing of them now, and
         one that found them taken back confirms nothing.
         """
-        query = (
-            sa.select(runs)
-            .where(
-                runs.c.kind.in_([kind for kind in all_kinds() if kind.looks_at_store]),
-                runs.c.list_sha256 == run.list_sha256,
-                runs.c.finished_at.is_not(None),
-                runs.c.number > max(run.number, after),
-            )
-            .order_by(runs.c.number.desc())
-        )
         if not run.kind.sends_files:
             return None
-        for record in self._read(query):
+        query = sa.select(runs).where(
+            runs.c.kind.in_([kind for kind in all_kinds() if kind.looks_at_store]),
+            runs.c.list_sha256 == run.list_sha256,
+            runs.c.finished_at.is_not(None),
+            runs.c.number > max(run.number, after),
+        )
+        for record in self.query(query.order_by(runs.c.number.desc())):
             try:
-                found = self._run(record)
+                confirmation = self._run(record)
             except LedgerDamagedError as error:
                 _LOG.warning("%s", error.text)
                 continue
             # One that is narrowed by --where says nothing of the others.
-            whole = found.selection in {f"run {run.id}", f"run {run.id}; content"}
-            if whole and found.settings.get("of", [""])[0] == run.id:
-                counts = self.counts(found)
-                return None if any(outcome.taken_back for outcome in counts) else (found.id, counts)
+            whole = confirmation.selection in {f"run {run.id}", f"run {run.id}; content"}
+            if whole and confirmation.settings.get("of", [""])[0] == run.id:
+                counts = self.counts(confirmation)
+                return None if any(outcome.taken_back for outcome in counts) else (confirmation.id, counts)
         return None
 
     def partitions(self, run: RunRecord, session: int | None = None) -> list[Partition]:
@@ -442,7 +360,7 @@ class LedgerReader(SumReader):
         )
         if session is not None:
             query = query.where(partitions.c.session == session)
-        found = self._read(query.order_by(partitions.c.session, partitions.c.number))
+        found = self.query(query.order_by(partitions.c.session, partitions.c.number))
         with self.reading(run):
             return [
                 Partition(number, tuple(map(str, json.loads(workers or "[]"))), read_done(done))
@@ -450,9 +368,30 @@ class LedgerReader(SumReader):
             ]
 
 
-def _with_ends(records: Iterable[Any], by_number: Mapping[int, EnvRecord]) -> list[RowRecord]:
-    """Return the rows of records of the rows table, by the numbers of their environments."""
-    return [RowRecord(read_row(record, by_number[record[2]]), read_end(record)) for record in records]
+def _conditions(filters: RowFilter, environments: Mapping[int, EnvRecord]) -> list[sa.ColumnElement[bool]]:
+    conditions: list[sa.ColumnElement[bool]] = []
+    if (outcomes := filters.get("outcomes")) is not None:
+        conditions.append(rows.c.outcome.in_(outcomes))
+    if (ends := filters.get("ends")) is not None:
+        states = (
+            (rows.c.outcome == outcome)
+            & (rows.c.reason == reason)
+            & rows.c.errcode.is_not_distinct_from(errcode)
+            & (rows.c.store_code == store_code)
+            for outcome, reason, errcode, store_code in ends
+        )
+        conditions.append(sa.or_(sa.false(), *states))
+    merchant = filters.get("merchant")
+    if merchant or filters.get("environments") is not None:
+        named = [
+            of.number for of in environments.values() if not merchant or merchant in {of.merchant, of.appid}
+        ]
+        conditions.append(rows.c.place.in_(named))
+    if path := filters.get("path"):
+        conditions.append(rows.c.path.contains(path, autoescape=True))
+    if (line := filters.get("line")) is not None:
+        conditions.append(rows.c.line == line)
+    return conditions
 
 
 def earlier_runs(run: RunRecord) -> sa.Select[Any]:

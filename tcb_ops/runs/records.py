@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from tcb_ops.details import Detail, as_detail, read_detail, stored
 from tcb_ops.kinds import Kind, features, kind_named
@@ -106,6 +106,21 @@ class RowRecord:
     end: RowEnd
 
 
+class RowFilter(TypedDict, total=False):
+    """Which rows of a run are read: those that fit every key; None stands for all."""
+
+    outcomes: Collection[Outcome] | None
+    merchant: str
+    """A name or an appid."""
+    path: str
+    """A cloud path, or a part of one."""
+    line: int | None
+    after_line: int
+    ends: Collection[tuple[Outcome, str, int | None, str]] | None
+    """By outcome, reason, errcode and store_code."""
+    environments: Sequence[EnvRecord] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """The number of rows of one merchant's environment that ended with the same outcome, reason and code."""
@@ -174,17 +189,6 @@ class EarlierUpload:
     """How its row ended: the file may also have been deleted, restored, or found unchanged."""
     number: int = 0
     """The run's, which grows."""
-
-
-@dataclass(frozen=True, slots=True)
-class PendingBeside:
-    """Rows of another run that are pending at paths of a run that is planned or resumed."""
-
-    run: RunRecord
-    rows: int
-    env: str
-    path: str
-    """One of the paths."""
 
 
 def may_have_stored(reason: Reason | None, attempts: int, settings: Mapping[str, Any]) -> bool:
@@ -337,30 +341,18 @@ def run_values(new: NewRun) -> dict[str, Any]:
     }
 
 
-_NEWEST = """
-SELECT id, kind, created_at, list_name FROM runs
-WHERE substr(id, 1, length(:begins)) = :begins
-ORDER BY number DESC LIMIT :limit
-"""
+_NEWEST = (
+    "SELECT id, kind, created_at, list_name FROM runs WHERE substr(id, 1, ?) = ? ORDER BY number DESC LIMIT ?"
+)
 
 
 def newest_runs(where: str, begins: str, limit: int) -> Sequence[Any]:
     """Return (id, kind, time, list) of the newest runs whose id starts with `begins`, for shell completion.
 
-    Nothing is written: a missing ledger is not created, and a WAL that no process uses is not opened. Raises the
-    database's errors.
+    Without SQLAlchemy, which takes long to load: of an SQLite ledger only. Raises the database's errors.
     """
-    values = {"begins": begins, "limit": limit}
-    if where.startswith("postgresql"):
-        import sqlalchemy as sa
-
-        engine = sa.create_engine(where, hide_parameters=True, connect_args={"connect_timeout": 2})
-        with engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(sa.text(_NEWEST), values)]
     file = Path(where.removeprefix("sqlite:///")).absolute()
     if not file.is_file():  # opening a pipe would wait for a writer
         return []
-    used = all(file.with_name(file.name + end).exists() for end in ("-wal", "-shm"))
-    options = "mode=ro" if used else "mode=ro&immutable=1"
-    with closing(sqlite3.connect(f"{file.as_uri()}?{options}", uri=True, timeout=0.2)) as opened:
-        return opened.execute(_NEWEST, values).fetchall()
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=0.2)) as opened:
+        return opened.execute(_NEWEST, (len(begins), begins, limit)).fetchall()

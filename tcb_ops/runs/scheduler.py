@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from tcb_ops.model import Link, Owner, Row, RowEnd, Secret
 from tcb_ops.runs.limits import Breaker, RunLimits, Slowdown
@@ -163,11 +162,9 @@ class LaneRegistry:
         limits: RunLimits,
         component_appid: str = "",
         batch: int = 1,
-        state: Mapping[str, Any] | None = None,
-        now: float = 0.0,
         forget: Callable[[str, Owner], None] = lambda _appid, _owner: None,
     ) -> None:
-        """`batch`: rows per call. `state`: what `state` returned to a session before. `forget`: told of each account (appid, owner) that is done."""
+        """`batch`: rows per call. `forget`: told of each account (appid, owner) that is done."""
         self.batch, self._limits, self._component, self._forget = batch, limits, component_appid, forget
         self.coming: deque[int] = deque()
         """Numbers of the environments whose lanes are to be made, in the order of the list."""
@@ -176,14 +173,11 @@ class LaneRegistry:
         self.apps: dict[tuple[str, str], AppState] = {}
         self._envs: dict[str, ScopeState] = {}
         numbers = defaultdict[tuple[str, str], list[int]](list)
-        for one in environments:
-            self.coming.append(one.number)
-            numbers[self._account(one)].append(one.number)
-            numbers[_ENV, one.env].append(one.number)
+        for environment in environments:
+            self.coming.append(environment.number)
+            numbers[self._account(environment)].append(environment.number)
+            numbers[_ENV, environment.env].append(environment.number)
         self._numbers = {key: shared for key, shared in numbers.items() if len(shared) > 1}
-        for key in numbers if state else ():
-            if kept := (state or {}).get(_name(*key)):
-                _restore(self._env(key[1]) if key[0] == _ENV else self._app(key), kept, now)
 
     def make(self, record: EnvRecord) -> Lane:
         """Return the lane of an environment; lanes that share an env or an appid share its limits."""
@@ -196,12 +190,12 @@ class LaneRegistry:
 
     def rest_of(self, scope: ScopeState) -> list[int]:
         """Take the environments of an appid or of an env from those that are to be made; return their numbers."""
-        wanted = set(scope.numbers).intersection(self.coming)
-        if wanted:
-            others = [number for number in self.coming if number not in wanted]
+        shared = set(scope.numbers).intersection(self.coming)
+        if shared:
+            others = [number for number in self.coming if number not in shared]
             self.coming.clear()
             self.coming.extend(others)
-        return sorted(wanted)
+        return sorted(shared)
 
     def forget(self, lane: Lane) -> None:
         """Forget a lane that is done, and the states that no other lane shares."""
@@ -215,17 +209,6 @@ class LaneRegistry:
             self._forget(app.appid, lane.owner)
         if env.left <= 0:
             self._envs.pop(env.name, None)
-
-    def state(self, now: float) -> dict[str, Any]:
-        """Return the breakers and pauses that differ from those of a new run, as values of JSON.
-
-        Times are seconds until or since `now`. May be called from any thread.
-        """
-        named: list[tuple[str, ScopeState]] = [
-            *((_name(*key), app) for key, app in self.apps.copy().items()),
-            *((_name(_ENV, env), state) for env, state in self._envs.copy().items()),
-        ]
-        return {name: kept for name, scope in named if (kept := _kept(scope, now))}
 
     def paused(self, now: float) -> int:
         """Return how many environments are paused, those whose lanes are still to be made included."""
@@ -277,13 +260,7 @@ class Scheduler:
         """The queue of the lanes that have had a turn."""
         self._timers: list[tuple[float, int, Lane, Task | None]] = []
         self._ticket = 0
-        self._bounded = batch > 1
-        """Whether lanes wait for their rows, because those of one call fill a lane's share already."""
-        self._buffered = 0
-        """Fresh rows of all lanes, and those that are being read; counted where `_bounded`."""
         self._refilling = 0
-        self._starved: deque[Lane] = deque()
-        """Lanes that wait until others have used up some of their rows."""
         self.needs_refill: list[Lane] = []
         """Lanes to be refilled from the ledger."""
         self.needs_lanes: list[int] = []
@@ -345,8 +322,6 @@ class Scheduler:
                         self.enqueue(lane)
                     return task
                 lane.taken = 0
-        if self._starved and not self._refilling:  # all lanes that have rows are paused, or at their limit
-            self._request_rows(self._starved.popleft())
         return None
 
     def next_timer(self) -> float | None:
@@ -380,13 +355,10 @@ class Scheduler:
         lane.refilling = False
         self._refilling -= 1
         lane.drained = len(rows) < self.refill
-        self._buffered -= self.refill
         if rows:
             lane.last_line = rows[-1].line
         if lane.end_as is None:
             lane.fresh.extend(rows)
-            self._buffered += len(rows)
-        self._feed()
         self.enqueue(lane)
         self._forget_done(lane)
 
@@ -396,9 +368,7 @@ class Scheduler:
         Rows in backoff follow when their wait is over.
         """
         lane.end_as = end_as
-        self._buffered -= len(lane.fresh)
         lane.fresh.clear()
-        self._feed()
         self.enqueue(lane)
         self._forget_done(lane)
 
@@ -449,47 +419,29 @@ class Scheduler:
         task = Task(lane.fresh[: lane.batch], lane)
         del lane.fresh[: lane.batch]
         lane.tasks.append(task)
-        self._buffered -= len(task.rows)
-        if self._starved:
-            self._feed()
         return task
 
     def _want_lanes(self) -> None:
         """Have the next lanes made while few others have rows to begin, so that work never waits for them."""
         if self._making or not self._coming:
             return
-        if len(self._queue) + self._refilling + len(self._starved) < COMING // 2:
+        if len(self._queue) + self._refilling < COMING // 2:
             self._making = min(COMING, len(self._coming))
             self.needs_lanes = [self._coming.popleft() for _ in range(self._making)]
 
     def _forget_done(self, lane: Lane) -> None:
-        """Forget a lane that is done."""
         if lane.is_done and not lane.refilling and lane in self.lanes:
             del self.lanes[lane]
             self._registry.forget(lane)
 
     def _want_rows(self, lane: Lane) -> None:
-        """Have a lane with few rows refilled, now or once the others have used up some of theirs."""
+        """Have a lane with few rows refilled from the ledger."""
         low = max(self._low, lane.batch)
         if len(lane.fresh) > low or lane.drained or lane.refilling or lane.end_as:
             return
-        if self._bounded and self._buffered + self.refill > BUFFERED:
-            lane.refilling = True
-            self._starved.append(lane)
-        else:
-            self._request_rows(lane)
-
-    def _request_rows(self, lane: Lane) -> None:
-        """Have a lane refilled from the ledger."""
         lane.refilling = True
         self._refilling += 1
-        self._buffered += self.refill
         self.needs_refill.append(lane)
-
-    def _feed(self) -> None:
-        """Have starved lanes refilled, as far as all lanes together may buffer more rows."""
-        while self._starved and self._buffered + self.refill <= BUFFERED:
-            self._request_rows(self._starved.popleft())
 
     def _at(self, when: float, lane: Lane, task: Task | None) -> None:
         self._ticket += 1
@@ -515,41 +467,3 @@ def _no_more_continue(scope: ScopeState) -> bool:
     if scope.slowdown.limit >= scope.slowdown.full:
         return False
     return scope.in_flight - sum(len(lane.back) for lane in scope.lanes) >= scope.slowdown.limit
-
-
-def _name(owner: str, of: str) -> str:
-    """Return the name of an appid's or an environment's state among those kept."""
-    return f"{owner} {of}"
-
-
-def _kept(scope: ScopeState, now: float) -> dict[str, Any]:
-    slowed, breaker = scope.slowdown, scope.breaker
-    kept = {
-        "limit": slowed.limit if slowed.limit < slowed.full else None,
-        "good": slowed.good or None,
-        "paused": round(slowed.paused_until - now, 1) if slowed.paused_until > now else None,
-        "slow_for": round(now - slowed.since, 1) if slowed.since is not None else None,
-        "code": breaker.code or None,
-        "rows": breaker.rows or None,
-    }
-    return {name: value for name, value in kept.items() if value is not None}
-
-
-def later(state: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Return what `Roster.state` returned, as of `seconds` later."""
-    found = {name: dict(kept) for name, kept in state.items()}
-    for aged in found.values():
-        if "slow_for" in aged:
-            aged["slow_for"] = round(aged["slow_for"] + seconds, 1)
-        if (paused := aged.pop("paused", 0.0)) > seconds:
-            aged["paused"] = round(paused - seconds, 1)
-    return {name: aged for name, aged in found.items() if aged}
-
-
-def _restore(scope: ScopeState, kept: Mapping[str, Any], now: float) -> None:
-    slowed = scope.slowdown
-    slowed.limit = min(slowed.full, kept.get("limit", slowed.full))
-    slowed.good = kept.get("good", 0)
-    slowed.paused_until = now + kept.get("paused", 0.0)
-    slowed.since = now - kept["slow_for"] if "slow_for" in kept else None
-    scope.breaker.code, scope.breaker.rows = kept.get("code", ""), kept.get("rows", 0)

@@ -116,14 +116,12 @@ partitions = _of_run(
     _text("envs"),
     sa.Column("fence", sa.Integer, nullable=False, default=0),
     _text("workers"),
-    _text("state"),
     _text("done"),
 )
 """Groups of whole merchants that one worker of a cluster works on at a time.
 
 `envs`: the numbers of their environments. `fence`: raised by each claim; a commit with an earlier one is refused.
-`workers`: who has claimed it, in order. `state`: breakers and pauses, for the next worker. `done`: rows by worker and
-outcome. All JSON.
+`workers`: who has claimed it, in order. `done`: rows by worker and outcome. All JSON.
 """
 
 pruned_files = sa.Table(
@@ -186,25 +184,3 @@ The index and its query must use the same text.
 rows_by_path = sa.Index("rows_by_path", rows.c.run, rows.c.place, rows.c.path, sqlite_where=STORED)
 sa.Index("envs_by_env", envs.c.env)
 sa.Index("rows_by_place", rows.c.run, rows.c.place, rows.c.line)
-
-CARRIES_ERRCODE = sa.text("errcode <> 0")
-"""Selects rows with an errcode other than 0; the index and its query must use the same text."""
-
-errcodes = sa.Index(
-    "rows_by_errcode",
-    rows.c.run,
-    rows.c.place,
-    rows.c.errcode,
-    rows.c.ended_at,
-    sqlite_where=CARRIES_ERRCODE,
-)
-"""Covers the query of the history."""
-
-
-def condition_indices_on_postgresql() -> None:
-    """Give the partial indices their conditions on PostgreSQL, too.
-
-    Where they are declared, this would import SQLAlchemy's dialect for PostgreSQL into every command.
-    """
-    for index, condition in ((rows_by_path, STORED), (errcodes, CARRIES_ERRCODE)):
-        index.dialect_options["postgresql"]["where"] = condition

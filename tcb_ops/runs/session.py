@@ -87,11 +87,6 @@ class RunSession:
                 return
             seen = newest
 
-    def paused_until(self) -> dict[str, float]:
-        """Return the paused appids with the seconds left of their pauses."""
-        engine = self._engine
-        return engine.paused_until() if engine is not None else {}
-
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the session's end; return whether it has ended."""
         with self._news:

@@ -91,15 +91,9 @@ def canary_stop(rows: int) -> CanaryError:
 
 def unreachable(target: str, seconds: float) -> Text:
     """Describe an ongoing outage; for a simulator, ask whether it is running."""
-    asks = NOTHING
-    if is_simulated(target):
-        asks = _(" (is `tcb-ops simulate` running?)")
-    return _(
-        "{target} cannot be reached{asks}; trying again for {seconds:g} s",
-        target=target,
-        asks=asks,
-        seconds=seconds,
-    )
+    asks = _(" (is `tcb-ops simulate` running?)") if is_simulated(target) else NOTHING
+    text = _("{target} cannot be reached{asks}; trying again for {seconds:g} s")
+    return text.format(target=target, asks=asks, seconds=seconds)
 
 
 def _error(kind: type[Error], reason: Detail) -> Error:

@@ -23,12 +23,7 @@ from tcb_ops.runs.records import (
     TimelineBucket,
     read_env,
 )
-from tcb_ops.runs.schema import (
-    CARRIES_ERRCODE,
-    envs,
-    rows,
-    runs,
-)
+from tcb_ops.runs.schema import envs, rows, runs
 
 QUARTER = 900
 """Seconds in a quarter of an hour. UTC offsets are multiples of it, so days of any time zone consist of quarters."""
@@ -44,7 +39,7 @@ class SumReader(HistoryReader):
             its &= rows.c.place.in_(only)
         pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
         query = sa.select(rows.c.place, sa.func.count(), pending).where(its).group_by(rows.c.place)
-        counted = {number: (int(count), int(waiting)) for number, count, waiting in self._read(query)}
+        counted = {number: (int(count), int(waiting)) for number, count, waiting in self.query(query)}
         environments = [
             replace(environment, rows=count, pending=waiting)
             for environment in self.envs(run, only)
@@ -66,7 +61,7 @@ class SumReader(HistoryReader):
         """Count rows by outcome, pending included, without zeros."""
         query = sa.select(rows.c.outcome, sa.func.count()).where(rows.c.run == run.number)
         counts = {
-            Outcome(outcome): int(count) for outcome, count in self._read(query.group_by(rows.c.outcome))
+            Outcome(outcome): int(count) for outcome, count in self.query(query.group_by(rows.c.outcome))
         }
         self.check_rows(run, sum(counts.values()))
         return Outcome.in_order(counts)
@@ -98,7 +93,7 @@ class SumReader(HistoryReader):
         """Sum up the sizes of these rows' local files at the time the run was planned."""
         summed = sa.func.coalesce(sa.func.sum(rows.c.size), 0)
         query = sa.select(summed).where(rows.c.run == run.number, rows.c.outcome.in_(outcomes))
-        return int(self._read(query)[0][0])
+        return int(self.query(query)[0][0])
 
     def timeline(self, run: RunRecord, buckets: int = 60) -> list[TimelineBucket]:
         """Return how rows ended over time, in equal intervals from the run's start to the end of its last row.
@@ -106,7 +101,7 @@ class SumReader(HistoryReader):
         Empty if no row has ended. Does not include invalid rows.
         """
         ended, of_run = rows.c.ended_at, rows.c.run == run.number
-        first, last = self._read(sa.select(sa.func.min(ended), sa.func.max(ended)).where(of_run))[0]
+        first, last = self.query(sa.select(sa.func.min(ended), sa.func.max(ended)).where(of_run))[0]
         if last is None:
             return []
         began = min(run.created_at, first)
@@ -117,7 +112,7 @@ class SumReader(HistoryReader):
         bucket = (sa.cast(at, sa.Integer) if sqlite else sa.func.floor(at)).label("bucket")
         query = sa.select(bucket, rows.c.outcome, sa.func.count()).where(of_run, ended.is_not(None))
         outcomes: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
-        for number, outcome, count in self._read(query.group_by(bucket, rows.c.outcome)):
+        for number, outcome, count in self.query(query.group_by(bucket, rows.c.outcome)):
             # The last end falls on the boundary.
             outcomes[min(int(number), buckets - 1)][Outcome(outcome)] += int(count)
         starts = [began + number * width for number in range(buckets + 1)]
@@ -149,7 +144,7 @@ class SumReader(HistoryReader):
         counted = (
             sa.select(*keys, sa.func.count().label("rows"))
             .join(runs, runs.c.number == rows.c.run)
-            .where(CARRIES_ERRCODE, runs.c.target == target, unfinished_or_since)
+            .where(rows.c.errcode != 0, runs.c.target == target, unfinished_or_since)
             .group_by(*keys[:3], "quarter")
             .subquery()
         )

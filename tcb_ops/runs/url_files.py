@@ -67,13 +67,13 @@ class SourceInspector:
     async def _look(self, urls: Sequence[Secret]) -> dict[Secret, SourceFile | UnusableFile]:
         from tcb_ops.wechat.transport import Transport
 
-        found: dict[Secret, SourceFile | UnusableFile] = {}
+        facts: dict[Secret, SourceFile | UnusableFile] = {}
         async with Transport(connections=AT_ONCE) as transport:
             client, gate = source_client(transport, self._settings()), asyncio.Semaphore(AT_ONCE)
 
             async def look(url: Secret) -> None:
                 async with gate:
-                    found[url] = await self._of(client, url)
+                    facts[url] = await self._of(client, url)
 
             try:
                 async with asyncio.TaskGroup() as group:
@@ -81,7 +81,7 @@ class SourceInspector:
                         group.create_task(look(url))
             except ExceptionGroup as errors:  # such as too few file descriptors
                 raise errors.exceptions[0] from None
-        return found
+        return facts
 
     async def _of(self, client: SourceClient, url: Secret) -> SourceFile | UnusableFile:
         from tcb_ops.wechat.remote_files import SourceRefusedError
@@ -107,32 +107,32 @@ class SourceQueries:
     """The queries of a run's URLs by line, in an unnamed temporary file if they are many, until the process ends."""
 
     def __init__(self, queries: Iterable[tuple[int, Secret]]) -> None:
-        self._found = sqlite3.connect("", check_same_thread=False)
-        weakref.finalize(self, self._found.close)
-        self._found.execute("CREATE TABLE queries (line INTEGER PRIMARY KEY, query TEXT)")
-        self._found.executemany(
+        self._queries = sqlite3.connect("", check_same_thread=False)
+        weakref.finalize(self, self._queries.close)
+        self._queries.execute("CREATE TABLE queries (line INTEGER PRIMARY KEY, query TEXT)")
+        self._queries.executemany(
             "INSERT INTO queries VALUES (?, ?)", ((line, query.reveal()) for line, query in queries)
         )
 
     def __bool__(self) -> bool:
-        return self._found.execute("SELECT 1 FROM queries LIMIT 1").fetchone() is not None
+        return self._queries.execute("SELECT 1 FROM queries LIMIT 1").fetchone() is not None
 
     def whole(self, row: Row) -> Secret:
         """Return a row's URL with its query."""
-        found = self._found.execute("SELECT query FROM queries WHERE line = ?", (row.line,)).fetchone()
-        return whole_source(row.file, Secret(found[0]) if found else None)
+        record = self._queries.execute("SELECT query FROM queries WHERE line = ?", (row.line,)).fetchone()
+        return whole_source(row.file, Secret(record[0]) if record else None)
 
 
 def as_they_are(rows: Iterable[Row], root: Path, inspect: SourceInspector) -> Iterator[Row]:
     """Yield rows with their files' current sizes and versions. A missing file is reported when it is to be sent."""
     stream = iter(rows)
     while page := list(islice(stream, _PAGE)):
-        there = inspect([*dict.fromkeys(Secret(row.file) for row in page if is_source(row.file))])
+        facts = inspect([*dict.fromkeys(Secret(row.file) for row in page if is_source(row.file))])
         for row in page:
             if not is_source(row.file):
                 yield _as_it_is(row, root)
-            elif isinstance(found := there[Secret(row.file)], SourceFile):
-                yield replace(row, size=found.size, etag=found.etag)
+            elif isinstance(source := facts[Secret(row.file)], SourceFile):
+                yield replace(row, size=source.size, etag=source.etag)
             else:
                 yield row
 

@@ -35,7 +35,7 @@ from tcb_ops.wechat.responses import (
     read_quota,
     read_response,
 )
-from tcb_ops.wechat.transport import BROKEN, RequestTemplate, Transport, transport_failure
+from tcb_ops.wechat.transport import RequestTemplate, Transport, transport_error
 
 AUTHORIZERS_PER_PAGE = 500
 """The maximum per response of api_get_authorizer_list."""
@@ -82,8 +82,10 @@ class PlatformClient:
         try:
             return RequestTemplate(httpx.Request("POST", url, headers=_HEADERS, stream=httpx.ByteStream(b"")))
         except (httpx.InvalidURL, ValueError) as error:
-            failure = transport_failure(error) or BROKEN
-        raise failure.error(self._base.partition("://")[2].partition("/")[0].rpartition("@")[2])
+            failed = transport_error(
+                error, self._base.partition("://")[2].partition("/")[0].rpartition("@")[2]
+            )
+        raise failed
 
     async def _post(
         self, interface: str, body: Mapping[str, Any] | str, token: Secret | None
@@ -109,7 +111,6 @@ class PlatformClient:
     async def _ask(
         self, interface: str, body: Mapping[str, Any], token: Secret, read: Callable[[dict[str, Any]], Found]
     ) -> Found | ApiError | InvalidResponse:
-        """Call an interface, and read its response's object."""
         payload = await self.call(interface, body, token)
         return read(payload) if isinstance(payload, dict) else payload
 
@@ -196,10 +197,10 @@ class PlatformClient:
         try:
             request = httpx.Request("GET", f"{origin}/", headers=headers)
         except (httpx.InvalidURL, ValueError) as error:
-            failure = transport_failure(error) or BROKEN
+            failed = transport_error(error, origin.partition("://")[2])
         else:
             return await self._download(request, address, sink)
-        raise failure.error(origin.partition("://")[2])
+        raise failed
 
     async def _download(
         self, request: httpx.Request, address: str, sink: Callable[[bytes], object] | None

@@ -225,16 +225,15 @@ def _read(
 
 
 def _not_confirmed(status: int, *, in_error: bool, web_page: bool) -> Detail:
-    code = DetailCode.STORE_STATUS
-    if 300 <= status < 400:
-        code = DetailCode.STORE_REDIRECT
-    elif in_error:
-        code = DetailCode.STORE_ERROR
-    elif web_page:
-        code = DetailCode.STORE_WEB_PAGE
-    elif status in {200, 201, 204}:
-        code = DetailCode.STORE_NO_ETAG
-    return detail(code, status=status)
+    causes = {
+        DetailCode.STORE_REDIRECT: 300 <= status < 400,
+        DetailCode.STORE_ERROR: in_error,
+        DetailCode.STORE_WEB_PAGE: web_page,
+        DetailCode.STORE_NO_ETAG: status in {200, 201, 204},
+    }
+    return detail(
+        next((code for code, applies in causes.items() if applies), DetailCode.STORE_STATUS), status=status
+    )
 
 
 def _error(body: bytes) -> dict[str, str] | None:
@@ -278,5 +277,4 @@ def etag_verdict(etag: str, md5: str) -> Literal["same", "different", "unverifie
 
 
 def _bare(etag: str) -> str:
-    """Return an ETag without quotes and `W/`."""
     return etag.strip().removeprefix("W/").strip('"').strip()

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
@@ -145,17 +145,18 @@ class FileBody(Body):
                     thread.shutdown(wait=False)
         self.md5 = self._digest()
 
-    def read(self) -> bytes:
-        """Read and hash the next chunk; after the last one, compare the file with the plan again. Blocks.
+    def read(self) -> Iterator[bytes]:
+        """Read and hash all chunks, and compare the file with the plan again. Blocks.
 
         Raises FileChangedError (it grew, shrank or was modified) and FileUnreadableError, which are also stored in
         `error`.
         """
-        chunk = self._read(_CHUNK)
-        self._update(chunk)
-        if not self._left:
-            self.md5 = self._digest()
-        return chunk
+        while not self.md5:
+            chunk = self._read(_CHUNK)
+            self._update(chunk)
+            if not self._left:
+                self.md5 = self._digest()
+            yield chunk
 
     def _read(self, size: int) -> bytes:
         try:
@@ -201,8 +202,8 @@ def _unreadable(path: Path | str, error: OSError | ValueError) -> FileUnreadable
 def hash_file(path: Path, size: int, mtime_ns: int) -> str:
     """Return the MD5 of a file. Blocks. Raises as `open_file` does."""
     with open_file(path, size, mtime_ns) as body:
-        while not body.md5:
-            body.read()
+        for _chunk in body.read():
+            pass
         return body.md5
 
 
@@ -256,8 +257,5 @@ def open_file(
     body = FileBody(path, fd, size, mtime_ns, known_md5)
     if size <= _SMALL:
         with body:
-            parts = [body.read()]
-            while not body.md5:
-                parts.append(body.read())
-            body.content = b"".join(parts)
+            body.content = b"".join(body.read())
     return body

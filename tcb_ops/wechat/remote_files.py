@@ -1,7 +1,7 @@
 """Files that are sent from a URL: looked at before a run, read when they are sent.
 
-Only hosts in `source_hosts` are asked, and no redirect leaves the host. The query may be a signature: no message has it.
-What is asked and what answers mean is decided by `source_problem`, `next_hop` and `read_status`, which are pure.
+Only hosts in `source_hosts` are asked, and no redirect is followed. The query may be a signature: no message has it. What
+is asked and what answers mean is decided by `source_problem` and `read_status`, which are pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import re
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from urllib.parse import urljoin
 
 import httpx
 
@@ -32,8 +31,6 @@ _URL = re.compile(
 _NUMBERS = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+))*")
 _ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 _RANGE = re.compile(r"bytes 0-0/([0-9]{1,15})")
-_HOPS = 3
-"""Redirects within a host that are followed."""
 _SMALL = 256 * 1024
 """Bytes of a file that is read as a whole before it is sent."""
 SPOOLED_FREELY = 16 * 1024 * 1024
@@ -71,18 +68,18 @@ def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bo
     """
     if in_object_store(url):
         return detail(DetailCode.SOURCE_STORE, url=shown)
-    found = _URL.fullmatch(url)
+    address = _URL.fullmatch(url)
     if MASK in url and "@" not in shown:
         return detail(DetailCode.SOURCE_MASKED, url=shown)
-    if found is None:
+    if address is None:
         return detail(DetailCode.SOURCE_ADDRESS, url=shown)
-    host = found["host"].strip("[]").lower()
+    host = address["host"].strip("[]").lower()
     allowed = any(
-        host.endswith(one[1:].lower()) if one.startswith("*.") else host == one.lower() for one in hosts
+        host.endswith(name[1:].lower()) if name.startswith("*.") else host == name.lower() for name in hosts
     )
     if not allowed or (on_this_machine(host) and not loopback):
         return detail(DetailCode.SOURCE_HOST, host=host)
-    if found["scheme"].lower() == "http" and not is_loopback(host):
+    if address["scheme"].lower() == "http" and not is_loopback(host):
         return detail(DetailCode.SOURCE_ADDRESS, url=shown)
     return None
 
@@ -107,30 +104,6 @@ def on_this_machine(host: str) -> bool:
         return _NUMBERS.fullmatch(host) is not None
     mapped = getattr(address, "ipv4_mapped", None) or address
     return bool(mapped.is_loopback or mapped.is_unspecified)
-
-
-def next_hop(url: str, location: str, hops: int) -> str | None:
-    """Return the URL that a redirect leads to if it is followed; None if it is not.
-
-    ==================================  ======  ===========
-    location                            hops    followed
-    ==================================  ======  ===========
-    same scheme, host and port          0–2     yes
-    same scheme, host and port          3       no
-    another scheme, host or port        any     no
-    none, or not an address             any     no
-    ==================================  ======  ===========
-    """
-    try:
-        there = urljoin(url, location)
-    except ValueError:
-        return None
-    same = _origin(there) == _origin(url) and _URL.fullmatch(there) is not None
-    return there if location and same and hops < _HOPS else None
-
-
-def _origin(url: str) -> str:
-    return "/".join(url.partition("?")[0].split("/", 3)[:3])
 
 
 def read_status(status: int) -> DetailCode | None:
@@ -233,20 +206,12 @@ class SourceClient:
     async def _asked(
         self, method: str, url: Secret, shown: str, headers: Mapping[str, str] = {}
     ) -> AsyncIterator[Incoming]:
-        """Send a request, and follow redirects within the host."""
-        address, hops = url.reveal(), 0
+        address = url.reveal()
         if (problem := source_problem(address, shown, self._hosts, loopback=self._loopback)) is not None:
             raise SourceRefusedError(problem)
-        while True:
-            request = httpx.Request(method, _origin(address), headers=headers)
-            async with self._transport.open(request, address) as answer:
-                there = None
-                if answer.status in {301, 302, 303, 307, 308}:
-                    there = next_hop(address, answer.headers.get("Location", ""), hops)
-                if there is None:
-                    yield answer
-                    return
-            address, hops = there, hops + 1
+        origin = "/".join(address.partition("?")[0].split("/", 3)[:3])
+        async with self._transport.open(httpx.Request(method, origin, headers=headers), address) as answer:
+            yield answer
 
     def _facts(self, answer: Incoming, shown: str) -> SourceFile:
         if answer.headers.get("Content-Encoding", "identity").lower() != "identity":

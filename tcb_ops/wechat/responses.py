@@ -247,7 +247,9 @@ def read_authorizer(payload: dict[str, Any]) -> AuthorizerInfo | InvalidResponse
         return missing_field("authorizer_info, authorization_info")
     scopes = (entry.get("funcscope_category") for entry in _objects(granted.get("func_info")) or ())
     ids = (_count(scope.get("id")) for scope in scopes if isinstance(scope, dict))
-    return AuthorizerInfo(_name(info.get("nick_name")), frozenset(one for one in ids if one is not None))
+    return AuthorizerInfo(
+        _name(info.get("nick_name")), frozenset(number for number in ids if number is not None)
+    )
 
 
 def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] | InvalidResponse:
@@ -255,12 +257,12 @@ def read_environments(payload: dict[str, Any]) -> tuple[CloudEnvironment, ...] |
     listed = _objects(payload.get("info_list"))
     if listed is None:
         return missing_field("info_list")
-    found = {
+    environments = {
         env: CloudEnvironment(env, _name(entry.get("status")))
         for entry in listed
         if (env := _name(entry.get("env")))
     }
-    return tuple(found.values())
+    return tuple(environments.values())
 
 
 def read_quota(payload: dict[str, Any]) -> Quota | InvalidResponse:
@@ -282,23 +284,23 @@ def read_files(
     Files that the response omits or contradicts itself about, or whose URL leads to another file, are missing from the
     result; other files are ignored. A response without any of the requested files is invalid.
     """
-    wanted, found, ambiguous = set(file_ids), dict[str, FileStatus](), set[str]()
+    requested, files, ambiguous = set(file_ids), dict[str, FileStatus](), set[str]()
     for entry in _objects(payload.get(field)) or ():
         file_id, status = entry.get("fileid"), _count(entry.get("status"))
-        if not isinstance(file_id, str) or file_id not in wanted or status is None:
+        if not isinstance(file_id, str) or file_id not in requested or status is None:
             continue
-        one = FileStatus(
+        file = FileStatus(
             file_id,
             status,
             redact(_text(entry.get("errmsg"))[:LONGEST_TEXT], (token,))[:_LONGEST_ERRMSG],
             Secret(_text(entry.get("download_url"))),
         )
-        if (url := one.url.reveal()) and not _leads_to(url, file_id):
+        if (url := file.url.reveal()) and not _leads_to(url, file_id):
             ambiguous.add(file_id)
-        if file_id in found and found[file_id] != one:
+        if file_id in files and files[file_id] != file:
             ambiguous.add(file_id)
-        found[file_id] = one
-    clear = {file_id: one for file_id, one in found.items() if file_id not in ambiguous}
+        files[file_id] = file
+    clear = {file_id: file for file_id, file in files.items() if file_id not in ambiguous}
     if not clear:
         why = detail(DetailCode.PLATFORM_FILES, field=field)
         return InvalidResponse(200, why, retryable=True)
@@ -433,8 +435,8 @@ def _check_origin(scheme: str, host: str, port: str | None, base: str, hosts: tu
     if scheme != "https" or port not in {None, "443"}:
         return detail(DetailCode.LINK_NOT_HTTPS, host=host)
     if not any(
-        host.endswith(one.lower()) if one.startswith(".") else host == one.lower()
-        for one in STORE_HOSTS + hosts
+        host.endswith(name.lower()) if name.startswith(".") else host == name.lower()
+        for name in STORE_HOSTS + hosts
     ):
         return detail(DetailCode.LINK_GATEWAY if host.endswith(GATEWAY) else DetailCode.LINK_HOST, host=host)
     return None
@@ -442,8 +444,8 @@ def _check_origin(scheme: str, host: str, port: str | None, base: str, hosts: tu
 
 def _split(url: str) -> tuple[str, str, str | None, str] | None:
     """Return a link's scheme, host, port and request target; None if it is not an address of http or https."""
-    found = _ADDRESS.fullmatch(url)
-    return (found[1], found[2].strip("[]").lower(), found[3], found[4]) if found is not None else None
+    parts = _ADDRESS.fullmatch(url)
+    return (parts[1], parts[2].strip("[]").lower(), parts[3], parts[4]) if parts is not None else None
 
 
 def _is_for(target: str, file_id: str, path: str) -> bool:
@@ -455,10 +457,10 @@ def _is_for(target: str, file_id: str, path: str) -> bool:
         if segment is None:
             return False
         bucket = segment[1]
-    wanted = f"/{bucket}/{path}"
-    if target == wanted:
+    expected = f"/{bucket}/{path}"
+    if target == expected:
         return True
-    return not re.search(r"[?#]", target) and unquote_to_bytes(target) == wanted.encode()
+    return not re.search(r"[?#]", target) and unquote_to_bytes(target) == expected.encode()
 
 
 def own_file_id(link: Link, path: str, env: str) -> str:

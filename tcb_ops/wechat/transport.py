@@ -32,95 +32,42 @@ from tcb_ops.model import Secret, is_loopback
 from tcb_ops.resources import exhausted
 from tcb_ops.wechat.responses import HttpResponse
 
-
-@dataclass(frozen=True, slots=True)
-class TransportFailure:
-    """A kind of transport failure and its message, which contains host and port."""
-
-    fault: TransportFault
-    code: DetailCode
-
-    def error(self, host: str) -> TransportError:
-        """Return the error to raise, outside any `except`: a chained library error would contain the token."""
-        return TransportError(self.fault, detail(self.code, host=host))
-
-
-_NO_CONNECTION = TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_CONNECTION)
-_NO_SUCH_HOST = TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_SUCH_HOST)
-_SLOW_CONNECT = TransportFailure(TransportFault.UNREACHABLE, DetailCode.SLOW_CONNECT)
-_NO_TLS = TransportFailure(TransportFault.UNREACHABLE, DetailCode.NO_TLS)
-_PROXY = TransportFailure(TransportFault.UNREACHABLE, DetailCode.PROXY)
-_SILENT = TransportFailure(TransportFault.TIMEOUT, DetailCode.SILENT)
-BROKEN = TransportFailure(TransportFault.RESET, DetailCode.BROKEN)
-_NOT_HTTP = TransportFailure(TransportFault.GARBAGE, DetailCode.NOT_HTTP)
-TOO_LARGE = TransportFailure(TransportFault.TOO_LARGE, DetailCode.TOO_LARGE)
-_BAD_ADDRESS = TransportFailure(TransportFault.GARBAGE, DetailCode.BAD_ADDRESS)
-
-_FAILURES: Mapping[str, TransportFailure] = {
-    # all public exceptions of aiohttp
-    "ClientConnectorError": _NO_CONNECTION,
-    "ClientConnectorDNSError": _NO_SUCH_HOST,
-    "ConnectionTimeoutError": _SLOW_CONNECT,
-    "ClientSSLError": _NO_TLS,
-    "ClientConnectorSSLError": _NO_TLS,
-    "ClientConnectorCertificateError": _NO_TLS,
-    "ServerFingerprintMismatch": _NO_TLS,
-    "ClientProxyConnectionError": _PROXY,
-    "ClientHttpProxyError": _PROXY,
-    "ServerTimeoutError": _SILENT,
-    "SocketTimeoutError": _SILENT,
-    "ClientError": BROKEN,
-    "ClientConnectionError": BROKEN,
-    "ClientConnectionResetError": BROKEN,
-    "ClientOSError": BROKEN,
-    "ServerConnectionError": BROKEN,
-    "ServerDisconnectedError": BROKEN,
-    "ClientPayloadError": BROKEN,
-    "UploadAbortedError": BROKEN,
-    "ClientResponseError": _NOT_HTTP,
-    "ContentTypeError": _NOT_HTTP,
-    "TooManyRedirects": _NOT_HTTP,
-    "RedirectClientError": _NOT_HTTP,
-    "InvalidUrlRedirectClientError": _NOT_HTTP,
-    "NonHttpUrlRedirectClientError": _NOT_HTTP,
-    "WSServerHandshakeError": _NOT_HTTP,
-    "InvalidURL": _BAD_ADDRESS,
-    "InvalidUrlClientError": _BAD_ADDRESS,
-    "NonHttpUrlClientError": _BAD_ADDRESS,
-    # aiohttp's parser, before aiohttp has wrapped it
-    "HttpProcessingError": _NOT_HTTP,
-    # httpx's own, without a cause from aiohttp
-    "HTTPError": BROKEN,
-    "TimeoutException": _SILENT,
-    "ConnectTimeout": _SLOW_CONNECT,
-    "ConnectError": _NO_CONNECTION,
-    "ProxyError": _PROXY,
-    "ProtocolError": _NOT_HTTP,
-    "UnsupportedProtocol": _BAD_ADDRESS,
-    # Python's own
-    "TimeoutError": _SILENT,
-    "OSError": BROKEN,
-    "ValueError": _BAD_ADDRESS,
+_FAILURES: Mapping[type[BaseException], tuple[TransportFault, DetailCode]] = {
+    aiohttp.ClientConnectorError: (TransportFault.UNREACHABLE, DetailCode.NO_CONNECTION),
+    aiohttp.ClientConnectorDNSError: (TransportFault.UNREACHABLE, DetailCode.NO_SUCH_HOST),
+    aiohttp.ConnectionTimeoutError: (TransportFault.UNREACHABLE, DetailCode.SLOW_CONNECT),
+    aiohttp.ClientSSLError: (TransportFault.UNREACHABLE, DetailCode.NO_TLS),
+    aiohttp.ClientProxyConnectionError: (TransportFault.UNREACHABLE, DetailCode.PROXY),
+    aiohttp.ClientHttpProxyError: (TransportFault.UNREACHABLE, DetailCode.PROXY),
+    aiohttp.ServerTimeoutError: (TransportFault.TIMEOUT, DetailCode.SILENT),
+    aiohttp.ClientResponseError: (TransportFault.GARBAGE, DetailCode.NOT_HTTP),
+    HttpProcessingError: (TransportFault.GARBAGE, DetailCode.NOT_HTTP),
+    aiohttp.InvalidURL: (TransportFault.GARBAGE, DetailCode.BAD_ADDRESS),
+    httpx.InvalidURL: (TransportFault.GARBAGE, DetailCode.BAD_ADDRESS),
+    TimeoutError: (TransportFault.TIMEOUT, DetailCode.SILENT),
+    ValueError: (TransportFault.GARBAGE, DetailCode.BAD_ADDRESS),
 }
-"""By class name, since the oldest supported aiohttp lacks some of these classes."""
+"""What the libraries' errors mean, by class or nearest base; any other: the connection broke."""
 
 
-def transport_failure(error: BaseException) -> TransportFailure | None:
-    """Return the failure that a library error means, by its class or nearest base; None for any other error.
+def transport_error(error: BaseException, host: str) -> TransportError:
+    """Return the error to raise for a library's, outside any `except`: a chained one would contain the token.
 
     ==============================================  ===========
     refused, no route, unknown host, TLS, proxy     unreachable
     no connection within the connect timeout        unreachable
     silence, or the outer deadline                  timeout
-    reset or closed before or within the answer     reset
     not HTTP, a head over the limits, a bad URL     garbage
+    any other: reset or closed before or within     reset
     ==============================================  ===========
-
-    Where an httpx error has a cause, the cause decides.
     """
-    if isinstance(error, httpx.HTTPError) and error.__cause__ is not None:
-        error = error.__cause__
-    return next((_FAILURES[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in _FAILURES), None)
+    broken = TransportFault.RESET, DetailCode.BROKEN
+    fault, code = next((_FAILURES[kind] for kind in type(error).__mro__ if kind in _FAILURES), broken)
+    return TransportError(fault, detail(code, host=host))
+
+
+def _too_large(url: httpx.URL) -> TransportError:
+    return TransportError(TransportFault.TOO_LARGE, detail(DetailCode.TOO_LARGE, host=_host_of(url)))
 
 
 LARGEST_ANSWER = 1024 * 1024
@@ -244,23 +191,16 @@ class Incoming:
             async for chunk in chunks:
                 received += chunk
                 if len(received) > LARGEST_ANSWER:
-                    raise TOO_LARGE.error(_host_of(self._url))
+                    raise _too_large(self._url)
         return received
 
 
-_LIBRARY_ERRORS = (
-    httpx.HTTPError,
-    httpx.InvalidURL,
-    aiohttp.ClientError,
-    HttpProcessingError,
-    OSError,
-    ValueError,
-)
+_LIBRARY_ERRORS = (httpx.InvalidURL, aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 
 def _error_of(error: BaseException, url: httpx.URL) -> TcbOpsError:
     """Return the error to raise for a library's, outside any `except`."""
-    return exhausted(error) or (transport_failure(error) or BROKEN).error(_host_of(url))
+    return exhausted(error) or transport_error(error, _host_of(url))
 
 
 def _host_of(url: httpx.URL) -> str:
@@ -346,11 +286,7 @@ class Transport:
         return session
 
     async def send(
-        self,
-        request: httpx.Request,
-        *,
-        sending: int = 0,
-        exact_url: str | None = None,
+        self, request: httpx.Request, *, sending: int = 0, exact_url: str | None = None
     ) -> HttpResponse:
         """Send a request and return the response, of any status, redirects included.
 
@@ -364,12 +300,11 @@ class Transport:
             ResourceLimitError: this machine cannot open another connection.
 
         """
-        url = request.url
         try:
             template = RequestTemplate(request, exact_url)
             return await self._exchange(template, request, sending)
         except _LIBRARY_ERRORS as error:
-            failed = _error_of(error, url)
+            failed = _error_of(error, request.url)
         raise failed
 
     async def post(self, template: RequestTemplate, body: bytes) -> HttpResponse:
@@ -471,11 +406,9 @@ async def _answer(
                 break
     finally:
         # An early response ends the upload; the resulting send error must not hide the response.
-        try:
+        with suppress(aiohttp.ClientError, OSError):
             response.release()
             await response.wait_for_close()
-        except (aiohttp.ClientError, OSError):
-            pass
     if len(body) > LARGEST_ANSWER:
-        raise TOO_LARGE.error(_host_of(template.url))
+        raise _too_large(template.url)
     return HttpResponse(response.status, response.headers, body)

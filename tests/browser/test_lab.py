@@ -66,7 +66,7 @@ SHADES = """() => {
   const shade = selector => getComputedStyle(document.querySelector(selector)).backgroundColor;
   return [shade('.jp-Notebook'), ...['.op-header', '.op-by-merchant thead', '.op-chip[aria-pressed=false]'].map(one => shade(`.op-panel ${one}`))];
 }"""
-ENTRIES = "() => [...document.querySelectorAll('.op-list-entries option')].map(one => one.innerText)"
+OFFERED = "() => [...document.querySelectorAll('.op-list datalist option')].map(one => one.value)"
 HEAP = "() => { gc(); gc(); return performance.memory.usedJSHeapSize; }"
 
 
@@ -118,8 +118,6 @@ def test_run_all_leads_to_a_panel_and_results_without_errors_or_violations(lab, 
         assert notebook.violations() == []
         notebook.page.locator(".op-panel").first.scroll_into_view_if_needed()
         notebook.shot("panel")
-        for browse in notebook.page.locator(".op-panel button:has-text('Browse'):visible").all():
-            browse.click()
         assert notebook.cut(700) == []
         notebook.shot("narrow")
         assert_reached_by_keyboard(notebook)
@@ -200,14 +198,11 @@ def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_wo
         notebook.until("() => document.querySelectorAll('.op-rows tbody tr').length === 1")
         notebook.page.locator(".op-panel .op-fold").first.focus()
         press("Enter")
-        notebook.page.wait_for_selector(".op-panel .op-list-browse")
-        notebook.page.locator(".op-panel .op-list-browse").focus()
-        press("Enter")
-        notebook.page.wait_for_selector(".op-panel .op-list-entries select")
+        notebook.page.wait_for_selector(".op-panel .op-list input")
         assert_reached_by_keyboard(notebook)
 
 
-def test_a_list_is_picked_by_enter_and_by_double_click_and_its_errors_are_accessible(lab, open_lab_workspace):
+def test_a_list_is_picked_from_what_is_offered_and_its_errors_are_accessible(lab, open_lab_workspace):
     workspace = open_lab_workspace(3)
     (workspace.folder / "lists").mkdir()
     (workspace.folder / "lists" / "bad.csv").write_text(
@@ -216,31 +211,15 @@ def test_a_list_is_picked_by_enter_and_by_double_click_and_its_errors_are_access
     with lab.opened(workspace.notebook("02_run_uploads"), shots="picker") as notebook:
         notebook.run_all()
         notebook.at_rest()
-        entries = notebook.page.locator(".op-panel .op-list-entries select")
         path = notebook.page.locator(".op-panel .op-list input")
-        notebook.click(".op-list-browse")
-        entries.wait_for()
-        assert notebook.page.evaluate(ENTRIES) == [
-            "files/",
-            "lists/",
-            "list.csv",
-        ]  # no tokens, merchants, ledger, lock
-        entries.select_option("lists/")
-        entries.press("Enter")
-        notebook.until("() => document.querySelector('.op-list-entries option')?.innerText === 'bad.csv'")
-        entries.press("Enter")
-        entries.wait_for(state="hidden")
-        assert path.input_value() == "lists/bad.csv"
+        # No tokens, merchants, ledger or lock.
+        assert notebook.page.evaluate(OFFERED) == ["list.csv", "lists/bad.csv"]
+        path.fill("lists/bad.csv")
+        path.press("Enter")
         notebook.page.wait_for_selector(".op-panel .op-problems table")
         assert_accessible(notebook)
-        notebook.click(".op-list-browse")  # begins where the picked list is
-        notebook.until("() => document.querySelector('.op-list-entries option')?.innerText === 'bad.csv'")
-        assert_accessible(notebook)
-        notebook.click(".op-list-up")
-        notebook.until("() => document.querySelectorAll('.op-list-entries option').length === 3")
-        entries.locator("option", has_text="list.csv").dblclick()
-        entries.wait_for(state="hidden")
-        assert path.input_value() == "list.csv"
+        path.fill("list.csv")
+        path.press("Enter")
         notebook.page.wait_for_selector(".op-panel .op-run:not([disabled])")
 
 
@@ -428,7 +407,7 @@ def test_a_run_continues_and_is_shown_while_a_cell_blocks_the_kernel_and_no_clic
         notebook.click(".op-fold")
         assert not (workspace.folder / "free").exists()
         (workspace.folder / "go").touch()
-        notebook.page.wait_for_selector(".op-panel .op-list-browse")
+        notebook.page.wait_for_selector(".op-panel .op-list input")
     assert_whole(workspace, 60)
 
 
@@ -440,9 +419,9 @@ def test_with_300_merchants_buttons_answer_while_a_run_works_and_the_pages_memor
         begin(notebook)
         answers, heap = [], []
         notebook.click(".op-fold")
-        notebook.page.wait_for_selector(".op-panel .op-list-browse")
+        notebook.page.wait_for_selector(".op-panel .op-list")
         for at in range(6):
-            answers.append(notebook.page.evaluate(ANSWERS, [".op-list-browse", ".op-list-entries"]))
+            answers.append(notebook.page.evaluate(ANSWERS, [".op-panel .op-fold", ".op-list"]))
             heap.append(notebook.page.evaluate(HEAP) / 1e6)
             if at == 3:
                 notebook.shot("running")

@@ -57,7 +57,6 @@ def page_of(panel: Any, **more: Any) -> dict[str, Any]:
     """What the browser gets when it asks for the first page."""
     grid, sent = panel.monitor.grid, []
     grid.send = lambda message, buffers=None: sent.append(message)
-    grid._ahead = (None, [], 0, False)
     grid._answer(grid, {"ask": "rows", "id": 7, "code": None} | more, [])
     (answer,) = sent
     return dict(answer)

@@ -69,7 +69,6 @@ def test_a_row_has_its_details(grid: Any):
 
 def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("tcb_ops.panels.grid.PAGE", 4)
-    monkeypatch.setattr("tcb_ops.panels.grid.AHEAD", 10)
     panel = open_lab(many(TEA, rows=50)).links()
     panel.start.click()
     panel.settle()

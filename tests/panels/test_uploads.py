@@ -280,7 +280,7 @@ def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab: Any, read:
     lab = open_lab()
     (lab.workspace.folder / "tcb-ops.toml").write_text("api_base = 7\n", encoding="utf-8")
     panel = lab.uploads()
-    assert "tcb-ops.toml:1: api_base" in read(panel.worker.line)
+    assert "tcb-ops.toml: api_base" in read(panel.worker.line)
     with pytest.raises(tcb.SettingsError):
         panel.run_now(wanted=True)
 
@@ -378,49 +378,6 @@ def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it
     panel.settle()
     assert tcb.open_run(handle.id).record.finished_at is not None
     assert handle.wait().id == handle.id
-
-
-def test_merchants_and_tokens_are_checked_and_the_runs_result_stays(open_lab: Any, read: Any):
-    lab = open_lab(tokens={"wxtea": "token-of-wxtea"})
-    panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
-    result = panel.worker.line.value
-    panel.merchant_check.button.click()
-    panel.settle()
-    states = read(panel.merchant_check.states)
-    assert "城南书店 books-77aa01 no" in states
-    assert states.index("城南书店") < states.index("茶语小铺")  # the worst first
-    line = read(panel.merchant_check.line)
-    assert "2 of 3 lines" in line
-    assert "The table has 3 lines, those that are not ready first; scroll to see all." in line
-    assert panel.worker.line.value == result
-
-
-def test_a_check_of_merchants_that_cannot_be_done_is_reported_where_it_was_asked_for(
-    open_lab: Any, read: Any
-):
-    lab = open_lab()
-    panel = lab.uploads()
-    ready = panel.list_reader.line.value
-    (lab.workspace.folder / "tokens.csv").unlink()
-    panel.merchant_check.button.click()
-    panel.settle()
-    assert "tokens.csv" in read(panel.merchant_check.line)
-    assert panel.list_reader.line.value == ready
-
-
-def test_advice_that_two_environments_of_a_merchant_share_is_given_once(open_lab: Any, read: Any):
-    lab = open_lab(tokens={BOOKS.appid: f"token-of-{BOOKS.appid}"})
-    panel = lab.uploads()
-    panel.merchant_check.button.click()
-    panel.settle()
-    first, second, third = panel.merchant_check.states.value.split("<tr>")[2:]
-    assert "茶语小铺" in first
-    assert "茶语小铺" in second
-    assert "no_token: as above" in read(second)
-    assert "as above" not in read(first)
-    assert "no_token" not in read(third)
 
 
 @pytest.mark.slow

@@ -33,8 +33,6 @@ def test_no_widget_holds_a_secret(open_lab: Any):
         panel.settle()
         panel.monitor.export.button.click()
         panel.settle()
-        panel.merchant_check.button.click()
-        panel.settle()
         shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
         grid = panel.monitor.grid
         shown.append(json.dumps([grid.lines, grid.causes, grid.read({"code": None})], ensure_ascii=False))

@@ -41,14 +41,6 @@ REFUSED_TOKENS = frozenset({40001, 40014, 42001})
 class AuditCode(DetailCodes):
     """The codes of audits."""
 
-    AUDIT_OUTAGE = _(
-        "{last} The audit was stopped, because no host could be reached for {seconds:g} s; the environments that it had "
-        "not checked are unknown."
-    )
-    AUDIT_TOKEN_SOURCE = _(
-        "{last} The audit was stopped, because the token source has not responded for any merchant for {seconds:g} s; "
-        "the environments that it had not checked are unknown."
-    )
     ENV_STATUS = _("Its status is {status}.")
     NOT_CHECKED = _("Not checked: {checks}.")
     LINK_CALLS = _("Link calls today: {used} of {limit}.")

@@ -137,14 +137,14 @@ def notify(
 
 def _newest_audit(ledger: Ledger, settings: Settings) -> RunRecord:
     """Return the newest finished audit of the target that is no retry. Raises UsageError if there is none."""
-    found = [
+    audits = [
         run
         for run in ledger.runs(settings.run_target, damaged=[])
         if run.kind is AUDIT and run.finished_at is not None and not run.parent
     ]
-    if not found:
+    if not audits:
         raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
-    return max(found, key=lambda run: run.number)
+    return max(audits, key=lambda run: run.number)
 
 
 def known_failures(file: str | Path | None, settings: Settings) -> tuple[KnownFailure, ...]:

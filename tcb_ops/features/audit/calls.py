@@ -39,8 +39,6 @@ class AuditCalls(UploadCalls):
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of an environment until it ends or one fails."""
-        if task.started_at is None:
-            task.started_at = self.context.now()
         facts = await self._facts(task)
         if isinstance(facts, FailedAttempt):
             return facts

@@ -52,7 +52,7 @@ class AccountFacts:
 @dataclass(slots=True)
 class _Account:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    found: AccountFacts | ApiError | None = None
+    answer: AccountFacts | ApiError | None = None
 
 
 @dataclass(slots=True)
@@ -76,34 +76,35 @@ class AccountChecks:
         """
         account = self.accounts.setdefault((appid, owner), _Account())
         async with account.lock:
-            if account.found is not None:
-                return account.found, 0
-            found = await self.wechat.environments(token, owner)
-            if isinstance(found, InvalidResponse):
-                return found, 1
-            if isinstance(found, ApiError):
-                if classify(found)[0] in {Decision.STOP, Decision.FIX} and errcode(found.errcode).known:
-                    account.found = found
-                return found, 1
+            if account.answer is not None:
+                return account.answer, 0
+            environments = await self.wechat.environments(token, owner)
+            if isinstance(environments, InvalidResponse):
+                return environments, 1
+            if isinstance(environments, ApiError):
+                decision, _scope = classify(environments)
+                if decision in {Decision.STOP, Decision.FIX} and errcode(environments.errcode).known:
+                    account.answer = environments
+                return environments, 1
             links = await self._links(owner, token)
             may_upload, sets_missing = await self._may_upload(appid, owner)
-            account.found = AccountFacts(
-                {one.env: one.status for one in found},
+            account.answer = AccountFacts(
+                {environment.env: environment.status for environment in environments},
                 may_upload,
                 (*([QUOTA] if links is None else []), *([PERMISSIONS] if sets_missing else [])),
                 links if links is not None and links.daily_limit > 0 else None,
             )
-            return account.found, 2
+            return account.answer, 2
 
     async def _links(self, owner: Owner, token: Secret) -> Quota | None:
         """Return today's link calls; None if they could not be checked."""
         try:
-            found = await self.wechat.quota(token, owner)
+            quota = await self.wechat.quota(token, owner)
         except TransportError:
             return None
-        if isinstance(found, ApiError) and classify(found) == (Decision.STOP, Scope.PLATFORM):
-            raise refused_platform(found.errcode, found.errmsg)
-        return None if isinstance(found, ApiError | InvalidResponse) else found
+        if isinstance(quota, ApiError) and classify(quota) == (Decision.STOP, Scope.PLATFORM):
+            raise refused_platform(quota.errcode, quota.errmsg)
+        return None if isinstance(quota, ApiError | InvalidResponse) else quota
 
     async def _may_upload(self, appid: str, owner: Owner) -> tuple[bool | None, bool]:
         """Return whether the merchant granted a set with the upload link, and whether that could not be checked."""
@@ -112,17 +113,17 @@ class AccountChecks:
         if self.component is None or not self.component_works:
             return None, True
         try:
-            found: AuthorizerInfo | CallFailure = await self.component.call(
+            info: AuthorizerInfo | CallFailure = await self.component.call(
                 self.component_appid, partial(self.wechat.authorizer, appid=appid)
             )
         except TcbOpsError:  # there is no component token: it is not requested again for others
             self.component_works = False
             return None, True
-        if isinstance(found, AuthorizerInfo):
-            return found.may_upload, False
-        answer = found.answer
+        if isinstance(info, AuthorizerInfo):
+            return info.may_upload, False
+        answer = info.answer
         if isinstance(answer, ApiError):
-            if found.step is NextStep.STOP_RUN:
+            if info.step is NextStep.STOP_RUN:
                 raise refused_platform(answer.errcode, answer.errmsg)
             if answer.errcode in REFUSED_TOKENS:
                 raise refused_component(self.component_appid, answer.errcode, answer.errmsg)

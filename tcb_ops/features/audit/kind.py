@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.details import Detail, DetailCode, DetailCodes, detail
+from tcb_ops.details import Detail
 from tcb_ops.errcodes import Decision, errcode, store_code
 from tcb_ops.errors import OutageError, PlatformStopError, TcbOpsError, TokenSourceError
-from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY, AuditCode
+from tcb_ops.features.audit import HEALTHY, NOT_ASKED, REFUSED_TOKENS, UNHEALTHY
 from tcb_ops.i18n import Text, _, as_list, ngettext
 from tcb_ops.kinds import Kind, environment_count
 from tcb_ops.model import Outcome, Reason, Row, RowEnd
@@ -33,10 +33,6 @@ PROBE = "tcb-ops/probe.txt"
 """The cloud path that an audit requests links for. With `--write-probe` a file is stored there and deleted again."""
 _OF_EVERYBODY = (OutageError, PlatformStopError, TokenSourceError)
 """Problems that affect every merchant, not this machine."""
-_REASONS: dict[DetailCodes, DetailCodes] = {
-    DetailCode.OUTAGE: AuditCode.AUDIT_OUTAGE,
-    DetailCode.TOKEN_SOURCE: AuditCode.AUDIT_TOKEN_SOURCE,
-}
 
 
 class AuditKind(Kind):
@@ -66,8 +62,7 @@ class AuditKind(Kind):
         """Return how environments end that were not reached because of a problem that affects every merchant."""
         if not isinstance(error, _OF_EVERYBODY):
             return None
-        reason = stop_reason(error)
-        return not_asked(detail(_REASONS.get(reason.code, reason.code), **reason.params))
+        return not_asked(stop_reason(error))
 
     def rows_again(
         self, ledger: Ledger, run: RunRecord, settings: Settings, now: float

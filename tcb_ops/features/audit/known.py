@@ -33,10 +33,6 @@ class KnownFailure:
     """The last day on which it is silenced."""
     note: str = ""
 
-    def matches(self, appid: str, env: str, cause: str) -> bool:
-        """Return whether a failure is the one that this line is about, whatever the day."""
-        return self.cause == cause and self.appid in {"", appid} and self.env in {"", env}
-
     def to_json(self) -> dict[str, str]:
         """Return the line as a run keeps it."""
         return {name: str(getattr(self, name)) for name in ("appid", "env", "cause", "until", "note")}
@@ -63,7 +59,10 @@ def silencing(
     yes                 the day, or later    yes
     ==================  ===================  ========
     """
-    return next((line for line in known if line.until >= day and line.matches(appid, env, cause)), None)
+    for line in known:
+        if line.cause == cause and line.appid in {"", appid} and line.env in {"", env} and line.until >= day:
+            return line
+    return None
 
 
 def read_known(file: Path) -> tuple[KnownFailure, ...]:

@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterator, Mapping
+from bisect import bisect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -45,26 +46,24 @@ class AuditMessage:
     tail: tuple[str, ...]
     lang: Lang
 
-    def fit(self, most: int) -> str:
-        """Return the message in at most `most` bytes of UTF-8, cut at a line, with the count of what was left out."""
-        lines = [*self.head, *(line for line, _ in self.rows), *self.tail]
-        if size(lines) <= most:
-            return "\n".join(lines)
-        kept = list(self.rows)
-        while kept:
-            kept.pop()
-            while kept and not kept[-1][1]:  # a title without its environments
-                kept.pop()
-            left = sum(entry for _, entry in self.rows) - sum(entry for _, entry in kept)
-            lines = [*self.head, *(line for line, _ in kept), _more(left).of(self.lang), *self.tail]
-            if size(lines) <= most:
-                return "\n".join(lines)
-        return cut("\n".join([*self.head, *self.tail]), most)
+    def fit(self, most: int, size: Callable[[str], int] = lambda text: len(text.encode())) -> str:
+        """Return the message with at most `most` bytes, cut at a line, with the count of what was left out.
 
+        `size`: of a request with a text; without it, of the text in UTF-8.
+        """
+        whole = self._text(len(self.rows))
+        if size(whole) <= most:
+            return whole
+        fitting = bisect(range(len(self.rows)), most, key=lambda rows: size(self._text(rows))) - 1
+        return self._text(fitting) if fitting >= 0 else cut("\n".join([*self.head, *self.tail]), most)
 
-def size(lines: list[str]) -> int:
-    """Return the bytes of some lines, with the breaks between them."""
-    return len("\n".join(lines).encode())
+    def _text(self, rows: int) -> str:
+        """Return the message with its first rows, without a title below which nothing is left."""
+        while rows and not self.rows[rows - 1][1]:
+            rows -= 1
+        left_out = sum(is_environment for _line, is_environment in self.rows[rows:])
+        more = [_more(left_out).of(self.lang)] if left_out else []
+        return "\n".join([*self.head, *(line for line, _ in self.rows[:rows]), *more, *self.tail])
 
 
 def cut(text: str, most: int) -> str:
@@ -186,15 +185,14 @@ _HINTS: Mapping[int, Text] = {
 def robot_body(kind: str, form: str, message: AuditMessage, secret: str, now: float) -> bytes:
     """Return the body of the request to a robot, with the message cut to what it takes."""
     most = LIMITS[kind, form]
-    if kind == "wecom":
-        return _encoded(_content(kind, form, message.title, message.fit(most)))
     extra = _feishu_sign(secret, int(now)) if kind == "feishu" and secret else {}
-    room = most
-    while True:  # quotes and line breaks take two bytes each in JSON
-        body = _encoded(_content(kind, form, message.title, message.fit(room)) | extra)
-        if len(body) <= most or room <= 0:
-            return body
-        room -= max(len(body) - most, 1)
+
+    def body(text: str) -> bytes:
+        return _encoded(_content(kind, form, message.title, text) | extra)
+
+    if kind == "wecom":
+        return body(message.fit(most))
+    return body(message.fit(most, lambda text: len(body(text))))
 
 
 def _content(kind: str, form: str, title: str, text: str) -> dict[str, Any]:

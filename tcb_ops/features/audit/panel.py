@@ -15,7 +15,6 @@ from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
 from tcb_ops.panels.panel import Placeholder
-from tcb_ops.reports.comparisons import Diff
 from tcb_ops.reports.formats.notebook import findings_html
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.start import StartOptions
@@ -23,15 +22,10 @@ from tcb_ops.start import StartOptions
 
 @dataclass(frozen=True, slots=True)
 class AuditView:
-    """What changed since the previous audit, as a notebook shows it and as a DataFrame."""
+    """What changed since the previous audit, as a notebook shows it."""
 
     result: AuditResult
-    changes: Diff
     lang: Lang
-
-    def frame(self) -> Any:
-        """Return the changed environments: change, merchant, appid, env, before, after, rows."""
-        return self.changes.frame()
 
     def _repr_html_(self) -> str:
         return findings_html(self.result, self.lang)
@@ -48,10 +42,8 @@ class AuditPanel(RunForm):
         first = _("This is the first audit of this target: there is no earlier one to compare with.")
 
         def view(run: Run) -> Any:
-            changes = run.changes()
-            if changes is None:
-                return Placeholder(first, self.lang)
-            return AuditView(run.audit(), changes, self.lang)
+            result = run.audit()
+            return Placeholder(first, self.lang) if result.previous is None else AuditView(result, self.lang)
 
         return self._of_run(view)
 

@@ -59,11 +59,11 @@ def _last_known(audit: RunRecord, earlier: list[int]) -> sa.Select[tuple[object,
         partition_by=(envs.c.env, envs.c.appid), order_by=rows.c.run.desc()
     )
     state = (rows.c.outcome, rows.c.reason, rows.c.errcode, rows.c.store_code)
-    found = (
+    states = (
         sa.select(rows.c.run, envs.c.env, envs.c.appid, *state, newest_first.label("nth"))
         .join(envs, OF_ENV)
         .join(unknown, (unknown.c.env == envs.c.env) & (unknown.c.appid == envs.c.appid))
         .where(rows.c.run.in_(earlier), rows.c.outcome.in_([HEALTHY, UNHEALTHY]))
         .subquery()
     )
-    return sa.select(*list(found.c)[:-1]).where(found.c.nth == 1)
+    return sa.select(*list(states.c)[:-1]).where(states.c.nth == 1)

@@ -51,7 +51,7 @@ class Finding:
     def to_json(self, lang: Lang) -> dict[str, Any]:
         """Return the object for `--json`, a webhook or a command."""
         cause = self.cause
-        found = {name: getattr(cause, name) for name in ("appid", "merchant", "env")} | {
+        finding = {name: getattr(cause, name) for name in ("appid", "merchant", "env")} | {
             "cause": cause.code,
             "meaning": cause.meaning.of(lang),
             "action": cause.action.of(lang),
@@ -59,8 +59,8 @@ class Finding:
             "new": self.is_new,
         }
         if self.known is not None:
-            found |= {"until": self.known.until.isoformat(), "note": self.known.note}
-        return found
+            finding |= {"until": self.known.until.isoformat(), "note": self.known.note}
+        return finding
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,10 +205,6 @@ class Coordinator:
         """End the session: workers stop within two seconds, all other rows stay pending."""
         self._stop.set()
 
-    def paused_until(self) -> dict[str, float]:
-        """Return nothing: the pauses are those of the workers."""
-        return {}
-
     async def work(self) -> None:
         """Work on the run's pending rows. Raises StoppedError (exit 3) or InterruptedRunError; other rows stay pending."""
         work = asyncio.get_running_loop().run_in_executor(None, self._coordinate)

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -35,7 +35,6 @@ from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
 from tcb_ops.runs.loop import submit_coroutine
 from tcb_ops.runs.records import RELEASED, EnvRecord, RunRecord, Usage, read_done
-from tcb_ops.runs.scheduler import later
 from tcb_ops.runs.schema import cluster_sessions, partitions, rows
 from tcb_ops.runs.stop_errors import interrupted
 from tcb_ops.settings import Settings, shown_url
@@ -43,8 +42,6 @@ from tcb_ops.wechat import open_source
 
 BEAT_SECONDS = 1.0
 """Seconds between two beats of the starting process."""
-_BEAT = "beat"
-"""In a partition's state: the beat at which it was recorded."""
 SILENT_AFTER = 10.0
 """Seconds without a beat of the starting process after which its workers stop."""
 SAMPLE = 20
@@ -150,12 +147,11 @@ def work_on(assignment: Assignment) -> TaskResult:
             if (problem := _missing_files(ledger, run, root)) is not None:
                 return result(TaskEnd.STOPPED, StoppedError(problem))
             tokens = open_source(assignment.settings)
-            claimed = ledger.claim()
+            moved = ledger.claim()
         except TcbOpsError as error:
             return result(TaskEnd.STOPPED, StoppedError(error.text))
-        if claimed is None:
+        if moved is None:
             return result(TaskEnd.FENCED)
-        moved, state = claimed
         context = RunContext(
             ledger=ledger,
             run=run,
@@ -165,7 +161,6 @@ def work_on(assignment: Assignment) -> TaskResult:
             root=root,
             skip_unchanged=assignment.skip_unchanged,
             lease=LEASE,
-            limits_state=state,
         )
         try:
             submit_coroutine(_Work(context, ledger).work(HAND_OVER if moved else 0.0)).result()
@@ -210,7 +205,6 @@ class _Work:
     def __init__(self, context: RunContext, ledger: PartitionLedger) -> None:
         self._ledger = ledger
         self._context = replace(context, check_lock=self._renew_claim)
-        self._state: Mapping[str, Any] = context.limits_state
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
 
@@ -232,9 +226,7 @@ class _Work:
 
     def _renew_claim(self) -> None:
         """Look at the fence and at the starting process. Raises FencedError; a run that stops is interrupted."""
-        if self._engine is not None:
-            self._state = self._engine.limits_state()
-        self._ledger.renew(self._state)
+        self._ledger.renew()
         if self._ledger.stopping and self._loop is not None and self._engine is not None:
             self._loop.call_soon_threadsafe(self._engine.interrupt)
 
@@ -298,9 +290,7 @@ class PartitionLedger(Ledger):
         """Held by each write: two threads of a worker write."""
         self._fence = -1
         self._claimed_by: list[str] = []
-        self._state, self._stopping = "", False
-        self._saved_state = "{}"
-        """What `renew` was last given, or `claim` returned."""
+        self._stopping = False
         self._done: dict[str, Counter[Outcome]] = defaultdict(Counter)
         self._beat, self._beat_seen = -1, time.monotonic()
         self._places: list[int] = _loaded(self._record().envs, [])
@@ -314,10 +304,9 @@ class PartitionLedger(Ledger):
         """Return the run's record with the rows of this partition only."""
         return replace(self._whole, rows=sum(one.rows for one in self.environments(self._whole)))
 
-    def claim(self) -> tuple[bool, Mapping[str, Any]] | None:
-        """Raise the fence; return whether another worker may still be calling, and the state left, as of the end of HAND_OVER.
+    def claim(self) -> bool | None:
+        """Raise the fence; return whether another worker may still be calling.
 
-        The beats of the starting process since then count as its age: the clocks of the machines may differ.
         None if the run is being stopped, or has another session: nothing may be sent.
         """
         while True:
@@ -347,17 +336,10 @@ class PartitionLedger(Ledger):
                 elif claimed.rowcount:
                     # Read again: the previous worker may have committed since.
                     found = connection.execute(sa.select(partitions).where(self._mine)).one()
-                    self._fence, self._state, self._claimed_by = found.fence, found.state, workers
-                    beat = connection.execute(
-                        sa.select(cluster_sessions.c.beat).where(self._session)
-                    ).scalar_one()
+                    self._fence, self._claimed_by = found.fence, workers
                     for worker, counts in read_done(found.done).items():
                         self._done[worker].update(counts)
-                    left = _loaded(found.state, {})
-                    passed = (beat - left.pop(_BEAT, beat)) * BEAT_SECONDS
-                    state = later(left, passed + (HAND_OVER if moved else 0.0))
-                    self._saved_state = json.dumps(state)
-                    return moved, state
+                    return moved
             if not allowed:
                 return None
 
@@ -368,12 +350,12 @@ class PartitionLedger(Ledger):
             its = self._mine & (partitions.c.fence == self._fence)
             connection.execute(partitions.update().where(its).values(workers=workers))
 
-    def renew(self, state: Mapping[str, Any]) -> None:
-        """Record the state of the limits if it has changed. Raises FencedError if another worker has the partition."""
+    def renew(self) -> None:
+        """Look at the fence and the starting process. Raises FencedError if another worker has the partition."""
         both = (partitions.c.run == cluster_sessions.c.run) & (
             partitions.c.session == cluster_sessions.c.session
         )
-        ((fence, beat, self._stopping),) = self._read(
+        ((fence, beat, self._stopping),) = self.query(
             sa.select(partitions.c.fence, cluster_sessions.c.beat, cluster_sessions.c.stopping)
             .join_from(partitions, cluster_sessions, both)
             .where(self._mine)
@@ -382,12 +364,6 @@ class PartitionLedger(Ledger):
             raise _fenced(self._whole)
         if beat != self._beat:
             self._beat, self._beat_seen = beat, time.monotonic()
-        if (text := json.dumps(state)) != self._saved_state:
-            with self._turn:
-                self._saved_state = text
-                self._state = json.dumps({**state, _BEAT: beat}) if state else ""
-                with self._writing():
-                    pass
 
     def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List the partition's environments."""
@@ -395,7 +371,7 @@ class PartitionLedger(Ledger):
 
     def counts(self, run: RunRecord) -> dict[Outcome, int]:
         """Count the partition's rows by outcome, without zeros."""
-        found = self._read(
+        found = self.query(
             sa.select(rows.c.outcome, sa.func.count())
             .where(rows.c.run == run.number, rows.c.place.in_(self._places))
             .group_by(rows.c.outcome)
@@ -431,14 +407,14 @@ class PartitionLedger(Ledger):
             admitted = connection.execute(
                 partitions.update()
                 .where(self._mine, partitions.c.fence == self._fence)
-                .values(state=self._state, done=json.dumps(done))
+                .values(done=json.dumps(done))
             )
             if not admitted.rowcount:
                 raise _fenced(self._whole)
             yield connection
 
     def _record(self) -> Any:
-        (found,) = self._read(sa.select(partitions).where(self._mine))
+        (found,) = self.query(sa.select(partitions).where(self._mine))
         return found
 
 

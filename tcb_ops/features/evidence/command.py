@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +16,14 @@ from tcb_ops.cli.options import (
     settings_options,
 )
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.i18n import _
+from tcb_ops.formatting import sanitize
+from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
 from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tcb_ops.features.evidence.verify import Verification
 
 
 @click.command(cls=Command, usual="target where json")
@@ -30,14 +37,17 @@ def diff(older: str, newer: str, *, common: CommonOptions) -> int:
     failed in the newer run that succeeded in the older one, or were not in it; else 0.
     """
     from tcb_ops import api
-    from tcb_ops.reports.formats.terminal import render_diff
+    from tcb_ops.reports.comparisons import diff_verdict
+    from tcb_ops.reports.formats.terminal import render_sections
 
     settings, console = common.start()
     found = api.diff(older, newer, merchants=common.matching(settings), settings=settings)
     if common.json:
         console.json(found.to_json())
     else:
-        console.print(render_diff(found, console.lang))
+        for part in render_sections(found.sections(), console.lang, "--json"):
+            console.print(part)
+        console.print(diff_verdict(found))
     for run in (found.older, found.newer):
         if run.finished_at is None:
             console.warn(_("Run {id} is unfinished: its pending rows are not compared.", id=run.id))
@@ -70,7 +80,6 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     0, and what that proves. No report in DIR: 2. The ledger is damaged: 3.
     """
     from tcb_ops import api
-    from tcb_ops.reports.formats.terminal import render_verification, verification_verdict
 
     settings, console = common.start()
     if not Path(folder).exists():
@@ -79,7 +88,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     if common.json:
         console.json(found.to_json(settings.lang))
     else:
-        console.print(render_verification(found, console.lang))
+        console.print(_checks_table(found, console.lang))
         console.print(verification_verdict(found))
     return 3 if found.ledger_damaged else 0 if found.good else 1
 
@@ -95,3 +104,44 @@ def _report_of(run: str, settings: Settings) -> str:
     raise UsageError(
         _("There is no folder {folder}.", folder=run), _("Give the folder that `tcb-ops report` wrote.")
     )
+
+
+def _checks_table(found: Verification, lang: Lang) -> Table:
+    """Render a line per check of a report folder."""
+    from rich.table import Table
+    from rich.text import Text as Styled
+
+    marks = {"same": _("same"), "differs": _("DIFFERS"), "unknown": pgettext("check", "unknown")}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in found.checks:
+        mark = marks.get(check.state, _("not checked")).of(lang)
+        style = "bold" if check.state == "differs" else ""
+        table.add_row(
+            Styled(mark, style=style),
+            Styled(sanitize(check.what), style=style),
+            sanitize(check.text.of(lang)),
+        )
+    return table
+
+
+def verification_verdict(found: Verification) -> Text:
+    """Sum up the checks of a report folder."""
+    states = [str(check.state) for check in found.checks]
+    if "differs" in states:
+        checks = ngettext("{n:,} check", "{n:,} checks", len(states))
+        text = _("The report of run {run} differs from what was exported: {count:,} of {checks} failed.")
+        sums = [text.format(run=found.run, count=states.count("differs"), checks=checks)]
+    elif "unknown" in states:
+        text = _(
+            "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
+            "the report (exit code 1)."
+        )
+        sums = [text.format(run=found.run)]
+    else:
+        sums = [_("Nothing differs in the report of run {run}.", run=found.run), found.proves]
+    if names := [check.what for check in found.checks if check.state == "not_checked"]:
+        sums.append(_("Not checked: {names}.", names=as_list(names)))
+    return as_sentences(sums)

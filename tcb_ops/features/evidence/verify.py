@@ -194,7 +194,7 @@ def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:
     except OSError:
         there = set()
     demo = {DEMO_LEDGER} if manifest.simulated else set()
-    extra = there - set(manifest.files) - always - {MANIFEST, ".ipynb_checkpoints"} - demo - LEFT_BY_DESKTOPS
+    extra = there - set(manifest.files) - always - {MANIFEST} - demo - LEFT_BY_DESKTOPS
     for name in sorted(name for name in extra if not is_fixme_of(FAILED, name)):
         yield _differs(name, _("does not belong to the report: it was added later."))
 

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import (
-    RunNotFoundError,
-    UsageError,
-    check_count,
-)
+from tcb_ops.errors import RunNotFoundError, check_count
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _
-from tcb_ops.resolve import (
-    existing_ledger,
-    find_run,
-    ledger_with_runs,
-    selected_merchants,
-    settings_for,
-)
+from tcb_ops.resolve import existing_ledger, find_run, ledger_with_runs, selected_merchants, settings_for
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings
@@ -31,7 +19,6 @@ if TYPE_CHECKING:
     from tcb_ops.features.cluster.client import Cluster
     from tcb_ops.features.stored.download_links import DownloadLinks
     from tcb_ops.features.stored.specs import UndoScope
-    from tcb_ops.features.stored.sync import SyncPlan
     from tcb_ops.lists.batch import Batch
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.runs.ledger import Ledger
@@ -157,7 +144,9 @@ def download_links(
     spec = confirm_spec(ledger, subject, only, "", content=False, zone=settings.zone)
     with opened_target(settings, lambda: merchants_of(ledger, subject)) as opened:
         rows = file_ids(ledger, spec, settings.run_target)
-        owners = {(one.env, one.appid): one.owner for one in spec.environments}
+        owners = {
+            (environment.env, environment.appid): environment.owner for environment in spec.environments
+        }
         component, dest = settings.tokens.component_appid, Path(out).absolute()
 
         async def write() -> DownloadLinks:
@@ -189,7 +178,7 @@ def delete_scope(
     ledger = ledger_with_runs(settings)
     selection, new_run = options.get("selection", ""), options.get("new_run", False)
     spec = delete_spec(ledger, upload_of(run, settings), merchants, selection, new_run=new_run)
-    appids = {one.appid for one in spec.environments}
+    appids = {environment.appid for environment in spec.environments}
     return sum(1 for _row in spec.rows()), len(appids), len(spec.environments)
 
 
@@ -213,52 +202,6 @@ def foreign(batch: Batch, settings: Settings, options: StartOptions) -> Text | N
     spec = list_spec(batch, DELETE, options.get("selection", ""))
     new_run = options.get("new_run", False)
     return foreign_text(Ledger(settings.ledger), spec, settings.run_target, new_run=new_run)
-
-
-@checked
-def plan_sync(
-    folder: str | Path,
-    to: Sequence[str],
-    *,
-    merchants: Merchants,
-    path: str,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    own: frozenset[str],
-    settings: Settings,
-) -> SyncPlan:
-    """Plan what makes environments the same as a folder: the batch to upload, and the files that are gone from the folder.
-
-    Lists of both are written below the folder of the reports. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`,
-    `include` and `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
-    """
-    from tcb_ops.features.stored.sync import plan_sync as plan_lists
-    from tcb_ops.lists.generate import PathTemplate, scan, select_targets
-
-    source = Path(folder)
-    if source.exists() and not source.is_dir():
-        raise UsageError(
-            _("{folder} is not a folder.", folder=folder),
-            _("`tcb-ops list` makes a list of a single file; upload that list."),
-        )
-    ledger = existing_ledger(settings)
-    for run in [] if ledger is None else ledger.runs(damaged=[]):
-        if backup := run.settings.get("backup"):
-            own |= {os.path.realpath(str(backup))}
-    return plan_lists(
-        scan(source, include=include, exclude=exclude, own=own),
-        select_targets(merchants, to),
-        PathTemplate(path, ""),
-        merchants,
-        Path(settings.reports),
-        ledger=ledger,
-        target=settings.run_target,
-    )
-
-
-def changed(plan: SyncPlan, *, settings: Settings) -> Batch | None:
-    """Return the rows of a synchronization that would be sent, by the ledger; None if all files are unchanged."""
-    return plan.changed(existing_ledger(settings), settings.run_target)
 
 
 def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> RunRecord:

@@ -213,17 +213,9 @@ class StoredCalls(UploadCalls):
         self, task: Task, request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]]
     ) -> Answer:
         """Make a call of a task with its token, and return the platform's answer."""
-        self.link_calls += 1
-        task.counts.calls += 1
-        if task.started_at is None:
-            task.started_at = self.context.now()
-        try:
-            answer = await request(task.token)
-        except TransportError as error:
-            raise EarlyEndError(self._no_answer(task, error, "link")) from None
-        self.last_answer = self.clock()
-        if isinstance(answer, ApiError | InvalidResponse):
-            raise EarlyEndError(self._refused(task, answer))
+        answer = await self._ask(task, request(task.token))
+        if isinstance(answer, FailedAttempt):
+            raise EarlyEndError(answer)
         return answer
 
     async def _each(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tcb_ops.cli import Command
-from tcb_ops.cli.console import show_problems
 from tcb_ops.cli.generate import own_files, print_left_out
 from tcb_ops.cli.options import (
     ScanOptions,
@@ -25,7 +24,7 @@ from tcb_ops.cli.options import (
     target_line,
     yes_option,
 )
-from tcb_ops.errors import InputError, UsageError
+from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import StoredReason
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.i18n import Text, _, as_lines, ngettext
@@ -194,9 +193,9 @@ def sync(command: RunCommand, folder: str, *, deletes: bool, confirms: bool, sca
             where = compared.export(settings.reports / compared.id)
             console.info(_("Compared with the store: {folder}", folder=where))
             unseen = sum(
-                one.rows
-                for one in compared.tallies()
-                if one.outcome is Outcome.UNKNOWN and one.reason is not StoredReason.NO_CHECKSUM
+                tally.rows
+                for tally in compared.tallies()
+                if tally.outcome is Outcome.UNKNOWN and tally.reason is not StoredReason.NO_CHECKSUM
             )
             if unseen:
                 code = 1
@@ -236,7 +235,7 @@ def _delete_gone(
     from tcb_ops.features.stored import api as stored
 
     # A file that was renamed is not deleted before it is there under its new name.
-    failed = {(one.env, one.appid) for one in run.tallies() if not one.outcome.succeeded}
+    failed = {(tally.env, tally.appid) for tally in run.tallies() if not tally.outcome.succeeded}
     deleted, whole, gone = None, not failed, plan.gone_from(failed)
     if gone is not None:
         try:
@@ -247,7 +246,7 @@ def _delete_gone(
             )
         except (
             UsageError
-        ) as error:  # an upload to these paths is unfinished; the result of this one is shown all the same
+        ) as error:  # beside an unfinished upload; the result of this one is shown all the same
             command.console.warn(error.text)
             return None, False
         deleted.export(command.settings.reports / deleted.id)
@@ -266,16 +265,12 @@ def _delete_gone(
 
 def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool, confirms: bool) -> int:
     """Print what a synchronization would send and delete; return the exit code."""
-    from tcb_ops.features.stored import api as stored
-
     console, settings = command.console, command.settings
     if deletes and plan.gone is not None:
-        if confirms:
-            console.info(_("--delete would delete them, except those that somebody else has changed."))
-        else:
-            console.info(_("--delete would delete them."))
+        unless_changed = _("--delete would delete them, except those that somebody else has changed.")
+        console.info(unless_changed if confirms else _("--delete would delete them."))
     console.json_extra = _gone_in_json(plan, None)
-    changed = stored.changed(plan, settings=settings)
+    changed = plan.changed(settings)
     if changed is not None:
         return command.dry_run(changed, uploads=True)
     if command.common.json:
@@ -288,25 +283,20 @@ def _rehearse(command: RunCommand, plan: SyncPlan, *, deletes: bool, confirms: b
 
 
 def _planned(command: RunCommand, folder: str, scanning: ScanOptions) -> SyncPlan:
-    """Plan a synchronization. If the folder holds files that cannot be listed, print the problems and exit 2."""
-    from tcb_ops.features.stored import api as stored
+    """Plan a synchronization. Raises InputError if the folder holds files that cannot be listed."""
+    from tcb_ops.features.stored.sync import plan_sync
 
     console, settings = command.console, command.settings
-    try:
-        plan = stored.plan_sync(
-            folder,
-            scanning.to,
-            merchants=command.common.read_merchants(settings),
-            path=scanning.template,
-            include=scanning.include,
-            exclude=scanning.exclude,
-            own=own_files(command.common, settings),
-            settings=settings,
-        )
-    except InputError as error:
-        show_problems(console, error.source, error.problems)
-        console.warn(_("Nothing was sent."))
-        raise click.exceptions.Exit(error.exit_code) from None
+    plan = plan_sync(
+        folder,
+        scanning.to,
+        merchants=command.common.read_merchants(settings),
+        path=scanning.template,
+        include=scanning.include,
+        exclude=scanning.exclude,
+        own=own_files(command.common, settings),
+        settings=settings,
+    )
     print_left_out(console, plan.scanned)
     if plan.gone_text is not None:
         console.info(plan.gone_text)

@@ -93,24 +93,6 @@ def confirm_outcome(etag: str, md5: str, older: Collection[str]) -> Outcome:
     return StoredOutcome.STALE if etag in older else StoredOutcome.DIFFERENT
 
 
-def undone_outcome(etag: str | None, before: str) -> Outcome | None:
-    """Decide what confirms that an upload was undone at a path; None: what is there is compared like any other file.
-
-    ==========================  =======================  =======
-    the undo left               the store has            outcome
-    ==========================  =======================  =======
-    nothing (`before` empty)    nothing (`etag` None)    undone
-    nothing                     a file                   none
-    a file, by its MD5          nothing                  absent
-    a file                      that file                undone
-    a file                      any other                none
-    ==========================  =======================  =======
-    """
-    if etag is None:
-        return StoredOutcome.ABSENT if before else StoredOutcome.UNDONE
-    return StoredOutcome.UNDONE if etag == before else None
-
-
 def undo_step(
     now: str | None, ours: str, before: str | None, *, certain: bool = True, same_headers: bool = True
 ) -> UndoStep:

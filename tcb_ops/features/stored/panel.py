@@ -11,14 +11,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.features.stored import api as stored
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import STORED_OUTCOMES
-from tcb_ops.panels.controls import (
-    ActionButton,
-    Fold,
-    PanelContext,
-    Worker,
-    html_area,
-    show,
-)
+from tcb_ops.panels.controls import ActionButton, Fold, PanelContext, Worker, html_area, show
 from tcb_ops.panels.html import RunState
 from tcb_ops.panels.run_monitor import RunMonitor
 from tcb_ops.preflight import scope_of_stored

@@ -20,14 +20,16 @@ from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.kinds import environment_count
 from tcb_ops.lists.batch import Batch
-from tcb_ops.lists.generate import PathTemplate, ScannedFiles, write_list
+from tcb_ops.lists.generate import PathTemplate, ScannedFiles, scan, select_targets, write_list
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import content_type_of
 from tcb_ops.model import Merchant, Row
+from tcb_ops.resolve import existing_ledger
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.records import EarlierUpload
+from tcb_ops.settings import Settings
 from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file
 
 
@@ -76,8 +78,9 @@ class SyncPlan:
         """Whether more files are gone than are left, as if it were another folder."""
         return self.gone is not None and self.gone.count > self.batch.count
 
-    def changed(self, ledger: Ledger | None, target: str) -> Batch | None:
+    def changed(self, settings: Settings) -> Batch | None:
         """Return the rows that differ from what the ledger last knows at their paths; None if all are the same."""
+        ledger = existing_ledger(settings)
         if ledger is None or self.batch.root is None:
             return self.batch
         root, digests = self.batch.root, dict[str, str]()
@@ -96,35 +99,51 @@ class SyncPlan:
             headers = [row.content_type or content_type_of(row.path, row.file), row.cache_control]
             return digests.get(row.file) != md5 or headers != stored_headers
 
-        known = KnownFiles(ledger, self.batch.rows, target, last_known, confirmed=True)
+        known = KnownFiles(ledger, self.batch.rows, settings.run_target, last_known, confirmed=True)
         rows = (row for row, last in known if differs(row, last))
         return _written(self.batch.source.with_suffix(".changed.csv"), rows, self.batch.merchants, root)
 
 
 def plan_sync(
-    scanned: ScannedFiles,
-    targets: Sequence[Merchant],
-    template: PathTemplate,
-    merchants: Merchants,
-    folder: Path,
+    folder: str,
+    to: Sequence[str],
     *,
-    ledger: Ledger | None,
-    target: str,
+    merchants: Merchants,
+    path: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    own: frozenset[str],
+    settings: Settings,
 ) -> SyncPlan:
-    """Write the list of a folder's files, and the one of those that are gone, into `folder`; read and check both.
+    """Plan what makes environments the same as a folder: the batch to upload, and the files that are gone from the folder.
 
-    A synchronization is recognized by its list's name, which is made of the folder's. Raises InputError, UsageError.
+    Lists of both are written below the folder of the reports, read and checked; a synchronization is recognized by its list's
+    name, which is made of the folder's. Upload `batch` with `skip_unchanged`, delete `gone`. `to`, `path`, `include` and
+    `exclude` are those of `tcb-ops list`; `own`: real paths of files to leave out. Raises InputError, UsageError.
     """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise UsageError(
+            _("{folder} is not a folder.", folder=folder),
+            _("`tcb-ops list` makes a list of a single file; upload that list."),
+        )
+    ledger = existing_ledger(settings)
+    for run in [] if ledger is None else ledger.runs(damaged=[]):
+        if backup := run.settings.get("backup"):
+            own |= {os.path.realpath(str(backup))}
+    scanned = scan(Path(folder), include=include, exclude=exclude, own=own)
+    targets, template = select_targets(merchants, to), PathTemplate(path, "")
     if template.dated:
         raise UsageError(_("--path with {{date}}: every day all files would be new. Leave {{date}} out."))
     root = scanned.folder.resolve()
     name = f"sync-{root.name or 'root'}-{sha256(str(root).encode()).hexdigest()[:6]}"
-    dest = folder / f"{name}.csv"
-    with _replacing(dest) as part:
+    source = Path(settings.reports) / f"{name}.csv"
+    with _replacing(source) as part:
         write_list(scanned, targets, template, part, root, versions=True)
-    batch = read_paths(dest, merchants, root)
-    found = iter(()) if ledger is None else _gone(ledger, target, dest.name, scanned, targets, template)
-    return SyncPlan(scanned, batch, _written(folder / f"{name}.gone.csv", found, merchants))
+    batch = read_paths(source, merchants, root)
+    gone: Iterable[Row] = ()
+    if ledger is not None:
+        gone = _gone(ledger, settings.run_target, source.name, scanned, targets, template)
+    return SyncPlan(scanned, batch, _written(source.with_suffix(".gone.csv"), gone, merchants))
 
 
 @contextmanager
@@ -143,18 +162,16 @@ def _replacing(dest: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def _written(
-    dest: Path, found: Iterable[Row], merchants: Merchants, root: Path | None = None
-) -> Batch | None:
+def _written(dest: Path, rows: Iterable[Row], merchants: Merchants, root: Path | None = None) -> Batch | None:
     """Write rows as a list and read it; None if there are none."""
-    rows = 0
+    count = 0
     with _replacing(dest) as part, part.open("x", encoding="utf-8-sig", newline="") as file:
         out = csv.writer(file)
         out.writerow(["env", "appid", "path", "file", "tcb_guarded"])
-        for row in found:
+        for row in rows:
             out.writerow(map(guard, (row.env, row.appid, row.path, row.file)))
-            rows += 1
-    return read_paths(dest, merchants, root) if rows else None
+            count += 1
+    return read_paths(dest, merchants, root) if count else None
 
 
 def _gone(

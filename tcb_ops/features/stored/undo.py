@@ -45,9 +45,11 @@ class UndoCalls(StoredCalls):
         done = self._end(task, StoredOutcome.DELETED if before is None else StoredOutcome.RESTORED)
         file_id = known.file_id if known is not None else ""
         done = replace(done, md5=before or "", bytes=row.size if before else None, file_id=file_id)
-        undone, ours = self._is_undone(task, row), ""
-        if not undone:
-            ours = known.md5 if known is not None else now if now in sent else min(sent, default="")
+        undone = self._is_undone(task, row)
+        if known is not None or undone:
+            ours = known.md5 if known is not None and not undone else ""
+        else:
+            ours = now if now in sent else min(sent, default="")
         same_headers = (
             known is not None
             and saved is not None

@@ -27,8 +27,6 @@ WIDTH, HEIGHT = 600, 100
 """Size of the drawing over time in its own units: it is stretched to the page."""
 _SALT = 980
 """Chosen so that the 18 most frequent codes have different colours."""
-PAUSE = 60.0
-"""Seconds without an ended row from which they are reported as a pause."""
 
 
 def outcome_class(outcome: Outcome) -> str:
@@ -156,8 +154,6 @@ class Drawing:
     peak: float
     """Most rows per second of any interval."""
     mean: float
-    quiet: tuple[float, float] | None
-    """The longest time in which nothing ended, if it is at least a minute and a fifth of the whole."""
 
 
 def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
@@ -188,7 +184,6 @@ def draw(moments: Sequence[TimelineBucket]) -> Drawing | None:
         ended=moments[-1].until,
         peak=most / (moments[0].until - moments[0].at),
         mean=(good + skipped + bad) / span,
-        quiet=_quiet(moments),
     )
 
 
@@ -196,16 +191,3 @@ def _stack(outcomes: Mapping[Outcome, int]) -> tuple[int, int, int]:
     good = sum(rows for outcome, rows in outcomes.items() if outcome.succeeded)
     skipped = outcomes.get(Outcome.NOT_ATTEMPTED, 0)
     return good, skipped, sum(outcomes.values()) - good - skipped
-
-
-def _quiet(moments: Sequence[TimelineBucket]) -> tuple[float, float] | None:
-    longest, begin = (0, 0), 0
-    for number, moment in enumerate(moments):
-        if moment.outcomes:
-            begin = number + 1
-        elif number + 1 - begin > longest[1] - longest[0]:
-            longest = (begin, number + 1)
-    if (longest[1] - longest[0]) * 5 < len(moments) or longest[0] == longest[1]:
-        return None
-    since, until = moments[longest[0]].at, moments[longest[1] - 1].until
-    return (since, until) if until - since >= PAUSE else None

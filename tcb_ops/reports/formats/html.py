@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from tcb_ops.formatting import shorten
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason, is_simulated
-from tcb_ops.reports.comparisons import Change, Diff, diff_verdict
+from tcb_ops.reports.comparisons import Diff, diff_verdict
 from tcb_ops.reports.explanations import change_lines, code_label, confirmation_text, reason_text
 from tcb_ops.reports.formats.charts import (
     axis_format,
@@ -51,12 +52,8 @@ CAUSES = 12
 """Causes under "what to do next"; the rest is in errcodes.csv."""
 NAMED = 4
 """Merchants named beside a cause."""
-MOST_BYTES = 390_000
-"""Maximum size of a page: the merchants get what its other sections leave. Masking may add some bytes."""
 DETAILED = 80
 """Maximum number of merchants with details, most failures first."""
-DETAILS_SHARE = 0.7
-"""Share of the merchants' bytes that details may take; the rest is for lines."""
 LISTED = 420
 """Maximum number of further merchants, with a line each."""
 ENVS = 8
@@ -100,7 +97,7 @@ def page(
     `changes` since an earlier run have a section of their own.
     """
     run, counts = summary.run, summary.counts
-    bad = sum(rows > 0 for rows in summary.merchants_bad.values())
+    bad = sum(rows > 0 for rows in summary.not_succeeded_by_merchant.values())
     actions = next_actions(summary.codes)
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     drawing = draw(reader.timeline(run))
@@ -142,7 +139,7 @@ def page(
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
         "workers": worker_lines(summary.workers),
-        "merchants": len(summary.merchants_bad),
+        "merchants": len(summary.not_succeeded_by_merchant),
         "files": [*FILES, "manifest.json"],
         "pdf_mark": PDF_MARK,
         "script": SCRIPT,
@@ -154,27 +151,15 @@ def page(
         ),
         "versions": versions,
     }
-    whole = templates.get_template("report.html.j2").render
-    of = templates.get_template("merchant.html.j2").make_module({"namesakes": summary.namesakes})
-    room = MOST_BYTES - len(whole(values, blocks=[], lines=[]).encode())
-    merchants = summary.first_merchants(DETAILED + LISTED)
+    merchants = summary.merchants(DETAILED + LISTED)
+    macros = templates.get_template("merchant.html.j2").make_module({"namesakes": summary.namesakes})
     detailed = summary.with_first_rows(merchants[:DETAILED], reader)
-    blocks = _fitting((of.block(one, bad <= OPEN, ENVS) for one in detailed), int(room * DETAILS_SHARE))
-    room -= sum(len(block.encode()) for block in blocks)
-    others = merchants[len(blocks) :][:LISTED]
-    html: str = whole(values, blocks=blocks, lines=_fitting(map(of.line, others), room))
+    html: str = templates.get_template("report.html.j2").render(
+        values,
+        blocks=[macros.block(merchant, bad <= OPEN, ENVS) for merchant in detailed],
+        lines=[*map(macros.line, merchants[DETAILED:])],
+    )
     return html
-
-
-def _fitting(parts: Iterable[str], room: int) -> list[str]:
-    """Return the first parts of a page that fit into `room` bytes; later ones are not rendered."""
-    taken = []
-    for part in parts:
-        room -= len(part.encode())
-        if room < 0:
-            break
-        taken.append(part)
-    return taken
 
 
 @cache  # compiling the templates takes longer than the rest of a small report
@@ -202,7 +187,7 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "moment": lambda at: f"{local(at).isoformat(sep=' ', timespec='seconds')} {timezone}",
         "clock": lambda at, form: local(at).strftime(form),
         "rate": format_rate,
-        "short": _shorten,
+        "short": shorten,
         "breaks": _breaks,
     }
     environment.globals |= {
@@ -220,17 +205,6 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "colour": code_colour,
     }
     return environment
-
-
-def _shorten(text: str, length: int) -> str:
-    """Shorten a text to `length` columns: keep its start, and its end, which distinguishes paths."""
-    from rich.cells import cell_len
-
-    if len(text) * 2 <= length or cell_len(text) <= length:
-        return text
-    wide = 2 if cell_len(text[:length]) > length else 1
-    tail = length // 4 // wide
-    return f"{text[: length // wide - tail - 1]}…{text[-tail:]}"
 
 
 def _breaks(code: str) -> Any:
@@ -252,17 +226,16 @@ def _whose(action: NextAction, lang: Lang) -> str:
 
 
 def _changes(changes: Diff | None, settings: Settings) -> dict[str, Any] | None:
-    """Return what the page shows of a diff: its lines by kind of change."""
+    """Return what the page shows of a comparison."""
     if changes is None:
         return None
-    kinds = changes.failures(Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
+    sections = changes.sections()
+    older, newer = changes.older, changes.newer
     return {
         "verdict": diff_verdict(changes),
-        "kinds": kinds,
-        "left": sum(max(0, len(lines) - CHANGED) for _title, _rows, lines in kinds),
-        "command": quoted(
-            command(settings, "diff", changes.older.id, changes.newer.id, target=changes.newer.target)
-        ),
+        "sections": sections,
+        "left": sum(max(0, len(section.lines) - CHANGED) for section in sections),
+        "command": quoted(command(settings, "diff", older.id, newer.id, target=newer.target)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Runs, diffs and histories for analysis: DataFrames, a Parquet file, and HTML for notebooks, which the engine escapes.
+"""Runs for analysis: DataFrames, a Parquet file, and HTML for notebooks, which the engine escapes.
 
 Only this module loads pandas and pyarrow, when they are needed. Times in frames are naive, in the settings' time zone, which
 `attrs["timezone"]` names: `to_excel` refuses times with a zone.
@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.i18n import Lang, _
-from tcb_ops.kinds import row_count
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.model import Outcome, is_simulated
-from tcb_ops.reports.comparisons import Change, Diff, History, diff_verdict
 from tcb_ops.reports.explanations import ERRCODE, change_lines
-from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format, code_colour
+from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.run_views import RunReader
@@ -37,7 +35,7 @@ from tcb_ops.settings import Settings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tcb_ops.reports.findings import Findings
+    from tcb_ops.reports.findings import Findings, FindingSection
 
 
 _INTS = {
@@ -202,17 +200,11 @@ def merchants_frame(summary: RunSummary) -> pd.DataFrame:
     merchant, appid (string); rows, good, not_good, pending (Int64): rows is the sum of the other three.
     """
     names = ("merchant", "appid", "rows", "good", "not_good", "pending")
-    lines = [
-        (
-            one.merchant,
-            one.appid,
-            one.rows,
-            one.succeeded,
-            one.not_succeeded,
-            one.outcomes.get(Outcome.PENDING, 0),
-        )
-        for one in sorted(summary.merchants, key=lambda one: (one.merchant, one.appid))
-    ]
+    lines = []
+    for one in sorted(summary.merchants(), key=lambda one: (one.merchant, one.appid)):
+        pending = one.outcomes.get(Outcome.PENDING, 0)
+        good = one.rows - one.not_succeeded - pending
+        lines.append((one.merchant, one.appid, one.rows, good, one.not_succeeded, pending))
     return _frame(names, _columns(names, lines))
 
 
@@ -244,23 +236,9 @@ def timeline_frame(reader: RunReader, run: RunRecord, settings: Settings) -> pd.
     return _frame(names, _columns(names, lines), settings)
 
 
-def diff_frame(diff: Diff) -> pd.DataFrame:
-    """Return what changed between two runs: change, merchant, appid, env, before, after (string), rows (Int64)."""
-    names = ("change", "merchant", "appid", "env", "before", "after", "rows")
-    return _frame(names, _columns(names, map(attrgetter(*names), diff.lines)))
-
-
-def history_frame(history: History) -> pd.DataFrame:
-    """Return errcodes by day, without days that had none.
-
-    day (datetime64[s]), merchant, appid (string), errcode, rows (Int64).
-    """
-    import pandas as pd
-
-    names = ("day", "merchant", "appid", "errcode", "rows")
-    frame = _frame(names, _columns(names, map(attrgetter(*names), history.lines)), history.settings)
-    frame["day"] = pd.DatetimeIndex([line.day for line in history.lines], dtype="datetime64[s]")
-    return frame
+def frame_of(names: Sequence[str], lines: Iterable[object], settings: Settings | None = None) -> pd.DataFrame:
+    """Return a frame with these attributes of the lines; `settings` are needed for times."""
+    return _frame(names, _columns(names, map(attrgetter(*names), lines)), settings)
 
 
 def _columns(names: Sequence[str], lines: Iterable[Sequence[Any]]) -> Sequence[Sequence[Any]]:
@@ -284,6 +262,8 @@ def _frame(
             moments = [None if at is None else datetime.fromtimestamp(at, UTC) for at in column]
             index = pd.DatetimeIndex(moments, dtype="datetime64[us, UTC]")
             return index.tz_convert(settings.timezone).tz_localize(None)
+        if name == "day":
+            return pd.DatetimeIndex(list(column), dtype="datetime64[s]")
         if name in _FLOATS:
             return pd.array(list(column), dtype="Float64")
         return pd.array(list(column), dtype="Int64" if name in _INTS else "string")
@@ -299,12 +279,6 @@ def _frame(
 
 LINES = 12
 """Lines shown per table; the others are counted."""
-_CODES = 6
-"""Codes with a bar of their own; the others are summed up."""
-_GREY = "#8a8f98"
-"""Colour of all others together."""
-_LEFT, _TOP, _WIDTH, _HEIGHT = 48, 20, 664, 130
-"""Position and size of the bars in the drawing."""
 
 
 def run_html(summary: RunSummary, settings: Settings) -> str:
@@ -319,48 +293,18 @@ def run_html(summary: RunSummary, settings: Settings) -> str:
     return str(card(run, run.kind.label, sentence, counts, groups, simulated, workers, changed_by))
 
 
-def diff_html(diff: Diff) -> str:
-    """Render a small table per change that concerns the operator."""
-    kinds = diff.failures(Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER)
-    return str(_macros(diff.settings.lang).diff_card(diff_verdict(diff), kinds, diff.meanings, LINES))
+def sections_html(
+    verdict: Text, sections: Sequence[FindingSection], lang: Lang, notes: Sequence[Text] = ()
+) -> str:
+    """Render what was found or has changed, a small table per section."""
+    return str(_macros(lang).sections_card(verdict, sections, notes, LINES))
 
 
 def findings_html(findings: Findings, lang: Lang) -> str:
-    """Render what a run found, a small table per section."""
-    stopped = findings.stopped
-    sections = findings.sections() if stopped is None else []
-    summary = stopped or findings.summary()
-    return str(_macros(lang).findings_card(summary, sections, list(findings.notes()), LINES))
-
-
-def history_html(history: History) -> str:
-    """Render the errcodes by day, and the merchants that had errcodes on most days."""
-    macros = _macros(history.settings.lang)
-    return str(macros.history_card(_chart(history), history.merchants(), LINES))
-
-
-def _chart(history: History) -> Any:
-    codes = history.codes()
-    shown = [(code_colour(str(code)), str(code), rows) for code, rows in codes[:_CODES]]
-    if left := codes[_CODES:]:
-        others = tuple(map(sum, zip(*(rows for _, rows in left), strict=True)))
-        shown.append((_GREY, _("others").of(history.settings.lang), others))
-    top = max((sum(day) for day in zip(*(rows for _, _, rows in shown), strict=True)), default=0)
-    step = _WIDTH / len(history.days)
-    bars: list[dict[str, Any]] = []
-    for at, day in enumerate(history.days):
-        y = float(_TOP + _HEIGHT)
-        for colour, code, rows in shown:
-            if rows[at]:
-                height = rows[at] / top * _HEIGHT
-                y = max(y - height, float(_TOP))
-                x, count = _LEFT + (at + 0.12) * step, row_count(rows[at])
-                size = {"x": x, "y": y, "width": step * 0.76, "height": height}
-                about = {"colour": colour, "day": day.isoformat(), "code": code, "rows": count}
-                bars.append({name: round(value, 1) for name, value in size.items()} | about)
-    legend = [(colour, code, sum(rows)) for colour, code, rows in shown]
-    days = [day.isoformat() for day in history.days]
-    return _macros(history.settings.lang).chart(days, bars, top, legend)
+    """Render what a run found."""
+    if findings.stopped is not None:
+        return sections_html(findings.stopped, (), lang)
+    return sections_html(findings.summary(), findings.sections(), lang, list(findings.notes()))
 
 
 def heat_map(matrix: ErrcodeMatrix, lang: Lang) -> str:

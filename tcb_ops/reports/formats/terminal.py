@@ -7,27 +7,24 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import chain, groupby
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 
-from tcb_ops.formatting import sanitize, wrap
-from tcb_ops.i18n import Lang, Text, _, as_list, as_sentences, ngettext, pgettext
+from tcb_ops.formatting import sanitize, shorten, wrap
+from tcb_ops.i18n import Lang, Text, _, ngettext
 from tcb_ops.kinds import MissingKind, row_count
 from tcb_ops.model import SIMULATOR, Outcome, Reason, is_simulated
-from tcb_ops.reports.comparisons import Change, Diff, DiffLine, change_title, diff_verdict
-from tcb_ops.reports.explanations import reason_text, why
+from tcb_ops.reports.explanations import code_label, reason_text, why
 from tcb_ops.reports.summary import CodeGroup, MerchantShare, by_code
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.measure import Measurement
-    from rich.table import Table
 
-    from tcb_ops.features.evidence.verify import Verification
-    from tcb_ops.reports.findings import FindingLine, Findings
+    from tcb_ops.reports.findings import FindingLine, Findings, FindingSection
     from tcb_ops.runs.records import RowRecord, RunRecord
 
 MOST_CODES = 20
@@ -36,26 +33,21 @@ MERCHANT_LINES = 40
 """Lines of merchants, for all codes together."""
 FEWEST_LINES = 3
 """Lines that each code may take at least."""
-DIFF_CODES, DIFF_MERCHANTS = 8, 10
-"""Codes shown per change, and merchants per code; the others are counted."""
 NAME_CELLS, ENV_CELLS = 30, 28
 """Cells that a merchant's name and its environments take at most below a code."""
 NOTE_INDENT = 7
 """Cells by which a run's list and note are indented below its figures."""
-_SHOWN = (Change.NEWLY_BROKEN, Change.STILL_BROKEN, Change.FIXED, Change.ONLY_IN_NEWER, Change.ONLY_IN_OLDER)
 
 
 def render_errcodes(
     groups: Sequence[CodeGroup],
     lang: Lang,
     rest: str = "errcodes.csv",
-    every: Sequence[Sequence[str]] = (),
     indent: int = 0,
 ) -> RenderableType:
     """Render a run's codes: each with its texts, and its merchants and their rows below, aligned.
 
-    Limited to a screen or two; what is left out is counted, and `rest` names where it can be found. `every`: the lines of
-    merchants with which these are aligned, if they are not the only ones.
+    Limited to a screen or two; what is left out is counted, and `rest` names where it can be found.
     """
     from rich.console import Group
     from rich.padding import Padding
@@ -64,15 +56,20 @@ def render_errcodes(
         return Padding(Wrapped(text, bold, style), (0, 0, 0, indent + more))
 
     drawn: list[RenderableType] = []
-    blocks = merchant_lines(groups, lang, rest)
-    every = every or list(chain(*blocks))
+    blocks = _merchant_lines(groups, lang, rest)
+    aligned_with = list(chain(*blocks))
     for group, lines in zip(groups[: len(blocks)], blocks, strict=True):
         code = sanitize(group.code)
         head = f"{code} · {row_count(group.rows).of(lang)} · {sanitize(group.meaning.of(lang))}"
         drawn += [wrapped(head, bold=len(code)), wrapped(f"→ {group.action.of(lang)}")]
         if group.detail:
             drawn.append(wrapped(sanitize(group.detail.of(lang)), more=2, style="italic"))
-        drawn += [_aligned(lines, every, indent + 2), ""]
+        drawn += [
+            AlignedTable(
+                lines, frozenset({2}), frozenset({0}), 3, indent=indent + 2, aligned_with=aligned_with
+            ),
+            "",
+        ]
     if left := groups[len(blocks) :]:
         text = _(
             "… and {more_codes} · {rows}: {rest}",
@@ -84,18 +81,13 @@ def render_errcodes(
     return Group(*drawn)
 
 
-def _aligned(lines: Sequence[Sequence[str]], every: Sequence[Sequence[str]], indent: int) -> AlignedTable:
-    """Align lines of merchant, environments, rows, and perhaps a remark, with all lines that are shown."""
-    return AlignedTable(
-        lines, frozenset({2}), frozenset({0}), gap=3, head=False, indent=indent, aligned_with=every
-    )
-
-
-def merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[list[tuple[str, str, str]]]:
+def _merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[list[tuple[str, str, str]]]:
     """Return the lines below each code that is shown: name, environments, rows; the last may count other merchants."""
     shown = groups[:MOST_CODES]
+    most = max(FEWEST_LINES, MERCHANT_LINES // max(1, len(shown)))
     blocks = []
-    for group, count in zip(shown, _share([len(group.merchants) for group in shown]), strict=True):
+    for group in shown:
+        count = len(group.merchants) if len(group.merchants) <= most else most - 1
         lines = [
             (_short_name(share.merchant), _envs(share), f"{share.rows:,}")
             for share in group.merchants[:count]
@@ -111,30 +103,6 @@ def merchant_lines(groups: Sequence[CodeGroup], lang: Lang, rest: str) -> list[l
     return blocks
 
 
-def _share(wanted: Sequence[int]) -> list[int]:
-    """Divide the lines among the codes' merchants: codes with many get what the others leave.
-
-    ================  ==========
-    wanted            given
-    ================  ==========
-    3                 3
-    300               39
-    300, 2            37, 2
-    300, 300          19, 19
-    20 times 300      20 times 2
-    ================  ==========
-    """
-    given = [0] * len(wanted)
-    left = MERCHANT_LINES
-    smallest_first = sorted(range(len(wanted)), key=lambda place: wanted[place])
-    for served, place in enumerate(smallest_first):
-        fair = max(FEWEST_LINES, left // (len(wanted) - served))
-        # One line is for "… and N more merchants".
-        given[place] = wanted[place] if wanted[place] <= fair else fair - 1
-        left -= given[place] + (given[place] < wanted[place])
-    return given
-
-
 def _short_name(merchant: str) -> str:
     return shorten(sanitize(merchant), NAME_CELLS)
 
@@ -144,117 +112,53 @@ def _envs(share: MerchantShare) -> str:
     return shorten(f"{sanitize(share.envs[0])}{more}", ENV_CELLS)
 
 
-def render_diff(diff: Diff, lang: Lang) -> RenderableType:
-    """Render the rows of a diff that failed in either run: by change and code, and below each its merchants.
-
-    Fixed rows, and those only in the older run, are under their code in that run, all others under the newer one. The
-    last line is the summary.
-    """
-    from rich.console import Group
-    from rich.text import Text as Styled
-
-    def folded(text: str, style: str = "") -> Styled:
-        return Styled(text, style=style, overflow="fold", no_wrap=False)
-
-    drawn: list[RenderableType] = []
-    every: list[tuple[str, str, str, str]] = []  # complete when the first of them is drawn
-    for change in _SHOWN:
-        codes = _lines_by_code([line for line in diff.of(change) if line.before or line.after], change)
-        if not codes:
-            continue
-        rows = sum(line.rows for _, lines in codes for line in lines)
-        drawn.append(folded(f"{change_title(change).of(lang)} · {row_count(rows).of(lang)}", "bold"))
-        for code, lines in codes[:DIFF_CODES]:
-            count = row_count(sum(line.rows for line in lines)).of(lang)
-            head = " · ".join((sanitize(code), count, diff.meanings[code].of(lang)))
-            block = list(_merchants(lines, change, lang))
-            every += block
-            drawn += [folded(f"  {head}"), _aligned(block, every, 4)]
-        if left := codes[DIFF_CODES:]:
-            rows = sum(line.rows for _, lines in left for line in lines)
-            more = _(
-                "  … and {more_codes}, {rows}: --json lists all",
-                more_codes=ngettext("{n:,} more code", "{n:,} more codes", len(left)),
-                rows=row_count(rows).of(lang),
-            )
-            drawn.append(folded(more.of(lang)))
-        drawn.append("")
-    return Group(*drawn, folded(diff_verdict(diff).of(lang)))
-
-
-def _lines_by_code(lines: Sequence[DiffLine], change: Change) -> list[tuple[str, list[DiffLine]]]:
-    """Group lines by their code, most rows first."""
-
-    def code(line: DiffLine) -> str:
-        return line.before if change in {Change.FIXED, Change.ONLY_IN_OLDER} else line.after
-
-    groups = [(key, list(found)) for key, found in groupby(sorted(lines, key=code), key=code)]
-    return sorted(groups, key=lambda group: (-sum(line.rows for line in group[1]), group[0]))
-
-
-def _merchants(lines: Sequence[DiffLine], change: Change, lang: Lang) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the merchants of a code that are shown, and how many more there are: name, environment, rows, remark."""
-    ordered = sorted(lines, key=lambda line: (-line.rows, line.merchant, line.env))
-    for line in ordered[:DIFF_MERCHANTS]:
-        was = ""
-        if change is Change.STILL_BROKEN and line.before != line.after:
-            was = _("was {before}", before=sanitize(line.before)).of(lang)
-        yield _short_name(line.merchant), shorten(sanitize(line.env), ENV_CELLS), f"{line.rows:,}", was
-    if left := ordered[DIFF_MERCHANTS:]:
-        more = _("… and {count:,} more", count=len(left))
-        yield more.of(lang), "--json", f"{sum(line.rows for line in left):,}", ""
-
-
 FINDING_LINES = 20
 """Environments shown per section without causes; the others are counted."""
 
 
 def render_findings(findings: Findings, lang: Lang, rest: str = "errcodes.csv") -> Iterator[RenderableType]:
     """Render what a run found by section, with each cause once."""
-    from rich.text import Text as Styled
-
-    sections = findings.sections()
-    codes = [by_code(section.causes) for section in sections]
-    every = list(chain.from_iterable(chain(*(merchant_lines(its, lang, rest) for its in codes))))
-    for section, its in zip(sections, codes, strict=True):
-        yield Styled(f"{section.title.of(lang)} · {len(section.lines):,}", style="bold")
-        if its:
-            yield render_errcodes(its, lang, rest, every, indent=2)
-        else:
-            yield _finding_lines(section.lines, lang, rest)
-            yield ""
+    yield from render_sections(findings.sections(), lang, rest)
     for note in findings.notes():
         yield Wrapped(note.of(lang))
 
 
+def render_sections(sections: Sequence[FindingSection], lang: Lang, rest: str) -> Iterator[RenderableType]:
+    """Render sections of findings or of changed rows; `rest` names where what is left out can be found."""
+    from rich.text import Text as Styled
+
+    for section in sections:
+        yield Styled(f"{section.title.of(lang)} · {section.count:,}", style="bold")
+        if section.causes:
+            yield render_errcodes(by_code(section.causes), lang, rest, indent=2)
+        else:
+            yield _finding_lines(section.lines, lang, rest)
+            yield ""
+
+
 def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> AlignedTable:
+    def code_text(code: str | None) -> str:
+        if not code:
+            return "–" if code is None else _("succeeded").of(lang)
+        label = code_label(code).of(lang)
+        return code if label in {"", code} else f"{code} {label}"
+
     cells = [
-        [line.name, line.env, line.code, line.remark.of(lang) if line.remark is not None else "", line.note]
+        [
+            line.name,
+            line.env,
+            f"{line.rows:,}" if line.rows else "",
+            " → ".join(map(code_text, line.codes())) if line.before else line.code or "",
+            line.remark.of(lang) if line.remark is not None else "",
+            line.note,
+        ]
         for line in lines[:FINDING_LINES]
     ]
     if (more := len(lines) - FINDING_LINES) > 0:
-        cells.append([_("… and {count:,} more", count=more).of(lang), rest, "", "", ""])
-    filled = [column for column in range(5) if any(line[column] for line in cells)]
+        cells.append([_("… and {count:,} more", count=more).of(lang), rest, "", "", "", ""])
+    filled = [column for column in range(6) if any(line[column] for line in cells)]
     drawn = [[sanitize(line[column]) for column in filled] for line in cells]
     return AlignedTable(drawn, elastic=frozenset(range(len(filled))), gap=3, head=False, indent=2)
-
-
-def shorten(text: str, width: int) -> str:
-    """Shorten a text to at most `width` cells by leaving out its middle.
-
-    ==================  =====  =============
-    text                width  shortened
-    ==================  =====  =============
-    merchants.csv       13     merchants.csv
-    merchants.csv       9      merc….csv
-    十一月门店清单.csv  12     十一…单.csv
-    ==================  =====  =============
-    """
-    if cell_len(text) <= width:
-        return text
-    tail = width // 2
-    start, end = set_cell_size(text, width - 1 - tail), set_cell_size(text[::-1], tail)[::-1]
-    return f"{start.rstrip()}…{end.lstrip()}"
 
 
 def room(console: Console) -> int:
@@ -431,44 +335,3 @@ def _fit(parts: Sequence[str], width: int) -> str:
     """Join texts within `width` cells, the longest ones shortened."""
     table = AlignedTable([parts], elastic=frozenset(range(len(parts))), gap=3)
     return " · ".join(map(shorten, parts, table.widths(width)))
-
-
-def render_verification(found: Verification, lang: Lang) -> Table:
-    """Render a line per check of a report folder."""
-    from rich.table import Table
-    from rich.text import Text as Styled
-
-    marks = {"same": _("same"), "differs": _("DIFFERS"), "unknown": pgettext("check", "unknown")}
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for check in found.checks:
-        mark = marks.get(check.state, _("not checked")).of(lang)
-        style = "bold" if check.state == "differs" else ""
-        table.add_row(
-            Styled(mark, style=style),
-            Styled(sanitize(check.what), style=style),
-            sanitize(check.text.of(lang)),
-        )
-    return table
-
-
-def verification_verdict(found: Verification) -> Text:
-    """Sum up the checks of a report folder."""
-    states = [str(check.state) for check in found.checks]
-    if "differs" in states:
-        checks = ngettext("{n:,} check", "{n:,} checks", len(states))
-        text = _("The report of run {run} differs from what was exported: {count:,} of {checks} failed.")
-        sums = [text.format(run=found.run, count=states.count("differs"), checks=checks)]
-    elif "unknown" in states:
-        text = _(
-            "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
-            "the report (exit code 1)."
-        )
-        sums = [text.format(run=found.run)]
-    else:
-        sums = [_("Nothing differs in the report of run {run}.", run=found.run), found.proves]
-    if names := [check.what for check in found.checks if check.state == "not_checked"]:
-        sums.append(_("Not checked: {names}.", names=as_list(names)))
-    return as_sentences(sums)

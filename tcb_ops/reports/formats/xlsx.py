@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
-from io import FileIO
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,49 +73,22 @@ def write_workbook(
     `now` is Unix seconds. Raises OSError; `file` must not exist yet.
     """
     from xlsxwriter import Workbook
-    from xlsxwriter.exceptions import XlsxWriterException
 
     title = _title(summary.run).of(settings.lang)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".xlsx-") as scratch, _Out(file, "xb") as out:
-        trouble: OSError | None
-        book = Workbook(out, {"constant_memory": True, "tmpdir": scratch})
+    packed = BytesIO()  # after an error, XlsxWriter would write to a file again and print a trace
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".xlsx-") as scratch:
+        book = Workbook(packed, {"constant_memory": True, "tmpdir": scratch})
         moment = datetime.fromtimestamp(now, settings.zone)
         book.set_properties({"title": f"{title} {summary.run.id}", "created": moment.replace(tzinfo=None)})
         try:
             _Report(book, reader, summary, settings, now).write(title)
             book.close()
-        except (OSError, XlsxWriterException) as error:  # XlsxWriter wraps OSError in the latter
-            found = [one for one in (error, *error.args) if isinstance(one, OSError)]
-            trouble = found[0] if found else OSError(str(error))
-            trouble.with_traceback(None)  # its frames would keep the open zip alive
-        else:
-            trouble = out.trouble
         finally:
             for sheet in book.worksheets():  # they would stay open after a full disk
                 with suppress(OSError):
                     sheet.row_data_fh.close()
-    if trouble is not None:
-        raise trouble
-
-
-class _Out(FileIO):
-    """A file that keeps its first error in `trouble` instead of raising it.
-
-    After an error, XlsxWriter leaves its zip open: when collected, it would write again and print a trace.
-    """
-
-    trouble: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write all data; drop it after an error."""
-        left = memoryview(data).cast("B")
-        whole = len(left)
-        while left and self.trouble is None:
-            try:
-                left = left[super().write(left) :]
-            except OSError as error:
-                self.trouble = error
-        return whole
+    with file.open("xb") as stream:
+        stream.write(packed.getbuffer())
 
 
 class _Report:

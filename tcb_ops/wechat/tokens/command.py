@@ -175,9 +175,6 @@ class CommandTokens:
         )
 
 
-_KINDS = {"env": _("environment variable"), "file": _("file"), "command": _("program")}
-
-
 @dataclass(frozen=True, slots=True)
 class Credential:
     """A secret of the platform, read whenever it is needed: `env:NAME`, `file:PATH` or `command:PROGRAM …`."""
@@ -186,14 +183,12 @@ class Credential:
     """Its name, such as `tokens.secret`, for messages."""
     kind: str
     where: str
-    environment: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     _running: Running = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def named(cls, setting: str, value: str) -> Credential:
         """Parse a setting. Raises SettingsError if it is empty or its variable or file does not exist."""
-        kind, _other, where = value.partition(":")
-        where = where.strip()
+        kind, _colon, where = (part.strip() for part in value.partition(":"))
         if not where:
             raise SettingsError(
                 _(
@@ -201,10 +196,10 @@ class Credential:
                     setting=setting,
                 )
             )
-        found = cls(setting, kind, where)
+        credential = cls(setting, kind, where)
         if kind != "command":  # a program may be slow, so it runs only when its secret is needed
-            found._read()
-        return found
+            credential._read()
+        return credential
 
     async def read(self) -> Secret:
         """Read the secret. Raises SettingsError, which names its location but never its value."""
@@ -216,48 +211,37 @@ class Credential:
             kill(program)
 
     def _read(self) -> Secret:
-        match self.kind:
-            case "env":
-                text = self.environment.get(self.where, "")
-            case "file":
-                text = self._from_file(Path(self.where))
-            case _:
-                text = self._from_program()
-        text = text.strip()
-        if not text:
-            raise self._bad(_("is empty or not set"))
-        if len(text) > LONGEST_TOKEN or not text.isascii() or not text.isprintable():
-            raise self._bad(_("contains characters that no secret or ticket has"))
-        return Secret(text)
-
-    def _from_file(self, file: Path) -> str:
         try:
-            with file.open("rb") as opened:
+            text = self._text().strip()
+        except OSError as error:
+            raise_if_exhausted(error)
+            problem = self._bad(_("cannot be read ({why})", why=system_reason(error)))
+        else:
+            if text and len(text) <= LONGEST_TOKEN and text.isascii() and text.isprintable():
+                return Secret(text)
+            problem = self._bad(
+                _("contains characters that no secret or ticket has") if text else _("is empty or not set")
+            )
+        raise problem
+
+    def _text(self) -> str:
+        if self.kind == "env":
+            return os.environ.get(self.where, "")
+        if self.kind == "file":
+            with Path(self.where).open("rb") as opened:
                 if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                     raise self._bad(_("is not a regular file"))
                 return opened.read(LONGEST_TOKEN * 2).decode("utf-8-sig", "replace")
-        except OSError as error:
-            raise_if_exhausted(error)
-            why = system_reason(error)
-        raise self._bad(_("cannot be read ({why})", why=why))
-
-    def _from_program(self) -> str:
         try:
             printed = run_program(shlex.split(self.where), os.environ, self._running)
         except ValueError:
             printed = NoOutput(_("cannot be started (its quotes do not match)"))
-        if isinstance(printed, bytes):
-            return printed.decode("utf-8", "replace")
-        raise self._bad(printed.reason)
+        if isinstance(printed, NoOutput):
+            raise self._bad(printed.reason)
+        return printed.decode("utf-8", "replace")
 
     def _bad(self, why: Text) -> SettingsError:
-        return SettingsError(
-            _(
-                "{setting}: the {kind} {where} {why}. Correct that first.",
-                setting=self.setting,
-                kind=_KINDS[self.kind],
-                # Of a program only the name: an argument may be a secret.
-                where=self.where.split()[0] if self.kind == "command" else self.where,
-                why=why,
-            )
-        )
+        # Of a program only the name: an argument may be a secret.
+        where = f"{self.kind}:{self.where.split()[0] if self.kind == 'command' else self.where}"
+        text = _("{setting}: {where} {why}. Correct that first.")
+        return SettingsError(text.format(setting=self.setting, where=where, why=why))

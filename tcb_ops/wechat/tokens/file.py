@@ -68,9 +68,9 @@ class FileTokens:
             except SettingsError as error:
                 problem, transient = error.text, True
                 continue
-            found = self._tokens.get(appid)
-            if found is not None:
-                return found
+            token = self._tokens.get(appid)
+            if token is not None:
+                return token
             transient = False
             problem = self._problems.get(appid)
             if self._clock() - self._read_at >= SETTLED:

@@ -138,10 +138,10 @@ def read_service_response(response: HttpResponse, appid: str, host: str, now: fl
     if 200 <= status < 300:
         read: Text = detail(DetailCode.TOO_MUCH)
         if len(response.body) <= LARGEST_ANSWER:
-            found = read_token(response.body, now)
-            if isinstance(found, Token):
-                return found
-            read = found
+            token = read_token(response.body, now)
+            if isinstance(token, Token):
+                return token
+            read = token
         why = detail(DetailCode.ANSWERED_WITH, read=read)
     elif status == 404:
         why = detail(DetailCode.ANSWERED_404)

@@ -10,7 +10,6 @@ import openpyxl
 import pytest
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.features.merchants.sync import EMPTY_FILE
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.generate import (
     FIELDS,
@@ -22,7 +21,7 @@ from tcb_ops.lists.generate import (
     select_targets,
     write_list,
 )
-from tcb_ops.lists.merchants import Merchants, read_merchants
+from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import Merchant
 
@@ -310,12 +309,3 @@ def test_filled_in_the_template_is_a_list(lang: Lang, tmp_path: Path, merchants:
     book.save(file)
     (row,) = read_paths(file, merchants).rows()
     assert (row.line, row.env, row.path, row.file) == (2, "tea-1a2b3c", "a/007.png", "a.png")
-
-
-def test_the_merchants_file_waits_for_its_first_line(tmp_path: Path) -> None:
-    file = tmp_path / "merchants.csv"
-    file.write_bytes(EMPTY_FILE)
-    with pytest.raises(InputError, match="no merchant below it"):
-        read_merchants(file)
-    file.write_bytes(EMPTY_FILE + "wxtea,茶语小铺,tea-1a2b3c,yes,,\r\n".encode())
-    assert read_merchants(file)[0].default

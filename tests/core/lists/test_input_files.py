@@ -65,7 +65,6 @@ def test_a_character_cut_by_the_reading_chunk_is_whole(write: Callable[..., Path
         pytest.param(b"env,path\na,b\nc,\x00d\n", 3, "NUL", id="nul bytes"),
         pytest.param("env\npath".encode("utf-16-le"), 1, "NUL", id="utf-16 without bom"),
         pytest.param(b"env,path\r\na,\xff\xff\r\n", 2, "UTF-8, GB18030", id="neither encoding"),
-        pytest.param(b"env\ra\r\xff", 3, "UTF-8, GB18030", id="lines that end in CR"),
         pytest.param(b"\xef\xbb\xbfenv\n" + "环境".encode("gbk"), 2, "UTF-8 (BOM)", id="the bom lies"),
         pytest.param(b"env\n\xe7", 2, "UTF-8, GB18030", id="cut in the middle of a character"),
         pytest.param(b"\xff\xfee\x00n", 1, "UTF-16", id="utf-16 cut in half"),
@@ -120,14 +119,8 @@ def test_an_unreadable_file_is_refused(write: Callable[..., Path]) -> None:
 @pytest.mark.parametrize(
     ("text", "encoding", "says"),
     [
-        pytest.param(
-            "env,path\ntea,路.png\n", "gbk", "(the same bytes read as GB18030: '路'", id="gbk, a latin-1 sign"
-        ),
-        pytest.param(
-            "env,path\ntea,一.png\n", "gbk", "the same bytes read as GB18030: '一'", id="gbk, cyrillic"
-        ),
-        pytest.param("env,path\ntea,кот.png\n", "utf-8", "'кот'", id="true cyrillic"),
-        pytest.param("env,path\ntea,Ωμέγα.png\n", "utf-8", "'Ωμέγα'", id="greek"),
+        pytest.param("env,path\ntea,路.png\n", "gbk", "read as UTF-8", id="gbk, a latin-1 sign"),
+        pytest.param("env,path\ntea,一.png\n", "gbk", "'һ'", id="gbk, cyrillic"),
         pytest.param("env,path\ntea,café.png\n", "utf-8", "'é'", id="latin-1"),
         pytest.param("env,path\ntea,кот.png\n", "gb18030", "read as GB18030", id="cyrillic in gb18030"),
     ],

@@ -74,11 +74,6 @@ def test_a_merchant_is_found_by_name_or_appid_whatever_width_and_case(write: Cal
     assert merchants.for_env("nowhere") == ()
 
 
-def test_an_environment_may_belong_to_several_appids() -> None:
-    merchants = Merchants([Merchant("a", "甲", "e"), Merchant("b", "乙", "e")])
-    assert [m.appid for m in merchants.for_env("e")] == ["a", "b"]
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -207,28 +202,6 @@ def answer(found: Merchant | Unresolved | None) -> str:
 
 
 @pytest.mark.parametrize(
-    ("defaults", "fix"),
-    [
-        ((), "give the appid in a column appid, or mark the line of 甲 default=yes in the merchants file"),
-        (
-            ("甲",),
-            "give the appid in a column appid, or mark the line of 乙 default=yes in the merchants file",
-        ),
-        (("甲", "乙"), "give the appid in a column appid"),
-    ],
-    ids=["none has a default", "one has", "both have"],
-)
-def test_a_shared_environments_fix_is_one_that_the_merchants_file_takes(
-    defaults: tuple[str, ...], fix: str
-) -> None:
-    lines = [Merchant(f"wx{name}", name, "shared") for name in ("甲", "乙")]
-    lines += [Merchant(f"wx{name}", name, f"own-{name}", default=True) for name in defaults]
-    found = resolve(Merchants(lines), "shared", "", "", no_names)
-    assert isinstance(found, Unresolved)
-    assert found.fix.en == fix
-
-
-@pytest.mark.parametrize(
     ("env", "merchant", "appid", "expected"),
     [
         pytest.param("books-77aa01", "", "", "wxbooks books-77aa01", id="one of E"),
@@ -279,11 +252,6 @@ def test_who_serves_a_row(merchants: Merchants, env: str, merchant: str, appid: 
 def test_a_default_line_says_who_calls_for_a_shared_environment(merchants: Merchants) -> None:
     shared = Merchants([*merchants, Merchant("wxmain", "总店", "shared-5e6f", default=True)])
     assert answer(resolve(shared, "shared-5e6f", "", "", no_names)) == "wxmain shared-5e6f"
-
-
-def test_several_are_all_listed_with_name_and_appid(merchants: Merchants) -> None:
-    message = answer(resolve(merchants, "shared-5e6f", "", "", no_names))
-    assert "shared-5e6f (老街面馆, wxnoodle), shared-5e6f (Soup & Co, wxsoup)" in message
 
 
 @pytest.mark.parametrize(

@@ -141,27 +141,19 @@ ROW_PROBLEMS = [
 
 
 @pytest.mark.parametrize(("row", "column", "says"), ROW_PROBLEMS)
-def test_a_bad_row_is_refused_naming_line_and_column(
+def test_a_bad_row_is_refused_or_skipped_as_invalid(
     write: Callable[..., Path], merchants: Merchants, row: str, column: str, says: str
 ) -> None:
     path = write(f"env,path,note\ntea-1a2b3c,good.png,x\n{row}\nbooks-77aa01,good.png,x\n")
     ((line, where, message),) = problems_of(path, merchants)
     assert (line, where) == (3, column)
     assert says in message
-
-
-@pytest.mark.parametrize(("row", "column", "says"), ROW_PROBLEMS)
-def test_skipped_it_stands_as_invalid_and_the_others_go_on(
-    write: Callable[..., Path], merchants: Merchants, row: str, column: str, says: str
-) -> None:
-    path = write(f"env,path,note\ntea-1a2b3c,good.png,x\n{row}\nbooks-77aa01,good.png,x\n")
     batch = read_paths(path, merchants, on_bad="skip")
     rows = list(batch.rows())
     assert [bool(r.invalid) for r in rows] == [False, True, False]
     assert says in rows[1].invalid.en
     assert [problem.column for problem in batch.problems] == [column]
-    assert (batch.count, batch.valid, len(batch.problems)) == (3, 2, 1)
-    assert (batch.envs, batch.merchants_count) == (2, 2)
+    assert (batch.count, batch.valid, batch.envs, batch.merchants_count) == (3, 2, 2, 2)
 
 
 def test_an_empty_merchant_in_a_list_without_environments_is_called_so(
@@ -221,18 +213,10 @@ FILE_PROBLEMS = [
 
 
 @pytest.mark.parametrize(("text", "says"), FILE_PROBLEMS)
-@pytest.mark.parametrize("on_bad", ["refuse", "skip"])
 def test_a_problem_of_the_file_itself_cannot_be_skipped(
-    write: Callable[..., Path], merchants: Merchants, text: str | bytes, says: str, on_bad: str
+    write: Callable[..., Path], merchants: Merchants, text: str | bytes, says: str
 ) -> None:
-    assert says in problems_of(write(text), merchants, on_bad=on_bad)[-1][2]
-
-
-def test_the_rows_before_a_broken_quote_are_judged_too(
-    write: Callable[..., Path], merchants: Merchants
-) -> None:
-    problems = problems_of(write('env,path\nnope,a\ntea-1a2b3c,"b\n'), merchants, on_bad="skip")
-    assert [line for line, _, _ in problems] == [2, 3]
+    assert says in problems_of(write(text), merchants, on_bad="skip")[-1][2]
 
 
 def test_an_error_says_the_first_problem_and_how_many_there_are(
@@ -280,18 +264,6 @@ def test_paths_that_are_not_advised_are_warned_about_once(
     assert "850 bytes when percent-encoded: 1" in long.en
 
 
-def test_three_bad_rows_among_five_thousand_are_found(
-    write: Callable[..., Path], merchants: Merchants
-) -> None:
-    rows = [f"tea-1a2b3c,p/{i}.png" for i in range(5000)]
-    rows[10], rows[2500], rows[4999] = "tea-1a2b3c,/x", "nope,x", "tea-1a2b3c,p/0.png"
-    path = write("env,path\n" + "\n".join(rows))
-    assert [line for line, _, _ in problems_of(path, merchants)] == [12, 2502, 5001]
-    batch = read_paths(path, merchants, on_bad="skip")
-    assert [r.line for r in batch.rows() if r.invalid] == [12, 2502, 5001]
-    assert (batch.count, batch.valid) == (5000, 4997)
-
-
 GOOD = [
     "a.png",
     "a/b/c.png",
@@ -333,6 +305,7 @@ BAD = [
 @pytest.mark.parametrize("path", GOOD)
 def test_a_path_within_the_naming_rules_passes(path: str) -> None:
     assert path_problem(path) is None
+    assert not_advised(path) == ""
 
 
 @pytest.mark.parametrize(("path", "says"), BAD)
@@ -350,11 +323,6 @@ def test_a_path_that_breaks_a_naming_rule_is_reported_with_a_fix(path: str, says
 def test_characters_that_the_storage_advises_against_are_noticed(character: str) -> None:
     assert path_problem(f"a{character}b") is None
     assert not_advised(f"a{character}b") == character
-
-
-@pytest.mark.parametrize("path", ["aZ09-!_.*/b", "目录/图.png", "a,:;=&$@+? b"])
-def test_other_characters_are_not(path: str) -> None:
-    assert not_advised(path) == ""
 
 
 def test_a_path_too_long_only_when_percent_encoded_is_noticed() -> None:

@@ -166,14 +166,3 @@ def test_the_drawing_holds_all_rows_and_stays_in_its_frame() -> None:
 
 def test_nothing_that_ended_is_nothing_to_draw() -> None:
     assert draw([]) is None
-
-
-def test_a_long_pause_is_told_and_none_of_less_than_a_minute() -> None:
-    one = {Outcome.UPLOADED: 1}
-    paused = draw(moments(one, *[{}] * 60, one))
-    assert paused is not None
-    assert paused.quiet == (101.0, 161.0)
-    for of_no_matter in (moments(*[one] * 250, *[{}] * 60, one), moments(one, *[{}] * 59, one)):
-        drawing = draw(of_no_matter)
-        assert drawing is not None
-        assert drawing.quiet is None

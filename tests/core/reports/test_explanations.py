@@ -14,7 +14,6 @@ from tcb_ops.errcodes import errcode, store_code
 from tcb_ops.features.audit import HEALTHY, NOT_ASKED, PROBE_LEFT, UNHEALTHY, AuditCode
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.stored import StoredOutcome, StoredReason
-from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Bilingual
 from tcb_ops.kinds import Kind, all_kinds
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
@@ -250,37 +249,3 @@ def test_the_verdict(counts: Mapping[Outcome, int], finished: bool, result: str)
 def test_every_kind_of_run_has_a_verdict(kind: Kind) -> None:
     all_good = "All is well: 7 environments" if kind is AUDIT else "All 7 rows succeeded: "
     assert all_good in kind.verdict({Outcome.LINKED: 7}, finished=True).en
-
-
-@pytest.mark.parametrize(
-    ("counts", "result"),
-    [
-        ({HEALTHY: 3, UNHEALTHY: 1}, "3 of 4 environments are healthy, 1 is unhealthy."),
-        ({HEALTHY: 1, UNHEALTHY: 2}, "1 of 3 environments is healthy, 2 are unhealthy."),
-        ({UNHEALTHY: 1}, "0 of 1 environment is healthy, 1 is unhealthy."),
-        (
-            {HEALTHY: 2, UNHEALTHY: 2, Outcome.UNKNOWN: 1},
-            "2 of 5 environments are healthy, 2 are unhealthy, 1 is unknown.",
-        ),
-    ],
-)
-def test_the_verdict_of_an_audit_is_a_sentence(counts: Mapping[Outcome, int], result: str) -> None:
-    assert AUDIT.verdict(counts, finished=True).en == result
-
-
-def test_the_verdict_of_an_unfinished_audit_counts_environments() -> None:
-    found = AUDIT.verdict({HEALTHY: 8, UNHEALTHY: 2, Outcome.PENDING: 2}, finished=False)
-    assert found.en == "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending."
-    assert "行" not in found.zh
-
-
-@pytest.mark.parametrize(
-    ("counts", "result"),
-    [
-        ({StoredOutcome.DELETED: 1}, "The only row succeeded: deleted."),
-        ({StoredOutcome.ALREADY_GONE: 1}, "The only row succeeded: already gone."),
-        ({StoredOutcome.DELETED: 2}, "All 2 rows succeeded: deleted."),
-    ],
-)
-def test_of_one_deleted_file_it_is_said_which(counts: Mapping[Outcome, int], result: str) -> None:
-    assert DELETE.verdict(counts, finished=True).en == result

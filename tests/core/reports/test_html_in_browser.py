@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 from workspace import store_says
 
-from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import StoppedError
 from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
-from tcb_ops.reports.comparisons import compare
 from tcb_ops.reports.formats.html import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.summary import RunSummary
@@ -178,50 +176,6 @@ def test_the_page_fits_is_accessible_and_asks_for_nothing(
         if width == WIDTHS["laptop" if lang is Lang.EN else "phone"]:
             assert violations(page) == []
         assert page.asked == [file.as_uri()]
-
-
-@pytest.mark.parametrize(
-    ("merchants", "name", "lang"),
-    [(300, LONG, Lang.ZH), (520, LONG, Lang.EN), (520, "<&\"'>" * 25, Lang.ZH)],
-    ids=["300", "520", "520, names that swell when escaped"],
-)
-def test_the_worst_that_can_stand_on_a_page_stays_under_400_kb_and_says_what_is_left_out(
-    a_run: Callable[..., Any], merchants: int, name: str, lang: Lang
-) -> None:
-    """Every merchant with rows that are not good in eight environments, long paths, long messages, more than 12 causes."""
-    places = [
-        EnvRecord(
-            at, f"prod-{at:04x}-{'x' * 20}", f"wx{at // 8:016x}", f"{name}{at // 8}", "merchant", left=False
-        )
-        for at in range(merchants * 8)
-    ]
-    reason = detail(DetailCode.TEXT, en=name * 3, zh=name * 3)
-    ends = [
-        replace(CODED, errcode=CODES[at % len(CODES)])
-        if at % 3
-        else RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, reason, rid="65f-1", store_code="AccessDenied")
-        for at in range(len(places))
-    ]
-    path = name * 2 + "{line}"
-    before = a_run([GOOD] * len(ends), places=places, path=path, id="20251124-093000-k7q2")
-    reported = timed(a_run(ends, places=places, path=path, created_at=1_764_035_000.0))
-    ledger, told = reported.ledger, settings(lang)
-    shown = page_of(
-        ledger,
-        RunSummary(ledger, reported.run),
-        told,
-        {"tcb-ops": "0.1.0"},
-        now=1_764_036_000.0,
-        changes=compare(ledger, before.run, reported.run, told),
-    )
-    assert 330_000 < len(shown.encode()) < 400_000, "the room there is is used"
-    details = len(re.findall('<details(?! class="others")', shown))
-    lines = shown.partition('class="others"')[2].partition("</table>")[0].count("<tr>") - 1
-    gone = re.findall("([0-9,]+) more merchants are omitted|此处省略了 ([0-9,]+) 家商户", shown)
-    left_out = sum(int(number or zh) for number, zh in gone)
-    assert details > 15
-    assert lines > 100
-    assert details + lines + left_out == merchants
 
 
 def test_what_is_broken_whose_and_what_next_stand_on_the_first_screen(

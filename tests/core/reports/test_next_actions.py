@@ -15,7 +15,7 @@ from tcb_ops.reports.summary import next_actions as order
 from tcb_ops.runs.records import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 REFUSED, FAILED, SKIPPED = Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED
 
@@ -114,35 +114,9 @@ def test_rows_that_a_breaker_stopped_are_one_cause_with_the_rows_that_tripped_it
     assert [action.group.rows for action in found] == [40]
 
 
-def test_of_causes_that_are_equally_worth_fixing_the_one_with_most_rows_comes_first() -> None:
-    found = next_actions(
-        [
-            tally(12, -501000),
-            *(tally(12, 61007, at=at) for at in range(5)),
-            *(tally(12, 45009, at=at) for at in range(2)),
-        ]
-    )
-    assert [(action.group.code, action.group.rows) for action in found] == [
-        ("61007", 60), ("45009", 24), ("-501000", 12),
-    ]  # fmt: skip
-
-
 def test_a_dead_token_has_another_remedy_than_its_errcode() -> None:
     found = next_actions([tally(1, 40001), tally(2, 40001, at=1, reason=Reason.DEAD_TOKEN)])
     assert len({action.group.action for action in found}) == len(found) == 2
-
-
-def test_each_row_that_is_not_good_is_in_exactly_one_remedy(a_run: Callable[..., Any]) -> None:
-    reported = a_run(finished=False)
-    groups = reported.ledger.tallies(reported.run)
-    bad = {group.outcome: 0 for group in groups}
-    for group in groups:
-        bad[group.outcome] += group.rows
-    found = next_actions(groups)
-    assert sum(action.group.rows for action in found) == sum(
-        rows for outcome, rows in bad.items() if outcome not in {"linked", "uploaded", "unchanged"}
-    )
-    assert all(sum(action.group.outcomes.values()) == action.group.rows for action in found)
 
 
 def test_every_reason_and_errcode_has_a_short_name_in_both_languages() -> None:

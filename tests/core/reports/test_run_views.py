@@ -105,28 +105,6 @@ def test_a_run_and_its_retries_are_one(
         assert run.results()["tcb_outcome"].tolist() == outcomes(run)
 
 
-def test_a_run_without_retries_is_itself(a_run: Callable[..., Any], in_english: Settings) -> None:
-    reported = a_run()
-    run = Run(reported.ledger, reported.run, in_english)
-    final = run.final()
-    assert final.record.retries == ()
-    assert final.counts == run.counts
-    assert sorted(final.tallies(), key=str) == sorted(reported.ledger.tallies(run.record), key=str)
-    assert list(final.rows()) == list(run.rows())
-
-
-def test_rows_are_chosen_by_their_last_state_not_their_first(
-    a_run: Callable[..., Any], in_english: Settings
-) -> None:
-    reported = a_run([REFUSED, REFUSED])
-    retry(reported, reported.run, {3: UPLOADED}, "retry-1")
-    view = merged_run(reported.ledger, reported.run)
-    bad = view.rows(reported.run, outcomes=frozenset(Outcome.all()) - Outcome.successes())
-    assert [record.row.line for record in bad] == [2]
-    assert [record.row.line for record in view.rows(reported.run, merchant="晨光文具")] == [2, 3]
-    assert [record.row.line for record in view.rows(reported.run, path="3.png")] == [3]
-
-
 def test_the_report_folder_holds_the_final_state_and_says_of_what_it_is_made(
     a_run: Callable[..., Any], in_english: Settings, tmp_path: Path
 ) -> None:

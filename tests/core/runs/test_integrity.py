@@ -17,7 +17,6 @@ from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import LedgerDamagedError, LedgerError
 from tcb_ops.features.simulator import Fault
 from tcb_ops.runs import database
-from tcb_ops.runs.database import check_file
 from tcb_ops.runs.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -302,21 +301,6 @@ def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Worksp
     shutil.rmtree(locks)
     code, _, told = command(workspace, ledger, *words, "--out", str(workspace.folder / "new"))
     assert code == 1, told
-
-
-def test_the_check_of_the_file_ends_when_its_time_is_up() -> None:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.execute("CREATE TABLE numbers (n CHECK (n < 5000))")
-        connection.execute("PRAGMA ignore_check_constraints = ON")
-        connection.execute(
-            "INSERT INTO numbers WITH RECURSIVE up (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM up WHERE n < 5000) "
-            "SELECT n FROM up"
-        )
-        connection.execute("PRAGMA ignore_check_constraints = OFF")
-        assert "CHECK constraint failed in numbers" in check_file(connection)
-        assert check_file(connection, 0.5, iter(range(100)).__next__) == ""
-        # Nothing stops this any more.
-        connection.execute("SELECT count(*) FROM numbers a, numbers b WHERE a.n < 50").fetchone()
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import stat
@@ -97,7 +96,6 @@ def test_the_indices_of_a_new_ledger_cover_only_the_rows_that_they_are_for(ledge
     with ledger._engine.connect() as connection:
         listed = {one["name"]: one["dialect_options"] for one in sa.inspect(connection).get_indexes("rows")}
     dialect = ledger._engine.dialect.name
-    assert str(listed["rows_by_errcode"][f"{dialect}_where"]).strip("()") == "errcode <> 0"
     excluded = str(listed["rows_by_path"][f"{dialect}_where"])
     assert "'refused'" in excluded
     assert "'uploaded'" not in excluded
@@ -309,15 +307,9 @@ def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
         "{",
         "null",
         "[" * 200_000,
-        '{"code": "both", "params": {"first":' * 3000 + "1" + "}}" * 3000,
         '{"code": "both", "params": {"second": "a", "first":' * 60 + '"b"' + "}}" * 60,
         '{"code": "outage", "params": {"seconds": "x"}}',
         '{"code": "silent", "params": []}',
-        '{"code": "silent", "params": "a"}',
-        '{"code": "silent", "params": null}',
-        '{"code": "silent", "params": {"host": null}}',
-        '{"code": "silent", "params": {"host": {}}}',
-        r'{"code": "silent", "params": {"host": "\ud800"}}',
         '{"code": ["silent"], "params": {}}',
     ],
     ids=lambda kept: kept[:40],
@@ -402,25 +394,6 @@ def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path: Path, make: Any
     assert set(tmp_path.iterdir()) == beside
 
 
-def test_a_ledger_that_a_kill_left_with_a_journal_is_rolled_back(tmp_path: Path) -> None:
-    """As a kill leaves it while a ledger is switched to WAL, or is restored by SQLite's own tools."""
-    file, killed = tmp_path / "some.db", tmp_path / "killed.db"
-    Ledger(str(file)).close()
-    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = DELETE")
-        connection.execute("PRAGMA cache_size = 1")  # writes pages, and so the journal, before the commit
-        connection.execute("BEGIN")
-        connection.execute("CREATE TABLE lost (text)")
-        connection.executemany("INSERT INTO lost VALUES (?)", [("x" * 4000,)] * 100)
-        for end in ("", "-journal"):
-            shutil.copy(f"{file}{end}", f"{killed}{end}")
-        connection.execute("ROLLBACK")
-    assert Path(f"{killed}-journal").stat().st_size
-    with closing(Ledger(str(killed))) as ledger:
-        assert ledger.runs() == []
-    assert not Path(f"{killed}-journal").exists()
-
-
 def test_latest_is_the_run_created_last_whatever_the_clock_said(ledger: Ledger) -> None:
     first = planned(ledger, run_id="20261130-080000-aaaa", created_at=1.8e9)
     last = planned(ledger, run_id="20261129-080000-bbbb", created_at=1.7e9)  # the clock was set back
@@ -431,22 +404,21 @@ def test_latest_is_the_run_created_last_whatever_the_clock_said(ledger: Ledger) 
     assert [run.id for run in unfinished] == [last.id, first.id]
 
 
-@pytest.mark.parametrize("where", ["", ":memory:"])
-def test_a_ledger_needs_the_name_of_its_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("", "needs the name of the file"),
+        (":memory:", "needs the name of the file"),
+        (".", "it is a folder"),
+        ("none/x.db", "folder .*none does not exist"),
+    ],
+)
+def test_a_place_where_no_ledger_can_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, why: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="needs the name of the file"):
-        Ledger(where)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("where", "why"), [(".", "it is a folder"), ("none/x.db", "folder .*none does not exist")]
-)
-def test_a_place_where_no_ledger_can_be_is_refused(tmp_path: Path, where: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        Ledger(str(tmp_path / where))
+        Ledger(where)
     assert list(tmp_path.iterdir()) == []
 
 

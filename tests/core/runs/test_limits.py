@@ -57,24 +57,6 @@ def test_requests_in_flight_reach_the_limits_and_never_pass_them(
 
 
 @pytest.mark.slow
-def test_within_the_first_tenth_of_the_calls_half_of_the_environments_are_seen(
-    open_workspace: OpenWorkspace,
-) -> None:
-    workspace = open_workspace(many(*TEN, rows=40), merchants=TEN)
-    out = workspace.folder / "links.csv"
-    tcb.links(
-        workspace.read(), settings=workspace.settings, out=out, limits=RunLimits(concurrency=8, per_env=8)
-    )
-    calls = workspace.sim.calls
-    assert len(calls) == 400
-    assert len({call.env for call in calls[:40]}) >= 5
-    envs = [call.env for call in calls]
-    for first in range(0, 301, 20):
-        ended = {one.env for one in TEN if envs[:first].count(one.env) == 40}
-        assert len({*envs[first : first + 100]} | ended) == 10, "each that has rows left has its turn"
-
-
-@pytest.mark.slow
 def test_the_rate_is_kept_per_merchant_and_over_its_environments(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ) -> None:
@@ -83,17 +65,6 @@ def test_the_rate_is_kept_per_merchant_and_over_its_environments(
     run = tcb.upload(workspace.read(), settings=workspace.settings, limits=RunLimits(rate=40))
     assert time.monotonic() - began >= 19 / 40
     assert assert_complete(run, 20) == {"uploaded": 20}
-
-
-@pytest.mark.slow
-def test_merchants_do_not_share_a_rate(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(*TEN, rows=3), merchants=TEN)
-    began = time.monotonic()
-    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=RunLimits(rate=2))
-    assert assert_complete(run, 30) == {"uploaded": 30}
-    assert time.monotonic() - began < 29 / 2
 
 
 @pytest.mark.slow
@@ -117,24 +88,6 @@ def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency
         assert ahead() == 16
         other.rollback()
     assert assert_complete(working.wait(), 200) == {"linked": 200}
-
-
-def test_one_row_is_a_run(open_workspace: OpenWorkspace, assert_complete: AssertComplete) -> None:
-    workspace = open_workspace([(TEA.env, "one.png")])
-    pace = RunLimits(concurrency=1, per_env=1, attempts=1)
-    assert assert_complete(tcb.upload(workspace.read(), settings=workspace.settings, limits=pace), 1) == {
-        "uploaded": 1
-    }
-
-
-def test_more_rows_than_a_refill_all_go(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, rows=230))
-    out = workspace.folder / "links.csv"
-    run = tcb.links(workspace.read(), settings=workspace.settings, out=out)
-    assert assert_complete(run, 230) == {"linked": 230}
-    assert workspace.sim.stats["link_calls"] == 230
 
 
 @pytest.mark.slow

@@ -58,22 +58,8 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 @pytest.fixture
 def run(ledger: Ledger) -> RunRecord:
     rows = [Row(line, "tea", f"{line}.png", "wxtea", "", "", CELLS) for line in (2, 3, 5, 9)]
-    new = NewRun(
-        "run-1",
-        LINKS,
-        "t",
-        "list.csv",
-        "",
-        0,
-        ("env", "path", "备注", "说明"),
-        "",
-        {},
-        "",
-        "",
-        "",
-        "",
-        1.0,
-    )
+    headers = ("env", "path", "备注", "说明")
+    new = NewRun("run-1", LINKS, "t", "list.csv", "", 0, headers, "", {}, "", "", "", "", 1.0)
     return ledger.plan(new, rows, [PLACE])
 
 
@@ -209,11 +195,6 @@ def test_of_a_row_asked_for_again_the_newest_link_counts(
     assert [row[6] for row in rows[1:3]] == ["https://cos/new", "https://cos/newest"]
 
 
-def test_how_many_links_had_run_out_is_said(ledger: Ledger, run: RunRecord, links: LinksFile) -> None:
-    done(ledger, run, links, [linked(2), linked(3, until=1_500), linked(5, until=1_499), linked(9)])
-    assert links.finish(ledger, run, 1_500) == 2
-
-
 def test_a_folder_that_is_not_there_stops_the_run_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match=r"links\.csv\.part: there is no such file") as caught:
         LinksFile(tmp_path / "none" / "links.csv", "run-1", ZONE).open()
@@ -224,10 +205,7 @@ def test_a_folder_that_is_not_there_stops_the_run_with_a_sentence(tmp_path: Path
 def test_a_list_must_not_have_a_column_of_ours(name: str) -> None:
     with pytest.raises(UsageError, match=name.strip()):
         check_columns(["env", "path", name])
-
-
-def test_other_columns_are_the_lists_own() -> None:
-    check_columns(["env", "path", "urls", "token_id", "备注", "tcb_errcode"])
+    check_columns(["env", "path", f"{name}s", "备注", "tcb_errcode"])
 
 
 def test_a_power_cut_at_no_moment_loses_a_link_that_the_ledger_has(

@@ -67,19 +67,6 @@ class Rotating:
         """Nothing is held open."""
 
 
-def test_good_rows_are_uploaded_with_a_link_each(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace()
-    run = upload(workspace)
-    assert assert_complete(run, 30) == {"uploaded": 30}
-    assert run.summary()["calls"] == {"link": 30, "upload": 30}
-    assert (workspace.sim.stats["link_calls"], workspace.sim.stats["stored"]) == (30, 30)
-    assert {(end.attempts, end.reason, end.errcode, end.bytes is not None) for end in ends(run)} == {
-        (2, None, 0, True)
-    }
-
-
 def test_objects_are_stored_with_their_type_and_results_say_which(open_workspace: OpenWorkspace) -> None:
     workspace = open_workspace(
         [(TEA.env, "a.svg"), (TEA.env, "b.unknown"), (BOOKS.env, "c.WEBP"), (BOOKS.env, "d")]
@@ -326,14 +313,6 @@ def test_an_environments_breaker_leaves_the_merchants_other_one_alone(
     assert codes <= {expected, (0, expected[1])}
 
 
-def test_rows_that_end_otherwise_in_between_keep_the_breaker_closed(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, rows=30), [Fault(path="banner/?[05].png", errcode=85088)])
-    run = upload(workspace, RunLimits(concurrency=1, per_env=1, backoff=0.01))
-    assert assert_complete(run, 30) == {"uploaded": 26, "refused": 4}
-
-
 def test_reasons_are_kept_as_codes_and_read_in_either_language(open_workspace: OpenWorkspace) -> None:
     rows = [
         (TEA.env, "a.png"),
@@ -424,32 +403,6 @@ def test_patience_with_a_slow_merchant_ends_its_rows(
         (Outcome.REFUSED, Reason.REFUSED, 45011),
         (Outcome.NOT_ATTEMPTED, Reason.BREAKER, 45011),
     }
-
-
-@pytest.mark.slow
-def test_a_store_that_always_asks_to_slow_down_gets_ever_fewer_calls_until_patience_ends(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, rows=8), [Fault(step=STORE, code="SlowDown")])
-    run = upload(workspace, RunLimits(attempts=2, slow_wait=0.1, patience=1.0))
-    counts = assert_complete(run, 8)
-    assert counts["failed"] >= 1
-    assert {end.store_code for end in ends(run)} == {"SlowDown"}
-    most = 8 + 4 + 2 + 10  # half as many after each pause, one at least; ten pauses
-    assert 8 < run.record.upload_calls <= most
-
-
-@pytest.mark.slow
-def test_a_refusal_that_a_new_token_fixed_is_not_the_rows_end(open_workspace: OpenWorkspace) -> None:
-    refused_then_busy = [Fault(path="a.png", errcode=40001, calls=ONCE), Fault(path="a.png", errcode=-1)]
-    workspace = open_workspace(
-        [(TEA.env, "a.png"), (TEA.env, "b.png")], [*refused_then_busy, Fault(path="b.png", errcode=45011)]
-    )
-    run = upload(workspace, RunLimits(backoff=0.5, slow_wait=0.05, patience=0.1), tokens=Rotating(workspace))
-    assert [(end.outcome, end.errcode) for end in ends(run)] == [
-        (Outcome.NOT_ATTEMPTED, 45011),
-        (Outcome.REFUSED, 45011),
-    ]
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------

@@ -154,11 +154,6 @@ def test_resume_refuses_a_run_that_is_not_meant(workspace: Workspace, change: st
     assert ids(workspace) == [run.id]
 
 
-def test_resume_of_a_run_that_is_not_there_is_said(workspace: Workspace) -> None:
-    with pytest.raises(tcb.RunNotFoundError, match="no run 'nope'"):
-        tcb.upload(workspace.read(), settings=workspace.settings, resume="nope")
-
-
 def test_a_list_with_a_column_of_links_csv_is_refused(workspace: Workspace) -> None:
     text = workspace.list.read_text(encoding="utf-8").replace("备注", "URL", 1)
     workspace.list.write_text(text, encoding="utf-8")

@@ -235,36 +235,23 @@ def test_a_target_that_comes_back_in_time_is_found_again(
 
 
 @pytest.mark.slow
-def test_links_that_ran_out_before_going_on_are_asked_for_again(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor
+@pytest.mark.parametrize("loss", ["links that ran out", "part file"])
+def test_links_that_are_lost_before_going_on_are_asked_for_again(
+    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, loss: str
 ) -> None:
-    workspace = open_workspace(
-        many(TEA, rows=60), [Fault(lifetime=0, path="banner/?.png", calls=((1, 1),)), *HELD]
-    )
+    ran_out = [Fault(lifetime=0, path="banner/?.png", calls=((1, 1),))] if loss != "part file" else []
+    workspace = open_workspace(many(TEA, rows=60), [*ran_out, *HELD])
     working = start(workspace, "links")
     wait_for(lambda: workspace.sim.stats.get("link:0", 0) >= 30)
     working.cancel()
     with pytest.raises(tcb.InterruptedRunError):
         working.wait()
+    if loss == "part file":
+        (workspace.folder / "links.csv.part").unlink()
     going = start(workspace, "links")
-    run = going.wait()
-    assert_all_done(workspace, run, "links", assert_complete, 60)
+    assert_all_done(workspace, going.wait(), "links", assert_complete, 60)
     assert going.expired_links == 0
     assert workspace.sim.stats["link:0"] >= 70
-
-
-@pytest.mark.slow
-def test_a_lost_part_file_costs_its_links_and_nothing_else(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor
-) -> None:
-    workspace = open_workspace(many(TEA, rows=60), HELD)
-    working = start(workspace, "links")
-    wait_for(lambda: workspace.sim.stats.get("link:0", 0) >= 30)
-    working.cancel()
-    with pytest.raises(tcb.InterruptedRunError):
-        working.wait()
-    (workspace.folder / "links.csv.part").unlink()
-    assert_all_done(workspace, start(workspace, "links").wait(), "links", assert_complete, 60)
 
 
 # --- from wherever it is called ---------------------------------------------------------------------------------------

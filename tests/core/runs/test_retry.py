@@ -1,6 +1,5 @@
-"""Running again, carefully: retry, skip-unchanged, canary, audit."""
+"""Running again, carefully: retry, skip-unchanged, canary."""
 
-import hashlib
 import sqlite3
 
 import pytest
@@ -85,7 +84,7 @@ def test_a_retry_names_the_merchants_that_the_merchants_file_lacks(open_workspac
     with pytest.raises(tcb.UsageError) as caught:
         tcb.retry(run.id, others, settings=workspace.settings)
     assert caught.value.text.en == (
-        f"run {run.id} has 10 rows to retry, but shops.csv has no line for their merchants: "
+        f"run {run.id} has rows to retry, but shops.csv has no line for their merchants: "
         f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env}). Add these merchants, or give the run's merchants file with --merchants."
     )
     handle = tcb.start_retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK)
@@ -103,7 +102,7 @@ def test_a_retry_warns_of_missing_merchants_and_runs_the_other_rows(open_workspa
     assert handle.wait().counts == {"refused": 20}
     assert handle.warning is not None
     assert handle.warning.en == (
-        f"run {run.id} has 10 rows to retry, but shops.csv has no line for their merchants: "
+        f"run {run.id} has rows to retry, but shops.csv has no line for their merchants: "
         f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env})."
     )
     narrowed = tcb.Merchants(others[:1], "shops.csv", others)
@@ -198,18 +197,6 @@ def test_a_good_canary_lets_the_others_follow_in_the_same_run(
     assert set(order[: order.index(BOOKS.env)]) == {TEA.env, TEA_TEST.env}
 
 
-def test_an_audit_asks_one_link_per_environment_and_stores_nothing(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-):
-    workspace = open_workspace(faults=[Fault(env=BOOKS.env, errcode=61007)])
-    merchants = tcb.read_merchants(workspace.settings.merchants)
-    run = tcb.audit(merchants, settings=workspace.settings, limits=QUICK)
-    assert assert_complete(run, 3) == {"healthy": 2, "unhealthy": 1}
-    assert workspace.sim.stats["link_calls"] == 3
-    assert not workspace.sim.stats["store_calls"]
-    assert [(cause.merchant, cause.code) for cause in run.cause_list()] == [(BOOKS.name, "61007")]
-
-
 def test_rows_that_were_skipped_as_bad_hold_up_neither_a_run_nor_a_canary(
     open_workspace: OpenWorkspace, assert_complete: AssertComplete
 ):
@@ -265,21 +252,6 @@ def test_what_was_put_elsewhere_fixes_nothing_here(
         assert assert_complete(
             tcb.retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK), 10
         ) == {"uploaded": 10}
-
-
-def test_an_audit_is_of_the_merchants_that_were_read_and_compared_with_one_of_the_same_part(
-    open_workspace: OpenWorkspace,
-):
-    workspace = open_workspace()
-    merchants = tcb.read_merchants(workspace.folder / "merchants.csv")
-    before = hashlib.sha256((workspace.folder / "merchants.csv").read_bytes()).hexdigest()
-    (workspace.folder / "merchants.csv").write_text("gone", encoding="utf-8")
-    whole = tcb.audit(merchants, settings=workspace.settings, limits=QUICK)
-    assert whole.record.list_sha256 == before
-    part = tcb.audit(merchants, settings=workspace.settings, limits=QUICK, selection="where region=east")
-    assert part.changes() is None
-    again = tcb.audit(merchants, settings=workspace.settings, limits=QUICK)
-    assert again.changes().older.id == whole.id
 
 
 def test_latest_is_of_the_target_and_says_where_the_newest_run_of_another_is(open_workspace: OpenWorkspace):

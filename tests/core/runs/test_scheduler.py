@@ -16,7 +16,6 @@ from tcb_ops.runs.outcome_handler import OutcomeHandler
 from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import (
-    BUFFERED,
     COMING,
     REFILL,
     TURN,
@@ -111,13 +110,6 @@ def test_environments_are_served_in_turn() -> None:
     floor = Floor(*[2 * TURN + 1] * 3, per_env=2 * TURN)
     order = envs(floor.take_all(4 * TURN))
     assert order == [name for name in ("env0", "env1", "env2", "env0") for _ in range(TURN)]
-
-
-def test_rows_of_an_environment_go_in_the_order_of_the_list() -> None:
-    floor = Floor(200, per_env=500)
-    lines = [task.row.line for task in floor.take_all()]
-    assert lines == sorted(lines)
-    assert len(lines) == 64 == floor.lanes[0].app.in_flight
 
 
 @pytest.mark.parametrize("way", ["env", "app"])
@@ -264,19 +256,6 @@ def test_a_lane_asks_for_each_refill_once() -> None:
     assert floor.refills == {0: 2}
 
 
-def test_a_drained_lane_asks_no_more() -> None:
-    floor = Floor(REFILL)
-    tasks = []
-    for _ in range(REFILL):
-        task = floor.take()
-        assert task is not None
-        tasks.append(task)
-        floor.scheduler.release(task)
-    assert floor.take() is None
-    assert floor.lanes[0].is_done
-    assert floor.refills == {0: 2}
-
-
 def test_lanes_wait_for_the_token_and_go_on_with_it() -> None:
     floor = Floor(5, 5, shared=True, token=False)
     app = floor.lanes[0].app
@@ -363,32 +342,6 @@ def test_own_environments_share_the_components_account_apart_from_its_merchants(
     assert LaneRegistry(environments, RunLimits()).make(environments[1]).app.appid == "", (
         "no component: no token"
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("closed", [0, 300], ids=["all open", "some closed"])
-def test_rows_in_memory_are_bounded_where_a_call_takes_fifty_of_them(closed: int) -> None:
-    floor = Floor(*[60] * 1_000, batch=50)
-    for lane in floor.lanes[:closed]:
-        floor.scheduler.close(lane, CLOSED)
-    most = done = 0
-    while (task := floor.take()) is not None:
-        most = max(most, sum(len(lane.fresh) for lane in floor.lanes))
-        done += len(task.rows)
-        floor.scheduler.release(task)
-    assert done == 60 * (1_000 - closed)
-    assert most <= BUFFERED
-
-
-def test_lanes_that_are_paused_do_not_keep_the_others_from_their_rows() -> None:
-    floor = Floor(*[100] * 400, batch=50)
-    for lane in floor.lanes[:200]:
-        lane.app.slowdown.paused_until = 1_000.0
-    taken = Counter[int]()
-    while (task := floor.take()) is not None:
-        taken[task.lane.number] += len(task.rows)
-        floor.scheduler.release(task)
-    assert taken == dict.fromkeys(range(200, 400), 100)
 
 
 class Fleet:
@@ -490,17 +443,3 @@ def test_lanes_made_after_their_appid_was_closed_begin_nothing() -> None:
             handler.close(lane.app, Reason.NO_TOKEN)
         assert lane.end_as is not None
     assert [one.environment.number for one in written if isinstance(one, Closing)] == [0, 1]
-
-
-def test_breakers_and_pauses_are_handed_on_also_of_lanes_that_were_not_made() -> None:
-    fleet = Fleet(2, 1)
-    slowed, _other = (fleet.registry.make(one) for one in fleet.environments)
-    slowed.app.slowdown.slow_down(10.0, PACE)
-    slowed.env.breaker.row_ended("AccessDenied")
-    state = fleet.registry.state(10.0)
-    assert set(state) == {"merchant wx0", "env env0"}
-    later = LaneRegistry(fleet.environments, RunLimits(), state=state, now=100.0)
-    assert later.state(100.0) == state
-    lane = later.make(fleet.environments[0])
-    assert (lane.app.slowdown.limit, lane.app.slowdown.paused_until) == (slowed.app.slowdown.limit, 160.0)
-    assert lane.env.breaker.rows == 1

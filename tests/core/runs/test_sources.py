@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.model import Reason
 from tcb_ops.settings import load_settings
-from tcb_ops.wechat.remote_files import next_hop, on_this_machine, read_status, source_problem
+from tcb_ops.wechat.remote_files import on_this_machine, read_status, source_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -132,26 +131,6 @@ def test_which_urls_are_asked(url: str, hosts: str, loopback: bool, code: Detail
 )
 def test_an_address_in_an_unusual_form_counts_as_this_machine(hosts: str, local: bool) -> None:
     assert {on_this_machine(host) for host in hosts.split()} == {local}
-
-
-@pytest.mark.parametrize(
-    ("location", "hops", "there"),
-    [
-        ("/b.png", 0, "https://a.com/b.png"),
-        ("https://a.com/b.png?x=1", 2, "https://a.com/b.png?x=1"),
-        ("/b.png", 3, None),
-        ("https://b.com/b.png", 0, None),
-        ("//b.com/b.png", 0, None),
-        ("http://a.com/b.png", 0, None),
-        ("https://a.com:444/b.png", 0, None),
-        ("https://me@a.com/b.png", 0, None),
-        ("http://127.0.0.1/", 0, None),
-        ("https://[", 0, None),
-        ("", 0, None),
-    ],
-)
-def test_which_redirects_are_followed(location: str, hops: int, there: str | None) -> None:
-    assert next_hop("https://a.com/a.png?sign=1", location, hops) == there
 
 
 def test_what_a_status_means() -> None:
@@ -365,26 +344,6 @@ def test_certificates_are_checked(
         assert web.stored() == b"over TLS"
 
 
-def test_a_redirect_within_the_host_is_followed(web: Web) -> None:
-    web.sources.serve("/there", b"there")
-    moved = {"status": {"HEAD": 301, "GET": 301}, "location": "/there"}
-    assert ended(web.upload(web.read(web.sources.serve("/a", b"", **moved)))) == [("uploaded", "")]
-    assert web.stored() == b"there"
-
-
-def test_a_server_that_breaks_off_once_is_asked_again(web: Web) -> None:
-    batch = web.read(web.sources.serve("/a", BIG, etag='"1"'))
-    web.sources.serve("/a", BIG[:-5], declared=len(BIG), etag='"1"')
-
-    def whole_again(path: str) -> None:
-        if web.sources.asked["GET", path] == 2:
-            web.sources.serve("/a", BIG, etag='"1"')
-
-    web.sources.on_get = whole_again
-    assert ended(web.upload(batch)) == [("uploaded", "")]
-    assert web.stored() == BIG
-
-
 def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web: Web) -> None:
     with Sources() as away:
         urls = [away.serve("/a", b"a"), web.sources.serve("/b", b"b"), away.serve("/c", b"c")]
@@ -587,74 +546,3 @@ def test_an_address_of_an_object_store_is_a_problem_that_says_to_presign(
         assert codes(batch) == [DetailCode.SOURCE_STORE]
         assert "presign the objects with your store's own tools" in problem.fix.en
         assert "https URLs in `file`" in problem.fix.en
-
-
-# --- many ---------------------------------------------------------------------------------------------------------------
-
-UPLOAD = """
-import json, resource, sys
-import tcb_ops as tcb
-folder, base = sys.argv[1:]
-settings = tcb.load_settings(f"{folder}/tcb-ops.toml", {"target": base})
-with tcb.read_paths(f"{folder}/list.csv", f"{folder}/merchants.csv", folder, settings=settings) as batch:
-    run = tcb.upload(batch, settings=settings, limits=tcb.RunLimits(backoff=0.01))
-lines = open("/proc/self/status").read().splitlines()
-(peak,) = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
-print(json.dumps([peak, {record.row.path: [str(record.end.outcome), str(record.end.reason or "")] for record in run.rows()}]))
-"""
-BAD = {
-    "changed": ({"content": b"other bytes"}, {"file_changed"}),
-    "vanished": ({"status": {"GET": 404}}, {"file_unreadable"}),
-    "short": ({"declared": 10_000}, {"file_changed"}),
-    "broken off": ({"content": bytes(700), "careless": True, "etag": '"1"', "declared": 1000}, {"no_answer"}),
-    "longer": ({"content": bytes(1300), "careless": True, "etag": '"1"'}, {"file_changed"}),
-    "elsewhere": ({"status": {"GET": 302}}, {"source_redirect"}),
-    "loopback": ({"status": {"GET": 308}, "location": "http://127.0.0.1:9/x"}, {"source_redirect"}),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak as Linux tells it")
-@pytest.mark.parametrize(
-    "rows",
-    [500, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])],
-)
-def test_of_many_urls_each_ends_as_its_server_implies(open_workspace: OpenWorkspace, rows: int) -> None:
-    chance = random.Random(17)
-    with Sources() as sources, Sources() as other:
-        workspace = open_workspace([])
-        web, later, expected = Web(workspace, sources, workspace.settings), dict[str, dict[str, Any]](), {}
-        urls = []
-        for n in range(rows):
-            path, content = f"/{n}.png", chance.randbytes(1000)
-            kind = chance.choice([*BAD]) if chance.random() < 0.05 else ""
-            how: dict[str, Any] = {"etag": '"1"'} if kind else {"chunked": n % 10 == 0}
-            content = content if kind or n % 50 else content * 2000
-            urls.append(sources.serve(path, content, **how))
-            expected[f"web/{n}.bin"] = ("failed", BAD[kind][1]) if kind else ("uploaded", {""})
-            if kind:
-                later[path] = {"content": content, "location": f"{other.base}{path}"} | BAD[kind][0]
-
-        def change(path: str) -> None:
-            if path in later:
-                sources.serve(path, **later[path])
-
-        sources.on_get = change
-        web.list(*urls)
-        settings_file(web)
-        words = [sys.executable, "-c", UPLOAD, str(workspace.folder), workspace.sim.base]
-        done = subprocess.run(words, capture_output=True, check=True)
-        peak, found = json.loads(done.stdout)
-        assert {
-            path: (outcome, reason) for path, (outcome, reason) in found.items()
-        }.keys() == expected.keys()
-        wrong = {
-            path: (outcome, reason, expected[path])
-            for path, (outcome, reason) in found.items()
-            if outcome != expected[path][0] or reason not in expected[path][1]
-        }
-        assert not wrong
-        assert len(later) > rows // 50
-        assert not other.asked
-        assert all(n == 1 for (method, _), n in sources.asked.items() if method == "HEAD")
-        assert peak <= 120 * 1024

@@ -163,34 +163,6 @@ def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(
     assert workspace.sim.stats[f"authorizer_token:{TEA.appid}"] == 3
 
 
-@pytest.mark.slow
-def test_a_refresh_that_is_told_to_slow_down_for_ever_ends_its_merchants_rows(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=45011)
-    workspace = open_workspace(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
-    pace = tcb.RunLimits(backoff=0.01, slow_wait=0.05, patience=0.2)
-    run = tcb.upload(workspace.read(), settings=by_itself(workspace), limits=pace)
-    assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
-    assert [cause.code for cause in run.cause_list()] == ["45011"]
-
-
-def test_a_refresh_token_that_nobody_has_is_reported_with_the_merchants_name(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
-    settings = by_itself(workspace)
-    tcb.audit(tcb.read_merchants(workspace.folder / "merchants.csv"), settings=settings, limits=QUICK)
-    workspace.sim.drop_refresh_token(BOOKS.appid, listed=False)
-    workspace.sim.expire(BOOKS.appid)
-    run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
-    counts = assert_complete(run, 10)
-    assert counts["uploaded"] == 5
-    reasons = run.results().query("tcb_merchant == '城南书店'")["tcb_reason"]
-    assert reasons.str.contains("needs a new authorization|40001|42001").all()
-    assert any("needs a new authorization" in reason for reason in reasons)
-
-
 @pytest.mark.parametrize(
     ("code", "words"), [(61004, "whitelist"), (61005, "next push"), (40125, "AppSecret")]
 )
@@ -207,19 +179,6 @@ def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
     run = tcb.open_run(settings=by_itself(workspace))
     assert assert_complete(run, 30) == {"pending": 30}
     assert workspace.sim.stats["link_calls"] == 0
-
-
-def test_a_ticket_that_is_not_to_be_had_stops_the_run_and_says_once_how_it_goes_on(
-    open_workspace: OpenWorkspace,
-) -> None:
-    workspace = open_workspace(component=COMPONENT, tokens={})
-    settings = by_itself(workspace, ticket="command:false")
-    with pytest.raises(
-        TokenSourceError, match=r"tokens\.ticket: the program false ended with exit code 1"
-    ) as caught:
-        tcb.upload(workspace.read(), settings=settings, limits=QUICK)
-    assert caught.value.text.en.count("To resume run ") == 1
-    assert caught.value.text.zh.count("继续任务") == 1
 
 
 @pytest.mark.slow
@@ -300,19 +259,6 @@ SHORT = tcb.RunLimits(backoff=0.01, patience=0.3)
 
 
 @pytest.mark.slow
-def test_a_token_server_that_is_down_stops_the_run_after_patience(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace()
-    settings = workspace.with_options(tokens={"source": "service", "url": "http://127.0.0.1:9/{appid}"})
-    with pytest.raises(TokenSourceError, match=r"127\.0\.0\.1:9 cannot be reached") as caught:
-        tcb.upload(workspace.read(), settings=settings, limits=SHORT)
-    assert "for 0.3 s, so the run stops" in caught.value.text.en
-    assert "无法连接令牌服务 127.0.0.1:9" in caught.value.text.zh
-    assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -336,20 +282,6 @@ def test_a_token_server_that_answers_nobody_stops_the_run_after_patience(
     assert caught.value.exit_code == 3
     assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
     assert workspace.sim.stats["link_calls"] == 0
-
-
-def test_a_token_server_that_fails_for_one_merchant_is_that_merchants_trouble(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, BOOKS, rows=5))
-    with token_server({TEA.appid: good(TEA.appid), BOOKS.appid: ("500 Oops", b"")}) as (url, _):
-        settings = workspace.with_options(tokens={"source": "service", "url": url})
-        run = tcb.upload(
-            workspace.read(), settings=settings, limits=tcb.RunLimits(backoff=0.01, attempts=2, patience=60)
-        )
-    assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
-    (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
-    assert "HTTP 500" in reason
 
 
 @pytest.mark.slow
@@ -435,34 +367,6 @@ def test_without_a_component_appid_own_environments_say_which_setting_is_missing
     assert assert_complete(run, 6) == {"uploaded": 3, "not_attempted": 3}
     (reason,) = run.results().query("tcb_env == 'own-env-1'")["tcb_reason"].unique()
     assert "set tokens.component_appid" in reason
-
-
-@pytest.mark.parametrize("code", [48001, 61007, -601012, -601018])
-def test_own_environments_never_lack_a_permission_set(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, code: int
-) -> None:
-    """The same code at a merchant beside it is said as it is for merchants."""
-    workspace = open_workspace(
-        many(TEA, OWN, rows=6),
-        [Fault(env=OWN.env, errcode=code), Fault(env=TEA.env, errcode=code)],
-        merchants=[TEA, OWN],
-        component=COMPONENT,
-        tokens={},
-    )
-    run = tcb.upload(
-        workspace.read(), settings=by_itself(workspace), limits=tcb.RunLimits(backoff=0.01, per_env=1)
-    )
-    counts = assert_complete(run, 12)
-    assert set(counts) == {"refused", "not_attempted"}
-    result = run.results().query("tcb_env == 'own-env-1'")
-    for text in (*result["tcb_reason"], *result["tcb_action"]):
-        assert "49" not in text.replace(str(code), "")
-        assert "authorize again" not in text
-    assert result["tcb_action"].str.contains("component_appid").all()
-    by_env = {cause.env: cause for cause in run.cause_list()}
-    assert "component_appid" in by_env[OWN.env].action.en
-    assert "component_appid" not in by_env[TEA.env].action.en
-    assert {line["errcode"] for line in run.summary()["errcodes"]} == {code}
 
 
 def test_one_link_of_an_own_environment(open_workspace: OpenWorkspace) -> None:

@@ -139,13 +139,6 @@ def test_a_server_that_stumbles_is_asked_once_more(run: Run, status: str) -> Non
     assert len(server.heads) == 2
 
 
-def test_a_server_that_goes_on_stumbling_is_one_merchants_trouble(run: Run) -> None:
-    error, server = asked(run, always(b"SeCrEt", "502 Bad"))
-    assert isinstance(error, TokenError)
-    assert "HTTP 502" in error.text.en
-    assert len(server.heads) == 2
-
-
 @pytest.mark.slow
 def test_a_server_that_does_not_answer_is_one_merchants_trouble(run: Run) -> None:
     async def script(connection: Connection) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 import traceback
 from typing import Any
 
@@ -183,13 +182,6 @@ def test_a_token_with_characters_that_are_quoted_is_scrubbed_in_either_form(run:
     assert run(asked(body, token="a/b+c==")).errmsg == "••• •••"
 
 
-def test_an_errmsg_of_spaces_takes_no_time(run: Run) -> None:
-    began = time.process_time()
-    body = json.dumps({"errcode": 1, "errmsg": f"a{' ' * 60_000}b{',' * 60_000}c"}).encode()
-    assert run(asked(body)).errmsg == f"a{' ' * 999}"
-    assert time.process_time() - began < 1
-
-
 def test_a_token_across_the_cut_of_an_errmsg_leaves_no_half(run: Run) -> None:
     body = json.dumps({"errcode": 1, "errmsg": "x" * 995 + SECRET}).encode()
     assert SECRET[:3] not in run(asked(body)).errmsg
@@ -206,10 +198,6 @@ def test_an_address_that_cannot_be_written_is_a_transport_error_without_the_toke
     with pytest.raises(TransportError, match="cannot be sent as it is") as caught:
         run(ask())
     assert token not in "".join(traceback.format_exception(caught.value))
-
-
-def test_an_errcode_is_a_refusal_whatever_the_http_status(run: Run) -> None:
-    assert run(asked(b'{"errcode":-1,"errmsg":"x"}', "500 Oops")) == ApiError(-1, "x", "", 500)
 
 
 @pytest.mark.parametrize(

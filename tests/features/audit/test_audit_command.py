@@ -167,21 +167,6 @@ def test_an_unfinished_audit_has_no_message(open_cli: Callable[..., Any]):
             handle.wait()
 
 
-def test_a_second_audit_says_who_runs_the_first(open_cli: Callable[..., Any]):
-    cli = open_cli([], BROKEN)
-    handle = tcb.start_audit(
-        "merchants.csv", settings=cli.workspace.settings, limits=LIMITS, confirm_after=3600
-    )
-    try:
-        result = cli("audit", *QUICK)
-    finally:
-        handle.cancel()
-        with pytest.raises(tcb.InterruptedRunError):
-            handle.wait()
-    assert result.code == 2
-    assert handle.id in result.err
-
-
 @pytest.mark.kill
 def test_an_audit_that_was_killed_is_resumed(open_cli: Callable[..., Any], wait_for: Callable[..., None]):
     cli = open_cli([], [Fault(env=BOOKS.env, delay=60, calls=((1, 1),))])
@@ -223,17 +208,3 @@ def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(
     url.write_text(f"{cli.workspace.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
     assert cli("audit", *QUICK, "--fail-on", "new").code == 0
     assert "newly broken 1" in cli.workspace.sim.robots.messages[-1].text
-
-
-@pytest.mark.parametrize("write_probe", [False, True])
-def test_an_interrupted_audit_says_that_probe_files_may_be_left(
-    open_cli: Callable[..., Any], *, write_probe: bool
-):
-    settings = open_cli([], BROKEN).workspace.settings
-    handle = tcb.start_audit(
-        "merchants.csv", settings=settings, limits=LIMITS, write_probe=write_probe, confirm_after=3600
-    )
-    handle.cancel()
-    with pytest.raises(tcb.InterruptedRunError) as ended:
-        handle.wait()
-    assert ("tcb-ops/probe.txt" in str(ended.value)) is write_probe

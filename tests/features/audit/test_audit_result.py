@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rich.cells import cell_len
-from rich.console import Console
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace
 
 import tcb_ops as tcb
+from tcb_ops.features.audit import HEALTHY, UNHEALTHY
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.features.simulator import Fault, Reset
-from tcb_ops.i18n import Lang
-from tcb_ops.model import Merchant
-from tcb_ops.reports.formats.terminal import render_findings
+from tcb_ops.model import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,25 +45,6 @@ def test_what_newly_broke_recovered_and_is_still_broken(open_workspace: OpenWork
     quiet = audited(workspace, [Fault(env=BOOKS.env, errcode=85088), Fault(env=TEA_TEST.env, errcode=48001)])
     assert (quiet.new, quiet.recovered, quiet.changed) == ((), (), False)
     assert [quiet.exit_code(on) for on in ("any", "new", "none")] == [1, 0, 0]
-
-
-def test_the_counts_of_all_groups_are_in_one_column(open_workspace: OpenWorkspace):
-    names = ("云", "老城面馆（人民广场店）很长很长的名字", "Bo")
-    fleet = [Merchant(f"wx{n}", name, f"env-{n}{'-x' * n}") for n, name in enumerate(names)]
-    workspace = open_workspace([], merchants=fleet)
-    first, second, third = (
-        Fault(env=one.env, errcode=code) for one, code in zip(fleet, (85088, 61003, -1), strict=True)
-    )
-    audited(workspace, [first])
-    found = audited(workspace, [first, second, third])
-    out = StringIO()
-    for part in render_findings(found, Lang.ZH):
-        Console(file=out, width=80, color_system=None).print(part)
-    lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    counts = [cell_len(line) for line in lines if any(one.env in line for one in fleet)]
-    assert len(counts) == 3
-    assert len(set(counts)) == 1
-    assert max(map(cell_len, lines)) <= 80
 
 
 def test_another_cause_is_new(open_workspace: OpenWorkspace):
@@ -144,3 +122,24 @@ def test_a_clock_set_back_leaves_the_order_of_the_audits(
     assert found.previous is not None
     assert found.previous.id == first.run.id
     assert not found.new
+
+
+@pytest.mark.parametrize(
+    ("counts", "finished", "result"),
+    [
+        ({HEALTHY: 3, UNHEALTHY: 1}, True, "3 of 4 environments are healthy, 1 is unhealthy."),
+        ({UNHEALTHY: 1}, True, "0 of 1 environment is healthy, 1 is unhealthy."),
+        (
+            {HEALTHY: 1, UNHEALTHY: 2, Outcome.UNKNOWN: 1},
+            True,
+            "1 of 4 environments is healthy, 2 are unhealthy, 1 is unknown.",
+        ),
+        (
+            {HEALTHY: 8, UNHEALTHY: 2, Outcome.PENDING: 2},
+            False,
+            "Unfinished: 10 of 12 environments were checked (8 healthy), 2 pending.",
+        ),
+    ],
+)
+def test_the_verdict_is_a_sentence(counts: dict[Outcome, int], finished: bool, result: str) -> None:
+    assert AUDIT.verdict(counts, finished=finished).en == result

@@ -72,7 +72,8 @@ class CommandLine:
     def source(self, **changed: Any) -> ComponentTokens:
         given = {"appid": PLATFORM, "secret": SECRET, "ticket": self.folder / "ticket", "base": self.sim.base}
         given |= changed
-        secret = Credential("tokens.secret", "env", "S", {"S": given["secret"]})
+        (self.folder / "secret").write_text(given["secret"])
+        secret = Credential("tokens.secret", "file", str(self.folder / "secret"))
         ticket = Credential("tokens.ticket", "file", str(given["ticket"]))
         store = TokenStore(self.store, given["appid"], given["base"])
         return ComponentTokens(
@@ -664,7 +665,7 @@ def test_a_refused_ticket_is_read_again_once(run: Run, cli: CommandLine, tmp_pat
 
 def test_a_credential_that_is_gone_in_mid_run_is_said(run: Run, cli: CommandLine) -> None:
     (cli.folder / "ticket").unlink()
-    with pytest.raises(TokenSourceError, match=r"tokens\.ticket: the file .*ticket cannot be read"):
+    with pytest.raises(TokenSourceError, match=r"tokens\.ticket: file:.*ticket cannot be read"):
         ask(run, cli.source())
 
 
@@ -750,12 +751,12 @@ def test_what_a_refusal_concerns(interface: str, code: int, expected: ErrorScope
         ),
         pytest.param(
             {"sole_owner": True, "component_appid": "wx", "secret": "env:TCB_NOT_SET"},
-            "environment variable TCB_NOT_SET is empty or not set",
+            "env:TCB_NOT_SET is empty or not set",
             id="secret-not-set",
         ),
         pytest.param(
             {"sole_owner": True, "component_appid": "wx", "secret": "env:PATH", "ticket": "file:none"},
-            "file none cannot be read",
+            "file:none cannot be read",
             id="no-ticket-file",
         ),
     ],

@@ -28,7 +28,7 @@ def test_diff_tells_what_broke_and_what_was_fixed(two_runs):
     cli, older, newer = two_runs
     result = cli("diff", older, newer)
     assert result.code == 1
-    for words in ("Newly broken · 1 row", "40097", TEA.name, "Fixed · 5 rows", "-501007", BOOKS.name):
+    for words in ("Newly broken · 1", "40097", TEA.name, "Fixed · 5", "-501007", BOOKS.name):
         assert words in result.out
     found = cli("diff", older[:-1], "latest", "--json").json
     assert (found["older"]["run"], found["newer"]["run"]) == (older, newer)

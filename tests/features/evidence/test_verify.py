@@ -11,12 +11,12 @@ import pytest
 
 from tcb_ops.details import Detail
 from tcb_ops.errors import UsageError
+from tcb_ops.features.evidence.command import verification_verdict
 from tcb_ops.features.evidence.verify import State, verify
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.reports.export import read_manifest
 from tcb_ops.reports.formats.csv import RowsDigest
-from tcb_ops.reports.formats.terminal import verification_verdict
 from tcb_ops.runs.records import EnvRecord, Usage
 from tcb_ops.runs.schema import rows
 

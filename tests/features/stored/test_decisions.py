@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tcb_ops.features.stored import StoredOutcome, StoredReason
-from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step, undone_outcome
+from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.runs.records import may_have_stored
 
@@ -31,20 +31,6 @@ OURS, OTHER, OLD = "0" * 32, "1" * 32, "2" * 32
 )
 def test_what_an_etag_says(etag: str, outcome: Outcome) -> None:
     assert confirm_outcome(etag, OURS, {OLD}) is outcome
-
-
-@pytest.mark.parametrize(
-    ("etag", "before", "outcome"),
-    [
-        (None, "", StoredOutcome.UNDONE),
-        (OURS, "", None),
-        (None, OURS, StoredOutcome.ABSENT),
-        (OURS, OURS, StoredOutcome.UNDONE),
-        (OTHER, OURS, None),
-    ],
-)
-def test_whether_an_upload_is_undone_at_a_path(etag: str | None, before: str, outcome: Outcome | None):
-    assert undone_outcome(etag, before) is outcome
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,10 @@ def test_undo_and_delete_need_the_number_of_merchants(open_lab: Any, read: Any, 
     assert panel.run.counts == {"deleted": 30}
     assert lab.workspace.sim.objects == {}
     assert hidden(panel.stored)
-    done = {"undo": "This upload was undone", "delete": "The files of this upload were deleted"}[action]
+    done = {
+        "undo": "The files of this upload were undone",
+        "delete": "The files of this upload were deleted",
+    }[action]
     upload = next(run for _label, run in panel.runs.choice.options if run != panel.run.id)
     assert f"{done} by run {panel.run.id} on " in read(lab.reports(upload).monitor.head)
 
@@ -114,17 +117,3 @@ def test_nothing_is_offered_for_an_upload_that_stored_nothing(open_lab: Any):
     panel = uploaded(open_lab(faults=[Fault(errcode=85088)]))
     assert hidden(panel.stored.confirm)
     assert hidden(panel.stored)
-
-
-@pytest.mark.slow
-def test_files_whose_state_is_unknown_are_asked_for_again(open_lab: Any):
-    lab = open_lab()
-    panel = uploaded(lab)
-    lab.workspace.sim.answer_files(lambda files: files[:-1], most=1)
-    panel.stored.confirm.click()
-    panel.settle()
-    assert panel.run.counts == {"unknown": 30}
-    lab.workspace.sim.answer_files()
-    panel.monitor.retry.button.click()
-    panel.settle()
-    assert panel.run.counts == {"present": 30}

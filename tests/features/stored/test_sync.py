@@ -11,7 +11,6 @@ import pytest
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
-from tcb_ops.model import Merchant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -197,21 +196,6 @@ def test_a_folder_that_changed_after_an_interruption_is_sent_as_it_is_now(
     assert len(held) == 66
 
 
-@pytest.mark.slow
-def test_what_another_list_uploaded_is_not_deleted(open_cli: OpenCli, photos: Path) -> None:
-    cli = open_cli()
-    (cli.folder / "other.csv").write_text(
-        "env,path,file\ntea-1a2b3c,banner.svg,banner.svg\n", encoding="utf-8"
-    )
-    assert cli("upload", "other.csv", "--root", "photos", *PACE).code == 0
-    assert sync(cli)["counts"] == {"uploaded": 5, "unchanged": 1}
-    (photos / "banner.svg").unlink()
-    found = sync(cli, "--delete")
-    assert isinstance(found["gone"], dict)
-    assert found["gone"]["counts"] == {"deleted": 2}
-    assert ("tea-1a2b3c", "banner.svg") in stored(cli)
-
-
 @pytest.mark.kill
 def test_a_killed_deletion_is_not_resumed_over_files_that_are_back(
     open_cli: OpenCli, wait_for: Callable[..., None], photos: Path
@@ -373,17 +357,6 @@ def test_a_file_or_a_missing_folder_is_refused(open_cli: OpenCli, photos: Path) 
     missing = cli("sync", "fotos", "--to", "all")
     assert missing.code == 2
     assert "there is no such file or folder" in missing.err
-
-
-def test_a_live_target_needs_yes_without_a_terminal(
-    open_cli: OpenCli, photos: Path
-) -> None:  # more than confirm_over
-    cli = open_cli(merchants=[Merchant(f"wx{n}", f"店 {n}", f"env-{n}-1a2b3c") for n in range(6)])
-    sync(cli)
-    calls = sum(cli.workspace.sim.stats.values())
-    result = cli("sync", "photos", "--to", "all-envs", "--target", "https://api.weixin.qq.com")
-    assert result.code == 2
-    assert sum(cli.workspace.sim.stats.values()) == calls
 
 
 @pytest.mark.slow

@@ -34,8 +34,9 @@ from tcb_ops.errors import InterruptedRunError, UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.features.simulator.signing import bucket_of
 from tcb_ops.features.stored import StoredOutcome
-from tcb_ops.features.stored.api import plan_sync, start_confirm, start_delete, start_undo, undo_scope
+from tcb_ops.features.stored.api import start_confirm, start_delete, start_undo, undo_scope
 from tcb_ops.features.stored.kinds import UNDO
+from tcb_ops.features.stored.sync import plan_sync
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import Outcome
@@ -276,7 +277,7 @@ class WhoseBytes(RuleBasedStateMachine):
         for path in here:
             (self.photos / path).write_bytes(data(content))
         plan = plan_sync(
-            self.photos,
+            str(self.photos),
             [TEA.env],
             merchants=self.merchants,
             path="{rel}",

@@ -27,7 +27,6 @@ class LookKind(ListKind):
 
 class LookCalls(Calls):
     async def advance(self, task):
-        task.started_at = self.context.now()
         answer = await self._ask(task, self.wechat.environments(task.token, task.lane.owner))
         if isinstance(answer, FailedAttempt):
             return answer

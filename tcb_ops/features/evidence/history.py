@@ -1,0 +1,165 @@
+"""Errcodes of a target's runs by day and merchant, with one query of the ledger."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from tcb_ops.i18n import _, ngettext
+from tcb_ops.kinds import merchant_count, row_count
+from tcb_ops.reports.formats.charts import code_colour
+from tcb_ops.reports.formats.html import environment
+from tcb_ops.reports.formats.notebook import LINES, frame_of
+from tcb_ops.reports.summary import most_first
+from tcb_ops.settings import Settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tcb_ops.runs.reader import LedgerReader
+
+DAYS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    """Rows of one merchant that ended with one errcode on one day."""
+
+    day: date
+    merchant: str
+    appid: str
+    errcode: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class MerchantHistory:
+    """One merchant's errcodes over the days of a history."""
+
+    merchant: str
+    appid: str
+    days: int
+    """Number of days with an errcode."""
+    last: date
+    rows: int
+    codes: tuple[int, ...]
+    """Most rows first."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class History:
+    """Errcodes by day: the rows of all runs that ended with one; retried rows count again."""
+
+    days: tuple[date, ...]
+    """Every day of the period, oldest first, in the settings' time zone."""
+    lines: tuple[HistoryLine, ...]
+    """By day, then most rows first."""
+    target: str
+    settings: Settings
+
+    def codes(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Return each errcode with its rows per day, aligned with `days`; most rows first."""
+        counted: defaultdict[int, Counter[date]] = defaultdict(Counter)
+        for line in self.lines:
+            counted[line.errcode][line.day] += line.rows
+        ordered = sorted(counted.items(), key=lambda found: (-found[1].total(), found[0]))
+        return [(errcode, tuple(rows[day] for day in self.days)) for errcode, rows in ordered]
+
+    def merchants(self) -> list[MerchantHistory]:
+        """Return the merchants that had an errcode, most days first."""
+        days: defaultdict[tuple[str, str], set[date]] = defaultdict(set)
+        codes: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+        for line in self.lines:
+            days[line.merchant, line.appid].add(line.day)
+            codes[line.merchant, line.appid][line.errcode] += line.rows
+        found = [
+            MerchantHistory(*key, len(its), max(its), codes[key].total(), tuple(dict(most_first(codes[key]))))
+            for key, its in days.items()
+        ]
+        return sorted(found, key=lambda one: (-one.days, -one.rows, one.merchant, one.appid))
+
+    def frame(self) -> pd.DataFrame:
+        """Return a DataFrame: day (datetime64[s]), merchant, appid (string), errcode, rows (Int64)."""
+        return frame_of(("day", "merchant", "appid", "errcode", "rows"), self.lines, self.settings)
+
+    def _repr_html_(self) -> str:
+        """Draw the errcodes by day, and list the merchants that had errcodes on most days."""
+        macros = environment(self.settings.lang).from_string(_TEMPLATE).module
+        svg = macros.chart([day.isoformat() for day in self.days], *_chart(self))
+        return str(macros.history_card(svg, self.merchants(), LINES))
+
+    def __repr__(self) -> str:
+        merchants = len({line.appid for line in self.lines})
+        rows = sum(line.rows for line in self.lines)
+        return str(
+            _(
+                "<History of {days}: {rows} with an errcode, {merchants}>",
+                days=ngettext("{n:,} day", "{n:,} days", len(self.days)),
+                rows=row_count(rows),
+                merchants=merchant_count(merchants),
+            )
+        )
+
+
+def history(
+    ledger: LedgerReader | None, target: str, settings: Settings, *, days: int = DAYS, now: float
+) -> History:
+    """Count a target's rows that ended with an errcode other than 0, over the last `days` days, today included.
+
+    Days are in the settings' time zone. Rows that a breaker kept from being attempted count under its errcode. Without a
+    `ledger` there are none.
+    """
+    from tcb_ops.runs.sums import QUARTER
+
+    today = datetime.fromtimestamp(now, settings.zone).date()
+    span = tuple(today - timedelta(days=back) for back in range(max(days, 1) - 1, -1, -1))
+    since = datetime(span[0].year, span[0].month, span[0].day, tzinfo=settings.zone).timestamp()
+
+    @cache
+    def day_of(quarter: int) -> date:
+        return datetime.fromtimestamp(quarter * QUARTER, settings.zone).date()
+
+    counted: Counter[tuple[date, str, str, int]] = Counter()
+    for appid, merchant, errcode, quarter, rows in (
+        ledger.errcodes_since(target, since) if ledger is not None else ()
+    ):
+        counted[day_of(int(quarter)), merchant, appid, errcode] += rows
+    lines = [HistoryLine(*key, rows) for key, rows in counted.items() if span[0] <= key[0] <= today]
+    lines.sort(key=lambda line: (line.day, -line.rows, line.merchant, line.appid, line.errcode))
+    return History(span, tuple(lines), target, settings)
+
+
+_TEMPLATE = (files("tcb_ops.features.evidence") / "history.html.j2").read_text(encoding="utf-8")
+_CODES = 6
+"""Codes with a bar of their own; the others are summed up."""
+_GREY = "#8a8f98"
+"""Colour of all others together."""
+_LEFT, _TOP, _WIDTH, _HEIGHT = 48, 20, 664, 130
+"""Position and size of the bars in the drawing."""
+
+
+def _chart(history: History) -> tuple[list[dict[str, Any]], int, list[tuple[str, str, int]]]:
+    """Return the bars, the largest sum of a day, and the legend."""
+    codes = history.codes()
+    shown = [(code_colour(str(code)), str(code), rows) for code, rows in codes[:_CODES]]
+    if left := codes[_CODES:]:
+        others = tuple(map(sum, zip(*(rows for _, rows in left), strict=True)))
+        shown.append((_GREY, _("others").of(history.settings.lang), others))
+    top = max((sum(day) for day in zip(*(rows for _, _, rows in shown), strict=True)), default=0)
+    step = _WIDTH / len(history.days)
+    bars: list[dict[str, Any]] = []
+    for at, day in enumerate(history.days):
+        y = float(_TOP + _HEIGHT)
+        for colour, code, rows in shown:
+            if rows[at]:
+                height = rows[at] / top * _HEIGHT
+                y = max(y - height, float(_TOP))
+                x, count = _LEFT + (at + 0.12) * step, row_count(rows[at])
+                size = {"x": x, "y": y, "width": step * 0.76, "height": height}
+                about = {"colour": colour, "day": day.isoformat(), "code": code, "rows": count}
+                bars.append({name: round(value, 1) for name, value in size.items()} | about)
+    return bars, top, [(colour, code, sum(rows)) for colour, code, rows in shown]
