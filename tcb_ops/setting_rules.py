@@ -49,7 +49,6 @@ def api_base(value: str) -> str:
 
 
 def _url(value: str) -> SplitResult | None:
-    """Return the parts of a URL of http or https; None for anything else."""
     parts = None
     with suppress(ValueError):
         parts = urlsplit(value)
