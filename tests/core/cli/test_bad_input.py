@@ -62,15 +62,13 @@ def test_a_bad_list_is_refused_whole_with_line_and_fix(open_cli, name, command):
 def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_cli):
     cli = open_cli(many(TEA, rows=1))
     (cli.folder / "周五").mkdir()
-    for name in ("a.csv", "b.xlsx", "tokens.csv", "~$b.xlsx"):
-        (cli.folder / "周五" / name).write_bytes(b"x")
+    (cli.folder / "周五" / "a.csv").write_bytes(b"x")
     (cli.folder / "gone.csv").symlink_to("nowhere")
     told = {
         "没有.csv": "没有.csv: there is no such file — check the name and the folder",
         "lst.csv": "lst.csv: there is no such file — did you mean list.csv?",
         "周五/A1.CSV": "周五/A1.CSV: there is no such file — did you mean 周五/a.csv?",
-        "周三/a.csv": "there is no folder 周三: check the path",
-        "周五": "周五: this is a folder, not a file — choose one of the lists in it: a.csv, b.xlsx\n",
+        "周三/a.csv": "周三/a.csv: there is no such file — check the name and the folder",
         "files": "files: this is a folder, not a file — give the path of a CSV, TSV or XLSX file",
         ".": ".: this is a folder, not a file",
         "": "'': the file name is empty",
@@ -86,6 +84,35 @@ def test_what_is_given_in_place_of_a_list_is_named_with_what_to_do(open_cli):
             assert message in result.err
             assert "s3cr3t" not in result.err
     assert cli.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "this is not text"),
+        (b"<html><table><tr><td>env", "no column for path"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "save it as .xlsx"),
+    ],
+)
+def test_a_file_of_another_kind_is_refused(open_cli, find_english, head, kind):
+    cli = open_cli(many(TEA, rows=1))
+    (cli.folder / "list.csv").write_bytes(head)
+    result = cli("upload", "list.csv", "--root", "files")
+    assert result.code == 2
+    assert kind in result.err
+    assert find_english(cli("upload", "list.csv", "--lang", "zh").err) == []
+
+
+def test_a_column_that_is_not_there_is_suggested_as_it_is_spelled(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    write_csv(cli.folder / "list.csv", ("env", "云端目标"), [(TEA.env, "a.png")])
+    result = cli("check", "list.csv", "--column", "path=云端路标")
+    assert result.code == 2
+    assert "there is no such column; the header has 'env', '云端目标'" in result.err
+    for wrong in ("云端目标=path", "paht=云端目标"):
+        result = cli("check", "list.csv", "--column", wrong)
+        assert result.code == 2
+        assert "Did you mean --column path=云端目标?" in result.err
 
 
 def test_a_mistake_in_the_settings_is_told_in_their_language(open_cli, find_english, monkeypatch):
