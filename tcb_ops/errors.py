@@ -63,7 +63,6 @@ class TcbOpsError(Exception):
         return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def _render_traceback_(self) -> list[str]:
-        """Return the message for IPython, instead of a stack trace."""
         return [self.text.en, self.text.zh]
 
 

@@ -443,7 +443,6 @@ def _words(value: str) -> list[str] | str:
 
 
 def _refused(mistakes: Sequence[Text]) -> SettingsError:
-    """Return the error that reports every mistake."""
     if len(mistakes) == 1:
         return SettingsError(mistakes[0], _("Correct it, then run the same command again."))
     return SettingsError(as_lines([*mistakes, _("Correct these, then run the same command again.")]))
@@ -455,7 +454,6 @@ def _variable(key: str) -> str:
 
 
 def _unknown_variables() -> list[Text]:
-    """Return a mistake for each unknown TCB_OPS_… variable."""
     sections = [name for name, model in section_models().items() if not model.REPEATED]
     known = [CONFIG, *map(_variable, [*setting_names(), *sections])]
     mistakes = []

@@ -344,17 +344,8 @@ class Fold(widgets.VBox):
         self._changed()
 
 
-FILES: dict[str, Text] = {
-    "report.html": _("the report, to read, print or send on"),
-    "report.pdf": _("the report as PDF"),
-    "report.xlsx": _("the report as a workbook"),
-    "results.csv": _("every row and how it ended"),
-    "failed.csv": _("the rows that did not succeed, as a list again"),
-    "errcodes.csv": _("errcodes by merchant and environment"),
-    "SIMULATED-演练.txt": _("says that the target was a simulator"),
-    "manifest.json": _("checksums, settings, versions: the proof"),
-}
-"""The files of a report folder, in the order in which they are listed."""
+FIRST_FILES = ("report.html", "report.pdf", "report.xlsx", "results.csv", "failed.csv", "errcodes.csv")
+"""The files of a report folder that are listed before the others."""
 
 
 def is_confirmed(typed: str, merchants: int, *, asked: bool) -> bool:
@@ -478,21 +469,23 @@ class ActionButton(widgets.VBox):
         self.button.disabled = busy or not self.confirmation.confirmed
 
 
-def file_links(folder: Path, lang: Lang) -> str:
+def file_links(folder: Path) -> str:
     """List a report folder's files. Links are relative to the notebook, where the folder lies below it."""
     try:
         base = folder.resolve().relative_to(Path.cwd())
     except ValueError:
         base = None
-    there = {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
+    files = {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
     items = []
-    for name in [*(n for n in FILES if n in there), *(n for n in there if n not in FILES)]:
+    for name in sorted(
+        files, key=lambda name: FIRST_FILES.index(name) if name in FIRST_FILES else len(FIRST_FILES)
+    ):
         label = esc(name)
         if base:
             label = f"<a href='{quote((base / name).as_posix())}' target='_blank'>{label}</a>"
-        about = FILES[name].of(lang) if name in FILES else ""
-        size = format_size(there[name].stat().st_size)
-        items.append(f"<li title='{esc(about)}'>{label} <span class='op-quiet'>{esc(size)}</span></li>")
+        items.append(
+            f"<li>{label} <span class='op-quiet'>{esc(format_size(files[name].stat().st_size))}</span></li>"
+        )
     return f"<ul class='op-file-list'>{''.join(items)}</ul>"
 
 
@@ -526,7 +519,7 @@ class ExportButton(widgets.VBox):
         folder = run.export(folder, pdf=pdf)
         # "Run all" exports a run that the thread that watches it may offer only after this.
         self._run = run
-        data = {"text/plain": str(folder), "text/html": file_links(folder, self._worker.lang)}
+        data = {"text/plain": str(folder), "text/html": file_links(folder)}
         self.files.outputs = ({"output_type": "display_data", "data": data, "metadata": {}},)
         return folder
 

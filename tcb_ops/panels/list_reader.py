@@ -23,8 +23,6 @@ from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
 from tcb_ops.runs.url_files import SourceInspector
 
-MERCHANTS_SHOWN = 300
-"""Most lines of the plan by merchant."""
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
 SHOWN = 200
 """Most paths that are offered."""
@@ -46,7 +44,7 @@ def render_problems(problems: Sequence[Problem], lang: Lang) -> str:
 
 
 def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
-    """Draw what a run of the batch would send, in total and by merchant."""
+    """Draw what a run of the batch would send."""
     calls = 2 if uploads else 1
     facts = [
         merchant_count(batch.merchants_count),
@@ -56,19 +54,7 @@ def render_plan(batch: Batch, lang: Lang, *, uploads: bool) -> str:
     ]
     if uploads:
         facts.append(_("{size} to upload", size=format_size(batch.total_bytes)))
-    shares = batch.by_merchant()
-    heads = (_("Merchant"), _("Environments"), _("Rows"), _("Calls"), _("Size"))
-    rows = [
-        (name, envs, count, count * calls, format_size(size) if uploads else "–")
-        for _appid, name, envs, count, size in shares[:MERCHANTS_SHOWN]
-    ]
-    by = _("By merchant").of(lang)
-    more = len(shares) - MERCHANTS_SHOWN
-    rest = _("… and {more:,} more", more=more).of(lang) if more > 0 else ""
-    return (
-        f"<p>{esc(' · '.join(fact.of(lang) for fact in facts))}</p><details><summary>{esc(by)}</summary>"
-        f"{table(heads, rows, 'snnnn', lang, label=by)}<p>{esc(rest)}</p></details>"
-    )
+    return f"<p>{esc(' · '.join(fact.of(lang) for fact in facts))}</p>"
 
 
 def pickable(folder: Path, endings: tuple[str, ...], hidden: frozenset[Path] = frozenset()) -> list[str]:

@@ -51,11 +51,9 @@ class RunForm(Panel):
     """The title of the part that folds."""
 
     def _start_run(self, options: StartOptions) -> RunHandle:
-        """Start the run."""
         raise NotImplementedError
 
     def _start_headless(self, options: StartOptions) -> RunHandle:
-        """Start the run headlessly."""
         return self._start_run(options)
 
     def _facts(self) -> tuple[Text, int] | None:
@@ -63,11 +61,9 @@ class RunForm(Panel):
         raise NotImplementedError
 
     def _input_parts(self) -> list[Any]:
-        """Build the parts above the settings."""
         return []
 
     def _pace_notes(self) -> list[Any]:
-        """Build the notes below the pace."""
         return []
 
     def _prepare(self) -> None:

@@ -182,16 +182,13 @@ class Panel:
         """Prepare the panel, in the background."""
 
     def _ended(self, run: Run) -> None:  # noqa: ARG002  the list has each run's state
-        """Called with a run that is shown and that no process works on."""
         self._list_runs()
 
     def _list_runs(self) -> None:
-        """List the earlier runs again."""
         self.runs.refresh()
         self.runs.choose(self.run)
 
     def _run_changed(self) -> None:
-        """Called when a run begins or ends."""
         self._enable()
         shown = (self.run.id if self.run is not None else "", self.monitor.state)
         if shown != self._drawn:
@@ -203,7 +200,6 @@ class Panel:
             draw(again=True)
 
     def _enable(self) -> None:
-        """Enable the buttons that may be pressed, and make that of the next step prominent."""
         self.monitor.enable(self._next_step())
 
     def _next_step(self, *, ready: bool = False, editing: bool = False) -> Step | None:
@@ -212,7 +208,6 @@ class Panel:
         return next_step(monitor.state, ready=ready, editing=editing, retryable=retryable, exported=exported)
 
     def _work(self) -> Run:
-        """Do the panel's work headlessly."""
         raise NotImplementedError
 
     @property
@@ -357,7 +352,6 @@ class Panel:
         return self.monitor.export.export(run, folder)
 
     def _terminal_output(self, run: Run) -> list[RenderableType]:
-        """Return what a terminal shows of a headless run: the causes, and what to do."""
         from tcb_ops.reports.formats.terminal import render_errcodes
 
         causes = run.cause_list()

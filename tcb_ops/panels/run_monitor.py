@@ -238,7 +238,6 @@ class RunMonitor(widgets.VBox):
     def _show_end(
         self, run: Run, error: TcbOpsError | None = None, expired_links: int = 0, warning: Text | None = None
     ) -> None:
-        """Show a run that no process works on: finished or interrupted."""
         self.run, self.expired_links = run, expired_links
         self.state = run_state(here=False, held=False, finished=run.record.finished_at is not None)
         self._draw_bar(run, _progress(run))
@@ -371,7 +370,6 @@ class RunMonitor(widgets.VBox):
 
 
 def _progress(run: Run, pulse: RateEstimator | None = None) -> Progress:
-    """Return a run's progress as the ledger has it now."""
     counts = run.outcomes
     counts.pop(Outcome.PENDING, None)
     pace = pulse.update(time.monotonic(), sum(counts.values())) if pulse is not None else (0.0, None)

@@ -287,27 +287,18 @@ def _code(state: State | None) -> str:
 
 
 def _refuse_incomparable(older: RunRecord, newer: RunRecord) -> None:
-    if older.target != newer.target:
-        raise UsageError(
-            _(
-                "{older} went to {older_target}, {newer} to {newer_target}: runs of different targets cannot be compared.",
-                older=older.id,
-                older_target=older.target,
-                newer=newer.id,
-                newer_target=newer.target,
-            ),
-            _("`tcb-ops runs` lists each run's target."),
+    if (older.target, older.kind) != (newer.target, newer.kind):
+        text = _(
+            "{older} is a run of `{older_kind}` at {older_target}, {newer} of `{newer_kind}` at {newer_target}: compare "
+            "runs of the same kind and target.",
+            older=older.id,
+            older_kind=older.kind,
+            older_target=older.target,
+            newer=newer.id,
+            newer_kind=newer.kind,
+            newer_target=newer.target,
         )
-    if older.kind != newer.kind:
-        raise UsageError(
-            _(
-                "{older} is a run of `{older_kind}`, {newer} of `{newer_kind}`: compare runs of the same kind.",
-                older=older.id,
-                older_kind=older.kind,
-                newer=newer.id,
-                newer_kind=newer.kind,
-            )
-        )
+        raise UsageError(text, _("`tcb-ops runs` lists the kind and target of each run."))
 
 
 def _about(run: RunRecord, settings: Settings) -> dict[str, Any]:

@@ -278,14 +278,9 @@ class Scheduler:
             (self._later if lane.begun else self._queue).append(lane)
 
     @property
-    def has_more_lanes(self) -> bool:
-        """Whether lanes are still to be made."""
-        return bool(self._coming or self._making)
-
-    @property
     def is_done(self) -> bool:
         """Whether nothing is left to begin or to end."""
-        return not self.has_more_lanes and all(lane.is_done for lane in self.lanes)
+        return not self._coming and not self._making and all(lane.is_done for lane in self.lanes)
 
     def add(self, lane: Lane) -> None:
         """Add a lane that was made, and have its first rows read before it is in the queue."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import os
 import re
 import tempfile
@@ -28,7 +27,6 @@ from tcb_ops.wechat.transport import Incoming, Transport
 _URL = re.compile(
     r"(?P<scheme>(?i:https?))://(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?][^\s\\#\x00-\x1f\x7f]*)?"
 )
-_NUMBERS = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+))*")
 _ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 _RANGE = re.compile(r"bytes 0-0/([0-9]{1,15})")
 _SMALL = 256 * 1024
@@ -58,7 +56,6 @@ def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bo
     https://a.com/x.png                                  *.a.com, b.a.com                 host
     http://127.0.0.1/x.png, only with `loopback`         127.0.0.1                        none
     https://127.0.0.1/x.png, without `loopback`          127.0.0.1                        host
-    https://127.1/x.png, https://0.0.0.0/x.png           the same                         host
     http://a.com/x.png, ftp://a.com/x.png                a.com                            address
     https://me@a.com/x.png, https://a.com/x.png#y        a.com                            address
     https://a.com/x y.png, https://a.com\@b.com/x         a.com                            address
@@ -77,33 +74,11 @@ def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bo
     allowed = any(
         host.endswith(name[1:].lower()) if name.startswith("*.") else host == name.lower() for name in hosts
     )
-    if not allowed or (on_this_machine(host) and not loopback):
+    if not allowed or (is_loopback(host) and not loopback):
         return detail(DetailCode.SOURCE_HOST, host=host)
     if address["scheme"].lower() == "http" and not is_loopback(host):
         return detail(DetailCode.SOURCE_ADDRESS, url=shown)
     return None
-
-
-def on_this_machine(host: str) -> bool:
-    """Return whether a host is this machine, or an address in an unusual form, which may be.
-
-    ==========================================================  ======
-    host                                                        result
-    ==========================================================  ======
-    localhost, a.localhost, 127.0.0.1, ::1, 0.0.0.0, ::         yes
-    ::ffff:127.0.0.1, 127.1, 2130706433, 0x7f000001             yes
-    a.com, 10.0.0.1, 2001:db8::1                                no
-    ==========================================================  ======
-    """
-    host = host.rstrip(".")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return _NUMBERS.fullmatch(host) is not None
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return bool(mapped.is_loopback or mapped.is_unspecified)
 
 
 def read_status(status: int) -> DetailCode | None:

@@ -153,32 +153,6 @@ def test_an_idle_panel_and_one_in_chinese_are_accessible(lab, open_lab_workspace
         assert_accessible(notebook)
 
 
-def test_with_long_names_paths_and_reasons_are_in_view_at_each_width(lab, open_lab_workspace):
-    workspace = open_lab_workspace(30, [Fault(errcode=61007)])
-    merchants = workspace.folder / "merchants.csv"
-    names = (
-        "北京市朝阳区望京街道阜通东大街社区团购旗舰店第二分店",
-        "AVeryLongMerchantNameWithoutAnySpacesInIt2026",
-    )
-    text = merchants.read_text(encoding="utf-8")
-    for number, long_name in enumerate(names):
-        text = text.replace(f"第{number:03}号店 & <b>Co</b>", long_name)
-    merchants.write_text(text, encoding="utf-8")
-    with lab.opened(workspace.notebook("02_run_uploads"), shots="long-names") as notebook:
-        notebook.run_all()
-        notebook.at_rest()
-        notebook.click(".op-run")
-        notebook.until(STATUS, "0 of 30 rows succeeded")
-        notebook.page.wait_for_selector(".op-panel .op-rows tbody tr")
-        for width in (1280, 900, 700):
-            notebook.page.set_viewport_size({"width": width, "height": 950})
-            notebook.until(FITS)
-            assert notebook.cut(width) == []
-            notebook.shot(f"{width}")
-        assert names[0] in notebook.page.get_attribute(".op-panel .op-rows tbody td:nth-child(3)", "title")
-        assert notebook.page.locator(".op-panel .op-by-merchant .op-name").first.bounding_box()["height"] < 50
-
-
 def test_every_control_is_reached_and_pressed_by_keyboard_alone(lab, open_lab_workspace):
     workspace = open_lab_workspace(120, [Fault(path="banner/7.png", errcode=40097), Fault(delay=0.3)])
     with lab.opened(workspace.notebook("02_run_uploads"), shots="keyboard") as notebook:
@@ -234,13 +208,6 @@ def test_in_the_dark_the_panel_has_the_shade_of_its_page(lab, view):
             assert len(set(notebook.page.evaluate(SHADES))) == 1, "dark" if dark else "light"
         if view == "notebooks":  # Notebook 7 complains of plugins of its own that it does not load
             notebook.errors.clear()
-
-
-def test_jupyterlab_does_not_ask_about_its_news(lab):
-    with lab.opened("02_run_uploads.ipynb", shots="news") as notebook:
-        assert not notebook.page.evaluate(
-            "() => window.jupyterapp.hasPlugin('@jupyterlab/apputils-extension:announcements')"
-        )
 
 
 @pytest.mark.parametrize(("view", "own_tab"), [("doc/tree", False), ("notebooks", True)], ids=["Lab", "7"])
@@ -359,6 +326,16 @@ def test_an_upload_is_confirmed_and_undone_once_the_number_of_merchants_is_typed
         notebook.until(STATUS, "All 300 rows succeeded: deleted.")
         notebook.shot("undone")
         assert workspace.run("undo").counts == {"deleted": 300}
+        notebook.page.locator(".op-panel .op-fold").first.click()
+        choice = notebook.page.locator(".op-panel .op-runs select")
+        uploaded = choice.locator("option", has_text=workspace.run("upload").id).inner_text()
+        assert "undone" in uploaded
+        choice.select_option(label=uploaded)
+        notebook.click(".op-attach")
+        notebook.until(HEAD, workspace.run("undo").id)  # the header of the upload names what undid it
+        notebook.page.locator(".op-panel .op-head").scroll_into_view_if_needed()
+        notebook.shot("undone-upload")
+        assert_accessible(notebook)
 
 
 def test_a_kernel_restarted_in_mid_run_loses_nothing_and_the_panel_shows_what_is_so(lab, open_lab_workspace):

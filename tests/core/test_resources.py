@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import re
 import shlex
 import socket
@@ -120,17 +119,6 @@ def test_what_another_user_left_in_the_place_of_the_new_file_is_replaced(tmp_pat
         part.write_text("new")
         assert held.read() == "", "it may be open elsewhere"
     assert (tmp_path / "a.csv").read_text() == "new"
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read every folder")
-def test_a_file_is_replaced_in_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
-    folder = tmp_path / "private"
-    folder.mkdir()
-    folder.chmod(0o300)
-    with replacing(folder / "a.csv") as part:
-        part.write_text("new")
-    folder.chmod(0o700)
-    assert (folder / "a.csv").read_text() == "new"
 
 
 def test_a_file_with_the_longest_name_is_replaced(tmp_path: Path) -> None:

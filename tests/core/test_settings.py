@@ -7,13 +7,11 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
-from click.testing import CliRunner
 
-from tcb_ops.cli.options import limit_options
-from tcb_ops.errors import SettingsError
+from tcb_ops.errors import ArgumentError, SettingsError
 from tcb_ops.i18n import Lang
+from tcb_ops.runs.limits import RunLimits
 from tcb_ops.settings import NOT_STARTED, Settings, load_settings, setting_names
 
 
@@ -165,30 +163,21 @@ def test_a_good_api_base_is_kept_without_its_last_slash(base: str, kept: str, lo
         pytest.param("[tokens]\nfiel = 1", "tokens.fiel: … (did you mean tokens.file", id="mistyped-nested"),
         pytest.param('auth_env = "K"', "auth_env: … (did you mean tokens.auth_env", id="wrong-section"),
         pytest.param(
-            '[tokens]\nlang = "zh"', "tokens.lang: … (did you mean lang?", id="wrong-section-nested"
-        ),
-        pytest.param(
             '\n# x\n[tokens]\nfile = "a"\nsource = "magic"',
             'tokens.source: must be "file" or',
             id="source",
         ),
         pytest.param('timezone = "Mars/Base"', "timezone: must be a time zone", id="no-time-zone"),
         pytest.param('lang = "de"', 'lang: must be "en" or "zh"', id="no-language"),
-        pytest.param("confirm_over = -1", "confirm_over: must be a whole number, 0 or more", id="negative"),
         pytest.param('confirm_over = "5 or so"', "confirm_over: must be a whole number", id="no-number"),
         pytest.param('etag = "ignore"', 'etag: must be "fail" or "warn"', id="no-such-choice"),
         pytest.param("store_hosts = 5", "store_hosts: must be a list of texts", id="number-for-a-list"),
-        pytest.param('store_hosts = [\n"a",\n5]', "store_hosts: must be a list of texts", id="in-a-list"),
-        pytest.param("tokens = 5", "tokens: must be a section", id="number-for-a-table"),
         pytest.param("merchants = 5", "merchants: must be a path in quotes", id="number-for-a-path"),
         pytest.param("ledger = 5", "ledger: must be text in quotes", id="number-for-a-text"),
         pytest.param("[tokens]\nsole_owner = 5", "tokens.sole_owner: must be true or false", id="no-boolean"),
         pytest.param("x = = 1", "1: this is not TOML", id="no-toml"),
         pytest.param('etag = "fail"\n\nlang = zh\n[tokens]', "3: this is not TOML", id="no-quotes"),
         pytest.param('lang = "zh"\n[tokens\n', "2: this is not TOML", id="open-bracket"),
-        pytest.param('lang = "zh"\nlang = "en"', "2: this is not TOML… Write each name once", id="twice"),
-        pytest.param("[tokens]\n[tokens]", "2: this is not TOML", id="section-twice"),
-        pytest.param('ledger = "C:\\Users\\x.db"', "1: this is not TOML", id="backslash"),
         pytest.param("lang = [", "1: this is not TOML", id="not-closed"),
         pytest.param('[[notify]]\nkind = "x"', 'notify.kind: must be "wecom" or', id="repeated-section"),
         pytest.param(
@@ -235,13 +224,6 @@ def test_all_mistakes_are_reported_in_one_pass(
     assert "(did you mean ledger?).\n" in text.en
     assert "（是否想写“ledger”？）。\n" in text.zh
     assert "hunter2" not in text.en + text.zh
-
-
-@pytest.mark.parametrize("setting", ['store_hosts = "a"', '[tokens]\ncommand = "get-token {appid}"'])
-def test_a_text_in_place_of_a_list_is_refused(setting: str) -> None:
-    write(setting)
-    with pytest.raises(SettingsError, match=r'must be a list of texts, e\.g\. \["a", "b"\]\. Correct it'):
-        load_settings()
 
 
 def test_a_folder_in_the_settings_files_place_is_told_in_our_own_words() -> None:
@@ -423,13 +405,6 @@ def test_a_database_url_is_shown_and_suggested_without_a_password(
     assert "hunter2" not in repr(settings)
 
 
-def test_the_ledger_is_shown_without_its_password() -> None:
-    settings = load_settings(options={"ledger": "postgresql://op:hunter2@db.example.com/runs"})
-    assert settings.ledger_name == "postgresql://op@db.example.com/runs"
-    assert "hunter2" not in f"{settings!r}{settings}"
-    assert load_settings(options={"ledger": "a@b.db"}).ledger_name == "a@b.db"
-
-
 @pytest.mark.parametrize("name", ["api_base", "ledger", "lang"])
 def test_settings_do_not_change(name: str) -> None:
     settings: Any = load_settings()
@@ -437,18 +412,11 @@ def test_settings_do_not_change(name: str) -> None:
         setattr(settings, name, "x")
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "code"),
-    [
-        *((o, v, 2) for o in ("--rate", "--backoff", "--slow-wait", "--patience") for v in ("nan", "inf")),
-        ("--rate", "-1e-7", 2),
-        ("--rate", "0.5", 0),
-        ("--backoff", "0", 0),
-    ],
-)
-def test_a_pace_is_a_finite_number(option: str, value: str, code: int) -> None:
-    command = click.command(limit_options(lambda **_: None))
-    assert CliRunner().invoke(command, [option, value]).exit_code == code
+@pytest.mark.parametrize("name", ["rate", "backoff", "slow_wait", "patience"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_pace_is_a_finite_number(name: str, value: float) -> None:
+    with pytest.raises(ArgumentError, match=name):
+        RunLimits(**{name: value})
 
 
 def test_paths_of_the_token_sources_are_relative_to_the_files_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,14 +462,6 @@ def test_a_token_setting_that_cannot_work_is_named_and_its_value_not_shown(
     assert text.zh != text.en
     assert "PrAcTiCe" not in text.en + text.zh
     assert caught.value.__cause__ is None
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["https://t.example/{appid}", "https://t.example:8443/x?appid={appid}", "http://127.0.0.1:1/{appid}"],
-)
-def test_a_good_url_of_a_token_server_is_kept(url: str) -> None:
-    assert load_settings(options={"tokens": {"url": url}}).tokens.url == url
 
 
 def test_files_that_are_not_named_stand_beside_the_settings_file(

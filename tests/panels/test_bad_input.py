@@ -96,21 +96,6 @@ def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(
 
 
 @pytest.mark.slow
-def test_what_is_shown_without_its_ledger_is_not_contradicted(lab: Any, panel: Any, read: Any, lang: str):
-    gone = {
-        "en": "The ledger ledger.db was moved or deleted while this panel was open",
-        "zh": "面板打开期间，台账 ledger.db 被移走或删除",
-    }[lang]
-    panel = lab.uploads(lang=lang)
-    remove_ledger(lab)
-    for button in (panel.monitor.retry.button, panel.runs.button):
-        button.click()
-        panel.settle()
-        assert read(panel.worker.line).startswith(gone)
-    assert panel.monitor.state is RunState.FINISHED
-
-
-@pytest.mark.slow
 def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, read: Any):
     other = lab.workspace.folder / "other"
     other.mkdir()
@@ -162,20 +147,6 @@ def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, r
         connection.commit()
     assert [run.id for run in api.prune(30, settings=panel.context.settings)] == [panel.run.id]
     assert_usable(lab, panel, read, panel.run.id)
-
-
-def test_a_locked_ledger_is_still_read_and_what_has_to_be_written_waits_for_the_lock(
-    lab: Any, panel: Any, read: Any, wait_for: Any
-):
-    with closing(sqlite3.connect(lab.workspace.folder / "ledger.db", isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        panel.monitor.retry.button.click()
-        assert len(page_of(panel)["rows"]["rows"]) == 30
-        assert panel.worker.busy
-        wait_for(lambda: read(panel.worker.line) == "Starting …")
-    panel.settle()
-    assert panel.run.record.parent
-    assert panel.monitor.state is RunState.FINISHED
 
 
 @pytest.mark.slow

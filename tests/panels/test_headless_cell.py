@@ -82,13 +82,6 @@ def test_links_that_have_run_out_are_reported(open_lab: Any, result: Any):
     assert result()["exit_code"] == 0
 
 
-def test_a_live_target_that_was_not_asked_for_is_reported_too(open_lab: Any, result: Any):
-    lab = open_lab()
-    lab.audits().run_now(wanted=False)
-    assert result()["text"]["en"] == "Nothing was run: the target is live, and RUN_NOW is false."
-    assert (result()["run"], result()["exit_code"], lab.sent) == (None, 0, 0)
-
-
 def test_a_list_with_problems_raises_and_says_each_of_them(
     open_lab: Any, result: Any, capsys: pytest.CaptureFixture[str]
 ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,22 +59,3 @@ def test_the_problems_of_a_list_name_the_panel_s_controls(open_lab: Any, read: A
     assert "check the name (case matters) and --root" in shown
     assert shown.endswith("In this panel, --root is “Local files”.")
     assert "In this panel" not in read(panel.list_reader.line)  # which only counts them
-
-
-def test_what_only_the_command_line_has_is_named(open_lab: Any, read: Any):
-    lab = open_lab()
-    Path("other.csv").write_text("env,云端\n", encoding="utf-8")
-    panel = lab.uploads("other.csv")
-    for part in (panel.list_reader.line, panel.list_reader.problems):
-        assert "A panel has no --column: use the command line for that." in read(part)
-
-
-@pytest.mark.parametrize(
-    ("settings", "options"),
-    [({"where": "region"}, "the parameter where"), ({"where": "region=east"}, "the parameter where")],
-    ids=["no value", "no such column"],
-)
-def test_a_selection_that_cannot_be_used_names_its_parameter(
-    open_lab: Any, read: Any, settings: dict[str, str], options: str
-):
-    assert options in read(open_lab().uploads(**settings).worker.line)

@@ -132,16 +132,6 @@ def test_a_ledger_that_is_not_there_is_reported_and_not_made_by_looking(open_lab
     assert not (lab.workspace.folder / "ledger.db").exists()
 
 
-def test_an_unknown_run_is_reported(open_lab: Any, read: Any):
-    lab = open_lab()
-    done = lab.audits()
-    done.start.click()
-    done.settle()
-    panel = lab.reports("20990101")
-    assert "no run '20990101'" in read(panel.worker.line)
-    assert panel.run is None
-
-
 def test_every_sentence_is_there_in_chinese(open_lab: Any, read: Any):
     lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
     panel = lab.uploads(lang="zh")

@@ -11,7 +11,6 @@ import pytest
 from workspace import QUICK
 
 import tcb_ops as tcb
-from tcb_ops.features.audit import HEALTHY
 from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, in_jupyter_session, sample_simulator
 
 if TYPE_CHECKING:
@@ -58,12 +57,6 @@ def named(simulated: Any) -> set[str]:
     """The environments that the check of merchants and tokens names."""
     states = tcb.check_merchants(tcb.read_merchants(MERCHANTS), settings=simulated)
     return {state.merchant.env for state in states if not state.works}
-
-
-def test_who_cannot_work_is_named_by_the_check_and_by_an_audit_alike(simulated: Any, named: set[str]):
-    run = tcb.audit(tcb.read_merchants(MERCHANTS), settings=simulated, limits=QUICK)
-    assert len(named) == 7
-    assert {row.row.env for row in run.rows() if row.end.outcome is not HEALTHY} == named
 
 
 @pytest.mark.slow

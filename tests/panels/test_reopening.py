@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import closing
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ import pandas as pd
 import pytest
 from workspace import BOOKS
 
-from tcb_ops.features.cluster.coordinator import CoordinatorLedger
-from tcb_ops.features.cluster.task import PartitionLedger
 from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.controls import ExportButton
 from tcb_ops.panels.html import RunState
@@ -65,23 +62,6 @@ def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab: Any, tmp_p
     assert "report.html" in export.files.outputs[0]["data"]["text/html"]
     export.offer(None)
     assert not export.exported
-
-
-@pytest.mark.slow
-def test_of_several_runs_the_newest_is_shown_and_the_retry_counts(open_lab: Any):
-    lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, calls=((1, 1),))])
-    panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
-    panel.monitor.retry.button.click()
-    panel.settle()
-    audits = lab.audits()
-    audits.start.click()
-    audits.settle()
-    again = lab.uploads()
-    assert again.run.record.parent
-    assert again.run.id == panel.run.id
-    assert lab.reports().run.id == audits.run.id
 
 
 @pytest.mark.slow
@@ -203,22 +183,3 @@ def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab: Any
     panel = lab.uploads()
     assert read(panel.monitor.head).startswith("LIVE")
     assert panel.start.button_style == "primary"
-
-
-@pytest.mark.slow
-def test_a_panel_names_the_workers_of_a_run_on_a_cluster(open_lab: Any, read: Any):
-    lab = open_lab()
-    panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
-    assert panel.monitor.workers.layout.display == "none"
-    place, run = str(lab.workspace.folder / "ledger.db"), panel.run.record
-    with closing(CoordinatorLedger(place)) as coordinator:
-        session = coordinator.begin(run)
-        coordinator.add_partitions(run, session, [coordinator.environments(run)], 0)
-    for name in ("ops-1/11", "ops-2/22"):
-        with closing(PartitionLedger(place, run.id, session, 0, name)) as worker:
-            worker.claim()
-    again = lab.attach()
-    assert again.monitor.workers.layout.display == ""
-    assert read(again.monitor.workers) == "Worker ops-1/11 lost; its merchants continued on ops-2/22."

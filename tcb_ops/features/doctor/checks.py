@@ -83,9 +83,8 @@ def all_checks(
     ]
     if isinstance(settings, SettingsError):
         return checks
-    from tcb_ops.features.doctor.target import call_with_token, compare_clocks, first_token, reach
+    from tcb_ops.features.doctor.target import call_with_token, compare_clocks, reach
 
-    present = partial(_present_merchants, settings, where)
     fix_file = _("Fix the file: no run starts while any of its lines has a problem.")
     fix_ledger = _("Fix that, or choose another ledger with --ledger.")
     fix_source = _("Fix the token source ([tokens] in the settings).")
@@ -93,7 +92,6 @@ def all_checks(
         "Check api_base, the network, the firewall, any proxy on the way, and the files that SSL_CERT_FILE and "
         "SSL_CERT_DIR name; then run doctor again."
     )
-    after_target = ("target",) if settings.tokens.source == "component" else ()
     remote = partial(DoctorCheck, seconds=REMOTE_SECONDS)
     checks += [
         DoctorCheck(
@@ -108,14 +106,11 @@ def all_checks(
         remote("target", pgettext("check", "target"), partial(reach, settings), fix_network),
         remote("clock", _("clock"), partial(compare_clocks, settings), fix_network, ("target",)),
         remote(
-            "tokens", _("token source"), lambda: first_token(settings, present()), fix_source, after_target
-        ),
-        remote(
-            "address",
-            _("this address"),
-            lambda: call_with_token(settings, present()),
-            fix_network,
-            ("target", "tokens"),
+            "tokens",
+            _("token source"),
+            lambda: call_with_token(settings, _present_merchants(settings, where)),
+            fix_source,
+            ("target",),
         ),
     ]
     return checks if "://" not in settings.ledger else [check for check in checks if check.name != "disk"]
@@ -319,7 +314,6 @@ def secret_paths(tokens: TokenSettings) -> list[Path]:
 
 
 def _others_can_read(path: Path) -> bool:
-    """Return whether others may read a file, or a folder or anything in it."""
     with suppress(OSError):
         inside = [*path.iterdir()] if path.is_dir() else []
         return any(stat.S_IMODE(file.stat().st_mode) & 0o077 for file in (path, *inside))

@@ -74,7 +74,6 @@ def doctor(*, common: CommonOptions) -> int:
 
 
 def _print_results(console: Console, results: Sequence[tuple[DoctorCheck, DoctorFinding]]) -> None:
-    """Print a table with a line per check, each fix below what was found."""
     from rich.table import Table
     from rich.text import Text as Styled
 

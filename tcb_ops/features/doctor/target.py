@@ -1,4 +1,4 @@
-"""Checks over the network: the target, its clock, the token source, and whether calls from here are accepted."""
+"""Checks over the network: the target, its clock, and a call with a token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tcb_ops.wechat import open_source
 from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import HttpResponse, InvalidResponse, read_response
-from tcb_ops.wechat.tokens import Token, TokenSource
+from tcb_ops.wechat.tokens import TokenSource
 from tcb_ops.wechat.transport import Timeouts, Transport
 
 QUICK = Timeouts(connect=4, answer=4)
@@ -113,57 +113,22 @@ def first_token_owners(merchants: Sequence[Merchant], component_appid: str) -> l
     return [TokenOwner(component_appid, component_appid, Owner.PLATFORM)] if merchants else []
 
 
-def first_token(
+def call_with_token(
     settings: Settings, merchants: Sequence[Merchant], seconds: float = TOKEN_SECONDS
 ) -> DoctorFinding:
-    """Check that the token source has a token for one of the first merchants. Blocks; raises what prevents it.
+    """Check that the token source has a token, and that the target accepts a call from this machine with it.
 
-    `seconds` limits the source.
+    The call is openapi/quota/get, a read, for the first merchant with a token. `seconds` limits the source. Blocks. Raises
+    what prevents it, and what concerns every merchant, such as 61004 for an address that is not allowed.
     """
     if not merchants:
         return DoctorFinding(Grade.SKIPPED, _("no merchant to request a token for"))
-
-    async def choose() -> tuple[TokenOwner, Token]:
-        source = open_source(settings)
-        try:
-            async with asyncio.timeout(seconds):
-                return await _choose(source, settings, merchants)
-        finally:
-            await source.aclose()
-
     kind = settings.tokens.source
     try:
-        owner, token = submit_coroutine(choose()).result()
+        label, issue = submit_coroutine(_call(settings, merchants, seconds)).result()
     except TimeoutError:
         slow = _("the source ({kind}) returned no token within {seconds:.0f} s", kind=kind, seconds=seconds)
         return DoctorFinding(Grade.BAD, slow, _("Check whether it works by itself, and why it is slow."))
-    if token.expires_at is not None and token.expires_at <= time.time():
-        seen = _("{source}: the token for {owner} has expired", source=kind, owner=owner.label)
-        return DoctorFinding(Grade.WARNING, seen, _("Check the program that refreshes it."))
-    return DoctorFinding(Grade.OK, _("{source}: has a token for {owner}", source=kind, owner=owner.label))
-
-
-async def _choose(
-    source: TokenSource, settings: Settings, merchants: Sequence[Merchant]
-) -> tuple[TokenOwner, Token]:
-    """Return the first owner with a token, and the token; raises the first owner's error where none has one."""
-    first_error: TokenError | None = None
-    for owner in first_token_owners(merchants, settings.tokens.component_appid):
-        if not owner.appid:
-            raise TokenError(NO_COMPONENT)
-        try:
-            return owner, await source.token(owner.appid)
-        except TokenError as error:
-            first_error = first_error or error
-    raise first_error or TokenError(NO_COMPONENT)
-
-
-def call_with_token(settings: Settings, merchants: Sequence[Merchant]) -> DoctorFinding:
-    """Check that the target accepts calls from this machine: openapi/quota/get, a read, with the first token there is.
-
-    Blocks. Raises what concerns every merchant, such as 61004 for an address that is not allowed.
-    """
-    label, issue = submit_coroutine(_call(settings, merchants)).result()
     if issue is None:
         seen: Text = _("calls from this machine are accepted (queried the quota of {label})", label=label)
         return DoctorFinding(Grade.OK, seen)
@@ -179,10 +144,14 @@ def call_with_token(settings: Settings, merchants: Sequence[Merchant]) -> Doctor
     return DoctorFinding(Grade.WARNING, seen, fix)
 
 
-async def _call(settings: Settings, merchants: Sequence[Merchant]) -> tuple[str, Issue | None]:
+async def _call(
+    settings: Settings, merchants: Sequence[Merchant], seconds: float
+) -> tuple[str, Issue | None]:
+    """Return whose token was used, and why the platform refused the call; None if it did not."""
     source = open_source(settings)
     try:
-        owner, _token = await _choose(source, settings, merchants)
+        async with asyncio.timeout(seconds):
+            owner = await _first_with_token(source, settings, merchants)
         async with Transport(connections=1, timeouts=QUICK) as transport:
             client = PlatformClient(transport, settings.api_base)
             caller = Caller(source, CallLimits(attempts=1))
@@ -190,3 +159,20 @@ async def _call(settings: Settings, merchants: Sequence[Merchant]) -> tuple[str,
     finally:
         await source.aclose()
     return owner.label, answer if isinstance(answer, Issue) else None
+
+
+async def _first_with_token(
+    source: TokenSource, settings: Settings, merchants: Sequence[Merchant]
+) -> TokenOwner:
+    """Return the first owner with a token; raises the first owner's error where none has one."""
+    first_error: TokenError | None = None
+    for owner in first_token_owners(merchants, settings.tokens.component_appid):
+        if not owner.appid:
+            raise TokenError(NO_COMPONENT)
+        try:
+            await source.token(owner.appid)
+        except TokenError as error:
+            first_error = first_error or error
+        else:
+            return owner
+    raise first_error or TokenError(NO_COMPONENT)

@@ -1,18 +1,17 @@
 """Verification that a report is as exported and agrees with the ledger. Names the file, or the row, that differs.
 
 Every file is compared with manifest.json, the manifest with the SHA-256 that the ledger recorded at the export, and
-every row of the CSVs with the ledger. Without the ledger, a change to a file and to the manifest cannot be detected.
+every row of results.csv and failed.csv with the ledger. Without the ledger, a change to a file and to the manifest cannot be detected.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from tcb_ops.model import Outcome
 from tcb_ops.reports.export import (
     ALWAYS,
     DEMO_LEDGER,
-    ERRCODES,
     FAILED,
     LEFT_BY_DESKTOPS,
     MANIFEST,
@@ -41,11 +39,9 @@ from tcb_ops.reports.formats.csv import (
     WORDS,
     RowLines,
     RowTexts,
-    errcode_cell,
-    errcode_table,
 )
 from tcb_ops.reports.run_views import RunReader, RunView, merged_run
-from tcb_ops.reports.summary import Cause, RunSummary
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.reader import LedgerReader
 from tcb_ops.runs.records import RowRecord, RunRecord
@@ -102,11 +98,6 @@ class Verification:
         return all(check.state in {State.SAME, State.NOT_CHECKED} for check in self.checks)
 
     @property
-    def rows_agree(self) -> bool:
-        """Whether every row was compared with the ledger and agrees with it."""
-        return any(check.what == ROWS and check.state is State.SAME for check in self.checks)
-
-    @property
     def ledger_damaged(self) -> bool:
         """Whether the ledger has lost rows or cannot be read, and so proves nothing."""
         return any(check.what == LEDGER and check.state is State.DIFFERS for check in self.checks)
@@ -123,7 +114,7 @@ class Verification:
         if ROWS in same:
             return _(
                 "The CSVs and manifest.json agree with the ledger; explanatory texts are not compared. The ledger "
-                "has no record of this export, so report.html, report.pdf and report.xlsx were compared with "
+                "has no record of this export, so errcodes.csv and report.html, .pdf and .xlsx were compared with "
                 "manifest.json only: a change to one of them and to the manifest cannot be detected."
             )
         return _(
@@ -316,18 +307,17 @@ def _check_rows(folder: Path, manifest: Manifest, seen: RunReader, run: RunRecor
     summary = RunSummary(seen, run)
     writer = RowLines(run.headers, Lang.EN, manifest.zone)
     wrong = [
-        _compare(folder / name, partial(_first_row, name, rows, writer))
+        _compare(folder / name, rows, writer)
         for name, rows in (
             (RESULTS, seen.rows(run)),
             (FAILED, seen.rows(run, outcomes=frozenset(Outcome.all()) - Outcome.successes())),
         )
         if name not in same
     ]
-    wrong.append(_compare(folder / ERRCODES, partial(_first_errcode, summary.causes)))
     found = [text for text in wrong if text is not None]
     if not found and as_exported:
         text = _(
-            "all {rows} of results.csv, the {bad:,} in failed.csv, and errcodes.csv agree with the ledger",
+            "all {rows} of results.csv, and the {bad:,} in failed.csv agree with the ledger",
             rows=row_count(summary.total),
             bad=summary.not_succeeded,
         )
@@ -368,91 +358,56 @@ def _same_as(texts: RowTexts, folder: Path) -> set[str]:
         return {name for name in same if not files[name].read(1)}
 
 
-def _compare(file: Path, first_difference: Callable[[list[str], Any], Text | None]) -> Text | None:
-    """Compare a CSV's head and lines; return the first difference, or why the file cannot be read."""
+def _compare(file: Path, records: Iterable[RowRecord], writer: RowLines) -> Text | None:
+    """Return the first line of results.csv or failed.csv that differs from the ledger, or why it cannot be read."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            lines = csv.reader(stream)
-            return first_difference(next(lines, []), lines)
+            return _first_difference(file.name, records, writer, csv.reader(stream))
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         why = system_reason(error) if isinstance(error, OSError) else verbatim(type(error).__name__)
         return _("{name} cannot be read as CSV ({why}).", name=file.name, why=why)
 
 
-def _first_row(
-    file: str, records: Iterable[RowRecord], writer: RowLines, head: list[str], lines: Any
-) -> Text | None:
-    """Return the first row of results.csv or failed.csv that differs from the ledger."""
-    columns = writer.names
+def _first_difference(file: str, records: Iterable[RowRecord], writer: RowLines, lines: Any) -> Text | None:
+    """Return the first difference of a CSV's lines.
 
-    def where(record: RowRecord) -> Text:
-        return _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
-
-    if head != columns:
-        return _("The first line of {name} is not the report's header.", name=file)
-    known = ((record, tuple(map(list, writer.cells(record)))) for record in records)
-    return _first_difference(file, head, columns.index(WORDS[0]), known, where, lines)
-
-
-def _first_errcode(causes: Sequence[Cause], head: list[str], lines: Any) -> Text | None:
-    """Return the first line of errcodes.csv that differs from the ledger."""
-    columns, known = errcode_table(causes, Lang.EN)
-    if head != columns:
-        return _("The first line of {name} is not the report's header.", name=ERRCODES)
-    pairs = ((cause, ([*map(errcode_cell, line)],)) for cause, line in zip(causes, known, strict=True))
-    words_at = columns.index("meaning")
-    return _first_difference(
-        ERRCODES, head, words_at, pairs, lambda cause: verbatim(f"{cause.merchant} {cause.env}"), lines
-    )
-
-
-def _first_difference(
-    file: str,
-    columns: Sequence[str],
-    words_at: int,
-    known: Iterable[tuple[Any, tuple[list[str], ...]]],
-    where: Callable[[Any], Text],
-    lines: Any,
-) -> Text | None:
-    """Return the first difference of a CSV's lines; `known` has what each line is about, and what its cells may be: masked, or as they were before.
-
-    The two sentences from column `words_at` on are not compared: their wording changes with versions and language.
+    Cells may be as the ledger has them, or masked. The two sentences are not compared: their wording changes with versions
+    and language.
     """
-    for pair, line in zip_longest(known, lines):
-        at = lines.line_num + (line is None)
-        if file == ERRCODES and (pair is None or line is None):
-            return _(
-                "errcodes.csv has more or fewer lines than the ledger has errcodes, from line {at}.", at=at
-            )
-        if pair is None:
+    columns = writer.names
+    words = slice(columns.index(WORDS[0]), columns.index(WORDS[0]) + 2)
+    if next(lines, []) != columns:
+        return _("The first line of {name} is not the report's header.", name=file)
+    for record, line in zip_longest(records, lines):
+        number = lines.line_num + (line is None)
+        if record is None:
             return _(
                 "Line {line_num} of {name} is a row that, according to the ledger, does not belong there.",
-                line_num=at,
+                line_num=number,
                 name=file,
             )
-        about, (cells, *plain) = pair
+        where = _("the row of line {line} of the list ({path})", line=record.row.line, path=record.row.path)
         if line is None:
-            return _("{name} lacks {where}.", name=file, where=where(about))
-        words = slice(words_at, words_at + 2)
-        for one in (cells, *plain):
-            one[words] = line[words]
-        if line == cells or line in plain:
+            return _("{name} lacks {where}.", name=file, where=where)
+        cells, plain = map(list, writer.cells(record))
+        cells[words] = plain[words] = line[words]
+        if line in (cells, plain):
             continue
         if len(line) != len(cells):
             return _(
                 "Line {at} of {file}, {where}: the number of cells differs from the header.",
-                at=at,
+                at=number,
                 file=file,
-                where=where(about),
+                where=where,
             )
         name, here, there = next(
             found for found in zip(columns, line, cells, strict=True) if found[1] != found[2]
         )
         return _(
             "Line {at} of {file}, {where}: {name} is “{here}”, the ledger has “{there}”.",
-            at=at,
+            at=number,
             file=file,
-            where=where(about),
+            where=where,
             name=name,
             here=_short(here),
             there=_short(there),

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +24,7 @@ from tcb_ops.lists.input_files import decode, open_bytes, read_or_refuse
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Owner
-from tcb_ops.resources import system_reason
+from tcb_ops.resources import replacing, system_reason
 from tcb_ops.wechat.responses import CloudEnvironment
 
 if TYPE_CHECKING:
@@ -344,23 +342,19 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
 
     Raises StoppedError, with the file unchanged, if it cannot be written or was changed in the meantime.
     """
-    real = Path(os.path.realpath(dest))
-    fresh = real.with_name(f".{real.name}.{secrets.token_hex(4)}")
+    real = dest.resolve()
     try:
-        with fresh.open("xb") as out:
+        with replacing(real) as part:
             if real.exists():
-                shutil.copymode(real, fresh)
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        if (real.read_bytes() if real.exists() else None) != before:
-            raise StoppedError(
-                _(
-                    "{dest} changed while the merchants were queried, so it was not written: run the same command again.",
-                    dest=dest,
+                shutil.copymode(real, part)
+            part.write_bytes(content)
+            if (real.read_bytes() if real.exists() else None) != before:
+                raise StoppedError(
+                    _(
+                        "{dest} changed while the merchants were queried, so it was not written: run the same command again.",
+                        dest=dest,
+                    )
                 )
-            )
-        fresh.replace(real)
     except OSError as error:
         failed = _(
             "{dest} cannot be written ({why}) and is unchanged. Fix this, then run the same command again.",
@@ -368,6 +362,3 @@ def write_merchants(dest: Path, content: bytes, before: bytes | None) -> None:
             why=system_reason(error),
         )
         raise StoppedError(failed) from None
-    finally:
-        with suppress(OSError):
-            fresh.unlink()

@@ -78,25 +78,25 @@ def execute(
             "TCB_OPS_HEADLESS_OUT": str(out.absolute()),
         }
         broken: Exception | None = None
-        with _environment({**environment, **variables}):
-            try:
-                execute_notebook(
-                    source.content,
-                    None,
-                    dict(values),
-                    engine_name="tcb-ops",
-                    kernel_name="python3",  # this Python has tcb_ops; the notebook's may not
-                    language="python",
-                    progress_bar=False,
-                    request_save_on_cell_execute=False,
-                    stderr_file=sys.stderr,
-                    monitor=monitor,
-                )
-            except PapermillExecutionError:
-                pass  # the traceback is in the cell
-            # A kernel that cannot be started, or died: jupyter raises errors of many types.
-            except Exception as error:  # noqa: BLE001
-                broken = error
+        try:
+            execute_notebook(
+                source.content,
+                None,
+                dict(values),
+                engine_name="tcb-ops",
+                kernel_name="python3",  # this Python has tcb_ops; the notebook's may not
+                language="python",
+                progress_bar=False,
+                request_save_on_cell_execute=False,
+                stderr_file=sys.stderr,
+                monitor=monitor,
+                environment={**os.environ, **environment, **variables},
+            )
+        except PapermillExecutionError:
+            pass  # the traceback is in the cell
+        # A kernel that cannot be started, or died: jupyter raises errors of many types.
+        except Exception as error:  # noqa: BLE001
+            broken = error
         result = _read_json(file)
     content = monitor.content if monitor.content is not None else source.content
     code, text = _end(source, content, result, monitor.exit_code, broken, out)
@@ -149,21 +149,9 @@ def _engine() -> type:
                 on_cell_executed=monitor.cell_is_done,
             )
             with monitor.over(client):
-                return client.execute()
+                return client.execute(env=options["environment"])
 
     return MonitoredEngine
-
-
-@contextmanager
-def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for the kernel to inherit; papermill has no other way to pass them on."""
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 # --- the result --------------------------------------------------------------------------------------------------
@@ -285,8 +273,8 @@ def _write(source: Source, content: NotebookNode, out: Path, facts: PageFacts) -
     return dest, page
 
 
-REMIND_AFTER, KILL_AFTER = 10.0, 30.0
-"""Seconds after an interrupt: the kernel may have missed the first (between two cells), or hang."""
+KILL_AFTER = 30.0
+"""Seconds that the kernel has after an interrupt: it may hang."""
 
 
 class Interrupted(Exception):  # noqa: N818  not an error
@@ -340,10 +328,9 @@ class ExecutionMonitor:
             self._kernel("kill")
         elif self._running:
             self._kernel("interrupt")
-            for seconds, act in ((REMIND_AFTER, "interrupt"), (KILL_AFTER, "kill")):
-                timer = threading.Timer(seconds, self._kernel, (act,))
-                timer.daemon = True
-                timer.start()
+            timer = threading.Timer(KILL_AFTER, self._kernel, ("kill",))
+            timer.daemon = True
+            timer.start()
 
     def _kernel(self, act: str) -> None:
         process = getattr(getattr(getattr(self._client, "km", None), "provisioner", None), "process", None)

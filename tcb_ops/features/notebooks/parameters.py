@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 import os
 import re
@@ -146,16 +145,15 @@ def take_parameters(known: Sequence[Parameter], given: Iterable[str], notebook: 
     for word in given:
         name, equals, text = word.partition("=")
         name = name.strip()
-        check_text("-p", name)
         if _SECRET.search(name):
             raise UsageError(
                 _(
                     "-p {name}: secrets cannot be notebook parameters, because the executed notebook contains its "
                     "parameters. Put the secret into the settings file, an environment variable or the token file.",
-                    name=name,
+                    name=sanitize(name),
                 )
             )
-        check_text(f"-p {name}", text)
+        check_text("-p", word)
         if not equals:
             raise UsageError(_("-p {name}: write -p NAME=VALUE.", name=name))
         if name not in by_name:
@@ -229,17 +227,7 @@ def _value(parameter: Parameter, text: str, notebook: str) -> Value:
 
 
 def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:
-    near = difflib.get_close_matches(name, [parameter.name for parameter in known], 1)
-    wrong = (
-        _(
-            "{notebook} has no parameter {name}; did you mean {near}?",
-            notebook=notebook,
-            name=name,
-            near=near[0],
-        )
-        if near
-        else _("{notebook} has no parameter {name}.", notebook=notebook, name=name)
-    )
+    wrong = _("{notebook} has no parameter {name}.", notebook=notebook, name=name)
     if not known:
         return as_sentences((wrong, _("It has no parameters.")))
     return as_lines((as_sentences((wrong, _("Its parameters:"))), list_parameters(known)))
@@ -247,13 +235,11 @@ def _unknown(name: str, known: Sequence[Parameter], notebook: str) -> Text:
 
 def list_parameters(known: Sequence[Parameter]) -> str:
     """Return the parameters with their defaults, one per line."""
-    defaults = [repr(p.default) if p.default is not None else "…" for p in known]
-    wide = max((len(p.name) for p in known), default=0)
-    deep = max((len(default) for default in defaults), default=0)
-    return "\n".join(
-        f"  {p.name:<{wide}} = {default:<{deep}}  {p.about}".rstrip()
-        for p, default in zip(known, defaults, strict=True)
+    lines = (
+        f"  {parameter.name} = {'…' if parameter.default is None else repr(parameter.default)}  {parameter.about}"
+        for parameter in known
     )
+    return "\n".join(map(str.rstrip, lines))
 
 
 # --- the notebook ------------------------------------------------------------------------------------------------

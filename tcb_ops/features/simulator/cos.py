@@ -85,28 +85,28 @@ class CosStore:
             path = ""
         if request.method == "GET" and query:
             return self._download(request, bucket, path, query)
-        place = self._state.arrived(FaultStep.STORE, env, path)
+        self._state.arrived(FaultStep.STORE, env, path)
         checked = _head_refusal(request, env, path)
         if not isinstance(checked, CosRefusal):
             try:
-                return await self._post(request, place, env, bucket, path, Form(checked))
+                return await self._post(request, env, bucket, path, Form(checked))
             except (ConnectionError, web.RequestPayloadError):
                 # The client disconnected or does not speak HTTP: no response is possible.
-                self._state.answered(place, FaultStep.STORE, "gone")
+                self._state.answered(FaultStep.STORE, "gone")
                 return reset(request)
-        response = self._refuse(request, place, checked)
+        response = self._refuse(request, checked)
         response.force_close()
         return response
 
     async def _post(
-        self, request: web.BaseRequest, place: int, env: str, bucket: str, path: str, form: Form
+        self, request: web.BaseRequest, env: str, bucket: str, path: str, form: Form
     ) -> web.StreamResponse:
         now = self._state.clock()
         with Upload(self._directory) as upload:
             md5 = await _receive(request, form, upload)
             checked = check_form(form, bucket, path, now)
             appid = "" if isinstance(checked, CosRefusal) else checked
-            fault, played = await self._state.fault(request, FaultStep.STORE, env, appid, path, place)
+            fault, played = await self._state.fault(request, FaultStep.STORE, env, appid, path)
             if played is not None:
                 return played
             checked = _planned(fault) or checked
@@ -117,20 +117,20 @@ class CosStore:
                     # COS has no folders: a and a/b can be two objects there, but not two files here.
                     checked = _CONFLICT
         if isinstance(checked, CosRefusal):
-            return self._refuse(request, place, checked)
+            return self._refuse(request, checked)
         headers = (form.fields.get("content-type", ""), form.fields.get("cache-control", ""))
         self._state.stored(bucket, path, SimulatedObject(form.size, md5, 1, *headers))
-        return cut_short(request, fault, self._accept(request, place, form, bucket, path, _etag(md5, fault)))
+        return cut_short(request, fault, self._accept(request, form, bucket, path, _etag(md5, fault)))
 
     def _accept(
-        self, request: web.BaseRequest, place: int, form: Form, bucket: str, path: str, etag: str
+        self, request: web.BaseRequest, form: Form, bucket: str, path: str, etag: str
     ) -> web.Response:
         asked = form.fields.get("success_action_status", "")
         status = int(asked) if asked in {"200", "201"} else 204
         location = f"http://{request.headers.get('Host', '')}/{bucket}/{quote(path, safe='/-_.~')}"
         elements = [("Location", location), ("Bucket", bucket), ("Key", path), ("ETag", f'"{etag}"')]
         body = xml_body("PostResponse", elements) if status == 201 else b""
-        self._state.answered(place, FaultStep.STORE, status)
+        self._state.answered(FaultStep.STORE, status)
         headers = self._headers() | {"Location": location, "Content-Length": str(len(body))}
         if etag:
             headers["ETag"] = f'"{etag}"'
@@ -228,8 +228,8 @@ class CosStore:
             )  # FileResponse has an ETag of its own
         return web.Response(body=content, headers=headers)
 
-    def _refuse(self, request: web.BaseRequest, place: int, refusal: CosRefusal) -> web.Response:
-        self._state.answered(place, FaultStep.STORE, refusal.status)
+    def _refuse(self, request: web.BaseRequest, refusal: CosRefusal) -> web.Response:
+        self._state.answered(FaultStep.STORE, refusal.status)
         self._state.stats[f"store:{refusal.code}"] += 1
         return self._xml(request, refusal)
 

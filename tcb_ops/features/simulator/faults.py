@@ -278,8 +278,6 @@ _LINK_ONLY = ("lifetime", "other_env")
 _ANSWERS = ("errcode", "code", "status", "reset", "body", *_LINK_ONLY, "etag")
 _STORE_ONLY = ("code", "etag")
 _NOT_STORE = ("errcode", "body", *_LINK_ONLY)
-_OF_COMPONENT = ("appid", "daily_limit", "used")
-"""The fields that an [[account]] of the platform itself may have."""
 
 
 def load_faults(path: Path) -> Faults:
@@ -321,7 +319,7 @@ def _unknown(model: type, _name: str, _value: object) -> Text:
 
 
 def _contradictions(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
-    """Yield mistakes across several values: fields that cannot be combined, entries that appear twice."""
+    """Yield mistakes across several values: fields that cannot be combined."""
     for number, entry in enumerate(raw.get("fault", ()), 1):
         for wrong in _wrong_fault(entry):
             yield "fault", number, wrong
@@ -329,25 +327,6 @@ def _contradictions(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
     if ("secret" in component) != ("ticket" in component):
         wrong = _("secret and ticket must be given together; omit both if tokens come from --tokens")
         yield "component", 1, wrong
-    yield from _twice(raw)
-    for number, entry in enumerate(raw.get("account", ()), 1):
-        foreign = [key for key in entry if key not in _OF_COMPONENT]
-        if entry["appid"] == component.get("appid") and foreign:
-            wrong = _("this is the platform itself: {foreign} is for merchants", foreign=foreign[0])
-            yield "account", number, wrong
-    for number, entry in enumerate(raw.get("environment", ()), 1):
-        if not {"status", "foreign"} & set(entry):
-            wrong = _("specify the problem: status or foreign")
-            yield "environment", number, wrong
-
-
-def _twice(raw: dict[str, Any]) -> Iterator[tuple[str, int, Text]]:
-    for table, key in (("account", "appid"), ("environment", "env")):
-        first_entry: dict[str, int] = {}
-        for number, entry in enumerate(raw.get(table, ()), 1):
-            if first_entry.setdefault(entry[key], number) != number:
-                first = first_entry[entry[key]]
-                yield table, number, _("{name} is already in entry {first}", name=entry[key], first=first)
 
 
 def _wrong_fault(entry: dict[str, Any]) -> Iterator[Text]:

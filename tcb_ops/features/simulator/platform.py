@@ -18,7 +18,7 @@ from tcb_ops.errcodes import errcode
 from tcb_ops.features.simulator.cos import CosStore
 from tcb_ops.features.simulator.faults import FaultStep
 from tcb_ops.features.simulator.signing import bucket_of, download_url, issue, link_url
-from tcb_ops.features.simulator.state import UNRECORDED, UPLOADS, Accounts, SimulatorState, Wants, cut_short
+from tcb_ops.features.simulator.state import UPLOADS, Accounts, SimulatorState, Wants, cut_short
 
 LONGEST_PATH = 850
 """Maximum length of a path, in bytes of UTF-8: the store's limit for a key (436/14518)."""
@@ -124,24 +124,24 @@ class Platform:
         body = await request.read()
         asked = read_link_body(body)
         env, path = ("", "") if isinstance(asked, int) else asked
-        place = self._state.arrived(FaultStep.LINK, env, path)
+        self._state.arrived(FaultStep.LINK, env, path)
         appid = self._link_caller(request.method, route, query, env, asked)
         if isinstance(appid, int):
-            return self._give(FaultStep.LINK, appid, place=place)
+            return self._give(FaultStep.LINK, appid)
         if body.isascii() and not path.isascii():
             # A documented trap: the platform reports success, but the file cannot be downloaded afterwards.
             self._state.stats["escaped_bodies"] += 1
-        fault, played = await self._state.fault(request, FaultStep.LINK, env, appid, path, place)
+        fault, played = await self._state.fault(request, FaultStep.LINK, env, appid, path)
         if played is not None:
             return played
         if fault.errcode is not None:
-            return self._give(FaultStep.LINK, fault.errcode, fault.errmsg, place=place)
+            return self._give(FaultStep.LINK, fault.errcode, fault.errmsg)
         env = fault.other_env or env
         lifetime = self._link_lifetime if fault.lifetime is None else fault.lifetime
         bucket = bucket_of(env)
         url = link_url(self.base, bucket, path, raw=self._raw_urls)
         link = issue(url, env, bucket, path, appid, int(self._accounts.clock()), lifetime)
-        return cut_short(request, fault, self._give(FaultStep.LINK, link, place=place))
+        return cut_short(request, fault, self._give(FaultStep.LINK, link))
 
     def _link_caller(
         self, method: str, route: str, query: str, env: str, asked: tuple[str, str] | int
@@ -205,11 +205,9 @@ class Platform:
         # The quota is not part of the cloud's permission set.
         return refused if refused and (route.startswith("/tcb/") or account.revoked) else appid
 
-    def _give(
-        self, step: FaultStep, answer: Answer, errmsg: str = "", *, place: int = UNRECORDED
-    ) -> web.Response:
+    def _give(self, step: FaultStep, answer: Answer, errmsg: str = "") -> web.Response:
         """Count an answer, and return it: HTTP 200 with a JSON body; for an errcode `{"errcode":…,"errmsg":"… rid: …"}`."""
-        self._state.answered(place, step, answer if isinstance(answer, int) else 0)
+        self._state.answered(step, answer if isinstance(answer, int) else 0)
         if isinstance(answer, int):
             text = errmsg or ERRMSG.get(answer) or errcode(answer).meaning.en
             answer = {"errcode": answer, "errmsg": f"{text} rid: {self._state.new_id()}"}

@@ -66,12 +66,6 @@ class Call(NamedTuple):
     step: FaultStep
     env: str
     path: str
-    answer: int | str
-    """link: the errcode. store: the HTTP status. A fault instead of a response: "reset", "garbage", "status 503"."""
-
-
-UNRECORDED = -1
-"""The place of a call that is not recorded."""
 
 
 class SimulatorState:
@@ -103,7 +97,6 @@ class SimulatorState:
         env: str,
         appid: str,
         path: str,
-        place: int = UNRECORDED,
     ) -> tuple[Fault, web.Response | None]:
         """Count a call. Return the fault to play, NO_FAULT for none; and its response, if it stands in for the answer."""
         fault = self._find(step, env, appid, path)
@@ -120,7 +113,7 @@ class SimulatorState:
         elif fault.garbage:
             name, response = "garbage", web.Response(body=b"<<< no JSON", content_type="application/json")
         if response is not None:
-            self.answered(place, step, name)
+            self.answered(step, name)
         return fault, response
 
     def _find(self, step: FaultStep, env: str, appid: str, path: str) -> Fault:
@@ -148,19 +141,15 @@ class SimulatorState:
         if appid:
             self.stats[f"{step}:{appid}"] += 1
 
-    def arrived(self, step: FaultStep, env: str, path: str) -> int:
-        """Count a call, and record it in order of arrival; return its place, for `answered`."""
+    def arrived(self, step: FaultStep, env: str, path: str) -> None:
+        """Count a call, and record it."""
         self.stats[f"{step}_calls"] += 1
-        if not self._record:
-            return UNRECORDED
-        self.calls.append(Call(step, env, path, ""))
-        return len(self.calls) - 1
+        if self._record:
+            self.calls.append(Call(step, env, path))
 
-    def answered(self, place: int, step: FaultStep, answer: int | str) -> None:
-        """Count a response, and record it at the call's place."""
+    def answered(self, step: FaultStep, answer: int | str) -> None:
+        """Count a response: an errcode, an HTTP status, or a fault instead, such as "reset" or "status 503"."""
         self.stats[f"{step}:{answer}"] += 1
-        if place >= 0:
-            self.calls[place] = self.calls[place]._replace(answer=answer)
 
     def stored(self, bucket: str, key: str, found: SimulatedObject) -> None:
         """Record a completely received object."""

@@ -55,23 +55,23 @@ class LinkRequests:
     no_answer: Text | None = None
     """Why the last call without a usable answer had none."""
 
-    async def found(self, rows: Sequence[tuple[Row, str]]) -> dict[str, FileStatus]:
+    async def request(self, rows: Sequence[tuple[Row, str]]) -> dict[str, FileStatus]:
         """Return the results by file_id; `rows` have theirs."""
         by_env: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         for row, file_id in rows:
             if file_id:
                 by_env[row.env, row.appid].append(file_id)
         calls = [
-            self._some(env, appid, ids[at : at + FILES_PER_CALL])
+            self._call(env, appid, ids[first : first + FILES_PER_CALL])
             for (env, appid), ids in by_env.items()
-            for at in range(0, len(ids), FILES_PER_CALL)
+            for first in range(0, len(ids), FILES_PER_CALL)
         ]
-        found: dict[str, FileStatus] = {}
-        for some in await asyncio.gather(*calls):
-            found |= some
-        return found
+        results: dict[str, FileStatus] = {}
+        for result in await asyncio.gather(*calls):
+            results |= result
+        return results
 
-    async def _some(self, env: str, appid: str, ids: Sequence[str]) -> dict[str, FileStatus]:
+    async def _call(self, env: str, appid: str, ids: Sequence[str]) -> dict[str, FileStatus]:
         """Request the links of one call; halved where the platform refuses an argument."""
         owner = self.owners.get((env, appid), Owner.MERCHANT)
         whose = self.component_appid if owner is Owner.PLATFORM else appid
@@ -92,7 +92,7 @@ class LinkRequests:
             return _all(ids, -1, self.no_answer.en)
         if str(refusal.errcode) in ARGUMENT_ERRORS and len(ids) > 1:
             half = len(ids) // 2
-            return await self._some(env, appid, ids[:half]) | await self._some(env, appid, ids[half:])
+            return await self._call(env, appid, ids[:half]) | await self._call(env, appid, ids[half:])
         return _all(ids, refusal.errcode, refusal.errmsg)
 
 
@@ -115,12 +115,12 @@ async def write_download_links(
             while window := list(islice(stream, _WINDOW)):
                 alive_until = datetime.fromtimestamp(time.time() + requests.max_age, zone)
                 expires = alive_until.isoformat(timespec="seconds")
-                found = await requests.found(window)
+                results = await requests.request(window)
                 for row, file_id in window:
-                    one = found.get(file_id)
-                    url = one.url.reveal() if one is not None and not one.status else ""
-                    result = (one.status, one.errmsg) if one is not None else ("", "")
-                    cells = (*row.cells, *result, file_id, url, expires if url else "")
+                    file = results.get(file_id)
+                    url = file.url.reveal() if file is not None and not file.status else ""
+                    answer = (file.status, file.errmsg) if file is not None else ("", "")
+                    cells = (*row.cells, *answer, file_id, url, expires if url else "")
                     out.write(csv_line(cells).encode())
                     count, links = count + 1, links + bool(url)
             if not links and requests.no_answer is not None:

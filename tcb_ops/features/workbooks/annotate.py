@@ -26,8 +26,6 @@ from tcb_ops.errors import BrokenTableError, StoppedError, UsageError
 from tcb_ops.formatting import fold, shown, trim, unguard
 from tcb_ops.i18n import Lang, Text, _, as_list, verbatim
 from tcb_ops.lists.input_files import digest, input_error, is_workbook, open_bytes
-from tcb_ops.lists.paths import OURS
-from tcb_ops.lists.row_files import concealed
 from tcb_ops.lists.workbook import LAST_COLUMN, Book, Sheet, area_of, letters
 from tcb_ops.model import is_simulated
 from tcb_ops.reports.explanations import MARK
@@ -35,7 +33,7 @@ from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.xlsx import LONGEST, NOT_XML, write_text
 from tcb_ops.reports.run_views import RunReader
 from tcb_ops.resources import system_reason
-from tcb_ops.runs.records import RowRecord, RunRecord
+from tcb_ops.runs.records import RunRecord
 
 if TYPE_CHECKING:
     from openpyxl import Workbook
@@ -395,7 +393,6 @@ def _distinct(name: str, taken: set[str], form: str) -> str:
 class ListSheet:
     """The position of the run's list in a workbook."""
 
-    book: Book
     sheet: Sheet
     header_line: int
     headers: tuple[str, ...]
@@ -445,27 +442,27 @@ def readable(original: Path) -> Iterator[None]:
 
 
 def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
-    """Find the sheet and the header of the run's list, by its headers and its first row.
+    """Find the sheet and the header of the run's list, by its headers and the path of its first row.
 
     The ledger holds the list's contents, not its position, which depends on options. Of identical sheets, the one
     named by the options comes first, then visible ones.
     """
     first = next(reader.rows(run), None)
+    first_line, path = (first.row.line, first.row.path) if first is not None else (0, "")
     named = fold(str(run.settings.get("selection", "")))
     by_likeliness = sorted(
         book.sheets,
         key=lambda sheet: (f"sheet {fold(sheet.name)}" not in named, sheet.hidden, -len(sheet.name)),
     )
+    headers = set(filter(None, map(trim, run.headers)))
     for sheet in by_likeliness:
-        if first is None:
-            break
-        found: tuple[int, list[str]] | None = None
+        found: tuple[int, tuple[str, ...]] | None = None
         for row in book.rows(sheet):
-            if row.line < first.row.line:
-                found = (row.line, row.cells) if _own(row.cells, row.cells) == run.headers else found
-            elif found is not None and row.line == first.row.line and _same(found[1], row.cells, first):
-                path = next((at for at, cell in enumerate(row.cells, 1) if trim(cell) == first.row.path), 1)
-                return ListSheet(book, sheet, found[0], tuple(map(trim, found[1])), path)
+            cells = tuple(trim(unguard(cell)) for cell in row.cells)
+            if row.line < first_line:
+                found = (row.line, cells) if headers <= set(cells) else found
+            elif found is not None and row.line == first_line and path in cells:
+                return ListSheet(sheet, *found, cells.index(path) + 1)
             else:
                 break
     raise UsageError(
@@ -473,22 +470,6 @@ def find_list(book: Book, reader: RunReader, run: RunRecord) -> ListSheet:
             "the rows of run {id} are not in this workbook: was it read by a tcb-ops of another version?",
             id=run.id,
         )
-    )
-
-
-def _own(headers: Sequence[str], cells: Sequence[str]) -> tuple[str, ...]:
-    """Return a row's own cells as the run has them, without the columns of an earlier export."""
-    width = max((at for at, header in enumerate(headers, 1) if trim(header)), default=0)
-    kept = [at for at in range(width) if not trim(headers[at]).startswith(OURS)]
-    own = (cells[at] if at < len(cells) else "" for at in kept)
-    return tuple(map(unguard, own)) if len(kept) < width else tuple(map(str, own))
-
-
-def _same(headers: Sequence[str], cells: Sequence[str], record: RowRecord) -> bool:
-    # A cell covered by a merged one has no value in the run, whatever the file contains there.
-    own = concealed(_own(headers, cells))
-    return len(own) == len(record.row.cells) and all(
-        had in {"", has} for had, has in zip(record.row.cells, own, strict=True)
     )
 
 

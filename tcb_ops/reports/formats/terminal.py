@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -183,6 +183,12 @@ class AlignedTable:
     aligned_with: Sequence[Sequence[str]] = ()
     """All lines that have these widths; empty if they are the only ones."""
 
+    @property
+    def cells(self) -> int:
+        """Cells of a line if nothing is shortened."""
+        widths = self.widths(sys.maxsize)
+        return sum(widths) + self.gap * (len(widths) - 1)
+
     def widths(self, most: int) -> list[int]:
         """Return the columns' widths, with the gaps at most `most` cells if the elastic ones allow it.
 
@@ -267,51 +273,51 @@ def render_rows(shown: Sequence[RowRecord], lang: Lang) -> Iterator[RenderableTy
 
 
 def render_runs(
-    found: Sequence[tuple[RunRecord, Mapping[Outcome, int], Text | None]],
+    runs: Sequence[tuple[RunRecord, Mapping[Outcome, int], Text | None]],
     settings: Settings,
     lang: Lang,
     width: int,
 ) -> Iterator[RenderableType]:
     """Render a line per run: date, id, kind, target and rows; the lists and notes beside it if all fit, otherwise below.
 
-    Each run comes with its rows by outcome, and what later runs did to its files (None: nothing), which stands before the list. To fit `width`, the time of day is left out first; a list and note too long for a line of their own are shortened.
+    Each run comes with its rows by outcome, and what later runs did to its files (None: nothing), which stands before the list.
+    To fit `width`, the time of day is left out; a list and note too long for a line of their own are shortened.
     """
     from rich.text import Text as Styled
 
-    pending = any(Outcome.PENDING in counts for _, counts, _mark in found)
+    pending = any(Outcome.PENDING in counts for _, counts, _mark in runs)
     heads = [_("date"), _("run"), _("kind"), _("target"), _("rows"), _("ok"), _("not ok")]
-    if pending:
-        heads.append(_("pending"))
-    beside = [_list_and_note(run, mark, settings, lang) for run, _, mark in found]
-    for when, gap in (("%m-%d %H:%M", 2), ("%m-%d", 2), ("%m-%d", 1)):
-        lines = [[head.of(lang) for head in heads]]
-        lines += [_run_cells(run, counts, when, settings, pending=pending) for run, counts, _ in found]
-        table = AlignedTable(lines, frozenset(range(4, len(heads))), gap=gap)
-        figures = sum(table.widths(width)) + gap * len(heads)
-        if figures - gap <= width:
-            break
-    notes = [_("list, note").of(lang), *map(" · ".join, beside)]
-    inline = figures + max(map(cell_len, notes)) <= width
-    if not inline:
-        notes[1:] = [_fit(parts, width - NOTE_INDENT) for parts in beside]
-    if inline:
-        table = replace(table, lines=[[*line, note] for line, note in zip(lines, notes, strict=True)])
-    for number, line in enumerate(table.drawn(width)):
-        style = "" if number else "bold"
-        yield Styled(line, style=style, no_wrap=True)
-        if not inline:
-            yield Styled(" " * NOTE_INDENT + notes[number], style=style, no_wrap=True)
+    lines = [[head.of(lang) for head in (*heads, *([_("pending")] if pending else []))]]
+    lines += [_run_cells(run, counts, settings, pending=pending) for run, counts, _ in runs]
+    numbers = frozenset(range(4, len(lines[0])))
+    if AlignedTable(lines, numbers).cells > width:
+        lines = [lines[0], *([line[0][:5], *line[1:]] for line in lines[1:])]
+    notes = [
+        [_("list, note").of(lang)],
+        *(_list_and_note(run, mark, settings, lang) for run, _, mark in runs),
+    ]
+    joined = map(" · ".join, notes)
+    beside = AlignedTable([[*line, note] for line, note in zip(lines, joined, strict=True)], numbers)
+    if beside.cells <= width:
+        yield beside
+        return
+    for number, line in enumerate(AlignedTable(lines, numbers).drawn(width)):
+        note = " " * NOTE_INDENT + _fit(notes[number], width - NOTE_INDENT)
+        for text in (line, note):
+            yield Styled(text, style="" if number else "bold", no_wrap=True)
 
 
 def _run_cells(
-    run: RunRecord, counts: Mapping[Outcome, int], when: str, settings: Settings, *, pending: bool
+    run: RunRecord, counts: Mapping[Outcome, int], settings: Settings, *, pending: bool
 ) -> list[str]:
     total, waiting = sum(counts.values()), counts.get(Outcome.PENDING, 0)
     good = sum(rows for outcome, rows in counts.items() if outcome.succeeded)
     bad = total - good - waiting
     judged = not isinstance(run.kind, MissingKind)
     return [
-        datetime.fromtimestamp(run.created_at, settings.zone).strftime(when),  # the year is in the id
+        datetime.fromtimestamp(run.created_at, settings.zone).strftime(
+            "%m-%d %H:%M"
+        ),  # the year is in the id
         run.id,
         str(run.kind),
         "SIMULATED" if is_simulated(run.target) else "LIVE",

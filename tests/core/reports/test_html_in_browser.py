@@ -7,7 +7,6 @@ import random
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -19,7 +18,7 @@ from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.html import CHROMIUM, find_chromium, write_pdf
 from tcb_ops.reports.formats.html import page as page_of
 from tcb_ops.reports.summary import RunSummary
-from tcb_ops.runs.records import EnvRecord, Usage
+from tcb_ops.runs.records import EnvRecord
 from tcb_ops.runs.stop_errors import stop_reason
 from tcb_ops.settings import Settings
 
@@ -136,11 +135,6 @@ def ends_of(rows: int, codes: tuple[int, ...] = CODES) -> list[RowEnd]:
     ]
 
 
-def timed(reported: Any) -> Any:
-    reported.ledger.record(reported.run, [], Usage(60, 0, 0, {"link": 12.0, "limit": 40.0, "slow": 9.0}))
-    return replace(reported, run=reported.ledger.run(reported.run.id))
-
-
 # The looks that a page may have; each gives a run.
 SHOWN: dict[str, Callable[..., Any]] = {
     "3 merchants, rehearsed": lambda a_run: a_run(
@@ -164,7 +158,7 @@ SHOWN: dict[str, Callable[..., Any]] = {
 def test_the_page_fits_is_accessible_and_asks_for_nothing(
     a_run: Callable[..., Any], look: Callable[..., Any], tmp_path: Path, shown: str, lang: Lang
 ) -> None:
-    file = written(timed(SHOWN[shown](a_run)), tmp_path, lang)
+    file = written(SHOWN[shown](a_run), tmp_path, lang)
     for width in WIDTHS.values():
         page = look(file, width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
@@ -237,7 +231,7 @@ def test_the_pdf_is_a4_with_its_text_in_both_scripts(
 ) -> None:
     monkeypatch.setenv(CHROMIUM, chromium)
     reader = shutil.which("pdftotext")
-    reported = timed(a_run(ends_of(600), places=many(12, "茶语小铺{}".format), target="http://127.0.0.1:1"))
+    reported = a_run(ends_of(600), places=many(12, "茶语小铺{}".format), target="http://127.0.0.1:1")
     made = tmp_path / "report.pdf"
     assert write_pdf(written(reported, tmp_path, lang), made) is None
     assert made.read_bytes().startswith(b"%PDF-")

@@ -21,7 +21,7 @@ from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
 from tcb_ops.model import Reason
 from tcb_ops.settings import load_settings
-from tcb_ops.wechat.remote_files import on_this_machine, read_status, source_problem
+from tcb_ops.wechat.remote_files import read_status, source_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -117,20 +117,6 @@ def codes(batch: Batch) -> list[DetailCode]:
 def test_which_urls_are_asked(url: str, hosts: str, loopback: bool, code: DetailCode | None) -> None:
     found = source_problem(url, url.partition("?")[0], tuple(hosts.split()), loopback=loopback)
     assert (found and found.code) == code
-
-
-@pytest.mark.parametrize(
-    ("hosts", "local"),
-    [
-        (
-            "localhost localhost. a.localhost 127.0.0.1 ::1 0.0.0.0 :: ::ffff:127.0.0.1 127.1 2130706433 0x7f000001",
-            True,
-        ),
-        ("a.com 10.0.0.1 2001:db8::1 1a.com localhost.com", False),
-    ],
-)
-def test_an_address_in_an_unusual_form_counts_as_this_machine(hosts: str, local: bool) -> None:
-    assert {on_this_machine(host) for host in hosts.split()} == {local}
 
 
 def test_what_a_status_means() -> None:

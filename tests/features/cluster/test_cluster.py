@@ -617,8 +617,8 @@ def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_
     assert "planted-secret" not in repr((settings, settings.origin, assignment, assignment.settings.origin))
 
 
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_the_manifest_for_kubernetes_is_well_formed(lang: str) -> None:
+def test_the_manifest_for_kubernetes_is_well_formed() -> None:
+    lang = "en"
     page = (Path(__file__).parents[3] / "docs" / lang / "howto" / "cluster.md").read_text(encoding="utf-8")
     manifest = re.search(r"```yaml\n(.+?)```", page, re.DOTALL)
     assert manifest is not None

@@ -11,7 +11,6 @@ from tornado.web import Application
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops import panels
 from tcb_ops.features.cluster import client as cluster
 from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
@@ -140,12 +139,6 @@ def test_a_cluster_that_cannot_be_used_is_a_message_and_nothing_is_sent(
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"uploaded": 30}
-
-
-def test_a_cluster_of_another_type_is_refused_at_once(open_lab: Any):
-    open_lab()
-    with pytest.raises(tcb.UsageError, match="cluster = 2: write it as one text"):
-        panels.audit_errcodes("live", cluster=2)
 
 
 def test_the_links_panel_has_no_cluster(open_lab: Any):

@@ -162,13 +162,6 @@ def test_an_empty_store_is_filled_from_the_platforms_list(
     assert stored["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
-def test_what_is_stored_serves_the_next_process_without_a_call(run: Run, cli: CommandLine) -> None:
-    token = ask(run, cli.source())
-    before = cli.sim.stats
-    assert ask(run, cli.source()) == token
-    assert cli.sim.stats == before
-
-
 @pytest.mark.parametrize("rotate", [False, True], ids=["same-refresh-token", "rotated"])
 def test_a_refused_token_is_refreshed_and_the_newest_refresh_token_kept(
     run: Run, open_cli: Callable[..., CommandLine], rotate: bool
@@ -339,22 +332,6 @@ def test_a_refresh_token_that_is_refused_is_looked_up_once(run: Run, cli: Comman
     assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
-def test_one_look_serves_every_merchant_that_needs_it(run: Run, cli: CommandLine) -> None:
-    appids = [merchant.appid for merchant in MERCHANTS]
-
-    async def all_of(refused: dict[str, Secret]) -> dict[str, Secret]:
-        async with using(cli.source()) as source:
-            got = await asyncio.gather(*(source.token(appid, refused.get(appid)) for appid in appids))
-        return {appid: token.value for appid, token in zip(appids, got, strict=True)}
-
-    first = run(all_of({}))
-    for appid in appids:
-        cli.sim.drop_refresh_token(appid)
-    before = cli.sim.stats["authorizer_list"]
-    run(all_of(first))
-    assert cli.sim.stats["authorizer_list"] == before + 1
-
-
 def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it(
     run: Run, open_cli: Callable[..., CommandLine]
 ) -> None:
@@ -451,16 +428,6 @@ def test_a_refresh_token_that_another_machine_has_just_rotated_is_looked_up_afte
     assert token.value == Secret("a")
     assert b'"authorizer_refresh_token":"r2"' in bodies[-1]
     assert cli.stored("wx0")["refresh_token"] == "r3"
-
-
-def test_a_rotation_on_top_of_a_rotation_is_followed_once_more(run: Run, cli: CommandLine) -> None:
-    async def asked() -> Token:
-        twice = platform_that_says(listing("r1"), OUTDATED, OUTDATED, FRESH, later=[listing("r4")])
-        async with twice as server, using(cli.source(base=server.base)) as source:
-            cli.source(base=server.base)._store.write("wx0", StoredToken(None, Secret("r0")))
-            return await source.token("wx0")
-
-    assert run(asked()).value == Secret("a")
 
 
 def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, cli: CommandLine) -> None:
@@ -560,16 +527,6 @@ def test_a_broken_record_of_the_components_token_is_everybodys(run: Run, cli: Co
         ask(run, source)
 
 
-def test_a_wrong_secret_is_met_once_however_many_merchants_begin(run: Run, cli: CommandLine) -> None:
-    async def everyone() -> list[Any]:
-        async with using(cli.source(secret="PrAcTiCe-wrong-secret")) as source:
-            asked = (source.token(merchant.appid) for merchant in MERCHANTS)
-            return await asyncio.gather(*asked, return_exceptions=True)
-
-    assert {type(trouble) for trouble in run(everyone())} == {TokenSourceError}
-    assert cli.sim.stats["component_token"] == 1
-
-
 def test_a_merchant_that_the_list_cannot_help_needs_a_new_authorization_and_the_others_go_on(
     run: Run, cli: CommandLine
 ) -> None:
@@ -589,15 +546,6 @@ def test_a_merchant_that_is_not_on_the_list_needs_an_authorization(run: Run, cli
     with pytest.raises(TokenError, match="wx-unknown needs a new authorization"):
         ask(run, cli.source(), "wx-unknown")
     assert cli.sim.stats["authorizer_token"] == 0
-
-
-def test_a_revoked_merchant_is_its_own_trouble(run: Run, cli: CommandLine) -> None:
-    first = ask(run, cli.source())
-    cli.sim.revoke("wx0")
-    with pytest.raises(TokenError, match="errcode 61003") as caught:
-        ask(run, cli.source(), refused=first)
-    assert caught.value.errcode == 61003
-    assert run(cli.works(ask(run, cli.source(), "wx1")))
 
 
 def test_an_appid_that_is_none_never_becomes_a_file(run: Run, cli: CommandLine) -> None:
@@ -640,13 +588,6 @@ def test_the_components_own_refusals_are_everybodys_with_the_action_and_no_secre
     assert action in caught.value.text.en
     assert not [secret for secret in (SECRET, TICKET, "wrong-secret") if secret in shown(caught.value)]
     assert cli.sim.stats["component_token"] == 1
-
-
-def test_an_ip_that_is_refused_only_later_stops_everybody(run: Run, cli: CommandLine) -> None:
-    first = ask(run, cli.source())
-    cli.sim.refuse_ip()
-    with pytest.raises(TokenSourceError, match="61004"):
-        ask(run, cli.source(), refused=first)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")

@@ -220,17 +220,6 @@ def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder: Path) -> None:
         store.write("wx1", KEPT)
 
 
-def test_what_a_kill_left_beside_a_record_is_overwritten(folder: Path) -> None:
-    store = opened(folder)
-    store.write("wx1", KEPT)
-    (folder / ".wx1.json.part").write_text("x" * 100_000)
-    (folder / ".wx1.json.part").chmod(0o600)
-    newer = StoredToken(Secret("newer"), Secret("r"), 1.0, 2.0)
-    store.write("wx1", newer)
-    assert opened(folder).read("wx1") == newer
-    assert not (folder / ".wx1.json.part").exists()
-
-
 @posix
 def test_a_link_in_the_temporary_files_place_is_not_followed(folder: Path, tmp_path: Path) -> None:
     store = opened(folder)

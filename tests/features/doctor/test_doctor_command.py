@@ -65,7 +65,7 @@ def checks(doctor):
 
 ORDER = (
     *("python", "browser", "settings", "merchants", "ledger", "disk", "secrets"),
-    *("target", "clock", "tokens", "address"),
+    *("target", "clock", "tokens"),
 )
 
 
@@ -99,9 +99,9 @@ def test_in_chinese_it_is_all_chinese(open_token_server, doctor, find_english):
 def test_an_address_that_is_not_on_the_list_is_told_from_a_real_call(open_token_server, checks):
     open_token_server().sim.refuse_ip()
     code, found = checks()
-    assert (code, found["address"]["grade"], found["target"]["grade"]) == (1, "bad", "ok")
-    assert "61004" in found["address"]["seen"]
-    assert "IP" in found["address"]["fix"]
+    assert (code, found["tokens"]["grade"], found["target"]["grade"]) == (1, "bad", "ok")
+    assert "61004" in found["tokens"]["seen"]
+    assert "IP" in found["tokens"]["fix"]
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,7 @@ def test_a_dead_target_is_bad_and_what_needs_it_is_not_looked_at(open_token_serv
     code, found = checks("--api-base", "http://127.0.0.1:1")
     assert time.monotonic() - began < 20
     assert code == 1
-    assert [found[n]["grade"] for n in ("target", "clock", "tokens", "address")] == [
-        "bad",
-        "skipped",
-        "ok",
-        "skipped",
-    ]
+    assert [found[name]["grade"] for name in ("target", "clock", "tokens")] == ["bad", "skipped", "skipped"]
 
 
 def test_a_name_that_nobody_knows_is_said(open_token_server, checks):
@@ -213,8 +208,8 @@ def test_with_a_broken_variable_too(open_token_server, checks, monkeypatch):
             "bad",
             "SQLite",
         ),
-        (lambda token_server: token_server.sim.revoke("wxtea"), "address", "warning", "61003"),
-        (lambda token_server: token_server.sim.expire("wxtea"), "address", "bad", "refused"),
+        (lambda token_server: token_server.sim.revoke("wxtea"), "tokens", "warning", "61003"),
+        (lambda token_server: token_server.sim.expire("wxtea"), "tokens", "bad", "refused"),
     ],
     ids=[
         "modes",

@@ -7,8 +7,8 @@ import pytest
 from tcb_ops.features.doctor.checks import Grade
 from tcb_ops.features.doctor.target import (
     TokenOwner,
+    call_with_token,
     clock_offset,
-    first_token,
     first_token_owners,
     grade_clock,
 )
@@ -74,5 +74,5 @@ def test_whose_token_is_tried(merchants, whose):
 def test_a_program_for_tokens_that_hangs_is_not_waited_for():
     hangs = [sys.executable, "-c", "import time; time.sleep(9)"]
     options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}
-    found = first_token(load_settings(options=options), [TEA], seconds=0.3)
+    found = call_with_token(load_settings(options=options), [TEA], seconds=0.3)
     assert (found.grade, "returned no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)

@@ -131,7 +131,7 @@ def test_a_row_that_is_there_twice_counts_once_and_not_as_its_bad_copy(
 
 @pytest.mark.parametrize(
     ("about", "result"),
-    [({"target": "https://other.example"}, "different targets"), ({"kind": AUDIT}, "same kind")],
+    [({"target": "https://other.example"}, "same kind and target"), ({"kind": AUDIT}, "new of `audit`")],
 )
 def test_what_cannot_be_compared_is_refused(
     a_run: Callable[..., Any], in_english: Settings, about: dict[str, Any], result: str

@@ -77,7 +77,7 @@ def test_runs_of_different_targets_are_not_compared(two_runs):
     other = cli.upload("--json", *away).json["run"]
     result = cli("diff", older, other)
     assert (result.code, result.out) == (2, "")
-    assert "different targets" in result.err
+    assert "same kind and target" in result.err
     same = cli("diff", other, other)
     assert same.code == 0
     assert "unfinished" in same.err

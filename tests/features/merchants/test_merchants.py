@@ -95,8 +95,8 @@ def test_a_shared_environment_has_the_status_that_its_owner_is_told(status):
 
 
 @pytest.mark.parametrize("code", ["48001", "61007", "61003"])
-@pytest.mark.parametrize("lang", Lang)
-def test_an_environment_of_the_platforms_own_never_lacks_a_permission_set(code, lang):
+def test_an_environment_of_the_platforms_own_never_lacks_a_permission_set(code):
+    lang = Lang.EN
     state = judge(OWN, MerchantAnswers(issue(code), None, NO_SET), {})
     assert state.permission is None
     if code != "61003":
@@ -139,13 +139,12 @@ def test_hundreds_that_can_work_are_summed_up_and_a_few_are_shown():
     assert verdict([state(n) for n in range(3)]).en == "3 of 3 lines ready, 0 not ready."
 
 
-@pytest.mark.parametrize("lang", Lang)
-def test_a_narrow_screen_breaks_no_id(lang):
+def test_a_narrow_screen_breaks_no_id():
     states = [
         state(1, "no_token", name="名字很长很长很长的旗舰体验店分店{}"),
         state(2, quota=Quota(9000, 1, 8999)),
     ]
-    text = drawn(states, 80, lang)
+    text = drawn(states, 80)
     assert all(cell_len(line) <= 80 for line in text.splitlines())
     for whole in ("env-1", "no_token", "8,999"):
         assert whole in text

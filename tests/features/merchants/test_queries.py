@@ -112,14 +112,6 @@ def test_a_component_token_that_does_not_serve_is_no_merchants_trouble(open_toke
     assert "component token does not work" in checked.note.en
 
 
-def test_a_token_that_ran_out_is_looked_up_anew_once(open_token_server):
-    token_server = open_token_server([TEA])
-    token_server.sim.expire("wxtea")
-    (state,) = merchant_states(token_server.settings, [TEA], limits=QUICK)
-    assert (state.token, [t.code for t in state.issues]) == (False, ["dead_token"])
-    assert token_server.sim.stats["env_info"] == 1
-
-
 def test_a_shared_environment_is_what_its_owner_is_told(open_token_server):
     guest = Merchant("wxbooks", "城南书店", "tea-1")
     token_server = open_token_server(
@@ -163,13 +155,6 @@ def test_nobody_there_stops_the_look(open_token_server):
     nowhere = replace(token_server.settings, api_base="http://127.0.0.1:1")
     with pytest.raises(OutageError, match=r"No connection to 127\.0\.0\.1:1"):
         merchant_states(nowhere, [TEA], limits=QUICK)
-
-
-def test_progress_counts_the_mini_programs(open_token_server):
-    token_server = open_token_server([TEA, TEA_TEST, BOOKS])
-    seen = []
-    merchant_states(token_server.settings, [TEA, TEA_TEST, BOOKS], progress=lambda *at: seen.append(at))
-    assert seen == [(1, 2), (2, 2)]
 
 
 def test_each_keeps_the_order_and_goes_few_at_a_time():

@@ -124,14 +124,14 @@ def test_a_value_is_of_its_defaults_type(word, value):
         (["late=3"], "neither text nor a number"),
         (["target"], "NAME=VALUE"),
         (["rows=1", "rows=2"], "twice"),
-        (["row=1"], "did you mean rows?"),
+        (["row=1"], "has no parameter row"),
         (["access_token=abc"], "secrets"),
         (["appSecret=abc"], "secrets"),
     ],
     ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )
 def test_what_does_not_fit_is_refused_in_words(words, says):
-    with pytest.raises(UsageError, match=says.replace("?", r"\?")) as refused:
+    with pytest.raises(UsageError, match=says) as refused:
         take_parameters(KNOWN, words, "nb")
     assert refused.value.text.zh != refused.value.text.en
     assert "abc" not in str(refused.value)
@@ -143,7 +143,7 @@ def test_an_unknown_name_lists_names_and_defaults():
     for language in (refused.value.text.en, refused.value.text.zh):
         assert list_parameters(KNOWN) in language
     assert "  target = 'simulator'  or \"live\"" in list_parameters(KNOWN)
-    assert "  many   = …" in list_parameters(KNOWN)
+    assert "  many = …" in list_parameters(KNOWN)
 
 
 def test_no_language_is_that_of_the_settings_and_others_are_refused():

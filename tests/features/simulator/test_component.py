@@ -90,15 +90,6 @@ def test_a_merchants_tokens_are_given_for_its_refresh_token(platform):
     )
 
 
-def test_both_names_of_the_query_field_are_read(platform):
-    talk = platform()
-    body = {"component_appid": COMPONENT.appid, "offset": 0, "count": 1}
-    token = talk.component_token()
-    for name in ("access_token", "component_access_token"):
-        url = f"{talk.sim.base}/cgi-bin/component/api_get_authorizer_list"
-        assert talk.http.post(url, params={name: token}, json=body).json()["total_count"] == 2
-
-
 @pytest.mark.parametrize(
     ("appid", "refresh_token", "errcode"),
     [
@@ -132,51 +123,6 @@ def test_what_needs_the_component_token_refuses_other_tokens(platform, clock, na
     assert talk.component(name, token)["errcode"] == 42001
 
 
-def test_an_access_token_lives_7200_seconds(platform, clock):
-    talk = platform()
-    token = talk.refresh(talk.component_token(), FIRST)["authorizer_access_token"]
-    clock.now += 7199
-    assert talk.ask(token=token)["errcode"] == 0
-    clock.now += 1
-    assert talk.ask(token=token)["errcode"] == 42001
-
-
-def test_only_the_newest_access_token_works_and_for_5_minutes_the_one_before(platform, clock):
-    talk = platform()
-    component = talk.component_token()
-
-    def answers(*tokens):
-        return [talk.ask(token=token)["errcode"] for token in tokens]
-
-    first = talk.refresh(component, FIRST)["authorizer_access_token"]
-    clock.now += 100
-    second = talk.refresh(component, FIRST)["authorizer_access_token"]
-    clock.now += 299
-    assert answers(first, second) == [0, 0]
-    clock.now += 1
-    assert answers(first, second) == [40001, 0]
-    third = talk.refresh(component, FIRST)["authorizer_access_token"]
-    fourth = talk.refresh(component, FIRST)["authorizer_access_token"]
-    assert answers(second, third, fourth) == [40001, 0, 0]
-
-
-def test_a_component_token_has_the_same_overlap(platform, clock):
-    talk = platform()
-    first, second = talk.component_token(), talk.component_token()
-    assert "errcode" not in talk.refresh(first, FIRST)
-    clock.now += 300
-    assert talk.refresh(first, FIRST)["errcode"] == 40001
-    assert "errcode" not in talk.refresh(second, FIRST)
-
-
-def test_the_tokens_given_at_the_start_have_the_overlap_too(platform, clock):
-    talk = platform()
-    talk.refresh(talk.component_token(), FIRST)
-    assert talk.ask()["errcode"] == 0
-    clock.now += 300
-    assert talk.ask()["errcode"] == 40001
-
-
 def test_a_refresh_token_stays_unless_it_is_told_to_rotate(platform, clock):
     talk = platform()
     component = talk.component_token()
@@ -207,13 +153,6 @@ def test_a_dropped_refresh_token_is_found_in_the_list_and_nowhere_else(platform)
     listed = talk.component("api_get_authorizer_list", component, offset=0, count=500)["list"]
     tokens = {entry["authorizer_appid"]: entry["refresh_token"] for entry in listed}
     assert talk.refresh(component, tokens[APPID])["authorizer_refresh_token"] == tokens[APPID]
-
-
-def test_a_refresh_token_can_be_missing_from_the_list_as_well(platform):
-    talk = platform()
-    talk.sim.drop_refresh_token(APPID, listed=False)
-    listed = talk.component("api_get_authorizer_list", talk.component_token(), offset=0, count=1)["list"]
-    assert set(listed[0]) == {"authorizer_appid", "auth_time"}
 
 
 def test_the_list_has_every_authorizer_once_page_by_page(platform, clock):
@@ -288,15 +227,6 @@ def test_who_has_revoked_is_refused_everywhere_and_no_longer_listed_until_it_com
     assert "errcode" not in talk.refresh(component, talk.sim.refresh_token(APPID))
 
 
-def test_a_merchant_that_left_is_no_authorizer(platform):
-    merchants = [Merchant(APPID, "甲", "env-1", left=True), Merchant(OTHER, "乙", "env-2")]
-    talk = platform(merchants=merchants)
-    component = talk.component_token()
-    result = talk.component("api_get_authorizer_list", component, offset=0, count=500)
-    assert [entry["authorizer_appid"] for entry in result["list"]] == [OTHER]
-    assert talk.refresh(component, FIRST)["errcode"] == 61003
-
-
 def test_a_refused_ip_is_61004_for_every_call(platform):
     talk = platform(ip_refused=True)
     result = talk.component("api_component_token", **ASK)
@@ -307,38 +237,10 @@ def test_a_refused_ip_is_61004_for_every_call(platform):
     assert talk.component_token()
 
 
-@pytest.mark.parametrize(
-    ("body", "errcode"), [(b"", 44002), (b"a=b", 47001), (b"[]", 47001)], ids=["empty", "form", "list"]
-)
-def test_a_body_that_is_no_object_is_refused(platform, body, errcode):
-    talk = platform()
-    url = f"{talk.sim.base}/cgi-bin/component/api_component_token"
-    assert talk.http.post(url, content=body).json()["errcode"] == errcode
-    assert talk.http.get(url).json()["errcode"] == 43002
-
-
 @pytest.mark.parametrize("name", ["api_component_token", *NAMES])
 def test_without_a_secret_these_interfaces_are_not_there(start, name):
     assert start().component(name, "token-of-b")["errcode"] == 40066
     assert start(component_appid=COMPONENT.appid).component(name, "token-of-b")["errcode"] == 40066
-
-
-def test_faults_can_hang_on_a_merchants_refresh(platform):
-    faults = [
-        Fault(appid=APPID, step=FaultStep.AUTHORIZER_TOKEN, calls=((1, 1),), errcode=-1),
-        Fault(appid=APPID, step=FaultStep.AUTHORIZER_TOKEN, calls=((2, 2),), status=503),
-        Fault(appid=COMPONENT.appid, step=FaultStep.AUTHORIZER_LIST, errcode=45009),
-    ]
-    talk = platform(faults=faults)
-    component = talk.component_token()
-    assert "errcode" not in talk.refresh(component, f"practice-refresh-token-of-{OTHER}", OTHER)
-    assert talk.refresh(component, FIRST)["errcode"] == -1
-    url = f"{talk.sim.base}/cgi-bin/component/api_authorizer_token?access_token={component}"
-    assert talk.http.post(url, json={"authorizer_appid": APPID}).status_code == 503
-    assert "errcode" not in talk.refresh(component, FIRST)
-    assert talk.component("api_get_authorizer_list", component, offset=0, count=1)["errcode"] == 45009
-    stats = talk.sim.stats
-    assert [stats[f"authorizer_token:{answer}"] for answer in (0, -1, "status 503")] == [2, 1, 1]
 
 
 def test_an_answer_that_is_lost_on_its_way_has_rotated_the_refresh_token(platform):

@@ -79,19 +79,6 @@ def test_an_environment_is_served_to_its_owner_with_the_right_token(town, wing, 
     assert town().call(f"{wing}/uploadfile", token, env=env, path="a.png")["errcode"] == errcode
 
 
-def test_what_is_uploaded_to_the_platforms_environment_is_stored(town):
-    talk = town()
-    link = talk.call("componenttcb/uploadfile", "of-platform", env="own-1a2b3c", path="a.png")
-    assert talk.post(link["url"], talk.form(talk.parts(link, "a.png"))).status_code == 204
-    assert (talk.sim.stats["component_links"], talk.sim.stats["link:0"]) == (1, 1)
-
-
-def test_without_a_components_appid_its_token_is_nobodys(start):
-    talk = start(merchants=MERCHANTS, tokens={SHOP: "of-shop"})
-    result = talk.call("componenttcb/uploadfile", "of-shop", env="own-1a2b3c", path="a.png")
-    assert result["errcode"] == 61014
-
-
 @pytest.mark.parametrize(
     ("account", "errcode"),
     [
@@ -179,15 +166,6 @@ def test_uploadfile_counts_against_the_quota_of_its_appid(town):
     assert quota(talk, "of-shop", "/tcb/getenvinfo")["quota"]["used"] == 0
 
 
-def test_the_platforms_own_uploads_have_the_quota_of_the_component(town):
-    talk = town(accounts=[SimulatedAccount(PLATFORM, daily_limit=1)])
-    asked = {"env": "own-1a2b3c", "path": "a"}
-    codes = [talk.call("componenttcb/uploadfile", "of-platform", **asked)["errcode"] for _ in range(2)]
-    assert codes == [0, 45009]
-    answer = quota(talk, "of-platform", "/componenttcb/uploadfile")
-    assert answer["quota"] == {"daily_limit": 1, "used": 1, "remain": 0}
-
-
 @pytest.mark.parametrize(
     ("token", "cgi_path", "errcode"),
     [
@@ -206,10 +184,3 @@ def test_the_platforms_own_uploads_have_the_quota_of_the_component(town):
 )
 def test_a_quota_is_told_for_paths_of_the_right_form_and_token(town, token, cgi_path, errcode):
     assert quota(town(), token, cgi_path)["errcode"] == errcode
-
-
-def test_who_lacks_the_permission_set_can_still_ask_for_its_quota(town):
-    accounts = [SimulatedAccount(SHOP, permissions=()), SimulatedAccount(BOOKS, revoked=True)]
-    talk = town(accounts=accounts)
-    assert quota(talk, "of-shop", "/tcb/uploadfile")["errcode"] == 0
-    assert quota(talk, "of-books", "/tcb/uploadfile")["errcode"] == 61003
