@@ -6,8 +6,8 @@ Pure, except for `scope_of_stored`, which reads the ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -167,55 +167,23 @@ def scope_of_stored(run: Run, only: Iterable[Merchant] | None) -> SendScope:
 
 @dataclass(frozen=True, slots=True)
 class MerchantEstimate:
-    """One merchant's part of a dry run."""
+    """One merchant's part of what a run of a list would send."""
 
     appid: str
     merchant: str
     envs: int
     rows: int
-    attempted: int
-    """Rows except those of an environment that has left."""
     calls: int
+    """To the platform and to the store; none for an environment that has left."""
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """What a run of a list would send."""
-
-    batch: Batch
-    uploads: bool
-    seconds: float
-    """The least time at the configured rate; 0 without a rate."""
-    estimates: Sequence[MerchantEstimate]
-    """By rows."""
-
-    @classmethod
-    def of(cls, batch: Batch, limits: RunLimits, *, uploads: bool) -> DryRun:
-        """Count what would be sent."""
-        left = Counter[str]()
-        for merchant, count in batch.by_departed_merchant():
-            left[merchant.appid] += count
-        estimates = [
-            MerchantEstimate(
-                appid, name, envs, rows, rows - left[appid], (rows - left[appid]) * (1 + uploads), size
-            )
-            for appid, name, envs, rows, size in batch.by_merchant()
-        ]
-        return cls(batch, uploads, seconds_at_rate(batch, limits), estimates)
-
-    @property
-    def calls(self) -> int:
-        """All calls, to the platform and to the store."""
-        return sum(estimate.calls for estimate in self.estimates)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures, for `--json`."""
-        merchants = [asdict(estimate) for estimate in self.estimates]
-        for merchant in merchants:
-            del merchant["attempted"]
-        return facts(self.batch) | {
-            "calls": self.calls,
-            "seconds_at_rate": self.seconds,
-            "by_merchant": merchants,
-        }
+def estimates(batch: Batch, *, uploads: bool) -> list[MerchantEstimate]:
+    """Count by merchant what a run of a list would send, most rows first."""
+    left = Counter[str]()
+    for merchant, count in batch.by_departed_merchant():
+        left[merchant.appid] += count
+    return [
+        MerchantEstimate(appid, name, envs, rows, (rows - left[appid]) * (1 + uploads), size)
+        for appid, name, envs, rows, size in batch.by_merchant()
+    ]

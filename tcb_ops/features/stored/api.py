@@ -45,10 +45,8 @@ def start_confirm(
     from tcb_ops.features.stored.specs import confirm_list_spec, confirm_spec
     from tcb_ops.lists.batch import Batch
 
-    only = selected_merchants(merchants)
-    settings = settings_for(options, what)
+    settings, only = settings_for(options, what), selected_merchants(merchants)
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
-
     selection = options.get("selection", "")
 
     def work_of(ledger: Ledger) -> RunSpec:
@@ -81,25 +79,14 @@ def start_delete(
     from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
     from tcb_ops.lists.batch import Batch
 
-    only = selected_merchants(merchants)
-    settings = settings_for(options, what)
+    settings, only = settings_for(options, what), selected_merchants(merchants)
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
-    new_run, target = options.get("new_run", False), settings.run_target
-
-    selection = options.get("selection", "")
+    selection, new_run = options.get("selection", ""), options.get("new_run", False)
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
-            return delete_list_spec(
-                ledger,
-                subject,
-                target,
-                selection,
-                foreign=foreign,
-                content=content,
-                of_list=of_list,
-                new_run=new_run,
-            )
+            how = {"foreign": foreign, "content": content, "new_run": new_run}
+            return delete_list_spec(ledger, subject, settings.run_target, selection, of_list=of_list, **how)
         return delete_spec(ledger, subject, only, selection, new_run=new_run)
 
     return start_run(work_of, settings, options, out=report)

@@ -291,8 +291,8 @@ def test_every_file_is_of_one_moment_while_the_run_goes_on(a_run: Callable[..., 
         def __init__(self, ledger: Ledger) -> None:
             self.__dict__.update(vars(ledger))
 
-        def _read(self, query: Any) -> Any:
-            found = super()._read(query)
+        def _fetch(self, query: Any) -> Any:
+            found = super()._fetch(query)
             reported.ledger.record(reported.run, [RowEnd(next(lines), Outcome.UPLOADED)], Usage())
             return found
 
