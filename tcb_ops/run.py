@@ -22,7 +22,7 @@ from tcb_ops.kinds import provided
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import change_mark, why
-from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_shares
+from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -31,6 +31,7 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.features.cluster.workers import WorkerShare
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.later_changes import LaterChange
@@ -104,7 +105,8 @@ class Run:
     @property
     def workers(self) -> list[WorkerShare]:
         """The workers of a run on a cluster, most rows first; empty for any other run."""
-        return worker_shares(self._reader.partitions(self.record))
+        partitions = self._reader.partitions(self.record)
+        return list(provided("worker_shares")(partitions)) if partitions else []
 
     def refresh(self) -> None:
         """Read the run's record again, which says where its report is."""

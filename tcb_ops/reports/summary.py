@@ -14,22 +14,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
 from tcb_ops.errcodes import Decision, Scope
-from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Joined, Text, _, as_list, verbatim
+from tcb_ops.i18n import Joined, Text, verbatim
+from tcb_ops.kinds import provided
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued, source_message, why
-from tcb_ops.runs.records import RELEASED, Partition, RowRecord, RunRecord, Tally, lost_workers
+from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
+    from tcb_ops.features.cluster.workers import WorkerShare
     from tcb_ops.reports.run_views import RunReader  # loads SQLAlchemy
     from tcb_ops.settings import Settings
 
 _Key = TypeVar("_Key", int, str, tuple[Any, ...])
 FIRST_ROWS = 3
 """Rows shown per merchant."""
-WORKERS = 20
-"""Workers named, those with most rows; as many lost ones have a line."""
 _FOR_ALL = {61028, "RequestTimeTooSkewed"}
 """Codes of a merchant or an environment that one action fixes for all: the platform's own publication, this
 machine's clock."""
@@ -113,17 +112,6 @@ class MerchantSummary:
         return _without_success(self.outcomes)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerShare:
-    """One worker's share of a run on a cluster."""
-
-    worker: str
-    """Host and process id."""
-    rows: int
-    continued_by: tuple[str, ...] = ()
-    """Who continued its merchants after it was lost; empty if it was not."""
-
-
 class RunSummary:
     """A run's counts, causes, merchants and totals at one moment."""
 
@@ -136,8 +124,11 @@ class RunSummary:
         self.confirmed = reader.confirmation(run, newest)
         """The run that confirmed this upload, and its rows by outcome; None without one since the last change."""
         self.tallies: Sequence[Tally] = reader.tallies(run)
-        self.workers = worker_shares(reader.partitions(run))
+        partitions = reader.partitions(run)
+        self.workers: list[WorkerShare] = provided("worker_shares")(partitions) if partitions else []
         """The workers of a run on a cluster, most rows first; empty for any other run."""
+        self.worker_lines: list[Text] = provided("worker_lines")(self.workers) if partitions else []
+        """What each of them did, in words."""
 
     @cached_property
     def counts(self) -> dict[Outcome, int]:
@@ -386,43 +377,6 @@ def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     for one in tallies:
         counted[one.outcome] += one.rows
     return Outcome.in_order(counted)
-
-
-def worker_shares(partitions: Sequence[Partition]) -> list[WorkerShare]:
-    """Sum up partitions by worker, most rows first, then by name.
-
-    =================================================  =========================================
-    partitions: who claimed them; rows by worker       shares
-    =================================================  =========================================
-    none                                               none
-    a; a 3                                             a 3
-    a, b; a 1, b 2                                     b 2; a 1, continued by b
-    a, b; b 3                                          b 3; a 0, continued by b
-    a; a 5 and c; c 2 and a, c; c 1                    a 5, continued by c; c 3
-    a, released, b; a 1, b 2                           b 2; a 1
-    =================================================  =========================================
-    """
-    rows: Counter[str] = Counter()
-    for one in partitions:
-        rows.update(dict.fromkeys((worker for worker in one.workers if worker != RELEASED), 0))
-        rows.update({worker: sum(counts.values()) for worker, counts in one.done.items()})
-    lost = lost_workers(partitions)
-    return [WorkerShare(worker, count, tuple(lost.get(worker, ()))) for worker, count in most_first(rows)]
-
-
-def worker_lines(workers: Sequence[WorkerShare]) -> list[Text]:
-    """Say how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
-    if not workers:
-        return []
-    done = as_list([f"{sanitize(share.worker)} ({share.rows:,})" for share in workers if share.rows], WORKERS)
-    text = _("Worker {lost} lost; its merchants continued on {others}.")
-    return [
-        *([_("Rows by worker: {listed}.", listed=done)] if any(share.rows for share in workers) else []),
-        *(
-            text.format(lost=sanitize(share.worker), others=as_list(map(sanitize, share.continued_by), 3))
-            for share in [share for share in workers if share.continued_by][:WORKERS]
-        ),
-    ]
 
 
 # --- what to do next ---
