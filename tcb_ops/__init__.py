@@ -20,9 +20,7 @@ TYPE_CHECKING = False  # for type checkers, which know the name: typing takes tw
 if TYPE_CHECKING:
     from tcb_ops.api import (
         all_runs as all_runs,
-        check_merchants as check_merchants,
         diff as diff,
-        history as history,
         links as links,
         open_run as open_run,
         prune as prune,
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
         start_upload as start_upload,
         upload as upload,
         upload_link as upload_link,
-        verify as verify,
     )
     from tcb_ops.errcodes import explain as explain
     from tcb_ops.errors import (
@@ -54,7 +51,9 @@ if TYPE_CHECKING:
         UsageError as UsageError,
     )
     from tcb_ops.features.audit.api import audit as audit, notify as notify, start_audit as start_audit
+    from tcb_ops.features.evidence.api import history as history, verify as verify
     from tcb_ops.features.evidence.history import History as History
+    from tcb_ops.features.merchants.api import check_merchants as check_merchants
     from tcb_ops.features.stored.api import (
         confirm as confirm,
         delete as delete,
@@ -87,8 +86,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "all_runs check_merchants diff history links open_run prune read_merchants read_paths "
-        "resume retry start_links start_resume start_retry start_upload upload upload_link verify"
+        "all_runs diff links open_run prune read_merchants read_paths "
+        "resume retry start_links start_resume start_retry start_upload upload upload_link"
     ),
     "errcodes": "explain",
     "errors": (
@@ -96,7 +95,9 @@ _PUBLIC = {
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
     "features.audit.api": "audit notify start_audit",
+    "features.evidence.api": "history verify",
     "features.evidence.history": "History",
+    "features.merchants.api": "check_merchants",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
     "i18n": "Lang Text",
     "lists.batch": "Batch",

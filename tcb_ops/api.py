@@ -8,17 +8,16 @@ UsageErrors: nothing was sent. Functions that start a run share the keywords of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.errors import ArgumentError, LedgerDamagedError, UsageError, check_count, check_value
+from tcb_ops.errors import LedgerDamagedError, UsageError, check_count, check_value
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import ANY_KIND, kind_names, provided
-from tcb_ops.model import Link, Merchant
+from tcb_ops.model import Link
 from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.resolve import (
     TargetOptions,
@@ -27,6 +26,7 @@ from tcb_ops.resolve import (
     ledger_with_runs,
     merchants_for,
     naming,
+    opened_target,
     rows_of_frame,
     settings_for,
 )
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tcb_ops.features.cluster.client import Cluster
-    from tcb_ops.features.evidence.history import History
-    from tcb_ops.features.evidence.verify import Verification
-    from tcb_ops.features.merchants.check import MerchantState
     from tcb_ops.lists.batch import Batch, OnBad
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.lists.paths import TextRows
@@ -320,29 +317,6 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
 
 
 @checked
-def check_merchants(
-    merchants: Iterable[Merchant] | str | Path,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    **options: Unpack[TargetOptions],
-) -> list[MerchantState]:
-    """Check what each line of a merchants file can do today: token, permission set, 云开发, environment, calls left.
-
-    `progress` is called with the mini programs done and their number. Raises SettingsError, StoppedError.
-    """
-    from tcb_ops.features.merchants.queries import begin_check, ignore
-    from tcb_ops.features.simulator import opened_target
-
-    settings = settings_for(options)
-    listed = merchants_for(merchants) if isinstance(merchants, str | PathLike) else merchants
-    lines = list(listed)
-    usable = all(isinstance(line, Merchant) for line in lines)
-    check_value("merchants", merchants, usable, _("Merchants, a list of Merchant, or the path of their file"))
-    with opened_target(settings, lambda: lines) as opened:
-        return list(begin_check(opened, lines, progress=progress or ignore).result().states)
-
-
-@checked
 def diff(
     older: str | Run,
     newer: str | Run = "latest",
@@ -364,47 +338,12 @@ def diff(
 
 
 @checked
-def history(days: int = 30, *, until: str = "today", **options: Unpack[TargetOptions]) -> History:
-    """Count errcodes by day and merchant over all runs of `target`, else the settings'.
-
-    `until` is the last of the days, such as 2026-10-30, or today.
-    """
-    from tcb_ops.features.evidence.history import history as look_back
-
-    settings = settings_for(options)
-    check_count("days", days, least=1)
-    now = time.time()
-    if until != "today":
-        try:
-            last = datetime.fromisoformat(until)
-        except ValueError:
-            raise ArgumentError("until", until, _("today or a date such as 2026-10-30")) from None
-        now = last.replace(tzinfo=settings.zone).timestamp()
-    return look_back(existing_ledger(settings), settings.run_target, settings, days=days, now=now)
-
-
-@checked
-def verify(folder: str | Path, *, settings: Settings | None = None) -> Verification:
-    """Check a report folder against its manifest, the ledger and the list, as far as they exist.
-
-    Nothing is written. Raises UsageError if the folder has no report.
-    """
-    from tcb_ops.features.evidence.verify import verify as check
-
-    settings = settings_for({"settings": settings})
-    place = Path(folder)
-    lists = (Path(), settings.merchants.parent, *place.absolute().parents[:2])
-    return check(place, existing_ledger(settings), lists, str(Path(settings.ledger).absolute()))
-
-
-@checked
 def upload_link(env: str, path: str, *, appid: str | None = None, **options: Unpack[TargetOptions]) -> Link:
     """Request one upload link, for ad-hoc work. Only `.reveal()` shows its secret parts.
 
     `appid` is needed if several merchants share the environment. Raises UsageError (unknown env, bad path),
     TokenError, TransportError, RefusedError (the platform's errcode).
     """
-    from tcb_ops.features.simulator import opened_target
     from tcb_ops.lists import merchants as merchants_file
     from tcb_ops.lists.paths import path_problem
     from tcb_ops.runs.loop import submit_coroutine

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypedDict
 
 from tcb_ops.errors import InputError, MissingFeatureError, RunNotFoundError, check_value, has_surrogates
 from tcb_ops.i18n import _
-from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named
+from tcb_ops.kinds import ANY_KIND, MissingKind, all_kinds, kind_named, provided
+from tcb_ops.model import Merchant
 from tcb_ops.run import Run
-from tcb_ops.settings import Settings, default_settings, with_target
+from tcb_ops.settings import NOT_STARTED, Settings, default_settings, with_target
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +39,19 @@ def settings_for(options: TargetOptions, run: object = None) -> Settings:
     if settings is None and isinstance(run, Run):
         settings = run.settings
     return with_target(settings or default_settings(), target)
+
+
+@contextmanager
+def opened_target(settings: Settings, merchants: Callable[[], Iterable[Merchant]]) -> Iterator[Settings]:
+    """Start the embedded simulator if it is the target; yield the settings for it, else the settings unchanged.
+
+    `merchants`: called for those that the embedded simulator serves. Raises MissingFeatureError without a simulator.
+    """
+    if not settings.target or settings.api_base != NOT_STARTED:
+        yield settings
+        return
+    with provided("simulator")(settings, merchants) as opened:
+        yield opened
 
 
 def merchants_for(merchants: Merchants | str | Path) -> Merchants:

@@ -165,3 +165,13 @@ def replacing(dest: Path, *, private: bool = False) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it is gone if it has replaced `dest`
             part.unlink()
+
+
+def bundled(inside: str, beside: str) -> Path:
+    """Return a folder of bundled files: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / inside if (package / inside).is_dir() else package.parent / beside
+
+
+SAMPLE = bundled("data", "data")
+"""The sample: merchants, lists, files, a fault plan, a ledger."""

@@ -350,13 +350,11 @@ class Run:
         original. `warn` is told before anything is written what the copy will lack, such as pictures and charts.
         Raises UsageError if `original` is not the run's list or the destination exists.
         """
-        from tcb_ops.features.workbooks.annotate import split_workbook, write_into
-
-        place = Path(dest) if dest is not None else None
-        with self._reader.snapshot() as seen:
-            if split_by:
-                return split_workbook(seen, self.record, Path(original), place, split_by, self._settings.lang)
-            return write_into(seen, self.record, Path(original), place, self._settings.lang, warn)
+        write, last = (provided("split_workbook"), split_by) if split_by else (provided("write_into"), warn)
+        place, lang = Path(dest) if dest is not None else None, self._settings.lang
+        with self._reader.snapshot() as reader:
+            written: Path = write(reader, self.record, Path(original), place, lang, last)
+        return written
 
     @checked
     def export(

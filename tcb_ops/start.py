@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, ParamSpec, TypeAlias
 from tcb_ops.arguments import checked
 from tcb_ops.errors import RunNotFoundError, StoppedError, UsageError, check_count, check_value
 from tcb_ops.i18n import _
+from tcb_ops.kinds import provided
 from tcb_ops.model import Merchant
-from tcb_ops.resolve import TargetOptions, is_run_name
+from tcb_ops.resolve import TargetOptions, is_run_name, opened_target
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.progress import Progress
 from tcb_ops.settings import NOT_STARTED, Settings
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from tcb_ops.features.cluster.client import Cluster
+    from tcb_ops.runs.engine import MakeRunner
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
     from tcb_ops.runs.plan import RunSpec
@@ -95,7 +95,6 @@ def start_run(
     unfinished. `cluster`: workers of Dask that share the work: `local:N` processes, a scheduler's URL, or a
     `distributed.Client`. The embedded simulator runs until the work on the run ends. Raises UsageError, LedgerError.
     """
-    from tcb_ops.features.simulator import opened_target
     from tcb_ops.runs.engine import RunContext
     from tcb_ops.runs.ledger import Ledger
     from tcb_ops.runs.limits import RunLimits
@@ -115,9 +114,7 @@ def start_run(
     check_value("resume", resume, resume is None or is_run_name(resume), _("the id of a run"))
     check_count("canary", canary)
     if cluster is not None:
-        from tcb_ops.features.cluster.client import check_cluster
-
-        check_cluster(cluster)
+        provided("cluster")(cluster)
         check_value(
             "tokens", tokens, tokens is None, _("None with a cluster: its workers need the settings' source")
         )
@@ -127,11 +124,10 @@ def start_run(
     work = work_of(ledger)
     if work.kind.writes_links and dest is not None:
         check_destination(dest)
-    if cluster is not None:
-        from tcb_ops.features.cluster.client import check_kind
-
-        check_kind(work.kind, work.queries)
-    with _with_cluster(cluster, settings) as (stack, client, dashboard), planning(ledger) as still_alone:
+    with (
+        _with_cluster(cluster, settings, work) as (stack, runner, dashboard),
+        planning(ledger) as still_alone,
+    ):
         planned = plan(
             ledger,
             work,
@@ -163,7 +159,7 @@ def start_run(
                     progress=options.get("progress"),
                     skip_unchanged=skip_unchanged,
                     canary=canary,
-                    cluster=client,
+                    runner=runner,
                     queries=work.queries,
                     resumed=planned.resumed,
                     check_lock=check_lock,
@@ -189,17 +185,15 @@ def start_run(
 
 @contextmanager
 def _with_cluster(
-    cluster: Cluster | None, settings: Settings
-) -> Iterator[tuple[ExitStack, Client | None, str]]:
-    """Open a cluster before anything is planned; the stack closes it. Yield its client and its dashboard, too."""
+    cluster: Cluster | None, settings: Settings, work: RunSpec
+) -> Iterator[tuple[ExitStack, MakeRunner | None, str]]:
+    """Open a cluster before anything is planned; the stack closes it. Yield its runner and its dashboard, too."""
     with ExitStack() as stack:
         if cluster is None:
             yield stack, None, ""
             return
-        from tcb_ops.features.cluster.client import dashboard_of, opened_cluster
-
-        client = stack.enter_context(opened_cluster(cluster, settings))
-        yield stack, client, dashboard_of(client)
+        runner, dashboard = stack.enter_context(provided("cluster_runner")(cluster, settings, work))
+        yield stack, runner, dashboard
 
 
 def merchants_of(ledger: Ledger, run: RunRecord) -> list[Merchant]:

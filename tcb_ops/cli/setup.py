@@ -26,8 +26,8 @@ def init(folder: str, *, common: CommonOptions) -> int:
     """
     from importlib.resources import files
 
-    from tcb_ops.features.merchants.sync import EMPTY_FILE
     from tcb_ops.lists.generate import list_template
+    from tcb_ops.lists.merchants import EMPTY_FILE
 
     target = Path(folder)
     config = target / SETTINGS_FILE

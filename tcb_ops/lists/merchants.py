@@ -19,6 +19,9 @@ from tcb_ops.model import Merchant, Owner, Problem
 
 _T = TypeVar("_T")
 
+EMPTY_FILE = "appid,name,env,default,owner,status\r\n".encode("utf-8-sig")
+"""A merchants file with only a header: `audit` would query an example merchant."""
+
 _DEFAULTS = {
     **dict.fromkeys(("yes", "y", "true", "1", "是", "默认"), True),
     **dict.fromkeys(("", "no", "n", "false", "0", "否"), False),

@@ -19,11 +19,10 @@ from urllib.parse import quote
 import ipywidgets as widgets
 
 from tcb_ops.errors import TcbOpsError, UsageError
-from tcb_ops.features.simulator.sample import practice
 from tcb_ops.formatting import format_size
 from tcb_ops.found_settings import with_found_file
 from tcb_ops.i18n import Lang, Text, _, as_facts, as_list, as_sentences, ngettext, verbatim
-from tcb_ops.kinds import environment_count, merchant_count, row_count
+from tcb_ops.kinds import environment_count, merchant_count, provided, row_count
 from tcb_ops.lists.merchants import Merchants, read_merchants
 from tcb_ops.model import Outcome
 from tcb_ops.panels.html import esc, message
@@ -112,7 +111,7 @@ def open_context(target: str, where: str, lang: Lang) -> PanelContext:
         )
         raise UsageError(text.format(target=target))
     simulated = target == "simulator"
-    settings = practice(lang) if simulated else load_settings(options={"lang": lang})
+    settings = provided("practice")(lang) if simulated else load_settings(options={"lang": lang})
     set_default_settings(settings if simulated else None)
     if not simulated and settings.origin.file is None and not settings.merchants.exists():
         folder = Path.cwd()

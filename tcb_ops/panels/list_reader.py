@@ -10,7 +10,6 @@ from pathlib import Path
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, UsageError
-from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.formatting import format_size
 from tcb_ops.i18n import Lang, Text, _, as_sentences, ngettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
@@ -21,6 +20,7 @@ from tcb_ops.model import Problem
 from tcb_ops.panels.controls import PanelContext, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc, heading, table
 from tcb_ops.preflight import facts_line, replaced
+from tcb_ops.resources import SAMPLE
 from tcb_ops.runs.url_files import SourceInspector
 
 LIST_ENDINGS = (".csv", ".tsv", ".xlsx")
@@ -128,8 +128,8 @@ class ListReader(widgets.VBox):
         if not paths and context.simulated:
             # The copies beside the notebook, which an operator may have changed, come before the packaged sample.
             copied = Path("data/paths.csv").is_file() and Path("data/files").is_dir()
-            paths = "data/paths.csv" if copied else str(PATHS)
-            root = ("data/files" if copied else str(FILES)) if root == "" else root
+            paths = "data/paths.csv" if copied else str(SAMPLE / "paths.csv")
+            root = ("data/files" if copied else str(SAMPLE / "files")) if root == "" else root
         secrets = (context.settings.merchants, context.settings.tokens.file)
         hidden = frozenset(Path(one).resolve() for one in secrets if one)
         self.batch: Batch | None = None

@@ -12,7 +12,6 @@ import ipywidgets as widgets
 
 from tcb_ops import api
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator.sample import FILES, PATHS
 from tcb_ops.i18n import Text, _
 from tcb_ops.kinds import Kind, is_provided, provided, row_count
 from tcb_ops.lists.batch import Batch
@@ -32,6 +31,7 @@ from tcb_ops.panels.list_reader import ListReader
 from tcb_ops.panels.panel import Panel
 from tcb_ops.panels.run_monitor import STARTING
 from tcb_ops.preflight import facts_line, short_life
+from tcb_ops.resources import SAMPLE
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
 from tcb_ops.runs.progress import Progress
@@ -306,6 +306,6 @@ class ReportPanel(RunPanel):
     def _open(self) -> None:
         if self.context.simulated and not self.runs.refresh():
             self.worker.say(_("Preparing a simulated run to show …"))
-            with read_paths(PATHS, self.context.merchants, FILES) as batch:
+            with read_paths(SAMPLE / "paths.csv", self.context.merchants, SAMPLE / "files") as batch:
                 api.upload(batch, settings=self.context.settings, limits=self.context.limits())
         super()._open()

@@ -17,7 +17,6 @@ from uuid import uuid4
 import ipywidgets as widgets
 
 from tcb_ops.errors import InputError, TcbOpsError, UsageError
-from tcb_ops.features.simulator.sample import in_jupyter_session
 from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.input_files import PROBLEMS_SHOWN, format_problem
@@ -435,3 +434,8 @@ def _print_problems(error: InputError, lang: Lang) -> None:
     """Print a list's problems on stderr; the error itself contains a single one."""
     for problem in islice(error.problems, PROBLEMS_SHOWN) if len(error.problems) > 1 else ():
         sys.stderr.write(f"{format_problem(error.source, problem).of(lang)}\n")
+
+
+def in_jupyter_session() -> bool:
+    """Return whether a Jupyter server or Voila, not a program, started this kernel: a user sees the notebook."""
+    return any(os.environ.get(name) for name in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"))

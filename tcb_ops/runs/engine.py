@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeAlias
 
 from tcb_ops.details import DetailCode, detail
 from tcb_ops.errcodes import Decision, errcode
@@ -84,14 +84,27 @@ class RunContext:
     may_discard: Callable[[str], bool] = lambda _run: False
     """Called with the id of another run whose part file is in the way: whether it may be discarded."""
     runtime: Runtime = field(default_factory=Runtime)
-    cluster: Any = None
-    """A client of Dask, whose workers work on the run; None: this process does."""
+    runner: MakeRunner | None = None
+    """Makes what has the run worked on by other processes; None: this one works on it."""
     lease: float | None = None
     """Seconds after a successful lock check in which rows may begin and have effects; None for those of a lock."""
     queries: SourceQueries | None = None
     """Of files that are sent from URLs."""
     resumed: bool = False
     """Whether an earlier session may have worked on the run."""
+
+
+class Runner(Protocol):
+    """What works on the rows of a run, in this process or others."""
+
+    async def work(self) -> None:
+        """Work until all rows have ended. Raises TcbOpsError if the run stops."""
+
+    def interrupt(self) -> None:
+        """End early: calls in flight have a few seconds to end, all other rows stay pending."""
+
+
+MakeRunner: TypeAlias = Callable[[RunContext, Callable[[Progress], None]], Runner]
 
 
 class Engine:

@@ -10,13 +10,12 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.model import Outcome, RowEnd, target_label
 from tcb_ops.resources import exhausted
-from tcb_ops.runs.engine import Engine, RunContext
+from tcb_ops.runs.engine import Engine, RunContext, Runner
 from tcb_ops.runs.ledger import HAND_OVER
 from tcb_ops.runs.links_file import LinksFile
 from tcb_ops.runs.next_commands import of_run, quoted, resume
@@ -25,9 +24,6 @@ from tcb_ops.runs.records import RunRecord
 from tcb_ops.runs.stop_errors import interrupted, stop_reason
 from tcb_ops.settings import Settings
 from tcb_ops.wechat.transport import Transport
-
-if TYPE_CHECKING:
-    from tcb_ops.features.cluster.coordinator import Coordinator
 
 MANY = 10_000
 """Rows from which on freeing what a session kept is worth a pass of the garbage collector."""
@@ -45,7 +41,7 @@ class RunSession:
         self._ended = False
         self._cancelled = False
         self._exit_code = 130
-        self._engine: Engine | Coordinator | None = None
+        self._engine: Runner | None = None
         self._stopping = asyncio.Event()
         self.expired_links = 0
         """Number of links that had expired when links.csv was written."""
@@ -174,12 +170,10 @@ class RunSession:
         await asyncio.to_thread(self._ledger.fence_workers, self._run)
 
     async def _do_pending(self, transport: Transport) -> None:
-        if self._context.cluster is None:
+        if self._context.runner is None:
             self._engine = Engine(self._context, transport, self._links, self._show)
         else:
-            from tcb_ops.features.cluster.coordinator import Coordinator
-
-            self._engine = Coordinator(self._context, self._context.cluster, self._show)
+            self._engine = self._context.runner(self._context, self._show)
         if self._cancelled:
             self._engine.interrupt()
         await self._engine.work()

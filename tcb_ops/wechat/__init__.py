@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from tcb_ops.kinds import provided
+
 if TYPE_CHECKING:
     from tcb_ops.settings import Settings
     from tcb_ops.wechat.call_policy import Caller
@@ -45,11 +47,10 @@ def open_source(settings: Settings) -> TokenSource:
             from tcb_ops.wechat.tokens.service import ServiceTokens
 
             return ServiceTokens.of(tokens)
-        case "component":
-            from tcb_ops.features.component.source import ComponentTokens
-
-            return ComponentTokens.of(tokens, settings.api_base)
         case "file":
             from tcb_ops.wechat.tokens.file import FileTokens
 
             return FileTokens(tokens.file)
+        case name:
+            source: TokenSource = provided(name)(settings)
+            return source

@@ -11,7 +11,8 @@ import pytest
 from workspace import QUICK
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, in_jupyter_session, sample_simulator
+from tcb_ops.features.simulator.sample import FILES, MERCHANTS, PATHS, sample_simulator
+from tcb_ops.panels.panel import in_jupyter_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tcb_ops import api
 from tcb_ops.features.audit.api import start_audit
 from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.audit.result import AuditResult
 from tcb_ops.i18n import Lang, Text, _
-from tcb_ops.kinds import environment_count, merchant_count
+from tcb_ops.kinds import environment_count, is_provided, merchant_count, provided
 from tcb_ops.panels.controls import html_area
 from tcb_ops.panels.html import heading
 from tcb_ops.panels.notebook_panels import RunForm
@@ -51,7 +50,7 @@ class AuditPanel(RunForm):
         """Return the errcodes by day and merchant over all runs of this target: a plot and a table."""
         if self.error is not None:
             return self.card()
-        return api.history(settings=self.context.settings)
+        return provided("history")(settings=self.context.settings)
 
     def _parts(self) -> list[Any]:
         self.changed = html_area("op-changes")
@@ -76,7 +75,7 @@ class AuditPanel(RunForm):
 
     def _page(self, run: Run) -> str:
         days = heading(_("Errcodes by day").of(self.lang))
-        return f"{self._render_changes(run)}{super()._page(run)}{days}{self.history()._repr_html_()}"
+        return f"{self._render_changes(run)}{super()._page(run)}{days}{self.history()._repr_html_() if is_provided('history') else ''}"
 
     def _prepare(self) -> None:
         facts, _merchants = self._facts()

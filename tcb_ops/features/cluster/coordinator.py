@@ -13,9 +13,10 @@ import pickle
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,15 +25,23 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from tcb_ops.errors import LedgerError, StoppedError, TcbOpsError
-from tcb_ops.features.cluster.client import only_here, workers_of
+from tcb_ops.features.cluster.client import (
+    Cluster,
+    check_kind,
+    dashboard_of,
+    only_here,
+    opened_cluster,
+    workers_of,
+)
 from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.model import Outcome, Owner
 from tcb_ops.runs.database import ledger_file
-from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY, RunContext
+from tcb_ops.runs.engine import GRACE, LOCK_CHECK_EVERY, MakeRunner, RunContext
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.limits import after_canary
 from tcb_ops.runs.locks import host_name
+from tcb_ops.runs.plan import RunSpec
 from tcb_ops.runs.progress import Progress, RateEstimator
 from tcb_ops.runs.records import EnvRecord, RunRecord, Usage, lost_workers
 from tcb_ops.runs.schema import cluster_sessions, partitions
@@ -53,6 +62,14 @@ STOP_WITHIN = GRACE + 5.0
 """Seconds that workers have to end when the run stops."""
 TRIES = 3
 """Times that a task may fail in an unexpected way before the run stops."""
+
+
+@contextmanager
+def opened_runner(cluster: Cluster, settings: Settings, work: RunSpec) -> Iterator[tuple[MakeRunner, str]]:
+    """Open a cluster for a run; yield what makes its runner, and the address of the dashboard. Raises UsageError."""
+    check_kind(work.kind, work.queries)
+    with opened_cluster(cluster, settings) as client:
+        yield partial(Coordinator, client), dashboard_of(client)
 
 
 def partition_count(environments: int, workers: int, *, per_env: int, concurrency: int) -> int:
@@ -190,7 +207,7 @@ class CoordinatorLedger(Ledger):
 class Coordinator:
     """The starting process's part of a session on a cluster, in place of an Engine."""
 
-    def __init__(self, context: RunContext, client: Client, show: Callable[[Progress], None]) -> None:
+    def __init__(self, client: Client, context: RunContext, show: Callable[[Progress], None]) -> None:
         self._context, self._run, self._client = context, context.run, client
         self._address = client.scheduler.address if client.scheduler else ""
         self._show_progress = show

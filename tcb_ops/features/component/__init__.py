@@ -2,4 +2,4 @@
 
 from tcb_ops.kinds import Feature
 
-FEATURE = Feature()
+FEATURE = Feature(provides={"component": "tcb_ops.features.component.source:component_tokens"})

@@ -22,7 +22,7 @@ from tcb_ops.errors import SettingsError, TokenError, TokenSourceError, Transpor
 from tcb_ops.features.component.store import StoredToken, TokenStore
 from tcb_ops.i18n import Text, _, as_sentences
 from tcb_ops.model import Secret
-from tcb_ops.settings import TokenSettings
+from tcb_ops.settings import Settings, TokenSettings
 from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits
 from tcb_ops.wechat.client import AUTHORIZERS_PER_PAGE, PlatformClient
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
@@ -470,3 +470,8 @@ def _for_all(refused: _RefusedError) -> TokenSourceError:
     stopped = TokenSourceError(as_sentences((reason, known.meaning, known.action)))
     stopped.reason = reason
     return stopped
+
+
+def component_tokens(settings: Settings) -> ComponentTokens:
+    """Create the token source that the settings name. Raises SettingsError."""
+    return ComponentTokens.of(settings.tokens, settings.api_base)

@@ -12,11 +12,10 @@ from functools import partial
 
 from tcb_ops.errors import TokenError, TransportError, TransportFault
 from tcb_ops.features.doctor.finding import DoctorFinding, Grade
-from tcb_ops.features.merchants.check import Issue
-from tcb_ops.features.merchants.queries import ask
 from tcb_ops.i18n import Text, _
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.loop import submit_coroutine
+from tcb_ops.runs.questions import Issue, ask
 from tcb_ops.runs.stop_errors import NO_COMPONENT
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_source

@@ -79,7 +79,7 @@ def verify(folder: str, *, common: CommonOptions) -> int:
     SHA-256. DIR can also be the run. Names the file or the row that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs:
     0, and what that proves. No report in DIR: 2. The ledger is damaged: 3.
     """
-    from tcb_ops import api
+    from tcb_ops.features.evidence import api
 
     settings, console = common.start()
     if not Path(folder).exists():

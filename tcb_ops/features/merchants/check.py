@@ -17,8 +17,8 @@ from tcb_ops.errcodes import all_reasons, errcode
 from tcb_ops.formatting import guard, sanitize
 from tcb_ops.i18n import Lang, Text, _, as_list, ngettext
 from tcb_ops.model import Merchant, Owner, Reason
-from tcb_ops.wechat.call_policy import CallFailure, NextStep
-from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, CloudEnvironment, InvalidResponse, Quota
+from tcb_ops.runs.questions import RENEW_COMPONENT, Issue
+from tcb_ops.wechat.responses import AuthorizerInfo, CloudEnvironment, Quota
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,33 +39,6 @@ LINES = 40
 """Maximum number of lines with issues that are shown, those with the most frequent issue first."""
 READY_LINES = 12
 """Lines without issues are shown if there are at most this many, else only counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Issue:
-    """A problem of a merchant, and what to do about it."""
-
-    code: str
-    """An errcode, or one of our own: `no_token`, `dead_token`, `no_answer`, `halted` …"""
-    meaning: Text
-    action: Text
-    errmsg: str = ""
-    """As sent by the platform."""
-
-    @property
-    def errcode(self) -> int | None:
-        """The code as a number, if it is an errcode."""
-        return int(self.code) if self.code.lstrip("-").isdigit() else None
-
-    def as_dict(self, lang: Lang) -> dict[str, Any]:
-        """Return all fields, for JSON and data frames."""
-        return {
-            "code": self.code,
-            "errcode": self.errcode,
-            "meaning": self.meaning.of(lang),
-            "action": self.action.of(lang),
-            "errmsg": self.errmsg,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,32 +91,6 @@ class MerchantAnswers:
     """None if not requested."""
     info: AuthorizerInfo | Issue | None = None
     """None without a component token."""
-
-
-def issue_of(failure: CallFailure, owner: Owner) -> Issue:
-    """Return the issue for a failed call of an account with this owner."""
-    answer = failure.answer
-    if failure.step is NextStep.REFRESH:
-        return _DEAD_COMPONENT_TOKEN if owner is Owner.PLATFORM else _DEAD_TOKEN
-    if isinstance(answer, ApiError):
-        known = errcode(answer.errcode, owner)
-        return Issue(str(answer.errcode), known.meaning, known.action, answer.errmsg)
-    return Issue(
-        Reason.NO_ANSWER,
-        answer.why if isinstance(answer, InvalidResponse) else answer.text,
-        _("Check the network and any proxy on the way, then run the check again."),
-    )
-
-
-_RENEW_COMPONENT = _(
-    "Let the token source refresh the component token, and make sure that only one program refreshes it."
-)
-_DEAD_TOKEN = Issue(
-    Reason.DEAD_TOKEN,
-    _("Its token was refused, and the token source returned the same token again."),
-    _("Let the token source refresh it; if that does not help, ask the merchant to authorize again."),
-)
-_DEAD_COMPONENT_TOKEN = replace(_DEAD_TOKEN, action=_RENEW_COMPONENT)
 
 
 def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, str]) -> MerchantState:
@@ -207,7 +154,7 @@ def judge(merchant: Merchant, answers: MerchantAnswers, elsewhere: Mapping[str, 
 def of_the_component(issue: Issue) -> Issue:
     """Return an issue of the component token with the action for that token, not for a merchant's."""
     if issue.code in _REFUSED:
-        return replace(issue, action=_RENEW_COMPONENT)
+        return replace(issue, action=RENEW_COMPONENT)
     if issue.code not in COMPONENT_CODES or issue.code == Reason.NO_TOKEN:
         return issue
     action = _("Make sure that component_appid is the third-party platform's own appid.")

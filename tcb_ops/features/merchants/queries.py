@@ -12,33 +12,27 @@ from typing import TypeVar
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
-    OutageError,
     PlatformStopError,
     SettingsError,
     StoppedError,
-    TokenError,
-    TokenSourceError,
-    TransportError,
 )
 from tcb_ops.features.merchants.check import (
     COMPONENT_CODES,
-    Issue,
     MerchantAnswers,
     MerchantState,
-    issue_of,
     judge,
     of_the_component,
 )
 from tcb_ops.features.merchants.sync import Authorized, Authorizer
 from tcb_ops.i18n import Text, _, ngettext
-from tcb_ops.model import Merchant, Owner, Reason, Secret
+from tcb_ops.model import Merchant, Owner, Reason
 from tcb_ops.runs.loop import submit_coroutine
-from tcb_ops.runs.stop_errors import refused_platform
+from tcb_ops.runs.questions import Issue, ask
 from tcb_ops.settings import Settings
 from tcb_ops.wechat import open_source
-from tcb_ops.wechat.call_policy import Caller, CallFailure, CallLimits, NextStep
+from tcb_ops.wechat.call_policy import Caller, CallLimits
 from tcb_ops.wechat.client import PlatformClient
-from tcb_ops.wechat.responses import ApiError, AuthorizerInfo, InvalidResponse
+from tcb_ops.wechat.responses import AuthorizerInfo
 from tcb_ops.wechat.transport import Transport
 
 AT_ONCE = 8
@@ -100,33 +94,6 @@ async def connected(
             yield Caller(source, limits, notify=notify), client
     finally:
         await source.aclose()
-
-
-async def ask(
-    caller: Caller,
-    appid: str,
-    request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]],
-    owner: Owner = Owner.MERCHANT,
-) -> Found | Issue:
-    """Make one call for an account; return its result, or the issue that prevents it.
-
-    Raises PlatformStopError for a refusal that concerns every merchant, OutageError if no host could be reached, and
-    the token source's errors that concern every merchant.
-    """
-    try:
-        found = await caller.call(appid, request)
-    except TokenError as error:
-        if error.transient and not caller.source_answered:
-            raise TokenSourceError(error.text) from None
-        return Issue(Reason.NO_TOKEN, _("There is no token for it."), error.text)
-    if not isinstance(found, CallFailure):
-        return found
-    answer = found.answer
-    if isinstance(answer, ApiError) and found.step is NextStep.STOP_RUN:
-        raise refused_platform(answer.errcode, answer.errmsg)
-    if isinstance(answer, TransportError) and found.unreachable:
-        raise OutageError(answer.text)
-    return issue_of(found, owner)
 
 
 async def map_concurrently(

@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 from tcb_ops.errors import BrokenTableError, StoppedError
-from tcb_ops.features.merchants.check import WITHOUT_CLOUD, Issue, group
+from tcb_ops.features.merchants.check import WITHOUT_CLOUD, group
 from tcb_ops.formatting import guard, sanitize, trim
 from tcb_ops.i18n import Lang, Text, _, as_facts, ngettext
 from tcb_ops.lists.input_files import decode, open_bytes, read_or_refuse
-from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.lists.merchants import EMPTY_FILE, read_merchants
 from tcb_ops.lists.table import MERCHANT_COLUMNS, Table, read_table
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.resources import replacing, system_reason
+from tcb_ops.runs.questions import Issue
 from tcb_ops.wechat.responses import CloudEnvironment
 
 if TYPE_CHECKING:
@@ -256,9 +257,6 @@ def facts_of(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> dict[st
 
 
 # --- editing -------------------------------------------------------------------------------------------------------
-
-EMPTY_FILE = "appid,name,env,default,owner,status\r\n".encode("utf-8-sig")
-"""A merchants file with only a header: `audit` would query an example merchant."""
 
 
 @dataclass(frozen=True, slots=True)

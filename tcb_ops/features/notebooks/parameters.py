@@ -15,10 +15,9 @@ from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from tcb_ops.errors import UsageError
-from tcb_ops.features.simulator.sample import SAMPLE, bundled
 from tcb_ops.formatting import near_names, sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences
-from tcb_ops.resources import replacing, system_reason
+from tcb_ops.resources import SAMPLE, bundled, replacing, system_reason
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import secrets
 import shutil
 import tempfile
@@ -13,21 +12,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import tcb_ops
-from tcb_ops.features.simulator import Simulator, load_faults, write_tokens
+from tcb_ops.features.simulator import Simulator, load_faults
+from tcb_ops.features.simulator.target import write_tokens
 from tcb_ops.i18n import Lang
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import SIMULATOR
+from tcb_ops.resources import SAMPLE
 from tcb_ops.settings import LEDGER_FILE, Settings, load_settings
 
-
-def bundled(inside: str, beside: str) -> Path:
-    """Return a folder of bundled files: in the installed package, or beside it in a checkout."""
-    package = Path(tcb_ops.__file__).parent
-    return package / inside if (package / inside).is_dir() else package.parent / beside
-
-
-SAMPLE = bundled("data", "data")
 MERCHANTS = SAMPLE / "merchants.csv"
 PATHS = SAMPLE / "paths.csv"
 FILES = SAMPLE / "files"
@@ -75,11 +67,6 @@ def practice(lang: str | None = None) -> Settings:
             _practice, _simulator = stack.enter_context(sample_simulator(folder, lang=lang))
             atexit.register(stack.close)
     return replace(_practice, lang=Lang(lang)) if lang else _practice
-
-
-def in_jupyter_session() -> bool:
-    """Return whether a Jupyter server or Voila, not a program, started this kernel: a user sees the notebook."""
-    return any(os.environ.get(name) for name in ("JPY_SESSION_NAME", "VOILA_REQUEST_URL"))
 
 
 def analysis_settings(ledger: str = "", lang: str | None = None) -> Settings:

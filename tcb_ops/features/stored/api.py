@@ -9,7 +9,14 @@ from tcb_ops.arguments import checked
 from tcb_ops.errors import RunNotFoundError, check_count
 from tcb_ops.features.stored.kinds import DELETE
 from tcb_ops.i18n import Text, _
-from tcb_ops.resolve import existing_ledger, find_run, ledger_with_runs, selected_merchants, settings_for
+from tcb_ops.resolve import (
+    existing_ledger,
+    find_run,
+    ledger_with_runs,
+    opened_target,
+    selected_merchants,
+    settings_for,
+)
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.runs.list_kinds import UPLOAD
 from tcb_ops.settings import Settings
@@ -145,7 +152,6 @@ def download_links(
 
     They are secrets, valid for `max_age` seconds. `merchants`: only their rows. A row without a link has the errcode instead.
     """
-    from tcb_ops.features.simulator import opened_target
     from tcb_ops.features.stored.download_links import DOWNLOAD_COLUMNS, LinkRequests, write_download_links
     from tcb_ops.features.stored.specs import confirm_spec, file_ids
     from tcb_ops.runs.links_file import check_destination

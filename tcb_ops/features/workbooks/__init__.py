@@ -2,4 +2,9 @@
 
 from tcb_ops.kinds import Feature
 
-FEATURE = Feature()
+FEATURE = Feature(
+    provides={
+        "split_workbook": "tcb_ops.features.workbooks.annotate:split_workbook",
+        "write_into": "tcb_ops.features.workbooks.annotate:write_into",
+    },
+)

@@ -10,7 +10,6 @@ from scripted import Server, always
 from token_server import COMPONENT
 
 from tcb_ops.errors import InputError, PlatformStopError, SettingsError, StoppedError
-from tcb_ops.features.merchants.check import Issue
 from tcb_ops.features.merchants.queries import begin_sync
 from tcb_ops.features.merchants.sync import (
     Authorized,
@@ -24,6 +23,7 @@ from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.i18n import Bilingual
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
+from tcb_ops.runs.questions import Issue
 from tcb_ops.wechat.call_policy import CallLimits
 from tcb_ops.wechat.responses import CloudEnvironment
 
