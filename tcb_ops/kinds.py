@@ -237,7 +237,7 @@ class Kind(str):
                 rows=row_count(total),
                 same=unchanged,
                 total=total - succeeded,
-                listed=as_list(counted(others)),
+                listed=as_list(counted_rows(others)),
             )
         done = self.done_text(counts)
         if unchanged == total:
@@ -308,6 +308,13 @@ def counted(counts: Mapping[Outcome, int]) -> list[Text]:
         pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=outcome.label)
         for outcome, rows in counts.items()
         if rows
+    ]
+
+
+def counted_rows(counts: Mapping[Outcome, int]) -> list[Text]:
+    """Return the counts as parts of a sentence about rows, without zeros."""
+    return [
+        _("{rows:,} {outcome}", rows=rows, outcome=outcome.label) for outcome, rows in counts.items() if rows
     ]
 
 
