@@ -99,7 +99,7 @@ def write_into(
 
 
 def split_workbook(
-    reader: RunReader, run: RunRecord, original: Path, dest: Path | None, column: str, lang: Lang
+    reader: RunReader, run: RunRecord, original: Path, dest: Path | None, lang: Lang, column: str
 ) -> Path:
     """Write a workbook per value of a column to the new folder `dest`, each with the run's rows of that value; return it.
 

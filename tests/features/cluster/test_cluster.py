@@ -609,7 +609,7 @@ def test_a_task_and_a_repr_have_nothing_of_the_settings_file_that_is_secret(tmp_
         skip_unchanged=False,
     )
     client: Any = SimpleNamespace(scheduler=None)
-    coordinator = Coordinator(context, client, lambda _progress: None)
+    coordinator = Coordinator(client, context, lambda _progress: None)
     coordinator._session = 1
     assignment = coordinator._assignment(0)
     assert assignment.ledger == "postgresql+psycopg://li@db:5432/tcb"

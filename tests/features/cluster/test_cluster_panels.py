@@ -29,7 +29,6 @@ def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(
 ):
     lab = open_lab(many(TEA, BOOKS, rows=40), [Fault(delay=0.1)])
     panel = lab.uploads(cluster="local:2")
-    assert panel.workers.value == "local:2"
     panel.start.click()
     wait_for(lambda: lab.workspace.sim.stats["stored"] >= 5)
     assert "op-dashboard" not in panel.monitor.head.value, "every user of the machine could read it"
@@ -40,10 +39,10 @@ def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(
     assert "Rows by worker:" in read(panel.monitor.workers)
     assert assert_complete(panel.run, 80)["pending"] > 0
     lab.workspace.sim.play([])
-    panel.workers.value = " "
-    panel.monitor.resume.button.click()
-    panel.settle()
-    assert assert_complete(panel.run, 80) == {"uploaded": 80}
+    again = lab.attach()
+    again.monitor.resume.button.click()
+    again.settle()
+    assert assert_complete(again.run, 80) == {"uploaded": 80}
     assert lab.workspace.sim.stats["stored"] == 80
 
 
@@ -69,8 +68,6 @@ def test_a_client_does_what_the_panels_start_until_it_is_closed(open_lab: Any, r
         # As with bokeh, which is not installed.
         client.run_on_scheduler(_with_dashboard)
         panel = lab.uploads(cluster=client)
-        assert panel.workers.disabled
-        assert panel.workers.value == client.scheduler.address
         done = []
 
         def by_workers() -> tuple[str, int]:
@@ -112,36 +109,25 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("typed", "given", "shown"),
+    ("cluster_name", "given", "shown"),
     [
-        ("local:0", None, "Cluster local:0: write local:2 for two processes on this machine"),
+        ("local:0", None, "It must be local:N, the URL of a scheduler"),
         ("tcp://127.0.0.1:9", None, "must be reached through TLS"),
         ("local:2", no_extra, "A cluster needs Dask. Install it:"),
-        ("tls://ops-1:8786", remote, "--cluster is “Cluster”, or the parameter cluster"),
+        ("tls://ops-1:8786", remote, "--cluster is the parameter cluster"),
     ],
     ids=["no cluster", "not encrypted", "no extra", "SQLite"],
 )
 def test_a_cluster_that_cannot_be_used_is_a_message_and_nothing_is_sent(
-    open_lab: Any, read: Any, monkeypatch: pytest.MonkeyPatch, typed: str, given: Any, shown: str
+    open_lab: Any, read: Any, monkeypatch: pytest.MonkeyPatch, cluster_name: str, given: Any, shown: str
 ):
     lab = open_lab()
-    panel = lab.uploads()
     if given is not None:
         given(monkeypatch)
-    panel.workers.value = typed
+    panel = lab.uploads(cluster=cluster_name)
     panel.start.click()
     panel.settle(30)
     assert shown in read(panel.worker.line)
     assert not panel.start.disabled
     assert tcb.all_runs(settings=panel.context.settings) == []
     assert lab.sent == 0
-    panel.workers.value = ""
-    panel.start.click()
-    panel.settle()
-    assert panel.run.counts == {"uploaded": 30}
-
-
-def test_the_links_panel_has_no_cluster(open_lab: Any):
-    panel = open_lab().links()
-    assert panel.workers is None
-    assert panel.cluster() is None

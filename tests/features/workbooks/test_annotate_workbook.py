@@ -54,7 +54,7 @@ def into_copy(run: Sent, file: Path, dest: Path | None = None, lang: Lang = Lang
 
 def apart(run: Sent, file: Path, column: str = "负责人", dest: Path | None = None) -> Path:
     with run.ledger.snapshot() as seen:
-        return split_workbook(seen, run.run, file, dest, column, Lang.ZH)
+        return split_workbook(seen, run.run, file, dest, Lang.ZH, column)
 
 
 def parts(file: Path) -> dict[str, bytes]:
