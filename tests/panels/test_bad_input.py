@@ -1,7 +1,5 @@
 """What happens to files below an open panel, and unusual content: a clear state, nothing stuck, nothing injected."""
 
-from __future__ import annotations
-
 import gc
 import shutil
 import sqlite3
@@ -9,7 +7,6 @@ import time
 import weakref
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from ipywidgets.widgets.widget import _instances  # ipywidgets offers no public list of its widgets
@@ -28,12 +25,12 @@ from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 
 
 @pytest.fixture
-def lab(open_lab: Any) -> Any:
+def lab(open_lab):
     return open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
 
 
 @pytest.fixture
-def panel(lab: Any) -> Any:
+def panel(lab):
     """A panel that shows a finished run with failed rows."""
     found = lab.uploads()
     found.start.click()
@@ -42,7 +39,7 @@ def panel(lab: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_a_panel_that_is_closed_leaves_no_widget_and_is_freed(lab: Any, panel: Any, kind: str):
+def test_a_panel_that_is_closed_leaves_no_widget_and_is_freed(lab, panel, kind):
     there = set(_instances)
     other = getattr(lab, kind)()
     freed, lab.opened[:] = weakref.ref(other), [panel]
@@ -53,7 +50,7 @@ def test_a_panel_that_is_closed_leaves_no_widget_and_is_freed(lab: Any, panel: A
     assert freed() is None
 
 
-def page_of(panel: Any, **more: Any) -> dict[str, Any]:
+def page_of(panel, **more):
     """What the browser gets when it asks for the first page."""
     grid, sent = panel.monitor.grid, []
     grid.send = lambda message, buffers=None: sent.append(message)
@@ -62,13 +59,13 @@ def page_of(panel: Any, **more: Any) -> dict[str, Any]:
     return dict(answer)
 
 
-def remove_ledger(lab: Any) -> None:
+def remove_ledger(lab):
     for file in lab.workspace.folder.glob("ledger.db*"):
         if file.is_file():
             file.unlink()
 
 
-def assert_usable(lab: Any, panel: Any, read: Any, ledger: str = "ledger.db") -> None:
+def assert_usable(lab, panel, read, ledger="ledger.db"):
     """Every button reports what is wrong, none sends anything, and a new run can still be started."""
     sent, shown, ended = lab.sent, panel.run.id, panel.worker.line.value
     assert page_of(panel, auto=True) == {"failed": True, "id": 7}
@@ -88,15 +85,13 @@ def assert_usable(lab: Any, panel: Any, read: Any, ledger: str = "ledger.db") ->
 
 
 @pytest.mark.slow
-def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(
-    lab: Any, panel: Any, read: Any
-):
+def test_a_ledger_that_was_deleted_is_reported_and_a_new_run_begins_a_new_one(lab, panel, read):
     remove_ledger(lab)
     assert_usable(lab, panel, read)
 
 
 @pytest.mark.slow
-def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, read: Any):
+def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab, panel, read):
     other = lab.workspace.folder / "other"
     other.mkdir()
     header, row = (lab.workspace.folder / "list.csv").read_text(encoding="utf-8").splitlines()[:2]
@@ -112,9 +107,7 @@ def test_of_a_ledger_that_was_replaced_no_row_is_shown(lab: Any, panel: Any, rea
 
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, b"no database at all" * 100], ids=["deleted", "replaced"])
-def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
-    open_lab: Any, read: Any, wait_for: Any, content: bytes | None
-):
+def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(open_lab, read, wait_for, content):
     lab = open_lab(faults=[Fault(delay=0.2)])
     panel = lab.uploads()
     panel.start.click()
@@ -141,7 +134,7 @@ def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(
     assert "30 of 30 rows" in read(panel.monitor.bar)
 
 
-def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, read: Any):
+def test_a_run_that_was_deleted_by_retention_is_reported(lab, panel, read):
     with closing(sqlite3.connect(lab.workspace.folder / "ledger.db")) as connection:
         connection.execute("UPDATE runs SET finished_at = 1")
         connection.commit()
@@ -150,7 +143,7 @@ def test_a_run_that_was_deleted_by_retention_is_reported(lab: Any, panel: Any, r
 
 
 @pytest.mark.slow
-def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab: Any, wait_for: Any):
+def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab, wait_for):
     lab = open_lab(faults=[Fault(delay=0.3)])
     first = lab.uploads()
     first.start.click()
@@ -167,9 +160,7 @@ def test_two_panels_on_one_run_agree_and_one_of_them_may_cancel(open_lab: Any, w
     assert page_of(first) == page_of(second)
 
 
-def test_a_list_that_was_edited_while_it_is_shown_is_checked_again_and_not_sent(
-    lab: Any, panel: Any, read: Any
-):
+def test_a_list_that_was_edited_while_it_is_shown_is_checked_again_and_not_sent(lab, panel, read):
     sent, shown, file = lab.sent, panel.run.id, lab.workspace.folder / "list.csv"
     kept = file.read_text(encoding="utf-8").splitlines()[:-3]
     file.write_text("\n".join(kept), encoding="utf-8")
@@ -184,7 +175,7 @@ def test_a_list_that_was_edited_while_it_is_shown_is_checked_again_and_not_sent(
 
 
 @pytest.mark.slow
-def test_ten_thousand_merchants_are_shown_and_their_rows_in_pages(lab: Any):
+def test_ten_thousand_merchants_are_shown_and_their_rows_in_pages(lab):
     settings = lab.uploads().context.settings
     ledger = Ledger(settings.ledger)
     envs = [
@@ -212,7 +203,7 @@ def test_ten_thousand_merchants_are_shown_and_their_rows_in_pages(lab: Any):
 
 
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_a_closed_panel_that_the_notebook_still_holds_keeps_no_data(lab: Any, panel: Any, kind: str):
+def test_a_closed_panel_that_the_notebook_still_holds_keeps_no_data(lab, panel, kind):
     other = getattr(lab, kind)()
     other.settle()
     parts = [weakref.ref(part) for part in other.view.children]

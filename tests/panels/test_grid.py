@@ -1,9 +1,6 @@
 """The grid: what the browser is sent, and the rows that it asks for."""
 
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import pytest
 from workspace import BOOKS, TEA, many
@@ -18,7 +15,7 @@ FAULTS = [
 
 
 @pytest.fixture
-def grid(open_lab: Any) -> Any:
+def grid(open_lab):
     """The grid of an upload in which one merchant failed and another failed once; `sent` is what its browser gets."""
     panel = open_lab(faults=FAULTS).uploads()
     found = panel.monitor.grid
@@ -29,7 +26,7 @@ def grid(open_lab: Any) -> Any:
     return found
 
 
-def lines_of(page: dict[str, Any]) -> list[int]:
+def lines_of(page):
     return [row["line"] for row in page["rows"]]
 
 
@@ -47,19 +44,19 @@ def lines_of(page: dict[str, Any]) -> list[int]:
         ({"code": None, "outcome": "uploaded"}, 19),
     ],
 )
-def test_a_filter_gives_its_rows_and_their_number(grid: Any, wanted: dict[str, Any], rows: int):
+def test_a_filter_gives_its_rows_and_their_number(grid, wanted, rows):
     page = grid.read(wanted)
     assert (len(page["rows"]), page["total"], page["more"]) == (rows, rows, False)
 
 
-def test_a_path_is_searched_and_its_signs_are_only_text(grid: Any):
+def test_a_path_is_searched_and_its_signs_are_only_text(grid):
     found = grid.read({"code": None, "path": "/7."})
     assert {row["path"] for row in found["rows"]} == {"banner/7.png"}
     assert found["total"] is None
     assert grid.read({"code": None, "path": "%"})["rows"] == []
 
 
-def test_a_row_has_its_details(grid: Any):
+def test_a_row_has_its_details(grid):
     (row,) = grid.read({"code": "40097"})["rows"]
     assert (row["merchant"], row["outcome"]) == ("茶语小铺", "refused")
     facts = dict(row["facts"])
@@ -67,7 +64,7 @@ def test_a_row_has_its_details(grid: Any):
     assert "What to do" in facts
 
 
-def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab: Any, monkeypatch: pytest.MonkeyPatch):
+def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab, monkeypatch):
     monkeypatch.setattr("tcb_ops.panels.grid.PAGE", 4)
     panel = open_lab(many(TEA, rows=50)).links()
     panel.start.click()
@@ -82,7 +79,7 @@ def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab: Any, monkey
     assert lines_of(panel.monitor.grid.read({"code": None, "after": -1})) == seen[:4]  # back again
 
 
-def test_a_browser_that_comes_later_gets_everything_and_then_only_what_changed(grid: Any, open_lab: Any):
+def test_a_browser_that_comes_later_gets_everything_and_then_only_what_changed(grid, open_lab):
     grid.sent.clear()
     grid._answer(grid, {"ask": "all"}, [])
     (everything,) = grid.sent
@@ -94,21 +91,7 @@ def test_a_browser_that_comes_later_gets_everything_and_then_only_what_changed(g
     json.dumps(everything)
 
 
-@pytest.mark.slow
-def test_a_ledger_that_is_gone_is_reported_and_answered(grid: Any, read: Any):
-    ledger = grid._run._ledger.file
-    grid._run._ledger.close()
-    for file in ledger.parent.glob("ledger.db*"):
-        if file.is_file():
-            file.unlink()
-    ledger.write_bytes(b"no database at all" * 100)
-    grid.sent.clear()
-    grid._answer(grid, {"ask": "rows", "id": 7, "code": None}, [])
-    assert grid.sent == [{"failed": True, "id": 7}]
-    assert "ledger.db" in read(grid._worker.line)
-
-
-def test_markup_in_a_name_is_sent_as_text_and_drawn_escaped(open_lab: Any):
+def test_markup_in_a_name_is_sent_as_text_and_drawn_escaped(open_lab):
     evil = Merchant("wxevil", "<img src=x onerror=alert(1)>", "evil-1a2b3c")
     panel = open_lab(many(evil, rows=1), [Fault(errcode=40097)], merchants=[evil]).uploads()
     panel.start.click()

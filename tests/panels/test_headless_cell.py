@@ -1,9 +1,6 @@
 """The headless cell: what `panel.run_now(RUN_NOW)` does, and how whoever started the notebook learns of it."""
 
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import pytest
 from workspace import BOOKS, TEA
@@ -13,7 +10,7 @@ from tcb_ops.features.simulator import Fault
 
 
 @pytest.fixture
-def result(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+def result(monkeypatch, tmp_path):
     file = tmp_path / "headless.json"
     monkeypatch.setenv("TCB_OPS_HEADLESS_RESULT", str(file))
     return lambda: json.loads(file.read_text(encoding="utf-8"))
@@ -24,9 +21,7 @@ def result(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
     [(False, "", False), (True, "", True), (False, "1", True), (False, "0", False)],
     ids=["nobody asks", "the parameter", "the variable", "the variable says no"],
 )
-def test_a_live_target_is_worked_on_only_when_that_is_asked(
-    open_lab: Any, monkeypatch: pytest.MonkeyPatch, wanted: bool, variable: str, works: bool
-):
+def test_a_live_target_is_worked_on_only_when_that_is_asked(open_lab, monkeypatch, wanted, variable, works):
     lab = open_lab()
     if variable:
         monkeypatch.setenv("TCB_OPS_RUN_NOW", variable)
@@ -37,7 +32,7 @@ def test_a_live_target_is_worked_on_only_when_that_is_asked(
 
 
 @pytest.mark.parametrize("wanted", ["false", "true", 0, 1, None])
-def test_only_a_truth_value_says_whether_to_run(open_lab: Any, result: Any, wanted: Any):
+def test_only_a_truth_value_says_whether_to_run(open_lab, result, wanted):
     lab = open_lab()
     panel = lab.uploads()
     with pytest.raises(tcb.UsageError, match="write True or False"):
@@ -47,7 +42,7 @@ def test_only_a_truth_value_says_whether_to_run(open_lab: Any, result: Any, want
 
 
 @pytest.mark.slow
-def test_the_report_goes_where_it_belongs(open_lab: Any, result: Any, monkeypatch: pytest.MonkeyPatch):
+def test_the_report_goes_where_it_belongs(open_lab, result, monkeypatch):
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
     panel = lab.uploads(report="here")
     panel.run_now(wanted=True)
@@ -75,16 +70,7 @@ def test_the_report_goes_where_it_belongs(open_lab: Any, result: Any, monkeypatc
     assert (result()["run"], result()["exit_code"]) == (panel.run.id, 0)
 
 
-def test_links_that_have_run_out_are_reported(open_lab: Any, result: Any):
-    lab = open_lab(faults=[Fault(env=BOOKS.env, lifetime=0)])
-    lab.links().run_now(wanted=True)
-    assert "10 links had expired when" in result()["text"]["en"]
-    assert result()["exit_code"] == 0
-
-
-def test_a_list_with_problems_raises_and_says_each_of_them(
-    open_lab: Any, result: Any, capsys: pytest.CaptureFixture[str]
-):
+def test_a_list_with_problems_raises_and_says_each_of_them(open_lab, result, capsys):
     lab = open_lab([(TEA.env, "/a.png"), ("nowhere", "c.png")])
     panel = lab.uploads()
     with pytest.raises(tcb.InputError):
@@ -96,7 +82,7 @@ def test_a_list_with_problems_raises_and_says_each_of_them(
     assert lab.sent == 0
 
 
-def test_ctrl_c_ends_the_run_tidily(open_lab: Any, result: Any, wait_for: Any):
+def test_ctrl_c_ends_the_run_tidily(open_lab, result, wait_for):
     import os
     import signal
     import threading
@@ -107,7 +93,7 @@ def test_ctrl_c_ends_the_run_tidily(open_lab: Any, result: Any, wait_for: Any):
     lab = open_lab(many(TEA, rows=400), [Fault(delay=0.2)])
     panel = lab.uploads()
 
-    def interrupt() -> None:
+    def interrupt():
         wait_for(lambda: panel.monitor.running)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -119,13 +105,13 @@ def test_ctrl_c_ends_the_run_tidily(open_lab: Any, result: Any, wait_for: Any):
     assert panel.run.counts["pending"] > 0
 
 
-def test_while_there_is_no_run_tables_say_so(open_lab: Any):
+def test_while_there_is_no_run_tables_say_so(open_lab):
     panel = open_lab().uploads()
     for table in (panel.by_merchant(), panel.errcodes(), panel.causes()):
         assert repr(table).startswith("No run yet")
 
 
-def test_the_tables_are_the_run_s(open_lab: Any):
+def test_the_tables_are_the_run_s(open_lab):
     panel = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)]).uploads()
     panel.run_now(wanted=True)
     frame = panel.by_merchant()

@@ -1,9 +1,5 @@
 """The grid and the looks of a run: pure, from records to HTML."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pandas as pd
 import pytest
 
@@ -28,7 +24,7 @@ from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
 
 
-def tally(merchant: str, outcome: Outcome, rows: int, **more: Any) -> Tally:
+def tally(merchant, outcome, rows, **more):
     given = {"reason": None, "errcode": None, "store_code": ""} | more
     return Tally(f"wx-{merchant}", merchant, "env-1", outcome, rows=rows, **given)
 
@@ -46,7 +42,7 @@ def tally(merchant: str, outcome: Outcome, rows: int, **more: Any) -> Tally:
         (0, 1, 2, False, "stopped"),
     ],
 )
-def test_how_a_merchant_stands(good: int, bad: int, todo: int, running: bool, state: str):
+def test_how_a_merchant_stands(good, bad, todo, running, state):
     assert merchant_state(MerchantLine("wx", "茶", good, bad, todo), running=running).en == state
 
 
@@ -61,7 +57,7 @@ def test_how_a_merchant_stands(good: int, bad: int, todo: int, running: bool, st
         (False, False, False, RunState.UNFINISHED),
     ],
 )
-def test_who_works_on_a_run(here: bool, held: bool, finished: bool, state: RunState):
+def test_who_works_on_a_run(here, held, finished, state):
     assert run_state(here=here, held=held, finished=finished) is state
 
 
@@ -80,7 +76,7 @@ def test_who_works_on_a_run(here: bool, held: bool, finished: bool, state: RunSt
         (RunState.FINISHED, {"ready": True, "exported": True}, None),
     ],
 )
-def test_the_next_step(state: RunState | None, options: dict[str, bool], step: Step | None):
+def test_the_next_step(state, options, step):
     no = dict.fromkeys(("ready", "editing", "retryable", "exported"), False)
     assert next_step(state, **(no | options)) is step
 
@@ -100,7 +96,7 @@ def test_merchants_with_trouble_come_first_and_the_rest_by_name():
     assert [line.rows for line in lines] == [12, 1, 5, 5]
 
 
-def test_what_came_from_outside_is_inert(lang: str):
+def test_what_came_from_outside_is_inert(lang):
     evil = "<img src=x onerror=alert(1)>\x1b[31m"
     frame = pd.DataFrame({"merchant": [evil], "rows": [1]})
     drawn = frame_html(frame, Lang(lang))
@@ -115,7 +111,7 @@ def test_the_grid_is_drawn_less_often_the_longer_it_takes():
     assert redraw_after(2.0, 300) == 20
 
 
-def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read: Any):
+def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read):
     look = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 310.0, 12.2)
     drawn = render_progress(look, UPLOAD, Lang.EN, running=True)
     assert '<progress class="op-hidden" aria-label="Rows that have ended" value="1203" max="5000">' in drawn

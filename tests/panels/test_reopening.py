@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -17,16 +16,11 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.controls import ExportButton
 from tcb_ops.panels.html import RunState
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits"])
 @pytest.mark.parametrize("refused", [False, True], ids=["all good", "some refused"])
-def test_a_finished_run_is_shown_again_with_what_can_be_done(
-    open_lab: Any, read: Any, kind: str, refused: bool
-):
+def test_a_finished_run_is_shown_again_with_what_can_be_done(open_lab, read, kind, refused):
     lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)] if refused else [])
     first = getattr(lab, kind)()
     first.start.click()
@@ -50,7 +44,7 @@ def test_a_finished_run_is_shown_again_with_what_can_be_done(
     assert lab.sent == sent
 
 
-def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab: Any, tmp_path: Path):
+def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab, tmp_path):
     lab = open_lab()
     panel = lab.uploads()
     panel.start.click()
@@ -65,7 +59,7 @@ def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab: Any, tmp_p
 
 
 @pytest.mark.slow
-def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab: Any, read: Any):
+def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab, read):
     lab = open_lab()
     first = lab.uploads()
     first.start.click()
@@ -107,7 +101,7 @@ print(json.dumps(found))
 """
 
 
-def practised(script: str, tmp: Path, **more: str) -> Any:
+def practised(script, tmp, **more):
     """What a kernel in an empty folder prints."""
     (tmp / "tmp").mkdir(exist_ok=True)
     (tmp / "work").mkdir(exist_ok=True)
@@ -124,7 +118,7 @@ def practised(script: str, tmp: Path, **more: str) -> Any:
 
 
 @pytest.mark.slow
-def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_path: Path):
+def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_path):
     lab = {"JPY_SESSION_NAME": "/a/02_run_uploads.ipynb", "JPY_PARENT_PID": str(os.getpid())}
     first, again = practised(PRACTISE, tmp_path, **lab), practised(PRACTISE, tmp_path, **lab)
     assert first["finished"]
@@ -135,9 +129,7 @@ def test_in_practice_a_restarted_kernel_shows_the_run_and_begins_no_other(tmp_pa
 
 
 @pytest.mark.slow
-def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_live_one_the_live_ones(
-    tmp_path: Path,
-):
+def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_live_one_the_live_ones(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "merchants.csv").write_text("appid,name,env\nwx1,a,a-1\n", encoding="utf-8")
     found = practised(BELOW, tmp_path)
@@ -148,7 +140,7 @@ def test_below_a_practice_panel_the_librarys_calls_find_its_runs_and_below_a_liv
 
 
 @pytest.mark.slow
-def test_result_cells_follow_the_run_of_the_panel(open_lab: Any, monkeypatch: Any):
+def test_result_cells_follow_the_run_of_the_panel(open_lab, monkeypatch):
     shown: list[tuple[bool, str]] = []
     monkeypatch.setattr(
         "IPython.display.display", lambda bundle, **_: shown.append((False, bundle["text/html"]))
@@ -176,7 +168,7 @@ def test_result_cells_follow_the_run_of_the_panel(open_lab: Any, monkeypatch: An
     assert "with its retries, 30 of 30 rows have succeeded" in lab.uploads().monitor.head.value
 
 
-def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab: Any, read: Any):
+def test_a_run_on_a_live_target_is_marked_in_the_header_that_stays(open_lab, read):
     lab = open_lab()
     assert read(lab.uploads().monitor.head).startswith("SIMULATED 演练")
     lab.live()

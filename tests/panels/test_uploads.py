@@ -1,13 +1,10 @@
 """The uploads panel, by its buttons: everything that an operator does in notebook 02."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from workspace import BOOKS, TEA, many
@@ -17,17 +14,14 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import RunHandle
 
-if TYPE_CHECKING:
-    from workspace import AssertComplete, WaitFor
-
 SLOW = [Fault(delay=0.1)]
 
 
-def hidden(widget: Any) -> bool:
+def hidden(widget):
     return widget.layout.display == "none"
 
 
-def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab: Any, read: Any):
+def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab, read):
     lab = open_lab()
     panel = lab.uploads()
     assert read(panel.list_reader.facts).startswith("list.csv: UTF-8, comma; columns env, path, file")
@@ -38,7 +32,7 @@ def test_a_list_is_read_and_its_cost_shown_and_nothing_is_sent(open_lab: Any, re
     assert lab.sent == 0
 
 
-def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(open_lab: Any, read: Any):
+def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(open_lab, read):
     lab = open_lab()
     first = Path("list.csv").read_text(encoding="utf-8").splitlines()[:2]
     Path("other.csv").write_text("\n".join(first), encoding="utf-8")
@@ -53,17 +47,8 @@ def test_another_list_picked_while_the_panel_is_busy_is_the_one_that_is_sent(ope
     assert not panel.start.disabled
 
 
-def test_a_list_that_is_done_is_reported_to_be_sent_again(open_lab: Any, read: Any):
-    panel = open_lab().uploads()
-    panel.start.click()
-    panel.settle()
-    panel.list_reader.check.click()
-    panel.settle()
-    assert "30 paths hold files that earlier runs of this ledger uploaded" in read(panel.list_reader.line)
-
-
 def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do(
-    open_lab: Any, read: Any, assert_complete: AssertComplete
+    open_lab, read, assert_complete
 ):
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
     panel = lab.uploads()
@@ -85,7 +70,7 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
 
 @pytest.mark.slow
 def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
-    open_lab: Any, read: Any, wait_for: WaitFor, assert_complete: AssertComplete
+    open_lab, read, wait_for, assert_complete
 ):
     lab = open_lab(many(TEA, rows=60), SLOW)
     panel = lab.uploads()
@@ -111,7 +96,7 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
 
 @pytest.mark.slow
 def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_asked_for(
-    open_lab: Any, read: Any, wait_for: WaitFor
+    open_lab, read, wait_for
 ):
     lab = open_lab(many(TEA, rows=40), SLOW)
     panel = lab.uploads()
@@ -128,9 +113,7 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
 
 
 @pytest.mark.slow
-def test_a_new_run_does_not_show_the_rows_of_the_one_before(
-    open_lab: Any, read: Any, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait_for, monkeypatch):
     lab = open_lab()
     panel = lab.uploads()
     panel.start.click()
@@ -139,7 +122,7 @@ def test_a_new_run_does_not_show_the_rows_of_the_one_before(
     lab.workspace.sim.play([Fault(delay=1.0)])
     news, watch = threading.Event(), RunHandle.watch
 
-    def late(handle: RunHandle) -> Any:
+    def late(handle):
         assert news.wait(20)
         yield from watch(handle)
 
@@ -153,7 +136,7 @@ def test_a_new_run_does_not_show_the_rows_of_the_one_before(
     panel.settle()
 
 
-def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, assert_complete: AssertComplete):
+def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, assert_complete):
     lab = open_lab(faults=[Fault(env=TEA.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = lab.uploads()
     panel.start.click()
@@ -167,7 +150,7 @@ def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab: Any, assert_co
     assert hidden(panel.monitor.retry)  # nothing is left
 
 
-def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, read: Any):
+def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     lab = open_lab()
     panel = lab.uploads()
     assert hidden(panel.monitor.export)
@@ -191,7 +174,7 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab: Any, rea
     assert "All 30 rows succeeded" in read(panel.worker.line)
 
 
-def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: Any, read: Any):
+def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab, read):
     lab = open_lab([(TEA.env, "/a.png"), (TEA.env, "b.png"), ("nowhere", "c.png")])
     panel = lab.uploads()
     assert "list.csv is refused: it has 2 problems" in read(panel.list_reader.line)
@@ -222,7 +205,7 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab: 
     ],
     ids=["no list", "no root", "nothing picked"],
 )
-def test_what_is_not_there_is_reported(open_lab: Any, read: Any, paths: str, root: str, shown: str):
+def test_what_is_not_there_is_reported(open_lab, read, paths, root, shown):
     lab = open_lab()
     panel = lab.uploads(paths, root)
     assert shown in read(panel.list_reader.line)
@@ -230,7 +213,7 @@ def test_what_is_not_there_is_reported(open_lab: Any, read: Any, paths: str, roo
     assert lab.sent == 0
 
 
-def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab: Any, read: Any):
+def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab, read):
     lab = open_lab()
     (lab.workspace.folder / "tcb-ops.toml").write_text("api_base = 7\n", encoding="utf-8")
     panel = lab.uploads()
@@ -240,9 +223,7 @@ def test_trouble_with_the_settings_is_reported_in_the_panel(open_lab: Any, read:
 
 
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(
-    open_lab: Any, read: Any, capsys: pytest.CaptureFixture[str], kind: str
-):
+def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(open_lab, read, capsys, kind):
     lab = open_lab()
     for name in ("tcb-ops.toml", "merchants.csv"):
         (lab.workspace.folder / name).unlink()
@@ -264,14 +245,12 @@ def test_without_settings_a_live_panel_says_what_is_missing_and_what_to_do(
     ],
     ids=["where", "lang"],
 )
-def test_a_wrong_parameter_is_reported_in_the_panel(open_lab: Any, read: Any, options: Any, shown: str):
+def test_a_wrong_parameter_is_reported_in_the_panel(open_lab, read, options, shown):
     assert shown in read(open_lab().uploads(**options).worker.line)
 
 
 @pytest.mark.parametrize("spoken", ["en", "zh"])
-def test_a_panel_that_names_no_language_has_that_of_the_settings(
-    open_lab: Any, monkeypatch: pytest.MonkeyPatch, spoken: str
-):
+def test_a_panel_that_names_no_language_has_that_of_the_settings(open_lab, monkeypatch, spoken):
     lab = open_lab()
     monkeypatch.setenv("TCB_OPS_LANG", spoken)
     panel = lab.uploads()
@@ -282,9 +261,7 @@ def test_a_panel_that_names_no_language_has_that_of_the_settings(
 
 
 @pytest.mark.kill
-def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
-    open_lab: Any, read: Any, wait_for: WaitFor
-):
+def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(open_lab, read, wait_for):
     lab = open_lab(many(TEA, rows=60), SLOW)
     words = [sys.executable, "-m", "tcb_ops", "upload", "list.csv", "--root", "files", "--concurrency", "4"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as other:
@@ -307,25 +284,8 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
     assert panel.run.counts == {"uploaded": 60}
 
 
-def test_a_panel_is_attached_to_a_run_that_is_running_here_and_both_see_its_end(
-    open_lab: Any, read: Any, wait_for: WaitFor
-):
-    lab = open_lab(many(TEA, rows=60), SLOW)
-    panel = lab.uploads()
-    panel.start.click()
-    wait_for(lambda: panel.monitor.running)
-    second = lab.attach()
-    assert second.monitor.running
-    second.monitor.stop.click()
-    panel.settle()
-    second.settle()
-    assert read(panel.worker.line).startswith("Cancelled.")
-    assert read(second.worker.line).startswith("Cancelled.")
-    assert second.run.counts == panel.run.counts
-
-
 @pytest.mark.slow
-def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it(open_lab: Any):
+def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it(open_lab):
     lab = open_lab(many(TEA, rows=20), SLOW)
     handle = tcb.start_upload(tcb.read_paths("list.csv", lab.workspace.merchants, "files"))
     panel = lab.attach(handle.id)
@@ -334,7 +294,7 @@ def test_a_run_that_only_a_script_began_is_finished_by_the_panel_that_watches_it
     assert handle.wait().id == handle.id
 
 
-def test_buttons_answer_from_any_thread(open_lab: Any):
+def test_buttons_answer_from_any_thread(open_lab):
     panel = open_lab().uploads()
     clicker = threading.Thread(target=panel.start.click)
     clicker.start()
@@ -344,7 +304,7 @@ def test_buttons_answer_from_any_thread(open_lab: Any):
 
 
 @pytest.mark.slow
-def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab: Any, read: Any):
+def test_a_second_click_while_a_run_is_running_begins_nothing(open_lab, read):
     panel = open_lab(many(TEA, rows=40), SLOW).uploads()
     panel.start.click()
     panel.worker.settle()

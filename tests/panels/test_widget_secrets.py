@@ -1,9 +1,6 @@
 """No token, link or secret in the state of any widget, nor in what a panel shows of itself."""
 
-from __future__ import annotations
-
 import json
-from typing import Any
 
 import ipywidgets as widgets
 import pytest
@@ -14,14 +11,14 @@ from tcb_ops.features.simulator import Fault
 ECHO = "access_token=PLANTED-1 https://evil.example/put?q-signature=PLANTED-2 secret: PLANTED-3-LONG-ENOUGH-TO-BE-ONE"
 
 
-def states() -> str:
+def states():
     """Everything that a page, or a saved notebook, would hold."""
     every = widgets.Widget.get_manager_state(widgets=None)["state"]
     return json.dumps(every, default=str, ensure_ascii=False)
 
 
 @pytest.mark.slow
-def test_no_widget_holds_a_secret(open_lab: Any):
+def test_no_widget_holds_a_secret(open_lab):
     faults = [
         Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, errmsg=ECHO),
         Fault(env=TEA.env, path="banner/2.png", step="store", code="SignatureDoesNotMatch", errmsg=ECHO),

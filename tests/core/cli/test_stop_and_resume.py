@@ -1,16 +1,21 @@
-"""Runs that a signal ends: message, exit code, and that the same command resumes them."""
+"""Runs that a signal or Python ends: message, exit code, and how they are resumed, with the list or from the ledger alone."""
+
+from __future__ import annotations
 
 import csv
 import json
 import signal
 import sqlite3
+import threading
 from collections import Counter
 from contextlib import closing
 
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
 
+import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault
+from tcb_ops.run import find_handle
 
 HELD = [Fault(delay=0.01)]
 ROWS = many(TEA, TEA_TEST, BOOKS, rows=60)
@@ -146,14 +151,6 @@ def test_an_unfinished_run_is_gone_on_with_and_a_finished_one_never(stopped):
     assert "Resuming" not in fresh.err
 
 
-@pytest.mark.slow
-def test_new_run_starts_another_run(stopped):
-    cli, run = stopped
-    result = cli.upload("--json", "--new-run")
-    assert result.code == 0
-    assert result.json["run"] != run
-
-
 def test_a_stopped_new_run_is_given_a_command_that_resumes_that_run(open_cli):
     cli = open_cli(many(TEA, rows=1))
     result = cli.upload("--new-run", "--api-base", "http://127.0.0.1:9", "--patience", "0.2")
@@ -222,3 +219,76 @@ def test_a_run_that_lacks_only_its_report_is_resumed(open_cli):
         ledger.execute("UPDATE runs SET report = ''")  # killed before it was written
     stored = cli.workspace.sim.stats["stored"]
     assert (cli.upload("--json").json["run"], cli.workspace.sim.stats["stored"]) == (first, stored)
+
+
+def cut_off(workspace, start, **options):
+    """Begin a run and cancel it after the first rows."""
+    going = start(workspace.read(), settings=workspace.settings, **options)
+    next(going.watch())
+    going.cancel()
+    with pytest.raises(tcb.InterruptedRunError):
+        going.wait()
+    return str(going.id)
+
+
+@pytest.fixture
+def workspace(open_workspace):
+    return open_workspace(many(TEA, rows=60), [Fault(delay=0.05)])
+
+
+@pytest.mark.slow
+def test_a_run_is_gone_on_with_when_its_list_is_gone(workspace, assert_complete):
+    run_id = cut_off(workspace, tcb.start_upload, note="nightly")
+    workspace.list.unlink()
+    run = tcb.resume(settings=workspace.settings)
+    assert run.id == run_id
+    assert run.record.note == "nightly"
+    assert assert_complete(run, 60) == {"uploaded": 60}
+    assert workspace.sim.stats["stored"] == 60
+
+
+@pytest.mark.slow
+def test_links_go_on_into_their_own_file(workspace, assert_complete):
+    cut_off(workspace, tcb.start_links, out=workspace.folder / "mine.csv")
+    run = tcb.resume(settings=workspace.settings)
+    assert assert_complete(run, 60) == {"linked": 60}
+    assert len((workspace.folder / "mine.csv").read_text(encoding="utf-8").splitlines()) == 61
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_not_gone_on_with(workspace):
+    run = tcb.upload(workspace.read(), settings=workspace.settings)
+    with pytest.raises(tcb.UsageError, match="it is finished"):
+        tcb.resume(run.id, settings=workspace.settings)
+
+
+def test_a_canary_stays_one(open_workspace):
+    workspace = open_workspace(faults=[Fault(env=TEA.env, path="banner/1.png", errcode=40097)])
+    with pytest.raises(tcb.CanaryError):
+        tcb.upload(workspace.read(), settings=workspace.settings, canary=1)
+    with pytest.raises(tcb.CanaryError):
+        tcb.resume(settings=workspace.settings)
+
+
+@pytest.mark.slow
+def test_who_works_on_a_run_is_known_while_it_is_worked_on(workspace):
+    going = tcb.start_upload(workspace.read(), settings=workspace.settings)
+    assert find_handle(going.id) is going
+    held = going.so_far().holder()
+    assert held is not None
+    assert f"run {going.id} is being worked on by" in held.en
+    run = going.wait()
+    assert find_handle(going.id) is None
+    assert run.holder() is None
+
+
+@pytest.mark.slow
+def test_several_threads_may_wait_and_one_ends_the_run(workspace):
+    going = tcb.start_links(workspace.read(), settings=workspace.settings, out=workspace.folder / "links.csv")
+    ended: list[tcb.Run] = []
+    waiting = [threading.Thread(target=lambda: ended.append(going.wait())) for _ in range(4)]
+    for thread in waiting:
+        thread.start()
+    for thread in waiting:
+        thread.join()
+    assert [run.counts for run in ended] == [{"linked": 60}] * 4

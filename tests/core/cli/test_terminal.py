@@ -296,3 +296,53 @@ def test_without_a_terminal_an_outage_is_reported_once_and_when_it_ends(capsys, 
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" · ")[0] for line in lines] == ["1/9", "1/9", "1/9", "2/9", "9/9"]
     assert ["away" in line for line in lines] == [False, True, False, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 100])
+def test_runs_fit_the_terminal_whatever_they_are(open_cli, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    cli = open_cli(many(TEA, rows=2), [Fault(path="banner/1.png", errcode=40097)])
+    name = "十一月第二批门店横幅和弹窗素材清单-final-v2.csv"
+    (cli.folder / "list.csv").rename(cli.folder / name)
+    run = cli("upload", name, "--root", "files", "--json", "--note", "双十一 第二批 " * 9).json["run"]
+    cli("retry", run)
+    cli("upload", name, "--root", "files", "--api-base", "https://api.example.invalid", "--patience", "0")
+    for lang in ("en", "zh"):
+        shown = cli("runs", "--lang", lang).out
+        assert max(map(cell_len, shown.splitlines())) <= columns, shown
+        assert shown.count(f"{run[4:6]}-{run[6:8]} ") == 3
+        assert shown.count("SIMULATED") == 2
+        assert ("list, note" if lang == "en" else "清单、备注") in shown.splitlines()[1]
+        # Below a run's figures there is room for its list's whole name.
+        assert shown.count("十一月") == 3
+        assert shown.count("-v2.csv") == 3
+        assert not any(line.strip() == "→" for line in shown.splitlines())
+
+
+@pytest.mark.parametrize(("columns", "beside"), [(80, False), (91, False), (92, True)])
+def test_lists_of_runs_are_beside_the_figures_only_where_they_fit_whole(
+    open_cli, monkeypatch, columns, beside
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    cli = open_cli(many(TEA, rows=2))
+    name = "november-banners.csv"
+    (cli.folder / "list.csv").rename(cli.folder / name)
+    run = cli("upload", name, "--root", "files", "--json").json["run"]
+    lines = cli("runs").out.splitlines()
+    assert any(run in line and name in line for line in lines) is beside
+    assert any(line.strip() == name for line in lines) is not beside
+
+
+def test_rows_and_a_dry_run_fit_the_terminal_a_line_each(open_cli, monkeypatch):
+    long = Merchant("wxlong", "晨光茶饮旗舰店（华东区第一分公司）与合作伙伴", "prod-tea-1a2b3c")
+    rows = [(long.env, f"banner/2026/双十一/a-name-that-is-very-long-{n}.png") for n in range(3)]
+    cli = open_cli(rows, merchants=(long,))
+    cli.upload()
+    everything = cli("show", "--path", "banner").out
+    assert all(path in everything for _, path in rows), "a pipe gets texts whole"
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in (("show", "--path", "banner"), ("upload", "list.csv", "--root", "files", "--dry-run")):
+        lines = cli(*words).out.splitlines()
+        assert max(map(cell_len, lines)) <= 80
+        assert sum("晨光茶饮" in line for line in lines) == (3 if words[0] == "show" else 1)

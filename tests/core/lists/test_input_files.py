@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,42 +11,30 @@ from tcb_ops.i18n import Bilingual, Lang
 from tcb_ops.lists.input_files import format_problem, open_text
 from tcb_ops.model import Problem
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 CHINESE = "环境ID,上传路径\r\ntea-1a2b3c,海报/春季.png\r\n"
 
 
 @pytest.mark.parametrize(
     ("data", "encoding", "text"),
     [
-        pytest.param(CHINESE.encode(), "UTF-8", CHINESE, id="utf-8"),
-        pytest.param(CHINESE.encode("utf-8-sig"), "UTF-8 (BOM)", CHINESE, id="utf-8 with bom"),
-        pytest.param(CHINESE.encode("gb18030"), "GB18030", CHINESE, id="gb18030"),
-        pytest.param(CHINESE.encode("gbk"), "GB18030", CHINESE, id="gbk"),
         pytest.param(
             "環境\U00020000".encode("gb18030"), "GB18030", "環境\U00020000", id="gb18030 four bytes"
         ),
         pytest.param(
             b"\x84\x31\x95\x33" + "环境".encode("gb18030"), "GB18030 (BOM)", "环境", id="gb18030 with bom"
         ),
-        pytest.param(CHINESE.encode("utf-16"), "UTF-16", CHINESE, id="utf-16 little endian"),
         pytest.param(b"\xfe\xff" + CHINESE.encode("utf-16-be"), "UTF-16", CHINESE, id="utf-16 big endian"),
-        pytest.param(b"env,path\n", "UTF-8", "env,path\n", id="ascii"),
         pytest.param(b"\xef\xbb\xbfa", "UTF-8 (BOM)", "a", id="shorter than any magic number"),
     ],
 )
-def test_the_encoding_is_bom_then_utf8_then_gb18030(
-    write: Callable[..., Path], data: bytes, encoding: str, text: str
-) -> None:
+def test_the_encoding_is_bom_then_utf8_then_gb18030(write, data, encoding, text):
     with open_text(write(data)) as decoded:
         assert decoded.text.read() == text
     assert (decoded.encoding, decoded.warnings) == (encoding, ())
     assert (decoded.bytes, decoded.sha256) == (len(data), hashlib.sha256(data).hexdigest())
 
 
-def test_a_character_cut_by_the_reading_chunk_is_whole(write: Callable[..., Path]) -> None:
+def test_a_character_cut_by_the_reading_chunk_is_whole(write):
     for shift in range(4):
         text = "x" * ((1 << 20) - shift) + "环境\n"
         for encoding in ("utf-8", "gb18030"):
@@ -58,13 +45,8 @@ def test_a_character_cut_by_the_reading_chunk_is_whole(write: Callable[..., Path
 @pytest.mark.parametrize(
     ("data", "line", "says"),
     [
-        pytest.param(b"", 0, "empty", id="empty"),
         pytest.param(b"\xef\xbb\xbf", 0, "empty", id="only a bom"),
-        pytest.param(b"PK\x03\x04\x14\x00", 0, "workbook", id="xlsx"),
-        pytest.param(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00", 0, "workbook", id="xls"),
-        pytest.param(b"env,path\na,b\nc,\x00d\n", 3, "NUL", id="nul bytes"),
         pytest.param("env\npath".encode("utf-16-le"), 1, "NUL", id="utf-16 without bom"),
-        pytest.param(b"env,path\r\na,\xff\xff\r\n", 2, "UTF-8, GB18030", id="neither encoding"),
         pytest.param(b"\xef\xbb\xbfenv\n" + "环境".encode("gbk"), 2, "UTF-8 (BOM)", id="the bom lies"),
         pytest.param(b"env\n\xe7", 2, "UTF-8, GB18030", id="cut in the middle of a character"),
         pytest.param(b"\xff\xfee\x00n", 1, "UTF-16", id="utf-16 cut in half"),
@@ -72,9 +54,7 @@ def test_a_character_cut_by_the_reading_chunk_is_whole(write: Callable[..., Path
         pytest.param(b"x" * (17 << 20), 0, "16 MiB", id="one endless line"),
     ],
 )
-def test_what_is_no_text_is_refused_naming_the_line(
-    write: Callable[..., Path], data: bytes, line: int, says: str
-) -> None:
+def test_what_is_no_text_is_refused_naming_the_line(write, data, line, says):
     with pytest.raises(InputError) as raised, open_text(write(data)):
         pass
     (problem,) = raised.value.problems
@@ -83,11 +63,11 @@ def test_what_is_no_text_is_refused_naming_the_line(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
-def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     errors: list[InputError] = []
 
-    def read() -> None:
+    def read():
         try:
             with open_text(tmp_path / "pipe"):
                 pass
@@ -103,7 +83,7 @@ def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_file_is_refused(write: Callable[..., Path]) -> None:
+def test_an_unreadable_file_is_refused(write):
     path = write("env,path\n")
     path.chmod(0)
     with pytest.raises(InputError, match="cannot be read"), open_text(path):
@@ -119,9 +99,7 @@ def test_an_unreadable_file_is_refused(write: Callable[..., Path]) -> None:
         pytest.param("env,path\ntea,кот.png\n", "gb18030", "read as GB18030", id="cyrillic in gb18030"),
     ],
 )
-def test_a_text_with_suspicious_letters_and_no_chinese_warns(
-    write: Callable[..., Path], text: str, encoding: str, says: str
-) -> None:
+def test_a_text_with_suspicious_letters_and_no_chinese_warns(write, text, encoding, says):
     with open_text(write(text, encoding=encoding)) as decoded:
         pass
     (warning,) = decoded.warnings
@@ -131,13 +109,13 @@ def test_a_text_with_suspicious_letters_and_no_chinese_warns(
 @pytest.mark.parametrize(
     "text", ["env,海报\ntea,café.png\n", "env,path\ntea,a\u00a0b.png\n"], ids=["with chinese", "a space"]
 )
-def test_suspicious_letters_beside_chinese_do_not_warn(write: Callable[..., Path], text: str) -> None:
+def test_suspicious_letters_beside_chinese_do_not_warn(write, text):
     with open_text(write(text)) as decoded:
         pass
     assert decoded.warnings == ()
 
 
-def test_utf8_with_a_damaged_line_read_as_gb18030_warns_naming_the_line(write: Callable[..., Path]) -> None:
+def test_utf8_with_a_damaged_line_read_as_gb18030_warns_naming_the_line(write):
     good = "说明,上传路径的名字要写全\n".encode() * 3
     with open_text(write(good + "海报".encode("gbk") + b"\n")) as decoded:
         pass
@@ -145,7 +123,7 @@ def test_utf8_with_a_damaged_line_read_as_gb18030_warns_naming_the_line(write: C
     assert "up to line 4" in decoded.warnings[0].en
 
 
-def test_a_file_written_to_while_it_is_read_is_refused(write: Callable[..., Path]) -> None:
+def test_a_file_written_to_while_it_is_read_is_refused(write):
     path = write("env,path\n")
     reading = open_text(path)
     reading.__enter__().text.read()
@@ -168,7 +146,5 @@ WHOLE = Problem(0, "", Bilingual("is wrong", "不对"), Bilingual("fix it", "请
         (WHOLE, Lang.ZH, "p.csv: 不对 —— 请改正"),
     ],
 )
-def test_a_problem_is_one_line_that_names_file_line_and_column(
-    problem: Problem, lang: Lang, line: str
-) -> None:
+def test_a_problem_is_one_line_that_names_file_line_and_column(problem, lang, line):
     assert format_problem("p.csv", problem).of(lang) == line

@@ -1,12 +1,9 @@
 """results.csv, failed.csv, errcodes.csv: as the contract has them, and as a spreadsheet can open them safely."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -26,27 +23,12 @@ from tcb_ops.reports.run_views import RunView
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import EnvRecord
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
-
-def table(file: Path) -> list[list[str]]:
+def table(file):
     return list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines()))
 
 
-def test_the_columns_are_the_input_s_then_the_contract_s(a_run: Callable[..., Any], tmp_path: Path) -> None:
-    a_run().export(tmp_path / "out")
-    for name in ("results.csv", "failed.csv"):
-        head = (tmp_path / "out" / name).read_bytes().split(b"\r\n")[0]
-        assert head.decode("utf-8") == (
-            "\ufeff货号,path,tcb_line,tcb_merchant,tcb_appid,tcb_env,tcb_outcome,tcb_reason,tcb_action,tcb_errcode,"
-            "tcb_errmsg,tcb_rid,tcb_http_status,tcb_store_code,tcb_attempts,tcb_bytes,tcb_md5,tcb_file_id,"
-            "tcb_content_type,tcb_started_at,tcb_ended_at"
-        )
-
-
-def test_a_row_is_written_whole_and_numbers_plain(a_run: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_row_is_written_whole_and_numbers_plain(a_run, tmp_path):
     end = RowEnd(
         0,
         Outcome.UPLOADED,
@@ -72,9 +54,7 @@ def test_a_row_is_written_whole_and_numbers_plain(a_run: Callable[..., Any], tmp
     ]
 
 
-def test_every_row_is_in_results_and_those_not_good_in_failed(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path
-) -> None:
+def test_every_row_is_in_results_and_those_not_good_in_failed(a_run, every_end, tmp_path):
     reported = a_run(every_end * 2, finished=False)
     reported.export(tmp_path / "out")
     at = 2 + RESULT_COLUMNS.index("tcb_outcome")
@@ -87,7 +67,7 @@ def test_every_row_is_in_results_and_those_not_good_in_failed(
 
 
 @pytest.mark.parametrize("formula", ["=cmd|'/c calc'!A0", "+1+1", "-2+3", "@SUM(A1)", "＝1", "\t=1"])
-def test_no_cell_can_run_as_a_formula(a_run: Callable[..., Any], formula: str, tmp_path: Path) -> None:
+def test_no_cell_can_run_as_a_formula(a_run, formula, tmp_path):
     end = RowEnd(
         0,
         Outcome.FAILED,
@@ -110,18 +90,14 @@ def test_no_cell_can_run_as_a_formula(a_run: Callable[..., Any], formula: str, t
     assert row[2 + RESULT_COLUMNS.index("tcb_errmsg")] == f"'{formula}"
 
 
-def test_line_breaks_commas_and_quotes_of_the_input_come_through(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_line_breaks_commas_and_quotes_of_the_input_come_through(a_run, tmp_path):
     cells = ('a,"b"\r\nc', " lead")
     a_run([RowEnd(0, Outcome.UPLOADED)], cells=cells).export(tmp_path / "out")
     with (tmp_path / "out" / "results.csv").open(encoding="utf-8-sig", newline="") as stream:
         assert tuple(list(csv.reader(stream))[1][:2]) == cells
 
 
-def test_errcodes_csv_has_each_cause_once_with_its_texts(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], tmp_path: Path
-) -> None:
+def test_errcodes_csv_has_each_cause_once_with_its_texts(a_run, every_end, tmp_path):
     reported = a_run(every_end, finished=False)
     listed = RunSummary(reported.ledger, reported.run).causes
     write_errcodes(listed, tmp_path / "errcodes.csv", Lang.ZH)
@@ -135,9 +111,7 @@ def test_errcodes_csv_has_each_cause_once_with_its_texts(
     assert lines[0][4] == listed[0].meaning.zh
 
 
-def test_errcodes_csv_counts_an_audits_outcomes_beside_those_of_uploads(
-    a_run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_errcodes_csv_counts_an_audits_outcomes_beside_those_of_uploads(a_run, tmp_path):
     reported = a_run([RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)])
     (refused,) = RunSummary(reported.ledger, reported.run).causes
     write_errcodes([replace(refused, outcomes={UNHEALTHY: 1})], tmp_path / "errcodes.csv", Lang.EN)
@@ -158,7 +132,7 @@ def test_errcodes_csv_counts_an_audits_outcomes_beside_those_of_uploads(
         (1761440400.5, "Europe/Berlin", "2025-10-26T02:00:00.500+01:00"),
     ],
 )
-def test_times_are_iso_with_offset_in_the_settings_zone(at: float | None, zone: str, result: str) -> None:
+def test_times_are_iso_with_offset_in_the_settings_zone(at, zone, result):
     assert Clock(ZoneInfo(zone)).iso(at) == result
 
 
@@ -199,13 +173,13 @@ OK = RowEnd(
 )
 
 
-def together(texts: RowTexts) -> tuple[str, str, str, int]:
+def together(texts):
     batches = list(texts)
     rows, bad = ("".join(each) for each in zip(*batches, strict=True))
     return texts.head + rows, texts.head + bad, texts.hexdigest(), texts.hidden
 
 
-def check(reported: Any) -> tuple[str, str, str, int]:
+def check(reported):
     """Return the texts, after comparing the two ways to make them."""
     run = reported.run
     for lang in Lang:
@@ -214,18 +188,18 @@ def check(reported: Any) -> tuple[str, str, str, int]:
     return found
 
 
-def test_every_end_is_written_alike(a_run: Callable[..., Any]) -> None:
+def test_every_end_is_written_alike(a_run):
     check(a_run())
 
 
 @pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
-def test_a_cell_of_the_list_is_written_alike(a_run: Callable[..., Any], text: str) -> None:
+def test_a_cell_of_the_list_is_written_alike(a_run, text):
     found = check(a_run([OK, OK], cells=("007", text)))
     assert found[3] == (2 if "secret" in text or "access_token" in text else 0)
 
 
 @pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
-def test_what_a_server_said_is_written_alike(a_run: Callable[..., Any], text: str) -> None:
+def test_what_a_server_said_is_written_alike(a_run, text):
     refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=-501001, errmsg=text, rid=text, attempts=1)
     store = detail(DetailCode.STORE_MESSAGE, message=text)
     failed = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store, store_code=text, http_status=403)
@@ -233,5 +207,5 @@ def test_what_a_server_said_is_written_alike(a_run: Callable[..., Any], text: st
 
 
 @pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
-def test_a_merchants_name_is_written_alike(a_run: Callable[..., Any], text: str) -> None:
+def test_a_merchants_name_is_written_alike(a_run, text):
     check(a_run([OK], places=[EnvRecord(0, "env-1", "wx1", text, "merchant", left=False)]))

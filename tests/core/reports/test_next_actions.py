@@ -1,21 +1,14 @@
 """What to do next: how often somebody has to act, and what comes first."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
 import pytest
 
 from tcb_ops.errcodes import all_errcodes, all_store_codes
 from tcb_ops.i18n import Bilingual
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import code_label
-from tcb_ops.reports.summary import NextAction, Per, by_code, causes_of, per
+from tcb_ops.reports.summary import Per, by_code, causes_of, per
 from tcb_ops.reports.summary import next_actions as order
 from tcb_ops.runs.records import Tally
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 REFUSED, FAILED, SKIPPED = Outcome.REFUSED, Outcome.FAILED, Outcome.NOT_ATTEMPTED
 
@@ -44,20 +37,20 @@ ACTS = {
 
 
 @pytest.mark.parametrize(("code", "token", "often"), ACTS.values(), ids=ACTS)
-def test_how_often_somebody_has_to_act(code: str, token: Reason | None, often: Per) -> None:
+def test_how_often_somebody_has_to_act(code, token, often):
     assert per(code, token) is often
 
 
-def next_actions(groups: Sequence[Tally]) -> list[NextAction]:
+def next_actions(groups):
     return order(by_code(causes_of(groups)))
 
 
-def tally(rows: int, errcode: int | None = None, *, at: int = 0, env: str = "", **more: Any) -> Tally:
+def tally(rows, errcode=None, *, at=0, env="", **more):
     found = {"outcome": REFUSED, "reason": Reason.REFUSED, "store_code": ""} | more
     return Tally(f"wx{at}", f"商户{at}", env or f"env-{at}", errcode=errcode, rows=rows, **found)
 
 
-def test_what_fixes_most_rows_per_action_comes_first() -> None:
+def test_what_fixes_most_rows_per_action_comes_first():
     found = next_actions(
         [
             *(tally(30, 85088, at=at) for at in range(10)),  # 300 rows, but ten merchants
@@ -75,7 +68,7 @@ def test_what_fixes_most_rows_per_action_comes_first() -> None:
     ]
 
 
-def test_a_cause_is_one_line_over_merchants_environments_and_outcomes() -> None:
+def test_a_cause_is_one_line_over_merchants_environments_and_outcomes():
     (action,) = next_actions(
         [
             tally(3, 61007, at=1),
@@ -103,8 +96,8 @@ STOPPED = [
 
 @pytest.mark.parametrize(("tripped", "stopped", "errcode", "store"), STOPPED)
 def test_rows_that_a_breaker_stopped_are_one_cause_with_the_rows_that_tripped_it(
-    tripped: Reason, stopped: Reason, errcode: int | None, store: str
-) -> None:
+    tripped, stopped, errcode, store
+):
     found = next_actions(
         [
             tally(3, errcode, reason=tripped, store_code=store, outcome=FAILED if store else REFUSED),
@@ -114,12 +107,12 @@ def test_rows_that_a_breaker_stopped_are_one_cause_with_the_rows_that_tripped_it
     assert [action.group.rows for action in found] == [40]
 
 
-def test_a_dead_token_has_another_remedy_than_its_errcode() -> None:
+def test_a_dead_token_has_another_remedy_than_its_errcode():
     found = next_actions([tally(1, 40001), tally(2, 40001, at=1, reason=Reason.DEAD_TOKEN)])
     assert len({action.group.action for action in found}) == len(found) == 2
 
 
-def test_every_reason_and_errcode_has_a_short_name_in_both_languages() -> None:
+def test_every_reason_and_errcode_has_a_short_name_in_both_languages():
     for code in [*Reason.all(), *(str(entry.code) for entry in all_errcodes())]:
         name = code_label(code)
         assert 0 < len(name.en) <= 40, code

