@@ -34,7 +34,6 @@ def caused(error, cause):
 )
 def test_a_resource_that_has_run_out_is_told(error, words):
     found = exhausted(error)
-    assert found is not None
     assert words in found.text.en
     assert "然后再次运行同一命令" in found.text.zh
     assert found.exit_code == 3

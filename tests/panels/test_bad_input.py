@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from ipywidgets.widgets.widget import _instances  # ipywidgets offers no public list of its widgets
+from panel_lab import press
 from workspace import BOOKS
 
 import tcb_ops as tcb
@@ -33,8 +34,7 @@ def lab(open_lab):
 def panel(lab):
     """A panel that shows a finished run with failed rows."""
     found = lab.uploads()
-    found.start.click()
-    found.settle()
+    press(found)
     return found
 
 
@@ -72,13 +72,11 @@ def assert_usable(lab, panel, read, ledger="ledger.db"):
     assert panel.worker.line.value == ended  # the browser asked by itself
     assert page_of(panel) == {"failed": True, "id": 7}
     assert ledger in read(panel.worker.line)
-    panel.monitor.retry.button.click()
-    panel.settle()
+    press(panel, panel.monitor.retry.button)
     assert ledger in read(panel.worker.line)
     assert lab.sent == sent
     assert not panel.worker.busy
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.id != shown, read(panel.worker.line)
     assert panel.monitor.state is RunState.FINISHED
     assert len(page_of(panel)["rows"]["rows"]) == 30
@@ -128,8 +126,7 @@ def test_of_a_run_that_loses_its_ledger_nothing_is_left_hanging(open_lab, read, 
         assert panel.monitor.bar.value == ""
         remove_ledger(lab)
     panel.setup.unfolded = True
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.monitor.state is RunState.FINISHED
     assert "30 of 30 rows" in read(panel.monitor.bar)
 
@@ -164,13 +161,11 @@ def test_a_list_that_was_edited_while_it_is_shown_is_checked_again_and_not_sent(
     sent, shown, file = lab.sent, panel.run.id, lab.workspace.folder / "list.csv"
     kept = file.read_text(encoding="utf-8").splitlines()[:-3]
     file.write_text("\n".join(kept), encoding="utf-8")
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert "list.csv was changed after it was checked" in read(panel.worker.line)
     assert "27 of 27 rows" in read(panel.ready_line)
     assert (lab.sent, panel.run.id) == (sent, shown)
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.record.rows == 27
 
 

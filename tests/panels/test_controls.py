@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from panel_lab import press
 from workspace import TEA, write_csv
 
 import tcb_ops as tcb
@@ -23,14 +24,15 @@ def broken():
     raise ValueError("token-planted-in-a-defect")
 
 
-def test_our_own_errors_are_shown_in_the_panel_s_language(read, lang):
-    worker = Worker(Lang(lang))
+@pytest.mark.parametrize(("lang", "shown"), [(Lang.EN, "Not like this."), (Lang.ZH, "不能这样。")])
+def test_our_own_errors_are_shown_in_the_panel_s_language(read, lang, shown):
+    worker = Worker(lang)
 
     def refused():
         raise UsageError(Bilingual("Not like this.", "不能这样。"))
 
     assert not worker.guarded(refused)
-    assert read(worker.line) == {"en": "Not like this.", "zh": "不能这样。"}[lang]
+    assert read(worker.line) == shown
 
 
 def test_a_defect_is_reported_in_words_and_its_trace_is_in_the_log_only(read, caplog):
@@ -189,8 +191,7 @@ def test_another_list_asks_again(open_lab):
     panel = lab.uploads()
     panel.confirmation.count.value = "2"
     assert not panel.start.disabled
-    panel.list_reader.check.click()
-    panel.settle()
+    press(panel, panel.list_reader.check)
     assert panel.confirmation.count.value == ""
     assert panel.start.disabled
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.simulator import Fault
@@ -21,8 +22,7 @@ def grid(open_lab):
     found = panel.monitor.grid
     found.sent = []
     found.send = lambda message, buffers=None: found.sent.append(message)
-    panel.start.click()
-    panel.settle()
+    press(panel)
     return found
 
 
@@ -67,8 +67,7 @@ def test_a_row_has_its_details(grid):
 def test_pages_follow_one_another_by_line_and_none_is_lost(open_lab, monkeypatch):
     monkeypatch.setattr("tcb_ops.panels.grid.PAGE", 4)
     panel = open_lab(many(TEA, rows=50)).links()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     seen, after, more = [], -1, True
     while more:
         page = panel.monitor.grid.read({"code": None, "after": after})
@@ -94,8 +93,7 @@ def test_a_browser_that_comes_later_gets_everything_and_then_only_what_changed(g
 def test_markup_in_a_name_is_sent_as_text_and_drawn_escaped(open_lab):
     evil = Merchant("wxevil", "<img src=x onerror=alert(1)>", "evil-1a2b3c")
     panel = open_lab(many(evil, rows=1), [Fault(errcode=40097)], merchants=[evil]).uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     grid = panel.monitor.grid
     assert grid.lines["wxevil"][1] == evil.name
     assert "<img" not in grid.causes

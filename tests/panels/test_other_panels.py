@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 from tcb_ops import panels
@@ -16,8 +17,7 @@ def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab, read):
     lab = open_lab()
     panel = lab.links()
     assert "30 rows · 30 calls" in read(panel.list_reader.plan)
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"linked": 30}
     links = lab.workspace.folder / "links.csv"
     assert stat.S_IMODE(links.stat().st_mode) == 0o600
@@ -37,8 +37,7 @@ def test_links_that_will_run_out_before_the_last_is_there_are_reported_beside_th
 
 def test_links_that_have_run_out_by_the_end_are_counted(open_lab, read):
     panel = open_lab(faults=[Fault(env=BOOKS.env, lifetime=0)]).links()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"linked": 30}
     assert f"10 links had expired when {panel.run.record.report} was finished" in read(panel.worker.line)
     assert "op-bad" in panel.worker.line.value
@@ -58,19 +57,16 @@ def test_links_of_a_run_that_was_cut_off_are_not_given_up_unless_asked_for(open_
     panel = lab.links()
     panel.start.click()
     panel.worker.settle()
-    panel.monitor.stop.click()
-    panel.settle()
+    press(panel, panel.monitor.stop)
     cut_off = panel.run.id
     (lab.workspace.folder / "other.csv").write_text(f"env,path\n{BOOKS.env},a.png\n", encoding="utf-8")
     panel.list_reader.paths.text.value = "other.csv"
     panel.settle()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert f"links.csv.part belongs to another run ({cut_off})" in read(panel.worker.line)
     assert "“start a new run”" in read(panel.worker.line)
     panel.new.value = True
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"linked": 1}
 
 
@@ -79,13 +75,11 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
     panel = lab.audits()
     assert "Ready. 2 merchants, 3 environments, one call each" in read(panel.ready_line)
     assert "No run yet" in repr(panel.changes())
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"healthy": 3}
     assert "first audit" in panel.changes()._repr_html_()
     assert lab.sent == 3
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"healthy": 2, "unhealthy": 1}
     assert "城南书店" in read(panel.changed)
     assert "newly broken 1" in panel.changes()._repr_html_()
@@ -100,17 +94,14 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
 def test_a_run_is_chosen_looked_at_and_exported(open_lab):
     lab = open_lab()
     uploads = lab.uploads()
-    uploads.start.click()
-    uploads.settle()
+    press(uploads)
     audits = lab.audits()
-    audits.start.click()
-    audits.settle()
+    press(audits)
     panel = lab.reports()
     assert panel.run.id == audits.run.id
     assert panel.runs.choice.value == audits.run.id
     panel.runs.choice.value = uploads.run.id
-    panel.runs.button.click()
-    panel.settle()
+    press(panel, panel.runs.button)
     assert panel.run.id == uploads.run.id
     assert panel.monitor.state is RunState.FINISHED
     panel.run_now(wanted=True)
@@ -140,8 +131,7 @@ def test_a_path_and_none_are_taken_as_text_and_anything_else_is_refused_in_words
 def test_a_run_that_ends_while_another_is_shown_is_listed_as_it_is(open_lab):
     lab = open_lab(many(TEA, rows=10), [Fault(delay=0.1)])
     audits = lab.audits()
-    audits.start.click()
-    audits.settle()
+    press(audits)
     panel = lab.uploads()
     panel.start.click()
     panel.worker.settle()

@@ -10,6 +10,7 @@ from copy import deepcopy
 
 import pandas as pd
 import pytest
+from panel_lab import press
 from workspace import BOOKS
 
 from tcb_ops.features.simulator import Fault
@@ -23,8 +24,7 @@ from tcb_ops.panels.html import RunState
 def test_a_finished_run_is_shown_again_with_what_can_be_done(open_lab, read, kind, refused):
     lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)] if refused else [])
     first = getattr(lab, kind)()
-    first.start.click()
-    first.settle()
+    press(first)
     sent, verdict = lab.sent, read(first.worker.line)
     again = getattr(lab, kind)()
     assert again.run.id == first.run.id
@@ -47,8 +47,7 @@ def test_a_finished_run_is_shown_again_with_what_can_be_done(open_lab, read, kin
 def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab, tmp_path):
     lab = open_lab()
     panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     run, export = panel.run, ExportButton(panel.worker)
     export.export(run, tmp_path / "report")
     export.offer(run)
@@ -62,8 +61,7 @@ def test_files_exported_before_the_end_is_drawn_stay_listed(open_lab, tmp_path):
 def test_a_list_that_is_refused_by_now_is_reported_beside_the_run(open_lab, read):
     lab = open_lab()
     first = lab.uploads()
-    first.start.click()
-    first.settle()
+    press(first)
     (lab.workspace.folder / "list.csv").unlink()
     again = lab.uploads()
     assert "list.csv" in read(again.list_reader.line)
@@ -153,8 +151,7 @@ def test_result_cells_follow_the_run_of_the_panel(open_lab, monkeypatch):
     panel.show(panel.by_merchant)
     assert not shown[-1][0]
     assert "尚无任务" in shown[-1][1]
-    panel.start.click()
-    panel.settle()
+    press(panel)
     again, table = shown[-1]
     assert again
     assert '城南书店</td><td class="s">wxbooks</td>' in table
@@ -162,8 +159,7 @@ def test_result_cells_follow_the_run_of_the_panel(open_lab, monkeypatch):
     assert "<h2>各商户的数据行</h2>" in table
     assert "text-align:left" in table
     assert pd.options.d == options  # those of the operator's own tables
-    panel.monitor.retry.button.click()
-    panel.settle()
+    press(panel, panel.monitor.retry.button)
     assert "茶语小铺" not in shown[-1][1]
     assert "with its retries, 30 of 30 rows have succeeded" in lab.uploads().monitor.head.value
 

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from panel_lab import press
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
@@ -52,8 +53,7 @@ def test_a_click_uploads_and_shows_every_merchant_what_went_wrong_and_what_to_do
 ):
     lab = open_lab(faults=[Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)])
     panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert assert_complete(panel.run, 30) == {"uploaded": 29, "refused": 1}
     assert "30 of 30 rows · 100%" in read(panel.monitor.bar)
     books, tea = panel.monitor.grid.lines[BOOKS.appid], panel.monitor.grid.lines[TEA.appid]
@@ -78,16 +78,14 @@ def test_cancel_ends_tidily_and_resume_does_the_rest_without_the_list(
     wait_for(lambda: "of 60 rows" in panel.monitor.bar.value and panel.monitor.running)
     assert panel.start.disabled
     wait_for(lambda: "· running ·" in (panel.runs.choice.label or ""))
-    panel.monitor.stop.click()
-    panel.settle()
+    press(panel, panel.monitor.stop)
     assert panel.monitor.state is RunState.UNFINISHED
     assert "· unfinished ·" in panel.runs.choice.label
     assert read(panel.worker.line).startswith("Cancelled. Unfinished:")
     assert assert_complete(panel.run, 60)["pending"] > 0
     (lab.workspace.folder / "list.csv").unlink()
     first = panel.run.id
-    panel.monitor.resume.button.click()
-    panel.settle()
+    press(panel, panel.monitor.resume.button)
     assert panel.run.id == first
     assert assert_complete(panel.run, 60) == {"uploaded": 60}
     assert lab.workspace.sim.stats["stored"] == 60  # none twice
@@ -108,16 +106,14 @@ def test_run_resumes_an_unfinished_run_of_the_same_list_unless_a_new_run_is_aske
         assert panel.monitor.running
         assert (before is not None and panel.run.id == before.id) is (before is not None and not new)
         assert ("Resuming run" in read(panel.worker.line)) is (before is not None and not new)
-        panel.monitor.stop.click()
-        panel.settle()
+        press(panel, panel.monitor.stop)
 
 
 @pytest.mark.slow
 def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait_for, monkeypatch):
     lab = open_lab()
     panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert "30 of 30 rows · 100%" in read(panel.monitor.bar)
     lab.workspace.sim.play([Fault(delay=1.0)])
     news, watch = threading.Event(), RunHandle.watch
@@ -139,12 +135,10 @@ def test_a_new_run_does_not_show_the_rows_of_the_one_before(open_lab, read, wait
 def test_the_bad_rows_are_retried_as_a_run_of_their_own(open_lab, assert_complete):
     lab = open_lab(faults=[Fault(env=TEA.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     panel = lab.uploads()
-    panel.start.click()
-    panel.settle()
+    press(panel)
     parent = panel.run
     assert not hidden(panel.monitor.retry)
-    panel.monitor.retry.button.click()
-    panel.settle()
+    press(panel, panel.monitor.retry.button)
     assert panel.run.record.parent == parent.id
     assert assert_complete(panel.run, 1) == {"uploaded": 1}
     assert hidden(panel.monitor.retry)  # nothing is left
@@ -154,10 +148,8 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     lab = open_lab()
     panel = lab.uploads()
     assert hidden(panel.monitor.export)
-    panel.start.click()
-    panel.settle()
-    panel.monitor.export.button.click()
-    panel.settle()
+    press(panel)
+    press(panel, panel.monitor.export.button)
     folder = lab.workspace.folder / "reports" / panel.run.id
     assert {"results.csv", "report.html", "manifest.json"} <= {file.name for file in folder.iterdir()}
     html = panel.monitor.export.files.outputs[0]["data"]["text/html"]
@@ -168,8 +160,7 @@ def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     assert "All 30 rows succeeded" in read(panel.worker.line)
     (folder / ".ipynb_checkpoints").mkdir()  # JupyterLab's, once a link has been followed
     (folder / ".ipynb_checkpoints" / "report-checkpoint.html").touch()
-    panel.monitor.export.button.click()
-    panel.settle()
+    press(panel, panel.monitor.export.button)
     assert f"Run {panel.run.id} was exported to" in read(panel.monitor.export.line)
     assert "All 30 rows succeeded" in read(panel.worker.line)
 
@@ -184,15 +175,13 @@ def test_a_list_with_problems_is_refused_with_all_of_them_and_a_fixme(open_lab, 
     assert "2 path" in shown
     assert "4 env" in shown
     assert panel.start.disabled
-    panel.list_reader.fixme.click()
-    panel.settle()
+    press(panel, panel.list_reader.fixme)
     fixme = (lab.workspace.folder / "list.fix-me.csv").read_text(encoding="utf-8-sig").splitlines()
     assert len(fixme) == 3
     panel.list_reader.skip.value = True
     panel.settle()
     assert not panel.start.disabled
-    panel.start.click()
-    panel.settle()
+    press(panel)
     assert panel.run.counts == {"uploaded": 1, "invalid": 2}
 
 
@@ -279,8 +268,7 @@ def test_a_run_of_another_process_is_followed_its_holder_named_and_its_end_seen(
     panel.settle()
     assert panel.run.holder() is None
     assert panel.monitor.state is RunState.UNFINISHED
-    panel.monitor.resume.button.click()
-    panel.settle()
+    press(panel, panel.monitor.resume.button)
     assert panel.run.counts == {"uploaded": 60}
 
 

@@ -4,6 +4,7 @@ import json
 
 import ipywidgets as widgets
 import pytest
+from panel_lab import press
 from workspace import BOOKS, TEA
 
 from tcb_ops.features.simulator import Fault
@@ -26,10 +27,8 @@ def test_no_widget_holds_a_secret(open_lab):
     lab = open_lab(faults=faults)
     shown = []
     for panel in (lab.links(), lab.uploads(), lab.audits()):
-        panel.start.click()
-        panel.settle()
-        panel.monitor.export.button.click()
-        panel.settle()
+        press(panel)
+        press(panel, panel.monitor.export.button)
         shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
         grid = panel.monitor.grid
         shown.append(json.dumps([grid.lines, grid.causes, grid.read({"code": None})], ensure_ascii=False))

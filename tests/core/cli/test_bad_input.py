@@ -1,6 +1,5 @@
 """Bad input: each a clear message naming file, line and fix, exit 2, nothing sent, no trace."""
 
-import json
 import os
 import sqlite3
 import sys
@@ -8,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from command_line import ended
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
 GOOD = f"env,path\r\n{TEA.env},a.png\r\n"
@@ -218,9 +218,20 @@ def test_a_bad_token_file_is_named_by_line_and_shows_no_token(open_cli, file, to
     assert [word for word in told if word not in result.err] == [], result.err
 
 
+def with_limit(cli, resource, limit, *words):
+    """Run a command in a process with so much of a resource: the ledger's writes fail as on a full disk."""
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.{resource}, ({limit},) * 2); from tcb_ops.cli.main import main; main()"
+    )
+    with cli.spawn([sys.executable, "-c", code, *words]) as process:
+        result = ended(process)
+    assert "defect" not in result.err, result.err
+    return result
+
+
 @pytest.mark.slow
 def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on(open_cli):
-    """The limit on a file's size stands in for a full disk: the ledger's writes fail the same way."""
     cli = open_cli(many(TEA, BOOKS, rows=300))
     words = ("upload", "list.csv", "--root", "files", "--json", "--concurrency", "8")
     planned = cli(
@@ -228,20 +239,23 @@ def test_a_full_disk_in_mid_run_is_exit_3_and_with_room_the_same_command_goes_on
     )
     assert planned.code == 3
     size = (cli.folder / "ledger.db").stat().st_size
-    limited = (
-        f"import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 100_000},) * 2);"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from tcb_ops.cli.main import main; main()"
-    )
-    with cli.spawn([sys.executable, "-c", limited, *words]) as process:
-        out, err = process.communicate(timeout=60)
-    assert "Traceback" not in err
-    assert "defect" not in err, err
-    assert process.returncode == 3, err
-    assert "ledger.db" in err
+    stopped = with_limit(cli, "RLIMIT_FSIZE", size + 100_000, *words)
+    assert stopped.code == 3, stopped.err
+    assert "ledger.db" in stopped.err
     result = cli(*words)
     assert result.code == 0
     assert cli.assert_complete(result.json, 600) == {"uploaded": 600}
-    assert out == "" or cli.assert_complete(json.loads(out), 600)["pending"] > 0
+    assert stopped.out == "" or cli.assert_complete(stopped.json, 600)["pending"] > 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_before_the_run_exists_sends_nothing(open_cli):
+    cli = open_cli(many(TEA, BOOKS, rows=2000))
+    result = with_limit(cli, "RLIMIT_FSIZE", 150_000, "links", "list.csv", "--json")
+    assert result.code in {2, 3}
+    assert result.out == ""
+    assert cli.calls == 0
+    assert cli("runs", "--json").json == {"runs": []}
 
 
 @pytest.mark.slow
@@ -273,23 +287,6 @@ def test_closed_standard_streams_are_no_obstacle(open_cli, closed):
 
 
 @pytest.mark.slow
-def test_a_full_disk_before_the_run_exists_sends_nothing(open_cli):
-    cli = open_cli(many(TEA, BOOKS, rows=2000))
-    limited = (
-        "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000,) * 2);"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from tcb_ops.cli.main import main; main()"
-    )
-    with cli.spawn([sys.executable, "-c", limited, "links", "list.csv", "--json"]) as process:
-        out, err = process.communicate(timeout=60)
-    assert "Traceback" not in err
-    assert "defect" not in err, err
-    assert process.returncode in {2, 3}
-    assert out == ""
-    assert cli.calls == 0
-    assert cli("runs", "--json").json == {"runs": []}
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on a process's files")
 def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_cli):
     """Wherever the limit is met: libraries, ledger, list, event loop, connections, files to upload."""
@@ -299,19 +296,13 @@ def test_too_few_file_descriptors_are_exit_3_with_the_rows_pending(open_cli):
     words = ("upload", "list.csv", "--root", "files", "--json", "--concurrency", "64", "--per-env", "64")
     in_mid_run = 0
     for limit in (10, 16, 32, 64):
-        limited = (
-            f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}));"
-            "from tcb_ops.cli.main import main; main()"
-        )
-        with cli.spawn([sys.executable, "-c", limited, *words]) as process:
-            out, err = process.communicate(timeout=120)
-        assert process.returncode == 3, (limit, err)
-        assert "Traceback" not in err
-        assert f"the limit of this process is {limit}" in err
-        assert "Raise ulimit -n" in err
-        if out:
+        stopped = with_limit(cli, "RLIMIT_NOFILE", limit, *words)
+        assert stopped.code == 3, (limit, stopped.err)
+        assert f"the limit of this process is {limit}" in stopped.err
+        assert "Raise ulimit -n" in stopped.err
+        if stopped.out:
             in_mid_run += 1
-            assert set(cli.assert_complete(json.loads(out), 180)) <= {"pending", "uploaded"}, limit
+            assert set(cli.assert_complete(stopped.json, 180)) <= {"pending", "uploaded"}, limit
     assert in_mid_run
     result = cli(*words)
     assert result.code == 0, result.err

@@ -178,7 +178,6 @@ def windows():
     task = re.fullmatch(
         r'schtasks /Create (?:/\w+ \S+ )+/TR "([^"]+)"', recipe("Windows Task Scheduler").strip()
     )
-    assert task is not None
     assert len(task[1]) <= 261
     return task[1].replace(r"C:\tcb\.venv\Scripts\tcb-ops.exe", PROGRAM).replace("C:\\tcb\\", "/srv/tcb/")
 

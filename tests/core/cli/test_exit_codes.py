@@ -33,47 +33,6 @@ def test_rows_that_are_not_good_are_exit_1_and_tabulated(open_cli, kind):
     assert cli("errcodes", "--json").json["errcodes"] == [line]
 
 
-def test_not_attempted_rows_stand_under_the_errcode_that_stopped_them(open_cli):
-    cli = open_cli(faults=[Fault(appid=BOOKS.appid, errcode=85088)])
-    result = cli.upload("--json")
-    assert result.code == 1
-    counts = cli.assert_complete(result.json, 30)
-    assert counts["refused"] + counts.get("not_attempted", 0) == 10
-    assert [(line["errcode"], line["rows"]) for line in result.json["errcodes"]] == [(85088, 10)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["links", "upload"])
-def test_a_target_that_is_away_is_exit_3_with_its_json_and_rows_pending(open_cli, kind):
-    cli = open_cli()
-    result = getattr(cli, kind)("--json", *AWAY)
-    assert result.code == 3
-    assert cli.assert_complete(result.json, 30) == {"pending": 30}
-    assert "127.0.0.1:9" in result.err
-    assert "no host could be reached" in result.err
-    assert f"To resume run {result.json['run']} (SIMULATED " in result.err
-    shown = cli("show", result.json["run"], "--json")
-    assert (shown.code, shown.json) == (0, result.json)
-
-
-@pytest.mark.slow
-def test_a_platform_wide_refusal_is_exit_3_and_fixed_the_same_command_ends_0(open_cli):
-    cli = open_cli(faults=[Fault(path="banner/5.png", errcode=61004, calls=((1, 1),))])
-    result = cli.upload("--json", "--concurrency", "2")
-    assert result.code == 3
-    assert cli.assert_complete(result.json, 30)["pending"] > 0
-    assert "61004" in result.err
-    end = 3
-    for _ in range(3):  # each environment has one such row
-        again = cli.upload("--json")
-        assert again.json["run"] == result.json["run"]
-        end = again.code
-        if end == 0:
-            break
-    assert end == 0
-    assert cli.assert_complete(again.json, 30) == {"uploaded": 30}
-
-
 @pytest.mark.slow
 def test_talk_is_on_stderr_and_data_on_stdout(open_cli):
     cli = open_cli(faults=REFUSED)

@@ -161,7 +161,6 @@ def test_a_file_that_comes_and_goes_is_never_believed(tmp_path, monkeypatch):
     evil.write_text('api_base = "http://127.0.0.1:9"', encoding="utf-8")
     give_away(evil)
     with subprocess.Popen([sys.executable, "-c", TOGGLE], stdout=subprocess.PIPE) as stranger:
-        assert stranger.stdout is not None
         stranger.stdout.readline()
         refused = 0
         try:

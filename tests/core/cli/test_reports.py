@@ -32,8 +32,6 @@ def test_a_report_goes_to_reports_and_the_runs_id(open_cli):
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["simulated"] is True
     assert manifest["counts"] == result.json["counts"]
-    for name, known in manifest["files"].items():
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == known["sha256"]
     assert manifest["input"]["sha256"] == hashlib.sha256((cli.folder / "list.csv").read_bytes()).hexdigest()
     assert "SIMULATED" in (folder / "report.html").read_text(encoding="utf-8")
 

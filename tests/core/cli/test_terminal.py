@@ -174,29 +174,27 @@ def test_quiet_shows_no_bar(open_cli, on_terminal):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("answer", "code"), [("n", 2), ("y", 3)])
-def test_many_live_environments_are_asked_about(open_cli, on_terminal, answer, code):
+@pytest.mark.parametrize(
+    ("merchants", "asked", "answer", "code"),
+    [
+        (SIX, "6 live environments", "n", 2),
+        (SIX, "6 live environments", "y", 3),
+        ((TEA,), "1 live environment", "n", 2),
+        ((TEA,), "", "--yes", 3),
+    ],
+    ids=["many, no", "many, yes", "one, no", "told before"],
+)
+def test_live_environments_are_asked_about(open_cli, on_terminal, merchants, asked, answer, code):
     """api.example.invalid never resolves: a yes ends with exit 3."""
-    cli = open_cli(many(*SIX, rows=2), merchants=SIX)
-    words = ("--api-base", "https://api.example.invalid", "--patience", "0.1")
+    cli = open_cli(many(*merchants, rows=2), merchants=merchants)
+    words = ("--target", "https://api.example.invalid", "--patience", "0.1", *(() if asked else (answer,)))
     with on_terminal(cli, "upload", "list.csv", "--root", "files", *words) as typed:
-        typed.wait_for("Upload to 6 live environments of https://api.example.invalid?")
-        typed.type(f"{answer}\n")
-        assert typed.end()[0] == code
-    assert ("Nothing was sent." in typed.seen) == (answer == "n")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("words", "code"), [((), 2), (("--yes",), 3)])
-def test_one_live_environment_is_asked_about_on_a_terminal(open_cli, on_terminal, words, code):
-    cli = open_cli(many(TEA, rows=2))
-    live = ("--target", "https://api.example.invalid", "--patience", "0.1")
-    with on_terminal(cli, "upload", "list.csv", "--root", "files", *live, *words) as typed:
-        if not words:
-            typed.wait_for("Upload to 1 live environment of https://api.example.invalid? [y/N]")
-            typed.type("n\n")
+        if asked:
+            typed.wait_for(f"Upload to {asked} of https://api.example.invalid? [y/N]")
+            typed.type(f"{answer}\n")
         assert typed.end()[0] == code
     assert typed.seen.startswith("LIVE https://api.example.invalid · tcb-ops.toml\r\n")
+    assert ("Nothing was sent." in typed.seen) == (answer == "n")
 
 
 @pytest.mark.kill

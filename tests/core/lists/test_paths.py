@@ -217,7 +217,6 @@ def test_a_path_within_the_naming_rules_passes(path):
 @pytest.mark.parametrize(("path", "says"), BAD)
 def test_a_path_that_breaks_a_naming_rule_is_reported_with_a_fix(path, says):
     problem = path_problem(path)
-    assert problem is not None
     message, fix = problem
     assert says in message.en
     assert message.zh

@@ -47,7 +47,6 @@ def test_the_heat_map_has_a_button_per_cell_and_escapes_names():
         Tally("wx2", "乙", "env-2", Outcome.FAILED, Reason.STORE_REFUSED, None, evil, 1),
     ]
     matrix = errcode_matrix(causes_of(tallies))
-    assert matrix is not None
     drawn = heat_map(matrix, Lang.EN)
     cells = ET.fromstring(drawn).findall(".//g")
     assert [(cell.get("data-appid"), cell.get("data-code")) for cell in cells] == [
@@ -76,12 +75,10 @@ def test_shades_follow_the_logarithm(rows, most, dark):
 def test_the_worst_come_first_and_the_rest_is_summed_up():
     groups = [tally(at, 1000 + at % 20, at + 1) for at in range(100)]
     table = matrix(groups)
-    assert table is not None
     assert len(table.lines) == MERCHANTS
     assert len(table.codes) == CODES
     assert (table.merchants, table.other_codes) == (100, 20 - CODES)
     assert [line.rows for line in table.lines] == sorted((line.rows for line in table.lines), reverse=True)
-    assert table.rest is not None
     every = [*table.lines, table.rest]
     assert sum(line.rows for line in every) == table.total.rows == sum(range(1, 101))
     for line in [*every, table.total]:
@@ -146,7 +143,6 @@ def test_the_drawing_holds_all_rows_and_stays_in_its_frame():
             {Outcome.NOT_ATTEMPTED: 3, Outcome.FAILED: 1, Outcome.UNCHANGED: 1},
         )
     )
-    assert drawing is not None
     assert drawing.sums == (7, 3, 3)
     assert (drawing.began, drawing.ended, drawing.peak) == (100.0, 103.0, 8.0)
     assert drawing.mean == pytest.approx(13 / 3)

@@ -193,19 +193,12 @@ def test_every_end_is_written_alike(a_run):
 
 
 @pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
-def test_a_cell_of_the_list_is_written_alike(a_run, text):
+def test_a_text_is_written_alike_whether_a_list_a_server_or_the_merchants_file_has_it(a_run, text):
     found = check(a_run([OK, OK], cells=("007", text)))
     assert found[3] == (2 if "secret" in text or "access_token" in text else 0)
-
-
-@pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
-def test_what_a_server_said_is_written_alike(a_run, text):
     refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=-501001, errmsg=text, rid=text, attempts=1)
     store = detail(DetailCode.STORE_MESSAGE, message=text)
     failed = RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store, store_code=text, http_status=403)
-    check(a_run([OK, refused, failed, replace(OK, file_id=text, md5=text)]))
-
-
-@pytest.mark.parametrize("text", STRANGE.values(), ids=STRANGE)
-def test_a_merchants_name_is_written_alike(a_run, text):
-    check(a_run([OK], places=[EnvRecord(0, "env-1", "wx1", text, "merchant", left=False)]))
+    check(a_run([OK, refused, failed, replace(OK, file_id=text, md5=text)], id="server"))
+    place = EnvRecord(0, "env-1", "wx1", text, "merchant", left=False)
+    check(a_run([OK], places=[place], id="merchants"))

@@ -64,7 +64,6 @@ def test_why_there_was_no_token_and_that_one_was_dead_is_told(a_run):
         assert "HTTP 302" in shown
         assert "PLANTED" not in shown
         dead = why(Outcome.REFUSED, Reason.DEAD_TOKEN, 40001, "")
-        assert dead is not None
         meaning, action = dead.meaning, dead.action
         assert "the same one again" in meaning.en
         assert meaning.en in shown

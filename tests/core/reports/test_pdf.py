@@ -90,7 +90,6 @@ FAILING = {
 def test_a_browser_that_fails_leaves_nothing_and_says_why(tmp_path, page, program, lines, reason):
     program(*lines)
     warning = write_pdf(page, tmp_path / "report.pdf", timeout=0.2 if "sleep" in lines[0] else 60)
-    assert warning is not None
     assert f"report.pdf was not written: {reason}" in warning.en
     assert not (tmp_path / "report.pdf").exists()
 
