@@ -1,28 +1,24 @@
-"""What happens to files below an open panel, and unusual content: a clear state, nothing stuck, nothing injected."""
+"""What happens to files below an open panel, unusual content, secrets: a clear state, nothing stuck, injected or leaked."""
 
 import gc
+import json
 import shutil
 import sqlite3
-import time
 import weakref
 from contextlib import closing
 from dataclasses import replace
 
+import ipywidgets as widgets
 import pytest
 from ipywidgets.widgets.widget import _instances  # ipywidgets offers no public list of its widgets
 from panel_lab import press
-from workspace import BOOKS
+from workspace import BOOKS, TEA
 
 import tcb_ops as tcb
 from tcb_ops import api
 from tcb_ops.features.simulator import Fault
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
-from tcb_ops.panels.grid import PAGE
 from tcb_ops.panels.html import RunState
 from tcb_ops.run import find_handle
-from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.list_kinds import LINKS
-from tcb_ops.runs.records import EnvRecord, NewRun, Usage
 
 
 @pytest.fixture
@@ -39,12 +35,18 @@ def panel(lab):
 
 
 @pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_a_panel_that_is_closed_leaves_no_widget_and_is_freed(lab, panel, kind):
-    there = set(_instances)
+def test_a_panel_that_is_closed_keeps_no_widget_and_no_data_and_is_freed(lab, panel, kind):
+    widgets = set(_instances)
     other = getattr(lab, kind)()
+    parts = [weakref.ref(part) for part in other.view.children]
+    if kind in {"uploads", "links"}:
+        parts.append(weakref.ref(other.list_reader.batch.staging))
     freed, lab.opened[:] = weakref.ref(other), [panel]
     other.close()
-    assert set(_instances) == there
+    assert set(_instances) == widgets
+    gc.collect()
+    assert [part for part in parts if part() is not None] == [], "the notebook still holds the panel"
+    assert repr(other).endswith(": None>")
     del other
     gc.collect()
     assert freed() is None
@@ -169,43 +171,40 @@ def test_a_list_that_was_edited_while_it_is_shown_is_checked_again_and_not_sent(
     assert panel.run.record.rows == 27
 
 
+ECHO = "access_token=PLANTED-1 https://evil.example/put?q-signature=PLANTED-2 secret: PLANTED-3-LONG-ENOUGH-TO-BE-ONE"
+
+
+def states():
+    """Everything that a page, or a saved notebook, would hold."""
+    every = widgets.Widget.get_manager_state(widgets=None)["state"]
+    return json.dumps(every, default=str, ensure_ascii=False)
+
+
 @pytest.mark.slow
-def test_ten_thousand_merchants_are_shown_and_their_rows_in_pages(lab):
-    settings = lab.uploads().context.settings
-    ledger = Ledger(settings.ledger)
-    envs = [
-        EnvRecord(n, f"shop-{n:05}", f"wx{n:05}", f"第{n:05}号店", "merchant", left=False)
-        for n in range(10_000)
+def test_no_widget_holds_a_secret(open_lab):
+    faults = [
+        Fault(env=BOOKS.env, path="banner/1.png", errcode=40097, errmsg=ECHO),
+        Fault(env=TEA.env, path="banner/2.png", step="store", code="SignatureDoesNotMatch", errmsg=ECHO),
     ]
-    rows = [
-        Row(n + 2, one.env, f"{n}.png", one.appid, one.merchant, "", (one.env, f"{n}.png"))
-        for n, one in enumerate(envs)
-    ]
-    new = NewRun(
-        "many", LINKS, settings.run_target, "many.csv", "ab" * 32, 9, ("env", "path"), "", {}, "", "ops", "ops-1",
-        "", time.time(),
-    )  # fmt: skip
-    run = ledger.plan(new, rows, envs)
-    bad = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, None, 40097, "invalid args", "", 200, "", 1)
-    ledger.record(run, [replace(bad, line=row.line) for row in rows[::7]], Usage(1.0, 1, 0))
-    ledger.close()
-    panel = lab.reports("many")
-    grid = panel.monitor.grid
-    assert (len(grid.lines), panel.monitor.state) == (10_000, RunState.UNFINISHED)
-    assert len(page_of(panel)["rows"]["rows"]) == PAGE
-    assert len(grid._charts) < 100_000
-    assert len(grid.read({"code": None, "appid": "wx09999"})["rows"]) == 1
-
-
-@pytest.mark.parametrize("kind", ["uploads", "links", "audits", "reports"])
-def test_a_closed_panel_that_the_notebook_still_holds_keeps_no_data(lab, panel, kind):
-    other = getattr(lab, kind)()
-    other.settle()
-    parts = [weakref.ref(part) for part in other.view.children]
-    if kind in {"uploads", "links"}:
-        parts.append(weakref.ref(other.list_reader.batch.staging))
-    lab.opened[:] = [panel]
-    other.close()
-    gc.collect()
-    assert [part for part in parts if part() is not None] == []
-    assert repr(other).endswith(": None>")
+    lab = open_lab(faults=faults)
+    shown = []
+    for panel in (lab.links(), lab.uploads(), lab.audits()):
+        press(panel)
+        press(panel, panel.monitor.export.button)
+        shown.append(json.dumps(panel._repr_mimebundle_(), default=str))
+        grid = panel.monitor.grid
+        shown.append(json.dumps([grid.lines, grid.causes, grid.read({"code": None})], ensure_ascii=False))
+    shown.append(states())
+    links = (lab.workspace.folder / "links.csv").read_text(encoding="utf-8")
+    assert "q-signature" in links
+    for text in shown:
+        for secret in (
+            "token-of-",
+            "q-signature=",
+            "PLANTED",
+            "x-cos-security-token=",
+            lab.workspace.sim.base + "/7",
+        ):
+            assert secret not in text
+    assert "wxbooks" in shown[3]  # the grid was there to look at
+    assert "Run " in shown[-1]  # and the states

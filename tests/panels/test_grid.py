@@ -1,13 +1,135 @@
-"""The grid: what the browser is sent, and the rows that it asks for."""
+"""The grid and the looks of a run: from records to HTML, what the browser is sent, and the rows that it asks for."""
 
 import json
 
+import pandas as pd
 import pytest
 from panel_lab import press
 from workspace import BOOKS, TEA, many
 
+from tcb_ops.features.audit.kind import AUDIT
 from tcb_ops.features.simulator import Fault
-from tcb_ops.model import Merchant
+from tcb_ops.i18n import Lang
+from tcb_ops.model import Merchant, Outcome, Reason
+from tcb_ops.panels.html import (
+    MerchantLine,
+    RunState,
+    Step,
+    esc,
+    frame_html,
+    merchant_lines,
+    merchant_state,
+    next_step,
+    render_progress,
+    run_state,
+)
+from tcb_ops.panels.run_monitor import redraw_after
+from tcb_ops.runs.list_kinds import UPLOAD
+from tcb_ops.runs.progress import Progress
+from tcb_ops.runs.records import Tally
+
+
+def tally(merchant, outcome, rows, **more):
+    given = {"reason": None, "errcode": None, "store_code": ""} | more
+    return Tally(f"wx-{merchant}", merchant, "env-1", outcome, rows=rows, **given)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "todo", "running", "state"),
+    [
+        (3, 0, 0, True, "done"),
+        (3, 0, 0, False, "done"),
+        (2, 1, 0, True, "done, some failed"),
+        (0, 3, 0, True, "none succeeded"),
+        (0, 0, 3, True, "waiting"),
+        (0, 0, 3, False, "not started"),
+        (1, 0, 2, True, "running"),
+        (0, 1, 2, False, "stopped"),
+    ],
+)
+def test_how_a_merchant_stands(good, bad, todo, running, state):
+    assert merchant_state(MerchantLine("wx", "茶", good, bad, todo), running=running).en == state
+
+
+@pytest.mark.parametrize(
+    ("here", "held", "finished", "state"),
+    [
+        (True, False, False, RunState.HERE),
+        (True, True, True, RunState.HERE),
+        (False, True, True, RunState.FINISHED),
+        (False, False, True, RunState.FINISHED),
+        (False, True, False, RunState.ELSEWHERE),
+        (False, False, False, RunState.UNFINISHED),
+    ],
+)
+def test_who_works_on_a_run(here, held, finished, state):
+    assert run_state(here=here, held=held, finished=finished) is state
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "step"),
+    [
+        (RunState.HERE, {"ready": True, "editing": True}, Step.CANCEL),
+        (RunState.ELSEWHERE, {"ready": True, "editing": True}, None),
+        (None, {"ready": True}, Step.START),
+        (None, {"editing": True}, None),
+        (RunState.FINISHED, {"ready": True, "editing": True, "retryable": True}, Step.START),
+        (RunState.UNFINISHED, {"ready": True}, Step.RESUME),
+        (RunState.UNFINISHED, {"editing": True}, Step.RESUME),
+        (RunState.FINISHED, {"ready": True, "retryable": True}, Step.RETRY),
+        (RunState.FINISHED, {"ready": True}, Step.EXPORT),
+        (RunState.FINISHED, {"ready": True, "exported": True}, None),
+    ],
+)
+def test_the_next_step(state, options, step):
+    no = dict.fromkeys(("ready", "editing", "retryable", "exported"), False)
+    assert next_step(state, **(no | options)) is step
+
+
+def test_merchants_with_trouble_come_first_and_the_rest_by_name():
+    lines = merchant_lines(
+        [
+            tally("乙", Outcome.UPLOADED, 5),
+            tally("甲", Outcome.PENDING, 5),
+            tally("丙", Outcome.REFUSED, 1, reason=Reason.REFUSED, errcode=85088),
+            tally("丁", Outcome.NOT_ATTEMPTED, 9, reason=Reason.BREAKER, errcode=85088),
+            tally("丁", Outcome.REFUSED, 3, reason=Reason.REFUSED, errcode=85088),
+        ]
+    )
+    assert [line.merchant for line in lines] == ["丁", "丙", "乙", "甲"]
+    assert lines[0].codes == {"85088": 12}
+    assert [line.rows for line in lines] == [12, 1, 5, 5]
+
+
+def test_what_came_from_outside_is_inert():
+    evil = "<img src=x onerror=alert(1)>\x1b[31m"
+    frame = pd.DataFrame({"merchant": [evil], "rows": [1]})
+    drawn = frame_html(frame, Lang.EN)
+    assert "<img" not in drawn
+    assert "\x1b" not in drawn
+    assert esc("\"'<>&") == "&quot;&#x27;&lt;&gt;&amp;"
+
+
+def test_the_grid_is_drawn_less_often_the_longer_it_takes():
+    assert redraw_after(0.0, 0) == 0.25
+    assert redraw_after(0.01, 300) < 1
+    assert redraw_after(2.0, 300) == 20
+
+
+def test_progress_is_a_bar_that_is_read_out_with_rate_and_time_left(read):
+    look = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 310.0, 12.2)
+    drawn = render_progress(look, UPLOAD, Lang.EN, running=True)
+    assert '<progress class="op-hidden" aria-label="Rows that have ended" value="1203" max="5000">' in drawn
+    assert '<span class="good" style="flex:1203"></span><span class="todo" style="flex:3797"></span>' in drawn
+    assert read(drawn) == "1,203 of 5,000 rows · 24% · 310/s · 12s left 1,203 uploaded"
+    assert "/秒 · 剩余 12s" in read(render_progress(look, UPLOAD, Lang.ZH, running=True))
+    slow = Progress("r", 5000, {Outcome.UPLOADED: 1203}, 0.31, 12000.0)
+    assert "· 0.3/s ·" in read(render_progress(slow, UPLOAD, Lang.EN, running=True))
+    soon = Progress("r", 240, {Outcome.UPLOADED: 111}, 439.0, 0.3)
+    assert "left" not in read(render_progress(soon, UPLOAD, Lang.EN, running=True))
+    audit = render_progress(look, AUDIT, Lang.EN, running=True)
+    assert "1,203 of 5,000 environments · 24% · 310/s" in read(audit)
+
 
 FAULTS = [
     Fault(env=BOOKS.env, errcode=85088),

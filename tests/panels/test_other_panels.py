@@ -24,17 +24,6 @@ def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab, read):
     assert f"The links are in {links}, which only you can read" in read(panel.worker.line)
 
 
-@pytest.mark.slow
-def test_links_that_will_run_out_before_the_last_is_there_are_reported_beside_the_pace(open_lab, read):
-    lab = open_lab(many(TEA, rows=4501))
-    panel = lab.links()
-    assert read(panel.life) == ""
-    panel.pace.value = True
-    assert "the first links will have expired before the last one is issued" in read(panel.life)
-    panel.pace.value = False
-    assert read(panel.life) == ""
-
-
 def test_links_that_have_run_out_by_the_end_are_counted(open_lab, read):
     panel = open_lab(faults=[Fault(env=BOOKS.env, lifetime=0)]).links()
     press(panel)

@@ -10,9 +10,6 @@ import pytest
 from command_line import ended
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
 
-GOOD = f"env,path\r\n{TEA.env},a.png\r\n"
-
-
 LISTS = {
     "not text": (b"env,path\n\xff\xfe\xfd,a\n", ["list.csv:2", "not text", "UTF-8"]),
     "no path column": (b"env,name\ntea,x\n", ["list.csv:1", "path", "--column"]),

@@ -14,8 +14,6 @@ from workspace import BOOKS, TEA, many
 from tcb_ops.features.simulator import Fault
 
 REFUSED = [Fault(env=BOOKS.env, path="banner/1.png", errcode=40097)]
-AWAY = ("--api-base", "http://127.0.0.1:9", "--patience", "0.2")
-LIVE = ("--target", "https://api.example.invalid", "--patience", "0.2")
 
 
 @pytest.mark.parametrize("kind", ["links", "upload"])

@@ -245,13 +245,6 @@ def test_the_demos_suggestions_work(tmp_path, monkeypatch, capsys, execute):
     assert verified.code == 0, verified.out
 
 
-def test_a_list_that_was_made_is_uploaded_as_it_says(open_cli, execute):
-    cli = open_cli(many(TEA, rows=1))
-    result = cli("list", "files", "--to", TEA.env, "--out", "made.csv")
-    (line,) = suggested(result.err)
-    assert execute(line, "--json").json["counts"] == {"uploaded": 1}
-
-
 def test_a_variable_is_repeated_as_an_option(open_cli, monkeypatch):
     cli = open_cli(many(TEA, rows=1))
     monkeypatch.setenv("TCB_OPS_LEDGER", "other.db")
@@ -346,19 +339,3 @@ def test_a_forgotten_root_is_said_once(open_cli, kind):
     assert result.err.count("there is no file") == 1
     assert f"The same for all 120 rows: none of their files is below {cli.folder}." in result.err
     assert not list(cli.folder.glob("*fix-me*"))
-
-
-def test_a_few_missing_files_are_named_one_by_one(open_cli):
-    cli = open_cli(many(TEA, rows=9))
-    for name in ("0.bin", "4.bin"):
-        (cli.folder / "files" / name).unlink()
-    assert cli.upload().err.count("there is no file") == 2
-
-
-@pytest.mark.parametrize("name", ["nowhere.csv", "files", "picture.csv"])
-def test_a_file_that_is_no_list_suggests_no_corrected_one(open_cli, name):
-    cli = open_cli(many(TEA, rows=1))
-    (cli.folder / "picture.csv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
-    result = cli("upload", name, "--root", "files")
-    assert (result.code, cli.calls) == (2, 0)
-    assert "failed-fixed.csv" not in result.err

@@ -318,20 +318,6 @@ def test_runs_fit_the_terminal_whatever_they_are(open_cli, monkeypatch, columns)
         assert not any(line.strip() == "→" for line in shown.splitlines())
 
 
-@pytest.mark.parametrize(("columns", "beside"), [(80, False), (91, False), (92, True)])
-def test_lists_of_runs_are_beside_the_figures_only_where_they_fit_whole(
-    open_cli, monkeypatch, columns, beside
-):
-    monkeypatch.setenv("COLUMNS", str(columns))
-    cli = open_cli(many(TEA, rows=2))
-    name = "november-banners.csv"
-    (cli.folder / "list.csv").rename(cli.folder / name)
-    run = cli("upload", name, "--root", "files", "--json").json["run"]
-    lines = cli("runs").out.splitlines()
-    assert any(run in line and name in line for line in lines) is beside
-    assert any(line.strip() == name for line in lines) is not beside
-
-
 def test_rows_and_a_dry_run_fit_the_terminal_a_line_each(open_cli, monkeypatch):
     long = Merchant("wxlong", "晨光茶饮旗舰店（华东区第一分公司）与合作伙伴", "prod-tea-1a2b3c")
     rows = [(long.env, f"banner/2026/双十一/a-name-that-is-very-long-{n}.png") for n in range(3)]

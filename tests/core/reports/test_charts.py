@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import colorsys
 import re
-from importlib.resources import files
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -13,7 +11,6 @@ from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.formats.charts import (
     HEIGHT,
-    SHADES,
     WIDTH,
     code_colour,
     draw,
@@ -89,46 +86,6 @@ def test_the_worst_come_first_and_the_rest_is_summed_up():
 
 def test_good_and_pending_rows_are_not_in_it():
     assert matrix([tally(0, 0, 5, Outcome.UPLOADED), tally(0, 0, 5, Outcome.PENDING)]) is None
-
-
-def luminance(colour):
-    red, green, blue = (
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour
-    )
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def parts(colour):
-    """The red, green and blue of `#rrggbb` or `#rgb`."""
-    digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
-    return tuple(int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4))
-
-
-def code_parts(code):
-    """The red, green and blue of a code's colour."""
-    hue, saturation, light = map(int, re.findall(r"\d+", code_colour(code)))
-    return colorsys.hls_to_rgb(hue / 360, light / 100, saturation / 100)
-
-
-def contrast(one, other):
-    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
-
-
-@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
-def test_numbers_stand_out_in_every_cell(theme):
-    css = files("tcb_ops.reports").joinpath("templates/report.css").read_text(encoding="utf-8")
-    ink = luminance(parts(re.findall(r"--ink: (#\w+)", css)[theme]))
-    paper = parts(re.findall(r"--paper: (#\w+)", css)[theme])
-    shares = [int(share) for _, share in sorted(re.findall(r"\.w(\d) .*?bad-fill\)\) (\d+)%", css))]
-    assert len(shares) == SHADES
-    assert shares == sorted(shares), "the more, the darker"
-    for code in map(str, range(40001, 40200)):
-        for share in shares:
-            mixed = [
-                share / 100 * own + (1 - share / 100) * back
-                for own, back in zip(code_parts(code), paper, strict=True)
-            ]
-            assert contrast(luminance(mixed), ink) >= 4.5, (code, share)
 
 
 def moments(*counts):

@@ -54,13 +54,6 @@ def test_results_hold_every_row_as_it_is(a_run, every_end, in_english):
     assert frame["tcb_started_at"].iloc[-1] == pd.Timestamp("2025-11-25T09:26:40.250")
 
 
-def test_a_header_that_is_there_twice_keeps_both_columns(a_run, in_english):
-    reported = a_run([RowEnd(0, Outcome.UPLOADED)], headers=("备注", "备注"), cells=("a", "b"))
-    frame = results_frame(reported.ledger, reported.run, in_english)
-    assert list(frame.iloc[0, :2]) == ["a", "b"]
-    assert list(frame.columns[:2]) == ["备注", "备注"]
-
-
 def test_errcodes_are_merchants_by_code(a_run):
     refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=85088)
     breaker = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)

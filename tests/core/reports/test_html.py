@@ -173,20 +173,6 @@ def test_an_unfinished_run_says_so_as_of_when_and_how_to_go_on(a_run, tmp_path):
     assert "To resume it:" in page.text
 
 
-@pytest.mark.parametrize(
-    ("target", "there"),
-    [
-        ("https://api.weixin.qq.com", ""),
-        ("http://127.0.0.1:8089", " --target http://127.0.0.1:8089"),
-        ("simulator", " --target simulator"),
-    ],
-)
-def test_the_next_command_goes_to_the_runs_own_target(a_run, tmp_path, target, there):
-    refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007)
-    _, html = page_of(a_run([refused], id="mine", target=target), tmp_path)
-    assert f">tcb-ops retry mine{there} --ledger " in html
-
-
 def test_merchants_of_one_name_are_told_apart_by_their_appids(a_run, tmp_path):
     names = ("茶语小铺", "茶语小铺", "晨光文具")
     places = [
@@ -278,15 +264,6 @@ def test_while_somebody_works_on_the_run_it_says_to_wait(a_run, tmp_path):
     assert "To resume it:" not in held.text
     assert "wang.wu" not in killed.text
     assert "To resume it:" in killed.text
-
-
-def test_where_the_list_is_wrong_it_points_to_failed_csv(a_run, tmp_path):
-    ends = [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=code) for code in (40097, 61007)]
-    page, _ = page_of(a_run(ends), tmp_path / "wrong")
-    assert "Where the list itself is wrong (40097), a retry would send the same data again." in page.text
-    assert "tcb-ops upload failed-fixed.csv" in page.text
-    page, _ = page_of(a_run(ends[1:], id="20251125-093000-right"), tmp_path / "right")
-    assert "list itself" not in page.text
 
 
 def test_where_errmsg_has_to_be_read_it_stands_there_without_secrets(a_run, tmp_path):

@@ -35,12 +35,6 @@ CODES = (
 )  # fmt: skip
 
 
-CODED = RowEnd(
-    0, Outcome.REFUSED, Reason.REFUSED, errcode=85088, errmsg="no", rid="65f-1", ended_at=1_764_035_009.0
-)
-GOOD = RowEnd(0, Outcome.UPLOADED, errcode=0, ended_at=1_764_034_009.0)
-
-
 def no_browser(why):
     """Skip, loudly; fail where a browser is a must."""
     if NEEDED:

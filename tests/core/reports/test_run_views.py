@@ -200,11 +200,6 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
             str(one): n for one in Outcome.all() if (n := sum(row.end.outcome is one for row in rows))
         },
     ),
-    "succeeded": (
-        lambda run: run.succeeded,
-        lambda rows: all(one.end.outcome.succeeded for one in rows),
-    ),
-    "summary": (lambda run: run.summary()["rows"], len),
     "planned bytes": (
         lambda run: run.planned_bytes(BAD),
         lambda rows: sum(one.row.size or 0 for one in rows if one.end.outcome in BAD),
@@ -238,10 +233,6 @@ METHODS: dict[str, tuple[Callable[[Run], Any], Callable[[list[RowRecord]], Any]]
     "results": (
         lambda run: frame_lines(run.results()),
         lambda rows: [one.row.line for one in rows],
-    ),
-    "failed": (
-        lambda run: frame_lines(run.failed()),
-        lambda rows: [one.row.line for one in rows if one.end.outcome in BAD],
     ),
     "merchants like": (
         lambda run: set(run.merchants_like("")),
