@@ -74,16 +74,6 @@ def test_control_characters_of_skipped_rows_are_pictures_in_every_export(open_cl
     assert "control character (U+0001)" in again.err
 
 
-def test_rows_without_a_token_end_as_not_attempted_and_the_others_go_on(open_cli):
-    cli = open_cli(tokens={TEA.appid: f"token-of-{TEA.appid}"})
-    result = cli.links("--json")
-    assert result.code == 1
-    assert cli.assert_complete(result.json, 30) == {"linked": 20, "not_attempted": 10}
-    table = cli("errcodes")
-    assert "no_token" in table.out
-    assert table.err == f"Run {result.json['run']} · links · list.csv · 10 of 30 rows did not succeed\n"
-
-
 def test_limit_takes_the_first_rows(open_cli):
     cli = open_cli()
     result = cli.upload("--limit", "7", "--json")
@@ -202,24 +192,6 @@ def test_a_table_in_a_pipe_has_no_blanks_at_the_ends_of_its_lines(open_cli):
         lines = cli(*words).out.splitlines()
         assert lines
         assert [line for line in lines if line != line.rstrip()] == []
-
-
-@pytest.mark.slow
-def test_a_retry_reports_rows_whose_merchants_are_missing(open_cli, find_english):
-    cli = open_cli(many(TEA, BOOKS, rows=2), [Fault(errcode=85088, calls=((1, 1),))])
-    first = cli.upload("--json").json["run"]
-    merchants = cli.folder / "merchants.csv"
-    complete = merchants.read_text("utf-8")
-    merchants.write_text(complete.replace(f"{BOOKS.appid},{BOOKS.name},{BOOKS.env}", ""), "utf-8")
-    result = cli("retry", "--json")
-    assert result.json["counts"] == {"uploaded": 2}
-    assert f"run {first} has 2 rows to retry, but " in result.err
-    assert f"{BOOKS.name} ({BOOKS.appid}, {BOOKS.env})" in result.err
-    assert f"\ntcb-ops retry {first} --config " in result.err
-    merchants.write_text(complete, "utf-8")
-    rest = cli("retry", first, "--json")
-    assert rest.json["counts"] == {"uploaded": 2}
-    assert "no line for their merchants" not in rest.err
 
 
 @pytest.mark.slow

@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import sqlite3
-import threading
 from collections import Counter
-from contextlib import closing
 
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST, many
@@ -77,18 +74,6 @@ def test_a_signal_ends_a_run_tidily_and_the_same_command_goes_on(open_cli, wait_
         f"SIMULATED {cli.workspace.sim.base} · tcb-ops.toml · Resuming run {found['run']}: {done} of 180 rows"
     )
     assert result.json["run"] == found["run"]
-    assert_all_done(cli, kind, result)
-    assert cli.workspace.sim.stats[counter(kind)] <= 180 + 2 * 8
-
-
-@pytest.mark.kill
-@pytest.mark.parametrize("kind", ["links", "upload"])
-def test_a_killed_run_goes_on_and_sends_little_twice(open_cli, wait_for, kind):
-    cli = open_cli(ROWS, HELD)
-    ended, out, _ = stop_in_mid_run(cli, kind, signal.SIGKILL, wait_for)
-    assert (ended, out) == (-signal.SIGKILL, "")
-    result = cli(*words(kind, *FEW))
-    assert result.json["run"] in result.err
     assert_all_done(cli, kind, result)
     assert cli.workspace.sim.stats[counter(kind)] <= 180 + 2 * 8
 
@@ -167,16 +152,6 @@ def test_a_list_that_is_done_is_sent_again_but_not_without_a_word(open_cli):
     assert warning not in cli.upload("--skip-unchanged").err
 
 
-@pytest.mark.slow
-def test_a_run_that_lacks_only_its_report_is_resumed(open_cli):
-    cli = open_cli()
-    first = cli.upload("--json").json["run"]
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
-        ledger.execute("UPDATE runs SET report = ''")  # killed before it was written
-    stored = cli.workspace.sim.stats["stored"]
-    assert (cli.upload("--json").json["run"], cli.workspace.sim.stats["stored"]) == (first, stored)
-
-
 def cut_off(workspace, start, **options):
     """Begin a run and cancel it after the first rows."""
     going = start(workspace.read(), settings=workspace.settings, **options)
@@ -211,13 +186,6 @@ def test_links_go_on_into_their_own_file(workspace, assert_complete):
     assert len((workspace.folder / "mine.csv").read_text(encoding="utf-8").splitlines()) == 61
 
 
-@pytest.mark.slow
-def test_a_finished_run_is_not_gone_on_with(workspace):
-    run = tcb.upload(workspace.read(), settings=workspace.settings)
-    with pytest.raises(tcb.UsageError, match="it is finished"):
-        tcb.resume(run.id, settings=workspace.settings)
-
-
 def test_a_canary_stays_one(open_workspace):
     workspace = open_workspace(faults=[Fault(env=TEA.env, path="banner/1.png", errcode=40097)])
     with pytest.raises(tcb.CanaryError):
@@ -235,15 +203,3 @@ def test_who_works_on_a_run_is_known_while_it_is_worked_on(workspace):
     run = going.wait()
     assert find_handle(going.id) is None
     assert run.holder() is None
-
-
-@pytest.mark.slow
-def test_several_threads_may_wait_and_one_ends_the_run(workspace):
-    going = tcb.start_links(workspace.read(), settings=workspace.settings, out=workspace.folder / "links.csv")
-    ended: list[tcb.Run] = []
-    waiting = [threading.Thread(target=lambda: ended.append(going.wait())) for _ in range(4)]
-    for thread in waiting:
-        thread.start()
-    for thread in waiting:
-        thread.join()
-    assert [run.counts for run in ended] == [{"linked": 60}] * 4
