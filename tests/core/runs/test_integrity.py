@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, redirect_stderr, redirect_stdout
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -93,18 +94,12 @@ READERS: dict[str, Callable[[tcb.Run], Any]] = {
     "counts": lambda run: run.counts,
     "succeeded": lambda run: run.succeeded,
     "repr": repr,
-    "html": lambda run: run._repr_html_(),
-    "summary": lambda run: run.summary(),
-    "tallies": lambda run: run.tallies(),
     "rows": lambda run: list(run.rows()),
     "rows of a merchant": lambda run: list(run.rows(merchant=TEA.name)),
     "rows of a path": lambda run: list(run.rows(path="banner/1.png")),
     "failed": lambda run: list(run.rows(outcomes=frozenset({tcb.Outcome.REFUSED}))),
-    "results": lambda run: run.results(),
-    "errcodes": lambda run: run.errcodes(),
-    "causes": lambda run: run.causes(),
-    "by_merchant": lambda run: run.by_merchant(),
-    "changes": lambda run: run.changes(),
+    **{name: methodcaller(name) for name in ("_repr_html_", "summary", "tallies", "results", "errcodes")},
+    **{name: methodcaller(name) for name in ("causes", "by_merchant", "changes")},
     "final": lambda run: run.final().counts,
 }
 

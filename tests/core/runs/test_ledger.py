@@ -56,11 +56,8 @@ def test_a_planned_run_comes_back_as_it_was_given(ledger):
     first, _, last = ledger.rows(run)
     assert first.row == row
     assert first.end == RowEnd(2, Outcome.PENDING)
-    assert (last.end.outcome, last.end.reason, last.end.detail) == (
-        Outcome.INVALID,
-        Reason.INVALID,
-        as_detail(Bilingual("starts with /", "以 / 开头")),
-    )
+    why = as_detail(Bilingual("starts with /", "以 / 开头"))
+    assert last.end == RowEnd(4, Outcome.INVALID, Reason.INVALID, why)
     assert ledger.counts(run) == {Outcome.PENDING: 2, Outcome.INVALID: 1}
 
 
@@ -91,13 +88,8 @@ def test_counts_tallies_places_and_pending_agree(ledger):
     tallies = ledger.tallies(run)
     assert sum(tally.rows for tally in tallies) == run.rows == 10
     refused = next(tally for tally in tallies if tally.outcome is Outcome.REFUSED)
-    assert (refused.appid, refused.merchant, refused.env, refused.errcode, refused.rows) == (
-        "wxbooks",
-        "城南书店",
-        "books",
-        85088,
-        2,
-    )
+    where = (refused.appid, refused.merchant, refused.env)
+    assert (*where, refused.errcode, refused.rows) == ("wxbooks", "城南书店", "books", 85088, 2)
     tea, books = ledger.environments(run)
     assert (tea.rows, tea.pending, books.rows, books.pending, books.left) == (5, 3, 5, 3, True)
     found = ledger.pending(run, [(tea, 0), (books, 3), (tea, 8)], 2)
@@ -125,13 +117,8 @@ def test_a_closed_place_ends_its_pending_rows_but_those_in_flight(ledger):
     stopped = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
     assert ledger.close_environment(run, PLACES[0], stopped, but_lines=[4]) == 3
     outcomes = {record.row.line: record.end.outcome for record in ledger.rows(run, merchant="wxtea")}
-    assert outcomes == {
-        2: Outcome.UPLOADED,
-        4: Outcome.PENDING,
-        6: Outcome.NOT_ATTEMPTED,
-        8: Outcome.NOT_ATTEMPTED,
-        10: Outcome.NOT_ATTEMPTED,
-    }
+    ended = dict.fromkeys((6, 8, 10), Outcome.NOT_ATTEMPTED)
+    assert outcomes == {2: Outcome.UPLOADED, 4: Outcome.PENDING} | ended
     [record] = ledger.rows(run, line=6)
     assert (record.end.line, record.end.errcode, record.end.reason) == (6, 85088, Reason.BREAKER)
     assert ledger.counts(run)[Outcome.PENDING] == 6

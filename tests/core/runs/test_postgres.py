@@ -329,18 +329,6 @@ def test_a_role_that_may_only_read_is_refused_before_anything_is_planned(
     assert workspace.sim.stats["link_calls"] == 0
 
 
-def test_a_lost_database_is_not_a_full_one(postgres, url):
-    with closing(Ledger(url)) as ledger:
-        with ledger._engine.connect() as connection:
-            (backend,) = connection.exec_driver_sql("SELECT pg_backend_pid()").scalars()
-        postgres.run(f"SELECT pg_terminate_backend({backend})")
-        with pytest.raises(
-            LedgerError, match=r"cannot be reached: .+[^.]\. What was committed is safe"
-        ) as caught:
-            ledger.runs()
-    assert "Free space" not in str(caught.value)
-
-
 def test_a_role_whose_idle_sessions_are_ended_keeps_its_connections(url, postgres, database):
     role = f"idle_{database}"
     postgres.run(f"CREATE ROLE {role} LOGIN SUPERUSER")

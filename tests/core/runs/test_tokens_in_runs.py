@@ -1,16 +1,13 @@
 """Runs whose tokens come from a server or from the platform itself, and the platform's own environments."""
 
-import asyncio
-import threading
 from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from scripted import Server
+from scripted import good_token as good
+from scripted import token_server
 from tables import table
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
@@ -45,42 +42,6 @@ def by_itself(workspace: Workspace, **changed: Any) -> Any:
         "store": workspace.folder / "tcb-ops.tokens",
     }
     return workspace.with_options(tokens=tokens | changed)
-
-
-@contextmanager
-def token_server(answers: dict[str, tuple[str, bytes] | None]) -> Iterator[tuple[str, list[bytes]]]:
-    """A token server in a thread of its own: appid → status and body, None to hang. Gives its URL and the requests it got."""
-    up, down = threading.Event(), threading.Event()
-    server: list[Server] = []
-
-    async def script(connection: Any) -> None:
-        while True:
-            head, _ = await connection.request()
-            appid = head.split(b" ")[1].removeprefix(b"/").decode()
-            answer = answers.get(appid, ("404 Unknown", b""))
-            if answer is None:
-                await connection.gone()
-                return
-            await connection.answer(answer[1], answer[0])
-
-    async def serve() -> None:
-        async with Server(script) as listening:
-            server.append(listening)
-            up.set()
-            await asyncio.to_thread(down.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert up.wait(10)
-    try:
-        yield f"{server[0].base}/{{appid}}", server[0].heads
-    finally:
-        down.set()
-        thread.join()
-
-
-def good(appid: str) -> tuple[str, bytes]:
-    return "200 OK", f'{{"access_token": "token-of-{appid}", "expires_in": 7200}}'.encode()
 
 
 # --- component ------------------------------------------------------------------------------------------------------------

@@ -199,39 +199,25 @@ def test_a_token_file_without_end_is_not_read_to_it(tmp_path):
 
 
 @table(
-    "half",
+    "text, mended, waited",
     {
-        "emptied": "",
-        "half-a-header": "appid,acc",
-        "without-the-line": "appid,access_token\n",
-        "without-the-token": "appid,access_token\nwx1,",
-        "half-a-token": "appid,access_token\nwx1,fre",
+        "emptied": ("", True, 1),
+        "half-a-header": ("appid,acc", True, 1),
+        "without-the-line": ("appid,access_token\n", True, 1),
+        "without-the-token": ("appid,access_token\nwx1,", True, 1),
+        "half-a-token": ("appid,access_token\nwx1,fre", True, 1),
+        "half-a-line-of-another": ("appid,access_token\nwx1,fresh\nwx2,ha", False, 0),
+        "without-the-last-line-break": ("appid,access_token\nwx1,fresh", False, 2),
     },
 )
-def test_a_half_written_file_is_waited_for(run, file, half):
-    pauses = Pauses(lambda: None, lambda: file.write_text("appid,access_token\nwx1,fresh\n"))
+def test_a_half_written_file_is_waited_for(run, file, text, mended, waited):
+    then = [lambda: None, lambda: file.write_text("appid,access_token\nwx1,fresh\n")]
+    pauses = Pauses(*then if mended else ())
     source = FileTokens(file, pauses.clock, pauses)
-    file.write_text(half)
-    assert ask(run, source).value == Secret("fresh")
-    assert pauses.slept == 1
-
-
-def test_the_whole_lines_of_a_half_written_file_serve_at_once(run, file):
-    pauses = Pauses()
-    source = FileTokens(file, pauses.clock, pauses)
-    file.write_text("appid,access_token\nwx1,fresh\nwx2,ha")
-    assert ask(run, source).value == Secret("fresh")
-    assert not pauses.slept
-
-
-def test_a_last_line_without_a_line_break_is_trusted_when_it_stays(run, file):
-    pauses = Pauses()
-    source = FileTokens(file, pauses.clock, pauses)
-    file.write_text("appid,access_token\nwx1,fresh")
-    assert ask(run, source).value == Secret("fresh")
-    assert pauses.slept == 2
-    assert ask(run, source).value == Secret("fresh")
-    assert pauses.slept == 2
+    file.write_text(text)
+    for _ in range(2):
+        assert ask(run, source).value == Secret("fresh")
+        assert pauses.slept == waited
 
 
 def test_an_appid_that_stays_away_is_waited_for_once_the_file_has_changed(run, file):
@@ -291,43 +277,35 @@ def test_the_program_is_told_which_token_was_refused_without_seeing_it(run):
     assert ask(run, program(result), refused=Secret(SECRET)).value == Secret(f"wx1/{mark}")
 
 
-@pytest.mark.parametrize(
-    ("code", "why"),
-    [
-        pytest.param(f"print('{SECRET}'); sys.exit(3)", "ended with exit code 3", id="exit-code"),
-        pytest.param(
-            f"print('{SECRET}', file=sys.stderr); sys.exit(1)", "ended with exit code 1", id="stderr"
-        ),
-        pytest.param(f"print('{SECRET}')", "content without an access_token", id="no-json"),
-        pytest.param(f"print('[\"{SECRET}\"]')", "content without an access_token", id="no-object"),
-        pytest.param(
-            f"print(json.dumps({{'token': '{SECRET}'}}))", "content without an access_token", id="other-key"
-        ),
-        pytest.param(
-            "print(json.dumps({'access_token': ''}))", "content without an access_token", id="empty"
-        ),
-        pytest.param(
-            "print(json.dumps({'access_token': 5}))", "content without an access_token", id="number"
-        ),
-        pytest.param(
-            f"print(json.dumps({{'access_token': '{SECRET}\\n'}}))",
-            "content without an access_token",
-            id="line-break",
-        ),
-        pytest.param("print('[' * 60_000)", "content without an access_token", id="brackets"),
-        pytest.param(
-            f"print(json.dumps({{'access_token': '{SECRET}' + 'x' * 5000}}))", "longer than 4096", id="long"
-        ),
-        *(
-            pytest.param(
-                f'print(\'{{"access_token": "t", "expires_in": \' + {number} + \'}}\')',
+NO_TOKEN = "content without an access_token"
+
+
+def printing(value: object) -> str:
+    return f"print(json.dumps({value!r}))"
+
+
+@table(
+    "code, why",
+    {
+        "exit-code": (f"print('{SECRET}'); sys.exit(3)", "ended with exit code 3"),
+        "stderr": (f"print('{SECRET}', file=sys.stderr); sys.exit(1)", "ended with exit code 1"),
+        "no-json": (f"print('{SECRET}')", NO_TOKEN),
+        "no-object": (printing([SECRET]), NO_TOKEN),
+        "other-key": (printing({"token": SECRET}), NO_TOKEN),
+        "empty": (printing({"access_token": ""}), NO_TOKEN),
+        "number": (printing({"access_token": 5}), NO_TOKEN),
+        "line-break": (printing({"access_token": f"{SECRET}\n"}), NO_TOKEN),
+        "brackets": ("print('[' * 60_000)", NO_TOKEN),
+        "binary": ("os.write(1, b'\\xff\\xfe')", NO_TOKEN),
+        "long": (printing({"access_token": SECRET + "x" * 5000}), "longer than 4096"),
+        **{
+            f"ends at {number}": (
+                f"print(json.dumps({{'access_token': 't', 'expires_in': {number}}}))",
                 "an invalid expiry time",
-                id=f"expires-in-{number[:6]}",
             )
-            for number in ("'1' + '0' * 400", "'NaN'", "'Infinity'")
-        ),
-        pytest.param("os.write(1, b'\\xff\\xfe')", "content without an access_token", id="binary"),
-    ],
+            for number in ("10**400", "float('nan')", "float('inf')")
+        },
+    },
 )
 def test_a_program_without_a_token_is_one_merchants_trouble_and_what_it_printed_is_not_shown(run, code, why):
     with pytest.raises(TokenError, match=why) as caught:

@@ -127,9 +127,3 @@ def test_a_cluster_that_cannot_be_used_is_a_message_and_nothing_is_sent(
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"uploaded": 30}
-
-
-def test_the_links_panel_has_no_cluster(open_lab):
-    panel = open_lab().links()
-    assert panel.workers is None
-    assert panel.cluster() is None

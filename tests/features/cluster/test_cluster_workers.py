@@ -1,19 +1,18 @@
 """Workers of a cluster that cannot work on a run, or go away: the others continue, and stderr names them."""
 
-import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from dask_cluster import Cluster
+from scripted import good_token, token_server
 from workspace import OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
@@ -58,32 +57,6 @@ def claimed_by(running: tcb.RunHandle) -> set[str]:
         return {name for one in ledger.partitions(running.record) for name in one.workers}
 
 
-@contextmanager
-def token_server(key: str) -> Iterator[str]:
-    """A token server that asks for a key."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            allowed = self.headers["Authorization"] == key
-            body = b'{"access_token": "token-of-%s", "expires_in": 7200}' % self.path[1:].encode()
-            self.send_response(200 if allowed else 401)
-            self.end_headers()
-            self.wfile.write(body if allowed else b"")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/{{appid}}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.mark.slow
 def test_a_worker_whose_credentials_are_refused_is_named(open_workspace, scheduler, monkeypatch):
     monkeypatch.setenv("MY_KEY", "right-key")
@@ -91,7 +64,7 @@ def test_a_worker_whose_credentials_are_refused_is_named(open_workspace, schedul
     wrong = scheduler.start_worker(MY_KEY="wrong-key")
     scheduler.wait_for_workers(1)
     name = f"Worker {host_name()}/{wrong.pid}"
-    with token_server("right-key") as url:
+    with token_server({one.appid: good_token(one.appid) for one in MERCHANTS}, "right-key") as (url, _):
         settings = workspace.with_options(tokens={"source": "service", "url": url, "auth_env": "MY_KEY"})
         with pytest.raises(TokenSourceError, match=rf"{name}: .+tokens\.auth_env"):
             tcb.upload(workspace.read(), cluster=scheduler.address, settings=settings, limits=LIMITS)

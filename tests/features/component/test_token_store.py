@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tables import table
 
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.features.component.store import IDENTITY, LOCKS, StoredToken, TokenStore
@@ -117,46 +118,32 @@ def test_another_platforms_store_is_refused(folder, component, base, why):
         opened(folder, component, base)
 
 
-def _a_file(folder: Path) -> None:
-    folder.parent.mkdir(parents=True)
-    folder.write_text("{}")
-
-
-def _a_folder_of_something_else(folder: Path) -> None:
-    folder.mkdir(parents=True, mode=0o700)
-    (folder / "notes.txt").write_text("mine")
-
-
-def _no_json(folder: Path) -> None:
-    opened(folder)
-    (folder / IDENTITY).write_bytes(b"\xff{")
-
-
-def _newer(folder: Path) -> None:
-    opened(folder)
-    result = json.loads((folder / IDENTITY).read_text())
-    (folder / IDENTITY).write_text(json.dumps(result | {"schema": 2}))
-
-
-def _unreadable(folder: Path) -> None:
-    opened(folder)
-    (folder / IDENTITY).unlink()
-    (folder / IDENTITY).mkdir(mode=0o700)
-
-
-@pytest.mark.parametrize(
-    ("make", "why"),
-    [
-        (_a_file, "is not a folder"),
-        (_a_folder_of_something_else, "contains other files and is not a token store"),
-        (_no_json, "not the expected JSON"),
-        (_newer, "newer tcb-ops"),
-        (_unreadable, "cannot be used .it is a folder"),
-    ],
-    ids=["file", "foreign", "no-json", "newer", "unreadable"],
+@table(
+    "ours, name, content, why",
+    {
+        "a file": (False, ".", b"{}", "is not a folder"),
+        "a folder of something else": (
+            False,
+            "notes.txt",
+            b"mine",
+            "contains other files and is not a token store",
+        ),
+        "no JSON": (True, IDENTITY, b"\xff{", "not the expected JSON"),
+        "newer": (True, IDENTITY, b'{"schema": 2}', "newer tcb-ops"),
+        "unreadable": (True, IDENTITY, None, "cannot be used .it is a folder"),
+    },
 )
-def test_what_is_no_store_of_ours_is_refused_and_left_alone(folder, make, why):
-    make(folder)
+def test_what_is_no_store_of_ours_is_refused_and_left_alone(folder, ours, name, content, why):
+    if ours:
+        opened(folder)
+        (folder / name).unlink()
+    else:
+        (folder / name).parent.mkdir(parents=True, mode=0o700)
+    if content is None:
+        (folder / name).mkdir(mode=0o700)
+    else:
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0o600)
     before = sorted(path.name for path in folder.rglob("*"))
     with pytest.raises(SettingsError, match=why) as caught:
         opened(folder)
