@@ -26,6 +26,7 @@ ENDLESS = json.dumps(
         "expires_at": 1,
     }
 )
+NEWER = json.dumps({"schema": 2, "component_appid": "wxplatform", "api_base": BASE}).encode()
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 
@@ -129,7 +130,7 @@ def test_another_platforms_store_is_refused(folder, component, base, why):
             "contains other files and is not a token store",
         ),
         "no JSON": (True, IDENTITY, b"\xff{", "not the expected JSON"),
-        "newer": (True, IDENTITY, b'{"schema": 2}', "newer tcb-ops"),
+        "newer": (True, IDENTITY, NEWER, "newer tcb-ops"),
         "unreadable": (True, IDENTITY, None, "cannot be used .it is a folder"),
     },
 )
