@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import sqlite3
 import sys
 from contextlib import closing
@@ -159,17 +158,6 @@ def test_the_first_fifty_problems_are_shown_and_all_are_in_the_fix_me_csv(open_c
     assert cli("links", "list.fix-me.csv").code == 0
 
 
-def test_fix_me_goes_where_it_is_told(open_cli):
-    cli = open_cli(many(TEA, rows=1))
-    write_csv(cli.folder / "list.csv", ("env", "path"), [(TEA.env, "/a")])
-    assert cli("check", "list.csv", "--fix-me", "corrected.csv").code == 2
-    assert (cli.folder / "corrected.csv").exists()
-    assert not (cli.folder / "list.fix-me.csv").exists()
-    result = cli("check", "list.csv", "--fix-me", "nowhere/corrected.csv")
-    assert result.code == 2
-    assert "nowhere/corrected.csv cannot be written" in result.err
-
-
 def test_fix_me_replaces_nothing_but_a_fix_me_file_that_nobody_has_changed(open_cli):
     cli = open_cli(many(TEA, rows=1))
     assert cli("links", "list.csv").code == 0
@@ -302,20 +290,6 @@ def test_a_bad_variable_is_named_and_its_value_is_not(open_cli, monkeypatch):
     assert "TCB_OPS_CONFIRM_OVER" in result.err
     assert "hush" not in result.err
     assert cli.calls == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["links", "upload"])
-def test_a_target_that_does_not_answer_is_exit_3_and_names_it(open_cli, kind):
-    cli = open_cli(many(TEA, rows=2))
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        base = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-    result = getattr(cli, kind)("--json", "--api-base", base, "--patience", "0.2")
-    assert result.code == 3
-    assert cli.assert_complete(result.json, 2) == {"pending": 2}
-    assert base.removeprefix("http://") in result.err
-    assert "no host could be reached" in result.err
 
 
 @pytest.mark.slow
@@ -456,10 +430,3 @@ def test_seeing_what_is_not_there_is_exit_2(open_cli):
         result = cli(*words)
         assert (result.code, result.out) == (2, "")
         assert result.err.startswith("tcb-ops: ")
-
-
-@pytest.mark.parametrize("words", [("uplaod",), ("upload", "list.csv", "--rot", "files"), ("check",)])
-def test_a_mistyped_command_line_ends_each_sentence_once(open_cli, words):
-    result = open_cli(many(TEA, rows=1))(*words)
-    assert result.code == 2
-    assert [end for end in ("?.", "..", ".?") if end in result.err] == [], result.err

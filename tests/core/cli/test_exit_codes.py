@@ -9,7 +9,7 @@ from pathlib import Path
 
 import openpyxl
 import pytest
-from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
+from workspace import BOOKS, TEA, many, write_csv
 
 from tcb_ops.cli.main import run
 from tcb_ops.features.simulator import Fault
@@ -87,15 +87,6 @@ def test_a_platform_wide_refusal_is_exit_3_and_fixed_the_same_command_ends_0(ope
             break
     assert end == 0
     assert cli.assert_complete(again.json, 30) == {"uploaded": 30}
-
-
-def test_a_usage_error_is_exit_2_and_says_nothing_on_stdout(open_cli):
-    cli = open_cli()
-    for words in (("upload",), ("upload", "nope.csv", "--json"), ("show", "nope", "--json"), ("nonsense",)):
-        result = cli(*words)
-        assert (result.code, result.out) == (2, "")
-        assert result.err
-    assert cli.calls == 0
 
 
 @pytest.mark.slow
@@ -310,20 +301,6 @@ def test_a_note_is_kept_and_found(open_cli):
     assert [(run["kind"], run["note"]) for run in found] == [("upload", "双十一 第二批")]
 
 
-@pytest.mark.slow
-def test_runs_are_a_line_each_without_a_column_that_none_needs(open_cli):
-    cli = open_cli(many(TEA, rows=2))
-    first = cli.upload("--json", "--note", "十一月").json["run"]
-    head, line = cli("runs").out.splitlines()
-    assert head.split() == ["date", "run", "kind", "target", "rows", "ok", "not", "ok", "list,", "note"]
-    date = [f"{first[4:6]}-{first[6:8]}", f"{first[9:11]}:{first[11:13]}"]
-    assert line.split() == [*date, first, "upload", "SIMULATED", "2", "2", "–", "list.csv", "·", "十一月"]
-    stopped = cli.upload("--json", *LIVE).json["run"]
-    head, line, _ = cli("runs").out.splitlines()
-    assert "pending" in head
-    assert line.split()[2:] == f"{stopped} upload LIVE 2 0 – 2 list.csv · → api.example.invalid".split()
-
-
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_a_table_in_a_pipe_has_no_blanks_at_the_ends_of_its_lines(open_cli, lang):
     cli = open_cli(many(TEA, BOOKS, rows=2), [Fault(path="banner/1.png", errcode=85088)])
@@ -502,11 +479,6 @@ def test_a_defect_is_told_without_a_trace_and_verbose_shows_it(open_cli):
     assert "made on purpose" not in err
     with cli.spawn([*from_script, "--verbose"]) as process:
         assert "made on purpose" in process.communicate(timeout=60)[1]
-
-
-def test_the_two_environments_of_a_merchant_are_told_apart(open_cli):
-    cli = open_cli(many(TEA, TEA_TEST, rows=3), [Fault(env=TEA_TEST.env, path="banner/1.png", errcode=40097)])
-    assert cli.upload("--json").json["errcodes"][0]["env"] == TEA_TEST.env
 
 
 def test_a_name_with_an_escape_sequence_does_not_reach_the_terminal(open_cli):

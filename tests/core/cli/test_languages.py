@@ -2,7 +2,6 @@
 
 import re
 
-import click
 import pytest
 from rich.cells import cell_len
 from workspace import BOOKS, TEA, TEA_TEST, many, write_csv
@@ -139,20 +138,6 @@ def test_help_is_in_the_language_asked_for(words, capsys, find_english, monkeypa
     monkeypatch.setenv("TCB_OPS_LANG", "en")
     assert run([*words, "--help"]) == 0
     assert not re.search("用法|选项", capsys.readouterr().out)
-
-
-def test_help_that_was_made_in_another_language_before_is_translated(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    command = cli.commands["simulate"]
-    command.get_help_option(click.Context(command))
-    assert run(["--lang", "zh", "simulate", "--help"]) == 0
-    assert "Show this message" not in capsys.readouterr().out
-
-
-def test_help_is_in_the_language_of_an_option_before_it(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert run(["--lang", "zh", "--help"]) == 0
-    assert capsys.readouterr().out.startswith("用法：tcb-ops")
 
 
 def test_an_unknown_language_is_named_with_those_there_are(open_cli):

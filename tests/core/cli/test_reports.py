@@ -266,8 +266,3 @@ def test_a_code_is_explained_in_both_languages(open_cli, code):
     zh = cli("explain", code, "--lang", "zh").out
     assert "怎么办：" in zh
     assert cli.in_english(zh.partition("来源")[0]) == []
-
-
-def test_a_code_nobody_knows_is_shown_as_it_is(open_cli):
-    cli = open_cli(many(TEA, rows=1))
-    assert cli("explain", "123456", "--json").json["known"] is False

@@ -46,29 +46,6 @@ def test_rows_come_in_the_order_of_the_file_with_who_serves_them(
     assert batch.warnings == ()
 
 
-@pytest.mark.parametrize(
-    ("text", "encoding"),
-    [
-        pytest.param("环境ID,上传路径\ntea-1a2b3c,海报/春.png\n", "utf-8", id="utf-8"),
-        pytest.param("环境ID,上传路径\r\ntea-1a2b3c,海报/春.png\r\n", "utf-8-sig", id="excel's utf-8"),
-        pytest.param(
-            "环境ID,上传路径\r\ntea-1a2b3c,海报/春.png\r\n", "gb18030", id="excel on chinese windows"
-        ),
-        pytest.param("环境ID\t上传路径\r\ntea-1a2b3c\t海报/春.png\r\n", "utf-16", id="excel's unicode text"),
-        pytest.param("环境ID;上传路径\rtea-1a2b3c;海报/春.png", "gb18030", id="semicolons and CR"),
-        pytest.param("商户,路径\n茶语小铺,海报/春.png\n", "utf-8", id="by merchant's name"),
-        pytest.param("小程序ID,商户,路径\nwxtea,茶语小铺,海报/春.png\n", "utf-8", id="by name, with appid"),
-    ],
-)
-def test_however_it_was_saved_the_row_is_the_same(
-    write: Callable[..., Path], merchants: Merchants, text: str, encoding: str
-) -> None:
-    # Of wxtea's two environments the merchant's name means the default one only.
-    text = text.replace("小程序ID,商户,路径\nwxtea,", "备注,商户,路径\n007,")
-    (row,) = read_paths(write(text, encoding=encoding), merchants).rows()
-    assert (row.line, row.env, row.path, row.appid) == (2, "tea-1a2b3c", "海报/春.png", "wxtea")
-
-
 def test_line_numbers_are_the_spreadsheets_whatever_breaks_and_blanks_do(
     write: Callable[..., Path], merchants: Merchants
 ) -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.cluster.task import PartitionLedger
+from tcb_ops.features.cluster.workers import WorkerShare, worker_lines, worker_shares
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.reports.formats.notebook import run_html
 from tcb_ops.reports.run_views import RunView, merged_run
-from tcb_ops.reports.summary import RunSummary, WorkerShare, worker_lines, worker_shares
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.runs.records import RELEASED, Partition, Usage
 from tcb_ops.settings import Settings
 
