@@ -475,6 +475,9 @@ def test_nothing_is_overwritten(tmp_path: Path, sent: Callable[..., Sent]) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # openpyxl's, of its temporary file
 @pytest.mark.parametrize("write", [into_copy, apart], ids=["into", "split"])
 def test_a_full_disk_leaves_nothing_half_written(
     tmp_path: Path, sent: Callable[..., Sent], write: Callable[..., Path]
