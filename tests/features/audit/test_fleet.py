@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import pytest
-from workspace import QUICK, OpenWorkspace
+from workspace import QUICK
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator import EnvStatus, Fault, FaultStep
 from tcb_ops.model import Merchant
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 CODES = (85088, 48001, 61003)
 
@@ -32,7 +28,7 @@ class Scenario:
     stopped: set[int] = field(default_factory=set)
 
 
-def scenario(fleet: list[Merchant], nights: int, seed: int) -> Scenario:
+def scenario(fleet, nights, seed):
     """Make a scenario as its author would write it, and what it implies."""
     chance = random.Random(seed)
     found = Scenario(
@@ -60,13 +56,13 @@ def scenario(fleet: list[Merchant], nights: int, seed: int) -> Scenario:
     return found
 
 
-def play(open_workspace: OpenWorkspace, tmp_path: Path, merchants: int, nights: int, seed: int) -> None:
+def play(open_workspace, tmp_path, merchants, nights, seed):
     fleet = [Merchant(f"wx{n:04}", f"商户{n}", f"shop-{n:04}-a1b2c3") for n in range(merchants)]
     story = scenario(fleet, nights, seed)
     workspace = open_workspace([], merchants=fleet)
     command = workspace.with_options(notify=[{"kind": "wecom", "url_file": tmp_path / "url"}])
     (tmp_path / "url").write_text(f"{workspace.sim.base}/robot/wecom/accept?key=practice", encoding="utf-8")
-    before: dict[str, str] | None = None
+    before = None
     for night in range(1, nights + 1):
         workspace.sim.play(story.faults[night])
         for merchant in fleet:
@@ -100,11 +96,11 @@ def play(open_workspace: OpenWorkspace, tmp_path: Path, merchants: int, nights: 
 
 
 @pytest.mark.slow
-def test_a_week_of_a_small_fleet(open_workspace: OpenWorkspace, tmp_path: Path):
+def test_a_week_of_a_small_fleet(open_workspace, tmp_path):
     play(open_workspace, tmp_path, merchants=12, nights=5, seed=1)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
-def test_14_nights_of_300_merchants(open_workspace: OpenWorkspace, tmp_path: Path):
+def test_14_nights_of_300_merchants(open_workspace, tmp_path):
     play(open_workspace, tmp_path, merchants=300, nights=14, seed=16)

@@ -123,14 +123,6 @@ def test_a_shared_environment_is_what_its_owner_is_told(open_token_server):
     }
 
 
-def test_who_has_left_is_not_asked(open_token_server):
-    token_server = open_token_server([TEA, BOOKS])
-    gone = Merchant("wxbooks", "城南书店", "books-1", left=True)
-    states = merchant_states(token_server.settings, [TEA, gone])
-    assert [(s.works, s.issues) for s in states] == [(True, ()), (False, ())]
-    assert token_server.sim.stats["env_info:wxbooks"] == 0
-
-
 def test_passing_trouble_passes_and_one_that_stays_is_one_merchants(open_token_server):
     faults = [
         Fault(appid="wxtea", step=FaultStep.ENV_INFO, calls=((1, 1),), errcode=-1),
@@ -141,13 +133,6 @@ def test_passing_trouble_passes_and_one_that_stays_is_one_merchants(open_token_s
         "tea-1": [],
         "books-1": ["no_answer"],
     }
-
-
-def test_what_stops_everybody_stops_the_look(open_token_server):
-    token_server = open_token_server([TEA, BOOKS])
-    token_server.sim.refuse_ip()
-    with pytest.raises(PlatformStopError, match="61004"):
-        merchant_states(token_server.settings, [TEA, BOOKS], limits=QUICK)
 
 
 def test_nobody_there_stops_the_look(open_token_server):

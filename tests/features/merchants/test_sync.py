@@ -9,7 +9,7 @@ import pytest
 from scripted import Server, always
 from token_server import COMPONENT
 
-from tcb_ops.errors import InputError, PlatformStopError, SettingsError, StoppedError
+from tcb_ops.errors import InputError, PlatformStopError, StoppedError
 from tcb_ops.features.merchants.check import Issue
 from tcb_ops.features.merchants.queries import begin_sync
 from tcb_ops.features.merchants.sync import (
@@ -205,13 +205,6 @@ def test_a_merchant_that_is_revoked_meanwhile_is_its_own_trouble(open_token_serv
     assert (tea.name, tea.environments.code) == ("", "61003")
 
 
-def test_without_a_component_appid_nothing_is_asked(open_token_server):
-    token_server = open_token_server([TEA])
-    with pytest.raises(SettingsError, match="component_appid"):
-        begin_sync(token_server.with_options(component_appid=""))
-    assert not token_server.sim.stats
-
-
 NEW = Merchant("wx9", "新茶铺", "new-1a2b3c")
 FILES = {
     "plain": ("appid,name,env,status\nwx1,茶语小铺,tea-1,\nwx2,城南书店,books-1,left\n", "utf-8", "\n"),
@@ -238,11 +231,7 @@ FILES = {
         "utf-8",
         "\n",
     ),
-    "old Mac": (
-        "appid;name;env;status\rwx1;茶语小铺;tea-1;\rwx2;书店;books-1;left\r",
-        "utf-8",
-        "\r",
-    ),
+    "old Mac": ("appid;name;env;status\rwx1;茶语小铺;tea-1;\rwx2;书店;books-1;left\r", "utf-8", "\r"),
 }
 
 
@@ -285,38 +274,38 @@ def test_only_the_status_of_the_lines_named_changes(file, text, codec, end):
         assert before.columns[status][0] == now.columns[status][0]
 
 
-def test_a_status_column_comes_with_the_first_line_that_needs_one(file):
-    editor = written(file, "appid,name,env,区域\r\nwx1,茶语小铺,tea-1,华东\r\n\r\nwx2,书店,books-1\r\n")
-    assert editor.edited(Changes(left=(1,), added=(NEW,))).decode() == (
-        "appid,name,env,区域,status\r\nwx1,茶语小铺,tea-1,华东,\r\n\r\nwx2,书店,books-1,,left\r\nwx9,新茶铺,new-1a2b3c,,\r\n"
-    )
+EDITS = {
+    "a status column comes with the first line that needs one": (
+        "appid,name,env,区域\r\nwx1,茶语小铺,tea-1,华东\r\n\r\nwx2,书店,books-1\r\n",
+        Changes(left=(1,), added=(NEW,)),
+        "appid,name,env,区域,status\r\nwx1,茶语小铺,tea-1,华东,\r\n\r\nwx2,书店,books-1,,left\r\nwx9,新茶铺,new-1a2b3c,,\r\n",
+    ),
+    "it takes the place of an empty header": (
+        "小程序ID,名称,环境ID,,\nwx1,茶语小铺,tea-1,,\n",
+        Changes(left=(0,)),
+        "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n",
+    ),
+    "a name is put in where the appid stood": (
+        "appid,name,env\nwx1,wx1,tea-1\nwx2,书店,books-1\n",
+        Changes(names=((0, '茶,"语"'),)),
+        'appid,name,env\nwx1,"茶,""语""",tea-1\nwx2,书店,books-1\n',
+    ),
+    "a name that a spreadsheet would run is made inert": (
+        "appid,name,env\nwx2,wx2,books-1\n",
+        Changes(names=((0, "@书店"),), added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),)),
+        "appid,name,env\nwx2,'@书店,books-1\nwx1,'=cmd|' /C calc'!A0,e-1\n",
+    ),
+    "a cell is quoted where CSV needs it": (
+        'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,"007",',
+        Changes(left=(0,)),
+        'appid,name,env,备注,status\nwx1,"5"" 屏店",tea-1,007,left\n',
+    ),
+}
 
 
-def test_a_status_column_takes_the_place_of_an_empty_header(file):
-    editor = written(file, "小程序ID,名称,环境ID,,\nwx1,茶语小铺,tea-1,,\n")
-    assert (
-        editor.edited(Changes(left=(0,))).decode() == "小程序ID,名称,环境ID,状态,\nwx1,茶语小铺,tea-1,left,\n"
-    )
-
-
-def test_a_name_is_put_in_where_the_appid_stood(file):
-    editor = written(file, "appid,name,env\nwx1,wx1,tea-1\nwx2,书店,books-1\n")
-    assert editor.edited(Changes(names=((0, '茶,"语"'),))).decode() == (
-        'appid,name,env\nwx1,"茶,""语""",tea-1\nwx2,书店,books-1\n'
-    )
-
-
-def test_a_name_that_a_spreadsheet_would_run_is_made_inert(file):
-    editor = written(file, "appid,name,env\nwx2,wx2,books-1\n")
-    changed = editor.edited(
-        Changes(names=((0, "@书店"),), added=(Merchant("wx1", "=cmd|' /C calc'!A0", "e-1"),))
-    )
-    assert changed.decode() == "appid,name,env\nwx2,'@书店,books-1\nwx1,'=cmd|' /C calc'!A0,e-1\n"
-
-
-def test_a_cell_is_quoted_where_csv_needs_it(file):
-    editor = written(file, 'appid,name,env,备注,status\nwx1,5" 屏店,tea-1,"007",')
-    assert editor.edited(Changes(left=(0,))).decode().endswith('wx1,"5"" 屏店",tea-1,007,left\n')
+@pytest.mark.parametrize(("text", "changes", "result"), EDITS.values(), ids=EDITS)
+def test_what_changes_in_a_file(file, text, changes, result):
+    assert written(file, text).edited(changes).decode() == result
 
 
 def test_a_file_that_is_not_there_begins_as_init_makes_it(file):

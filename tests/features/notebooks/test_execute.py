@@ -80,8 +80,7 @@ def test_the_exit_code_follows_from_the_result_the_signal_and_the_errors(result,
 
 
 @pytest.mark.parametrize(
-    ("source", "name"),
-    [("# Run\nx", "Run"), ("\n## 运行  \n", "运行"), ("x = 1", "[7]"), ("", "[7]")],
+    ("source", "name"), [("# Run\nx", "Run"), ("\n## 运行  \n", "运行"), ("x = 1", "[7]"), ("", "[7]")]
 )
 def test_a_cell_is_named_by_its_first_comment(source, name):
     assert cell_name(new_code_cell(source), 7) == name

@@ -211,9 +211,7 @@ def test_options_that_name_a_target_reach_the_notebooks_own_settings(open_cli):
     cli = open_cli()
     (cli.folder / "tcb-ops.toml").rename(cli.folder / "other.toml")
     name = keep(
-        cli.folder,
-        WORK,
-        "# Ledger\nimport os\nsorted(file for file in os.listdir() if file.endswith('.db'))",
+        cli.folder, WORK, "# Ledger\nimport os\nsorted(file for file in os.listdir() if file.endswith('.db'))"
     )
     result = cli("notebook", name, "--out", "out", "--config", "other.toml", "--ledger", "mine.db")
     assert result.code == 0

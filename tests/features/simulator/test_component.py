@@ -40,12 +40,6 @@ def platform(start, clock):
     return started
 
 
-def test_a_component_token_is_given_for_secret_and_ticket(platform):
-    answer = platform().component("api_component_token", **ASK)
-    assert set(answer) == {"component_access_token", "expires_in"}
-    assert answer["expires_in"] == 7200
-
-
 @pytest.mark.parametrize(
     ("wrong", "errcode"),
     [
@@ -121,14 +115,6 @@ def test_what_needs_the_component_token_refuses_other_tokens(platform, clock, na
     assert talk.component(name, token, component_appid="wx9")["errcode"] == 61011
     clock.now += 7200
     assert talk.component(name, token)["errcode"] == 42001
-
-
-def test_a_refresh_token_stays_unless_it_is_told_to_rotate(platform, clock):
-    talk = platform()
-    component = talk.component_token()
-    for _ in range(3):
-        assert talk.refresh(component, FIRST)["authorizer_refresh_token"] == FIRST
-        clock.now += 1000
 
 
 def test_a_rotated_refresh_token_works_5_minutes_more_and_older_ones_never(platform, clock):

@@ -77,11 +77,6 @@ def test_a_wrong_call_is_refused_with_http_200_and_a_rid(shared, name):
     assert set(answer.json()) == {"errcode", "errmsg"}
 
 
-def test_an_interface_that_is_not_there_is_an_invalid_url(shared):
-    answer = shared.http.post(f"{shared.sim.base}/tcb/nothing?access_token=x", content=b"{}")
-    assert answer.json()["errcode"] == 40066
-
-
 def test_a_link_has_the_documented_shape(start):
     talk = start(clock=lambda: 1557307130.9)
     link = talk.ask("this/is/a/example/file.path")

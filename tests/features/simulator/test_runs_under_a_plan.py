@@ -5,13 +5,7 @@ from expected import expected_outcomes
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import (
-    Component,
-    EnvStatus,
-    Faults,
-    SimulatedAccount,
-    SimulatedEnvironment,
-)
+from tcb_ops.features.simulator import Component, EnvStatus, Faults, SimulatedAccount, SimulatedEnvironment
 
 PLANS = {
     "in order": (Faults(accounts=(SimulatedAccount(TEA.appid),)), {"uploaded": 30}),

@@ -39,14 +39,13 @@ def ask(base, token, env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_simulate_says_its_base_first_and_ends_with_0(open_cli, number):
+def test_simulate_says_its_base_first_and_ends_with_0(open_cli):
     cli = open_cli(many(TEA, rows=1))
     with cli.process(*SIMULATE) as process:
         base = process.stdout.readline().strip()
         assert base.startswith("http://127.0.0.1:")
         assert ask(base, f"token-of-{TEA.appid}", TEA.env) == 0
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
     assert f"use --target {base}" in err
@@ -117,13 +116,11 @@ def test_simulate_refuses_what_it_cannot_serve(open_cli):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch, capsys, lang, find_english):
+def test_demo_ends_0_and_writes_its_report_again_and_again(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for _ in range(2 if lang == "en" else 1):
-        assert run(["demo", "--lang", lang]) == 0
+    for _ in range(2):
+        assert run(["demo", "--lang", "en"]) == 0
         result = capsys.readouterr()
-    assert (find_english(result.out + result.err) == []) == (lang == "zh")
     assert [file.name for file in tmp_path.iterdir()] == ["demo-report"]
     report = tmp_path / "demo-report"
     manifest = json.loads((report / "manifest.json").read_text(encoding="utf-8"))

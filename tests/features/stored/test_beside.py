@@ -1,30 +1,12 @@
 """Runs that would change the same paths at the same time: one of them is refused."""
 
-from __future__ import annotations
-
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from stored_runs import (
-    cancel,
-    delete,
-    interrupted,
-    other_list,
-    stored,
-    undo,
-    upload,
-)
-from workspace import (
-    BOOKS,
-    QUICK,
-    TEA,
-    OpenWorkspace,
-    WaitFor,
-    many,
-)
+from stored_runs import cancel, delete, interrupted, other_list, stored, undo, upload
+from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
@@ -32,14 +14,9 @@ from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.model import Outcome
 from tcb_ops.runs.limits import RunLimits
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tcb_ops.run import Run
-
 
 @pytest.mark.slow
-def test_an_upload_that_was_undone_is_not_resumed(open_workspace: OpenWorkspace, wait_for: WaitFor) -> None:
+def test_an_upload_that_was_undone_is_not_resumed(open_workspace, wait_for):
     workspace = open_workspace(
         many(TEA, rows=5), [Fault(step=FaultStep.STORE, path="banner/3.png", delay=60)]
     )
@@ -57,7 +34,7 @@ def test_an_upload_that_was_undone_is_not_resumed(open_workspace: OpenWorkspace,
 
 
 @pytest.mark.slow
-def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace: OpenWorkspace) -> None:
+def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace):
     workspace = open_workspace(
         many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
     )
@@ -70,9 +47,7 @@ def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace: OpenWork
 
 
 @pytest.mark.slow
-def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(
-    open_workspace: OpenWorkspace, wait_for: WaitFor
-) -> None:
+def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, rows=2))
     run = upload(workspace)
     workspace.sim.play([Fault(step=FaultStep.DELETE, delay=60)])
@@ -83,9 +58,7 @@ def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(
     cancel(handle)
 
 
-def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(
-    open_workspace: OpenWorkspace,
-) -> None:
+def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
     first = upload(workspace)
     batch = other_list(workspace, TEA.env, "banner/1.png")
@@ -109,9 +82,7 @@ def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(
 
 
 @pytest.mark.parametrize("take_back", [tcb.start_undo, tcb.start_delete])
-def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_paths(
-    open_workspace: OpenWorkspace, take_back: Any
-) -> None:
+def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_paths(open_workspace, take_back):
     workspace = open_workspace(many(TEA, rows=2))
     first = upload(workspace)
     options = {"settings": workspace.settings, "limits": QUICK}
@@ -125,8 +96,8 @@ def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 def test_of_an_upload_and_what_takes_its_paths_back_one_is_refused_or_the_upload_is_there(
-    open_workspace: OpenWorkspace, rounds: int
-) -> None:
+    open_workspace, rounds
+):
     """Started at random, and from two threads with ledgers of their own, as by two operators."""
     dice, refusals = random.Random(28), 0
     workspace = open_workspace(many(TEA, BOOKS, rows=20))
@@ -137,7 +108,7 @@ def test_of_an_upload_and_what_takes_its_paths_back_one_is_refused_or_the_upload
             file.write_bytes(f"{number} {file.name}".encode())
         batch = workspace.read()
         upload_start, other_start = dice.random() / 4, dice.random() / 4
-        take_back: Callable[[], Run] = dice.choice(
+        take_back = dice.choice(
             [
                 lambda first=first: tcb.undo(first, **options),
                 lambda first=first: tcb.delete(first, **options),
@@ -160,6 +131,6 @@ def test_of_an_upload_and_what_takes_its_paths_back_one_is_refused_or_the_upload
     assert refusals < 2 * rounds
 
 
-def _after(seconds: float, start: Callable[[], Run]) -> Run:
+def _after(seconds, start):
     time.sleep(seconds)
     return start()

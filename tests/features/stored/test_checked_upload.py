@@ -1,42 +1,20 @@
 """Uploads that look at each path first, with --backup or --if-exists: what they save, keep and send."""
 
-from __future__ import annotations
-
 import hashlib
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from stored_runs import (
-    cancel,
-    retry,
-    stored,
-    undo,
-    upload,
-)
-from workspace import (
-    BOOKS,
-    QUICK,
-    TEA,
-    AssertComplete,
-    OpenWorkspace,
-    WaitFor,
-    many,
-)
+from stored_runs import cancel, retry, stored, undo, upload
+from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.features.stored import StoredReason
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 @pytest.mark.parametrize("same", [False, True], ids=["other bytes", "the same bytes"])
 @pytest.mark.parametrize("if_exists", ["overwrite", "skip"])
-def test_a_retry_saves_what_somebody_else_put_there_meanwhile(
-    open_workspace: OpenWorkspace, tmp_path: Path, if_exists: Any, same: bool
-) -> None:
+def test_a_retry_saves_what_somebody_else_put_there_meanwhile(open_workspace, tmp_path, if_exists, same):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
     )
@@ -60,9 +38,7 @@ def test_a_retry_saves_what_somebody_else_put_there_meanwhile(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reset", [None, Reset.BEFORE, Reset.MIDDLE])
-def test_a_retry_keeps_what_was_saved_before_the_first_attempt(
-    open_workspace: OpenWorkspace, tmp_path: Path, reset: Reset | None
-) -> None:
+def test_a_retry_keeps_what_was_saved_before_the_first_attempt(open_workspace, tmp_path, reset):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)], store=tmp_path / "store"
     )
@@ -79,9 +55,7 @@ def test_a_retry_keeps_what_was_saved_before_the_first_attempt(
 
 
 @pytest.mark.parametrize("if_exists", ["skip", "fail"])
-def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(
-    open_workspace: OpenWorkspace, if_exists: Any
-) -> None:
+def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(open_workspace, if_exists):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.STORE, reset=Reset.MIDDLE, calls=((1, 1),))]
     )
@@ -89,9 +63,7 @@ def test_a_file_that_exists_because_an_answer_was_lost_is_uploaded(
     assert undo(workspace).counts == {"deleted": 2}
 
 
-def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=2))
     file = tmp_path / "backup"
     file.write_text("a file where the folder should be", encoding="utf-8")
@@ -101,7 +73,7 @@ def test_a_backup_that_cannot_be_written_is_refused_before_anything_is_sent(
     assert workspace.sim.stats["link_calls"] == 0
 
 
-def test_what_cannot_be_saved_is_not_overwritten(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_what_cannot_be_saved_is_not_overwritten(open_workspace, tmp_path):
     workspace = open_workspace(
         many(TEA, rows=2), [Fault(step=FaultStep.DOWNLOAD, delay=0.2)], store=tmp_path / "store"
     )
@@ -122,13 +94,7 @@ def test_what_cannot_be_saved_is_not_overwritten(open_workspace: OpenWorkspace, 
     ("policy", "outcomes"),
     [("skip", {"uploaded": 1, "unchanged": 2}), ("fail", {"uploaded": 1, "unchanged": 1, "failed": 1})],
 )
-def test_files_that_exist_are_kept(
-    open_workspace: OpenWorkspace,
-    assert_complete: AssertComplete,
-    tmp_path: Path,
-    policy: Any,
-    outcomes: dict[str, int],
-) -> None:
+def test_files_that_exist_are_kept(open_workspace, assert_complete, tmp_path, policy, outcomes):
     workspace = open_workspace(many(TEA, rows=3), store=tmp_path / "store")
     same = (workspace.folder / "files" / "1.bin").read_bytes()
     workspace.sim.put(TEA.env, "banner/0.png", b"theirs")
@@ -143,9 +109,7 @@ def test_files_that_exist_are_kept(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("started_with", [{}, {"backup": "b"}], ids=["plain", "with a backup"])
-def test_an_upload_is_resumed_as_it_was_started(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path, started_with: dict[str, str]
-) -> None:
+def test_an_upload_is_resumed_as_it_was_started(open_workspace, wait_for, tmp_path, started_with):
     workspace = open_workspace(
         many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)]
     )

@@ -1,34 +1,13 @@
 """Confirm: whether files are there, and which; over real sockets."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
 import pytest
-from stored_runs import (
-    confirm,
-    delete,
-    ends,
-    retry,
-    undo,
-    upload,
-)
-from workspace import (
-    BOOKS,
-    QUICK,
-    TEA,
-    OpenWorkspace,
-    many,
-)
+from stored_runs import confirm, delete, ends, retry, undo, upload
+from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.model import Merchant, Owner, Reason
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 OTHER = "1" * 32
 PLATFORM = "wxcomponent"
@@ -36,7 +15,7 @@ OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
 
 
 @pytest.mark.slow
-def test_files_are_confirmed_in_calls_of_fifty(open_workspace: OpenWorkspace) -> None:
+def test_files_are_confirmed_in_calls_of_fifty(open_workspace):
     workspace = open_workspace(many(TEA, BOOKS, rows=120))
     upload(workspace)
     run = confirm(workspace)
@@ -48,7 +27,7 @@ def test_files_are_confirmed_in_calls_of_fifty(open_workspace: OpenWorkspace) ->
 
 
 @pytest.mark.slow
-def test_every_way_that_a_file_can_be_is_told(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_every_way_that_a_file_can_be_is_told(open_workspace, tmp_path):
     names = ["good", "gone", "other", "parts", "stale", "no-etag", "no-etag-other", "cached-parts", "empty"]
     workspace = open_workspace([(TEA.env, name) for name in names], store=tmp_path / "store")
     first = upload(workspace)
@@ -95,7 +74,7 @@ def test_every_way_that_a_file_can_be_is_told(open_workspace: OpenWorkspace, tmp
     ids=["another order", "strangers", "half an answer", "everything twice"],
 )
 @pytest.mark.parametrize("kind", ["confirm", "delete"])
-def test_an_odd_answer_changes_nothing(open_workspace: OpenWorkspace, alter: Any, kind: str) -> None:
+def test_an_odd_answer_changes_nothing(open_workspace, alter, kind):
     workspace = open_workspace(many(TEA, rows=7))
     upload(workspace)
     workspace.sim.remove(TEA.env, "banner/3.png")
@@ -111,13 +90,11 @@ def test_an_odd_answer_changes_nothing(open_workspace: OpenWorkspace, alter: Any
         assert workspace.sim.objects == {}
 
 
-def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(
-    open_workspace: OpenWorkspace,
-) -> None:
+def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(open_workspace):
     workspace = open_workspace(many(TEA, rows=3))
     upload(workspace)
 
-    def contradicting(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def contradicting(files):
         first = [file for file in files if file["fileid"].endswith("/0.png")]
         rest = [file for file in files if not file["fileid"].endswith("/1.png")]
         return [*rest, *({**file, "status": -503003} for file in first)]
@@ -132,12 +109,12 @@ def test_contradictions_and_files_that_are_never_mentioned_end_as_unknown(
 
 
 @pytest.mark.slow
-def test_a_link_to_another_file_is_not_followed(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_a_link_to_another_file_is_not_followed(open_workspace, tmp_path):
     workspace = open_workspace([(TEA.env, "图 1+.png"), (TEA.env, "b.png")])
     upload(workspace)
     assert confirm(workspace, content=True).counts == {"present": 2}
 
-    def exchanged(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def exchanged(files):
         urls = [file["download_url"] for file in files]
         return [{**file, "download_url": url} for file, url in zip(files, reversed(urls), strict=True)]
 
@@ -146,7 +123,7 @@ def test_a_link_to_another_file_is_not_followed(open_workspace: OpenWorkspace, t
     assert upload(workspace, new_run=True).counts == {"uploaded": 2}
 
 
-def test_a_call_that_is_too_large_is_halved(open_workspace: OpenWorkspace) -> None:
+def test_a_call_that_is_too_large_is_halved(open_workspace):
     workspace = open_workspace(many(TEA, rows=60))
     upload(workspace)
     workspace.sim.answer_files(most=20)
@@ -166,21 +143,17 @@ def test_a_call_that_is_too_large_is_halved(open_workspace: OpenWorkspace) -> No
         ({"errcode": -601002}, "unknown"),  # of each file
     ],
 )
-def test_answers_about_files_follow_the_policy_of_calls(
-    open_workspace: OpenWorkspace, fault: dict[str, Any], outcome: str
-) -> None:
+def test_answers_about_files_follow_the_policy_of_calls(open_workspace, fault, outcome):
     workspace = open_workspace(many(TEA, rows=5), [Fault(step=FaultStep.DOWNLOAD, **fault)])
     upload(workspace)
     assert confirm(workspace).counts == {outcome: 5}
 
 
 @pytest.mark.slow
-def test_files_of_an_environment_of_the_platform_are_confirmed_and_deleted(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_files_of_an_environment_of_the_platform_are_confirmed_and_deleted(open_workspace, tmp_path):
     workspace = open_workspace(many(OWN, TEA, rows=3), merchants=[OWN, TEA], component_appid=PLATFORM)
     tokens = {"source": "file", "file": tmp_path / "tokens.csv", "component_appid": PLATFORM}
-    options: dict[str, Any] = {"settings": workspace.with_options(tokens=tokens), "limits": QUICK}
+    options = {"settings": workspace.with_options(tokens=tokens), "limits": QUICK}
     tcb.upload(workspace.read(), **options)
     workspace.sim.remove(OWN.env, "banner/1.png")
     workspace.sim.put(OWN.env, "banner/2.png", b"theirs")
@@ -193,7 +166,7 @@ def test_files_of_an_environment_of_the_platform_are_confirmed_and_deleted(
     assert workspace.sim.objects == {}
 
 
-def test_a_run_that_uploaded_nothing_has_nothing_to_confirm(open_workspace: OpenWorkspace) -> None:
+def test_a_run_that_uploaded_nothing_has_nothing_to_confirm(open_workspace):
     workspace = open_workspace(many(TEA, rows=2), [Fault(errcode=85088)])
     upload(workspace)
     for what in (confirm, undo, lambda workspace: delete(workspace, "latest")):
@@ -201,7 +174,7 @@ def test_a_run_that_uploaded_nothing_has_nothing_to_confirm(open_workspace: Open
             what(workspace)
 
 
-def test_only_an_upload_has_stored_files(open_workspace: OpenWorkspace) -> None:
+def test_only_an_upload_has_stored_files(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
     upload(workspace)
     run = confirm(workspace)
@@ -209,7 +182,7 @@ def test_only_an_upload_has_stored_files(open_workspace: OpenWorkspace) -> None:
         confirm(workspace, run)
 
 
-def test_links_and_tokens_stay_secret(open_workspace: OpenWorkspace, tmp_path: Path) -> None:
+def test_links_and_tokens_stay_secret(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=3))
     upload(workspace)
     run = confirm(workspace, content=True)

@@ -1,19 +1,11 @@
 """What is decided about a stored file, from what is known of it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
 from tcb_ops.features.stored import StoredOutcome, StoredReason
 from tcb_ops.features.stored.files import UndoStep, confirm_outcome, may_be_stored, undo_step
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.runs.records import may_have_stored
-
-if TYPE_CHECKING:
-    pass
-
 
 OURS, OTHER, OLD = "0" * 32, "1" * 32, "2" * 32
 
@@ -29,7 +21,7 @@ OURS, OTHER, OLD = "0" * 32, "1" * 32, "2" * 32
         ("", StoredOutcome.DIFFERENT),
     ],
 )
-def test_what_an_etag_says(etag: str, outcome: Outcome) -> None:
+def test_what_an_etag_says(etag, outcome):
     assert confirm_outcome(etag, OURS, {OLD}) is outcome
 
 
@@ -45,13 +37,13 @@ def test_what_an_etag_says(etag: str, outcome: Outcome) -> None:
         (OTHER, None, UndoStep.CONFLICT),
     ],
 )
-def test_how_an_upload_is_undone(now: str | None, before: str | None, step: UndoStep) -> None:
+def test_how_an_upload_is_undone(now, before, step):
     assert undo_step(now, OURS, before) is step
     if now == OURS:
         assert undo_step(now, "", before) is UndoStep.CONFLICT
 
 
-def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left() -> None:
+def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left():
     assert undo_step(OURS, OURS, OURS) is UndoStep.NOTHING
     assert undo_step(OURS, OURS, OURS, same_headers=False) is UndoStep.RESTORE
     assert undo_step(OLD, OURS, OLD, same_headers=False) is UndoStep.NOTHING
@@ -75,9 +67,7 @@ def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left() -> N
         (Outcome.FAILED, None, False, False),
     ],
 )
-def test_which_rows_are_part_of_an_undo(
-    outcome: Outcome, saved: bool | None, doubtful: bool, part: bool
-) -> None:
+def test_which_rows_are_part_of_an_undo(outcome, saved, doubtful, part):
     assert may_be_stored(outcome, saved, doubtful=doubtful) is part
 
 
@@ -103,7 +93,5 @@ def test_which_rows_are_part_of_an_undo(
         (None, 0, {}, False),
     ],
 )
-def test_which_failed_rows_may_have_stored_their_files(
-    reason: Reason | None, attempts: int, settings: dict[str, str], doubtful: bool
-) -> None:
+def test_which_failed_rows_may_have_stored_their_files(reason, attempts, settings, doubtful):
     assert may_have_stored(reason, attempts, settings) is doubtful

@@ -1,41 +1,17 @@
 """Delete: nothing but what is meant, and what is there no more is said to be gone."""
 
-from __future__ import annotations
-
 import sqlite3
-from typing import TYPE_CHECKING, Any
 
 import pytest
-from stored_runs import (
-    cancel,
-    delete,
-    retry,
-    stored,
-    undo,
-    upload,
-    upload_other,
-)
-from workspace import (
-    BOOKS,
-    QUICK,
-    TEA,
-    TEA_TEST,
-    OpenWorkspace,
-    WaitFor,
-    Workspace,
-    many,
-    write_csv,
-)
+from stored_runs import cancel, delete, retry, stored, undo, upload, upload_other
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-
-def test_a_deleted_file_is_not_unchanged(open_workspace: OpenWorkspace) -> None:
+def test_a_deleted_file_is_not_unchanged(open_workspace):
     workspace = open_workspace(many(TEA, rows=3))
     upload(workspace)
     assert delete(workspace, "latest").counts == {"deleted": 3}
@@ -43,7 +19,7 @@ def test_a_deleted_file_is_not_unchanged(open_workspace: OpenWorkspace) -> None:
     assert upload(workspace, skip_unchanged=True, new_run=True).counts == {"uploaded": 3}
 
 
-def test_nothing_but_what_is_named_is_deleted(open_workspace: OpenWorkspace) -> None:
+def test_nothing_but_what_is_named_is_deleted(open_workspace):
     workspace = open_workspace([*many(TEA, rows=3), *many(TEA_TEST, rows=3)])
     upload(workspace)
     workspace.sim.put(TEA.env, "banner/99.png", b"another tool's")
@@ -53,7 +29,7 @@ def test_nothing_but_what_is_named_is_deleted(open_workspace: OpenWorkspace) -> 
     assert len(workspace.sim.objects) == 6
 
 
-def test_files_that_the_ledger_did_not_write_need_foreign(open_workspace: OpenWorkspace) -> None:
+def test_files_that_the_ledger_did_not_write_need_foreign(open_workspace):
     workspace = open_workspace(many(TEA, rows=1))
     upload(workspace)
     workspace.sim.put(TEA.env, "theirs.png", b"another tool's")
@@ -65,7 +41,7 @@ def test_files_that_the_ledger_did_not_write_need_foreign(open_workspace: OpenWo
     assert delete(workspace, batch, foreign=True).counts == {"deleted": 2}
 
 
-def test_a_file_that_came_after_our_deletion_is_foreign(open_workspace: OpenWorkspace) -> None:
+def test_a_file_that_came_after_our_deletion_is_foreign(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
     delete(workspace, upload(workspace))
     workspace.sim.put(TEA.env, "banner/0.png", b"a colleague's")
@@ -74,7 +50,7 @@ def test_a_file_that_came_after_our_deletion_is_foreign(open_workspace: OpenWork
     assert len(stored(workspace)) == 1
 
 
-def test_what_a_later_run_uploaded_is_neither_deleted_nor_undone(open_workspace: OpenWorkspace) -> None:
+def test_what_a_later_run_uploaded_is_neither_deleted_nor_undone(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
     first = upload(workspace)
     upload_other(workspace, TEA.env, "banner/0.png")
@@ -85,12 +61,12 @@ def test_what_a_later_run_uploaded_is_neither_deleted_nor_undone(open_workspace:
     assert len(stored(workspace)) == 1
 
 
-def test_a_file_that_comes_back_is_not_already_gone(open_workspace: OpenWorkspace) -> None:
+def test_a_file_that_comes_back_is_not_already_gone(open_workspace):
     workspace = open_workspace(many(TEA, rows=1))
     upload(workspace)
-    answers: list[int] = []
+    answers = []
 
-    def wrong_once(files: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def wrong_once(files):
         answers.append(1)
         if len(answers) > 1:
             return files
@@ -103,7 +79,7 @@ def test_a_file_that_comes_back_is_not_already_gone(open_workspace: OpenWorkspac
     assert stored(workspace) == {}
 
 
-def interrupted_delete(workspace: Workspace, wait_for: WaitFor, what: Any = "latest") -> tcb.RunHandle:
+def interrupted_delete(workspace, wait_for, what="latest"):
     """Delete the files of one environment; cancel while the call for the other one is under way."""
     workspace.sim.play([Fault(step=FaultStep.DELETE, env=BOOKS.env, delay=60)])
     handle = tcb.start_delete(what, settings=workspace.settings, limits=QUICK)
@@ -113,7 +89,7 @@ def interrupted_delete(workspace: Workspace, wait_for: WaitFor, what: Any = "lat
     return handle
 
 
-def test_a_retried_delete_leaves_what_was_uploaded_since(open_workspace: OpenWorkspace) -> None:
+def test_a_retried_delete_leaves_what_was_uploaded_since(open_workspace):
     workspace = open_workspace(
         many(TEA, BOOKS, rows=2), [Fault(step=FaultStep.DELETE, env=BOOKS.env, errcode=48001)]
     )
@@ -127,9 +103,7 @@ def test_a_retried_delete_leaves_what_was_uploaded_since(open_workspace: OpenWor
 
 
 @pytest.mark.slow
-def test_an_interrupted_delete_is_resumed_by_the_same_call(
-    open_workspace: OpenWorkspace, wait_for: WaitFor
-) -> None:
+def test_an_interrupted_delete_is_resumed_by_the_same_call(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=2))
     upload(workspace)
     batch = workspace.read()
@@ -138,7 +112,7 @@ def test_an_interrupted_delete_is_resumed_by_the_same_call(
     assert (run.id, run.counts) == (handle.id, {"deleted": 4})
 
 
-def test_a_delete_of_a_run_that_has_only_to_be_finished_can_be(open_workspace: OpenWorkspace) -> None:
+def test_a_delete_of_a_run_that_has_only_to_be_finished_can_be(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
     first = upload(workspace)
     run = delete(workspace, first.id)
@@ -149,9 +123,7 @@ def test_a_delete_of_a_run_that_has_only_to_be_finished_can_be(open_workspace: O
 
 
 @pytest.mark.slow
-def test_a_new_delete_takes_nothing_that_came_after_an_unfinished_one(
-    open_workspace: OpenWorkspace, wait_for: WaitFor
-) -> None:
+def test_a_new_delete_takes_nothing_that_came_after_an_unfinished_one(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=2))
     first = upload(workspace)
     interrupted_delete(workspace, wait_for, first.id)
@@ -163,9 +135,7 @@ def test_a_new_delete_takes_nothing_that_came_after_an_unfinished_one(
     assert stored(workspace) == {(TEA.env, "banner/0.png"): b"theirs"}
 
 
-def test_a_retried_delete_of_a_list_leaves_what_an_undo_has_restored_since(
-    open_workspace: OpenWorkspace, tmp_path: Path
-) -> None:
+def test_a_retried_delete_of_a_list_leaves_what_an_undo_has_restored_since(open_workspace, tmp_path):
     workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
     workspace.sim.put(TEA.env, "banner/0.png", b"before")
     upload(workspace, backup=tmp_path / "backup")
@@ -178,9 +148,7 @@ def test_a_retried_delete_of_a_list_leaves_what_an_undo_has_restored_since(
 
 
 @pytest.mark.slow
-def test_a_delete_leaves_paths_that_an_unfinished_upload_may_have_written(
-    open_workspace: OpenWorkspace, wait_for: WaitFor
-) -> None:
+def test_a_delete_leaves_paths_that_an_unfinished_upload_may_have_written(open_workspace, wait_for):
     workspace = open_workspace(many(TEA, BOOKS, rows=1))
     first = upload(workspace)
     workspace.sim.play([Fault(step=FaultStep.STORE, env=BOOKS.env, delay=60)])
@@ -192,7 +160,7 @@ def test_a_delete_leaves_paths_that_an_unfinished_upload_may_have_written(
         delete(workspace, first.id)
 
 
-def test_a_delete_without_an_answer_can_be_given_again(open_workspace: OpenWorkspace) -> None:
+def test_a_delete_without_an_answer_can_be_given_again(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
     run = upload(workspace)
     workspace.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.BEFORE)])

@@ -1,37 +1,27 @@
 """What later runs did to an upload's files is shown everywhere: undone, deleted, overwritten."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
 import pytest
 from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.features.stored.kinds import DELETE, UNDO
-from tcb_ops.kinds import Kind
 from tcb_ops.model import Outcome
 from tcb_ops.runs.list_kinds import UPLOAD
 
-if TYPE_CHECKING:
-    from workspace import OpenWorkspace
 
-
-def changes(run: tcb.Run) -> list[tuple[Kind, str, int, int]]:
+def changes(run):
     return [(change.kind, change.run, change.files, change.of) for change in run.changed_by]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["sqlite", "postgresql"])
-def test_each_later_change_of_an_uploads_files_is_named(
-    open_workspace: OpenWorkspace, where: str, request: pytest.FixtureRequest
-) -> None:
+def test_each_later_change_of_an_uploads_files_is_named(open_workspace, where, request):
     workspace = open_workspace(many(TEA, BOOKS, rows=10))
     ledger = str(workspace.folder / "ledger.db")
     if where != "sqlite":
         ledger = request.getfixturevalue("postgres").url(request.getfixturevalue("database"))
     settings = workspace.with_options(ledger=ledger)
-    options: dict[str, Any] = {"settings": settings, "limits": QUICK}
+    options = {"settings": settings, "limits": QUICK}
     first = tcb.upload(workspace.read(), **options)
     assert tcb.confirm(first, content=True, **options).counts == {"present": 20}
     assert (changes(first), first.confirmed is not None, first.mark) == ([], True, None)
@@ -58,11 +48,9 @@ def test_each_later_change_of_an_uploads_files_is_named(
 
 
 @pytest.mark.parametrize("content", [False, True])
-def test_a_file_that_came_back_after_an_undo_is_not_undone(
-    open_workspace: OpenWorkspace, *, content: bool
-) -> None:
+def test_a_file_that_came_back_after_an_undo_is_not_undone(open_workspace, *, content):
     workspace = open_workspace(many(TEA, rows=3))
-    options: dict[str, Any] = {"settings": workspace.settings, "limits": QUICK}
+    options = {"settings": workspace.settings, "limits": QUICK}
     run = tcb.upload(workspace.read(), backup=workspace.folder / "backup", **options)
     uploaded = workspace.sim.content(TEA.env, "banner/0.png") or b""
     tcb.undo(run, **options)
@@ -74,9 +62,9 @@ def test_a_file_that_came_back_after_an_undo_is_not_undone(
 
 
 @pytest.mark.slow
-def test_a_list_with_other_bytes_overwrites_the_same_paths(open_workspace: OpenWorkspace) -> None:
+def test_a_list_with_other_bytes_overwrites_the_same_paths(open_workspace):
     workspace = open_workspace(many(TEA, BOOKS, rows=100))
-    options: dict[str, Any] = {"settings": workspace.settings, "limits": QUICK}
+    options = {"settings": workspace.settings, "limits": QUICK}
     first = tcb.upload(workspace.read(), **options)
     lines = workspace.list.read_text(encoding="utf-8").splitlines()
     workspace.list.write_text("\n".join([lines[0], *lines[:50:-1]]) + "\n", encoding="utf-8")

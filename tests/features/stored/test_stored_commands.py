@@ -1,12 +1,10 @@
 """confirm, undo and delete as an operator types them."""
 
-from __future__ import annotations
-
 import csv
 import sqlite3
 import stat
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     OpenCli = Callable[..., CommandLine]
 
 
-def interrupted_upload(cli: CommandLine, wait_for: Callable[..., None]) -> tcb.RunHandle:
+def interrupted_upload(cli, wait_for):
     """Upload the list, and cancel when some of its files are stored."""
     cli.workspace.sim.play([Fault(step=FaultStep.STORE, path="banner/[5-9].png", delay=60)])
     handle = tcb.start_upload(
@@ -38,7 +36,7 @@ def interrupted_upload(cli: CommandLine, wait_for: Callable[..., None]) -> tcb.R
 
 
 @pytest.mark.slow
-def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
+def test_an_upload_is_confirmed_in_the_same_command(open_cli):
     cli = open_cli()
     result = cli.upload("--confirm")
     assert result.code == 0
@@ -66,7 +64,7 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_uploaded_again_by_the_suggested_command(open_cli: OpenCli) -> None:
+def test_what_is_missing_is_uploaded_again_by_the_suggested_command(open_cli):
     cli = open_cli()
     cli.upload()
     workspace = cli.workspace
@@ -81,7 +79,7 @@ def test_what_is_missing_is_uploaded_again_by_the_suggested_command(open_cli: Op
 
 
 @pytest.mark.slow
-def test_an_upload_says_which_paths_hold_files(open_cli: OpenCli) -> None:
+def test_an_upload_says_which_paths_hold_files(open_cli):
     cli = open_cli()
     text = "30 paths hold files that earlier runs of this ledger uploaded."
     assert text not in cli.upload().err
@@ -89,7 +87,7 @@ def test_an_upload_says_which_paths_hold_files(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.slow
-def test_an_undo_says_what_it_will_do_and_does_it(open_cli: OpenCli) -> None:
+def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
     for file in (cli.folder / "files").iterdir():
@@ -106,7 +104,7 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.slow
-def test_an_undo_says_that_pending_rows_stay(open_cli: OpenCli, wait_for: Callable[..., None]) -> None:
+def test_an_undo_says_that_pending_rows_stay(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
     pending = handle.so_far().counts["pending"]
@@ -116,7 +114,7 @@ def test_an_undo_says_that_pending_rows_stay(open_cli: OpenCli, wait_for: Callab
 
 
 @pytest.mark.slow
-def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli: OpenCli) -> None:
+def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli):
     cli = open_cli()
     away = cli.upload("--api-base", "http://127.0.0.1:9", "--patience", "0.2", "--json")
     assert away.code == 3
@@ -132,7 +130,7 @@ def test_latest_is_the_newest_run_that_the_command_can_resume(open_cli: OpenCli)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["confirm", "undo", "delete"])
-def test_the_embedded_simulator_is_said_to_start_without_files(open_cli: OpenCli, command: str) -> None:
+def test_the_embedded_simulator_is_said_to_start_without_files(open_cli, command):
     cli = open_cli()
     cli.upload("--target", "simulator")
     hint = "The embedded simulator starts without files each time."
@@ -142,7 +140,7 @@ def test_the_embedded_simulator_is_said_to_start_without_files(open_cli: OpenCli
 
 
 @pytest.mark.slow
-def test_nothing_left_to_delete_is_said_alone(open_cli: OpenCli) -> None:
+def test_nothing_left_to_delete_is_said_alone(open_cli):
     cli = open_cli()
     cli.upload()
     assert cli("undo").code == 0
@@ -152,7 +150,7 @@ def test_nothing_left_to_delete_is_said_alone(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.slow
-def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli: OpenCli) -> None:
+def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli):
     cli = open_cli(many(TEA, rows=3))
     cli.upload("--backup", "backup")
     first = cli.latest().id
@@ -167,7 +165,7 @@ def test_a_row_that_stored_nothing_hides_no_earlier_upload(open_cli: OpenCli) ->
     assert cli("undo", first, "--json").json["counts"] == {"conflict": 1, "deleted": 2}
 
 
-def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_cli: OpenCli) -> None:
+def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_cli):
     cli = open_cli(many(TEA, rows=1))
     cli.workspace.sim.put(TEA.env, "banner/0.png", b"somebody else's")
     assert cli("confirm", "list.csv", "--json").json["counts"] == {"present": 1}
@@ -179,7 +177,7 @@ def test_contents_that_nobody_here_uploaded_are_not_confirmed(open_cli: OpenCli)
 
 
 @pytest.mark.parametrize("option", ["--where", "--target", "--note"])
-def test_runs_are_pruned_of_the_whole_ledger_or_not_at_all(open_cli: OpenCli, option: str) -> None:
+def test_runs_are_pruned_of_the_whole_ledger_or_not_at_all(open_cli, option):
     cli = open_cli()
     cli.upload()
     given = {"--where": "owner=merchant", "--target": cli.workspace.sim.base}.get(option, "x")
@@ -189,7 +187,7 @@ def test_runs_are_pruned_of_the_whole_ledger_or_not_at_all(open_cli: OpenCli, op
     assert len(cli("runs", "--json").json["runs"]) == 1
 
 
-def test_a_damaged_backup_is_named_as_the_cause(open_cli: OpenCli) -> None:
+def test_a_damaged_backup_is_named_as_the_cause(open_cli):
     cli = open_cli(many(TEA, rows=1))
     cli.workspace.sim.put(TEA.env, "banner/0.png", b"before")
     cli.upload("--backup", "backup")
@@ -205,9 +203,7 @@ def test_a_damaged_backup_is_named_as_the_cause(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.slow
-def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
-    open_cli: OpenCli, wait_for: Callable[..., None]
-) -> None:
+def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(open_cli, wait_for):
     cli = open_cli()
     handle = interrupted_upload(cli, wait_for)
     pending = handle.so_far().counts["pending"]
@@ -219,7 +215,7 @@ def test_a_confirmation_says_what_it_leaves_out_and_what_was_undone(
     assert "The files of this upload were undone by run " in cli("confirm").err
 
 
-def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_cli: OpenCli) -> None:
+def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_cli):
     cli = open_cli(many(TEA, rows=2))
     cli.workspace.sim.play([Fault(step=FaultStep.DOWNLOAD, errcode=45009)])
     result = cli.upload("--confirm", "--attempts", "1")
@@ -228,7 +224,7 @@ def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_c
     assert any(line.startswith(f"tcb-ops retry {cli.latest().id}") for line in result.err.splitlines())
 
 
-def test_delete_needs_to_be_told_what(open_cli: OpenCli) -> None:
+def test_delete_needs_to_be_told_what(open_cli):
     cli = open_cli()
     result = cli("delete")
     assert result.code == 2
@@ -236,7 +232,7 @@ def test_delete_needs_to_be_told_what(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.parametrize("command", ["undo", "delete"])
-def test_a_live_target_needs_yes_without_a_terminal(open_cli: OpenCli, command: str) -> None:
+def test_a_live_target_needs_yes_without_a_terminal(open_cli, command):
     cli = open_cli()
     cli.upload()
     calls = sum(cli.workspace.sim.stats.values())
@@ -245,7 +241,7 @@ def test_a_live_target_needs_yes_without_a_terminal(open_cli: OpenCli, command: 
     assert sum(cli.workspace.sim.stats.values()) == calls
 
 
-def test_foreign_files_are_listed_before_anything_is_deleted(open_cli: OpenCli) -> None:
+def test_foreign_files_are_listed_before_anything_is_deleted(open_cli):
     cli = open_cli()
     result = cli("delete", "list.csv")
     assert result.code == 2
@@ -254,7 +250,7 @@ def test_foreign_files_are_listed_before_anything_is_deleted(open_cli: OpenCli) 
     assert cli("delete", "list.csv", "--foreign").code == 0  # all are already gone
 
 
-def test_download_links_go_into_a_file_of_their_own(open_cli: OpenCli) -> None:
+def test_download_links_go_into_a_file_of_their_own(open_cli):
     cli = open_cli()
     cli.upload()
     cli.workspace.sim.remove(cli.workspace.merchants[0].env, "banner/1.png")
@@ -284,7 +280,7 @@ def test_download_links_go_into_a_file_of_their_own(open_cli: OpenCli) -> None:
 
 
 @pytest.mark.parametrize("name", ["ledger.db", "list.csv", "merchants.csv", "tokens.csv"])
-def test_download_links_replace_no_other_file(open_cli: OpenCli, name: str) -> None:
+def test_download_links_replace_no_other_file(open_cli, name):
     cli = open_cli()
     cli.upload()
     before = (cli.folder / name).read_bytes()
@@ -298,7 +294,7 @@ def test_download_links_replace_no_other_file(open_cli: OpenCli, name: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"errcode": 61004}, {"reset": Reset.BEFORE}], ids=["61004", "reset"])
-def test_an_outage_replaces_no_download_links(open_cli: OpenCli, fault: dict[str, Any]) -> None:
+def test_an_outage_replaces_no_download_links(open_cli, fault):
     cli = open_cli()
     cli.upload()
     assert cli("links", "latest", "--download").code == 0
@@ -310,7 +306,7 @@ def test_an_outage_replaces_no_download_links(open_cli: OpenCli, fault: dict[str
     assert (cli.folder / "downloads.csv").read_bytes() == before
 
 
-def test_a_resumed_upload_takes_no_backup_without_its_list(open_cli: OpenCli) -> None:
+def test_a_resumed_upload_takes_no_backup_without_its_list(open_cli):
     cli = open_cli()
     for option in (("--backup", "b"), ("--if-exists", "skip")):
         result = cli("upload", "--resume", "latest", *option)
@@ -319,7 +315,7 @@ def test_a_resumed_upload_takes_no_backup_without_its_list(open_cli: OpenCli) ->
 
 
 @pytest.mark.slow
-def test_suggested_uploads_keep_the_backup(open_cli: OpenCli) -> None:
+def test_suggested_uploads_keep_the_backup(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
     cli.workspace.sim.remove(cli.workspace.merchants[0].env, "banner/1.png")
@@ -332,7 +328,7 @@ def test_suggested_uploads_keep_the_backup(open_cli: OpenCli) -> None:
     assert f"--backup {cli.folder / 'backup'} --confirm" in command
 
 
-def test_download_links_of_odd_answers_are_those_that_came(open_cli: OpenCli) -> None:
+def test_download_links_of_odd_answers_are_those_that_came(open_cli):
     cli = open_cli()
     cli.upload()
     cli.workspace.sim.answer_files(lambda files: [*files[::-2], {"fileid": "stranger", "status": 0}], most=5)
@@ -341,13 +337,13 @@ def test_download_links_of_odd_answers_are_those_that_came(open_cli: OpenCli) ->
     assert 0 < result.json["links"] < result.json["rows"] == 30
 
 
-def pages(cli: CommandLine) -> int:
+def pages(cli):
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
         return int(ledger.execute("PRAGMA page_count").fetchone()[0])
 
 
 @pytest.mark.slow
-def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli: OpenCli) -> None:
+def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     cli = open_cli()
     for _ in range(3):
         cli.upload("--new-run")
@@ -373,7 +369,7 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli: OpenCli) 
     assert cli("prune", "--older-than", "soon").code == 2
 
 
-def age(cli: CommandLine, days: int) -> None:
+def age(cli, days):
     """Make every run of the ledger older."""
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
         ledger.execute(f"UPDATE runs SET finished_at = finished_at - {days} * 86400")
@@ -387,9 +383,7 @@ def age(cli: CommandLine, days: int) -> None:
         pytest.param([("upload",), ("delete", "latest", "--yes")], "deleted", id="deleted-since"),
     ],
 )
-def test_undo_knows_what_pruned_runs_had_stored(
-    open_cli: OpenCli, earlier: list[tuple[str, ...]], outcome: str
-) -> None:
+def test_undo_knows_what_pruned_runs_had_stored(open_cli, earlier, outcome):
     cli = open_cli(many(TEA, rows=2))
     for command, *words in earlier:
         assert (cli.upload() if command == "upload" else cli(command, *words)).code == 0
@@ -402,7 +396,7 @@ def test_undo_knows_what_pruned_runs_had_stored(
     assert len(cli.workspace.sim.objects) == (2 if outcome == "not_undoable" else 0)
 
 
-def test_an_unchanged_file_is_recognised_after_its_run_was_pruned(open_cli: OpenCli) -> None:
+def test_an_unchanged_file_is_recognised_after_its_run_was_pruned(open_cli):
     cli = open_cli(many(TEA, rows=2))
     cli.upload()
     age(cli, 200)
@@ -410,9 +404,7 @@ def test_an_unchanged_file_is_recognised_after_its_run_was_pruned(open_cli: Open
     assert cli.upload("--skip-unchanged", "--json").json["counts"] == {"unchanged": 2}
 
 
-def test_the_settings_give_the_age_from_which_runs_are_pruned(
-    open_cli: OpenCli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_settings_give_the_age_from_which_runs_are_pruned(open_cli, monkeypatch):
     cli = open_cli()
     cli.upload()
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:

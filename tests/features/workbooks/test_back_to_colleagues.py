@@ -1,10 +1,7 @@
 """After a run: retries joined, failed.csv fixed and fed back, and the colleagues' workbook, as a user types it."""
 
-from __future__ import annotations
-
 import csv
 import io
-from typing import TYPE_CHECKING, Any
 
 import openpyxl
 import pytest
@@ -13,16 +10,12 @@ from workspace import BOOKS, TEA, many
 
 from tcb_ops.features.simulator import Fault
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 ROWS = many(TEA, BOOKS, rows=4)
 ILL = Fault(env=BOOKS.env, path="banner/2.png", errcode=40097)
 
 
 @pytest.fixture
-def workbook(tmp_path: Path) -> Path:
+def workbook(tmp_path):
     """The list as a workbook, its rows two owners'."""
     with xlsxwriter.Workbook(str(tmp_path / "清单.xlsx")) as book:
         sheet = book.add_worksheet("清单")
@@ -32,11 +25,11 @@ def workbook(tmp_path: Path) -> Path:
     return tmp_path / "清单.xlsx"
 
 
-def column(file: Path, letter: str) -> list[Any]:
+def column(file, letter):
     return [cell.value for cell in openpyxl.load_workbook(file).worksheets[0][letter]]
 
 
-def rows_of(file: Path) -> list[dict[str, str]]:
+def rows_of(file):
     with file.open(encoding="utf-8-sig", newline="") as lines:
         return list(csv.DictReader(lines))
 
@@ -45,7 +38,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_final_joins_a_run_with_its_retries(open_cli: Callable[..., Any]) -> None:
+def test_final_joins_a_run_with_its_retries(open_cli):
     cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     first = cli.upload("--json")
     assert (first.code, first.json["counts"]) == (1, {"uploaded": 7, "refused": 1})
@@ -70,31 +63,31 @@ def test_final_joins_a_run_with_its_retries(open_cli: Callable[..., Any]) -> Non
 # --- failed.csv -----------------------------------------------------------------------------------------------------
 
 
-def _as_it_is(text: str) -> bytes:
+def _as_it_is(text):
     return text.encode("utf-8-sig")
 
 
-def _gb18030(text: str) -> bytes:
+def _gb18030(text):
     return text.encode("gb18030")
 
 
-def _without_bom(text: str) -> bytes:
+def _without_bom(text):
     return text.replace("\r\n", "\n").encode()
 
 
-def _semicolons(text: str) -> bytes:
+def _semicolons(text):
     return _with(text, ";").encode("utf-8-sig")
 
 
-def _tabs(text: str) -> bytes:
+def _tabs(text):
     return _with(text, "\t").encode("gb18030")
 
 
-def _all_quoted(text: str) -> bytes:
+def _all_quoted(text):
     return _with(text, ",", csv.QUOTE_ALL).encode("utf-8-sig")
 
 
-def _with(text: str, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> str:
+def _with(text, delimiter, quoting=csv.QUOTE_MINIMAL):
 
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=delimiter, quoting=quoting)
@@ -107,9 +100,7 @@ def _with(text: str, delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> str:
     [_as_it_is, _gb18030, _without_bom, _semicolons, _tabs, _all_quoted],
     ids=lambda saved: saved.__name__.strip("_"),
 )
-def test_failed_csv_is_fixed_and_fed_back_and_only_its_rows_run(
-    open_cli: Callable[..., Any], saved: Callable[[str], bytes]
-) -> None:
+def test_failed_csv_is_fixed_and_fed_back_and_only_its_rows_run(open_cli, saved):
     """As a spreadsheet program may have saved it again: other encoding, other delimiter, other quotes."""
     cli = open_cli(ROWS, [ILL, Fault(env=TEA.env, path="banner/1.png", errcode=40097)])
     assert cli.upload("--out", "out").code == 1
@@ -132,7 +123,7 @@ def test_failed_csv_is_fixed_and_fed_back_and_only_its_rows_run(
 # --- back to colleagues ---------------------------------------------------------------------------------------------
 
 
-def test_into_writes_how_rows_ended_beside_them(open_cli: Callable[..., Any], workbook: Path) -> None:
+def test_into_writes_how_rows_ended_beside_them(open_cli, workbook):
     cli = open_cli(ROWS, [ILL], lang="zh")
     assert cli("upload", workbook.name, "--root", "files").code == 1
     before = workbook.read_bytes()
@@ -157,7 +148,7 @@ def test_into_writes_how_rows_ended_beside_them(open_cli: Callable[..., Any], wo
 
 
 @pytest.mark.slow
-def test_into_with_final_shows_what_retries_have_fixed(open_cli: Callable[..., Any], workbook: Path) -> None:
+def test_into_with_final_shows_what_retries_have_fixed(open_cli, workbook):
     cli = open_cli(ROWS, [Fault(env=BOOKS.env, path="banner/2.png", calls=((1, 1),), errcode=40097)])
     assert cli("upload", workbook.name, "--root", "files").code == 1
     assert cli("retry").code == 0
@@ -167,7 +158,7 @@ def test_into_with_final_shows_what_retries_have_fixed(open_cli: Callable[..., A
     assert column(cli.folder / "b.xlsx", "E")[1:] == [None] * 6 + ["uploaded", None], "the retry's own rows"
 
 
-def test_split_by_gives_each_their_rows(open_cli: Callable[..., Any], workbook: Path) -> None:
+def test_split_by_gives_each_their_rows(open_cli, workbook):
     cli = open_cli(ROWS, [ILL])
     assert cli("upload", workbook.name, "--root", "files").code == 1
     result = cli("report", "--into", workbook.name, "--split-by", "负责人", "--out", "给同事")
@@ -204,9 +195,7 @@ def test_split_by_gives_each_their_rows(open_cli: Callable[..., Any], workbook: 
         "unknown run",
     ],
 )
-def test_what_cannot_be_done_is_said_and_nothing_is_written(
-    open_cli: Callable[..., Any], workbook: Path, words: tuple[str, ...], result: str
-) -> None:
+def test_what_cannot_be_done_is_said_and_nothing_is_written(open_cli, workbook, words, result):
     cli = open_cli(ROWS)
     assert cli("upload", workbook.name, "--root", "files").code == 0
     with xlsxwriter.Workbook(str(cli.folder / "other.xlsx")) as other:
