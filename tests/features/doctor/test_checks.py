@@ -1,7 +1,6 @@
 """The checks of the machine and the files; no check can hang the doctor, or end it."""
 
 import sqlite3
-import stat
 import threading
 from contextlib import closing
 from types import SimpleNamespace
@@ -27,18 +26,12 @@ from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings
 
 
-def program(folder, name, script):
-    file = folder / name
-    file.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    return file
-
-
 def test_a_browser_is_there_or_not_needed(tmp_path, monkeypatch):
     assert check_browser().grade is Grade.SKIPPED  # tests have none, on purpose
     monkeypatch.delenv("TCB_OPS_CHROMIUM")
     monkeypatch.setenv("PATH", str(tmp_path))
-    program(tmp_path, "chromium", "exit 0")
+    (tmp_path / "chromium").write_text("#!/bin/sh\n", encoding="utf-8")
+    (tmp_path / "chromium").chmod(0o700)
     found = check_browser()
     assert (found.grade, found.seen.en) == (Grade.OK, str(tmp_path / "chromium"))
 
@@ -57,14 +50,12 @@ def test_room_on_the_disk(tmp_path, monkeypatch, free, grade):
     assert (found.grade, found.fix is None) == (grade, grade is Grade.OK)
 
 
-def test_a_ledger_that_is_not_there_is_not_made(tmp_path):
-    assert check_ledger(settings(ledger=str(tmp_path / "new.db"))).grade is Grade.OK
+def test_a_ledger_that_is_not_there_is_not_made_and_runs_are_counted(tmp_path):
+    given = settings(ledger=str(tmp_path / "own.db"))
+    assert check_ledger(given).grade is Grade.OK
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_ledgers_runs_are_counted(tmp_path):
-    Ledger(str(tmp_path / "own.db")).close()
-    found = check_ledger(settings(ledger=str(tmp_path / "own.db")))
+    Ledger(given.ledger).close()
+    found = check_ledger(given)
     assert (found.grade, found.seen.en) == (Grade.OK, f"{tmp_path / 'own.db'}: 0 runs")
 
 

@@ -145,18 +145,6 @@ def drawn(found):
     return result.get()
 
 
-def test_the_screen_names_merchants_codes_and_sums(a_run, in_english):
-    old = a_run([GOOD] * 3 + [REFUSED] * 60, id="old")
-    new = a_run([REFUSED] * 3 + [OTHER] * 30 + [GOOD] * 30, id="new")
-    found = compare(new.ledger, old.run, new.run, in_english)
-    lines = [line.split() for line in drawn(found).splitlines()]
-    assert lines[0] == ["Newly", "broken", "·", "3"]
-    assert lines[1][:3] == ["Blue", "Whale", "shop-5e6f"]
-    assert lines[1][3:7] == ["1", "succeeded", "→", "85088"]
-    assert ["Still", "broken", "·", "30"] in lines
-    assert ["Fixed", "·", "30"] in lines
-
-
 def test_at_300_merchants_the_screen_stays_short(a_run, in_english):
     places = [EnvRecord(n, f"env-{n}", f"wx{n}", f"商户{n}", "merchant", left=False) for n in range(300)]
     old = a_run([GOOD] * 300, id="old", places=places)

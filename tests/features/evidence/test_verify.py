@@ -67,9 +67,16 @@ def test_a_report_is_what_was_exported(a_run, every_end, tmp_path, lang, finishe
     assert "Every file is identical to the one exported" in found.proves.en
 
 
-def test_an_empty_run_is_proven_too(a_run, tmp_path):
-    reported = a_run([])
-    assert verify(reported.export(tmp_path / "out"), reported.ledger).good
+@pytest.mark.parametrize(
+    ("ends", "finished"), [([], True), ([GOOD, REFUSED], False)], ids=["empty", "finished since"]
+)
+def test_an_empty_run_and_one_that_lacked_only_its_end_bear_their_reports_out(
+    a_run, tmp_path, ends, finished
+):
+    reported = a_run(ends, finished=finished)
+    out = reported.export(tmp_path / "out")
+    reported.ledger.finish(reported.run, 1.8e9)
+    assert verify(out, reported.ledger).good
 
 
 def test_a_changed_file_a_missing_one_and_an_added_one_are_named(a_run, tmp_path):
@@ -234,13 +241,6 @@ def test_a_report_of_another_ledger_is_no_proof(a_run, tmp_path):
     assert "was not exported with this ledger" in wrong(verify(out, reported.ledger))["manifest.json"]
 
 
-def test_a_run_that_lacked_only_its_end_bears_its_report_out_all_the_same(a_run, tmp_path):
-    reported = a_run([GOOD, REFUSED], finished=False)
-    out = reported.export(tmp_path / "out")
-    reported.ledger.finish(reported.run, 1.8e9)
-    assert verify(out, reported.ledger).good
-
-
 def test_a_copy_of_an_older_report_is_still_known(a_run, tmp_path):
     reported = a_run([GOOD, RowEnd(0, Outcome.PENDING)], finished=False)
     older = tmp_path / "elsewhere"
@@ -364,30 +364,19 @@ def test_the_list_is_compared_where_it_still_is(a_run, tmp_path):
     assert state() is State.SAME
 
 
-def _no_manifest(out):
-    (out / "manifest.json").unlink()
+SPOILED = {
+    "no manifest": lambda manifest: manifest.unlink(),
+    "another tool's": lambda manifest: manifest.write_text('{"name": "app", "files": []}', encoding="utf-8"),
+    "garbage": lambda manifest: manifest.write_bytes(b"\xff{"),
+    "leads out": lambda manifest: change(manifest, '"results.csv"', '"../../etc/passwd"'),
+    "no such zone": lambda manifest: change(manifest, "Asia/Shanghai", "../zone"),
+}
 
 
-def _another_tool_s(out):
-    (out / "manifest.json").write_text('{"name": "app", "files": []}', encoding="utf-8")
-
-
-def _garbage(out):
-    (out / "manifest.json").write_bytes(b"\xff{")
-
-
-def _leads_out(out):
-    change(out / "manifest.json", '"results.csv"', '"../../etc/passwd"')
-
-
-def _no_such_zone(out):
-    change(out / "manifest.json", "Asia/Shanghai", "../zone")
-
-
-@pytest.mark.parametrize("spoil", [_no_manifest, _another_tool_s, _garbage, _leads_out, _no_such_zone])
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
 def test_a_folder_that_holds_no_report_is_refused(a_run, tmp_path, spoil):
     out = a_run([GOOD]).export(tmp_path / "out")
-    spoil(out)
+    spoil(out / "manifest.json")
     with pytest.raises(UsageError, match="contains no tcb-ops report"):
         verify(out, None)
 

@@ -133,15 +133,13 @@ def test_a_value_is_of_its_defaults_type(word, value):
 def test_what_does_not_fit_is_refused_in_words(words, says):
     with pytest.raises(UsageError, match=says) as refused:
         take_parameters(KNOWN, words, "nb")
-    assert refused.value.text.zh != refused.value.text.en
     assert "abc" not in str(refused.value)
 
 
 def test_an_unknown_name_lists_names_and_defaults():
     with pytest.raises(UsageError) as refused:
         take_parameters(KNOWN, ["zzz=1"], "nb")
-    for language in (refused.value.text.en, refused.value.text.zh):
-        assert list_parameters(KNOWN) in language
+    assert list_parameters(KNOWN) in refused.value.text.en
     assert "  target = 'simulator'  or \"live\"" in list_parameters(KNOWN)
     assert "  many = …" in list_parameters(KNOWN)
 

@@ -18,10 +18,7 @@ from tcb_ops.i18n import Lang
 from tcb_ops.lists.workbook import Book
 from tcb_ops.model import Outcome, Reason, RowEnd
 
-OURS = {
-    Lang.EN: ("result", "reason", "what to do", "file_id"),
-    Lang.ZH: ("结果", "原因", "怎么办", "file_id"),
-}
+OURS = ("结果", "原因", "怎么办", "file_id")
 
 
 @pytest.fixture
@@ -72,14 +69,13 @@ def plain(file, rows, headers=("env", "path", "备注")):
 
 
 def test_each_row_has_its_end_beside_it(tmp_path, sent):
-    lang = Lang.ZH
     file = full_workbook(tmp_path / "清单.xlsx")
-    copy = into_copy(sent(file, GOOD, REFUSED), file, lang=lang)
-    assert copy == tmp_path / {Lang.ZH: "清单 结果.xlsx", Lang.EN: "清单 result.xlsx"}[lang]
+    copy = into_copy(sent(file, GOOD, REFUSED), file)
+    assert copy == tmp_path / "清单 结果.xlsx"
     head, *rows = rows_of(copy, "十一月清单", 3)
-    assert head == (*HEADERS, *OURS[lang])
+    assert head == (*HEADERS, *OURS)
     assert [row[:4] for row in rows[:6]] == [row[:4] for row in rows_of(file, "十一月清单", 4)[:6]]
-    assert {row[4] for row in rows[0:6:2]} == {{Lang.ZH: "已上传", Lang.EN: "uploaded"}[lang]}
+    assert {row[4] for row in rows[0:6:2]} == {"已上传"}
     assert {row[7] for row in rows[0:6:2]} == {"cloud://tea/a.png"}
     assert all(row[5].startswith("85088") and row[6] for row in rows[1:6:2])
 
@@ -156,7 +152,7 @@ def test_a_table_takes_the_new_columns_in(tmp_path, sent):
     book = openpyxl.load_workbook(into_copy(sent(file, GOOD), file))
     (table,) = book["十一月清单"].tables.values()
     assert (table.ref, table.autoFilter.ref) == ("A3:H9", "A3:H9")
-    assert [column.name for column in table.tableColumns] == [*HEADERS, *OURS[Lang.ZH]]
+    assert [column.name for column in table.tableColumns] == [*HEADERS, *OURS]
     assert len({column.id for column in table.tableColumns}) == 8
 
 
@@ -279,7 +275,7 @@ def test_each_gets_the_own_rows_and_sees_nothing_of_the_others(tmp_path, sent):
     for who, other, paths in (("王芳", "李娜", (0, 1, 2)), ("李娜", "王芳", (3, 4, 5))):
         copy = folder / f"清单 {who}.xlsx"
         head, *rows = rows_of(copy)
-        assert head == (*HEADERS, *OURS[Lang.ZH])
+        assert head == (*HEADERS, *OURS)
         assert [row[1] for row in rows] == [f"活动/{n}.png" for n in paths]
         assert {row[2] for row in rows} == {who}
         assert [row[3] for row in rows] == [n + 0.5 for n in paths]
@@ -356,14 +352,6 @@ def test_too_many_values_are_no_people(tmp_path, sent, monkeypatch):
     assert sorted(one.name for one in tmp_path.iterdir() if "a" in one.name and one.suffix == "") == []
 
 
-def test_an_unknown_column_is_answered_with_those_there_are(tmp_path, sent):
-    file = full_workbook(tmp_path / "清单.xlsx")
-    with pytest.raises(UsageError, match="'env', 'path', '负责人', '数量'") as refused:
-        apart(sent(file), file, "owner")
-    assert "--split-by owner" in refused.value.text.zh
-    assert not (tmp_path / "清单 结果").exists()
-
-
 # --- what is no input of the run ------------------------------------------------------------------------------------
 
 
@@ -387,13 +375,6 @@ def test_a_sheet_that_is_full_to_the_right_is_sent_to_results_csv(tmp_path, sent
         into_copy(sent(file), file)
 
 
-def test_a_csv_is_sent_to_results_csv(tmp_path, sent):
-    file = tmp_path / "a.csv"
-    file.write_text(f"env,path\n{ENVS[0]},a.png\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"needs the workbook .* results\.csv"):
-        into_copy(sent(file), file)
-
-
 @pytest.mark.parametrize(
     ("body", "result"),
     [
@@ -411,11 +392,6 @@ def test_a_workbook_that_cannot_be_read_is_said_as_such(tmp_path, sent, body, re
     (tmp_path / "other.xlsx").write_bytes(body)
     with pytest.raises(InputError, match=result):
         into_copy(run, tmp_path / "other.xlsx")
-
-
-def test_a_missing_original_is_said(tmp_path, sent):
-    with pytest.raises(InputError, match="no such file"):
-        into_copy(sent(full_workbook(tmp_path / "清单.xlsx")), tmp_path / "there is none.xlsx")
 
 
 # --- the disk -------------------------------------------------------------------------------------------------------
