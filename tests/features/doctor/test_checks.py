@@ -1,6 +1,7 @@
-"""The checks of the machine and the files; no check can hang the doctor, or end it."""
+"""The checks of the machine, the files, the clock and a token; no check can hang the doctor, or end it."""
 
 import sqlite3
+import sys
 import threading
 from contextlib import closing
 from types import SimpleNamespace
@@ -21,7 +22,15 @@ from tcb_ops.features.doctor.checks import (
     run_checks,
     secret_paths,
 )
+from tcb_ops.features.doctor.target import (
+    TokenOwner,
+    call_with_token,
+    clock_offset,
+    first_token_owners,
+    grade_clock,
+)
 from tcb_ops.i18n import Bilingual
+from tcb_ops.model import Merchant, Owner
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.settings import TokenSettings, load_settings
 
@@ -194,3 +203,59 @@ def test_an_error_is_found_and_not_raised(error, seen, fix):
     assert (result.grade, result.seen.en) == (Grade.BAD, seen)
     assert fix in result.fix.en
     assert "secret-word" not in str(result)
+
+
+@pytest.mark.parametrize(
+    ("offset", "grade"),
+    [
+        (None, Grade.SKIPPED),
+        (0.9, Grade.OK),
+        (60, Grade.OK),
+        (-60, Grade.OK),
+        (61, Grade.WARNING),
+        (-300, Grade.WARNING),
+        (301, Grade.BAD),
+        (-86400, Grade.BAD),
+    ],
+)
+def test_the_clock(offset, grade):
+    found = grade_clock(offset)
+    assert found.grade is grade
+    assert (found.fix is not None) == (grade in {Grade.WARNING, Grade.BAD})
+
+
+@pytest.mark.parametrize(
+    ("date", "offset"),
+    [("Thu, 01 Jan 1970 00:16:40 GMT", -0.5), ("yesterday", None), ("", None)],
+    ids=["a Date", "nonsense", "none"],
+)
+def test_the_targets_clock_is_read_at_the_middle_of_the_exchange(date, offset):
+    assert clock_offset(date, began_at=1000, seconds=2) == offset
+
+
+TEA = Merchant("wxtea", "茶", "tea-1")
+TEA_TEST = Merchant("wxtea", "茶", "tea-2")
+MANY = [Merchant(f"wx{n}", f"{n}", f"env-{n}") for n in range(5)]
+OWN = Merchant("wx", "平台", "own-1", owner=Owner.PLATFORM)
+
+
+@pytest.mark.parametrize(
+    ("merchants", "whose"),
+    [
+        ([OWN, TEA, TEA_TEST], [TokenOwner("wxtea", "茶 (wxtea)", Owner.MERCHANT)]),
+        (MANY, [TokenOwner(f"wx{n}", f"{n} (wx{n})", Owner.MERCHANT) for n in range(3)]),
+        ([OWN], [TokenOwner("wxcomponent", "wxcomponent", Owner.PLATFORM)]),
+        ([], []),
+    ],
+    ids=["a merchant's", "the first three", "the platform's own", "none"],
+)
+def test_whose_token_is_tried(merchants, whose):
+    assert first_token_owners(merchants, "wxcomponent") == whose
+
+
+@pytest.mark.slow
+def test_a_program_for_tokens_that_hangs_is_not_waited_for():
+    hangs = [sys.executable, "-c", "import time; time.sleep(9)"]
+    options = {"api_base": "http://127.0.0.1:1", "tokens": {"source": "command", "command": hangs}}
+    found = call_with_token(load_settings(options=options), [TEA], seconds=0.3)
+    assert (found.grade, "returned no token" in found.seen.en, bool(found.fix)) == (Grade.BAD, True, True)

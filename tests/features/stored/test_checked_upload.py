@@ -1,15 +1,20 @@
-"""Uploads that look at each path first, with --backup or --if-exists: what they save, keep and send."""
+"""Uploads that look at each path first, and runs that would change the same paths at the same time: what they save, keep, send and refuse."""
 
 import hashlib
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from stored_runs import cancel, retry, stored, undo, upload
+from stored_runs import cancel, delete, interrupted, other_list, retry, stored, undo, upload
 from workspace import BOOKS, QUICK, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
 from tcb_ops.features.stored import StoredReason
+from tcb_ops.model import Outcome
+from tcb_ops.runs.limits import RunLimits
 
 
 @pytest.mark.parametrize("same", [False, True], ids=["other bytes", "the same bytes"])
@@ -126,3 +131,124 @@ def test_an_upload_is_resumed_as_it_was_started(open_workspace, wait_for, tmp_pa
     assert workspace.sim.stats["link_calls"] == sent
     assert upload(workspace, **backup).id == handle.id
     assert undo(workspace).counts == {"deleted": 4}
+
+
+@pytest.mark.slow
+def test_an_upload_that_was_undone_is_not_resumed(open_workspace, wait_for):
+    workspace = open_workspace(
+        many(TEA, rows=5), [Fault(step=FaultStep.STORE, path="banner/3.png", delay=60)]
+    )
+    handle = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=RunLimits(concurrency=1))
+    wait_for(lambda: handle.so_far().counts.get("uploaded", 0) == 3)
+    with pytest.raises(UsageError, match="is being worked on by"):
+        undo(workspace, handle.id)
+    cancel(handle)
+    workspace.sim.play([])
+    assert undo(workspace, handle.id).succeeded
+    assert stored(workspace) == {}
+    with pytest.raises(UsageError, match="it was undone, or its files were deleted"):
+        upload(workspace, resume=handle.id)
+    assert upload(workspace).counts == {"uploaded": 5}
+
+
+@pytest.mark.slow
+def test_an_upload_whose_retry_is_at_work_is_not_undone(open_workspace):
+    workspace = open_workspace(
+        many(TEA, rows=3), [Fault(step=FaultStep.STORE, code="AccessDenied", status=403)]
+    )
+    run = upload(workspace)
+    workspace.sim.play([Fault(step=FaultStep.STORE, delay=30)])
+    retrying = tcb.start_retry(run, workspace.merchants, settings=workspace.settings, limits=QUICK)
+    with pytest.raises(UsageError, match="is being worked on by"):
+        undo(workspace, run.id)
+    cancel(retrying)
+
+
+@pytest.mark.slow
+def test_an_undo_and_a_delete_of_one_upload_do_not_run_side_by_side(open_workspace, wait_for):
+    workspace = open_workspace(many(TEA, rows=2))
+    run = upload(workspace)
+    workspace.sim.play([Fault(step=FaultStep.DELETE, delay=60)])
+    handle = tcb.start_undo(run.id, settings=workspace.settings, limits=QUICK)
+    wait_for(lambda: workspace.sim.stats["delete"] > 0)
+    with pytest.raises(UsageError, match=handle.id):
+        delete(workspace, run.id)
+    cancel(handle)
+
+
+def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(open_workspace):
+    workspace = open_workspace(many(TEA, rows=2))
+    first = upload(workspace)
+    batch = other_list(workspace, TEA.env, "banner/1.png")
+    options = {"settings": workspace.settings, "limits": QUICK}
+    unfinished = interrupted(workspace, lambda: tcb.start_upload(batch, **options), FaultStep.LINK)
+    calls = dict(workspace.sim.stats)
+    for take_back in (
+        lambda: undo(workspace, first),
+        lambda: delete(workspace, workspace.read(), foreign=True),
+    ):
+        with pytest.raises(
+            UsageError, match=f"run {unfinished} .upload. is unfinished, with rows pending at paths"
+        ) as refused:
+            take_back()
+        assert refused.value.exit_code == 2
+        assert f"--resume {unfinished}" in refused.value.text.en
+    assert workspace.sim.stats == calls
+    assert len(tcb.all_runs(settings=workspace.settings)) == 2  # what was refused is not in the ledger
+    tcb.resume(unfinished, **options)
+    assert undo(workspace, first).counts == {"deleted": 1, "not_undoable": 1}
+
+
+@pytest.mark.parametrize("take_back", [tcb.start_undo, tcb.start_delete])
+def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_paths(open_workspace, take_back):
+    workspace = open_workspace(many(TEA, rows=2))
+    first = upload(workspace)
+    options = {"settings": workspace.settings, "limits": QUICK}
+    unfinished = interrupted(workspace, lambda: take_back(first, **options), FaultStep.DELETE)
+    with pytest.raises(UsageError, match=f"run {unfinished} .* is unfinished, with rows pending at paths"):
+        upload(workspace, new_run=True)
+    tcb.resume(unfinished, **options)
+    assert upload(workspace, new_run=True).counts == {"uploaded": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rounds", [4, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+def test_of_an_upload_and_what_takes_its_paths_back_one_is_refused_or_the_upload_is_there(
+    open_workspace, rounds
+):
+    """Started at random, and from two threads with ledgers of their own, as by two operators."""
+    dice, refusals = random.Random(28), 0
+    workspace = open_workspace(many(TEA, BOOKS, rows=20))
+    options = {"settings": workspace.settings, "limits": QUICK}
+    for number in range(rounds):
+        first = upload(workspace, new_run=True)
+        for file in (workspace.folder / "files").iterdir():
+            file.write_bytes(f"{number} {file.name}".encode())
+        batch = workspace.read()
+        upload_start, other_start = dice.random() / 4, dice.random() / 4
+        take_back = dice.choice(
+            [
+                lambda first=first: tcb.undo(first, **options),
+                lambda first=first: tcb.delete(first, **options),
+                lambda batch=batch: tcb.delete(batch, new_run=True, content=True, **options),
+            ]
+        )
+        with ThreadPoolExecutor(2) as threads:
+            sent = threads.submit(
+                _after, upload_start, lambda batch=batch: tcb.upload(batch, new_run=True, **options)
+            )
+            taken = threads.submit(_after, other_start, take_back)
+        refusals += sum(future.exception() is not None for future in (sent, taken))
+        assert all(isinstance(future.exception(), UsageError | None) for future in (sent, taken))
+        if sent.exception() is None and sent.result().record.number > first.record.number:
+            later = taken.exception() is None and taken.result().record.number > sent.result().record.number
+            there = stored(workspace)
+            for record in sent.result().rows():
+                if record.end.outcome is Outcome.UPLOADED and not later:
+                    assert there.get((record.row.env, record.row.path)) is not None, number
+    assert refusals < 2 * rounds
+
+
+def _after(seconds, start):
+    time.sleep(seconds)
+    return start()

@@ -38,13 +38,15 @@ def interrupted_upload(cli, wait_for):
 @pytest.mark.slow
 def test_an_upload_is_confirmed_in_the_same_command(open_cli):
     cli = open_cli()
+    text = "30 paths hold files that earlier runs of this ledger uploaded."
     result = cli.upload("--confirm")
-    assert result.code == 0
+    assert (result.code, text in result.err) == (0, False)
     assert "Confirmed: all 30 files are there (run " in result.out
     for file in (cli.folder / "files").iterdir():
         file.write_text(f"second {file.name}", encoding="utf-8")
-    found = cli.upload("--confirm", "--new-run", "--json", "--backup", "backup").json
-    assert found["kind"] == "upload"
+    again = cli.upload("--confirm", "--new-run", "--json", "--backup", "backup")
+    found = again.json
+    assert (found["kind"], text in again.err) == ("upload", True)
     assert found["confirmed"]["counts"] == {"present": 30}
     page = cli.folder / "reports" / found["run"] / "report.html"
     assert "Confirmed: all 30 files are there" in page.read_text(encoding="utf-8")
@@ -64,29 +66,6 @@ def test_an_upload_is_confirmed_in_the_same_command(open_cli):
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_uploaded_again_by_the_suggested_command(open_cli):
-    cli = open_cli()
-    cli.upload()
-    workspace = cli.workspace
-    workspace.sim.remove(workspace.merchants[0].env, "banner/1.png")
-    result = cli("confirm")
-    assert result.code == 1
-    assert "29 of 30 rows succeeded, 1 did not: 1 absent." in result.out
-    command = next(line for line in result.err.splitlines() if line.startswith("tcb-ops upload"))
-    assert cli(*command.split()[1:]).code == 0
-    assert cli("confirm").code == 0  # of the latest upload, the suggested one
-    assert cli.latest().counts == {"present": 1}
-
-
-@pytest.mark.slow
-def test_an_upload_says_which_paths_hold_files(open_cli):
-    cli = open_cli()
-    text = "30 paths hold files that earlier runs of this ledger uploaded."
-    assert text not in cli.upload().err
-    assert text in cli.upload("--new-run").err
-
-
-@pytest.mark.slow
 def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
@@ -97,10 +76,12 @@ def test_an_undo_says_what_it_will_do_and_does_it(open_cli):
     assert result.code == 0
     assert "30 files will be restored from the backup." in result.err
     assert "All 30 rows succeeded: restored." in result.out
-    first = cli("undo", cli("runs", "--json").json["runs"][-1]["run"])
-    assert "30 files will be deleted: nothing was there before." in first.err
-    assert first.code == 0
+    first = cli("runs", "--json").json["runs"][-1]["run"]
+    undone = cli("undo", first)
+    assert (undone.code, "30 files will be deleted: nothing was there before." in undone.err) == (0, True)
     assert cli.workspace.sim.objects == {}
+    again = cli("delete", first)
+    assert (again.code, "Nothing is left to delete." in again.err) == (2, True)
 
 
 @pytest.mark.slow
@@ -137,16 +118,6 @@ def test_the_embedded_simulator_is_said_to_start_without_files(open_cli, command
     assert hint in cli(command, "latest", "--target", "simulator").err
     cli.upload()
     assert hint not in cli(command, "latest").err
-
-
-@pytest.mark.slow
-def test_nothing_left_to_delete_is_said_alone(open_cli):
-    cli = open_cli()
-    cli.upload()
-    assert cli("undo").code == 0
-    result = cli("delete", cli("runs", "--json").json["runs"][-1]["run"])
-    assert result.code == 2
-    assert "Nothing is left to delete." in result.err
 
 
 @pytest.mark.slow
@@ -224,11 +195,18 @@ def test_what_a_confirmation_finds_after_an_upload_comes_with_its_command(open_c
     assert any(line.startswith(f"tcb-ops retry {cli.latest().id}") for line in result.err.splitlines())
 
 
-def test_delete_needs_to_be_told_what(open_cli):
-    cli = open_cli()
-    result = cli("delete")
-    assert result.code == 2
-    assert "tcb-ops delete latest" in result.err
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("delete",), "tcb-ops delete latest"),
+        (("upload", "--resume", "latest", "--backup", "b"), "as it was started"),
+        (("upload", "--resume", "latest", "--if-exists", "skip"), "as it was started"),
+    ],
+    ids=["nothing to delete", "a backup without its list", "a policy without its list"],
+)
+def test_what_is_not_clear_is_refused_with_what_to_do(open_cli, words, says):
+    result = open_cli()(*words)
+    assert (result.code, says in result.err) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["undo", "delete"])
@@ -306,22 +284,19 @@ def test_an_outage_replaces_no_download_links(open_cli, fault):
     assert (cli.folder / "downloads.csv").read_bytes() == before
 
 
-def test_a_resumed_upload_takes_no_backup_without_its_list(open_cli):
-    cli = open_cli()
-    for option in (("--backup", "b"), ("--if-exists", "skip")):
-        result = cli("upload", "--resume", "latest", *option)
-        assert result.code == 2
-        assert "as it was started" in result.err
-
-
 @pytest.mark.slow
-def test_suggested_uploads_keep_the_backup(open_cli):
+def test_what_is_missing_is_uploaded_again_by_the_suggested_command_with_the_backup(open_cli):
     cli = open_cli()
     cli.upload("--backup", "backup")
     cli.workspace.sim.remove(cli.workspace.merchants[0].env, "banner/1.png")
     result = cli("confirm")
+    assert result.code == 1
+    assert "29 of 30 rows succeeded, 1 did not: 1 absent." in result.out
     (command,) = [line for line in result.err.splitlines() if line.startswith("tcb-ops upload")]
     assert f"--backup {cli.folder / 'backup'}" in command
+    assert cli(*command.split()[1:]).code == 0
+    assert cli("confirm").code == 0  # of the latest upload, the suggested one
+    assert cli.latest().counts == {"present": 1}
     (cli.folder / "files" / "3.bin").unlink()
     result = cli.upload("--backup", "backup", "--confirm", "--on-bad", "skip", "--new-run")
     (command,) = [line for line in result.err.splitlines() if line.startswith("tcb-ops upload")]
@@ -337,9 +312,12 @@ def test_download_links_of_odd_answers_are_those_that_came(open_cli):
     assert 0 < result.json["links"] < result.json["rows"] == 30
 
 
-def pages(cli):
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
-        return int(ledger.execute("PRAGMA page_count").fetchone()[0])
+def age(cli, days):
+    """Make every run of the ledger older."""
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute(
+            f"UPDATE runs SET finished_at = finished_at - {days * 86400}, created_at = created_at - {days * 86400}"
+        )
 
 
 @pytest.mark.slow
@@ -347,12 +325,10 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     cli = open_cli()
     for _ in range(3):
         cli.upload("--new-run")
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
-        ledger.execute(
-            "UPDATE runs SET finished_at = finished_at - 200 * 86400, created_at = created_at - 200 * 86400"
-        )
+    age(cli, 200)
     cli("confirm", cli("runs", "--json").json["runs"][1]["run"])
-    before = pages(cli)
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
+        pages = ledger.execute("PRAGMA page_count").fetchone()
     ids = [run["run"] for run in cli("runs", "--json").json["runs"]]
     result = cli("prune", "--older-than", "180d", "--dry-run")
     assert result.code == 0
@@ -360,19 +336,13 @@ def test_old_runs_are_pruned_and_those_that_others_need_stay(open_cli):
     assert len(cli("runs", "--json").json["runs"]) == 4
     assert set(cli("prune", "--older-than", "180d", "--json").json["removed"]) < set(ids)
     assert [run["kind"] for run in cli("runs", "--json").json["runs"]] == ["confirm", "upload"]
-    assert pages(cli) < before
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger:
+        assert ledger.execute("PRAGMA page_count").fetchone() < pages
         for table in ("rows", "envs", "exports"):
             left = f"SELECT COUNT(*) FROM {table} WHERE run NOT IN (SELECT number FROM runs)"
             assert ledger.execute(left).fetchone() == (0,), table
     assert cli("prune").code == 2
     assert cli("prune", "--older-than", "soon").code == 2
-
-
-def age(cli, days):
-    """Make every run of the ledger older."""
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
-        ledger.execute(f"UPDATE runs SET finished_at = finished_at - {days} * 86400")
 
 
 @pytest.mark.slow
@@ -407,8 +377,7 @@ def test_an_unchanged_file_is_recognised_after_its_run_was_pruned(open_cli):
 def test_the_settings_give_the_age_from_which_runs_are_pruned(open_cli, monkeypatch):
     cli = open_cli()
     cli.upload()
-    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
-        ledger.execute("UPDATE runs SET finished_at = finished_at - 100 * 86400")
+    age(cli, 100)
     monkeypatch.setenv("TCB_OPS_LIFECYCLE__KEEP_DAYS", "180")
     assert cli("prune", "--json").json["removed"] == []
     assert len(cli("prune", "--older-than", "90d", "--dry-run", "--json").json["runs"]) == 1
