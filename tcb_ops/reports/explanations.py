@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tcb_ops import errcodes
 from tcb_ops.details import Detail, detail
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, verbatim
-from tcb_ops.kinds import counted
+from tcb_ops.kinds import counted, counted_rows
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
@@ -207,7 +207,7 @@ def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
         "Confirmed: {there:,} of {files} are there; {bad} (run {run}).",
         there=there,
         files=ngettext("{n:,} file", "{n:,} files", rows),
-        bad=as_list(counted(bad)),
+        bad=as_list(counted_rows(bad)),
         run=run,
     )
 

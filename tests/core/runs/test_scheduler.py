@@ -54,7 +54,7 @@ class Floor:
             mine = app if shared else AppState(f"wx{no}", Slowdown(per_app))
             mine.token = TOKEN if token else None
             env = ScopeState(f"env{no}", Slowdown(per_env))
-            lane = Lane(no, env, mine, Owner.MERCHANT, batch=batch)
+            lane = Lane(no, env, mine, Owner.MERCHANT, rows_per_call=batch)
             env.lanes.append(lane)
             mine.lanes.append(lane)
             self.lanes.append(lane)
