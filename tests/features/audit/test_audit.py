@@ -115,26 +115,25 @@ def open_fleet(open_workspace, **options):
     )
 
 
-EXPECTED = dict(
-    zip(
-        (merchant.env for merchant in FLEET),
-        [
-            ("healthy", ""),
-            ("unhealthy", "85088"),
-            ("unhealthy", "61007"),
-            ("unhealthy", "61003"),
-            ("unhealthy", "45009"),
-            ("unhealthy", "halted"),
-            ("unhealthy", "unavailable"),
-            ("unknown", "-1"),
-            ("unknown", "no_answer"),
-            ("healthy", ""),
-            ("healthy", ""),
-            ("unhealthy", "no_token"),
-        ],
-        strict=True,
-    )
+CAUSES = (
+    "",
+    "85088",
+    "61007",
+    "61003",
+    "45009",
+    "halted",
+    "unavailable",
+    "-1",
+    "no_answer",
+    "",
+    "",
+    "no_token",
 )
+"""By line of the fleet; empty: healthy."""
+EXPECTED = {
+    merchant.env: ("unknown" if code in {"-1", "no_answer"} else "unhealthy" if code else "healthy", code)
+    for merchant, code in zip(FLEET, CAUSES, strict=True)
+}
 
 
 def test_each_environment_is_healthy_unhealthy_or_unknown_with_its_cause(open_workspace, assert_complete):

@@ -118,14 +118,20 @@ def test_runs_stale_is_not_content_with_the_audit_before_one_that_was_stopped(op
     assert "was stopped at" in result.err
 
 
+def set_robot(cli, behaviour):
+    """Notify one robot, which behaves like this."""
+    (cli.folder / "robot.url").write_text(
+        f"{cli.workspace.sim.base}/robot/wecom/{behaviour}?key=k", encoding="utf-8"
+    )
+    settings = cli.folder / "tcb-ops.toml"
+    entry = '\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n'
+    settings.write_text(settings.read_text(encoding="utf-8").replace(entry, "") + entry, encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_a_retry_is_no_audit_to_runs_stale_and_notify(open_cli):
     cli = open_cli([], BROKEN)
-    (cli.folder / "robot.url").write_text(
-        f"{cli.workspace.sim.base}/robot/wecom/accept?key=k", encoding="utf-8"
-    )
-    with (cli.folder / "tcb-ops.toml").open("a", encoding="utf-8") as settings:
-        settings.write('\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n')
+    set_robot(cli, "accept")
     assert cli("notify").code == 2
     first = cli("audit", *QUICK, "--json").json["run"]
     with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
@@ -175,10 +181,7 @@ def test_an_audit_that_was_killed_is_resumed(open_cli, wait_for):
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(open_cli, wait_for, form):
     cli = open_cli([], BROKEN)
-    url, settings = cli.folder / "robot.url", cli.folder / "tcb-ops.toml"
-    with settings.open("a", encoding="utf-8") as file:
-        file.write('\n[[notify]]\nkind = "wecom"\nurl_file = "robot.url"\n')
-    url.write_text(f"{cli.workspace.sim.base}/robot/wecom/hang?key=k", encoding="utf-8")
+    set_robot(cli, "hang")
     with cli.process("audit", *QUICK, *form) as process:
         wait_for(lambda: cli.workspace.sim.robots.requests)
         process.send_signal(signal.SIGTERM)
@@ -187,6 +190,6 @@ def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(open_cli, 
     assert process.returncode == 143
     assert run.id in out if form else "1 is unhealthy" in out
     assert (cli.folder / "reports" / run.id / "report.html").exists()
-    url.write_text(f"{cli.workspace.sim.base}/robot/wecom/accept?key=k", encoding="utf-8")
+    set_robot(cli, "accept")
     assert cli("audit", *QUICK, "--fail-on", "new").code == 0
     assert "newly broken 1" in cli.workspace.sim.robots.messages[-1].text

@@ -265,19 +265,8 @@ def test_a_mistake_about_the_platform_names_file_and_entry_and_no_secret(tmp_pat
 
 @pytest.mark.parametrize(
     "text",
-    [
-        "[[fault]\n",
-        "[fault]\nenv = 'a'\n",
-        "[[faults]]\nenv = 'a'\n",
-        "fault = [1]\n",
-        "[[component]]\n",
-        "[account]\n",
-        "account = 1\n",
-        "environment = [1]\n",
-        "component = 7\n",
-    ],
-)
+    ["[[fault]\n", "[fault]\nenv = 'a'\n", "[[faults]]\nenv = 'a'\n", "fault = [1]\n", "[[component]]\n", "account = 1\n"],
+)  # fmt: skip
 def test_a_file_that_is_no_plan_is_refused_by_name(tmp_path, text):
-    assert load_faults(plan(tmp_path, "# nothing\n")) == Faults()
     with pytest.raises(SettingsError, match=r"faults\.toml"):
         load_faults(plan(tmp_path, text))

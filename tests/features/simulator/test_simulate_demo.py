@@ -179,32 +179,16 @@ def test_the_wheel_installed_elsewhere_gives_the_demo_too(tmp_path):
     here = Path(tcb_ops.__file__).parent.parent
     if not (here / "pyproject.toml").exists() or find_spec("pip") is None:
         pytest.skip("needs the checkout and pip")
-    wheel = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "-q",
-        "-w",
-        tmp_path / "w",
-        here,
-    ]
+    words = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w"]
     if find_spec("hatchling") is None:
-        wheel.remove("--no-build-isolation")
-    subprocess.run(wheel, check=True, capture_output=True, timeout=100)
+        words.remove("--no-build-isolation")
+    subprocess.run(
+        [sys.executable, *words, tmp_path / "w", here], check=True, capture_output=True, timeout=100
+    )
     (built,) = (tmp_path / "w").iterdir()
     venv.create(tmp_path / "v", with_pip=False, symlinks=True)
     python = tmp_path / "v" / "bin" / "python"
-    site = Path(
-        subprocess.run(
-            [python, "-c", "import site; print(site.getsitepackages()[0])"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
-    )
+    (site,) = (tmp_path / "v" / "lib").glob("python*/site-packages")
     shutil.unpack_archive(built, site, "zip")
     libraries = Path(httpx.__file__).parent.parent
     (site / "libraries.pth").write_text(f"{libraries}\n", "utf-8")

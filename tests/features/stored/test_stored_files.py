@@ -206,29 +206,20 @@ def test_an_answer_about_none_of_the_files_is_invalid(result):
 
 
 def test_of_an_answer_only_what_is_clear_counts():
+    two = "cloud://e.bucket/y", "cloud://e.bucket/z"
     result = {
         "file_list": [
             {"fileid": "b", "status": -503003, "errmsg": "STORAGE\x1b[31m"},
             {"fileid": "stranger", "status": 0},
-            {
-                "fileid": "cloud://e.bucket/y",
-                "status": 0,
-                "errmsg": "ok",
-                "download_url": "https://x/y?sign=1",
-            },
-            {
-                "fileid": "cloud://e.bucket/z",
-                "status": 0,
-                "errmsg": "ok",
-                "download_url": "https://x/y?sign=1",
-            },
+            *(
+                {"fileid": file, "status": 0, "errmsg": "ok", "download_url": "https://x/y?sign=1"}
+                for file in two
+            ),
             {"fileid": "c", "status": 0},
             {"fileid": "c", "status": -503003},
         ]
     }
-    assert read_files(
-        result, "file_list", ["cloud://e.bucket/y", "cloud://e.bucket/z", "b", "c", "d"], TOKEN
-    ) == {
+    assert read_files(result, "file_list", [*two, "b", "c", "d"], TOKEN) == {
         "cloud://e.bucket/y": FileStatus("cloud://e.bucket/y", 0, "ok", Secret("https://x/y?sign=1")),
         "b": FileStatus("b", -503003, "STORAGE [31m", Secret("")),
     }

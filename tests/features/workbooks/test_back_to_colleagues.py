@@ -144,29 +144,19 @@ def test_split_by_gives_each_their_rows(open_cli, workbook):
     ]
 
 
-@pytest.mark.parametrize(
-    ("words", "result"),
-    [
-        (("--split-by", "负责人"), "give both"),
-        (("--into", "清单.xlsx", "--split-by", "谁"), "'负责人'"),
-        (("--into", "list.csv"), "needs the workbook"),
-        (("--into", "nowhere.xlsx"), "no such file"),
-        (("--into", "other.xlsx"), "content differs"),
-        (("--into", "清单.xlsx", "--out", "清单.xlsx"), "is not overwritten"),
-        (("--into", "清单.xlsx", "--out", "a.csv"), "end in .xlsx"),
-        (("nosuchrun", "--into", "清单.xlsx"), "nosuchrun"),
-    ],
-    ids=[
-        "split alone",
-        "unknown column",
-        "csv",
-        "missing",
-        "another",
-        "the original",
-        "suffix",
-        "unknown run",
-    ],
-)
+REFUSED = {
+    "split alone": (("--split-by", "负责人"), "give both"),
+    "unknown column": (("--into", "清单.xlsx", "--split-by", "谁"), "'负责人'"),
+    "csv": (("--into", "list.csv"), "needs the workbook"),
+    "missing": (("--into", "nowhere.xlsx"), "no such file"),
+    "another": (("--into", "other.xlsx"), "content differs"),
+    "the original": (("--into", "清单.xlsx", "--out", "清单.xlsx"), "is not overwritten"),
+    "suffix": (("--into", "清单.xlsx", "--out", "a.csv"), "end in .xlsx"),
+    "unknown run": (("nosuchrun", "--into", "清单.xlsx"), "nosuchrun"),
+}
+
+
+@pytest.mark.parametrize(("words", "result"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_done_is_said_and_nothing_is_written(open_cli, workbook, words, result):
     cli = open_cli(ROWS)
     assert cli("upload", workbook.name, "--root", "files").code == 0
