@@ -154,7 +154,7 @@ BROKEN = {
     "no TOML": ("lang = \n", "is not TOML"),
     "a wrong value": ('timezone = "Mars/Base"\n', "timezone"),
     "an unknown setting": ("foo = 1\n", "foo"),
-    "a wrong variable": ("", "lang"),
+    "a wrong variable": ("", "TCB_OPS_LANG"),
 }
 
 
