@@ -99,14 +99,14 @@ def facts_line(batch: Batch) -> Text:
         rows=ngettext("{n:,} row", "{n:,} rows", batch.count),
         facts=as_facts(parts),
     )
-    left = batch.by_departed_merchant()
-    if not left:
+    departed = batch.by_departed_merchant()
+    if not departed:
         return line
     return _(
         "{line}; {rows:,} of them will not be attempted: the merchant has left ({names})",
         line=line,
-        rows=sum(count for _merchant, count in left),
-        names=as_list(dict.fromkeys(sanitize(merchant.name) for merchant, _count in left), 3),
+        rows=sum(count for _merchant, count in departed),
+        names=as_list(dict.fromkeys(sanitize(merchant.name) for merchant, _count in departed), 3),
     )
 
 
@@ -150,11 +150,11 @@ def scope_of_list(batch: Batch) -> SendScope:
 
 def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> SendScope:
     """Return the scope of a run's rows with these outcomes, to run again or resume."""
-    found = [tally for tally in tallies if tally.outcome in outcomes and tally.env]
+    counted = [tally for tally in tallies if tally.outcome in outcomes and tally.env]
     return SendScope(
-        sum(tally.rows for tally in found),
-        len({tally.appid for tally in found}),
-        len({(tally.appid, tally.env) for tally in found}),
+        sum(tally.rows for tally in counted),
+        len({tally.appid for tally in counted}),
+        len({(tally.appid, tally.env) for tally in counted}),
     )
 
 
@@ -180,10 +180,10 @@ class MerchantEstimate:
 
 def estimates(batch: Batch, *, uploads: bool) -> list[MerchantEstimate]:
     """Count by merchant what a run of a list would send, most rows first."""
-    left = Counter[str]()
+    departed = Counter[str]()
     for merchant, count in batch.by_departed_merchant():
-        left[merchant.appid] += count
+        departed[merchant.appid] += count
     return [
-        MerchantEstimate(appid, name, envs, rows, (rows - left[appid]) * (1 + uploads), size)
+        MerchantEstimate(appid, name, envs, rows, (rows - departed[appid]) * (1 + uploads), size)
         for appid, name, envs, rows, size in batch.by_merchant()
     ]

@@ -382,8 +382,8 @@ class RunCommand:
 
 def _announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Tell others of a finished run, for kinds that do; return what became of it, for `--json`."""
-    place = run.record.kind.announce
-    return load(place)(run, console) if place else []
+    reference = run.record.kind.announce
+    return load(reference)(run, console) if reference else []
 
 
 def _table(
