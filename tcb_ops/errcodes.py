@@ -193,9 +193,9 @@ def errcode(code: int, owner: Owner = Owner.MERCHANT) -> Errcode:
     In an environment of the platform's own no merchant is asked and no permission set granted: there the texts are about
     the component token.
     """
-    found = _by_errcode().get(code)
-    if found is not None:
-        return found if owner is Owner.MERCHANT else _component_texts().get(code, found)
+    entry = _by_errcode().get(code)
+    if entry is not None:
+        return entry if owner is Owner.MERCHANT else _component_texts().get(code, entry)
     return Errcode(
         code=code,
         name="unknown",
@@ -226,9 +226,9 @@ def store_code(code: str, message: str = "", http_status: int = 0) -> StoreCode:
     """
     if code == "AccessDenied" and _RAN_OUT.search(message):
         code = "RequestExpired"
-    found = _by_store_code().get(code)
-    if found is not None:
-        return found
+    entry = _by_store_code().get(code)
+    if entry is not None:
+        return entry
     named = code or f"HTTP {http_status}"
     return StoreCode(
         code=code,

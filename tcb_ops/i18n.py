@@ -7,6 +7,7 @@ are gettext's, so that Babel finds the messages (`make messages`); placeholders 
 from __future__ import annotations
 
 import gettext as catalogues
+import re
 import struct
 import sys
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,10 @@ class Text:
     def commands(self) -> list[CommandText]:
         """Return the command lines within the text."""
         return []
+
+    def options(self) -> set[str]:
+        """Return the options of the command line that the message names, but for those in a command to copy."""
+        return set()
 
     def of(self, lang: Lang) -> str:
         """Return the text in one language."""
@@ -90,6 +95,11 @@ class Message(Text):
         """Return the command lines among the values."""
         return _commands(self.values.values())
 
+    def options(self) -> set[str]:
+        """Return the options that the message, or one within it, names."""
+        named = set(re.findall(r"--[a-z][a-z-]+", re.sub("`[^`]*`", "", self.msgid)))
+        return named.union(*(value.options() for value in self.values.values() if isinstance(value, Text)))
+
     def format(self, **values: object) -> Text:
         """Return the message with further values."""
         return replace(self, values={**self.values, **values})
@@ -121,6 +131,10 @@ class Joined(Text):
     def commands(self) -> list[CommandText]:
         """Return the command lines among the parts."""
         return _commands(self.parts)
+
+    def options(self) -> set[str]:
+        """Return the options that the parts name."""
+        return set[str]().union(*(part.options() for part in self.parts if isinstance(part, Text)))
 
 
 def _commands(parts: Iterable[object]) -> list[CommandText]:

@@ -41,7 +41,7 @@ ANY_KIND = "any"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """What a feature adds, as places of the form `module:name`."""
+    """What a feature adds; its parts are named by reference (`module:name`)."""
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Kinds of runs, by their names in the ledger."""
@@ -66,9 +66,9 @@ def features() -> Mapping[str, Feature]:
     return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
 
 
-def load(place: str) -> Any:
-    """Import what stands at a place of the form `module:name`."""
-    module, _colon, name = place.partition(":")
+def load(reference: str) -> Any:
+    """Import what a reference (`module:name`) names."""
+    module, _colon, name = reference.partition(":")
     return getattr(import_module(module), name)
 
 
@@ -87,7 +87,7 @@ def is_provided(name: str) -> bool:
 
 def parts(name: str) -> list[Any]:
     """Import a part, by its name in `Feature`, of each feature that has it."""
-    return [load(place) for feature in features().values() if (place := getattr(feature, name))]
+    return [load(reference) for feature in features().values() if (reference := getattr(feature, name))]
 
 
 class Kind(str):
@@ -109,7 +109,7 @@ class Kind(str):
     done: ClassVar[Text]
     """What was done to every row of a run that succeeded."""
     calls_at: ClassVar[str]
-    """The place (`module:name`) of what makes the calls of its rows: `(CallContext) -> Calls`."""
+    """The reference (`module:name`) of what makes the calls of its rows: `(CallContext) -> Calls`."""
     rows_per_call: ClassVar[int] = 1
     question: ClassVar[Text] = verbatim("")
     """Asked before a live run, with `live_environments` and `api_base`; empty where nothing is changed."""
@@ -140,7 +140,7 @@ class Kind(str):
     changed: ClassVar[Text]
     """What happened to such a file, `overwritten`; where `replacing` is not empty."""
     announce: ClassVar[str] = ""
-    """The place of what tells others of a finished run: `(Run, Console) -> list`, which is for `--json`."""
+    """The reference of what tells others of a finished run: `(Run, Console) -> list`, which is for `--json`."""
 
     def __new__(cls) -> Self:
         """Return the kind; a module makes it once."""
@@ -237,7 +237,7 @@ class Kind(str):
                 rows=row_count(total),
                 same=unchanged,
                 total=total - succeeded,
-                listed=as_list(counted(others)),
+                listed=as_list(counted_rows(others)),
             )
         done = self.done_text(counts)
         if unchanged == total:
@@ -270,29 +270,29 @@ class MissingKind(Kind):
 
 
 @cache
-def _kind_places() -> Mapping[str, str]:
-    places = dict(_CORE_KINDS)
+def _kind_references() -> Mapping[str, str]:
+    references = dict(_CORE_KINDS)
     for feature in features().values():
-        places |= feature.kinds
-    return places
+        references |= feature.kinds
+    return references
 
 
 @cache
 def kind_named(name: str) -> Kind:
     """Return the kind that the ledger knows by this name."""
-    place = _kind_places().get(name)
-    kind: Kind = _missing(name) if place is None else load(place)
+    reference = _kind_references().get(name)
+    kind: Kind = _missing(name) if reference is None else load(reference)
     return kind
 
 
 def all_kinds() -> list[Kind]:
     """Return the kinds that there are."""
-    return [kind_named(name) for name in _kind_places()]
+    return [kind_named(name) for name in _kind_references()]
 
 
 def kind_names() -> list[str]:
     """Return the names of the kinds that there are."""
-    return list(_kind_places())
+    return list(_kind_references())
 
 
 def _missing(name: str) -> Kind:
@@ -308,6 +308,13 @@ def counted(counts: Mapping[Outcome, int]) -> list[Text]:
         pgettext("count", "{rows:,} {outcome}", rows=rows, outcome=outcome.label)
         for outcome, rows in counts.items()
         if rows
+    ]
+
+
+def counted_rows(counts: Mapping[Outcome, int]) -> list[Text]:
+    """Return the counts as parts of a sentence about rows, without zeros."""
+    return [
+        _("{rows:,} {outcome}", rows=rows, outcome=outcome.label) for outcome, rows in counts.items() if rows
     ]
 
 

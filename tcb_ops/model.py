@@ -133,7 +133,7 @@ class Outcome(Term):
         """Return counts without zeros, in the order of tables and legends."""
         return {
             outcome: counts[outcome]
-            for outcome in sorted(counts, key=lambda one: one.order)
+            for outcome in sorted(counts, key=lambda outcome: outcome.order)
             if counts[outcome]
         }
 

@@ -6,8 +6,8 @@ Pure, except for `scope_of_stored`, which reads the ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,14 +99,14 @@ def facts_line(batch: Batch) -> Text:
         rows=ngettext("{n:,} row", "{n:,} rows", batch.count),
         facts=as_facts(parts),
     )
-    left = batch.by_departed_merchant()
-    if not left:
+    departed = batch.by_departed_merchant()
+    if not departed:
         return line
     return _(
         "{line}; {rows:,} of them will not be attempted: the merchant has left ({names})",
         line=line,
-        rows=sum(count for _merchant, count in left),
-        names=as_list(dict.fromkeys(sanitize(merchant.name) for merchant, _count in left), 3),
+        rows=sum(count for _merchant, count in departed),
+        names=as_list(dict.fromkeys(sanitize(merchant.name) for merchant, _count in departed), 3),
     )
 
 
@@ -150,11 +150,11 @@ def scope_of_list(batch: Batch) -> SendScope:
 
 def scope_of_rows(tallies: Iterable[Tally], outcomes: frozenset[Outcome]) -> SendScope:
     """Return the scope of a run's rows with these outcomes, to run again or resume."""
-    found = [tally for tally in tallies if tally.outcome in outcomes and tally.env]
+    counted = [tally for tally in tallies if tally.outcome in outcomes and tally.env]
     return SendScope(
-        sum(tally.rows for tally in found),
-        len({tally.appid for tally in found}),
-        len({(tally.appid, tally.env) for tally in found}),
+        sum(tally.rows for tally in counted),
+        len({tally.appid for tally in counted}),
+        len({(tally.appid, tally.env) for tally in counted}),
     )
 
 
@@ -167,55 +167,23 @@ def scope_of_stored(run: Run, only: Iterable[Merchant] | None) -> SendScope:
 
 @dataclass(frozen=True, slots=True)
 class MerchantEstimate:
-    """One merchant's part of a dry run."""
+    """One merchant's part of what a run of a list would send."""
 
     appid: str
     merchant: str
     envs: int
     rows: int
-    attempted: int
-    """Rows except those of an environment that has left."""
     calls: int
+    """To the platform and to the store; none for an environment that has left."""
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """What a run of a list would send."""
-
-    batch: Batch
-    uploads: bool
-    seconds: float
-    """The least time at the configured rate; 0 without a rate."""
-    estimates: Sequence[MerchantEstimate]
-    """By rows."""
-
-    @classmethod
-    def of(cls, batch: Batch, limits: RunLimits, *, uploads: bool) -> DryRun:
-        """Count what would be sent."""
-        left = Counter[str]()
-        for merchant, count in batch.by_departed_merchant():
-            left[merchant.appid] += count
-        estimates = [
-            MerchantEstimate(
-                appid, name, envs, rows, rows - left[appid], (rows - left[appid]) * (1 + uploads), size
-            )
-            for appid, name, envs, rows, size in batch.by_merchant()
-        ]
-        return cls(batch, uploads, seconds_at_rate(batch, limits), estimates)
-
-    @property
-    def calls(self) -> int:
-        """All calls, to the platform and to the store."""
-        return sum(estimate.calls for estimate in self.estimates)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures, for `--json`."""
-        merchants = [asdict(estimate) for estimate in self.estimates]
-        for merchant in merchants:
-            del merchant["attempted"]
-        return facts(self.batch) | {
-            "calls": self.calls,
-            "seconds_at_rate": self.seconds,
-            "by_merchant": merchants,
-        }
+def estimates(batch: Batch, *, uploads: bool) -> list[MerchantEstimate]:
+    """Count by merchant what a run of a list would send, most rows first."""
+    departed = Counter[str]()
+    for merchant, count in batch.by_departed_merchant():
+        departed[merchant.appid] += count
+    return [
+        MerchantEstimate(appid, name, envs, rows, (rows - departed[appid]) * (1 + uploads), size)
+        for appid, name, envs, rows, size in batch.by_merchant()
+    ]

@@ -22,7 +22,7 @@ from tcb_ops.kinds import provided
 from tcb_ops.model import Merchant, Outcome
 from tcb_ops.reports.comparisons import Diff, compare
 from tcb_ops.reports.explanations import change_mark, why
-from tcb_ops.reports.summary import Cause, RunSummary, WorkerShare, worker_shares
+from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.stop_errors import stop_text
 from tcb_ops.settings import Settings
@@ -31,6 +31,7 @@ from tcb_ops.signals import ctrl_c_raises
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tcb_ops.features.cluster.workers import WorkerShare
     from tcb_ops.reports.findings import Findings
     from tcb_ops.reports.run_views import RunReader
     from tcb_ops.runs.later_changes import LaterChange
@@ -104,7 +105,8 @@ class Run:
     @property
     def workers(self) -> list[WorkerShare]:
         """The workers of a run on a cluster, most rows first; empty for any other run."""
-        return worker_shares(self._reader.partitions(self.record))
+        partitions = self._reader.partitions(self.record)
+        return list(provided("worker_shares")(partitions)) if partitions else []
 
     def refresh(self) -> None:
         """Read the run's record again, which says where its report is."""
@@ -198,30 +200,28 @@ class Run:
         self._ledger.check_in_place()
         self._ledger.run(self.id)
         tallies = [
-            one
-            for one in (self.tallies() if tallies is None else tallies)
-            if (not appid or one.appid == appid)
-            and (outcomes is None or one.outcome in outcomes)
-            and _has_code(one, code)
+            tally
+            for tally in (self.tallies() if tallies is None else tallies)
+            if (not appid or tally.appid == appid)
+            and (outcomes is None or tally.outcome in outcomes)
+            and _has_code(tally, code)
         ]
         ends, environments = None, None
         if code is not None or outcomes is not None:
-            ends = {(one.outcome, one.reason or "", one.errcode, one.store_code) for one in tallies}
+            ends = {(tally.outcome, tally.reason or "", tally.errcode, tally.store_code) for tally in tallies}
         if appid:
-            keys = {(one.appid, one.env) for one in tallies}
+            keys = {(tally.appid, tally.env) for tally in tallies}
             environments = [of for of in self._reader.envs(self.record) if (of.appid, of.env) in keys]
         records = self._reader.rows(
             self.record, ends=ends, environments=environments, path=path, after_line=after_line
         )
-        return list(islice(records, limit)), sum(one.rows for one in tallies)
+        return list(islice(records, limit)), sum(tally.rows for tally in tallies)
 
     @checked
     def merchants_like(self, name: str) -> list[str]:
         """Return the run's merchants whose names contain `name`, or all if none does; at most 20."""
-        names = list(
-            dict.fromkeys(place.merchant for place in self._reader.envs(self.record) if place.merchant)
-        )
-        return ([known for known in names if name in known] or names)[:20]
+        names = list(dict.fromkeys(env.merchant for env in self._reader.envs(self.record) if env.merchant))
+        return ([candidate for candidate in names if name in candidate] or names)[:20]
 
     def results(self) -> pd.DataFrame:
         """Return all rows: the input's columns, then `tcb_line` … `tcb_ended_at` as in results.csv."""
@@ -297,14 +297,14 @@ class Run:
         record = self._reader.run(self.id)
         changes, only = None, None
         if self._reader is not self._ledger:
-            only = frozenset((place.appid, place.env) for place in self._reader.envs(record))
-        with self._reader.snapshot() as seen:
+            only = frozenset((of.appid, of.env) for of in self._reader.envs(record))
+        with self._reader.snapshot() as snapshot:
             # Damage to an earlier run does not concern this one.
-            with suppress(LedgerDamagedError), self._ledger.snapshot() as whole:
-                before = whole.previous(whole.run(self.id), receiver)
+            with suppress(LedgerDamagedError), self._ledger.snapshot() as ledger:
+                before = ledger.previous(ledger.run(self.id), receiver)
                 if before is not None:
-                    changes = compare(whole, before, whole.run(self.id), self._settings, only)
-            return record.kind.findings(seen, RunSummary(seen, record), changes, self._settings)
+                    changes = compare(ledger, before, ledger.run(self.id), self._settings, only)
+            return record.kind.findings(snapshot, RunSummary(snapshot, record), changes, self._settings)
 
     def final(self) -> Run:
         """Return the run with the last state of each row after its retries; for a retry, its original run."""
@@ -350,11 +350,13 @@ class Run:
         """
         from tcb_ops.features.workbooks.annotate import split_workbook, write_into
 
-        place = Path(dest) if dest is not None else None
-        with self._reader.snapshot() as seen:
+        target = Path(dest) if dest is not None else None
+        with self._reader.snapshot() as view:
             if split_by:
-                return split_workbook(seen, self.record, Path(original), place, split_by, self._settings.lang)
-            return write_into(seen, self.record, Path(original), place, self._settings.lang, warn)
+                return split_workbook(
+                    view, self.record, Path(original), target, split_by, self._settings.lang
+                )
+            return write_into(view, self.record, Path(original), target, self._settings.lang, warn)
 
     @checked
     def export(
@@ -392,8 +394,8 @@ class Run:
         """
         from tcb_ops.reports.formats.notebook import write_parquet
 
-        with self._reader.snapshot() as seen:
-            return write_parquet(seen, self.record, Path(dest), self._settings)
+        with self._reader.snapshot() as snapshot:
+            return write_parquet(snapshot, self.record, Path(dest), self._settings)
 
     def overview(self) -> RunSummary:
         """Return the run's current summary, with one query: counts, causes and merchants that agree with one another."""
@@ -408,8 +410,8 @@ def environments_of(merchants: Iterable[Merchant]) -> frozenset[tuple[str, str]]
 def _has_code(tally: Tally, code: str | None) -> bool:
     if code is None:
         return True
-    found = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
-    return found is not None and found.code != Outcome.PENDING and code in {"", found.code}
+    cause = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
+    return cause is not None and cause.code != Outcome.PENDING and code in {"", cause.code}
 
 
 class RunHandle:

@@ -63,7 +63,7 @@ class Section:
         """Take settings by name; the others have their defaults. Raises SettingsError with every mistake."""
         converted, mistakes = check(type(self), values, partial(_unknown, type(self), ""), strict=False)
         if mistakes:
-            raise _refused([_("{name}: {why}.", name=name, why=why) for name, why in mistakes.items()])
+            raise _refused([_("{name}: {why}.", name=name, why=text) for name, text in mistakes.items()])
         self._set(converted)
 
     def _set(self, values: Mapping[str, Any]) -> None:
@@ -240,10 +240,10 @@ def without_dots(path: str | Path) -> str:
 
 def _url_parts(where: str) -> tuple[str, str, str, str]:
     """Split a database URL into scheme with ://, account, host with path, and query; a file has no scheme."""
-    scheme, there, rest = where.partition("://")
+    scheme, separator, rest = where.partition("://")
     beside, _mark, query = rest.partition("?")
     account, _at, host = beside.rpartition("@")
-    return scheme + there if there else "", account, host, query
+    return scheme + separator if separator else "", account, host, query
 
 
 def shown_url(where: str, *, role: bool = True) -> str:
@@ -274,8 +274,8 @@ def without_password(where: str) -> str:
     if not scheme:
         return where
     user = f"{account.partition(':')[0]}@" if account else ""
-    kept = "&".join(part for part in query.split("&") if part.partition("=")[0] in _HARMLESS)
-    return f"{scheme}{user}{host}{'?' if kept else ''}{kept}"
+    harmless = "&".join(part for part in query.split("&") if part.partition("=")[0] in _HARMLESS)
+    return f"{scheme}{user}{host}{'?' if harmless else ''}{harmless}"
 
 
 def settings_file(config: str | Path | None = None) -> Path:
@@ -349,9 +349,9 @@ def _combined(layers: Sequence[_Layer]) -> tuple[dict[str, Any], list[Text]]:
     for layer in layers:
         values, target_name = _one_target(layer)
         converted, wrong = _check_layer(values)
-        for key, why in wrong.items():
+        for key, problem in wrong.items():
             name = layer.name(target_name if key == "api_base" else key)
-            mistakes.append(_("{name}: {why}.", name=name, why=why))
+            mistakes.append(_("{name}: {why}.", name=name, why=problem))
         for key, value in converted.items():
             nested = isinstance(value, dict)
             combined[key] = {**combined.get(key, {}), **value} if nested else value
@@ -365,9 +365,9 @@ def _one_target(layer: _Layer) -> tuple[dict[str, Any], str]:
     if not given:
         return {key: value for key, value in values.items() if key != "target" or value}, "api_base"
     if len({value.rstrip("/") for value in given.values()}) > 1:
-        one, other = map(layer.name, _TARGETS)
+        first, second = map(layer.name, _TARGETS)
         raise SettingsError(
-            _("{one} and {other} specify different targets: give only one of them.", one=one, other=other)
+            _("{one} and {other} specify different targets: give only one of them.", one=first, other=second)
         )
     key, value = next(iter(given.items()))
     if value == SIMULATOR:
@@ -410,7 +410,7 @@ def _check_section(name: str, model: type[Section], value: Any) -> tuple[dict[st
     if not isinstance(value, Mapping):
         return {}, {name: _("must be a section that begins with [{name}]", name=name)}
     settings, wrong = check(model, value, partial(_unknown, model, f"{name}."), strict=False)
-    return settings, {f"{name}.{key}": why for key, why in wrong.items()}
+    return settings, {f"{name}.{key}": problem for key, problem in wrong.items()}
 
 
 def _environment() -> dict[str, Any]:
@@ -455,26 +455,26 @@ def _variable(key: str) -> str:
 
 def _unknown_variables() -> list[Text]:
     sections = [name for name, model in section_models().items() if not model.REPEATED]
-    known = [CONFIG, *map(_variable, [*setting_names(), *sections])]
+    names = [CONFIG, *map(_variable, [*setting_names(), *sections])]
     mistakes = []
     for name in sorted(map(str.upper, os.environ)):
         own = name.removeprefix(PREFIX)
-        if own == name or name in known or _OTHER_VARIABLES.fullmatch(own):
+        if own == name or name in names or _OTHER_VARIABLES.fullmatch(own):
             continue
         from difflib import get_close_matches
 
-        if near := get_close_matches(name, known, n=1, cutoff=0.75):
-            why = _("there is no such setting (did you mean {places}?)", places=near[0])
+        if near := get_close_matches(name, names, n=1, cutoff=0.75):
+            problem = _("there is no such setting (did you mean {places}?)", places=near[0])
         else:
-            why = _("there is no such setting; unset this variable")
-        mistakes.append(_("{name}: {why}.", name=name, why=why))
+            problem = _("there is no such setting; unset this variable")
+        mistakes.append(_("{name}: {why}.", name=name, why=problem))
     return mistakes
 
 
 @cache
 def section_models() -> Mapping[str, type[Section]]:
     """Return the sections by name: the core's, and those that features bring."""
-    added = {name: load(place) for feature in features().values() for name, place in feature.settings.items()}
+    added = {name: load(where) for feature in features().values() for name, where in feature.settings.items()}
     return {"lifecycle": LifecycleSettings, "tokens": TokenSettings} | added
 
 

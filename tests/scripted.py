@@ -7,7 +7,8 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -130,6 +131,48 @@ def always(body: bytes = b"{}", status: str = "200 OK", headers: str = "") -> Sc
             await connection.answer(body, status, headers)
 
     return script
+
+
+def good_token(appid: str) -> tuple[str, bytes]:
+    """A token server's answer."""
+    return "200 OK", f'{{"access_token": "token-of-{appid}", "expires_in": 7200}}'.encode()
+
+
+@contextmanager
+def token_server(
+    answers: Mapping[str, tuple[str, bytes] | None], key: str = ""
+) -> Iterator[tuple[str, list[bytes]]]:
+    """A token server in a thread of its own: appid → status and body, None to hang. Gives its URL and the requests it got.
+
+    Whoever does not send the key is refused.
+    """
+    up, down = threading.Event(), threading.Event()
+    server: list[Server] = []
+
+    async def script(connection: Connection) -> None:
+        while True:
+            head, _ = await connection.request()
+            answer = answers.get(head.split(b" ")[1].removeprefix(b"/").decode(), ("404 Unknown", b""))
+            if answer is None:
+                await connection.gone()
+                return
+            status, body = answer if key.encode() in head else ("401 No", b"")
+            await connection.answer(body, status)
+
+    async def serve() -> None:
+        async with Server(script) as listening:
+            server.append(listening)
+            up.set()
+            await asyncio.to_thread(down.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert up.wait(10)
+    try:
+        yield f"{server[0].base}/{{appid}}", server[0].heads
+    finally:
+        down.set()
+        thread.join()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import tcb_ops as tcb
 from tcb_ops.details import Detail, DetailCode, detail
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
@@ -46,6 +47,14 @@ class Workspace:
     def with_options(self, **options: Any) -> Settings:
         """Return the settings with other options."""
         return load_settings(options=options_for(self.folder, self.sim) | options)
+
+    def upload(self, **options: Any) -> Run:
+        """Upload the list, quickly."""
+        return tcb.upload(self.read(), **{"settings": self.settings, "limits": QUICK, **options})
+
+    def retry(self, run: str, **options: Any) -> Run:
+        """Retry a run, quickly."""
+        return tcb.retry(run, self.merchants, **{"settings": self.settings, "limits": QUICK, **options})
 
     def keep_tokens(self, tokens: Mapping[str, str]) -> None:
         """Replace the token file atomically, as an external program does."""

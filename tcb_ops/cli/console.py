@@ -248,7 +248,6 @@ def show_run(
     """Print how a run ended; return the exit code and the run's summary. `fail_on`: of findings, which failures count."""
     from tcb_ops.reports.explanations import change_lines, confirmation_text
     from tcb_ops.reports.formats.terminal import Wrapped, render_findings
-    from tcb_ops.reports.summary import worker_lines
 
     kind, finished = run.record.kind, run.record.finished_at is not None
     findings = run.findings() if run.record.has_findings else None
@@ -269,7 +268,7 @@ def show_run(
         console.print(kind.verdict(found.counts, finished=finished))
         confirmed = [confirmation_text(*found.confirmed)] if found.confirmed is not None else []
         changed = change_lines(found.changed_by, run.settings.zone)
-        for line in (*changed, *confirmed, *worker_lines(found.workers)):
+        for line in (*changed, *confirmed, *found.worker_lines):
             console.print(line)
     if findings is not None:
         return findings.exit_code(fail_on), found

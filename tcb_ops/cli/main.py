@@ -58,17 +58,17 @@ _CORE_COMMANDS = {
 }
 
 
-def _places(section: str) -> list[str]:
-    """Return where the commands of a section are: the core's, then those of features."""
-    core = [f"tcb_ops.cli.{place}" for place in _CORE_COMMANDS.get(section, "").split()]
-    return core + [place for feature in features().values() for place in feature.commands.get(section, ())]
+def _references(section: str) -> list[str]:
+    """Return the references (`module:name`) of a section's commands: the core's, then those of features."""
+    core = [f"tcb_ops.cli.{name}" for name in _CORE_COMMANDS.get(section, "").split()]
+    return core + [name for feature in features().values() for name in feature.commands.get(section, ())]
 
 
 class _TopGroup(Group):
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_paragraph()
         for section, heading in _SECTIONS.items():
-            if not (commands := Commands(_places(section))):
+            if not (commands := Commands(_references(section))):
                 continue
             listed = map(translated, commands.values())
             formatter.write_heading(gettext.gettext(heading))
@@ -83,7 +83,7 @@ class _TopGroup(Group):
 
 @click.group(
     cls=_TopGroup,
-    commands=Commands([place for section in _SECTIONS for place in _places(section)]),
+    commands=Commands([reference for section in _SECTIONS for reference in _references(section)]),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="tcb-ops", message="%(prog)s %(version)s")

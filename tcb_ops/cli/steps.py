@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,20 @@ from tcb_ops.cli.console import (
 from tcb_ops.cli.options import CommonOptions, ListOptions, RunOptions, target_line
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.formatting import format_duration, format_size, sanitize
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext, verbatim
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, ngettext, pgettext
 from tcb_ops.kinds import ANY_KIND, Kind, load, provided
 from tcb_ops.lists.batch import Batch, check_fixme, fixme_beside, write_fixme
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Problem, Reason
-from tcb_ops.preflight import DryRun, SendScope, facts_line, scope_of_rows
+from tcb_ops.preflight import (
+    MerchantEstimate,
+    SendScope,
+    estimates,
+    facts,
+    facts_line,
+    scope_of_rows,
+    seconds_at_rate,
+)
 from tcb_ops.reports.summary import by_code
 from tcb_ops.resolve import ledger_with_runs
 from tcb_ops.run import Run, RunHandle
@@ -158,28 +166,21 @@ class RunCommand:
             console.info(_("Read as {decided}", decided=error.decided))
         if error.all_missing and count > _FEW:
             show_problems(console, error.source, error.problems[:1])
-            given = self.listing.root is not None
-            why = verbatim("--root") if given else _("the list's folder, because --root was not given")
-            console.warn(
-                _(
-                    "The same for all {rows}: none of their files is below {base} ({why}).",
-                    rows=ngettext("{n:,} row", "{n:,} rows", count),
-                    base=Path(root or ".").absolute(),
-                    why=why,
-                )
+            rows = ngettext("{n:,} row", "{n:,} rows", count)
+            text = _(
+                "The same for all {rows}: none of their files is below {root}. Choose their folder with --root."
             )
+            console.warn(text.format(rows=rows, root=Path(root or ".").absolute()))
         else:
             show_problems(console, error.source, error.problems)
         # Missing files have one cause: no row to correct.
         if self.listing.fix_me or not error.all_missing:
-            dest, rows = self._write_fixme(error.source, error.problems)
-            if rows:
-                console.warn(
-                    _(
-                        "{dest} has the rows with problems, and what to fix in each. For the other rows: --on-bad skip",
-                        dest=dest,
-                    )
+            dest, written = self._write_fixme(error.source, error.problems)
+            if written:
+                text = _(
+                    "{dest} has the rows with problems, and what to fix in each. For the other rows: --on-bad skip"
                 )
+                console.warn(text.format(dest=dest))
         problems = ngettext("{n:,} problem", "{n:,} problems", count)
         console.warn(_("The list is refused: {problems}. Nothing was sent.", problems=problems))
 
@@ -200,30 +201,23 @@ class RunCommand:
         """Print what a run would send, per merchant: calls, bytes, and the least time; return the exit code."""
         console, settings, limits = self.console, self.settings, self.limits
         console.release()
-        planned = DryRun.of(batch, limits, uploads=uploads)
+        merchants, seconds = estimates(batch, uploads=uploads), seconds_at_rate(batch, limits)
+        calls = sum(merchant.calls for merchant in merchants)
         if self.common.json:
-            console.json(planned.as_dict())
-        else:
-            console.print(_table(planned, console.lang, limits))
-            console.print(facts_line(batch))
-            if planned.seconds:
-                least = format_duration(planned.seconds)
-                console.print(
-                    _(
-                        "At {rate:g} link calls/s per appid this takes at least {least}.",
-                        rate=limits.rate,
-                        least=least,
-                    )
-                )
-            store = _(" and its store") if uploads else NOTHING
-            console.print(
-                _(
-                    "The run would make {calls} to {api_base}{store}.",
-                    calls=ngettext("{n:,} call", "{n:,} calls", planned.calls),
-                    api_base=settings.api_base,
-                    store=store,
-                )
+            by_merchant = [asdict(merchant) for merchant in merchants]
+            console.json(
+                facts(batch) | {"calls": calls, "seconds_at_rate": seconds, "by_merchant": by_merchant}
             )
+        else:
+            console.print(_table(merchants, console.lang, limits, uploads=uploads))
+            console.print(facts_line(batch))
+            if seconds:
+                text = _("At {rate:g} link calls/s per appid this takes at least {least}.")
+                console.print(text.format(rate=limits.rate, least=format_duration(seconds)))
+            text = _("The run would make {calls} to {api_base}{store}.")
+            store = _(" and its store") if uploads else NOTHING
+            counted = ngettext("{n:,} call", "{n:,} calls", calls)
+            console.print(text.format(calls=counted, api_base=settings.api_base, store=store))
             console.print(_("Nothing was sent."))
         if console.fix_me is not None:
             console.suggest(*console.fix_me)
@@ -388,35 +382,24 @@ class RunCommand:
 
 def _announce(run: Run, console: Console) -> list[dict[str, Any]]:
     """Tell others of a finished run, for kinds that do; return what became of it, for `--json`."""
-    place = run.record.kind.announce
-    return load(place)(run, console) if place else []
+    reference = run.record.kind.announce
+    return load(reference)(run, console) if reference else []
 
 
-def _table(planned: DryRun, lang: Lang, limits: RunLimits) -> RenderableType:
+def _table(
+    merchants: Sequence[MerchantEstimate], lang: Lang, limits: RunLimits, *, uploads: bool
+) -> RenderableType:
     """Return the dry run's table. On a narrow screen the merchants' names are shortened, not the figures."""
     from tcb_ops.reports.formats.terminal import AlignedTable
 
-    uploads = planned.uploads
-    heads = (
-        _("merchant"),
-        _("envs"),
-        _("rows"),
-        pgettext("made", "calls"),
-        *([_("bytes")] if uploads else []),
-        _("at least"),
-    )
+    heads = (_("merchant"), _("envs"), _("rows"), pgettext("made", "calls"), _("bytes"), _("at least"))
     lines = [[head.of(lang) for head in heads]]
-    lines += [
-        [
-            sanitize(estimate.merchant),
-            f"{estimate.envs:,}",
-            f"{estimate.rows:,}",
-            f"{estimate.calls:,}",
-            *([format_size(estimate.bytes)] if uploads else []),
-            format_duration(estimate.attempted / limits.rate) if limits.rate else "–",
-        ]
-        for estimate in planned.estimates
-    ]
+    for merchant in merchants:
+        counts = (f"{count:,}" for count in (merchant.envs, merchant.rows, merchant.calls))
+        seconds = merchant.calls // (1 + uploads) / limits.rate if limits.rate else None
+        least = format_duration(seconds) if seconds is not None else "–"
+        size = format_size(merchant.bytes) if uploads else "–"
+        lines.append([sanitize(merchant.merchant), *counts, size, least])
     return AlignedTable(lines, numbers=frozenset(range(1, len(heads))), elastic=frozenset({0}))
 
 

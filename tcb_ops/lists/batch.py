@@ -206,8 +206,8 @@ class Problems(Sequence[Problem]):
     def _page(self, where: str, values: tuple[object, ...], limit: str) -> list[tuple[int, Problem]]:
         sql = f"SELECT id, {_PROBLEM} FROM problems {where} ORDER BY line, id {limit}"  # noqa: S608  own names
         return [
-            (at, Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable)))
-            for at, line, column, en, zh, value, skippable, message in self._staging.query(sql, values)
+            (number, Problem(line, column, _message(message), Bilingual(en, zh), value, bool(skippable)))
+            for number, line, column, en, zh, value, skippable, message in self._staging.query(sql, values)
         ]
 
 
@@ -308,8 +308,8 @@ class Batch:
         return self._number("SUM(size)")
 
     def _number(self, aggregate: str, rest: str = "") -> int:
-        found = self._select(aggregate, rest)
-        return int(found[0][0] or 0) if found else 0
+        totals = self._select(aggregate, rest)
+        return int(totals[0][0] or 0) if totals else 0
 
     def _select(self, columns: str, rest: str = "") -> list[Any]:
         """Select columns or aggregates from the valid rows; `rest` groups, sorts or limits them."""
@@ -349,8 +349,8 @@ class Batch:
         """Return a batch of the first `n` valid rows (`--limit`)."""
         check_count("n", n, least=1)
         rows = f"rows WHERE {_VALID}"
-        found = self.staging.query(f"SELECT line FROM {rows} ORDER BY line LIMIT 1 OFFSET ?", (n - 1,))  # noqa: S608  own names
-        return replace(self, until=found[0][0] if found else EVERY_LINE)
+        last = self.staging.query(f"SELECT line FROM {rows} ORDER BY line LIMIT 1 OFFSET ?", (n - 1,))  # noqa: S608  own names
+        return replace(self, until=last[0][0] if last else EVERY_LINE)
 
     @checked
     def check_files(self, root: str | Path) -> Batch:
@@ -456,9 +456,9 @@ def write_fixme(problems: Sequence[Problem], dest: str | Path, lang: Lang = Lang
                 out.writerow([*last, "" if written else _COLUMNS[-1]])
                 _feed(digest, last)
                 columns = "; ".join(dict.fromkeys(p.column for p in about if p.column))
-                found = "; ".join(p.message.of(lang) for p in about)
+                messages = "; ".join(p.message.of(lang) for p in about)
                 fix = "; ".join(p.fix.of(lang) for p in about)
-                last = [*map(guard, (*cells, str(about[0].line), columns, found, fix))]
+                last = [*map(guard, (*cells, str(about[0].line), columns, messages, fix))]
                 written += 1
             _feed(digest, last)
             out.writerow([*last, digest.hexdigest()[:16]])

@@ -161,20 +161,20 @@ def _read(lines: Iterable[Line], problems: list[Problem]) -> Iterator[Merchant]:
 
 
 def _merchant(line: Line, problems: list[Problem]) -> Merchant:
-    def needed(ours: str) -> str:
-        value = line.value(ours)
+    def needed(name: str) -> str:
+        value = line.value(name)
         if not value:
-            message, fix = _("the {ours} is empty", ours=ours), _("fill it in, or remove the line")
-            problems.append(line.problem(message, fix, ours))
+            message, fix = _("the {ours} is empty", ours=name), _("fill it in, or remove the line")
+            problems.append(line.problem(message, fix, name))
         return value
 
-    def one_of(ours: str, values: dict[str, _T]) -> _T:
-        value = line.value(ours)
+    def one_of(name: str, values: dict[str, _T]) -> _T:
+        value = line.value(name)
         if fold(value) in values:
             return values[fold(value)]
-        message = _("{ours} cannot be '{value}'", ours=ours, value=shown(value))
+        message = _("{ours} cannot be '{value}'", ours=name, value=shown(value))
         fix = _("write one of {allowed}, or nothing", allowed=", ".join(filter(None, values)))
-        problems.append(line.problem(message, fix, ours))
+        problems.append(line.problem(message, fix, name))
         return values[""]
 
     return Merchant(
@@ -212,14 +212,14 @@ def _narrowed(whole: Merchants, where: Sequence[str]) -> Merchants:
                 _("Did you mean {near}?", near=f"--where {near[0]}={shown(value)}") if near else None,
             )
         values.setdefault(position, set()).add(fold(value))
-    kept = [m for m in whole if all(fold(m.columns[at][1]) in allowed for at, allowed in values.items())]
-    if kept:
-        return Merchants(kept, whole.source, whole)
+    selected = [m for m in whole if all(fold(m.columns[i][1]) in allowed for i, allowed in values.items())]
+    if selected:
+        return Merchants(selected, whole.source, whole)
     near = []
-    for at, allowed in values.items():
-        cells = {fold(m.columns[at][1]): m.columns[at][1] for m in whole if m.columns[at][1]}
+    for i, allowed in values.items():
+        cells = {fold(m.columns[i][1]): m.columns[i][1] for m in whole if m.columns[i][1]}
         for value in allowed - cells.keys():
-            near += [f"{headers[at]}={shown(cell)}" for cell in near_names(value, cells.values())]
+            near += [f"{headers[i]}={shown(cell)}" for cell in near_names(value, cells.values())]
     items = " ".join(f"--where {shown(item)}" for item in where)
     fix = _("did you mean {listed}?", listed=", ".join(near)) if near else _("check the values")
     raise UsageError(
@@ -291,10 +291,10 @@ def resolve(
         return _unknown(column, env or merchant, whole, near)
     if env and merchant:
         # The columns name different merchants: one of them is wrong, but not clear which.
-        mine = tuple(m for m in whole.resolve(merchant) if m.env == env)
-        if not mine and any(m in merchants for m in lines):
+        both = tuple(m for m in whole.resolve(merchant) if m.env == env)
+        if not both and any(m in merchants for m in lines):
             return _mismatch("merchant", merchant, lines)
-        lines = mine or lines
+        lines = both or lines
     if appid:
         of_appid = tuple(m for m in lines if m.appid == appid)
         if not of_appid and any(m in merchants for m in lines):
@@ -309,12 +309,12 @@ def resolve(
 
 def cached_resolve(merchants: Merchants) -> Resolve:
     """Return `resolve` for a merchants file, with a cache: lists repeat the same few environments."""
-    left = _SUGGESTIONS
+    remaining = _SUGGESTIONS
 
     def near(value: str, names: Sequence[str]) -> list[str]:
-        nonlocal left
-        left -= 1
-        return near_names(value, names) if left >= 0 else []
+        nonlocal remaining
+        remaining -= 1
+        return near_names(value, names) if remaining >= 0 else []
 
     return lru_cache(maxsize=16_384)(partial(resolve, merchants, near=near))
 

@@ -82,9 +82,9 @@ def path_problem(path: str) -> tuple[Text, Text] | None:
         return detail(DetailCode.PATH_MASKED), fix
     if "//" in path:
         return detail(DetailCode.PATH_SLASHES), _("write a single /")
-    if found := _DOTS.search(path):
+    if segment := _DOTS.search(path):
         fix = _("write the path out in full, without . and ..")
-        return detail(DetailCode.PATH_DOTS, segment=found.group(1)), fix
+        return detail(DetailCode.PATH_DOTS, segment=segment.group(1)), fix
     if (size := len(path.encode())) > MAX_PATH_BYTES:
         fix = _("shorten it (a Chinese character is 3 bytes)")
         return detail(DetailCode.PATH_LONG, bytes=size, most=MAX_PATH_BYTES), fix
@@ -96,11 +96,11 @@ _Check: TypeAlias = "Callable[[str], tuple[Text, Text] | None]"
 
 def _control_problem(value: str, code: DetailCode = DetailCode.VALUE_CONTROL) -> tuple[Text, Text] | None:
     """Return (problem, fix) of a value with a control character; None without one."""
-    found = _CONTROL.search(value)
-    if found is None:
+    match = _CONTROL.search(value)
+    if match is None:
         return None
     fix = _("remove it; pasting may have added a line break or tab")
-    return detail(code, character=f"U+{ord(found.group()):04X}"), fix
+    return detail(code, character=f"U+{ord(match.group()):04X}"), fix
 
 
 def _content_type_problem(value: str) -> tuple[Text, Text] | None:
@@ -117,8 +117,8 @@ def not_advised(path: str) -> str:
     Letters, digits, ``- ! _ . * /``, Chinese, and the characters that need encoding (``, : ; = & $ @ + ?`` and space)
     pass.
     """
-    found = _NOT_ADVISED.search(path)
-    return found.group() if found else ""
+    match = _NOT_ADVISED.search(path)
+    return match.group() if match else ""
 
 
 def too_long_in_urls(path: str) -> bool:
@@ -135,7 +135,7 @@ _TARGET = frozenset({"env", "merchant", "appid"})
 _TEXT_ONLY = frozenset({"env", "path", "file"})
 _ALLOWED = frozenset({CellKind.NUMBER, CellKind.DATE, CellKind.BOOLEAN})
 """Allowed in merchant and appid: the displayed value is looked up in the merchants file, so it is unambiguous."""
-OURS = "tcb_"
+ADDED = "tcb_"
 """The prefix of the columns that tcb-ops adds to its exports; reading ignores them."""
 
 
@@ -149,7 +149,7 @@ class RowValidator:
     def __init__(
         self,
         headers: Sequence[str],
-        found: Mapping[str, int],
+        positions: Mapping[str, int],
         resolve: Resolve,
         *,
         map_file: Callable[[str], str] = str,
@@ -159,17 +159,17 @@ class RowValidator:
         self.rows = 0
         self.left_out = 0
         self._width = len(headers)
-        self._keep = [i for i, header in enumerate(headers) if not trim(header).startswith(OURS)]
+        self._keep = [i for i, header in enumerate(headers) if not trim(header).startswith(ADDED)]
         # Only exports, which have these columns, guard formula-like cells with a '.
         self._exported = len(self._keep) < len(headers)
         self.headers = tuple(unguard(headers[i]) if self._exported else headers[i] for i in self._keep)
-        self._names = {ours: trim(headers[at]) for ours, at in found.items()}
-        self._found, self._resolve = found, resolve
+        self._names = {name: trim(headers[position]) for name, position in positions.items()}
+        self._positions, self._resolve = positions, resolve
         self._counts: dict[str, tuple[int, int, str]] = {}
 
-    def column(self, ours: str) -> str:
+    def column(self, name: str) -> str:
         """Return the header of a canonical name for a problem, or of the column used in its place."""
-        return self._names.get(ours) or self._names.get({"env": "merchant", "file": "path"}.get(ours, ""), "")
+        return self._names.get(name) or self._names.get({"env": "merchant", "file": "path"}.get(name, ""), "")
 
     def validate(self, line: int, cells: list[str]) -> tuple[Row | None, list[Problem]]:
         """Return the row and its problems; no row if the line is blank or excluded by `--where`."""
@@ -187,25 +187,25 @@ class RowValidator:
         merchant = self._value(line, cells, "merchant", bad)
         appid = self._value(line, cells, "appid", bad)
         cells, file, query = self._file_of(cells, self._value(line, cells, "file", bad))
-        kind = self._object_header(line, cells, "content_type", _content_type_problem, bad)
-        cache = self._object_header(line, cells, "cache_control", _control_problem, bad)
+        content_type = self._object_header(line, cells, "content_type", _content_type_problem, bad)
+        cache_control = self._object_header(line, cells, "cache_control", _control_problem, bad)
         name = ""
         # Too many cells usually means that they are shifted: validating them would mislead.
         if not problems:
             problems += bad.values()
             if _TARGET.isdisjoint(bad):
-                lacks = "env" not in self._found and not merchant
-                found = _NO_MERCHANT if lacks else self._resolve(env, merchant, appid)
-                if found is None:
+                lacks = "env" not in self._positions and not merchant
+                environment = _NO_MERCHANT if lacks else self._resolve(env, merchant, appid)
+                if environment is None:
                     self.left_out += 1
                     return None, []
-                if isinstance(found, Unresolved):
-                    value = {"env": env, "merchant": merchant, "appid": appid}[found.column]
-                    column = self.column(found.column)
-                    problems.append(Problem(line, column, found.message, found.fix, shown(value)))
+                if isinstance(environment, Unresolved):
+                    value = {"env": env, "merchant": merchant, "appid": appid}[environment.column]
+                    column = self.column(environment.column)
+                    problems.append(Problem(line, column, environment.message, environment.fix, shown(value)))
                     appid = ""
                 else:
-                    env, appid, name = found.env, found.appid, found.name
+                    env, appid, name = environment.env, environment.appid, environment.name
             if "path" not in bad and self._check_path(line, path, problems):
                 file = file or path.replace("\\", "/")
         if self._exported:
@@ -219,8 +219,8 @@ class RowValidator:
             name,
             file,
             tuple(cells),
-            content_type=kind,
-            cache_control=cache,
+            content_type=content_type,
+            cache_control=cache_control,
             query=query,
         )
         return row, problems
@@ -235,20 +235,20 @@ class RowValidator:
     def warnings(self) -> tuple[Text, ...]:
         """Return one warning per kind, with the number of cases and the location of the first."""
         return tuple(
-            _WARNINGS[kind].format(n=times, line=line, what=what)
-            for kind, (times, line, what) in self._counts.items()
+            _WARNINGS[kind].format(n=times, line=line, what=example)
+            for kind, (times, line, example) in self._counts.items()
         )
 
-    def _value(self, line: int, cells: list[str], ours: str, bad: dict[str, Problem]) -> str:
-        at = self._found.get(ours)
-        if at is None:
+    def _value(self, line: int, cells: list[str], name: str, bad: dict[str, Problem]) -> str:
+        position = self._positions.get(name)
+        if position is None:
             return ""
-        cell = cells[at]
-        if isinstance(cell, NonTextCell) and (ours in _TEXT_ONLY or cell.kind not in _ALLOWED):
-            bad[ours] = Problem(line, self._names[ours], *non_text_problem(cell), shown(cell))
+        cell = cells[position]
+        if isinstance(cell, NonTextCell) and (name in _TEXT_ONLY or cell.kind not in _ALLOWED):
+            bad[name] = Problem(line, self._names[name], *non_text_problem(cell), shown(cell))
         value = cell.strip(EDGE)
         if value != cell:
-            self._warn("trimmed", line, self._names[ours])
+            self._warn("trimmed", line, self._names[name])
         return value
 
     def _check_path(self, line: int, path: str, problems: list[Problem]) -> bool:
@@ -263,17 +263,17 @@ class RowValidator:
         return True
 
     def _object_header(
-        self, line: int, cells: list[str], ours: str, check: _Check, bad: dict[str, Problem]
+        self, line: int, cells: list[str], name: str, check: _Check, bad: dict[str, Problem]
     ) -> str:
         """Return the row's value of a header that the object is stored with; "" for none."""
-        value = self._value(line, cells, ours, bad)
+        value = self._value(line, cells, name, bad)
         if value and (wrong := check(value)):
-            bad[ours] = Problem(line, self._names[ours], *wrong, shown(value))
+            bad[name] = Problem(line, self._names[name], *wrong, shown(value))
         return value
 
-    def _warn(self, kind: str, line: int, what: str) -> None:
-        times, first, first_what = self._counts.get(kind, (0, line, what))
-        self._counts[kind] = (times + 1, first, first_what)
+    def _warn(self, kind: str, line: int, example: str) -> None:
+        times, first, first_example = self._counts.get(kind, (0, line, example))
+        self._counts[kind] = (times + 1, first, first_example)
 
     def _fitted(self, line: int, cells: list[str], problems: list[Problem]) -> list[str]:
         """Cut or extend the cells to the width of the header."""
@@ -358,13 +358,13 @@ def read_paths(
         raise _unknown_name(unknown[0], columns[unknown[0]])
     name = str(source)
     path_map = PathMap(file_map, root)
-    kinds = replace(LIST_COLUMNS, given=columns)
+    list_columns = replace(LIST_COLUMNS, given=columns)
     staging = Staging()
-    with _open_table(source, kinds, sheet, header_row, rows) as (table, encoding, size, sha256):
-        found = _find_columns(name, table, kinds)
+    with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
+        positions = _find_columns(name, table, list_columns)
         validator = RowValidator(
             table.headers,
-            found,
+            positions,
             cached_resolve(merchants),
             map_file=path_map.map,
             sheet=not table.delimiter,
@@ -381,7 +381,7 @@ def read_paths(
         for line, first, path in staging.repeats()
     )
     problems = Problems(staging, validator.headers)
-    decided = _decided(name, table, found, validator)
+    decided = _decided(name, table, positions, validator)
     if broken or (on_bad == "refuse" and problems and root is None):
         raise input_error(name, problems, decided)
     if not validator.rows:
@@ -413,13 +413,13 @@ def read_paths(
 
 
 def _unknown_name(name: str, header: str) -> UsageError:
-    known = LIST_COLUMNS.known
-    near = [f"{header}={name}"] if header in known else [f"{n}={header}" for n in near_names(name, known)]
+    names = LIST_COLUMNS.known
+    near = [f"{header}={name}"] if header in names else [f"{n}={header}" for n in near_names(name, names)]
     return UsageError(
         _(
             "{given}: the name must be one of {ours}.",
             given=f"--column {shown(name, 40)}={shown(header, 40)}",
-            ours=", ".join(known),
+            ours=", ".join(names),
         ),
         _("Did you mean {meant}?", meant=f"--column {shown(near[0])}") if near else None,
     )
@@ -463,10 +463,10 @@ def _find_columns(name: str, table: Table, columns: Columns) -> dict[str, int]:
     if not table.headers:
         fix = _("export the list again; it needs a header and rows")
         raise refused(name, _("the file contains only blank lines"), fix)
-    found, problems = columns.find(table.headers, table.header_line)
+    positions, problems = columns.find(table.headers, table.header_line)
     if problems:
         raise input_error(name, problems)
-    return found
+    return positions
 
 
 def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem | None:
@@ -492,9 +492,9 @@ def _stage(table: Table, validator: RowValidator, staging: Staging) -> Problem |
     return broken
 
 
-def _decided(name: str, table: Table, found: Mapping[str, int], validator: RowValidator) -> Text:
-    columns = {ours: shown(trim(table.headers[at]), 40) for ours, at in found.items()}
-    named = ", ".join(ours if ours == header else f"{ours} = '{header}'" for ours, header in columns.items())
+def _decided(source: str, table: Table, positions: Mapping[str, int], validator: RowValidator) -> Text:
+    columns = {name: shown(trim(table.headers[position]), 40) for name, position in positions.items()}
+    named = ", ".join(name if name == header else f"{name} = '{header}'" for name, header in columns.items())
     found_in = [table.layout]
     if table.titles:
         above = ", ".join(f"{line} '{title}'" for line, title in table.titles)
@@ -506,7 +506,7 @@ def _decided(name: str, table: Table, found: Mapping[str, int], validator: RowVa
         rows = _("{rows}, {out:,} more excluded by --where", rows=rows, out=validator.left_out)
     return _(
         "{name}: {layout}; columns {columns}; {rows}",
-        name=name,
+        name=source,
         layout=as_facts([*found_in, *table.notes]),
         columns=named,
         rows=rows,

@@ -304,10 +304,13 @@ SOURCE_FIXES: dict[DetailCodes, Text] = {
 # --- Content-Type --------------------------------------------------------------------------------------------------
 
 _WEB_TYPES = {
+    ".7z": "application/x-7z-compressed",
     ".apk": "application/vnd.android.package-archive",
     ".apng": "image/apng",
+    ".bz2": "application/x-bzip2",
     ".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
     ".eot": "application/vnd.ms-fontobject",
+    ".epub": "application/epub+zip",
     ".flac": "audio/flac",
     ".geojson": "application/geo+json",
     ".glb": "model/gltf-binary",
@@ -315,15 +318,20 @@ _WEB_TYPES = {
     ".gz": "application/gzip",
     ".jfif": "image/jpeg",
     ".js": "text/javascript",
+    ".jsonld": "application/ld+json",
     ".m4a": "audio/mp4",
     ".m4v": "video/x-m4v",
     ".map": "application/json",
+    ".md": "text/markdown",
     ".mjs": "text/javascript",
+    ".oga": "audio/ogg",
     ".ogg": "audio/ogg",
     ".ogv": "video/ogg",
     ".opus": "audio/ogg",
     ".otf": "font/otf",
     ".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ".rar": "application/vnd.rar",
+    ".rtf": "application/rtf",
     ".ts": "video/mp2t",
     ".ttf": "font/ttf",
     ".wav": "audio/wav",
@@ -332,6 +340,9 @@ _WEB_TYPES = {
     ".woff": "font/woff",
     ".woff2": "font/woff2",
     ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".xz": "application/x-xz",
+    ".yaml": "application/yaml",
+    ".yml": "application/yaml",
 }
 
 

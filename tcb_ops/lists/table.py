@@ -37,7 +37,7 @@ _NAMES = "merchant merchantname shop shopname 商户 商户名 商户名称 商�
 
 
 def _known(**names: str) -> Known:
-    return {ours: frozenset(theirs.split()) for ours, theirs in names.items()}
+    return {name: frozenset(headers.split()) for name, headers in names.items()}
 
 
 def _plain(header: str) -> str:
@@ -70,9 +70,9 @@ class Columns:
         """Return the rating of a row as the header."""
         plain = {_plain(h) for h in headers}
         meant = {
-            ours
-            for ours, names in self.known.items()
-            if (_plain(self.given[ours]) in plain if ours in self.given else names & plain)
+            name
+            for name, names in self.known.items()
+            if (_plain(self.given[name]) in plain if name in self.given else names & plain)
         }
         names = frozenset().union(*self.known.values()) | {_plain(h) for h in self.given.values()}
         return Rating(
@@ -102,39 +102,39 @@ class Columns:
             for name, times in Counter(trimmed).items()
             if name and times > 1
         ]
-        found: dict[str, int] = {}
-        for ours, header in self.given.items():
+        positions: dict[str, int] = {}
+        for name, header in self.given.items():
             if trim(header) in trimmed:
-                found[ours] = trimmed.index(trim(header))
+                positions[name] = trimmed.index(trim(header))
             else:
                 message = _(
                     "--column {ours}={header}: there is no such column; the header has {listed}",
-                    ours=ours,
+                    ours=name,
                     header=shown(header, 40),
                     listed=_listed(trimmed),
                 )
                 problems.append(file_problem(message, _("choose one of these"), line=line))
-        taken = set(found.values())
-        for ours, names in self.known.items():
-            if ours in self.given:
+        taken = set(positions.values())
+        for name, names in self.known.items():
+            if name in self.given:
                 continue
             matches = [i for i, h in enumerate(trimmed) if i not in taken and _plain(h) in names]
             if matches:
-                found[ours] = matches[0]
+                positions[name] = matches[0]
             # Duplicate names are reported separately.
             if len(distinct := list(dict.fromkeys(trimmed[i] for i in matches))) > 1:
-                message = _("several columns match {ours}: {listed}", ours=ours, listed=_listed(distinct))
+                message = _("several columns match {ours}: {listed}", ours=name, listed=_listed(distinct))
                 fix = _(
                     "select the right one with --column {ours}={headers}, or rename the others",
-                    ours=ours,
+                    ours=name,
                     headers=distinct[0],
                 )
                 problems.append(file_problem(message, fix, line=line))
-        present = found.keys() | self.given.keys()
+        present = positions.keys() | self.given.keys()
         problems += [
             self._missing(group, trimmed, line) for group in self.needed if present.isdisjoint(group)
         ]
-        return found, problems
+        return positions, problems
 
     def _missing(self, group: Sequence[str], headers: Sequence[str], line: int) -> Problem:
         message = _(
@@ -246,13 +246,13 @@ def find_header(
         raise BrokenTableError(file_problem(message, fix, line=header_line))
     if not head:
         return Table((), 0, rows, delimiter=delimiter, layout=layout)
-    at = max(range(len(head)), key=lambda i: (rate(head[i][1]), -i))
-    line, cells = head[at]
+    row = max(range(len(head)), key=lambda i: (rate(head[i][1]), -i))
+    line, cells = head[row]
     headers = [str(cell) for cell in cells]
     while not trim(headers[-1]):
         headers.pop()
-    titles = tuple((above, shown(trim(" ".join(filter(trim, cells))), 40)) for above, cells in head[:at])
-    return Table(tuple(headers), line, islice(rows, at + 1, None), titles, delimiter, layout=layout)
+    titles = tuple((above, shown(trim(" ".join(filter(trim, cells))), 40)) for above, cells in head[:row])
+    return Table(tuple(headers), line, islice(rows, row + 1, None), titles, delimiter, layout=layout)
 
 
 def _raising(problem: Problem) -> Iterator[Record]:
@@ -332,17 +332,17 @@ class Line:
     """Trimmed; as many as headers, or more."""
     headers: Sequence[str]
     """Trimmed."""
-    found: Mapping[str, int]
+    positions: Mapping[str, int]
     """Canonical name → index."""
 
-    def value(self, ours: str) -> str:
+    def value(self, name: str) -> str:
         """Return the cell of a column; "" if the file does not have the column."""
-        return self.cells[self.found[ours]] if ours in self.found else ""
+        return self.cells[self.positions[name]] if name in self.positions else ""
 
-    def problem(self, message: Text, fix: Text, ours: str = "") -> Problem:
+    def problem(self, message: Text, fix: Text, name: str = "") -> Problem:
         """Return a problem of the line, or of the cell of a column."""
-        column = self.headers[self.found[ours]] if ours else ""
-        return file_problem(message, fix, line=self.number, column=column, value=shown(self.value(ours)))
+        column = self.headers[self.positions[name]] if name else ""
+        return file_problem(message, fix, line=self.number, column=column, value=shown(self.value(name)))
 
 
 def read_lines(
@@ -357,9 +357,9 @@ def read_lines(
     with open_text(source) as decoded:
         try:
             table = read_table(decoded.text, columns.rate)
-            found, problems = columns.find(table.headers, table.header_line)
+            positions, problems = columns.find(table.headers, table.header_line)
             if not problems:
-                values = list(parse(_lines(table, found), problems))
+                values = list(parse(_lines(table, positions), problems))
         except BrokenTableError as error:
             problems.append(error.problem)
     if problems:
@@ -367,12 +367,12 @@ def read_lines(
     return values, decoded.sha256
 
 
-def _lines(table: Table, found: Mapping[str, int]) -> Iterator[Line]:
+def _lines(table: Table, positions: Mapping[str, int]) -> Iterator[Line]:
     headers = tuple(map(trim, table.headers))
     for number, cells in table.rows:
         trimmed = [trim(cell) for cell in cells]
         if any(trimmed):
-            yield Line(number, trimmed + [""] * (len(headers) - len(trimmed)), headers, found)
+            yield Line(number, trimmed + [""] * (len(headers) - len(trimmed)), headers, positions)
 
 
 # --- workbooks -----------------------------------------------------------------------------------------------------
@@ -438,15 +438,15 @@ def _has_header(book: Book, sheet: Sheet, rate: Rate) -> bool | None:
     return complete
 
 
-def _choose(heads: Mapping[Sheet, bool | None], wanted: str) -> Sheet:
+def _choose(heads: Mapping[Sheet, bool | None], name: str) -> Sheet:
     """Return the sheet to read, by the table of `read_workbook`."""
-    if wanted:
-        named = [s for s in heads if s.name == wanted] or [s for s in heads if fold(s.name) == fold(wanted)]
+    if name:
+        named = [s for s in heads if s.name == name] or [s for s in heads if fold(s.name) == fold(name)]
         if len(named) == 1:
             return named[0]
         message = _(
             "--sheet {wanted}: there is no such sheet; there are {listed}",
-            wanted=shown(wanted, 40),
+            wanted=shown(name, 40),
             listed=_listed(heads),
         )
         raise BrokenTableError(file_problem(message, _("choose one of these")))

@@ -7,7 +7,6 @@ ipywidgets may call a button's callback on any thread and drops its exceptions. 
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -200,14 +199,9 @@ class Worker:
         (line or self.line).value = message("\n".join(filter(None, lines)), tone, text.commands())
 
     def describe_options(self, texts: Iterable[Text]) -> str:
-        """Name this panel's controls for the options of the command line in texts, but not in commands; "" without any."""
+        """Name this panel's controls for the options of the command line in texts; "" without any."""
         controls = _CONTROLS | ({"--out": self._out} if self._out is not None else {})
-        options: set[str] = set()
-        for text in texts:
-            english = text.en
-            for command in text.commands():
-                english = english.replace(command, "")
-            options.update(re.findall(r"--[a-z][a-z-]+", re.sub("`[^`]*`", "", english)))
+        options = set[str]().union(*(text.options() for text in texts))
         named = [
             _("{option} is {control}", option=option, control=controls[option])
             for option in sorted(options & controls.keys())

@@ -17,12 +17,12 @@ from tcb_ops.details import DetailCode
 from tcb_ops.errors import InterruptedRunError, TcbOpsError
 from tcb_ops.formatting import format_duration
 from tcb_ops.i18n import Lang, Text, _, as_lines, pgettext
-from tcb_ops.kinds import Kind, row_count
+from tcb_ops.kinds import Kind, provided, row_count
 from tcb_ops.model import Outcome
 from tcb_ops.preflight import ran_out
 from tcb_ops.reports.explanations import MARK, change_lines, counts_line, why
 from tcb_ops.reports.formats.charts import code_colour, outcome_class
-from tcb_ops.reports.summary import CodeGroup, worker_lines
+from tcb_ops.reports.summary import CodeGroup
 from tcb_ops.run import Run
 from tcb_ops.runs.progress import Progress
 from tcb_ops.runs.records import Tally
@@ -286,7 +286,9 @@ def _shares(now: Progress) -> str:
 
 def render_workers(run: Run, lang: Lang) -> str:
     """Draw how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
-    return "".join(f"<p>{esc(line.of(lang))}</p>" for line in worker_lines(run.workers))
+    workers = run.workers
+    lines = provided("worker_lines")(workers) if workers else []
+    return "".join(f"<p>{esc(line.of(lang))}</p>" for line in lines)
 
 
 def describe_end(run: Run, error: TcbOpsError | None, expired_links: int = 0) -> tuple[Text, str]:

@@ -247,10 +247,10 @@ def compare(
 
 def diff_verdict(diff: Diff) -> Text:
     """Sum up a comparison in one sentence, without changes that did not occur."""
-    there = tuple(_TEXTS[change][1].format(rows=rows) for change, rows in diff.counts.items() if rows)
-    if not there:
+    parts = tuple(_TEXTS[change][1].format(rows=rows) for change, rows in diff.counts.items() if rows)
+    if not parts:
         return _("Neither run has a row.")
-    listed = Joined(there, verbatim(" · "))
+    listed = Joined(parts, verbatim(" · "))
     return _(
         "Rows from {older} to {newer}: {listed}.", older=diff.older.id, newer=diff.newer.id, listed=listed
     )
@@ -260,9 +260,9 @@ def _merged(
     older: Iterable[Any], newer: Iterable[Any]
 ) -> Iterator[tuple[tuple[str, str], State | None, State | None]]:
     """Merge two streams ordered by environment, appid and path; yield (env, appid) and a row's state in each."""
-    for (env, appid, _path), found in groupby(merge(_once(older, 0), _once(newer, 1)), itemgetter(0)):
+    for (env, appid, _path), entries in groupby(merge(_once(older, 0), _once(newer, 1)), itemgetter(0)):
         states: list[State | None] = [None, None]
-        for _key, which, state in found:
+        for _key, which, state in entries:
             states[which] = state
         yield (env, appid), states[0], states[1]
 

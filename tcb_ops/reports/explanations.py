@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tcb_ops import errcodes
 from tcb_ops.details import Detail, detail
 from tcb_ops.i18n import NOTHING, Joined, Text, _, as_list, as_sentences, ngettext, verbatim
-from tcb_ops.kinds import counted
+from tcb_ops.kinds import counted, counted_rows
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
 
@@ -79,10 +79,10 @@ def why(
     if errcode and reason is Reason.DEAD_TOKEN:
         return replace(_of_reason(reason), code=str(errcode))
     if errcode:
-        known = errcodes.errcode(errcode)
-        own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else known
+        entry = errcodes.errcode(errcode)
+        own = errcodes.errcode(errcode, Owner.PLATFORM) if reason is Reason.COMPONENT else entry
         # Separate from merchants' rows with the same code: a different cause with a different fix.
-        shown = f"{errcode}{COMPONENT_MARK}" if own != known else str(errcode)
+        shown = f"{errcode}{COMPONENT_MARK}" if own != entry else str(errcode)
         return Why(shown, own.meaning, own.action, own.read_errmsg)
     if store_code == ETAG_MISMATCH:
         return replace(_of_reason(Reason.ETAG_MISMATCH), code=store_code)
@@ -98,8 +98,8 @@ def why(
 
 @cache
 def _of_reason(reason: str) -> Why:
-    known = errcodes.all_reasons()[reason]
-    return Why(reason, known.meaning, known.action, reason in {Reason.REFUSED, Reason.COMPONENT})
+    texts = errcodes.all_reasons()[reason]
+    return Why(reason, texts.meaning, texts.action, reason in {Reason.REFUSED, Reason.COMPONENT})
 
 
 def reason_text(end: RowEnd) -> Text:
@@ -118,22 +118,22 @@ def reason_text(end: RowEnd) -> Text:
     anything else                        the reason; the row's own detail
     ===================================  ==================================================================
     """
-    found, more = _why_of(end), _redacted(end.detail) if end.detail is not None else None
-    if found is None:
+    cause, more = _why_of(end), _redacted(end.detail) if end.detail is not None else None
+    if cause is None:
         if end.outcome is Outcome.UNCHANGED and more is not None:
             return more
         return NOTHING if end.reason is None else errcodes.all_reasons()[end.reason].meaning
-    meaning = found.meaning if more is None else as_sentences((found.meaning, more))
-    if found.code in {end.reason, end.outcome}:
+    meaning = cause.meaning if more is None else as_sentences((cause.meaning, more))
+    if cause.code in {end.reason, end.outcome}:
         return meaning
     if end.reason is Reason.BREAKER or (end.reason, end.outcome) == (Reason.COMPONENT, Outcome.NOT_ATTEMPTED):
-        known = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
-        if known.decision is errcodes.Decision.SLOW:
+        entry = errcodes.errcode(end.errcode) if end.errcode else errcodes.store_code(end.store_code)
+        if entry.decision is errcodes.Decision.SLOW:
             text = _("Not attempted: {code} persisted for longer than --patience. {meaning}")
         else:
             text = _("Not attempted: three rows in succession ended with {code}. {meaning}")
-        return text.format(code=found.code, meaning=found.meaning)
-    return _("{code}: {meaning}", code=found.code, meaning=meaning)
+        return text.format(code=cause.code, meaning=cause.meaning)
+    return _("{code}: {meaning}", code=cause.code, meaning=meaning)
 
 
 def _why_of(end: RowEnd) -> Why | None:
@@ -160,8 +160,8 @@ def action_text(end: RowEnd) -> Text:
     """Return what the operator has to do about a row; empty if there is nothing to do."""
     if end.outcome.succeeded and end.reason is not None:
         return errcodes.all_reasons()[end.reason].action
-    found = _why_of(end)
-    return NOTHING if found is None else found.action
+    cause = _why_of(end)
+    return NOTHING if cause is None else cause.action
 
 
 def catalogued(code: str) -> errcodes.Errcode | errcodes.StoreCode:
@@ -172,8 +172,8 @@ def catalogued(code: str) -> errcodes.Errcode | errcodes.StoreCode:
 
 def code_label(code: str) -> Text:
     """Return a short label for such a code; empty if the code is clear without one."""
-    known = errcodes.all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
-    return known.label if known is not None else catalogued(code).label
+    texts = errcodes.all_reasons().get(Reason.ETAG_MISMATCH if code == ETAG_MISMATCH else code)
+    return texts.label if texts is not None else catalogued(code).label
 
 
 def source_message(group: Tally, cause: Why) -> Text | None:
@@ -194,8 +194,8 @@ def counts_line(counts: Mapping[Outcome, int]) -> Text:
 def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
     """Say how many rows of an upload a run has confirmed."""
     rows = sum(counts.values())
-    there = sum(count for outcome, count in counts.items() if outcome.succeeded)
-    if there == rows:
+    confirmed = sum(count for outcome, count in counts.items() if outcome.succeeded)
+    if confirmed == rows:
         return ngettext(
             "Confirmed: the file is there (run {run}).",
             "Confirmed: all {n:,} files are there (run {run}).",
@@ -205,9 +205,9 @@ def confirmation_text(run: str, counts: Mapping[Outcome, int]) -> Text:
     bad: dict[Outcome, int] = {outcome: count for outcome, count in counts.items() if not outcome.succeeded}
     return _(
         "Confirmed: {there:,} of {files} are there; {bad} (run {run}).",
-        there=there,
+        there=confirmed,
         files=ngettext("{n:,} file", "{n:,} files", rows),
-        bad=as_list(counted(bad)),
+        bad=as_list(counted_rows(bad)),
         run=run,
     )
 

@@ -283,9 +283,9 @@ def _check(real: Path, dest: Path, run_id: str | None, *, replace: bool) -> None
         )
 
 
-def _refused(dest: Path, why: Text) -> UsageError:
+def _refused(dest: Path, text: Text) -> UsageError:
     return UsageError(
-        _("{dest} cannot be the report folder: {why}. Choose another one with --out.", dest=dest, why=why),
+        _("{dest} cannot be the report folder: {why}. Choose another one with --out.", dest=dest, why=text),
     )
 
 
@@ -329,7 +329,7 @@ def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
         "run": run.id,
         "parent": run.parent or None,
         "retries": list(run.retries),
-        **({"environments": [list(one) for one in run.environments]} if run.environments else {}),
+        **({"environments": [list(pair) for pair in run.environments]} if run.environments else {}),
         "kind": str(run.kind),
         "target": run.target,
         "simulated": is_simulated(run.target),
@@ -347,8 +347,8 @@ def about(summary: RunSummary, zone: tzinfo) -> dict[str, Any]:
     }
 
 
-def _moment(at: float | None, zone: tzinfo) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, zone).isoformat(timespec="milliseconds")
+def _moment(time: float | None, zone: tzinfo) -> str | None:
+    return None if time is None else datetime.fromtimestamp(time, zone).isoformat(timespec="milliseconds")
 
 
 def clean(value: Any) -> Any:

@@ -14,22 +14,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tcb_ops.details import merged
 from tcb_ops.errcodes import Decision, Scope
-from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Joined, Text, _, as_list, verbatim
+from tcb_ops.i18n import Joined, Text, verbatim
+from tcb_ops.kinds import provided
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.explanations import COMPONENT_MARK, ETAG_MISMATCH, catalogued, source_message, why
-from tcb_ops.runs.records import RELEASED, Partition, RowRecord, RunRecord, Tally, lost_workers
+from tcb_ops.runs.records import RowRecord, RunRecord, Tally
 from tcb_ops.secrets import redact
 
 if TYPE_CHECKING:
+    from tcb_ops.features.cluster.workers import WorkerShare
     from tcb_ops.reports.run_views import RunReader  # loads SQLAlchemy
     from tcb_ops.settings import Settings
 
 _Key = TypeVar("_Key", int, str, tuple[Any, ...])
 FIRST_ROWS = 3
 """Rows shown per merchant."""
-WORKERS = 20
-"""Workers named, those with most rows; as many lost ones have a line."""
 _FOR_ALL = {61028, "RequestTimeTooSkewed"}
 """Codes of a merchant or an environment that one action fixes for all: the platform's own publication, this
 machine's clock."""
@@ -113,17 +112,6 @@ class MerchantSummary:
         return _without_success(self.outcomes)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerShare:
-    """One worker's share of a run on a cluster."""
-
-    worker: str
-    """Host and process id."""
-    rows: int
-    continued_by: tuple[str, ...] = ()
-    """Who continued its merchants after it was lost; empty if it was not."""
-
-
 class RunSummary:
     """A run's counts, causes, merchants and totals at one moment."""
 
@@ -136,8 +124,11 @@ class RunSummary:
         self.confirmed = reader.confirmation(run, newest)
         """The run that confirmed this upload, and its rows by outcome; None without one since the last change."""
         self.tallies: Sequence[Tally] = reader.tallies(run)
-        self.workers = worker_shares(reader.partitions(run))
+        partitions = reader.partitions(run)
+        self.workers: list[WorkerShare] = provided("worker_shares")(partitions) if partitions else []
         """The workers of a run on a cluster, most rows first; empty for any other run."""
+        self.worker_lines: list[Text] = provided("worker_lines")(self.workers) if partitions else []
+        """What each of them did, in words."""
 
     @cached_property
     def counts(self) -> dict[Outcome, int]:
@@ -157,8 +148,8 @@ class RunSummary:
     @property
     def unverified(self) -> int:
         """Rows that succeeded, but whose stored bytes could not be compared."""
-        stored = (one for one in self.tallies if one.outcome.succeeded)
-        return sum(one.rows for one in stored if one.reason is Reason.UNVERIFIED)
+        stored = (tally for tally in self.tallies if tally.outcome.succeeded)
+        return sum(tally.rows for tally in stored if tally.reason is Reason.UNVERIFIED)
 
     @cached_property
     def causes(self) -> list[Cause]:
@@ -198,21 +189,21 @@ class RunSummary:
     ) -> Iterator[MerchantSummary]:
         """Add to each merchant its first rows that did not succeed, read from the ledger on demand."""
         merchants = list(merchants)
-        wanted = {(one.appid, one.merchant) for one in merchants}
-        place_of = {
-            (place.appid, place.merchant, place.env): place
-            for place in reader.envs(self.run)
-            if (place.appid, place.merchant) in wanted
+        shown = {(merchant.appid, merchant.merchant) for merchant in merchants}
+        environment_of = {
+            (environment.appid, environment.merchant, environment.env): environment
+            for environment in reader.envs(self.run)
+            if (environment.appid, environment.merchant) in shown
         }
         failed = frozenset(Outcome.all()) - Outcome.successes() - {Outcome.PENDING}
-        for one in merchants:
+        for merchant in merchants:
             first: list[RowRecord] = []
-            for env, outcomes in one.envs:
+            for env, outcomes in merchant.envs:
                 if _without_success(outcomes) and len(first) < FIRST_ROWS:
-                    place = place_of[one.appid, one.merchant, env]
-                    failures = reader.rows(self.run, environments=[place], outcomes=failed)
+                    environment = environment_of[merchant.appid, merchant.merchant, env]
+                    failures = reader.rows(self.run, environments=[environment], outcomes=failed)
                     first += islice(failures, FIRST_ROWS - len(first))
-            yield replace(one, first=tuple(first))
+            yield replace(merchant, first=tuple(first))
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints.
@@ -223,23 +214,24 @@ class RunSummary:
         deleted or overwritten, `workers` for a run on a cluster.
         """
         run = self.run
-        found: dict[str, Any] = {
+        content: dict[str, Any] = {
             "run": run.id,
             "kind": str(run.kind),
             "target": run.target,
             "rows": self.total,
             "counts": {str(outcome): rows for outcome, rows in self.counts.items()},
-            "errcodes": self._listed("errcode", lambda one: one.errcode),
-            "store_codes": self._listed("code", lambda one: redact(one.store_code)),
+            "errcodes": self._listed("errcode", lambda tally: tally.errcode),
+            "store_codes": self._listed("code", lambda tally: redact(tally.store_code)),
             "calls": {"link": run.link_calls, "upload": run.upload_calls},
             "seconds": round(run.seconds, 3),
             "report": run.report or None,
         }
         if self.confirmed is not None:
-            by, counts = self.confirmed
-            found["confirmed"] = {"run": by, "counts": {str(one): rows for one, rows in counts.items()}}
+            confirmation, ended = self.confirmed
+            counts = {str(outcome): rows for outcome, rows in ended.items()}
+            content["confirmed"] = {"run": confirmation, "counts": counts}
         if self.changed_by:
-            found["changed_by"] = [
+            content["changed_by"] = [
                 {
                     "run": change.run,
                     "kind": str(change.kind),
@@ -249,49 +241,49 @@ class RunSummary:
                 for change in self.changed_by
             ]
         if self.workers:
-            found["workers"] = [
-                {"worker": one.worker, "rows": one.rows, "lost": bool(one.continued_by)}
-                for one in self.workers
+            content["workers"] = [
+                {"worker": share.worker, "rows": share.rows, "lost": bool(share.continued_by)}
+                for share in self.workers
             ]
-        return found
+        return content
 
     def reasons(self) -> list[dict[str, Any]]:
         """Count the rows that did not succeed and have no code by merchant, environment and reason, most rows first."""
 
-        def reason(one: Tally) -> str | None:
-            coded = one.errcode or one.store_code
-            return str(one.reason) if one.reason and not one.outcome.succeeded and not coded else None
+        def reason(tally: Tally) -> str | None:
+            coded = tally.errcode or tally.store_code
+            return str(tally.reason) if tally.reason and not tally.outcome.succeeded and not coded else None
 
         return self._listed("reason", reason)
 
     def _listed(self, name: str, code_of: Callable[[Tally], object]) -> list[dict[str, Any]]:
         """Count the rows with a code by merchant, environment and code, most rows first."""
         counted: Counter[tuple[Any, ...]] = Counter()
-        for one in self.tallies:
-            if code := code_of(one):
-                counted[one.appid, one.merchant, one.env, code] += one.rows
+        for tally in self.tallies:
+            if code := code_of(tally):
+                counted[tally.appid, tally.merchant, tally.env, code] += tally.rows
         names = ("appid", "merchant", "env", name)
         return [dict(zip(names, key, strict=True)) | {"rows": rows} for key, rows in most_first(counted)]
 
 
 def causes_of(tallies: Iterable[Tally]) -> list[Cause]:
     """Tabulate tallies by merchant, environment and code, most rows first; rows that succeeded are left out."""
-    found: dict[tuple[str, str, str, str], Cause] = {}
-    for one in tallies:
-        cause = why(one.outcome, one.reason, one.errcode, one.store_code)
+    causes: dict[tuple[str, str, str, str], Cause] = {}
+    for tally in tallies:
+        cause = why(tally.outcome, tally.reason, tally.errcode, tally.store_code)
         if cause is None:
             continue
-        key = (one.appid, one.merchant, one.env, cause.code)
-        detail, outcomes, rows = source_message(one, cause), {one.outcome: one.rows}, one.rows
-        if known := found.get(key):
-            detail, rows = known.detail or detail, rows + known.rows
-            outcomes = dict(Counter(known.outcomes) + Counter(outcomes))
-            found[key] = replace(known, outcomes=outcomes, rows=rows, detail=detail)
+        key = (tally.appid, tally.merchant, tally.env, cause.code)
+        detail, outcomes, rows = source_message(tally, cause), {tally.outcome: tally.rows}, tally.rows
+        if earlier := causes.get(key):
+            detail, rows = earlier.detail or detail, rows + earlier.rows
+            outcomes = dict(Counter(earlier.outcomes) + Counter(outcomes))
+            causes[key] = replace(earlier, outcomes=outcomes, rows=rows, detail=detail)
         else:
-            token = one.reason if one.reason in {Reason.DEAD_TOKEN, Reason.COMPONENT} else None
+            token = tally.reason if tally.reason in {Reason.DEAD_TOKEN, Reason.COMPONENT} else None
             texts = (cause.meaning, cause.action)
-            found[key] = Cause(*key, *texts, outcomes, rows, detail, token, cause.read_errmsg)
-    return sorted(found.values(), key=lambda one: (-one.rows, one.code, one.merchant, one.env, one.appid))
+            causes[key] = Cause(*key, *texts, outcomes, rows, detail, token, cause.read_errmsg)
+    return sorted(causes.values(), key=lambda c: (-c.rows, c.code, c.merchant, c.env, c.appid))
 
 
 def by_code(causes: Iterable[Cause]) -> list[CodeGroup]:
@@ -312,8 +304,8 @@ def _code_group(causes: Sequence[Cause]) -> CodeGroup:
         envs[cause.appid, cause.env] += cause.rows
         outcomes.update(cause.outcomes)
     shares = [
-        MerchantShare(*key, tuple(cause.env for cause in its), sum(cause.rows for cause in its))
-        for key, its in merchants.items()
+        MerchantShare(*key, tuple(cause.env for cause in group), sum(cause.rows for cause in group))
+        for key, group in merchants.items()
     ]
     return CodeGroup(
         first.code,
@@ -353,20 +345,19 @@ def shorten_details(causes: Iterable[Cause]) -> Text | None:
 
 def _by_merchant(tallies: Iterable[Tally], causes: Iterable[Cause]) -> list[MerchantSummary]:
     envs: dict[tuple[str, str], defaultdict[str, Counter[Outcome]]] = {}
-    for one in tallies:
-        its = envs.setdefault((one.merchant, one.appid), defaultdict(Counter))
-        its[one.env][one.outcome] += one.rows
+    for tally in tallies:
+        by_env = envs.setdefault((tally.merchant, tally.appid), defaultdict(Counter))
+        by_env[tally.env][tally.outcome] += tally.rows
     codes: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for cause in causes:
         if cause.code != Outcome.PENDING:
             codes[cause.merchant, cause.appid][cause.code] += cause.rows
-    found = []
-    for key, its in envs.items():
-        whole = sum(its.values(), Counter[Outcome]())
-        outcomes = Outcome.in_order(whole)
-        worst = sorted(its.items(), key=lambda env: (-_without_success(env[1]), env[0]))
-        found.append(MerchantSummary(*key, outcomes, tuple(most_first(codes[key])), tuple(worst)))
-    return sorted(found, key=lambda one: (-one.not_succeeded, one.merchant, one.appid))
+    merchants = []
+    for key, by_env in envs.items():
+        outcomes = Outcome.in_order(sum(by_env.values(), Counter[Outcome]()))
+        worst = sorted(by_env.items(), key=lambda env: (-_without_success(env[1]), env[0]))
+        merchants.append(MerchantSummary(*key, outcomes, tuple(most_first(codes[key])), tuple(worst)))
+    return sorted(merchants, key=lambda m: (-m.not_succeeded, m.merchant, m.appid))
 
 
 def _without_success(outcomes: Mapping[Outcome, int]) -> int:
@@ -377,52 +368,15 @@ def _without_success(outcomes: Mapping[Outcome, int]) -> int:
 
 def most_first(counted: Counter[_Key]) -> list[tuple[_Key, int]]:
     """Order what was counted: most rows first, then by key."""
-    return sorted(counted.items(), key=lambda found: (-found[1], found[0]))
+    return sorted(counted.items(), key=lambda item: (-item[1], item[0]))
 
 
 def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     """Count rows by outcome, without zeros, in the order of the outcomes."""
     counted: Counter[Outcome] = Counter()
-    for one in tallies:
-        counted[one.outcome] += one.rows
+    for tally in tallies:
+        counted[tally.outcome] += tally.rows
     return Outcome.in_order(counted)
-
-
-def worker_shares(partitions: Sequence[Partition]) -> list[WorkerShare]:
-    """Sum up partitions by worker, most rows first, then by name.
-
-    =================================================  =========================================
-    partitions: who claimed them; rows by worker       shares
-    =================================================  =========================================
-    none                                               none
-    a; a 3                                             a 3
-    a, b; a 1, b 2                                     b 2; a 1, continued by b
-    a, b; b 3                                          b 3; a 0, continued by b
-    a; a 5 and c; c 2 and a, c; c 1                    a 5, continued by c; c 3
-    a, released, b; a 1, b 2                           b 2; a 1
-    =================================================  =========================================
-    """
-    rows: Counter[str] = Counter()
-    for one in partitions:
-        rows.update(dict.fromkeys((worker for worker in one.workers if worker != RELEASED), 0))
-        rows.update({worker: sum(counts.values()) for worker, counts in one.done.items()})
-    lost = lost_workers(partitions)
-    return [WorkerShare(worker, count, tuple(lost.get(worker, ()))) for worker, count in most_first(rows)]
-
-
-def worker_lines(workers: Sequence[WorkerShare]) -> list[Text]:
-    """Say how many rows each worker of a cluster did, and which ones were lost; empty for a run without a cluster."""
-    if not workers:
-        return []
-    done = as_list([f"{sanitize(share.worker)} ({share.rows:,})" for share in workers if share.rows], WORKERS)
-    text = _("Worker {lost} lost; its merchants continued on {others}.")
-    return [
-        *([_("Rows by worker: {listed}.", listed=done)] if any(share.rows for share in workers) else []),
-        *(
-            text.format(lost=sanitize(share.worker), others=as_list(map(sanitize, share.continued_by), 3))
-            for share in [share for share in workers if share.continued_by][:WORKERS]
-        ),
-    ]
 
 
 # --- what to do next ---
@@ -454,19 +408,19 @@ class NextAction:
 
 def next_actions(groups: Iterable[CodeGroup]) -> list[NextAction]:
     """Return the actions for a run's codes: most rows per action first, "nothing to do" last."""
-    found = []
+    actions = []
     for group in groups:
         how_often = per(group.code, group.token)
         of_merchants = [share.rows for share in group.merchants]
         rows_each = {Per.MERCHANT: of_merchants, Per.ENV: [*group.envs]}.get(how_often, [group.rows])
-        actions = 0 if how_often is Per.NOBODY else len(rows_each)
-        found.append(NextAction(group, how_often, actions, len(set(rows_each)) == 1, _in_list(group.code)))
+        times = 0 if how_often is Per.NOBODY else len(rows_each)
+        actions.append(NextAction(group, how_often, times, len(set(rows_each)) == 1, _in_list(group.code)))
     return sorted(
-        found,
-        key=lambda one: (
-            -one.group.rows / one.actions if one.actions else 1,
-            -one.group.rows,
-            one.group.code,
+        actions,
+        key=lambda action: (
+            -action.group.rows / action.actions if action.actions else 1,
+            -action.group.rows,
+            action.group.code,
         ),
     )
 
@@ -498,20 +452,20 @@ def per(code: str, token: Reason | None = None) -> Per:
         return Per.MERCHANT
     if code == ETAG_MISMATCH or Reason(code).of_environment:
         return Per.ENV
-    known = catalogued(code)
-    if known.decision is Decision.SLOW or known.code in _FOR_ALL:
+    entry = catalogued(code)
+    if entry.decision is Decision.SLOW or entry.code in _FOR_ALL:
         return Per.ONCE
-    if token is Reason.COMPONENT and known.scope is Scope.APPID:
+    if token is Reason.COMPONENT and entry.scope is Scope.APPID:
         return Per.ONCE
-    return {Scope.APPID: Per.MERCHANT, Scope.ENV: Per.ENV}.get(known.scope, Per.ONCE)
+    return {Scope.APPID: Per.MERCHANT, Scope.ENV: Per.ENV}.get(entry.scope, Per.ONCE)
 
 
 def _in_list(code: str) -> bool:
     """Return whether rows with a code fail again until the list itself is corrected."""
     if code in set(Reason.all()) | {Outcome.PENDING} or code.endswith(COMPONENT_MARK):
         return code in {Reason.INVALID, Reason.SOURCE_REDIRECT}
-    known = catalogued(code)
-    return known.known and (known.decision, known.scope) == (Decision.FIX, Scope.ROW)
+    entry = catalogued(code)
+    return entry.known and (entry.decision, entry.scope) == (Decision.FIX, Scope.ROW)
 
 
 def next_command(

@@ -182,7 +182,7 @@ class Calls:
         task: Task,
         outcome: Outcome,
         reason: Reason | None = None,
-        why: Text | None = None,
+        message: Text | None = None,
         **more: Any,
     ) -> RowEnd:
         """Return how a row ends now; `more` are fields of RowEnd."""
@@ -190,7 +190,7 @@ class Calls:
             task.row.line,
             outcome,
             reason,
-            as_detail(why) if why is not None else None,
+            as_detail(message) if message is not None else None,
             attempts=task.counts.calls,
             started_at=task.started_at,
             ended_at=self.context.now(),
@@ -210,7 +210,7 @@ class UploadCalls(Calls):
 
     async def advance(self, task: Task) -> RowEnd | FailedAttempt | SomeEnds:
         """Make the calls of a row until it ends or one fails."""
-        earlier = task.lane.known.pop(task.row.path, None)
+        earlier = task.lane.earlier_uploads.pop(task.row.path, None)
         if earlier is not None and (same := await self._unchanged(task, earlier)) is not None:
             return same
         return await self._link_and_store(task)
@@ -251,10 +251,10 @@ class UploadCalls(Calls):
             end = self._end(task, Outcome.FAILED, Reason.NO_CONFIRMATION, answer.why)
             decision, scope, code = Decision.RETRY, Scope.ROW, ""
         else:
-            known = store_code(answer.code, answer.message, answer.http_status)
-            why = detail(DetailCode.STORE_MESSAGE, message=answer.message) if answer.message else None
-            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, why)
-            decision, scope, code = known.decision, known.scope, answer.code
+            entry = store_code(answer.code, answer.message, answer.http_status)
+            message = detail(DetailCode.STORE_MESSAGE, message=answer.message) if answer.message else None
+            end = self._end(task, Outcome.FAILED, Reason.STORE_REFUSED, message)
+            decision, scope, code = entry.decision, entry.scope, answer.code
         end = replace(end, http_status=answer.http_status, rid=answer.request_id, store_code=code)
         return FailedAttempt(end, decision, scope, "store")
 
@@ -266,8 +266,8 @@ class UploadCalls(Calls):
                 yield body
         else:
             planned = self._planned(row)
-            size, known = planned[1], self.digests.get(planned, "")
-            opened = partial(open_file, self.context.root / row.file, *planned[1:], known, self.context.root)
+            size, digest = planned[1], self.digests.get(planned, "")
+            opened = partial(open_file, self.context.root / row.file, *planned[1:], digest, self.context.root)
             # Reading a small file is quicker than passing it to a thread.
             with opened() if size <= SMALL else await asyncio.to_thread(opened) as file:
                 yield file
@@ -338,12 +338,12 @@ class UploadCalls(Calls):
         )
         if verdict != "different" or self.context.settings.etag == "warn":
             return end
-        why = detail(DetailCode.ETAG_DIFFERS, etag=answer.etag, md5=answer.md5)
+        message = detail(DetailCode.ETAG_DIFFERS, etag=answer.etag, md5=answer.md5)
         failed = replace(
             end,
             outcome=Outcome.FAILED,
             reason=Reason.ETAG_MISMATCH,
-            detail=why,
+            detail=message,
             store_code=ETAG_MISMATCH,
         )
         return FailedAttempt(failed, Decision.RETRY, Scope.ENV, "store")

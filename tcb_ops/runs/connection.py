@@ -72,10 +72,10 @@ class LedgerConnection:
         """Read the driver's own records: converting them to SQLAlchemy's takes longer than reading them."""
         with self._connection() as connection:
             try:
-                found: Sequence[Any] = connection.execute(query).cursor.fetchall()
+                records: Sequence[Any] = connection.execute(query).cursor.fetchall()
             except self._engine.dialect.loaded_dbapi.Error as error:  # the cursor is the driver's own
                 raise sa.exc.DBAPIError(None, None, error) from None
-            return found
+            return records
 
     def _run(self, record: Any) -> RunRecord:
         with self.reading(record):
@@ -89,13 +89,13 @@ class LedgerConnection:
         except SQLAlchemyError as error:
             raise self._trouble(error) from None
         except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
-            what = _("a record of a run contains values that tcb-ops does not write")
+            problem = _("a record of a run contains values that tcb-ops does not write")
             if run is not None:
-                what = _("a record of run {id} contains values that tcb-ops does not write", id=run.id)
-            raise self._damaged(what) from None
+                problem = _("a record of run {id} contains values that tcb-ops does not write", id=run.id)
+            raise self._damaged(problem) from None
 
-    def _damaged(self, what: Text) -> LedgerDamagedError:
-        return damaged(self.name, what)
+    def _damaged(self, problem: Text) -> LedgerDamagedError:
+        return damaged(self.name, problem)
 
     def _stream(self, query: sa.Select[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""
@@ -110,9 +110,9 @@ class LedgerConnection:
     def _trouble(self, error: SQLAlchemyError) -> StoppedError:
         if (shortage := exhausted(error, unclear=True)) is not None:
             return shortage
-        why = reason(error)
+        cause = reason(error)
         if is_damage(error):
-            return self._damaged(verbatim(why))
+            return self._damaged(verbatim(cause))
         if is_locked(error):
             return LedgerError(locked(self.name, lock_holders(self._engine)))
         if self.file is None and is_unreachable(error):
@@ -121,7 +121,7 @@ class LedgerConnection:
                     "the ledger {name} cannot be reached: {why}. What was committed is safe. When its database is back, "
                     "run the same command again: the run resumes where it stopped.",
                     name=self.name,
-                    why=why,
+                    why=cause,
                 )
             )
         return LedgerError(
@@ -129,6 +129,6 @@ class LedgerConnection:
                 "the ledger {name} cannot be used: {why}. What was committed is safe. Free space or fix "
                 "the access, then run the same command again: the run resumes where it stopped.",
                 name=self.name,
-                why=why,
+                why=cause,
             )
         )

@@ -80,15 +80,15 @@ def open_database(where: str) -> tuple[sa.Engine, Path | None, str]:
         by = lock_holders(engine) if is_locked(error) else []
         engine.dispose()
         raise_if_exhausted(error, unclear=True)
-        why = reason(error)
+        cause = reason(error)
         if _sqlite_code(error) == sqlite3.SQLITE_NOTADB:
             raise not_a_ledger(name, _("it is not an SQLite file")) from None
         if is_damage(error):
-            raise damaged(name, verbatim(why)) from None
+            raise damaged(name, verbatim(cause)) from None
         if is_locked(error):
             raise UsageError(locked(name, by)) from None
         todo = _what_to_do(error) if file is None else None
-        raise not_a_ledger(name, _("it cannot be opened ({why})", why=why), todo) from None
+        raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), todo) from None
     return engine, file, name
 
 
@@ -224,18 +224,18 @@ def _prepare_file(file: Path) -> None:
         )
     if file.exists():
         if not file.stat().st_size and locks.is_dir():
-            what = _(
+            problem = _(
                 "it is empty, but runs have been written to it (to start a new one, remove the folder {locks})",
                 locks=locks,
             )
-            raise damaged(str(file), what)
+            raise damaged(str(file), problem)
         return
     try:
         os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
     except OSError as error:
         raise_if_exhausted(error)
-        why = system_reason(error)
-        raise not_a_ledger(str(file), _("it cannot be created ({why})", why=why)) from None
+        cause = system_reason(error)
+        raise not_a_ledger(str(file), _("it cannot be created ({why})", why=cause)) from None
 
 
 def on_network(folder: Path) -> bool:
@@ -257,10 +257,10 @@ def reason(error: SQLAlchemyError) -> str:
     return " ".join(str(message or type(error).__name__).split()).rstrip(".")
 
 
-def not_a_ledger(name: str, why: Text, todo: Text | None = None) -> UsageError:
+def not_a_ledger(name: str, cause: Text, todo: Text | None = None) -> UsageError:
     """Return the error for a file or database that cannot be the ledger. `todo`: what to do, if not to choose another."""
     return UsageError(
-        _("{name} cannot be the ledger: {why}.", name=name, why=why),
+        _("{name} cannot be the ledger: {why}.", name=name, why=cause),
         todo or _("Choose another ledger with --ledger."),
     )
 
@@ -413,10 +413,10 @@ _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 """SQLite's primary codes for a damaged file. SQLITE_ERROR: a statement does not fit, as a table is missing."""
 
 
-def damaged(name: str, what: Text) -> LedgerDamagedError:
+def damaged(name: str, problem: Text) -> LedgerDamagedError:
     """Return the error that reports damage: what was found, and in which ledger."""
     return LedgerDamagedError(
-        _("the ledger {name} is damaged: {what}.", name=name, what=what),
+        _("the ledger {name} is damaged: {what}.", name=name, what=problem),
         _(
             "Restore a copy of it, for SQLite without the -wal and -shm files that are there. With a new ledger (--ledger), "
             "every file of a list is sent again. Reports exported earlier still show their runs."

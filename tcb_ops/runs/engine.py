@@ -128,7 +128,7 @@ class Engine:
         self._after_canary_envs: set[str] = set()
         """The environments that wait for the canary."""
         self._after_canary_lanes: LaneRegistry | None = None
-        self._schedule(self._registry(()))
+        self._schedule(self._make_registry(()))
         self._tasks: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         """Refills and token requests in progress."""
@@ -230,15 +230,15 @@ class Engine:
         environments = self._context.ledger.environments(self._run)
         rest = self._after_canary_envs = after_canary(environments, self._context.canary)
         pending = [environment for environment in environments if environment.pending]
-        first = self._registry(environment for environment in pending if environment.env not in rest)
+        first = self._make_registry(environment for environment in pending if environment.env not in rest)
         later = (
-            self._registry(environment for environment in pending if environment.env in rest)
+            self._make_registry(environment for environment in pending if environment.env in rest)
             if rest
             else None
         )
         return first, later, self._context.ledger.counts(self._run)
 
-    def _registry(self, environments: Iterable[EnvRecord]) -> LaneRegistry:
+    def _make_registry(self, environments: Iterable[EnvRecord]) -> LaneRegistry:
         return LaneRegistry(
             environments,
             self._limits,
@@ -262,7 +262,7 @@ class Engine:
             self._schedule(self._after_canary_lanes)
 
     def _schedule(self, registry: LaneRegistry) -> None:
-        self._at_work = registry
+        self._registry = registry
         self._scheduler = Scheduler((), registry)
         self._outcomes = OutcomeHandler(
             self._limits,
@@ -320,8 +320,8 @@ class Engine:
                 else:
                     self._probe(now)
                 self._start_background()
-            at_work = self._tasks or self._background or self._held_tasks or self._writer.busy
-            if not at_work and self._scheduler.is_done:
+            is_busy = self._tasks or self._background or self._held_tasks or self._writer.busy
+            if not is_busy and self._scheduler.is_done:
                 return
             if not self._tasks:
                 self._writer.flush()
@@ -331,7 +331,7 @@ class Engine:
     def _begin_ready(self, now: float) -> None:
         """Begin rows while fewer than `concurrency` are in flight, and a kill could lose fewer than twice as many."""
         most = self._limits.concurrency
-        while len(self._tasks) < most and self._may_lose(most):
+        while len(self._tasks) < most and self._may_begin_more(most):
             task = self._scheduler.take(now)
             if task is None:
                 return
@@ -340,8 +340,8 @@ class Engine:
                 continue
             self._begin(task, now)
 
-    def _may_lose(self, most: int) -> bool:
-        """Return whether a kill could lose one more call's rows: 2 × concurrency in all, or a single call's."""
+    def _may_begin_more(self, most: int) -> bool:
+        """Return whether one more call may begin: a kill loses the ends of at most 2 × concurrency rows, or of one call."""
         lost = self._rows_in_flight + self._writer.uncommitted
         return lost + self._kind.rows_per_call <= 2 * most or not lost
 
@@ -375,11 +375,11 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        at = self._scheduler.next_timer()
+        wake_at = self._scheduler.next_timer()
         if self._outage.since is not None:
-            at = self._outage.since + self._limits.patience if self._tasks else self._outage.probe_at
-        if at is not None and at > now:
-            self._timer = self._loop.call_at(at, self._wake.set)
+            wake_at = self._outage.since + self._limits.patience if self._tasks else self._outage.probe_at
+        if wake_at is not None and wake_at > now:
+            self._timer = self._loop.call_at(wake_at, self._wake.set)
 
     def _start_background(self) -> None:
         needs_refill, self._scheduler.needs_refill = self._scheduler.needs_refill, []
@@ -509,15 +509,15 @@ class Engine:
     async def _make_lanes(self, numbers: list[int]) -> None:
         envs, scheduler = self._context.ledger.envs, self._scheduler
         while numbers:
-            some, numbers = numbers[:COMING], numbers[COMING:]
-            for record in await self._loop.run_in_executor(self._reader_thread, envs, self._run, some):
-                lane = self._at_work.make(record)
+            page, numbers = numbers[:COMING], numbers[COMING:]
+            for record in await self._loop.run_in_executor(self._reader_thread, envs, self._run, page):
+                lane = self._registry.make(record)
                 scheduler.add(lane)
                 self._outcomes.added(lane)
-            scheduler.added(len(some))
+            scheduler.added(len(page))
 
     async def _refill(self, lanes: list[Lane]) -> None:
-        starts = [(self._at_work.records[lane.number], lane.last_line) for lane in lanes]
+        starts = [(self._registry.records[lane.number], lane.last_line) for lane in lanes]
         ledger, limit, skips = self._context.ledger, self._scheduler.refill, self._context.skip_unchanged
 
         def read() -> list[tuple[list[Row], dict[str, EarlierUpload]]]:
@@ -531,7 +531,7 @@ class Engine:
 
         pages = await self._loop.run_in_executor(self._reader_thread, read)
         for lane, (rows, earlier) in zip(lanes, pages, strict=True):
-            lane.known.update(earlier)
+            lane.earlier_uploads.update(earlier)
             self._scheduler.refilled(lane, rows)
 
     def _hold(self, task: Task, met: Text) -> None:
@@ -584,10 +584,10 @@ class Engine:
             self._show_later.cancel()
             self._show_later = None
         done = sum(self._writer.counts.values())
-        rate, left = self._rate.update(now, done)
+        rate, remaining = self._rate.update(now, done)
         counts = {outcome: rows for outcome, rows in self._writer.counts.items() if rows}
         away = self._outage.since is not None or self._source_error is not None
-        progress = Progress(self._run.id, self._run.rows, counts, rate, left, self._delay(now), away)
+        progress = Progress(self._run.id, self._run.rows, counts, rate, remaining, self._delay(now), away)
         self._show_progress(progress)
 
     def _delay(self, now: float) -> Text | None:
@@ -596,7 +596,7 @@ class Engine:
         if self._source_error is not None:
             seconds, error = f"{self._limits.patience:g}", self._source_error
             return _("{source_error} Trying again for {seconds} s", source_error=error, seconds=seconds)
-        if not (paused := self._at_work.paused(now)):
+        if not (paused := self._registry.paused(now)):
             return None
         environments = ngettext("{n:,} environment", "{n:,} environments", paused)
         return _("{environments} paused: the platform asked to slow down", environments=environments)

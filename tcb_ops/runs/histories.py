@@ -76,11 +76,11 @@ class HistoryReader(LedgerConnection):
         """
         keys = [(environment.env, path) for path in paths]
         stored = self._stored(run.target, run.number, keys, confirmed=True, strict=True)
-        known = {key: entries[-1] for key, entries in stored.items() if entries[-1].md5}
-        for key, pending in self._pending(run.target, run.number, list(known)).items():
-            if pending[-1].number > known[key].number:
-                del known[key]
-        return {path: entry for (_env, path), entry in known.items()}
+        latest = {key: entries[-1] for key, entries in stored.items() if entries[-1].md5}
+        for key, pending in self._pending(run.target, run.number, list(latest)).items():
+            if pending[-1].number > latest[key].number:
+                del latest[key]
+        return {path: entry for (_env, path), entry in latest.items()}
 
     def _pending(
         self, target: str, leave_out: int, keys: Sequence[tuple[str, str]]
@@ -127,7 +127,7 @@ class HistoryReader(LedgerConnection):
         path: str | None = self.query(sa.select(sa.func.min(shared.c.path)))[0][0]
         return path
 
-    def paths_stored(self, some: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
+    def paths_stored(self, uploads: Sequence[RunRecord], env: str, appid: str) -> list[tuple[str, str]]:
         """Return the paths to which uploads sent files of a merchant's environment, each with its local file, sorted."""
         query = (
             sa.select(rows.c.path, rows.c.file)
@@ -136,7 +136,7 @@ class HistoryReader(LedgerConnection):
             .where(
                 envs.c.env == env,
                 envs.c.appid == appid,
-                rows.c.run.in_([run.number for run in some]),
+                rows.c.run.in_([run.number for run in uploads]),
                 rows.c.outcome == Outcome.UPLOADED,
             )
             .order_by(rows.c.path)
@@ -164,14 +164,13 @@ class HistoryReader(LedgerConnection):
         condition = f"runs.number <> ? AND NOT {_any_of('runs.kind', not_writing)} AND rows.{STORED.text}"
         values: list[int | str] = [leave_out, *map(str.__str__, not_writing)]
         entries = self._pruned(target, keys, confirmed=confirmed)
-        for *entry, cause, attempts, settings, kind, calls in self._at_paths(
+        for *file, outcome, number, reason, attempts, settings, kind, calls in self._at_paths(
             _entry_columns(), "rows_by_path", condition, keys, target, values
         ):
-            if kind not in kinds:
-                entry[-2] = Outcome.UNKNOWN
+            ended = outcome if kind in kinds else Outcome.UNKNOWN
             sent = calls > 0 or not kind_named(kind).sends_files
-            if entry[-2] != Outcome.FAILED or strict or (sent and _in_doubt(cause, attempts, settings)):
-                entries.append(tuple(entry))
+            if ended != Outcome.FAILED or strict or (sent and _in_doubt(reason, attempts, settings)):
+                entries.append((*file, ended, number))
         uploads: dict[tuple[str, str], list[EarlierUpload]] = {}
         for env, path, _ended_at, *fields, outcome, number in sorted(entries, key=itemgetter(2)):
             values_of = (*fields, Outcome(outcome), number)

@@ -1,7 +1,7 @@
 """Writing to the ledger, the durable record of runs and rows. What it does not hold has not happened.
 
 SQLAlchemy Core; SQLite by default (WAL, synchronous=FULL: a commit survives a power cut), PostgreSQL by URL. No
-token, signature or link is ever written here. Reading is in `reader`.
+token, signature or link is ever written here. `LedgerReader` reads: the classes in `reader`, `sums` and `histories`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _SET = f"UPDATE rows SET {', '.join(f'{name} = ?' for name in END_COLUMNS)} WHER
 _RECORD = f"{_SET} AND outcome = 'pending'"
 _REOPEN = f"{_SET} AND outcome <> 'pending'"
 _PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"  # noqa: S608  own names
-_PLACE = 'INSERT INTO envs (run, no, env, appid, merchant, owner, "left") VALUES (?, ?, ?, ?, ?, ?, ?)'
+_PLAN_ENV = 'INSERT INTO envs (run, no, env, appid, merchant, owner, "left") VALUES (?, ?, ?, ?, ?, ?, ?)'
 
 
 class Ledger(LedgerReader):
@@ -94,11 +94,11 @@ class Ledger(LedgerReader):
             connection.execute(runs.insert().values(**run_values(new)))
             number = connection.execute(sa.select(runs.c.number).where(runs.c.id == new.id)).scalar_one()
             listed = iter(environments)
-            while places := [
+            while records := [
                 (number, of.number, of.env, of.appid, of.merchant, str.__str__(of.owner), of.left)
                 for of in islice(listed, BATCH)
             ]:
-                self.driver(connection, _PLACE, places)
+                self.driver(connection, _PLAN_ENV, records)
             count = 0
             stream = iter(planned)
             while batch := [plan_values(number, row, number_of, new.kind) for row in islice(stream, BATCH)]:
@@ -159,7 +159,7 @@ class Ledger(LedgerReader):
             while batch := [(*blank, run.number, line) for line in islice(stream, BATCH)]:
                 self.driver(connection, _REOPEN, batch)
 
-    def finish(self, run: RunRecord, at: float, rest: RowEnd | None = None) -> None:
+    def finish(self, run: RunRecord, ended_at: float, rest: RowEnd | None = None) -> None:
         """Mark a run as finished, so that it is never resumed.
 
         `rest`: the end of the pending rows of an audit stopped by a problem of every merchant; its detail is the reason.
@@ -167,10 +167,10 @@ class Ledger(LedgerReader):
         stopped = stored(rest.detail) if rest is not None else ""
         with self._writing() as connection:
             if rest is not None:
-                values = dict(zip(END_COLUMNS, end_values(replace(rest, ended_at=at)), strict=True))
+                values = dict(zip(END_COLUMNS, end_values(replace(rest, ended_at=ended_at)), strict=True))
                 pending = (rows.c.run == run.number) & (rows.c.outcome == Outcome.PENDING)
                 connection.execute(rows.update().where(pending).values(values))
-            _set(connection, run.number, finished_at=at, stopped=stopped)
+            _set(connection, run.number, finished_at=ended_at, stopped=stopped)
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("PRAGMA shrink_memory")  # the pages that it keeps: 2 MB
 
@@ -229,8 +229,8 @@ class Ledger(LedgerReader):
     def note_export(self, run: RunRecord, manifest_sha256: str) -> None:
         """Record the SHA-256 of a report's manifest.json, by which `verify` recognises the report."""
         with self._writing() as connection:
-            its = (exports.c.run == run.number) & (exports.c.manifest_sha256 == manifest_sha256)
-            if not connection.execute(sa.select(exports).where(its)).all():
+            same_report = (exports.c.run == run.number) & (exports.c.manifest_sha256 == manifest_sha256)
+            if not connection.execute(sa.select(exports).where(same_report)).all():
                 connection.execute(exports.insert().values(run=run.number, manifest_sha256=manifest_sha256))
 
     def note_report(self, run: RunRecord, report: str) -> None:

@@ -63,9 +63,9 @@ def check_destination(dest: Path, columns: Sequence[str] = LINK_COLUMNS) -> None
     A wrong --out must not overwrite a list.
     """
     try:
-        there = dest.lstat()
+        status = dest.lstat()
         head = b""
-        if stat.S_ISREG(there.st_mode):  # to open a pipe would wait for its writer
+        if stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
             with dest.open("rb") as file:
                 head = file.readline(1_000_000)
     except FileNotFoundError:
@@ -113,10 +113,10 @@ class LinksFile:
             handle = os.open(self.part, os.O_RDWR | os.O_CREAT, 0o600)
             self._file = os.fdopen(handle, "r+b")
             self.part.chmod(0o600)
-            found = self._file.readline()
-            owner = found[2:].decode(errors="replace").strip()
-            ours = not found or not found.endswith(b"\n") or _OWNER.fullmatch(found)
-            if not ours or (found.endswith(b"\n") and found != head and not may_discard(owner)):
+            first_line = self._file.readline()
+            owner = first_line[2:].decode(errors="replace").strip()
+            is_own = not first_line or not first_line.endswith(b"\n") or _OWNER.fullmatch(first_line)
+            if not is_own or (first_line.endswith(b"\n") and first_line != head and not may_discard(owner)):
                 self.close()
                 raise UsageError(
                     _(
@@ -126,7 +126,7 @@ class LinksFile:
                         owner=owner[:40],
                     ),
                 )
-            if found != head:
+            if first_line != head:
                 self._file.seek(0)
                 self._file.truncate()
                 self._file.write(head)
@@ -227,10 +227,10 @@ class LinksFile:
         except OSError as error:
             raise _trouble(self.part, error) from None
         with part:
-            at = len(part.readline())
+            position = len(part.readline())
             for record in part:
                 number, _, rest = record.partition(b",")
-                begin, at = at, at + len(record)
+                begin, position = position, position + len(record)
                 if not number.isdigit() or len(number) > 9:
                     continue
                 line = int(number)
@@ -270,12 +270,12 @@ def _cut_torn_line(file: io.BufferedRandom) -> None:
 def _trouble(file: Path, error: OSError) -> StoppedError:
     if (shortage := exhausted(error)) is not None:
         return shortage
-    why = system_reason(error)
+    cause = system_reason(error)
     return StoppedError(
         _(
             "{file}: {why}. What was committed is safe: free space or fix the access, then run the same "
             "command again.",
             file=file,
-            why=why,
+            why=cause,
         )
     )

@@ -60,10 +60,10 @@ class UploadKind(ListKind):
 
     def options_of(self, run: str, options: Mapping[str, Any], parent: str) -> dict[str, Any]:
         """Return the options; a new run has a backup folder of its own, and a retry shares that of its original."""
-        kept = dict(options)
-        if kept.get("backup") and not parent:
-            kept["backup"] = str(Path(kept["backup"]) / run)
-        return kept
+        own_options = dict(options)
+        if own_options.get("backup") and not parent:
+            own_options["backup"] = str(Path(own_options["backup"]) / run)
+        return own_options
 
     def stored_headers(self, row: Row) -> tuple[str | None, str | None]:
         """Return the object's headers; a type that the list does not give is that of the extension."""

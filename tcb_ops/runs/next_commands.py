@@ -73,8 +73,8 @@ def resume(settings: Settings, run: RunRecord, *, canary: bool = True) -> list[s
 
 def upload_options(run: RunRecord) -> list[str]:
     """Return the options that protect what an upload, or that of a confirmation, overwrites."""
-    kept, if_exists = str(run.settings.get("backup", "")), run.settings.get("if_exists")
-    words = ["--backup", without_dots(Path(kept).parent)] if kept else []
+    backup, if_exists = str(run.settings.get("backup", "")), run.settings.get("if_exists")
+    words = ["--backup", without_dots(Path(backup).parent)] if backup else []
     return words + (["--if-exists", str(if_exists)] if if_exists else [])
 
 
@@ -168,9 +168,9 @@ def _shared(settings: Settings, target: str) -> list[tuple[str, str]]:
         options.append(("--ledger", settings.ledger_option))
     if settings.merchants != from_file.get("merchants") or "merchants" in origin.overridden:
         options.append(("--merchants", without_dots(settings.merchants)))
-    tokens, kept = settings.tokens, from_file.get("tokens")
-    kept = kept if isinstance(kept, dict) else {}
-    if target != SIMULATOR and tokens.source == "file" and tokens.file != kept.get("file"):
+    tokens, token_settings = settings.tokens, from_file.get("tokens")
+    token_settings = token_settings if isinstance(token_settings, dict) else {}
+    if target != SIMULATOR and tokens.source == "file" and tokens.file != token_settings.get("file"):
         options.append(("--tokens", without_dots(tokens.file)))
     if "lang" in origin.overridden:
         options.append(("--lang", str(settings.lang)))

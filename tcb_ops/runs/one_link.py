@@ -58,14 +58,14 @@ async def request_link(merchant: Merchant, path: str, settings: Settings) -> Lin
         raise answer
     if not isinstance(answer, ApiError):  # no usable link
         raise TransportError(TransportFault.GARBAGE, answer.why)
-    known = errcode(answer.errcode, merchant.owner)
+    entry = errcode(answer.errcode, merchant.owner)
     raise RefusedError(
         _(
             "errcode {errcode} {errmsg}: {meaning}. {action}",
             errcode=answer.errcode,
             errmsg=answer.errmsg,
-            meaning=known.meaning,
-            action=known.action,
+            meaning=entry.meaning,
+            action=entry.action,
         ),
         answer.errcode,
     )

@@ -111,16 +111,16 @@ class OutcomeHandler:
             or attempt.scope is Scope.ENV
         )
         for scope, state in ((Scope.APPID, lane.app), (Scope.ENV, lane.env)):
-            mine = attempt.code if attempt is not None and stops and attempt.scope is scope else ""
-            out_of_patience = bool(mine) and attempt is not None and attempt.decision is Decision.SLOW
-            if state.breaker.row_ended(mine) or out_of_patience:
+            code = attempt.code if attempt is not None and stops and attempt.scope is scope else ""
+            out_of_patience = bool(code) and attempt is not None and attempt.decision is Decision.SLOW
+            if state.breaker.row_ended(code) or out_of_patience:
                 self.close(state, Reason.BREAKER, errcode=end.errcode, store_code=end.store_code)
 
     def close(
         self,
-        what: ScopeState | Lane,
+        scope_or_lane: ScopeState | Lane,
         reason: Reason,
-        why: Text | None = None,
+        message: Text | None = None,
         *,
         errcode: int | None = None,
         store_code: str = "",
@@ -131,17 +131,17 @@ class OutcomeHandler:
             0,
             outcome or Outcome.NOT_ATTEMPTED,
             reason,
-            as_detail(why) if why is not None else None,
+            as_detail(message) if message is not None else None,
             errcode=errcode or None,
             store_code=store_code,
             ended_at=self.runtime.now(),
         )
-        if isinstance(what, Lane):
-            self._close(what, end)
+        if isinstance(scope_or_lane, Lane):
+            self._close(scope_or_lane, end)
             return
-        what.closed = what.closed or end
-        self.scheduler.make_now(what)
-        for lane in list(what.lanes):  # those that are done with this leave the list
+        scope_or_lane.closed = scope_or_lane.closed or end
+        self.scheduler.make_now(scope_or_lane)
+        for lane in list(scope_or_lane.lanes):  # those that are done with this leave the list
             self._close(lane, end)
 
     def added(self, lane: Lane) -> None:
@@ -155,11 +155,11 @@ class OutcomeHandler:
         if lane.end_as is None:
             stopped = end.reason is Reason.BREAKER and end.errcode is not None
             by_component = stopped and lane.owner is Owner.PLATFORM
-            its = replace(end, reason=Reason.COMPONENT) if by_component else end
-            its = self.kind.end_of(its)
+            lane_end = replace(end, reason=Reason.COMPONENT) if by_component else end
+            lane_end = self.kind.end_of(lane_end)
             begun = tuple(row.line for task in lane.tasks for row in task.rows)
-            closing = Closing(self.environments[lane.number], its, begun)
-            self.scheduler.close(lane, its)
+            closing = Closing(self.environments[lane.number], lane_end, begun)
+            self.scheduler.close(lane, lane_end)
             self.writer.add(closing)
 
     def token_refused(self, task: Task, end: RowEnd) -> None:
@@ -188,8 +188,8 @@ class OutcomeHandler:
         due = token.renew_at
         if due is None and token.expires_at is not None:
             due = token.expires_at - RENEW_BEFORE
-        if due is not None and (left := due - self.runtime.now()) > 0:
-            app.renew_at = self.clock() + left
+        if due is not None and (seconds := due - self.runtime.now()) > 0:
+            app.renew_at = self.clock() + seconds
         self.scheduler.got_token(app, token)
 
 

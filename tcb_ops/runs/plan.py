@@ -372,7 +372,7 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     """Raise UsageError for a run that cannot be retried: it is unfinished, or its rows went to another target."""
     command = quoted(retry_command(settings, parent))
     if parent.target != settings.run_target:
-        why = _(
+        problem = _(
             "run {id} went to {target}, and now the target is {run_target}. To retry it there:\n{command}",
             id=parent.id,
             target=parent.target,
@@ -380,13 +380,13 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
             command=command,
         )
     elif parent.finished_at is None:
-        why = _(
+        problem = _(
             "run {id} is unfinished, and a retry is for a finished run. To resume it:\n{command}",
             id=parent.id,
             command=quoted(resume_command(settings, parent)),
         )
     elif SIGNED in parent.settings:
-        why = _(
+        problem = _(
             "run {id} has URLs with a query, which may be a signature and is not kept, so its list is needed. To "
             "send it again, without the rows whose bytes are stored already:\n{command}",
             id=parent.id,
@@ -394,7 +394,7 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
         )
     else:
         return
-    raise UsageError(why)
+    raise UsageError(problem)
 
 
 def retry_spec(
@@ -491,15 +491,15 @@ def resume_spec(run: RunRecord) -> RunSpec:
     )
 
 
-def environments_of_rows(rows: Iterable[Row], known: Iterable[EnvRecord | Merchant]) -> list[EnvRecord]:
-    """Number the environments of some rows, in order of appearance; `known` says who owns them."""
-    facts = {(of.env, of.appid): (of.owner, of.left) for of in known}
+def environments_of_rows(rows: Iterable[Row], accounts: Iterable[EnvRecord | Merchant]) -> list[EnvRecord]:
+    """Number the environments of some rows, in order of appearance; `accounts` say who owns them."""
+    facts = {(account.env, account.appid): (account.owner, account.left) for account in accounts}
     environments: dict[tuple[str, str], EnvRecord] = {}
     for row in rows:
         key = (row.env, row.appid)
         if key not in environments:
-            owner, left = facts.get(key, (Owner.MERCHANT, False))
-            environments[key] = EnvRecord(len(environments), *key, row.merchant, owner, left)
+            owner, has_left = facts.get(key, (Owner.MERCHANT, False))
+            environments[key] = EnvRecord(len(environments), *key, row.merchant, owner, has_left)
     return list(environments.values())
 
 

@@ -204,24 +204,24 @@ class LedgerReader(SumReader):
             run,
             lambda last: self.query(query.where(rows.c.line > last)),
             after_line,
-            whole=not conditions and after_line < 0,
+            every_row=not conditions and after_line < 0,
         ):
             with self.reading(run):
                 records = [RowRecord(read_row(of, by_number[of[2]]), read_end(of)) for of in batch]
             yield from records
 
     def _in_order(
-        self, run: RunRecord, read: Callable[[int], Sequence[Any]], last: int = -1, *, whole: bool = True
+        self, run: RunRecord, read: Callable[[int], Sequence[Any]], last: int = -1, *, every_row: bool = True
     ) -> Iterator[Sequence[Any]]:
         """Stream batches of a run's records after the line `last`, in the order of the list; `read` returns the next ones.
 
-        They begin with run and line. `whole`: all rows of the run are read, and missing ones detected.
+        They begin with run and line. `every_row`: all rows of the run are read, and missing ones detected.
         """
         count = 0
         while count <= run.rows and (batch := read(last)):  # in a damaged file, lines may not grow
             last, count = batch[-1][1], count + len(batch)
             yield batch
-        if whole:
+        if every_row:
             self.check_rows(run, count)
 
     def listed(self, run: RunRecord) -> Iterator[tuple[int, tuple[str, ...], str, int | None, str]]:
@@ -262,9 +262,9 @@ class LedgerReader(SumReader):
     def retries(self, run: RunRecord) -> list[RunRecord]:
         """List the retries of a run on the same target and the retries of those, oldest first."""
         query = sa.select(runs).where(runs.c.parent == run.id, runs.c.target == run.target)
-        found = [self._run(record) for record in self.query(query)]
-        found += [later for retry in list(found) for later in self.retries(retry)]
-        return sorted(found, key=lambda retry: retry.number)
+        retries = [self._run(record) for record in self.query(query)]
+        retries += [later for retry in list(retries) for later in self.retries(retry)]
+        return sorted(retries, key=lambda retry: retry.number)
 
     def exports(self, run: RunRecord) -> set[str]:
         """Return the SHA-256 of the manifest.json of each report of a run."""
@@ -347,8 +347,8 @@ class LedgerReader(SumReader):
                 _LOG.warning("%s", error.text)
                 continue
             # One that is narrowed by --where says nothing of the others.
-            whole = confirmation.selection in {f"run {run.id}", f"run {run.id}; content"}
-            if whole and confirmation.settings.get("of", [""])[0] == run.id:
+            covers_all = confirmation.selection in {f"run {run.id}", f"run {run.id}; content"}
+            if covers_all and confirmation.settings.get("of", [""])[0] == run.id:
                 counts = self.counts(confirmation)
                 return None if any(outcome.taken_back for outcome in counts) else (confirmation.id, counts)
         return None
@@ -360,11 +360,11 @@ class LedgerReader(SumReader):
         )
         if session is not None:
             query = query.where(partitions.c.session == session)
-        found = self.query(query.order_by(partitions.c.session, partitions.c.number))
+        records = self.query(query.order_by(partitions.c.session, partitions.c.number))
         with self.reading(run):
             return [
                 Partition(number, tuple(map(str, json.loads(workers or "[]"))), read_done(done))
-                for number, workers, done in found
+                for number, workers, done in records
             ]
 
 

@@ -164,12 +164,12 @@ def read_done(text: str) -> dict[str, dict[Outcome, int]]:
 
 def lost_workers(partitions: Sequence[Partition]) -> dict[str, list[str]]:
     """Return the workers that lost a partition, and those that continued it."""
-    found: dict[str, list[str]] = {}
-    for one in partitions:
-        for lost, after in zip(one.workers, one.workers[1:], strict=False):
-            if RELEASED not in {lost, after} and after not in found.setdefault(lost, []):
-                found[lost].append(after)
-    return found
+    continued_by: dict[str, list[str]] = {}
+    for partition in partitions:
+        for lost, after in zip(partition.workers, partition.workers[1:], strict=False):
+            if RELEASED not in {lost, after} and after not in continued_by.setdefault(lost, []):
+                continued_by[lost].append(after)
+    return continued_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +253,8 @@ def end_values(end: RowEnd) -> tuple[Any, ...]:
     """Return a row's end as the values of END_COLUMNS."""
     # Drivers accept a plain str directly, and search for an adapter for any other class.
     reason = str.__str__(end.reason) if end.reason is not None else ""
-    why = stored(end.detail) if end.detail is not None else ""
-    return (str.__str__(end.outcome), reason, why, *_plain(end))
+    detail = stored(end.detail) if end.detail is not None else ""
+    return (str.__str__(end.outcome), reason, detail, *_plain(end))
 
 
 def plan_values(
@@ -266,9 +266,9 @@ def plan_values(
     if row.invalid:
         skipped = str.__str__(kind.end_of(RowEnd(row.line, Outcome.INVALID)).outcome)
         state = (skipped, skipped, stored(as_detail(row.invalid)))
-    place, cells = number_of[row.env, row.appid], _encode(row.cells)
+    env_number, cells = number_of[row.env, row.appid], _encode(row.cells)
     return (
-        number, row.line, place, row.path, row.file, row.size, row.mtime_ns, cells, *state,
+        number, row.line, env_number, row.path, row.file, row.size, row.mtime_ns, cells, *state,
         content_type, cache_control, row.etag or None,
     )  # fmt: skip
 
@@ -312,8 +312,8 @@ def read_end(record: Any) -> RowEnd:
 
 def read_env(record: Any) -> EnvRecord:
     """Return the environment of a record. Raises ValueError for a damaged record."""
-    _, number, env, appid, merchant, owner, left = record
-    return EnvRecord(number, env, appid, merchant, Owner(owner), left)
+    _, number, env, appid, merchant, owner, has_left = record
+    return EnvRecord(number, env, appid, merchant, Owner(owner), has_left)
 
 
 def read_cells(value: str) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ class ScopeState:
     in_flight: int = 0
     lanes: list[Lane] = field(default_factory=list)
     """Those that are made and not done."""
-    left: int = 1
+    lanes_left: int = 1
     """Lanes that are not done, those to be made included."""
     numbers: Sequence[int] = ()
     """Its environments, by number, if there are several."""
@@ -123,9 +123,9 @@ class Lane:
     """Rows not yet taken. This and `back` are lists, since there are many lanes: an empty deque takes 600 bytes."""
     back: list[Task] = field(default_factory=list)
     """Tasks that were taken and handed back."""
-    known: dict[str, EarlierUpload] = field(default_factory=dict)
+    earlier_uploads: dict[str, EarlierUpload] = field(default_factory=dict)
     """With `--skip-unchanged`: what earlier runs stored, by the paths of the next rows."""
-    batch: int = 1
+    rows_per_call: int = 1
     """Rows that go in one call."""
     last_line: int = 0
     """The last line read from the ledger."""
@@ -161,11 +161,12 @@ class LaneRegistry:
         environments: Iterable[EnvRecord],
         limits: RunLimits,
         component_appid: str = "",
-        batch: int = 1,
+        rows_per_call: int = 1,
         forget: Callable[[str, Owner], None] = lambda _appid, _owner: None,
     ) -> None:
-        """`batch`: rows per call. `forget`: told of each account (appid, owner) that is done."""
-        self.batch, self._limits, self._component, self._forget = batch, limits, component_appid, forget
+        """`forget`: told of each account (appid, owner) that is done."""
+        self.rows_per_call, self._limits = rows_per_call, limits
+        self._component, self._forget = component_appid, forget
         self.coming: deque[int] = deque()
         """Numbers of the environments whose lanes are to be made, in the order of the list."""
         self.records: dict[int, EnvRecord] = {}
@@ -182,7 +183,7 @@ class LaneRegistry:
     def make(self, record: EnvRecord) -> Lane:
         """Return the lane of an environment; lanes that share an env or an appid share its limits."""
         app, env = self._app(self._account(record)), self._env(record.env)
-        lane = Lane(record.number, env, app, record.owner, batch=self.batch)
+        lane = Lane(record.number, env, app, record.owner, rows_per_call=self.rows_per_call)
         app.lanes.append(lane)
         env.lanes.append(lane)
         self.records[record.number] = record
@@ -203,16 +204,16 @@ class LaneRegistry:
         app, env = lane.app, lane.env
         for scope in (app, env):
             scope.lanes.remove(lane)
-            scope.left -= 1
-        if app.left <= 0:
+            scope.lanes_left -= 1
+        if app.lanes_left <= 0:
             self.apps.pop((lane.owner, app.appid), None)
             self._forget(app.appid, lane.owner)
-        if env.left <= 0:
+        if env.lanes_left <= 0:
             self._envs.pop(env.name, None)
 
     def paused(self, now: float) -> int:
         """Return how many environments are paused, those whose lanes are still to be made included."""
-        apps = sum(app.left for app in self.apps.values() if app.slowdown.paused_until > now)
+        apps = sum(app.lanes_left for app in self.apps.values() if app.slowdown.paused_until > now)
         return apps + sum(
             sum(lane.app.slowdown.paused_until <= now for lane in env.lanes)
             for env in self._envs.values()
@@ -223,16 +224,16 @@ class LaneRegistry:
         """Return the state of an appid. The platform's own environments share the component's."""
         if key not in self.apps:
             numbers = self._numbers.get(key, ())
-            left = max(1, len(numbers))
-            most = min(self._limits.concurrency, self._limits.per_env * left)
-            self.apps[key] = AppState(key[1], Slowdown(most), left=left, numbers=numbers)
+            lanes_left = max(1, len(numbers))
+            most = min(self._limits.concurrency, self._limits.per_env * lanes_left)
+            self.apps[key] = AppState(key[1], Slowdown(most), lanes_left=lanes_left, numbers=numbers)
         return self.apps[key]
 
     def _env(self, name: str) -> ScopeState:
         if name not in self._envs:
             numbers = self._numbers.get((_ENV, name), ())
             slowdown = Slowdown(self._limits.per_env)
-            self._envs[name] = ScopeState(name, slowdown, left=max(1, len(numbers)), numbers=numbers)
+            self._envs[name] = ScopeState(name, slowdown, lanes_left=max(1, len(numbers)), numbers=numbers)
         return self._envs[name]
 
     def _account(self, record: EnvRecord) -> tuple[str, str]:
@@ -249,9 +250,9 @@ class Scheduler:
         """Those that are made and not done, in the order of the list."""
         self._registry = registry or LaneRegistry((), RunLimits())
         self._coming = self._registry.coming
-        batch = max((lane.batch for lane in self.lanes), default=self._registry.batch)
+        per_call = max((lane.rows_per_call for lane in self.lanes), default=self._registry.rows_per_call)
         many = max(1, len(self.lanes) + len(self._coming))
-        self.refill = max(TURN, batch, min(REFILL, BUFFERED // many))
+        self.refill = max(TURN, per_call, min(REFILL, BUFFERED // many))
         """Rows read from the ledger at a time for one lane; at least those of one call."""
         self._low = self.refill // 3
         """Fresh rows at which a lane is refilled, so that it is never empty while the ledger is read."""
@@ -391,7 +392,7 @@ class Scheduler:
         self._want_rows(lane)
         if lane.end_as is not None:
             return lane.back.pop(0) if lane.back else None
-        if not lane.back and (not lane.fresh or (len(lane.fresh) < lane.batch and not lane.drained)):
+        if not lane.back and (not lane.fresh or (len(lane.fresh) < lane.rows_per_call and not lane.drained)):
             return None
         open_at = max(env.slowdown.paused_until, app.slowdown.paused_until, app.next_call)
         if open_at > now:
@@ -411,8 +412,8 @@ class Scheduler:
             return lane.back.pop(0)
         env.in_flight += 1
         app.in_flight += 1
-        task = Task(lane.fresh[: lane.batch], lane)
-        del lane.fresh[: lane.batch]
+        task = Task(lane.fresh[: lane.rows_per_call], lane)
+        del lane.fresh[: lane.rows_per_call]
         lane.tasks.append(task)
         return task
 
@@ -431,7 +432,7 @@ class Scheduler:
 
     def _want_rows(self, lane: Lane) -> None:
         """Have a lane with few rows refilled from the ledger."""
-        low = max(self._low, lane.batch)
+        low = max(self._low, lane.rows_per_call)
         if len(lane.fresh) > low or lane.drained or lane.refilling or lane.end_as:
             return
         lane.refilling = True

@@ -12,12 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tcb_ops.errors import (
-    CanaryError,
-    InterruptedRunError,
-    LedgerError,
-    TcbOpsError,
-)
+from tcb_ops.errors import CanaryError, InterruptedRunError, LedgerError, TcbOpsError
 from tcb_ops.i18n import Text, _, as_lines, ngettext
 from tcb_ops.model import Outcome, RowEnd, target_label
 from tcb_ops.resources import exhausted
@@ -75,17 +70,17 @@ class RunSession:
 
     def watch(self) -> Iterator[Progress]:
         """Yield the newest progress each time there is one, until the session ends."""
-        seen: Progress | None = None
+        shown: Progress | None = None
         while True:
             with self._news:
-                while self._newest is seen and not self._ended:
+                while self._newest is shown and not self._ended:
                     self._news.wait()
                 newest, ended = self._newest, self._ended
-            if newest is not None and newest is not seen:
+            if newest is not None and newest is not shown:
                 yield newest
             if ended:
                 return
-            seen = newest
+            shown = newest
 
     def ended_within(self, seconds: float) -> bool:
         """Wait at most `seconds` for the session's end; return whether it has ended."""
@@ -236,8 +231,8 @@ def _with_next(error: TcbOpsError, run: RunRecord, settings: Settings) -> TcbOps
         )
         lines += [others, quoted(resume(settings, run, canary=False))]
     else:
-        whole = _("To resume run {id} ({target}):", id=run.id, target=target)
-        lines += [whole, quoted(resume(settings, run))]
+        purpose = _("To resume run {id} ({target}):", id=run.id, target=target)
+        lines += [purpose, quoted(resume(settings, run))]
     error.text = as_lines(lines)
     error.args = (error.text.en,)
     return error

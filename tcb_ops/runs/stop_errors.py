@@ -30,8 +30,8 @@ def stop_text(reason: Detail) -> Text:
     if not isinstance(code, int):
         return reason
     owner = Owner.PLATFORM if reason.code is DetailCode.COMPONENT_TOKEN else Owner.MERCHANT
-    known = errcode(code, owner)
-    return as_sentences((reason, known.meaning, known.action))
+    entry = errcode(code, owner)
+    return as_sentences((reason, entry.meaning, entry.action))
 
 
 def stop_reason(error: TcbOpsError) -> Detail:
@@ -56,9 +56,9 @@ def outage(seconds: float, last: Text) -> OutageError:
 
 def refused_platform(code: int, errmsg: str) -> PlatformStopError:
     """Return the error for a refusal of the whole platform; the errmsg of 61004 names the missing IP address."""
-    known = errcode(code)
+    entry = errcode(code)
     reason = detail(DetailCode.PLATFORM, errcode=code, errmsg=errmsg or "-")
-    error = PlatformStopError(as_sentences((reason, known.meaning)), known.action)
+    error = PlatformStopError(as_sentences((reason, entry.meaning)), entry.action)
     error.reason = reason
     return error
 

@@ -34,11 +34,11 @@ class SumReader(HistoryReader):
 
     def environments(self, run: RunRecord, only: Sequence[int] | None = None) -> list[EnvRecord]:
         """List a run's environments, or `only` these by number, with their numbers of rows and of pending rows."""
-        its = rows.c.run == run.number
+        of_run = rows.c.run == run.number
         if only is not None:
-            its &= rows.c.place.in_(only)
+            of_run &= rows.c.place.in_(only)
         pending = sa.func.sum(sa.case((rows.c.outcome == Outcome.PENDING, 1), else_=0))
-        query = sa.select(rows.c.place, sa.func.count(), pending).where(its).group_by(rows.c.place)
+        query = sa.select(rows.c.place, sa.func.count(), pending).where(of_run).group_by(rows.c.place)
         counted = {number: (int(count), int(waiting)) for number, count, waiting in self.query(query)}
         environments = [
             replace(environment, rows=count, pending=waiting)
@@ -106,10 +106,10 @@ class SumReader(HistoryReader):
             return []
         began = min(run.created_at, first)
         width = max(last - began, 0.001) / buckets
-        at = (ended - began) / width
+        position = (ended - began) / width
         # A cast truncates in SQLite, which may lack floor, and rounds in PostgreSQL.
         sqlite = self._engine.dialect.name == "sqlite"
-        bucket = (sa.cast(at, sa.Integer) if sqlite else sa.func.floor(at)).label("bucket")
+        bucket = (sa.cast(position, sa.Integer) if sqlite else sa.func.floor(position)).label("bucket")
         query = sa.select(bucket, rows.c.outcome, sa.func.count()).where(of_run, ended.is_not(None))
         outcomes: defaultdict[int, Counter[Outcome]] = defaultdict(Counter)
         for number, outcome, count in self.query(query.group_by(bucket, rows.c.outcome)):
@@ -136,10 +136,10 @@ class SumReader(HistoryReader):
 
         Rows that a breaker ended count at the time it opened.
         """
-        at = sa.func.coalesce(rows.c.ended_at, runs.c.created_at) / QUARTER
+        quarter = sa.func.coalesce(rows.c.ended_at, runs.c.created_at) / QUARTER
         if self._engine.dialect.name == "postgresql":  # a cast rounds there
-            at = sa.func.floor(at)
-        keys = (rows.c.run, rows.c.place, rows.c.errcode, sa.cast(at, sa.Integer).label("quarter"))
+            quarter = sa.func.floor(quarter)
+        keys = (rows.c.run, rows.c.place, rows.c.errcode, sa.cast(quarter, sa.Integer).label("quarter"))
         unfinished_or_since = runs.c.finished_at.is_(None) | (runs.c.finished_at >= since)
         counted = (
             sa.select(*keys, sa.func.count().label("rows"))
@@ -149,8 +149,8 @@ class SumReader(HistoryReader):
             .subquery()
         )
         of_env = (envs.c.run == counted.c.run) & (envs.c.no == counted.c.place)
-        found = (envs.c.appid, envs.c.merchant, counted.c.errcode, counted.c.quarter, counted.c.rows)
-        return self._stream(sa.select(*found).join(envs, of_env))
+        columns = (envs.c.appid, envs.c.merchant, counted.c.errcode, counted.c.quarter, counted.c.rows)
+        return self._stream(sa.select(*columns).join(envs, of_env))
 
 
 def _outcome(run: RunRecord, name: str) -> Outcome:

@@ -88,7 +88,7 @@ class SourceInspector:
 
         shown = split_source(url.reveal())[0]
         host = shown.split("/", 3)[2]
-        if (why := self._away.get(host)) is None:
+        if (problem := self._away.get(host)) is None:
             for wait in TRY_AGAIN:
                 await asyncio.sleep(wait)
                 try:
@@ -96,10 +96,10 @@ class SourceInspector:
                 except SourceRefusedError as error:
                     return UnusableFile(error.detail, SOURCE_FIXES[error.detail.code])
                 except TransportError as error:
-                    why, away = as_detail(error.text), error.fault is TransportFault.UNREACHABLE
-            if why is not None and away:
-                self._away[host] = why
-        message = detail(DetailCode.NOT_INSPECTED, file=shown, why=why or host)
+                    problem, away = as_detail(error.text), error.fault is TransportFault.UNREACHABLE
+            if problem is not None and away:
+                self._away[host] = problem
+        message = detail(DetailCode.NOT_INSPECTED, file=shown, why=problem or host)
         return UnusableFile(message, _("try again later, or check the URL"))
 
 

@@ -25,7 +25,7 @@ FILES_PER_CALL = 50
 ARGUMENT_ERRORS = frozenset({"40097", "40101", "-501007", "-601002"})
 """Errcodes that say that a value is wrong, or that there are too many: a call for several is halved."""
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def next_step(
     otherwise                                      end
     =============  ==============================  ========
     """
-    left = used < limits.attempts
+    attempts_left = used < limits.attempts
     match decision:
         case Decision.STOP if scope is Scope.PLATFORM:
             return NextStep.STOP_RUN
@@ -104,13 +104,13 @@ def next_step(
             return NextStep.REFRESH
         case Decision.SLOW if patient:
             return NextStep.SLOW
-        case Decision.RETRY if left:
+        case Decision.RETRY if attempts_left:
             return NextStep.RETRY
-        case Decision.RETRY_ONCE if left and not counts.retried_once:
+        case Decision.RETRY_ONCE if attempts_left and not counts.retried_once:
             return NextStep.RETRY
-        case Decision.NEW_LINK if left:
+        case Decision.NEW_LINK if attempts_left:
             return NextStep.RELINK
-        case Decision.NEW_LINK_ONCE if left and not counts.relinked:
+        case Decision.NEW_LINK_ONCE if attempts_left and not counts.relinked:
             return NextStep.RELINK
         case _:
             return NextStep.END
@@ -125,8 +125,8 @@ def classify(answer: ApiError | InvalidResponse | TransportError) -> tuple[Decis
     """Return the decision and scope of a failed call."""
     match answer:
         case ApiError():
-            known = errcode(answer.errcode)
-            return known.decision, known.scope
+            entry = errcode(answer.errcode)
+            return entry.decision, entry.scope
         case InvalidResponse(retryable=False):
             return Decision.FIX, Scope.ROW
         case _:
@@ -171,8 +171,8 @@ class Caller:
     notified: bool = False
 
     async def call(
-        self, appid: str, request: Callable[[Secret], Awaitable[Found | ApiError | InvalidResponse]]
-    ) -> Found | CallFailure:
+        self, appid: str, request: Callable[[Secret], Awaitable[Answer | ApiError | InvalidResponse]]
+    ) -> Answer | CallFailure:
         """Call `request` with the appid's token until it succeeds or the policy ends the call.
 
         Raises the errors of the token source, after pauses if it asks to slow down.
@@ -205,8 +205,8 @@ class Caller:
                     return CallFailure(answer, NextStep.END, unreachable=nobody)
 
     async def _answer(
-        self, request: Awaitable[Found | ApiError | InvalidResponse]
-    ) -> Found | ApiError | InvalidResponse | TransportError:
+        self, request: Awaitable[Answer | ApiError | InvalidResponse]
+    ) -> Answer | ApiError | InvalidResponse | TransportError:
         try:
             answer = await request
         except TransportError as error:

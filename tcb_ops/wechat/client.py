@@ -47,7 +47,7 @@ _TEMPLATES_KEPT = 2048
 """Requests without a body, with their tokens, to cache: one per active merchant."""
 _HEADERS = {"Content-Type": "application/json"}
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -109,8 +109,8 @@ class PlatformClient:
         return read_response(response, (*secrets, *((token,) if token is not None else ())))
 
     async def _ask(
-        self, interface: str, body: Mapping[str, Any], token: Secret, read: Callable[[dict[str, Any]], Found]
-    ) -> Found | ApiError | InvalidResponse:
+        self, interface: str, body: Mapping[str, Any], token: Secret, read: Callable[[dict[str, Any]], Answer]
+    ) -> Answer | ApiError | InvalidResponse:
         payload = await self.call(interface, body, token)
         return read(payload) if isinstance(payload, dict) else payload
 

@@ -219,8 +219,8 @@ def _read(
         response.headers.get("x-cos-request-id", "") or fields.get("RequestId", ""), link, path
     )
     if 300 <= response.status < 400 or (response.status < 400 and not code):
-        why = _not_confirmed(response.status, in_error=error is not None, web_page=web_page)
-        return Unconfirmed(response.status, why, request_id)
+        problem = _not_confirmed(response.status, in_error=error is not None, web_page=web_page)
+        return Unconfirmed(response.status, problem, request_id)
     return StoreRefusal(response.status, code, _clean(fields.get("Message", ""), link, path), request_id)
 
 

@@ -40,9 +40,9 @@ turn, so that a run's temporary files hold at most this for each row in flight, 
 class SourceRefusedError(FileUnreadableError):
     """A URL that is not read, or whose server does not give the file. `detail` says why."""
 
-    def __init__(self, why: Detail) -> None:
-        super().__init__(why)
-        self.detail = why
+    def __init__(self, problem: Detail) -> None:
+        super().__init__(problem)
+        self.detail = problem
 
 
 def source_problem(url: str, shown: str, hosts: tuple[str, ...], *, loopback: bool) -> Detail | None:

@@ -183,11 +183,11 @@ def read_response(
         errmsg, rid = _errmsg(payload.get("errmsg"), secrets)
         return ApiError(errcode, errmsg, rid, status)
     if not 200 <= status < 300:
-        why = detail(DetailCode.PLATFORM_STATUS, status=status)
-        return InvalidResponse(status, why, retryable=status >= 500 or status in {408, 429})
+        problem = detail(DetailCode.PLATFORM_STATUS, status=status)
+        return InvalidResponse(status, problem, retryable=status >= 500 or status in {408, 429})
     if errcode is None:
-        why = detail(DetailCode.PLATFORM_NOT_JSON, status=status)
-        return InvalidResponse(status, why, retryable=True)
+        problem = detail(DetailCode.PLATFORM_NOT_JSON, status=status)
+        return InvalidResponse(status, problem, retryable=True)
     return payload
 
 
@@ -215,12 +215,12 @@ def _errmsg(errmsg: object, secrets: Iterable[Secret]) -> tuple[str, str]:
     """
     text = UNPRINTABLE.sub(" ", errmsg).strip() if isinstance(errmsg, str) else ""
     secrets = tuple(secrets)
-    at = text.rfind("rid:", -_RID_WITHIN)
-    rid = text[at + 4 :].strip()
-    if at < 0 or text[max(at - 1, 0) : at].isalnum() or not _RID.fullmatch(rid):
+    rid_at = text.rfind("rid:", -_RID_WITHIN)
+    rid = text[rid_at + 4 :].strip()
+    if rid_at < 0 or text[max(rid_at - 1, 0) : rid_at].isalnum() or not _RID.fullmatch(rid):
         rid = ""
     else:
-        text = text[:at].rstrip(" ,")
+        text = text[:rid_at].rstrip(" ,")
         rid = rid if redact(rid, secrets) == rid else ""
     return redact(text[:LONGEST_TEXT], secrets)[:_LONGEST_ERRMSG], rid
 
@@ -302,17 +302,17 @@ def read_files(
         files[file_id] = file
     clear = {file_id: file for file_id, file in files.items() if file_id not in ambiguous}
     if not clear:
-        why = detail(DetailCode.PLATFORM_FILES, field=field)
-        return InvalidResponse(200, why, retryable=True)
+        problem = detail(DetailCode.PLATFORM_FILES, field=field)
+        return InvalidResponse(200, problem, retryable=True)
     return clear
 
 
 def _leads_to(url: str, file_id: str) -> bool:
     """Return whether a download URL is that of a file (`cloud://env.bucket/key`): its path is the key, or bucket and key."""
     path = unquote_to_bytes(url.partition("://")[2].partition("/")[2].partition("?")[0])
-    place, _slash, key = file_id.partition("://")[2].partition("/")
-    bucket = place.partition(".")[2]
-    return path in {one.encode() for name in (key, unquote(key)) for one in (name, f"{bucket}/{name}")}
+    env_and_bucket, _slash, key = file_id.partition("://")[2].partition("/")
+    bucket = env_and_bucket.partition(".")[2]
+    return path in {form.encode() for name in (key, unquote(key)) for form in (name, f"{bucket}/{name}")}
 
 
 def _objects(value: object) -> list[dict[str, Any]] | None:
@@ -411,7 +411,7 @@ def check_link(
         return unsafe
     if not _is_for(target, file_id, path):
         return detail(DetailCode.LINK_PATH, host=host)
-    named = {found[1] for found in (_BUCKET.match(target), _FILE_ID.match(file_id)) if found is not None}
+    named = {match[1] for match in (_BUCKET.match(target), _FILE_ID.match(file_id)) if match is not None}
     if not named <= {env}:
         return detail(DetailCode.LINK_ENV, host=host, env=env)
     return None
@@ -450,8 +450,8 @@ def _split(url: str) -> tuple[str, str, str | None, str] | None:
 
 def _is_for(target: str, file_id: str, path: str) -> bool:
     """Return whether a request target is `/<bucket>/<path>`, literally or percent-encoded once."""
-    known = _FILE_ID.match(file_id)
-    bucket = known[2] if known else ""
+    file = _FILE_ID.match(file_id)
+    bucket = file[2] if file else ""
     if not bucket:
         segment = re.match(r"/([0-9A-Za-z._-]+)/", target)
         if segment is None:
@@ -467,6 +467,6 @@ def own_file_id(link: Link, path: str, env: str) -> str:
     """Return the object's file_id: the link's where it ends in our path, so that nothing else is ever deleted."""
     if link.file_id.endswith(f"/{path}"):
         return link.file_id
-    known = re.match(r"cloud://[^/]+", link.file_id)
+    env_and_bucket = re.match(r"cloud://[^/]+", link.file_id)
     bucket = link.url.reveal().split("/", 4)[3]
-    return f"{known[0]}/{path}" if known else f"cloud://{env}.{bucket}/{path}"
+    return f"{env_and_bucket[0]}/{path}" if env_and_bucket else f"cloud://{env}.{bucket}/{path}"

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from tcb_ops.errors import InputError, SettingsError, TcbOpsError
+from tcb_ops.features.doctor.finding import DoctorFinding, Grade
 from tcb_ops.i18n import Text, _, as_clauses, as_list, ngettext, pgettext, verbatim
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
@@ -31,28 +31,6 @@ SCARCE, TIGHT = 100 * 1000**2, 1000**3
 SECONDS, REMOTE_SECONDS, TOTAL_SECONDS = 6.0, 18.0, 27.0
 """Time limits of a check, of one over the network, and of all together."""
 _AGAIN = _("Fix that, then run doctor again.")
-
-
-class Grade(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """Works, but needs attention."""
-    BAD = "bad"
-    """A run would fail."""
-    SKIPPED = "skipped"
-    """Not checked, or missing and not needed."""
-
-
-@dataclass(frozen=True, slots=True)
-class DoctorFinding:
-    """What a probe has found."""
-
-    grade: Grade
-    seen: Text
-    fix: Text | None = None
-    """What to do; None for the check's own, and where there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, settings_options
 from tcb_ops.errors import SettingsError
-from tcb_ops.features.doctor.checks import DoctorCheck, DoctorFinding, Grade, all_checks, run_checks
+from tcb_ops.features.doctor.checks import DoctorCheck, all_checks, run_checks
+from tcb_ops.features.doctor.finding import DoctorFinding, Grade
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, _, ngettext
 from tcb_ops.settings import Settings

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 
 from tcb_ops.errors import TokenError, TransportError, TransportFault
-from tcb_ops.features.doctor.checks import DoctorFinding, Grade
+from tcb_ops.features.doctor.finding import DoctorFinding, Grade
 from tcb_ops.features.merchants.check import Issue
 from tcb_ops.features.merchants.queries import ask
 from tcb_ops.i18n import Text, _

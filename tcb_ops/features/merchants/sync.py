@@ -219,7 +219,7 @@ def draw_changes(lines: Sequence[Merchant], changes: Changes, lang: Lang) -> Ite
             yield Styled(f"→\u00a0{sanitize(action.of(lang))}", overflow="fold")
         table = Table.grid(padding=(0, 3, 0, 0))
         for merchant in concerned[:LINES]:
-            cells = (merchant.name, merchant.appid, merchant.env)
+            cells = filter(None, (merchant.name, merchant.appid, merchant.env))
             table.add_row(*(Styled(sanitize(cell), overflow="fold") for cell in cells))
         yield Padding(table, (0, 0, 0, 2), expand=False)
         if (more := len(concerned) - LINES) > 0:

@@ -45,10 +45,8 @@ def start_confirm(
     from tcb_ops.features.stored.specs import confirm_list_spec, confirm_spec
     from tcb_ops.lists.batch import Batch
 
-    only = selected_merchants(merchants)
-    settings = settings_for(options, what)
+    settings, only = settings_for(options, what), selected_merchants(merchants)
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
-
     selection = options.get("selection", "")
 
     def work_of(ledger: Ledger) -> RunSpec:
@@ -65,7 +63,6 @@ def start_delete(
     *,
     foreign: bool = False,
     content: bool = False,
-    of_list: str = "",
     merchants: Merchants | str | Path | None = None,
     report: str | Path | None = None,
     **options: Unpack[StartOptions],
@@ -74,35 +71,42 @@ def start_delete(
 
     `what`: an upload run, whose files are deleted, or a list from `read_paths`. `foreign`: delete also files that no run of
     this ledger uploaded; without it they are a UsageError. `content`: of a list, compare each file's checksum with that of the
-    bytes that were uploaded first, and leave what differs: its row ends as failed. `of_list`: the name of a list; leave
-    likewise what an upload of another list, or another tool's file restored by an undo, has put there since. `merchants`:
-    only their rows.
+    bytes that were uploaded first, and leave what differs: its row ends as failed. `merchants`: only their rows.
     """
     from tcb_ops.features.stored.specs import delete_list_spec, delete_spec
     from tcb_ops.lists.batch import Batch
 
-    only = selected_merchants(merchants)
-    settings = settings_for(options, what)
+    settings, only = settings_for(options, what), selected_merchants(merchants)
     subject = what if isinstance(what, Batch) else upload_of(what, settings, "what")
-    new_run, target = options.get("new_run", False), settings.run_target
-
-    selection = options.get("selection", "")
+    selection, new_run = options.get("selection", ""), options.get("new_run", False)
 
     def work_of(ledger: Ledger) -> RunSpec:
         if isinstance(subject, Batch):
-            return delete_list_spec(
-                ledger,
-                subject,
-                target,
-                selection,
-                foreign=foreign,
-                content=content,
-                of_list=of_list,
-                new_run=new_run,
-            )
+            how = {"foreign": foreign, "content": content, "new_run": new_run}
+            return delete_list_spec(ledger, subject, settings.run_target, selection, of_list="", **how)
         return delete_spec(ledger, subject, only, selection, new_run=new_run)
 
     return start_run(work_of, settings, options, out=report)
+
+
+def start_delete_gone(
+    gone: Batch, of_list: str, settings: Settings, options: StartOptions, *, content: bool
+) -> RunHandle:
+    """Start to delete what is gone from the folder of a synchronization; `content`: as of `start_delete`.
+
+    `of_list`: the name of its list; what an upload of another list, or another tool's file restored by an undo, has put
+    there since is left: its row ends as failed.
+    """
+    from tcb_ops.features.stored.specs import delete_list_spec
+
+    target, selection = settings.run_target, options.get("selection", "")
+    how = {"foreign": False, "content": content, "new_run": options.get("new_run", False)}
+    return start_run(
+        lambda ledger: delete_list_spec(ledger, gone, target, selection, of_list=of_list, **how),
+        settings,
+        options,
+        out=settings.reports,
+    )
 
 
 @checked

@@ -239,10 +239,9 @@ def _delete_gone(
     deleted, whole, gone = None, not failed, plan.gone_from(failed)
     if gone is not None:
         try:
-            reports = command.settings.reports
             of_list = plan.batch.source.name
             deleted = command.follow(
-                stored.start_delete(gone, content=content, of_list=of_list, report=reports, **options)
+                stored.start_delete_gone(gone, of_list, command.settings, options, content=content)
             )
         except (
             UsageError

@@ -41,7 +41,7 @@ from tcb_ops.reports.formats.charts import (
     shade,
 )
 from tcb_ops.reports.run_views import RunReader
-from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions, worker_lines
+from tcb_ops.reports.summary import NextAction, Per, RunSummary, next_actions
 from tcb_ops.resources import system_reason
 from tcb_ops.runs.next_commands import command, fixed_list, quoted, resume, retry
 from tcb_ops.runs.stop_errors import stop_text
@@ -138,7 +138,7 @@ def page(
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
         "drawing": drawing,
         "axis": axis_format(drawing, ZoneInfo(settings.timezone)) if drawing is not None else "",
-        "workers": worker_lines(summary.workers),
+        "workers": summary.worker_lines,
         "merchants": len(summary.not_succeeded_by_merchant),
         "files": [*FILES, "manifest.json"],
         "pdf_mark": PDF_MARK,

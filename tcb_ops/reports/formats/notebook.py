@@ -23,7 +23,7 @@ from tcb_ops.reports.formats.charts import Drawing, ErrcodeMatrix, axis_format
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, own_values
 from tcb_ops.reports.formats.html import environment
 from tcb_ops.reports.run_views import RunReader
-from tcb_ops.reports.summary import RunSummary, worker_lines
+from tcb_ops.reports.summary import RunSummary
 from tcb_ops.resources import replacing, system_reason
 from tcb_ops.runs.links_file import LINK_COLUMNS
 from tcb_ops.runs.next_commands import install
@@ -287,7 +287,7 @@ def run_html(summary: RunSummary, settings: Settings) -> str:
     sentence = run.kind.verdict(counts, finished=run.finished_at is not None)
     groups = [group for group in summary.codes if group.code != Outcome.PENDING]
     simulated = is_simulated(run.target)
-    workers = worker_lines(summary.workers)
+    workers = summary.worker_lines
     changed_by = change_lines(summary.changed_by, settings.zone)
     card = _macros(settings.lang).run_card
     return str(card(run, run.kind.label, sentence, counts, groups, simulated, workers, changed_by))

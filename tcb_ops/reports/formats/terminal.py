@@ -140,8 +140,7 @@ def _finding_lines(lines: Sequence[FindingLine], lang: Lang, rest: str) -> Align
     def code_text(code: str | None) -> str:
         if not code:
             return "–" if code is None else _("succeeded").of(lang)
-        label = code_label(code).of(lang)
-        return code if label in {"", code} else f"{code} {label}"
+        return f"{code} {code_label(code).of(lang)}".rstrip()
 
     cells = [
         [

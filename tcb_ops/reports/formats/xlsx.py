@@ -21,7 +21,7 @@ from tcb_ops.model import Outcome, is_simulated
 from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, Clock, errcode_table, own_values
 from tcb_ops.reports.run_views import RunReader
-from tcb_ops.reports.summary import RunSummary, next_actions, worker_lines
+from tcb_ops.reports.summary import RunSummary, next_actions
 from tcb_ops.runs.records import RowRecord, RunRecord
 from tcb_ops.secrets import masked, redact
 from tcb_ops.settings import Settings
@@ -147,7 +147,7 @@ class _Report:
         line = 4 + len(counts)
         self._put(sheet, line, 0, pgettext("sum", "all rows").of(lang), self._head)
         self._put(sheet, line, 1, total, number)
-        workers = [(None, text.of(lang)) for text in worker_lines(self._summary.workers)]
+        workers = [(None, text.of(lang)) for text in self._summary.worker_lines]
         for line, (name, value) in enumerate((*self._particulars(), *workers), line + 2):  # noqa: B020
             if name is not None:
                 self._put(sheet, line, 0, name.of(lang), self._head)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import xlsxwriter
-from workspace import BOOKS, TEA, TEA_TEST, write_csv
+from workspace import BOOKS, TEA, TEA_TEST
 
 from tcb_ops.cli.options import CommonOptions, ListOptions
 from tcb_ops.settings import Settings, load_settings, section_models, setting_names
@@ -104,13 +104,6 @@ def test_to_and_where_aim(cli, folder):
     ("words", "says"),
     [
         pytest.param(["--to", "无名"], "no name or appid '无名'", id="nobody"),
-        pytest.param(["--to", "all"], "none of them the default", id="no default"),
-        pytest.param(
-            ["--to", BOOKS.env, "--path", "{nom}"],
-            "there is no field {nom}; the fields are {name}",
-            id="an unknown field",
-        ),
-        pytest.param(["--to", BOOKS.env, "--include", "*.gif"], "no file remains", id="no file"),
         pytest.param(
             ["--to", BOOKS.env, "--path", "x.png"],
             "x.png: the same environment and path",
@@ -182,11 +175,3 @@ def test_another_choice_of_the_list_s_rows_is_another_run(other):
     limit = other.pop("limit", None)
     assert ListOptions().selection(CommonOptions(), None) == ""
     assert ListOptions(**other).selection(CommonOptions(), limit) != ""
-
-
-def test_the_name_of_a_file_that_differs_by_case_is_suggested(cli, folder):
-    write_csv(cli.folder / "list.csv", ("env", "path", "file"), [(TEA.env, "a.png", "素材/A.PNG")])
-    result = cli("check", "list.csv", "--root", ".", "--lang", "en")
-    assert result.code == 2
-    assert "list.csv:2: column 'file'" in result.err
-    assert "did you mean 素材/a.png?" in result.err

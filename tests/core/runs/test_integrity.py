@@ -1,16 +1,17 @@
 """A damaged ledger never passes for a whole one: whatever is read from it, damage is named, with what to do."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing, redirect_stderr, redirect_stdout
-from typing import TYPE_CHECKING, Any
+from operator import methodcaller
+from pathlib import Path
+from typing import Any
 
 import pytest
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, OpenWorkspace, Workspace, many
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
@@ -19,12 +20,7 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.runs import database
 from tcb_ops.runs.ledger import Ledger
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
 PAGE = 4_096
-DAMAGES = 27
 FAULTS = [
     Fault(env=BOOKS.env, path="banner/?.png", errcode=40097),
     Fault(env=TEA.env, path="banner/7.png", errcode=-601002),
@@ -67,8 +63,15 @@ def command(workspace: Workspace, ledger: Path, *words: str) -> tuple[int, str, 
     return code, out.getvalue(), told
 
 
+def upload_again(workspace: Workspace, ledger: Path, *words: str) -> tuple[int, str, str]:
+    """Upload the shop's list by the command."""
+    folder = workspace.folder
+    listed = (str(folder / "list.csv"), "--root", str(folder / "files"))
+    return command(workspace, ledger, "upload", *listed, *QUICKLY, *words)
+
+
 @pytest.fixture
-def used(open_workspace: OpenWorkspace) -> Callable[..., Workspace]:
+def used(open_workspace):
     """A shop whose ledger holds two finished runs of one list, some rows refused in each, and a report of the second."""
 
     def opened(rows: int) -> Workspace:
@@ -79,7 +82,7 @@ def used(open_workspace: OpenWorkspace) -> Callable[..., Workspace]:
             encoding="utf-8",
         )
         for _ in range(2):
-            tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK, new_run=True)
+            workspace.upload(new_run=True)
         tcb.open_run(settings=workspace.settings).export(workspace.folder / "report")
         settle(workspace.folder / "ledger.db")
         return workspace
@@ -91,18 +94,12 @@ READERS: dict[str, Callable[[tcb.Run], Any]] = {
     "counts": lambda run: run.counts,
     "succeeded": lambda run: run.succeeded,
     "repr": repr,
-    "html": lambda run: run._repr_html_(),
-    "summary": lambda run: run.summary(),
-    "tallies": lambda run: run.tallies(),
     "rows": lambda run: list(run.rows()),
     "rows of a merchant": lambda run: list(run.rows(merchant=TEA.name)),
     "rows of a path": lambda run: list(run.rows(path="banner/1.png")),
     "failed": lambda run: list(run.rows(outcomes=frozenset({tcb.Outcome.REFUSED}))),
-    "results": lambda run: run.results(),
-    "errcodes": lambda run: run.errcodes(),
-    "causes": lambda run: run.causes(),
-    "by_merchant": lambda run: run.by_merchant(),
-    "changes": lambda run: run.changes(),
+    **{name: methodcaller(name) for name in ("_repr_html_", "summary", "tallies", "results", "errcodes")},
+    **{name: methodcaller(name) for name in ("causes", "by_merchant", "changes")},
     "final": lambda run: run.final().counts,
 }
 
@@ -120,9 +117,7 @@ READERS: dict[str, Callable[[tcb.Run], Any]] = {
         ),
     ],
 )
-def test_every_reader_compares_the_rows_with_those_that_were_planned(
-    used: Callable[..., Workspace], statement: str, result: str
-) -> None:
+def test_every_reader_compares_the_rows_with_those_that_were_planned(used, statement, result):
     workspace = used(10)
     run = tcb.open_run(settings=workspace.settings)
     first = tcb.all_runs(settings=workspace.settings)[1]
@@ -133,7 +128,7 @@ def test_every_reader_compares_the_rows_with_those_that_were_planned(
         assert caught.value.exit_code == 3, name
     for read_two in (
         lambda: tcb.diff(first, run.id, settings=workspace.settings),
-        lambda: tcb.retry(run.id, workspace.merchants, settings=workspace.settings, limits=QUICK),
+        lambda: workspace.retry(run.id),
         lambda: run.export(workspace.folder / "again"),
     ):
         with pytest.raises(LedgerDamagedError, match=result):
@@ -147,7 +142,7 @@ def test_every_reader_compares_the_rows_with_those_that_were_planned(
     assert (code, json.loads(out)["good"]) == (3, False)
 
 
-def test_an_environment_that_is_missing_is_found_by_all_that_name_it(used: Callable[..., Workspace]) -> None:
+def test_an_environment_that_is_missing_is_found_by_all_that_name_it(used):
     workspace = used(10)
     run = tcb.open_run(settings=workspace.settings)
     sql(workspace.folder / "ledger.db", "DELETE FROM envs WHERE run = 2 AND no = 1")
@@ -166,25 +161,20 @@ def test_an_environment_that_is_missing_is_found_by_all_that_name_it(used: Calla
     ],
     ids=["row", "environment", "cut off"],
 )
-def test_a_damaged_run_is_not_resumed_and_nothing_is_sent(
-    used: Callable[..., Workspace], damage: Callable[[Path], None]
-) -> None:
+def test_a_damaged_run_is_not_resumed_and_nothing_is_sent(used, damage):
     workspace = used(10)
     reopen(workspace.folder / "ledger.db")
     settle(workspace.folder / "ledger.db")
     damage(workspace.folder / "ledger.db")
     sent = workspace.sim.stats["link_calls"]
-    for work in (
-        lambda: tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK),
-        lambda: tcb.resume(settings=workspace.settings, limits=QUICK),
-    ):
+    for work in (workspace.upload, lambda: tcb.resume(settings=workspace.settings, limits=QUICK)):
         with pytest.raises(LedgerDamagedError, match="damaged"):
             work()
     assert workspace.sim.stats["link_calls"] == sent
 
 
 @pytest.mark.slow
-def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace: OpenWorkspace) -> None:
+def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace):
     """The index by environment has lost rows: they are pending, and never taken up."""
     workspace = open_workspace(many(TEA, rows=40), [Fault(delay=0.02)])
     lost = False
@@ -200,24 +190,17 @@ def test_rows_that_vanish_while_the_run_works_are_no_success(open_workspace: Ope
         tcb.upload(workspace.read(), settings=workspace.settings, limits=pace, progress=lose).counts  # noqa: B018
 
 
-def test_one_damaged_run_does_not_hide_the_others(used: Callable[..., Workspace]) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    ["DELETE FROM rows WHERE run = 1 AND line = 5", "UPDATE runs SET stopped = '{' WHERE number = 1"],
+)
+def test_one_damaged_run_does_not_hide_the_others(used, damage):
     workspace = used(3)
     ledger = workspace.folder / "ledger.db"
     newer, older = tcb.all_runs(settings=workspace.settings)
-    sql(ledger, "DELETE FROM rows WHERE run = 1 AND line = 5")
-    code, out, told = command(workspace, ledger, "runs", "--json")
-    assert code == 3
-    assert [run["run"] for run in json.loads(out)["runs"]] == [newer.id]
-    assert older.id in told
+    sql(ledger, damage)
     code, out, told = command(workspace, ledger, "runs")
     assert (code, newer.id in out, older.id in out, older.id in told) == (3, True, False, True)
-
-
-def test_one_damaged_record_does_not_hide_the_other_runs(used: Callable[..., Workspace]) -> None:
-    workspace = used(3)
-    ledger = workspace.folder / "ledger.db"
-    newer, older = tcb.all_runs(settings=workspace.settings)
-    sql(ledger, "UPDATE runs SET stopped = '{' WHERE number = 1")
     code, out, told = command(workspace, ledger, "runs", "--json")
     assert (code, [run["run"] for run in json.loads(out)["runs"]], older.id in told) == (3, [newer.id], True)
     for given in ("latest", newer.id):
@@ -225,29 +208,23 @@ def test_one_damaged_record_does_not_hide_the_other_runs(used: Callable[..., Wor
         assert (code, json.loads(out)["run"]) == (0, newer.id), told
     code, _, told = command(workspace, ledger, "show", older.id)
     assert (code, older.id in told) == (3, True)
-    with pytest.raises(LedgerDamagedError, match=older.id):
-        tcb.all_runs(settings=workspace.settings)
     for words in (("prune", "--older-than", "1d"), ("confirm",), ("undo", "--yes")):
         code, _, told = command(workspace, ledger, *words)
         assert code in {0, 1}, (words, told)
-    list_of = (str(workspace.folder / "list.csv"), "--root", str(workspace.folder / "files"))
-    code, _, told = command(workspace, ledger, "upload", *list_of, "--new-run", *QUICKLY)
+    code, _, told = upload_again(workspace, ledger, "--new-run")
     assert code == 1, told
     reopen(ledger)
     code, _, told = command(workspace, ledger, "upload", "--resume", "latest", *QUICKLY)
     assert code in {0, 1}, told
 
 
-@pytest.mark.parametrize("words", [("show", "--json"), ("errcodes", "--json")], ids=["show", "errcodes"])
-def test_rows_with_an_outcome_that_nobody_wrote_are_no_success(
-    used: Callable[..., Workspace], words: tuple[str, ...]
-) -> None:
+def test_rows_with_an_outcome_that_nobody_wrote_are_no_success(used):
     workspace = used(3)
     ledger = workspace.folder / "ledger.db"
     sql(ledger, "UPDATE rows SET outcome = 'gone' WHERE run = 2 AND outcome = 'uploaded'")
-    code, out, told = command(workspace, ledger, *words)
-    assert (code, out) == (3, ""), told
-    assert "damaged" in told
+    for name in ("show", "errcodes"):
+        code, out, told = command(workspace, ledger, name, "--json")
+        assert (code, out, "damaged" in told) == (3, "", True), told
 
 
 @pytest.mark.slow
@@ -258,21 +235,12 @@ def test_rows_with_an_outcome_that_nobody_wrote_are_no_success(
         ("UPDATE runs SET settings = '{' WHERE number = 2", "values that tcb-ops does not write"),
     ],
 )
-def test_damage_of_an_earlier_run_leaves_the_new_one_its_report(
-    used: Callable[..., Workspace], damage: str, named: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damage_of_an_earlier_run_leaves_the_new_one_its_report(used, damage, named, caplog):
     workspace = used(10)
     ledger, report = workspace.folder / "ledger.db", workspace.folder / "today"
     before = tcb.open_run(settings=workspace.settings).id
     sql(ledger, damage)
-    words = (
-        "upload",
-        str(workspace.folder / "list.csv"),
-        "--root",
-        str(workspace.folder / "files"),
-        "--new-run",
-    )
-    code, out, told = command(workspace, ledger, *words, "--out", str(report), "--json", *QUICKLY)
+    code, out, told = upload_again(workspace, ledger, "--new-run", "--out", str(report), "--json")
     assert code == 1, told
     assert sum(json.loads(out)["counts"].values()) == 30
     assert before in caplog.text
@@ -281,32 +249,22 @@ def test_damage_of_an_earlier_run_leaves_the_new_one_its_report(
 
 
 @pytest.mark.slow
-def test_an_emptied_ledger_is_not_taken_for_a_new_one(used: Callable[..., Workspace]) -> None:
+def test_an_emptied_ledger_is_not_taken_for_a_new_one(used):
     workspace = used(3)
     ledger, locks = workspace.folder / "emptied.db", workspace.folder / "emptied.db-locks"
     ledger.touch()
     (workspace.folder / "ledger.db-locks").rename(locks)
     sent = workspace.sim.stats["link_calls"]
-    words = (
-        "upload",
-        str(workspace.folder / "list.csv"),
-        "--root",
-        str(workspace.folder / "files"),
-        *QUICKLY,
-    )
-    for given in (("runs",), words):
-        code, _, told = command(workspace, ledger, *given)
+    for code, _, told in (command(workspace, ledger, "runs"), upload_again(workspace, ledger)):
         assert (code, str(locks) in told) == (3, True), told
     assert (ledger.stat().st_size, workspace.sim.stats["link_calls"]) == (0, sent)
     shutil.rmtree(locks)
-    code, _, told = command(workspace, ledger, *words, "--out", str(workspace.folder / "new"))
+    code, _, told = upload_again(workspace, ledger, "--out", str(workspace.folder / "new"))
     assert code == 1, told
 
 
 @pytest.mark.slow
-def test_another_programs_lock_is_said_after_two_seconds(
-    used: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_programs_lock_is_said_after_two_seconds(used, monkeypatch, caplog):
     workspace = used(3)
     file = workspace.folder / "ledger.db"
     monkeypatch.setattr(database, "WAITING_SECONDS", 3)
@@ -326,7 +284,7 @@ def test_another_programs_lock_is_said_after_two_seconds(
 
 
 @pytest.mark.slow
-def test_a_locked_or_unreachable_ledger_is_not_called_damaged(used: Callable[..., Workspace]) -> None:
+def test_a_locked_or_unreachable_ledger_is_not_called_damaged(used):
     workspace = used(3)
     with closing(Ledger(str(workspace.folder / "ledger.db"))) as ledger:
         with ledger._writing() as connection:

@@ -1,7 +1,5 @@
 """What the ledger keeps, whatever happens to the process, the disk or the file."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -11,29 +9,25 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ledgers
 import pytest
-import sqlalchemy as sa
-from workspace import BOOKS, TEA, AssertComplete, OpenWorkspace, WaitFor, many
+from ledgers import PLACES, TARGET, a_row, new_run, planned
+from tables import table
+from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.details import DetailCode, as_detail, detail
-from tcb_ops.errors import (
-    LedgerDamagedError,
-    LedgerError,
-    RunNotFoundError,
-    StoppedError,
-    TcbOpsError,
-    UsageError,
-)
+from tcb_ops.errors import LedgerDamagedError, LedgerError, RunNotFoundError, StoppedError, UsageError
 from tcb_ops.features.simulator import Fault
 from tcb_ops.i18n import Bilingual
-from tcb_ops.model import Outcome, Reason, Row, RowEnd
+from tcb_ops.model import Outcome, Reason, RowEnd
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.list_kinds import LINKS, UPLOAD
-from tcb_ops.runs.records import EnvRecord, NewRun, RunRecord, Usage
+from tcb_ops.runs.records import NewRun, RunRecord, Usage
 from tcb_ops.runs.schema import rows, runs
 from tcb_ops.runs.stop_errors import (
     canary_stop,
@@ -46,62 +40,13 @@ from tcb_ops.runs.stop_errors import (
     token_outage,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import sqlalchemy as sa
-
-PLACES = [
-    EnvRecord(0, "tea", "wxtea", "茶语小铺", "merchant", left=False),
-    EnvRecord(1, "books", "wxbooks", "城南书店", "merchant", left=True),
-]
-TARGET = "https://api.weixin.qq.com"
 OUTAGE = stop_reason(outage(300.0, detail(DetailCode.NO_CONNECTION, host="127.0.0.1:1")))
-
-
-def new_run(run_id: str = "20260101-090000-0001", **changes: Any) -> NewRun:
-    values: dict[str, Any] = {
-        "id": run_id,
-        "kind": UPLOAD,
-        "target": TARGET,
-        "list_name": "清单.csv",
-        "list_sha256": "ab" * 32,
-        "list_bytes": 123,
-        "headers": ("env", "path", "备注"),
-        "root": "/files",
-        "settings": {"selection": "", "note": "中文"},
-        "note": "每周",
-        "operator": "op",
-        "host": "host",
-        "out": "",
-        "created_at": 1000.0,
-    }
-    return NewRun(**(values | changes))
-
-
-def a_row(line: int, place: EnvRecord = PLACES[0], **changes: Any) -> Row:
-    cells = (place.env, f"{line}.png", 'a,"b"\n\'=1')
-    return Row(line, place.env, f"{line}.png", place.appid, place.merchant, f"{line}.bin", cells, **changes)
-
-
-def planned(ledger: Ledger, rows: Iterable[Row] = (), **changes: Any) -> RunRecord:
-    rows = list(rows) or [a_row(line, PLACES[line % 2]) for line in range(2, 12)]
-    return ledger.plan(new_run(**changes), rows, PLACES)
 
 
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
 
-def test_the_indices_of_a_new_ledger_cover_only_the_rows_that_they_are_for(ledger: Ledger) -> None:
-    with ledger._engine.connect() as connection:
-        listed = {one["name"]: one["dialect_options"] for one in sa.inspect(connection).get_indexes("rows")}
-    dialect = ledger._engine.dialect.name
-    excluded = str(listed["rows_by_path"][f"{dialect}_where"])
-    assert "'refused'" in excluded
-    assert "'uploaded'" not in excluded
-
-
-def test_a_planned_run_comes_back_as_it_was_given(ledger: Ledger) -> None:
+def test_a_planned_run_comes_back_as_it_was_given(ledger):
     invalid = a_row(4, invalid=Bilingual("starts with /", "以 / 开头"))
     row = a_row(2, size=5, mtime_ns=1_700_000_000_123_456_789, content_type="image/webp")
     run = ledger.plan(new_run(), [row, a_row(3, PLACES[1]), invalid], PLACES)
@@ -111,33 +56,16 @@ def test_a_planned_run_comes_back_as_it_was_given(ledger: Ledger) -> None:
     first, _, last = ledger.rows(run)
     assert first.row == row
     assert first.end == RowEnd(2, Outcome.PENDING)
-    assert (last.end.outcome, last.end.reason, last.end.detail) == (
-        Outcome.INVALID,
-        Reason.INVALID,
-        as_detail(Bilingual("starts with /", "以 / 开头")),
-    )
+    why = as_detail(Bilingual("starts with /", "以 / 开头"))
+    assert last.end == RowEnd(4, Outcome.INVALID, Reason.INVALID, why)
     assert ledger.counts(run) == {Outcome.PENDING: 2, Outcome.INVALID: 1}
 
 
-def test_a_rows_end_comes_back_as_it_was_recorded_and_meters_add_up(ledger: Ledger) -> None:
+def test_a_rows_end_comes_back_as_it_was_recorded_and_meters_add_up(ledger):
     run = planned(ledger)
-    end = RowEnd(
-        2,
-        Outcome.REFUSED,
-        Reason.REFUSED,
-        detail(DetailCode.BOTH, first=detail(DetailCode.LINK_TOO_LONG), second="细节"),
-        85088,
-        "no qbase",
-        "rid-1",
-        200,
-        "",
-        3,
-        7,
-        "m",
-        "f",
-        1.5,
-        2.5,
-    )
+    both = detail(DetailCode.BOTH, first=detail(DetailCode.LINK_TOO_LONG), second="细节")
+    refused = (Outcome.REFUSED, Reason.REFUSED, both, 85088, "no qbase", "rid-1")
+    end = RowEnd(2, *refused, 200, "", 3, 7, "m", "f", 1.5, 2.5)
     ledger.record(run, [end], Usage(1.5, 3, 1))
     ledger.record(run, [], Usage(0.5, 1, 1))
     [record] = ledger.rows(run, line=2)
@@ -146,7 +74,7 @@ def test_a_rows_end_comes_back_as_it_was_recorded_and_meters_add_up(ledger: Ledg
     assert (after.seconds, after.link_calls, after.upload_calls) == (2.0, 4, 2)
 
 
-def test_counts_tallies_places_and_pending_agree(ledger: Ledger) -> None:
+def test_counts_tallies_places_and_pending_agree(ledger):
     run = planned(ledger)
     ends = [
         RowEnd(2, Outcome.UPLOADED, errcode=0),
@@ -160,20 +88,15 @@ def test_counts_tallies_places_and_pending_agree(ledger: Ledger) -> None:
     tallies = ledger.tallies(run)
     assert sum(tally.rows for tally in tallies) == run.rows == 10
     refused = next(tally for tally in tallies if tally.outcome is Outcome.REFUSED)
-    assert (refused.appid, refused.merchant, refused.env, refused.errcode, refused.rows) == (
-        "wxbooks",
-        "城南书店",
-        "books",
-        85088,
-        2,
-    )
+    where = (refused.appid, refused.merchant, refused.env)
+    assert (*where, refused.errcode, refused.rows) == ("wxbooks", "城南书店", "books", 85088, 2)
     tea, books = ledger.environments(run)
     assert (tea.rows, tea.pending, books.rows, books.pending, books.left) == (5, 3, 5, 3, True)
     found = ledger.pending(run, [(tea, 0), (books, 3), (tea, 8)], 2)
     assert [[row.line for row in rows] for rows in found] == [[6, 8], [7, 9], [10]]
 
 
-def test_rows_are_found_by_line_merchant_path_and_outcome(ledger: Ledger) -> None:
+def test_rows_are_found_by_line_merchant_path_and_outcome(ledger):
     run = planned(ledger)
     ledger.record(run, [RowEnd(3, Outcome.FAILED)], Usage())
 
@@ -188,25 +111,20 @@ def test_rows_are_found_by_line_merchant_path_and_outcome(ledger: Ledger) -> Non
     assert lines(outcomes=frozenset({Outcome.FAILED})) == [3]
 
 
-def test_a_closed_place_ends_its_pending_rows_but_those_in_flight(ledger: Ledger) -> None:
+def test_a_closed_place_ends_its_pending_rows_but_those_in_flight(ledger):
     run = planned(ledger)
     ledger.record(run, [RowEnd(2, Outcome.UPLOADED)], Usage())
     stopped = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088)
     assert ledger.close_environment(run, PLACES[0], stopped, but_lines=[4]) == 3
     outcomes = {record.row.line: record.end.outcome for record in ledger.rows(run, merchant="wxtea")}
-    assert outcomes == {
-        2: Outcome.UPLOADED,
-        4: Outcome.PENDING,
-        6: Outcome.NOT_ATTEMPTED,
-        8: Outcome.NOT_ATTEMPTED,
-        10: Outcome.NOT_ATTEMPTED,
-    }
+    ended = dict.fromkeys((6, 8, 10), Outcome.NOT_ATTEMPTED)
+    assert outcomes == {2: Outcome.UPLOADED, 4: Outcome.PENDING} | ended
     [record] = ledger.rows(run, line=6)
     assert (record.end.line, record.end.errcode, record.end.reason) == (6, 85088, Reason.BREAKER)
     assert ledger.counts(run)[Outcome.PENDING] == 6
 
 
-def test_a_reopened_row_is_as_if_never_done(ledger: Ledger) -> None:
+def test_a_reopened_row_is_as_if_never_done(ledger):
     run = planned(ledger)
     ledger.record(run, [RowEnd(2, Outcome.LINKED, errcode=0, attempts=1, file_id="f", ended_at=1.0)], Usage())
     ledger.reopen(run, iter([2]))
@@ -214,7 +132,7 @@ def test_a_reopened_row_is_as_if_never_done(ledger: Ledger) -> None:
     assert record.end == RowEnd(2, Outcome.PENDING)
 
 
-def test_a_row_that_has_ended_is_never_ended_again(ledger: Ledger) -> None:
+def test_a_row_that_has_ended_is_never_ended_again(ledger):
     run = planned(ledger)
     ledger.record(run, [RowEnd(2, Outcome.UPLOADED, md5="first")], Usage())
     with pytest.raises(LedgerError, match=rf"1 row of run {run.id} was no longer pending") as caught:
@@ -228,17 +146,44 @@ def test_a_row_that_has_ended_is_never_ended_again(ledger: Ledger) -> None:
     assert ledger.counts(run) == {Outcome.UPLOADED: 2, Outcome.PENDING: 8}
 
 
-def test_a_run_that_has_finished_is_not_called_stopped(ledger: Ledger) -> None:
+def test_a_run_that_has_finished_is_not_called_stopped(ledger):
     run = planned(ledger)
     ledger.finish(run, 5.0)
     ledger.stop(run, OUTAGE)
     assert ledger.run(run.id).stopped is None
 
 
+def recorded(ledger: Ledger, *ends: tuple[int, float, Outcome]) -> RunRecord:
+    run = planned(ledger)
+    ledger.record(run, [RowEnd(line, outcome, ended_at=at) for line, at, outcome in ends], Usage())
+    return ledger.run(run.id)
+
+
+def test_each_row_that_ended_is_in_one_moment_of_the_timeline(ledger):
+    good, bad = Outcome.UPLOADED, Outcome.REFUSED
+    run = recorded(ledger, (2, 1001.0, good), (3, 1001.5, good), (4, 1009.9, bad), (5, 1010.0, good))
+    moments = ledger.timeline(run, buckets=10)
+    assert [moment.at for moment in moments] == pytest.approx([1000.0 + at for at in range(10)])
+    assert all(a.until == pytest.approx(b.at) for a, b in pairwise(moments))
+    outcomes = [dict(moment.outcomes) for moment in moments]
+    assert outcomes == [{}, {good: 2}, *[{}] * 7, {bad: 1, good: 1}]
+
+
+@pytest.mark.parametrize("times", [(), (1000.0,), (900.0, 950.0)], ids=["none", "at the begin", "set back"])
+def test_a_timeline_loses_no_row_whatever_the_clock_said(ledger, times):
+    run = recorded(ledger, *((line, at, Outcome.UPLOADED) for line, at in enumerate(times, 2)))
+    moments = ledger.timeline(run, buckets=4)
+    assert sum(sum(moment.outcomes.values()) for moment in moments) == len(times)
+    assert bool(moments) == bool(times)
+    assert all(moment.until > moment.at for moment in moments)
+
+
 # --- which run is meant -----------------------------------------------------------------------------------------------
 
 
-def test_a_run_is_found_by_id_prefix_and_latest_of_its_target(ledger: Ledger) -> None:
+def test_a_run_is_found_by_id_prefix_and_latest_of_its_target(ledger):
+    with pytest.raises(RunNotFoundError, match="has no run yet"):
+        ledger.run("latest", TARGET)
     planned(ledger, run_id="20260101-a", created_at=1.0)
     planned(ledger, run_id="20260101-ab", created_at=2.0)
     planned(ledger, run_id="20260102-c", created_at=3.0, target="http://127.0.0.1:1")
@@ -255,18 +200,10 @@ def test_a_run_is_found_by_id_prefix_and_latest_of_its_target(ledger: Ledger) ->
             ledger.run(wanted)
 
 
-def test_no_run_at_all_is_said(ledger: Ledger) -> None:
-    with pytest.raises(RunNotFoundError, match="has no run yet"):
-        ledger.run("latest", TARGET)
-
-
 @pytest.mark.parametrize(
-    "other",
-    [{"kind": LINKS}, {"target": "http://127.0.0.1:1"}, {"list_sha256": "cd"}, {"root": "/other"}],
+    "other", [{"kind": LINKS}, {"target": "http://127.0.0.1:1"}, {"list_sha256": "cd"}, {"root": "/other"}]
 )
-def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
-    ledger: Ledger, other: dict[str, Any]
-) -> None:
+def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(ledger, other):
     run = planned(ledger)
     assert ledger.unfinished(UPLOAD, TARGET, "ab" * 32, "/files") == [run]
     same = {"kind": UPLOAD, "target": TARGET, "list_sha256": "ab" * 32, "root": "/files"} | other
@@ -286,9 +223,7 @@ def test_an_unfinished_run_is_of_the_same_kind_target_list_and_root(
     ],
     ids=lambda error: str(error.reason.code) if error.reason is not None else "text",
 )
-def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
-    ledger: Ledger, error: TcbOpsError
-) -> None:
+def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(ledger, error):
     run = planned(ledger)
     ledger.stop(run, stop_reason(error))
     found = ledger.run(run.id).stopped
@@ -314,7 +249,7 @@ def test_why_a_run_stopped_is_kept_as_a_code_and_shown_in_both_languages(
     ],
     ids=lambda kept: kept[:40],
 )
-def test_a_reason_that_was_never_written_is_damage(sqlite_ledger: Ledger, kept: str) -> None:
+def test_a_reason_that_was_never_written_is_damage(sqlite_ledger, kept):
     run = planned(sqlite_ledger)
     with sqlite_ledger._engine.begin() as connection:
         connection.execute(rows.update().values(detail=kept))
@@ -326,7 +261,7 @@ def test_a_reason_that_was_never_written_is_damage(sqlite_ledger: Ledger, kept: 
         sqlite_ledger.run(run.id)
 
 
-def test_a_reason_of_a_newer_tcb_ops_is_shown_as_its_code_and_parameters(ledger: Ledger) -> None:
+def test_a_reason_of_a_newer_tcb_ops_is_shown_as_its_code_and_parameters(ledger):
     run = planned(ledger)
     inner = '{"code": "newer", "params": {"n": 2}}'
     for kept, shown in (
@@ -341,7 +276,7 @@ def test_a_reason_of_a_newer_tcb_ops_is_shown_as_its_code_and_parameters(ledger:
         assert stopped.en == shown
 
 
-def test_the_newest_unfinished_run_is_meant_and_a_finished_one_never(ledger: Ledger) -> None:
+def test_the_newest_unfinished_run_is_meant_and_a_finished_one_never(ledger):
     older, newer = planned(ledger, run_id="a", created_at=1.0), planned(ledger, run_id="b", created_at=2.0)
 
     def found() -> str | None:
@@ -369,20 +304,16 @@ def ledger_of_version(file: Path, version: int) -> None:
         connection.executescript(f"UPDATE tcb_ops SET version = {version}; PRAGMA wal_checkpoint(TRUNCATE);")
 
 
-@pytest.mark.parametrize(
-    ("make", "why"),
-    [
-        pytest.param(lambda file: file.write_text("env,path\na,b\n" * 50), "not an SQLite file", id="text"),
-        pytest.param(other_database, "another program's database", id="other-database"),
-        pytest.param(
-            lambda file: ledger_of_version(file, 7), "is a ledger of schema version 7, and", id="older"
-        ),
-        pytest.param(
-            lambda file: ledger_of_version(file, 99), "is a ledger of schema version 99, and", id="newer"
-        ),
-    ],
+@table(
+    "make, why",
+    {
+        "text": (lambda file: file.write_text("env,path\na,b\n" * 50), "not an SQLite file"),
+        "other-database": (other_database, "another program's database"),
+        "older": (lambda file: ledger_of_version(file, 7), "is a ledger of schema version 7, and"),
+        "newer": (lambda file: ledger_of_version(file, 99), "is a ledger of schema version 99, and"),
+    },
 )
-def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path: Path, make: Any, why: str) -> None:
+def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path, make, why):
     file = tmp_path / "some.db"
     make(file)
     before, beside = file.read_bytes(), set(tmp_path.iterdir())
@@ -394,7 +325,7 @@ def test_a_file_that_is_no_ledger_is_refused_untouched(tmp_path: Path, make: Any
     assert set(tmp_path.iterdir()) == beside
 
 
-def test_latest_is_the_run_created_last_whatever_the_clock_said(ledger: Ledger) -> None:
+def test_latest_is_the_run_created_last_whatever_the_clock_said(ledger):
     first = planned(ledger, run_id="20261130-080000-aaaa", created_at=1.8e9)
     last = planned(ledger, run_id="20261129-080000-bbbb", created_at=1.7e9)  # the clock was set back
     assert ledger.run("latest").id == last.id
@@ -413,28 +344,14 @@ def test_latest_is_the_run_created_last_whatever_the_clock_said(ledger: Ledger) 
         ("none/x.db", "folder .*none does not exist"),
     ],
 )
-def test_a_place_where_no_ledger_can_be_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, why: str
-) -> None:
+def test_a_place_where_no_ledger_can_be_is_refused(tmp_path, monkeypatch, where, why):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=why):
         Ledger(where)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "url", ["postgresql+nosuch://op:hunter2@127.0.0.1:1/runs", "nonsense://op:hunter2@h/x"]
-)
-def test_a_database_urls_password_is_never_shown(url: str) -> None:
-    with pytest.raises((UsageError, LedgerError)) as caught:
-        Ledger(url)
-    shown = f"{caught.value!r} {caught.value.text.en} {caught.value.text.zh} {caught.value.__cause__}"
-    assert "hunter2" not in shown
-    assert caught.value.__suppress_context__ or caught.value.__context__ is None
-    assert "--ledger" in caught.value.text.en
-
-
-def test_a_ledger_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_ledger_is_made_for_its_owner_alone(tmp_path):
     before = os.umask(0)
     try:
         with closing(Ledger(str(tmp_path / "ledger.db"))) as ledger:
@@ -445,7 +362,7 @@ def test_a_ledger_is_made_for_its_owner_alone(tmp_path: Path) -> None:
         os.umask(before)
 
 
-def test_a_ledger_keeps_its_commits_through_a_power_cut(sqlite_ledger: Ledger) -> None:
+def test_a_ledger_keeps_its_commits_through_a_power_cut(sqlite_ledger):
     with sqlite_ledger._engine.connect() as connection:
         asked = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")
@@ -463,7 +380,7 @@ Ledger(sys.argv[1]).close()
 
 
 @pytest.mark.slow
-def test_processes_that_make_the_ledger_at_once_make_one(place: str) -> None:
+def test_processes_that_make_the_ledger_at_once_make_one(place):
     argv = [sys.executable, "-c", OPEN, place]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(argv, **pipes) for _ in range(4)]  # type: ignore[call-overload]
@@ -480,8 +397,7 @@ def test_processes_that_make_the_ledger_at_once_make_one(place: str) -> None:
 
 PLANNING = """
 import sys
-sys.path.insert(0, sys.argv[2])
-import test_ledger as t
+import ledgers as t
 def rows():
     for line in range(2, 40_002):
         if line == 20_000:
@@ -493,11 +409,11 @@ t.Ledger(sys.argv[1]).plan(t.new_run(), rows(), t.PLACES)
 
 
 @pytest.mark.kill
-def test_a_process_killed_while_planning_leaves_no_half_run(tmp_path: Path) -> None:
-    file, here = tmp_path / "ledger.db", Path(__file__).parent
+def test_a_process_killed_while_planning_leaves_no_half_run(tmp_path):
+    file = tmp_path / "ledger.db"
     Ledger(str(file)).close()
-    argv = [sys.executable, "-c", PLANNING, str(file), str(here)]
-    environment = os.environ | {"PYTHONPATH": str(here.parents[1])}
+    argv = [sys.executable, "-c", PLANNING, str(file)]
+    environment = os.environ | {"PYTHONPATH": str(Path(ledgers.__file__).parent)}
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"half\n"
@@ -535,9 +451,7 @@ except tcb.StoppedError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["links", "upload"])
-def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, kind: str
-) -> None:
+def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(open_workspace, assert_complete, kind):
     workspace = open_workspace(many(TEA, BOOKS, rows=150), [Fault(delay=0.01)])
     argv = [sys.executable, "-c", FULL, kind, str(workspace.folder), workspace.sim.base]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
@@ -554,7 +468,7 @@ def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(
     assert assert_complete(run, 300) == {"linked" if kind == "links" else "uploaded": 300}
 
 
-def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger: Ledger, wait_for: WaitFor) -> None:
+def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger, wait_for):
     from threading import Thread
 
     ledger = sqlite_ledger
@@ -574,7 +488,7 @@ def test_a_ledger_in_use_by_another_writer_is_waited_for(sqlite_ledger: Ledger, 
     assert ledger.counts(run) == {Outcome.UPLOADED: 1, Outcome.PENDING: 9}
 
 
-def test_a_run_of_links_has_no_headers(ledger: Ledger) -> None:
+def test_a_run_of_links_has_no_headers(ledger):
     run = planned(ledger, [a_row(2, content_type="image/png", cache_control="no-store")], kind=LINKS)
     (found,) = ledger.rows(run)
     assert (found.row.content_type, found.row.cache_control) == ("", "")

@@ -1,65 +1,68 @@
-"""How hard a run presses: never over its limits, and fair over the environments."""
+"""How hard a run presses: never over its limits, and with few garbage collections."""
 
-from __future__ import annotations
-
+import asyncio
+import gc
 import sqlite3
 import time
 from collections import Counter
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
-from workspace import BOOKS, TEA, TEA_TEST, AssertComplete, OpenWorkspace, WaitFor, many
+from workspace import BOOKS, TEA, TEA_TEST, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator import Fault, FaultStep
+from tcb_ops.features.simulator import Fault, FaultStep, Simulator
+from tcb_ops.features.simulator.state import SimulatorState
 from tcb_ops.model import Merchant
+from tcb_ops.runs import loop
 from tcb_ops.runs.limits import RunLimits
-
-if TYPE_CHECKING:
-    from tcb_ops.features.simulator import Call
+from tcb_ops.runs.loop import COLLECT, fewer_collections
 
 SLOW = [Fault(delay=0.03), Fault(step=FaultStep.STORE, delay=0.03)]
 """Calls that stay in flight long enough to be counted."""
 TEN = tuple(Merchant(f"wx{n}", f"商户 {n}", f"shop{n}-1a2b") for n in range(10))
 
 
-def in_flight(calls: list[Call]) -> Counter[str]:
-    """Calls that have arrived and are not answered, by environment."""
-    return Counter(call.env for call in calls if call.answer == "")
+@pytest.fixture
+def most(monkeypatch):
+    """The most calls at a time that had arrived and were not answered: by environment, and of all."""
+    most, env_of = Counter[str](), dict[Any, str]()
+    arrived, answer = SimulatorState.arrived, Simulator._answer
+
+    def counted(state: SimulatorState, step: FaultStep, env: str, path: str) -> None:
+        arrived(state, step, env, path)
+        env_of[asyncio.current_task()] = env
+        now = Counter(env_of.values())
+        for name, calls in (now | {"all": now.total()}).items():
+            most[name] = max(most[name], calls)
+
+    async def answered(simulator: Simulator, request: Any) -> Any:
+        try:
+            return await answer(simulator, request)
+        finally:
+            env_of.pop(asyncio.current_task(), None)
+
+    monkeypatch.setattr(SimulatorState, "arrived", counted)
+    monkeypatch.setattr(Simulator, "_answer", answered)
+    return most
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("concurrency", "per_env"), [(6, 8), (64, 3), (5, 2)])
 def test_requests_in_flight_reach_the_limits_and_never_pass_them(
-    open_workspace: OpenWorkspace,
-    assert_complete: AssertComplete,
-    wait_for: WaitFor,
-    concurrency: int,
-    per_env: int,
-) -> None:
+    open_workspace, assert_complete, most, concurrency, per_env
+):
     workspace = open_workspace(many(*TEN[:4], rows=12), SLOW, merchants=TEN[:4])
     pace = RunLimits(concurrency=concurrency, per_env=per_env)
-    working = tcb.start_upload(workspace.read(), settings=workspace.settings, limits=pace)
-    most = Counter[str]()
-
-    def watched() -> bool:
-        now = in_flight(workspace.sim.calls)
-        for env, count in now.items():
-            most[env] = max(most[env], count)
-        most["all"] = max(most["all"], now.total())
-        return workspace.sim.stats.get("stored", 0) == 48
-
-    wait_for(watched)
-    assert assert_complete(working.wait(), 48) == {"uploaded": 48}
+    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=pace)
+    assert assert_complete(run, 48) == {"uploaded": 48}
     assert most.pop("all") == min(concurrency, 4 * per_env)
     assert max(most.values()) <= per_env
 
 
 @pytest.mark.slow
-def test_the_rate_is_kept_per_merchant_and_over_its_environments(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+def test_the_rate_is_kept_per_merchant_and_over_its_environments(open_workspace, assert_complete):
     workspace = open_workspace(many(TEA, TEA_TEST, rows=10))
     began = time.monotonic()
     run = tcb.upload(workspace.read(), settings=workspace.settings, limits=RunLimits(rate=40))
@@ -69,8 +72,8 @@ def test_the_rate_is_kept_per_merchant_and_over_its_environments(
 
 @pytest.mark.slow
 def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor
-) -> None:
+    open_workspace, assert_complete, wait_for
+):
     workspace = open_workspace(many(TEA, TEA_TEST, rows=100), [Fault(delay=0.01)])
     out = workspace.folder / "links.csv"
     working = tcb.start_links(
@@ -91,9 +94,7 @@ def test_a_ledger_that_does_not_keep_up_holds_the_calls_at_twice_the_concurrency
 
 
 @pytest.mark.slow
-def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(
-    open_workspace: OpenWorkspace,
-) -> None:
+def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(open_workspace):
     workspace = open_workspace(
         many(TEA, BOOKS, rows=1), [Fault(errcode=-1, calls=((1, 1),)), Fault(delay=1.5)]
     )
@@ -102,3 +103,34 @@ def test_a_row_whose_time_has_come_waits_for_room_without_burning_the_processor(
     run = tcb.upload(batch, settings=workspace.settings, limits=RunLimits(concurrency=1, backoff=0.01))
     assert time.process_time() - began < 1
     assert run.counts == {"uploaded": 2}
+
+
+@pytest.fixture
+def thresholds():
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.mark.usefixtures("thresholds")
+@pytest.mark.parametrize(
+    ("before", "during"),
+    [((700, 10, 10), COLLECT), ((50_000, 5, 5), (50_000, *COLLECT[1:])), ((0, 10, 10), (0, 10, 10))],
+    ids=["Python's own", "higher ones", "turned off"],
+)
+def test_thresholds_are_raised_while_a_run_works_and_restored(monkeypatch, before, during):
+    monkeypatch.setattr(loop, "_at_work", 0)  # an earlier test may have left a run
+    found = []
+
+    def fails() -> None:
+        with fewer_collections():
+            found.append(gc.get_threshold())
+            raise KeyError
+
+    gc.set_threshold(*before)
+    with fewer_collections():
+        with pytest.raises(KeyError):
+            fails()
+        found.append(gc.get_threshold())  # another run is still at work
+    assert found == [during, during]
+    assert gc.get_threshold() == before

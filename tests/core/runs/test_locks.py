@@ -1,7 +1,5 @@
 """One session at a time works on a run; a kill frees it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -9,10 +7,9 @@ import subprocess
 import sys
 import threading
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
 
 import pytest
-from workspace import TEA, OpenWorkspace, WaitFor, many
+from workspace import TEA, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import UsageError
@@ -20,10 +17,6 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.runs.ledger import Ledger
 from tcb_ops.runs.locks import hold, host_name, operator_name, planning, process_identity, working
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 HOLD = """
 import sys
@@ -36,7 +29,7 @@ with hold(Ledger(sys.argv[1]), "run-1"):
 
 
 @pytest.fixture
-def holder(place: str, ledger: Ledger) -> Iterator[subprocess.Popen[str]]:
+def holder(place, ledger):
     """Another process that holds run-1."""
     argv = [sys.executable, "-c", HOLD, place]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -47,70 +40,15 @@ def holder(place: str, ledger: Ledger) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-def test_a_second_process_is_refused_and_told_who_holds_the_run(
-    ledger: Ledger, holder: subprocess.Popen[str]
-) -> None:
+def test_a_second_process_is_told_who_holds_the_run_another_run_is_free_and_a_kill_frees_its_own(
+    ledger, holder, wait_for
+):
     with pytest.raises(UsageError) as caught, hold(ledger, "run-1"):
         pass
     assert caught.value.exit_code == 2
-    for result in (caught.value.text.en, caught.value.text.zh):
-        assert "run-1" in result
-        assert f"{operator_name()}@{host_name()}, PID {holder.pid}" in result
-
-
-def test_a_run_can_be_held_again_and_again_and_is_exclusive_within_a_process(ledger: Ledger) -> None:
-    for _ in range(2):
-        with hold(ledger, "run-1"), pytest.raises(UsageError, match="being worked on"), hold(ledger, "run-1"):
-            pass
-
-
-def test_letting_go_leaves_the_lock_file_that_others_may_have_open(sqlite_ledger: Ledger) -> None:
-    ledger = sqlite_ledger
-    assert ledger.file is not None
-    lock = ledger.file.with_name("ledger.db-locks") / "run-1.lock"
-    with hold(ledger, "run-1"):
-        inode = lock.stat().st_ino
-    with hold(ledger, "run-1"):
-        assert lock.stat().st_ino == inode
-
-
-def test_a_run_that_is_worked_on_is_refused_whole(open_workspace: OpenWorkspace) -> None:
-    workspace = open_workspace(many(TEA, rows=30), [Fault(delay=0.02)])
-    working = tcb.start_upload(workspace.read(), settings=workspace.settings)
-    with pytest.raises(UsageError, match=working.id):
-        tcb.start_upload(workspace.read(), settings=workspace.settings)
-    assert working.wait().counts == {"uploaded": 30}
-    assert workspace.sim.stats["stored"] == 30
-
-
-@pytest.mark.slow
-def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worked_on(
-    open_workspace: OpenWorkspace, place: str
-) -> None:
-    workspace = open_workspace(many(TEA, rows=30), [Fault(delay=0.02)])
-    settings = workspace.with_options(ledger=place)
-    shutil.copytree(workspace.folder / "files", workspace.folder / "files2")
-    elsewhere = read_paths(workspace.list, workspace.merchants, workspace.folder / "files2")
-    working = tcb.start_upload(workspace.read(), settings=settings)
-    with pytest.raises(UsageError) as caught:
-        tcb.start_upload(elsewhere, settings=settings)
-    assert caught.value.exit_code == 2
-    for result in (caught.value.text.en, caught.value.text.zh):
-        for named in (working.id, process_identity(), str(workspace.folder / "files"), "--new-run"):
-            assert named in result
-    part = tcb.start_upload(elsewhere, settings=settings, selection="--where region=华东")
-    again = tcb.start_upload(elsewhere, settings=settings, new_run=True)
-    for handle in (part, again, working):
-        assert handle.wait().counts == {"uploaded": 30}
-
-
-@pytest.mark.slow
-def test_who_else_works_on_a_run_can_be_asked_another_run_is_free_and_a_kill_frees_its_own(
-    ledger: Ledger, holder: subprocess.Popen[str], wait_for: WaitFor
-) -> None:
     assert working(ledger, "run-1") == f"{operator_name()}@{host_name()}, PID {holder.pid}"
-    assert working(ledger, "run-2") == ""
-    assert holder.poll() is None
+    for named in ("run-1", working(ledger, "run-1")):
+        assert named in caught.value.text.en
     with hold(ledger, "run-2"):
         assert working(ledger, "run-2") == "", "that is we"
     holder.kill()
@@ -120,12 +58,42 @@ def test_who_else_works_on_a_run_can_be_asked_another_run_is_free_and_a_kill_fre
         pass
 
 
+def test_a_run_can_be_held_again_and_again_and_is_exclusive_within_a_process(ledger):
+    for _ in range(2):
+        with hold(ledger, "run-1"), pytest.raises(UsageError, match="being worked on"), hold(ledger, "run-1"):
+            pass
+
+
+def test_letting_go_leaves_the_lock_file_that_others_may_have_open(sqlite_ledger):
+    lock = sqlite_ledger.file.with_name("ledger.db-locks") / "run-1.lock"
+    with hold(sqlite_ledger, "run-1"):
+        inode = lock.stat().st_ino
+    with hold(sqlite_ledger, "run-1"):
+        assert lock.stat().st_ino == inode
+
+
+@pytest.mark.slow
+def test_a_run_that_differs_only_in_its_root_is_refused_while_the_other_is_worked_on(open_workspace, place):
+    workspace = open_workspace(many(TEA, rows=30), [Fault(delay=0.02)])
+    settings = workspace.with_options(ledger=place)
+    shutil.copytree(workspace.folder / "files", workspace.folder / "files2")
+    elsewhere = read_paths(workspace.list, workspace.merchants, workspace.folder / "files2")
+    working = tcb.start_upload(workspace.read(), settings=settings)
+    with pytest.raises(UsageError) as caught:
+        tcb.start_upload(elsewhere, settings=settings)
+    assert caught.value.exit_code == 2
+    for named in (working.id, process_identity(), str(workspace.folder / "files"), "--new-run"):
+        assert named in caught.value.text.en
+    part = tcb.start_upload(elsewhere, settings=settings, selection="--where region=华东")
+    again = tcb.start_upload(elsewhere, settings=settings, new_run=True)
+    for handle in (part, again, working):
+        assert handle.wait().counts == {"uploaded": 30}
+
+
 # --- the folder of an SQLite ledger's locks -----------------------------------------------------------------------
 
 
-def test_what_another_made_where_the_locks_belong_is_refused_and_not_followed(
-    sqlite_ledger: Ledger, tmp_path: Path
-) -> None:
+def test_what_another_made_where_the_locks_belong_is_refused_and_not_followed(sqlite_ledger, tmp_path):
     locks, elsewhere = tmp_path / "ledger.db-locks", tmp_path / "elsewhere"
     elsewhere.mkdir()
     locks.symlink_to(elsewhere)
@@ -141,7 +109,7 @@ def test_what_another_made_where_the_locks_belong_is_refused_and_not_followed(
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can make another user's folder")
-def test_another_users_folder_of_locks_is_refused(sqlite_ledger: Ledger, tmp_path: Path) -> None:
+def test_another_users_folder_of_locks_is_refused(sqlite_ledger, tmp_path):
     locks = tmp_path / "ledger.db-locks"
     locks.mkdir()
     os.chown(locks, 65534, 65534)
@@ -152,9 +120,7 @@ def test_another_users_folder_of_locks_is_refused(sqlite_ledger: Ledger, tmp_pat
         pass
 
 
-def test_a_link_in_place_of_the_holders_name_is_not_written_through(
-    sqlite_ledger: Ledger, tmp_path: Path
-) -> None:
+def test_a_link_in_place_of_the_holders_name_is_not_written_through(sqlite_ledger, tmp_path):
     victim, locks = tmp_path / "victim", tmp_path / "ledger.db-locks"
     victim.write_text("mine")
     locks.mkdir()
@@ -168,7 +134,7 @@ def test_a_link_in_place_of_the_holders_name_is_not_written_through(
     assert not (tmp_path / "made").exists()
 
 
-def test_two_names_of_one_ledger_share_its_locks(sqlite_ledger: Ledger, tmp_path: Path) -> None:
+def test_two_names_of_one_ledger_share_its_locks(sqlite_ledger, tmp_path):
     (tmp_path / "other.db").symlink_to(tmp_path / "ledger.db")
     with (
         closing(Ledger(str(tmp_path / "other.db"))) as other,
@@ -179,7 +145,7 @@ def test_two_names_of_one_ledger_share_its_locks(sqlite_ledger: Ledger, tmp_path
         pass
 
 
-def test_a_run_may_be_let_go_of_by_another_thread(sqlite_ledger: Ledger) -> None:
+def test_a_run_may_be_let_go_of_by_another_thread(sqlite_ledger):
     held = ExitStack()
     held.enter_context(hold(sqlite_ledger, "run-1"))
     other = threading.Thread(target=held.close)

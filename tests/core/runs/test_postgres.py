@@ -1,7 +1,5 @@
 """A ledger that hosts, users and operators share: one of them works on a run, whatever happens to its connection."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -10,38 +8,32 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
-from postgres import PASSWORD
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, AssertComplete, OpenWorkspace, WaitFor, Workspace, many
+from postgres import PASSWORD, Postgres
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.api import prune
-from tcb_ops.errors import LedgerError, TcbOpsError, UsageError
+from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.features.simulator import Fault
 from tcb_ops.runs import database as database_module
 from tcb_ops.runs import engine
 from tcb_ops.runs.ledger import Ledger
-from tcb_ops.runs.locks import hold, host_name, lock_key, operator_name, planning, working
-from tcb_ops.settings import without_password
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from postgres import Postgres
-
-    from tcb_ops.settings import Settings
+from tcb_ops.runs.locks import hold, host_name, planning, process_identity
+from tcb_ops.settings import Settings, without_password
 
 LOCKS = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
 
 
 @pytest.fixture
-def url(postgres: Postgres, database: str) -> str:
+def url(postgres, database):
     return postgres.url(database)
 
 
@@ -52,7 +44,7 @@ def with_ledger(workspace: Workspace, url: str) -> Settings:
 # --- the lock --------------------------------------------------------------------------------------------------------
 
 
-def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(url: str) -> None:
+def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(url):
     with closing(Ledger(url)) as ledger:
         lock = ledger.advisory_lock("run-1")
         assert lock is not None
@@ -73,13 +65,8 @@ def test_the_server_gives_up_a_holder_that_has_fallen_silent_within_30_seconds(u
 
 @pytest.mark.slow
 def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
-    open_workspace: OpenWorkspace,
-    assert_complete: AssertComplete,
-    wait_for: WaitFor,
-    postgres: Postgres,
-    url: str,
-    database: str,
-) -> None:
+    open_workspace, assert_complete, wait_for, postgres, url, database
+):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.02)])
     settings = with_ledger(workspace, url)
     running = tcb.start_upload(workspace.read(), settings=settings, limits=tcb.RunLimits(concurrency=8))
@@ -95,26 +82,6 @@ def test_a_run_whose_lock_is_lost_stops_and_is_resumed(
     assert (again.id, again.resumed) == (running.id, True)
     assert assert_complete(again.wait(), 180) == {"uploaded": 180}
     assert workspace.sim.stats["stored"] <= 180 + 2 * 8
-
-
-@pytest.mark.slow
-def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
-    open_workspace: OpenWorkspace,
-    wait_for: WaitFor,
-    monkeypatch: pytest.MonkeyPatch,
-    postgres: Postgres,
-    url: str,
-    database: str,
-) -> None:
-    monkeypatch.setattr(engine, "LOCK_CHECK_EVERY", 0.05)
-    monkeypatch.setattr(engine, "GRACE", 0.05)
-    workspace = open_workspace(many(TEA, rows=4), [Fault(delay=100)])
-    running = tcb.start_upload(workspace.read(), settings=with_ledger(workspace, url))
-    wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
-    [(holder,)] = postgres.run(LOCKS, database)
-    postgres.run(f"SELECT pg_terminate_backend({holder})")
-    with pytest.raises(LedgerError, match="held the lock"):
-        running.wait()
 
 
 class Network:
@@ -164,32 +131,33 @@ class Network:
 
 
 @pytest.mark.slow
-def test_a_run_whose_database_falls_silent_stops(
-    open_workspace: OpenWorkspace,
-    wait_for: WaitFor,
-    monkeypatch: pytest.MonkeyPatch,
-    postgres: Postgres,
-    database: str,
-) -> None:
+@pytest.mark.parametrize(("how", "why"), [("ended", "held the lock"), ("silent", "does not respond")])
+def test_a_run_stops_without_a_commit_where_its_lock_is_lost(
+    open_workspace, wait_for, monkeypatch, postgres, database, how, why
+):
     monkeypatch.setattr(engine, "LOCK_CHECK_EVERY", 0.05)
-    monkeypatch.setattr(engine, "LOCK_CHECK_WITHIN", 0.5)
     monkeypatch.setattr(engine, "GRACE", 0.05)
     workspace = open_workspace(many(TEA, rows=4), [Fault(delay=100)])
     with closing(Network(postgres.port)) as network:
         url = f"postgresql+psycopg://postgres@127.0.0.1:{network.port}/{database}"
         running = tcb.start_upload(workspace.read(), settings=with_ledger(workspace, url))
         wait_for(lambda: workspace.sim.stats["link_calls"] > 0)
-        network.fall_silent()
+        if how == "silent":
+            monkeypatch.setattr(engine, "LOCK_CHECK_WITHIN", 0.5)
+            network.fall_silent()
+        else:
+            [(holder,)] = postgres.run(LOCKS, database)
+            postgres.run(f"SELECT pg_terminate_backend({holder})")
         working_engine = running._session._engine
         wait_for(lambda: working_engine._error is not None)
         assert workspace.sim.stats["stored"] == 0
         network.speak()  # so that nothing waits for TCP to give up, as it would for 10 s
-        with pytest.raises(LedgerError, match="does not respond"):
+        with pytest.raises(LedgerError, match=why):
             running.wait()
 
 
 @pytest.mark.slow
-def test_planning_alone_is_lost_with_its_connection(url: str, postgres: Postgres, database: str) -> None:
+def test_planning_alone_is_lost_with_its_connection(url, postgres, database):
     with closing(Ledger(url)) as ledger, planning(ledger) as still_alone:
         still_alone()
         [(holder,)] = postgres.run(LOCKS, database)
@@ -199,9 +167,7 @@ def test_planning_alone_is_lost_with_its_connection(url: str, postgres: Postgres
 
 
 @pytest.mark.parametrize("version", [7, 99], ids=["older", "newer"])
-def test_a_ledger_of_another_schema_version_is_refused_unchanged(
-    url: str, postgres: Postgres, database: str, version: int
-) -> None:
+def test_a_ledger_of_another_schema_version_is_refused_unchanged(url, postgres, database, version):
     Ledger(url).close()
     postgres.run(f"UPDATE tcb_ops SET version = {version}; DROP TABLE pruned_files", database)
     engine = sa.create_engine(url)
@@ -214,30 +180,13 @@ def test_a_ledger_of_another_schema_version_is_refused_unchanged(
 
 
 @pytest.mark.slow
-def test_who_keeps_the_tables_from_being_created_is_named(
-    url: str, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database_module, "SCHEMA_SECONDS", 1)
-    engine = sa.create_engine(url, connect_args={"application_name": "a-report"})
-    with engine.begin() as connection:
-        key = lock_key(connection, "schema")
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
-        pid = connection.connection.driver_connection.info.backend_pid
-        with pytest.raises(UsageError, match=rf"locked by a-report of user postgres at .+ \(PID {pid}\)"):
-            Ledger(url)
-    engine.dispose()
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("step", ["finish", "compact"])
-def test_who_keeps_a_table_locked_is_named(
-    url: str, monkeypatch: pytest.MonkeyPatch, step: str, open_workspace: OpenWorkspace
-) -> None:
+def test_who_keeps_a_table_locked_is_named(url, monkeypatch, step, open_workspace):
     monkeypatch.setattr(database_module, "WAITING_SECONDS", 1)
     workspace = open_workspace(many(TEA, rows=2))
     settings = workspace.with_options(ledger=url)
-    run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    run = workspace.upload(settings=settings)
     engine = sa.create_engine(url, connect_args={"application_name": "a-report"})
     with closing(Ledger(url)) as ledger, engine.begin() as connection:
         connection.execute(sa.text("LOCK TABLE runs, rows IN ACCESS EXCLUSIVE MODE"))
@@ -247,9 +196,7 @@ def test_who_keeps_a_table_locked_is_named(
 
 
 @pytest.mark.slow
-def test_ledgers_in_two_schemas_of_a_database_have_locks_of_their_own(
-    url: str, postgres: Postgres, database: str
-) -> None:
+def test_ledgers_in_two_schemas_of_a_database_have_locks_of_their_own(url, postgres, database):
     for name in ("east", "west"):
         postgres.run(f"CREATE SCHEMA {name}", database)
     with (
@@ -259,43 +206,6 @@ def test_ledgers_in_two_schemas_of_a_database_have_locks_of_their_own(
         hold(west, "run-1"),
     ):
         assert east.runs() == west.runs() == []
-
-
-@pytest.mark.slow
-def test_a_role_that_may_only_use_the_tables_holds_and_is_told(
-    url: str, postgres: Postgres, database: str
-) -> None:
-    Ledger(url).close()
-    role = f"clerk_{database}"
-    postgres.run(f"CREATE ROLE {role} LOGIN")
-    grant = f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
-    postgres.run(grant, database)
-    try:
-        with closing(Ledger(url)) as ours, closing(Ledger(postgres.url(database, role))) as theirs:
-            process_identity = f"{operator_name()}@{host_name()}, PID {os.getpid()}"
-            for first, second in ((ours, theirs), (theirs, ours)):
-                with (
-                    hold(first, "run-1"),
-                    pytest.raises(UsageError, match=process_identity),
-                    hold(second, "run-1"),
-                ):
-                    pass
-                assert working(second, "run-1") == ""
-    finally:
-        postgres.run(f"DROP OWNED BY {role}", database)
-        postgres.run(f"DROP ROLE {role}")
-
-
-PRIVILEGES = {
-    "CONNECT": "GRANT CONNECT .*?;",
-    "USAGE of the schema": "GRANT USAGE ON SCHEMA .*?;",
-    "SELECT": "SELECT, ",
-    "INSERT": "INSERT, ",
-    "UPDATE": "UPDATE, ",
-    "DELETE": ", DELETE(?= ON TABLES)",
-    "USAGE of sequences": "ALTER DEFAULT PRIVILEGES [^;]*ON SEQUENCES .*?;",
-}
-"""Where the page grants each privilege of operators."""
 
 
 def documented_sql(lang: str) -> str:
@@ -325,8 +235,8 @@ def as_documented(postgres: Postgres, name: str, without: str = "") -> Iterator[
 
 @pytest.mark.slow
 def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, postgres: Postgres, database: str
-) -> None:
+    open_workspace, assert_complete, postgres, database
+):
     import psycopg
 
     workspace = open_workspace(
@@ -341,7 +251,15 @@ def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
             Ledger(
                 postgres.url(f"{database}_tcb_ledger", "guarded").replace("guarded", f"guarded:{PASSWORD}")
             )
-        first = tcb.upload(workspace.read(), settings=with_ledger(workspace, urls["wang"]), limits=QUICK)
+        with closing(Ledger(urls["wang"])) as wang, closing(Ledger(urls["li"])) as li:
+            for first, second in ((wang, li), (li, wang)):
+                with (
+                    hold(first, "run-1"),
+                    pytest.raises(UsageError, match=process_identity()),
+                    hold(second, "run-1"),
+                ):
+                    pass
+        first = workspace.upload(settings=with_ledger(workspace, urls["wang"]))
         theirs = with_ledger(workspace, urls["li"])
         seen = tcb.open_run(first.id, settings=theirs)
         assert seen.counts == first.counts
@@ -362,25 +280,13 @@ def test_operators_work_with_the_privileges_of_the_page_and_can_do_no_more(
                     connection.execute(statement.encode())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("without", PRIVILEGES.values(), ids=PRIVILEGES)
-def test_an_operator_without_one_of_the_privileges_cannot_work(
-    open_workspace: OpenWorkspace, postgres: Postgres, database: str, without: str
-) -> None:
-    workspace = open_workspace(many(TEA, rows=1))
-    with as_documented(postgres, database, without) as urls:
-        Ledger(urls["tcb_owner"]).close()
-        with pytest.raises(TcbOpsError, match=r"permission denied|no schema has been selected"):
-            tcb.upload(workspace.read(), settings=with_ledger(workspace, urls["wang"]), limits=QUICK)
-
-
 REACHED = "Check that the server runs"
 """How the advice begins if the connection fails."""
 
 
 def test_what_keeps_a_database_from_opening_comes_with_what_to_do_there(
-    postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+    postgres, database, monkeypatch, tmp_path
+):
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
     with as_documented(postgres, database) as urls:
         guarded = postgres.url(f"{database}_tcb_ledger", "guarded")
@@ -404,8 +310,8 @@ def test_what_keeps_a_database_from_opening_comes_with_what_to_do_there(
 @pytest.mark.slow
 @pytest.mark.parametrize("right", ["SELECT", "SELECT, INSERT, UPDATE, DELETE ON holders", "read only"])
 def test_a_role_that_may_only_read_is_refused_before_anything_is_planned(
-    open_workspace: OpenWorkspace, postgres: Postgres, database: str, right: str
-) -> None:
+    open_workspace, postgres, database, right
+):
     workspace = open_workspace(many(TEA, rows=1))
     writes = ", INSERT, UPDATE, DELETE(?= ON TABLES)"
     with as_documented(postgres, database, writes if right != "read only" else "") as urls:
@@ -416,47 +322,14 @@ def test_a_role_that_may_only_read_is_refused_before_anything_is_planned(
             postgres.run(f"ALTER ROLE {database}_wang SET default_transaction_read_only = on")
         settings = with_ledger(workspace, urls["wang"])
         with pytest.raises(UsageError, match="this role may not write to the ledger") as caught:
-            tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+            workspace.upload(settings=settings)
         assert "resume" not in str(caught.value)
         with closing(Ledger(urls["wang"])) as ledger:
             assert ledger.runs() == []
     assert workspace.sim.stats["link_calls"] == 0
 
 
-def test_a_lost_database_is_not_a_full_one(postgres: Postgres, url: str) -> None:
-    with closing(Ledger(url)) as ledger:
-        with ledger._engine.connect() as connection:
-            (backend,) = connection.exec_driver_sql("SELECT pg_backend_pid()").scalars()
-        postgres.run(f"SELECT pg_terminate_backend({backend})")
-        with pytest.raises(
-            LedgerError, match=r"cannot be reached: .+[^.]\. What was committed is safe"
-        ) as caught:
-            ledger.runs()
-    assert "Free space" not in str(caught.value)
-
-
-@pytest.mark.slow
-def test_a_dump_of_the_page_brings_the_ledger_back(
-    open_workspace: OpenWorkspace, postgres: Postgres, database: str, tmp_path: Path
-) -> None:
-    workspace = open_workspace(many(TEA, rows=3))
-    dump = str(tmp_path / "tcb_ledger.dump")
-    with as_documented(postgres, database) as urls:
-        owner, ledger = f"{database}_tcb_owner", f"{database}_tcb_ledger"
-        Ledger(urls["tcb_owner"]).close()
-        run = tcb.upload(workspace.read(), settings=with_ledger(workspace, urls["wang"]), limits=QUICK)
-        postgres.tool("pg_dump", "--format=custom", "--file", dump, "--username", owner, ledger)
-        postgres.tool("pg_restore", "--username", "postgres", "--dbname", database, dump)
-        restored = tcb.open_run(run.id, settings=with_ledger(workspace, postgres.url(database)))
-        assert restored.counts == {"uploaded": 3}
-        restored.close()
-        for role in (owner, f"{database}_tcb_operators"):
-            postgres.run(f"DROP OWNED BY {role}", database)
-
-
-def test_a_role_whose_idle_sessions_are_ended_keeps_its_connections(
-    url: str, postgres: Postgres, database: str
-) -> None:
+def test_a_role_whose_idle_sessions_are_ended_keeps_its_connections(url, postgres, database):
     role = f"idle_{database}"
     postgres.run(f"CREATE ROLE {role} LOGIN SUPERUSER")
     postgres.run(f"ALTER ROLE {role} SET idle_session_timeout = '1s'")
@@ -475,14 +348,12 @@ def test_a_role_whose_idle_sessions_are_ended_keeps_its_connections(
         postgres.run(f"DROP ROLE {role}")
 
 
-def test_what_a_killed_holder_left_names_nobody_and_is_cleared(
-    url: str, postgres: Postgres, database: str
-) -> None:
+def test_what_a_killed_holder_left_names_nobody_and_is_cleared(url, postgres, database):
     with closing(Ledger(url)) as ledger:
         postgres.run("INSERT INTO holders VALUES (999999999, 'a dead one')", database)
         with hold(ledger, "run-1"):
             [(who,)] = postgres.run("SELECT who FROM holders", database)
-            assert who == f"{operator_name()}@{host_name()}, PID {os.getpid()}"
+            assert who == process_identity()
         assert postgres.run("SELECT who FROM holders", database) == []
 
 
@@ -499,21 +370,14 @@ def test_what_a_killed_holder_left_names_nobody_and_is_cleared(
         "postgresql+psycopg://guarded@127.0.0.1:{1}/{2}?password={0}&passfile=/{0}&sslpassword={0}",
     ],
 )
-def test_a_database_password_is_shown_nowhere(
-    open_workspace: OpenWorkspace,
-    postgres: Postgres,
-    database: str,
-    form: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_database_password_is_shown_nowhere(open_workspace, postgres, database, form, tmp_path, capsys):
     with pytest.raises(UsageError, match="password authentication failed") as caught:
         Ledger(form.format("wrong" + PASSWORD, postgres.port, database))
     assert PASSWORD not in f"{caught.value!r} {caught.value.text}"
     postgres.run("GRANT CREATE ON SCHEMA public TO guarded", database)
     workspace = open_workspace(many(TEA, rows=3), [Fault(path="banner/1.png", errcode=85088)])
     settings = with_ledger(workspace, form.format(PASSWORD, postgres.port, database))
-    run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+    run = workspace.upload(settings=settings)
     run.export(tmp_path / "report")
     with pytest.raises(UsageError) as missing:
         tcb.open_run("nosuch", settings=settings)
@@ -532,12 +396,16 @@ def test_a_database_password_is_shown_nowhere(
         "postgresql+psycopg://nowhere:1/runs?password=x@hunter2",
         "sqlite:///x.db?password=hunter2",
         "mysql://op:hunter2@127.0.0.1/runs",
+        "postgresql+nosuch://op:hunter2@127.0.0.1:1/runs",
+        "nonsense://op:hunter2@h/x",
     ],
 )
-def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
-    with pytest.raises(UsageError, match="cannot be the ledger") as caught:
+def test_a_url_that_cannot_be_read_is_refused_without_its_password(url):
+    with pytest.raises((UsageError, LedgerError)) as caught:
         Ledger(url)
-    assert not any(part in str(caught.value.text) for part in ("hunter2", "ter2"))
+    shown = f"{caught.value!r} {caught.value.text.en} {caught.value.text.zh} {caught.value.__cause__}"
+    assert "ter2" not in shown
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
 # --- two hosts at once -----------------------------------------------------------------------------------------------
@@ -559,37 +427,22 @@ def operators(
             mine = tmp_path / name
             for folder in ("home", "tmp", "work"):
                 (mine / folder).mkdir(parents=True, exist_ok=True)
-            environment = {
-                "PATH": os.environ["PATH"],
-                "LANG": "C.UTF-8",
-                "HOME": str(mine / "home"),
-                "TMPDIR": str(mine / "tmp"),
-                "LOGNAME": name,
-                "USER": name,
-                "TCB_OPS_LEDGER": url,
-                "TCB_OPS_CHROMIUM": "",
-                "TCB_OPS_LANG": ("en", "zh")[number],
-            }
+            system = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "LOGNAME": name, "USER": name}
+            system |= {"HOME": str(mine / "home"), "TMPDIR": str(mine / "tmp")}
+            own = {"TCB_OPS_LEDGER": url, "TCB_OPS_CHROMIUM": "", "TCB_OPS_LANG": ("en", "zh")[number]}
             argv = [
                 sys.executable,
                 "-c",
                 AFTER,
                 "upload",
-                str(workspace.list),
+                workspace.list,
                 "--root",
-                str(workspace.folder / "files"),
+                workspace.folder / "files",
             ]
-            argv += ["--api-base", base, "--merchants", str(workspace.folder / "merchants.csv"), "--json"]
-            argv += ["--tokens", str(workspace.folder / "tokens.csv"), "--out", str(mine / "report"), "--yes"]
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                cwd=mine / "work",
-                env=environment,
-            )
+            argv += ["--api-base", base, "--merchants", workspace.folder / "merchants.csv", "--json", "--yes"]
+            argv += ["--tokens", workspace.folder / "tokens.csv", "--out", mine / "report"]
+            pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+            process = subprocess.Popen(argv, text=True, cwd=mine / "work", env=system | own, **pipes)
             stack.callback(process.wait)
             stack.callback(process.kill)
             started.append(process)
@@ -599,14 +452,8 @@ def operators(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", ROUNDS)
 def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
-    open_workspace: OpenWorkspace,
-    wait_for: WaitFor,
-    postgres: Postgres,
-    url: str,
-    database: str,
-    tmp_path: Path,
-    number: int,
-) -> None:
+    open_workspace, wait_for, postgres, url, database, tmp_path, number
+):
     chance = random.Random(SEED + number)
     rows = chance.randrange(40, 160)
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=rows))
@@ -638,9 +485,7 @@ def test_of_two_hosts_that_start_at_once_on_an_empty_database_one_works(
 
 
 @pytest.mark.slow
-def test_an_audit_is_compared_with_the_last_known_state(
-    open_workspace: OpenWorkspace, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_audit_is_compared_with_the_last_known_state(open_workspace, url, monkeypatch):
     monkeypatch.setattr("tcb_ops.features.audit.notifications.RETRY_WAITS", ())
     workspace = open_workspace([])
     settings = workspace.with_options(ledger=url, notify=[{"kind": "command", "command": ["false"]}])

@@ -1,8 +1,7 @@
 """Decisions of a run, each table as it stands in the docstring."""
 
-from __future__ import annotations
-
 import pytest
+from tables import table
 
 from tcb_ops.errcodes import Decision, Scope
 from tcb_ops.runs.limits import (
@@ -19,102 +18,64 @@ from tcb_ops.wechat.call_policy import LONGEST_BACKOFF, AttemptCounts, NextStep,
 PACE = RunLimits(attempts=4, backoff=1.0, slow_wait=60.0, patience=300.0)
 
 
-@pytest.mark.parametrize(
-    ("decision", "scope", "tries", "used", "patient", "step"),
-    [
-        pytest.param(Decision.GOOD, Scope.ROW, AttemptCounts(), 1, True, NextStep.END, id="good"),
-        pytest.param(
-            Decision.STOP, Scope.PLATFORM, AttemptCounts(), 1, True, NextStep.STOP_RUN, id="stop-everybody"
-        ),
-        pytest.param(Decision.STOP, Scope.APPID, AttemptCounts(), 1, True, NextStep.END, id="stop-merchant"),
-        pytest.param(Decision.STOP, Scope.ENV, AttemptCounts(), 1, True, NextStep.END, id="stop-env"),
-        pytest.param(Decision.FIX, Scope.ROW, AttemptCounts(), 1, True, NextStep.END, id="fix"),
-        pytest.param(
-            Decision.REFRESH, Scope.APPID, AttemptCounts(), 1, True, NextStep.REFRESH, id="first-refusal"
-        ),
-        pytest.param(
-            Decision.REFRESH,
-            Scope.APPID,
-            AttemptCounts(),
-            9,
-            True,
-            NextStep.REFRESH,
-            id="refresh-is-no-attempt",
-        ),
-        pytest.param(
+@table(
+    "decision, scope, tries, used, patient, step",
+    {
+        "good": (Decision.GOOD, Scope.ROW, AttemptCounts(), 1, True, NextStep.END),
+        "stop-everybody": (Decision.STOP, Scope.PLATFORM, AttemptCounts(), 1, True, NextStep.STOP_RUN),
+        "stop-merchant": (Decision.STOP, Scope.APPID, AttemptCounts(), 1, True, NextStep.END),
+        "stop-env": (Decision.STOP, Scope.ENV, AttemptCounts(), 1, True, NextStep.END),
+        "fix": (Decision.FIX, Scope.ROW, AttemptCounts(), 1, True, NextStep.END),
+        "first-refusal": (Decision.REFRESH, Scope.APPID, AttemptCounts(), 1, True, NextStep.REFRESH),
+        "refresh-is-no-attempt": (Decision.REFRESH, Scope.APPID, AttemptCounts(), 9, True, NextStep.REFRESH),
+        "refused-again": (
             Decision.REFRESH,
             Scope.APPID,
             AttemptCounts(refreshed=True),
             1,
             True,
             NextStep.END,
-            id="refused-again",
         ),
-        pytest.param(
-            Decision.SLOW, Scope.APPID, AttemptCounts(), 9, True, NextStep.SLOW, id="slow-is-no-attempt"
-        ),
-        pytest.param(
-            Decision.SLOW, Scope.ENV, AttemptCounts(), 1, False, NextStep.END, id="slow-for-too-long"
-        ),
-        pytest.param(Decision.RETRY, Scope.ROW, AttemptCounts(), 3, True, NextStep.RETRY, id="retry"),
-        pytest.param(
-            Decision.RETRY, Scope.ROW, AttemptCounts(), 4, True, NextStep.END, id="attempts-used-up"
-        ),
-        pytest.param(Decision.RETRY_ONCE, Scope.ROW, AttemptCounts(), 1, True, NextStep.RETRY, id="once"),
-        pytest.param(
+        "slow-is-no-attempt": (Decision.SLOW, Scope.APPID, AttemptCounts(), 9, True, NextStep.SLOW),
+        "slow-for-too-long": (Decision.SLOW, Scope.ENV, AttemptCounts(), 1, False, NextStep.END),
+        "retry": (Decision.RETRY, Scope.ROW, AttemptCounts(), 3, True, NextStep.RETRY),
+        "attempts-used-up": (Decision.RETRY, Scope.ROW, AttemptCounts(), 4, True, NextStep.END),
+        "once": (Decision.RETRY_ONCE, Scope.ROW, AttemptCounts(), 1, True, NextStep.RETRY),
+        "not-twice": (
             Decision.RETRY_ONCE,
             Scope.ROW,
             AttemptCounts(retried_once=True),
             2,
             True,
             NextStep.END,
-            id="not-twice",
         ),
-        pytest.param(
-            Decision.RETRY_ONCE, Scope.ROW, AttemptCounts(), 4, True, NextStep.END, id="once-but-used-up"
-        ),
-        pytest.param(
+        "once-but-used-up": (Decision.RETRY_ONCE, Scope.ROW, AttemptCounts(), 4, True, NextStep.END),
+        "new-link-again": (
             Decision.NEW_LINK,
             Scope.ROW,
             AttemptCounts(relinked=True),
             3,
             True,
             NextStep.RELINK,
-            id="new-link-again",
         ),
-        pytest.param(
-            Decision.NEW_LINK, Scope.ROW, AttemptCounts(), 4, True, NextStep.END, id="new-link-used-up"
-        ),
-        pytest.param(
-            Decision.NEW_LINK_ONCE, Scope.ENV, AttemptCounts(), 1, True, NextStep.RELINK, id="new-link-once"
-        ),
-        pytest.param(
+        "new-link-used-up": (Decision.NEW_LINK, Scope.ROW, AttemptCounts(), 4, True, NextStep.END),
+        "new-link-once": (Decision.NEW_LINK_ONCE, Scope.ENV, AttemptCounts(), 1, True, NextStep.RELINK),
+        "new-link-not-twice": (
             Decision.NEW_LINK_ONCE,
             Scope.ENV,
             AttemptCounts(relinked=True),
             2,
             True,
             NextStep.END,
-            id="new-link-not-twice",
         ),
-        pytest.param(
-            Decision.NEW_LINK_ONCE,
-            Scope.ENV,
-            AttemptCounts(),
-            4,
-            True,
-            NextStep.END,
-            id="new-link-once-used-up",
-        ),
-    ],
+        "new-link-once-used-up": (Decision.NEW_LINK_ONCE, Scope.ENV, AttemptCounts(), 4, True, NextStep.END),
+    },
 )
-def test_a_refusal_leads_to_the_step_in_the_table(
-    decision: Decision, scope: Scope, tries: AttemptCounts, used: int, patient: bool, step: NextStep
-) -> None:
+def test_a_refusal_leads_to_the_step_in_the_table(decision, scope, tries, used, patient, step):
     assert next_step(decision, scope, tries, used, PACE, patient=patient) is step
 
 
-def test_every_decision_has_a_step() -> None:
+def test_every_decision_has_a_step():
     for decision in Decision:
         for scope in Scope:
             assert next_step(decision, scope, AttemptCounts(), 1, PACE, patient=True) in NextStep
@@ -132,40 +93,38 @@ def test_every_decision_has_a_step() -> None:
         (50, 0.5, 60.0),
     ],
 )
-def test_waits_double_within_a_quarter_and_end_at_a_minute(used: int, chance: float, seconds: float) -> None:
+def test_waits_double_within_a_quarter_and_end_at_a_minute(used, chance, seconds):
     assert backoff_wait(PACE, used, chance) == pytest.approx(seconds)
     assert backoff_wait(PACE, used, 1.0) <= LONGEST_BACKOFF * 1.25
 
 
-def test_the_breaker_opens_at_the_third_row_in_a_row() -> None:
+@table(
+    "between, opens_at",
+    {
+        "nothing": ([], 3),
+        "another end": (["85088"] * 2 + [""], 6),
+        "another code": (["85088"] * 2 + ["61007"], 6),
+    },
+)
+def test_the_breaker_opens_at_the_third_row_in_a_row(between, opens_at):
     breaker = Breaker()
-    assert [breaker.row_ended("85088") for _ in range(BREAKER_ROWS)] == [False, False, True]
+    opened = [breaker.row_ended(code) for code in (*between, *["85088"] * BREAKER_ROWS)]
+    assert opened == [False] * (opens_at - 1) + [True]
 
 
-@pytest.mark.parametrize("other", ["", "61007"], ids=["another-end", "another-code"])
-def test_another_end_between_keeps_the_breaker_closed(other: str) -> None:
-    breaker = Breaker()
-    ends = ["85088", "85088", other, "85088", "85088"]
-    assert not any(breaker.row_ended(code) for code in ends)
-    assert breaker.row_ended("85088")
-
-
-def test_a_slowed_scope_is_halved_once_per_pause_and_not_by_calls_made_before_it() -> None:
+def test_a_slowed_scope_is_halved_once_per_pause_and_not_by_calls_made_before_it():
     scope = Slowdown(8)
     scope.slow_down(100.0, PACE)
     scope.slow_down(101.0, PACE)
     assert (scope.limit, scope.paused_until) == (4, 161.0)
     scope.slow_down(161.0, PACE)
     assert (scope.limit, scope.paused_until) == (2, 221.0)
+    for now in (221.0, 281.0):
+        scope.slow_down(now, PACE)
+    assert scope.limit == 1, "and keeps at least one row"
 
 
-def test_a_slowed_scope_keeps_at_least_one_row() -> None:
-    scope = Slowdown(1)
-    scope.slow_down(0.0, PACE)
-    assert scope.limit == 1
-
-
-def test_twenty_good_rows_give_one_back_and_never_more_than_there_were() -> None:
+def test_twenty_good_rows_give_one_back_and_never_more_than_there_were():
     scope = Slowdown(4)
     scope.slow_down(0.0, PACE)
     limits = []
@@ -175,7 +134,7 @@ def test_twenty_good_rows_give_one_back_and_never_more_than_there_were() -> None
     assert limits == [2] * 19 + [3] * 20 + [4] * 21
 
 
-def test_being_told_again_starts_the_count_of_succeeded_rows_again() -> None:
+def test_being_told_again_starts_the_count_of_succeeded_rows_again():
     scope = Slowdown(8)
     scope.slow_down(0.0, PACE)
     for _ in range(GOOD_PER_NOTCH - 1):
@@ -185,7 +144,7 @@ def test_being_told_again_starts_the_count_of_succeeded_rows_again() -> None:
     assert scope.limit == 2
 
 
-def test_patience_runs_from_the_first_telling_and_a_good_row_renews_it() -> None:
+def test_patience_runs_from_the_first_telling_and_a_good_row_renews_it():
     scope = Slowdown(8)
     assert scope.patient(0.0, PACE)
     scope.slow_down(0.0, PACE)
@@ -196,7 +155,7 @@ def test_patience_runs_from_the_first_telling_and_a_good_row_renews_it() -> None
     assert scope.patient(300.0, PACE)
 
 
-def test_rows_that_fail_together_are_one_failed_probe() -> None:
+def test_rows_that_fail_together_are_one_failed_probe():
     outage = Outage()
     for _ in range(64):
         outage.suspect(10.0, PACE)
@@ -205,7 +164,7 @@ def test_rows_that_fail_together_are_one_failed_probe() -> None:
     assert outage.probe_at == 13.0
 
 
-def test_probes_end_with_patience() -> None:
+def test_probes_end_with_patience():
     outage = Outage()
     outage.suspect(0.0, PACE)
     while not outage.over(outage.probe_at, PACE):
@@ -215,7 +174,7 @@ def test_probes_end_with_patience() -> None:
     assert not outage.over(PACE.patience - 0.01, PACE)
 
 
-def test_an_answer_ends_the_outage() -> None:
+def test_an_answer_ends_the_outage():
     outage = Outage()
     outage.suspect(0.0, PACE)
     outage.ended()
@@ -224,18 +183,16 @@ def test_an_answer_ends_the_outage() -> None:
     assert outage.probe_at == 51.0
 
 
-@pytest.mark.parametrize(
-    ("answered", "tries", "now", "step"),
-    [
-        pytest.param(15.0, 3, 20.0, NextStep.RETRY, id="the others are answered, tries are left"),
-        pytest.param(15.0, 4, 20.0, NextStep.END, id="the others are answered, no tries are left"),
-        pytest.param(15.0, 1, 310.0, NextStep.END, id="the others are answered, no patience is left"),
-        pytest.param(5.0, 99, 309.9, NextStep.RETRY, id="nobody is answered, patience is left"),
-        pytest.param(5.0, 1, 310.0, NextStep.STOP_RUN, id="nobody is answered, no patience is left"),
-        pytest.param(float("-inf"), 1, 310.0, NextStep.STOP_RUN, id="nobody ever was"),
-    ],
+@table(
+    "answered, tries, now, step",
+    {
+        "the others are answered, tries are left": (15.0, 3, 20.0, NextStep.RETRY),
+        "the others are answered, no tries are left": (15.0, 4, 20.0, NextStep.END),
+        "the others are answered, no patience is left": (15.0, 1, 310.0, NextStep.END),
+        "nobody is answered, patience is left": (5.0, 99, 309.9, NextStep.RETRY),
+        "nobody is answered, no patience is left": (5.0, 1, 310.0, NextStep.STOP_RUN),
+        "nobody ever was": (float("-inf"), 1, 310.0, NextStep.STOP_RUN),
+    },
 )
-def test_what_follows_when_the_token_source_gives_no_usable_answer(
-    answered: float, tries: int, now: float, step: NextStep
-) -> None:
+def test_what_follows_when_the_token_source_gives_no_usable_answer(answered, tries, now, step):
     assert after_no_token(10.0, answered, tries, now, PACE) is step

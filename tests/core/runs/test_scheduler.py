@@ -1,20 +1,13 @@
 """Which row is next: fair over environments, never over a limit, and nothing lost."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from tcb_ops.model import Outcome, Owner, Reason, Row, RowEnd, Secret
 from tcb_ops.runs.limits import RunLimits, Slowdown
-from tcb_ops.runs.list_kinds import UPLOAD
-from tcb_ops.runs.outcome_handler import OutcomeHandler
 from tcb_ops.runs.records import EnvRecord
-from tcb_ops.runs.runtime import Runtime
 from tcb_ops.runs.scheduler import (
     COMING,
     REFILL,
@@ -26,7 +19,6 @@ from tcb_ops.runs.scheduler import (
     ScopeState,
     Task,
 )
-from tcb_ops.runs.writer import Closing
 from tcb_ops.wechat.tokens import Token
 
 PACE = RunLimits(slow_wait=60.0)
@@ -54,7 +46,7 @@ class Floor:
             mine = app if shared else AppState(f"wx{no}", Slowdown(per_app))
             mine.token = TOKEN if token else None
             env = ScopeState(f"env{no}", Slowdown(per_env))
-            lane = Lane(no, env, mine, Owner.MERCHANT, batch=batch)
+            lane = Lane(no, env, mine, Owner.MERCHANT, rows_per_call=batch)
             env.lanes.append(lane)
             mine.lanes.append(lane)
             self.lanes.append(lane)
@@ -91,29 +83,14 @@ def envs(tasks: list[Task]) -> list[str]:
     return [task.row.env for task in tasks]
 
 
-def test_a_list_sorted_by_env_keeps_many_environments_at_work() -> None:
-    floor = Floor(*[1_000] * 20, per_env=8)
-    first = floor.take_all(64)
-    assert len(first) == 64
-    assert len(set(envs(first))) >= 8
-
-
-@pytest.mark.parametrize(("lanes", "each"), [(1, 50), (200, 50), (1_000, 10), (5_000, TURN)])
-def test_of_many_environments_each_holds_few_rows_ready(lanes: int, each: int) -> None:
-    floor = Floor(*[each + 1] * lanes)
-    assert floor.scheduler.take(0.0) is None
-    floor.refill()
-    assert {len(lane.fresh) for lane in floor.scheduler.lanes} == {each}
-
-
-def test_environments_are_served_in_turn() -> None:
+def test_environments_are_served_in_turn():
     floor = Floor(*[2 * TURN + 1] * 3, per_env=2 * TURN)
     order = envs(floor.take_all(4 * TURN))
     assert order == [name for name in ("env0", "env1", "env2", "env0") for _ in range(TURN)]
 
 
 @pytest.mark.parametrize("way", ["env", "app"])
-def test_a_limit_is_never_passed_and_a_row_that_ends_makes_room_for_one(way: str) -> None:
+def test_a_limit_is_never_passed_and_a_row_that_ends_makes_room_for_one(way):
     floor = Floor(50, 50, per_env=4 if way == "env" else 99, per_app=99 if way == "env" else 6, shared=True)
     tasks = floor.take_all()
     assert len(tasks) == (8 if way == "env" else 6)
@@ -121,7 +98,7 @@ def test_a_limit_is_never_passed_and_a_row_that_ends_makes_room_for_one(way: str
     assert len(floor.take_all()) == 1
 
 
-def test_a_row_that_waits_keeps_its_place_in_flight() -> None:
+def test_a_row_that_waits_keeps_its_place_in_flight():
     floor = Floor(10, per_env=2)
     first, second = floor.take_all()
     floor.scheduler.wait(first, until=5.0)
@@ -132,7 +109,7 @@ def test_a_row_that_waits_keeps_its_place_in_flight() -> None:
     assert floor.take(now=5.0) is not None
 
 
-def test_a_row_that_comes_back_goes_before_fresh_ones() -> None:
+def test_a_row_that_comes_back_goes_before_fresh_ones():
     floor = Floor(10, per_env=3)
     first, *_ = floor.take_all()
     floor.scheduler.again(first)
@@ -140,7 +117,7 @@ def test_a_row_that_comes_back_goes_before_fresh_ones() -> None:
 
 
 @pytest.mark.parametrize("scope", ["env", "app"])
-def test_a_paused_scope_hands_out_nothing_and_the_others_go_on(scope: str) -> None:
+def test_a_paused_scope_hands_out_nothing_and_the_others_go_on(scope):
     floor = Floor(5, 5)
     paused = floor.lanes[0].env.slowdown if scope == "env" else floor.lanes[0].app.slowdown
     paused.slow_down(0.0, PACE)
@@ -150,7 +127,7 @@ def test_a_paused_scope_hands_out_nothing_and_the_others_go_on(scope: str) -> No
 
 
 @pytest.mark.parametrize("scope", ["env", "app"])
-def test_rows_that_come_back_after_a_pause_keep_to_the_halved_limit(scope: str) -> None:
+def test_rows_that_come_back_after_a_pause_keep_to_the_halved_limit(scope):
     floor = Floor(20, per_env=8, per_app=8)
     [lane] = floor.lanes
     slowed = lane.env.slowdown if scope == "env" else lane.app.slowdown
@@ -165,7 +142,7 @@ def test_rows_that_come_back_after_a_pause_keep_to_the_halved_limit(scope: str) 
     assert len(floor.take_all(now=slowed.paused_until)) == 1, "a row's end makes room for the next that waits"
 
 
-def test_a_paused_merchant_holds_all_of_its_environments() -> None:
+def test_a_paused_merchant_holds_all_of_its_environments():
     floor = Floor(5, 5, shared=True)
     floor.lanes[0].app.slowdown.slow_down(0.0, PACE)
     assert floor.take_all(now=1.0) == []
@@ -173,7 +150,7 @@ def test_a_paused_merchant_holds_all_of_its_environments() -> None:
 
 
 @pytest.mark.parametrize("by", ["pause", "rate"])
-def test_a_waiting_lane_that_is_enqueued_again_has_one_timer(by: str) -> None:
+def test_a_waiting_lane_that_is_enqueued_again_has_one_timer(by):
     floor = Floor(5)
     [lane] = floor.lanes
     if by == "pause":
@@ -191,7 +168,7 @@ def test_a_waiting_lane_that_is_enqueued_again_has_one_timer(by: str) -> None:
     assert floor.take(90.0) is not None
 
 
-def test_the_rate_of_a_merchant_is_kept_over_its_environments() -> None:
+def test_the_rate_of_a_merchant_is_kept_over_its_environments():
     floor = Floor(5, 5, shared=True)
     app = floor.lanes[0].app
     taken: list[float] = []
@@ -205,7 +182,7 @@ def test_the_rate_of_a_merchant_is_kept_over_its_environments() -> None:
     assert taken == [0.5 * n for n in range(10)]
 
 
-def test_a_closed_lane_hands_out_only_rows_that_had_begun() -> None:
+def test_a_closed_lane_hands_out_only_rows_that_had_begun():
     floor = Floor(40, per_env=3)
     first, second, third = floor.take_all()
     floor.scheduler.again(second)
@@ -220,7 +197,7 @@ def test_a_closed_lane_hands_out_only_rows_that_had_begun() -> None:
     assert floor.take(now=9.0) is None
 
 
-def test_a_refill_that_arrives_after_the_closing_brings_nothing() -> None:
+def test_a_refill_that_arrives_after_the_closing_brings_nothing():
     floor = Floor(40)
     lane = floor.lanes[0]
     assert floor.scheduler.take(0.0) is None
@@ -230,7 +207,7 @@ def test_a_refill_that_arrives_after_the_closing_brings_nothing() -> None:
     assert lane.is_done
 
 
-def test_a_closed_lane_ends_its_rows_whatever_the_pause() -> None:
+def test_a_closed_lane_ends_its_rows_whatever_the_pause():
     floor = Floor(5)
     task = floor.take()
     assert task is not None
@@ -240,7 +217,7 @@ def test_a_closed_lane_ends_its_rows_whatever_the_pause() -> None:
     assert floor.take(now=1.0) is task
 
 
-def test_a_lane_asks_for_each_refill_once() -> None:
+def test_a_lane_asks_for_each_refill_once():
     floor = Floor(120, per_env=500)
     for _ in range(5):
         assert floor.scheduler.take(0.0) is None
@@ -256,7 +233,7 @@ def test_a_lane_asks_for_each_refill_once() -> None:
     assert floor.refills == {0: 2}
 
 
-def test_lanes_wait_for_the_token_and_go_on_with_it() -> None:
+def test_lanes_wait_for_the_token_and_go_on_with_it():
     floor = Floor(5, 5, shared=True, token=False)
     app = floor.lanes[0].app
     assert floor.take_all() == []
@@ -266,7 +243,7 @@ def test_lanes_wait_for_the_token_and_go_on_with_it() -> None:
     assert len(floor.take_all()) == 10
 
 
-def test_a_token_is_requested_again_when_its_time_has_come() -> None:
+def test_a_token_is_requested_again_when_its_time_has_come():
     floor = Floor(5)
     app = floor.lanes[0].app
     app.renew_at = 100.0
@@ -276,7 +253,7 @@ def test_a_token_is_requested_again_when_its_time_has_come() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_whatever_happens_limits_hold_and_every_row_ends_once(seed: int) -> None:
+def test_whatever_happens_limits_hold_and_every_row_ends_once(seed):
     chance = random.Random(seed)
     per_env, room = chance.choice([1, 3, 8]), chance.choice([2, 16, 64])
     floor = Floor(
@@ -322,7 +299,7 @@ def test_whatever_happens_limits_hold_and_every_row_ends_once(seed: int) -> None
     assert all(lane.env.in_flight == lane.app.in_flight == 0 for lane in floor.lanes)
 
 
-def test_own_environments_share_the_components_account_apart_from_its_merchants() -> None:
+def test_own_environments_share_the_components_account_apart_from_its_merchants():
     listed = [
         ("a", "wx1", "merchant"),
         ("b", "wx1", "platform"),
@@ -389,7 +366,7 @@ class Fleet:
             )
 
 
-def test_lanes_are_made_as_their_turn_comes_and_forgotten_when_they_are_done() -> None:
+def test_lanes_are_made_as_their_turn_comes_and_forgotten_when_they_are_done():
     fleet = Fleet(5_000, 1)
     lines = []
     while (task := fleet.take()) is not None:
@@ -401,7 +378,7 @@ def test_lanes_are_made_as_their_turn_comes_and_forgotten_when_they_are_done() -
     assert len(fleet.scheduler.lanes) == len(fleet.registry.records) == len(fleet.registry.apps) == 0
 
 
-def test_every_environment_has_its_turn_before_any_has_a_second() -> None:
+def test_every_environment_has_its_turn_before_any_has_a_second():
     fleet = Fleet(1_000, 20)
     begun: list[str] = []
     while len(begun) < 1_000 * TURN and (task := fleet.take()) is not None:
@@ -410,7 +387,7 @@ def test_every_environment_has_its_turn_before_any_has_a_second() -> None:
     assert Counter(begun) == {f"env{no}": TURN for no in range(1_000)}
 
 
-def test_the_state_of_an_appid_lasts_until_the_last_of_its_lanes() -> None:
+def test_the_state_of_an_appid_lasts_until_the_last_of_its_lanes():
     fleet = Fleet(3, 1, "wx")
     first, second, third = (fleet.registry.make(one) for one in fleet.environments)
     assert first.app is second.app is third.app
@@ -419,27 +396,3 @@ def test_the_state_of_an_appid_lasts_until_the_last_of_its_lanes() -> None:
     assert list(fleet.registry.apps.values()) == [third.app]
     fleet.registry.forget(third)
     assert not fleet.registry.apps
-
-
-def test_lanes_made_after_their_appid_was_closed_begin_nothing() -> None:
-    fleet, written = Fleet(2, 1, "wx"), list[object]()
-    writer: Any = SimpleNamespace(add=written.append)
-    handler = OutcomeHandler(
-        RunLimits(),
-        fleet.scheduler,
-        writer,
-        fleet.registry.records,
-        lambda: 0.0,
-        Runtime(chance=lambda: 0.5),
-        written.append,
-        UPLOAD,
-    )
-    for record in fleet.environments:
-        lane = fleet.registry.make(record)
-        fleet.scheduler.add(lane)
-        handler.added(lane)
-        if record.number == 0:
-            assert lane.end_as is None
-            handler.close(lane.app, Reason.NO_TOKEN)
-        assert lane.end_as is not None
-    assert [one.environment.number for one in written if isinstance(one, Closing)] == [0, 1]

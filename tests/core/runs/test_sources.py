@@ -1,7 +1,5 @@
 """Files that are sent from URLs, over real sockets: what every kind of server leads to, and that queries stay secret."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import signal
@@ -9,26 +7,21 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from source_server import Sources
-from workspace import QUICK, TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, write_csv
+from workspace import QUICK, TEA, Workspace, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.details import DetailCode
 from tcb_ops.errors import InputError, UsageError
+from tcb_ops.lists.batch import Batch
 from tcb_ops.model import Reason
-from tcb_ops.settings import load_settings
+from tcb_ops.run import Run
+from tcb_ops.settings import Settings, load_settings
 from tcb_ops.wechat.remote_files import read_status, source_problem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tcb_ops.lists.batch import Batch
-    from tcb_ops.run import Run
-    from tcb_ops.settings import Settings
 
 BIG = bytes(range(256)) * 8000
 """More than is read as a whole before it is sent."""
@@ -64,7 +57,7 @@ class Web:
 
 
 @pytest.fixture
-def web(open_workspace: OpenWorkspace, tmp_path: Path) -> Iterator[Web]:
+def web(open_workspace, tmp_path):
     with Sources() as sources:
         workspace = open_workspace([], store=tmp_path / "store")
         settings = workspace.with_options(source_hosts=["127.0.0.1"])
@@ -114,34 +107,29 @@ def codes(batch: Batch) -> list[DetailCode]:
         ("https://a.com/x.png?•••", "a.com", False, DetailCode.SOURCE_MASKED),
     ],
 )
-def test_which_urls_are_asked(url: str, hosts: str, loopback: bool, code: DetailCode | None) -> None:
+def test_which_urls_are_asked(url, hosts, loopback, code):
     found = source_problem(url, url.partition("?")[0], tuple(hosts.split()), loopback=loopback)
     assert (found and found.code) == code
 
 
-def test_what_a_status_means() -> None:
+def test_what_a_status_means():
     meant = {
-        status: read_status(status) for status in (200, 206, 304, 302, 401, 404, 410, 412, 429, 500, 503)
+        None: (200,),
+        DetailCode.SOURCE_REFUSED: (206, 401),
+        DetailCode.SOURCE_REDIRECT: (302, 304),
+        DetailCode.SOURCE_GONE: (404, 410),
+        DetailCode.FILE_CHANGED: (412,),
+        DetailCode.SOURCE_BUSY: (429, 500, 503),
     }
-    assert meant == {
-        200: None,
-        206: DetailCode.SOURCE_REFUSED,
-        304: DetailCode.SOURCE_REDIRECT,
-        302: DetailCode.SOURCE_REDIRECT,
-        401: DetailCode.SOURCE_REFUSED,
-        404: DetailCode.SOURCE_GONE,
-        410: DetailCode.SOURCE_GONE,
-        412: DetailCode.FILE_CHANGED,
-        429: DetailCode.SOURCE_BUSY,
-        500: DetailCode.SOURCE_BUSY,
-        503: DetailCode.SOURCE_BUSY,
-    }
+    assert [(code, *map(read_status, statuses)) for code, statuses in meant.items()] == [
+        (code,) * (1 + len(statuses)) for code, statuses in meant.items()
+    ]
 
 
 # --- before the run ----------------------------------------------------------------------------------------------------
 
 
-def test_each_url_is_asked_for_once_and_its_bytes_are_sent(web: Web, assert_complete: AssertComplete) -> None:
+def test_each_url_is_asked_for_once_and_its_bytes_are_sent(web, assert_complete):
     urls = [web.sources.serve("/a.webp", b"small"), web.sources.serve("/图%201.png", BIG)]
     batch = web.read(*urls, urls[0])
     assert sum(web.sources.asked.values()) == 2
@@ -155,7 +143,7 @@ def test_each_url_is_asked_for_once_and_its_bytes_are_sent(web: Web, assert_comp
     assert [record.row.file for record in run.rows()] == [*urls, urls[0]]
 
 
-def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web: Web) -> None:
+def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web):
     url = web.sources.serve("/a.webp", b"x", headers={"Content-Type": "text/html"})
     list_ = write_csv(web.workspace.list, ("env", "path", "file"), [(TEA.env, "web/a", f"{url}?v=1.png")])
     batch = tcb.read_paths(list_, web.workspace.merchants, web.workspace.folder, settings=web.settings)
@@ -176,9 +164,7 @@ def test_the_extension_of_the_url_decides_the_type_where_the_path_has_none(web: 
         ({"status": {"HEAD": 503}}, DetailCode.NOT_INSPECTED),
     ],
 )
-def test_a_url_that_cannot_be_sent_is_a_problem_of_its_row(
-    web: Web, how: dict[str, Any], code: DetailCode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_url_that_cannot_be_sent_is_a_problem_of_its_row(web, how, code, monkeypatch):
     monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0, 0))
     good, bad = web.sources.serve("/good", b"x"), web.sources.serve("/bad", b"x", **how)
     with pytest.raises(InputError) as caught:
@@ -190,7 +176,7 @@ def test_a_url_that_cannot_be_sent_is_a_problem_of_its_row(
     assert ("GET", "/bad") not in web.sources.asked or code is DetailCode.SOURCE_REFUSED
 
 
-def test_a_host_that_is_not_allowed_is_not_asked(web: Web) -> None:
+def test_a_host_that_is_not_allowed_is_not_asked(web):
     with Sources() as other:
         url = other.serve("/a", b"x").replace("127.0.0.1", "localhost")
         redirected = web.sources.serve("/b", b"x", status={"HEAD": 302, "GET": 302}, location=url)
@@ -207,7 +193,7 @@ def test_a_host_that_is_not_allowed_is_not_asked(web: Web) -> None:
         assert not other.asked
 
 
-def test_without_the_setting_no_url_is_read(open_workspace: OpenWorkspace) -> None:
+def test_without_the_setting_no_url_is_read(open_workspace):
     workspace = open_workspace([])
     with Sources() as sources:
         web = Web(workspace, sources, workspace.settings)
@@ -218,9 +204,7 @@ def test_without_the_setting_no_url_is_read(open_workspace: OpenWorkspace) -> No
         assert not sources.asked
 
 
-def test_a_host_that_cannot_be_reached_is_tried_for_one_url(
-    web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_host_that_cannot_be_reached_is_tried_for_one_url(web, monkeypatch):
     monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0, 0))
     monkeypatch.setattr("tcb_ops.runs.url_files.AT_ONCE", 1)
     with Sources() as gone:
@@ -229,7 +213,7 @@ def test_a_host_that_cannot_be_reached_is_tried_for_one_url(
     assert codes(batch) == [DetailCode.NOT_INSPECTED] * 50
 
 
-def test_a_server_without_head_is_asked_for_a_byte(web: Web) -> None:
+def test_a_server_without_head_is_asked_for_a_byte(web):
     urls = [
         web.sources.serve("/signed", b"signed", status={"HEAD": 403}),
         web.sources.serve("/no-head", BIG, status={"HEAD": 405}),
@@ -245,7 +229,7 @@ def test_a_server_without_head_is_asked_for_a_byte(web: Web) -> None:
 # --- when it is sent ---------------------------------------------------------------------------------------------------
 
 
-def test_a_body_of_unknown_length_is_sent_from_a_temporary_file(web: Web) -> None:
+def test_a_body_of_unknown_length_is_sent_from_a_temporary_file(web):
     urls = [web.sources.serve(f"/{n}", body, chunked=True) for n, body in enumerate([b"", b"x", BIG])]
     batch = web.read(*urls)
     assert [row.size for row in batch.rows()] == [None, None, None]
@@ -253,14 +237,6 @@ def test_a_body_of_unknown_length_is_sent_from_a_temporary_file(web: Web) -> Non
     assert ended(run) == [("uploaded", "")] * 3
     assert [web.stored(n) for n in range(3)] == [b"", b"x", BIG]
     assert [record.end.bytes for record in run.rows()] == [0, 1, len(BIG)]
-
-
-def changed(web: Web, path: str, content: bytes, **how: Any) -> Callable[[], None]:
-    return lambda: void(web.sources.serve(path, content, **how))
-
-
-def void(_: object) -> None:
-    pass
 
 
 @pytest.mark.parametrize("content", [b"small", BIG], ids=["small", "big"])
@@ -283,9 +259,7 @@ def void(_: object) -> None:
         ({"status": {"GET": 500}}, Reason.NO_ANSWER),
     ],
 )
-def test_what_a_server_does_after_the_plan(
-    web: Web, content: bytes, after: dict[str, Any], reason: Reason
-) -> None:
+def test_what_a_server_does_after_the_plan(web, content, after, reason):
     url = web.sources.serve("/a", content)
     batch = web.read(url)
     more = dict(after)
@@ -304,16 +278,14 @@ def test_what_a_server_does_after_the_plan(
 
 @pytest.mark.parametrize("content", [b"small" * 10, BIG], ids=["small", "big"])
 @pytest.mark.parametrize("by", [-1, 1])
-def test_a_length_that_is_a_lie_from_the_beginning_is_no_success(web: Web, content: bytes, by: int) -> None:
+def test_a_length_that_is_a_lie_from_the_beginning_is_no_success(web, content, by):
     length = len(content) + by
     batch = web.read(web.sources.serve("/a", content, told=length, declared=length))
     assert ended(web.upload(batch)) == [("failed", "no_answer")]
     assert web.stored() is None
 
 
-def test_certificates_are_checked(
-    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_certificates_are_checked(web, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("tcb_ops.runs.url_files.TRY_AGAIN", (0,))
     both = tmp_path / "both.pem"
     words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=a"
@@ -330,7 +302,7 @@ def test_certificates_are_checked(
         assert web.stored() == b"over TLS"
 
 
-def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web: Web) -> None:
+def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web):
     with Sources() as away:
         urls = [away.serve("/a", b"a"), web.sources.serve("/b", b"b"), away.serve("/c", b"c")]
         batch = web.read(*urls)
@@ -339,12 +311,12 @@ def test_a_server_that_is_away_ends_its_rows_and_not_the_run(web: Web) -> None:
 
 
 @pytest.mark.slow
-def test_the_workers_of_a_cluster_read_urls(web: Web) -> None:
+def test_the_workers_of_a_cluster_read_urls(web):
     batch = web.read(*(web.sources.serve(f"/{n}", b"%d" % n) for n in range(8)))
     assert ended(web.upload(batch, cluster="local:2")) == [("uploaded", "")] * 8
 
 
-def test_a_retry_looks_at_the_url_again(web: Web) -> None:
+def test_a_retry_looks_at_the_url_again(web):
     batch = web.read(web.sources.serve("/a", b"before"))
     web.sources.serve("/a", b"after that")
     run = web.upload(batch)
@@ -354,7 +326,7 @@ def test_a_retry_looks_at_the_url_again(web: Web) -> None:
     assert web.stored() == b"after that"
 
 
-def test_unchanged_rows_are_known_by_their_etag_else_by_their_bytes(web: Web) -> None:
+def test_unchanged_rows_are_known_by_their_etag_else_by_their_bytes(web):
     urls = [
         web.sources.serve("/tagged", b"tagged"),
         web.sources.serve("/plain", b"plain", etag=""),
@@ -372,7 +344,7 @@ def test_unchanged_rows_are_known_by_their_etag_else_by_their_bytes(web: Web) ->
     assert web.stored(4) == b"new"
 
 
-def test_if_exists_compares_with_the_bytes_of_the_url(web: Web) -> None:
+def test_if_exists_compares_with_the_bytes_of_the_url(web):
     url = web.sources.serve("/a", b"one")
     web.upload(web.read(url))
     kept = web.upload(web.read(url), if_exists="fail", new_run=True)
@@ -389,9 +361,7 @@ def everything_in(folder: Path) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_query_is_sent_and_nowhere_kept(
-    web: Web, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_query_is_sent_and_nowhere_kept(web, capsys, caplog):
     good, gone, busy = (web.sources.serve(f"/{n}", b"x") for n in "abc")
     elsewhere = web.sources.serve("/d", b"x")
     list_ = web.list(*(f"{url}?{SECRET}" for url in (good, gone, busy, elsewhere)))
@@ -418,9 +388,7 @@ def test_a_query_is_sent_and_nowhere_kept(
     assert "cafe5f0e1cafe" not in "".join(capsys.readouterr())
 
 
-def test_a_problem_does_not_show_the_query_or_the_password(
-    web: Web, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_problem_does_not_show_the_query_or_the_password(web, capsys):
     list_ = web.list(f"{web.sources.base}/gone?{SECRET}", f"https://me:pass-word-12345@127.0.0.1/a?{SECRET}")
     common = ["--config", str(settings_file(web)), "--target", web.workspace.sim.base]
     assert run_command(["check", str(list_), "--root", str(web.workspace.folder), *common]) == 2
@@ -442,7 +410,7 @@ def settings_file(web: Web) -> Path:
 
 
 @pytest.mark.slow
-def test_a_failed_csv_with_masked_urls_is_refused(web: Web) -> None:
+def test_a_failed_csv_with_masked_urls_is_refused(web):
     batch = web.read(f"{web.sources.serve('/a', b'x')}?{SECRET}")
     web.sources.serve("/a", b"x", status={"GET": 404})
     run = web.upload(batch)
@@ -453,7 +421,7 @@ def test_a_failed_csv_with_masked_urls_is_refused(web: Web) -> None:
     assert [problem.message.code for problem in caught.value.problems] == [DetailCode.SOURCE_MASKED]
 
 
-def test_a_run_with_queries_needs_its_list_again(web: Web) -> None:
+def test_a_run_with_queries_needs_its_list_again(web):
     list_ = web.list(f"{web.sources.serve('/a', b'x')}?{SECRET}")
     batch = tcb.read_paths(list_, web.workspace.merchants, web.workspace.folder, settings=web.settings)
     web.sources.serve("/a", b"x", status={"GET": 404})
@@ -466,9 +434,7 @@ def test_a_run_with_queries_needs_its_list_again(web: Web) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_with_the_list(
-    web: Web, wait_for: WaitFor, assert_complete: AssertComplete
-) -> None:
+def test_killed_and_resumed_with_the_list(web, wait_for, assert_complete):
     rows = 60
     urls = [f"{web.sources.serve(f'/{n}', b'%d' % n)}?{SECRET}&n={n}" for n in range(rows)]
     list_ = web.list(*urls)
@@ -506,7 +472,7 @@ def test_killed_and_resumed_with_the_list(
     assert [web.stored(n) for n in range(rows)] == [b"%d" % n for n in range(rows)]
 
 
-def test_a_dry_run_looks_at_urls_and_sends_nothing(web: Web, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_looks_at_urls_and_sends_nothing(web, capsys):
     list_ = web.list(web.sources.serve("/a", b"x"))
     common = ["--config", str(settings_file(web)), "--target", web.workspace.sim.base, "--merchants"]
     assert (
@@ -519,9 +485,7 @@ def test_a_dry_run_looks_at_urls_and_sends_nothing(web: Web, capsys: pytest.Capt
 
 @pytest.mark.parametrize("url", ["s3://b/a.png", "cos://b-125/a.png", "OSS://b/a.png", "gs://b/a.png"])
 @pytest.mark.parametrize("allowed", [True, False], ids=["with settings", "without"])
-def test_an_address_of_an_object_store_is_a_problem_that_says_to_presign(
-    web: Web, url: str, *, allowed: bool
-) -> None:
+def test_an_address_of_an_object_store_is_a_problem_that_says_to_presign(web, url, *, allowed):
     list_, workspace = web.list(url), web.workspace
     settings = {"settings": web.settings} if allowed else {}
     batch = tcb.read_paths(list_, workspace.merchants, workspace.folder, on_bad="skip", **settings)

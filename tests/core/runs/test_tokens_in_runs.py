@@ -1,18 +1,15 @@
 """Runs whose tokens come from a server or from the platform itself, and the platform's own environments."""
 
-from __future__ import annotations
-
-import asyncio
-import threading
 from base64 import b64encode
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from scripted import Server
-from workspace import BOOKS, QUICK, TEA, TEA_TEST, many
+from scripted import good_token as good
+from scripted import token_server
+from tables import table
+from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import OutageError, TokenSourceError
@@ -22,11 +19,6 @@ from tcb_ops.reports.summary import Per, by_code, next_actions
 from tcb_ops.runs import engine
 from tcb_ops.secrets import redact
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from workspace import AssertComplete, OpenWorkspace, Workspace
-
 PLATFORM = "wxplatform"
 OWN = Merchant(PLATFORM, "平台自有", "own-env-1", owner=Owner.PLATFORM)
 SHARED = Merchant(TEA.appid, TEA.name, "own-env-2", owner=Owner.PLATFORM)
@@ -34,7 +26,7 @@ COMPONENT = Component(PLATFORM, "PrAcTiCe-secret", "PrAcTiCe-ticket", rotate=Tru
 
 
 @pytest.fixture(autouse=True)
-def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def _credentials(monkeypatch):
     monkeypatch.setenv("PRACTICE_SECRET", COMPONENT.secret)
     monkeypatch.setenv("PRACTICE_TICKET", COMPONENT.ticket)
 
@@ -52,87 +44,35 @@ def by_itself(workspace: Workspace, **changed: Any) -> Any:
     return workspace.with_options(tokens=tokens | changed)
 
 
-@contextmanager
-def token_server(answers: dict[str, tuple[str, bytes] | None]) -> Iterator[tuple[str, list[bytes]]]:
-    """A token server in a thread of its own: appid → status and body, None to hang. Gives its URL and the requests it got."""
-    up, down = threading.Event(), threading.Event()
-    server: list[Server] = []
-
-    async def script(connection: Any) -> None:
-        while True:
-            head, _ = await connection.request()
-            appid = head.split(b" ")[1].removeprefix(b"/").decode()
-            answer = answers.get(appid, ("404 Unknown", b""))
-            if answer is None:
-                await connection.gone()
-                return
-            await connection.answer(answer[1], answer[0])
-
-    async def serve() -> None:
-        async with Server(script) as listening:
-            server.append(listening)
-            up.set()
-            await asyncio.to_thread(down.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert up.wait(10)
-    try:
-        yield f"{server[0].base}/{{appid}}", server[0].heads
-    finally:
-        down.set()
-        thread.join()
-
-
-def good(appid: str) -> tuple[str, bytes]:
-    return "200 OK", f'{{"access_token": "token-of-{appid}", "expires_in": 7200}}'.encode()
-
-
 # --- component ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_fetches_its_tokens_by_itself_and_the_next_one_uses_them(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+def test_a_run_fetches_its_tokens_by_itself_and_the_next_one_uses_them(open_workspace, assert_complete):
     workspace = open_workspace(component=COMPONENT, tokens={})
-    assert assert_complete(tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK), 30) == {
-        "uploaded": 30
-    }
+    assert assert_complete(workspace.upload(settings=by_itself(workspace)), 30) == {"uploaded": 30}
     before = workspace.sim.stats
     assert before["authorizer_token"] == 2
-    assert assert_complete(
-        tcb.audit(
-            tcb.read_merchants(workspace.folder / "merchants.csv"),
-            settings=by_itself(workspace),
-            limits=QUICK,
-        ),
-        3,
-    ) == {"healthy": 3}
+    audit = tcb.audit(workspace.merchants, settings=by_itself(workspace), limits=QUICK)
+    assert assert_complete(audit, 3) == {"healthy": 3}
     assert workspace.sim.stats["authorizer_token"] == 2
     assert workspace.sim.stats["component_token"] == 1
 
 
-def test_a_token_that_dies_in_mid_run_is_refreshed_once(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+def test_a_token_that_dies_in_mid_run_is_refreshed_once(open_workspace, assert_complete):
     workspace = open_workspace(many(TEA, rows=40), component=COMPONENT, tokens={})
     settings = by_itself(workspace)
-    tcb.audit(tcb.read_merchants(workspace.folder / "merchants.csv"), settings=settings, limits=QUICK)
+    tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     workspace.sim.expire(TEA.appid)
     before = workspace.sim.stats[f"authorizer_token:{TEA.appid}"]
-    assert assert_complete(tcb.upload(workspace.read(), settings=settings, limits=QUICK), 40) == {
-        "uploaded": 40
-    }
+    assert assert_complete(workspace.upload(settings=settings), 40) == {"uploaded": 40}
     assert workspace.sim.stats[f"authorizer_token:{TEA.appid}"] == before + 1
 
 
-def test_a_run_that_met_no_token_can_say_why_in_the_sources_words(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+def test_a_run_that_met_no_token_can_say_why_in_the_sources_words(open_workspace, assert_complete):
     workspace = open_workspace(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
     workspace.sim.drop_refresh_token(BOOKS.appid)
     workspace.sim.revoke(BOOKS.appid)
-    run = tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK)
+    run = workspace.upload(settings=by_itself(workspace))
     result = {tally.merchant: tally.detail for tally in run._ledger.tallies(run.record)}
     assert result[TEA.name] is None
     why = str(result[BOOKS.name])
@@ -141,25 +81,21 @@ def test_a_run_that_met_no_token_can_say_why_in_the_sources_words(
 
 
 def test_a_merchant_without_authorization_ends_by_its_errcode_and_the_others_go_on(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+    open_workspace, assert_complete
+):
     workspace = open_workspace(many(TEA, BOOKS, rows=5), component=COMPONENT, tokens={})
     workspace.sim.revoke(BOOKS.appid)
-    run = tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK)
+    run = workspace.upload(settings=by_itself(workspace))
     assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
     (cause,) = run.cause_list()
     assert (cause.merchant, cause.code, cause.rows) == ("城南书店", "61003", 5)
     assert "authorization link" in cause.action.en
 
 
-def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(open_workspace, assert_complete):
     slow = Fault(appid=TEA.appid, step=FaultStep.AUTHORIZER_TOKEN, errcode=45011, calls=((1, 2),))
     workspace = open_workspace(many(TEA, BOOKS, rows=5), [slow], component=COMPONENT, tokens={})
-    assert assert_complete(tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK), 10) == {
-        "uploaded": 10
-    }
+    assert assert_complete(workspace.upload(settings=by_itself(workspace)), 10) == {"uploaded": 10}
     assert workspace.sim.stats[f"authorizer_token:{TEA.appid}"] == 3
 
 
@@ -167,13 +103,13 @@ def test_a_refresh_that_is_told_to_slow_down_pauses_its_merchant_alone(
     ("code", "words"), [(61004, "whitelist"), (61005, "next push"), (40125, "AppSecret")]
 )
 def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, code: int, words: str
-) -> None:
+    open_workspace, assert_complete, code, words
+):
     workspace = open_workspace(
         faults=[Fault(step=FaultStep.COMPONENT_TOKEN, errcode=code)], component=COMPONENT, tokens={}
     )
     with pytest.raises(TokenSourceError, match=words) as caught:
-        tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK)
+        workspace.upload(settings=by_itself(workspace))
     assert caught.value.exit_code == 3
     assert "To resume run " in caught.value.text.en
     run = tcb.open_run(settings=by_itself(workspace))
@@ -182,9 +118,7 @@ def test_what_stops_everybody_stops_the_run_with_its_rows_pending(
 
 
 @pytest.mark.slow
-def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(
-    open_workspace: OpenWorkspace,
-) -> None:
+def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(open_workspace):
     workspace = open_workspace(component=COMPONENT, tokens={})
     settings = replace(by_itself(workspace), api_base="http://127.0.0.1:9")
     pace = tcb.RunLimits(backoff=0.01, patience=0.3)
@@ -196,41 +130,43 @@ def test_a_platform_that_is_away_while_tokens_are_fetched_is_waited_for(
 # --- service --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_server_serves_a_run_and_an_unknown_merchant_is_not_attempted(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, BOOKS, rows=5))
-    with token_server({TEA.appid: good(TEA.appid)}) as (url, heads):
-        settings = workspace.with_options(tokens={"source": "service", "url": url})
-        run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
-    assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
-    assert len(heads) == 2
-    (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
-    assert "does not know this merchant (HTTP 404)" in reason
+TO_WXTEA = '[ "$1" = wxtea ] || exit 3; echo "{\\"access_token\\": \\"token-of-$1\\"}"'
 
 
-def test_a_dead_token_given_again_ends_the_rows_as_refused(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+@table(
+    "answers, command, outcome, why",
+    {
+        "unknown to the server": ({TEA.appid: good(TEA.appid)}, (), "not_attempted", "(HTTP 404)"),
+        "dead, and given again": (
+            {TEA.appid: good(TEA.appid), BOOKS.appid: good("nobody")},
+            (),
+            "refused",
+            "gave the same one again",
+        ),
+        "the program fails": ({}, ("sh", "-c", TO_WXTEA, "-", "{appid}"), "not_attempted", "exit code 3"),
+    },
+)
+def test_a_merchant_without_a_good_token_is_that_merchants_trouble(
+    open_workspace, assert_complete, answers, command, outcome, why
+):
     workspace = open_workspace(many(TEA, BOOKS, rows=5))
-    answers = {TEA.appid: good(TEA.appid), BOOKS.appid: good("nobody")}
     with token_server(answers) as (url, heads):
-        settings = workspace.with_options(tokens={"source": "service", "url": url})
-        run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
-    assert assert_complete(run, 10) == {"uploaded": 5, "refused": 5}
-    assert "gave the same one again" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
-    assert any(b"x-tcb-refused: " in head.lower() for head in heads)
+        source = {"source": "command", "command": command} if command else {"source": "service", "url": url}
+        run = workspace.upload(settings=workspace.with_options(tokens=source))
+    assert assert_complete(run, 10) == {"uploaded": 5, outcome: 5}
+    (reason,) = run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].unique()
+    assert why in reason
+    assert len(heads) == len({**answers, BOOKS.appid: ""}) * (not command) + (outcome == "refused")
+    assert any(b"x-tcb-refused: " in head.lower() for head in heads) == (outcome == "refused")
 
 
-def test_a_dead_component_token_is_one_cause_in_words_about_it(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+def test_a_dead_component_token_is_one_cause_in_words_about_it(open_workspace, assert_complete):
     workspace = open_workspace(
         many(TEA, OWN, SHARED, rows=2), merchants=[TEA, TEA_TEST, OWN, SHARED], component_appid=PLATFORM
     )
     with token_server({TEA.appid: good(TEA.appid), PLATFORM: good("nobody")}) as (url, _):
         tokens = {"source": "service", "url": url, "component_appid": PLATFORM}
-        run = tcb.upload(workspace.read(), settings=workspace.with_options(tokens=tokens), limits=QUICK)
+        run = workspace.upload(settings=workspace.with_options(tokens=tokens))
     assert assert_complete(run, 6) == {"uploaded": 2, "refused": 4}
     (action,) = next_actions(by_code(run.cause_list()))
     assert (action.per, action.group.rows) == (Per.ONCE, 4)
@@ -238,14 +174,12 @@ def test_a_dead_component_token_is_one_cause_in_words_about_it(
 
 
 @pytest.mark.parametrize("status", ["401 No", "403 No"])
-def test_a_token_server_that_does_not_let_us_in_stops_the_run(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, status: str
-) -> None:
+def test_a_token_server_that_does_not_let_us_in_stops_the_run(open_workspace, assert_complete, status):
     workspace = open_workspace()
     with token_server({TEA.appid: (status, b""), BOOKS.appid: (status, b"")}) as (url, _):
         settings = workspace.with_options(tokens={"source": "service", "url": url})
         with pytest.raises(TokenSourceError, match=r"tokens\.auth_env") as caught:
-            tcb.upload(workspace.read(), settings=settings, limits=QUICK)
+            workspace.upload(settings=settings)
         audit = tcb.audit(workspace.merchants, settings=settings, limits=QUICK)
     assert audit.record.stopped is not None
     assert audit.record.stopped.en.endswith("tokens.auth_header."), "an audit leaves nothing pending"
@@ -255,95 +189,52 @@ def test_a_token_server_that_does_not_let_us_in_stops_the_run(
     assert upload.record.stopped == caught.value.reason
 
 
-SHORT = tcb.RunLimits(backoff=0.01, patience=0.3)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
-        pytest.param(None, "did not respond", id="hangs"),
-        pytest.param(("503 Busy", b""), "HTTP 503", id="is broken"),
-    ],
+@table(
+    "source, words",
+    {
+        "a server hangs": (None, "did not respond"),
+        "a server is broken": (("503 Busy", b""), "HTTP 503"),
+        "a program is missing": (["./none"], "cannot be started"),
+        "a program is not executable": (["/dev/null"], "cannot be started"),
+        "a program is missing to the shell": (["sh", "-c", "exec ./none"], "exit code 127"),
+        "a program is ended by a signal": (["sh", "-c", "kill -9 $$"], "signal 9"),
+        "a program hangs": (["sh", "-c", "sleep 60"], "did not respond"),
+    },
 )
-def test_a_token_server_that_answers_nobody_stops_the_run_after_patience(
-    open_workspace: OpenWorkspace,
-    assert_complete: AssertComplete,
-    monkeypatch: pytest.MonkeyPatch,
-    answer: tuple[str, bytes] | None,
-    words: str,
-) -> None:
-    monkeypatch.setattr(engine, "ASK_AT_LEAST", 0.3)
-    workspace = open_workspace()
-    with token_server({TEA.appid: answer, BOOKS.appid: answer}) as (url, _):
-        settings = workspace.with_options(tokens={"source": "service", "url": url})
-        with pytest.raises(TokenSourceError, match=words) as caught:
-            tcb.upload(workspace.read(), settings=settings, limits=SHORT)
-    assert caught.value.exit_code == 3
-    assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
-    assert workspace.sim.stats["link_calls"] == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        pytest.param(("./none",), "cannot be started", id="missing"),
-        pytest.param(("/dev/null",), "cannot be started", id="not executable"),
-        pytest.param(("sh", "-c", "exec ./none"), "exit code 127", id="missing to the shell"),
-        pytest.param(("sh", "-c", "kill -9 $$"), "signal 9", id="ended by a signal"),
-        pytest.param(("sh", "-c", "sleep 60"), "did not respond", id="hangs"),
-    ],
-)
-def test_a_token_program_that_cannot_be_run_stops_the_run_after_patience(
-    open_workspace: OpenWorkspace,
-    assert_complete: AssertComplete,
-    monkeypatch: pytest.MonkeyPatch,
-    command: tuple[str, ...],
-    words: str,
-) -> None:
+def test_a_token_source_that_serves_nobody_stops_the_run_after_patience(
+    open_workspace, assert_complete, monkeypatch, source, words
+):
     if words == "did not respond":
         monkeypatch.setattr(engine, "ASK_AT_LEAST", 0.3)
     workspace = open_workspace()
-    settings = workspace.with_options(tokens={"source": "command", "command": command})
-    with pytest.raises(TokenSourceError, match=words):
-        tcb.upload(workspace.read(), settings=settings, limits=SHORT)
+    with token_server({TEA.appid: source, BOOKS.appid: source}) as (url, _):
+        program = {"source": "command", "command": source}
+        tokens = program if isinstance(source, list) else {"source": "service", "url": url}
+        settings = workspace.with_options(tokens=tokens)
+        with pytest.raises(TokenSourceError, match=words) as caught:
+            workspace.upload(settings=settings, limits=tcb.RunLimits(backoff=0.01, patience=0.3))
+    assert caught.value.exit_code == 3
     assert assert_complete(tcb.open_run(settings=settings), 30) == {"pending": 30}
-
-
-def test_a_token_program_that_refuses_a_merchant_is_that_merchants_trouble(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
-    workspace = open_workspace(many(TEA, BOOKS, rows=5))
-    code = '[ "$1" = wxtea ] || exit 3; echo "{\\"access_token\\": \\"token-of-$1\\"}"'
-    settings = workspace.with_options(
-        tokens={"source": "command", "command": ["sh", "-c", code, "-", "{appid}"]}
-    )
-    run = tcb.upload(workspace.read(), settings=settings, limits=QUICK)
-    assert assert_complete(run, 10) == {"uploaded": 5, "not_attempted": 5}
-    assert "exit code 3" in run.results().query("tcb_appid == 'wxbooks'")["tcb_reason"].iloc[0]
+    assert workspace.sim.stats["link_calls"] == 0
 
 
 # --- the platform's own environments --------------------------------------------------------------------------------------
 
 
 def test_own_environments_go_by_the_component_token_beside_merchants_in_one_run(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+    open_workspace, assert_complete
+):
     workspace = open_workspace(
         many(TEA, OWN, SHARED, rows=5), merchants=[TEA, TEA_TEST, OWN, SHARED], component=COMPONENT, tokens={}
     )
-    assert assert_complete(tcb.upload(workspace.read(), settings=by_itself(workspace), limits=QUICK), 15) == {
-        "uploaded": 15
-    }
+    assert assert_complete(workspace.upload(settings=by_itself(workspace)), 15) == {"uploaded": 15}
     assert workspace.sim.stats["component_links"] == 10
     assert workspace.sim.stats["authorizer_token"] == 1, "the merchant's own account is apart"
 
 
 @pytest.mark.parametrize("source", ["file", "command", "service"])
-def test_the_component_token_comes_from_every_source(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, source: str
-) -> None:
+def test_the_component_token_comes_from_every_source(open_workspace, assert_complete, source):
     workspace = open_workspace(many(TEA, OWN, rows=3), merchants=[TEA, OWN], component_appid=PLATFORM)
     tokens: dict[str, Any] = {"source": source, "component_appid": PLATFORM}
     with token_server({TEA.appid: good(TEA.appid), PLATFORM: good(PLATFORM)}) as (url, _):
@@ -354,22 +245,22 @@ def test_the_component_token_comes_from_every_source(
             },
             "service": {"url": url},
         }[source]
-        run = tcb.upload(workspace.read(), settings=workspace.with_options(tokens=tokens), limits=QUICK)
+        run = workspace.upload(settings=workspace.with_options(tokens=tokens))
     assert assert_complete(run, 6) == {"uploaded": 6}
     assert workspace.sim.stats["component_links"] == 3
 
 
 def test_without_a_component_appid_own_environments_say_which_setting_is_missing(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+    open_workspace, assert_complete
+):
     workspace = open_workspace(many(TEA, OWN, rows=3), merchants=[TEA, OWN], component_appid=PLATFORM)
-    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    run = workspace.upload()
     assert assert_complete(run, 6) == {"uploaded": 3, "not_attempted": 3}
     (reason,) = run.results().query("tcb_env == 'own-env-1'")["tcb_reason"].unique()
     assert "set tokens.component_appid" in reason
 
 
-def test_one_link_of_an_own_environment(open_workspace: OpenWorkspace) -> None:
+def test_one_link_of_an_own_environment(open_workspace):
     workspace = open_workspace(many(OWN, rows=1), merchants=[OWN], component_appid=PLATFORM)
     lines = f"appid,name,env,owner\n{OWN.appid},{OWN.name},{OWN.env},platform\n"
     (workspace.folder / "merchants.csv").write_text(lines, encoding="utf-8")
@@ -384,9 +275,7 @@ def test_one_link_of_an_own_environment(open_workspace: OpenWorkspace) -> None:
 
 
 @pytest.mark.slow
-def test_a_quoted_part_of_a_token_reaches_neither_ledger_nor_report(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete
-) -> None:
+def test_a_quoted_part_of_a_token_reaches_neither_ledger_nor_report(open_workspace, assert_complete):
     token = f"token-of-{TEA.appid}"
     part = token[:12]
     written = (
@@ -400,7 +289,7 @@ def test_a_quoted_part_of_a_token_reaches_neither_ledger_nor_report(
         Fault(env=TEA.env, path="banner/2.png", errcode=85088, errmsg=f"rid: {part}"),
     ]
     workspace = open_workspace(many(TEA, rows=3), faults)
-    run = tcb.upload(workspace.read(), settings=workspace.settings, limits=QUICK)
+    run = workspace.upload()
     assert assert_complete(run, 3) == {"uploaded": 1, "refused": 2}
     assert run.results()["tcb_errmsg"].str.contains("•••").sum() == 2
     run.export(workspace.folder / "report")

@@ -8,7 +8,12 @@ import pytest
 from scripted import no_more_files
 
 from tcb_ops.errors import ResourceLimitError
-from tcb_ops.wechat.local_files import FileChangedError, hash_file, open_file
+from tcb_ops.wechat.local_files import FileChangedError, FileUnreadableError, hash_file, open_file
+
+
+def open_files():
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.exists() else 0
 
 
 def planned(tmp_path, content):
@@ -56,10 +61,39 @@ def test_a_file_that_became_a_link_out_of_the_root_is_a_changed_one(tmp_path, sw
     open_file(*plan, root=tmp_path).close()
 
 
-def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_unreadable(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_opened_for_want_of_descriptors_is_not_unreadable(tmp_path):
     file = tmp_path / "a.png"
     file.write_bytes(b"x")
     now = file.stat()
     for look in (open_file, hash_file):
         with no_more_files(), pytest.raises(ResourceLimitError, match="Raise ulimit -n"):
             look(file, now.st_size, now.st_mtime_ns)
+
+
+def test_a_file_that_is_not_the_planned_one_is_not_opened(tmp_path):
+    path, size, mtime_ns = planned(tmp_path, b"12345")
+    for other in ((4, mtime_ns), (5, mtime_ns + 1)):
+        with pytest.raises(FileChangedError) as caught:
+            open_file(path, *other)
+        assert str(path) in caught.value.text.en
+    assert open_file(path, size, mtime_ns)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes in the file system")
+@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "device", "a\0b"])
+def test_what_is_no_readable_file_is_unreadable_and_never_waited_for(tmp_path, kind):
+    path = Path(os.devnull) if kind == "device" else tmp_path / kind
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    before = open_files()
+    with pytest.raises(FileUnreadableError):
+        open_file(path, 0, 0)
+    assert open_files() == before
+
+
+def test_a_file_that_was_opened_for_a_task_that_has_gone_is_closed(tmp_path):
+    before = open_files()
+    open_file(*planned(tmp_path, bytes(3 << 20)))
+    assert open_files() == before

@@ -1,9 +1,7 @@
 """Responses that are read while something else is sent, and files of unknown size."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
@@ -15,13 +13,10 @@ from tcb_ops.model import Secret
 from tcb_ops.wechat.remote_files import SPOOLED_FREELY, SourceClient, SourceRefusedError
 from tcb_ops.wechat.transport import Timeouts, Transport
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
 BIG = bytes(2_000_000)
 
 
-def test_what_is_read_leaves_connections_to_what_is_sent() -> None:
+def test_what_is_read_leaves_connections_to_what_is_sent():
     async def both(source: str, store: str) -> int:
         async with (
             Transport(connections=1, timeouts=Timeouts(connect=1, answer=1)) as transport,
@@ -46,7 +41,7 @@ def with_client(
 
 @pytest.mark.parametrize("how", [{"keep_open": True}, {"drip": True}], ids=["silent", "a byte at a time"])
 @pytest.mark.parametrize("size", [100_000, 8_000_000], ids=["read as a whole", "streamed"])
-def test_a_body_that_comes_too_slowly_is_given_up(how: dict[str, bool], size: int) -> None:
+def test_a_body_that_comes_too_slowly_is_given_up(how, size):
     async def read(client: SourceClient) -> None:
         async with client.opened(Secret(url), "x", None, "") as body:
             async for _chunk in body.chunks():
@@ -60,7 +55,7 @@ def test_a_body_that_comes_too_slowly_is_given_up(how: dict[str, bool], size: in
 
 
 @pytest.mark.slow
-def test_a_source_that_waits_for_the_store_is_not_slow() -> None:
+def test_a_source_that_waits_for_the_store_is_not_slow():
     async def read(client: SourceClient) -> None:
         async with client.opened(Secret(url), "x", None, "") as body:
             async for _chunk in body.chunks():
@@ -75,7 +70,7 @@ def test_a_source_that_waits_for_the_store_is_not_slow() -> None:
 
 
 @pytest.mark.slow
-def test_only_one_large_file_of_unknown_size_is_in_a_temporary_file() -> None:
+def test_only_one_large_file_of_unknown_size_is_in_a_temporary_file():
     async def read(client: SourceClient) -> None:
         async def opened(url: str) -> int:
             async with client.opened(Secret(url), "x", None, "") as body:
@@ -100,7 +95,7 @@ def test_only_one_large_file_of_unknown_size_is_in_a_temporary_file() -> None:
 
 
 @pytest.mark.slow
-def test_a_body_without_end_is_refused_and_leaves_the_turn_to_others() -> None:
+def test_a_body_without_end_is_refused_and_leaves_the_turn_to_others():
     async def read(client: SourceClient) -> None:
         for _ in range(2):
             with pytest.raises(SourceRefusedError) as caught:

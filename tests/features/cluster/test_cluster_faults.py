@@ -1,7 +1,5 @@
 """Seeded rounds of three workers on a shared ledger, with kills, freezes and lost connections at random moments."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal
@@ -9,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 from dask_cluster import Cluster, TimedCalls
-from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
+from postgres import Postgres
+from workspace import AssertComplete, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import LedgerError, StoppedError, UsageError
@@ -23,14 +22,7 @@ from tcb_ops.features.cluster.coordinator import CoordinatorLedger
 from tcb_ops.features.simulator import Fault, FaultStep
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from postgres import Postgres
-
-    from tcb_ops.settings import Settings
+from tcb_ops.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Exception ignored in.*ServerCursor:pytest.PytestUnraisableExceptionWarning"
@@ -44,7 +36,7 @@ LIMITS = RunLimits(concurrency=4, per_env=4, rate=4.0, backoff=0.01, slow_wait=0
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(tmp_path):
     with ExitStack() as stack:
         found = Cluster(tmp_path, stack)
         for _ in range(3):
@@ -54,7 +46,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def workspace(open_workspace: OpenWorkspace) -> Workspace:
+def workspace(open_workspace):
     opened = open_workspace(many(*MERCHANTS, rows=ROWS), [Fault(delay=0.02)], merchants=MERCHANTS)
     opened.sim._state.calls = TimedCalls()
     return opened
@@ -100,13 +92,8 @@ def assert_each_once(
 
 @pytest.mark.kill
 def test_a_frozen_worker_is_fenced_and_its_merchants_continue_within_30_seconds(
-    workspace: Workspace,
-    assert_complete: AssertComplete,
-    wait_for: WaitFor,
-    cluster: Cluster,
-    postgres: Postgres,
-    database: str,
-) -> None:
+    workspace, assert_complete, wait_for, cluster, postgres, database
+):
     settings = workspace.with_options(ledger=postgres.url(database))
     running = tcb.start_upload(workspace.read(), cluster=cluster.address, settings=settings, limits=LIMITS)
     wait_for(lambda: sum(map(bool, claims(settings, running))) >= 3)
@@ -153,14 +140,8 @@ def started_by_another_process(
 @pytest.mark.kill
 @pytest.mark.parametrize("ledger", ["postgres", "sqlite"])
 def test_without_a_cluster_a_run_waits_for_the_workers_of_a_killed_starting_process(
-    ledger: str,
-    workspace: Workspace,
-    assert_complete: AssertComplete,
-    wait_for: WaitFor,
-    cluster: Cluster,
-    postgres: Postgres,
-    database: str,
-) -> None:
+    ledger, workspace, assert_complete, wait_for, cluster, postgres, database
+):
     where = postgres.url(database) if ledger == "postgres" else str(workspace.folder / "ledger.db")
     settings = workspace.with_options(ledger=where)
     rows = len(MERCHANTS) * ROWS
@@ -176,9 +157,7 @@ def test_without_a_cluster_a_run_waits_for_the_workers_of_a_killed_starting_proc
 
 
 @pytest.mark.slow
-def test_a_cluster_without_workers_stops_the_run_after_its_patience(
-    workspace: Workspace, tmp_path: Path
-) -> None:
+def test_a_cluster_without_workers_stops_the_run_after_its_patience(workspace, tmp_path):
     with ExitStack() as stack:
         address = Cluster(tmp_path, stack).address
         with pytest.raises(StoppedError, match="has no worker; unfinished rows stay pending"):
@@ -251,43 +230,15 @@ def play(workspace: Workspace, cluster: Cluster, settings: Settings, faults: Fau
     pytest.fail("the run did not end")
 
 
-def round_of(
-    seed: int,
-    workspace: Workspace,
-    assert_complete: AssertComplete,
-    cluster: Cluster,
-    postgres: Postgres,
-    database: str,
-) -> None:
+@pytest.mark.kill
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "seed", [*range(5), *(pytest.param(n, marks=pytest.mark.soak) for n in range(5, 100))]
+)
+def test_no_row_is_lost_or_counted_twice_whatever_fails(
+    seed, workspace, assert_complete, cluster, postgres, database
+):
     settings = workspace.with_options(ledger=postgres.url(database))
     run, sessions = play(workspace, cluster, settings, Faults(seed, cluster, postgres))
     assert_each_once(workspace, assert_complete, run, 3 * sessions + 2)
     assert_rate_held(workspace)
-
-
-@pytest.mark.kill
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", range(5))
-def test_no_row_is_lost_or_counted_twice_whatever_fails(
-    seed: int,
-    workspace: Workspace,
-    assert_complete: AssertComplete,
-    cluster: Cluster,
-    postgres: Postgres,
-    database: str,
-) -> None:
-    round_of(seed, workspace, assert_complete, cluster, postgres, database)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", range(5, 100))
-def test_many_rounds(
-    seed: int,
-    workspace: Workspace,
-    assert_complete: AssertComplete,
-    cluster: Cluster,
-    postgres: Postgres,
-    database: str,
-) -> None:
-    round_of(seed, workspace, assert_complete, cluster, postgres, database)

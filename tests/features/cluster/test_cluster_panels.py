@@ -1,10 +1,7 @@
 """Runs of panels on a cluster: what works on them, its dashboard, and what is shown where there is no cluster."""
 
-from __future__ import annotations
-
 import sys
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from tornado.web import Application
@@ -15,18 +12,9 @@ from tcb_ops.features.cluster import client as cluster
 from tcb_ops.features.simulator import Fault
 from tcb_ops.panels.html import RunState
 
-if TYPE_CHECKING:
-    from distributed import Scheduler
-    from workspace import AssertComplete, WaitFor
-
 
 @pytest.mark.slow
-def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(
-    open_lab: Any,
-    read: Any,
-    wait_for: WaitFor,
-    assert_complete: AssertComplete,
-):
+def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(open_lab, read, wait_for, assert_complete):
     lab = open_lab(many(TEA, BOOKS, rows=40), [Fault(delay=0.1)])
     panel = lab.uploads(cluster="local:2")
     assert panel.workers.value == "local:2"
@@ -47,12 +35,12 @@ def test_a_run_on_a_cluster_is_cancelled_and_resumed_here(
     assert lab.workspace.sim.stats["stored"] == 80
 
 
-def _with_dashboard(dask_scheduler: Scheduler) -> None:
+def _with_dashboard(dask_scheduler):
     dask_scheduler.http_application.add_application(Application())
 
 
 @pytest.mark.slow
-def test_a_client_does_what_the_panels_start_until_it_is_closed(open_lab: Any, read: Any, wait_for: WaitFor):
+def test_a_client_does_what_the_panels_start_until_it_is_closed(open_lab, read, wait_for):
     from distributed import Client, LocalCluster
 
     faults = [Fault(env=BOOKS.env, path="banner/1.png", errcode=40097), Fault(delay=0.1)]
@@ -122,7 +110,7 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["no cluster", "not encrypted", "no extra", "SQLite"],
 )
 def test_a_cluster_that_cannot_be_used_is_a_message_and_nothing_is_sent(
-    open_lab: Any, read: Any, monkeypatch: pytest.MonkeyPatch, typed: str, given: Any, shown: str
+    open_lab, read, monkeypatch, typed, given, shown
 ):
     lab = open_lab()
     panel = lab.uploads()
@@ -139,9 +127,3 @@ def test_a_cluster_that_cannot_be_used_is_a_message_and_nothing_is_sent(
     panel.start.click()
     panel.settle()
     assert panel.run.counts == {"uploaded": 30}
-
-
-def test_the_links_panel_has_no_cluster(open_lab: Any):
-    panel = open_lab().links()
-    assert panel.workers is None
-    assert panel.cluster() is None

@@ -1,21 +1,19 @@
 """Workers of a cluster that cannot work on a run, or go away: the others continue, and stderr names them."""
 
-from __future__ import annotations
-
-import http.server
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from dask_cluster import Cluster
-from workspace import AssertComplete, OpenWorkspace, WaitFor, Workspace, many
+from scripted import good_token, token_server
+from workspace import OpenWorkspace, Workspace, many
 
 import tcb_ops as tcb
 from tcb_ops.errors import StoppedError, TokenSourceError, UsageError
@@ -25,10 +23,6 @@ from tcb_ops.features.simulator import Fault
 from tcb_ops.model import Merchant
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.runs.locks import host_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}-1a2b3c") for n in range(6)]
 LIMITS = RunLimits(concurrency=4, per_env=4, backoff=0.01, slow_wait=0.05, patience=20)
@@ -41,7 +35,7 @@ metadata.version = lambda name: {} if name.startswith("tcb") else real(name)"""
 
 
 @pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[Cluster]:
+def scheduler(tmp_path):
     with ExitStack() as stack:
         yield Cluster(tmp_path, stack)
 
@@ -63,42 +57,14 @@ def claimed_by(running: tcb.RunHandle) -> set[str]:
         return {name for one in ledger.partitions(running.record) for name in one.workers}
 
 
-@contextmanager
-def token_server(key: str) -> Iterator[str]:
-    """A token server that asks for a key."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            allowed = self.headers["Authorization"] == key
-            body = b'{"access_token": "token-of-%s", "expires_in": 7200}' % self.path[1:].encode()
-            self.send_response(200 if allowed else 401)
-            self.end_headers()
-            self.wfile.write(body if allowed else b"")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/{{appid}}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.mark.slow
-def test_a_worker_whose_credentials_are_refused_is_named(
-    open_workspace: OpenWorkspace, scheduler: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_whose_credentials_are_refused_is_named(open_workspace, scheduler, monkeypatch):
     monkeypatch.setenv("MY_KEY", "right-key")
     workspace = workspace_of(open_workspace)
     wrong = scheduler.start_worker(MY_KEY="wrong-key")
     scheduler.wait_for_workers(1)
     name = f"Worker {host_name()}/{wrong.pid}"
-    with token_server("right-key") as url:
+    with token_server({one.appid: good_token(one.appid) for one in MERCHANTS}, "right-key") as (url, _):
         settings = workspace.with_options(tokens={"source": "service", "url": url, "auth_env": "MY_KEY"})
         with pytest.raises(TokenSourceError, match=rf"{name}: .+tokens\.auth_env"):
             tcb.upload(workspace.read(), cluster=scheduler.address, settings=settings, limits=LIMITS)
@@ -107,29 +73,26 @@ def test_a_worker_whose_credentials_are_refused_is_named(
 # --- the starting process -----------------------------------------------------------------------------------------
 
 
-def command_of(workspace: Workspace, cluster: str) -> list[str]:
+def started(workspace: Workspace, cluster: str) -> subprocess.Popen[bytes]:
+    """The command in a process of its own."""
     folder = workspace.folder
-    return [
-        *(sys.executable, "-m", "tcb_ops", "upload", str(workspace.list), "--root", str(folder / "files")),
+    argv = [
+        *(sys.executable, "-m", "tcb_ops", "upload", workspace.list, "--root", folder / "files"),
         *("--cluster", cluster, "--target", workspace.sim.base, "--lang", "en"),
-        *("--ledger", str(folder / "ledger.db"), "--merchants", str(folder / "merchants.csv")),
-        *("--tokens", str(folder / "tokens.csv")),
+        *("--ledger", folder / "ledger.db", "--merchants", folder / "merchants.csv"),
+        *("--tokens", folder / "tokens.csv"),
     ]
+    return subprocess.Popen(argv, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("apart", [1.0])
-def test_a_second_ctrl_c_prints_the_command_that_resumes_and_no_trace(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, apart: float
-) -> None:
+def test_a_second_ctrl_c_prints_the_command_that_resumes_and_no_trace(open_workspace, wait_for):
     workspace = workspace_of(open_workspace, rows=40, delay=0.5)
-    process = subprocess.Popen(
-        command_of(workspace, "local:2"), cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = started(workspace, "local:2")
     wait_for(lambda: workspace.sim.stats["stored"] >= 10, 60)
     process.send_signal(signal.SIGINT)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(apart)
+        process.wait(1.0)
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate(timeout=30)
     assert process.returncode in {130, -signal.SIGINT}  # the latter while Python itself ends
@@ -140,14 +103,13 @@ def test_a_second_ctrl_c_prints_the_command_that_resumes_and_no_trace(
 
 @pytest.mark.kill
 def test_workers_that_waited_for_a_frozen_starting_process_are_not_called_lost(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, scheduler: Cluster
-) -> None:
+    open_workspace, assert_complete, wait_for, scheduler
+):
     workspace = workspace_of(open_workspace, rows=60, delay=0.5)
     for _ in range(2):
         scheduler.start_worker("import tcb_ops.features.cluster.task as own; own.SILENT_AFTER = 2.0")
     scheduler.wait_for_workers(2)
-    argv = command_of(workspace, scheduler.address)
-    process = subprocess.Popen(argv, cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = started(workspace, scheduler.address)
     wait_for(lambda: workspace.sim.stats["stored"] >= 10, 60)
     os.kill(process.pid, signal.SIGSTOP)
     (run,) = tcb.all_runs(settings=workspace.settings)
@@ -166,14 +128,11 @@ def test_workers_that_waited_for_a_frozen_starting_process_are_not_called_lost(
 
 
 @pytest.mark.kill
-def test_a_lost_scheduler_is_one_message(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, scheduler: Cluster
-) -> None:
+def test_a_lost_scheduler_is_one_message(open_workspace, wait_for, scheduler):
     workspace = workspace_of(open_workspace, rows=40, delay=0.5)
     scheduler.start_worker()
     scheduler.wait_for_workers(1)
-    argv = command_of(workspace, scheduler.address)
-    process = subprocess.Popen(argv, cwd=workspace.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = started(workspace, scheduler.address)
     wait_for(lambda: workspace.sim.stats["stored"] >= 4, 60)
     scheduler.scheduler.kill()
     _out, err = process.communicate(timeout=60)
@@ -192,7 +151,7 @@ tcb.upload(tcb.read_paths("list.csv", "merchants.csv", "files"), cluster="local:
 
 
 @pytest.mark.slow
-def test_a_script_without_its_guard_is_told_so(open_workspace: OpenWorkspace) -> None:
+def test_a_script_without_its_guard_is_told_so(open_workspace):
     workspace = workspace_of(open_workspace, rows=1)
     (workspace.folder / "script.py").write_text(UNGUARDED, encoding="utf-8")
     argv = [sys.executable, "script.py", workspace.sim.base]
@@ -209,9 +168,7 @@ def test_a_script_without_its_guard_is_told_so(open_workspace: OpenWorkspace) ->
 
 
 @pytest.mark.slow
-def test_a_worker_of_another_machine_is_refused_what_stays_on_this_one(
-    open_workspace: OpenWorkspace, scheduler: Cluster
-) -> None:
+def test_a_worker_of_another_machine_is_refused_what_stays_on_this_one(open_workspace, scheduler):
     workspace = workspace_of(open_workspace, rows=20, delay=0.2)
     here = scheduler.start_worker()
     scheduler.wait_for_workers(1)
@@ -222,23 +179,16 @@ def test_a_worker_of_another_machine_is_refused_what_stays_on_this_one(
     with pytest.raises(StoppedError, match=rf"Worker ops-9/{elsewhere.pid}: it is on ops-9; the ledger"):
         running.wait()
     assert here.poll() is None
-    for options, why in (
-        ({}, "An SQLite ledger cannot be shared"),
-        ({"ledger": "postgresql+psycopg://x@db/t", "tokens": {"source": "component"}}, "stay on one machine"),
-    ):
-        with tcb_client(scheduler) as client, pytest.raises(UsageError, match=why):
-            of_cluster._refuse_unsuitable(client, workspace.with_options(**options))
-
-
-@contextmanager
-def tcb_client(scheduler: Cluster) -> Iterator[Any]:
     from distributed import Client
 
-    with Client(scheduler.address, set_as_default=False) as client:
-        yield client
+    with (
+        Client(scheduler.address, set_as_default=False) as client,
+        pytest.raises(UsageError, match="An SQLite ledger cannot be shared"),
+    ):
+        of_cluster._refuse_unsuitable(client, workspace.settings)
 
 
-def test_a_worker_that_does_not_see_the_ledger_creates_none(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_see_the_ledger_creates_none(tmp_path):
     from tcb_ops.features.cluster.task import Assignment, _unfit
 
     assignment = Assignment(
@@ -262,9 +212,7 @@ def test_a_worker_that_does_not_see_the_ledger_creates_none(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("version", "shown"), [('"9.9.9"', "9.9.9"), ("None", "-")], ids=["other", "none"])
-def test_a_worker_with_another_version_of_tcb_ops_sends_nothing(
-    open_workspace: OpenWorkspace, scheduler: Cluster, version: str, shown: str
-) -> None:
+def test_a_worker_with_another_version_of_tcb_ops_sends_nothing(open_workspace, scheduler, version, shown):
     workspace = workspace_of(open_workspace)
     scheduler.start_worker(OTHER_VERSION.format(version))
     scheduler.wait_for_workers(1)
@@ -275,8 +223,8 @@ def test_a_worker_with_another_version_of_tcb_ops_sends_nothing(
 
 @pytest.mark.slow
 def test_a_result_that_is_lost_with_its_worker_does_not_end_the_run(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, wait_for: WaitFor, scheduler: Cluster
-) -> None:
+    open_workspace, assert_complete, wait_for, scheduler
+):
     from distributed import Client
 
     from tcb_ops.features.cluster.task import Assignment, TaskEnd, work_on
@@ -311,7 +259,7 @@ CA, CERT = "distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert"
 
 
 @pytest.fixture
-def stranger(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[bytes]]]:
+def stranger(monkeypatch):
     """The address of a program that is no scheduler, and the list of what it sends to whoever connects."""
     monkeypatch.setattr(of_cluster, "CONNECT_WITHIN", 1.0)
     sent: list[bytes] = []
@@ -342,9 +290,7 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[bytes]
     ],
     ids=["HTTP", "silent", "no certificates", "no file", "no certificate in it"],
 )
-def test_what_is_no_scheduler_is_a_message(
-    open_workspace: OpenWorkspace, stranger: tuple[str, list[bytes]], scheme: str, variables: Any, why: str
-) -> None:
+def test_what_is_no_scheduler_is_a_message(open_workspace, stranger, scheme, variables, why):
     import dask
     import distributed  # noqa: F401  adds its settings, which `set` would remove at its end
 

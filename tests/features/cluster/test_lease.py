@@ -1,16 +1,14 @@
 """The time in which a process may act: it is confirmed again and again, and where it has passed, nothing begins or happens."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from source_server import Sources
-from workspace import TEA, AssertComplete, OpenWorkspace, WaitFor, Workspace, many, write_csv
+from workspace import TEA, Workspace, many, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.errors import InterruptedRunError
@@ -24,14 +22,10 @@ from tcb_ops.runs.ledger import LEASE
 from tcb_ops.runs.limits import RunLimits
 from tcb_ops.wechat import open_source
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 LIMITS = RunLimits(concurrency=4, per_env=4, backoff=0.01, slow_wait=0.05, patience=20)
 
 
-def test_a_lease_lasts_so_long_after_the_question_and_no_confirmation_revives_a_lost_one() -> None:
+def test_a_lease_lasts_so_long_after_the_question_and_no_confirmation_revives_a_lost_one():
     now = [100.0]
     lease = Lease(4.0, lambda: now[0])
     with pytest.raises(LapsedError):
@@ -51,7 +45,7 @@ def test_a_lease_lasts_so_long_after_the_question_and_no_confirmation_revives_a_
 
 
 @pytest.fixture
-def suspended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def suspended(monkeypatch):
     """Seconds for which the machine was suspended: the sum. A run's lock is checked once, and not again in this test."""
     seconds = [0.0]
     real = time.clock_gettime
@@ -60,19 +54,15 @@ def suspended(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return seconds
 
 
-EFFECTS = {
-    "save": FaultStep.DOWNLOAD,
-    "post": FaultStep.LINK,
-    "undo": FaultStep.DOWNLOAD,
-}
+EFFECTS = {"save": FaultStep.DOWNLOAD, "post": FaultStep.LINK, "undo": FaultStep.DOWNLOAD}
 """The slow call after which the effect would follow."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_after_a_suspension_nothing_happens_before_the_lock_is_confirmed(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path, suspended: list[float], effect: str
-) -> None:
+    open_workspace, wait_for, tmp_path, suspended, effect
+):
     workspace = open_workspace(many(TEA, rows=4), store=tmp_path / "store")
     sim, options = workspace.sim, {"settings": workspace.settings, "limits": LIMITS}
     if effect == "save":
@@ -100,9 +90,7 @@ def test_after_a_suspension_nothing_happens_before_the_lock_is_confirmed(
 
 
 @pytest.mark.slow
-def test_no_row_begins_after_the_lease(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, tmp_path: Path, suspended: list[float]
-) -> None:
+def test_no_row_begins_after_the_lease(open_workspace, wait_for, tmp_path, suspended):
     workspace = open_workspace(many(TEA, rows=4), [Fault(delay=0.3)])
     running = tcb.start_links(
         workspace.read(),
@@ -121,8 +109,8 @@ def test_no_row_begins_after_the_lease(
 
 @pytest.mark.slow
 def test_a_large_form_that_was_begun_before_a_suspension_is_not_ended_after_it(
-    open_workspace: OpenWorkspace, wait_for: WaitFor, suspended: list[float]
-) -> None:
+    open_workspace, wait_for, suspended
+):
     with Sources() as sources:
         workspace = open_workspace([])
         handles: list[Any] = []
@@ -147,9 +135,7 @@ def test_a_large_form_that_was_begun_before_a_suspension_is_not_ended_after_it(
 
 
 @pytest.mark.slow
-def test_a_run_that_lasts_longer_than_its_lease_goes_on(
-    open_workspace: OpenWorkspace, assert_complete: AssertComplete, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_lasts_longer_than_its_lease_goes_on(open_workspace, assert_complete, monkeypatch):
     monkeypatch.setattr(engine, "LOCK_CHECK_EVERY", 0.05)
     monkeypatch.setattr(engine, "LOCK_CHECK_WITHIN", 0.2)
     workspace = open_workspace(many(TEA, rows=8), [Fault(delay=0.1)])
@@ -194,7 +180,7 @@ class Partition:
 
 
 @pytest.fixture
-def partition(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Partition]:
+def partition(open_workspace, monkeypatch):
     monkeypatch.setattr(engine, "GRACE", 0.05)
     workspace = open_workspace(many(TEA, rows=4), [Fault(delay=60.0)])
     with ExitStack() as stack:
@@ -203,9 +189,7 @@ def partition(open_workspace: OpenWorkspace, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.slow
-def test_a_worker_whose_partition_another_one_has_sends_nothing_more(
-    partition: Partition, wait_for: WaitFor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_whose_partition_another_one_has_sends_nothing_more(partition, wait_for, monkeypatch):
     monkeypatch.setattr(engine, "GRACE", 20.0)
     # The answers come after the next look at the fence, within the lease.
     partition.sim.play([Fault(step=FaultStep.LINK, delay=2.5)])
@@ -223,9 +207,7 @@ def test_a_worker_whose_partition_another_one_has_sends_nothing_more(
 
 
 @pytest.mark.slow
-def test_a_worker_that_waits_for_a_former_one_sends_nothing_and_ends_with_the_run(
-    partition: Partition,
-) -> None:
+def test_a_worker_that_waits_for_a_former_one_sends_nothing_and_ends_with_the_run(partition):
     worker, links = partition.claim("ops-1/1"), partition.sim.stats["link_calls"]
 
     async def stopped() -> None:

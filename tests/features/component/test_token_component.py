@@ -1,18 +1,19 @@
 """Tokens that tcb-ops refreshes by itself: one refresh at a time, stored before it is used, ahead of the end."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
-from scripted import Connection, Server, always
+from scripted import Connection, Run, Server, always
+from tables import table
 
 from tcb_ops.errcodes import errcode
 from tcb_ops.errors import (
@@ -20,8 +21,6 @@ from tcb_ops.errors import (
     TcbOpsError,
     TokenError,
     TokenSourceError,
-    TransportError,
-    TransportFault,
 )
 from tcb_ops.features.component import store as store_module
 from tcb_ops.features.component.source import MOST_REFUSED, ComponentTokens, ErrorScope, error_scope
@@ -36,12 +35,6 @@ from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.tokens import Token, TokenSource
 from tcb_ops.wechat.tokens.command import Credential
 from tcb_ops.wechat.transport import Transport
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
-
-    from scripted import Run
 
 PLATFORM, SECRET, TICKET = "wxplatform", "PrAcTiCe-app-secret", "ticket@@@PrAcTiCe"
 MERCHANTS = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}") for n in range(3)]
@@ -76,14 +69,7 @@ class CommandLine:
         secret = Credential("tokens.secret", "file", str(self.folder / "secret"))
         ticket = Credential("tokens.ticket", "file", str(given["ticket"]))
         store = TokenStore(self.store, given["appid"], given["base"])
-        return ComponentTokens(
-            given["appid"],
-            secret,
-            ticket,
-            store,
-            given["base"],
-            clock=self.clock,
-        )
+        return ComponentTokens(given["appid"], secret, ticket, store, given["base"], clock=self.clock)
 
     def stored(self, appid: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.store / f"{appid}.json").read_text())
@@ -97,20 +83,14 @@ class CommandLine:
 
 
 @pytest.fixture
-def open_cli(tmp_path: Path) -> Iterator[Callable[..., CommandLine]]:
+def open_cli(tmp_path):
     with ExitStack() as stack:
 
         def opened(*faults: Fault, merchants: Any = MERCHANTS, **component: Any) -> CommandLine:
             clock = Clock()
-            sim = stack.enter_context(
-                Simulator(
-                    merchants,
-                    {},
-                    component=Component(PLATFORM, SECRET, TICKET, **component),
-                    faults=Faults(tuple(faults)),
-                    clock=clock,
-                )
-            )
+            platform = Component(PLATFORM, SECRET, TICKET, **component)
+            options = {"component": platform, "faults": Faults(tuple(faults)), "clock": clock}
+            sim = stack.enter_context(Simulator(merchants, {}, **options))
             (tmp_path / "ticket").write_text(TICKET)
             return CommandLine(sim, tmp_path, clock)
 
@@ -118,7 +98,7 @@ def open_cli(tmp_path: Path) -> Iterator[Callable[..., CommandLine]]:
 
 
 @pytest.fixture
-def cli(open_cli: Callable[..., CommandLine]) -> CommandLine:
+def cli(open_cli):
     return open_cli()
 
 
@@ -149,34 +129,23 @@ def shown(error: TcbOpsError) -> str:
 
 
 @pytest.mark.parametrize("rotate", [False, True], ids=["same-refresh-token", "rotated"])
-def test_an_empty_store_is_filled_from_the_platforms_list(
-    run: Run, open_cli: Callable[..., CommandLine], rotate: bool
-) -> None:
-    cli = open_cli(rotate=rotate)
-    token = ask(run, cli.source())
-    assert run(cli.works(token))
-    stats = cli.sim.stats
-    assert (stats["component_token"], stats["authorizer_list"], stats["authorizer_token"]) == (1, 1, 1)
-    stored = cli.stored("wx0")
-    assert stored["access_token"] == token.reveal()
-    assert stored["refresh_token"] == cli.sim.refresh_token("wx0")
-
-
-@pytest.mark.parametrize("rotate", [False, True], ids=["same-refresh-token", "rotated"])
-def test_a_refused_token_is_refreshed_and_the_newest_refresh_token_kept(
-    run: Run, open_cli: Callable[..., CommandLine], rotate: bool
-) -> None:
+def test_an_empty_store_is_filled_from_the_list_and_a_refused_token_refreshed(run, open_cli, rotate):
     cli = open_cli(rotate=rotate)
     first = ask(run, cli.source())
+    assert run(cli.works(first))
+    stats = cli.sim.stats
+    assert (stats["component_token"], stats["authorizer_list"], stats["authorizer_token"]) == (1, 1, 1)
+    assert cli.stored("wx0")["access_token"] == first.reveal()
+    assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0")
     cli.sim.expire("wx0")
     second = ask(run, cli.source(), refused=first)
     assert second != first
     assert run(cli.works(second))
-    assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0")
+    assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0"), "the newest is kept"
     assert cli.sim.stats["authorizer_list"] == 1
 
 
-def test_a_newer_stored_token_is_used_instead_of_a_refresh(run: Run, cli: CommandLine) -> None:
+def test_a_newer_stored_token_is_used_instead_of_a_refresh(run, cli):
     first = ask(run, cli.source())
     second = ask(run, cli.source(), refused=first)
     calls = cli.sim.stats["authorizer_token"]
@@ -184,7 +153,7 @@ def test_a_newer_stored_token_is_used_instead_of_a_refresh(run: Run, cli: Comman
     assert cli.sim.stats["authorizer_token"] == calls == 2
 
 
-def test_twenty_tasks_that_meet_one_refused_token_make_one_refresh(run: Run, cli: CommandLine) -> None:
+def test_twenty_tasks_that_meet_one_refused_token_make_one_refresh(run, cli):
     first = ask(run, cli.source())
     cli.sim.expire("wx0")
 
@@ -200,7 +169,7 @@ def test_twenty_tasks_that_meet_one_refused_token_make_one_refresh(run: Run, cli
     assert cli.sim.stats["authorizer_token:wx0"] == 2
 
 
-def test_a_token_is_renewed_at_an_hour_and_fifty_minutes(run: Run, cli: CommandLine) -> None:
+def test_a_token_is_renewed_at_an_hour_and_fifty_minutes(run, cli):
     first = ask(run, cli.source())
     cli.clock.now += 6599
     assert ask(run, cli.source()) == first
@@ -213,9 +182,7 @@ def test_a_token_is_renewed_at_an_hour_and_fifty_minutes(run: Run, cli: CommandL
     assert cli.sim.stats["component_token"] == 2, "the component's own as well"
 
 
-def test_a_renewal_ahead_that_fails_leaves_the_token_that_still_lives(
-    run: Run, open_cli: Callable[..., CommandLine]
-) -> None:
+def test_a_renewal_ahead_that_fails_leaves_the_token_that_still_lives(run, open_cli):
     cli = open_cli(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, calls=((2, 5),), status=502))
     first = ask(run, cli.source())
     cli.clock.now += 6700
@@ -232,7 +199,7 @@ def test_a_renewal_ahead_that_fails_leaves_the_token_that_still_lives(
         ask(run, cli.source())
 
 
-def test_the_component_token_is_the_one_of_the_components_appid(run: Run, cli: CommandLine) -> None:
+def test_the_component_token_is_the_one_of_the_components_appid(run, cli):
     async def asked() -> Any:
         async with using(cli.source()) as source, Transport(connections=1) as transport:
             token = (await source.token(PLATFORM)).value
@@ -242,14 +209,14 @@ def test_the_component_token_is_the_one_of_the_components_appid(run: Run, cli: C
     assert cli.sim.stats["component_token"] == 1
 
 
-def test_a_component_token_that_is_refused_is_renewed_once(run: Run, cli: CommandLine) -> None:
+def test_a_component_token_that_is_refused_is_renewed_once(run, cli):
     ask(run, cli.source())
     cli.sim.expire(PLATFORM)
     assert run(cli.works(ask(run, cli.source(), "wx1")))
     assert cli.sim.stats["component_token"] == 2
 
 
-def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run: Run, cli: CommandLine) -> None:
+def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run, cli):
     async def asked() -> int:
         async with using(cli.source()) as source:
             token, times = await source.token("wx0"), 0
@@ -261,9 +228,7 @@ def test_a_token_that_stays_refused_is_not_refreshed_for_ever(run: Run, cli: Com
 
 
 @pytest.mark.slow
-def test_a_refresh_that_nobody_waits_for_any_more_is_stored_all_the_same(
-    run: Run, open_cli: Callable[..., CommandLine]
-) -> None:
+def test_a_refresh_that_nobody_waits_for_any_more_is_stored_all_the_same(run, open_cli):
     cli = open_cli(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, delay=0.3), rotate=True)
 
     async def given_up() -> None:
@@ -279,9 +244,7 @@ def test_a_refresh_that_nobody_waits_for_any_more_is_stored_all_the_same(
     assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
-def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(
-    run: Run, open_cli: Callable[..., CommandLine]
-) -> None:
+def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(run, open_cli):
     fault = Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, calls=((1, 1),), reset=Reset.MIDDLE)
     cli = open_cli(fault, rotate=True)
     assert run(cli.works(ask(run, cli.source())))
@@ -292,9 +255,7 @@ def test_an_answer_that_is_lost_after_a_rotation_is_asked_for_again(
 
 
 @pytest.mark.slow
-def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(
-    run: Run, open_cli: Callable[..., CommandLine]
-) -> None:
+def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(run, open_cli):
     merchants = [Merchant(f"wx{n}", f"商户 {n}", f"env-{n}") for n in range(500)]
     slow = Fault(appid="wx8", step=FaultStep.AUTHORIZER_TOKEN, delay=0.5)
     cli = open_cli(slow, merchants=merchants)
@@ -322,7 +283,7 @@ def test_500_merchants_refresh_once_each_and_none_waits_for_a_slow_one(
     assert (stats["component_token"], stats["authorizer_list"]) == (1, 1)
 
 
-def test_a_refresh_token_that_is_refused_is_looked_up_once(run: Run, cli: CommandLine) -> None:
+def test_a_refresh_token_that_is_refused_is_looked_up_once(run, cli):
     first = ask(run, cli.source())
     cli.sim.drop_refresh_token("wx0")
     before = cli.sim.stats
@@ -332,9 +293,7 @@ def test_a_refresh_token_that_is_refused_is_looked_up_once(run: Run, cli: Comman
     assert cli.stored("wx0")["refresh_token"] == cli.sim.refresh_token("wx0")
 
 
-def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it(
-    run: Run, open_cli: Callable[..., CommandLine]
-) -> None:
+def test_a_look_that_fails_is_not_tried_again_by_each_merchant_that_waits_for_it(run, open_cli):
     cli = open_cli(Fault(step=FaultStep.AUTHORIZER_LIST, status=500))
 
     async def everyone() -> list[Any]:
@@ -365,46 +324,46 @@ def platform_that_says(listed: Any, *refreshed: Any, later: Any = ()) -> Server:
     return Server(script)
 
 
+def ask_of(run: Run, cli: CommandLine, server: Server, appid: str = "wx0") -> Token:
+    async def asked() -> Token:
+        async with server, using(cli.source(base=server.base)) as source:
+            return await source.token(appid)
+
+    token: Token = run(asked())
+    return token
+
+
+def answer(token: str, refresh: str) -> dict[str, Any]:
+    return {"authorizer_access_token": token, "expires_in": 7200, "authorizer_refresh_token": refresh}
+
+
 LISTED = {"total_count": 1, "list": [{"authorizer_appid": "wx0", "refresh_token": "r1", "auth_time": 1}]}
 
 
-@pytest.mark.parametrize(
+@table(
     "listed",
-    [
-        pytest.param({"errcode": 0, "list": None}, id="null"),
-        pytest.param({"errcode": 0, "errmsg": "ok"}, id="nothing"),
-        pytest.param({"total_count": 2, "list": {}}, id="no-list"),
-        pytest.param({"list": []}, id="no-count"),
-        pytest.param({"total_count": 2, "list": []}, id="fewer-than-it-says"),
-    ],
+    {
+        "null": {"errcode": 0, "list": None},
+        "nothing": {"errcode": 0, "errmsg": "ok"},
+        "no-list": {"total_count": 2, "list": {}},
+        "no-count": {"list": []},
+        "fewer-than-it-says": {"total_count": 2, "list": []},
+    },
 )
-def test_a_list_that_is_none_says_nothing_about_a_merchants_authorization(
-    run: Run, cli: CommandLine, listed: Any
-) -> None:
-    async def asked() -> None:
-        async with platform_that_says(listed) as server, using(cli.source(base=server.base)) as source:
-            await source.token("wx0")
-
-    with pytest.raises(
-        TokenError, match=r"wx0 cannot be refreshed now: api_get_authorizer_list gave"
-    ) as caught:
-        run(asked())
+def test_a_list_that_is_none_says_nothing_about_a_merchants_authorization(run, cli, listed):
+    why = r"wx0 cannot be refreshed now: api_get_authorizer_list gave"
+    with pytest.raises(TokenError, match=why) as caught:
+        ask_of(run, cli, platform_that_says(listed))
     assert not caught.value.errcode
 
 
-def test_a_list_that_holds_fewer_than_it_says_serves_those_it_holds(run: Run, cli: CommandLine) -> None:
-    good = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r1"}
-
-    async def asked() -> Token:
-        short = platform_that_says({**LISTED, "total_count": 3}, good)
-        async with short as server, using(cli.source(base=server.base)) as source:
-            return await source.token("wx0")
-
-    assert run(asked()).value == Secret("a")
+def test_a_list_that_holds_fewer_than_it_says_serves_those_it_holds(run, cli):
+    short = platform_that_says({**LISTED, "total_count": 3}, answer("a", "r1"))
+    assert ask_of(run, cli, short).value == Secret("a")
 
 
 OUTDATED = {"errcode": 61023, "errmsg": "refresh_token is invalid"}
-FRESH = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r3"}
+FRESH = answer("a", "r3")
 
 
 def listing(refresh: str) -> dict[str, Any]:
@@ -412,25 +371,16 @@ def listing(refresh: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("code", [61023, 42002])
-def test_a_refresh_token_that_another_machine_has_just_rotated_is_looked_up_after_a_moment(
-    run: Run, cli: CommandLine, code: int
-) -> None:
+def test_a_refresh_token_that_another_machine_has_just_rotated_is_looked_up_after_a_moment(run, cli, code):
     """The list shows the old one for a moment longer."""
 
-    async def asked() -> tuple[Token, list[bytes]]:
-        lagging = platform_that_says(
-            listing("r1"), {**OUTDATED, "errcode": code}, FRESH, later=[listing("r2")]
-        )
-        async with lagging as server, using(cli.source(base=server.base)) as source:
-            return await source.token("wx0"), server.bodies
-
-    token, bodies = run(asked())
-    assert token.value == Secret("a")
-    assert b'"authorizer_refresh_token":"r2"' in bodies[-1]
+    lagging = platform_that_says(listing("r1"), {**OUTDATED, "errcode": code}, FRESH, later=[listing("r2")])
+    assert ask_of(run, cli, lagging).value == Secret("a")
+    assert b'"authorizer_refresh_token":"r2"' in lagging.bodies[-1]
     assert cli.stored("wx0")["refresh_token"] == "r3"
 
 
-def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, cli: CommandLine) -> None:
+def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run, cli):
     """By a process on another machine, whose lock this one does not see."""
 
     async def asked() -> tuple[Token, list[bytes]]:
@@ -455,9 +405,7 @@ def test_a_refresh_token_that_has_been_stored_meanwhile_is_used(run: Run, cli: C
     assert not [head for head in heads if b"api_get_authorizer_list" in head]
 
 
-def test_two_machines_that_refresh_the_same_merchant_never_say_it_needs_an_authorization(
-    run: Run, open_cli: Callable[..., CommandLine]
-) -> None:
+def test_two_machines_that_refresh_the_same_merchant_never_say_it_needs_an_authorization(run, open_cli):
     cli = open_cli(rotate=True)
     there = replace(cli, folder=cli.folder / "there")
     there.folder.mkdir()
@@ -473,13 +421,10 @@ def test_two_machines_that_refresh_the_same_merchant_never_say_it_needs_an_autho
     [{"expires_in": 7200}, {"authorizer_access_token": "a", "expires_in": "abc"}],
     ids=["no-token", "no-end"],
 )
-def test_a_rotated_refresh_token_is_stored_even_where_nothing_else_came(
-    run: Run, cli: CommandLine, rest: dict[str, Any]
-) -> None:
-    good = {"authorizer_access_token": "b", "expires_in": 7200, "authorizer_refresh_token": "r2"}
-
+def test_a_rotated_refresh_token_is_stored_even_where_nothing_else_came(run, cli, rest):
     async def asked() -> list[bytes]:
-        answers = platform_that_says(LISTED, {**rest, "authorizer_refresh_token": "r2"}, good)
+        rotated = {**rest, "authorizer_refresh_token": "r2"}
+        answers = platform_that_says(LISTED, rotated, answer("b", "r2"))
         async with answers as server, using(cli.source(base=server.base)) as source:
             with pytest.raises(TokenError, match="api_authorizer_token gave no usable response"):
                 await source.token("wx0")
@@ -490,13 +435,9 @@ def test_a_rotated_refresh_token_is_stored_even_where_nothing_else_came(
     assert b'"authorizer_refresh_token":"r2"' in run(asked())[-1]
 
 
-def test_a_rotated_refresh_token_replaces_the_old_one_beside_a_token_that_still_lives(
-    run: Run, cli: CommandLine
-) -> None:
-    good = {"authorizer_access_token": "a", "expires_in": 7200, "authorizer_refresh_token": "r1"}
-
+def test_a_rotated_refresh_token_replaces_the_old_one_beside_a_token_that_still_lives(run, cli):
     async def asked() -> Token:
-        answers = platform_that_says(LISTED, good, {"authorizer_refresh_token": "r2"})
+        answers = platform_that_says(LISTED, answer("a", "r1"), {"authorizer_refresh_token": "r2"})
         async with answers as server, using(cli.source(base=server.base)) as source:
             await source.token("wx0")
             cli.clock.now += 6700
@@ -508,8 +449,8 @@ def test_a_rotated_refresh_token_replaces_the_old_one_beside_a_token_that_still_
 
 @pytest.mark.parametrize(("held", "error"), [("wx0", TokenError), (PLATFORM, TokenSourceError)])
 def test_a_lock_that_another_keeps_is_its_owners_trouble_and_the_components_everybodys(
-    run: Run, cli: CommandLine, monkeypatch: pytest.MonkeyPatch, held: str, error: type[TcbOpsError]
-) -> None:
+    run, cli, monkeypatch, held, error
+):
     monkeypatch.setattr(store_module, "LONGEST_HOLD", 0.1)
 
     async def asked() -> None:
@@ -520,16 +461,14 @@ def test_a_lock_that_another_keeps_is_its_owners_trouble_and_the_components_ever
         run(asked())
 
 
-def test_a_broken_record_of_the_components_token_is_everybodys(run: Run, cli: CommandLine) -> None:
+def test_a_broken_record_of_the_components_token_is_everybodys(run, cli):
     source = cli.source()
     (cli.store / f"{PLATFORM}.json").write_text("{}")
     with pytest.raises(TokenSourceError, match="not a token record: delete it"):
         ask(run, source)
 
 
-def test_a_merchant_that_the_list_cannot_help_needs_a_new_authorization_and_the_others_go_on(
-    run: Run, cli: CommandLine
-) -> None:
+def test_a_merchant_that_the_list_cannot_help_needs_a_new_authorization_and_the_others_go_on(run, cli):
     first = ask(run, cli.source())
     cli.sim.drop_refresh_token("wx0", listed=False)
     before = cli.sim.stats
@@ -542,13 +481,13 @@ def test_a_merchant_that_the_list_cannot_help_needs_a_new_authorization_and_the_
     assert run(cli.works(ask(run, cli.source(), "wx1")))
 
 
-def test_a_merchant_that_is_not_on_the_list_needs_an_authorization(run: Run, cli: CommandLine) -> None:
+def test_a_merchant_that_is_not_on_the_list_needs_an_authorization(run, cli):
     with pytest.raises(TokenError, match="wx-unknown needs a new authorization"):
         ask(run, cli.source(), "wx-unknown")
     assert cli.sim.stats["authorizer_token"] == 0
 
 
-def test_an_appid_that_is_none_never_becomes_a_file(run: Run, cli: CommandLine) -> None:
+def test_an_appid_that_is_none_never_becomes_a_file(run, cli):
     with pytest.raises(TokenError, match="is not an appid"):
         ask(run, cli.source(), "../wx0")
 
@@ -556,26 +495,21 @@ def test_an_appid_that_is_none_never_becomes_a_file(run: Run, cli: CommandLine) 
 # --- what stops everybody -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("fault", "changed", "code", "action"),
-    [
-        pytest.param(None, {"secret": "PrAcTiCe-wrong-secret"}, 40125, "AppSecret", id="wrong-secret"),
-        pytest.param(40001, {}, 40001, "AppSecret", id="wrong-secret-as-40001"),
-        pytest.param(None, {"appid": "wxother"}, 61011, "component_appid", id="wrong-component"),
-        pytest.param(61004, {}, 61004, "whitelist", id="ip"),
-        pytest.param(61005, {}, 61005, "next push", id="expired-ticket"),
-        pytest.param(61006, {}, 61006, "next push", id="other-platforms-ticket"),
-        pytest.param(45009, {}, 45009, "clearComponentQuotaByAppSecret", id="daily-quota"),
-    ],
+@table(
+    "fault, changed, code, action",
+    {
+        "wrong-secret": (None, {"secret": "PrAcTiCe-wrong-secret"}, 40125, "AppSecret"),
+        "wrong-secret-as-40001": (40001, {}, 40001, "AppSecret"),
+        "wrong-component": (None, {"appid": "wxother"}, 61011, "component_appid"),
+        "ip": (61004, {}, 61004, "whitelist"),
+        "expired-ticket": (61005, {}, 61005, "next push"),
+        "other-platforms-ticket": (61006, {}, 61006, "next push"),
+        "daily-quota": (45009, {}, 45009, "clearComponentQuotaByAppSecret"),
+    },
 )
 def test_the_components_own_refusals_are_everybodys_with_the_action_and_no_secret(
-    run: Run,
-    open_cli: Callable[..., CommandLine],
-    fault: int | None,
-    changed: dict[str, Any],
-    code: int,
-    action: str,
-) -> None:
+    run, open_cli, fault, changed, code, action
+):
     faults = (
         ()
         if fault is None
@@ -591,7 +525,7 @@ def test_the_components_own_refusals_are_everybodys_with_the_action_and_no_secre
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script")
-def test_a_refused_ticket_is_read_again_once(run: Run, cli: CommandLine, tmp_path: Path) -> None:
+def test_a_refused_ticket_is_read_again_once(run, cli, tmp_path):
     """The backend has put a new one there while the old one was under way."""
     fresh = cli.sim.new_ticket()
     (tmp_path / "first").write_text(TICKET)
@@ -604,13 +538,13 @@ def test_a_refused_ticket_is_read_again_once(run: Run, cli: CommandLine, tmp_pat
     assert cli.sim.stats["component_token"] == 2
 
 
-def test_a_credential_that_is_gone_in_mid_run_is_said(run: Run, cli: CommandLine) -> None:
+def test_a_credential_that_is_gone_in_mid_run_is_said(run, cli):
     (cli.folder / "ticket").unlink()
     with pytest.raises(TokenSourceError, match=r"tokens\.ticket: file:.*ticket cannot be read"):
         ask(run, cli.source())
 
 
-def test_nonsense_for_one_merchant_is_its_own_trouble(run: Run, open_cli: Callable[..., CommandLine]) -> None:
+def test_nonsense_for_one_merchant_is_its_own_trouble(run, open_cli):
     cli = open_cli(Fault(appid="wx0", step=FaultStep.AUTHORIZER_TOKEN, garbage=True))
     with pytest.raises(TokenError, match="wx0 cannot be refreshed now"):
         ask(run, cli.source())
@@ -629,82 +563,56 @@ def test_nonsense_for_one_merchant_is_its_own_trouble(run: Run, open_cli: Callab
     ],
     ids=["page", "number", "line-break", "no-time", "no-end", "no-token"],
 )
-def test_nonsense_instead_of_a_component_token_is_everybodys(run: Run, cli: CommandLine, body: bytes) -> None:
-    async def asked() -> None:
-        async with Server(always(body)) as server, using(cli.source(base=server.base)) as source:
-            await source.token("wx0")
-
-    with pytest.raises(
-        TokenSourceError, match=r"api_component_token at 127\.0\.0\.1:[0-9]+ gave no usable response"
-    ) as caught:
-        run(asked())
+def test_nonsense_instead_of_a_component_token_is_everybodys(run, cli, body):
+    why = r"api_component_token at 127\.0\.0\.1:[0-9]+ gave no usable response"
+    with pytest.raises(TokenSourceError, match=why) as caught:
+        ask_of(run, cli, Server(always(body)))
     assert "PrAcTiCe" not in shown(caught.value)
 
 
-def test_a_platform_that_is_away_is_an_outage_and_no_merchants_trouble(run: Run, cli: CommandLine) -> None:
-    with pytest.raises(TransportError) as caught:
-        ask(run, cli.source(base="http://127.0.0.1:9"))
-    assert caught.value.fault is TransportFault.UNREACHABLE
+COMPONENT_REFUSALS = {
+    ErrorScope.TICKET: (61005, 61006),
+    ErrorScope.EVERYBODY: (40001, 40125, 45009),
+    ErrorScope.NOBODY: (-1,),
+}
+MERCHANT_REFUSALS = {
+    ErrorScope.NOBODY: (-1000,),
+    ErrorScope.COMPONENT: (40001, 42001, 40014),
+    ErrorScope.REFRESH_TOKEN: (61023, 42002),
+    ErrorScope.EVERYBODY: (61004, 61005, 61011, 41018, 41002, 41004),
+    ErrorScope.MERCHANT: (61003, 61007, 50002, 42007, 99999),
+}
 
 
-@pytest.mark.parametrize(
-    ("interface", "code", "expected"),
-    [
-        ("api_component_token", 61005, ErrorScope.TICKET),
-        ("api_component_token", 61006, ErrorScope.TICKET),
-        ("api_component_token", 40001, ErrorScope.EVERYBODY),
-        ("api_component_token", 40125, ErrorScope.EVERYBODY),
-        ("api_component_token", 45009, ErrorScope.EVERYBODY),
-        ("api_component_token", -1, ErrorScope.NOBODY),
-        ("api_authorizer_token", -1000, ErrorScope.NOBODY),
-        ("api_authorizer_token", 40001, ErrorScope.COMPONENT),
-        ("api_authorizer_token", 42001, ErrorScope.COMPONENT),
-        ("api_authorizer_token", 40014, ErrorScope.COMPONENT),
-        ("api_authorizer_token", 61023, ErrorScope.REFRESH_TOKEN),
-        ("api_authorizer_token", 42002, ErrorScope.REFRESH_TOKEN),
-        ("api_authorizer_token", 61004, ErrorScope.EVERYBODY),
-        ("api_authorizer_token", 61005, ErrorScope.EVERYBODY),
-        ("api_authorizer_token", 61011, ErrorScope.EVERYBODY),
-        ("api_authorizer_token", 41018, ErrorScope.EVERYBODY),
-        ("api_authorizer_token", 41002, ErrorScope.EVERYBODY),
-        ("api_authorizer_token", 41004, ErrorScope.EVERYBODY),
-        ("api_authorizer_token", 61003, ErrorScope.MERCHANT),
-        ("api_authorizer_token", 61007, ErrorScope.MERCHANT),
-        ("api_authorizer_token", 50002, ErrorScope.MERCHANT),
-        ("api_authorizer_token", 42007, ErrorScope.MERCHANT),
-        ("api_authorizer_token", 99999, ErrorScope.MERCHANT),
-    ],
-)
-def test_what_a_refusal_concerns(interface: str, code: int, expected: ErrorScope) -> None:
-    assert error_scope(interface, code) is expected
+def test_what_a_refusal_concerns():
+    for interface, refusals in (
+        ("api_component_token", COMPONENT_REFUSALS),
+        ("api_authorizer_token", MERCHANT_REFUSALS),
+    ):
+        for scope, codes in refusals.items():
+            assert [error_scope(interface, code) for code in codes] == [scope] * len(codes)
 
 
 # --- the settings ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("tokens", "why"),
-    [
-        pytest.param({}, "needs sole_owner = true", id="not-sole"),
-        pytest.param({"sole_owner": True}, r"tokens\.component_appid is missing", id="no-component"),
-        pytest.param(
-            {"sole_owner": True, "component_appid": "wx"}, r"tokens\.secret is missing", id="no-secret"
-        ),
-        pytest.param(
+@table(
+    "tokens, why",
+    {
+        "not-sole": ({}, "needs sole_owner = true"),
+        "no-component": ({"sole_owner": True}, r"tokens\.component_appid is missing"),
+        "no-secret": ({"sole_owner": True, "component_appid": "wx"}, r"tokens\.secret is missing"),
+        "secret-not-set": (
             {"sole_owner": True, "component_appid": "wx", "secret": "env:TCB_NOT_SET"},
             "env:TCB_NOT_SET is empty or not set",
-            id="secret-not-set",
         ),
-        pytest.param(
+        "no-ticket-file": (
             {"sole_owner": True, "component_appid": "wx", "secret": "env:PATH", "ticket": "file:none"},
             "file:none cannot be read",
-            id="no-ticket-file",
         ),
-    ],
+    },
 )
-def test_a_component_that_cannot_work_is_refused_before_anything_is_sent(
-    tokens: dict[str, Any], why: str, tmp_path: Path
-) -> None:
+def test_a_component_that_cannot_work_is_refused_before_anything_is_sent(tokens, why, tmp_path):
     settings = Settings(tokens=TokenSettings(source="component", store=tmp_path / "store", **tokens))
     with pytest.raises(SettingsError, match=why) as caught:
         open_source(settings)

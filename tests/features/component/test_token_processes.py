@@ -1,7 +1,5 @@
 """Many processes and killed ones: one refresh reaches the platform, and a working refresh token is always kept."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -10,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import token_worker
-from scripted import Server, length_in
+from scripted import Connection, Server, length_in
 from token_worker import settings_for
 
 from tcb_ops.features.simulator import Component, Simulator
@@ -26,11 +25,6 @@ from tcb_ops.wechat import open_source
 from tcb_ops.wechat.client import PlatformClient
 from tcb_ops.wechat.responses import ApiError
 from tcb_ops.wechat.transport import Transport
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from scripted import Connection
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, and killed")
 
@@ -91,9 +85,7 @@ class CommandLine:
 
 
 @pytest.fixture(params=[False, True], ids=["same-refresh-token", "rotated"])
-def cli(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[CommandLine]:
+def cli(request, tmp_path, monkeypatch):
     monkeypatch.setenv("PRACTICE_SECRET", SECRET)
     monkeypatch.setenv("PRACTICE_TICKET", TICKET)
     component = Component("wxplatform", SECRET, TICKET, rotate=request.param)
@@ -111,7 +103,7 @@ def cli(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cli", [True], ids=["rotated"], indirect=True)
-def test_50_processes_of_20_tasks_that_meet_one_expired_token_refresh_it_once(cli: CommandLine) -> None:
+def test_50_processes_of_20_tasks_that_meet_one_expired_token_refresh_it_once(cli):
     first = cli.token()
     cli.sim.expire("wx0")
     before = cli.sim.stats
@@ -134,9 +126,7 @@ def check(cli: CommandLine) -> None:
 @pytest.mark.kill
 @pytest.mark.parametrize("step", ["asked", "refreshed", "half-answered"])
 @pytest.mark.parametrize("late", [False, True], ids=["soon", "after-the-overlap"])
-def test_a_process_killed_at_a_step_of_a_refresh_leaves_a_working_refresh_token(
-    cli: CommandLine, step: str, late: bool
-) -> None:
+def test_a_process_killed_at_a_step_of_a_refresh_leaves_a_working_refresh_token(cli, step, late):
     cli.token()
     cli.sim.expire("wx0")
     reached = asyncio.Event()
@@ -182,7 +172,7 @@ def hand_on(port: int, head: bytes, body: bytes) -> bytes:
 
 
 @pytest.mark.kill
-def test_a_process_killed_at_any_moment_leaves_a_working_refresh_token(cli: CommandLine) -> None:
+def test_a_process_killed_at_any_moment_leaves_a_working_refresh_token(cli):
     chance = random.Random(5)
     for _ in range(5):
         child = cli.start("churn", cli.sim.base, str(cli.store))

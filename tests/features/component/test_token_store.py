@@ -1,24 +1,18 @@
 """The refresh tokens on disk: whole at any moment, for their owner alone, of one platform."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from tables import table
 
 from tcb_ops.errors import SettingsError, TokenError, TokenSourceError
 from tcb_ops.features.component.store import IDENTITY, LOCKS, StoredToken, TokenStore
 from tcb_ops.model import Secret
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from scripted import Run
 
 BASE = "https://api.weixin.qq.com"
 KEPT = StoredToken(Secret("AcCeSs"), Secret("ReFrEsH"), 1600.0, 2200.0)
@@ -32,12 +26,13 @@ ENDLESS = json.dumps(
         "expires_at": 1,
     }
 )
+NEWER = json.dumps({"schema": 2, "component_appid": "wxplatform", "api_base": BASE}).encode()
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     return tmp_path / "conf" / "tcb-ops.tokens"
 
 
@@ -45,7 +40,7 @@ def opened(folder: Path, component: str = "wxplatform", base: str = BASE) -> Tok
     return TokenStore(folder, component, base)
 
 
-def test_what_is_written_is_read_by_the_next(folder: Path) -> None:
+def test_what_is_written_is_read_by_the_next(folder):
     opened(folder).write("wx1", KEPT)
     assert opened(folder, base=f"{BASE}/").read("wx1") == KEPT
     assert opened(folder).read("wx2") is None
@@ -53,13 +48,13 @@ def test_what_is_written_is_read_by_the_next(folder: Path) -> None:
     assert opened(folder).read("wxplatform") == StoredToken(Secret("c"), None, 1.0, 2.0)
 
 
-def test_nothing_shows_a_token(folder: Path) -> None:
+def test_nothing_shows_a_token(folder):
     assert "AcCeSs" not in repr(KEPT)
     assert "ReFrEsH" not in repr(KEPT) + repr(KEPT.token)
 
 
 @posix
-def test_everything_in_it_is_its_owners_alone_whatever_the_umask(folder: Path) -> None:
+def test_everything_in_it_is_its_owners_alone_whatever_the_umask(folder):
     before = os.umask(0)
     try:
         store = opened(folder)
@@ -86,7 +81,7 @@ def test_everything_in_it_is_its_owners_alone_whatever_the_umask(folder: Path) -
 @posix
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a named pipe")
 @pytest.mark.parametrize("which", ["wx1.json", IDENTITY])
-def test_a_pipe_in_the_store_is_refused_since_reading_it_would_never_end(folder: Path, which: str) -> None:
+def test_a_pipe_in_the_store_is_refused_since_reading_it_would_never_end(folder, which):
     opened(folder)
     (folder / which).unlink(missing_ok=True)
     os.mkfifo(folder / which, 0o600)
@@ -96,7 +91,7 @@ def test_a_pipe_in_the_store_is_refused_since_reading_it_would_never_end(folder:
 
 @pytest.mark.parametrize("which", [".", "wx1.json", IDENTITY])
 @pytest.mark.parametrize("mode", [0o040, 0o004])
-def test_a_store_that_others_may_read_is_refused_with_the_fix(folder: Path, which: str, mode: int) -> None:
+def test_a_store_that_others_may_read_is_refused_with_the_fix(folder, which, mode):
     opened(folder).write("wx1", KEPT)
     path = folder / which
     path.chmod(path.stat().st_mode | mode)
@@ -118,54 +113,38 @@ def test_a_store_that_others_may_read_is_refused_with_the_fix(folder: Path, whic
     ],
     ids=["component", "api-base"],
 )
-def test_another_platforms_store_is_refused(folder: Path, component: str, base: str, why: str) -> None:
+def test_another_platforms_store_is_refused(folder, component, base, why):
     opened(folder)
     with pytest.raises(SettingsError, match=why):
         opened(folder, component, base)
 
 
-def _a_file(folder: Path) -> None:
-    folder.parent.mkdir(parents=True)
-    folder.write_text("{}")
-
-
-def _a_folder_of_something_else(folder: Path) -> None:
-    folder.mkdir(parents=True, mode=0o700)
-    (folder / "notes.txt").write_text("mine")
-
-
-def _no_json(folder: Path) -> None:
-    opened(folder)
-    (folder / IDENTITY).write_bytes(b"\xff{")
-
-
-def _newer(folder: Path) -> None:
-    opened(folder)
-    result = json.loads((folder / IDENTITY).read_text())
-    (folder / IDENTITY).write_text(json.dumps(result | {"schema": 2}))
-
-
-def _unreadable(folder: Path) -> None:
-    opened(folder)
-    (folder / IDENTITY).unlink()
-    (folder / IDENTITY).mkdir(mode=0o700)
-
-
-@pytest.mark.parametrize(
-    ("make", "why"),
-    [
-        (_a_file, "is not a folder"),
-        (_a_folder_of_something_else, "contains other files and is not a token store"),
-        (_no_json, "not the expected JSON"),
-        (_newer, "newer tcb-ops"),
-        (_unreadable, "cannot be used .it is a folder"),
-    ],
-    ids=["file", "foreign", "no-json", "newer", "unreadable"],
+@table(
+    "ours, name, content, why",
+    {
+        "a file": (False, ".", b"{}", "is not a folder"),
+        "a folder of something else": (
+            False,
+            "notes.txt",
+            b"mine",
+            "contains other files and is not a token store",
+        ),
+        "no JSON": (True, IDENTITY, b"\xff{", "not the expected JSON"),
+        "newer": (True, IDENTITY, NEWER, "newer tcb-ops"),
+        "unreadable": (True, IDENTITY, None, "cannot be used .it is a folder"),
+    },
 )
-def test_what_is_no_store_of_ours_is_refused_and_left_alone(
-    folder: Path, make: Callable[[Path], None], why: str
-) -> None:
-    make(folder)
+def test_what_is_no_store_of_ours_is_refused_and_left_alone(folder, ours, name, content, why):
+    if ours:
+        opened(folder)
+        (folder / name).unlink()
+    else:
+        (folder / name).parent.mkdir(parents=True, mode=0o700)
+    if content is None:
+        (folder / name).mkdir(mode=0o700)
+    else:
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0o600)
     before = sorted(path.name for path in folder.rglob("*"))
     with pytest.raises(SettingsError, match=why) as caught:
         opened(folder)
@@ -173,7 +152,7 @@ def test_what_is_no_store_of_ours_is_refused_and_left_alone(
     assert sorted(path.name for path in folder.rglob("*")) == before
 
 
-def test_a_making_that_was_killed_is_gone_on_with(folder: Path) -> None:
+def test_a_making_that_was_killed_is_gone_on_with(folder):
     (folder / LOCKS).mkdir(parents=True, mode=0o700)
     folder.chmod(0o700)
     (folder / f".{IDENTITY}.part").touch(mode=0o600)
@@ -186,7 +165,7 @@ def test_a_making_that_was_killed_is_gone_on_with(folder: Path) -> None:
     ["", "{", "[]", '{"schema": 1}', '{"schema": 9, "appid": "wx1"}', "of-another", ENDLESS],
     ids=["empty", "torn", "list", "fields", "newer", "of-another", "endless-time"],
 )
-def test_a_broken_record_is_one_merchants_trouble_with_the_fix(folder: Path, text: str) -> None:
+def test_a_broken_record_is_one_merchants_trouble_with_the_fix(folder, text):
     store = opened(folder)
     store.write("wx2", KEPT)
     (folder / "wx1.json").write_text((folder / "wx2.json").read_text() if text == "of-another" else text)
@@ -197,7 +176,7 @@ def test_a_broken_record_is_one_merchants_trouble_with_the_fix(folder: Path, tex
 
 @posix
 @pytest.mark.parametrize("how", ["a folder", "closed"])
-def test_a_record_that_alone_cannot_be_read_is_one_merchants_trouble(folder: Path, how: str) -> None:
+def test_a_record_that_alone_cannot_be_read_is_one_merchants_trouble(folder, how):
     store = opened(folder)
     store.write("wx2", KEPT)
     store.write("wx1", KEPT)
@@ -213,7 +192,7 @@ def test_a_record_that_alone_cannot_be_read_is_one_merchants_trouble(folder: Pat
     assert store.read("wx2") == KEPT
 
 
-def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder: Path) -> None:
+def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder):
     store = opened(folder)
     (folder / ".wx1.json.part").mkdir()
     with pytest.raises(TokenSourceError, match=r"wx1\.json: it is a folder"):
@@ -221,7 +200,7 @@ def test_a_disk_that_takes_nothing_is_everybodys_trouble(folder: Path) -> None:
 
 
 @posix
-def test_a_link_in_the_temporary_files_place_is_not_followed(folder: Path, tmp_path: Path) -> None:
+def test_a_link_in_the_temporary_files_place_is_not_followed(folder, tmp_path):
     store = opened(folder)
     (tmp_path / "other").write_text("mine")
     (folder / ".wx1.json.part").symlink_to(tmp_path / "other")
@@ -231,7 +210,7 @@ def test_a_link_in_the_temporary_files_place_is_not_followed(folder: Path, tmp_p
 
 
 @pytest.mark.parametrize("appid", ["", "..", "../wx1", "a/b", "_platform", ".wx", "wx 1", "x" * 65, "商户"])
-def test_only_an_appid_becomes_a_file(folder: Path, appid: str) -> None:
+def test_only_an_appid_becomes_a_file(folder, appid):
     store = opened(folder)
     with pytest.raises(TokenError, match="is not an appid"):
         store.read(appid)
@@ -239,7 +218,7 @@ def test_only_an_appid_becomes_a_file(folder: Path, appid: str) -> None:
         store.write(appid, KEPT)
 
 
-def test_one_holds_an_appid_at_a_time_and_others_do_not_wait(run: Run, folder: Path) -> None:
+def test_one_holds_an_appid_at_a_time_and_others_do_not_wait(run, folder):
     first, second = opened(folder), opened(folder)
     order: list[Any] = []
 

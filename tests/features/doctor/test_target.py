@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tcb_ops.features.doctor.checks import Grade
+from tcb_ops.features.doctor.finding import Grade
 from tcb_ops.features.doctor.target import (
     TokenOwner,
     call_with_token,

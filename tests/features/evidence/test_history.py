@@ -153,14 +153,6 @@ def test_its_repr_is_one_short_line(a_run: Callable[..., Any]) -> None:
     assert repr(found) == "<History of 30 days: 3 rows with an errcode, 2 merchants>"
 
 
-def test_a_ledger_without_the_index_says_the_same(a_run: Callable[..., Any]) -> None:
-    reported = a_run([refused("2025-11-25T01:00:00+00:00")] * 3)
-    before = history(reported.ledger, TARGET, in_zone("UTC"), now=NOW)
-    with reported.ledger._engine.begin() as connection:
-        connection.exec_driver_sql("DROP INDEX rows_by_errcode")
-    assert history(reported.ledger, TARGET, in_zone("UTC"), now=NOW) == before
-
-
 def test_fewer_than_one_day_is_today(a_run: Callable[..., Any]) -> None:
     reported = a_run([refused("2025-11-24T01:00:00+00:00"), refused("2025-11-25T01:00:00+00:00")])
     found = history(reported.ledger, TARGET, in_zone("UTC"), days=0, now=NOW)

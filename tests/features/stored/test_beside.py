@@ -97,7 +97,7 @@ def test_nothing_is_taken_back_beside_an_unfinished_upload_of_the_same_paths(
         lambda: delete(workspace, workspace.read(), foreign=True),
     ):
         with pytest.raises(
-            UsageError, match=f"run {unfinished} .upload. is unfinished, with 1 row"
+            UsageError, match=f"run {unfinished} .upload. is unfinished, with rows pending at paths"
         ) as refused:
             take_back()
         assert refused.value.exit_code == 2
@@ -116,7 +116,7 @@ def test_nothing_is_uploaded_beside_an_unfinished_undo_or_delete_of_the_same_pat
     first = upload(workspace)
     options = {"settings": workspace.settings, "limits": QUICK}
     unfinished = interrupted(workspace, lambda: take_back(first, **options), FaultStep.DELETE)
-    with pytest.raises(UsageError, match=f"run {unfinished} .* is unfinished, with 2 rows"):
+    with pytest.raises(UsageError, match=f"run {unfinished} .* is unfinished, with rows pending at paths"):
         upload(workspace, new_run=True)
     tcb.resume(unfinished, **options)
     assert upload(workspace, new_run=True).counts == {"uploaded": 2}

@@ -11,6 +11,7 @@ import pytest
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator import Fault, FaultStep, Reset
+from tcb_ops.features.stored.api import start_delete_gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -129,7 +130,8 @@ def test_what_another_upload_has_put_there_since_it_looked_is_not_deleted(
     gone = cli.folder / "gone.csv"
     gone.write_text("env,path\ntea-1a2b3c,menu/tea.json\ntea-1a2b3c,banner.svg\n", encoding="utf-8")
     settings = cli.workspace.settings
-    run = tcb.delete(tcb.read_paths(gone, cli.workspace.merchants), of_list=synced, settings=settings)
+    batch = tcb.read_paths(gone, cli.workspace.merchants)
+    run = start_delete_gone(batch, synced, settings, {}, content=False).wait()
     assert [(str(one.end.outcome), str(one.end.reason or "")) for one in run.rows()] == [
         ("failed", "conflict"),
         ("deleted", ""),
