@@ -155,6 +155,8 @@ def test_upload_link_follows_the_policy(open_workspace):
     with pytest.raises(tcb.RefusedError, match="errcode 42001") as refused:
         tcb.upload_link(TEA.env, "a.png", settings=workspace.settings)
     assert refused.value.errcode == 42001
+    assert refused.value.fix is not None
+    assert ".." not in refused.value.text.en
     assert workspace.sim.stats["link_calls"] == 3, (
         "the token file has no newer token, so the refused one is not sent again"
     )
