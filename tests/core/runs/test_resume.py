@@ -377,10 +377,12 @@ def test_a_run_that_lacks_but_its_report_is_not_sent_again(open_workspace, asser
 
 
 @pytest.mark.slow
-def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_workspace):
-    workspace = open_workspace(many(TEA, rows=40), [Fault(delay=0.05)])
+def test_of_two_commands_on_one_list_at_once_one_works_and_one_is_told(open_workspace, wait_for):
+    workspace = open_workspace(many(TEA, rows=40), [Fault(delay=3.0)])
     both = [started(workspace) for _ in range(2)]
     begin(*both)
+    wait_for(lambda: any(process.poll() is not None for process in both))
+    workspace.sim.play([])  # slow until then: one must not be done before the other has been refused
     result = [process.communicate(timeout=60)[0] for process in both]
     assert sorted(process.returncode for process in both) == [0, 2]
     assert any("is being worked on by" in text for text in result)
